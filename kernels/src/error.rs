@@ -1,0 +1,52 @@
+//! What a format refuses. The caller knows the tensor's name and adds it.
+
+/// A request that a format cannot represent.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FormatError {
+    /// A block size that the format does not have.
+    #[error("a {format} block is {found} weights, and must be a power of two from {min} to {max}")]
+    Block {
+        /// Which format.
+        format: &'static str,
+        /// Weights asked for.
+        found: usize,
+        /// Smallest block.
+        min: usize,
+        /// Largest block.
+        max: usize,
+    },
+
+    /// A scale tile with a side of zero.
+    #[error("an fp8 scale tile of {rows} x {cols} weights holds no weight")]
+    Tile {
+        /// Rows of the tile.
+        rows: usize,
+        /// Columns of the tile.
+        cols: usize,
+    },
+
+    /// A fixed scale that cannot scale anything.
+    #[error("a fixed fp8 scale is {found}, and must be positive and finite")]
+    Scale {
+        /// The scale asked for.
+        found: f32,
+    },
+
+    /// A buffer does not hold what shape and format imply.
+    #[error("{buffer} holds {found} words, {format} of {rows} x {cols} weights needs {needed}")]
+    Length {
+        /// `"words"` or `"scales"`.
+        buffer: &'static str,
+        /// Words found.
+        found: usize,
+        /// Words needed.
+        needed: usize,
+        /// The format, as it prints.
+        format: String,
+        /// Rows of the weight.
+        rows: usize,
+        /// Columns of the weight.
+        cols: usize,
+    },
+}

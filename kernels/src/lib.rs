@@ -1,0 +1,10 @@
+//! Formats of packed weights: what the bytes mean, said once for the host and (from `cube` on) once
+//! for the device.
+//!
+//! A packed weight is two buffers of `u32` words and a [`Format`](format::Format):
+//!
+//! * `words`: the codes, row-major `[out, in]`, least-significant code first inside little-endian words;
+//! * `scales`: everything else the format needs to give a weight back, as bit patterns.
+//!
+//! Reading order: [`float`] (source values) → [`format`] (the layout) → [`packer`] (how tiles of a
+//! weight become packed) → the formats themselves ([`nf4`], [`fp4`], [`fp8`]) → [`linear`].
