@@ -1,0 +1,5 @@
+//! firebox
+pub mod model;
+pub mod quant;
+pub mod report;
+pub mod target;

@@ -28,7 +28,12 @@ impl FloatBits {
     ///
     /// When the lengths disagree.
     pub fn widen(self, bytes: &[u8], out: &mut [f32]) {
-        assert_eq!(bytes.len(), out.len() * self.size(), "bytes for {} weights", out.len());
+        assert_eq!(
+            bytes.len(),
+            out.len() * self.size(),
+            "bytes for {} weights",
+            out.len()
+        );
         match self {
             Self::F32 => {
                 for (value, b) in out.iter_mut().zip(bytes.as_chunks::<4>().0) {

@@ -62,3 +62,34 @@ pub struct Packed {
     /// Scales: [`Format::scales_len`] words.
     pub scales: Vec<u32>,
 }
+impl Format {
+    /// Placeholder.
+    pub fn packed_bytes(&self, _: [usize; 2]) -> usize {
+        0
+    }
+    /// Placeholder.
+    pub fn dequantize_rows(
+        &self,
+        _: [usize; 2],
+        _: &[u32],
+        _: &[u32],
+        _: core::ops::Range<usize>,
+        _: &mut [f32],
+    ) {
+    }
+}
+impl Blocks {
+    /// Placeholder.
+    pub fn new(
+        _: &'static str,
+        block: usize,
+        nested: bool,
+    ) -> Result<Self, crate::error::FormatError> {
+        Ok(Self { block, nested })
+    }
+}
+impl core::fmt::Display for Format {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{self:?}")
+    }
+}

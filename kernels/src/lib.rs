@@ -8,3 +8,13 @@
 //!
 //! Reading order: [`float`] (source values) → [`format`] (the layout) → [`packer`] (how tiles of a
 //! weight become packed) → the formats themselves ([`nf4`], [`fp4`], [`fp8`]) → [`linear`].
+
+pub mod error;
+pub mod float;
+pub mod format;
+pub mod packer;
+
+pub mod fp4;
+pub mod fp8;
+pub mod linear;
+pub mod nf4;

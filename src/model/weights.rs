@@ -1,0 +1,194 @@
+//! Finished weights, handed to an architecture by name while it builds its module.
+
+use std::collections::BTreeMap;
+
+use burn::{
+    module::{Param, ParamId},
+    tensor::{Device, Tensor},
+};
+use firebox_kernels::format::Format;
+
+use super::{embedding::Embedding, linear::Linear};
+use crate::{quant::PackedWeight, target::DType};
+
+/// A finished weight on its device.
+#[derive(Debug, Clone)]
+pub enum Weight {
+    /// Plain numbers, flattened; the second field is the shape.
+    Dense(Tensor<1>, Vec<usize>),
+    /// Packed words.
+    Packed(PackedWeight),
+}
+
+impl Weight {
+    fn shape(&self) -> Vec<usize> {
+        match self {
+            Self::Dense(_, shape) => shape.clone(),
+            Self::Packed(packed) => packed.layout().shape.to_vec(),
+        }
+    }
+}
+
+/// Every finished weight of a checkpoint, by the name of its slot.
+///
+/// Building takes weights out, so that two modules cannot own one by accident.
+#[derive(Debug)]
+pub struct Weights {
+    device: Device,
+    dtype: DType,
+    by_name: BTreeMap<String, Weight>,
+}
+
+/// A module asked for a weight that is not what it expects. Slots and `build` of an architecture
+/// disagree: a bug in the architecture, whoever wrote it, and never a reason to panic.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// No weight of this name, or it was taken before.
+    #[error("{name}: no such weight is left; name it once in `slots` and take it once in `build`")]
+    Missing {
+        /// The name asked for.
+        name: String,
+    },
+    /// Another shape than expected.
+    #[error("{name}: has shape {found:?}, expected {wanted} dimensions")]
+    Rank {
+        /// The weight.
+        name: String,
+        /// Its shape.
+        found: Vec<usize>,
+        /// Dimensions expected.
+        wanted: usize,
+    },
+    /// Packed, where the module needs plain numbers.
+    #[error(
+        "{name}: is packed as {format}, and the module needs it dense; give it another role or a rule `{name}=none`"
+    )]
+    Packed {
+        /// The weight.
+        name: String,
+        /// How it is packed.
+        format: Format,
+    },
+}
+
+impl Weights {
+    /// An empty set for `device`, whose dense weights will be in `dtype`.
+    pub fn new(device: Device, dtype: DType) -> Self {
+        Self {
+            device,
+            dtype,
+            by_name: BTreeMap::new(),
+        }
+    }
+
+    /// Adds a finished weight under the name of its slot.
+    pub fn insert(&mut self, name: String, weight: Weight) {
+        self.by_name.insert(name, weight);
+    }
+
+    /// Where the weights are.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// The type dense weights are in and activations should be in.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// Names not taken yet, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.by_name.keys().map(String::as_str)
+    }
+
+    /// Takes a weight as it is.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError::Missing`].
+    pub fn take(&mut self, name: &str) -> Result<Weight, BuildError> {
+        self.by_name
+            .remove(name)
+            .ok_or_else(|| BuildError::Missing {
+                name: name.to_owned(),
+            })
+    }
+
+    /// Takes a dense weight of `D` dimensions, in the checkpoint's own shape.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError`] when it is missing, packed, or of another rank.
+    pub fn tensor<const D: usize>(&mut self, name: &str) -> Result<Tensor<D>, BuildError> {
+        match self.take(name)? {
+            Weight::Packed(packed) => Err(BuildError::Packed {
+                name: name.to_owned(),
+                format: packed.layout().format,
+            }),
+            Weight::Dense(tensor, shape) => {
+                let dims: [usize; D] = shape.try_into().map_err(|found| BuildError::Rank {
+                    name: name.to_owned(),
+                    found,
+                    wanted: D,
+                })?;
+                Ok(tensor.reshape(dims))
+            }
+        }
+    }
+
+    /// Takes a dense weight of `D` dimensions as a module parameter.
+    ///
+    /// # Errors
+    ///
+    /// As [`tensor`](Self::tensor).
+    pub fn param<const D: usize>(&mut self, name: &str) -> Result<Param<Tensor<D>>, BuildError> {
+        Ok(Param::initialized(ParamId::new(), self.tensor(name)?))
+    }
+
+    /// Takes `{path}.weight`, dense or packed, and `{path}.bias` if there is one.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError`] when the weight is missing or not a matrix.
+    pub fn linear(&mut self, path: &str) -> Result<Linear, BuildError> {
+        let name = format!("{path}.weight");
+        let weight = self.matrix(&name)?;
+        let bias = format!("{path}.bias");
+        let bias = if self.by_name.contains_key(&bias) {
+            Some(self.param(&bias)?)
+        } else {
+            None
+        };
+        Ok(Linear::new(weight, bias))
+    }
+
+    /// Takes `{path}.weight`, dense or packed, as a table of rows.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError`] when the weight is missing or not a matrix.
+    pub fn embedding(&mut self, path: &str) -> Result<Embedding, BuildError> {
+        let dtype = self.dtype;
+        Ok(Embedding::new(
+            self.matrix(&format!("{path}.weight"))?,
+            dtype,
+        ))
+    }
+
+    fn matrix(&mut self, name: &str) -> Result<super::linear::Matrix, BuildError> {
+        let weight = self.take(name)?;
+        let found = weight.shape();
+        match (weight, found.as_slice()) {
+            (Weight::Packed(packed), _) => Ok(super::linear::Matrix::Packed(packed)),
+            (Weight::Dense(tensor, _), &[rows, cols]) => Ok(super::linear::Matrix::Dense(
+                Param::initialized(ParamId::new(), tensor.reshape([rows, cols])),
+            )),
+            _ => Err(BuildError::Rank {
+                name: name.to_owned(),
+                found,
+                wanted: 2,
+            }),
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! Quantization, in four words kept apart: a **format** says what packed bits mean
+//! ([`Format`](firebox_kernels::format::Format)), a **method** chooses the codes ([`Method`]), a dialect
+//! is how a project writes a format to disk, a [target](crate::target) is where it runs.
+//!
+//! This module is a vocabulary, not a stage: the plan asks it for sizes, the pipeline for packers, the
+//! model for products.
+
+mod method;
+mod spec;
+
+pub mod ops;
+mod ops_host;
+mod packed;
+
+pub use method::{Bits4, Fp8, Method};
+pub use packed::{Layout, PackedWeight};
+pub use spec::{QuantSpec, SpecError};

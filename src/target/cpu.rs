@@ -1,0 +1,55 @@
+//! The CPU, through Burn's Flex: plain Rust, no kernels to compile, no driver.
+
+use burn::{
+    backend::{DispatchDevice, Flex},
+    tensor::Device,
+};
+
+use super::{Capabilities, DType, Target, TargetError, sealed};
+use crate::report::memory;
+
+/// The CPU. There is one device, index 0; threads are the pipeline's and the kernels' business.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Cpu;
+
+impl sealed::Sealed for Cpu {}
+
+impl Target for Cpu {
+    type Backend = Flex;
+    const NAME: &'static str = "cpu";
+
+    fn device(index: usize) -> Result<Device, TargetError> {
+        if index == 0 {
+            Ok(Device::flex())
+        } else {
+            Err(TargetError::NoDevice {
+                target: Self::NAME,
+                index,
+                found: 1,
+            })
+        }
+    }
+
+    fn owns(device: &Device) -> bool {
+        #[allow(
+            irrefutable_let_patterns,
+            reason = "refutable as soon as another backend is compiled in"
+        )]
+        if let DispatchDevice::Flex(_) = device.as_dispatch() {
+            true
+        } else {
+            false
+        }
+    }
+
+    /// Half types are stored as such but every product runs at the speed of `f32` or below it, so
+    /// `f32` is what a bf16 checkpoint computes in unless asked otherwise.
+    fn capabilities(_device: &Device) -> Capabilities {
+        Capabilities {
+            dtypes: vec![DType::F32, DType::F16, DType::Bf16],
+            default_dtype: DType::F32,
+            largest_allocation: None,
+            memory: memory::physical(),
+        }
+    }
+}
