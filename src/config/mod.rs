@@ -1,0 +1,215 @@
+//! What the caller asks for: which model, how to quantize it, how much memory to read ahead.
+
+mod policy;
+mod size;
+
+pub use policy::{Pattern, Policy, Rule, RuleError};
+pub use size::{Bytes, SizeError};
+
+use std::{num::NonZeroUsize, path::PathBuf, sync::Arc};
+
+use crate::{
+    pipeline::Observer,
+    quant::QuantSpec,
+    source::Source,
+    target::DType,
+};
+
+/// What to load and how.
+///
+/// ```no_run
+/// use firebox::{Cpu, LoadConfig, Loader, model::llama::Llama};
+///
+/// let config = LoadConfig::new("assets/tinyrust")
+///     .quant("nf4:block=64,nested".parse()?)
+///     .skip("model.layers.0")?;
+/// let loaded = Loader::<Cpu>::new(config)?.load::<Llama>()?;
+/// println!("{}", loaded.report);
+/// # Ok::<(), firebox::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct LoadConfig {
+    pub(crate) model: Model,
+    pub(crate) hub: HubOptions,
+    pub(crate) dtype: Option<DType>,
+    pub(crate) policy: Policy,
+    pub(crate) strategy: Strategy,
+    pub(crate) workers: Workers,
+    pub(crate) in_flight_bytes_max: Option<u64>,
+    pub(crate) device: usize,
+    pub(crate) observers: Vec<Arc<dyn Observer>>,
+}
+
+/// Where a model is.
+#[derive(Debug, Clone)]
+pub(crate) enum Model {
+    /// A folder or file, or else a model id of the hub.
+    Named(String),
+    /// Files wherever the caller keeps them.
+    Source(Arc<dyn Source>),
+}
+
+/// How a model id of the hub is resolved. Ignored for local models.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct HubOptions {
+    pub(crate) revision: Option<String>,
+    pub(crate) token: Option<String>,
+    pub(crate) cache: Option<PathBuf>,
+    pub(crate) offline: Option<bool>,
+}
+
+/// How much of the checkpoint may be in host memory, besides the finished weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Strategy {
+    /// Reads well ahead of the workers: 256 MiB in flight.
+    #[default]
+    Full,
+    /// Reads just enough ahead to keep the disk busy: 32 MiB in flight.
+    LowMemory,
+}
+
+impl Strategy {
+    const fn in_flight_bytes_max(self) -> u64 {
+        match self {
+            Self::Full => 256 << 20,
+            Self::LowMemory => 32 << 20,
+        }
+    }
+}
+
+/// How many threads convert weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Workers {
+    /// As many as the process may run on.
+    #[default]
+    Auto,
+    /// This many.
+    Count(NonZeroUsize),
+}
+
+impl Workers {
+    /// Threads.
+    pub fn count(self) -> usize {
+        match self {
+            Self::Auto => std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
+            Self::Count(count) => count.get(),
+        }
+    }
+}
+
+impl LoadConfig {
+    /// A model: a folder, a `.safetensors` file, or a model id of the hub such as
+    /// `meta-llama/Llama-3.2-1B`. What exists on disk wins.
+    pub fn new(model: impl Into<String>) -> Self {
+        Self::of(Model::Named(model.into()))
+    }
+
+    /// A model in files that the caller keeps wherever it likes.
+    pub fn from_source(source: Arc<dyn Source>) -> Self {
+        Self::of(Model::Source(source))
+    }
+
+    fn of(model: Model) -> Self {
+        Self {
+            model,
+            hub: HubOptions::default(),
+            dtype: None,
+            policy: Policy::default(),
+            strategy: Strategy::default(),
+            workers: Workers::default(),
+            in_flight_bytes_max: None,
+            device: 0,
+            observers: Vec::new(),
+        }
+    }
+
+    /// Type of dense weights and activations; the target's own choice if not given.
+    pub fn dtype(mut self, dtype: DType) -> Self {
+        self.dtype = Some(dtype);
+        self
+    }
+
+    /// What becomes of linear weights that no rule names. Dense if not given.
+    pub fn quant(mut self, quant: QuantSpec) -> Self {
+        self.policy.linear = quant;
+        self
+    }
+
+    /// Adds a rule. The first rule that matches a tensor wins, before [`quant`](Self::quant); rules
+    /// reach heads and embeddings too, which `quant` leaves alone.
+    pub fn rule(mut self, rule: Rule) -> Self {
+        self.policy.rules.push(rule);
+        self
+    }
+
+    /// Leaves what `pattern` names dense, before any rule.
+    ///
+    /// # Errors
+    ///
+    /// [`RuleError`] when the pattern is not a pattern.
+    pub fn skip(mut self, pattern: &str) -> Result<Self, RuleError> {
+        self.policy.skip.push(pattern.parse()?);
+        Ok(self)
+    }
+
+    /// How much may be in flight. [`Strategy::Full`] if not given.
+    pub fn strategy(mut self, strategy: Strategy) -> Self {
+        self.strategy = strategy;
+        self
+    }
+
+    /// Bytes of source weights in host memory at once, instead of what the strategy says. A tile that
+    /// cannot be split any further is let through alone, however large.
+    pub fn in_flight_bytes_max(mut self, bytes: u64) -> Self {
+        self.in_flight_bytes_max = Some(bytes);
+        self
+    }
+
+    /// Threads that convert weights. [`Workers::Auto`] if not given.
+    pub fn workers(mut self, workers: Workers) -> Self {
+        self.workers = workers;
+        self
+    }
+
+    /// Device index of the target, 0 if not given.
+    pub fn device(mut self, index: usize) -> Self {
+        self.device = index;
+        self
+    }
+
+    /// Adds somebody who is told of every event and may cancel.
+    pub fn observer(mut self, observer: impl Observer + 'static) -> Self {
+        self.observers.push(Arc::new(observer));
+        self
+    }
+
+    /// Branch, tag or commit of a model of the hub, `main` if not given.
+    pub fn revision(mut self, revision: impl Into<String>) -> Self {
+        self.hub.revision = Some(revision.into());
+        self
+    }
+
+    /// Access token for the hub, from the usual places if not given.
+    pub fn token(mut self, token: impl Into<String>) -> Self {
+        self.hub.token = Some(token.into());
+        self
+    }
+
+    /// Cache folder for the hub, the one Python uses if not given.
+    pub fn cache(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.hub.cache = Some(folder.into());
+        self
+    }
+
+    /// Whether the hub may be asked at all, `HF_HUB_OFFLINE` if not given.
+    pub fn offline(mut self, offline: bool) -> Self {
+        self.hub.offline = Some(offline);
+        self
+    }
+
+    pub(crate) fn resolved_in_flight_bytes_max(&self) -> u64 {
+        self.in_flight_bytes_max.unwrap_or(self.strategy.in_flight_bytes_max())
+    }
+}

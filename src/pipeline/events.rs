@@ -1,0 +1,87 @@
+//! What a load tells while it runs, and how to stop it.
+
+use core::fmt::Debug;
+use std::{sync::Arc, time::Duration};
+
+use crate::plan::{Plan, Step};
+
+/// Something that happened.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// The plan is made, nothing has been read.
+    Planned {
+        /// It.
+        plan: &'a Plan,
+    },
+    /// A tensor is next. Its bytes may have been read ahead already.
+    Started {
+        /// Which.
+        step: &'a Step,
+    },
+    /// Some rows of the tensor have arrived.
+    Read {
+        /// Which tensor.
+        step: &'a Step,
+        /// Bytes that arrived.
+        bytes: u64,
+        /// Time the read took.
+        seconds: Duration,
+    },
+    /// The tensor is converted and its source bytes are given back.
+    Packed {
+        /// Which.
+        step: &'a Step,
+        /// Time the conversion took.
+        seconds: Duration,
+    },
+    /// The finished weight is where it belongs.
+    Placed {
+        /// Which.
+        step: &'a Step,
+        /// Time the placing took.
+        seconds: Duration,
+    },
+}
+
+/// Whether to go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flow {
+    /// Go on.
+    Continue,
+    /// Stop: the load ends with [`PipelineError::Cancelled`](super::PipelineError::Cancelled).
+    Cancel,
+}
+
+/// Somebody who is told of every event.
+///
+/// Called from the thread that runs the pipeline, in order, so a slow observer slows the load.
+/// Every closure `Fn(&Event) -> Flow` is one.
+pub trait Observer: Send + Sync {
+    /// Takes an event; the answer may stop the load.
+    fn observe(&self, event: &Event<'_>) -> Flow;
+}
+
+impl<F: Fn(&Event<'_>) -> Flow + Send + Sync> Observer for F {
+    fn observe(&self, event: &Event<'_>) -> Flow {
+        self(event)
+    }
+}
+
+impl Debug for dyn Observer {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("Observer")
+    }
+}
+
+/// Several observers as one.
+#[derive(Debug, Clone, Default)]
+pub struct Observers(pub Vec<Arc<dyn Observer>>);
+
+/// Tells everybody; one who wants to stop stops it for all.
+impl Observer for Observers {
+    fn observe(&self, event: &Event<'_>) -> Flow {
+        let cancelled = self.0.iter().filter(|each| each.observe(event) == Flow::Cancel).count() > 0;
+        if cancelled { Flow::Cancel } else { Flow::Continue }
+    }
+}

@@ -1,0 +1,221 @@
+//! Carrying out a plan: tiles are read ahead of the workers, converted, and placed.
+//!
+//! ```text
+//! reader thread ──tiles──► converter (worker pool) ──finished weights──► sink
+//!      ▲                        │
+//!      └──── byte budget ◄──────┘ a tile's bytes are given back as soon as it is converted
+//! ```
+//!
+//! Tensors are cut into tiles of whole rows. One tensor is converted at a time, each tile by all
+//! workers: memory beside the finished weights is the budget plus one tensor's scratch, whatever the
+//! model, and a single huge tensor keeps every core busy. Tiles of the next tensor are read meanwhile.
+
+mod budget;
+
+mod read;
+
+mod convert;
+
+mod events;
+
+pub use convert::{Dense, Finished};
+pub use events::{Event, Flow, Observer, Observers};
+
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, bounded};
+use firebox_kernels::error::FormatError;
+
+use self::{
+    budget::Budget,
+    read::{Message, read},
+};
+use crate::{
+    plan::{Plan, Step},
+    source::{Source, SourceError},
+};
+
+/// What becomes of each finished weight: a module, a file, host memory, a ring.
+pub trait Sink {
+    /// Takes one finished weight. Called in the order of the plan, from the thread that runs the
+    /// pipeline.
+    ///
+    /// # Errors
+    ///
+    /// Whatever stops the load; nothing more is read after it.
+    fn place(&mut self, step: &Step, weight: Finished) -> Result<(), SinkError>;
+}
+
+/// A sink that could not take a weight.
+#[derive(Debug, thiserror::Error)]
+#[error("{tensor}: could not be placed: {reason}")]
+pub struct SinkError {
+    /// The tensor.
+    pub tensor: String,
+    /// Why not.
+    pub reason: Box<dyn std::error::Error + Send + Sync>,
+}
+
+/// A plan that could not be carried out.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PipelineError {
+    /// A read failed.
+    #[error("{tensor}: {source}")]
+    Read {
+        /// The tensor.
+        tensor: String,
+        /// Why.
+        source: SourceError,
+    },
+    /// The method refused a weight that the plan had accepted.
+    #[error("{tensor}: {source}")]
+    Format {
+        /// The tensor.
+        tensor: String,
+        /// Why.
+        source: FormatError,
+    },
+    /// The sink refused.
+    #[error(transparent)]
+    Sink(#[from] SinkError),
+    /// An observer asked to stop.
+    #[error("cancelled at {tensor}, {done} of {total} tensors were finished")]
+    Cancelled {
+        /// The tensor of the event.
+        tensor: String,
+        /// Tensors finished before.
+        done: usize,
+        /// Tensors of the plan.
+        total: usize,
+    },
+    /// No worker threads could be had.
+    #[error("could not start {count} worker threads: {reason}")]
+    Workers {
+        /// Threads asked for.
+        count: usize,
+        /// Why not.
+        reason: String,
+    },
+}
+
+/// How to carry out a plan.
+#[derive(Debug)]
+pub struct Settings<'a> {
+    /// Threads that convert.
+    pub workers: usize,
+    /// Bytes of source weights in memory at once. A tile that cannot be split further passes alone.
+    pub in_flight_bytes_max: u64,
+    /// Told of every event.
+    pub observer: &'a dyn Observer,
+}
+
+/// Where the time of one tensor went.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Timing {
+    /// Reading its bytes, which overlaps with converting earlier tensors.
+    pub read: Duration,
+    /// Converting.
+    pub convert: Duration,
+    /// Placing.
+    pub place: Duration,
+}
+
+/// Carries out `plan`; timings are in the order of its steps.
+///
+/// # Errors
+///
+/// [`PipelineError`]. Reading has stopped when it is returned, and every thread has ended.
+pub fn run(
+    plan: &Plan,
+    source: &dyn Source,
+    sink: &mut dyn Sink,
+    settings: &Settings<'_>,
+) -> Result<Vec<Timing>, PipelineError> {
+    let no_threads = |count| move |reason: String| PipelineError::Workers { count, reason };
+    let count = settings.workers.max(1);
+    let workers = rayon::ThreadPoolBuilder::new()
+        .num_threads(count)
+        .thread_name(|index| format!("firebox-convert-{index}"))
+        .build()
+        .map_err(|error| no_threads(count)(error.to_string()))?;
+
+    let budget = Budget::new(settings.in_flight_bytes_max);
+    std::thread::scope(|scope| {
+        // The budget bounds the bytes in flight; this bounds the messages of tensors that have none.
+        let (send, receive) = bounded(MESSAGES_IN_FLIGHT_MAX);
+        // Wakes a reader that waits for bytes, should this thread leave early.
+        let _closing = budget.close_on_drop();
+        std::thread::Builder::new()
+            .name("firebox-read".to_owned())
+            .spawn_scoped(scope, || read(plan, source, &budget, send))
+            .map_err(|error| no_threads(1)(error.to_string()))?;
+        Run { plan, sink, settings, workers, timings: Vec::new() }.drain(receive)
+    })
+}
+
+const MESSAGES_IN_FLIGHT_MAX: usize = 64;
+
+/// The thread that converts and places.
+struct Run<'a> {
+    plan: &'a Plan,
+    sink: &'a mut dyn Sink,
+    settings: &'a Settings<'a>,
+    workers: rayon::ThreadPool,
+    timings: Vec<Timing>,
+}
+
+impl Run<'_> {
+    fn drain(mut self, messages: Receiver<Message<'_>>) -> Result<Vec<Timing>, PipelineError> {
+        for step in &self.plan.steps {
+            self.tensor(step, &messages)?;
+        }
+        Ok(self.timings)
+    }
+
+    fn tensor(&mut self, step: &Step, messages: &Receiver<Message<'_>>) -> Result<(), PipelineError> {
+        let tensor = step.slot.name.as_str();
+        self.tell(tensor, &Event::Started { step })?;
+        let mut timing = Timing::default();
+        let mut converter = None;
+        loop {
+            let message = messages.recv().expect("the reader sends `End` for every tensor");
+            match message {
+                Message::Begin(begun) => converter = Some(begun),
+                Message::Tile(tile) => {
+                    timing.read += tile.seconds;
+                    self.tell(tensor, &Event::Read { step, bytes: tile.bytes().len() as u64, seconds: tile.seconds })?;
+                    let converter = converter.as_mut().expect("`Begin` comes before tiles");
+                    let started = Instant::now();
+                    self.workers.install(|| converter.feed(tile.pass, tile.first_row, tile.bytes()));
+                    timing.convert += started.elapsed();
+                }
+                Message::End => break,
+                Message::Failed(error) => return Err(error),
+            }
+        }
+
+        let converter = converter.expect("`Begin` comes before `End`");
+        let started = Instant::now();
+        let finished = self.workers.install(|| converter.finish());
+        timing.convert += started.elapsed();
+        self.tell(tensor, &Event::Packed { step, seconds: timing.convert })?;
+
+        let started = Instant::now();
+        self.sink.place(step, finished)?;
+        timing.place = started.elapsed();
+        self.timings.push(timing);
+        self.tell(tensor, &Event::Placed { step, seconds: timing.place })
+    }
+
+    fn tell(&self, tensor: &str, event: &Event<'_>) -> Result<(), PipelineError> {
+        match self.settings.observer.observe(event) {
+            Flow::Continue => Ok(()),
+            Flow::Cancel => Err(PipelineError::Cancelled {
+                tensor: tensor.to_owned(),
+                done: self.timings.len(),
+                total: self.plan.steps.len(),
+            }),
+        }
+    }
+}

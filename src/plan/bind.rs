@@ -1,0 +1,203 @@
+//! Making a plan: slots are bound to tensors, each gets its quantization, sizes are checked against
+//! the device.
+
+use std::collections::HashMap;
+
+use firebox_kernels::{error::FormatError, float::FloatBits};
+
+use super::{Action, Plan, Step};
+use crate::{
+    config::Policy,
+    model::Slot,
+    source::{Catalog, Dtype, TensorInfo},
+    target::{Capabilities, DType},
+};
+
+/// A plan that cannot be made, or cannot be carried out.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PlanError {
+    /// The checkpoint and its config disagree.
+    #[error("{tensor} in {file} is {found:?}, config.json implies {expected:?}; the weights and the config are of different models")]
+    Shape {
+        /// The tensor.
+        tensor: String,
+        /// Its file.
+        file: String,
+        /// Its shape.
+        found: Vec<usize>,
+        /// The shape the architecture wants.
+        expected: Vec<usize>,
+    },
+    /// A type that is not a plain float.
+    #[error("{tensor} in {file} is stored as {found}; weights of an unquantized checkpoint are F32, F16 or BF16")]
+    Dtype {
+        /// The tensor.
+        tensor: String,
+        /// Its file.
+        file: String,
+        /// Its type.
+        found: Dtype,
+    },
+    /// Slots without tensors.
+    #[error("{model} lacks {count} of {wanted} tensors, first {first}; the checkpoint is incomplete or of another architecture")]
+    Missing {
+        /// The checkpoint.
+        model: String,
+        /// How many are missing.
+        count: usize,
+        /// How many the architecture wants.
+        wanted: usize,
+        /// The first of them.
+        first: String,
+    },
+    /// The method cannot pack this weight.
+    #[error("{tensor}: {source}")]
+    Format {
+        /// The tensor.
+        tensor: String,
+        /// Why not.
+        source: FormatError,
+    },
+    /// A pattern without a tensor.
+    #[error("pattern `{pattern}` names no weight that can be quantized; `firebox plan` lists the names")]
+    IdlePattern {
+        /// The pattern.
+        pattern: String,
+    },
+    /// Too large for the device.
+    #[error("the finished weights are {needed} bytes and {in_flight} more are in flight, {target} has {memory}; quantize further or choose another target")]
+    DoesNotFit {
+        /// Bytes of finished weights.
+        needed: u64,
+        /// Bytes of source weights in flight.
+        in_flight: u64,
+        /// Bytes the device has.
+        memory: u64,
+        /// [`Target::NAME`](crate::Target::NAME).
+        target: &'static str,
+    },
+    /// One weight too large for one allocation of the device.
+    #[error("{tensor} is {needed} bytes, the largest allocation of {target} is {largest}; quantize it or choose another target")]
+    Allocation {
+        /// The tensor.
+        tensor: String,
+        /// Bytes of the finished weight.
+        needed: u64,
+        /// Bytes of the largest allocation.
+        largest: u64,
+        /// [`Target::NAME`](crate::Target::NAME).
+        target: &'static str,
+    },
+}
+
+/// What a plan is made from, besides the slots.
+#[derive(Debug)]
+pub(crate) struct Request<'a> {
+    pub(crate) model: String,
+    pub(crate) catalog: &'a Catalog,
+    pub(crate) policy: &'a Policy,
+    pub(crate) target: &'static str,
+    pub(crate) dtype: DType,
+}
+
+impl Plan {
+    /// Binds slots to tensors. `leaves_out` tells known leftovers from surprises.
+    pub(crate) fn bind(
+        request: &Request<'_>,
+        slots: Vec<Slot>,
+        leaves_out: impl Fn(&str) -> bool,
+    ) -> Result<Self, PlanError> {
+        if let Some(pattern) = request.policy.idle(&slots).next() {
+            return Err(PlanError::IdlePattern { pattern: pattern.to_string() });
+        }
+
+        let order: Vec<String> = slots.iter().map(|slot| slot.name.clone()).collect();
+        let mut open: HashMap<String, Slot> =
+            slots.into_iter().map(|slot| (slot.name.clone(), slot)).collect();
+        let (mut steps, mut unused, mut unexpected) = (Vec::new(), Vec::new(), Vec::new());
+        for tensor in request.catalog.iter() {
+            match open.remove(&tensor.name) {
+                Some(slot) => steps.push(step(request, tensor, slot)?),
+                None if leaves_out(&tensor.name) => unused.push(tensor.name.clone()),
+                None => unexpected.push(tensor.name.clone()),
+            }
+        }
+        Ok(Self {
+            model: request.model.clone(),
+            target: request.target,
+            dtype: request.dtype,
+            steps,
+            missing: order.into_iter().filter(|name| open.contains_key(name)).collect(),
+            unused,
+            unexpected,
+        })
+    }
+
+    /// Refuses a plan that cannot be carried out: something is missing, or it does not fit.
+    ///
+    /// # Errors
+    ///
+    /// [`PlanError::Missing`], [`PlanError::DoesNotFit`], [`PlanError::Allocation`].
+    pub fn check(&self, capabilities: &Capabilities, in_flight: u64) -> Result<(), PlanError> {
+        if let Some(first) = self.missing.first() {
+            return Err(PlanError::Missing {
+                model: self.model.clone(),
+                count: self.missing.len(),
+                wanted: self.steps.len() + self.missing.len(),
+                first: first.clone(),
+            });
+        }
+        if let Some(largest) = capabilities.largest_allocation
+            && let Some(step) = self.steps.iter().find(|step| step.bytes_kept() > largest)
+        {
+            return Err(PlanError::Allocation {
+                tensor: step.slot.name.clone(),
+                needed: step.bytes_kept(),
+                largest,
+                target: self.target,
+            });
+        }
+        let totals = self.totals();
+        // A small model never has its whole budget in flight.
+        let in_flight = in_flight.min(totals.bytes_source);
+        match capabilities.memory {
+            Some(memory) if totals.bytes_kept + in_flight > memory => Err(PlanError::DoesNotFit {
+                needed: totals.bytes_kept,
+                in_flight,
+                memory,
+                target: self.target,
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn step(request: &Request<'_>, tensor: &TensorInfo, slot: Slot) -> Result<Step, PlanError> {
+    let file = || tensor.file.to_string();
+    if tensor.shape != slot.shape {
+        return Err(PlanError::Shape {
+            tensor: slot.name,
+            file: file(),
+            found: tensor.shape.clone(),
+            expected: slot.shape,
+        });
+    }
+    let source = match tensor.dtype {
+        Dtype::F32 => FloatBits::F32,
+        Dtype::F16 => FloatBits::F16,
+        Dtype::BF16 => FloatBits::Bf16,
+        found => return Err(PlanError::Dtype { tensor: slot.name, file: file(), found }),
+    };
+    let quant = request.policy.choose(&slot);
+    let action = match (quant.method(), slot.shape[..].try_into()) {
+        (Some(method), Ok(shape)) => {
+            let format = method
+                .format(shape)
+                .map_err(|source| PlanError::Format { tensor: slot.name.clone(), source })?;
+            Action::Pack(quant, format)
+        }
+        _ => Action::Dense(request.dtype),
+    };
+    Ok(Step { slot, file: tensor.file.clone(), range: tensor.range.clone(), source, action })
+}

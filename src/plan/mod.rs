@@ -1,0 +1,120 @@
+//! The plan: what happens to every tensor, as a value. It is made before the first weight is read;
+//! `plan`, `load` and every report start from it.
+
+mod bind;
+mod print;
+
+pub use bind::PlanError;
+
+use core::ops::Range;
+use std::sync::Arc;
+
+use firebox_kernels::{float::FloatBits, format::Format};
+use serde::Serialize;
+
+use crate::{
+    model::Slot,
+    quant::QuantSpec,
+    target::DType,
+};
+
+/// What happens to every tensor of a checkpoint.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The checkpoint, as its source describes itself.
+    pub model: String,
+    /// Where it goes: [`Target::NAME`](crate::Target::NAME).
+    pub target: &'static str,
+    /// Type of dense weights and activations.
+    pub dtype: DType,
+    /// In the order they are read: by file and offset, so that reads only go forward.
+    pub steps: Vec<Step>,
+    /// Slots that no tensor of the checkpoint fills. A plan with any cannot be loaded.
+    pub missing: Vec<String>,
+    /// Tensors that are known leftovers and are not read.
+    pub unused: Vec<String>,
+    /// Tensors that nothing wants and nothing explains. They are not read.
+    pub unexpected: Vec<String>,
+}
+
+/// What happens to one tensor.
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// Where it goes.
+    pub slot: Slot,
+    /// The file that holds it.
+    pub file: Arc<str>,
+    /// Bytes in that file.
+    pub range: Range<u64>,
+    /// How the file stores it.
+    pub source: FloatBits,
+    /// What becomes of it.
+    pub action: Action,
+}
+
+/// What becomes of one tensor.
+#[derive(Debug, Clone)]
+pub enum Action {
+    /// Plain numbers of this type.
+    Dense(DType),
+    /// Packed words: what was asked for, and what it gives for this shape.
+    Pack(QuantSpec, Format),
+}
+
+impl Step {
+    /// Bytes of the tensor in the checkpoint.
+    pub fn bytes_source(&self) -> u64 {
+        self.range.end - self.range.start
+    }
+
+    /// Bytes of the finished weight.
+    pub fn bytes_kept(&self) -> u64 {
+        let weights = self.slot.shape.iter().product::<usize>();
+        let bytes = match &self.action {
+            Action::Dense(dtype) => weights * dtype.size(),
+            Action::Pack(_, format) => format.packed_bytes(self.matrix()),
+        };
+        bytes as u64
+    }
+
+    /// `[rows, columns]`: the shape of a matrix, and one weight a row for everything else.
+    pub(crate) fn matrix(&self) -> [usize; 2] {
+        match self.slot.shape[..] {
+            [rows, cols] => [rows, cols],
+            _ => [self.slot.shape.iter().product(), 1],
+        }
+    }
+
+    /// What becomes of it, in the words of `--quant`.
+    pub fn quant(&self) -> QuantSpec {
+        match &self.action {
+            Action::Dense(_) => QuantSpec::None,
+            Action::Pack(spec, _) => spec.clone(),
+        }
+    }
+}
+
+/// Sums over a plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Totals {
+    /// Tensors that are loaded.
+    pub tensors: usize,
+    /// Of these, packed.
+    pub packed: usize,
+    /// Bytes of these tensors in the checkpoint.
+    pub bytes_source: u64,
+    /// Bytes of the finished weights.
+    pub bytes_kept: u64,
+}
+
+impl Plan {
+    /// Sums over the steps.
+    pub fn totals(&self) -> Totals {
+        Totals {
+            tensors: self.steps.len(),
+            packed: self.steps.iter().filter(|step| matches!(step.action, Action::Pack(..))).count(),
+            bytes_source: self.steps.iter().map(Step::bytes_source).sum(),
+            bytes_kept: self.steps.iter().map(Step::bytes_kept).sum(),
+        }
+    }
+}
