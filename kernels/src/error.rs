@@ -33,6 +33,24 @@ pub enum FormatError {
         found: f32,
     },
 
+    /// A weight too large to count its bytes.
+    #[error("a weight of {rows} x {cols} is more than memory can address")]
+    Size {
+        /// Rows of the weight.
+        rows: usize,
+        /// Columns of the weight.
+        cols: usize,
+    },
+
+    /// A row that the weight does not have.
+    #[error("row {row} of a weight that has {rows} rows")]
+    Row {
+        /// The row asked for.
+        row: usize,
+        /// Rows there are.
+        rows: usize,
+    },
+
     /// A buffer does not hold what shape and format imply.
     #[error("{buffer} holds {found} words, {format} of {rows} x {cols} weights needs {needed}")]
     Length {

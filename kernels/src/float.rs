@@ -62,3 +62,29 @@ impl FloatBits {
         }
     }
 }
+
+/// The largest magnitude; NaN when there is one. 0 for no value.
+pub(crate) fn absmax(values: &[f32]) -> f32 {
+    absmax_of(values.iter().copied())
+}
+
+/// [`absmax`] of values that are made on the way.
+pub(crate) fn absmax_of(values: impl Iterator<Item = f32>) -> f32 {
+    // Magnitudes order as their bits do, and NaN comes last: that is PyTorch's `abs().max()`, which
+    // keeps NaN, where `f32::max` drops it. Signed, because SSE2 compares nothing else.
+    let bits = values.fold(0, |largest, value| {
+        largest.max(value.abs().to_bits() as i32)
+    });
+    f32::from_bits(bits as u32)
+}
+
+/// A table of bit patterns as floats.
+pub(crate) const fn floats<const N: usize>(bits: [u32; N]) -> [f32; N] {
+    let mut values = [0.0; N];
+    let mut k = 0;
+    while k < N {
+        values[k] = f32::from_bits(bits[k]);
+        k += 1;
+    }
+    values
+}

@@ -2,7 +2,11 @@
 //!
 //! Letters: `o` rows (output features), `i` columns (input features), `n = o * i`.
 
+use core::fmt;
+use core::ops::Range;
+
 use crate::error::FormatError;
+use crate::{blocks, fp4, fp8, nested, nf4, pack};
 
 /// How many words a weight of `[o, i]` takes and what they mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -50,6 +54,219 @@ pub enum Tile {
     },
 }
 
+impl Blocks {
+    /// Blocks of `block` weights for the format called `format_name` in errors.
+    ///
+    /// # Errors
+    ///
+    /// [`FormatError::Block`] unless `block` is a power of two from 32 to 4096.
+    pub const fn new(
+        format_name: &'static str,
+        block: usize,
+        nested: bool,
+    ) -> Result<Self, FormatError> {
+        let (min, max) = (blocks::MIN, blocks::MAX);
+        if block < min || block > max || !block.is_power_of_two() {
+            return Err(FormatError::Block {
+                format: format_name,
+                found: block,
+                min,
+                max,
+            });
+        }
+        Ok(Self { block, nested })
+    }
+
+    /// Scales of a weight of `n`.
+    pub const fn count(self, n: usize) -> usize {
+        n.div_ceil(self.block)
+    }
+}
+
+impl Tile {
+    /// Rows and columns of a tile in a weight of `[o, i]`, at least 1 x 1.
+    pub fn sides(self, [o, i]: [usize; 2]) -> [usize; 2] {
+        let [rows, cols] = match self {
+            Self::Tensor => [o, i],
+            Self::Row => [1, i],
+            Self::Block { rows, cols } => [rows, cols],
+        };
+        [rows.max(1), cols.max(1)]
+    }
+
+    /// Scales of a weight of `[o, i]`, as rows and columns of scales. [`Tile::Tensor`] has one and
+    /// [`Tile::Row`] has `o` even where the weight is empty.
+    pub fn grid(self, [o, i]: [usize; 2]) -> [usize; 2] {
+        match self {
+            Self::Tensor => [1, 1],
+            Self::Row => [o, 1],
+            Self::Block { rows, cols } => [o.div_ceil(rows.max(1)), i.div_ceil(cols.max(1))],
+        }
+    }
+}
+
+impl Format {
+    /// Checks what the fields alone cannot say.
+    ///
+    /// # Errors
+    ///
+    /// [`FormatError::Block`] and [`FormatError::Tile`].
+    pub fn validate(self) -> Result<(), FormatError> {
+        match self {
+            Self::Nf4(blocks) => Blocks::new("nf4", blocks.block, blocks.nested).map(drop),
+            Self::Fp4(blocks) => Blocks::new("fp4", blocks.block, blocks.nested).map(drop),
+            Self::Fp8(_, Tile::Block { rows, cols }) if rows == 0 || cols == 0 => {
+                Err(FormatError::Tile { rows, cols })
+            }
+            Self::Fp8(..) => Ok(()),
+        }
+    }
+
+    /// Words of codes.
+    pub const fn words_len(self, [o, i]: [usize; 2]) -> usize {
+        // A product that saturates is longer than any buffer, so it cannot pass for a length.
+        match self {
+            Self::Nf4(_) | Self::Fp4(_) => o.saturating_mul(i).div_ceil(pack::CODES4),
+            Self::Fp8(..) => o.saturating_mul(i).div_ceil(pack::CODES8),
+        }
+    }
+
+    /// Words of scales.
+    ///
+    /// ```text
+    /// 4-bit           absmax f32 [ceil(n / block)]
+    /// 4-bit, nested   codes [ceil(g / 4)], upper f32 [ceil(g / 256)], offset f32   (g scales)
+    /// fp8             f32, one a tile, row-major over the tiles
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// When [`validate`](Self::validate) does not pass.
+    pub fn scales_len(self, shape: [usize; 2]) -> usize {
+        match self {
+            Self::Nf4(blocks) | Self::Fp4(blocks) => {
+                let g = blocks.count(shape[0].saturating_mul(shape[1]));
+                if blocks.nested {
+                    nested::words_len(g)
+                } else {
+                    g
+                }
+            }
+            Self::Fp8(_, tile) => {
+                let [rows, cols] = tile.grid(shape);
+                rows.saturating_mul(cols)
+            }
+        }
+    }
+
+    /// Bytes of words and scales together.
+    pub fn packed_bytes(self, shape: [usize; 2]) -> usize {
+        (self.words_len(shape).saturating_add(self.scales_len(shape))).saturating_mul(4)
+    }
+
+    /// Bits for each weight, scales included; 0 for an empty weight.
+    pub fn bits_per_weight(self, shape: [usize; 2]) -> f64 {
+        let n = shape[0] as f64 * shape[1] as f64;
+        if n == 0.0 {
+            0.0
+        } else {
+            8.0 * self.packed_bytes(shape) as f64 / n
+        }
+    }
+
+    /// Gives back the rows `rows` of a weight of `shape`, as `[rows, i]` in `out`.
+    ///
+    /// A value is one f32 product, not yet rounded to the weight's own type.
+    ///
+    /// # Panics
+    ///
+    /// When a buffer's length or the range does not fit the shape.
+    pub fn dequantize_rows(
+        self,
+        shape: [usize; 2],
+        words: &[u32],
+        scales: &[u32],
+        rows: Range<usize>,
+        out: &mut [f32],
+    ) {
+        assert_eq!(
+            words.len(),
+            self.words_len(shape),
+            "words of {self} {shape:?}"
+        );
+        assert_eq!(
+            scales.len(),
+            self.scales_len(shape),
+            "scales of {self} {shape:?}"
+        );
+        assert!(
+            rows.start <= rows.end && rows.end <= shape[0],
+            "rows {rows:?} of {shape:?}"
+        );
+        assert_eq!(
+            out.len(),
+            rows.len() * shape[1],
+            "values of rows {rows:?} of {shape:?}"
+        );
+        match self {
+            Self::Nf4(blocks) => {
+                blocks::dequantize(&nf4::LEVELS, blocks, shape, words, scales, rows.start, out);
+            }
+            Self::Fp4(blocks) => {
+                blocks::dequantize(&fp4::LEVELS, blocks, shape, words, scales, rows.start, out);
+            }
+            Self::Fp8(kind, tile) => {
+                fp8::dequantize(kind, tile, shape, words, scales, rows.start, out);
+            }
+        }
+    }
+}
+
+/// As the plan prints it: `nf4:block=64,nested`, `fp8:e4m3,scale=block`, `fp8:e5m2,scale=64x32`.
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nf4(blocks) => write!(f, "nf4:{blocks}"),
+            Self::Fp4(blocks) => write!(f, "fp4:{blocks}"),
+            Self::Fp8(kind, tile) => write!(f, "fp8:{kind},scale={tile}"),
+        }
+    }
+}
+
+impl fmt::Display for Blocks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "block={}{}",
+            self.block,
+            if self.nested { ",nested" } else { "" }
+        )
+    }
+}
+
+impl fmt::Display for Fp8Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::E4m3 => "e4m3",
+            Self::E5m2 => "e5m2",
+        })
+    }
+}
+
+impl fmt::Display for Tile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tensor => f.write_str("tensor"),
+            Self::Row => f.write_str("row"),
+            Self::Block {
+                rows: 128,
+                cols: 128,
+            } => f.write_str("block"),
+            Self::Block { rows, cols } => write!(f, "{rows}x{cols}"),
+        }
+    }
+}
+
 /// A packed weight in host memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Packed {
@@ -62,34 +279,64 @@ pub struct Packed {
     /// Scales: [`Format::scales_len`] words.
     pub scales: Vec<u32>,
 }
-impl Format {
-    /// Placeholder.
-    pub fn packed_bytes(&self, _: [usize; 2]) -> usize {
-        0
-    }
-    /// Placeholder.
-    pub fn dequantize_rows(
-        &self,
-        _: [usize; 2],
-        _: &[u32],
-        _: &[u32],
-        _: core::ops::Range<usize>,
-        _: &mut [f32],
-    ) {
-    }
-}
-impl Blocks {
-    /// Placeholder.
+
+impl Packed {
+    /// A weight from its buffers.
+    ///
+    /// # Errors
+    ///
+    /// [`FormatError::Block`] and [`FormatError::Tile`] for a format that cannot be,
+    /// [`FormatError::Length`] when a buffer does not hold what shape and format imply.
     pub fn new(
-        _: &'static str,
-        block: usize,
-        nested: bool,
-    ) -> Result<Self, crate::error::FormatError> {
-        Ok(Self { block, nested })
+        format: Format,
+        shape: [usize; 2],
+        words: Vec<u32>,
+        scales: Vec<u32>,
+    ) -> Result<Self, FormatError> {
+        format.validate()?;
+        let length = |buffer, found, needed| {
+            let [rows, cols] = shape;
+            let format = format.to_string();
+            FormatError::Length {
+                buffer,
+                found,
+                needed,
+                format,
+                rows,
+                cols,
+            }
+        };
+        let needed = format.words_len(shape);
+        if words.len() != needed {
+            return Err(length("words", words.len(), needed));
+        }
+        let needed = format.scales_len(shape);
+        if scales.len() != needed {
+            return Err(length("scales", scales.len(), needed));
+        }
+        Ok(Self {
+            format,
+            shape,
+            words,
+            scales,
+        })
     }
-}
-impl core::fmt::Display for Format {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "{self:?}")
+
+    /// Bytes of words and scales together.
+    pub const fn bytes(&self) -> usize {
+        4 * (self.words.len() + self.scales.len())
+    }
+
+    /// Gives the weight back, `[o, i]`; see [`Format::dequantize_rows`].
+    ///
+    /// # Panics
+    ///
+    /// When the fields were changed so that the lengths no longer fit.
+    pub fn dequantize(&self) -> Vec<f32> {
+        let [o, i] = self.shape;
+        let mut out = vec![0.0; o * i];
+        self.format
+            .dequantize_rows(self.shape, &self.words, &self.scales, 0..o, &mut out);
+        out
     }
 }

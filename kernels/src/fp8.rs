@@ -1,30 +1,479 @@
-//! Placeholder.
-use crate::{
-    error::FormatError,
-    float::FloatBits,
-    format::{Fp8Kind, Tile},
-    packer::Packer,
-};
-/// Placeholder.
+//! FP8: each weight is an 8-bit float, times the scale of its tile.
+//!
+//! ```text
+//! weight[r, c] = value(code[r, c]) * scale[r / rows, c / cols]
+//! ```
+//!
+//! The two floats are those of Micikevicius et al., "FP8 Formats for Deep Learning", arXiv:2209.05433.
+//!
+//! # What is not a number
+//!
+//! Casts follow PyTorch 2.12 and later: NaN becomes NaN and keeps its sign. E4M3, which has no infinity,
+//! saturates to 448; E5M2 overflows to infinity. The packer clamps before it casts, so that no finite
+//! weight packs to an infinity in either. A tile that holds something else than finite weights:
+//!
+//! | recipe | a NaN in the tile | an infinity in the tile |
+//! |---|---|---|
+//! | [`CompressedTensors`](Recipe::CompressedTensors) | the scale and every code are NaN | the scale is infinite, finite weights get code 0, infinite ones NaN |
+//! | [`FineGrained`](Recipe::FineGrained) | scale 1, that weight gets NaN, the others are cast as they are | as above |
+//! | [`Fixed`](Recipe::Fixed) | that weight gets NaN | that weight saturates |
+//!
+//! Letters: `o` rows, `i` columns, `n = o * i`.
+
+use rayon::prelude::*;
+
+use crate::error::FormatError;
+use crate::float::{FloatBits, absmax};
+use crate::format::{Format, Fp8Kind, Packed, Tile};
+use crate::pack::{self, CODES8};
+use crate::packer::{self, Order, Packer};
+
+/// `f32` to E4M3, nearest even. Magnitudes of 464 and more, and infinity, become 448.
+#[inline(always)]
+pub fn e4m3(value: f32) -> u8 {
+    cast::<3, 7>(value, 0x7e, 0x7f)
+}
+
+/// `f32` to E5M2, nearest even. Magnitudes of 61440 and more become infinity.
+#[inline(always)]
+pub fn e5m2(value: f32) -> u8 {
+    cast::<2, 15>(value, 0x7c, 0x7f)
+}
+
+/// Rounds to `MANTISSA` bits under an exponent biased by `BIAS`; no magnitude is coded above `most`.
+///
+/// No branch, so that a loop of casts becomes vector code.
+#[inline(always)]
+fn cast<const MANTISSA: u32, const BIAS: u32>(value: f32, most: u32, nan: u32) -> u8 {
+    let bits = value.to_bits();
+    let (sign, magnitude) = (bits >> 24 & 0x80, bits & 0x7fff_ffff);
+
+    // Normal: what is cut off rounds to nearest even by its own carry, then the bias changes.
+    let cut = 23 - MANTISSA;
+    let odd = magnitude >> cut & 1;
+    let carried = magnitude.wrapping_add((1 << (cut - 1)) - 1 + odd) >> cut;
+    let normal = carried.wrapping_sub((127 - BIAS) << MANTISSA);
+
+    // Below the smallest normal: adding 2^23 of the smallest steps lets the f32 adder round. What it
+    // may carry into is the smallest normal, whose code comes next.
+    let shift = f32::from_bits((127 + 23 + 1 - BIAS - MANTISSA) << 23);
+    let subnormal = (f32::from_bits(magnitude) + shift)
+        .to_bits()
+        .wrapping_sub(shift.to_bits());
+
+    let smallest_normal = (127 + 1 - BIAS) << 23;
+    let code = if magnitude < smallest_normal {
+        subnormal
+    } else {
+        normal.min(most)
+    };
+    let code = if magnitude > 0x7f80_0000 { nan } else { code };
+    (sign | code) as u8
+}
+
+/// Values of the 256 codes of E4M3.
+pub static E4M3: [f32; 256] = values(Fp8Kind::E4m3);
+
+/// Values of the 256 codes of E5M2.
+pub static E5M2: [f32; 256] = values(Fp8Kind::E5m2);
+
+const fn values(kind: Fp8Kind) -> [f32; 256] {
+    let mut values = [0.0; 256];
+    let mut code = 0;
+    while code < 256 {
+        values[code] = value(kind, code as u32);
+        code += 1;
+    }
+    values
+}
+
+const fn value(kind: Fp8Kind, code: u32) -> f32 {
+    let (mantissa_bits, bias) = match kind {
+        Fp8Kind::E4m3 => (3, 7),
+        Fp8Kind::E5m2 => (2, 15),
+    };
+    let (sign, exponent) = ((code & 0x80) << 24, (code & 0x7f) >> mantissa_bits);
+    let mantissa = code & ((1 << mantissa_bits) - 1);
+    let step = f32::from_bits((127 + 1 - bias - mantissa_bits) << 23);
+    let magnitude = match (kind, exponent, mantissa) {
+        (Fp8Kind::E4m3, 15, 7) | (Fp8Kind::E5m2, 31, 1..) => f32::NAN.to_bits(),
+        (Fp8Kind::E5m2, 31, 0) => f32::INFINITY.to_bits(),
+        (_, 0, _) => (mantissa as f32 * step).to_bits(),
+        _ => (exponent + 127 - bias) << 23 | mantissa << (23 - mantissa_bits),
+    };
+    f32::from_bits(sign | magnitude)
+}
+
+impl Fp8Kind {
+    /// The largest finite value.
+    pub const fn largest(self) -> f32 {
+        match self {
+            Self::E4m3 => 448.0,
+            Self::E5m2 => 57344.0,
+        }
+    }
+
+    /// [`e4m3`] or [`e5m2`].
+    pub fn encode(self, value: f32) -> u8 {
+        match self {
+            Self::E4m3 => e4m3(value),
+            Self::E5m2 => e5m2(value),
+        }
+    }
+
+    /// The value of a code.
+    pub fn decode(self, code: u8) -> f32 {
+        self.values()[usize::from(code)]
+    }
+
+    /// Values of all codes.
+    pub fn values(self) -> &'static [f32; 256] {
+        match self {
+            Self::E4m3 => &E4M3,
+            Self::E5m2 => &E5M2,
+        }
+    }
+}
+
+/// Gives back weights from row `first_row` on, as many rows as `out` takes.
+pub(crate) fn dequantize(
+    kind: Fp8Kind,
+    tile: Tile,
+    shape: [usize; 2],
+    words: &[u32],
+    scales: &[u32],
+    first_row: usize,
+    out: &mut [f32],
+) {
+    let i = shape[1];
+    if i == 0 {
+        return;
+    }
+    let ([rows, cols], [_, grid_cols]) = (tile.sides(shape), tile.grid(shape));
+    for (r, values) in (first_row..).zip(out.chunks_mut(i)) {
+        let scales = &scales[r / rows * grid_cols..];
+        for (t, values) in values.chunks_mut(cols).enumerate() {
+            let scale = f32::from_bits(scales[t]);
+            pack::look_up8(words, r * i + t * cols, kind.values(), scale, values);
+        }
+    }
+}
+
+/// How a scale follows from a tile, and a code from a weight and its scale.
+///
+/// `largest` is the largest value of the [`Fp8Kind`], `amax` the largest magnitude of the tile, and
+/// codes are `cast(clamp(.., -largest, largest))`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Recipe {
-    /// a
+    /// compressed-tensors 0.20 and llm-compressor 0.14, every step rounded to the source's type:
+    /// `scale = amax / largest`, or the type's epsilon where that is 0; code of `weight / scale`.
     CompressedTensors,
-    /// b
+
+    /// DeepSeek's layout, as transformers 5.23 writes it, in `f32`: `factor = 1 / amax * largest`,
+    /// `scale = 1 / factor`, code of `weight * factor`.
+    ///
+    /// Where the factor overflows (an `amax` below about 1e-36, and 0) it is 1. transformers does so
+    /// for 0 only, and turns the zeros of such a tile into NaN.
     FineGrained {
-        /// c
+        /// Scales are powers of two, rounded up.
         ue8m0: bool,
     },
-    /// d
+
+    /// A scale known beforehand, in `f32`: code of `weight / scale`.
     Fixed(f32),
 }
-/// Placeholder.
+
+/// What one tile multiplies by.
+#[derive(Debug, Clone, Copy)]
+struct Scaling {
+    /// Stored, and multiplied by when unpacking.
+    scale: f32,
+    /// What the recipe scales a weight by: divided by, but multiplied by in `FineGrained`.
+    by: f32,
+}
+
+impl Recipe {
+    /// The source is read once for the scale and once for the codes, if the scale needs all of it.
+    const fn passes(self, tile: Tile) -> usize {
+        match (self, tile) {
+            (Self::Fixed(_), _) | (_, Tile::Row | Tile::Block { .. }) => 1,
+            (_, Tile::Tensor) => 2,
+        }
+    }
+
+    fn scaling(self, source: FloatBits, kind: Fp8Kind, amax: f32) -> Scaling {
+        match self {
+            Self::CompressedTensors => {
+                let scale = source.round(amax / kind.largest());
+                let scale = if scale == 0.0 { epsilon(source) } else { scale };
+                Scaling { scale, by: scale }
+            }
+            Self::FineGrained { ue8m0 } => {
+                // PyTorch computes `448 / amax` as `(1 / amax) * 448`.
+                let factor = 1.0 / amax * kind.largest();
+                // NaN compares false, so that it takes scale 1 as well.
+                let factor = if amax > 0.0 && factor < f32::INFINITY {
+                    factor
+                } else {
+                    1.0
+                };
+                let scale = 1.0 / factor;
+                if !ue8m0 || scale == f32::INFINITY {
+                    return Scaling { scale, by: factor };
+                }
+                // The logarithm is rounded to f32 before it is rounded up, as there: a scale just above
+                // a power of two stays at that power.
+                let exponent = f64::from(scale.max(f32::MIN_POSITIVE)).log2() as f32;
+                let scale = exponent.ceil().exp2();
+                Scaling {
+                    scale,
+                    by: 1.0 / scale,
+                }
+            }
+            Self::Fixed(scale) => Scaling { scale, by: scale },
+        }
+    }
+}
+
+/// The step above 1 of a float type.
+const fn epsilon(source: FloatBits) -> f32 {
+    match source {
+        FloatBits::F32 => f32::EPSILON,
+        FloatBits::F16 => 1.0 / 1024.0,
+        FloatBits::Bf16 => 1.0 / 128.0,
+    }
+}
+
+/// Packs a weight of `shape` `[o, i]`.
+///
+/// [`Tile::Tensor`] reads the source twice unless the scale is [`Fixed`](Recipe::Fixed).
+///
+/// # Errors
+///
+/// [`FormatError::Tile`] for a tile without weights, [`FormatError::Scale`] for a fixed scale that is not
+/// positive and finite, [`FormatError::Size`].
 pub fn packer(
-    _: [usize; 2],
-    _: FloatBits,
-    _: Fp8Kind,
-    _: Tile,
-    _: Recipe,
+    shape: [usize; 2],
+    source: FloatBits,
+    kind: Fp8Kind,
+    tile: Tile,
+    recipe: Recipe,
 ) -> Result<Box<dyn Packer>, FormatError> {
-    unreachable!()
+    let format = Format::Fp8(kind, tile);
+    format.validate()?;
+    packer::check_size(shape)?;
+    if let Recipe::Fixed(found) = recipe
+        && !(found > 0.0 && found.is_finite())
+    {
+        return Err(FormatError::Scale { found });
+    }
+
+    let together = match tile {
+        Tile::Tensor | Tile::Row => 1,
+        Tile::Block { rows, .. } => rows,
+    };
+    let tile_rows = packer::tile_rows(shape, together, CODES8);
+    let empty = recipe.scaling(source, kind, 0.0);
+    Ok(Box::new(Fp8Packer {
+        shape,
+        source,
+        kind,
+        tile,
+        recipe,
+        order: Order::new(shape, source, tile_rows, recipe.passes(tile)),
+        whole: 0.0,
+        words: vec![0; format.words_len(shape)],
+        scales: vec![empty.scale.to_bits(); format.scales_len(shape)],
+    }))
+}
+
+struct Fp8Packer {
+    shape: [usize; 2],
+    source: FloatBits,
+    kind: Fp8Kind,
+    tile: Tile,
+    recipe: Recipe,
+    order: Order,
+    /// Largest magnitude of the weight so far, where one scale serves all of it.
+    whole: f32,
+    /// `[ceil(n / 4)]`.
+    words: Vec<u32>,
+    /// `[rows of tiles, columns of tiles]`, bits of `f32`.
+    scales: Vec<u32>,
+}
+
+/// Weights that are widened at a time.
+const SCRATCH: usize = 4096;
+
+impl Packer for Fp8Packer {
+    fn passes(&self) -> usize {
+        self.order.passes()
+    }
+
+    fn tile_rows(&self) -> usize {
+        self.order.tile_rows()
+    }
+
+    fn feed(&mut self, pass: usize, first_row: usize, tile: &[u8]) {
+        let fed = self.order.accept(pass, first_row, tile);
+        if tile.is_empty() {
+            return;
+        }
+        if pass + 1 < self.order.passes() {
+            self.whole = absmax(&[self.whole, largest(self.source, tile)]);
+            return;
+        }
+        let scalings = self.scalings(first_row, fed, tile);
+        self.choose(first_row, tile, &scalings);
+    }
+
+    fn finish(self: Box<Self>) -> Packed {
+        self.order.finish();
+        let format = Format::Fp8(self.kind, self.tile);
+        Packed {
+            format,
+            shape: self.shape,
+            words: self.words,
+            scales: self.scales,
+        }
+    }
+}
+
+impl Fp8Packer {
+    /// Stores the scales of the scale tiles in these rows and gives them, `[rows of tiles, columns]`.
+    fn scalings(&mut self, first_row: usize, fed: usize, bytes: &[u8]) -> Vec<Scaling> {
+        let (shape, source, kind, recipe) = (self.shape, self.source, self.kind, self.recipe);
+        let ([rows, cols], [_, grid_cols]) = (self.tile.sides(shape), self.tile.grid(shape));
+        let (size, row_bytes) = (source.size(), shape[1] * source.size());
+
+        let first = first_row / rows * grid_cols;
+        let count = (first_row + fed).div_ceil(rows) * grid_cols - first;
+        let stored = &mut self.scales[first..][..count];
+        let whole = self.whole;
+        stored
+            .par_iter_mut()
+            .enumerate()
+            .map(|(k, stored)| {
+                let amax = match (recipe, self.tile) {
+                    // Not read by a fixed scale; found by the pass before.
+                    (Recipe::Fixed(_), _) | (_, Tile::Tensor) => whole,
+                    _ => {
+                        let from = k % grid_cols * cols * size;
+                        let to = (from + cols.saturating_mul(size)).min(row_bytes);
+                        let segments = bytes
+                            .chunks(row_bytes)
+                            .skip(k / grid_cols * rows)
+                            .take(rows)
+                            .map(|row| largest_serial(source, &row[from..to]));
+                        crate::float::absmax_of(segments)
+                    }
+                };
+                let scaling = recipe.scaling(source, kind, amax);
+                *stored = scaling.scale.to_bits();
+                scaling
+            })
+            .collect()
+    }
+
+    /// Chooses the codes of these rows, straight into their words.
+    fn choose(&mut self, first_row: usize, bytes: &[u8], scalings: &[Scaling]) {
+        let (shape, source, kind, recipe) = (self.shape, self.source, self.kind, self.recipe);
+        let ([rows, cols], [_, grid_cols]) = (self.tile.sides(shape), self.tile.grid(shape));
+        let i = shape[1];
+        // A scale tile may have begun in rows fed before, where it is the whole weight.
+        let first_tile_row = first_row / rows;
+
+        let n = bytes.len() / source.size();
+        let words = &mut self.words[first_row * i / CODES8..][..n.div_ceil(CODES8)];
+        let jobs = bytes.par_chunks(SCRATCH * source.size());
+        jobs.zip(words.par_chunks_mut(SCRATCH / CODES8))
+            .enumerate()
+            .for_each(|(job, (bytes, words))| {
+                let mut values = [0.0; SCRATCH];
+                let values = &mut values[..bytes.len() / source.size()];
+                source.widen(bytes, values);
+
+                let mut codes = [0; SCRATCH];
+                let mut done = 0;
+                while done < values.len() {
+                    // Up to the end of the scale tile or of the row.
+                    let k = job * SCRATCH + done;
+                    let (r, c) = (first_row + k / i, k % i);
+                    let end = (c / cols + 1).saturating_mul(cols).min(i);
+                    let len = (end - c).min(values.len() - done);
+                    let scaling = scalings[(r / rows - first_tile_row) * grid_cols + c / cols];
+                    let (from, to) = (&values[done..][..len], &mut codes[done..][..len]);
+                    encode(recipe, source, kind, scaling.by, from, to);
+                    done += len;
+                }
+                // The codes after the last weight are still zero.
+                for (word, four) in words.iter_mut().zip(codes.as_chunks::<CODES8>().0) {
+                    *word = u32::from_le_bytes(*four);
+                }
+            });
+    }
+}
+
+/// Codes of weights under one scale.
+fn encode(
+    recipe: Recipe,
+    source: FloatBits,
+    kind: Fp8Kind,
+    by: f32,
+    weights: &[f32],
+    codes: &mut [u8],
+) {
+    match kind {
+        Fp8Kind::E4m3 => encode_with(recipe, source, by, weights, codes, |value| {
+            e4m3(value.clamp(-448.0, 448.0))
+        }),
+        Fp8Kind::E5m2 => encode_with(recipe, source, by, weights, codes, |value| {
+            e5m2(value.clamp(-57344.0, 57344.0))
+        }),
+    }
+}
+
+/// The recipe is chosen outside the loop.
+#[inline(always)]
+fn encode_with(
+    recipe: Recipe,
+    source: FloatBits,
+    by: f32,
+    weights: &[f32],
+    codes: &mut [u8],
+    cast: impl Fn(f32) -> u8,
+) {
+    let pairs = codes.iter_mut().zip(weights);
+    match (recipe, source) {
+        (Recipe::CompressedTensors, FloatBits::F16) => {
+            pairs.for_each(|(code, weight)| *code = cast(FloatBits::F16.round(weight / by)));
+        }
+        (Recipe::CompressedTensors, FloatBits::Bf16) => {
+            pairs.for_each(|(code, weight)| *code = cast(FloatBits::Bf16.round(weight / by)));
+        }
+        (Recipe::CompressedTensors, FloatBits::F32) | (Recipe::Fixed(_), _) => {
+            pairs.for_each(|(code, weight)| *code = cast(weight / by));
+        }
+        (Recipe::FineGrained { .. }, _) => {
+            pairs.for_each(|(code, weight)| *code = cast(weight * by));
+        }
+    }
+}
+
+/// The largest magnitude among `bytes`; NaN when there is one.
+fn largest(source: FloatBits, bytes: &[u8]) -> f32 {
+    let chunks = bytes.par_chunks(16 * SCRATCH * source.size());
+    chunks
+        .map(|chunk| largest_serial(source, chunk))
+        .reduce(|| 0.0, |a, b| absmax(&[a, b]))
+}
+
+fn largest_serial(source: FloatBits, bytes: &[u8]) -> f32 {
+    let mut scratch = [0.0; 512];
+    let chunks = bytes.chunks(scratch.len() * source.size());
+    crate::float::absmax_of(chunks.map(|chunk| {
+        let values = &mut scratch[..chunk.len() / source.size()];
+        source.widen(chunk, values);
+        absmax(values)
+    }))
 }

@@ -6,15 +6,30 @@
 //! * `words`: the codes, row-major `[out, in]`, least-significant code first inside little-endian words;
 //! * `scales`: everything else the format needs to give a weight back, as bit patterns.
 //!
-//! Reading order: [`float`] (source values) → [`format`] (the layout) → [`packer`] (how tiles of a
-//! weight become packed) → the formats themselves ([`nf4`], [`fp4`], [`fp8`]) → [`linear`].
+//! Reading order: [`float`] (source values) → [`mod@format`] (the layout) → [`pack`] (codes in words) →
+//! [`packer`] (how tiles of a weight become packed) → what 4-bit formats share ([`reduce`],
+//! [`nested`], [`blocks`]) → the formats themselves ([`nf4`], [`fp4`], [`fp8`]) → [`linear`].
 
 pub mod error;
+
 pub mod float;
+
 pub mod format;
+
+pub mod pack;
+
 pub mod packer;
 
-pub mod fp4;
-pub mod fp8;
-pub mod linear;
+pub mod reduce;
+
+pub mod nested;
+
+pub mod blocks;
+
 pub mod nf4;
+
+pub mod fp4;
+
+pub mod fp8;
+
+pub mod linear;

@@ -1,5 +1,7 @@
 //! Packing a weight that arrives in tiles of rows, so that no weight has to be whole in memory.
 
+use crate::error::FormatError;
+use crate::float::FloatBits;
 use crate::format::Packed;
 
 /// Chooses codes for one weight, fed tile by tile.
@@ -26,4 +28,99 @@ pub trait Packer: Send {
 
     /// The packed weight, after every tile of every pass.
     fn finish(self: Box<Self>) -> Packed;
+}
+
+/// Rows that have to stay together so that a tile is whole groups of `rows` rows and whole units of
+/// `unit` weights, in a weight of `[o, i]`. `unit` is a power of two.
+pub(crate) fn tile_rows([o, i]: [usize; 2], rows: usize, unit: usize) -> usize {
+    // `unit / gcd(unit, i)` rows hold whole units; both that and its part in `rows` are powers of two.
+    let whole = unit >> i.trailing_zeros().min(unit.trailing_zeros());
+    let together = rows.saturating_mul(whole >> rows.trailing_zeros().min(whole.trailing_zeros()));
+    together.min(o).max(1)
+}
+
+/// Refuses a weight whose bytes cannot be counted, before anything is allocated for it.
+pub(crate) fn check_size([rows, cols]: [usize; 2]) -> Result<(), FormatError> {
+    match rows
+        .checked_mul(cols)
+        .and_then(|n| n.checked_mul(size_of::<f32>()))
+    {
+        Some(bytes) if isize::try_from(bytes).is_ok() => Ok(()),
+        _ => Err(FormatError::Size { rows, cols }),
+    }
+}
+
+/// Holds the caller to the order that [`Packer`] describes.
+#[derive(Debug)]
+pub(crate) struct Order {
+    /// `[o, i]`.
+    shape: [usize; 2],
+    row_bytes: usize,
+    tile_rows: usize,
+    passes: usize,
+    pass: usize,
+    next_row: usize,
+}
+
+impl Order {
+    pub(crate) const fn new(
+        shape: [usize; 2],
+        source: FloatBits,
+        tile_rows: usize,
+        passes: usize,
+    ) -> Self {
+        let row_bytes = shape[1] * source.size();
+        Self {
+            shape,
+            row_bytes,
+            tile_rows,
+            passes,
+            pass: 0,
+            next_row: 0,
+        }
+    }
+
+    pub(crate) const fn passes(&self) -> usize {
+        self.passes
+    }
+
+    pub(crate) const fn tile_rows(&self) -> usize {
+        self.tile_rows
+    }
+
+    /// Rows of this tile.
+    pub(crate) fn accept(&mut self, pass: usize, first_row: usize, tile: &[u8]) -> usize {
+        let o = self.shape[0];
+        if pass == self.pass + 1 && pass < self.passes && self.next_row == o {
+            (self.pass, self.next_row) = (pass, 0);
+        }
+        assert_eq!(
+            (pass, first_row),
+            (self.pass, self.next_row),
+            "pass and first row of a tile"
+        );
+        let left = o - first_row;
+        // Rows without columns have no bytes to count them by.
+        let rows = tile.len().checked_div(self.row_bytes).unwrap_or(left);
+        assert_eq!(tile.len(), rows * self.row_bytes, "bytes of {rows} rows");
+        assert!(rows <= left, "{rows} rows where {left} are left");
+        assert!(
+            rows.is_multiple_of(self.tile_rows) || rows == left,
+            "{rows} rows cut a tile"
+        );
+        self.next_row += rows;
+        rows
+    }
+
+    /// Asserts that every tile has come.
+    pub(crate) fn finish(&self) {
+        let [o, i] = self.shape;
+        let all = self.pass + 1 == self.passes && self.next_row == o;
+        assert!(
+            all || o == 0 || i == 0,
+            "row {} of {o}, pass {}",
+            self.next_row,
+            self.pass
+        );
+    }
 }

@@ -1,0 +1,248 @@
+//! What NF4 and FP4 share: sixteen levels, times the largest magnitude of a block.
+//!
+//! ```text
+//! weight[k] = LEVELS[code[k]] * absmax[k / block]          k over the flattened [o, i] weight
+//! ```
+//!
+//! Codes are chosen as bitsandbytes 0.50 chooses them on the CPU, to the bit:
+//!
+//! * a full block scales by `1 / absmax`, the partial last one divides by `absmax`;
+//! * the code is the number of bounds *strictly* below the scaled weight, a bound being the f32
+//!   midpoint of two neighbouring levels: a weight in the middle takes the lower one;
+//! * NaN lies above every bound. A block with a NaN has a NaN scale and gives back NaN; a block with an
+//!   infinity has an infinite scale and gives back NaN, or an infinity where the level is not 0.
+//!
+//! bitsandbytes on CUDA differs in the last bit of some bounds and in the all-zero block, whose codes
+//! do not matter. Both unpack the same way.
+//!
+//! Letters: `o` rows, `i` columns, `n = o * i`, `g` blocks.
+
+use core::marker::PhantomData;
+
+use rayon::prelude::*;
+
+use crate::error::FormatError;
+use crate::float::{FloatBits, absmax};
+use crate::format::{Blocks, Format, Packed};
+use crate::nested::{self, Nested};
+use crate::pack::{self, CODES4};
+use crate::packer::{self, Order, Packer};
+
+/// The smallest block.
+pub const MIN: usize = 32;
+
+/// The largest block.
+pub const MAX: usize = 4096;
+
+/// Magnitudes below this count as this, so that no block divides by zero.
+const FLOOR: f32 = 1e-38;
+
+/// Scales of blocks, read in place.
+#[derive(Debug, Clone, Copy)]
+pub enum Scales<'a> {
+    /// `[g]`, bits of `f32`.
+    Plain(&'a [u32]),
+    /// 8-bit codes.
+    Nested(Nested<'a>),
+}
+
+impl<'a> Scales<'a> {
+    /// Reads the scales of a weight of `n`.
+    ///
+    /// # Panics
+    ///
+    /// When `words` are not [`Format::scales_len`] words.
+    pub fn new(blocks: Blocks, n: usize, words: &'a [u32]) -> Self {
+        let g = blocks.count(n);
+        if blocks.nested {
+            return Self::Nested(Nested::new(words, g));
+        }
+        assert_eq!(words.len(), g, "words of {g} scales");
+        Self::Plain(words)
+    }
+
+    /// The scale of block `k`.
+    #[inline]
+    pub fn get(&self, k: usize) -> f32 {
+        match self {
+            Self::Plain(scales) => f32::from_bits(scales[k]),
+            Self::Nested(nested) => nested.get(k),
+        }
+    }
+}
+
+/// Gives back weights from row `first_row` on, as many as `out` takes.
+pub(crate) fn dequantize(
+    levels: &[f32; 16],
+    blocks: Blocks,
+    shape: [usize; 2],
+    words: &[u32],
+    scales: &[u32],
+    first_row: usize,
+    out: &mut [f32],
+) {
+    let scales = Scales::new(blocks, shape[0] * shape[1], scales);
+    let mut first = first_row * shape[1];
+    let mut rest = out;
+    while !rest.is_empty() {
+        let block = first / blocks.block;
+        let len = ((block + 1) * blocks.block - first).min(rest.len());
+        let (values, after) = rest.split_at_mut(len);
+        // Sixteen products a block instead of one a weight: the same products.
+        let scale = scales.get(block);
+        pack::look_up4(words, first, &levels.map(|level| level * scale), values);
+        first += len;
+        rest = after;
+    }
+}
+
+/// How many of `bounds` lie strictly below each value; 15 for NaN.
+///
+/// No branch, so that it becomes vector compares.
+#[inline(always)]
+#[expect(
+    clippy::neg_cmp_op_on_partial_ord,
+    reason = "NaN has to count as above"
+)]
+pub(crate) fn ranks(values: &[f32; CODES4], bounds: &[f32; 15]) -> [u32; CODES4] {
+    let mut ranks = [0; CODES4];
+    for bound in bounds {
+        for (rank, value) in ranks.iter_mut().zip(values) {
+            *rank += u32::from(!(value <= bound));
+        }
+    }
+    ranks
+}
+
+/// Eight codes as a word, the first one lowest.
+#[inline(always)]
+pub(crate) fn word(codes: [u32; CODES4]) -> u32 {
+    codes.iter().rev().fold(0, |word, code| word << 4 | code)
+}
+
+/// What sets one 4-bit format apart from another.
+pub(crate) trait Levels: Send + Sync + 'static {
+    /// Name in errors.
+    const NAME: &'static str;
+
+    /// The format of these levels.
+    fn format(blocks: Blocks) -> Format;
+
+    /// Codes of eight weights that are already scaled.
+    fn choose(scaled: &[f32; CODES4]) -> [u32; CODES4];
+}
+
+/// Chooses the codes of one block into `words` and gives its scale. `values` is scratch after.
+fn pack_block<L: Levels>(values: &mut [f32], block: usize, words: &mut [u32]) -> f32 {
+    let mut largest = absmax(values);
+    // Not `f32::max`: NaN has to stay.
+    let divisor = if largest < FLOOR { FLOOR } else { largest };
+    if values.len() == block {
+        let factor = 1.0 / divisor;
+        values.iter_mut().for_each(|value| *value *= factor);
+    } else {
+        largest = divisor;
+        values.iter_mut().for_each(|value| *value /= divisor);
+    }
+    // bitsandbytes clamps to [-1, 1] here. Every bound lies inside, so that no code would change.
+
+    let (eights, tail) = values.as_chunks::<CODES4>();
+    for (packed, eight) in words.iter_mut().zip(eights) {
+        *packed = word(L::choose(eight));
+    }
+    if !tail.is_empty() {
+        let mut eight = [0.0; CODES4];
+        eight[..tail.len()].copy_from_slice(tail);
+        words[eights.len()] = word(L::choose(&eight)) & pack::low_codes4(tail.len());
+    }
+    largest
+}
+
+/// Packs a weight into blocks. One pass; a tile is whole blocks and whole words.
+pub(crate) struct BlocksPacker<L> {
+    shape: [usize; 2],
+    source: FloatBits,
+    blocks: Blocks,
+    order: Order,
+    /// Weights already packed.
+    done: usize,
+    /// `[ceil(n / 8)]`.
+    words: Vec<u32>,
+    /// `[g]`.
+    absmax: Vec<f32>,
+    levels: PhantomData<L>,
+}
+
+impl<L: Levels> BlocksPacker<L> {
+    pub(crate) fn new(
+        shape: [usize; 2],
+        source: FloatBits,
+        block: usize,
+        nested: bool,
+    ) -> Result<Self, FormatError> {
+        let blocks = Blocks::new(L::NAME, block, nested)?;
+        packer::check_size(shape)?;
+        let n = shape[0] * shape[1];
+        Ok(Self {
+            shape,
+            source,
+            blocks,
+            order: Order::new(shape, source, packer::tile_rows(shape, 1, block), 1),
+            done: 0,
+            words: vec![0; n.div_ceil(CODES4)],
+            absmax: vec![0.0; blocks.count(n)],
+            levels: PhantomData,
+        })
+    }
+}
+
+impl<L: Levels> Packer for BlocksPacker<L> {
+    fn passes(&self) -> usize {
+        self.order.passes()
+    }
+
+    fn tile_rows(&self) -> usize {
+        self.order.tile_rows()
+    }
+
+    fn feed(&mut self, pass: usize, first_row: usize, tile: &[u8]) {
+        self.order.accept(pass, first_row, tile);
+        let (source, block) = (self.source, self.blocks.block);
+        // A job is whole blocks, and enough of them that handing it out costs nothing.
+        let job_blocks = 4 * MAX / block;
+        let job = job_blocks * block;
+
+        let n = tile.len() / source.size();
+        let words = &mut self.words[self.done / CODES4..][..n.div_ceil(CODES4)];
+        let absmax = &mut self.absmax[self.done / block..][..n.div_ceil(block)];
+        tile.par_chunks(job * source.size())
+            .zip(words.par_chunks_mut(job / CODES4))
+            .zip(absmax.par_chunks_mut(job_blocks))
+            .for_each(|((bytes, words), absmax)| {
+                let mut scratch = [0.0; MAX];
+                let blocks = bytes.chunks(block * source.size());
+                let words = words.chunks_mut(block / CODES4);
+                for ((bytes, words), absmax) in blocks.zip(words).zip(absmax) {
+                    let values = &mut scratch[..bytes.len() / source.size()];
+                    source.widen(bytes, values);
+                    *absmax = pack_block::<L>(values, block, words);
+                }
+            });
+        self.done += n;
+    }
+
+    fn finish(self: Box<Self>) -> Packed {
+        self.order.finish();
+        let scales = if self.blocks.nested {
+            nested::quantize(&self.absmax)
+        } else {
+            self.absmax.into_iter().map(f32::to_bits).collect()
+        };
+        Packed {
+            format: L::format(self.blocks),
+            shape: self.shape,
+            words: self.words,
+            scales,
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! Codes in words: the order firebox keeps them in, and the order bitsandbytes writes them in.
+//!
+//! ```text
+//! 4-bit, u32 word     bits 0..4   4..8   8..12  …  28..32
+//!                     code 0      1      2         7
+//! 8-bit, u32 word     bits 0..8   8..16  16..24    24..32
+//!                     code 0      1      2         3
+//!
+//! bitsandbytes byte   bits 0..4   4..8
+//!                     code 1      0        (the earlier code is the high nibble)
+//! ```
+//!
+//! A last word that is not full ends in zero bits.
+
+/// 4-bit codes of a word.
+pub const CODES4: usize = 8;
+
+/// 8-bit codes of a word.
+pub const CODES8: usize = 4;
+
+/// The 4-bit code `k`.
+///
+/// # Panics
+///
+/// When `words` ends before it.
+#[inline]
+pub const fn code4(words: &[u32], k: usize) -> u32 {
+    (words[k / CODES4] >> (4 * (k % CODES4))) & 0xf
+}
+
+/// The 8-bit code `k`.
+///
+/// # Panics
+///
+/// When `words` ends before it.
+#[inline]
+pub const fn code8(words: &[u32], k: usize) -> u32 {
+    (words[k / CODES8] >> (8 * (k % CODES8))) & 0xff
+}
+
+/// `table[code]` of the 4-bit codes `first..first + out.len()`.
+pub(crate) fn look_up4(words: &[u32], first: usize, table: &[f32; 16], out: &mut [f32]) {
+    // A row may begin inside a word: single codes up to the next word, then whole words.
+    let head = out.len().min(first.next_multiple_of(CODES4) - first);
+    let (head, rest) = out.split_at_mut(head);
+    for (k, value) in head.iter_mut().enumerate() {
+        *value = table[code4(words, first + k) as usize];
+    }
+    let first = first + head.len();
+    let (eights, tail) = rest.as_chunks_mut::<CODES4>();
+    for (eight, &word) in eights.iter_mut().zip(&words[first / CODES4..]) {
+        for (k, value) in eight.iter_mut().enumerate() {
+            *value = table[(word >> (4 * k) & 0xf) as usize];
+        }
+    }
+    let first = first + CODES4 * eights.len();
+    for (k, value) in tail.iter_mut().enumerate() {
+        *value = table[code4(words, first + k) as usize];
+    }
+}
+
+/// `table[code] * scale` of the 8-bit codes `first..first + out.len()`.
+pub(crate) fn look_up8(
+    words: &[u32],
+    first: usize,
+    table: &[f32; 256],
+    scale: f32,
+    out: &mut [f32],
+) {
+    let head = out.len().min(first.next_multiple_of(CODES8) - first);
+    let (head, rest) = out.split_at_mut(head);
+    for (k, value) in head.iter_mut().enumerate() {
+        *value = table[code8(words, first + k) as usize] * scale;
+    }
+    let first = first + head.len();
+    let (fours, tail) = rest.as_chunks_mut::<CODES8>();
+    for (four, &word) in fours.iter_mut().zip(&words[first / CODES8..]) {
+        for (value, code) in four.iter_mut().zip(word.to_le_bytes()) {
+            *value = table[usize::from(code)] * scale;
+        }
+    }
+    let first = first + CODES8 * fours.len();
+    for (k, value) in tail.iter_mut().enumerate() {
+        *value = table[code8(words, first + k) as usize] * scale;
+    }
+}
+
+/// Bytes as 8-bit codes: `[k]` to `[ceil(k / 4)]` words.
+pub fn from_bytes(bytes: &[u8]) -> Vec<u32> {
+    bytes.chunks(CODES8).map(word_of).collect()
+}
+
+/// The first `n` 8-bit codes as bytes.
+///
+/// # Panics
+///
+/// When `words` holds fewer.
+pub fn to_bytes(words: &[u32], n: usize) -> Vec<u8> {
+    assert!(
+        n <= CODES8 * words.len(),
+        "{n} codes from {} words",
+        words.len()
+    );
+    let mut bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    bytes.truncate(n);
+    bytes
+}
+
+/// `n` 4-bit codes in bitsandbytes' order, `[ceil(n / 2)]` bytes.
+///
+/// An odd count ends in one code more, `filler`, which bitsandbytes sets to the code of 0
+/// ([`nf4::ZERO`](crate::nf4::ZERO), [`fp4::ZERO`](crate::fp4::ZERO)).
+///
+/// # Panics
+///
+/// When `words` holds fewer codes.
+pub fn to_bitsandbytes(words: &[u32], n: usize, filler: u8) -> Vec<u8> {
+    assert!(
+        n <= CODES4 * words.len(),
+        "{n} codes from {} words",
+        words.len()
+    );
+    let mut bytes: Vec<u8> = words
+        .iter()
+        .flat_map(|word| swap_nibbles(*word).to_le_bytes())
+        .collect();
+    bytes.truncate(n.div_ceil(2));
+    if !n.is_multiple_of(2)
+        && let Some(last) = bytes.last_mut()
+    {
+        *last = (*last & 0xf0) | (filler & 0xf);
+    }
+    bytes
+}
+
+/// `n` 4-bit codes from bitsandbytes' order; a last odd nibble is dropped.
+///
+/// # Panics
+///
+/// When `bytes` holds fewer codes.
+pub fn from_bitsandbytes(bytes: &[u8], n: usize) -> Vec<u32> {
+    assert!(
+        n.div_ceil(2) <= bytes.len(),
+        "{n} codes from {} bytes",
+        bytes.len()
+    );
+    let mut words: Vec<u32> = bytes[..n.div_ceil(2)]
+        .chunks(4)
+        .map(|four| swap_nibbles(word_of(four)))
+        .collect();
+    if !n.is_multiple_of(CODES4)
+        && let Some(last) = words.last_mut()
+    {
+        *last &= low_codes4(n % CODES4);
+    }
+    words
+}
+
+/// Keeps the first `count` of a word's codes, 1 to 7 of them.
+pub(crate) const fn low_codes4(count: usize) -> u32 {
+    (1 << (4 * count)) - 1
+}
+
+/// Both nibbles of each byte, exchanged.
+const fn swap_nibbles(word: u32) -> u32 {
+    (word >> 4 & 0x0f0f_0f0f) | (word & 0x0f0f_0f0f) << 4
+}
+
+/// Up to four bytes, the first one lowest, the missing ones zero.
+fn word_of(bytes: &[u8]) -> u32 {
+    let mut four = [0; 4];
+    four[..bytes.len()].copy_from_slice(bytes);
+    u32::from_le_bytes(four)
+}

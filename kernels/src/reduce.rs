@@ -1,0 +1,101 @@
+//! Sums of `f32` in the order PyTorch adds them, so that a mean has PyTorch's bits.
+//!
+//! Float addition is not associative, and the offset of nested scales ([`nested`](crate::nested)) is
+//! a mean over thousands of scales: another order is another offset, and another checkpoint.
+//!
+//! The order is that of `aten/src/ATen/native/cpu/SumKernel.cpp` (PyTorch 2.x) for one contiguous
+//! dimension, eight lanes (x86-64 with AVX2, where AVX-512 machines give the same bits) and one
+//! thread. PyTorch splits sums of 32768 values and more over its threads; we take the order of one
+//! thread, since it is the one that does not depend on the machine.
+
+/// Lanes of PyTorch's vector on x86-64.
+const LANES: usize = 8;
+
+/// Vectors (or scalars) that PyTorch sums side by side.
+const SIDE_BY_SIDE: usize = 4;
+
+/// Levels of partial sums in the cascade.
+const LEVELS: usize = 4;
+
+/// `values.sum()` of a contiguous tensor.
+pub fn sum(values: &[f32]) -> f32 {
+    if values.len() < LANES {
+        // [rows, 4] scalars
+        let (rows, left) = values.as_chunks::<SIDE_BY_SIDE>();
+        let mut partials = cascade(rows);
+        for value in left {
+            partials[0] += value;
+        }
+        return partials[1..]
+            .iter()
+            .fold(partials[0], |sum, partial| sum + partial);
+    }
+
+    // [rows, 4 * 8], then up to three vectors of 8, then up to seven scalars
+    let (rows, left) = values.as_chunks::<{ SIDE_BY_SIDE * LANES }>();
+    let (left, tail) = left.as_chunks::<LANES>();
+    let partials = cascade(rows);
+    let mut lanes = [0.0f32; LANES];
+    for (lane, sum) in lanes.iter_mut().enumerate() {
+        *sum = left
+            .iter()
+            .fold(partials[lane], |sum, vector| sum + vector[lane]);
+        for side in 1..SIDE_BY_SIDE {
+            *sum += partials[side * LANES + lane];
+        }
+    }
+    // The scalars come first.
+    let tail = tail.iter().fold(0.0, |sum, value| sum + value);
+    lanes.iter().fold(tail, |sum, lane| sum + lane)
+}
+
+/// `values.mean()` of a contiguous tensor; NaN for an empty one.
+pub fn mean(values: &[f32]) -> f32 {
+    sum(values) / values.len() as f32
+}
+
+/// Column sums of `[rows, N]` through four levels of partial sums: level 0 takes `2^step` rows, then
+/// empties into level 1, that one after `2^step` times into level 2, and so on.
+fn cascade<const N: usize>(rows: &[[f32; N]]) -> [f32; N] {
+    let step = (ceil_log2(rows.len()) / LEVELS as u32).max(4);
+    let mut levels = [[0.0f32; N]; LEVELS];
+
+    let whole = rows.len() >> step << step;
+    for (chunk, rows) in rows[..whole].chunks(1 << step).enumerate() {
+        for row in rows {
+            add(&mut levels[0], row);
+        }
+        let taken = (chunk + 1) << step;
+        for level in 1..LEVELS {
+            let lower = core::mem::replace(&mut levels[level - 1], [0.0; N]);
+            add(&mut levels[level], &lower);
+            if taken & (((1 << step) - 1) << (level as u32 * step)) != 0 {
+                break;
+            }
+        }
+    }
+    for row in &rows[whole..] {
+        add(&mut levels[0], row);
+    }
+
+    let [mut sum, upper @ ..] = levels;
+    for level in &upper {
+        add(&mut sum, level);
+    }
+    sum
+}
+
+fn add<const N: usize>(sums: &mut [f32; N], row: &[f32; N]) {
+    for (sum, value) in sums.iter_mut().zip(row) {
+        *sum += value;
+    }
+}
+
+/// PyTorch's `CeilLog2`, which is 1 for 0 and 1.
+const fn ceil_log2(x: usize) -> u32 {
+    if x <= 2 {
+        1
+    } else {
+        usize::BITS - (x - 1).leading_zeros()
+    }
+}

@@ -1,0 +1,128 @@
+//! Sizes and names of formats, written out.
+
+use firebox_kernels::error::FormatError;
+use firebox_kernels::format::{Blocks, Format, Fp8Kind, Packed, Tile};
+
+fn nf4(block: usize, nested: bool) -> Format {
+    Format::Nf4(Blocks::new("nf4", block, nested).unwrap())
+}
+
+/// Words of codes, words of scales, and the name: a changed layout has to change this table.
+#[test]
+fn sizes_and_names_are_these() {
+    let fp4 = Format::Fp4(Blocks {
+        block: 128,
+        nested: true,
+    });
+    let fp8 = |tile| Format::Fp8(Fp8Kind::E4m3, tile);
+    let block = Tile::Block {
+        rows: 128,
+        cols: 128,
+    };
+    let wide = Tile::Block { rows: 64, cols: 32 };
+    let table: [(Format, [usize; 2], usize, usize, &str); 12] = [
+        (
+            nf4(64, false),
+            [4096, 4096],
+            1 << 21,
+            1 << 18,
+            "nf4:block=64",
+        ),
+        // 2^18 codes in 2^16 words, 2^10 upper scales, the offset.
+        (
+            nf4(64, true),
+            [4096, 4096],
+            1 << 21,
+            65536 + 1024 + 1,
+            "nf4:block=64,nested",
+        ),
+        (nf4(64, false), [7, 33], 29, 4, "nf4:block=64"),
+        (nf4(64, true), [7, 33], 29, 1 + 1 + 1, "nf4:block=64,nested"),
+        (fp4, [2, 64], 16, 3, "fp4:block=128,nested"),
+        (nf4(32, true), [0, 5], 0, 1, "nf4:block=32,nested"),
+        (fp8(Tile::Tensor), [3, 5], 4, 1, "fp8:e4m3,scale=tensor"),
+        (fp8(Tile::Row), [3, 5], 4, 3, "fp8:e4m3,scale=row"),
+        (fp8(block), [136, 200], 6800, 4, "fp8:e4m3,scale=block"),
+        (fp8(wide), [40, 192], 1920, 6, "fp8:e4m3,scale=64x32"),
+        (
+            fp8(block),
+            [576, 7168],
+            1032192,
+            5 * 56,
+            "fp8:e4m3,scale=block",
+        ),
+        (
+            Format::Fp8(Fp8Kind::E5m2, wide),
+            [1, 1],
+            1,
+            1,
+            "fp8:e5m2,scale=64x32",
+        ),
+    ];
+    for (format, shape, words, scales, name) in table {
+        assert_eq!(format.to_string(), name);
+        assert_eq!(format.words_len(shape), words, "{name} {shape:?}");
+        assert_eq!(format.scales_len(shape), scales, "{name} {shape:?}");
+        assert_eq!(
+            format.packed_bytes(shape),
+            4 * (words + scales),
+            "{name} {shape:?}"
+        );
+        let packed = Packed::new(format, shape, vec![0; words], vec![0; scales]).unwrap();
+        assert_eq!(packed.bytes(), 4 * (words + scales));
+        assert_eq!(packed.dequantize().len(), shape[0] * shape[1]);
+    }
+}
+
+#[test]
+fn bits_per_weight_count_the_scales() {
+    assert_eq!(nf4(64, false).bits_per_weight([4096, 4096]), 4.5);
+    let nested = nf4(64, true).bits_per_weight([4096, 4096]);
+    assert!((4.1269..4.1270).contains(&nested), "{nested}");
+    assert_eq!(nf4(64, false).bits_per_weight([0, 4096]), 0.0);
+}
+
+/// A file may claim any shape: what does not fit it is an error that gives both numbers.
+#[test]
+fn buffers_of_other_lengths_are_refused() {
+    let format = nf4(64, false);
+    let error = Packed::new(format, [2, 64], vec![0; 15], vec![0; 2]).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "words holds 15 words, nf4:block=64 of 2 x 64 weights needs 16"
+    );
+    let error = Packed::new(format, [2, 64], vec![0; 16], vec![0; 3]).unwrap_err();
+    assert!(matches!(
+        error,
+        FormatError::Length {
+            buffer: "scales",
+            found: 3,
+            needed: 2,
+            ..
+        }
+    ));
+    let huge = [usize::MAX, usize::MAX];
+    assert!(Packed::new(format, huge, vec![], vec![]).is_err());
+    assert!(Packed::new(Format::Fp8(Fp8Kind::E4m3, Tile::Row), huge, vec![], vec![]).is_err());
+}
+
+/// Any rows, as in the whole.
+#[test]
+fn some_rows_are_rows_of_all() {
+    let format = nf4(32, false);
+    let shape = [5, 13];
+    let words: Vec<u32> = (0..9)
+        .map(|k| 0x9e37_79b9_u32.wrapping_mul(k + 1))
+        .collect();
+    let scales: Vec<u32> = [1.0f32, 2.0, 3.0].map(f32::to_bits).to_vec();
+    let packed = Packed::new(format, shape, words, scales).unwrap();
+    let all = packed.dequantize();
+    for start in 0..=5 {
+        for end in start..=5 {
+            let mut some = vec![0.0; (end - start) * 13];
+            let (words, scales) = (&packed.words, &packed.scales);
+            format.dequantize_rows(shape, words, scales, start..end, &mut some);
+            assert_eq!(some, all[start * 13..end * 13]);
+        }
+    }
+}

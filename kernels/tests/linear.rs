@@ -1,0 +1,158 @@
+//! Products and rows of packed weights against the unpacked weight.
+
+mod common;
+
+use common::{Random, fed};
+use firebox_kernels::error::FormatError;
+use firebox_kernels::float::FloatBits;
+use firebox_kernels::format::{Fp8Kind, Packed, Tile};
+use firebox_kernels::fp8::Recipe;
+use firebox_kernels::linear::{linear, rows};
+use firebox_kernels::{fp4, fp8, nf4};
+
+/// One weight in every format.
+fn every_format(shape: [usize; 2], random: &mut Random) -> Vec<Packed> {
+    let source = FloatBits::Bf16;
+    let bytes = random.weights(shape[0] * shape[1], source);
+    let fp8 = |kind, tile| {
+        fp8::packer(
+            shape,
+            source,
+            kind,
+            tile,
+            Recipe::FineGrained { ue8m0: false },
+        )
+        .unwrap()
+    };
+    [
+        nf4::packer(shape, source, 64, false).unwrap(),
+        nf4::packer(shape, source, 32, true).unwrap(),
+        fp4::packer(shape, source, 128, false).unwrap(),
+        fp8(Fp8Kind::E4m3, Tile::Tensor),
+        fp8(Fp8Kind::E4m3, Tile::Row),
+        fp8(Fp8Kind::E5m2, Tile::Block { rows: 8, cols: 24 }),
+    ]
+    .map(|packer| fed(packer, &bytes, shape[1] * source.size(), 0))
+    .into()
+}
+
+/// Shapes that fill neither words, nor blocks, nor the rows multiplied together. A row that begins inside
+/// a word, a scale of the row before, or outputs that are not transposed back fail here.
+#[test]
+fn products_are_those_of_the_unpacked_weight() {
+    let mut random = Random(5);
+    for shape @ [o, i] in [[1, 1], [3, 33], [50, 65], [33, 96], [70, 7], [16, 257]] {
+        for packed in every_format(shape, &mut random) {
+            let w = packed.dequantize();
+            for m in [1, 2, 5] {
+                let x: Vec<f32> = (0..m * i).map(|_| random.weight()).collect();
+                let mut y = vec![f32::NAN; m * o];
+                linear(
+                    packed.format,
+                    shape,
+                    &packed.words,
+                    &packed.scales,
+                    &x,
+                    &mut y,
+                );
+                for (k, y) in y.iter().enumerate() {
+                    let (x, w) = (&x[k / o * i..][..i], &w[k % o * i..][..i]);
+                    let products = x.iter().zip(w).map(|(x, w)| f64::from(*x) * f64::from(*w));
+                    let (sum, size) = products.fold((0.0, 0.0), |(sum, size), xw: f64| {
+                        (sum + xw, size + xw.abs())
+                    });
+                    let off = (f64::from(*y) - sum).abs();
+                    assert!(
+                        off <= 1e-5 * size,
+                        "{} {shape:?} {k}: off by {off:e}",
+                        packed.format
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// The order of a sum depends neither on how many inputs there are nor on the threads.
+#[test]
+fn an_output_has_the_same_bits_alone_and_among_others() {
+    let mut random = Random(9);
+    let shape @ [o, i] = [39, 100];
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(3)
+        .build()
+        .unwrap();
+    for Packed {
+        format,
+        words,
+        scales,
+        ..
+    } in every_format(shape, &mut random)
+    {
+        let m = 3;
+        let x: Vec<f32> = (0..m * i).map(|_| random.weight()).collect();
+        let mut together = vec![0.0; m * o];
+        pool.install(|| linear(format, shape, &words, &scales, &x, &mut together));
+        for k in 0..m {
+            let mut alone = vec![0.0; o];
+            linear(format, shape, &words, &scales, &x[k * i..][..i], &mut alone);
+            assert_eq!(alone, together[k * o..][..o], "{format}");
+        }
+    }
+}
+
+#[test]
+fn rows_are_those_of_the_unpacked_weight() {
+    let mut random = Random(2);
+    for shape @ [o, i] in [[1, 1], [9, 33], [40, 64]] {
+        for packed in every_format(shape, &mut random) {
+            let Packed {
+                format,
+                ref words,
+                ref scales,
+                ..
+            } = packed;
+            let ids = [o - 1, 0, o / 2, 0];
+            let mut out = vec![f32::NAN; ids.len() * i];
+            rows(format, shape, words, scales, &ids, &mut out).unwrap();
+            let w = packed.dequantize();
+            for (id, out) in ids.iter().zip(out.chunks(i)) {
+                assert_eq!(out, &w[id * i..][..i], "{format} row {id}");
+            }
+            let error = rows(format, shape, words, scales, &[0, o], &mut vec![0.0; 2 * i]);
+            assert_eq!(error, Err(FormatError::Row { row: o, rows: o }));
+        }
+    }
+}
+
+/// No rows, no columns, no inputs.
+#[test]
+fn empty_products_are_zero() {
+    for (shape, x, mut y) in [
+        ([0, 8], vec![0.0; 16], vec![]),
+        ([8, 0], vec![], vec![1.0; 16]),
+        ([8, 8], vec![], vec![]),
+    ] {
+        let mut packer = nf4::packer(shape, FloatBits::F32, 64, false).unwrap();
+        packer.feed(0, 0, &vec![0; shape[0] * shape[1] * 4]);
+        let packed = packer.finish();
+        linear(
+            packed.format,
+            shape,
+            &packed.words,
+            &packed.scales,
+            &x,
+            &mut y,
+        );
+        assert!(y.iter().all(|y| *y == 0.0));
+        rows(
+            packed.format,
+            shape,
+            &packed.words,
+            &packed.scales,
+            &[],
+            &mut [],
+        )
+        .unwrap();
+    }
+}
