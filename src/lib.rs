@@ -1,0 +1,3 @@
+//! Loads language-model checkpoints into Burn.
+
+pub mod source;
