@@ -3,6 +3,11 @@
 //! As on the real one, small files are answered at once, weights by a redirect to another address
 //! ("the CDN"), which knows nothing of commits.
 
+#![allow(
+    dead_code,
+    reason = "shared by test binaries, each of which uses a part"
+)]
+
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
