@@ -1,5 +1,3 @@
-//! firebox
-pub mod model;
-pub mod quant;
-pub mod report;
-pub mod target;
+//! Loads language-model checkpoints into Burn.
+
+pub mod source;

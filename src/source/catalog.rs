@@ -1,0 +1,215 @@
+//! Every tensor of a checkpoint: file, byte range, dtype, shape. Headers and index in, no I/O.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::header::{Dtype, Header};
+use super::index::Index;
+
+/// One tensor of a checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TensorInfo {
+    /// Name in the checkpoint: `model.layers.0.mlp.up_proj.weight`.
+    pub name: Arc<str>,
+    /// The file that holds it.
+    pub file: Arc<str>,
+    /// What an element is. Elements are little-endian and row-major.
+    pub dtype: Dtype,
+    /// Outermost dimension first; empty for a scalar.
+    pub shape: Vec<usize>,
+    /// Its bytes, counted from the start of the file.
+    pub range: Range<u64>,
+}
+
+impl TensorInfo {
+    /// Bytes in the file.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.range.end - self.range.start
+    }
+
+    /// Elements: the product of the shape.
+    #[must_use]
+    pub fn elements(&self) -> u64 {
+        // The header's check leaves products below 2^64, and a zero makes the rest harmless.
+        self.shape.iter().fold(1, |elements: u64, &side| {
+            elements.saturating_mul(side as u64)
+        })
+    }
+}
+
+/// Every tensor of a checkpoint.
+#[derive(Debug, Clone, Default)]
+pub struct Catalog {
+    /// By file, then by offset.
+    tensors: Vec<TensorInfo>,
+    by_name: HashMap<Arc<str>, usize>,
+}
+
+impl Catalog {
+    /// A catalog of the tensors in `headers`, a header a file, which must agree with the index if
+    /// there is one.
+    ///
+    /// # Errors
+    ///
+    /// [`CatalogError`], when files and index contradict each other. That happens when shards of
+    /// two savings are mixed, and then any choice between them would be a guess.
+    pub fn build(
+        headers: impl IntoIterator<Item = (Arc<str>, Header)>,
+        index: Option<&Index>,
+    ) -> Result<Self, CatalogError> {
+        let mut headers: Vec<_> = headers.into_iter().collect();
+        headers.sort_by(|(left, _), (right, _)| left.cmp(right));
+
+        let mut catalog = Self::default();
+        for (file, header) in headers {
+            for entry in header.entries {
+                catalog.add(TensorInfo {
+                    name: entry.name.into(),
+                    file: Arc::clone(&file),
+                    dtype: entry.dtype,
+                    shape: entry.shape,
+                    range: entry.range,
+                })?;
+            }
+        }
+        if let Some(index) = index {
+            catalog.check_against(index)?;
+        }
+        Ok(catalog)
+    }
+
+    fn add(&mut self, tensor: TensorInfo) -> Result<(), CatalogError> {
+        let place = self.tensors.len();
+        if let Some(earlier) = self.by_name.insert(Arc::clone(&tensor.name), place) {
+            return Err(CatalogError::InTwoFiles {
+                tensor: tensor.name.to_string(),
+                first: self.tensors[earlier].file.to_string(),
+                second: tensor.file.to_string(),
+            });
+        }
+        self.tensors.push(tensor);
+        Ok(())
+    }
+
+    fn check_against(&self, index: &Index) -> Result<(), CatalogError> {
+        for tensor in &self.tensors {
+            match index.weight_map.get(&*tensor.name) {
+                Some(shard) if **shard == *tensor.file => {}
+                Some(shard) => {
+                    return Err(CatalogError::PlacedElsewhere {
+                        tensor: tensor.name.to_string(),
+                        found: tensor.file.to_string(),
+                        indexed: shard.clone(),
+                    });
+                }
+                None => {
+                    return Err(CatalogError::NotInIndex {
+                        tensor: tensor.name.to_string(),
+                        shard: tensor.file.to_string(),
+                    });
+                }
+            }
+        }
+        for (tensor, shard) in &index.weight_map {
+            if !self.by_name.contains_key(tensor.as_str()) {
+                return Err(CatalogError::NotInShard {
+                    tensor: tensor.clone(),
+                    shard: shard.clone(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// The tensor of this name.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&TensorInfo> {
+        self.by_name.get(name).map(|&place| &self.tensors[place])
+    }
+
+    /// The tensors by file and offset: the order in which a disk likes to be read.
+    pub fn iter(&self) -> core::slice::Iter<'_, TensorInfo> {
+        self.tensors.iter()
+    }
+
+    /// How many tensors there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.tensors.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.tensors.is_empty()
+    }
+
+    /// Bytes of all tensors, without headers.
+    #[must_use]
+    pub fn tensor_bytes(&self) -> u64 {
+        self.tensors.iter().map(TensorInfo::bytes).sum()
+    }
+}
+
+impl<'a> IntoIterator for &'a Catalog {
+    type Item = &'a TensorInfo;
+    type IntoIter = core::slice::Iter<'a, TensorInfo>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+/// Files and index contradict each other.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CatalogError {
+    /// The index promises a tensor that its shard lacks.
+    #[error(
+        "the index places tensor {tensor} in {shard}, which does not have it; are index and shards \
+         of one saving?"
+    )]
+    NotInShard {
+        /// The tensor.
+        tensor: String,
+        /// The shard that should have it.
+        shard: String,
+    },
+
+    /// A shard has a tensor that the index does not list.
+    #[error("{shard} has tensor {tensor}, which the index does not list; are they of one saving?")]
+    NotInIndex {
+        /// The tensor.
+        tensor: String,
+        /// The shard that has it.
+        shard: String,
+    },
+
+    /// A shard has a tensor that the index places in another.
+    #[error(
+        "tensor {tensor} is in {found}, and the index places it in {indexed}; are they of one \
+         saving?"
+    )]
+    PlacedElsewhere {
+        /// The tensor.
+        tensor: String,
+        /// The shard that has it.
+        found: String,
+        /// The shard that the index names.
+        indexed: String,
+    },
+
+    /// Two shards have the same tensor.
+    #[error("tensor {tensor} is in {first} and in {second}; are the shards of one saving?")]
+    InTwoFiles {
+        /// The tensor.
+        tensor: String,
+        /// The file that comes first by name.
+        first: String,
+        /// The other.
+        second: String,
+    },
+}

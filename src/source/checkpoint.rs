@@ -1,0 +1,370 @@
+//! A checkpoint: everything about a model that can be known before a weight is read.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::catalog::{Catalog, CatalogError};
+use super::header::{self, Header, HeaderError, LENGTH_BYTES};
+use super::index::{Index, IndexError};
+use super::{Source, SourceError, SourceExt};
+
+/// The model's configuration.
+pub const CONFIG: &str = "config.json";
+/// The list of shards, when there are several.
+pub const INDEX: &str = "model.safetensors.index.json";
+/// The weights, when there is no index.
+pub const SINGLE: &str = "model.safetensors";
+/// How the model's makers generate text with it.
+pub const GENERATION_CONFIG: &str = "generation_config.json";
+
+/// A model's configuration and the place of every tensor. Reads no weights.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::sync::Arc;
+/// use firebox::source::{Checkpoint, Local};
+///
+/// let source = Local::open(concat!(env!("CARGO_MANIFEST_DIR"), "/assets/tinyrust"))?;
+/// let checkpoint = Checkpoint::open(Arc::new(source))?;
+/// assert_eq!(checkpoint.config()["model_type"], "llama");
+/// assert!(checkpoint.catalog().get("model.norm.weight").is_some());
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Checkpoint {
+    source: Arc<dyn Source>,
+    config: Value,
+    generation_config: Option<Value>,
+    files: Vec<WeightFile>,
+    catalog: Catalog,
+}
+
+/// A file of weights.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WeightFile {
+    /// Its name in the source.
+    pub name: Arc<str>,
+    /// Its length in bytes, header included.
+    pub bytes: u64,
+    /// The free text in its header, where some writers say what they are (`format: mlx`).
+    pub metadata: BTreeMap<String, String>,
+}
+
+impl Checkpoint {
+    /// Reads `config.json`, the index if there is one, and the header of each file of weights.
+    ///
+    /// The weights are the file that the user named ([`Source::weights_file`]), or else the files
+    /// in the index, or else `model.safetensors`. A folder is never searched: beside the shards of
+    /// one saving often lie those of another.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckpointError`], by what is missing or wrong.
+    pub fn open(source: Arc<dyn Source>) -> Result<Self, CheckpointError> {
+        let Some(config) = source.read_optional(CONFIG)? else {
+            return Err(no_config(&*source)?);
+        };
+        let config = parse_object(&*source, CONFIG, &config)?;
+        let generation_config = match source.read_optional(GENERATION_CONFIG)? {
+            Some(bytes) => Some(parse_object(&*source, GENERATION_CONFIG, &bytes)?),
+            None => None,
+        };
+
+        let index = match source.weights_file() {
+            Some(_) => None,
+            None => match source.read_optional(INDEX)? {
+                Some(bytes) => Some(Index::parse(&label(&*source, INDEX), &bytes)?),
+                None => None,
+            },
+        };
+        let names: Vec<&str> = match (&index, source.weights_file()) {
+            (Some(index), _) => index.files().into_iter().collect(),
+            (None, Some(named)) => vec![named],
+            (None, None) => vec![SINGLE],
+        };
+
+        let mut files = Vec::with_capacity(names.len());
+        let mut headers = Vec::with_capacity(names.len());
+        for name in names {
+            let (bytes, header) = match read_header(&*source, name) {
+                Err(CheckpointError::Source(error)) if error.is_absent() => {
+                    return Err(no_weights(&*source, name, index.as_ref(), error));
+                }
+                read => read?,
+            };
+            let name: Arc<str> = name.into();
+            files.push(WeightFile {
+                name: Arc::clone(&name),
+                bytes,
+                metadata: header.metadata.clone(),
+            });
+            headers.push((name, header));
+        }
+        let catalog =
+            Catalog::build(headers, index.as_ref()).map_err(|error| CheckpointError::Catalog {
+                at: source.describe(),
+                source: error,
+            })?;
+        Ok(Self {
+            source,
+            config,
+            generation_config,
+            files,
+            catalog,
+        })
+    }
+
+    /// Where the files are.
+    #[must_use]
+    pub fn source(&self) -> &Arc<dyn Source> {
+        &self.source
+    }
+
+    /// `config.json` as it is: an object.
+    #[must_use]
+    pub fn config(&self) -> &Value {
+        &self.config
+    }
+
+    /// `generation_config.json` as it is, if there is one: an object.
+    #[must_use]
+    pub fn generation_config(&self) -> Option<&Value> {
+        self.generation_config.as_ref()
+    }
+
+    /// The files of weights, by name.
+    #[must_use]
+    pub fn files(&self) -> &[WeightFile] {
+        &self.files
+    }
+
+    /// Every tensor.
+    #[must_use]
+    pub fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
+    /// Bytes of all files of weights, headers included.
+    #[must_use]
+    pub fn total_bytes(&self) -> u64 {
+        self.files.iter().map(|file| file.bytes).sum()
+    }
+
+    /// A small text file of the model: a tokenizer, a chat template.
+    ///
+    /// # Errors
+    ///
+    /// When it is missing, unreadable or not UTF-8.
+    pub fn read_text(&self, file: &str) -> Result<String, CheckpointError> {
+        self.text(file, self.source.read(file)?)
+    }
+
+    /// Like [`read_text`](Self::read_text), `None` when there is no such file.
+    ///
+    /// # Errors
+    ///
+    /// When it is unreadable or not UTF-8.
+    pub fn read_text_optional(&self, file: &str) -> Result<Option<String>, CheckpointError> {
+        match self.source.read_optional(file)? {
+            Some(bytes) => self.text(file, bytes).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// A small file of the model, `None` when there is no such file.
+    ///
+    /// # Errors
+    ///
+    /// When it is unreadable.
+    pub fn read_optional(&self, file: &str) -> Result<Option<Vec<u8>>, CheckpointError> {
+        Ok(self.source.read_optional(file)?)
+    }
+
+    fn text(&self, file: &str, bytes: Vec<u8>) -> Result<String, CheckpointError> {
+        let len = bytes.len();
+        String::from_utf8(bytes).map_err(|error| CheckpointError::NotText {
+            file: label(&*self.source, file),
+            at_byte: error.utf8_error().valid_up_to(),
+            len,
+        })
+    }
+}
+
+/// A file's name for messages. The source is part of it: a base model and its adapter both have a
+/// `model.safetensors`.
+fn label(source: &dyn Source, file: &str) -> String {
+    format!("{}/{file}", source.describe())
+}
+
+fn parse_object(source: &dyn Source, file: &str, bytes: &[u8]) -> Result<Value, CheckpointError> {
+    let value: Value = serde_json::from_slice(bytes).map_err(|error| CheckpointError::Json {
+        file: label(source, file),
+        source: error,
+    })?;
+    if value.is_object() {
+        return Ok(value);
+    }
+    Err(CheckpointError::NotAnObject {
+        file: label(source, file),
+    })
+}
+
+/// A file's length and header, each of its header's bytes read once.
+fn read_header(source: &dyn Source, file: &str) -> Result<(u64, Header), CheckpointError> {
+    let label = label(source, file);
+    let file_len = source.size(file)?;
+    let mut first = [0; LENGTH_BYTES];
+    let there = file_len.min(LENGTH_BYTES as u64) as usize;
+    source.read_at(file, 0, &mut first[..there])?;
+    let header_len = header::header_len(&label, &first[..there], file_len)?;
+    // Checked to be at most 100 MB, and at most the file.
+    let mut bytes = vec![0; header_len as usize];
+    source.read_at(file, LENGTH_BYTES as u64, &mut bytes)?;
+    Ok((file_len, header::parse(&label, &bytes, file_len)?))
+}
+
+/// Says why there is no configuration: because this is no model, or because it is half of one.
+fn no_config(source: &dyn Source) -> Result<CheckpointError, CheckpointError> {
+    let at = source.describe();
+    let weights = match source.weights_file() {
+        Some(named) => vec![named],
+        None => vec![INDEX, SINGLE],
+    };
+    for file in weights {
+        match source.size(file) {
+            Ok(_) => {
+                return Ok(CheckpointError::NoConfig {
+                    at,
+                    weights: file.to_owned(),
+                });
+            }
+            Err(error) if error.is_absent() => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(CheckpointError::NotAModel { at })
+}
+
+fn no_weights(
+    source: &dyn Source,
+    file: &str,
+    index: Option<&Index>,
+    error: SourceError,
+) -> CheckpointError {
+    match index {
+        Some(index) => CheckpointError::MissingShard {
+            at: source.describe(),
+            shard: file.to_owned(),
+            tensors: index
+                .weight_map
+                .values()
+                .filter(|shard| *shard == file)
+                .count(),
+            source: error,
+        },
+        None => CheckpointError::NoWeights {
+            at: source.describe(),
+            looked_for: format!("{INDEX} and {file}"),
+            source: error,
+        },
+    }
+}
+
+/// A checkpoint that cannot be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CheckpointError {
+    /// Nothing here belongs to a model.
+    #[error("{at}: not a model; looked for {CONFIG}, {INDEX} and {SINGLE} and found none of them")]
+    NotAModel {
+        /// The source.
+        at: String,
+    },
+
+    /// Weights without a configuration.
+    #[error("{at}: has {weights} and no {CONFIG}; put the model's {CONFIG} beside it")]
+    NoConfig {
+        /// The source.
+        at: String,
+        /// The file of weights, or the index, that is there.
+        weights: String,
+    },
+
+    /// A configuration without weights.
+    #[error(
+        "{at}: has {CONFIG} and no weights; looked for {looked_for}. Only safetensors are read: \
+         convert .bin, .pt and .gguf files first"
+    )]
+    NoWeights {
+        /// The source.
+        at: String,
+        /// The names that were looked for.
+        looked_for: String,
+        /// What the source said of the last of them.
+        source: SourceError,
+    },
+
+    /// A file that the index names is not there.
+    #[error("{at}: {shard} is missing, in which {INDEX} places {tensors} tensors: {source}")]
+    MissingShard {
+        /// The source.
+        at: String,
+        /// The missing file.
+        shard: String,
+        /// How many tensors the index places in it.
+        tensors: usize,
+        /// What the source said.
+        source: SourceError,
+    },
+
+    /// A file that is not JSON.
+    #[error("{file}: does not parse: {source}")]
+    Json {
+        /// The file.
+        file: String,
+        /// What and where.
+        source: serde_json::Error,
+    },
+
+    /// JSON, but not an object.
+    #[error("{file}: is JSON, but not an object")]
+    NotAnObject {
+        /// The file.
+        file: String,
+    },
+
+    /// A text file that is not UTF-8.
+    #[error("{file}: byte {at_byte} of {len} breaks its UTF-8")]
+    NotText {
+        /// The file.
+        file: String,
+        /// The first byte that does not fit.
+        at_byte: usize,
+        /// The file's length in bytes.
+        len: usize,
+    },
+
+    /// A file could not be read.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+
+    /// The index is wrong.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+
+    /// A header is wrong.
+    #[error(transparent)]
+    Header(#[from] HeaderError),
+
+    /// Index and headers contradict each other.
+    #[error("{at}: {source}")]
+    Catalog {
+        /// The source.
+        at: String,
+        /// How.
+        source: CatalogError,
+    },
+}

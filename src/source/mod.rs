@@ -1,0 +1,300 @@
+//! Where a checkpoint's bytes come from, and what they say before a weight is read.
+//!
+//! ```text
+//! Source  (local folder | hub | memory | your own)         names and byte ranges; the only I/O
+//!   │
+//!   ├─ config.json ───────────────────────────────► serde_json::Value
+//!   ├─ model.safetensors.index.json ─► index ─────► Index ──┐
+//!   └─ the first bytes of each shard ─► header ───► Header ─┴─► catalog ─► Catalog
+//!
+//! Checkpoint::open(source)   asks the source, hands the bytes to the parsers, keeps the results
+//! ```
+//!
+//! The parsers ([`header`], [`index`], [`catalog`]) do no I/O: bytes in, values out. What they
+//! accept has been checked, so whoever reads a tensor later need not check its range again.
+//!
+//! A source of one's own is three short methods: see [`Source`].
+
+pub mod local;
+pub mod memory;
+
+#[cfg(feature = "hub")]
+pub mod hub;
+
+mod pairs;
+
+pub mod header;
+
+pub mod index;
+
+pub mod catalog;
+
+pub mod checkpoint;
+
+pub use catalog::{Catalog, CatalogError, TensorInfo};
+pub use checkpoint::{Checkpoint, CheckpointError, WeightFile};
+pub use header::{Dtype, Entry, Header, HeaderError};
+#[cfg(feature = "hub")]
+pub use hub::{Hub, HubBuilder};
+pub use index::{Index, IndexError};
+pub use local::Local;
+pub use memory::{Fault, Memory};
+
+/// The most that [`SourceExt::read`] reads at once, in bytes: 128 MiB.
+///
+/// It serves configurations, indexes and tokenizers, of which the largest in use are below 40 MB.
+/// Weights are read in pieces by [`Source::read_at`], which has no such limit.
+pub const SMALL_FILE_BYTES_MAX: u64 = 128 << 20;
+
+/// The files of one model: how long each is, and any range of its bytes.
+///
+/// # Contract
+///
+/// This trait lies between a place that holds files and this crate. Convenience for callers is in
+/// [`SourceExt`], which every source has.
+///
+/// * Names are relative and use `/`. A source refuses one that leads out of the model
+///   ([`SourceError::Name`]): names come from an index file that somebody else wrote.
+/// * All methods are called from several threads at once, in no particular order.
+/// * A file does not change while its source lives. A source over something that can change (a
+///   branch on the hub) settles on one state at the first file and keeps to it.
+/// * The first read of a file may take long: the hub downloads it then.
+pub trait Source: core::fmt::Debug + Send + Sync {
+    /// Where this is, for messages: a folder, `org/name@revision`. Never a secret.
+    fn describe(&self) -> String;
+
+    /// The length of a file in bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError::NotFound`] when the source is certain that there is no such file.
+    fn size(&self, file: &str) -> Result<u64, SourceError>;
+
+    /// Fills all of `into` with the bytes of `file` that start at `offset`.
+    ///
+    /// There are no short reads: the result is every byte or an error, and after an error the
+    /// contents of `into` mean nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError::Truncated`] when the range ends after the file does.
+    fn read_at(&self, file: &str, offset: u64, into: &mut [u8]) -> Result<(), SourceError>;
+
+    /// The weights file that the user named, when it was a file and not a model that was named.
+    ///
+    /// Then this file is all the weights, whatever lies beside it. A source that wraps another
+    /// must forward this.
+    fn weights_file(&self) -> Option<&str> {
+        None
+    }
+}
+
+/// What callers of a [`Source`] want besides. Implemented for every source; not to be implemented.
+pub trait SourceExt: Source {
+    /// A whole small file.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError::TooLarge`] above [`SMALL_FILE_BYTES_MAX`], before anything is allocated.
+    fn read(&self, file: &str) -> Result<Vec<u8>, SourceError> {
+        let len = self.size(file)?;
+        let too_large = || SourceError::TooLarge {
+            at: self.describe(),
+            file: file.to_owned(),
+            len,
+            max: SMALL_FILE_BYTES_MAX,
+        };
+        if len > SMALL_FILE_BYTES_MAX {
+            return Err(too_large());
+        }
+        let mut bytes = vec![0; usize::try_from(len).map_err(|_| too_large())?];
+        self.read_at(file, 0, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// A whole small file, or `None` when there is none.
+    ///
+    /// A file that the cache lacks while offline counts as none: nobody can say then whether the
+    /// model has it, and a model without its optional files must still open offline.
+    ///
+    /// # Errors
+    ///
+    /// Like [`read`](Self::read), for any other reason than the file's absence.
+    fn read_optional(&self, file: &str) -> Result<Option<Vec<u8>>, SourceError> {
+        match self.read(file) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.is_absent() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl<S: Source + ?Sized> SourceExt for S {}
+
+/// A file that could not be had. Variants by what the caller can do about it; each names the file
+/// and the source (`at`, its [`Source::describe`]).
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SourceError {
+    /// The source is there, the file is not.
+    #[error("{at}/{file}: no such file")]
+    NotFound {
+        /// The source.
+        at: String,
+        /// The file asked for.
+        file: String,
+    },
+
+    /// The file is shorter than the range asked for.
+    #[error(
+        "{at}/{file}: bytes up to {wanted_end} were asked for, and the file has {len}; it is cut \
+         short, fetch it again"
+    )]
+    Truncated {
+        /// The source.
+        at: String,
+        /// The file.
+        file: String,
+        /// One past the last byte asked for.
+        wanted_end: u64,
+        /// Bytes that there are.
+        len: u64,
+    },
+
+    /// A file that should be small is not.
+    #[error("{at}/{file}: {len} bytes, and a file that is read whole may have {max}")]
+    TooLarge {
+        /// The source.
+        at: String,
+        /// The file.
+        file: String,
+        /// Its length in bytes.
+        len: u64,
+        /// The limit, [`SMALL_FILE_BYTES_MAX`].
+        max: u64,
+    },
+
+    /// A name that leads out of the model: absolute, or with `..` in it.
+    #[error("{at}: refused the file name {file:?}, which leads out of the model")]
+    Name {
+        /// The source.
+        at: String,
+        /// The name as it was given.
+        file: String,
+    },
+
+    /// The operating system refused.
+    #[error("{at}/{file}: {source}")]
+    Io {
+        /// The source.
+        at: String,
+        /// The file.
+        file: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+
+    /// A path was given that is neither a folder nor a safetensors file.
+    #[error("{path}: {found}; give a model's folder or one .safetensors file")]
+    NotAModelPath {
+        /// The path as it was given.
+        path: String,
+        /// What is there instead.
+        found: &'static str,
+    },
+
+    /// A model id or revision that cannot be one.
+    #[error("{given:?} is not a {what}: {why}")]
+    BadId {
+        /// The text as it was given.
+        given: String,
+        /// `"model id"` or `"revision"`.
+        what: &'static str,
+        /// The rule that it breaks.
+        why: &'static str,
+    },
+
+    /// The hub has no such model.
+    #[error("{endpoint} has no model {id}; check the spelling")]
+    NoModel {
+        /// The hub.
+        endpoint: String,
+        /// The model asked for.
+        id: String,
+    },
+
+    /// The hub has the model, not the revision.
+    #[error("{endpoint}: model {id} has no revision {revision:?}; name a branch, tag or commit")]
+    NoRevision {
+        /// The hub.
+        endpoint: String,
+        /// The model.
+        id: String,
+        /// The revision asked for.
+        revision: String,
+    },
+
+    /// The hub wants a token, or a better one. It answers so for a model that does not exist, too.
+    #[error(
+        "{at}/{file}: the hub answered {status} to a request {}; check the spelling, set HF_TOKEN \
+         to a token that may read it, and accept the licence on the model's page if it has one",
+        if *.with_token { "with a token" } else { "without a token" }
+    )]
+    Unauthorized {
+        /// The source.
+        at: String,
+        /// The file.
+        file: String,
+        /// 401 or 403.
+        status: u16,
+        /// Whether a token was sent.
+        with_token: bool,
+    },
+
+    /// Offline, and the cache lacks the file.
+    #[error(
+        "{at}/{file}: not in the cache {cache}, and offline; unset HF_HUB_OFFLINE (or `offline`) \
+         once to download it"
+    )]
+    NotCached {
+        /// The source.
+        at: String,
+        /// The file.
+        file: String,
+        /// The cache folder.
+        cache: String,
+    },
+
+    /// The hub could not be reached, or did not keep to its protocol.
+    #[error("{at}/{file}: {endpoint} failed: {source}")]
+    Network {
+        /// The source.
+        at: String,
+        /// The file.
+        file: String,
+        /// The hub.
+        endpoint: String,
+        /// The last of the failures.
+        source: Box<dyn core::error::Error + Send + Sync>,
+    },
+}
+
+impl SourceError {
+    /// Whether the file is not to be had, as opposed to there and unreadable.
+    #[must_use]
+    pub fn is_absent(&self) -> bool {
+        matches!(self, Self::NotFound { .. } | Self::NotCached { .. })
+    }
+}
+
+/// Whether `name` stays inside the folder that it is joined to.
+///
+/// Stricter than the operating system, and the same on each: a backslash is a separator on one of
+/// them, and a colon can name a drive there. `.` and empty parts are refused because two spellings
+/// of one file would be two files in a catalog.
+fn stays_inside(name: &str) -> bool {
+    !name.contains(['\\', ':', '\0'])
+        && name
+            .split('/')
+            .all(|part| !part.is_empty() && part != "." && part != "..")
+}

@@ -1,0 +1,41 @@
+//! A JSON object as the pairs that it is written as.
+
+use core::fmt;
+use core::marker::PhantomData;
+
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
+
+/// The pairs of a JSON object in file order, repeated keys included.
+///
+/// A map would keep the last of two equal keys and say nothing. In a file that places tensors, a
+/// key that is there twice is a lie told to one of two readers.
+#[derive(Debug)]
+pub(super) struct Pairs<V>(pub(super) Vec<(String, V)>);
+
+impl<'de, V: Deserialize<'de>> Deserialize<'de> for Pairs<V> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(PairsVisitor(PhantomData))
+    }
+}
+
+struct PairsVisitor<V>(PhantomData<V>);
+
+impl<'de, V: Deserialize<'de>> Visitor<'de> for PairsVisitor<V> {
+    type Value = Pairs<V>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut pairs = Vec::new();
+        while let Some(key) = map.next_key::<String>()? {
+            // Without the key, an error in one of a thousand entries says only a column.
+            let value = map
+                .next_value()
+                .map_err(|error| A::Error::custom(format_args!("{key}: {error}")))?;
+            pairs.push((key, value));
+        }
+        Ok(Pairs(pairs))
+    }
+}

@@ -1,0 +1,247 @@
+//! A hub on this machine: the part of the Hugging Face hub's HTTP interface that downloads use.
+//!
+//! As on the real one, small files are answered at once, weights by a redirect to another address
+//! ("the CDN"), which knows nothing of commits.
+
+#![allow(
+    dead_code,
+    reason = "shared by test binaries, each of which uses a part"
+)]
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+
+/// The model that is served.
+pub(crate) const ID: &str = "org/tiny";
+/// The first commit of it.
+pub(crate) const FIRST: &str = "1111111111111111111111111111111111111111";
+/// The second commit of it.
+pub(crate) const SECOND: &str = "2222222222222222222222222222222222222222";
+
+pub(crate) type Files = BTreeMap<String, Vec<u8>>;
+
+#[derive(Default)]
+pub(crate) struct State {
+    /// Commit to files.
+    pub(crate) commits: BTreeMap<String, Files>,
+    /// Branch to commit.
+    pub(crate) branches: BTreeMap<String, String>,
+    /// Refuse requests without this token.
+    pub(crate) token: Option<String>,
+    /// Answer downloads of this file with 403, as for a licence that was not accepted.
+    pub(crate) gated: Option<String>,
+    /// Answer that many requests with 503.
+    pub(crate) unwell: usize,
+    /// Announce this many bytes more than files have, in the list of files.
+    pub(crate) exaggerate: u64,
+    /// Every request so far.
+    pub(crate) log: Vec<Request>,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Request {
+    pub(crate) path: String,
+    pub(crate) range: Option<String>,
+    pub(crate) authorization: Option<String>,
+}
+
+pub(crate) struct Loopback {
+    pub(crate) url: String,
+    state: Arc<Mutex<State>>,
+}
+
+impl Loopback {
+    /// A hub whose main branch is at [`FIRST`] with these files.
+    pub(crate) fn serve(files: Files) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let state = Arc::new(Mutex::new(State {
+            commits: [(FIRST.to_owned(), files)].into(),
+            branches: [("main".to_owned(), FIRST.to_owned())].into(),
+            ..State::default()
+        }));
+        let (shared, own_url) = (Arc::clone(&state), url.clone());
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let (state, url) = (Arc::clone(&shared), own_url.clone());
+                // A client that hangs up is its own business.
+                std::thread::spawn(move || answer(&url, &state, stream).ok());
+            }
+        });
+        Self { url, state }
+    }
+
+    pub(crate) fn set(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.state.lock().unwrap());
+    }
+
+    pub(crate) fn log(&self) -> Vec<Request> {
+        self.state.lock().unwrap().log.clone()
+    }
+
+    /// Bodies of this file that were asked for beyond the first byte, which `hf-hub` asks for to
+    /// learn the length.
+    pub(crate) fn downloads(&self, file: &str) -> usize {
+        self.log()
+            .iter()
+            .filter(|request| {
+                request.path.ends_with(file)
+                    && !request.path.starts_with("/api/")
+                    && request.range.as_deref() != Some("bytes=0-0")
+            })
+            // A redirected download is two requests.
+            .filter(|request| request.path.starts_with("/cdn/") || !redirected(file))
+            .count()
+    }
+}
+
+fn redirected(file: &str) -> bool {
+    file.ends_with(".safetensors")
+}
+
+/// FNV-1a, as hexadecimal digits: equal bytes have equal tags, in all commits.
+fn etag(bytes: &[u8]) -> String {
+    let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, &byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    format!("{hash:016x}")
+}
+
+fn answer(url: &str, state: &Mutex<State>, mut stream: TcpStream) -> std::io::Result<()> {
+    let mut reader = BufReader::new(stream.try_clone()?);
+    let mut line = String::new();
+    reader.read_line(&mut line)?;
+    let target = line.split(' ').nth(1).unwrap_or("").to_owned();
+    let mut request = Request {
+        path: target.split('?').next().unwrap_or("").to_owned(),
+        range: None,
+        authorization: None,
+    };
+    loop {
+        line.clear();
+        reader.read_line(&mut line)?;
+        let Some((name, value)) = line.trim_end().split_once(": ") else {
+            break;
+        };
+        match name.to_ascii_lowercase().as_str() {
+            "range" => request.range = Some(value.to_owned()),
+            "authorization" => request.authorization = Some(value.to_owned()),
+            _ => {}
+        }
+    }
+    let (head, body) = {
+        let mut state = state.lock().unwrap();
+        state.log.push(request.clone());
+        route(url, &mut state, &request)
+    };
+    write!(
+        stream,
+        "HTTP/1.1 {head}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        body.len()
+    )?;
+    stream.write_all(&body)
+}
+
+/// Status line and headers, and the body.
+fn route(url: &str, state: &mut State, request: &Request) -> (String, Vec<u8>) {
+    let refuse = |status: &str, code: &str| (format!("{status}\r\nX-Error-Code: {code}"), vec![]);
+    if state.unwell > 0 {
+        state.unwell -= 1;
+        return refuse("503 Service Unavailable", "Unwell");
+    }
+    if let Some(rest) = request.path.strip_prefix("/cdn/") {
+        let (commit, file) = rest.split_once('/').unwrap();
+        return ranged(&state.commits[commit][file], request, String::new());
+    }
+    let wanted = state.token.as_ref().map(|token| format!("Bearer {token}"));
+    if wanted.is_some() && wanted != request.authorization {
+        return refuse("401 Unauthorized", "GatedRepo");
+    }
+    let commit_of = |revision: &str| {
+        let revision = revision.replace("%2F", "/");
+        let commit = state.branches.get(&revision).unwrap_or(&revision);
+        state
+            .commits
+            .get_key_value(commit)
+            .map(|(commit, files)| (commit.clone(), files))
+    };
+    if let Some(revision) = request
+        .path
+        .strip_prefix(&format!("/api/models/{ID}/revision/"))
+    {
+        let Some((commit, files)) = commit_of(revision) else {
+            return refuse("404 Not Found", "RevisionNotFound");
+        };
+        let siblings: Vec<_> = files
+            .iter()
+            .map(|(name, bytes)| {
+                let size = bytes.len() as u64 + state.exaggerate;
+                serde_json::json!({ "rfilename": name, "size": size })
+            })
+            .collect();
+        let body = serde_json::json!({ "sha": commit, "siblings": siblings });
+        return ("200 OK".to_owned(), body.to_string().into_bytes());
+    }
+    let Some((revision, file)) = request
+        .path
+        .strip_prefix(&format!("/{ID}/resolve/"))
+        .and_then(|rest| rest.split_once('/'))
+    else {
+        return refuse("404 Not Found", "RepoNotFound");
+    };
+    let Some((commit, files)) = commit_of(revision) else {
+        return refuse("404 Not Found", "RevisionNotFound");
+    };
+    let Some(bytes) = files.get(file) else {
+        return refuse("404 Not Found", "EntryNotFound");
+    };
+    if state.gated.as_deref() == Some(file) {
+        return refuse("403 Forbidden", "GatedRepo");
+    }
+    let tag = etag(bytes);
+    if redirected(file) {
+        let head = format!(
+            "302 Found\r\nLocation: {url}/cdn/{commit}/{file}\r\nX-Repo-Commit: {commit}\r\n\
+             X-Linked-Etag: \"{tag}\""
+        );
+        return (head, vec![]);
+    }
+    let headers = format!("\r\nETag: \"{tag}\"\r\nX-Repo-Commit: {commit}");
+    ranged(bytes, request, headers)
+}
+
+/// The range that was asked for, or all.
+fn ranged(bytes: &[u8], request: &Request, headers: String) -> (String, Vec<u8>) {
+    let Some((start, end)) = request
+        .range
+        .as_deref()
+        .and_then(|range| range.strip_prefix("bytes="))
+        .and_then(|range| range.split_once('-'))
+    else {
+        return (format!("200 OK{headers}"), bytes.to_vec());
+    };
+    let start: usize = start.parse().unwrap();
+    let end = end
+        .parse()
+        .map_or(bytes.len(), |last: usize| (last + 1).min(bytes.len()));
+    if start >= end {
+        return (
+            format!(
+                "416 Range Not Satisfiable{headers}\r\nContent-Range: bytes */{}",
+                bytes.len()
+            ),
+            vec![],
+        );
+    }
+    let range = format!(
+        "\r\nContent-Range: bytes {start}-{}/{}",
+        end - 1,
+        bytes.len()
+    );
+    (
+        format!("206 Partial Content{headers}{range}"),
+        bytes[start..end].to_vec(),
+    )
+}

@@ -1,0 +1,502 @@
+//! The hub source against a hub on this machine: what it asks, keeps and says.
+#![cfg(feature = "hub")]
+
+#[path = "common/loopback.rs"]
+mod loopback;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use firebox::source::{Checkpoint, Hub, HubBuilder, Source, SourceError, SourceExt};
+use loopback::{FIRST, Files, ID, Loopback, SECOND};
+use tempfile::TempDir;
+
+/// The files of `assets/tinyrust`.
+fn tinyrust() -> Files {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/tinyrust");
+    std::fs::read_dir(folder)
+        .unwrap()
+        .map(|file| {
+            let file = file.unwrap();
+            let name = file.file_name().into_string().unwrap();
+            (name, std::fs::read(file.path()).unwrap())
+        })
+        .collect()
+}
+
+fn two_files() -> Files {
+    [
+        ("config.json".to_owned(), b"{\"a\": 1}".to_vec()),
+        ("model.safetensors".to_owned(), vec![7; 100_000]),
+    ]
+    .into()
+}
+
+/// A model on `hub`, cached in `cache`, and nothing from this process's environment.
+fn model(hub: &Loopback, cache: &TempDir) -> HubBuilder {
+    Hub::builder(ID)
+        .environment([("HOME", "/nonexistent")])
+        .endpoint(&hub.url)
+        .cache(cache.path())
+        .retries(0)
+}
+
+#[test]
+fn a_checkpoint_opens_from_the_hub_and_then_offline() {
+    let (hub, cache) = (Loopback::serve(tinyrust()), TempDir::new().unwrap());
+    let online = Checkpoint::open(Arc::new(model(&hub, &cache).build().unwrap())).unwrap();
+    let requests = hub.log().len();
+
+    let offline = model(&hub, &cache).offline(true).build().unwrap();
+    let offline = Checkpoint::open(Arc::new(offline)).unwrap();
+    assert_eq!(
+        hub.log().len(),
+        requests,
+        "offline, and still asked the hub"
+    );
+    assert_eq!(offline.config(), online.config());
+    assert_eq!(offline.total_bytes(), 2_886_432 + 2_953_136 + 1_116_008);
+    assert!(offline.catalog().iter().eq(online.catalog()));
+    for (file, bytes) in tinyrust() {
+        if file.ends_with(".safetensors") {
+            assert_eq!(offline.source().read(&file).unwrap(), bytes, "{file}");
+        }
+    }
+}
+
+/// Catches a layout that Python would not find, and so would download a second time.
+#[test]
+fn the_cache_is_laid_out_as_python_does() {
+    let (hub, cache) = (Loopback::serve(two_files()), TempDir::new().unwrap());
+    let source = model(&hub, &cache).build().unwrap();
+    source.read("config.json").unwrap();
+
+    let folder = cache.path().join("models--org--tiny");
+    assert_eq!(
+        std::fs::read_to_string(folder.join("refs/main")).unwrap(),
+        FIRST
+    );
+    let file = folder.join("snapshots").join(FIRST).join("config.json");
+    assert_eq!(std::fs::read(&file).unwrap(), b"{\"a\": 1}");
+    let blob = std::fs::canonicalize(&file).unwrap();
+    assert_eq!(
+        blob.parent(),
+        Some(&*std::fs::canonicalize(folder.join("blobs")).unwrap())
+    );
+}
+
+/// A cache that Python filled: a ref, a snapshot, nothing else.
+#[test]
+fn a_cache_that_python_filled_is_read_offline() {
+    let cache = TempDir::new().unwrap();
+    let folder = cache.path().join("models--org--tiny");
+    let snapshot = folder.join("snapshots").join(FIRST);
+    std::fs::create_dir_all(&snapshot).unwrap();
+    std::fs::create_dir_all(folder.join("refs")).unwrap();
+    std::fs::write(folder.join("refs/main"), FIRST).unwrap();
+    std::fs::write(snapshot.join("config.json"), "{}").unwrap();
+
+    let source = Hub::builder(ID).cache(cache.path()).offline(true);
+    let source = source.build().unwrap();
+    assert_eq!(source.read("config.json").unwrap(), b"{}");
+    assert_eq!(source.commit().unwrap(), FIRST);
+}
+
+#[test]
+fn a_file_is_downloaded_once_whatever_the_number_of_readers() {
+    let (hub, cache) = (Loopback::serve(two_files()), TempDir::new().unwrap());
+    let source = model(&hub, &cache).build().unwrap();
+    std::thread::scope(|scope| {
+        for reader in 0..8 {
+            let source = &source;
+            scope.spawn(move || {
+                let mut bytes = [0; 1000];
+                source
+                    .read_at("model.safetensors", reader * 1000, &mut bytes)
+                    .unwrap();
+                assert_eq!(bytes, [7; 1000]);
+            });
+        }
+    });
+    assert_eq!(hub.downloads("model.safetensors"), 1);
+}
+
+/// Catches a plan made over the hub that downloads the weights in order to weigh them.
+#[test]
+fn asking_for_a_length_downloads_nothing() {
+    let (hub, cache) = (Loopback::serve(two_files()), TempDir::new().unwrap());
+    let source = model(&hub, &cache).build().unwrap();
+    assert_eq!(source.size("model.safetensors").unwrap(), 100_000);
+    assert_eq!(hub.downloads("model.safetensors"), 0);
+}
+
+#[test]
+fn the_token_is_sent_and_never_printed() {
+    let (hub, cache) = (Loopback::serve(two_files()), TempDir::new().unwrap());
+    hub.set(|state| state.token = Some("hf_secret".to_owned()));
+    let builder = model(&hub, &cache).token("hf_secret\n");
+    assert!(!format!("{builder:?}").contains("hf_secret"));
+    let source = builder.build().unwrap();
+    source.read("config.json").unwrap();
+    assert!(!format!("{source:?}").contains("hf_secret"));
+    for request in hub.log() {
+        assert_eq!(
+            request.authorization.as_deref(),
+            Some("Bearer hf_secret"),
+            "{}",
+            request.path
+        );
+    }
+}
+
+#[test]
+fn the_token_comes_from_where_python_looks_in_that_order() {
+    let home = TempDir::new().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = home.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (_, elsewhere) = (write("token", "in_home\n"), write("other", " elsewhere "));
+    let hf_home = home.path().to_str().unwrap();
+    let sent = |variables: &[(&str, &str)]| {
+        let (hub, cache) = (Loopback::serve(two_files()), TempDir::new().unwrap());
+        let source = model(&hub, &cache).environment(variables.iter().copied());
+        source.build().unwrap().commit().unwrap();
+        hub.log()[0].authorization.clone()
+    };
+    let all = [
+        ("HF_TOKEN", "direct"),
+        ("HF_TOKEN_PATH", &elsewhere),
+        ("HF_HOME", hf_home),
+    ];
+    assert_eq!(sent(&all).as_deref(), Some("Bearer direct"));
+    assert_eq!(sent(&all[1..]).as_deref(), Some("Bearer elsewhere"));
+    assert_eq!(sent(&all[2..]).as_deref(), Some("Bearer in_home"));
+    assert_eq!(sent(&[("HOME", "/nonexistent")]), None);
+    // An empty variable is no token, and hides no file.
+    assert_eq!(
+        sent(&[("HF_TOKEN", ""), all[2]]).as_deref(),
+        Some("Bearer in_home")
+    );
+}
+
+#[test]
+fn cache_endpoint_and_offline_come_from_the_environment() {
+    let (hub, home) = (Loopback::serve(two_files()), TempDir::new().unwrap());
+    let path = |name: &str| home.path().join(name).to_str().unwrap().to_owned();
+    let cached_in = |variables: Vec<(&str, String)>, folder: &str| {
+        let variables = variables.into_iter().chain([
+            ("HF_ENDPOINT", format!("{}/", hub.url)),
+            ("HOME", path("home")),
+        ]);
+        let source = Hub::builder(ID).environment(variables).build().unwrap();
+        source.read("config.json").unwrap();
+        assert!(
+            home.path()
+                .join(folder)
+                .join("models--org--tiny/refs/main")
+                .is_file(),
+            "{folder}"
+        );
+    };
+    cached_in(vec![], "home/.cache/huggingface/hub");
+    cached_in(vec![("XDG_CACHE_HOME", path("xdg"))], "xdg/huggingface/hub");
+    cached_in(vec![("HF_HOME", path("hf"))], "hf/hub");
+    cached_in(vec![("HF_HOME", "~/mine".to_owned())], "home/mine/hub");
+    cached_in(
+        vec![
+            ("HF_HOME", path("hf")),
+            ("HUGGINGFACE_HUB_CACHE", path("old")),
+        ],
+        "old",
+    );
+    cached_in(
+        vec![
+            ("HUGGINGFACE_HUB_CACHE", path("old")),
+            ("HF_HUB_CACHE", path("new")),
+        ],
+        "new",
+    );
+
+    for yes in ["1", "true", "YES", "On"] {
+        let variables = [
+            ("HF_ENDPOINT", hub.url.as_str()),
+            ("HF_HUB_OFFLINE", yes),
+            ("HF_HUB_CACHE", "/nonexistent"),
+        ];
+        let source = Hub::builder(ID).environment(variables).build().unwrap();
+        let error = source.size("config.json").unwrap_err();
+        assert!(
+            matches!(error, SourceError::NotCached { .. }),
+            "{yes}: {error}"
+        );
+    }
+}
+
+/// Catches index and shards from two savings, when the branch moves between two files.
+#[test]
+fn all_files_are_of_one_commit_though_the_branch_moves() {
+    let (hub, cache) = (Loopback::serve(two_files()), TempDir::new().unwrap());
+    let source = model(&hub, &cache).build().unwrap();
+    source.read("config.json").unwrap();
+    let mut moved = two_files();
+    moved.insert("model.safetensors".to_owned(), vec![8; 100_000]);
+    hub.set(|state| {
+        state.commits.insert(SECOND.to_owned(), moved);
+        state.branches.insert("main".to_owned(), SECOND.to_owned());
+    });
+    assert_eq!(source.read("model.safetensors").unwrap(), vec![7; 100_000]);
+    assert_eq!(source.commit().unwrap(), FIRST);
+
+    // The next to come gets the new state, and downloads only what has changed.
+    let next = model(&hub, &cache).build().unwrap();
+    assert_eq!(next.read("model.safetensors").unwrap(), vec![8; 100_000]);
+    assert_eq!(next.read("config.json").unwrap(), b"{\"a\": 1}");
+    assert_eq!(next.commit().unwrap(), SECOND);
+    assert_eq!(hub.downloads("config.json"), 1);
+    assert_eq!(hub.downloads("model.safetensors"), 2);
+}
+
+#[test]
+fn the_revision_may_be_a_branch_with_a_slash_or_a_commit() {
+    let (hub, cache) = (Loopback::serve(two_files()), TempDir::new().unwrap());
+    hub.set(|state| {
+        let mut files = two_files();
+        files.insert("config.json".to_owned(), b"second".to_vec());
+        state.commits.insert(SECOND.to_owned(), files);
+        state
+            .branches
+            .insert("refs/pr/1".to_owned(), SECOND.to_owned());
+    });
+    for revision in ["refs/pr/1", SECOND] {
+        let source = model(&hub, &cache).revision(revision).build().unwrap();
+        assert_eq!(source.read("config.json").unwrap(), b"second", "{revision}");
+    }
+    let requests = hub.log().len();
+    let cached = model(&hub, &cache).revision(SECOND).build().unwrap();
+    assert_eq!(cached.read("config.json").unwrap(), b"second");
+    assert_eq!(
+        hub.log().len(),
+        requests,
+        "a commit in the cache needs no hub"
+    );
+    let main = model(&hub, &cache).build().unwrap();
+    assert_eq!(main.read("config.json").unwrap(), b"{\"a\": 1}");
+}
+
+#[test]
+fn what_is_not_there_is_told_apart() {
+    let (hub, cache) = (Loopback::serve(two_files()), TempDir::new().unwrap());
+
+    let source = model(&hub, &cache).build().unwrap();
+    let error = source.size("tokenizer.json").unwrap_err();
+    assert!(matches!(error, SourceError::NotFound { .. }), "{error:?}");
+    assert_eq!(
+        error.to_string(),
+        "org/tiny@main/tokenizer.json: no such file"
+    );
+    assert_eq!(source.read_optional("tokenizer.json").unwrap(), None);
+
+    let source = model(&hub, &cache).revision("v9").build().unwrap();
+    let error = source.size("config.json").unwrap_err();
+    assert!(matches!(error, SourceError::NoRevision { .. }), "{error:?}");
+    assert!(error.to_string().contains("\"v9\""), "{error}");
+    assert!(source.read_optional("config.json").is_err());
+
+    let source = Hub::builder("org/tinny").environment([("HOME", "/nonexistent")]);
+    let source = source.endpoint(&hub.url).cache(cache.path()).retries(0);
+    let error = source.build().unwrap().size("config.json").unwrap_err();
+    assert!(matches!(error, SourceError::NoModel { .. }), "{error:?}");
+    assert!(error.to_string().contains("org/tinny"), "{error}");
+}
+
+#[test]
+fn a_refusal_says_how_to_be_let_in() {
+    let (hub, cache) = (Loopback::serve(two_files()), TempDir::new().unwrap());
+    hub.set(|state| state.token = Some("right".to_owned()));
+    let source = model(&hub, &cache).build().unwrap();
+    let error = source.size("config.json").unwrap_err();
+    assert!(
+        matches!(
+            error,
+            SourceError::Unauthorized {
+                status: 401,
+                with_token: false,
+                ..
+            }
+        ),
+        "{error:?}"
+    );
+    assert!(error.to_string().contains("HF_TOKEN"), "{error}");
+
+    // A licence that was not accepted: the list of files is open, the file is not.
+    hub.set(|state| state.gated = Some("model.safetensors".to_owned()));
+    let source = model(&hub, &cache).token("right").build().unwrap();
+    source.read("config.json").unwrap();
+    let error = source.read("model.safetensors").unwrap_err();
+    assert!(
+        matches!(
+            error,
+            SourceError::Unauthorized {
+                status: 403,
+                with_token: true,
+                ..
+            }
+        ),
+        "{error:?}"
+    );
+    assert!(
+        error.to_string().contains("model.safetensors") && error.to_string().contains("licence"),
+        "{error}"
+    );
+}
+
+#[test]
+fn offline_names_the_file_that_the_cache_lacks() {
+    let (hub, cache) = (Loopback::serve(two_files()), TempDir::new().unwrap());
+    let offline = || model(&hub, &cache).offline(true).build().unwrap();
+    // Nothing in the cache at all, then one file of two.
+    for _ in 0..2 {
+        let error = offline().read("model.safetensors").unwrap_err();
+        assert!(matches!(error, SourceError::NotCached { .. }), "{error:?}");
+        assert!(error.to_string().contains("model.safetensors"), "{error}");
+        assert_eq!(offline().read_optional("model.safetensors").unwrap(), None);
+        model(&hub, &cache)
+            .build()
+            .unwrap()
+            .read("config.json")
+            .unwrap();
+    }
+    assert_eq!(offline().read("config.json").unwrap(), b"{\"a\": 1}");
+}
+
+#[test]
+fn a_hub_that_is_down_leaves_the_cache_usable() {
+    let (hub, cache) = (Loopback::serve(two_files()), TempDir::new().unwrap());
+    let source = model(&hub, &cache).build().unwrap();
+    source.read("config.json").unwrap();
+    // Port 1 of this machine: nobody listens.
+    let down = || model(&hub, &cache).endpoint("http://127.0.0.1:1");
+    let source = down().build().unwrap();
+    assert_eq!(source.read("config.json").unwrap(), b"{\"a\": 1}");
+    let error = source.read("model.safetensors").unwrap_err();
+    assert!(matches!(error, SourceError::Network { .. }), "{error:?}");
+    let text = error.to_string();
+    assert!(
+        text.contains("model.safetensors") && text.contains("http://127.0.0.1:1"),
+        "{text}"
+    );
+    assert!(source.read_optional("model.safetensors").is_err());
+}
+
+#[test]
+fn a_hub_that_is_unwell_is_asked_again() {
+    let (hub, cache) = (Loopback::serve(two_files()), TempDir::new().unwrap());
+    hub.set(|state| state.unwell = 1);
+    let source = model(&hub, &cache).retries(1).build().unwrap();
+    source.commit().unwrap();
+    hub.set(|state| state.unwell = 1);
+    assert_eq!(source.read("model.safetensors").unwrap(), vec![7; 100_000]);
+
+    let cache = TempDir::new().unwrap();
+    hub.set(|state| state.unwell = 1);
+    let source = model(&hub, &cache).build().unwrap();
+    let error = source.size("config.json").unwrap_err();
+    assert!(error.to_string().contains("503"), "{error}");
+}
+
+/// Catches a start of the file appended to its own middle.
+#[test]
+fn an_interrupted_download_is_resumed() {
+    let bytes: Vec<u8> = (0..100_000_u32).map(|i| (i % 251) as u8).collect();
+    for there in [40_000, 100_000, 100_001] {
+        let mut files = two_files();
+        files.insert("model.safetensors".to_owned(), bytes.clone());
+        let (hub, cache) = (Loopback::serve(files), TempDir::new().unwrap());
+        let source = model(&hub, &cache).retries(1).build().unwrap();
+        // Download once to learn the blob's name, then make it a half-done download.
+        source.read("model.safetensors").unwrap();
+        let folder = cache.path().join("models--org--tiny");
+        let file = folder
+            .join("snapshots")
+            .join(FIRST)
+            .join("model.safetensors");
+        let blob = std::fs::canonicalize(&file).unwrap();
+        std::fs::remove_file(&file).unwrap();
+        std::fs::remove_file(&blob).unwrap();
+        let mut half = bytes.clone();
+        half.resize(there, 0);
+        std::fs::write(blob.with_extension("part"), half).unwrap();
+
+        let source = model(&hub, &cache).retries(1).build().unwrap();
+        assert_eq!(
+            source.read("model.safetensors").unwrap(),
+            bytes,
+            "{there} bytes were there"
+        );
+        let resumed = hub
+            .log()
+            .iter()
+            .any(|request| request.range.as_deref() == Some("bytes=40000-"));
+        assert_eq!(resumed, there == 40_000);
+    }
+}
+
+#[test]
+fn a_download_that_is_not_as_long_as_announced_is_refused() {
+    let (hub, cache) = (Loopback::serve(two_files()), TempDir::new().unwrap());
+    hub.set(|state| state.exaggerate = 5);
+    let source = model(&hub, &cache).build().unwrap();
+    let mut bytes = [0; 10];
+    let error = source
+        .read_at("model.safetensors", 0, &mut bytes)
+        .unwrap_err();
+    assert!(matches!(error, SourceError::Truncated { .. }), "{error:?}");
+    let text = error.to_string();
+    assert!(
+        text.contains("model.safetensors") && text.contains("100005") && text.contains("100000"),
+        "{text}"
+    );
+    // It is not left in the cache, where the next would take it for good.
+    let offline = model(&hub, &cache).offline(true).build().unwrap();
+    assert!(
+        offline
+            .read_optional("model.safetensors")
+            .unwrap()
+            .is_none()
+    );
+}
+
+#[test]
+fn ids_and_revisions_that_are_paths_are_refused() {
+    for id in [
+        "",
+        "/",
+        "a/b/c",
+        "../x",
+        "a/..",
+        ".hidden/x",
+        "a b/c",
+        "a/b--c",
+        "a\\b",
+        "a/b?x",
+    ] {
+        let error = Hub::builder(id).build().unwrap_err();
+        assert!(
+            matches!(error, SourceError::BadId { .. }),
+            "{id:?}: {error}"
+        );
+        assert!(error.to_string().contains(&format!("{id:?}")), "{error}");
+    }
+    for revision in ["", "..", "a/../../b", "/etc", "a b", "a?b"] {
+        let error = Hub::builder(ID).revision(revision).build().unwrap_err();
+        assert!(
+            matches!(error, SourceError::BadId { .. }),
+            "{revision:?}: {error}"
+        );
+    }
+    for id in ["gpt2", "org/name", "Qwen/Qwen2.5-0.5B_x"] {
+        assert!(Hub::builder(id).build().is_ok(), "{id}");
+    }
+}
