@@ -1,0 +1,3 @@
+//! Loads language-model checkpoints into Burn, quantizing them while they stream in.
+
+pub mod tokenizer;
