@@ -1,3 +1,3 @@
-//! Loads language-model checkpoints into Burn.
+//! Loads language-model checkpoints into Burn, quantizing them while they stream in.
 
-pub mod source;
+pub mod tokenizer;

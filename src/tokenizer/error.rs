@@ -1,0 +1,62 @@
+//! What a tokenizer refuses.
+
+/// A cause from a library whose own error type is not part of this crate's interface.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A tokenizer or chat template that cannot do what was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TokenizerError {
+    /// A file is not what its name says.
+    #[error("{file} cannot be read")]
+    Invalid {
+        /// Name of the file.
+        file: &'static str,
+        /// What its parser says.
+        source: BoxError,
+    },
+
+    /// The text has no ids.
+    #[error("the text cannot be encoded")]
+    Encode {
+        /// What the tokenizer says.
+        source: BoxError,
+    },
+
+    /// The ids have no text.
+    #[error("the ids cannot be decoded")]
+    Decode {
+        /// What the decoder says.
+        source: BoxError,
+    },
+
+    /// The checkpoint has no chat template, as base models often have not.
+    #[error(
+        "no chat template: neither chat_template.jinja nor chat_template in tokenizer_config.json; \
+         encode the prompt as plain text instead"
+    )]
+    NoChatTemplate,
+
+    /// The checkpoint has several chat templates, and none is the default.
+    #[error("no chat template is called \"default\"; tokenizer_config.json has {names:?}")]
+    NoDefaultTemplate {
+        /// The templates there are.
+        names: Vec<String>,
+    },
+
+    /// The chat template refuses this conversation, in its own words.
+    #[error("the chat template refuses the conversation: {message}")]
+    Refused {
+        /// What the template passed to `raise_exception`.
+        message: String,
+    },
+
+    /// The chat template does not compile or fails while it runs.
+    #[error("{file}: the chat template fails")]
+    Template {
+        /// The file the template came from.
+        file: &'static str,
+        /// What the template engine says, with the line.
+        source: BoxError,
+    },
+}
