@@ -8,12 +8,7 @@ pub use size::{Bytes, SizeError};
 
 use std::{num::NonZeroUsize, path::PathBuf, sync::Arc};
 
-use crate::{
-    pipeline::Observer,
-    quant::QuantSpec,
-    source::Source,
-    target::DType,
-};
+use crate::{pipeline::Observer, quant::QuantSpec, source::Source, target::DType};
 
 /// What to load and how.
 ///
@@ -210,6 +205,7 @@ impl LoadConfig {
     }
 
     pub(crate) fn resolved_in_flight_bytes_max(&self) -> u64 {
-        self.in_flight_bytes_max.unwrap_or(self.strategy.in_flight_bytes_max())
+        self.in_flight_bytes_max
+            .unwrap_or(self.strategy.in_flight_bytes_max())
     }
 }

@@ -66,7 +66,9 @@ impl Pattern {
     pub fn is_match(&self, slot: &Slot) -> bool {
         match &self.matches {
             Matches::Role(role) => *role == slot.role,
-            Matches::Name(itself, below) => itself.is_match(&slot.name) || below.is_match(&slot.name),
+            Matches::Name(itself, below) => {
+                itself.is_match(&slot.name) || below.is_match(&slot.name)
+            }
         }
     }
 }
@@ -85,15 +87,25 @@ impl FromStr for Pattern {
             Some("linear") => Matches::Role(Role::Linear),
             Some("head") => Matches::Role(Role::Head),
             Some("embedding") => Matches::Role(Role::Embedding),
-            Some(_) => return Err(RuleError::Role { pattern: text.to_owned() }),
+            Some(_) => {
+                return Err(RuleError::Role {
+                    pattern: text.to_owned(),
+                });
+            }
             None => Matches::Name(glob(text, text)?, glob(text, &format!("{text}.*"))?),
         };
-        Ok(Self { text: text.to_owned(), matches })
+        Ok(Self {
+            text: text.to_owned(),
+            matches,
+        })
     }
 }
 
 fn glob(text: &str, pattern: &str) -> Result<GlobMatcher, RuleError> {
-    let error = |reason: String| RuleError::Pattern { pattern: text.to_owned(), reason };
+    let error = |reason: String| RuleError::Pattern {
+        pattern: text.to_owned(),
+        reason,
+    };
     if text.is_empty() {
         return Err(error("is empty; `*` names everything".to_owned()));
     }
@@ -116,11 +128,17 @@ impl FromStr for Rule {
     type Err = RuleError;
 
     fn from_str(rule: &str) -> Result<Self, RuleError> {
-        let (pattern, spec) =
-            rule.split_once('=').ok_or_else(|| RuleError::NoSpec { rule: rule.to_owned() })?;
-        let quant =
-            spec.parse().map_err(|source| RuleError::Spec { rule: rule.to_owned(), source })?;
-        Ok(Self { pattern: pattern.parse()?, quant })
+        let (pattern, spec) = rule.split_once('=').ok_or_else(|| RuleError::NoSpec {
+            rule: rule.to_owned(),
+        })?;
+        let quant = spec.parse().map_err(|source| RuleError::Spec {
+            rule: rule.to_owned(),
+            source,
+        })?;
+        Ok(Self {
+            pattern: pattern.parse()?,
+            quant,
+        })
     }
 }
 
@@ -151,8 +169,15 @@ impl Policy {
 
     /// Patterns that name none of these slots: a typing error that would go unseen.
     pub fn idle<'a>(&'a self, slots: &'a [Slot]) -> impl Iterator<Item = &'a Pattern> {
-        let patterns = self.skip.iter().chain(self.rules.iter().map(|rule| &rule.pattern));
-        patterns.filter(|pattern| !slots.iter().any(|slot| packable(slot) && pattern.is_match(slot)))
+        let patterns = self
+            .skip
+            .iter()
+            .chain(self.rules.iter().map(|rule| &rule.pattern));
+        patterns.filter(|pattern| {
+            !slots
+                .iter()
+                .any(|slot| packable(slot) && pattern.is_match(slot))
+        })
     }
 }
 

@@ -29,9 +29,15 @@ impl FromStr for Bytes {
     fn from_str(text: &str) -> Result<Self, SizeError> {
         let error = || SizeError(text.to_owned());
         let lower = text.trim().to_ascii_lowercase();
-        let split = lower.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(lower.len());
+        let split = lower
+            .find(|c: char| !c.is_ascii_digit() && c != '.')
+            .unwrap_or(lower.len());
         let (number, unit) = lower.split_at(split);
-        let unit = UNITS.iter().find(|(name, _)| *name == unit.trim()).ok_or_else(error)?.1;
+        let unit = UNITS
+            .iter()
+            .find(|(name, _)| *name == unit.trim())
+            .ok_or_else(error)?
+            .1;
         let number: f64 = number.parse().map_err(|_| error())?;
         let bytes = number * unit as f64;
         if bytes.is_finite() && bytes < u64::MAX as f64 {
@@ -51,6 +57,10 @@ impl fmt::Display for Bytes {
             }
             (value, unit) = (value / 1024.0, larger);
         }
-        if unit == "B" { write!(f, "{} B", self.0) } else { write!(f, "{value:.2} {unit}") }
+        if unit == "B" {
+            write!(f, "{} B", self.0)
+        } else {
+            write!(f, "{value:.2} {unit}")
+        }
     }
 }

@@ -30,7 +30,11 @@ pub(super) struct Loan<'a> {
 
 impl Budget {
     pub(super) fn new(max: u64) -> Self {
-        Self { max, state: Mutex::default(), freed: Condvar::new() }
+        Self {
+            max,
+            state: Mutex::default(),
+            freed: Condvar::new(),
+        }
     }
 
     pub(super) fn max(&self) -> u64 {
@@ -42,7 +46,10 @@ impl Budget {
     pub(super) fn borrow(&self, len: usize) -> Option<Loan<'_>> {
         let mut state = self.lock();
         while !state.closed && state.used > 0 && state.used + len as u64 > self.max {
-            state = self.freed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self
+                .freed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
         }
         if state.closed {
             return None;
@@ -59,7 +66,11 @@ impl Budget {
             }
         };
         state.used += buffer.len() as u64;
-        Some(Loan { budget: self, buffer, len })
+        Some(Loan {
+            budget: self,
+            buffer,
+            len,
+        })
     }
 
     /// Lets nobody borrow or wait any more once the guard is dropped.
@@ -115,7 +126,10 @@ mod tests {
         std::thread::scope(|scope| {
             let waiting = scope.spawn(|| budget.borrow(30).map(|loan| loan.bytes().len()));
             std::thread::sleep(std::time::Duration::from_millis(20));
-            assert!(!waiting.is_finished(), "30 more than the 20 left were granted");
+            assert!(
+                !waiting.is_finished(),
+                "30 more than the 20 left were granted"
+            );
             drop(first);
             assert_eq!(waiting.join().expect("no panic"), Some(30));
         });

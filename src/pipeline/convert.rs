@@ -31,7 +31,11 @@ pub enum Dense {
 
 /// Turns one tensor's tiles into its finished weight.
 pub(super) enum Converter {
-    Dense { source: FloatBits, cols: usize, values: Dense },
+    Dense {
+        source: FloatBits,
+        cols: usize,
+        values: Dense,
+    },
     Pack(Box<dyn Packer>),
 }
 
@@ -39,7 +43,9 @@ impl Converter {
     pub(super) fn new(step: &Step) -> Result<Self, FormatError> {
         let [rows, cols] = step.matrix();
         let packer = match &step.action {
-            Action::Pack(spec, _) => spec.method().map(|method| method.packer([rows, cols], step.source)),
+            Action::Pack(spec, _) => spec
+                .method()
+                .map(|method| method.packer([rows, cols], step.source)),
             Action::Dense(_) => None,
         };
         match packer {
@@ -50,7 +56,11 @@ impl Converter {
                     // A spec without a method leaves the weight as it is.
                     Action::Pack(..) => DType::F32,
                 };
-                Ok(Self::Dense { source: step.source, cols, values: Dense::zeros(dtype, rows * cols) })
+                Ok(Self::Dense {
+                    source: step.source,
+                    cols,
+                    values: Dense::zeros(dtype, rows * cols),
+                })
             }
         }
     }
@@ -75,7 +85,11 @@ impl Converter {
     pub(super) fn feed(&mut self, pass: usize, first_row: usize, bytes: &[u8]) {
         match self {
             Self::Pack(packer) => packer.feed(pass, first_row, bytes),
-            Self::Dense { source, cols, values } => values.feed(*source, first_row * *cols, bytes),
+            Self::Dense {
+                source,
+                cols,
+                values,
+            } => values.feed(*source, first_row * *cols, bytes),
         }
     }
 
@@ -103,7 +117,9 @@ impl Dense {
     fn feed(&mut self, source: FloatBits, first: usize, bytes: &[u8]) {
         match (self, source) {
             (Self::F32(values), _) => {
-                fill(values, source, first, bytes, |bytes, out| source.widen(bytes, out));
+                fill(values, source, first, bytes, |bytes, out| {
+                    source.widen(bytes, out)
+                });
             }
             (Self::F16(values), FloatBits::F16) => {
                 fill(values, source, first, bytes, copy(f16::from_le_bytes));
@@ -145,7 +161,10 @@ fn copy<V>(read: impl Fn([u8; 2]) -> V) -> impl Fn(&[u8], &mut [V]) {
 fn narrow<V>(source: FloatBits, round: impl Fn(f32) -> V) -> impl Fn(&[u8], &mut [V]) {
     move |bytes, out| {
         let mut wide = [0.0; 256];
-        for (out, bytes) in out.chunks_mut(wide.len()).zip(bytes.chunks(wide.len() * source.size())) {
+        for (out, bytes) in out
+            .chunks_mut(wide.len())
+            .zip(bytes.chunks(wide.len() * source.size()))
+        {
             let wide = &mut wide[..out.len()];
             source.widen(bytes, wide);
             for (value, wide) in out.iter_mut().zip(wide) {

@@ -68,7 +68,7 @@ impl<F: Fn(&Event<'_>) -> Flow + Send + Sync> Observer for F {
     }
 }
 
-impl Debug for dyn Observer {
+impl Debug for dyn Observer + '_ {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str("Observer")
     }
@@ -81,7 +81,16 @@ pub struct Observers(pub Vec<Arc<dyn Observer>>);
 /// Tells everybody; one who wants to stop stops it for all.
 impl Observer for Observers {
     fn observe(&self, event: &Event<'_>) -> Flow {
-        let cancelled = self.0.iter().filter(|each| each.observe(event) == Flow::Cancel).count() > 0;
-        if cancelled { Flow::Cancel } else { Flow::Continue }
+        let cancelled = self
+            .0
+            .iter()
+            .filter(|each| each.observe(event) == Flow::Cancel)
+            .count()
+            > 0;
+        if cancelled {
+            Flow::Cancel
+        } else {
+            Flow::Continue
+        }
     }
 }

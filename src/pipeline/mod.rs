@@ -150,7 +150,14 @@ pub fn run(
             .name("firebox-read".to_owned())
             .spawn_scoped(scope, || read(plan, source, &budget, send))
             .map_err(|error| no_threads(1)(error.to_string()))?;
-        Run { plan, sink, settings, workers, timings: Vec::new() }.drain(receive)
+        Run {
+            plan,
+            sink,
+            settings,
+            workers,
+            timings: Vec::new(),
+        }
+        .drain(receive)
     })
 }
 
@@ -173,21 +180,35 @@ impl Run<'_> {
         Ok(self.timings)
     }
 
-    fn tensor(&mut self, step: &Step, messages: &Receiver<Message<'_>>) -> Result<(), PipelineError> {
+    fn tensor(
+        &mut self,
+        step: &Step,
+        messages: &Receiver<Message<'_>>,
+    ) -> Result<(), PipelineError> {
         let tensor = step.slot.name.as_str();
         self.tell(tensor, &Event::Started { step })?;
         let mut timing = Timing::default();
         let mut converter = None;
         loop {
-            let message = messages.recv().expect("the reader sends `End` for every tensor");
+            let message = messages
+                .recv()
+                .expect("the reader sends `End` for every tensor");
             match message {
                 Message::Begin(begun) => converter = Some(begun),
                 Message::Tile(tile) => {
                     timing.read += tile.seconds;
-                    self.tell(tensor, &Event::Read { step, bytes: tile.bytes().len() as u64, seconds: tile.seconds })?;
+                    self.tell(
+                        tensor,
+                        &Event::Read {
+                            step,
+                            bytes: tile.bytes().len() as u64,
+                            seconds: tile.seconds,
+                        },
+                    )?;
                     let converter = converter.as_mut().expect("`Begin` comes before tiles");
                     let started = Instant::now();
-                    self.workers.install(|| converter.feed(tile.pass, tile.first_row, tile.bytes()));
+                    self.workers
+                        .install(|| converter.feed(tile.pass, tile.first_row, tile.bytes()));
                     timing.convert += started.elapsed();
                 }
                 Message::End => break,
@@ -199,13 +220,25 @@ impl Run<'_> {
         let started = Instant::now();
         let finished = self.workers.install(|| converter.finish());
         timing.convert += started.elapsed();
-        self.tell(tensor, &Event::Packed { step, seconds: timing.convert })?;
+        self.tell(
+            tensor,
+            &Event::Packed {
+                step,
+                seconds: timing.convert,
+            },
+        )?;
 
         let started = Instant::now();
         self.sink.place(step, finished)?;
         timing.place = started.elapsed();
         self.timings.push(timing);
-        self.tell(tensor, &Event::Placed { step, seconds: timing.place })
+        self.tell(
+            tensor,
+            &Event::Placed {
+                step,
+                seconds: timing.place,
+            },
+        )
     }
 
     fn tell(&self, tensor: &str, event: &Event<'_>) -> Result<(), PipelineError> {

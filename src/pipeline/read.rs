@@ -76,7 +76,12 @@ fn tensor<'a>(
     let name = || step.slot.name.clone();
     let converter = match Converter::new(step) {
         Ok(converter) => converter,
-        Err(source) => return Ok(Err(PipelineError::Format { tensor: name(), source })),
+        Err(source) => {
+            return Ok(Err(PipelineError::Format {
+                tensor: name(),
+                source,
+            }));
+        }
     };
     let [rows, cols] = step.matrix();
     let row_bytes = cols * step.source.size();
@@ -91,10 +96,18 @@ fn tensor<'a>(
             let offset = step.range.start + (first_row * row_bytes) as u64;
             let started = Instant::now();
             if let Err(source) = source.read_at(&step.file, offset, loan.bytes_mut()) {
-                return Ok(Err(PipelineError::Read { tensor: name(), source }));
+                return Ok(Err(PipelineError::Read {
+                    tensor: name(),
+                    source,
+                }));
             }
             let seconds = started.elapsed();
-            messages.send(Message::Tile(Tile { pass, first_row, seconds, loan }))?;
+            messages.send(Message::Tile(Tile {
+                pass,
+                first_row,
+                seconds,
+                loan,
+            }))?;
         }
     }
     messages.send(Message::End)?;
@@ -133,7 +146,10 @@ mod tests {
             (1, 1 << 30, 1, 256 * MIB, 1),
         ] {
             let tile = tile_rows(rows, row_bytes, together, budget);
-            assert_eq!(tile, expected, "{rows} rows of {row_bytes} bytes by {together}");
+            assert_eq!(
+                tile, expected,
+                "{rows} rows of {row_bytes} bytes by {together}"
+            );
         }
     }
 }

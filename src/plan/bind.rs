@@ -18,7 +18,9 @@ use crate::{
 #[non_exhaustive]
 pub enum PlanError {
     /// The checkpoint and its config disagree.
-    #[error("{tensor} in {file} is {found:?}, config.json implies {expected:?}; the weights and the config are of different models")]
+    #[error(
+        "{tensor} in {file} is {found:?}, config.json implies {expected:?}; the weights and the config are of different models"
+    )]
     Shape {
         /// The tensor.
         tensor: String,
@@ -30,7 +32,9 @@ pub enum PlanError {
         expected: Vec<usize>,
     },
     /// A type that is not a plain float.
-    #[error("{tensor} in {file} is stored as {found}; weights of an unquantized checkpoint are F32, F16 or BF16")]
+    #[error(
+        "{tensor} in {file} is stored as {found}; weights of an unquantized checkpoint are F32, F16 or BF16"
+    )]
     Dtype {
         /// The tensor.
         tensor: String,
@@ -40,7 +44,9 @@ pub enum PlanError {
         found: Dtype,
     },
     /// Slots without tensors.
-    #[error("{model} lacks {count} of {wanted} tensors, first {first}; the checkpoint is incomplete or of another architecture")]
+    #[error(
+        "{model} lacks {count} of {wanted} tensors, first {first}; the checkpoint is incomplete or of another architecture"
+    )]
     Missing {
         /// The checkpoint.
         model: String,
@@ -60,13 +66,17 @@ pub enum PlanError {
         source: FormatError,
     },
     /// A pattern without a tensor.
-    #[error("pattern `{pattern}` names no weight that can be quantized; `firebox plan` lists the names")]
+    #[error(
+        "pattern `{pattern}` names no weight that can be quantized; `firebox plan` lists the names"
+    )]
     IdlePattern {
         /// The pattern.
         pattern: String,
     },
     /// Too large for the device.
-    #[error("the finished weights are {needed} bytes and {in_flight} more are in flight, {target} has {memory}; quantize further or choose another target")]
+    #[error(
+        "the finished weights are {needed} bytes and {in_flight} more are in flight, {target} has {memory}; quantize further or choose another target"
+    )]
     DoesNotFit {
         /// Bytes of finished weights.
         needed: u64,
@@ -78,7 +88,9 @@ pub enum PlanError {
         target: &'static str,
     },
     /// One weight too large for one allocation of the device.
-    #[error("{tensor} is {needed} bytes, the largest allocation of {target} is {largest}; quantize it or choose another target")]
+    #[error(
+        "{tensor} is {needed} bytes, the largest allocation of {target} is {largest}; quantize it or choose another target"
+    )]
     Allocation {
         /// The tensor.
         tensor: String,
@@ -109,18 +121,22 @@ impl Plan {
         leaves_out: impl Fn(&str) -> bool,
     ) -> Result<Self, PlanError> {
         if let Some(pattern) = request.policy.idle(&slots).next() {
-            return Err(PlanError::IdlePattern { pattern: pattern.to_string() });
+            return Err(PlanError::IdlePattern {
+                pattern: pattern.to_string(),
+            });
         }
 
         let order: Vec<String> = slots.iter().map(|slot| slot.name.clone()).collect();
-        let mut open: HashMap<String, Slot> =
-            slots.into_iter().map(|slot| (slot.name.clone(), slot)).collect();
+        let mut open: HashMap<String, Slot> = slots
+            .into_iter()
+            .map(|slot| (slot.name.clone(), slot))
+            .collect();
         let (mut steps, mut unused, mut unexpected) = (Vec::new(), Vec::new(), Vec::new());
         for tensor in request.catalog.iter() {
-            match open.remove(&tensor.name) {
+            match open.remove(&*tensor.name) {
                 Some(slot) => steps.push(step(request, tensor, slot)?),
-                None if leaves_out(&tensor.name) => unused.push(tensor.name.clone()),
-                None => unexpected.push(tensor.name.clone()),
+                None if leaves_out(&tensor.name) => unused.push(tensor.name.to_string()),
+                None => unexpected.push(tensor.name.to_string()),
             }
         }
         Ok(Self {
@@ -128,7 +144,10 @@ impl Plan {
             target: request.target,
             dtype: request.dtype,
             steps,
-            missing: order.into_iter().filter(|name| open.contains_key(name)).collect(),
+            missing: order
+                .into_iter()
+                .filter(|name| open.contains_key(name))
+                .collect(),
             unused,
             unexpected,
         })
@@ -187,17 +206,30 @@ fn step(request: &Request<'_>, tensor: &TensorInfo, slot: Slot) -> Result<Step, 
         Dtype::F32 => FloatBits::F32,
         Dtype::F16 => FloatBits::F16,
         Dtype::BF16 => FloatBits::Bf16,
-        found => return Err(PlanError::Dtype { tensor: slot.name, file: file(), found }),
+        found => {
+            return Err(PlanError::Dtype {
+                tensor: slot.name,
+                file: file(),
+                found,
+            });
+        }
     };
     let quant = request.policy.choose(&slot);
     let action = match (quant.method(), slot.shape[..].try_into()) {
         (Some(method), Ok(shape)) => {
-            let format = method
-                .format(shape)
-                .map_err(|source| PlanError::Format { tensor: slot.name.clone(), source })?;
+            let format = method.format(shape).map_err(|source| PlanError::Format {
+                tensor: slot.name.clone(),
+                source,
+            })?;
             Action::Pack(quant, format)
         }
         _ => Action::Dense(request.dtype),
     };
-    Ok(Step { slot, file: tensor.file.clone(), range: tensor.range.clone(), source, action })
+    Ok(Step {
+        slot,
+        file: tensor.file.clone(),
+        range: tensor.range.clone(),
+        source,
+        action,
+    })
 }

@@ -5,6 +5,7 @@ mod bind;
 mod print;
 
 pub use bind::PlanError;
+pub(crate) use bind::Request;
 
 use core::ops::Range;
 use std::sync::Arc;
@@ -12,11 +13,7 @@ use std::sync::Arc;
 use firebox_kernels::{float::FloatBits, format::Format};
 use serde::Serialize;
 
-use crate::{
-    model::Slot,
-    quant::QuantSpec,
-    target::DType,
-};
+use crate::{model::Slot, quant::QuantSpec, target::DType};
 
 /// What happens to every tensor of a checkpoint.
 #[derive(Debug, Clone)]
@@ -112,7 +109,11 @@ impl Plan {
     pub fn totals(&self) -> Totals {
         Totals {
             tensors: self.steps.len(),
-            packed: self.steps.iter().filter(|step| matches!(step.action, Action::Pack(..))).count(),
+            packed: self
+                .steps
+                .iter()
+                .filter(|step| matches!(step.action, Action::Pack(..)))
+                .count(),
             bytes_source: self.steps.iter().map(Step::bytes_source).sum(),
             bytes_kept: self.steps.iter().map(Step::bytes_kept).sum(),
         }

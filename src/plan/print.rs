@@ -9,11 +9,25 @@ use crate::config::Bytes;
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = self.steps.iter().map(|step| step.slot.name.len()).max().unwrap_or(0).max(6);
-        let quants: Vec<String> = self.steps.iter().map(|step| step.quant().to_string()).collect();
+        let name = self
+            .steps
+            .iter()
+            .map(|step| step.slot.name.len())
+            .max()
+            .unwrap_or(0)
+            .max(6);
+        let quants: Vec<String> = self
+            .steps
+            .iter()
+            .map(|step| step.quant().to_string())
+            .collect();
         let quant = quants.iter().map(String::len).max().unwrap_or(0).max(5);
 
-        writeln!(f, "{} to {}, dense weights in {}", self.model, self.target, self.dtype)?;
+        writeln!(
+            f,
+            "{} to {}, dense weights in {}",
+            self.model, self.target, self.dtype
+        )?;
         writeln!(
             f,
             "{:name$}  {:>14}  {:9}  {:quant$}  {:>10}  {:>10}",
@@ -30,9 +44,11 @@ impl fmt::Display for Plan {
                 Bytes(step.bytes_kept()).to_string(),
             )?;
         }
-        for (what, names) in
-            [("missing", &self.missing), ("unused", &self.unused), ("unexpected", &self.unexpected)]
-        {
+        for (what, names) in [
+            ("missing", &self.missing),
+            ("unused", &self.unused),
+            ("unexpected", &self.unexpected),
+        ] {
             for name in names {
                 writeln!(f, "{what}: {name}")?;
             }

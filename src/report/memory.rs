@@ -1,5 +1,142 @@
-//! Memory of this process and machine.
-/// Bytes of physical memory.
-pub fn physical() -> Option<u64> {
-    None
+//! Memory of this process and machine, asked of the system.
+//!
+//! Only *anonymous* memory counts: pages of files are the system's cache and go when they are needed.
+
+use std::{
+    fs,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+/// Watches this process's anonymous memory from a thread of its own, until stopped.
+#[derive(Debug)]
+pub struct MemoryWatch {
+    shared: Arc<Shared>,
+    before: Option<u64>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    peak: AtomicU64,
+    stop: AtomicBool,
+}
+
+/// What a watch has seen, in bytes; `None` where the system does not tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen {
+    /// When it started.
+    pub before: Option<u64>,
+    /// At most.
+    pub peak: Option<u64>,
+}
+
+/// Short against the time a tile takes, long against the microseconds that asking costs.
+const EVERY: Duration = Duration::from_millis(2);
+
+impl MemoryWatch {
+    /// Starts watching. Where the system does not tell, nothing is watched.
+    pub fn start() -> Self {
+        let before = anonymous();
+        let shared = Arc::new(Shared::default());
+        shared.peak.store(before.unwrap_or(0), Ordering::Relaxed);
+        let watched = Arc::clone(&shared);
+        let watch = move || {
+            while !watched.stop.load(Ordering::Relaxed) {
+                watched.look();
+                std::thread::park_timeout(EVERY);
+            }
+        };
+        let thread = before.and_then(|_| {
+            std::thread::Builder::new()
+                .name("firebox-memory".to_owned())
+                .spawn(watch)
+                .ok()
+        });
+        Self {
+            shared,
+            before,
+            thread,
+        }
+    }
+
+    /// Stops watching and says what was seen.
+    pub fn stop(self) -> Seen {
+        self.shared.look();
+        let peak = self.shared.peak.load(Ordering::Relaxed);
+        Seen {
+            before: self.before,
+            peak: self.before.map(|_| peak),
+        }
+    }
+}
+
+impl Drop for MemoryWatch {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            // A watcher that panicked has nothing left to tell.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    fn look(&self) {
+        if let Some(now) = anonymous() {
+            self.peak.fetch_max(now, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Anonymous bytes of this process that are in memory.
+pub(crate) fn anonymous() -> Option<u64> {
+    kib(&fs::read_to_string("/proc/self/status").ok()?, "RssAnon:")
+}
+
+/// Bytes of memory this machine has.
+pub(crate) fn physical() -> Option<u64> {
+    kib(&fs::read_to_string("/proc/meminfo").ok()?, "MemTotal:")
+}
+
+/// `RssAnon:     1234 kB` among other lines.
+fn kib(text: &str, field: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(field))?;
+    let number: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(number << 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Would catch a watch that only looks at the ends, and one that counts file pages.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_watch_sees_memory_that_is_gone_again() {
+        const LEN: usize = 64 << 20;
+        let watch = MemoryWatch::start();
+        let block = vec![1_u8; LEN];
+        std::thread::sleep(EVERY * 10);
+        assert_eq!(std::hint::black_box(&block)[LEN - 1], 1);
+        drop(block);
+        std::thread::sleep(EVERY * 10);
+        let seen = watch.stop();
+        let grown = seen.peak.expect("linux tells") - seen.before.expect("linux tells");
+        assert!(grown >= LEN as u64 * 9 / 10, "saw {grown} of {LEN} bytes");
+    }
+
+    #[test]
+    fn fields_are_in_kibibytes() {
+        assert_eq!(
+            kib("Name:\tx\nRssAnon:\t    1234 kB\n", "RssAnon:"),
+            Some(1_263_616)
+        );
+        assert_eq!(kib("Name:\tx\n", "RssAnon:"), None);
+    }
 }

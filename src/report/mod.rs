@@ -1,2 +1,139 @@
-//! Report
-pub mod memory;
+//! How a load came about: bytes, seconds, memory, tensor by tensor.
+
+pub(crate) mod memory;
+
+pub use memory::MemoryWatch;
+
+use core::fmt;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::{config::Bytes, pipeline::Timing, plan::Plan, quant::QuantSpec, target::DType};
+
+/// How a load came about. Serialises to what `firebox load --json` prints.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct LoadReport {
+    /// The checkpoint.
+    pub model: String,
+    /// Where it went.
+    pub target: &'static str,
+    /// What linear weights became unless a rule said otherwise.
+    pub quant: QuantSpec,
+    /// Type of dense weights and activations.
+    pub dtype: DType,
+    /// From the plan to the built module.
+    pub seconds: f64,
+    /// Reading, which overlaps with the rest.
+    pub seconds_read: f64,
+    /// Converting.
+    pub seconds_convert: f64,
+    /// Placing.
+    pub seconds_place: f64,
+    /// Bytes of the tensors in the checkpoint.
+    pub bytes_read: u64,
+    /// Bytes of the finished weights, packed and dense.
+    pub bytes_packed: u64,
+    /// Most anonymous memory that the process held during the load, measured; `None` where the system
+    /// does not tell.
+    pub peak_host_bytes: Option<u64>,
+    /// Anonymous memory the process held when the load began.
+    pub host_bytes_before: Option<u64>,
+    /// In the order they were read.
+    pub tensors: Vec<TensorReport>,
+}
+
+/// How one tensor came about.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct TensorReport {
+    /// Name in the checkpoint.
+    pub name: String,
+    /// What became of it.
+    pub quant: QuantSpec,
+    /// Bytes in the checkpoint.
+    pub bytes_read: u64,
+    /// Bytes of the finished weight.
+    pub bytes_packed: u64,
+    /// Reading.
+    pub seconds_read: f64,
+    /// Converting.
+    pub seconds_convert: f64,
+    /// Placing.
+    pub seconds_place: f64,
+}
+
+impl LoadReport {
+    pub(crate) fn new(
+        plan: &Plan,
+        timings: &[Timing],
+        quant: &QuantSpec,
+        took: Duration,
+        memory: memory::Seen,
+    ) -> Self {
+        let totals = plan.totals();
+        let sum = |part: fn(&Timing) -> Duration| {
+            timings.iter().map(part).sum::<Duration>().as_secs_f64()
+        };
+        let tensors = plan
+            .steps
+            .iter()
+            .zip(timings)
+            .map(|(step, timing)| TensorReport {
+                name: step.slot.name.clone(),
+                quant: step.quant(),
+                bytes_read: step.bytes_source(),
+                bytes_packed: step.bytes_kept(),
+                seconds_read: timing.read.as_secs_f64(),
+                seconds_convert: timing.convert.as_secs_f64(),
+                seconds_place: timing.place.as_secs_f64(),
+            });
+        Self {
+            model: plan.model.clone(),
+            target: plan.target,
+            quant: quant.clone(),
+            dtype: plan.dtype,
+            seconds: took.as_secs_f64(),
+            seconds_read: sum(|timing| timing.read),
+            seconds_convert: sum(|timing| timing.convert),
+            seconds_place: sum(|timing| timing.place),
+            bytes_read: totals.bytes_source,
+            bytes_packed: totals.bytes_kept,
+            peak_host_bytes: memory.peak,
+            host_bytes_before: memory.before,
+            tensors: tensors.collect(),
+        }
+    }
+
+    /// Source bytes a second, over the whole load.
+    pub fn bytes_per_second(&self) -> f64 {
+        self.bytes_read as f64 / self.seconds.max(f64::MIN_POSITIVE)
+    }
+}
+
+/// Three lines for people; the table by tensor is in [`LoadReport::tensors`].
+impl fmt::Display for LoadReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{} tensors, {} read, {} kept ({} on {}) in {:.2} s, {}/s",
+            self.tensors.len(),
+            Bytes(self.bytes_read),
+            Bytes(self.bytes_packed),
+            self.quant,
+            self.target,
+            self.seconds,
+            Bytes(self.bytes_per_second() as u64),
+        )?;
+        write!(
+            f,
+            "read {:.2} s, convert {:.2} s, place {:.2} s",
+            self.seconds_read, self.seconds_convert, self.seconds_place
+        )?;
+        match self.peak_host_bytes {
+            Some(peak) => write!(f, ", peak memory {}", Bytes(peak)),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! What can go wrong with a load: one variant a stage, each keeping that stage's own error.
+
+use crate::{
+    config::RuleError,
+    model::{BuildError, ConfigError},
+    pipeline::PipelineError,
+    plan::PlanError,
+    quant::SpecError,
+    source::{CheckpointError, SourceError},
+    target::TargetError,
+    tokenizer::TokenizerError,
+};
+
+/// A load that failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A quantization that could not be understood.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    /// A rule or pattern that could not be understood.
+    #[error(transparent)]
+    Rule(#[from] RuleError),
+    /// The device could not be opened.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// The model is nowhere to be found.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The files are not a checkpoint.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// `config.json` describes something that cannot be built.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// No plan could be made, or none that can be carried out.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The plan could not be carried out.
+    #[error(transparent)]
+    Pipeline(#[from] PipelineError),
+    /// The module could not be built from its weights.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    /// The tokenizer could not be read.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// The model lies on the hub, and this build cannot go there.
+    #[error(
+        "{model} is neither a folder nor a file, and this program was built without the feature `hub`"
+    )]
+    NoHub {
+        /// What was asked for.
+        model: String,
+    },
+}

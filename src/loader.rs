@@ -1,0 +1,285 @@
+//! The whole road in one file: open, plan, run, build.
+
+use core::marker::PhantomData;
+use std::{path::Path, sync::Arc, time::Instant};
+
+use burn::tensor::{Device, Tensor, TensorData};
+
+use crate::{
+    config::{HubOptions, LoadConfig, Model},
+    error::Error,
+    model::{Architecture, Weight, Weights},
+    pipeline::{
+        self, Dense, Event, Finished, Flow, Observer, Observers, PipelineError, Settings, Sink,
+        SinkError,
+    },
+    plan::{Plan, Request, Step},
+    quant::PackedWeight,
+    report::{LoadReport, MemoryWatch},
+    source::{Checkpoint, Local, Source},
+    target::{Capabilities, DType, Target},
+    tokenizer::{Tokenizer, TokenizerFiles},
+};
+
+/// Loads one checkpoint to one target.
+///
+/// ```no_run
+/// use firebox::{Cpu, LoadConfig, Loader, model::llama::Llama};
+///
+/// let loader = Loader::<Cpu>::new(LoadConfig::new("assets/tinyrust").quant("nf4".parse()?))?;
+/// println!("{}", loader.plan::<Llama>()?);
+/// let loaded = loader.load::<Llama>()?;
+/// # Ok::<(), firebox::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Loader<T: Target> {
+    config: LoadConfig,
+    checkpoint: Checkpoint,
+    device: Device,
+    capabilities: Capabilities,
+    dtype: DType,
+    target: PhantomData<T>,
+}
+
+/// A module and how it came about.
+#[derive(Debug)]
+pub struct Loaded<A> {
+    /// The module, on the target's device.
+    pub model: A,
+    /// Bytes, seconds, memory, tensor by tensor.
+    pub report: LoadReport,
+}
+
+impl<T: Target> Loader<T> {
+    /// Opens the device and the checkpoint. Reads configuration and headers, no weights.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Target`] for the device, [`Error::Source`] and [`Error::Checkpoint`] for the files.
+    pub fn new(config: LoadConfig) -> Result<Self, Error> {
+        let device = T::device(config.device)?;
+        let capabilities = T::capabilities(&device);
+        let dtype = capabilities.resolve(config.dtype, T::NAME)?;
+        let checkpoint = Checkpoint::open(open(&config)?)?;
+        tracing::debug!(
+            model = checkpoint.source().describe(),
+            files = checkpoint.files().len(),
+            tensors = checkpoint.catalog().len(),
+            bytes = checkpoint.total_bytes(),
+            "opened"
+        );
+        Ok(Self {
+            config,
+            checkpoint,
+            device,
+            capabilities,
+            dtype,
+            target: PhantomData,
+        })
+    }
+
+    /// The checkpoint.
+    pub fn checkpoint(&self) -> &Checkpoint {
+        &self.checkpoint
+    }
+
+    /// Where the model goes.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// What happens to every tensor, without reading one. A plan may name missing tensors; only
+    /// [`load`](Self::load) refuses it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] and [`Error::Plan`].
+    pub fn plan<A: Architecture>(&self) -> Result<Plan, Error> {
+        let config = A::config(self.checkpoint.config())?;
+        self.plan_for::<A>(&config)
+    }
+
+    fn plan_for<A: Architecture>(&self, config: &A::Config) -> Result<Plan, Error> {
+        let request = Request {
+            model: self.checkpoint.source().describe(),
+            catalog: self.checkpoint.catalog(),
+            policy: &self.config.policy,
+            target: T::NAME,
+            dtype: self.dtype,
+        };
+        Ok(Plan::bind(&request, A::slots(config), |tensor| {
+            A::leaves_out(config, tensor)
+        })?)
+    }
+
+    /// Loads the model.
+    ///
+    /// # Errors
+    ///
+    /// Any [`Error`]; on a failure or a cancel nothing of the model stays in memory.
+    pub fn load<A: Architecture>(&self) -> Result<Loaded<A>, Error> {
+        let memory = MemoryWatch::start();
+        let started = Instant::now();
+        let config = A::config(self.checkpoint.config())?;
+        let plan = self.plan_for::<A>(&config)?;
+        let settings = self.settings();
+        plan.check(&self.capabilities, settings.in_flight_bytes_max)?;
+        for tensor in &plan.unexpected {
+            tracing::warn!(tensor, "nothing wants this tensor; it is not read");
+        }
+
+        let observers = Observers(self.config.observers.clone());
+        let settings = Settings {
+            observer: &observers,
+            ..settings
+        };
+        if observers.observe(&Event::Planned { plan: &plan }) == Flow::Cancel {
+            let (done, total) = (0, plan.steps.len());
+            let tensor = "the plan".to_owned();
+            return Err(PipelineError::Cancelled {
+                tensor,
+                done,
+                total,
+            }
+            .into());
+        }
+
+        let mut module = ModuleSink(Weights::new(self.device.clone(), self.dtype));
+        let timings = pipeline::run(&plan, &**self.checkpoint.source(), &mut module, &settings)?;
+        let model = A::build(&config, &mut module.0)?;
+        self.device.sync().ok();
+
+        let report = LoadReport::new(
+            &plan,
+            &timings,
+            &self.config.policy.linear,
+            started.elapsed(),
+            memory.stop(),
+        );
+        tracing::info!(
+            seconds = report.seconds,
+            tensors = report.tensors.len(),
+            "loaded"
+        );
+        Ok(Loaded { model, report })
+    }
+
+    /// The checkpoint's tokenizer.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Checkpoint`] when `tokenizer.json` is missing, [`Error::Tokenizer`] when it is not one.
+    pub fn tokenizer(&self) -> Result<Tokenizer, Error> {
+        let files = &self.checkpoint;
+        let json = files.read_text("tokenizer.json")?;
+        let config = files.read_optional("tokenizer_config.json")?;
+        let special = files.read_optional("special_tokens_map.json")?;
+        let template = files.read_optional("chat_template.jinja")?;
+        Ok(Tokenizer::from_bytes(TokenizerFiles {
+            tokenizer_json: json.as_bytes(),
+            config: config.as_deref(),
+            special_tokens_map: special.as_deref(),
+            chat_template_jinja: template.as_deref(),
+            generation_config: files.generation_config(),
+            model_config: Some(files.config()),
+        })?)
+    }
+
+    fn settings(&self) -> Settings<'static> {
+        Settings {
+            workers: self.config.workers.count(),
+            in_flight_bytes_max: self.config.resolved_in_flight_bytes_max(),
+            observer: &(|_: &Event<'_>| Flow::Continue),
+        }
+    }
+}
+
+/// Model and tokenizer in one call.
+///
+/// # Errors
+///
+/// Any [`Error`].
+pub fn load_model_and_tokenizer<T: Target, A: Architecture>(
+    config: LoadConfig,
+) -> Result<(A, Tokenizer), Error> {
+    let loader = Loader::<T>::new(config)?;
+    // First, since it is quick and a missing tokenizer should not cost a load.
+    let tokenizer = loader.tokenizer()?;
+    Ok((loader.load()?.model, tokenizer))
+}
+
+/// What exists on disk wins; anything else is a model id of the hub.
+fn open(config: &LoadConfig) -> Result<Arc<dyn Source>, Error> {
+    match &config.model {
+        Model::Source(source) => Ok(Arc::clone(source)),
+        Model::Named(name) if Path::new(name).exists() || !looks_like_id(name) => {
+            Ok(Arc::new(Local::open(name)?))
+        }
+        Model::Named(name) => hub(name, &config.hub),
+    }
+}
+
+/// `name` or `org/name`: a path that says it is one (`./model`, `/model`, `a/b/c`) is never sent to
+/// the hub.
+fn looks_like_id(name: &str) -> bool {
+    let parts: Vec<&str> = name.split('/').collect();
+    parts.len() <= 2
+        && parts
+            .iter()
+            .all(|part| !part.is_empty() && !part.starts_with('.'))
+}
+
+#[cfg(feature = "hub")]
+fn hub(id: &str, options: &HubOptions) -> Result<Arc<dyn Source>, Error> {
+    let mut hub = crate::source::Hub::builder(id);
+    if let Some(revision) = &options.revision {
+        hub = hub.revision(revision);
+    }
+    if let Some(token) = &options.token {
+        hub = hub.token(token);
+    }
+    if let Some(cache) = &options.cache {
+        hub = hub.cache(cache);
+    }
+    if let Some(offline) = options.offline {
+        hub = hub.offline(offline);
+    }
+    Ok(Arc::new(hub.build()?))
+}
+
+#[cfg(not(feature = "hub"))]
+fn hub(id: &str, _options: &HubOptions) -> Result<Arc<dyn Source>, Error> {
+    Err(Error::NoHub {
+        model: id.to_owned(),
+    })
+}
+
+/// Finished weights become tensors on the device, to be built into a module.
+struct ModuleSink(Weights);
+
+impl Sink for ModuleSink {
+    fn place(&mut self, step: &Step, weight: Finished) -> Result<(), SinkError> {
+        let device = self.0.device();
+        let weight = match weight {
+            Finished::Packed(packed) => Weight::Packed(PackedWeight::from_host(packed, device)),
+            Finished::Dense(dense) => Weight::Dense(tensor(dense, device), step.slot.shape.clone()),
+        };
+        self.0.insert(step.slot.name.clone(), weight);
+        Ok(())
+    }
+}
+
+/// On a host target the numbers are moved, not copied.
+fn tensor(dense: Dense, device: &Device) -> Tensor<1> {
+    let (data, dtype) = match dense {
+        Dense::F32(values) => (flat(values), DType::F32),
+        Dense::F16(values) => (flat(values), DType::F16),
+        Dense::Bf16(values) => (flat(values), DType::Bf16),
+    };
+    Tensor::from_data(data, (device, burn::tensor::DType::from(dtype.burn())))
+}
+
+fn flat<E: burn::tensor::Element>(values: Vec<E>) -> TensorData {
+    let len = values.len();
+    TensorData::new(values, [len])
+}
