@@ -12,9 +12,6 @@ use firebox_kernels::linear;
 
 use super::{ops::QuantBackend, packed::Layout};
 
-/// Lengths are checked where a packed weight is made, and shapes by the layer.
-const LAID_OUT: &str = "a packed weight is as long as its layout says";
-
 macro_rules! host_ops {
     ($backend:ty) => {
         impl QuantBackend for $backend {
@@ -45,7 +42,7 @@ macro_rules! host_ops {
                 let x = floats::<Self>(x);
                 let mut y = vec![0.0; rows * shape[0]];
                 with_words(words, scales, |words, scales| {
-                    linear::linear(format, shape, words, scales, &x, &mut y).expect(LAID_OUT);
+                    linear::linear(format, shape, words, scales, &x, &mut y);
                 });
                 placed::<Self>(y, [rows, shape[0]], dtype, &device)
             }
@@ -65,7 +62,8 @@ macro_rules! host_ops {
                     .collect();
                 let mut found = vec![0.0; ids.len() * shape[1]];
                 with_words(words, scales, |words, scales| {
-                    linear::rows(format, shape, words, scales, &ids, &mut found).expect(LAID_OUT);
+                    linear::rows(format, shape, words, scales, &ids, &mut found)
+                        .expect("an id is a row of the table");
                 });
                 placed::<Self>(found, [ids.len(), shape[1]], dtype, &device)
             }
