@@ -1,12 +1,12 @@
 //! The whole road in one file: open, plan, run, build.
 
 use core::marker::PhantomData;
-use std::{path::Path, sync::Arc, time::Instant};
+use std::time::Instant;
 
 use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::{
-    config::{HubOptions, LoadConfig, Model},
+    config::LoadConfig,
     error::Error,
     model::{Architecture, Weight, Weights},
     pipeline::{
@@ -16,7 +16,7 @@ use crate::{
     plan::{Plan, Request, Step},
     quant::PackedWeight,
     report::{LoadReport, MemoryWatch},
-    source::{Checkpoint, Local, Source},
+    source::Checkpoint,
     target::{Capabilities, DType, Target},
     tokenizer::{Tokenizer, TokenizerFiles},
 };
@@ -60,7 +60,7 @@ impl<T: Target> Loader<T> {
         let device = T::device(config.device)?;
         let capabilities = T::capabilities(&device);
         let dtype = capabilities.resolve(config.dtype, T::NAME)?;
-        let checkpoint = Checkpoint::open(open(&config)?)?;
+        let checkpoint = config.open()?;
         tracing::debug!(
             model = checkpoint.source().describe(),
             files = checkpoint.files().len(),
@@ -99,6 +99,18 @@ impl<T: Target> Loader<T> {
         self.plan_for::<A>(&config)
     }
 
+    /// Refuses a plan that this loader cannot carry out: tensors are missing, or it does not fit.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Plan`].
+    pub fn check(&self, plan: &Plan) -> Result<(), Error> {
+        Ok(plan.check(
+            &self.capabilities,
+            self.config.resolved_in_flight_bytes_max(),
+        )?)
+    }
+
     fn plan_for<A: Architecture>(&self, config: &A::Config) -> Result<Plan, Error> {
         let request = Request {
             model: self.checkpoint.source().describe(),
@@ -122,16 +134,16 @@ impl<T: Target> Loader<T> {
         let started = Instant::now();
         let config = A::config(self.checkpoint.config())?;
         let plan = self.plan_for::<A>(&config)?;
-        let settings = self.settings();
-        plan.check(&self.capabilities, settings.in_flight_bytes_max)?;
+        self.check(&plan)?;
         for tensor in &plan.unexpected {
             tracing::warn!(tensor, "nothing wants this tensor; it is not read");
         }
 
         let observers = Observers(self.config.observers.clone());
         let settings = Settings {
+            workers: self.config.workers.count(),
+            in_flight_bytes_max: self.config.resolved_in_flight_bytes_max(),
             observer: &observers,
-            ..settings
         };
         if observers.observe(&Event::Planned { plan: &plan }) == Flow::Cancel {
             let (done, total) = (0, plan.steps.len());
@@ -156,11 +168,7 @@ impl<T: Target> Loader<T> {
             started.elapsed(),
             memory.stop(),
         );
-        tracing::info!(
-            seconds = report.seconds,
-            tensors = report.tensors.len(),
-            "loaded"
-        );
+        tracing::info!(seconds = report.seconds, tensors = report.tensors, "loaded");
         Ok(Loaded { model, report })
     }
 
@@ -184,14 +192,6 @@ impl<T: Target> Loader<T> {
             model_config: Some(files.config()),
         })?)
     }
-
-    fn settings(&self) -> Settings<'static> {
-        Settings {
-            workers: self.config.workers.count(),
-            in_flight_bytes_max: self.config.resolved_in_flight_bytes_max(),
-            observer: &(|_: &Event<'_>| Flow::Continue),
-        }
-    }
 }
 
 /// Model and tokenizer in one call.
@@ -206,52 +206,6 @@ pub fn load_model_and_tokenizer<T: Target, A: Architecture>(
     // First, since it is quick and a missing tokenizer should not cost a load.
     let tokenizer = loader.tokenizer()?;
     Ok((loader.load()?.model, tokenizer))
-}
-
-/// What exists on disk wins; anything else is a model id of the hub.
-fn open(config: &LoadConfig) -> Result<Arc<dyn Source>, Error> {
-    match &config.model {
-        Model::Source(source) => Ok(Arc::clone(source)),
-        Model::Named(name) if Path::new(name).exists() || !looks_like_id(name) => {
-            Ok(Arc::new(Local::open(name)?))
-        }
-        Model::Named(name) => hub(name, &config.hub),
-    }
-}
-
-/// `name` or `org/name`: a path that says it is one (`./model`, `/model`, `a/b/c`) is never sent to
-/// the hub.
-fn looks_like_id(name: &str) -> bool {
-    let parts: Vec<&str> = name.split('/').collect();
-    parts.len() <= 2
-        && parts
-            .iter()
-            .all(|part| !part.is_empty() && !part.starts_with('.'))
-}
-
-#[cfg(feature = "hub")]
-fn hub(id: &str, options: &HubOptions) -> Result<Arc<dyn Source>, Error> {
-    let mut hub = crate::source::Hub::builder(id);
-    if let Some(revision) = &options.revision {
-        hub = hub.revision(revision);
-    }
-    if let Some(token) = &options.token {
-        hub = hub.token(token);
-    }
-    if let Some(cache) = &options.cache {
-        hub = hub.cache(cache);
-    }
-    if let Some(offline) = options.offline {
-        hub = hub.offline(offline);
-    }
-    Ok(Arc::new(hub.build()?))
-}
-
-#[cfg(not(feature = "hub"))]
-fn hub(id: &str, _options: &HubOptions) -> Result<Arc<dyn Source>, Error> {
-    Err(Error::NoHub {
-        model: id.to_owned(),
-    })
 }
 
 /// Finished weights become tensors on the device, to be built into a module.

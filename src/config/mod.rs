@@ -1,5 +1,6 @@
 //! What the caller asks for: which model, how to quantize it, how much memory to read ahead.
 
+mod open;
 mod policy;
 mod size;
 
@@ -17,7 +18,7 @@ use crate::{pipeline::Observer, quant::QuantSpec, source::Source, target::DType}
 ///
 /// let config = LoadConfig::new("assets/tinyrust")
 ///     .quant("nf4:block=64,nested".parse()?)
-///     .skip("model.layers.0")?;
+///     .skip("model.layers.0".parse()?);
 /// let loaded = Loader::<Cpu>::new(config)?.load::<Llama>()?;
 /// println!("{}", loaded.report);
 /// # Ok::<(), firebox::Error>(())
@@ -140,13 +141,9 @@ impl LoadConfig {
     }
 
     /// Leaves what `pattern` names dense, before any rule.
-    ///
-    /// # Errors
-    ///
-    /// [`RuleError`] when the pattern is not a pattern.
-    pub fn skip(mut self, pattern: &str) -> Result<Self, RuleError> {
-        self.policy.skip.push(pattern.parse()?);
-        Ok(self)
+    pub fn skip(mut self, pattern: Pattern) -> Self {
+        self.policy.skip.push(pattern);
+        self
     }
 
     /// How much may be in flight. [`Strategy::Full`] if not given.

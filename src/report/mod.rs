@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::{config::Bytes, pipeline::Timing, plan::Plan, quant::QuantSpec, target::DType};
+use crate::{
+    config::Bytes, model::Role, pipeline::Timing, plan::Plan, quant::QuantSpec, target::DType,
+};
 
 /// How a load came about. Serialises to what `firebox load --json` prints.
 #[derive(Debug, Clone, Serialize)]
@@ -40,8 +42,10 @@ pub struct LoadReport {
     pub peak_host_bytes: Option<u64>,
     /// Anonymous memory the process held when the load began.
     pub host_bytes_before: Option<u64>,
-    /// In the order they were read.
-    pub tensors: Vec<TensorReport>,
+    /// Tensors loaded.
+    pub tensors: usize,
+    /// Each of them, in the order they were read.
+    pub per_tensor: Vec<TensorReport>,
 }
 
 /// How one tensor came about.
@@ -50,8 +54,12 @@ pub struct LoadReport {
 pub struct TensorReport {
     /// Name in the checkpoint.
     pub name: String,
+    /// What it is for.
+    pub role: Role,
     /// What became of it.
     pub quant: QuantSpec,
+    /// Numbers in it.
+    pub weights: usize,
     /// Bytes in the checkpoint.
     pub bytes_read: u64,
     /// Bytes of the finished weight.
@@ -82,7 +90,9 @@ impl LoadReport {
             .zip(timings)
             .map(|(step, timing)| TensorReport {
                 name: step.slot.name.clone(),
+                role: step.slot.role,
                 quant: step.quant(),
+                weights: step.slot.shape.iter().product(),
                 bytes_read: step.bytes_source(),
                 bytes_packed: step.bytes_kept(),
                 seconds_read: timing.read.as_secs_f64(),
@@ -102,8 +112,22 @@ impl LoadReport {
             bytes_packed: totals.bytes_kept,
             peak_host_bytes: memory.peak,
             host_bytes_before: memory.before,
-            tensors: tensors.collect(),
+            tensors: totals.tensors,
+            per_tensor: tensors.collect(),
         }
+    }
+
+    /// Bits of a linear weight on average, scales included: what a quantization is judged by. Embeddings,
+    /// heads and norms do not count.
+    pub fn bits_per_weight(&self) -> f64 {
+        let linear = self
+            .per_tensor
+            .iter()
+            .filter(|tensor| tensor.role == Role::Linear);
+        let (bytes, weights) = linear.fold((0, 0), |(bytes, weights), tensor| {
+            (bytes + tensor.bytes_packed, weights + tensor.weights)
+        });
+        bytes as f64 * 8.0 / weights as f64
     }
 
     /// Source bytes a second, over the whole load.
@@ -112,13 +136,13 @@ impl LoadReport {
     }
 }
 
-/// Three lines for people; the table by tensor is in [`LoadReport::tensors`].
+/// Three lines for people; the table by tensor is in [`LoadReport::per_tensor`].
 impl fmt::Display for LoadReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
             "{} tensors, {} read, {} kept ({} on {}) in {:.2} s, {}/s",
-            self.tensors.len(),
+            self.tensors,
             Bytes(self.bytes_read),
             Bytes(self.bytes_packed),
             self.quant,

@@ -1,0 +1,172 @@
+//! What may be written on the command line, and the part that most commands share.
+
+use std::num::NonZeroUsize;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use firebox::{
+    DType, LoadConfig, Rule, Strategy, Workers,
+    config::{Bytes, Pattern},
+    quant::QuantSpec,
+};
+
+use crate::{
+    eval::EvalCommand, generate::GenerateCommand, inspect::InspectCommand, load::LoadCommand,
+    logits::LogitsCommand, plan::PlanCommand, synth::SynthCommand,
+};
+
+/// Loads language-model checkpoints into Burn, quantizing them while they stream in.
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+
+    /// Say more on stderr; twice for every tensor. `RUST_LOG` works too
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show what a checkpoint is made of, without reading weights
+    Inspect(InspectCommand),
+    /// Show what a load would do with every tensor, without reading weights
+    Plan(PlanCommand),
+    /// Load a model and report bytes, seconds and memory
+    Load(LoadCommand),
+    /// Load a model and continue a text
+    Generate(GenerateCommand),
+    /// Load a model and measure its perplexity on a text
+    Eval(EvalCommand),
+    /// Load a model and write its logits for some tokens
+    Logits(LogitsCommand),
+    /// Write a synthetic checkpoint for benchmarks
+    Synth(SynthCommand),
+}
+
+/// Which checkpoint.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ModelArgs {
+    /// A folder, a .safetensors file, or a model id of the hub such as meta-llama/Llama-3.2-1B
+    pub(crate) model: String,
+
+    /// Branch, tag or commit of a model of the hub
+    #[arg(long, value_name = "REVISION")]
+    revision: Option<String>,
+
+    /// Never go to the network: the hub's cache has to have the model
+    #[arg(long)]
+    offline: bool,
+}
+
+impl ModelArgs {
+    pub(crate) fn config(&self) -> LoadConfig {
+        let mut config = LoadConfig::new(&self.model);
+        if let Some(revision) = &self.revision {
+            config = config.revision(revision);
+        }
+        // Without the flag the environment decides.
+        if self.offline {
+            config.offline(true)
+        } else {
+            config
+        }
+    }
+}
+
+/// Which checkpoint, where to, and how.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct LoadArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+
+    /// Where the model goes
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) target: TargetName,
+
+    /// Device index of the target
+    #[arg(long, value_name = "INDEX", default_value_t = 0)]
+    device: usize,
+
+    /// Type of dense weights and activations: f32, f16 or bf16; the target's own choice if not given
+    #[arg(long)]
+    dtype: Option<DType>,
+
+    /// What becomes of weights that PATTERN names: a glob over tensor names, a module path, or
+    /// role:linear, role:head, role:embedding. The first match wins
+    #[arg(long = "rule", value_name = "PATTERN=SPEC")]
+    rules: Vec<Rule>,
+
+    /// Leave weights that PATTERN names dense, before any rule
+    #[arg(long, value_name = "PATTERN")]
+    skip: Vec<Pattern>,
+
+    /// Memory for reading ahead: full (256 MiB) or low-memory (32 MiB)
+    #[arg(long, value_enum, default_value_t)]
+    strategy: StrategyName,
+
+    /// Bytes of source weights in memory at once, instead of the strategy's: 64MiB
+    #[arg(long, value_name = "SIZE")]
+    in_flight: Option<Bytes>,
+
+    /// Threads that convert weights; one for each core if not given
+    #[arg(long, value_name = "N")]
+    workers: Option<NonZeroUsize>,
+}
+
+impl LoadArgs {
+    pub(crate) fn config(&self, quant: QuantSpec) -> LoadConfig {
+        let mut config = self
+            .model
+            .config()
+            .quant(quant)
+            .device(self.device)
+            .strategy(self.strategy.into())
+            .workers(self.workers.map_or(Workers::Auto, Workers::Count));
+        if let Some(dtype) = self.dtype {
+            config = config.dtype(dtype);
+        }
+        if let Some(Bytes(bytes)) = self.in_flight {
+            config = config.in_flight_bytes_max(bytes);
+        }
+        for pattern in &self.skip {
+            config = config.skip(pattern.clone());
+        }
+        for rule in &self.rules {
+            config = config.rule(rule.clone());
+        }
+        config
+    }
+}
+
+/// What becomes of linear weights.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct QuantArgs {
+    /// What becomes of linear weights: none, nf4, fp4, nf4:block=64,nested, fp8:e4m3,scale=tensor,
+    /// fp8:e5m2,scale=channel, fp8:e4m3,scale=block
+    #[arg(long, value_name = "SPEC", default_value = "none")]
+    pub(crate) quant: QuantSpec,
+}
+
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+pub(crate) enum TargetName {
+    /// Plain Rust on the CPU
+    #[default]
+    Cpu,
+}
+
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+enum StrategyName {
+    #[default]
+    Full,
+    LowMemory,
+}
+
+impl From<StrategyName> for Strategy {
+    fn from(name: StrategyName) -> Self {
+        match name {
+            StrategyName::Full => Self::Full,
+            StrategyName::LowMemory => Self::LowMemory,
+        }
+    }
+}

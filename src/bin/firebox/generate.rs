@@ -1,0 +1,162 @@
+//! `firebox generate`: load and continue a text.
+
+use std::{
+    io::{Write, stdout},
+    ops::ControlFlow,
+    time::Instant,
+};
+
+use clap::Args;
+use firebox::{
+    Loaded, Target,
+    model::{Draw, GenerateOptions, Sampling, StopReason, generate},
+    tokenizer::{GenerationPrompt, Message, SpecialTokens, Tokenizer, TokenizerError},
+};
+use serde_json::json;
+
+use crate::{
+    Failure, OnTarget,
+    args::{LoadArgs, QuantArgs},
+    load::load,
+    output,
+};
+
+#[derive(Debug, Args)]
+pub(crate) struct GenerateCommand {
+    #[command(flatten)]
+    pub(crate) load: LoadArgs,
+
+    #[command(flatten)]
+    quant: QuantArgs,
+
+    /// The text to continue
+    #[arg(short, long)]
+    prompt: String,
+
+    /// The prompt is what a user says: wrap it in the model's chat template
+    #[arg(long)]
+    chat: bool,
+
+    /// Tokens to generate at most
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 64)]
+    max_new_tokens: usize,
+
+    /// Draw tokens instead of taking the likeliest: below 1 for safer text, above for wilder
+    #[arg(long, value_name = "T")]
+    temperature: Option<f32>,
+
+    /// Draw among the K likeliest tokens
+    #[arg(long, value_name = "K")]
+    top_k: Option<usize>,
+
+    /// Draw among the likeliest tokens that together reach this probability
+    #[arg(long, value_name = "P")]
+    top_p: Option<f32>,
+
+    /// The same seed draws the same tokens
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+
+    /// Print JSON: `text` is the continuation alone
+    #[arg(long)]
+    json: bool,
+}
+
+impl OnTarget for GenerateCommand {
+    fn run<T: Target>(self) -> Result<(), Failure> {
+        let (loader, Loaded { model, report, .. }) = load::<T>(&self.load, &self.quant.quant)?;
+        let tokenizer = loader.tokenizer()?;
+        let prompt = self.encode(&tokenizer)?;
+        let options = GenerateOptions {
+            max_new_tokens: self.max_new_tokens,
+            stop_ids: tokenizer.eos_ids().to_vec(),
+            sampling: self.sampling(),
+        };
+
+        if !self.json {
+            print!("{}", self.prompt);
+            stdout().flush()?;
+        }
+        let mut text = String::new();
+        let mut stream = tokenizer.stream(SpecialTokens::Omit);
+        let mut failed: Option<Failure> = None;
+        let started = Instant::now();
+        let generated = generate(&model, &prompt, &options, |id| {
+            match stream.push(id) {
+                Ok(Some(piece)) => {
+                    if !self.json {
+                        print!("{piece}");
+                        // A closed pipe ends the text; it is no failure of ours.
+                        if stdout().flush().is_err() {
+                            return ControlFlow::Break(());
+                        }
+                    }
+                    text.push_str(&piece);
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    failed = Some(error.into());
+                    return ControlFlow::Break(());
+                }
+            }
+            ControlFlow::Continue(())
+        })?;
+        let seconds = started.elapsed().as_secs_f64();
+        if let Some(failure) = failed {
+            return Err(failure);
+        }
+        let rest = stream.finish()?;
+        text.push_str(&rest);
+
+        let tokens = generated.ids.len();
+        let rate = tokens as f64 / seconds.max(f64::MIN_POSITIVE);
+        if self.json {
+            return output::json(&json!({
+                "prompt": self.prompt,
+                "text": text,
+                "prompt_tokens": prompt.len(),
+                "tokens": generated.ids,
+                "stop": stop(generated.stop),
+                "seconds": seconds,
+                "tokens_per_second": rate,
+                "load": report,
+            }));
+        }
+        println!("{rest}");
+        eprintln!("\n{report}\n{tokens} tokens in {seconds:.2} s, {rate:.1} a second");
+        Ok(())
+    }
+}
+
+impl GenerateCommand {
+    fn encode(&self, tokenizer: &Tokenizer) -> Result<Vec<u32>, TokenizerError> {
+        if !self.chat {
+            return tokenizer.encode(&self.prompt, SpecialTokens::Include);
+        }
+        let text = tokenizer.apply_chat(&[Message::user(&self.prompt)], GenerationPrompt::Add)?;
+        tokenizer.encode(&text, SpecialTokens::Omit)
+    }
+
+    /// Greedy unless one of the drawing options is given.
+    fn sampling(&self) -> Sampling {
+        if self.temperature.is_none() && self.top_k.is_none() && self.top_p.is_none() {
+            return Sampling::Greedy;
+        }
+        Sampling::Draw(Draw {
+            temperature: self.temperature.unwrap_or(1.0),
+            top_k: self.top_k,
+            top_p: self.top_p,
+            seed: self.seed,
+        })
+    }
+}
+
+fn stop(reason: StopReason) -> &'static str {
+    match reason {
+        StopReason::StopId(_) => "stop-token",
+        StopReason::MaxNewTokens => "max-new-tokens",
+        StopReason::ContextFull => "context-full",
+        StopReason::Caller => "closed",
+        _ => "other",
+    }
+}

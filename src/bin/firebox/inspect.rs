@@ -1,0 +1,127 @@
+//! `firebox inspect`: what a checkpoint is made of.
+
+use std::collections::BTreeMap;
+
+use clap::Args;
+use firebox::{config::Bytes, source::Checkpoint};
+use serde_json::{Value, json};
+
+use crate::{Failure, args::ModelArgs, output};
+
+#[derive(Debug, Args)]
+pub(crate) struct InspectCommand {
+    #[command(flatten)]
+    model: ModelArgs,
+
+    /// List every tensor
+    #[arg(long)]
+    tensors: bool,
+
+    /// Print JSON, every tensor included
+    #[arg(long)]
+    json: bool,
+}
+
+impl InspectCommand {
+    pub(crate) fn run(self) -> Result<(), Failure> {
+        let checkpoint = self.model.config().open()?;
+        if self.json {
+            output::json(&value(&checkpoint))
+        } else {
+            self.print(&checkpoint)
+        }
+    }
+
+    fn print(&self, checkpoint: &Checkpoint) -> Result<(), Failure> {
+        let text = |field: &str| match &checkpoint.config()[field] {
+            Value::Null => "unknown".to_owned(),
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        };
+        let catalog = checkpoint.catalog();
+        println!("{}", checkpoint.source().describe());
+        println!(
+            "{}, {} tensors, {} in {} files",
+            text("model_type"),
+            catalog.len(),
+            Bytes(checkpoint.total_bytes()),
+            checkpoint.files().len()
+        );
+        for field in [
+            "hidden_size",
+            "num_hidden_layers",
+            "num_attention_heads",
+            "num_key_value_heads",
+            "vocab_size",
+        ] {
+            println!("  {field}: {}", text(field));
+        }
+        if let Some(method) = checkpoint.config()["quantization_config"]["quant_method"].as_str() {
+            println!("  quantized by: {method}");
+        }
+        let types = by_type(checkpoint).into_iter();
+        let rows = types.map(|(dtype, (tensors, bytes))| {
+            vec![dtype, tensors.to_string(), Bytes(bytes).to_string()]
+        });
+        println!(
+            "{}",
+            output::table(&["type", "tensors", "bytes"], &[1, 2], rows)
+        );
+        if self.tensors {
+            let rows = catalog.iter().map(|tensor| {
+                vec![
+                    tensor.name.to_string(),
+                    tensor.dtype.to_string(),
+                    format!("{:?}", tensor.shape),
+                    tensor.file.to_string(),
+                    Bytes(tensor.bytes()).to_string(),
+                ]
+            });
+            println!(
+                "{}",
+                output::table(&["tensor", "type", "shape", "file", "bytes"], &[4], rows)
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Tensors and bytes of every type.
+fn by_type(checkpoint: &Checkpoint) -> BTreeMap<String, (usize, u64)> {
+    let mut types = BTreeMap::new();
+    for tensor in checkpoint.catalog() {
+        let (tensors, bytes) = types.entry(tensor.dtype.to_string()).or_insert((0, 0));
+        *tensors += 1;
+        *bytes += tensor.bytes();
+    }
+    types
+}
+
+fn value(checkpoint: &Checkpoint) -> Value {
+    let files: Vec<Value> = checkpoint
+        .files()
+        .iter()
+        .map(|file| json!({ "name": &*file.name, "bytes": file.bytes, "metadata": file.metadata }))
+        .collect();
+    let tensors: Vec<Value> = checkpoint
+        .catalog()
+        .iter()
+        .map(|tensor| {
+            json!({
+                "name": &*tensor.name,
+                "dtype": tensor.dtype.to_string(),
+                "shape": tensor.shape,
+                "file": &*tensor.file,
+                "offset": tensor.range.start,
+                "bytes": tensor.bytes(),
+            })
+        })
+        .collect();
+    json!({
+        "model": checkpoint.source().describe(),
+        "bytes": checkpoint.total_bytes(),
+        "config": checkpoint.config(),
+        "files": files,
+        "tensors": tensors,
+    })
+}

@@ -1,0 +1,64 @@
+//! Printing: JSON, tables, errors with their causes, logs.
+
+use std::error::Error;
+
+use comfy_table::{CellAlignment, Table, presets};
+use serde::Serialize;
+use tracing_subscriber::{EnvFilter, filter::LevelFilter};
+
+use crate::Failure;
+
+/// One JSON value on stdout.
+pub(crate) fn json(value: &impl Serialize) -> Result<(), Failure> {
+    println!("{}", serde_json::to_string_pretty(value)?);
+    Ok(())
+}
+
+/// A plain table: text to the left, numbers (`right`) to the right.
+pub(crate) fn table<R>(header: &[&str], right: &[usize], rows: R) -> Table
+where
+    R: IntoIterator<Item = Vec<String>>,
+{
+    let mut table = Table::new();
+    table
+        .load_preset(presets::NOTHING)
+        .set_header(header.iter().copied())
+        .add_rows(rows);
+    for &column in right {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table
+}
+
+/// An error and its causes in one line, without saying twice what a cause repeats.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        next = cause.source();
+    }
+    text
+}
+
+/// Logs to stderr: warnings, or as much as `-v` and `RUST_LOG` ask for. Colours obey `NO_COLOR`.
+pub(crate) fn log(verbose: u8) {
+    let level = match verbose {
+        0 => LevelFilter::WARN,
+        1 => LevelFilter::INFO,
+        _ => LevelFilter::DEBUG,
+    };
+    let filter = EnvFilter::builder()
+        .with_default_directive(level.into())
+        .from_env_lossy();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .init();
+}

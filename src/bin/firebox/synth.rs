@@ -1,0 +1,1 @@
+//! `firebox synth`: write a synthetic checkpoint.
