@@ -453,7 +453,13 @@ fn a_text_that_is_not_utf_8_says_where() {
 
 #[test]
 fn an_index_that_lies_is_refused_by_name() {
-    let lies: [(&str, fn(&IndexError) -> bool, &[&str]); 8] = [
+    // The index, what is wrong with it, what the message mentions.
+    type Lie = (
+        &'static str,
+        fn(&IndexError) -> bool,
+        &'static [&'static str],
+    );
+    let lies: [Lie; 8] = [
         ("", |error| matches!(error, IndexError::Json { .. }), &[]),
         ("[]", |error| matches!(error, IndexError::Json { .. }), &[]),
         (

@@ -263,12 +263,12 @@ fn no_weights(
                 .values()
                 .filter(|shard| *shard == file)
                 .count(),
-            source: error,
+            source: Box::new(error),
         },
         None => CheckpointError::NoWeights {
             at: source.describe(),
             looked_for: format!("{INDEX} and {file}"),
-            source: error,
+            source: Box::new(error),
         },
     }
 }
@@ -304,7 +304,7 @@ pub enum CheckpointError {
         /// The names that were looked for.
         looked_for: String,
         /// What the source said of the last of them.
-        source: SourceError,
+        source: Box<SourceError>,
     },
 
     /// A file that the index names is not there.
@@ -317,7 +317,7 @@ pub enum CheckpointError {
         /// How many tensors the index places in it.
         tensors: usize,
         /// What the source said.
-        source: SourceError,
+        source: Box<SourceError>,
     },
 
     /// A file that is not JSON.
