@@ -91,10 +91,10 @@ fn dots<const R: usize>(rows: [&[f32]; R], x: &[f32]) -> [f32; R] {
     let rows = rows.map(|row| row[..x.len()].as_chunks::<LANES>());
     let mut sums = [[0.0; LANES]; R];
     for (k, x) in x_chunks.iter().enumerate() {
-        for (sums, (row, _)) in sums.iter_mut().zip(&rows) {
-            let row = &row[k];
-            for ((sum, w), x) in sums.iter_mut().zip(row).zip(x) {
-                *sum += w * x;
+        let w = rows.map(|(chunks, _)| chunks[k]);
+        for (sums, w) in sums.iter_mut().zip(&w) {
+            for lane in 0..LANES {
+                sums[lane] += w[lane] * x[lane];
             }
         }
     }
