@@ -96,22 +96,30 @@ pub(crate) fn dequantize(
     }
 }
 
-/// How many of `bounds` lie strictly below each value; 15 for NaN.
+/// Codes of eight scaled weights: `ascending[k]` where `k` bounds lie strictly below the weight, and
+/// `ascending[15]` for NaN.
 ///
-/// No branch, so that it becomes vector compares.
+/// Every bound that lies below adds the step from one code to the next. With no branch and no table
+/// this becomes vector compares; looking up `ascending` for FP4 took four times as long.
 #[inline(always)]
 #[expect(
     clippy::neg_cmp_op_on_partial_ord,
     reason = "NaN has to count as above"
 )]
-pub(crate) fn ranks(values: &[f32; CODES4], bounds: &[f32; 15]) -> [u32; CODES4] {
-    let mut ranks = [0; CODES4];
-    for bound in bounds {
-        for (rank, value) in ranks.iter_mut().zip(values) {
-            *rank += u32::from(!(value <= bound));
+pub(crate) fn choose(
+    scaled: &[f32; CODES4],
+    bounds: &[f32; 15],
+    ascending: &[u8; 16],
+) -> [u32; CODES4] {
+    let mut codes = [u32::from(ascending[0]); CODES4];
+    for (bound, neighbours) in bounds.iter().zip(ascending.array_windows::<2>()) {
+        let [below, above] = neighbours.map(u32::from);
+        let step = above.wrapping_sub(below);
+        for (code, value) in codes.iter_mut().zip(scaled) {
+            *code = code.wrapping_add(if !(value <= bound) { step } else { 0 });
         }
     }
-    ranks
+    codes
 }
 
 /// Eight codes as a word, the first one lowest.

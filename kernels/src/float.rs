@@ -1,6 +1,7 @@
 //! Source weights: how a checkpoint stores a float, widened to `f32` exactly.
-
-use half::{bf16, f16};
+//!
+//! Written without branches, so that loops over them become vector code: `half` asks the processor for
+//! its instructions once a value, which took most of the time of packing.
 
 /// How a source weight is stored. Always little-endian.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -42,25 +43,82 @@ impl FloatBits {
             }
             Self::F16 => {
                 for (value, b) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
-                    *value = f16::from_le_bytes(*b).to_f32();
+                    *value = widen_f16(u16::from_le_bytes(*b));
                 }
             }
             Self::Bf16 => {
                 for (value, b) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
-                    *value = bf16::from_le_bytes(*b).to_f32();
+                    *value = f32::from_bits(u32::from(u16::from_le_bytes(*b)) << 16);
                 }
             }
         }
     }
 
     /// Rounds to this type, nearest even, and widens back: `R_T(x)`.
+    #[inline(always)]
     pub fn round(self, value: f32) -> f32 {
         match self {
             Self::F32 => value,
-            Self::F16 => f16::from_f32(value).to_f32(),
-            Self::Bf16 => bf16::from_f32(value).to_f32(),
+            Self::F16 => round_f16(value),
+            Self::Bf16 => round_bf16(value),
         }
     }
+}
+
+/// The sign bit of an `f32`.
+const SIGN: u32 = 1 << 31;
+
+/// A NaN that no operation changes.
+const QUIET: u32 = 1 << 22;
+
+/// The value of an f16.
+#[inline(always)]
+fn widen_f16(bits: u16) -> f32 {
+    let (sign, magnitude) = (u32::from(bits & 0x8000) << 16, u32::from(bits & 0x7fff));
+    // The exponent moves from a bias of 15 to one of 127; infinity and NaN have the largest of either.
+    let normal = (magnitude << 13) + ((127 - 15) << 23);
+    let normal = if magnitude >= 0x7c00 {
+        normal | 0x7f80_0000
+    } else {
+        normal
+    };
+    // Subnormals count steps of 2^-24. Through i32, because SSE2 converts nothing else.
+    let subnormal = (magnitude as i32 as f32 * f32::from_bits((127 - 24) << 23)).to_bits();
+    f32::from_bits(sign | if magnitude < 0x400 { subnormal } else { normal })
+}
+
+/// To the nearest f16, ties to even, and back.
+#[inline(always)]
+fn round_f16(value: f32) -> f32 {
+    let bits = value.to_bits();
+    let (sign, magnitude) = (bits & SIGN, bits & !SIGN);
+    let normal = (magnitude.wrapping_add(0xfff + (magnitude >> 13 & 1))) & !0x1fff;
+    // From the middle between the largest f16, 65504, and 65536.
+    let normal = if normal >= 65536f32.to_bits() {
+        f32::INFINITY.to_bits()
+    } else {
+        normal
+    };
+    // Next to 1/2 an f32 steps by 2^-24, as subnormal f16 do: the adder rounds.
+    let subnormal = ((f32::from_bits(magnitude) + 0.5) - 0.5).to_bits();
+    let smallest_normal = (127 - 14) << 23;
+    let rounded = if magnitude < smallest_normal {
+        subnormal
+    } else {
+        normal
+    };
+    let nan = magnitude > f32::INFINITY.to_bits();
+    f32::from_bits(sign | if nan { magnitude | QUIET } else { rounded })
+}
+
+/// To the nearest bf16, ties to even, and back.
+#[inline(always)]
+fn round_bf16(value: f32) -> f32 {
+    let bits = value.to_bits();
+    // What overflows carries into infinity by itself.
+    let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1));
+    let nan = bits & !SIGN > f32::INFINITY.to_bits();
+    f32::from_bits(if nan { bits | QUIET } else { rounded } & 0xffff_0000)
 }
 
 /// The largest magnitude; NaN when there is one. 0 for no value.
@@ -87,4 +145,66 @@ pub(crate) const fn floats<const N: usize>(bits: [u32; N]) -> [f32; N] {
         k += 1;
     }
     values
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use half::{bf16, f16};
+
+    #[track_caller]
+    fn assert_same(found: f32, expected: f32, of: u32) {
+        let same = found.to_bits() == expected.to_bits() || found.is_nan() && expected.is_nan();
+        assert!(same, "{of:#x}: {found:e} against {expected:e}");
+    }
+
+    #[test]
+    fn every_half_widens_as_in_half() {
+        for bits in 0..=u16::MAX {
+            let mut out = [0.0];
+            FloatBits::F16.widen(&bits.to_le_bytes(), &mut out);
+            assert_same(out[0], f16::from_bits(bits).to_f32(), bits.into());
+            FloatBits::Bf16.widen(&bits.to_le_bytes(), &mut out);
+            assert_same(out[0], bf16::from_bits(bits).to_f32(), bits.into());
+        }
+    }
+
+    /// Every f16 and bf16, each middle between two, and the f32 next to those: a tie to the wrong side,
+    /// a lost subnormal and a wrong overflow fail here.
+    #[test]
+    fn floats_round_as_in_half() {
+        for upper in 0..=u16::MAX {
+            for lower in [
+                0, 1, 0x0fff, 0x1000, 0x1001, 0x3000, 0x7fff, 0x8000, 0x8001, 0xffff,
+            ] {
+                let bits = u32::from(upper) << 16 | lower;
+                let value = f32::from_bits(bits);
+                assert_same(
+                    FloatBits::F16.round(value),
+                    f16::from_f32(value).to_f32(),
+                    bits,
+                );
+                assert_same(
+                    FloatBits::Bf16.round(value),
+                    bf16::from_f32(value).to_f32(),
+                    bits,
+                );
+            }
+        }
+        for bits in 0..0x7c00 {
+            // Subnormal f16 lie apart by more than one f32 pattern: their middles are made.
+            let [low, high] = [bits, bits + 1].map(|bits| f16::from_bits(bits).to_f32());
+            let middle = if high.is_finite() {
+                (low + high) / 2.0
+            } else {
+                65520.0
+            };
+            for value in [middle.next_down(), middle, middle.next_up()] {
+                for value in [value, -value] {
+                    let expected = f16::from_f32(value).to_f32();
+                    assert_same(FloatBits::F16.round(value), expected, value.to_bits());
+                }
+            }
+        }
+    }
 }

@@ -4,7 +4,7 @@
 //! which are neither in order nor those of the OCP "E2M1". Code 8 is the zero with a sign; it gives back
 //! +0, as in bitsandbytes' table (its scalar C++ and its CUDA kernels give -0).
 //!
-//! How blocks scale and how ties fall is in [`blocks`](crate::blocks). The codes are chosen as the CPU
+//! How blocks scale and how ties fall is in [`blocks`]. The codes are chosen as the CPU
 //! code of bitsandbytes 0.50 does, where the zero of small *positive* weights is code 8.
 
 use crate::blocks::{self, BlocksPacker, Levels};
@@ -56,7 +56,7 @@ impl Levels for Fp4 {
 
     #[inline(always)]
     fn choose(scaled: &[f32; CODES4]) -> [u32; CODES4] {
-        blocks::ranks(scaled, &BOUNDS).map(|rank| u32::from(ASCENDING[rank as usize & 0xf]))
+        blocks::choose(scaled, &BOUNDS, &ASCENDING)
     }
 }
 

@@ -10,10 +10,10 @@ use rayon::prelude::*;
 use crate::error::FormatError;
 use crate::format::Format;
 
-/// Partial sums of a dot product: two SSE or one AVX register.
-const LANES: usize = 8;
+/// Partial sums of a dot product: enough that an addition need not wait for the one before.
+const LANES: usize = 16;
 
-/// Rows unpacked and multiplied together, so that each input is loaded once for all of them.
+/// Rows unpacked together, so that each input is read once for all of them.
 const ROWS: usize = 4;
 
 /// Rows of a job.
@@ -60,15 +60,8 @@ pub fn linear(
                 format.dequantize_rows(shape, words, scales, first..first + rows, w);
                 for k in 0..m {
                     let x = &x[k * i..][..i];
-                    if rows == ROWS {
-                        let [a, b, c, d] = [0, 1, 2, 3].map(|r| &w[r * i..][..i]);
-                        for (r, sum) in dots([a, b, c, d], x).into_iter().enumerate() {
-                            y_om[r * m + k] = sum;
-                        }
-                    } else {
-                        for r in 0..rows {
-                            [y_om[r * m + k]] = dots([&w[r * i..][..i]], x);
-                        }
+                    for r in 0..rows {
+                        y_om[r * m + k] = dot(&w[r * i..][..i], x);
                     }
                 }
             }
@@ -84,26 +77,17 @@ pub fn linear(
     }
 }
 
-/// Dot products of `R` rows with `x`, all of one length.
-#[inline(always)]
-fn dots<const R: usize>(rows: [&[f32]; R], x: &[f32]) -> [f32; R] {
-    let (x_chunks, x_tail) = x.as_chunks::<LANES>();
-    let rows = rows.map(|row| row[..x.len()].as_chunks::<LANES>());
-    let mut sums = [[0.0; LANES]; R];
-    for (k, x) in x_chunks.iter().enumerate() {
-        for (sums, (row, _)) in sums.iter_mut().zip(&rows) {
-            let row = &row[k];
-            for ((sum, w), x) in sums.iter_mut().zip(row).zip(x) {
-                *sum += w * x;
-            }
+/// Multiplying several rows at a time was slower: the compiler then shuffles rows into one register.
+fn dot(w: &[f32], x: &[f32]) -> f32 {
+    let ((w, w_tail), (x, x_tail)) = (w.as_chunks::<LANES>(), x.as_chunks::<LANES>());
+    let mut sums = [0.0; LANES];
+    for (w, x) in w.iter().zip(x) {
+        for ((sum, w), x) in sums.iter_mut().zip(w).zip(x) {
+            *sum += w * x;
         }
     }
-    let mut totals = [0.0; R];
-    for ((total, sums), (_, tail)) in totals.iter_mut().zip(&sums).zip(&rows) {
-        *total = sums.iter().sum::<f32>();
-        *total += tail.iter().zip(x_tail).map(|(w, x)| w * x).sum::<f32>();
-    }
-    totals
+    let tail: f32 = w_tail.iter().zip(x_tail).map(|(w, x)| w * x).sum();
+    sums.iter().sum::<f32>() + tail
 }
 
 /// The rows `ids` of a packed weight of `shape` `[o, i]`, into `out` `[ids, i]`: an embedding.

@@ -4,7 +4,7 @@
 //! (Dettmers et al., "QLoRA", arXiv:2305.14314, appendix E). Levels and bounds are bitsandbytes' to the
 //! bit, not recomputed: a checkpoint packed there has to unpack here.
 //!
-//! How blocks scale and how ties fall is in [`blocks`](crate::blocks).
+//! How blocks scale and how ties fall is in [`blocks`].
 
 use crate::blocks::{self, BlocksPacker, Levels};
 use crate::error::FormatError;
@@ -48,7 +48,8 @@ impl Levels for Nf4 {
 
     #[inline(always)]
     fn choose(scaled: &[f32; CODES4]) -> [u32; CODES4] {
-        blocks::ranks(scaled, &BOUNDS)
+        const ASCENDING: [u8; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
+        blocks::choose(scaled, &BOUNDS, &ASCENDING)
     }
 }
 
