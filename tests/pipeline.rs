@@ -1,0 +1,250 @@
+//! The pipeline carries out a plan within its budget, tells what it does, and stops when told to.
+
+mod common;
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use common::{IN, OUT, Tiny, checkpoint, stored, tiny, tiny_entries};
+use firebox::{
+    Cpu, DType, LoadConfig, Loader, Workers,
+    model::Matrix,
+    pipeline::{Event, Finished, Flow, PipelineError, Settings, Sink, SinkError},
+    plan::{Plan, Step},
+    source::{Fault, Source, SourceError},
+};
+use half::{bf16, f16};
+use safetensors::Dtype;
+
+/// Keeps every finished weight.
+#[derive(Default)]
+struct Keep(Vec<(String, Finished)>);
+
+impl Sink for Keep {
+    fn place(&mut self, step: &Step, weight: Finished) -> Result<(), SinkError> {
+        self.0.push((step.slot.name.clone(), weight));
+        Ok(())
+    }
+}
+
+fn planned(source: Arc<dyn Source>, quant: &str) -> Plan {
+    let config = LoadConfig::from_source(source).quant(quant.parse().expect("a spec"));
+    Loader::<Cpu>::new(config).expect("a checkpoint").plan::<Tiny>().expect("a plan")
+}
+
+fn run(plan: &Plan, source: &dyn Source, workers: usize, budget: u64) -> Vec<(String, Finished)> {
+    let mut keep = Keep::default();
+    let observer = |_: &Event<'_>| Flow::Continue;
+    let settings = Settings { workers, in_flight_bytes_max: budget, observer: &observer };
+    firebox::pipeline::run(plan, source, &mut keep, &settings).expect("the plan can be carried out");
+    keep.0
+}
+
+/// Everything about a weight that can differ, as bytes.
+fn bits((name, weight): &(String, Finished)) -> (String, Vec<u32>, Vec<u32>) {
+    match weight {
+        Finished::Packed(packed) => (name.clone(), packed.words.clone(), packed.scales.clone()),
+        Finished::Dense(firebox::pipeline::Dense::F32(values)) => {
+            (name.clone(), values.iter().map(|value| value.to_bits()).collect(), Vec::new())
+        }
+        Finished::Dense(other) => panic!("{name}: planned as f32, is {other:?}"),
+    }
+}
+
+/// The tile of a large budget is the whole tensor; small budgets cut it everywhere. Would catch tiles
+/// that lose or repeat rows, two-pass formats that see one tile only, and results that depend on the
+/// number of threads.
+#[test]
+fn neither_budget_nor_workers_change_a_bit() {
+    let source = tiny();
+    for quant in ["none", "nf4", "nf4:nested", "fp4:block=128", "fp8", "fp8:e5m2,scale=channel", "fp8:scale=block"] {
+        let plan = planned(source.clone(), quant);
+        let whole: Vec<_> = run(&plan, &*source, 1, 1 << 30).iter().map(bits).collect();
+        for (workers, budget) in [(1, 1), (2, 1000), (3, 64 << 10), (4, 1 << 30)] {
+            let cut: Vec<_> = run(&plan, &*source, workers, budget).iter().map(bits).collect();
+            assert!(cut == whole, "{quant} with {workers} workers and {budget} bytes");
+        }
+    }
+}
+
+/// Would catch a conversion through another type, and a transposed or reordered weight.
+#[test]
+fn dense_weights_arrive_as_they_are_stored() {
+    for (dtype, bytes) in [
+        (Dtype::F32, (|v: f32| v.to_le_bytes().to_vec()) as fn(f32) -> Vec<u8>),
+        (Dtype::F16, |v| f16::from_f32(v).to_le_bytes().to_vec()),
+        (Dtype::BF16, |v| bf16::from_f32(v).to_le_bytes().to_vec()),
+    ] {
+        for asked in DType::ALL {
+            let source = Arc::new(stored(&tiny_entries(), dtype, bytes));
+            let config = LoadConfig::from_source(source).dtype(asked);
+            let loaded = Loader::<Cpu>::new(config).expect("opens").load::<Tiny>().expect("loads");
+            let Matrix::Dense(up) = &loaded.model.up.weight else { panic!("nothing was packed") };
+            assert_eq!(up.val().dims(), [OUT, IN]);
+            assert_eq!(up.val().dtype(), asked.burn().into(), "{dtype:?} as {asked}");
+            let found = up.val().into_data().convert::<f32>().into_vec::<f32>().expect("floats");
+            assert_eq!(found, tiny_entries()[0].2, "{dtype:?} as {asked}");
+        }
+    }
+}
+
+/// Counts bytes handed out.
+#[derive(Debug)]
+struct Counting {
+    inner: Arc<dyn Source>,
+    read: Arc<AtomicU64>,
+}
+
+impl Source for Counting {
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+    fn size(&self, file: &str) -> Result<u64, SourceError> {
+        self.inner.size(file)
+    }
+    fn read_at(&self, file: &str, offset: u64, into: &mut [u8]) -> Result<(), SourceError> {
+        self.read.fetch_add(into.len() as u64, Ordering::SeqCst);
+        self.inner.read_at(file, offset, into)
+    }
+}
+
+/// An observer that dawdles gives the reader all the time it wants; it must wait for its bytes to be
+/// given back. Would catch a budget that is asked for and not kept.
+#[test]
+fn reading_ahead_stays_within_the_budget() {
+    const BUDGET: u64 = 16 << 10;
+    let source = tiny();
+    let plan = planned(source.clone(), "nf4");
+    let read = Arc::new(AtomicU64::new(0));
+    let counting = Counting { inner: source, read: Arc::clone(&read) };
+
+    let arrived = AtomicU64::new(0);
+    let most = AtomicU64::new(0);
+    let observer = |event: &Event<'_>| {
+        if let Event::Read { bytes, .. } = event {
+            std::thread::sleep(Duration::from_millis(2));
+            // Tiles before this one have been given back, this one has not.
+            let ahead = read.load(Ordering::SeqCst) - arrived.fetch_add(*bytes, Ordering::SeqCst);
+            most.fetch_max(ahead, Ordering::SeqCst);
+        }
+        Flow::Continue
+    };
+    let settings = Settings { workers: 1, in_flight_bytes_max: BUDGET, observer: &observer };
+    firebox::pipeline::run(&plan, &counting, &mut Keep::default(), &settings).expect("carried out");
+
+    let most = most.into_inner();
+    assert!(most <= BUDGET, "{most} bytes were in flight, {BUDGET} allowed");
+    assert!(most > BUDGET / 2, "{most} of {BUDGET} bytes: nothing was read ahead");
+    assert_eq!(read.load(Ordering::SeqCst), plan.totals().bytes_source);
+}
+
+/// Would catch events that are lost, doubled or out of order.
+#[test]
+fn every_tensor_is_started_read_packed_and_placed() {
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let teller = Arc::clone(&told);
+    let config = LoadConfig::from_source(tiny()).quant("nf4".parse().expect("a spec")).observer(
+        move |event: &Event<'_>| {
+            let (what, name) = match event {
+                Event::Planned { .. } => ("planned", ""),
+                Event::Started { step } => ("started", step.slot.name.as_str()),
+                Event::Read { step, .. } => ("read", step.slot.name.as_str()),
+                Event::Packed { step, .. } => ("packed", step.slot.name.as_str()),
+                Event::Placed { step, .. } => ("placed", step.slot.name.as_str()),
+                _ => ("unknown", ""),
+            };
+            teller.lock().expect("no panic").push(format!("{what} {name}"));
+            Flow::Continue
+        },
+    );
+    Loader::<Cpu>::new(config).expect("opens").load::<Tiny>().expect("loads");
+
+    // The writer orders tensors of one type by name.
+    let mut expected = vec!["planned ".to_owned()];
+    for name in ["down.weight", "norm.weight", "up.bias", "up.weight"] {
+        expected.extend(["started", "read", "packed", "placed"].map(|what| format!("{what} {name}")));
+    }
+    assert_eq!(*told.lock().expect("no panic"), expected);
+}
+
+/// Would catch a cancel that is ignored, or one that leaves the reader hanging (the test would not
+/// end).
+#[test]
+fn a_load_can_be_cancelled_at_every_event() {
+    for stop_at in 0..17 {
+        let seen = AtomicU64::new(0);
+        let config = LoadConfig::from_source(tiny()).in_flight_bytes_max(1000).observer(
+            move |event: &Event<'_>| {
+                // Tiles are many at this budget: count them once a tensor.
+                if matches!(event, Event::Read { .. }) {
+                    return Flow::Continue;
+                }
+                if seen.fetch_add(1, Ordering::SeqCst) == stop_at { Flow::Cancel } else { Flow::Continue }
+            },
+        );
+        let loaded = Loader::<Cpu>::new(config).expect("opens").load::<Tiny>();
+        // One plan, and three of these events for each of four tensors.
+        if stop_at < 13 {
+            let error = loaded.map(|_| ()).expect_err("cancelled");
+            let said = error.to_string();
+            assert!(
+                matches!(error, firebox::Error::Pipeline(PipelineError::Cancelled { .. })),
+                "event {stop_at}: {said}"
+            );
+            assert!(said.contains("of 4 tensors"), "{said}");
+        } else {
+            loaded.expect("nobody cancelled");
+        }
+    }
+}
+
+/// Would catch an error that does not say which tensor, or that panics a thread.
+#[test]
+fn a_source_that_fails_half_way_names_tensor_and_file() {
+    for (fault, says) in [
+        (Fault::FailFrom(100_000), "told to fail"),
+        (Fault::CutAt(100_000), "100000"),
+    ] {
+        let source = tiny();
+        let loader = Loader::<Cpu>::new(LoadConfig::from_source(source.clone())).expect("opens");
+        source.fault("model.safetensors", fault);
+        let said = loader.load::<Tiny>().map(|_| ()).expect_err("the source fails").to_string();
+        for part in ["up.weight", "model.safetensors", says] {
+            assert!(said.contains(part), "`{said}` lacks `{part}`");
+        }
+        source.heal();
+        loader.load::<Tiny>().expect("a failed load can be tried again");
+    }
+}
+
+#[test]
+fn a_slow_source_is_waited_for() {
+    let source = tiny();
+    let loader = Loader::<Cpu>::new(LoadConfig::from_source(source.clone())).expect("opens");
+    source.fault("model.safetensors", Fault::Slow(Duration::from_millis(5)));
+    loader.load::<Tiny>().expect("slow is not wrong");
+}
+
+#[test]
+fn a_sink_that_refuses_ends_the_run() {
+    struct Full;
+    impl Sink for Full {
+        fn place(&mut self, step: &Step, _: Finished) -> Result<(), SinkError> {
+            Err(SinkError { tensor: step.slot.name.clone(), reason: "no space left".into() })
+        }
+    }
+    let source = tiny();
+    let plan = planned(source.clone(), "none");
+    let observer = |_: &Event<'_>| Flow::Continue;
+    let settings = Settings { workers: 1, in_flight_bytes_max: 1000, observer: &observer };
+    let said = firebox::pipeline::run(&plan, &*source, &mut Full, &settings)
+        .expect_err("the sink refuses")
+        .to_string();
+    assert!(said.contains("down.weight") && said.contains("no space left"), "{said}");
+}
+
