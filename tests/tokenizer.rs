@@ -263,8 +263,7 @@ fn other_decoders_stream_as_they_decode() {
     }
 }
 
-/// A stream that decodes everything again for each id takes hours for this, and a byte run held in a
-/// string that is copied for each id takes minutes.
+/// 200,000 ids: a stream that decodes everything again for each of them does not come to an end.
 #[test]
 fn long_texts_do_not_slow_the_stream_down() {
     for (name, tokens) in [("bytelevel", ["a", "ð"]), ("metaspace", ["a", "<0xF0>"])] {
