@@ -1,5 +1,6 @@
 //! The pipeline carries out a plan within its budget, tells what it does, and stops when told to.
 
+#[path = "common/tiny.rs"]
 mod common;
 
 use std::{

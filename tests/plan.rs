@@ -1,5 +1,6 @@
 //! A plan says what will happen to every tensor, and refuses what cannot.
 
+#[path = "common/tiny.rs"]
 mod common;
 
 use std::sync::Arc;

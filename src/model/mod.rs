@@ -1,19 +1,37 @@
 //! Modules whose weights are dense or packed, and the trait that ties a module to a checkpoint.
 //!
-//! Reading order: [`Slot`] (what a module wants) → [`Weights`] (what it is handed) → the layers →
-//! [`llama`], a whole family of them.
+//! Reading order: [`Slot`] (what a module wants) → [`Weights`] (what it is handed) → the layers
+//! ([`Embedding`], [`Linear`], [`RmsNorm`], [`Rope`], [`Attention`] with its [`Cache`]) → [`llama`], a whole
+//! family of them → [`generate()`], tokens out of any of them.
 
 mod slot;
 
 mod weights;
 
+mod fields;
+
 mod embedding;
 mod linear;
+mod norm;
+mod rope;
+
+mod cache;
+
+mod attention;
 
 pub mod llama;
 
+mod generate;
+
+pub use attention::{Attention, Heads, attend};
+pub use cache::{Cache, CacheError, LayerCache};
 pub use embedding::Embedding;
+pub use generate::{
+    Decoder, Draw, GenerateError, GenerateOptions, Generated, Sampling, StopReason, generate,
+};
 pub use linear::{Linear, Matrix};
+pub use norm::RmsNorm;
+pub use rope::{Rope, RopeScaling, Rotation};
 pub use slot::{Role, Slot};
 pub use weights::{BuildError, Weight, Weights};
 

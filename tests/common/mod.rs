@@ -1,111 +1,182 @@
-//! What several tests need: a small architecture that is not Llama, and checkpoints in memory for it.
+//! Golden models: what is in `tests/golden/models`, read the plainest way there is.
 
-#![allow(dead_code, reason = "each test binary uses a part")]
+#![allow(
+    dead_code,
+    reason = "each test file is a program of its own and uses what it needs"
+)]
 
-use std::sync::Arc;
+use std::{fs, path::PathBuf};
 
-use burn::{
-    module::{Module, Param},
-    tensor::Tensor,
-};
+use burn::tensor::{DType as BurnDType, Int, Tensor, TensorData};
 use firebox::{
-    model::{Architecture, BuildError, ConfigError, Linear, Role, Slot, Weights},
-    source::Memory,
+    model::{Architecture, Weight, Weights, llama::Llama},
+    target::{Cpu, DType, Target},
 };
-use safetensors::{Dtype, tensor::TensorView};
+use half::{bf16, f16};
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde_json::Value;
 
-/// Two matrices and a norm: the smallest thing that exercises every kind of step.
-#[derive(Module, Debug)]
-pub struct Tiny {
-    pub up: Linear,
-    pub down: Linear,
-    pub norm: Param<Tensor<1>>,
-}
+/// A folder of `tests/golden/models`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Golden(pub(crate) &'static str);
 
-/// `[OUT, IN]` of `up`; odd on purpose, so that blocks straddle rows and tiles end early.
-pub const OUT: usize = 96;
-pub const IN: usize = 200;
+/// Every dense model of the family.
+pub(crate) const MODELS: [Golden; 6] = [
+    Golden("llama_bf16_untied"),
+    Golden("llama_f16_tied_bias"),
+    Golden("llama_f32_tied"),
+    Golden("mistral_bf16"),
+    Golden("qwen2_bf16_tied"),
+    Golden("qwen3_bf16"),
+];
 
-impl Architecture for Tiny {
-    type Config = ();
+impl Golden {
+    pub(crate) fn path(self, file: &str) -> PathBuf {
+        PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+            .join("tests/golden/models")
+            .join(self.0)
+            .join(file)
+    }
 
-    fn config(json: &Value) -> Result<(), ConfigError> {
-        match json["model_type"].as_str() {
-            Some("tiny") => Ok(()),
-            found => Err(ConfigError::Architecture {
-                found: found.unwrap_or_default().to_owned(),
-                known: "tiny".to_owned(),
-            }),
+    /// A JSON file of the folder.
+    pub(crate) fn json(self, file: &str) -> Value {
+        let path = self.path(file);
+        let bytes = fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        serde_json::from_slice(&bytes).expect("golden files are JSON")
+    }
+
+    /// The model, every weight as `dtype`, on the CPU.
+    pub(crate) fn load(self, dtype: DType) -> Llama {
+        let config = Llama::config(&self.json("config.json")).expect(self.0);
+        let mut weights = self.weights(dtype);
+        let model = Llama::build(&config, &mut weights).expect(self.0);
+        let left: Vec<&str> = weights.names().collect();
+        assert!(left.is_empty(), "{}: no one took {left:?}", self.0);
+        model
+    }
+
+    /// Every tensor of every shard, as `dtype`, on the CPU.
+    pub(crate) fn weights(self, dtype: DType) -> Weights {
+        let device = Cpu::device(0).expect("there is always a CPU");
+        let mut weights = Weights::new(device.clone(), dtype);
+        for shard in self.shards() {
+            let bytes = fs::read(self.path(&shard)).expect("a shard");
+            let tensors = SafeTensors::deserialize(&bytes).expect("a shard");
+            for (name, view) in tensors.iter() {
+                let shape = view.shape().to_vec();
+                let data = TensorData::new(floats(&view), [shape.iter().product::<usize>()])
+                    .convert_dtype(dtype.burn().into());
+                let options = (&device, BurnDType::from(dtype.burn()));
+                let weight = Weight::Dense(Tensor::from_data(data, options), shape);
+                weights.insert(name.to_owned(), weight);
+            }
         }
+        weights
     }
 
-    fn slots((): &()) -> Vec<Slot> {
-        vec![
-            Slot::linear("up.weight", OUT, IN),
-            Slot::bias("up.bias", OUT),
-            Slot::linear("down.weight", IN, OUT),
-            Slot::norm("norm.weight", IN),
-        ]
+    /// Name and shape of every tensor of every shard.
+    pub(crate) fn shapes(self) -> Vec<(String, Vec<usize>)> {
+        let of_shard = |shard: String| {
+            let bytes = fs::read(self.path(&shard)).expect("a shard");
+            let tensors = SafeTensors::deserialize(&bytes).expect("a shard");
+            let shapes = tensors
+                .iter()
+                .map(|(name, view)| (name.to_owned(), view.shape().to_vec()));
+            shapes.collect::<Vec<_>>()
+        };
+        self.shards().into_iter().flat_map(of_shard).collect()
     }
 
-    fn build((): &(), weights: &mut Weights) -> Result<Self, BuildError> {
-        Ok(Self {
-            up: weights.linear("up")?,
-            down: weights.linear("down")?,
-            norm: weights.param("norm.weight")?,
+    fn shards(self) -> Vec<String> {
+        let files = fs::read_dir(self.path("")).expect("a golden folder");
+        let mut shards: Vec<String> = files
+            .map(|file| {
+                file.expect("a file")
+                    .file_name()
+                    .into_string()
+                    .expect("UTF-8")
+            })
+            .filter(|name| name.starts_with("model") && name.ends_with(".safetensors"))
+            .collect();
+        shards.sort();
+        shards
+    }
+
+    /// A float tensor of `logits.safetensors` and its shape.
+    pub(crate) fn floats(self, name: &str) -> (Vec<f32>, Vec<usize>) {
+        self.expected(name, |view| (floats(view), view.shape().to_vec()))
+    }
+
+    /// A table of ids of `logits.safetensors`, by row.
+    pub(crate) fn ids(self, name: &str) -> Vec<Vec<u32>> {
+        self.expected(name, |view| {
+            let ids: Vec<u32> = view
+                .data()
+                .chunks_exact(8)
+                .map(|b| i64::from_le_bytes(b.try_into().expect("eight bytes")))
+                .map(|id| u32::try_from(id).expect("ids are small"))
+                .collect();
+            ids.chunks(view.shape()[1]).map(<[u32]>::to_vec).collect()
         })
     }
 
-    fn leaves_out((): &(), tensor: &str) -> bool {
-        tensor == "rotary.inv_freq"
+    fn expected<T>(self, name: &str, read: impl FnOnce(&TensorView<'_>) -> T) -> T {
+        let bytes = fs::read(self.path("logits.safetensors")).expect("a golden file");
+        let tensors = SafeTensors::deserialize(&bytes).expect("a golden file");
+        read(&tensors.tensor(name).expect(name))
     }
 }
 
-/// A float tensor of a checkpoint, by its values.
-pub type Entry = (&'static str, Vec<usize>, Vec<f32>);
-
-/// Values that differ everywhere and are exact in f16 and bf16: small multiples of 1/64.
-pub fn values(len: usize, seed: u32) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(2_654_435_761).max(1);
-    let next = || {
-        state ^= state << 13;
-        state ^= state >> 17;
-        state ^= state << 5;
-        (state % 255) as f32 / 64.0 - 2.0
-    };
-    std::iter::repeat_with(next).take(len).collect()
+fn floats(view: &TensorView<'_>) -> Vec<f32> {
+    let bytes = view.data();
+    match view.dtype() {
+        Dtype::F32 => bytes
+            .chunks_exact(4)
+            .map(|b| f32::from_le_bytes(b.try_into().expect("four bytes")))
+            .collect(),
+        Dtype::F16 => bytes
+            .chunks_exact(2)
+            .map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32())
+            .collect(),
+        Dtype::BF16 => bytes
+            .chunks_exact(2)
+            .map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32())
+            .collect(),
+        other => panic!("no golden model has {other:?}"),
+    }
 }
 
-/// What [`Tiny`] wants.
-pub fn tiny_entries() -> Vec<Entry> {
-    vec![
-        ("up.weight", vec![OUT, IN], values(OUT * IN, 1)),
-        ("up.bias", vec![OUT], values(OUT, 2)),
-        ("down.weight", vec![IN, OUT], values(IN * OUT, 3)),
-        ("norm.weight", vec![IN], values(IN, 4)),
-    ]
+/// Ids `[batch, tokens]` on the CPU.
+pub(crate) fn ids(rows: &[Vec<u32>]) -> Tensor<2, Int> {
+    let device = Cpu::device(0).expect("there is always a CPU");
+    let flat: Vec<i32> = rows.iter().flatten().map(|id| id.cast_signed()).collect();
+    Tensor::from_data(
+        TensorData::new(flat, [rows.len(), rows[0].len()]),
+        (&device, BurnDType::I32),
+    )
 }
 
-/// A checkpoint of one file, every tensor stored as `f32`.
-pub fn checkpoint(entries: &[Entry]) -> Memory {
-    stored(entries, Dtype::F32, |value| value.to_le_bytes().to_vec())
+/// Numbers of a tensor, row-major.
+pub(crate) fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.try_into_vec_as().expect("a CPU tensor can be read")
 }
 
-/// A checkpoint of one file, every tensor stored as `dtype`.
-pub fn stored(entries: &[Entry], dtype: Dtype, bytes: impl Fn(f32) -> Vec<u8>) -> Memory {
-    let data: Vec<(&str, &Vec<usize>, Vec<u8>)> = entries
-        .iter()
-        .map(|(name, shape, values)| (*name, shape, values.iter().flat_map(|&v| bytes(v)).collect()))
-        .collect();
-    let views = data.iter().map(|(name, shape, bytes)| {
-        (*name, TensorView::new(dtype, (*shape).clone(), bytes).expect("shape and bytes agree"))
-    });
-    let file = safetensors::serialize(views, None).expect("views are sound");
-    Memory::new().with("config.json", br#"{"model_type":"tiny"}"#).with("model.safetensors", file)
+/// The largest difference between two lists of equal length; NaN differs from everything.
+pub(crate) fn max_abs_difference(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).fold(0.0, |largest: f32, (a, b)| {
+        let difference = (a - b).abs();
+        if difference.is_nan() {
+            f32::INFINITY
+        } else {
+            largest.max(difference)
+        }
+    })
 }
 
-/// As a shared source.
-pub fn tiny() -> Arc<Memory> {
-    Arc::new(checkpoint(&tiny_entries()))
+/// The root of the mean squared difference between two lists of equal length.
+pub(crate) fn rms_difference(a: &[f32], b: &[f32]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    let squares = a.iter().zip(b).map(|(a, b)| f64::from(a - b).powi(2));
+    (squares.sum::<f64>() / a.len() as f64).sqrt()
 }

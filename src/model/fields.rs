@@ -1,0 +1,160 @@
+//! Reads fields of a `config.json` and refuses, by name, what cannot be.
+
+use serde_json::{Map, Value};
+
+use super::ConfigError;
+
+/// Larger counts than any model has, small enough that the product of two is still exact.
+const COUNT_MAX: u64 = (1 << 31) - 1;
+
+/// An object inside a `config.json`.
+///
+/// A field that is `null` counts as absent, as it does where such files are written.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Fields<'a> {
+    object: &'a Map<String, Value>,
+    /// How the object is reached, for messages: `""` or `"rope_scaling."`.
+    path: &'a str,
+}
+
+impl<'a> Fields<'a> {
+    /// The whole file.
+    pub(crate) fn root(json: &'a Value) -> Result<Self, ConfigError> {
+        Self::of(json, "config.json", "")
+    }
+
+    /// The object in a field, if the field is there.
+    pub(crate) fn object(
+        self,
+        field: &str,
+        path: &'a str,
+    ) -> Result<Option<Fields<'a>>, ConfigError> {
+        self.get(field)
+            .map(|value| Fields::of(value, field, path))
+            .transpose()
+    }
+
+    fn of(json: &'a Value, field: &str, path: &'a str) -> Result<Self, ConfigError> {
+        match json {
+            Value::Object(object) => Ok(Self { object, path }),
+            other => Err(ConfigError::Value {
+                field: field.to_owned(),
+                found: other.to_string(),
+                expected: "an object".to_owned(),
+            }),
+        }
+    }
+
+    /// The value of a field, if the field is there.
+    pub(crate) fn get(self, field: &str) -> Option<&'a Value> {
+        self.object.get(field).filter(|value| !value.is_null())
+    }
+
+    /// Whether the field is written at all, be it as `null`.
+    pub(crate) fn names(self, field: &str) -> bool {
+        self.object.contains_key(field)
+    }
+
+    /// Whether there is nothing in the object.
+    pub(crate) fn is_empty(self) -> bool {
+        self.object.is_empty()
+    }
+
+    /// A whole number of at least 1.
+    pub(crate) fn count(self, field: &str) -> Result<Option<usize>, ConfigError> {
+        self.read(field, "a whole number from 1 to 2147483647", |value| {
+            let count = value.as_u64()?;
+            let fits = (1..=COUNT_MAX).contains(&count);
+            fits.then(|| usize::try_from(count).ok()).flatten()
+        })
+    }
+
+    /// A whole number of at least 0.
+    pub(crate) fn index(self, field: &str) -> Result<Option<usize>, ConfigError> {
+        self.read(field, "a whole number from 0 to 2147483647", |value| {
+            let index = value.as_u64().filter(|index| *index <= COUNT_MAX)?;
+            usize::try_from(index).ok()
+        })
+    }
+
+    /// A finite number above 0.
+    pub(crate) fn positive(self, field: &str) -> Result<Option<f64>, ConfigError> {
+        self.read(field, "a number above 0", |value| {
+            value
+                .as_f64()
+                .filter(|number| number.is_finite() && *number > 0.0)
+        })
+    }
+
+    /// `true` or `false`.
+    pub(crate) fn flag(self, field: &str) -> Result<Option<bool>, ConfigError> {
+        self.read(field, "true or false", Value::as_bool)
+    }
+
+    /// A text.
+    pub(crate) fn text(self, field: &str) -> Result<Option<&'a str>, ConfigError> {
+        self.read(field, "a text", Value::as_str)
+    }
+
+    /// A list of texts.
+    pub(crate) fn texts(self, field: &str) -> Result<Option<Vec<&'a str>>, ConfigError> {
+        self.read(field, "a list of texts", |value| {
+            value.as_array()?.iter().map(Value::as_str).collect()
+        })
+    }
+
+    /// The error of a field that has to be there and is not.
+    pub(crate) fn missing(self, field: &str) -> ConfigError {
+        ConfigError::Missing {
+            field: self.name(field),
+        }
+    }
+
+    /// The error of a field whose value cannot be.
+    pub(crate) fn value(
+        self,
+        field: &str,
+        found: impl ToString,
+        expected: impl Into<String>,
+    ) -> ConfigError {
+        ConfigError::Value {
+            field: self.name(field),
+            found: found.to_string(),
+            expected: expected.into(),
+        }
+    }
+
+    /// The error of a field that asks for something this library does not do.
+    pub(crate) fn unsupported(
+        self,
+        field: &str,
+        found: impl ToString,
+        supported: impl Into<String>,
+    ) -> ConfigError {
+        ConfigError::Unsupported {
+            field: self.name(field),
+            found: found.to_string(),
+            supported: supported.into(),
+        }
+    }
+
+    fn read<T>(
+        self,
+        field: &str,
+        expected: &str,
+        read: impl FnOnce(&'a Value) -> Option<T>,
+    ) -> Result<Option<T>, ConfigError> {
+        match self.get(field) {
+            None => Ok(None),
+            Some(value) => match read(value) {
+                Some(read) => Ok(Some(read)),
+                None => Err(self.value(field, value, expected)),
+            },
+        }
+    }
+
+    /// The field with the way to it: `rope_scaling.factor`.
+    fn name(self, field: &str) -> String {
+        format!("{}{field}", self.path)
+    }
+}

@@ -1,0 +1,463 @@
+//! The Llama family against transformers: logits, hidden states and tokens of small models with random weights, all
+//! computed in `f32`.
+
+mod common;
+
+use burn::tensor::Tensor;
+use common::{Golden, MODELS, ids, max_abs_difference, rms_difference, values};
+use firebox::{
+    model::{
+        Architecture, BuildError, CacheError, ConfigError, GenerateOptions, RopeScaling,
+        StopReason, generate,
+        llama::{Llama, LlamaConfig},
+    },
+    target::DType,
+};
+use serde_json::{Value, json};
+use std::ops::ControlFlow;
+
+// ---------------------------------------------------------------------------------------- numbers
+
+/// Catches nearly everything: rotary pairs taken interleaved, a causal or sliding mask off by one, a missing bias, query norm
+/// or frequency scaling, heads grouped the wrong way round, a norm without its epsilon.
+#[test]
+fn logits_are_those_of_transformers() {
+    for golden in MODELS {
+        let model = golden.load(DType::F32);
+        let (expected, shape) = golden.floats("logits_f32");
+
+        let logits = model.forward(ids(&golden.ids("input_ids")));
+
+        assert_eq!(logits.dims().to_vec(), shape, "{}", golden.0);
+        let error = max_abs_difference(&values(logits), &expected);
+        println!("{}: largest error of a logit {error:e}", golden.0);
+        assert!(error < 1e-4, "{}: largest error {error}", golden.0);
+    }
+}
+
+/// Catches the same as the logits do, and says in which layer it begins.
+#[test]
+fn hidden_states_are_those_of_transformers_layer_by_layer() {
+    for golden in MODELS {
+        let model = golden.load(DType::F32);
+        let prefix = golden.ids("input_ids")[0][..12].to_vec();
+        let check = |layer: usize, x: &Tensor<3>| {
+            let (expected, shape) = golden.floats(&format!("hidden.{layer}"));
+            assert_eq!(x.dims().to_vec(), shape, "{} layer {layer}", golden.0);
+            let error = max_abs_difference(&values(x.clone()), &expected);
+            assert!(error < 1e-4, "{} layer {layer}: {error}", golden.0);
+        };
+
+        let mut x = model.embedding.forward(ids(&[prefix]));
+        let rotation = model.rope.at(0..12, &x.device(), x.dtype());
+        for (layer, block) in model.blocks.iter().enumerate() {
+            check(layer, &x);
+            x = block.forward(x, &rotation, |keys, values| (keys, values));
+        }
+        check(model.blocks.len(), &model.norm.forward(x));
+    }
+}
+
+/// Catches a cache that forgets or misplaces a token, and positions that start at zero again in each step: none of it
+/// shows in a full forward pass.
+#[test]
+fn tokens_of_a_greedy_continuation_are_those_of_transformers() {
+    for golden in MODELS {
+        let model = golden.load(DType::F32);
+        let options = GenerateOptions {
+            max_new_tokens: 16,
+            ..GenerateOptions::default()
+        };
+        for expected in golden.ids("greedy") {
+            let (prompt, continuation) = expected.split_at(8);
+
+            let generated = generate(&model, prompt, &options, |_| ControlFlow::Continue(()))
+                .expect("a valid prompt");
+
+            assert_eq!(generated.ids, continuation, "{}", golden.0);
+            assert_eq!(generated.stop, StopReason::MaxNewTokens);
+        }
+    }
+}
+
+/// Token by token, in uneven pieces and whole: the same logits. Catches a window that is cut off the cache one token early
+/// (pieces longer than one token see past it) and a batch whose rows are mixed up.
+#[test]
+fn a_cache_changes_no_logit_however_the_tokens_are_cut() {
+    for golden in MODELS {
+        let model = golden.load(DType::F32);
+        let rows = golden.ids("input_ids");
+        let whole = model.forward(ids(&rows));
+        let tokens = rows[0].len();
+
+        for cut in [vec![1; tokens], vec![5, 1, 12, 6], vec![tokens]] {
+            let mut cache = firebox::model::Decoder::cache(&model);
+            let mut start = 0;
+            for piece in cut {
+                let part: Vec<Vec<u32>> = rows
+                    .iter()
+                    .map(|row| row[start..start + piece].to_vec())
+                    .collect();
+                let logits = model
+                    .forward_cached(ids(&part), &mut cache)
+                    .expect("room for all tokens");
+                let expected = whole.clone().narrow(1, start, piece);
+                let error = max_abs_difference(&values(logits), &values(expected));
+                assert!(error < 2e-5, "{} from {start}: {error}", golden.0);
+                start += piece;
+            }
+            assert_eq!(cache.len(), tokens);
+        }
+    }
+}
+
+/// 200 tokens make the buffers grow twice. Catches old tokens lost, or moved, when they do.
+#[test]
+fn a_cache_that_grew_gives_the_same_logits() {
+    let model = Golden("qwen3_bf16").load(DType::F32);
+    let row: Vec<u32> = (0..200).map(|i| (i * 37 + 11) % 512).collect();
+    let whole = model.forward(ids(std::slice::from_ref(&row)));
+
+    let mut cache = firebox::model::Decoder::cache(&model);
+    let mut last = None;
+    for piece in row.chunks(3) {
+        let logits = model.forward_cached(ids(&[piece.to_vec()]), &mut cache);
+        last = Some(logits.expect("room for 200 of 256 tokens"));
+    }
+
+    let (last, tokens) = (last.expect("67 pieces"), 200 % 3);
+    let expected = whole.narrow(1, 200 - tokens, tokens);
+    let error = max_abs_difference(&values(last), &values(expected));
+    assert!(error < 2e-5, "{error}");
+}
+
+/// A model in a half type answers nearly as in `f32` and stays in that type. Catches an `f32` table or mask that drags the
+/// activations with it (which is an error on devices that do not mix types), and norms computed in the half type.
+#[test]
+fn half_types_are_kept_and_close() {
+    for (dtype, near) in [(DType::Bf16, 0.035), (DType::F16, 0.0045)] {
+        let golden = Golden("llama_bf16_untied");
+        let model = golden.load(dtype);
+        let (expected, _) = golden.floats("logits_f32");
+
+        let logits = model.forward(ids(&golden.ids("input_ids")));
+
+        assert_eq!(logits.dtype(), dtype.burn().into());
+        let error = rms_difference(&values(logits), &expected);
+        println!("{dtype}: mean error of a logit {error:e}");
+        assert!(error < near, "{dtype}: {error}");
+    }
+}
+
+// ----------------------------------------------------------------------------------------- the cache
+
+/// Catches a cache that grows past the model's positions: those logits would be noise, without a complaint.
+#[test]
+fn tokens_beyond_the_last_position_are_refused_with_both_numbers() {
+    let model = Golden("mistral_bf16").load(DType::F32);
+    let mut cache = firebox::model::Decoder::cache(&model);
+    let some = |n: usize| ids(&[vec![7; n]]);
+    model
+        .forward_cached(some(250), &mut cache)
+        .expect("250 of 256");
+
+    let error = model.forward_cached(some(7), &mut cache).unwrap_err();
+
+    let full = CacheError::Full {
+        held: 250,
+        asked: 7,
+        limit: 256,
+    };
+    assert_eq!(error, full);
+    assert_eq!(cache.len(), 250, "as before");
+    model
+        .forward_cached(some(6), &mut cache)
+        .expect("256 of 256");
+}
+
+/// Catches keys of one sequence read by another.
+#[test]
+fn a_cache_of_another_batch_is_refused() {
+    let model = Golden("mistral_bf16").load(DType::F32);
+    let mut cache = firebox::model::Decoder::cache(&model);
+    model
+        .forward_cached(ids(&[vec![7; 4]]), &mut cache)
+        .expect("empty");
+
+    let error = model
+        .forward_cached(ids(&[vec![7; 4], vec![8; 4]]), &mut cache)
+        .unwrap_err();
+
+    assert_eq!(error, CacheError::Batch { held: 1, asked: 2 });
+    cache.clear();
+    model
+        .forward_cached(ids(&[vec![7; 4], vec![8; 4]]), &mut cache)
+        .expect("cleared");
+}
+
+// ------------------------------------------------------------------------------------ names and shapes
+
+/// Catches a tensor that is in the file and has no slot, or the reverse, and any wrong shape.
+#[test]
+fn slots_are_the_tensors_of_the_checkpoint() {
+    for golden in MODELS {
+        let config = Llama::config(&golden.json("config.json")).expect(golden.0);
+        let mut slots: Vec<(String, Vec<usize>)> = Llama::slots(&config)
+            .into_iter()
+            .map(|slot| (slot.name, slot.shape))
+            .collect();
+        let mut tensors = golden.shapes();
+        slots.sort();
+        tensors.sort();
+        assert_eq!(slots, tensors, "{}", golden.0);
+    }
+}
+
+/// Catches a tied model that calls the copy of its head foreign, and an untied one that would lose its head.
+#[test]
+fn only_computed_tables_and_the_copy_of_a_tied_head_are_left_out() {
+    let config = |name| Llama::config(&Golden(name).json("config.json")).expect(name);
+    let (tied, untied) = (config("llama_f32_tied"), config("llama_bf16_untied"));
+
+    assert!(Llama::leaves_out(&tied, "lm_head.weight"));
+    assert!(!Llama::leaves_out(&untied, "lm_head.weight"));
+    let table = "model.layers.3.self_attn.rotary_emb.inv_freq";
+    assert!(Llama::leaves_out(&tied, table) && Llama::leaves_out(&untied, table));
+    assert!(!Llama::leaves_out(&tied, "model.norm.weight"));
+}
+
+/// Catches a panic where a weight is not there.
+#[test]
+fn a_missing_weight_is_an_error_with_its_name() {
+    let golden = Golden("qwen3_bf16");
+    let config = Llama::config(&golden.json("config.json")).expect("valid");
+    let mut weights = golden.weights(DType::F32);
+    let name = "model.layers.1.self_attn.k_norm.weight";
+    weights.take(name).expect("a weight of Qwen 3");
+
+    let error = Llama::build(&config, &mut weights).unwrap_err();
+
+    let missing = BuildError::Missing {
+        name: name.to_owned(),
+    };
+    assert_eq!(error, missing);
+}
+
+// ---------------------------------------------------------------------------------------- config.json
+
+/// Catches a field that is read in one dialect only: the model would load and answer with default frequencies.
+#[test]
+fn both_dialects_of_transformers_say_the_same() {
+    for golden in MODELS {
+        let new = Llama::config(&golden.json("config.json")).expect(golden.0);
+        let old = Llama::config(&golden.json("config.transformers-4.57.json")).expect(golden.0);
+        assert_eq!(new, old, "{}", golden.0);
+    }
+}
+
+/// A small file that is right, with some fields replaced.
+fn config(change: Value) -> Result<LlamaConfig, ConfigError> {
+    let mut json = json!({
+        "model_type": "llama",
+        "vocab_size": 512,
+        "hidden_size": 64,
+        "intermediate_size": 112,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 256,
+    });
+    for (field, value) in change.as_object().expect("an object") {
+        json[field] = value.clone();
+    }
+    LlamaConfig::from_json(&json)
+}
+
+/// The defaults of transformers. Catches a tied head where none was asked for, and keys shared where they are not.
+#[test]
+fn absent_fields_have_the_defaults_of_transformers() {
+    let config = config(json!({})).expect("a valid file");
+
+    assert_eq!(config.key_value_heads, 4);
+    assert_eq!(config.head_features, 16);
+    assert_eq!(config.norm_eps, 1e-6);
+    assert_eq!(config.rope_theta, 10_000.0);
+    assert_eq!(config.rope_scaling, RopeScaling::None);
+    assert_eq!(config.windows, [None; 4]);
+    assert!(
+        !(config.tied || config.qkv_bias || config.o_bias || config.mlp_bias || config.qk_norm)
+    );
+    assert_eq!(config.dtype, None);
+}
+
+/// Catches `rope_scaling` read by its new key only: older files say `type`.
+#[test]
+fn rope_scaling_is_read_in_its_oldest_form() {
+    let old = json!({"rope_scaling": {"type": "linear", "factor": 4}, "rope_theta": 5e5});
+
+    let config = config(old).expect("a valid file");
+
+    assert_eq!(config.rope_scaling, RopeScaling::Linear { factor: 4.0 });
+    assert_eq!(config.rope_theta, 5e5);
+}
+
+/// Catches a window on layers that have none, and the reverse.
+#[test]
+fn windows_are_where_each_family_puts_them() {
+    let windows = |change| config(change).expect("a valid file").windows;
+    let w = Some(32);
+    let cases = [
+        // Mistral: on every layer; `null` is none, absent is 4096.
+        (
+            json!({"model_type": "mistral", "sliding_window": 32}),
+            [w; 4],
+        ),
+        (
+            json!({"model_type": "mistral", "sliding_window": null}),
+            [None; 4],
+        ),
+        (json!({"model_type": "mistral"}), [Some(4096); 4]),
+        // Llama has no such field.
+        (json!({"sliding_window": 32}), [None; 4]),
+        // The Qwens: when asked for, by depth or by list.
+        (
+            json!({"model_type": "qwen2", "sliding_window": 32, "max_window_layers": 1}),
+            [None; 4],
+        ),
+        (
+            json!({"model_type": "qwen2", "sliding_window": 32, "max_window_layers": 1, "use_sliding_window": true}),
+            [None, w, w, w],
+        ),
+        (
+            json!({"model_type": "qwen3", "sliding_window": 32, "use_sliding_window": true, "layer_types":
+                ["sliding_attention", "full_attention", "sliding_attention", "full_attention"]}),
+            [w, None, w, None],
+        ),
+    ];
+    for (change, expected) in cases {
+        assert_eq!(windows(change.clone()), expected, "{change}");
+    }
+}
+
+/// Catches biases of one family given to another. The golden models have them all, but for Qwen 3 with biases.
+#[test]
+fn biases_are_where_each_family_puts_them() {
+    let biases = |change| {
+        let config = config(change).expect("a valid file");
+        (config.qkv_bias, config.o_bias, config.mlp_bias)
+    };
+    let all = |family| json!({"model_type": family, "attention_bias": true, "mlp_bias": true});
+    assert_eq!(biases(all("llama")), (true, true, true));
+    assert_eq!(biases(all("mistral")), (false, false, false));
+    assert_eq!(biases(all("qwen2")), (true, false, false));
+    assert_eq!(biases(all("qwen3")), (true, true, false));
+}
+
+/// Catches packed bytes read as plain numbers, which loads without a complaint and answers nonsense.
+#[test]
+fn a_checkpoint_that_is_already_quantized_is_refused_by_name() {
+    let error =
+        config(json!({"quantization_config": {"quant_method": "gptq", "bits": 4}})).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "config.json: `quantization_config` asks for weights quantized by gptq, which is not supported; \
+         supported: checkpoints in f32, f16 or bf16"
+    );
+    // MLX says so in a field of its own.
+    let error = config(json!({"quantization": {"bits": 4, "group_size": 64}})).unwrap_err();
+    assert!(matches!(error, ConfigError::Unsupported { field, .. } if field == "quantization"));
+    // `null` is no quantization.
+    config(json!({"quantization_config": null})).expect("a dense checkpoint");
+}
+
+/// Catches another architecture read as this one: many have the same names of tensors and other mathematics.
+#[test]
+fn another_architecture_is_refused_with_the_known_ones() {
+    let error = config(json!({"model_type": "gemma2"})).unwrap_err();
+    assert_eq!(
+        error,
+        ConfigError::Architecture {
+            found: "gemma2".to_owned(),
+            known: "llama, mistral, qwen2, qwen3".to_owned(),
+        }
+    );
+}
+
+/// Catches a panic, an overflow, or a model that is silently another one. Each message names the field.
+#[test]
+fn values_that_cannot_be_are_refused_by_field() {
+    let cases = [
+        (json!({"vocab_size": 0}), "vocab_size"),
+        (json!({"vocab_size": null}), "vocab_size"),
+        (json!({"hidden_size": -64}), "hidden_size"),
+        (json!({"hidden_size": 66}), "hidden_size"),
+        (json!({"hidden_size": u64::MAX}), "hidden_size"),
+        (json!({"intermediate_size": "112"}), "intermediate_size"),
+        (json!({"num_hidden_layers": 0}), "num_hidden_layers"),
+        (json!({"num_hidden_layers": 1_000_000}), "num_hidden_layers"),
+        (json!({"num_attention_heads": 0}), "num_attention_heads"),
+        (json!({"num_attention_heads": 2.5}), "num_attention_heads"),
+        (json!({"num_key_value_heads": 3}), "num_key_value_heads"),
+        (json!({"num_key_value_heads": 8}), "num_key_value_heads"),
+        (json!({"head_dim": 15}), "head_dim"),
+        (
+            json!({"max_position_embeddings": 0}),
+            "max_position_embeddings",
+        ),
+        (json!({"rms_norm_eps": -1e-6}), "rms_norm_eps"),
+        (json!({"rope_theta": 0}), "rope_theta"),
+        (json!({"tie_word_embeddings": 1}), "tie_word_embeddings"),
+        (json!({"hidden_act": "gelu"}), "hidden_act"),
+        (json!({"dtype": "float64"}), "dtype"),
+        (json!({"torch_dtype": 16}), "torch_dtype"),
+        (
+            json!({"partial_rotary_factor": 0.5}),
+            "partial_rotary_factor",
+        ),
+        (json!({"rope_scaling": 8}), "rope_scaling"),
+        (
+            json!({"rope_scaling": {"rope_type": "yarn", "factor": 4}}),
+            "rope_scaling.rope_type",
+        ),
+        (
+            json!({"rope_scaling": {"type": "dynamic", "factor": 4}}),
+            "rope_scaling.type",
+        ),
+        (
+            json!({"rope_scaling": {"rope_type": "linear"}}),
+            "rope_scaling.factor",
+        ),
+        (
+            json!({"rope_parameters": {"rope_theta": "1e4"}}),
+            "rope_parameters.rope_theta",
+        ),
+        (
+            json!({"rope_parameters": {"rope_type": "llama3", "factor": 8, "low_freq_factor": 1, "high_freq_factor": 4}}),
+            "rope_parameters.original_max_position_embeddings",
+        ),
+        (
+            json!({"rope_parameters": {"rope_type": "llama3", "factor": 8, "low_freq_factor": 4,
+                "high_freq_factor": 4, "original_max_position_embeddings": 16}}),
+            "rope_parameters.low_freq_factor",
+        ),
+        (
+            json!({"model_type": "qwen3", "layer_types": ["full_attention"]}),
+            "layer_types",
+        ),
+        (
+            json!({"model_type": "qwen3", "layer_types": ["full_attention", "full_attention", "linear_attention",
+                "full_attention"]}),
+            "layer_types",
+        ),
+    ];
+    for (change, expected) in cases {
+        let error = config(change.clone()).expect_err(&change.to_string());
+        let field = match &error {
+            ConfigError::Missing { field }
+            | ConfigError::Value { field, .. }
+            | ConfigError::Unsupported { field, .. } => field,
+            other => panic!("{change}: {other}"),
+        };
+        assert_eq!(field, expected, "{change}: {error}");
+    }
+    assert!(LlamaConfig::from_json(&json!([])).is_err());
+}
