@@ -19,3 +19,12 @@ pub mod report;
 pub mod tokenizer;
 
 pub mod synth;
+
+mod error;
+
+pub use config::{LoadConfig, Rule, Strategy, Workers};
+pub use error::Error;
+pub use loader::{Loaded, Loader, load_model_and_tokenizer};
+#[cfg(feature = "cpu")]
+pub use target::Cpu;
+pub use target::{DType, Target};

@@ -35,14 +35,22 @@ impl Sink for Keep {
 
 fn planned(source: Arc<dyn Source>, quant: &str) -> Plan {
     let config = LoadConfig::from_source(source).quant(quant.parse().expect("a spec"));
-    Loader::<Cpu>::new(config).expect("a checkpoint").plan::<Tiny>().expect("a plan")
+    Loader::<Cpu>::new(config)
+        .expect("a checkpoint")
+        .plan::<Tiny>()
+        .expect("a plan")
 }
 
 fn run(plan: &Plan, source: &dyn Source, workers: usize, budget: u64) -> Vec<(String, Finished)> {
     let mut keep = Keep::default();
     let observer = |_: &Event<'_>| Flow::Continue;
-    let settings = Settings { workers, in_flight_bytes_max: budget, observer: &observer };
-    firebox::pipeline::run(plan, source, &mut keep, &settings).expect("the plan can be carried out");
+    let settings = Settings {
+        workers,
+        in_flight_bytes_max: budget,
+        observer: &observer,
+    };
+    firebox::pipeline::run(plan, source, &mut keep, &settings)
+        .expect("the plan can be carried out");
     keep.0
 }
 
@@ -50,9 +58,11 @@ fn run(plan: &Plan, source: &dyn Source, workers: usize, budget: u64) -> Vec<(St
 fn bits((name, weight): &(String, Finished)) -> (String, Vec<u32>, Vec<u32>) {
     match weight {
         Finished::Packed(packed) => (name.clone(), packed.words.clone(), packed.scales.clone()),
-        Finished::Dense(firebox::pipeline::Dense::F32(values)) => {
-            (name.clone(), values.iter().map(|value| value.to_bits()).collect(), Vec::new())
-        }
+        Finished::Dense(firebox::pipeline::Dense::F32(values)) => (
+            name.clone(),
+            values.iter().map(|value| value.to_bits()).collect(),
+            Vec::new(),
+        ),
         Finished::Dense(other) => panic!("{name}: planned as f32, is {other:?}"),
     }
 }
@@ -63,12 +73,26 @@ fn bits((name, weight): &(String, Finished)) -> (String, Vec<u32>, Vec<u32>) {
 #[test]
 fn neither_budget_nor_workers_change_a_bit() {
     let source = tiny();
-    for quant in ["none", "nf4", "nf4:nested", "fp4:block=128", "fp8", "fp8:e5m2,scale=channel", "fp8:scale=block"] {
+    for quant in [
+        "none",
+        "nf4",
+        "nf4:nested",
+        "fp4:block=128",
+        "fp8",
+        "fp8:e5m2,scale=channel",
+        "fp8:scale=block",
+    ] {
         let plan = planned(source.clone(), quant);
         let whole: Vec<_> = run(&plan, &*source, 1, 1 << 30).iter().map(bits).collect();
         for (workers, budget) in [(1, 1), (2, 1000), (3, 64 << 10), (4, 1 << 30)] {
-            let cut: Vec<_> = run(&plan, &*source, workers, budget).iter().map(bits).collect();
-            assert!(cut == whole, "{quant} with {workers} workers and {budget} bytes");
+            let cut: Vec<_> = run(&plan, &*source, workers, budget)
+                .iter()
+                .map(bits)
+                .collect();
+            assert!(
+                cut == whole,
+                "{quant} with {workers} workers and {budget} bytes"
+            );
         }
     }
 }
@@ -77,18 +101,35 @@ fn neither_budget_nor_workers_change_a_bit() {
 #[test]
 fn dense_weights_arrive_as_they_are_stored() {
     for (dtype, bytes) in [
-        (Dtype::F32, (|v: f32| v.to_le_bytes().to_vec()) as fn(f32) -> Vec<u8>),
+        (
+            Dtype::F32,
+            (|v: f32| v.to_le_bytes().to_vec()) as fn(f32) -> Vec<u8>,
+        ),
         (Dtype::F16, |v| f16::from_f32(v).to_le_bytes().to_vec()),
         (Dtype::BF16, |v| bf16::from_f32(v).to_le_bytes().to_vec()),
     ] {
         for asked in DType::ALL {
             let source = Arc::new(stored(&tiny_entries(), dtype, bytes));
             let config = LoadConfig::from_source(source).dtype(asked);
-            let loaded = Loader::<Cpu>::new(config).expect("opens").load::<Tiny>().expect("loads");
-            let Matrix::Dense(up) = &loaded.model.up.weight else { panic!("nothing was packed") };
+            let loaded = Loader::<Cpu>::new(config)
+                .expect("opens")
+                .load::<Tiny>()
+                .expect("loads");
+            let Matrix::Dense(up) = &loaded.model.up.weight else {
+                panic!("nothing was packed")
+            };
             assert_eq!(up.val().dims(), [OUT, IN]);
-            assert_eq!(up.val().dtype(), asked.burn().into(), "{dtype:?} as {asked}");
-            let found = up.val().into_data().convert::<f32>().into_vec::<f32>().expect("floats");
+            assert_eq!(
+                up.val().dtype(),
+                asked.burn().into(),
+                "{dtype:?} as {asked}"
+            );
+            let found = up
+                .val()
+                .into_data()
+                .convert::<f32>()
+                .into_vec::<f32>()
+                .expect("floats");
             assert_eq!(found, tiny_entries()[0].2, "{dtype:?} as {asked}");
         }
     }
@@ -122,7 +163,10 @@ fn reading_ahead_stays_within_the_budget() {
     let source = tiny();
     let plan = planned(source.clone(), "nf4");
     let read = Arc::new(AtomicU64::new(0));
-    let counting = Counting { inner: source, read: Arc::clone(&read) };
+    let counting = Counting {
+        inner: source,
+        read: Arc::clone(&read),
+    };
 
     let arrived = AtomicU64::new(0);
     let most = AtomicU64::new(0);
@@ -135,12 +179,22 @@ fn reading_ahead_stays_within_the_budget() {
         }
         Flow::Continue
     };
-    let settings = Settings { workers: 1, in_flight_bytes_max: BUDGET, observer: &observer };
+    let settings = Settings {
+        workers: 1,
+        in_flight_bytes_max: BUDGET,
+        observer: &observer,
+    };
     firebox::pipeline::run(&plan, &counting, &mut Keep::default(), &settings).expect("carried out");
 
     let most = most.into_inner();
-    assert!(most <= BUDGET, "{most} bytes were in flight, {BUDGET} allowed");
-    assert!(most > BUDGET / 2, "{most} of {BUDGET} bytes: nothing was read ahead");
+    assert!(
+        most <= BUDGET,
+        "{most} bytes were in flight, {BUDGET} allowed"
+    );
+    assert!(
+        most > BUDGET / 2,
+        "{most} of {BUDGET} bytes: nothing was read ahead"
+    );
     assert_eq!(read.load(Ordering::SeqCst), plan.totals().bytes_source);
 }
 
@@ -149,8 +203,9 @@ fn reading_ahead_stays_within_the_budget() {
 fn every_tensor_is_started_read_packed_and_placed() {
     let told = Arc::new(Mutex::new(Vec::new()));
     let teller = Arc::clone(&told);
-    let config = LoadConfig::from_source(tiny()).quant("nf4".parse().expect("a spec")).observer(
-        move |event: &Event<'_>| {
+    let config = LoadConfig::from_source(tiny())
+        .quant("nf4".parse().expect("a spec"))
+        .observer(move |event: &Event<'_>| {
             let (what, name) = match event {
                 Event::Planned { .. } => ("planned", ""),
                 Event::Started { step } => ("started", step.slot.name.as_str()),
@@ -159,16 +214,22 @@ fn every_tensor_is_started_read_packed_and_placed() {
                 Event::Placed { step, .. } => ("placed", step.slot.name.as_str()),
                 _ => ("unknown", ""),
             };
-            teller.lock().expect("no panic").push(format!("{what} {name}"));
+            teller
+                .lock()
+                .expect("no panic")
+                .push(format!("{what} {name}"));
             Flow::Continue
-        },
-    );
-    Loader::<Cpu>::new(config).expect("opens").load::<Tiny>().expect("loads");
+        });
+    Loader::<Cpu>::new(config)
+        .expect("opens")
+        .load::<Tiny>()
+        .expect("loads");
 
     // The writer orders tensors of one type by name.
     let mut expected = vec!["planned ".to_owned()];
     for name in ["down.weight", "norm.weight", "up.bias", "up.weight"] {
-        expected.extend(["started", "read", "packed", "placed"].map(|what| format!("{what} {name}")));
+        expected
+            .extend(["started", "read", "packed", "placed"].map(|what| format!("{what} {name}")));
     }
     assert_eq!(*told.lock().expect("no panic"), expected);
 }
@@ -179,22 +240,29 @@ fn every_tensor_is_started_read_packed_and_placed() {
 fn a_load_can_be_cancelled_at_every_event() {
     for stop_at in 0..17 {
         let seen = AtomicU64::new(0);
-        let config = LoadConfig::from_source(tiny()).in_flight_bytes_max(1000).observer(
-            move |event: &Event<'_>| {
+        let config = LoadConfig::from_source(tiny())
+            .in_flight_bytes_max(1000)
+            .observer(move |event: &Event<'_>| {
                 // Tiles are many at this budget: count them once a tensor.
                 if matches!(event, Event::Read { .. }) {
                     return Flow::Continue;
                 }
-                if seen.fetch_add(1, Ordering::SeqCst) == stop_at { Flow::Cancel } else { Flow::Continue }
-            },
-        );
+                if seen.fetch_add(1, Ordering::SeqCst) == stop_at {
+                    Flow::Cancel
+                } else {
+                    Flow::Continue
+                }
+            });
         let loaded = Loader::<Cpu>::new(config).expect("opens").load::<Tiny>();
         // One plan, and three of these events for each of four tensors.
         if stop_at < 13 {
             let error = loaded.map(|_| ()).expect_err("cancelled");
             let said = error.to_string();
             assert!(
-                matches!(error, firebox::Error::Pipeline(PipelineError::Cancelled { .. })),
+                matches!(
+                    error,
+                    firebox::Error::Pipeline(PipelineError::Cancelled { .. })
+                ),
                 "event {stop_at}: {said}"
             );
             assert!(said.contains("of 4 tensors"), "{said}");
@@ -214,12 +282,18 @@ fn a_source_that_fails_half_way_names_tensor_and_file() {
         let source = tiny();
         let loader = Loader::<Cpu>::new(LoadConfig::from_source(source.clone())).expect("opens");
         source.fault("model.safetensors", fault);
-        let said = loader.load::<Tiny>().map(|_| ()).expect_err("the source fails").to_string();
+        let said = loader
+            .load::<Tiny>()
+            .map(|_| ())
+            .expect_err("the source fails")
+            .to_string();
         for part in ["up.weight", "model.safetensors", says] {
             assert!(said.contains(part), "`{said}` lacks `{part}`");
         }
         source.heal();
-        loader.load::<Tiny>().expect("a failed load can be tried again");
+        loader
+            .load::<Tiny>()
+            .expect("a failed load can be tried again");
     }
 }
 
@@ -236,16 +310,25 @@ fn a_sink_that_refuses_ends_the_run() {
     struct Full;
     impl Sink for Full {
         fn place(&mut self, step: &Step, _: Finished) -> Result<(), SinkError> {
-            Err(SinkError { tensor: step.slot.name.clone(), reason: "no space left".into() })
+            Err(SinkError {
+                tensor: step.slot.name.clone(),
+                reason: "no space left".into(),
+            })
         }
     }
     let source = tiny();
     let plan = planned(source.clone(), "none");
     let observer = |_: &Event<'_>| Flow::Continue;
-    let settings = Settings { workers: 1, in_flight_bytes_max: 1000, observer: &observer };
+    let settings = Settings {
+        workers: 1,
+        in_flight_bytes_max: 1000,
+        observer: &observer,
+    };
     let said = firebox::pipeline::run(&plan, &*source, &mut Full, &settings)
         .expect_err("the sink refuses")
         .to_string();
-    assert!(said.contains("down.weight") && said.contains("no space left"), "{said}");
+    assert!(
+        said.contains("down.weight") && said.contains("no space left"),
+        "{said}"
+    );
 }
-

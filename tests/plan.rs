@@ -37,19 +37,34 @@ fn a_plan_knows_every_byte_before_one_is_read() {
     let config = LoadConfig::from_source(source.clone()).quant("nf4".parse().expect("a spec"));
     let plan = plan(config).expect("a plan");
 
-    let step = plan.steps.iter().find(|step| step.slot.name == "up.weight").expect("planned");
+    let step = plan
+        .steps
+        .iter()
+        .find(|step| step.slot.name == "up.weight")
+        .expect("planned");
     assert_eq!(step.bytes_source(), 96 * 200 * 4);
     assert_eq!(step.bytes_kept(), 96 * 200 / 2 + 300 * 4);
     let totals = plan.totals();
     assert_eq!((totals.tensors, totals.packed), (4, 2));
     assert_eq!(totals.bytes_kept, 2 * (9600 + 1200) + (96 + 200) * 4);
 
-    let last_weight = plan.steps.iter().map(|step| step.range.end).max().expect("steps");
-    let first_weight = plan.steps.iter().map(|step| step.range.start).min().expect("steps");
+    let last_weight = plan
+        .steps
+        .iter()
+        .map(|step| step.range.end)
+        .max()
+        .expect("steps");
+    let first_weight = plan
+        .steps
+        .iter()
+        .map(|step| step.range.start)
+        .min()
+        .expect("steps");
     let weights = first_weight..last_weight;
-    let touched = source.reads().into_iter().any(|(file, range)| {
-        file == "model.safetensors" && range.end > weights.start
-    });
+    let touched = source
+        .reads()
+        .into_iter()
+        .any(|(file, range)| file == "model.safetensors" && range.end > weights.start);
     assert!(!touched, "planning read weights");
 }
 
@@ -66,12 +81,18 @@ fn the_first_rule_that_matches_wins() {
         ("up.bias", "none"),
         ("up.weight", "fp4:block=64"),
     ];
-    let expected: Vec<_> = expected.map(|(name, quant)| (name.into(), quant.into())).into();
+    let expected: Vec<_> = expected
+        .map(|(name, quant)| (name.into(), quant.into()))
+        .into();
     assert_eq!(quants(&plan(config.clone()).expect("a plan")), expected);
 
     let skipped = config.skip("down".parse().expect("a pattern"));
     let quants = quants(&plan(skipped).expect("a plan"));
-    assert_eq!(quants[0], ("down.weight".into(), "none".into()), "skip comes before rules");
+    assert_eq!(
+        quants[0],
+        ("down.weight".into(), "none".into()),
+        "skip comes before rules"
+    );
 }
 
 /// Would catch a mistyped pattern that silently quantizes nothing.
@@ -109,7 +130,9 @@ fn missing_unused_and_unexpected_tensors_are_told_apart() {
 fn a_shape_that_config_json_does_not_imply_is_refused() {
     let mut entries = tiny_entries();
     entries[0].1 = vec![IN, OUT];
-    let said = message(plan(LoadConfig::from_source(Arc::new(checkpoint(&entries)))));
+    let said = message(plan(LoadConfig::from_source(Arc::new(checkpoint(
+        &entries,
+    )))));
     for part in ["up.weight", "model.safetensors", "[200, 96]", "[96, 200]"] {
         assert!(said.contains(part), "`{said}` lacks `{part}`");
     }
@@ -139,14 +162,20 @@ fn what_does_not_fit_is_refused_with_both_numbers() {
     let mut capabilities = <Cpu as firebox::Target>::capabilities(&device);
 
     capabilities.memory = Some(155_000);
-    let said = plan.check(&capabilities, 1000).expect_err("too large").to_string();
+    let said = plan
+        .check(&capabilities, 1000)
+        .expect_err("too large")
+        .to_string();
     for part in ["154784", "1000", "155000"] {
         assert!(said.contains(part), "`{said}` lacks `{part}`");
     }
     assert_eq!(plan.check(&capabilities, 200), Ok(()));
 
     capabilities.largest_allocation = Some(70_000);
-    let said = plan.check(&capabilities, 200).expect_err("too large").to_string();
+    let said = plan
+        .check(&capabilities, 200)
+        .expect_err("too large")
+        .to_string();
     for part in ["weight", "76800", "70000"] {
         assert!(said.contains(part), "`{said}` lacks `{part}`");
     }
@@ -162,7 +191,11 @@ fn a_plan_prints_as_a_table_and_as_json() {
     assert_eq!(value["dtype"], "f32");
     assert_eq!(value["missing"], json!([]));
     assert_eq!(value["totals"]["packed"], 2);
-    let up = value["tensors"].as_array().expect("a list").iter().find(|t| t["name"] == "up.weight");
+    let up = value["tensors"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .find(|t| t["name"] == "up.weight");
     let up = up.expect("up.weight is listed");
     assert_eq!(up["shape"], json!([96, 200]));
     assert_eq!(up["role"], "linear");
@@ -171,7 +204,13 @@ fn a_plan_prints_as_a_table_and_as_json() {
     assert_eq!(up["bytes_kept"], 19204);
 
     let table = plan.to_string();
-    for part in ["up.weight", "96 x 200", "norm", "fp8:e4m3,scale=tensor", "4 tensors, 2 packed"] {
+    for part in [
+        "up.weight",
+        "96 x 200",
+        "norm",
+        "fp8:e4m3,scale=tensor",
+        "4 tensors, 2 packed",
+    ] {
         assert!(table.contains(part), "`{table}` lacks `{part}`");
     }
 }

@@ -28,10 +28,18 @@ fn every_documented_spec_is_read_and_printed_in_full() {
             "fp8:e4m3,scale=block,recipe=compressed-tensors",
         ),
     ] {
-        let spec: QuantSpec = written.parse().unwrap_or_else(|error| panic!("{written}: {error}"));
+        let spec: QuantSpec = written
+            .parse()
+            .unwrap_or_else(|error| panic!("{written}: {error}"));
         assert_eq!(spec.to_string(), printed, "{written}");
-        let again: QuantSpec = printed.parse().unwrap_or_else(|error| panic!("{printed}: {error}"));
-        assert_eq!(again.to_string(), printed, "what is printed is read back as itself");
+        let again: QuantSpec = printed
+            .parse()
+            .unwrap_or_else(|error| panic!("{printed}: {error}"));
+        assert_eq!(
+            again.to_string(),
+            printed,
+            "what is printed is read back as itself"
+        );
     }
 }
 
@@ -55,9 +63,15 @@ fn a_spec_that_cannot_be_is_refused_with_the_reason() {
         ("fp8:scale=0x128", &["scale", "0x128"]),
         ("fp8:recipe=mine", &["recipe", "mine", "fine-grained"]),
     ] {
-        let error = written.parse::<QuantSpec>().map(|spec| spec.to_string()).expect_err(written);
+        let error = written
+            .parse::<QuantSpec>()
+            .map(|spec| spec.to_string())
+            .expect_err(written);
         for part in says {
-            assert!(error.to_string().contains(part), "{written}: `{error}` lacks `{part}`");
+            assert!(
+                error.to_string().contains(part),
+                "{written}: `{error}` lacks `{part}`"
+            );
         }
     }
 }
@@ -81,7 +95,9 @@ fn patterns_name_tensors_modules_globs_and_roles() {
         ("role:linear", true),
         ("role:head", false),
     ] {
-        let parsed: Pattern = pattern.parse().unwrap_or_else(|error| panic!("{pattern}: {error}"));
+        let parsed: Pattern = pattern
+            .parse()
+            .unwrap_or_else(|error| panic!("{pattern}: {error}"));
         assert_eq!(parsed.is_match(&slot), matches, "{pattern}");
     }
     let head = Slot::new("lm_head.weight", [8, 8], Role::Head);
@@ -100,7 +116,10 @@ fn a_rule_that_cannot_be_is_refused_with_the_reason() {
         ("role:norm=nf4", "role:linear"),
     ] {
         let error = written.parse::<Rule>().map(|_| ()).expect_err(written);
-        assert!(error.to_string().contains(says), "{written}: `{error}` lacks `{says}`");
+        assert!(
+            error.to_string().contains(says),
+            "{written}: `{error}` lacks `{says}`"
+        );
     }
 }
 
@@ -120,7 +139,10 @@ fn sizes_are_read_in_both_families_of_units() {
     }
     for written in ["", "GiB", "2XB", "-1", "1e400GiB", "two"] {
         let error = written.parse::<Bytes>().expect_err(written);
-        assert!(error.to_string().contains(&format!("`{written}`")), "{error}");
+        assert!(
+            error.to_string().contains(&format!("`{written}`")),
+            "{error}"
+        );
     }
     assert_eq!(Bytes(1_610_612_736).to_string(), "1.50 GiB");
     assert_eq!(Bytes(17).to_string(), "17 B");

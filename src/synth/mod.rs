@@ -34,14 +34,12 @@ use rayon::prelude::*;
 use serde_json::{Map, Value, json};
 
 mod like;
-mod size;
 mod values;
 
 use like::{Shape, Tensor};
 use values::Values;
 
 pub use like::Like;
-pub use size::{SizeError, parse_size};
 
 /// Bytes made at a time, and about all the memory that writing takes.
 const TILE_BYTES: usize = 16 << 20;
@@ -159,7 +157,7 @@ pub enum SynthError {
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let folder = tempfile::tempdir()?;
 /// # let out = folder.path().join("tiny");
-/// let options = Options::new(Like::TinyRust, synth::parse_size("4MiB")?, out);
+/// let options = Options::new(Like::TinyRust, 4 << 20, out);
 /// let summary = synth::write(&options, &mut |_done, _total| {})?;
 /// assert_eq!(summary.layers, 2);
 /// assert!(summary.total_bytes <= options.size_bytes);

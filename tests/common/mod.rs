@@ -9,7 +9,8 @@ use std::{fs, path::PathBuf};
 
 use burn::tensor::{DType as BurnDType, Int, Tensor, TensorData};
 use firebox::{
-    model::{Architecture, Weight, Weights, llama::Llama},
+    LoadConfig, Loader,
+    model::{Weight, Weights, llama::Llama},
     target::{Cpu, DType, Target},
 };
 use half::{bf16, f16};
@@ -45,14 +46,11 @@ impl Golden {
         serde_json::from_slice(&bytes).expect("golden files are JSON")
     }
 
-    /// The model, every weight as `dtype`, on the CPU.
+    /// The model, every weight as `dtype`, on the CPU, through the whole pipeline.
     pub(crate) fn load(self, dtype: DType) -> Llama {
-        let config = Llama::config(&self.json("config.json")).expect(self.0);
-        let mut weights = self.weights(dtype);
-        let model = Llama::build(&config, &mut weights).expect(self.0);
-        let left: Vec<&str> = weights.names().collect();
-        assert!(left.is_empty(), "{}: no one took {left:?}", self.0);
-        model
+        let config = LoadConfig::new(self.path("").to_string_lossy()).dtype(dtype);
+        let loader = Loader::<Cpu>::new(config).expect(self.0);
+        loader.load().expect(self.0).model
     }
 
     /// Every tensor of every shard, as `dtype`, on the CPU.

@@ -9,7 +9,7 @@ use burn::{
     tensor::Tensor,
 };
 use firebox::{
-    model::{Architecture, BuildError, ConfigError, Linear, Role, Slot, Weights},
+    model::{Architecture, BuildError, ConfigError, Linear, Slot, Weights},
     source::Memory,
 };
 use safetensors::{Dtype, tensor::TensorView};
@@ -96,13 +96,24 @@ pub(crate) fn checkpoint(entries: &[Entry]) -> Memory {
 pub(crate) fn stored(entries: &[Entry], dtype: Dtype, bytes: impl Fn(f32) -> Vec<u8>) -> Memory {
     let data: Vec<(&str, &Vec<usize>, Vec<u8>)> = entries
         .iter()
-        .map(|(name, shape, values)| (*name, shape, values.iter().flat_map(|&v| bytes(v)).collect()))
+        .map(|(name, shape, values)| {
+            (
+                *name,
+                shape,
+                values.iter().flat_map(|&v| bytes(v)).collect(),
+            )
+        })
         .collect();
     let views = data.iter().map(|(name, shape, bytes)| {
-        (*name, TensorView::new(dtype, (*shape).clone(), bytes).expect("shape and bytes agree"))
+        (
+            *name,
+            TensorView::new(dtype, (*shape).clone(), bytes).expect("shape and bytes agree"),
+        )
     });
     let file = safetensors::serialize(views, None).expect("views are sound");
-    Memory::new().with("config.json", br#"{"model_type":"tiny"}"#).with("model.safetensors", file)
+    Memory::new()
+        .with("config.json", br#"{"model_type":"tiny"}"#)
+        .with("model.safetensors", file)
 }
 
 /// As a shared source.

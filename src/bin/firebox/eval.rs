@@ -4,7 +4,11 @@ use std::{fs, path::PathBuf, time::Instant};
 
 use clap::Args;
 use firebox::{
-    Loaded, Target, config::Bytes, model::llama::Llama, quant::QuantSpec, tokenizer::SpecialTokens,
+    Loaded, Target,
+    config::Bytes,
+    model::{Decoder, llama::Llama},
+    quant::QuantSpec,
+    tokenizer::SpecialTokens,
 };
 use serde::Serialize;
 
@@ -70,7 +74,7 @@ impl EvalCommand {
         let started = Instant::now();
         let (loader, Loaded { model, report, .. }) = load::<T>(&self.load, quant)?;
         let ids = loader.tokenizer()?.encode(text, SpecialTokens::Omit)?;
-        let context = self.context.min(model.config().positions);
+        let context = self.context.min(model.cache().limit());
         if ids.len() < 2 || context < 2 {
             let found = ids.len();
             return Err(format!(

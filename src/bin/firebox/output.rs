@@ -14,14 +14,14 @@ pub(crate) fn json(value: &impl Serialize) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A plain table: text to the left, numbers (`right`) to the right.
+/// A table that Markdown understands too: text to the left, numbers (`right`) to the right.
 pub(crate) fn table<R>(header: &[&str], right: &[usize], rows: R) -> Table
 where
     R: IntoIterator<Item = Vec<String>>,
 {
     let mut table = Table::new();
     table
-        .load_preset(presets::NOTHING)
+        .load_style(presets::ASCII_MARKDOWN)
         .set_header(header.iter().copied())
         .add_rows(rows);
     for &column in right {
