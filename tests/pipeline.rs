@@ -11,9 +11,9 @@ use std::{
     time::Duration,
 };
 
-use common::{IN, OUT, Tiny, checkpoint, stored, tiny, tiny_entries};
+use common::{IN, OUT, Tiny, stored, tiny, tiny_entries};
 use firebox::{
-    Cpu, DType, LoadConfig, Loader, Workers,
+    Cpu, DType, LoadConfig, Loader,
     model::Matrix,
     pipeline::{Event, Finished, Flow, PipelineError, Settings, Sink, SinkError},
     plan::{Plan, Step},
@@ -128,7 +128,7 @@ fn dense_weights_arrive_as_they_are_stored() {
                 .val()
                 .into_data()
                 .convert::<f32>()
-                .into_vec::<f32>()
+                .try_into_vec::<f32>()
                 .expect("floats");
             assert_eq!(found, tiny_entries()[0].2, "{dtype:?} as {asked}");
         }
