@@ -367,6 +367,18 @@ fn tiny_tiles_stay_finite() {
     }
 }
 
+/// A scale that lies above a power of two by less than its f32 logarithm can tell stays at that power;
+/// one that lies clearly above goes up.
+#[test]
+fn power_of_two_scales_round_their_logarithm_first() {
+    let recipe = Recipe::FineGrained { ue8m0: true };
+    let power = 1.0 / 512.0;
+    for (above, expected) in [(1.0, power), (1.0 + 2e-7, power), (1.001, 2.0 * power)] {
+        let (_, scale) = packed(&[448.0 * power * above], Fp8Kind::E4m3, recipe);
+        assert_eq!(scale, expected, "{above}");
+    }
+}
+
 #[test]
 fn what_cannot_scale_is_refused() {
     let refused = |tile, recipe| {
