@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::sync::LazyLock;
 
 use firebox::synth::{self, Like, Options, Summary, SynthError};
 use half::bf16;
@@ -60,20 +61,31 @@ fn json(files: &Files, name: &str) -> Value {
     serde_json::from_slice(&files[name]).unwrap()
 }
 
-/// The full model in a temporary folder.
-fn full() -> (TempDir, Summary, Files) {
+/// The full model, written once for all tests.
+struct Full {
+    summary: Summary,
+    files: Files,
+    tensors: Tensors,
+}
+
+static FULL: LazyLock<Full> = LazyLock::new(|| {
     let folder = TempDir::new().unwrap();
     let summary = write(&tiny(u64::MAX, folder.path()));
     let files = files(folder.path());
-    (folder, summary, files)
-}
+    let tensors = tensors(&files);
+    Full {
+        summary,
+        files,
+        tensors,
+    }
+});
 
 /// A clock, an address or an order of threads in the numbers would show here.
 #[test]
 fn two_runs_give_the_same_bytes() {
-    let (_keep, _, first) = full();
-    let (_keep_too, _, second) = full();
-    assert!(first == second);
+    let again = TempDir::new().unwrap();
+    write(&tiny(u64::MAX, again.path()));
+    assert!(FULL.files == files(again.path()));
 
     let one_thread = TempDir::new().unwrap();
     rayon::ThreadPoolBuilder::new()
@@ -81,15 +93,14 @@ fn two_runs_give_the_same_bytes() {
         .build()
         .unwrap()
         .install(|| write(&tiny(u64::MAX, one_thread.path())));
-    assert!(first == files(one_thread.path()));
+    assert!(FULL.files == files(one_thread.path()));
 }
 
 /// Some values, computed by a program of its own in another language from the page's formulas alone.
 /// Whoever changes the generator breaks the comparison of benchmarks over time, and should know it.
 #[test]
 fn the_numbers_are_pinned() {
-    let (_keep, _, files) = full();
-    let tensors = tensors(&files);
+    let tensors = &FULL.tensors;
     let bits = |name: &str, at: usize| -> [u16; 6] {
         let (_, values) = &tensors[name];
         std::array::from_fn(|i| values[at + i].to_bits())
@@ -112,8 +123,7 @@ const PINNED: [[u16; 6]; 3] = [
 /// A value that depended on its place in a file would change with the shards.
 #[test]
 fn shards_of_another_size_have_the_same_values() {
-    let (_keep, whole, files_whole) = full();
-    assert_eq!(whole.shards, 1);
+    assert_eq!(FULL.summary.shards, 1);
     for shard_bytes in [1, 300_000, 1_000_000] {
         let folder = TempDir::new().unwrap();
         let summary = write(&Options {
@@ -122,7 +132,7 @@ fn shards_of_another_size_have_the_same_values() {
         });
         let files = files(folder.path());
         assert!(summary.shards > 1);
-        assert!(tensors(&files) == tensors(&files_whole));
+        assert!(tensors(&files) == FULL.tensors);
         for (name, bytes) in &files {
             let alone = || SafeTensors::deserialize(bytes).unwrap().len() == 1;
             assert!(
@@ -136,16 +146,15 @@ fn shards_of_another_size_have_the_same_values() {
 
 #[test]
 fn another_seed_gives_other_values() {
-    let (_keep, _, first) = full();
     let folder = TempDir::new().unwrap();
     write(&Options {
         seed: 1,
         ..tiny(u64::MAX, folder.path())
     });
     let second = tensors(&files(folder.path()));
-    let first = tensors(&first);
+    let first = &FULL.tensors;
     assert!(first.keys().eq(second.keys()));
-    for (name, values) in &first {
+    for (name, values) in first {
         assert!(*values != second[name], "{name}");
     }
 }
@@ -203,15 +212,14 @@ fn the_full_model_is_shaped_like_the_real_one() {
     let real_folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/tinyrust");
     let real_files = files(&real_folder);
     let real = tensors(&real_files);
-    let (_keep, summary, synthetic_files) = full();
-    let synthetic = tensors(&synthetic_files);
-    assert_eq!(summary.tensors, 38);
+    let synthetic = &FULL.tensors;
+    assert_eq!(FULL.summary.tensors, 38);
     assert!(real.keys().eq(synthetic.keys()));
     for (name, (shape, _)) in &real {
         assert_eq!(&synthetic[name].0, shape, "{name}");
     }
     let real = json(&real_files, "config.json");
-    let synthetic = json(&synthetic_files, "config.json");
+    let synthetic = json(&FULL.files, "config.json");
     for (key, value) in real.as_object().unwrap() {
         if key != "pad_token_id" && key != "transformers_version" {
             assert_eq!(&synthetic[key], value, "{key}");
@@ -222,7 +230,7 @@ fn the_full_model_is_shaped_like_the_real_one() {
 /// Layers in whole, vocabulary in proportion, and never a byte more than asked for.
 #[test]
 fn a_smaller_model_has_fewer_layers_and_words() {
-    let (_keep, whole, _) = full();
+    let whole = &FULL.summary;
     assert_eq!((whole.layers, whole.vocab), (4, 2048));
     // One byte too few for the full model.
     for (size, layers, vocab) in [
@@ -289,16 +297,15 @@ fn outlier_columns(columns: usize, values: &[bf16]) -> Vec<usize> {
 /// standard errors.
 #[test]
 fn matrices_are_normal_with_outlier_columns() {
-    let (_keep, _, files) = full();
     let mut matrices = 0;
     let mut seen: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-    for (name, (shape, values)) in tensors(&files) {
+    for (name, (shape, values)) in &FULL.tensors {
         if !name.contains("_proj") {
             continue;
         }
         matrices += 1;
         let columns = shape[1];
-        let outliers = outlier_columns(columns, &values);
+        let outliers = outlier_columns(columns, values);
         assert_eq!(outliers.len(), columns.div_ceil(512), "{name}");
         // The same columns in every matrix with so many inputs.
         assert_eq!(
@@ -343,8 +350,7 @@ fn matrices_are_normal_with_outlier_columns() {
 /// Norms near 1 keep activations finite; embeddings have the width of `initializer_range`.
 #[test]
 fn norms_are_near_one_and_embeddings_narrow() {
-    let (_keep, _, files) = full();
-    let tensors = tensors(&files);
+    let tensors = &FULL.tensors;
     let of = |name: &str| {
         moments(
             tensors[name]
@@ -369,8 +375,7 @@ fn norms_are_near_one_and_embeddings_narrow() {
 /// Two tensors with the same numbers would compress, cache and quantize like one.
 #[test]
 fn tensors_and_neighbours_are_independent() {
-    let (_keep, _, files) = full();
-    let tensors = tensors(&files);
+    let tensors = &FULL.tensors;
     let gate = &tensors["model.layers.0.mlp.gate_proj.weight"].1;
     for (other, shift) in [
         ("model.layers.0.mlp.gate_proj.weight", 1),
@@ -398,7 +403,7 @@ fn progress_ends_with_everything_done() {
     let folder = TempDir::new().unwrap();
     let mut calls = Vec::new();
     let summary = synth::write(&tiny(u64::MAX, folder.path()), &mut |done, total| {
-        calls.push((done, total))
+        calls.push((done, total));
     })
     .unwrap();
     assert!(calls.windows(2).all(|pair| pair[0].0 < pair[1].0));
@@ -424,7 +429,7 @@ fn a_folder_with_something_in_it_is_left_alone() {
     let error = synth::write(&tiny(u64::MAX, &file), &mut |_, _| {}).unwrap_err();
     assert!(matches!(error, SynthError::Io { .. }), "{error:?}");
     // A folder below that does not exist yet is made.
-    write(&tiny(u64::MAX, &folder.path().join("new/folder")));
+    write(&tiny(2 << 20, &folder.path().join("new/folder")));
 }
 
 /// A misspelt name is answered with those there are.

@@ -372,7 +372,7 @@ fn write_tensor(
     seed: u64,
     tensor: &Tensor,
     tile: &mut [u8],
-    file: &mut File,
+    file: &mut impl Write,
     report: &mut dyn FnMut(usize),
 ) -> io::Result<()> {
     let values = Values::new(seed, tensor);
@@ -429,4 +429,38 @@ fn write_file(
                 source,
             }
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::like::{Role, Tensor};
+    use super::{CHUNK_BYTES, TILE_BYTES, write_tensor};
+
+    /// A tile that forgot where in the tensor it begins would repeat the first one. Rows of 257, so that
+    /// tiles begin in the middle of a row and outlier columns must be found from there.
+    #[test]
+    fn tiles_do_not_show() {
+        let tensor = Tensor {
+            name: "any".into(),
+            role: Role::Linear,
+            shape: vec![600, 257],
+        };
+        let written = |tile_bytes| {
+            let (mut bytes, mut reported) = (Vec::new(), 0);
+            let mut tile = vec![0; tile_bytes];
+            write_tensor(7, &tensor, &mut tile, &mut bytes, &mut |len| {
+                reported += len;
+            })
+            .unwrap();
+            assert_eq!(bytes.len() as u64, tensor.bytes());
+            assert_eq!(reported, bytes.len());
+            bytes
+        };
+        let whole = written(TILE_BYTES);
+        assert!(whole.len() > 4 * CHUNK_BYTES);
+        assert!(written(CHUNK_BYTES) == whole);
+        assert!(written(2 * CHUNK_BYTES) == whole);
+        // Less than a chunk, and no power of two.
+        assert!(written(8 * 1000) == whole);
+    }
 }
