@@ -30,7 +30,6 @@ fn logits_are_those_of_transformers() {
 
         assert_eq!(logits.dims().to_vec(), shape, "{}", golden.0);
         let error = max_abs_difference(&values(logits), &expected);
-        println!("{}: largest error of a logit {error:e}", golden.0);
         assert!(error < 1e-4, "{}: largest error {error}", golden.0);
     }
 }
@@ -132,7 +131,8 @@ fn a_cache_that_grew_gives_the_same_logits() {
 }
 
 /// A model in a half type answers nearly as in `f32` and stays in that type. Catches an `f32` table or mask that drags the
-/// activations with it (which is an error on devices that do not mix types), and norms computed in the half type.
+/// activations with it, which is an error on devices that do not mix types. What is rounded where does not show in the
+/// logits of so small a model; norms have a test of their own.
 #[test]
 fn half_types_are_kept_and_close() {
     for (dtype, near) in [(DType::Bf16, 0.035), (DType::F16, 0.0045)] {
@@ -144,7 +144,6 @@ fn half_types_are_kept_and_close() {
 
         assert_eq!(logits.dtype(), dtype.burn().into());
         let error = rms_difference(&values(logits), &expected);
-        println!("{dtype}: mean error of a logit {error:e}");
         assert!(error < near, "{dtype}: {error}");
     }
 }
@@ -429,6 +428,10 @@ fn values_that_cannot_be_are_refused_by_field() {
         (
             json!({"rope_parameters": {"rope_theta": "1e4"}}),
             "rope_parameters.rope_theta",
+        ),
+        (
+            json!({"rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 1e6}}}),
+            "rope_parameters.full_attention",
         ),
         (
             json!({"rope_parameters": {"rope_type": "llama3", "factor": 8, "low_freq_factor": 1, "high_freq_factor": 4}}),

@@ -264,6 +264,10 @@ fn rope(fields: Fields<'_>) -> Result<(f64, RopeScaling), ConfigError> {
         Some(old) if !old.is_empty() => Some(old),
         _ => fields.object("rope_parameters", "rope_parameters.")?,
     };
+    // Frequencies for each kind of layer: to read them as one kind would pass for the default.
+    if let Some((rope, kind)) = nested.and_then(|rope| Some((rope, rope.nested()?))) {
+        return Err(rope.unsupported(kind, "frequencies of its own", "one kind for all layers"));
+    }
     let theta = match nested.map(|rope| rope.positive("rope_theta")).transpose()? {
         Some(Some(theta)) => theta,
         _ => fields.positive("rope_theta")?.unwrap_or(10_000.0),

@@ -51,7 +51,7 @@ pub struct Llama {
 }
 
 impl Llama {
-    /// Logits `[b, t, v]` of every token of `ids` `[b, t]`. Can be differentiated.
+    /// Logits `[b, t, v]` of every token of `ids` `[b, t]`; at least one token.
     pub fn forward(&self, ids: Tensor<2, Int>) -> Tensor<3> {
         let [_, t] = ids.dims();
         let mut x = self.embedding.forward(ids);
@@ -62,7 +62,7 @@ impl Llama {
         self.logits(x)
     }
 
-    /// Logits `[b, t, v]` of the new tokens `ids` `[b, t]`, which follow those that `cache` holds.
+    /// Logits `[b, t, v]` of the new tokens `ids` `[b, t]`, at least one, which follow those that `cache` holds.
     ///
     /// # Errors
     ///
