@@ -43,8 +43,9 @@ mod tests {
 
     use super::*;
 
-    /// In bf16 the answer is that of `f32`, rounded once before it is scaled and once after. Catches a norm computed in bf16, a
-    /// root that is rounded before the division (Burn's), and a scale applied before the rounding.
+    /// In bf16 the answer is that of `f32`, rounded once before it is scaled and once after. Catches a
+    /// norm computed in bf16, a root that is rounded before the division (Burn's), and a scale applied
+    /// before the rounding.
     #[test]
     fn a_row_is_normalised_in_f32_and_rounded_before_it_is_scaled() {
         let x: Vec<bf16> = (0..64u16)
