@@ -1,4 +1,5 @@
-//! Generation by itself: a decoder that is a table takes the place of a model, so that each choice is known.
+//! Generation by itself: a decoder that is a table takes the place of a model, so that each choice is
+//! known.
 
 use core::ops::ControlFlow;
 use std::cell::RefCell;
@@ -144,8 +145,8 @@ fn the_caller_can_break_off_and_keeps_the_token() {
     assert_eq!(generated, Ok(expected));
 }
 
-/// A context of five takes a prompt of three and two of the tokens after it; the logits of the last one still choose a
-/// third. Catches an error that throws the text away, and a count that is one off.
+/// A context of five takes a prompt of three and two of the tokens after it; the logits of the last one
+/// still choose a third. Catches an error that throws the text away, and a count that is one off.
 #[test]
 fn a_context_that_fills_up_ends_the_text_and_keeps_it() {
     let model = Table {
@@ -217,12 +218,13 @@ fn a_seed_draws_the_same_tokens_and_another_seed_others() {
     let first = drawn(&model, 64, draw(7));
     assert_eq!(first, drawn(&model, 64, draw(7)));
     assert_ne!(first, drawn(&model, 64, draw(8)));
-    // Written out (the upper four bits of SplitMix64 from 7): a seed keeps its meaning from one version to the next.
+    // Written out (the upper four bits of SplitMix64 from 7): a seed keeps its meaning from one version
+    // to the next.
     assert_eq!(first[..8], [6, 0, 14, 9, 7, 3, 7, 5]);
 }
 
-/// Catches probabilities that are not the softmax of the logits over the temperature: with log-odds of 3 to 1 the shares are
-/// 3/4 at temperature 1, and 9/10 at 1/2.
+/// Catches probabilities that are not the softmax of the logits over the temperature: with log-odds of
+/// 3 to 1 the shares are 3/4 at temperature 1, and 9/10 at 1/2.
 #[test]
 fn tokens_come_as_often_as_the_softmax_says() {
     let model = Table::new(&[0.0, 3f32.ln()]);
@@ -241,8 +243,8 @@ fn tokens_come_as_often_as_the_softmax_says() {
     }
 }
 
-/// Shares of 8, 4, 2, 1, 1 sixteenths. Catches a cut that keeps one token too many or too few: at 3/4 the first two are
-/// just enough, at a little more the third takes part.
+/// Shares of 8, 4, 2, 1, 1 sixteenths. Catches a cut that keeps one token too many or too few: at 3/4
+/// the first two are just enough, at a little more the third takes part.
 #[test]
 fn cuts_leave_out_the_unlikely_tokens_only() {
     let shares: [f32; 5] = [1.0, 8.0, 4.0, 2.0, 1.0];

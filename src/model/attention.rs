@@ -10,8 +10,8 @@ use burn::{
 
 use super::{linear::Linear, norm::RmsNorm, rope::Rotation};
 
-/// Scores computed at once, in numbers: a long prompt goes through in blocks of queries, so that its scores take
-/// 128 MiB and not the square of its length.
+/// Scores computed at once, in numbers: a long prompt goes through in blocks of queries, so that its
+/// scores take 128 MiB and not the square of its length.
 const SCORES_MAX: usize = 1 << 25;
 
 /// Self-attention of one layer.
@@ -93,11 +93,12 @@ fn normed(x: Tensor<4>, norm: Option<&RmsNorm>) -> Tensor<4> {
     }
 }
 
-/// `softmax(q kᵀ / √d) v`, each query seeing the `window` tokens up to itself: `q` `[b, h, t, d]`, `k` and `v`
-/// `[b, kv, s, d]` to `[b, h, t, d]`. The queries are the last `t` of the `s` tokens.
+/// `softmax(q kᵀ / √d) v`, each query seeing the `window` tokens up to itself: `q` `[b, h, t, d]`, `k`
+/// and `v` `[b, kv, s, d]` to `[b, h, t, d]`. The queries are the last `t` of the `s` tokens.
 ///
-/// Keys and values are not repeated for the heads that share them: the queries of a group are rows of one
-/// product. Burn's own `attention` wants them repeated, which costs `g` times the cache in traffic a token.
+/// Keys and values are not repeated for the heads that share them: the queries of a group are rows of
+/// one product. Burn's own `attention` wants them repeated, which costs `g` times the cache in traffic
+/// a token.
 pub fn attend(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, window: Option<usize>) -> Tensor<4> {
     let [b, h, t, _] = q.dims();
     let [_, _, s, _] = k.dims();
@@ -193,8 +194,8 @@ mod tests {
         Tensor::<1>::from_data(numbers.as_slice(), (&device, DType::F32)).reshape(shape)
     }
 
-    /// Catches a block of a long prompt that sees a key too many or too few: models small enough to test with go through
-    /// in one block.
+    /// Catches a block of a long prompt that sees a key too many or too few: models small enough to
+    /// test with go through in one block.
     #[test]
     fn blocks_of_queries_see_what_all_of_them_see() {
         let (q, k, v) = (

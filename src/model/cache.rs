@@ -9,8 +9,8 @@ const TOKENS_MIN: usize = 64;
 
 /// Keys and values of every layer, for one batch of sequences of equal length.
 ///
-/// Buffers grow by doubling up to [`limit`](Self::limit) and are written in place: a token costs the copy of its own
-/// keys and values, not of everyone's.
+/// Buffers grow by doubling up to [`limit`](Self::limit) and are written in place: a token costs the
+/// copy of its own keys and values, not of everyone's.
 #[derive(Debug)]
 pub struct Cache {
     layers: Vec<LayerCache>,

@@ -60,6 +60,13 @@ impl<'a> Fields<'a> {
         self.object.is_empty()
     }
 
+    /// The first field that is an object itself.
+    pub(crate) fn nested(self) -> Option<&'a str> {
+        let mut fields = self.object.iter();
+        let (name, _) = fields.find(|(_, value)| value.is_object())?;
+        Some(name)
+    }
+
     /// A whole number of at least 1.
     pub(crate) fn count(self, field: &str) -> Result<Option<usize>, ConfigError> {
         self.read(field, "a whole number from 1 to 2147483647", |value| {

@@ -20,8 +20,8 @@ pub trait Decoder {
     /// An empty cache of its own shape.
     fn cache(&self) -> Cache;
 
-    /// Adds `ids`, at least one, to the tokens that `cache` holds: logits `[vocabulary]` of the token after the
-    /// last of them.
+    /// Adds `ids`, at least one, to the tokens that `cache` holds: logits `[vocabulary]` of the token
+    /// after the last of them.
     ///
     /// # Errors
     ///
@@ -149,14 +149,16 @@ pub enum GenerateError {
     },
 }
 
-/// Continues `prompt`. Each new token is told to `on_token` as soon as it is chosen; breaking ends the text after it.
+/// Continues `prompt`. Each new token is told to `on_token` as soon as it is chosen; breaking ends the
+/// text after it.
 ///
 /// The prompt goes through in one pass, then one token a step.
 ///
 /// # Errors
 ///
-/// [`GenerateError`]: before any work for what is wrong with the arguments, [`CacheError::Full`] for a prompt longer than
-/// the context among them. A context that fills up later is a [`StopReason`], and the tokens are kept.
+/// [`GenerateError`]: before any work for what is wrong with the arguments, [`CacheError::Full`] for a
+/// prompt longer than the context among them. A context that fills up later is a [`StopReason`], and
+/// the tokens are kept.
 pub fn generate(
     model: &impl Decoder,
     prompt: &[u32],
@@ -287,7 +289,8 @@ impl Draw {
         }
     }
 
-    /// The token at `unit`, from 0 to below 1, of the tokens that take part, laid end to end by probability.
+    /// The token at `unit`, from 0 to below 1, of the tokens that take part, laid end to end by
+    /// probability.
     fn choose(self, mut ranked: Vec<(u32, f32)>, unit: f64) -> u32 {
         // Likeliest first; of equals the lowest id, so that the order is the same everywhere.
         let order = |a: &(u32, f32), b: &(u32, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
@@ -323,7 +326,8 @@ fn reach(weights: &[f64], sum: f64) -> usize {
         .unwrap_or(weights.len().saturating_sub(1))
 }
 
-/// SplitMix64 (Steele, Lea, Flood 2014): eight lines whose sequence no dependency can change under a seed.
+/// SplitMix64 (Steele, Lea, Flood 2014): eight lines whose sequence no dependency can change under a
+/// seed.
 #[derive(Debug)]
 struct SplitMix(u64);
 

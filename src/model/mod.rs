@@ -1,8 +1,8 @@
 //! Modules whose weights are dense or packed, and the trait that ties a module to a checkpoint.
 //!
 //! Reading order: [`Slot`] (what a module wants) → [`Weights`] (what it is handed) → the layers
-//! ([`Embedding`], [`Linear`], [`RmsNorm`], [`Rope`], [`Attention`] with its [`Cache`]) → [`llama`], a whole
-//! family of them → [`generate()`], tokens out of any of them.
+//! ([`Embedding`], [`Linear`], [`RmsNorm`], [`Rope`], [`Attention`] with its [`Cache`]) → [`llama`], a
+//! whole family of them → [`generate()`], tokens out of any of them.
 
 mod slot;
 

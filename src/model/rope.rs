@@ -1,4 +1,5 @@
-//! Rotary position embedding: pairs of features of a head, turned by an angle that grows with the position.
+//! Rotary position embedding: pairs of features of a head, turned by an angle that grows with the
+//! position.
 //!
 //! Letters: `b` batch, `h` heads, `t` tokens, `d` features of a head.
 //!
@@ -10,9 +11,9 @@
 //! ```
 //!
 //! Angles, sines and cosines are computed on the host in `f32`, in the order of operations of
-//! transformers, once a pass and for the positions of that pass only. A table for every position of
-//! a 128k context would be 64 MiB of device memory to save a hundred sines a token, and WGSL promises nothing
-//! about the sine of a large angle.
+//! transformers, once a pass and for the positions of that pass only. A table for every position of a
+//! 128k context would be 64 MiB of device memory to save a hundred sines a token, and WGSL promises
+//! nothing about the sine of a large angle.
 
 use core::{f32::consts::TAU, ops::Range};
 

@@ -24,6 +24,7 @@ const QUANTIZED: [&str; 3] = ["quantization_config", "quantization", "compressio
 
 /// A member of the family: what it does differently from Llama.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Family {
     /// Biases where the file says so.
     Llama,
@@ -67,7 +68,8 @@ pub struct LlamaConfig {
     pub key_value_heads: usize,
     /// Features of a head, an even number.
     pub head_features: usize,
-    /// Tokens that a query sees, itself included, in each layer; `None`: all before it. One entry a layer.
+    /// Tokens that a query sees, itself included, in each layer; `None`: all before it. One entry a
+    /// layer.
     pub windows: Vec<Option<usize>>,
     /// Tokens in a context at most.
     pub positions: usize,
@@ -96,8 +98,8 @@ impl LlamaConfig {
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] for another architecture, for a checkpoint that is already quantized, and for values that
-    /// cannot be or are not supported.
+    /// [`ConfigError`] for another architecture, for a checkpoint that is already quantized, and for
+    /// values that cannot be or are not supported.
     pub fn from_json(json: &Value) -> Result<Self, ConfigError> {
         let fields = Fields::root(json)?;
         let family = family(fields)?;
@@ -264,6 +266,10 @@ fn rope(fields: Fields<'_>) -> Result<(f64, RopeScaling), ConfigError> {
         Some(old) if !old.is_empty() => Some(old),
         _ => fields.object("rope_parameters", "rope_parameters.")?,
     };
+    // Frequencies for each kind of layer: to read them as one kind would pass for the default.
+    if let Some((rope, kind)) = nested.and_then(|rope| Some((rope, rope.nested()?))) {
+        return Err(rope.unsupported(kind, "frequencies of its own", "one kind for all layers"));
+    }
     let theta = match nested.map(|rope| rope.positive("rope_theta")).transpose()? {
         Some(Some(theta)) => theta,
         _ => fields.positive("rope_theta")?.unwrap_or(10_000.0),

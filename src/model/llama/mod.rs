@@ -1,6 +1,7 @@
 //! The Llama family: Llama, Mistral, Qwen 2 and Qwen 3, which differ in biases, norms and windows.
 //!
-//! Reading order: [`LlamaConfig`] (what `config.json` says) → the names of the tensors → [`Mlp`], [`Block`] → [`Llama`].
+//! Reading order: [`LlamaConfig`] (what `config.json` says) → the names of the tensors → [`Mlp`],
+//! [`Block`] → [`Llama`].
 //!
 //! Letters: `b` batch, `t` tokens, `f` features, `v` vocabulary.
 
@@ -30,8 +31,8 @@ use super::{
 
 /// A model of the Llama family.
 ///
-/// Its parts are public: a forward pass of one's own (hidden states, early exits, other caches) is a loop over
-/// [`blocks`](Self::blocks), as [`forward`](Self::forward) is.
+/// Its parts are public: a forward pass of one's own (hidden states, early exits, other caches) is a
+/// loop over [`blocks`](Self::blocks), as [`forward`](Self::forward) is.
 #[derive(Module, Debug)]
 pub struct Llama {
     /// `[v, f]`.
@@ -51,7 +52,7 @@ pub struct Llama {
 }
 
 impl Llama {
-    /// Logits `[b, t, v]` of every token of `ids` `[b, t]`. Can be differentiated.
+    /// Logits `[b, t, v]` of every token of `ids` `[b, t]`; at least one token.
     pub fn forward(&self, ids: Tensor<2, Int>) -> Tensor<3> {
         let [_, t] = ids.dims();
         let mut x = self.embedding.forward(ids);
@@ -62,12 +63,13 @@ impl Llama {
         self.logits(x)
     }
 
-    /// Logits `[b, t, v]` of the new tokens `ids` `[b, t]`, which follow those that `cache` holds.
+    /// Logits `[b, t, v]` of the new tokens `ids` `[b, t]`, at least one, which follow those that
+    /// `cache` holds.
     ///
     /// # Errors
     ///
-    /// [`CacheError`] when the cache has no room for them, or is not of this model and batch. The cache is
-    /// as before.
+    /// [`CacheError`] when the cache has no room for them, or is not of this model and batch. The cache
+    /// is as before.
     pub fn forward_cached(
         &self,
         ids: Tensor<2, Int>,
@@ -113,12 +115,12 @@ impl Decoder for Llama {
         Cache::new(self.blocks.len(), self.config.positions)
     }
 
-    /// The head is the widest product of the model, and a prompt needs it for its last token only.
     fn step(&self, ids: &[u32], cache: &mut Cache) -> Result<Tensor<1>, CacheError> {
         let (t, device) = (ids.len(), self.norm.scale.val().device());
         let ids: Vec<i32> = ids.iter().map(|id| id.cast_signed()).collect();
         let ids = Tensor::from_data(TensorData::new(ids, [1, t]), (&device, DType::I32));
 
+        // The head is the widest product of the model, and a prompt needs it for its last token only.
         let x = self.hidden_cached(ids, cache)?;
         let last = x.narrow(1, t - 1, 1);
         Ok(self.logits(last).reshape([self.config.vocabulary]))
