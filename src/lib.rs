@@ -83,3 +83,8 @@ pub mod _docs {
     #[doc = include_str!("docs/benchmarks.md")]
     pub mod benchmarks {}
 }
+
+/// The README's program compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
