@@ -61,10 +61,7 @@ impl OnTarget for EvalCommand {
         match scores.as_slice() {
             [score] if self.json => output::json(score),
             scores if self.json => output::json(&scores),
-            scores => {
-                print(scores);
-                Ok(())
-            }
+            scores => output::line(table(scores)),
         }
     }
 }
@@ -120,7 +117,7 @@ fn log_sum_exp(logits: &[f32]) -> f64 {
     f64::from(max) + sum.ln()
 }
 
-fn print(scores: &[Score]) {
+fn table(scores: &[Score]) -> comfy_table::Table {
     let rows = scores.iter().map(|score| {
         vec![
             score.quant.to_string(),
@@ -139,5 +136,5 @@ fn print(scores: &[Score]) {
         "tokens",
         "seconds",
     ];
-    println!("{}", output::table(&header, &[1, 2, 3, 4, 5], rows));
+    output::table(&header, &[1, 2, 3, 4, 5], rows)
 }

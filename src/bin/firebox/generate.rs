@@ -1,10 +1,6 @@
 //! `firebox generate`: load and continue a text.
 
-use std::{
-    io::{Write, stdout},
-    ops::ControlFlow,
-    time::Instant,
-};
+use std::{ops::ControlFlow, time::Instant};
 
 use clap::Args;
 use firebox::{
@@ -73,10 +69,8 @@ impl OnTarget for GenerateCommand {
             sampling: self.sampling(),
         };
 
-        if !self.json {
-            print!("{}", self.prompt);
-            stdout().flush()?;
-        }
+        // Shown with the first piece: of a prompt that cannot be continued nothing is printed.
+        let mut ahead = self.prompt.as_str();
         let mut text = String::new();
         let mut stream = tokenizer.stream(SpecialTokens::Omit);
         let mut failed: Option<Failure> = None;
@@ -84,14 +78,15 @@ impl OnTarget for GenerateCommand {
         let generated = generate(&model, &prompt, &options, |id| {
             match stream.push(id) {
                 Ok(Some(piece)) => {
+                    text.push_str(&piece);
                     if !self.json {
-                        print!("{piece}");
+                        let shown = output::text(format_args!("{ahead}{piece}"));
+                        ahead = "";
                         // A closed pipe ends the text; it is no failure of ours.
-                        if stdout().flush().is_err() {
+                        if shown.is_err() {
                             return ControlFlow::Break(());
                         }
                     }
-                    text.push_str(&piece);
                 }
                 Ok(None) => {}
                 Err(error) => {
@@ -122,7 +117,7 @@ impl OnTarget for GenerateCommand {
                 "load": report,
             }));
         }
-        println!("{rest}");
+        output::line(format_args!("{ahead}{rest}"))?;
         eprintln!("\n{report}\n{tokens} tokens in {seconds:.2} s, {rate:.1} a second");
         Ok(())
     }

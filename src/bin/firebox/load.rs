@@ -37,10 +37,9 @@ impl OnTarget for LoadCommand {
             return output::json(&report);
         }
         if self.tensors {
-            println!("{}", by_tensor(&report));
+            output::line(by_tensor(&report))?;
         }
-        println!("{report}");
-        Ok(())
+        output::line(report)
     }
 }
 

@@ -14,6 +14,7 @@ use crate::{
     Failure, OnTarget,
     args::{LoadArgs, QuantArgs},
     load::load,
+    output,
 };
 
 #[derive(Debug, Args)]
@@ -46,8 +47,7 @@ impl OnTarget for LogitsCommand {
         let metadata: Option<HashMap<String, String>> = None;
         safetensors::serialize_to_file([("logits", view)], metadata, &self.out)
             .map_err(|error| format!("{}: {error}", self.out.display()))?;
-        println!("{}: logits F32 {shape:?}", self.out.display());
-        Ok(())
+        output::line(format_args!("{}: logits F32 {shape:?}", self.out.display()))
     }
 }
 
