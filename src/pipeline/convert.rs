@@ -118,7 +118,7 @@ impl Dense {
         match (self, source) {
             (Self::F32(values), _) => {
                 fill(values, source, first, bytes, |bytes, out| {
-                    source.widen(bytes, out)
+                    source.widen(bytes, out);
                 });
             }
             (Self::F16(values), FloatBits::F16) => {

@@ -31,15 +31,7 @@ impl Target for Cpu {
     }
 
     fn owns(device: &Device) -> bool {
-        #[allow(
-            irrefutable_let_patterns,
-            reason = "refutable as soon as another backend is compiled in"
-        )]
-        if let DispatchDevice::Flex(_) = device.as_dispatch() {
-            true
-        } else {
-            false
-        }
+        matches!(device.as_dispatch(), DispatchDevice::Flex(_))
     }
 
     /// Half types are stored as such but every product runs at the speed of `f32` or below it, so
