@@ -1,6 +1,6 @@
 //! `firebox generate`: load and continue a text.
 
-use std::{ops::ControlFlow, time::Instant};
+use std::{num::NonZeroUsize, ops::ControlFlow, time::Instant};
 
 use clap::Args;
 use firebox::{
@@ -38,15 +38,15 @@ pub(crate) struct GenerateCommand {
     max_new_tokens: usize,
 
     /// Draw tokens instead of taking the likeliest: below 1 for safer text, above for wilder
-    #[arg(long, value_name = "T")]
+    #[arg(long, value_name = "T", value_parser = temperature)]
     temperature: Option<f32>,
 
     /// Draw among the K likeliest tokens
     #[arg(long, value_name = "K")]
-    top_k: Option<usize>,
+    top_k: Option<NonZeroUsize>,
 
     /// Draw among the likeliest tokens that together reach this probability
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", value_parser = share)]
     top_p: Option<f32>,
 
     /// The same seed draws the same tokens
@@ -139,10 +139,24 @@ impl GenerateCommand {
         }
         Sampling::Draw(Draw {
             temperature: self.temperature.unwrap_or(1.0),
-            top_k: self.top_k,
+            top_k: self.top_k.map(NonZeroUsize::get),
             top_p: self.top_p,
             seed: self.seed,
         })
+    }
+}
+
+fn temperature(text: &str) -> Result<f32, &'static str> {
+    match text.parse() {
+        Ok(value) if value > 0.0 && value < f32::INFINITY => Ok(value),
+        _ => Err("write a number above 0; leave it out for the likeliest tokens"),
+    }
+}
+
+fn share(text: &str) -> Result<f32, &'static str> {
+    match text.parse() {
+        Ok(value) if value > 0.0 && value <= 1.0 => Ok(value),
+        _ => Err("write a number above 0, at most 1"),
     }
 }
 
