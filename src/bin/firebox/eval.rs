@@ -12,7 +12,7 @@ use firebox::{
 };
 use serde::Serialize;
 
-use crate::{Failure, OnTarget, args::LoadArgs, load::load, logits::logits, output};
+use crate::{Failure, OnTarget, args::LoadArgs, load::load_with_tokenizer, logits::logits, output};
 
 #[derive(Debug, Args)]
 pub(crate) struct EvalCommand {
@@ -69,8 +69,9 @@ impl OnTarget for EvalCommand {
 impl EvalCommand {
     fn score<T: Target>(&self, quant: &QuantSpec, text: &str) -> Result<Score, Failure> {
         let started = Instant::now();
-        let (loader, Loaded { model, report, .. }) = load::<T>(&self.load, quant)?;
-        let ids = loader.tokenizer()?.encode(text, SpecialTokens::Omit)?;
+        let (Loaded { model, report, .. }, tokenizer) =
+            load_with_tokenizer::<T>(&self.load, quant)?;
+        let ids = tokenizer.encode(text, SpecialTokens::Omit)?;
         let context = self.context.min(model.cache().limit());
         if ids.len() < 2 || context < 2 {
             let found = ids.len();

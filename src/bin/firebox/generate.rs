@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::{
     Failure, OnTarget,
     args::{LoadArgs, QuantArgs},
-    load::load,
+    load::load_with_tokenizer,
     output,
 };
 
@@ -60,8 +60,8 @@ pub(crate) struct GenerateCommand {
 
 impl OnTarget for GenerateCommand {
     fn run<T: Target>(self) -> Result<(), Failure> {
-        let (loader, Loaded { model, report, .. }) = load::<T>(&self.load, &self.quant.quant)?;
-        let tokenizer = loader.tokenizer()?;
+        let (Loaded { model, report, .. }, tokenizer) =
+            load_with_tokenizer::<T>(&self.load, &self.quant.quant)?;
         let prompt = self.encode(&tokenizer)?;
         let options = GenerateOptions {
             max_new_tokens: self.max_new_tokens,

@@ -36,7 +36,7 @@ pub(crate) struct LogitsCommand {
 
 impl OnTarget for LogitsCommand {
     fn run<T: Target>(self) -> Result<(), Failure> {
-        let (_, Loaded { model, .. }) = load::<T>(&self.load, &self.quant.quant)?;
+        let Loaded { model, .. } = load::<T>(&self.load, &self.quant.quant)?;
         let logits = logits(&model, &self.tokens)?;
         let shape = vec![self.tokens.len(), logits.len() / self.tokens.len()];
         let bytes: Vec<u8> = logits
