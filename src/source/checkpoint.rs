@@ -64,8 +64,10 @@ impl Checkpoint {
     ///
     /// [`CheckpointError`], by what is missing or wrong.
     pub fn open(source: Arc<dyn Source>) -> Result<Self, CheckpointError> {
-        let Some(config) = source.read_optional(CONFIG)? else {
-            return Err(no_config(&*source)?);
+        let config = match source.read(CONFIG) {
+            Err(SourceError::NotFound { .. }) => return Err(no_config(&*source)?),
+            // Not in the cache while offline among them: nobody can say then that this is no model.
+            read => read?,
         };
         let config = parse_object(&*source, CONFIG, &config)?;
         let generation_config = match source.read_optional(GENERATION_CONFIG)? {

@@ -85,7 +85,8 @@ impl Golden {
         self.shards().into_iter().flat_map(of_shard).collect()
     }
 
-    fn shards(self) -> Vec<String> {
+    /// Files of weights, by name.
+    pub(crate) fn shards(self) -> Vec<String> {
         let files = fs::read_dir(self.path("")).expect("a golden folder");
         let mut shards: Vec<String> = files
             .map(|file| {

@@ -12,7 +12,7 @@ use firebox::{
 };
 use serde::Serialize;
 
-use crate::{Failure, OnTarget, args::LoadArgs, load::load, logits::logits, output};
+use crate::{Failure, OnTarget, args::LoadArgs, load::load_with_tokenizer, logits::logits, output};
 
 #[derive(Debug, Args)]
 pub(crate) struct EvalCommand {
@@ -61,10 +61,7 @@ impl OnTarget for EvalCommand {
         match scores.as_slice() {
             [score] if self.json => output::json(score),
             scores if self.json => output::json(&scores),
-            scores => {
-                print(scores);
-                Ok(())
-            }
+            scores => output::line(table(scores)),
         }
     }
 }
@@ -72,8 +69,9 @@ impl OnTarget for EvalCommand {
 impl EvalCommand {
     fn score<T: Target>(&self, quant: &QuantSpec, text: &str) -> Result<Score, Failure> {
         let started = Instant::now();
-        let (loader, Loaded { model, report, .. }) = load::<T>(&self.load, quant)?;
-        let ids = loader.tokenizer()?.encode(text, SpecialTokens::Omit)?;
+        let (Loaded { model, report, .. }, tokenizer) =
+            load_with_tokenizer::<T>(&self.load, quant)?;
+        let ids = tokenizer.encode(text, SpecialTokens::Omit)?;
         let context = self.context.min(model.cache().limit());
         if ids.len() < 2 || context < 2 {
             let found = ids.len();
@@ -120,7 +118,7 @@ fn log_sum_exp(logits: &[f32]) -> f64 {
     f64::from(max) + sum.ln()
 }
 
-fn print(scores: &[Score]) {
+fn table(scores: &[Score]) -> comfy_table::Table {
     let rows = scores.iter().map(|score| {
         vec![
             score.quant.to_string(),
@@ -139,5 +137,5 @@ fn print(scores: &[Score]) {
         "tokens",
         "seconds",
     ];
-    println!("{}", output::table(&header, &[1, 2, 3, 4, 5], rows));
+    output::table(&header, &[1, 2, 3, 4, 5], rows)
 }

@@ -1,10 +1,6 @@
 //! `firebox generate`: load and continue a text.
 
-use std::{
-    io::{Write, stdout},
-    ops::ControlFlow,
-    time::Instant,
-};
+use std::{num::NonZeroUsize, ops::ControlFlow, time::Instant};
 
 use clap::Args;
 use firebox::{
@@ -17,7 +13,7 @@ use serde_json::json;
 use crate::{
     Failure, OnTarget,
     args::{LoadArgs, QuantArgs},
-    load::load,
+    load::load_with_tokenizer,
     output,
 };
 
@@ -42,15 +38,15 @@ pub(crate) struct GenerateCommand {
     max_new_tokens: usize,
 
     /// Draw tokens instead of taking the likeliest: below 1 for safer text, above for wilder
-    #[arg(long, value_name = "T")]
+    #[arg(long, value_name = "T", value_parser = temperature)]
     temperature: Option<f32>,
 
     /// Draw among the K likeliest tokens
     #[arg(long, value_name = "K")]
-    top_k: Option<usize>,
+    top_k: Option<NonZeroUsize>,
 
     /// Draw among the likeliest tokens that together reach this probability
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", value_parser = share)]
     top_p: Option<f32>,
 
     /// The same seed draws the same tokens
@@ -64,8 +60,8 @@ pub(crate) struct GenerateCommand {
 
 impl OnTarget for GenerateCommand {
     fn run<T: Target>(self) -> Result<(), Failure> {
-        let (loader, Loaded { model, report, .. }) = load::<T>(&self.load, &self.quant.quant)?;
-        let tokenizer = loader.tokenizer()?;
+        let (Loaded { model, report, .. }, tokenizer) =
+            load_with_tokenizer::<T>(&self.load, &self.quant.quant)?;
         let prompt = self.encode(&tokenizer)?;
         let options = GenerateOptions {
             max_new_tokens: self.max_new_tokens,
@@ -73,10 +69,8 @@ impl OnTarget for GenerateCommand {
             sampling: self.sampling(),
         };
 
-        if !self.json {
-            print!("{}", self.prompt);
-            stdout().flush()?;
-        }
+        // Shown with the first piece: of a prompt that cannot be continued nothing is printed.
+        let mut ahead = self.prompt.as_str();
         let mut text = String::new();
         let mut stream = tokenizer.stream(SpecialTokens::Omit);
         let mut failed: Option<Failure> = None;
@@ -84,14 +78,15 @@ impl OnTarget for GenerateCommand {
         let generated = generate(&model, &prompt, &options, |id| {
             match stream.push(id) {
                 Ok(Some(piece)) => {
+                    text.push_str(&piece);
                     if !self.json {
-                        print!("{piece}");
+                        let shown = output::text(format_args!("{ahead}{piece}"));
+                        ahead = "";
                         // A closed pipe ends the text; it is no failure of ours.
-                        if stdout().flush().is_err() {
+                        if shown.is_err() {
                             return ControlFlow::Break(());
                         }
                     }
-                    text.push_str(&piece);
                 }
                 Ok(None) => {}
                 Err(error) => {
@@ -122,7 +117,7 @@ impl OnTarget for GenerateCommand {
                 "load": report,
             }));
         }
-        println!("{rest}");
+        output::line(format_args!("{ahead}{rest}"))?;
         eprintln!("\n{report}\n{tokens} tokens in {seconds:.2} s, {rate:.1} a second");
         Ok(())
     }
@@ -144,10 +139,24 @@ impl GenerateCommand {
         }
         Sampling::Draw(Draw {
             temperature: self.temperature.unwrap_or(1.0),
-            top_k: self.top_k,
+            top_k: self.top_k.map(NonZeroUsize::get),
             top_p: self.top_p,
             seed: self.seed,
         })
+    }
+}
+
+fn temperature(text: &str) -> Result<f32, &'static str> {
+    match text.parse() {
+        Ok(value) if value > 0.0 && value < f32::INFINITY => Ok(value),
+        _ => Err("write a number above 0; leave it out for the likeliest tokens"),
+    }
+}
+
+fn share(text: &str) -> Result<f32, &'static str> {
+    match text.parse() {
+        Ok(value) if value > 0.0 && value <= 1.0 => Ok(value),
+        _ => Err("write a number above 0, at most 1"),
     }
 }
 

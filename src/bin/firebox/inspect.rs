@@ -39,14 +39,14 @@ impl InspectCommand {
             other => other.to_string(),
         };
         let catalog = checkpoint.catalog();
-        println!("{}", checkpoint.source().describe());
-        println!(
+        output::line(checkpoint.source().describe())?;
+        output::line(format_args!(
             "{}, {} tensors, {} in {} files",
             text("model_type"),
             catalog.len(),
             Bytes(checkpoint.total_bytes()),
             checkpoint.files().len()
-        );
+        ))?;
         for field in [
             "hidden_size",
             "num_hidden_layers",
@@ -54,19 +54,16 @@ impl InspectCommand {
             "num_key_value_heads",
             "vocab_size",
         ] {
-            println!("  {field}: {}", text(field));
+            output::line(format_args!("  {field}: {}", text(field)))?;
         }
         if let Some(method) = checkpoint.config()["quantization_config"]["quant_method"].as_str() {
-            println!("  quantized by: {method}");
+            output::line(format_args!("  quantized by: {method}"))?;
         }
         let types = by_type(checkpoint).into_iter();
         let rows = types.map(|(dtype, (tensors, bytes))| {
             vec![dtype, tensors.to_string(), Bytes(bytes).to_string()]
         });
-        println!(
-            "{}",
-            output::table(&["type", "tensors", "bytes"], &[1, 2], rows)
-        );
+        output::line(output::table(&["type", "tensors", "bytes"], &[1, 2], rows))?;
         if self.tensors {
             let rows = catalog.iter().map(|tensor| {
                 vec![
@@ -77,10 +74,11 @@ impl InspectCommand {
                     Bytes(tensor.bytes()).to_string(),
                 ]
             });
-            println!(
-                "{}",
-                output::table(&["tensor", "type", "shape", "file", "bytes"], &[4], rows)
-            );
+            output::line(output::table(
+                &["tensor", "type", "shape", "file", "bytes"],
+                &[4],
+                rows,
+            ))?;
         }
         Ok(())
     }

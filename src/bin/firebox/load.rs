@@ -3,7 +3,7 @@
 use clap::Args;
 use firebox::{
     Loaded, Loader, Target, config::Bytes, model::llama::Llama, quant::QuantSpec,
-    report::LoadReport,
+    report::LoadReport, tokenizer::Tokenizer,
 };
 
 use crate::{
@@ -32,15 +32,14 @@ pub(crate) struct LoadCommand {
 
 impl OnTarget for LoadCommand {
     fn run<T: Target>(self) -> Result<(), Failure> {
-        let (_, Loaded { report, .. }) = load::<T>(&self.load, &self.quant.quant)?;
+        let Loaded { report, .. } = load::<T>(&self.load, &self.quant.quant)?;
         if self.json {
             return output::json(&report);
         }
         if self.tensors {
-            println!("{}", by_tensor(&report));
+            output::line(by_tensor(&report))?;
         }
-        println!("{report}");
-        Ok(())
+        output::line(report)
     }
 }
 
@@ -48,12 +47,31 @@ impl OnTarget for LoadCommand {
 pub(crate) fn load<T: Target>(
     args: &LoadArgs,
     quant: &QuantSpec,
-) -> Result<(Loader<T>, Loaded<Llama>), Failure> {
+) -> Result<Loaded<Llama>, Failure> {
+    let (loader, bar) = open::<T>(args, quant)?;
+    finish(&loader, &bar)
+}
+
+/// As [`load`], and the tokenizer: before the weights, so that a missing one does not cost a load.
+pub(crate) fn load_with_tokenizer<T: Target>(
+    args: &LoadArgs,
+    quant: &QuantSpec,
+) -> Result<(Loaded<Llama>, Tokenizer), Failure> {
+    let (loader, bar) = open::<T>(args, quant)?;
+    let tokenizer = loader.tokenizer()?;
+    Ok((finish(&loader, &bar)?, tokenizer))
+}
+
+fn open<T: Target>(args: &LoadArgs, quant: &QuantSpec) -> Result<(Loader<T>, Bar), Failure> {
     let bar = Bar::new();
-    let loader = Loader::<T>::new(args.config(quant.clone()).observer(bar.clone()))?;
+    let config = args.config(quant.clone()).observer(bar.clone());
+    Ok((Loader::new(config)?, bar))
+}
+
+fn finish<T: Target>(loader: &Loader<T>, bar: &Bar) -> Result<Loaded<Llama>, Failure> {
     let loaded = loader.load();
     bar.clear();
-    Ok((loader, loaded?))
+    Ok(loaded?)
 }
 
 fn by_tensor(report: &LoadReport) -> comfy_table::Table {

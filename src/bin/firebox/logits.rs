@@ -14,6 +14,7 @@ use crate::{
     Failure, OnTarget,
     args::{LoadArgs, QuantArgs},
     load::load,
+    output,
 };
 
 #[derive(Debug, Args)]
@@ -35,7 +36,7 @@ pub(crate) struct LogitsCommand {
 
 impl OnTarget for LogitsCommand {
     fn run<T: Target>(self) -> Result<(), Failure> {
-        let (_, Loaded { model, .. }) = load::<T>(&self.load, &self.quant.quant)?;
+        let Loaded { model, .. } = load::<T>(&self.load, &self.quant.quant)?;
         let logits = logits(&model, &self.tokens)?;
         let shape = vec![self.tokens.len(), logits.len() / self.tokens.len()];
         let bytes: Vec<u8> = logits
@@ -46,8 +47,7 @@ impl OnTarget for LogitsCommand {
         let metadata: Option<HashMap<String, String>> = None;
         safetensors::serialize_to_file([("logits", view)], metadata, &self.out)
             .map_err(|error| format!("{}: {error}", self.out.display()))?;
-        println!("{}: logits F32 {shape:?}", self.out.display());
-        Ok(())
+        output::line(format_args!("{}: logits F32 {shape:?}", self.out.display()))
     }
 }
 

@@ -1,6 +1,10 @@
 //! Printing: JSON, tables, errors with their causes, logs.
 
-use std::error::Error;
+use std::{
+    error::Error,
+    fmt::Display,
+    io::{self, ErrorKind, Write, stdout},
+};
 
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
@@ -10,8 +14,22 @@ use crate::Failure;
 
 /// One JSON value on stdout.
 pub(crate) fn json(value: &impl Serialize) -> Result<(), Failure> {
-    println!("{}", serde_json::to_string_pretty(value)?);
-    Ok(())
+    line(serde_json::to_string_pretty(value)?)
+}
+
+/// A line on stdout. Whoever closed it (`| head`) has read enough, which is no failure.
+pub(crate) fn line(line: impl Display) -> Result<(), Failure> {
+    match text(format_args!("{line}\n")) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        printed => Ok(printed?),
+    }
+}
+
+/// Part of a line on stdout, seen at once.
+pub(crate) fn text(text: impl Display) -> io::Result<()> {
+    let mut stdout = stdout().lock();
+    write!(stdout, "{text}")?;
+    stdout.flush()
 }
 
 /// A table that Markdown understands too: text to the left, numbers (`right`) to the right.
@@ -58,7 +76,7 @@ pub(crate) fn log(verbose: u8) {
         .from_env_lossy();
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(io::stderr)
         .with_target(false)
         .init();
 }

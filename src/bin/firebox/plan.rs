@@ -29,7 +29,7 @@ impl OnTarget for PlanCommand {
         if self.json {
             output::json(&plan)?;
         } else {
-            println!("{plan}");
+            output::line(&plan)?;
         }
         // Printed first: a plan that cannot be carried out is still worth reading.
         Ok(loader.check(&plan)?)

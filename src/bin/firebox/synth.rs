@@ -8,7 +8,7 @@ use firebox::{
     synth::{Like, Options, write},
 };
 
-use crate::{Failure, progress::Bar};
+use crate::{Failure, output, progress::Bar};
 
 #[derive(Debug, Args)]
 pub(crate) struct SynthCommand {
@@ -44,7 +44,7 @@ impl SynthCommand {
         let written = write(&options, &mut |done, total| bar.at(done, total));
         bar.clear();
         let summary = written?;
-        println!(
+        output::line(format_args!(
             "{}: {} layers, vocabulary {}, {} tensors, {} in {} shards",
             self.out.display(),
             summary.layers,
@@ -52,7 +52,6 @@ impl SynthCommand {
             summary.tensors,
             Bytes(summary.total_bytes),
             summary.shards
-        );
-        Ok(())
+        ))
     }
 }
