@@ -1,4 +1,7 @@
 //! What can go wrong with a load: one variant a stage, each keeping that stage's own error.
+//!
+//! Every message is complete: it repeats what its causes say, so that printing the error alone is
+//! enough. The causes are there for programs that look into them.
 
 use crate::{
     config::RuleError,

@@ -17,7 +17,7 @@ use crate::{
     quant::PackedWeight,
     report::{LoadReport, MemoryWatch},
     source::Checkpoint,
-    target::{Capabilities, DType, Target},
+    target::{Capabilities, DType, Target, TargetError},
     tokenizer::{Tokenizer, TokenizerFiles},
 };
 
@@ -135,8 +135,13 @@ impl<T: Target> Loader<T> {
         let config = A::config(self.checkpoint.config())?;
         let plan = self.plan_for::<A>(&config)?;
         self.check(&plan)?;
-        for tensor in &plan.unexpected {
-            tracing::warn!(tensor, "nothing wants this tensor; it is not read");
+        if let Some(first) = plan.unexpected.first() {
+            let count = plan.unexpected.len();
+            tracing::warn!(
+                count,
+                first,
+                "tensors that nothing wants; they are not read"
+            );
         }
 
         let observers = Observers(self.config.observers.clone());
@@ -145,29 +150,23 @@ impl<T: Target> Loader<T> {
             in_flight_bytes_max: self.config.resolved_in_flight_bytes_max(),
             observer: &observers,
         };
-        if observers.observe(&Event::Planned { plan: &plan }) == Flow::Cancel {
-            let (done, total) = (0, plan.steps.len());
-            let tensor = "the plan".to_owned();
-            return Err(PipelineError::Cancelled {
-                tensor,
-                done,
-                total,
-            }
-            .into());
+        let planned = Event::Planned { plan: &plan };
+        if observers.observe(&planned) == Flow::Cancel {
+            return Err(PipelineError::cancelled(&planned, 0, &plan).into());
         }
 
         let mut module = ModuleSink(Weights::new(self.device.clone(), self.dtype));
         let timings = pipeline::run(&plan, &**self.checkpoint.source(), &mut module, &settings)?;
-        let model = A::build(&config, &mut module.0)?;
-        self.device.sync().ok();
+        let ModuleSink(mut weights) = module;
+        let model = A::build(&config, &mut weights)?;
+        weights.finish()?;
+        // On a device that works by itself, what failed there is only told now.
+        self.device.sync().map_err(|error| TargetError::Device {
+            target: T::NAME,
+            reason: format!("{error:?}"),
+        })?;
 
-        let report = LoadReport::new(
-            &plan,
-            &timings,
-            &self.config.policy.linear,
-            started.elapsed(),
-            memory.stop(),
-        );
+        let report = LoadReport::new(&plan, &timings, started.elapsed(), memory.stop());
         tracing::info!(seconds = report.seconds, tensors = report.tensors, "loaded");
         Ok(Loaded { model, report })
     }

@@ -14,7 +14,7 @@ use std::{
 use common::{IN, OUT, Tiny, stored, tiny, tiny_entries};
 use firebox::{
     Cpu, DType, LoadConfig, Loader,
-    model::Matrix,
+    model::{Architecture, BuildError, ConfigError, Matrix, Slot, Weights},
     pipeline::{Event, Finished, Flow, PipelineError, Settings, Sink, SinkError},
     plan::{Plan, Step},
     source::{Fault, Source, SourceError},
@@ -331,4 +331,82 @@ fn a_sink_that_refuses_ends_the_run() {
         said.contains("down.weight") && said.contains("no space left"),
         "{said}"
     );
+}
+
+/// [`Tiny`], whose `build` forgets a bias that `slots` promised.
+#[derive(Debug)]
+struct Forgetful;
+
+impl Architecture for Forgetful {
+    type Config = ();
+    fn config(json: &serde_json::Value) -> Result<(), ConfigError> {
+        Tiny::config(json)
+    }
+    fn slots(config: &()) -> Vec<Slot> {
+        Tiny::slots(config)
+    }
+    fn build(_: &(), weights: &mut Weights) -> Result<Self, BuildError> {
+        weights.linear("up")?;
+        weights.take("down.weight")?;
+        Ok(Self)
+    }
+}
+
+/// Would catch a model that silently lacks one of its weights.
+#[test]
+fn a_weight_that_nobody_takes_is_refused() {
+    let loader = Loader::<Cpu>::new(LoadConfig::from_source(tiny())).expect("opens");
+    let said = loader
+        .load::<Forgetful>()
+        .map(|_| ())
+        .expect_err("a norm is left")
+        .to_string();
+    assert!(said.contains("norm.weight"), "{said}");
+}
+
+/// FP8 with one scale for the whole tensor has to see it twice; would catch a report that tells what
+/// was planned in place of what was read.
+#[test]
+fn the_report_counts_the_bytes_that_were_read() {
+    let linear = 2 * (OUT * IN * 4) as u64;
+    for (quant, again) in [("nf4", 0), ("fp8:e4m3,scale=tensor", linear)] {
+        let config = LoadConfig::from_source(tiny()).quant(quant.parse().expect("a spec"));
+        let loaded = Loader::<Cpu>::new(config)
+            .expect("opens")
+            .load::<Tiny>()
+            .expect("loads");
+        let report = loaded.report;
+        assert_eq!(report.bytes_source, linear + ((OUT + IN) * 4) as u64);
+        assert_eq!(report.bytes_read, report.bytes_source + again, "{quant}");
+        let sum: u64 = report
+            .per_tensor
+            .iter()
+            .map(|tensor| tensor.bytes_read)
+            .sum();
+        assert_eq!(sum, report.bytes_read);
+    }
+}
+
+/// Would catch a report that only knows `--quant`.
+#[test]
+fn the_report_names_what_rules_packed() {
+    for (rules, says) in [
+        (&[][..], "none"),
+        (&["*=nf4"], "nf4:block=64"),
+        (&["up=nf4", "down=fp4"], " + "),
+    ] {
+        let mut config = LoadConfig::from_source(tiny());
+        for rule in rules {
+            config = config.rule(rule.parse().expect("a rule"));
+        }
+        let loaded = Loader::<Cpu>::new(config)
+            .expect("opens")
+            .load::<Tiny>()
+            .expect("loads");
+        assert!(
+            loaded.report.quant.contains(says),
+            "{}",
+            loaded.report.quant
+        );
+    }
 }

@@ -50,6 +50,14 @@ pub enum BuildError {
         /// The name asked for.
         name: String,
     },
+    /// Nobody took it.
+    #[error("{name}: `slots` names it and `build` takes it nowhere ({count} such weights)")]
+    Left {
+        /// The first such weight.
+        name: String,
+        /// How many there are.
+        count: usize,
+    },
     /// Another shape than expected.
     #[error("{name}: has shape {found:?}, expected {wanted} dimensions")]
     Rank {
@@ -85,6 +93,21 @@ impl Weights {
     /// Adds a finished weight under the name of its slot.
     pub fn insert(&mut self, name: String, weight: Weight) {
         self.by_name.insert(name, weight);
+    }
+
+    /// Refuses weights that nobody took.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError::Left`]: a module without one of its weights would compute something else.
+    pub fn finish(self) -> Result<(), BuildError> {
+        match self.by_name.keys().next() {
+            None => Ok(()),
+            Some(first) => Err(BuildError::Left {
+                name: first.clone(),
+                count: self.by_name.len(),
+            }),
+        }
     }
 
     /// Where the weights are.

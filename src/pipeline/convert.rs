@@ -1,7 +1,7 @@
 //! Converting: source bytes of one tensor, tile by tile, into its finished weight on the host.
 
 use firebox_kernels::{error::FormatError, float::FloatBits, format::Packed, packer::Packer};
-use half::{bf16, f16};
+use half::{bf16, f16, vec::HalfBitsVecExt};
 use rayon::prelude::*;
 
 use crate::{
@@ -42,25 +42,20 @@ pub(super) enum Converter {
 impl Converter {
     pub(super) fn new(step: &Step) -> Result<Self, FormatError> {
         let [rows, cols] = step.matrix();
-        let packer = match &step.action {
-            Action::Pack(spec, _) => spec
-                .method()
-                .map(|method| method.packer([rows, cols], step.source)),
-            Action::Dense(_) => None,
-        };
-        match packer {
-            Some(packer) => packer.map(Self::Pack),
-            None => {
-                let dtype = match step.action {
-                    Action::Dense(dtype) => dtype,
-                    // A spec without a method leaves the weight as it is.
-                    Action::Pack(..) => DType::F32,
-                };
+        match &step.action {
+            Action::Dense(dtype) => {
+                let values = Dense::zeros(*dtype, rows * cols);
                 Ok(Self::Dense {
                     source: step.source,
                     cols,
-                    values: Dense::zeros(dtype, rows * cols),
+                    values,
                 })
+            }
+            Action::Pack(spec, _) => {
+                let method = spec
+                    .method()
+                    .expect("a step is packed because its spec has a method");
+                method.packer([rows, cols], step.source).map(Self::Pack)
             }
         }
     }
@@ -108,8 +103,9 @@ impl Dense {
     fn zeros(dtype: DType, len: usize) -> Self {
         match dtype {
             DType::F32 => Self::F32(vec![0.0; len]),
-            DType::F16 => Self::F16(vec![f16::ZERO; len]),
-            DType::Bf16 => Self::Bf16(vec![bf16::ZERO; len]),
+            // Zeros of an integer come from the system and cost nothing until they are written.
+            DType::F16 => Self::F16(vec![0_u16; len].reinterpret_into()),
+            DType::Bf16 => Self::Bf16(vec![0_u16; len].reinterpret_into()),
         }
     }
 

@@ -44,6 +44,19 @@ pub enum Event<'a> {
     },
 }
 
+impl Event<'_> {
+    /// The tensor it is about, for messages.
+    pub(crate) fn name(&self) -> String {
+        match self {
+            Self::Planned { .. } => "the plan".to_owned(),
+            Self::Started { step }
+            | Self::Read { step, .. }
+            | Self::Packed { step, .. }
+            | Self::Placed { step, .. } => step.slot.name.clone(),
+        }
+    }
+}
+
 /// Whether to go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flow {
@@ -76,7 +89,7 @@ impl Debug for dyn Observer + '_ {
 
 /// Several observers as one.
 #[derive(Debug, Clone, Default)]
-pub struct Observers(pub Vec<Arc<dyn Observer>>);
+pub(crate) struct Observers(pub(crate) Vec<Arc<dyn Observer>>);
 
 /// Tells everybody; one who wants to stop stops it for all.
 impl Observer for Observers {

@@ -7,8 +7,10 @@
 //! ```
 //!
 //! Tensors are cut into tiles of whole rows. One tensor is converted at a time, each tile by all
-//! workers: memory beside the finished weights is the budget plus one tensor's scratch, whatever the
-//! model, and a single huge tensor keeps every core busy. Tiles of the next tensor are read meanwhile.
+//! workers: memory beside the finished weights is the budget plus scratch, whatever the model, and a
+//! single huge tensor keeps every core busy. Tiles of the next tensors are read meanwhile.
+//!
+//! A cancel or a failure takes effect when the read under way returns.
 
 mod budget;
 
@@ -19,7 +21,8 @@ mod convert;
 mod events;
 
 pub use convert::{Dense, Finished};
-pub use events::{Event, Flow, Observer, Observers};
+pub(crate) use events::Observers;
+pub use events::{Event, Flow, Observer};
 
 use std::time::{Duration, Instant};
 
@@ -80,10 +83,10 @@ pub enum PipelineError {
     #[error(transparent)]
     Sink(#[from] SinkError),
     /// An observer asked to stop.
-    #[error("cancelled at {tensor}, {done} of {total} tensors were finished")]
+    #[error("cancelled at {at}, {done} of {total} tensors were finished")]
     Cancelled {
         /// The tensor of the event.
-        tensor: String,
+        at: String,
         /// Tensors finished before.
         done: usize,
         /// Tensors of the plan.
@@ -113,6 +116,8 @@ pub struct Settings<'a> {
 /// Where the time of one tensor went.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Timing {
+    /// Bytes read: more than the tensor has where a format needs to see it twice.
+    pub bytes: u64,
     /// Reading its bytes, which overlaps with converting earlier tensors.
     pub read: Duration,
     /// Converting.
@@ -161,7 +166,7 @@ pub fn run(
     })
 }
 
-const MESSAGES_IN_FLIGHT_MAX: usize = 64;
+const MESSAGES_IN_FLIGHT_MAX: usize = 16;
 
 /// The thread that converts and places.
 struct Run<'a> {
@@ -175,80 +180,84 @@ struct Run<'a> {
 impl Run<'_> {
     fn drain(mut self, messages: Receiver<Message<'_>>) -> Result<Vec<Timing>, PipelineError> {
         for step in &self.plan.steps {
-            self.tensor(step, &messages)?;
+            self.tensor(step, || {
+                messages
+                    .recv()
+                    .expect("the reader ends every tensor or fails")
+            })?;
         }
         Ok(self.timings)
     }
 
-    fn tensor(
+    fn tensor<'t>(
         &mut self,
         step: &Step,
-        messages: &Receiver<Message<'_>>,
+        next: impl Fn() -> Message<'t>,
     ) -> Result<(), PipelineError> {
-        let tensor = step.slot.name.as_str();
-        self.tell(tensor, &Event::Started { step })?;
+        self.tell(&Event::Started { step })?;
+        let mut converter = match next() {
+            Message::Begin(converter) => converter,
+            Message::Failed(error) => return Err(error),
+            Message::Tile(_) | Message::End => unreachable!("the reader begins every tensor"),
+        };
         let mut timing = Timing::default();
-        let mut converter = None;
         loop {
-            let message = messages
-                .recv()
-                .expect("the reader sends `End` for every tensor");
-            match message {
-                Message::Begin(begun) => converter = Some(begun),
-                Message::Tile(tile) => {
-                    timing.read += tile.seconds;
-                    self.tell(
-                        tensor,
-                        &Event::Read {
-                            step,
-                            bytes: tile.bytes().len() as u64,
-                            seconds: tile.seconds,
-                        },
-                    )?;
-                    let converter = converter.as_mut().expect("`Begin` comes before tiles");
-                    let started = Instant::now();
-                    self.workers
-                        .install(|| converter.feed(tile.pass, tile.first_row, tile.bytes()));
-                    timing.convert += started.elapsed();
-                }
-                Message::End => break,
+            let tile = match next() {
+                Message::Tile(tile) => tile,
                 Message::Failed(error) => return Err(error),
-            }
+                Message::End | Message::Begin(_) => break,
+            };
+            let (bytes, seconds) = (tile.bytes().len() as u64, tile.seconds);
+            timing.bytes += bytes;
+            timing.read += seconds;
+            self.tell(&Event::Read {
+                step,
+                bytes,
+                seconds,
+            })?;
+            let feed = || converter.feed(tile.pass, tile.first_row, tile.bytes());
+            timing.convert += timed(|| self.workers.install(feed)).1;
         }
 
-        let converter = converter.expect("`Begin` comes before `End`");
-        let started = Instant::now();
-        let finished = self.workers.install(|| converter.finish());
-        timing.convert += started.elapsed();
-        self.tell(
-            tensor,
-            &Event::Packed {
-                step,
-                seconds: timing.convert,
-            },
-        )?;
+        let (finished, seconds) = timed(|| self.workers.install(|| converter.finish()));
+        timing.convert += seconds;
+        self.tell(&Event::Packed {
+            step,
+            seconds: timing.convert,
+        })?;
 
-        let started = Instant::now();
-        self.sink.place(step, finished)?;
-        timing.place = started.elapsed();
+        let (placed, seconds) = timed(|| self.sink.place(step, finished));
+        placed?;
+        timing.place = seconds;
+        tracing::debug!(tensor = step.slot.name, quant = %step.quant(), ?timing, "placed");
         self.timings.push(timing);
-        self.tell(
-            tensor,
-            &Event::Placed {
-                step,
-                seconds: timing.place,
-            },
-        )
+        self.tell(&Event::Placed { step, seconds })
     }
 
-    fn tell(&self, tensor: &str, event: &Event<'_>) -> Result<(), PipelineError> {
+    fn tell(&self, event: &Event<'_>) -> Result<(), PipelineError> {
         match self.settings.observer.observe(event) {
             Flow::Continue => Ok(()),
-            Flow::Cancel => Err(PipelineError::Cancelled {
-                tensor: tensor.to_owned(),
-                done: self.timings.len(),
-                total: self.plan.steps.len(),
-            }),
+            Flow::Cancel => Err(PipelineError::cancelled(
+                event,
+                self.timings.len(),
+                self.plan,
+            )),
         }
     }
+}
+
+impl PipelineError {
+    pub(crate) fn cancelled(event: &Event<'_>, done: usize, plan: &Plan) -> Self {
+        Self::Cancelled {
+            at: event.name(),
+            done,
+            total: plan.steps.len(),
+        }
+    }
+}
+
+fn timed<R>(run: impl FnOnce() -> R) -> (R, Duration) {
+    let started = Instant::now();
+    let result = run();
+    (result, started.elapsed())
 }

@@ -14,7 +14,7 @@ use std::{
 
 /// Watches this process's anonymous memory from a thread of its own, until stopped.
 #[derive(Debug)]
-pub struct MemoryWatch {
+pub(crate) struct MemoryWatch {
     shared: Arc<Shared>,
     before: Option<u64>,
     thread: Option<JoinHandle<()>>,
@@ -28,11 +28,11 @@ struct Shared {
 
 /// What a watch has seen, in bytes; `None` where the system does not tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Seen {
+pub(crate) struct Seen {
     /// When it started.
-    pub before: Option<u64>,
+    pub(crate) before: Option<u64>,
     /// At most.
-    pub peak: Option<u64>,
+    pub(crate) peak: Option<u64>,
 }
 
 /// Short against the time a tile takes, long against the microseconds that asking costs.
@@ -40,7 +40,7 @@ const EVERY: Duration = Duration::from_millis(2);
 
 impl MemoryWatch {
     /// Starts watching. Where the system does not tell, nothing is watched.
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let before = anonymous();
         let shared = Arc::new(Shared::default());
         shared.peak.store(before.unwrap_or(0), Ordering::Relaxed);
@@ -65,7 +65,7 @@ impl MemoryWatch {
     }
 
     /// Stops watching and says what was seen.
-    pub fn stop(self) -> Seen {
+    pub(crate) fn stop(self) -> Seen {
         self.shared.look();
         let peak = self.shared.peak.load(Ordering::Relaxed);
         Seen {
@@ -99,9 +99,18 @@ pub(crate) fn anonymous() -> Option<u64> {
     kib(&fs::read_to_string("/proc/self/status").ok()?, "RssAnon:")
 }
 
-/// Bytes of memory this machine has.
-pub(crate) fn physical() -> Option<u64> {
-    kib(&fs::read_to_string("/proc/meminfo").ok()?, "MemTotal:")
+/// Bytes of memory that this process may use: the machine's, or less where a container says so.
+pub(crate) fn available() -> Option<u64> {
+    let machine = kib(&fs::read_to_string("/proc/meminfo").ok()?, "MemTotal:")?;
+    Some(container().map_or(machine, |limit| limit.min(machine)))
+}
+
+/// The limit of this process's control group (version 2), if it has one.
+fn container() -> Option<u64> {
+    let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let group = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
+    let limit = fs::read_to_string(format!("/sys/fs/cgroup{}/memory.max", group.trim())).ok()?;
+    limit.trim().parse().ok()
 }
 
 /// `RssAnon:     1234 kB` among other lines.

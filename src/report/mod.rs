@@ -2,7 +2,7 @@
 
 pub(crate) mod memory;
 
-pub use memory::MemoryWatch;
+pub(crate) use memory::MemoryWatch;
 
 use core::fmt;
 use std::time::Duration;
@@ -10,7 +10,12 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::{
-    config::Bytes, model::Role, pipeline::Timing, plan::Plan, quant::QuantSpec, target::DType,
+    config::Bytes,
+    model::Role,
+    pipeline::Timing,
+    plan::{Action, Plan},
+    quant::QuantSpec,
+    target::DType,
 };
 
 /// How a load came about. Serialises to what `firebox load --json` prints.
@@ -21,8 +26,8 @@ pub struct LoadReport {
     pub model: String,
     /// Where it went.
     pub target: &'static str,
-    /// What linear weights became unless a rule said otherwise.
-    pub quant: QuantSpec,
+    /// What the packed weights became, `none` where all are dense; several joined by ` + `.
+    pub quant: String,
     /// Type of dense weights and activations.
     pub dtype: DType,
     /// From the plan to the built module.
@@ -34,6 +39,8 @@ pub struct LoadReport {
     /// Placing.
     pub seconds_place: f64,
     /// Bytes of the tensors in the checkpoint.
+    pub bytes_source: u64,
+    /// Bytes read: more than the source has where a format needs to see it twice.
     pub bytes_read: u64,
     /// Bytes of the finished weights, packed and dense.
     pub bytes_packed: u64,
@@ -60,7 +67,7 @@ pub struct TensorReport {
     pub quant: QuantSpec,
     /// Numbers in it.
     pub weights: usize,
-    /// Bytes in the checkpoint.
+    /// Bytes read: more than the checkpoint has of it where a format needs to see it twice.
     pub bytes_read: u64,
     /// Bytes of the finished weight.
     pub bytes_packed: u64,
@@ -76,7 +83,6 @@ impl LoadReport {
     pub(crate) fn new(
         plan: &Plan,
         timings: &[Timing],
-        quant: &QuantSpec,
         took: Duration,
         memory: memory::Seen,
     ) -> Self {
@@ -93,7 +99,7 @@ impl LoadReport {
                 role: step.slot.role,
                 quant: step.quant(),
                 weights: step.slot.shape.iter().product(),
-                bytes_read: step.bytes_source(),
+                bytes_read: timing.bytes,
                 bytes_packed: step.bytes_kept(),
                 seconds_read: timing.read.as_secs_f64(),
                 seconds_convert: timing.convert.as_secs_f64(),
@@ -102,13 +108,14 @@ impl LoadReport {
         Self {
             model: plan.model.clone(),
             target: plan.target,
-            quant: quant.clone(),
+            quant: quants(plan),
             dtype: plan.dtype,
             seconds: took.as_secs_f64(),
             seconds_read: sum(|timing| timing.read),
             seconds_convert: sum(|timing| timing.convert),
             seconds_place: sum(|timing| timing.place),
-            bytes_read: totals.bytes_source,
+            bytes_source: totals.bytes_source,
+            bytes_read: timings.iter().map(|timing| timing.bytes).sum(),
             bytes_packed: totals.bytes_kept,
             peak_host_bytes: memory.peak,
             host_bytes_before: memory.before,
@@ -132,11 +139,33 @@ impl LoadReport {
 
     /// Source bytes a second, over the whole load.
     pub fn bytes_per_second(&self) -> f64 {
-        self.bytes_read as f64 / self.seconds.max(f64::MIN_POSITIVE)
+        self.bytes_source as f64 / self.seconds.max(f64::MIN_POSITIVE)
     }
 }
 
-/// Three lines for people; the table by tensor is in [`LoadReport::per_tensor`].
+/// Every spec that packed something, the most used first.
+fn quants(plan: &Plan) -> String {
+    let mut counts: Vec<(String, usize)> = Vec::new();
+    for step in &plan.steps {
+        let Action::Pack(spec, _) = &step.action else {
+            continue;
+        };
+        let spec = spec.to_string();
+        match counts.iter_mut().find(|(known, _)| *known == spec) {
+            Some((_, count)) => *count += 1,
+            None => counts.push((spec, 1)),
+        }
+    }
+    counts.sort_by_key(|(_, count)| core::cmp::Reverse(*count));
+    let specs: Vec<String> = counts.into_iter().map(|(spec, _)| spec).collect();
+    if specs.is_empty() {
+        "none".to_owned()
+    } else {
+        specs.join(" + ")
+    }
+}
+
+/// Two lines for people; the table by tensor is in [`LoadReport::per_tensor`].
 impl fmt::Display for LoadReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(

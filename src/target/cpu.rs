@@ -41,7 +41,7 @@ impl Target for Cpu {
             dtypes: vec![DType::F32, DType::F16, DType::Bf16],
             default_dtype: DType::F32,
             largest_allocation: None,
-            memory: memory::physical(),
+            memory: memory::available(),
         }
     }
 }

@@ -75,6 +75,15 @@ pub enum TargetError {
         found: usize,
     },
 
+    /// The device failed while it worked, out of memory for example.
+    #[error("{target}: the device failed: {reason}")]
+    Device {
+        /// [`Target::NAME`].
+        target: &'static str,
+        /// What it says.
+        reason: String,
+    },
+
     /// The device cannot compute in the type asked for.
     #[error("{target}: this device does not compute in {asked}; it has {}", list(.has))]
     Dtype {
