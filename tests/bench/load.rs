@@ -83,7 +83,7 @@ fn parent(args: &[String]) -> Result<(), Failure> {
             }
             let report: serde_json::Value = serde_json::from_slice(&output.stdout)?;
             let number = |field: &str| report[field].as_f64().ok_or(format!("no {field}"));
-            rates.push(number("bytes_read")? / number("seconds")?);
+            rates.push(number("bytes_source")? / number("seconds")?);
             peak = peak.max(number("peak_host_bytes")? as u64);
             kept = number("bytes_packed")? as u64;
         }
