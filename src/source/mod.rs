@@ -22,6 +22,13 @@ pub mod memory;
 pub mod hub;
 
 mod pairs;
+#[cfg_attr(
+    not(feature = "hub"),
+    allow(dead_code, reason = "only the hub has secrets")
+)]
+mod secret;
+
+pub mod dtype;
 
 pub mod header;
 
@@ -33,12 +40,18 @@ pub mod checkpoint;
 
 pub use catalog::{Catalog, CatalogError, TensorInfo};
 pub use checkpoint::{Checkpoint, CheckpointError, WeightFile};
-pub use header::{Dtype, Entry, Header, HeaderError};
+pub use dtype::Dtype;
+pub use header::{Entry, Header, HeaderError};
 #[cfg(feature = "hub")]
 pub use hub::{Hub, HubBuilder};
 pub use index::{Index, IndexError};
 pub use local::Local;
 pub use memory::{Fault, Memory};
+#[cfg_attr(
+    not(feature = "hub"),
+    allow(unused_imports, reason = "only the hub has secrets")
+)]
+pub(crate) use secret::Secret;
 
 /// The most that [`SourceExt::read`] reads at once, in bytes: 128 MiB.
 ///
