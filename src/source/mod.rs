@@ -43,7 +43,7 @@ pub use checkpoint::{Checkpoint, CheckpointError, WeightFile};
 pub use dtype::Dtype;
 pub use header::{Entry, Header, HeaderError};
 #[cfg(feature = "hub")]
-pub use hub::{Hub, HubBuilder};
+pub use hub::{Download, Hub, HubBuilder};
 pub use index::{Index, IndexError};
 pub use local::Local;
 pub use memory::{Fault, Memory};
@@ -92,6 +92,19 @@ pub trait Source: core::fmt::Debug + Send + Sync {
     ///
     /// [`SourceError::Truncated`] when the range ends after the file does.
     fn read_at(&self, file: &str, offset: u64, into: &mut [u8]) -> Result<(), SourceError>;
+
+    /// Like [`read_at`](Self::read_at), for a few bytes of a file whose rest may never be wanted:
+    /// its header.
+    ///
+    /// A source that keeps whole files (the hub, its cache) overrides this and fetches no more than
+    /// these bytes. A source that wraps another should forward it.
+    ///
+    /// # Errors
+    ///
+    /// Like [`read_at`](Self::read_at).
+    fn peek(&self, file: &str, offset: u64, into: &mut [u8]) -> Result<(), SourceError> {
+        self.read_at(file, offset, into)
+    }
 
     /// The weights file that the user named, when it was a file and not a model that was named.
     ///
@@ -276,6 +289,19 @@ pub enum SourceError {
         file: String,
         /// The cache folder.
         cache: String,
+    },
+
+    /// Whoever is told of downloads asked to stop.
+    #[error("{at}/{file}: stopped, {done} of {total} bytes are downloaded and kept")]
+    Cancelled {
+        /// The source.
+        at: String,
+        /// The file.
+        file: String,
+        /// Bytes that have come.
+        done: u64,
+        /// Bytes of the file.
+        total: u64,
     },
 
     /// The hub could not be reached, or did not keep to its protocol.

@@ -1,13 +1,15 @@
 //! How a model on the hub is reached: what the caller says, and the environment for the rest.
 
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use hf_hub::Cache;
 use hf_hub::api::sync::ApiBuilder;
 
 use super::Hub;
+use super::download::{Download, Hook};
 use crate::source::{Secret, SourceError, stays_inside};
 
 /// Where models are when nobody says otherwise.
@@ -35,6 +37,7 @@ pub struct HubBuilder {
     cache: Option<PathBuf>,
     offline: Option<bool>,
     retries: usize,
+    on_download: Option<Hook>,
     environment: Option<HashMap<String, Secret>>,
 }
 
@@ -48,6 +51,7 @@ impl HubBuilder {
             cache: None,
             offline: None,
             retries: 3,
+            on_download: None,
             environment: None,
         }
     }
@@ -91,6 +95,21 @@ impl HubBuilder {
     /// How often to try again when the network fails; 3 when not said.
     pub fn retries(mut self, retries: usize) -> Self {
         self.retries = retries;
+        self
+    }
+
+    /// Whom to tell of downloads, and who may stop them.
+    ///
+    /// Called at the start and at the end of each file, and at most ten times a second between, on
+    /// the thread that reads; files that are in the cache are no downloads.
+    /// [`ControlFlow::Break`] ends the read with [`SourceError::Cancelled`], at the next bytes from
+    /// the network at the latest; what has come is kept, and a later download goes on from there.
+    /// The source must not be read from in here.
+    pub fn on_download(
+        mut self,
+        tell: impl Fn(&Download<'_>) -> ControlFlow<()> + Send + Sync + 'static,
+    ) -> Self {
+        self.on_download = Some(Hook(Arc::new(tell)));
         self
     }
 
@@ -167,8 +186,10 @@ impl HubBuilder {
             api,
             with_token,
             retries: self.retries,
+            on_download: self.on_download,
             pinned: Mutex::default(),
             downloads: Mutex::default(),
+            heads: Mutex::default(),
         })
     }
 

@@ -1,17 +1,61 @@
 //! Files into the cache.
+//!
+//! ```text
+//! blobs/<etag>.part ─► blobs/<etag> ◄── snapshots/<commit>/<file>, a link
+//! ```
+//!
+//! A part is appended to, under the lock `blobs/<etag>.lock`, and goes on where it ended when a
+//! download was interrupted or stopped.
 
-use std::io;
-use std::path::{Path, PathBuf};
+use core::fmt;
+use core::ops::ControlFlow;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Read, Write};
+use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use hf_hub::api::sync::{Api, ApiError};
+use hf_hub::api::sync::Api;
 
 use super::{Backoff, Hub, Pinned, is_commit, lock};
-use crate::source::{Source, SourceError, stays_inside};
+use crate::source::{Source, SourceError};
 
-/// How often a download is tried again while another process holds the file's lock. Each try waits
-/// five seconds for it.
-const LOCK_TRIES_MAX: usize = 120;
+/// How long to wait while another process downloads the same file.
+const LOCK_WAIT_MAX: Duration = Duration::from_secs(600);
+
+/// How often to look whether it has finished.
+const LOCK_LOOK: Duration = Duration::from_millis(200);
+
+/// The shortest time between two calls of [`HubBuilder::on_download`](super::HubBuilder), but for
+/// the first and the last of a file.
+const TELL_EVERY: Duration = Duration::from_millis(100);
+
+/// Bytes that are read from the network at once.
+const CHUNK_BYTES: usize = 256 << 10;
+
+/// How far the download of a file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Download<'a> {
+    /// The file.
+    pub file: &'a str,
+    /// Bytes that are there, those of an earlier, interrupted download among them.
+    pub done: u64,
+    /// Bytes of the file.
+    pub total: u64,
+}
+
+/// What is told of downloads.
+#[derive(Clone)]
+pub(super) struct Hook(pub(super) Arc<OnDownload>);
+
+type OnDownload = dyn Fn(&Download<'_>) -> ControlFlow<()> + Send + Sync;
+
+impl fmt::Debug for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hook")
+    }
+}
 
 impl Hub {
     /// Makes `file` of the pinned commit a local file. It is not one now.
@@ -24,45 +68,18 @@ impl Hub {
         };
         let gate = Arc::clone(lock(&self.downloads).entry(file.to_owned()).or_default());
         let _gate = lock(&gate);
+        // Another thread may have been faster.
+        match pinned.local.size(file) {
+            Err(error) if error.is_absent() => {}
+            found => return found.map(|_| ()),
+        }
 
         let mut wait = Backoff::new(self.retries);
-        let mut lock_tries = 0;
         loop {
-            // Another thread, or another process whose lock this one waited for, may have been
-            // faster.
-            match pinned.local.size(file) {
-                Err(error) if error.is_absent() => {}
-                found => return found.map(|_| ()),
-            }
-            let error = match self.try_download(api, &pinned.commit, file) {
+            match self.try_download(api, pinned, file, size) {
                 Ok(()) => break,
-                Err(error) => error,
-            };
-            match status_of(&error) {
-                Some(status @ (401 | 403)) => return Err(self.unauthorized(file, status)),
-                Some(404) => return Err(self.not_found(file)),
-                _ => {}
-            }
-            if let ApiError::LockAcquisition(_) = error
-                && lock_tries < LOCK_TRIES_MAX
-            {
-                lock_tries += 1;
-                continue;
-            }
-            if let Some(source) = disk_trouble(&error) {
-                return Err(SourceError::Io {
-                    at: self.describe(),
-                    file: file.to_owned(),
-                    source: io::Error::new(source, error.to_string()),
-                });
-            }
-            // What is left of an interrupted download is longer than the file, or as long and was
-            // never renamed: the hub answers 416 to what would complete it.
-            if matches!(error, ApiError::InvalidResume) || status_of(&error) == Some(416) {
-                self.drop_part(api, &pinned.commit, file);
-            }
-            if !wait.again() {
-                return Err(self.network(file, error));
+                Err(SourceError::Network { .. }) if wait.again() => {}
+                Err(error) => return Err(error),
             }
         }
 
@@ -71,63 +88,132 @@ impl Hub {
             && len != size
         {
             self.drop_file(pinned, file);
-            return Err(SourceError::Truncated {
-                at: self.describe(),
-                file: file.to_owned(),
-                wanted_end: size,
-                len,
-            });
+            return Err(self.truncated(file, size, len));
         }
         self.note_ref(&pinned.commit);
+        lock(&self.heads).remove(file);
         Ok(())
     }
 
-    fn try_download(&self, api: &Api, commit: &str, file: &str) -> Result<(), ApiError> {
-        let repo = api.repo(self.repo(commit));
-        if self.reuse_blob(api, &repo.url(file), commit, file) {
+    fn try_download(
+        &self,
+        api: &Api,
+        pinned: &Pinned,
+        file: &str,
+        listed: Option<u64>,
+    ) -> Result<(), SourceError> {
+        let meta = self.meta(api, &pinned.commit, file)?;
+        let Some(total) = meta.size.or(listed) else {
+            return Err(self.network(file, "it does not tell the file's length"));
+        };
+        let disk = |error| self.disk(file, error);
+        let blobs = self.folder().join("blobs");
+        std::fs::create_dir_all(&blobs).map_err(disk)?;
+        let blob = blobs.join(&meta.etag);
+        let complete = || blob.metadata().is_ok_and(|blob| blob.len() == total);
+
+        // A blob that an earlier commit brought, or another process meanwhile, is as good.
+        let mut brought = false;
+        if !complete() {
+            let part = blob.with_extension("part");
+            let _lock = self.lock_blob(file, &blob, &part, total)?;
+            if !complete() {
+                self.transfer(api, &pinned.commit, file, &part, total)?;
+                std::fs::rename(&part, &blob).map_err(disk)?;
+                brought = true;
+            }
+        }
+        link(pinned.local.path(), file, &blob).map_err(disk)?;
+        match brought {
+            true => self.tell(file, total, total),
+            false => Ok(()),
+        }
+    }
+
+    /// Appends what `part` lacks.
+    fn transfer(
+        &self,
+        api: &Api,
+        commit: &str,
+        file: &str,
+        part: &Path,
+        total: u64,
+    ) -> Result<(), SourceError> {
+        let disk = |error| self.disk(file, error);
+        let mut options = OpenOptions::new();
+        let mut into = options.create(true).append(true).open(part).map_err(disk)?;
+        let mut done = into.metadata().map_err(disk)?.len();
+        if done > total {
+            into.set_len(0).map_err(disk)?;
+            done = 0;
+        }
+        tracing::info!(id = %self.id, %commit, %file, done, total, "downloading");
+        self.tell(file, done, total)?;
+        let mut told = Instant::now();
+        if done == total {
             return Ok(());
         }
-        tracing::debug!(id = %self.id, %commit, %file, "downloading");
-        repo.download_with_progress(file, ()).map(|_| ())
+        let mut body = self.body(api, commit, file, &format!("bytes={done}-"), done)?;
+        let mut chunk = vec![0; CHUNK_BYTES];
+        loop {
+            let read = body
+                .read(&mut chunk)
+                .map_err(|error| self.network(file, error))?;
+            if read == 0 {
+                break;
+            }
+            into.write_all(&chunk[..read]).map_err(disk)?;
+            done += read as u64;
+            if told.elapsed() >= TELL_EVERY && done < total {
+                self.tell(file, done, total)?;
+                told = Instant::now();
+            }
+        }
+        if done == total {
+            return Ok(());
+        }
+        Err(self.network(file, format!("it sent {done} bytes of {total}")))
     }
 
-    /// Links a blob that an earlier commit brought. `false` when there is none, or links are not
-    /// to be had here: then a download is what remains.
-    fn reuse_blob(&self, api: &Api, url: &str, commit: &str, file: &str) -> bool {
-        let folder = self.folder();
-        if !folder.join("blobs").is_dir() {
-            return false;
-        }
-        let Ok(meta) = api.metadata(url) else {
-            return false;
+    fn tell(&self, file: &str, done: u64, total: u64) -> Result<(), SourceError> {
+        let Some(hook) = &self.on_download else {
+            return Ok(());
         };
-        let blob = folder.join("blobs").join(meta.etag());
-        if !stays_inside(meta.etag())
-            || blob.metadata().map_or(0, |blob| blob.len()) != meta.size() as u64
-        {
-            return false;
+        match (hook.0)(&Download { file, done, total }) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(SourceError::Cancelled {
+                at: self.describe(),
+                file: file.to_owned(),
+                done,
+                total,
+            }),
         }
-        let link = folder.join("snapshots").join(commit).join(file);
-        // Out of the snapshot, out of `snapshots`, and out of the folders of the file's own name.
-        let mut target = PathBuf::from("../..");
-        target.extend(file.matches('/').map(|_| ".."));
-        target.extend(["blobs", meta.etag()]);
-        link.parent()
-            .is_some_and(|parent| std::fs::create_dir_all(parent).is_ok())
-            && symlink(&target, &link).is_ok()
     }
 
-    /// Removes what an interrupted download left, so that the next begins anew.
-    fn drop_part(&self, api: &Api, commit: &str, file: &str) {
-        let repo = self.repo(commit);
-        let url = api.repo(repo.clone()).url(file);
-        if let Ok(meta) = api.metadata(&url)
-            && stays_inside(meta.etag())
-        {
-            let mut part = self.cache.repo(repo).blob_path(meta.etag());
-            part.set_extension("part");
-            // If it cannot be removed, the next try fails as this one did, and says so.
-            let _ = std::fs::remove_file(part);
+    /// The right to append to `part`, which other processes are kept from while the result lives.
+    fn lock_blob(
+        &self,
+        file: &str,
+        blob: &Path,
+        part: &Path,
+        total: u64,
+    ) -> Result<File, SourceError> {
+        let disk = |error| self.disk(file, error);
+        let held = File::create(blob.with_extension("lock")).map_err(disk)?;
+        let start = Instant::now();
+        loop {
+            match held.try_lock() {
+                Ok(()) => return Ok(held),
+                Err(TryLockError::Error(error)) => return Err(disk(error)),
+                Err(TryLockError::WouldBlock) if start.elapsed() > LOCK_WAIT_MAX => {
+                    return Err(self.network(file, "another process still downloads it"));
+                }
+                Err(TryLockError::WouldBlock) => {
+                    let done = part.metadata().map_or(0, |part| part.len());
+                    self.tell(file, done.min(total), total)?;
+                    std::thread::sleep(LOCK_LOOK);
+                }
+            }
         }
     }
 
@@ -156,34 +242,33 @@ impl Hub {
             tracing::debug!(%error, path = %path.display(), "cannot note the commit");
         }
     }
-}
 
-/// The HTTP status of a failed request.
-///
-/// `hf-hub` keeps it in a type of a crate that it does not export, so it is read from the message.
-/// Were that ever worded differently, the error would be [`SourceError::Network`] with its cause
-/// (and the tests of each status would fail).
-fn status_of(error: &ApiError) -> Option<u16> {
-    let text = error.to_string();
-    let (_, status) = text.split_once("http status: ")?;
-    status.get(..3)?.parse().ok()
-}
-
-/// Trouble with the disk, which trying again does not cure.
-fn disk_trouble(error: &ApiError) -> Option<io::ErrorKind> {
-    use io::ErrorKind as Kind;
-    match error {
-        ApiError::IoError(error) => match error.kind() {
-            kind @ (Kind::StorageFull
-            | Kind::QuotaExceeded
-            | Kind::PermissionDenied
-            | Kind::ReadOnlyFilesystem
-            | Kind::NotADirectory
-            | Kind::AlreadyExists) => Some(kind),
-            _ => None,
-        },
-        _ => None,
+    fn disk(&self, file: &str, source: io::Error) -> SourceError {
+        SourceError::Io {
+            at: self.describe(),
+            file: file.to_owned(),
+            source,
+        }
     }
+}
+
+/// Makes `file` of a snapshot a link to `blob`; where links are not to be had, the blob itself.
+fn link(snapshot: &Path, file: &str, blob: &Path) -> io::Result<()> {
+    let link = snapshot.join(file);
+    if link.exists() {
+        return Ok(());
+    }
+    if let Some(folder) = link.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    // One to a blob that somebody removed.
+    let _ = std::fs::remove_file(&link);
+    // Out of the snapshot, out of `snapshots`, and out of the folders of the file's own name.
+    let mut target = std::path::PathBuf::from("../..");
+    target.extend(file.matches('/').map(|_| ".."));
+    target.push("blobs");
+    target.extend(blob.file_name());
+    symlink(&target, &link).or_else(|_| std::fs::rename(blob, &link))
 }
 
 #[cfg(unix)]

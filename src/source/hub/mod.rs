@@ -9,17 +9,26 @@
 //! commit, or index and shards could come from two savings. Lengths come from the hub's list of
 //! files, so asking for a length downloads nothing.
 //!
-//! # What is done around `hf-hub` 0.5
+//! Headers are peeked at: opening a checkpoint brings its small files and the first bytes of each
+//! shard, and a shard is downloaded when a weight of it is read.
 //!
-//! That crate downloads, resumes and lays out the cache. Left to itself, it asks for the branch
-//! with each file and so mixes commits; downloads a blob again that another commit already has;
-//! never compares the length of what came with what was announced; and, with its own retries, can
-//! append the start of a file to its middle. So here: one commit, blobs reused, lengths compared,
-//! and retries by calling it anew, which resumes properly.
+//! # What is `hf-hub`'s, and what is not
+//!
+//! `hf-hub` 0.5 knows the cache's layout, the addresses, and has the HTTP agent with the token. The
+//! bytes are moved here: left to itself, that crate asks for the branch with each file and so mixes
+//! commits, downloads a blob again that another commit already has, never compares the length of
+//! what came with what was announced, cannot be stopped, and sends the token to the host that a
+//! file's bytes are on.
+//!
+//! # In this folder
+//!
+//! the source; its builder; the list of files; requests for bytes; downloads.
 
 mod builder;
 
 mod listing;
+
+mod request;
 
 mod download;
 
@@ -33,6 +42,8 @@ use hf_hub::api::sync::Api;
 use hf_hub::{Cache, Repo, RepoType};
 
 pub use builder::HubBuilder;
+pub use download::Download;
+use download::Hook;
 use listing::Listing;
 
 use super::{Local, Source, SourceError, stays_inside};
@@ -47,9 +58,12 @@ pub struct Hub {
     api: Option<Api>,
     with_token: bool,
     retries: usize,
+    on_download: Option<Hook>,
     pinned: Mutex<Option<Arc<Pinned>>>,
     /// A lock a file, so that threads wait for one download and not for all.
     downloads: Mutex<HashMap<String, Arc<Mutex<()>>>>,
+    /// The first bytes of files that were peeked at and are not in the cache.
+    heads: Mutex<HashMap<String, Arc<[u8]>>>,
 }
 
 /// The one commit that files are taken from.
@@ -169,6 +183,15 @@ impl Hub {
         }
     }
 
+    fn truncated(&self, file: &str, wanted_end: u64, len: u64) -> SourceError {
+        SourceError::Truncated {
+            at: self.describe(),
+            file: file.to_owned(),
+            wanted_end,
+            len,
+        }
+    }
+
     fn unauthorized(&self, file: &str, status: u16) -> SourceError {
         SourceError::Unauthorized {
             at: self.describe(),
@@ -226,6 +249,18 @@ impl Source for Hub {
                 pinned.local.read_at(file, offset, into)
             }
             read => read,
+        }
+    }
+
+    fn peek(&self, file: &str, offset: u64, into: &mut [u8]) -> Result<(), SourceError> {
+        self.check_name(file)?;
+        let pinned = self.pin(file)?;
+        match (pinned.local.read_at(file, offset, into), &self.api) {
+            (Err(error), None) if error.is_absent() => Err(self.not_cached(file)),
+            (Err(error), Some(api)) if error.is_absent() => {
+                self.peek_remote(api, &pinned, file, offset, into)
+            }
+            (read, _) => read,
         }
     }
 }
