@@ -209,6 +209,17 @@ pub enum SourceError {
         file: String,
     },
 
+    /// Something else than a file has this name.
+    #[error("{at}/{file}: is {found}, not a regular file")]
+    NotAFile {
+        /// The source.
+        at: String,
+        /// The name.
+        file: String,
+        /// What it is.
+        found: &'static str,
+    },
+
     /// The operating system refused.
     #[error("{at}/{file}: {source}")]
     Io {
