@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use firebox::LoadConfig;
 use firebox::source::{
     Checkpoint, CheckpointError, Hub, HubBuilder, Source, SourceError, SourceExt,
 };
@@ -681,6 +682,31 @@ fn a_download_that_is_not_as_long_as_announced_is_refused() {
             .read_optional("model.safetensors")
             .unwrap()
             .is_none()
+    );
+}
+
+/// Catches a misspelt folder that is answered with nothing but trouble of the network.
+#[test]
+fn a_name_that_is_neither_here_nor_on_the_hub_says_both() {
+    let cache = TempDir::new().unwrap();
+    for name in ["nope", "org/nope", "my model"] {
+        let config = LoadConfig::new(name).cache(cache.path()).offline(true);
+        let error = config.open().unwrap_err();
+        let firebox::Error::Source(SourceError::NotHere { .. }) = error else {
+            panic!("{name}: {error:?}");
+        };
+        let text = error.to_string();
+        let here = format!("no folder or file {name:?} exists here");
+        assert!(text.contains(&here) && text.contains("hub"), "{text}");
+    }
+    // A path is never looked up.
+    let error = LoadConfig::new("./nope").open().unwrap_err();
+    assert!(
+        matches!(
+            error,
+            firebox::Error::Source(SourceError::NotAModelPath { .. })
+        ),
+        "{error:?}"
     );
 }
 

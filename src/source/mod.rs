@@ -240,6 +240,15 @@ pub enum SourceError {
         found: &'static str,
     },
 
+    /// A name that is nothing on disk, and no model of the hub that could be looked up.
+    #[error("no folder or file {name:?} exists here, and as a model of the hub: {source}")]
+    NotHere {
+        /// The name as it was given.
+        name: String,
+        /// What the hub said.
+        source: Box<SourceError>,
+    },
+
     /// A model id or revision that cannot be one.
     #[error("{given:?} is not a {what}: {why}")]
     BadId {
