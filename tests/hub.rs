@@ -4,10 +4,15 @@
 #[path = "common/loopback.rs"]
 mod loopback;
 
+use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use firebox::source::{Checkpoint, Hub, HubBuilder, Source, SourceError, SourceExt};
+use firebox::LoadConfig;
+use firebox::source::{
+    Checkpoint, CheckpointError, Hub, HubBuilder, Source, SourceError, SourceExt,
+};
 use loopback::{FIRST, Files, ID, Loopback, SECOND};
 use tempfile::TempDir;
 
@@ -45,6 +50,10 @@ fn model(hub: &Loopback, cache: &TempDir) -> HubBuilder {
 fn a_checkpoint_opens_from_the_hub_and_then_offline() {
     let (hub, cache) = (Loopback::serve(tinyrust()), TempDir::new().unwrap());
     let online = Checkpoint::open(Arc::new(model(&hub, &cache).build().unwrap())).unwrap();
+    // What a load does: it reads from every shard.
+    for file in online.files() {
+        online.source().read_at(&file.name, 0, &mut [0]).unwrap();
+    }
     let requests = hub.log().len();
 
     let offline = model(&hub, &cache).offline(true).build().unwrap();
@@ -62,6 +71,214 @@ fn a_checkpoint_opens_from_the_hub_and_then_offline() {
             assert_eq!(offline.source().read(&file).unwrap(), bytes, "{file}");
         }
     }
+}
+
+/// Catches `inspect` of a model of 100 GB that downloads 100 GB.
+#[test]
+fn opening_brings_headers_and_reading_brings_the_weights() {
+    let files = tinyrust();
+    let (hub, cache) = (Loopback::serve(files.clone()), TempDir::new().unwrap());
+    let checkpoint = Checkpoint::open(Arc::new(model(&hub, &cache).build().unwrap())).unwrap();
+    assert_eq!(checkpoint.total_bytes(), 2_886_432 + 2_953_136 + 1_116_008);
+    let of_weights = hub.sent(".safetensors");
+    assert!(
+        (1..=3 * (64 << 10)).contains(&of_weights),
+        "{of_weights} bytes of weights were sent"
+    );
+    let of_headers = |request: &loopback::Request| request.path.starts_with("/cdn/");
+    let requests = hub
+        .log()
+        .iter()
+        .filter(|request| of_headers(request))
+        .count();
+    assert_eq!(requests, 3, "a header takes one request");
+
+    let shard = &checkpoint.files()[0].name;
+    let mut bytes = vec![0; 1000];
+    checkpoint
+        .source()
+        .read_at(shard, 5000, &mut bytes)
+        .unwrap();
+    assert_eq!(bytes, files[&**shard][5000..6000]);
+    assert_eq!(hub.downloads(shard), 1);
+    // In the cache now, and peeked at there.
+    let requests = hub.log().len();
+    checkpoint.source().peek(shard, 0, &mut bytes).unwrap();
+    assert_eq!(bytes, files[&**shard][..1000]);
+    assert_eq!(hub.log().len(), requests);
+}
+
+/// Around the 64 KiB that the first peek brings, and with a hub that knows no ranges.
+#[test]
+fn any_range_is_peeked_at_without_a_download() {
+    let bytes: Vec<u8> = (0..10_000_000_u32).map(|i| (i % 251) as u8).collect();
+    let served = [("model.safetensors".to_owned(), bytes.clone())];
+    for ignore_ranges in [false, true] {
+        let (hub, cache) = (
+            Loopback::serve(served.clone().into()),
+            TempDir::new().unwrap(),
+        );
+        hub.set(|state| state.ignore_ranges = ignore_ranges);
+        let source = model(&hub, &cache).build().unwrap();
+        for (offset, len) in [
+            (0, 8),
+            (8, 70_000),
+            (65_530, 20),
+            (65_536, 1),
+            (100_000, 9),
+            (7, 0),
+        ] {
+            let mut into = vec![0; len];
+            let peeked = source.peek("model.safetensors", offset as u64, &mut into);
+            peeked.unwrap();
+            assert_eq!(into, bytes[offset..offset + len], "{offset} + {len}");
+        }
+        let error = source.peek("model.safetensors", 9_999_999, &mut [0; 2]);
+        let error = error.unwrap_err();
+        assert!(matches!(error, SourceError::Truncated { .. }), "{error:?}");
+        // Five requests. Sockets hold some of what nobody reads.
+        let sent = hub.sent("model.safetensors");
+        assert!(
+            sent < if ignore_ranges { 25_000_000 } else { 100_000 },
+            "{sent} bytes were sent"
+        );
+        assert!(!cache.path().join("models--org--tiny").exists());
+    }
+}
+
+#[test]
+fn a_shard_that_the_hub_lacks_or_the_cache_offline_is_missing() {
+    let mut files = tinyrust();
+    let gone = files.keys().find(|name| name.ends_with(".safetensors"));
+    let gone = gone.unwrap().clone();
+    let (whole, cache) = (Loopback::serve(files.clone()), TempDir::new().unwrap());
+    Checkpoint::open(Arc::new(model(&whole, &cache).build().unwrap())).unwrap();
+    let missing = |source: HubBuilder| {
+        let error = Checkpoint::open(Arc::new(source.build().unwrap())).unwrap_err();
+        match error {
+            CheckpointError::MissingShard { shard, source, .. } => (shard, *source),
+            error => panic!("{error:?}"),
+        }
+    };
+    let (shard, error) = missing(model(&whole, &cache).offline(true));
+    assert_eq!(shard, gone);
+    assert!(matches!(error, SourceError::NotCached { .. }), "{error:?}");
+
+    files.remove(&gone);
+    let (hub, cache) = (Loopback::serve(files), TempDir::new().unwrap());
+    let (shard, error) = missing(model(&hub, &cache));
+    assert_eq!(shard, gone);
+    assert!(matches!(error, SourceError::NotFound { .. }), "{error:?}");
+}
+
+#[test]
+fn downloads_are_told_from_start_to_end() {
+    let (hub, cache) = (Loopback::serve(two_files()), TempDir::new().unwrap());
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let tell = Arc::clone(&told);
+    let source = model(&hub, &cache).on_download(move |download| {
+        let file = download.file.to_owned();
+        tell.lock()
+            .unwrap()
+            .push((file, download.done, download.total));
+        ControlFlow::Continue(())
+    });
+    let source = source.build().unwrap();
+    source.peek("model.safetensors", 0, &mut [0; 8]).unwrap();
+    assert_eq!(*told.lock().unwrap(), [], "a peek is no download");
+    source.read("model.safetensors").unwrap();
+    source.read("model.safetensors").unwrap();
+    let told = told.lock().unwrap().clone();
+    let weights = |done| ("model.safetensors".to_owned(), done, 100_000);
+    assert_eq!(told.first(), Some(&weights(0)));
+    assert_eq!(told.last(), Some(&weights(100_000)));
+    assert_eq!(
+        told.len(),
+        2,
+        "100 kB take less than a tenth of a second: {told:?}"
+    );
+}
+
+/// Catches a stop that loses what has come, and one that is tried again like a failure.
+#[test]
+fn a_stopped_download_goes_on_where_it_was() {
+    let bytes: Vec<u8> = (0..100_000_u32).map(|i| (i % 251) as u8).collect();
+    let files: Files = [("model.safetensors".to_owned(), bytes.clone())].into();
+    let (hub, cache) = (Loopback::serve(files), TempDir::new().unwrap());
+    hub.set(|state| state.dawdle = Duration::from_millis(30));
+    let source = model(&hub, &cache)
+        .retries(3)
+        .on_download(|download| match download.done {
+            0 => ControlFlow::Continue(()),
+            _ => ControlFlow::Break(()),
+        });
+    let error = source
+        .build()
+        .unwrap()
+        .read("model.safetensors")
+        .unwrap_err();
+    let SourceError::Cancelled { done, total, .. } = error else {
+        panic!("{error:?}");
+    };
+    assert!(0 < done && done < total && total == 100_000, "{done}");
+    let text = error.to_string();
+    assert!(
+        text.contains("model.safetensors") && text.contains(&format!("{done} of 100000")),
+        "{text}"
+    );
+    assert_eq!(hub.downloads("model.safetensors"), 1);
+
+    let source = model(&hub, &cache).build().unwrap();
+    assert_eq!(source.read("model.safetensors").unwrap(), bytes);
+    let last = hub.log().pop().unwrap();
+    assert_eq!(last.range, Some(format!("bytes={done}-")));
+}
+
+/// Catches a start of the file appended to its own middle by a hub that knows no ranges.
+#[test]
+fn a_hub_that_hangs_up_is_asked_for_the_rest() {
+    let bytes: Vec<u8> = (0..100_000_u32).map(|i| (i % 251) as u8).collect();
+    let files: Files = [("model.safetensors".to_owned(), bytes.clone())].into();
+    for ignore_ranges in [false, true] {
+        let (hub, cache) = (Loopback::serve(files.clone()), TempDir::new().unwrap());
+        hub.set(|state| {
+            state.hang_up_after = Some(60_000);
+            state.ignore_ranges = ignore_ranges;
+        });
+        let source = model(&hub, &cache).build().unwrap();
+        let error = source.read("model.safetensors").unwrap_err();
+        assert!(matches!(error, SourceError::Network { .. }), "{error:?}");
+        hub.set(|state| state.hang_up_after = None);
+        assert_eq!(source.read("model.safetensors").unwrap(), bytes);
+        let last = hub.log().pop().unwrap();
+        assert_eq!(last.range.as_deref(), Some("bytes=60000-"));
+    }
+}
+
+/// Catches a token in the logs of whoever stores the hub's files.
+#[test]
+fn the_token_does_not_follow_to_another_host() {
+    let (hub, cache) = (Loopback::serve(two_files()), TempDir::new().unwrap());
+    hub.set(|state| {
+        state.token = Some("hf_secret".to_owned());
+        state.cdn = Some(hub.url.replace("127.0.0.1", "localhost"));
+    });
+    let source = model(&hub, &cache).token("hf_secret").build().unwrap();
+    source.peek("model.safetensors", 0, &mut [0; 8]).unwrap();
+    assert_eq!(source.read("model.safetensors").unwrap(), vec![7; 100_000]);
+    let (there, here): (Vec<_>, Vec<_>) = hub
+        .log()
+        .into_iter()
+        .partition(|request| request.path.starts_with("/cdn/"));
+    assert_eq!(there.len(), 2);
+    assert!(
+        there.iter().all(|request| request.authorization.is_none()),
+        "{there:?}"
+    );
+    assert!(
+        here.iter().all(|request| request.authorization.is_some()),
+        "{here:?}"
+    );
 }
 
 /// Catches a layout that Python would not find, and so would download a second time.
@@ -465,6 +682,31 @@ fn a_download_that_is_not_as_long_as_announced_is_refused() {
             .read_optional("model.safetensors")
             .unwrap()
             .is_none()
+    );
+}
+
+/// Catches a misspelt folder that is answered with nothing but trouble of the network.
+#[test]
+fn a_name_that_is_neither_here_nor_on_the_hub_says_both() {
+    let cache = TempDir::new().unwrap();
+    for name in ["nope", "org/nope", "my model"] {
+        let config = LoadConfig::new(name).cache(cache.path()).offline(true);
+        let error = config.open().unwrap_err();
+        let firebox::Error::Source(SourceError::NotHere { .. }) = error else {
+            panic!("{name}: {error:?}");
+        };
+        let text = error.to_string();
+        let here = format!("no folder or file {name:?} exists here");
+        assert!(text.contains(&here) && text.contains("hub"), "{text}");
+    }
+    // A path is never looked up.
+    let error = LoadConfig::new("./nope").open().unwrap_err();
+    assert!(
+        matches!(
+            error,
+            firebox::Error::Source(SourceError::NotAModelPath { .. })
+        ),
+        "{error:?}"
     );
 }
 

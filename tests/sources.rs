@@ -237,7 +237,7 @@ fn a_folder_in_place_of_a_file_is_not_absent() {
     std::fs::create_dir(folder.path().join("config.json")).unwrap();
     let source = Local::open(folder.path()).unwrap();
     let error = source.read_optional("config.json").unwrap_err();
-    assert!(matches!(error, SourceError::Io { .. }), "{error:?}");
+    assert!(matches!(error, SourceError::NotAFile { .. }), "{error:?}");
 }
 
 /// A download that another program cuts or restarts while it is being read.
@@ -262,6 +262,35 @@ fn a_local_file_that_shrinks_is_truncated() {
                 ..
             }
         ),
+        "{error:?}"
+    );
+}
+
+/// Catches a load that waits for ever for somebody to write to a pipe.
+#[cfg(unix)]
+#[test]
+fn what_is_no_regular_file_is_refused_before_it_is_opened() {
+    let folder = TempDir::new().unwrap();
+    let pipe = folder.path().join("model.safetensors");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    std::os::unix::fs::symlink(&pipe, folder.path().join("link")).unwrap();
+    std::fs::create_dir(folder.path().join("config.json")).unwrap();
+
+    let source = Local::open(folder.path()).unwrap();
+    for (file, is) in [
+        ("model.safetensors", "a pipe"),
+        ("link", "a pipe"),
+        ("config.json", "a folder"),
+    ] {
+        let error = source.size(file).unwrap_err();
+        assert!(matches!(error, SourceError::NotAFile { .. }), "{error:?}");
+        let text = error.to_string();
+        assert!(text.contains(file) && text.contains(is), "{text}");
+    }
+    let error = Local::open(&pipe).unwrap_err();
+    assert!(
+        matches!(error, SourceError::NotAModelPath { .. }),
         "{error:?}"
     );
 }

@@ -5,28 +5,52 @@ use std::{path::Path, sync::Arc};
 use super::{HubOptions, LoadConfig, Model};
 use crate::{
     error::Error,
-    source::{Checkpoint, Local, Source},
+    source::{Checkpoint, CheckpointError, Local, Source, SourceError, checkpoint::CONFIG},
 };
 
 impl LoadConfig {
     /// Opens the checkpoint: configuration and headers, no weights.
     ///
+    /// What exists on disk wins; anything else that looks like one is a model id of the hub.
+    ///
     /// # Errors
     ///
     /// [`Error::Source`] and [`Error::Checkpoint`].
     pub fn open(&self) -> Result<Checkpoint, Error> {
-        Ok(Checkpoint::open(source(self)?)?)
+        match &self.model {
+            Model::Source(source) => Ok(Checkpoint::open(Arc::clone(source))?),
+            Model::Named(name) if Path::new(name).exists() || !looks_like_id(name) => {
+                Ok(Checkpoint::open(Arc::new(Local::open(name)?))?)
+            }
+            Model::Named(name) => hub(name, &self.hub)
+                .and_then(|hub| Ok(Checkpoint::open(hub)?))
+                .map_err(|error| not_here(name, error)),
+        }
     }
 }
 
-/// What exists on disk wins; anything else is a model id of the hub.
-fn source(config: &LoadConfig) -> Result<Arc<dyn Source>, Error> {
-    match &config.model {
-        Model::Source(source) => Ok(Arc::clone(source)),
-        Model::Named(name) if Path::new(name).exists() || !looks_like_id(name) => {
-            Ok(Arc::new(Local::open(name)?))
+/// Adds to a failed look-up on the hub that the name is nothing on disk, either: it may have been
+/// meant as a folder. Of a model that was found, errors stay as they are.
+fn not_here(name: &str, error: Error) -> Error {
+    // The configuration is what is looked for first.
+    let lookup = |error: &SourceError| match error {
+        SourceError::BadId { what, .. } => *what == "model id",
+        SourceError::NoModel { .. } => true,
+        SourceError::Unauthorized { file, .. }
+        | SourceError::NotCached { file, .. }
+        | SourceError::Network { file, .. } => file == CONFIG,
+        _ => false,
+    };
+    match error {
+        Error::Source(source) | Error::Checkpoint(CheckpointError::Source(source))
+            if lookup(&source) =>
+        {
+            Error::Source(SourceError::NotHere {
+                name: name.to_owned(),
+                source: Box::new(source),
+            })
         }
-        Model::Named(name) => hub(name, &config.hub),
+        error => error,
     }
 }
 

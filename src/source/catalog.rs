@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::header::{Dtype, Header};
+use super::dtype::Dtype;
+use super::header::Header;
 use super::index::Index;
 
 /// One tensor of a checkpoint.

@@ -220,11 +220,11 @@ fn read_header(source: &dyn Source, file: &str) -> Result<(u64, Header), Checkpo
     let file_len = source.size(file)?;
     let mut first = [0; LENGTH_BYTES];
     let there = file_len.min(LENGTH_BYTES as u64) as usize;
-    source.read_at(file, 0, &mut first[..there])?;
+    source.peek(file, 0, &mut first[..there])?;
     let header_len = header::header_len(&label, &first[..there], file_len)?;
     // Checked to be at most 100 MB, and at most the file.
     let mut bytes = vec![0; header_len as usize];
-    source.read_at(file, LENGTH_BYTES as u64, &mut bytes)?;
+    source.peek(file, LENGTH_BYTES as u64, &mut bytes)?;
     Ok((file_len, header::parse(&label, &bytes, file_len)?))
 }
 

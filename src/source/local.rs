@@ -49,6 +49,9 @@ impl Local {
         if kind.is_dir() {
             return Ok(Self::folder(path.to_owned()));
         }
+        if !kind.is_file() {
+            return Err(refuse("this is neither a folder nor a regular file"));
+        }
         if path.extension().is_none_or(|end| end != "safetensors") {
             return Err(refuse("this file is not a .safetensors file"));
         }
@@ -99,7 +102,22 @@ impl Local {
             });
         }
         // Links are followed: the files of a hub snapshot are links to a folder beside it.
-        let found = open_file(&self.folder.join(file)).map_err(|error| self.failed(file, error))?;
+        let path = self.folder.join(file);
+        let failed = |error| self.failed(file, error);
+        // Looked at before it is opened: opening a pipe waits for somebody to write to it.
+        let kind = path.metadata().map_err(failed)?;
+        if !kind.is_file() {
+            return Err(SourceError::NotAFile {
+                at: self.describe(),
+                file: file.to_owned(),
+                found: if kind.is_dir() {
+                    "a folder"
+                } else {
+                    "a pipe, socket or device"
+                },
+            });
+        }
+        let found = open_file(&path).map_err(failed)?;
         let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
         // Another thread may have been faster; then its handle is everybody's.
         let opened = open
@@ -166,14 +184,8 @@ impl Source for Local {
 
 fn open_file(path: &Path) -> io::Result<Opened> {
     let file = File::open(path)?;
-    let meta = file.metadata()?;
-    if meta.is_dir() {
-        return Err(io::ErrorKind::IsADirectory.into());
-    }
-    Ok(Opened {
-        len: meta.len(),
-        file,
-    })
+    let len = file.metadata()?.len();
+    Ok(Opened { file, len })
 }
 
 fn parent_of(path: &Path) -> PathBuf {

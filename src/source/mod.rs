@@ -22,6 +22,13 @@ pub mod memory;
 pub mod hub;
 
 mod pairs;
+#[cfg_attr(
+    not(feature = "hub"),
+    allow(dead_code, reason = "only the hub has secrets")
+)]
+mod secret;
+
+pub mod dtype;
 
 pub mod header;
 
@@ -33,12 +40,18 @@ pub mod checkpoint;
 
 pub use catalog::{Catalog, CatalogError, TensorInfo};
 pub use checkpoint::{Checkpoint, CheckpointError, WeightFile};
-pub use header::{Dtype, Entry, Header, HeaderError};
+pub use dtype::Dtype;
+pub use header::{Entry, Header, HeaderError};
 #[cfg(feature = "hub")]
-pub use hub::{Hub, HubBuilder};
+pub use hub::{Download, Hub, HubBuilder};
 pub use index::{Index, IndexError};
 pub use local::Local;
 pub use memory::{Fault, Memory};
+#[cfg_attr(
+    not(feature = "hub"),
+    allow(unused_imports, reason = "only the hub has secrets")
+)]
+pub(crate) use secret::Secret;
 
 /// The most that [`SourceExt::read`] reads at once, in bytes: 128 MiB.
 ///
@@ -79,6 +92,19 @@ pub trait Source: core::fmt::Debug + Send + Sync {
     ///
     /// [`SourceError::Truncated`] when the range ends after the file does.
     fn read_at(&self, file: &str, offset: u64, into: &mut [u8]) -> Result<(), SourceError>;
+
+    /// Like [`read_at`](Self::read_at), for a few bytes of a file whose rest may never be wanted:
+    /// its header.
+    ///
+    /// A source that keeps whole files (the hub, its cache) overrides this and fetches no more than
+    /// these bytes. A source that wraps another should forward it.
+    ///
+    /// # Errors
+    ///
+    /// Like [`read_at`](Self::read_at).
+    fn peek(&self, file: &str, offset: u64, into: &mut [u8]) -> Result<(), SourceError> {
+        self.read_at(file, offset, into)
+    }
 
     /// The weights file that the user named, when it was a file and not a model that was named.
     ///
@@ -183,6 +209,17 @@ pub enum SourceError {
         file: String,
     },
 
+    /// Something else than a file has this name.
+    #[error("{at}/{file}: is {found}, not a regular file")]
+    NotAFile {
+        /// The source.
+        at: String,
+        /// The name.
+        file: String,
+        /// What it is.
+        found: &'static str,
+    },
+
     /// The operating system refused.
     #[error("{at}/{file}: {source}")]
     Io {
@@ -201,6 +238,15 @@ pub enum SourceError {
         path: String,
         /// What is there instead.
         found: &'static str,
+    },
+
+    /// A name that is nothing on disk, and no model of the hub that could be looked up.
+    #[error("no folder or file {name:?} exists here, and as a model of the hub: {source}")]
+    NotHere {
+        /// The name as it was given.
+        name: String,
+        /// What the hub said.
+        source: Box<SourceError>,
     },
 
     /// A model id or revision that cannot be one.
@@ -263,6 +309,19 @@ pub enum SourceError {
         file: String,
         /// The cache folder.
         cache: String,
+    },
+
+    /// Whoever is told of downloads asked to stop.
+    #[error("{at}/{file}: stopped, {done} of {total} bytes are downloaded and kept")]
+    Cancelled {
+        /// The source.
+        at: String,
+        /// The file.
+        file: String,
+        /// Bytes that have come.
+        done: u64,
+        /// Bytes of the file.
+        total: u64,
     },
 
     /// The hub could not be reached, or did not keep to its protocol.

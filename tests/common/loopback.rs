@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// The model that is served.
 pub(crate) const ID: &str = "org/tiny";
@@ -36,6 +37,16 @@ pub(crate) struct State {
     pub(crate) unwell: usize,
     /// Announce this many bytes more than files have, in the list of files.
     pub(crate) exaggerate: u64,
+    /// Answer with whole files, whatever range was asked for.
+    pub(crate) ignore_ranges: bool,
+    /// Hang up after that many bytes of a body.
+    pub(crate) hang_up_after: Option<usize>,
+    /// Wait so long after each 16 KiB of a body.
+    pub(crate) dawdle: Duration,
+    /// The CDN's address, when it is another host.
+    pub(crate) cdn: Option<String>,
+    /// Bytes of bodies sent so far, by path.
+    pub(crate) sent: BTreeMap<String, u64>,
     /// Every request so far.
     pub(crate) log: Vec<Request>,
 }
@@ -81,15 +92,26 @@ impl Loopback {
         self.state.lock().unwrap().log.clone()
     }
 
-    /// Bodies of this file that were asked for beyond the first byte, which `hf-hub` asks for to
-    /// learn the length.
+    /// Bytes of this file sent so far. What a client that hung up did not take is not counted, but
+    /// for what was on its way.
+    pub(crate) fn sent(&self, file: &str) -> u64 {
+        let state = self.state.lock().unwrap();
+        let sent = state.sent.iter().filter(|(path, _)| path.ends_with(file));
+        sent.map(|(_, bytes)| bytes).sum()
+    }
+
+    /// Bodies of this file that were asked for to the end: not the first byte, to learn the length,
+    /// nor a header.
     pub(crate) fn downloads(&self, file: &str) -> usize {
         self.log()
             .iter()
             .filter(|request| {
                 request.path.ends_with(file)
                     && !request.path.starts_with("/api/")
-                    && request.range.as_deref() != Some("bytes=0-0")
+                    && request
+                        .range
+                        .as_deref()
+                        .is_none_or(|range| range.ends_with('-'))
             })
             // A redirected download is two requests.
             .filter(|request| request.path.starts_with("/cdn/") || !redirected(file))
@@ -131,17 +153,28 @@ fn answer(url: &str, state: &Mutex<State>, mut stream: TcpStream) -> std::io::Re
             _ => {}
         }
     }
-    let (head, body) = {
+    let (head, body, most, wait) = {
         let mut state = state.lock().unwrap();
         state.log.push(request.clone());
-        route(url, &mut state, &request)
+        if state.ignore_ranges {
+            request.range = None;
+        }
+        let (head, body) = route(url, &mut state, &request);
+        let most = state.hang_up_after.unwrap_or(usize::MAX).min(body.len());
+        (head, body, most, state.dawdle)
     };
     write!(
         stream,
         "HTTP/1.1 {head}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
         body.len()
     )?;
-    stream.write_all(&body)
+    for piece in body[..most].chunks(16 << 10) {
+        stream.write_all(piece)?;
+        std::thread::sleep(wait);
+        let mut state = state.lock().unwrap();
+        *state.sent.entry(request.path.clone()).or_default() += piece.len() as u64;
+    }
+    Ok(())
 }
 
 /// Status line and headers, and the body.
@@ -202,9 +235,11 @@ fn route(url: &str, state: &mut State, request: &Request) -> (String, Vec<u8>) {
     }
     let tag = etag(bytes);
     if redirected(file) {
+        let cdn = state.cdn.as_deref().unwrap_or(url);
         let head = format!(
-            "302 Found\r\nLocation: {url}/cdn/{commit}/{file}\r\nX-Repo-Commit: {commit}\r\n\
-             X-Linked-Etag: \"{tag}\""
+            "302 Found\r\nLocation: {cdn}/cdn/{commit}/{file}\r\nX-Repo-Commit: {commit}\r\n\
+             X-Linked-Etag: \"{tag}\"\r\nX-Linked-Size: {}",
+            bytes.len()
         );
         return (head, vec![]);
     }

@@ -1,0 +1,292 @@
+//! How a model on the hub is reached: what the caller says, and the environment for the rest.
+
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use hf_hub::Cache;
+use hf_hub::api::sync::ApiBuilder;
+
+use super::Hub;
+use super::download::{Download, Hook};
+use crate::source::{Secret, SourceError, stays_inside};
+
+/// Where models are when nobody says otherwise.
+const ENDPOINT: &str = "https://huggingface.co";
+
+/// How a model on the hub is reached. What is not said is looked up in the environment, by the
+/// names that Python's `huggingface_hub` knows:
+///
+/// | | variables, the first that is set |
+/// |---|---|
+/// | token | `HF_TOKEN`; the file `HF_TOKEN_PATH`; the file `HF_HOME/token` |
+/// | cache | `HF_HUB_CACHE`, `HUGGINGFACE_HUB_CACHE`; `HF_HOME/hub` |
+/// | endpoint | `HF_ENDPOINT`; `https://huggingface.co` |
+/// | offline | `HF_HUB_OFFLINE`: 1, true, yes or on |
+///
+/// `HF_HOME` is `XDG_CACHE_HOME/huggingface` or `~/.cache/huggingface` when it is not set.
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct HubBuilder {
+    id: String,
+    revision: Option<String>,
+    /// `Some(None)`: no token, whatever the environment has.
+    token: Option<Option<Secret>>,
+    endpoint: Option<String>,
+    cache: Option<PathBuf>,
+    offline: Option<bool>,
+    retries: usize,
+    on_download: Option<Hook>,
+    environment: Option<HashMap<String, Secret>>,
+}
+
+impl HubBuilder {
+    pub(super) fn new(id: String) -> Self {
+        Self {
+            id,
+            revision: None,
+            token: None,
+            endpoint: None,
+            cache: None,
+            offline: None,
+            retries: 3,
+            on_download: None,
+            environment: None,
+        }
+    }
+
+    /// A branch, a tag or a commit; `main` when not said.
+    pub fn revision(mut self, revision: impl Into<String>) -> Self {
+        self.revision = Some(revision.into());
+        self
+    }
+
+    /// The token to send.
+    pub fn token(mut self, token: impl Into<String>) -> Self {
+        self.token = Some(Some(Secret(token.into())));
+        self
+    }
+
+    /// Sends no token, whatever the environment has.
+    pub fn anonymous(mut self) -> Self {
+        self.token = Some(None);
+        self
+    }
+
+    /// Another hub: `https://hub.example.org`.
+    pub fn endpoint(mut self, endpoint: impl Into<String>) -> Self {
+        self.endpoint = Some(endpoint.into());
+        self
+    }
+
+    /// The cache folder: the one that has `models--org--name` folders in it.
+    pub fn cache(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.cache = Some(folder.into());
+        self
+    }
+
+    /// Whether to keep to the cache and send nothing.
+    pub fn offline(mut self, offline: bool) -> Self {
+        self.offline = Some(offline);
+        self
+    }
+
+    /// How often to try again when the network fails; 3 when not said.
+    pub fn retries(mut self, retries: usize) -> Self {
+        self.retries = retries;
+        self
+    }
+
+    /// Whom to tell of downloads, and who may stop them.
+    ///
+    /// Called at the start and at the end of each file, and at most ten times a second between, on
+    /// the thread that reads; files that are in the cache are no downloads.
+    /// [`ControlFlow::Break`] ends the read with [`SourceError::Cancelled`], at the next bytes from
+    /// the network at the latest; what has come is kept, and a later download goes on from there.
+    /// The source must not be read from in here.
+    pub fn on_download(
+        mut self,
+        tell: impl Fn(&Download<'_>) -> ControlFlow<()> + Send + Sync + 'static,
+    ) -> Self {
+        self.on_download = Some(Hook(Arc::new(tell)));
+        self
+    }
+
+    /// Variables to look things up in, in place of the process's.
+    pub fn environment<K: Into<String>, V: Into<String>>(
+        mut self,
+        variables: impl IntoIterator<Item = (K, V)>,
+    ) -> Self {
+        self.environment = Some(
+            variables
+                .into_iter()
+                .map(|(name, value)| (name.into(), Secret(value.into())))
+                .collect(),
+        );
+        self
+    }
+
+    /// The source. Sends nothing yet.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError::BadId`] when id or revision cannot be one.
+    pub fn build(self) -> Result<Hub, SourceError> {
+        check_id(&self.id)?;
+        let revision = match &self.revision {
+            Some(revision) => revision.clone(),
+            None => "main".to_owned(),
+        };
+        check_revision(&revision)?;
+        let endpoint = self
+            .endpoint
+            .clone()
+            .or_else(|| self.variable("HF_ENDPOINT"))
+            .unwrap_or_else(|| ENDPOINT.to_owned());
+        let endpoint = endpoint.trim_end_matches('/').to_owned();
+        let cache = match &self.cache {
+            Some(folder) => folder.clone(),
+            None => self.cache_folder(),
+        };
+        let cache = Cache::new(cache);
+        let offline = self.offline.unwrap_or_else(|| {
+            self.variable("HF_HUB_OFFLINE").is_some_and(|value| {
+                matches!(
+                    value.to_ascii_lowercase().as_str(),
+                    "1" | "true" | "yes" | "on"
+                )
+            })
+        });
+        let token = match &self.token {
+            Some(token) => token.as_ref().map(|token| token.0.trim().to_owned()),
+            None => self.found_token(),
+        };
+        let with_token = token.is_some();
+        let api = if offline {
+            None
+        } else {
+            let builder = ApiBuilder::from_cache(cache.clone())
+                .with_endpoint(endpoint.clone())
+                .with_token(token)
+                .with_progress(false)
+                .with_user_agent(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
+            Some(builder.build().map_err(|error| SourceError::Network {
+                at: format!("{}@{revision}", self.id),
+                file: String::new(),
+                endpoint: endpoint.clone(),
+                source: error.into(),
+            })?)
+        };
+        Ok(Hub {
+            id: self.id,
+            revision,
+            endpoint,
+            cache,
+            api,
+            with_token,
+            retries: self.retries,
+            on_download: self.on_download,
+            pinned: Mutex::default(),
+            downloads: Mutex::default(),
+            heads: Mutex::default(),
+        })
+    }
+
+    /// A variable, unless it is unset or blank.
+    fn variable(&self, name: &str) -> Option<String> {
+        let value = match &self.environment {
+            Some(given) => given.get(name).map(|value| value.0.clone()),
+            None => std::env::var(name).ok(),
+        };
+        value
+            .map(|value| value.trim().to_owned())
+            .filter(|value| !value.is_empty())
+    }
+
+    fn path_variable(&self, name: &str) -> Option<PathBuf> {
+        let value = self.variable(name)?;
+        match value.strip_prefix("~/") {
+            Some(rest) => Some(self.home().join(rest)),
+            None => Some(value.into()),
+        }
+    }
+
+    fn home(&self) -> PathBuf {
+        self.variable("HOME")
+            .map(PathBuf::from)
+            .or_else(std::env::home_dir)
+            .unwrap_or_default()
+    }
+
+    fn hf_home(&self) -> PathBuf {
+        self.path_variable("HF_HOME").unwrap_or_else(|| {
+            self.path_variable("XDG_CACHE_HOME")
+                .unwrap_or_else(|| self.home().join(".cache"))
+                .join("huggingface")
+        })
+    }
+
+    fn cache_folder(&self) -> PathBuf {
+        self.path_variable("HF_HUB_CACHE")
+            .or_else(|| self.path_variable("HUGGINGFACE_HUB_CACHE"))
+            .unwrap_or_else(|| self.hf_home().join("hub"))
+    }
+
+    fn found_token(&self) -> Option<String> {
+        self.variable("HF_TOKEN").or_else(|| {
+            let path = self
+                .path_variable("HF_TOKEN_PATH")
+                .unwrap_or_else(|| self.hf_home().join("token"));
+            let token = std::fs::read_to_string(path).ok()?.trim().to_owned();
+            (!token.is_empty()).then_some(token)
+        })
+    }
+}
+
+/// Python's rules for an id, so that what is refused there is refused here, before it is a path.
+fn check_id(id: &str) -> Result<(), SourceError> {
+    let parts: Vec<&str> = id.split('/').collect();
+    let plain = |part: &str| {
+        !part.is_empty()
+            && part
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+    };
+    let why = if parts.len() > 2 {
+        "it has one slash at most: org/name"
+    } else if !parts.iter().all(|part| plain(part)) {
+        "org and name consist of letters, digits, '-', '_' and '.'"
+    } else if parts.iter().any(|part| part.starts_with(['-', '.'])) {
+        "neither org nor name begins with '-' or '.'"
+    } else if id.contains("--") || id.contains("..") {
+        "it does not contain '--' or '..'"
+    } else if id.len() > 96 {
+        "it has 96 characters at most"
+    } else {
+        return Ok(());
+    };
+    Err(SourceError::BadId {
+        given: id.to_owned(),
+        what: "model id",
+        why,
+    })
+}
+
+fn check_revision(revision: &str) -> Result<(), SourceError> {
+    let why = if !stays_inside(revision) {
+        "it is not empty, and has no '..', ':' or '\\'"
+    } else if revision
+        .chars()
+        .any(|c| c.is_whitespace() || c.is_control() || matches!(c, '?' | '#' | '%'))
+    {
+        "it has no blanks, '?', '#' or '%'"
+    } else {
+        return Ok(());
+    };
+    Err(SourceError::BadId {
+        given: revision.to_owned(),
+        what: "revision",
+        why,
+    })
+}

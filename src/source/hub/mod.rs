@@ -1,0 +1,319 @@
+//! A model on the Hugging Face hub, in the cache that Python's `huggingface_hub` uses.
+//!
+//! ```text
+//! revision ─► commit   once: asked of the hub, or read from refs/ when offline
+//! commit + file ─► models--org--name/snapshots/<commit>/<file>   downloaded when first read
+//! ```
+//!
+//! A branch moves. The first file settles which commit is meant, and every later file is of that
+//! commit, or index and shards could come from two savings. Lengths come from the hub's list of
+//! files, so asking for a length downloads nothing.
+//!
+//! Headers are peeked at: opening a checkpoint brings its small files and the first bytes of each
+//! shard, and a shard is downloaded when a weight of it is read.
+//!
+//! # What is `hf-hub`'s, and what is not
+//!
+//! `hf-hub` 0.5 knows the cache's layout, the addresses, and has the HTTP agent with the token. The
+//! bytes are moved here: left to itself, that crate asks for the branch with each file and so mixes
+//! commits, downloads a blob again that another commit already has, never compares the length of
+//! what came with what was announced, cannot be stopped, and sends the token to the host that a
+//! file's bytes are on.
+//!
+//! # In this folder
+//!
+//! the source; its builder; the list of files; requests for bytes; downloads.
+
+mod builder;
+
+mod listing;
+
+mod request;
+
+mod download;
+
+use core::fmt;
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use hf_hub::api::sync::Api;
+use hf_hub::{Cache, Repo, RepoType};
+
+pub use builder::HubBuilder;
+pub use download::Download;
+use download::Hook;
+use listing::Listing;
+
+use super::{Local, Source, SourceError, stays_inside};
+
+/// A model on the hub, downloaded file by file when first read.
+pub struct Hub {
+    id: String,
+    revision: String,
+    endpoint: String,
+    cache: Cache,
+    /// `None` offline: what cannot be called cannot leak a request.
+    api: Option<Api>,
+    with_token: bool,
+    retries: usize,
+    on_download: Option<Hook>,
+    pinned: Mutex<Option<Arc<Pinned>>>,
+    /// A lock a file, so that threads wait for one download and not for all.
+    downloads: Mutex<HashMap<String, Arc<Mutex<()>>>>,
+    /// The first bytes of files that were peeked at and are not in the cache.
+    heads: Mutex<HashMap<String, Arc<[u8]>>>,
+}
+
+/// The one commit that files are taken from.
+struct Pinned {
+    commit: String,
+    local: Local,
+    /// Fetched when a file is not in the cache; with the commit, where that had to be asked for.
+    listing: Mutex<Option<Arc<Listing>>>,
+}
+
+impl Hub {
+    /// The model `id` (`org/name`) on its main branch, with everything else from the environment.
+    ///
+    /// # Errors
+    ///
+    /// Like [`HubBuilder::build`].
+    pub fn open(id: impl Into<String>) -> Result<Self, SourceError> {
+        Self::builder(id).build()
+    }
+
+    /// A model whose revision, token or cache is said rather than looked up.
+    pub fn builder(id: impl Into<String>) -> HubBuilder {
+        HubBuilder::new(id.into())
+    }
+
+    /// The commit that files are taken from, 40 hexadecimal digits. Asks the hub the first time.
+    ///
+    /// # Errors
+    ///
+    /// When model or revision do not exist, may not be read, or cannot be looked up.
+    pub fn commit(&self) -> Result<String, SourceError> {
+        Ok(self.pin("")?.commit.clone())
+    }
+
+    fn repo(&self, revision: &str) -> Repo {
+        Repo::with_revision(self.id.clone(), RepoType::Model, revision.to_owned())
+    }
+
+    /// `models--org--name`.
+    fn folder(&self) -> PathBuf {
+        self.cache
+            .path()
+            .join(self.repo(&self.revision).folder_name())
+    }
+
+    /// `file` is named in errors only.
+    fn pin(&self, file: &str) -> Result<Arc<Pinned>, SourceError> {
+        let mut pinned = lock(&self.pinned);
+        if let Some(pinned) = &*pinned {
+            return Ok(Arc::clone(pinned));
+        }
+        let (commit, listing) = self.resolve(file)?;
+        let snapshot = self.folder().join("snapshots").join(&commit);
+        let found = Arc::new(Pinned {
+            local: Local::folder(snapshot.clone()),
+            listing: Mutex::new(listing.map(Arc::new)),
+            commit,
+        });
+        if snapshot.is_dir() {
+            self.note_ref(&found.commit);
+        }
+        *pinned = Some(Arc::clone(&found));
+        Ok(found)
+    }
+
+    fn resolve(&self, file: &str) -> Result<(String, Option<Listing>), SourceError> {
+        if is_commit(&self.revision) {
+            return Ok((self.revision.clone(), None));
+        }
+        let cached = || {
+            let path = self.folder().join("refs").join(&self.revision);
+            let commit = std::fs::read_to_string(path).ok()?.trim().to_owned();
+            is_commit(&commit).then_some(commit)
+        };
+        let Some(api) = &self.api else {
+            return match cached() {
+                Some(commit) => Ok((commit, None)),
+                None => Err(self.not_cached(file)),
+            };
+        };
+        match self.fetch_listing(api, &self.revision, file) {
+            Ok((commit, listing)) => Ok((commit, Some(listing))),
+            // As Python does: a hub that is down is no reason not to use what is here.
+            Err(error @ SourceError::Network { .. }) => match cached() {
+                Some(commit) => {
+                    tracing::warn!(%error, %commit, "cannot reach the hub, using the cached commit");
+                    Ok((commit, None))
+                }
+                None => Err(error),
+            },
+            Err(error) => Err(error),
+        }
+    }
+
+    fn check_name(&self, file: &str) -> Result<(), SourceError> {
+        if stays_inside(file) {
+            return Ok(());
+        }
+        Err(SourceError::Name {
+            at: self.describe(),
+            file: file.to_owned(),
+        })
+    }
+
+    fn not_found(&self, file: &str) -> SourceError {
+        SourceError::NotFound {
+            at: self.describe(),
+            file: file.to_owned(),
+        }
+    }
+
+    fn not_cached(&self, file: &str) -> SourceError {
+        SourceError::NotCached {
+            at: self.describe(),
+            file: file.to_owned(),
+            cache: self.cache.path().display().to_string(),
+        }
+    }
+
+    fn truncated(&self, file: &str, wanted_end: u64, len: u64) -> SourceError {
+        SourceError::Truncated {
+            at: self.describe(),
+            file: file.to_owned(),
+            wanted_end,
+            len,
+        }
+    }
+
+    fn unauthorized(&self, file: &str, status: u16) -> SourceError {
+        SourceError::Unauthorized {
+            at: self.describe(),
+            file: file.to_owned(),
+            status,
+            with_token: self.with_token,
+        }
+    }
+
+    fn network(
+        &self,
+        file: &str,
+        source: impl Into<Box<dyn core::error::Error + Send + Sync>>,
+    ) -> SourceError {
+        SourceError::Network {
+            at: self.describe(),
+            file: file.to_owned(),
+            endpoint: self.endpoint.clone(),
+            source: source.into(),
+        }
+    }
+}
+
+impl Source for Hub {
+    fn describe(&self) -> String {
+        format!("{}@{}", self.id, self.revision)
+    }
+
+    fn size(&self, file: &str) -> Result<u64, SourceError> {
+        self.check_name(file)?;
+        let pinned = self.pin(file)?;
+        match pinned.local.size(file) {
+            Err(error) if error.is_absent() => {}
+            found => return found,
+        }
+        let Some(api) = &self.api else {
+            return Err(self.not_cached(file));
+        };
+        match self.listing(api, &pinned, file)?.get(file) {
+            None => Err(self.not_found(file)),
+            Some(Some(size)) => Ok(*size),
+            Some(None) => {
+                self.download(&pinned, file)?;
+                pinned.local.size(file)
+            }
+        }
+    }
+
+    fn read_at(&self, file: &str, offset: u64, into: &mut [u8]) -> Result<(), SourceError> {
+        self.check_name(file)?;
+        let pinned = self.pin(file)?;
+        match pinned.local.read_at(file, offset, into) {
+            Err(error) if error.is_absent() => {
+                self.download(&pinned, file)?;
+                pinned.local.read_at(file, offset, into)
+            }
+            read => read,
+        }
+    }
+
+    fn peek(&self, file: &str, offset: u64, into: &mut [u8]) -> Result<(), SourceError> {
+        self.check_name(file)?;
+        let pinned = self.pin(file)?;
+        match (pinned.local.read_at(file, offset, into), &self.api) {
+            (Err(error), None) if error.is_absent() => Err(self.not_cached(file)),
+            (Err(error), Some(api)) if error.is_absent() => {
+                self.peek_remote(api, &pinned, file, offset, into)
+            }
+            (read, _) => read,
+        }
+    }
+}
+
+/// Written by hand: `hf-hub` prints its headers, and the token is one of them.
+impl fmt::Debug for Hub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hub")
+            .field("id", &self.id)
+            .field("revision", &self.revision)
+            .field("endpoint", &self.endpoint)
+            .field("cache", &self.cache.path())
+            .field("offline", &self.api.is_none())
+            .field("with_token", &self.with_token)
+            .finish_non_exhaustive()
+    }
+}
+
+/// 40 hexadecimal digits: a git commit, and safe as a folder's name.
+fn is_commit(text: &str) -> bool {
+    text.len() == 40
+        && text
+            .bytes()
+            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// Longer and longer waits, up to a number of tries.
+struct Backoff {
+    left: usize,
+    wait: Duration,
+}
+
+impl Backoff {
+    fn new(retries: usize) -> Self {
+        Self {
+            left: retries,
+            wait: Duration::from_millis(500),
+        }
+    }
+
+    /// Waits, if there is a try left.
+    fn again(&mut self) -> bool {
+        if self.left == 0 {
+            return false;
+        }
+        self.left -= 1;
+        std::thread::sleep(self.wait);
+        self.wait = (self.wait * 2).min(Duration::from_secs(10));
+        true
+    }
+}
+
+/// A thread that panicked while it held one of these left nothing half done.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,13 @@
+//! Text that must not be printed.
+
+use core::fmt;
+
+/// Text that `Debug` does not print: a token.
+#[derive(Clone)]
+pub(crate) struct Secret(pub(crate) String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
