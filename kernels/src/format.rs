@@ -6,7 +6,9 @@ use core::fmt;
 use core::ops::Range;
 
 use crate::error::FormatError;
-use crate::{blocks, fp4, fp8, nested, nf4, pack};
+use crate::fp4::Fp4;
+use crate::nf4::Nf4;
+use crate::{blocks, fp8, nested, pack};
 
 /// How many words a weight of `[o, i]` takes and what they mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -210,10 +212,10 @@ impl Format {
         );
         match self {
             Self::Nf4(blocks) => {
-                blocks::dequantize(&nf4::LEVELS, blocks, shape, words, scales, rows.start, out);
+                blocks::dequantize::<Nf4>(blocks, shape, words, scales, rows.start, out);
             }
             Self::Fp4(blocks) => {
-                blocks::dequantize(&fp4::LEVELS, blocks, shape, words, scales, rows.start, out);
+                blocks::dequantize::<Fp4>(blocks, shape, words, scales, rows.start, out);
             }
             Self::Fp8(kind, tile) => {
                 fp8::dequantize(kind, tile, shape, words, scales, rows.start, out);
