@@ -224,7 +224,8 @@ impl Format {
     }
 }
 
-/// As the plan prints it: `nf4:block=64,nested`, `fp8:e4m3,scale=block`, `fp8:e5m2,scale=64x32`.
+/// The words a quantization is asked for with: `nf4:block=64,nested`, `fp8:e4m3,scale=channel`,
+/// `fp8:e4m3,scale=block` (128 x 128), `fp8:e5m2,scale=64x32`.
 impl fmt::Display for Format {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -259,7 +260,7 @@ impl fmt::Display for Tile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tensor => f.write_str("tensor"),
-            Self::Row => f.write_str("row"),
+            Self::Row => f.write_str("channel"),
             Self::Block {
                 rows: 128,
                 cols: 128,
