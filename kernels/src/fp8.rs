@@ -193,6 +193,20 @@ struct Scaling {
 }
 
 impl Recipe {
+    /// Checks what the fields alone cannot say.
+    ///
+    /// # Errors
+    ///
+    /// [`FormatError::Scale`] for a fixed scale that is not positive and finite.
+    pub fn validate(self) -> Result<(), FormatError> {
+        match self {
+            Self::Fixed(found) if !(found > 0.0 && found.is_finite()) => {
+                Err(FormatError::Scale { found })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The source is read once for the scale and once for the codes, if the scale needs all of it.
     const fn passes(self, tile: Tile) -> usize {
         match (self, tile) {
@@ -261,12 +275,8 @@ pub fn packer(
 ) -> Result<Box<dyn Packer>, FormatError> {
     let format = Format::Fp8(kind, tile);
     format.validate()?;
+    recipe.validate()?;
     packer::check_size(shape)?;
-    if let Recipe::Fixed(found) = recipe
-        && !(found > 0.0 && found.is_finite())
-    {
-        return Err(FormatError::Scale { found });
-    }
 
     let together = match tile {
         Tile::Tensor | Tile::Row => 1,
