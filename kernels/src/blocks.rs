@@ -9,11 +9,23 @@
 //! * a full block scales by `1 / absmax`, the partial last one divides by `absmax`;
 //! * the code is the number of bounds *strictly* below the scaled weight, a bound being the f32
 //!   midpoint of two neighbouring levels: a weight in the middle takes the lower one;
-//! * NaN lies above every bound. A block with a NaN has a NaN scale and gives back NaN; a block with an
-//!   infinity has an infinite scale and gives back NaN, or an infinity where the level is not 0.
+//! * NaN lies above every bound.
 //!
 //! bitsandbytes on CUDA differs in the last bit of some bounds and in the all-zero block, whose codes
 //! do not matter. Both unpack the same way.
+//!
+//! # What every weight gives back
+//!
+//! | the block holds | its scale | gives back |
+//! |---|---|---|
+//! | a NaN | NaN | NaN everywhere |
+//! | an infinity, no NaN | infinite | `+inf` for every infinity, *also for `-inf`* (`inf * 0` and `inf / inf` are NaN, which has the code of level 1); NaN for every finite weight (level 0 times the scale) |
+//! | zeros only | 0, in a partial block 1e-38 | `+0`, also for `-0` |
+//! | at most `m < 1e-38` | `m`, in a partial block 1e-38 | in a full block less than there was, as if every weight were scaled by `m / 1e-38` once more |
+//! | at most `m`, up to `f32::MAX` | `m` | the largest magnitude exactly; what is finite stays finite |
+//!
+//! Nested scales know their offset only from all scales of the weight. One scale that is NaN or infinite,
+//! or scales whose sum overflows, make every weight of it NaN.
 //!
 //! Letters: `o` rows, `i` columns, `n = o * i`, `g` blocks.
 

@@ -4,8 +4,8 @@
 //! which are neither in order nor those of the OCP "E2M1". Code 8 is the zero with a sign; it gives back
 //! +0, as in bitsandbytes' table (its scalar C++ and its CUDA kernels give -0).
 //!
-//! How blocks scale and how ties fall is in [`blocks`]. The codes are chosen as the CPU
-//! code of bitsandbytes 0.50 does, where the zero of small *positive* weights is code 8.
+//! How blocks scale, how ties fall, and what NaN, infinities, tiny and huge weights give back is in
+//! [`blocks`]. The codes are chosen as the CPU code of bitsandbytes 0.50 does, where the zero of small *positive* weights is code 8.
 
 use crate::blocks::{self, Levels};
 use crate::error::FormatError;

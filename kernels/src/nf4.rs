@@ -4,7 +4,8 @@
 //! (Dettmers et al., "QLoRA", arXiv:2305.14314, appendix E). Levels and bounds are bitsandbytes' to the
 //! bit, not recomputed: a checkpoint packed there has to unpack here.
 //!
-//! How blocks scale and how ties fall is in [`blocks`].
+//! How blocks scale, how ties fall, and what NaN, infinities, tiny and huge weights give back is in
+//! [`blocks`].
 
 use crate::blocks::{self, Levels};
 use crate::error::FormatError;
