@@ -15,7 +15,7 @@ use firebox_kernels::{
 /// Chooses codes and scales for one weight.
 ///
 /// A method decides *which* codes; what a code means is the format's business and lives in
-/// `firebox-kernels`. HQQ and MLX-affine are two methods for one format.
+/// `firebox-kernels` ([`kernels`](super::kernels)). HQQ and MLX-affine are two methods for one format.
 pub trait Method: Debug + Send + Sync {
     /// What the packed weight will be, known before a byte is read: the plan's sizes come from it.
     ///
@@ -24,7 +24,8 @@ pub trait Method: Debug + Send + Sync {
     /// [`FormatError`] when the method cannot represent a weight of this `[out, in]`.
     fn format(&self, shape: [usize; 2]) -> Result<Format, FormatError>;
 
-    /// Starts one weight of `[out, in]`, stored as `source`.
+    /// Starts one weight of `[out, in]`, stored as `source`. What is packed has the
+    /// [`format`](Self::format) of this shape.
     ///
     /// # Errors
     ///

@@ -42,7 +42,8 @@ pub enum QuantSpec {
     Bits4(Bits4),
     /// `fp8`.
     Fp8(Fp8),
-    /// A method of the caller's own, for a format of ours.
+    /// A method of the caller's own, for a format of ours. It has no words: it prints as it debugs, and
+    /// no spec reads back to it.
     Custom(Arc<dyn Method>),
 }
 
