@@ -3,7 +3,14 @@
 use firebox::{
     config::{Bytes, Pattern, Rule},
     model::{Role, Slot},
-    quant::QuantSpec,
+    quant::{
+        Fp8, QuantSpec, SpecError,
+        kernels::{
+            error::FormatError,
+            format::{Blocks, Format, Fp8Kind, Tile},
+            fp8::Recipe,
+        },
+    },
 };
 
 /// Would catch a word that is no longer understood, or that means something else than it did.
@@ -27,6 +34,16 @@ fn every_documented_spec_is_read_and_printed_in_full() {
             "fp8:e4m3,scale=block,recipe=compressed-tensors",
             "fp8:e4m3,scale=block,recipe=compressed-tensors",
         ),
+        (
+            "fp8:recipe=fine-grained",
+            "fp8:e4m3,scale=tensor,recipe=fine-grained",
+        ),
+        ("fp8:scale=block,ue8m0", "fp8:e4m3,scale=block,ue8m0"),
+        ("fp8:ue8m0", "fp8:e4m3,scale=tensor,ue8m0"),
+        (
+            "fp8:ue8m0,recipe=fine-grained,scale=channel",
+            "fp8:e4m3,scale=channel,ue8m0",
+        ),
     ] {
         let spec: QuantSpec = written
             .parse()
@@ -40,6 +57,175 @@ fn every_documented_spec_is_read_and_printed_in_full() {
             printed,
             "what is printed is read back as itself"
         );
+    }
+}
+
+const TILES: [Tile; 7] = [
+    Tile::Tensor,
+    Tile::Row,
+    Tile::Block {
+        rows: 128,
+        cols: 128,
+    },
+    Tile::Block { rows: 64, cols: 32 },
+    Tile::Block { rows: 1, cols: 1 },
+    Tile::Block { rows: 1, cols: 128 },
+    Tile::Block {
+        rows: usize::MAX,
+        cols: 3,
+    },
+];
+
+const FIXED: [f32; 6] = [
+    1.0,
+    0.05,
+    1.0 / 3.0,
+    f32::MIN_POSITIVE,
+    f32::from_bits(1),
+    f32::MAX,
+];
+
+/// Every kind, tile and recipe. Would catch a recipe, tile or digit of a scale that the printed words
+/// lose, and two methods that print alike.
+#[test]
+fn every_fp8_prints_to_a_spec_that_reads_back_equal() {
+    let mut printed = std::collections::BTreeSet::new();
+    let mut count = 0;
+    for kind in [Fp8Kind::E4m3, Fp8Kind::E5m2] {
+        let tiled = TILES.iter().flat_map(|tile| {
+            [
+                Recipe::CompressedTensors,
+                Recipe::FineGrained { ue8m0: false },
+                Recipe::FineGrained { ue8m0: true },
+            ]
+            .map(|recipe| (*tile, recipe))
+        });
+        let fixed = FIXED.map(|scale| (Tile::Tensor, Recipe::Fixed(scale)));
+        for (tile, recipe) in tiled.chain(fixed) {
+            let method = Fp8::new(kind, tile, recipe).expect("a method");
+            let words = QuantSpec::Fp8(method).to_string();
+            let again: QuantSpec = words
+                .parse()
+                .unwrap_or_else(|error| panic!("{words}: {error}"));
+            assert!(
+                matches!(again, QuantSpec::Fp8(again) if again == method),
+                "{words} reads as {again:?}, and was {method:?}"
+            );
+            printed.insert(words);
+            count += 1;
+        }
+    }
+    assert_eq!(printed.len(), count);
+}
+
+/// What no words say cannot be made either.
+#[test]
+fn an_fp8_that_cannot_be_is_refused() {
+    let kind = Fp8Kind::E4m3;
+    for tile in &TILES[1..] {
+        assert_eq!(
+            Fp8::new(kind, *tile, Recipe::Fixed(0.5)),
+            Err(FormatError::FixedTile { tile: *tile })
+        );
+    }
+    for found in [0.0, -0.0, -1.0, f32::INFINITY] {
+        assert_eq!(
+            Fp8::new(kind, Tile::Tensor, Recipe::Fixed(found)),
+            Err(FormatError::Scale { found })
+        );
+    }
+    let (rows, cols) = (0, 4);
+    assert_eq!(
+        Fp8::new(kind, Tile::Block { rows, cols }, Recipe::CompressedTensors),
+        Err(FormatError::Tile { rows, cols })
+    );
+}
+
+/// A report prints formats, a command line takes specs. Would catch a word that only one of them knows.
+#[test]
+fn a_format_prints_as_the_spec_that_asks_for_it() {
+    let blocks = |block, nested| Blocks { block, nested };
+    let mut formats = vec![];
+    for block in [32, 64, 128, 256, 512, 1024, 2048, 4096] {
+        for nested in [false, true] {
+            formats.push(Format::Nf4(blocks(block, nested)));
+            formats.push(Format::Fp4(blocks(block, nested)));
+        }
+    }
+    for kind in [Fp8Kind::E4m3, Fp8Kind::E5m2] {
+        formats.extend(TILES.map(|tile| Format::Fp8(kind, tile)));
+    }
+    for format in formats {
+        let words = format.to_string();
+        let spec: QuantSpec = words
+            .parse()
+            .unwrap_or_else(|error| panic!("{words}: {error}"));
+        let method = spec.method().expect("not none");
+        assert_eq!(method.format([256, 256]), Ok(format), "{words}");
+        assert_eq!(spec.to_string(), words);
+    }
+}
+
+/// Would catch an option that is silently overruled by a later one.
+#[test]
+fn options_that_repeat_or_contradict_each_other_are_refused_by_name() {
+    for (options, first, second) in [
+        ("nf4:block=64,block=128", "block=64", "block=128"),
+        ("fp4:block=64,nested,block=64", "block=64", "block=64"),
+        ("nf4:nested,nested", "nested", "nested"),
+        ("fp8:e4m3,e5m2", "e4m3", "e5m2"),
+        ("fp8:e4m3,scale=block,e4m3", "e4m3", "e4m3"),
+        (
+            "fp8:scale=tensor,scale=block",
+            "scale=tensor",
+            "scale=block",
+        ),
+        ("fp8:scale=0.05,scale=64x32", "scale=0.05", "scale=64x32"),
+        (
+            "fp8:scale=channel,scale=0.05",
+            "scale=channel",
+            "scale=0.05",
+        ),
+        (
+            "fp8:recipe=fine-grained,recipe=compressed-tensors",
+            "recipe=fine-grained",
+            "recipe=compressed-tensors",
+        ),
+        ("fp8:ue8m0,ue8m0", "ue8m0", "ue8m0"),
+    ] {
+        let error = options.parse::<QuantSpec>().map(|_| ());
+        let expected = SpecError::Repeated {
+            spec: options.to_owned(),
+            first: first.to_owned(),
+            second: second.to_owned(),
+        };
+        assert_eq!(error, Err(expected));
+    }
+    for (options, first, second) in [
+        (
+            "fp8:scale=0.05,recipe=fine-grained",
+            "scale=0.05",
+            "recipe=fine-grained",
+        ),
+        (
+            "fp8:recipe=compressed-tensors,scale=0.05",
+            "scale=0.05",
+            "recipe=compressed-tensors",
+        ),
+        ("fp8:ue8m0,scale=0.05", "scale=0.05", "ue8m0"),
+        (
+            "fp8:ue8m0,scale=block,recipe=compressed-tensors",
+            "recipe=compressed-tensors",
+            "ue8m0",
+        ),
+    ] {
+        let error = options.parse::<QuantSpec>().map(|_| ());
+        let expected = SpecError::Contradiction {
+            spec: options.to_owned(),
+            first: first.to_owned(),
+            second: second.to_owned(),
+        };
+        assert_eq!(error, Err(expected));
     }
 }
 
@@ -62,6 +248,11 @@ fn a_spec_that_cannot_be_is_refused_with_the_reason() {
         ("fp8:scale=inf", &["scale", "inf"]),
         ("fp8:scale=0x128", &["scale", "0x128"]),
         ("fp8:recipe=mine", &["recipe", "mine", "fine-grained"]),
+        ("fp8:e4m3,e5m2", &["`e4m3`", "`e5m2`", "fp8:e4m3,e5m2"]),
+        (
+            "fp8:scale=0.05,ue8m0",
+            &["`scale=0.05`", "`ue8m0`", "contradict"],
+        ),
     ] {
         let error = written
             .parse::<QuantSpec>()

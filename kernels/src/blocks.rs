@@ -9,11 +9,23 @@
 //! * a full block scales by `1 / absmax`, the partial last one divides by `absmax`;
 //! * the code is the number of bounds *strictly* below the scaled weight, a bound being the f32
 //!   midpoint of two neighbouring levels: a weight in the middle takes the lower one;
-//! * NaN lies above every bound. A block with a NaN has a NaN scale and gives back NaN; a block with an
-//!   infinity has an infinite scale and gives back NaN, or an infinity where the level is not 0.
+//! * NaN lies above every bound.
 //!
 //! bitsandbytes on CUDA differs in the last bit of some bounds and in the all-zero block, whose codes
 //! do not matter. Both unpack the same way.
+//!
+//! # What every weight gives back
+//!
+//! | the block holds | its scale | gives back |
+//! |---|---|---|
+//! | a NaN | NaN | NaN everywhere |
+//! | an infinity, no NaN | infinite | `+inf` for every infinity, *also for `-inf`* (`inf * 0` and `inf / inf` are NaN, which has the code of level 1); NaN for every finite weight (level 0 times the scale) |
+//! | zeros only | 0, in a partial block 1e-38 | `+0`, also for `-0` |
+//! | at most `m < 1e-38` | `m`, in a partial block 1e-38 | in a full block less than there was, as if every weight were scaled by `m / 1e-38` once more |
+//! | at most `m`, up to `f32::MAX` | `m` | the largest magnitude exactly; what is finite stays finite |
+//!
+//! Nested scales know their offset only from all scales of the weight. One scale that is NaN or infinite,
+//! or scales whose sum overflows, make every weight of it NaN.
 //!
 //! Letters: `o` rows, `i` columns, `n = o * i`, `g` blocks.
 
@@ -72,8 +84,7 @@ impl<'a> Scales<'a> {
 }
 
 /// Gives back weights from row `first_row` on, as many as `out` takes.
-pub(crate) fn dequantize(
-    levels: &[f32; 16],
+pub(crate) fn dequantize<L: Levels>(
     blocks: Blocks,
     shape: [usize; 2],
     words: &[u32],
@@ -90,41 +101,15 @@ pub(crate) fn dequantize(
         let (values, after) = rest.split_at_mut(len);
         // Sixteen products a block instead of one a weight: the same products.
         let scale = scales.get(block);
-        pack::look_up4(words, first, &levels.map(|level| level * scale), values);
+        pack::look_up4(words, first, &L::LEVELS.map(|level| level * scale), values);
         first += len;
         rest = after;
     }
 }
 
-/// Codes of eight scaled weights: `ascending[k]` where `k` bounds lie strictly below the weight, and
-/// `ascending[15]` for NaN.
-///
-/// Every bound that lies below adds the step from one code to the next. With no branch and no table
-/// this becomes vector compares; looking up `ascending` for FP4 took four times as long.
-#[inline(always)]
-#[expect(
-    clippy::neg_cmp_op_on_partial_ord,
-    reason = "NaN has to count as above"
-)]
-pub(crate) fn choose(
-    scaled: &[f32; CODES4],
-    bounds: &[f32; 15],
-    ascending: &[u8; 16],
-) -> [u32; CODES4] {
-    let mut codes = [u32::from(ascending[0]); CODES4];
-    for (bound, neighbours) in bounds.iter().zip(ascending.array_windows::<2>()) {
-        let [below, above] = neighbours.map(u32::from);
-        let step = above.wrapping_sub(below);
-        for (code, value) in codes.iter_mut().zip(scaled) {
-            *code = code.wrapping_add(if !(value <= bound) { step } else { 0 });
-        }
-    }
-    codes
-}
-
 /// Eight codes as a word, the first one lowest.
 #[inline(always)]
-pub(crate) fn word(codes: [u32; CODES4]) -> u32 {
+fn word(codes: [u32; CODES4]) -> u32 {
     codes.iter().rev().fold(0, |word, code| word << 4 | code)
 }
 
@@ -133,11 +118,45 @@ pub(crate) trait Levels: Send + Sync + 'static {
     /// Name in errors.
     const NAME: &'static str;
 
+    /// Values of the codes.
+    const LEVELS: [f32; 16];
+
+    /// Codes in ascending order of their values.
+    const ASCENDING: [u8; 16];
+
+    /// Bound `k` lies between the codes `ASCENDING[k]` and `ASCENDING[k + 1]`: their midpoint in f32.
+    const BOUNDS: [f32; 15];
+
     /// The format of these levels.
     fn format(blocks: Blocks) -> Format;
+}
 
-    /// Codes of eight weights that are already scaled.
-    fn choose(scaled: &[f32; CODES4]) -> [u32; CODES4];
+/// The code of one scaled weight: `ASCENDING[k]` where `k` bounds lie strictly below it, and
+/// `ASCENDING[15]` for NaN.
+pub(crate) fn code<L: Levels>(scaled: f32) -> u8 {
+    let below = L::BOUNDS.iter().filter(|bound| scaled > **bound).count();
+    L::ASCENDING[if scaled.is_nan() { 15 } else { below }]
+}
+
+/// [`code`] of eight weights at once.
+///
+/// Every bound that lies below adds the step from one code to the next. With no branch and no table
+/// this becomes vector compares; looking up `ASCENDING` for FP4 took four times as long.
+#[inline(always)]
+#[expect(
+    clippy::neg_cmp_op_on_partial_ord,
+    reason = "NaN has to count as above"
+)]
+fn choose<L: Levels>(scaled: &[f32; CODES4]) -> [u32; CODES4] {
+    let mut codes = [u32::from(L::ASCENDING[0]); CODES4];
+    for (bound, neighbours) in L::BOUNDS.iter().zip(L::ASCENDING.array_windows::<2>()) {
+        let [below, above] = neighbours.map(u32::from);
+        let step = above.wrapping_sub(below);
+        for (code, value) in codes.iter_mut().zip(scaled) {
+            *code = code.wrapping_add(if !(value <= bound) { step } else { 0 });
+        }
+    }
+    codes
 }
 
 /// Chooses the codes of one block into `words` and gives its scale. `values` is scratch after.
@@ -156,18 +175,18 @@ fn pack_block<L: Levels>(values: &mut [f32], block: usize, words: &mut [u32]) ->
 
     let (eights, tail) = values.as_chunks::<CODES4>();
     for (packed, eight) in words.iter_mut().zip(eights) {
-        *packed = word(L::choose(eight));
+        *packed = word(choose::<L>(eight));
     }
     if !tail.is_empty() {
         let mut eight = [0.0; CODES4];
         eight[..tail.len()].copy_from_slice(tail);
-        words[eights.len()] = word(L::choose(&eight)) & pack::low_codes4(tail.len());
+        words[eights.len()] = word(choose::<L>(&eight)) & pack::low_codes4(tail.len());
     }
     largest
 }
 
 /// Packs a weight into blocks. One pass; a tile is whole blocks and whole words.
-pub(crate) struct BlocksPacker<L> {
+struct BlocksPacker<L> {
     shape: [usize; 2],
     source: FloatBits,
     blocks: Blocks,
@@ -181,27 +200,26 @@ pub(crate) struct BlocksPacker<L> {
     levels: PhantomData<L>,
 }
 
-impl<L: Levels> BlocksPacker<L> {
-    pub(crate) fn new(
-        shape: [usize; 2],
-        source: FloatBits,
-        block: usize,
-        nested: bool,
-    ) -> Result<Self, FormatError> {
-        let blocks = Blocks::new(L::NAME, block, nested)?;
-        packer::check_size(shape)?;
-        let n = shape[0] * shape[1];
-        Ok(Self {
-            shape,
-            source,
-            blocks,
-            order: Order::new(shape, source, packer::tile_rows(shape, 1, block), 1),
-            done: 0,
-            words: vec![0; n.div_ceil(CODES4)],
-            absmax: vec![0.0; blocks.count(n)],
-            levels: PhantomData,
-        })
-    }
+/// The packer of the levels `L` for a weight of `shape` `[o, i]`.
+pub(crate) fn packer<L: Levels>(
+    shape: [usize; 2],
+    source: FloatBits,
+    block: usize,
+    nested: bool,
+) -> Result<Box<dyn Packer>, FormatError> {
+    let blocks = Blocks::new(L::NAME, block, nested)?;
+    packer::check_size(shape)?;
+    let n = shape[0] * shape[1];
+    Ok(Box::new(BlocksPacker::<L> {
+        shape,
+        source,
+        blocks,
+        order: Order::new(shape, source, packer::tile_rows(shape, 1, block), 1),
+        done: 0,
+        words: vec![0; n.div_ceil(CODES4)],
+        absmax: vec![0.0; blocks.count(n)],
+        levels: PhantomData,
+    }))
 }
 
 impl<L: Levels> Packer for BlocksPacker<L> {
@@ -252,5 +270,54 @@ impl<L: Levels> Packer for BlocksPacker<L> {
             words: self.words,
             scales,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{fp4, fp4::Fp4, nf4, nf4::Nf4};
+
+    #[test]
+    fn eight_at_once_choose_as_one_does() {
+        check_choose::<Nf4>();
+        check_choose::<Fp4>();
+    }
+
+    /// The fast choice against the obvious one, on every bound, its neighbours, and what is no number.
+    fn check_choose<L: Levels>() {
+        let near = L::BOUNDS.map(|bound| [bound.next_down(), bound, bound.next_up()]);
+        let (nan, inf) = (f32::NAN, f32::INFINITY);
+        let odd = [0.0, -0.0, 1.0, -1.0, 2.0, -2.0, nan, -nan, inf, -inf];
+        for value in near.into_iter().flatten().chain(odd) {
+            let expected = [u32::from(code::<L>(value)); 8];
+            assert_eq!(choose::<L>(&[value; 8]), expected, "{} {value}", L::NAME);
+        }
+    }
+
+    #[test]
+    fn bounds_are_midpoints() {
+        check_bounds::<Nf4>();
+        check_bounds::<Fp4>();
+    }
+
+    /// A bound that is not the midpoint of its levels fails here, as does a level moved by one bit.
+    fn check_bounds<L: Levels>() {
+        let ascending = L::ASCENDING.map(|code| L::LEVELS[usize::from(code)]);
+        for (k, [low, high]) in ascending.array_windows::<2>().enumerate() {
+            let middle = (low + high) / 2.0;
+            assert_eq!(L::BOUNDS[k].to_bits(), middle.to_bits(), "{} {k}", L::NAME);
+        }
+    }
+
+    #[test]
+    fn zero_has_its_code() {
+        check_zero::<Nf4>(nf4::ZERO);
+        check_zero::<Fp4>(fp4::ZERO);
+    }
+
+    fn check_zero<L: Levels>(zero: u8) {
+        assert_eq!(L::LEVELS[usize::from(zero)].to_bits(), 0, "{}", L::NAME);
+        assert_eq!(code::<L>(0.0), zero, "{}", L::NAME);
     }
 }

@@ -1,5 +1,7 @@
 //! What a format refuses. The caller knows the tensor's name and adds it.
 
+use crate::format::Tile;
+
 /// A request that a format cannot represent.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
@@ -31,6 +33,13 @@ pub enum FormatError {
     Scale {
         /// The scale asked for.
         found: f32,
+    },
+
+    /// A fixed scale for less than the whole weight.
+    #[error("a fixed fp8 scale serves the whole weight, and `scale={tile}` asks for one a tile")]
+    FixedTile {
+        /// The tile asked for.
+        tile: Tile,
     },
 
     /// A weight too large to count its bytes.

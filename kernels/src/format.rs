@@ -6,7 +6,9 @@ use core::fmt;
 use core::ops::Range;
 
 use crate::error::FormatError;
-use crate::{blocks, fp4, fp8, nested, nf4, pack};
+use crate::fp4::Fp4;
+use crate::nf4::Nf4;
+use crate::{blocks, fp8, nested, pack};
 
 /// How many words a weight of `[o, i]` takes and what they mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -210,10 +212,10 @@ impl Format {
         );
         match self {
             Self::Nf4(blocks) => {
-                blocks::dequantize(&nf4::LEVELS, blocks, shape, words, scales, rows.start, out);
+                blocks::dequantize::<Nf4>(blocks, shape, words, scales, rows.start, out);
             }
             Self::Fp4(blocks) => {
-                blocks::dequantize(&fp4::LEVELS, blocks, shape, words, scales, rows.start, out);
+                blocks::dequantize::<Fp4>(blocks, shape, words, scales, rows.start, out);
             }
             Self::Fp8(kind, tile) => {
                 fp8::dequantize(kind, tile, shape, words, scales, rows.start, out);
@@ -222,7 +224,8 @@ impl Format {
     }
 }
 
-/// As the plan prints it: `nf4:block=64,nested`, `fp8:e4m3,scale=block`, `fp8:e5m2,scale=64x32`.
+/// The words a quantization is asked for with: `nf4:block=64,nested`, `fp8:e4m3,scale=channel`,
+/// `fp8:e4m3,scale=block` (128 x 128), `fp8:e5m2,scale=64x32`.
 impl fmt::Display for Format {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -257,7 +260,7 @@ impl fmt::Display for Tile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tensor => f.write_str("tensor"),
-            Self::Row => f.write_str("row"),
+            Self::Row => f.write_str("channel"),
             Self::Block {
                 rows: 128,
                 cols: 128,

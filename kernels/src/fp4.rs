@@ -4,14 +4,13 @@
 //! which are neither in order nor those of the OCP "E2M1". Code 8 is the zero with a sign; it gives back
 //! +0, as in bitsandbytes' table (its scalar C++ and its CUDA kernels give -0).
 //!
-//! How blocks scale and how ties fall is in [`blocks`]. The codes are chosen as the CPU
-//! code of bitsandbytes 0.50 does, where the zero of small *positive* weights is code 8.
+//! How blocks scale, how ties fall, and what NaN, infinities, tiny and huge weights give back is in
+//! [`blocks`]. The codes are chosen as the CPU code of bitsandbytes 0.50 does, where the zero of small *positive* weights is code 8.
 
-use crate::blocks::{self, BlocksPacker, Levels};
+use crate::blocks::{self, Levels};
 use crate::error::FormatError;
 use crate::float::{FloatBits, floats};
 use crate::format::{Blocks, Format};
-use crate::pack::CODES4;
 use crate::packer::Packer;
 
 /// Values of the codes; the sign is bit 3.
@@ -34,29 +33,22 @@ pub const BOUNDS: [f32; 15] = floats([
 /// The code of 0.
 pub const ZERO: u8 = 0;
 
-/// The code of a weight that is already divided by its block's scale.
+/// The code of a weight that is already divided by its block's scale: what a method that scales blocks
+/// in a way of its own has left to ask.
 pub fn code(scaled: f32) -> u8 {
-    let below = BOUNDS.iter().filter(|bound| scaled > **bound).count();
-    if scaled.is_nan() {
-        ASCENDING[15]
-    } else {
-        ASCENDING[below]
-    }
+    blocks::code::<Fp4>(scaled)
 }
 
-#[derive(Debug)]
-struct Fp4;
+pub(crate) struct Fp4;
 
 impl Levels for Fp4 {
     const NAME: &'static str = "fp4";
+    const LEVELS: [f32; 16] = LEVELS;
+    const ASCENDING: [u8; 16] = ASCENDING;
+    const BOUNDS: [f32; 15] = BOUNDS;
 
     fn format(blocks: Blocks) -> Format {
         Format::Fp4(blocks)
-    }
-
-    #[inline(always)]
-    fn choose(scaled: &[f32; CODES4]) -> [u32; CODES4] {
-        blocks::choose(scaled, &BOUNDS, &ASCENDING)
     }
 }
 
@@ -71,57 +63,5 @@ pub fn packer(
     block: usize,
     nested: bool,
 ) -> Result<Box<dyn Packer>, FormatError> {
-    Ok(Box::new(BlocksPacker::<Fp4>::new(
-        shape, source, block, nested,
-    )?))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The fast choice against the obvious one, on every bound, its neighbours, and what is no number.
-    #[test]
-    fn eight_at_once_choose_as_one_does() {
-        let near = BOUNDS
-            .iter()
-            .flat_map(|bound| [bound.next_down(), *bound, bound.next_up()]);
-        let odd = [
-            0.0,
-            -0.0,
-            1.0,
-            -1.0,
-            2.0,
-            -2.0,
-            f32::NAN,
-            f32::INFINITY,
-            f32::NEG_INFINITY,
-        ];
-        for value in near.chain(odd) {
-            assert_eq!(
-                Fp4::choose(&[value; 8]),
-                [u32::from(code(value)); 8],
-                "{value}"
-            );
-        }
-    }
-
-    /// A bound that is not the midpoint of its levels fails here, as does a level moved by one bit.
-    #[test]
-    fn bounds_are_midpoints() {
-        let level = |k: usize| LEVELS[usize::from(ASCENDING[k])];
-        for (k, bound) in BOUNDS.iter().enumerate() {
-            assert_eq!(
-                bound.to_bits(),
-                ((level(k) + level(k + 1)) / 2.0).to_bits(),
-                "bound {k}"
-            );
-        }
-    }
-
-    #[test]
-    fn zero_is_code_zero() {
-        assert_eq!(LEVELS[usize::from(ZERO)].to_bits(), 0);
-        assert_eq!(code(0.0), ZERO);
-    }
+    blocks::packer::<Fp4>(shape, source, block, nested)
 }

@@ -6,17 +6,31 @@
 //!
 //! The two floats are those of Micikevicius et al., "FP8 Formats for Deep Learning", arXiv:2209.05433.
 //!
-//! # What is not a number
+//! # What every weight gives back
 //!
 //! Casts follow PyTorch 2.12 and later: NaN becomes NaN and keeps its sign. E4M3, which has no infinity,
 //! saturates to 448; E5M2 overflows to infinity. The packer clamps before it casts, so that no finite
-//! weight packs to an infinity in either. A tile that holds something else than finite weights:
+//! weight gets the code of an infinity in either. A tile that holds something else than finite weights:
 //!
 //! | recipe | a NaN in the tile | an infinity in the tile |
 //! |---|---|---|
-//! | [`CompressedTensors`](Recipe::CompressedTensors) | the scale and every code are NaN | the scale is infinite, finite weights get code 0, infinite ones NaN |
-//! | [`FineGrained`](Recipe::FineGrained) | scale 1, that weight gets NaN, the others are cast as they are | as above |
-//! | [`Fixed`](Recipe::Fixed) | that weight gets NaN | that weight saturates |
+//! | [`CompressedTensors`](Recipe::CompressedTensors) | scale and codes are NaN: the whole tile gives back NaN | the scale is infinite, codes are 0 or NaN: the whole tile gives back NaN |
+//! | [`FineGrained`](Recipe::FineGrained) | that weight gives back NaN; the scale is 1, so that others saturate and lose small values | as above |
+//! | [`Fixed`](Recipe::Fixed) | that weight gives back NaN | that weight saturates |
+//!
+//! Huge and tiny weights:
+//!
+//! * `CompressedTensors` rounds the scale to the source's type, also upwards: 65504 in f16 gives back
+//!   65520, which is an infinity once it is rounded to f16, and the largest bf16 one in bf16. A scale that
+//!   is subnormal there is coarse; one that rounds to 0 (in f16 and E4M3, under an `amax` of 1.3e-5) is
+//!   replaced by the type's epsilon, under which most of the tile gives back 0.
+//! * `FineGrained` gives back an infinity for `f32::MAX`, whose scale times `largest` is 2^128, and with
+//!   `ue8m0` for what is next to the largest value of any type. Tiles under an `amax` of `largest /
+//!   f32::MAX` (1.3e-36 in E4M3, 1.7e-34 in E5M2) give back zeros.
+//! * `Fixed` saturates above `largest * scale` and gives back 0 up to half a smallest step (`2^-10 *
+//!   scale` in E4M3, `2^-17 * scale` in E5M2).
+//!
+//! A zero keeps the sign of its weight.
 //!
 //! Letters: `o` rows, `i` columns, `n = o * i`.
 
@@ -121,11 +135,6 @@ impl Fp8Kind {
         }
     }
 
-    /// The value of a code.
-    pub fn decode(self, code: u8) -> f32 {
-        self.values()[usize::from(code)]
-    }
-
     /// Values of all codes.
     pub fn values(self) -> &'static [f32; 256] {
         match self {
@@ -172,7 +181,7 @@ pub enum Recipe {
     /// DeepSeek's layout, as transformers 5.23 writes it, in `f32`: `factor = 1 / amax * largest`,
     /// `scale = 1 / factor`, code of `weight * factor`.
     ///
-    /// Where the factor overflows (an `amax` below about 1e-36, and 0) it is 1. transformers does so
+    /// Where the factor overflows (an `amax` below `largest / f32::MAX`, and 0) it is 1. transformers does so
     /// for 0 only, and turns the zeros of such a tile into NaN.
     FineGrained {
         /// Scales are powers of two, rounded up.
@@ -193,6 +202,20 @@ struct Scaling {
 }
 
 impl Recipe {
+    /// Checks what the fields alone cannot say.
+    ///
+    /// # Errors
+    ///
+    /// [`FormatError::Scale`] for a fixed scale that is not positive and finite.
+    pub fn validate(self) -> Result<(), FormatError> {
+        match self {
+            Self::Fixed(found) if !(found > 0.0 && found.is_finite()) => {
+                Err(FormatError::Scale { found })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The source is read once for the scale and once for the codes, if the scale needs all of it.
     const fn passes(self, tile: Tile) -> usize {
         match (self, tile) {
@@ -261,12 +284,8 @@ pub fn packer(
 ) -> Result<Box<dyn Packer>, FormatError> {
     let format = Format::Fp8(kind, tile);
     format.validate()?;
+    recipe.validate()?;
     packer::check_size(shape)?;
-    if let Recipe::Fixed(found) = recipe
-        && !(found > 0.0 && found.is_finite())
-    {
-        return Err(FormatError::Scale { found });
-    }
 
     let together = match tile {
         Tile::Tensor | Tile::Row => 1,

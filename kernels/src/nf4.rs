@@ -4,13 +4,13 @@
 //! (Dettmers et al., "QLoRA", arXiv:2305.14314, appendix E). Levels and bounds are bitsandbytes' to the
 //! bit, not recomputed: a checkpoint packed there has to unpack here.
 //!
-//! How blocks scale and how ties fall is in [`blocks`].
+//! How blocks scale, how ties fall, and what NaN, infinities, tiny and huge weights give back is in
+//! [`blocks`].
 
-use crate::blocks::{self, BlocksPacker, Levels};
+use crate::blocks::{self, Levels};
 use crate::error::FormatError;
 use crate::float::{FloatBits, floats};
 use crate::format::{Blocks, Format};
-use crate::pack::CODES4;
 use crate::packer::Packer;
 
 /// Values of the codes, ascending from -1 to 1.
@@ -19,6 +19,9 @@ pub const LEVELS: [f32; 16] = floats([
     0xbf80_0000, 0xbf32_39b1, 0xbf06_6b30, 0xbeca_32a0, 0xbe91_a24d, 0xbe3d_353f, 0xbdba_7871, 0x0000_0000,
     0x3da2_faff, 0x3e24_cae3, 0x3e7c_04dd, 0x3ead_033a, 0x3ee1_a4b8, 0x3f10_07ab, 0x3f39_13b3, 0x3f80_0000,
 ]);
+
+/// Codes in ascending order of their values.
+const ASCENDING: [u8; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
 
 /// Bound `k` lies between the codes `k` and `k + 1`: `(LEVELS[k] + LEVELS[k + 1]) / 2` in f32.
 #[rustfmt::skip]
@@ -30,26 +33,22 @@ pub const BOUNDS: [f32; 15] = floats([
 /// The code of 0.
 pub const ZERO: u8 = 7;
 
-/// The code of a weight that is already divided by its block's scale: how many bounds lie below it.
+/// The code of a weight that is already divided by its block's scale: what a method that scales blocks
+/// in a way of its own has left to ask.
 pub fn code(scaled: f32) -> u8 {
-    let below = BOUNDS.iter().filter(|bound| scaled > **bound).count() as u8;
-    if scaled.is_nan() { 15 } else { below }
+    blocks::code::<Nf4>(scaled)
 }
 
-#[derive(Debug)]
-struct Nf4;
+pub(crate) struct Nf4;
 
 impl Levels for Nf4 {
     const NAME: &'static str = "nf4";
+    const LEVELS: [f32; 16] = LEVELS;
+    const ASCENDING: [u8; 16] = ASCENDING;
+    const BOUNDS: [f32; 15] = BOUNDS;
 
     fn format(blocks: Blocks) -> Format {
         Format::Nf4(blocks)
-    }
-
-    #[inline(always)]
-    fn choose(scaled: &[f32; CODES4]) -> [u32; CODES4] {
-        const ASCENDING: [u8; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
-        blocks::choose(scaled, &BOUNDS, &ASCENDING)
     }
 }
 
@@ -64,56 +63,5 @@ pub fn packer(
     block: usize,
     nested: bool,
 ) -> Result<Box<dyn Packer>, FormatError> {
-    Ok(Box::new(BlocksPacker::<Nf4>::new(
-        shape, source, block, nested,
-    )?))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The fast choice against the obvious one, on every bound, its neighbours, and what is no number.
-    #[test]
-    fn eight_at_once_choose_as_one_does() {
-        let near = BOUNDS
-            .iter()
-            .flat_map(|bound| [bound.next_down(), *bound, bound.next_up()]);
-        let odd = [
-            0.0,
-            -0.0,
-            1.0,
-            -1.0,
-            2.0,
-            -2.0,
-            f32::NAN,
-            f32::INFINITY,
-            f32::NEG_INFINITY,
-        ];
-        for value in near.chain(odd) {
-            assert_eq!(
-                Nf4::choose(&[value; 8]),
-                [u32::from(code(value)); 8],
-                "{value}"
-            );
-        }
-    }
-
-    /// A bound that is not the midpoint of its levels fails here, as does a level moved by one bit.
-    #[test]
-    fn bounds_are_midpoints() {
-        for (k, bound) in BOUNDS.iter().enumerate() {
-            assert_eq!(
-                bound.to_bits(),
-                ((LEVELS[k] + LEVELS[k + 1]) / 2.0).to_bits(),
-                "bound {k}"
-            );
-        }
-    }
-
-    #[test]
-    fn zero_is_level_seven() {
-        assert_eq!(LEVELS[usize::from(ZERO)].to_bits(), 0);
-        assert_eq!(code(0.0), ZERO);
-    }
+    blocks::packer::<Nf4>(shape, source, block, nested)
 }

@@ -13,10 +13,11 @@ use crate::format::Packed;
 /// Tiles begin at multiples of [`tile_rows`](Self::tile_rows) and every one but the last is a
 /// multiple of it long. Work inside a tile is spread over the current rayon pool.
 pub trait Packer: Send {
-    /// How often the source has to be read: 2 where a scale needs the whole weight first.
+    /// How often the source has to be read: 2 where a scale needs the whole weight first. At least 1.
     fn passes(&self) -> usize;
 
-    /// Rows that have to stay together.
+    /// Rows that have to stay together. At least 1, also for a weight without rows; may be more than
+    /// the weight has, which then is one tile.
     fn tile_rows(&self) -> usize;
 
     /// Takes the rows from `first_row` on, in the source's own bytes.
@@ -26,7 +27,7 @@ pub trait Packer: Send {
     /// When the caller breaks the order above: our bug, never bad input.
     fn feed(&mut self, pass: usize, first_row: usize, tile: &[u8]);
 
-    /// The packed weight, after every tile of every pass.
+    /// The packed weight, after every tile of every pass, with buffers as long as its format implies.
     fn finish(self: Box<Self>) -> Packed;
 }
 

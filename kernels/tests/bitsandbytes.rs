@@ -427,6 +427,57 @@ fn equal_scales_nest_exactly() {
     assert_eq!(nested::quantize(&[]), [0]);
 }
 
+/// The table in the documentation of `blocks`: what comes back, of what is no number, huge or tiny, in
+/// full and partial blocks. Would catch `-inf` that comes back as itself, and a finite weight that
+/// survives beside it.
+#[test]
+fn every_weight_gives_back_what_is_documented() {
+    let (nan, inf, max) = (f32::NAN, f32::INFINITY, f32::MAX);
+    let back = |packer: fn(_, _, _, _) -> _, n, weights: &[f32], nested| {
+        let mut all = vec![0.0; n];
+        all[..weights.len()].copy_from_slice(weights);
+        let bytes: Vec<u8> = all.iter().flat_map(|weight| weight.to_le_bytes()).collect();
+        let packer: Result<Box<dyn Packer>, FormatError> =
+            packer([1, n], FloatBits::F32, 32, nested);
+        fed(packer.unwrap(), &bytes, 4 * n, 0).dequantize()
+    };
+    for packer in [nf4::packer, fp4::packer] {
+        for n in [32, 31] {
+            let of = |weights: &[f32]| back(packer, n, weights, false);
+            assert_bits(&of(&[nan, inf, -inf, 1.0]), &vec![nan; n], "NaN");
+
+            let mut expected = vec![nan; n];
+            (expected[0], expected[2]) = (inf, inf);
+            assert_bits(&of(&[inf, 1.0, -inf, -max]), &expected, "infinity");
+            expected[0] = nan;
+            assert_bits(&of(&[-0.0, 1.0, -inf, max]), &expected, "-infinity");
+
+            assert_bits(&of(&[-0.0]), &vec![0.0; n], "zeros");
+
+            let huge = of(&[max, -max, max / 2.0]);
+            assert_bits(&huge[..2], &[max, -max], "huge");
+            assert!(huge.iter().all(|value| value.is_finite()), "{huge:?}");
+
+            // A full block keeps its own scale, and scales as if it were 1e-38.
+            let m = 5e-39;
+            let tiny = of(&[m, -m])[0];
+            let expected = if n == 32 { 0.5 * m } else { m };
+            assert!((tiny - expected).abs() < 0.2 * expected, "{tiny:e}");
+            assert!(of(&[1e-45]).iter().all(|value| *value == 0.0));
+        }
+        // Three blocks; the last one is partial and all zeros.
+        for bad in [&[nan][..], &[inf], &[-inf]] {
+            assert_bits(&back(packer, 70, bad, true), &[nan; 70], "nested");
+            let plain = back(packer, 70, bad, false);
+            assert_bits(&plain[32..], &[0.0; 38], "the blocks beside");
+        }
+        // A sum of scales that overflows, though each is finite.
+        let mut huge = [0.0; 70];
+        huge.iter_mut().step_by(32).for_each(|weight| *weight = max);
+        assert_bits(&back(packer, 70, &huge, true), &[nan; 70], "overflow");
+    }
+}
+
 /// Blocks run on through rows, so that a tile boundary in the wrong place moves every scale after it.
 #[test]
 fn tiles_of_any_size_pack_alike() {

@@ -41,7 +41,7 @@ fn sizes_and_names_are_these() {
         (fp4, [2, 64], 16, 3, "fp4:block=128,nested"),
         (nf4(32, true), [0, 5], 0, 1, "nf4:block=32,nested"),
         (fp8(Tile::Tensor), [3, 5], 4, 1, "fp8:e4m3,scale=tensor"),
-        (fp8(Tile::Row), [3, 5], 4, 3, "fp8:e4m3,scale=row"),
+        (fp8(Tile::Row), [3, 5], 4, 3, "fp8:e4m3,scale=channel"),
         (fp8(block), [136, 200], 6800, 4, "fp8:e4m3,scale=block"),
         (fp8(wide), [40, 192], 1920, 6, "fp8:e4m3,scale=64x32"),
         (

@@ -13,6 +13,10 @@ use serde_json::Value;
 
 const KINDS: [(Fp8Kind, &str); 2] = [(Fp8Kind::E4m3, "e4m3fn"), (Fp8Kind::E5m2, "e5m2")];
 
+fn decode(kind: Fp8Kind, code: u8) -> f32 {
+    kind.values()[usize::from(code)]
+}
+
 /// All f16 and bf16 patterns, and f32 around every tie: rounding half up, losing a subnormal, or another
 /// answer to what is too large fails here.
 #[test]
@@ -87,7 +91,7 @@ fn every_byte_decodes_as_in_torch() {
 fn values_cast_to_their_codes() {
     for (kind, name) in KINDS {
         for code in 0..=255 {
-            let value = kind.decode(code);
+            let value = decode(kind, code);
             assert!(
                 value.is_nan() || kind.encode(value) == code,
                 "{name} {code:#x}"
@@ -290,7 +294,7 @@ fn assert_plain(
         );
         assert_eq!(
             values[k].to_bits(),
-            (kind.decode(code) * scale).to_bits(),
+            (decode(kind, code) * scale).to_bits(),
             "value {k}"
         );
         assert!(values[k].is_finite());
@@ -324,21 +328,21 @@ fn what_is_not_a_number_packs_as_documented() {
     let fine = Recipe::FineGrained { ue8m0: false };
     for (kind, most) in [(Fp8Kind::E4m3, 0x7e), (Fp8Kind::E5m2, 0x7b)] {
         let (codes, scale) = packed(&[1.0, nan], kind, Recipe::CompressedTensors);
-        assert!(scale.is_nan() && codes.iter().all(|code| kind.decode(*code).is_nan()));
+        assert!(scale.is_nan() && codes.iter().all(|code| decode(kind, *code).is_nan()));
 
         let (codes, scale) = packed(&[1.0, nan], kind, fine);
-        assert!(scale == 1.0 && kind.decode(codes[0]) == 1.0 && kind.decode(codes[1]).is_nan());
+        assert!(scale == 1.0 && decode(kind, codes[0]) == 1.0 && decode(kind, codes[1]).is_nan());
 
         for recipe in [Recipe::CompressedTensors, fine] {
             let (codes, scale) = packed(&[1.0, -inf], kind, recipe);
             assert!(
-                scale == inf && codes[0] == 0 && kind.decode(codes[1]).is_nan(),
+                scale == inf && codes[0] == 0 && decode(kind, codes[1]).is_nan(),
                 "{codes:?}"
             );
         }
 
         let (codes, scale) = packed(&[nan, inf, -inf, 1e30], kind, Recipe::Fixed(2.0));
-        assert!(scale == 2.0 && kind.decode(codes[0]).is_nan());
+        assert!(scale == 2.0 && decode(kind, codes[0]).is_nan());
         assert_eq!(codes[1..], [most, 0x80 | most, most]);
     }
 }
@@ -354,7 +358,7 @@ fn tiny_tiles_stay_finite() {
         for amax in [0.0, f32::from_bits(1), 1e-40, 1e-37, 1.3e-36, 1e-30] {
             for (kind, _) in KINDS {
                 let (codes, scale) = packed(&[0.0, amax, -amax], kind, recipe);
-                let values = codes.iter().map(|code| kind.decode(*code) * scale);
+                let values = codes.iter().map(|code| decode(kind, *code) * scale);
                 for (value, weight) in values.zip([0.0, amax, -amax]) {
                     // A tile that is taken for zero is off by what it holds.
                     assert!(
@@ -434,4 +438,117 @@ fn empty_weights_pack_to_nothing() {
             );
         }
     }
+}
+
+fn given_back(
+    weights: &[f32],
+    kind: Fp8Kind,
+    tile: Tile,
+    recipe: Recipe,
+    source: FloatBits,
+) -> Vec<f32> {
+    let bytes: Vec<u8> = match source {
+        FloatBits::F32 => weights.iter().flat_map(|w| w.to_le_bytes()).collect(),
+        FloatBits::F16 => (weights.iter())
+            .flat_map(|w| f16::from_f32(*w).to_le_bytes())
+            .collect(),
+        FloatBits::Bf16 => (weights.iter())
+            .flat_map(|w| bf16::from_f32(*w).to_le_bytes())
+            .collect(),
+    };
+    let packer = fp8::packer([1, weights.len()], source, kind, tile, recipe).unwrap();
+    fed(packer, &bytes, bytes.len(), 0).dequantize()
+}
+
+/// The lists in the documentation of `fp8`: what comes back, of what is no number, huge or tiny. Would
+/// catch another answer, and a zero that loses its sign.
+#[test]
+fn every_weight_gives_back_what_is_documented() {
+    use FloatBits::{Bf16, F16, F32};
+    let (nan, inf, max) = (f32::NAN, f32::INFINITY, f32::MAX);
+    let max_bf16 = f32::from_bits(0x7f7f_0000);
+    let plain = Recipe::CompressedTensors;
+    let fine = Recipe::FineGrained { ue8m0: false };
+    let ue8m0 = Recipe::FineGrained { ue8m0: true };
+    let half = Recipe::Fixed(0.5);
+    let check =
+        |kinds: &[Fp8Kind], recipe, source: FloatBits, weights: [f32; 3], back: [f32; 3]| {
+            for kind in kinds {
+                // A scale of a row and of the whole are the same here.
+                for tile in [Tile::Tensor, Tile::Row] {
+                    let values = given_back(&weights, *kind, tile, recipe, source);
+                    let what = format!("{kind} {recipe:?} {source:?} {weights:?}");
+                    assert_bits(&rounded(&values, source), &back, &what);
+                }
+            }
+        };
+
+    let both = &[Fp8Kind::E4m3, Fp8Kind::E5m2][..];
+    let (e4m3, e5m2) = both.split_at(1);
+    for source in [F32, F16, Bf16] {
+        check(both, plain, source, [nan, 1.0, 0.0], [nan; 3]);
+        for recipe in [fine, ue8m0] {
+            check(both, recipe, source, [nan, 1.0, -0.0], [nan, 1.0, -0.0]);
+        }
+        check(
+            e4m3,
+            fine,
+            source,
+            [nan, 500.0, 1e-3],
+            [nan, 448.0, 1.0 / 512.0],
+        );
+        for recipe in [plain, fine, ue8m0] {
+            check(both, recipe, source, [inf, -inf, 1.0], [nan; 3]);
+        }
+        check(both, half, source, [nan, 1.0, -0.0], [nan, 1.0, -0.0]);
+        check(
+            e4m3,
+            half,
+            source,
+            [inf, -inf, -1e4],
+            [224.0, -224.0, -224.0],
+        );
+        check(
+            e5m2,
+            half,
+            source,
+            [inf, -inf, 3e4],
+            [28672.0, -28672.0, 28672.0],
+        );
+    }
+
+    check(both, plain, F32, [max, -max, 0.0], [max, -max, 0.0]);
+    check(both, plain, F16, [65504.0, -65504.0, 0.0], [inf, -inf, 0.0]);
+    check(both, plain, Bf16, [max_bf16, 0.0, -0.0], [inf, 0.0, -0.0]);
+    check(both, fine, F32, [max, -max, 0.0], [inf, -inf, 0.0]);
+    check(both, fine, F16, [65504.0, 0.0, -0.0], [65504.0, 0.0, -0.0]);
+    check(
+        both,
+        fine,
+        Bf16,
+        [max_bf16, 0.0, -0.0],
+        [max_bf16, 0.0, -0.0],
+    );
+    for (source, largest) in [(F32, max), (F16, 65504.0), (Bf16, max_bf16)] {
+        check(both, ue8m0, source, [largest, 0.0, -0.0], [inf, 0.0, -0.0]);
+    }
+
+    // 2^-20 is half a smallest step of E4M3 under the epsilon of f16.
+    let step = 1.0 / 1024.0 / 1024.0;
+    check(e4m3, plain, F16, [step, -step, 0.0], [0.0, -0.0, 0.0]);
+    check(
+        e4m3,
+        plain,
+        F16,
+        [2.0 * step, -step, 0.0],
+        [2.0 * step, -0.0, 0.0],
+    );
+    for recipe in [fine, ue8m0] {
+        check(e4m3, recipe, F32, [1.3e-36, -1e-40, 0.0], [0.0, -0.0, 0.0]);
+        check(e5m2, recipe, F32, [1.6e-34, -1e-40, 0.0], [0.0, -0.0, 0.0]);
+    }
+    let step = 1.0 / 1024.0;
+    check(e4m3, half, F32, [step / 2.0, -step, 0.0], [0.0, -step, 0.0]);
+    let step = step / 128.0;
+    check(e5m2, half, F32, [step / 2.0, -step, 0.0], [0.0, -step, 0.0]);
 }

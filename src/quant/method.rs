@@ -15,7 +15,7 @@ use firebox_kernels::{
 /// Chooses codes and scales for one weight.
 ///
 /// A method decides *which* codes; what a code means is the format's business and lives in
-/// `firebox-kernels`. HQQ and MLX-affine are two methods for one format.
+/// `firebox-kernels` ([`kernels`](super::kernels)). HQQ and MLX-affine are two methods for one format.
 pub trait Method: Debug + Send + Sync {
     /// What the packed weight will be, known before a byte is read: the plan's sizes come from it.
     ///
@@ -24,7 +24,8 @@ pub trait Method: Debug + Send + Sync {
     /// [`FormatError`] when the method cannot represent a weight of this `[out, in]`.
     fn format(&self, shape: [usize; 2]) -> Result<Format, FormatError>;
 
-    /// Starts one weight of `[out, in]`, stored as `source`.
+    /// Starts one weight of `[out, in]`, stored as `source`. What is packed has the
+    /// [`format`](Self::format) of this shape.
     ///
     /// # Errors
     ///
@@ -58,15 +59,46 @@ impl Method for Bits4 {
     }
 }
 
-/// The nearest 8-bit float after scaling the largest magnitude of each tile to the largest float.
+/// The nearest 8-bit float after scaling the largest magnitude of each tile to the largest float, or by
+/// a scale known beforehand.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Fp8 {
+    kind: Fp8Kind,
+    tile: Tile,
+    recipe: Recipe,
+}
+
+impl Fp8 {
+    /// Which 8-bit float, which weights share a scale, and how the scale is computed.
+    ///
+    /// # Errors
+    ///
+    /// [`FormatError::Tile`] for a tile without weights, [`FormatError::Scale`] for a fixed scale that
+    /// is not positive and finite, [`FormatError::FixedTile`] for a fixed scale of another tile than
+    /// [`Tile::Tensor`].
+    pub fn new(kind: Fp8Kind, tile: Tile, recipe: Recipe) -> Result<Self, FormatError> {
+        Format::Fp8(kind, tile).validate()?;
+        recipe.validate()?;
+        if matches!(recipe, Recipe::Fixed(_)) && tile != Tile::Tensor {
+            return Err(FormatError::FixedTile { tile });
+        }
+        Ok(Self { kind, tile, recipe })
+    }
+
     /// Which 8-bit float.
-    pub kind: Fp8Kind,
+    pub fn kind(self) -> Fp8Kind {
+        self.kind
+    }
+
     /// Which weights share a scale.
-    pub tile: Tile,
+    pub fn tile(self) -> Tile {
+        self.tile
+    }
+
     /// How the scale is computed and rounded.
-    pub recipe: Recipe,
+    pub fn recipe(self) -> Recipe {
+        self.recipe
+    }
 }
 
 impl Method for Fp8 {

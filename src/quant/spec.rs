@@ -1,11 +1,22 @@
 //! The words people write for a quantization: `nf4:block=64,nested`, `fp8:e4m3,scale=channel`.
+//!
+//! ```text
+//! none
+//! nf4 | fp4    block=N  nested
+//! fp8          e4m3 | e5m2   scale=tensor | channel | block | ROWSxCOLS   recipe=NAME  ue8m0
+//! fp8          e4m3 | e5m2   scale=NUMBER
+//! ```
+//!
+//! Options follow a colon, with commas between them, in any order, each at most once. `ue8m0` (scales are
+//! powers of two) is of the recipe `fine-grained` and asks for it. A format is printed by
+//! [`Format`]; what a method adds to its format is printed here.
 
 use core::{fmt, str::FromStr};
 use std::sync::Arc;
 
 use firebox_kernels::{
     error::FormatError,
-    format::{Blocks, Fp8Kind, Tile},
+    format::{Blocks, Format, Fp8Kind, Tile},
     fp8::Recipe,
 };
 
@@ -31,7 +42,8 @@ pub enum QuantSpec {
     Bits4(Bits4),
     /// `fp8`.
     Fp8(Fp8),
-    /// A method of the caller's own, for a format of ours.
+    /// A method of the caller's own, for a format of ours. It has no words: it prints as it debugs, and
+    /// no spec reads back to it.
     Custom(Arc<dyn Method>),
 }
 
@@ -71,7 +83,27 @@ pub enum SpecError {
         /// What could have been.
         known: &'static str,
     },
-    /// The values do not go together or are out of range.
+    /// Two options say the same thing, be it in the same words.
+    #[error("`{spec}`: `{first}` and `{second}` answer the same question; write one")]
+    Repeated {
+        /// The whole spec.
+        spec: String,
+        /// What was written first.
+        first: String,
+        /// What was written second.
+        second: String,
+    },
+    /// Two options cannot both hold.
+    #[error("`{spec}`: `{first}` and `{second}` contradict each other; write one")]
+    Contradiction {
+        /// The whole spec.
+        spec: String,
+        /// One of them.
+        first: String,
+        /// The other.
+        second: String,
+    },
+    /// The values are out of range.
     #[error("`{spec}`: {source}")]
     Format {
         /// The whole spec.
@@ -83,7 +115,7 @@ pub enum SpecError {
 
 const EXAMPLES: &str = "`nf4:block=64,nested`, `fp8:e4m3,scale=channel`";
 const BLOCKS_OPTIONS: &str = "block=N and nested";
-const FP8_OPTIONS: &str = "e4m3, e5m2, scale=… and recipe=…";
+const FP8_OPTIONS: &str = "e4m3, e5m2, scale=…, recipe=… and ue8m0";
 const FP8_SCALES: &str = "tensor, channel, block, ROWSxCOLS or a fixed positive number";
 const FP8_RECIPES: &str = "compressed-tensors or fine-grained";
 
@@ -131,60 +163,116 @@ impl FromStr for QuantSpec {
     }
 }
 
+/// What an option said, and the option as it was written.
+type Said<'a, T> = Option<(&'a str, T)>;
+
+fn say<'a, T>(
+    spec: &str,
+    said: &mut Said<'a, T>,
+    option: &'a str,
+    value: T,
+) -> Result<(), SpecError> {
+    match said {
+        Some((first, _)) => Err(SpecError::Repeated {
+            spec: spec.to_owned(),
+            first: (*first).to_owned(),
+            second: option.to_owned(),
+        }),
+        None => {
+            *said = Some((option, value));
+            Ok(())
+        }
+    }
+}
+
 fn blocks<'a>(
     spec: &str,
     method: &'static str,
     options: impl Iterator<Item = &'a str>,
 ) -> Result<Blocks, SpecError> {
-    let (mut block, mut nested) = (BLOCK, false);
+    let (mut block, mut nested) = (None, None);
     for option in options {
         match option.split_once('=') {
-            None if option == "nested" => nested = true,
+            None if option == "nested" => say(spec, &mut nested, option, ())?,
             Some(("block", value)) => {
-                block = value.parse().map_err(|_| SpecError::Value {
+                let value: usize = value.parse().map_err(|_| SpecError::Value {
                     spec: spec.to_owned(),
                     option: "block",
                     value: value.to_owned(),
                     known: "a power of two from 32 to 4096",
                 })?;
+                say(spec, &mut block, option, value)?;
             }
             _ => return Err(unknown_option(spec, method, option, BLOCKS_OPTIONS)),
         }
     }
-    Blocks::new(method, block, nested).map_err(|source| SpecError::Format {
+    let block = block.map_or(BLOCK, |(_, block)| block);
+    Blocks::new(method, block, nested.is_some()).map_err(|source| SpecError::Format {
         spec: spec.to_owned(),
         source,
     })
 }
 
 fn fp8<'a>(spec: &str, options: impl Iterator<Item = &'a str>) -> Result<Fp8, SpecError> {
-    let (mut kind, mut tile, mut fixed, mut recipe) = (Fp8Kind::E4m3, Tile::Tensor, None, None);
     let value_error = |option, value: &str, known| SpecError::Value {
         spec: spec.to_owned(),
         option,
         value: value.to_owned(),
         known,
     };
+    let contradiction = |first: &str, second: &str| SpecError::Contradiction {
+        spec: spec.to_owned(),
+        first: first.to_owned(),
+        second: second.to_owned(),
+    };
+
+    let (mut kind, mut scale, mut recipe, mut ue8m0) = (None, None, None, None);
     for option in options {
         match option.split_once('=') {
-            None if option == "e4m3" => kind = Fp8Kind::E4m3,
-            None if option == "e5m2" => kind = Fp8Kind::E5m2,
-            Some(("scale", value)) => match scale(value) {
-                Some(Scale::Tile(asked)) => tile = asked,
-                Some(Scale::Fixed(scale)) => fixed = Some(scale),
-                None => return Err(value_error("scale", value, FP8_SCALES)),
-            },
-            Some(("recipe", "compressed-tensors")) => recipe = Some(Recipe::CompressedTensors),
-            Some(("recipe", "fine-grained")) => recipe = Some(Recipe::FineGrained { ue8m0: false }),
-            Some(("recipe", value)) => return Err(value_error("recipe", value, FP8_RECIPES)),
+            None if option == "e4m3" => say(spec, &mut kind, option, Fp8Kind::E4m3)?,
+            None if option == "e5m2" => say(spec, &mut kind, option, Fp8Kind::E5m2)?,
+            None if option == "ue8m0" => say(spec, &mut ue8m0, option, ())?,
+            Some(("scale", value)) => {
+                let value =
+                    scale_of(value).ok_or_else(|| value_error("scale", value, FP8_SCALES))?;
+                say(spec, &mut scale, option, value)?;
+            }
+            Some(("recipe", value)) => {
+                let value =
+                    recipe_of(value).ok_or_else(|| value_error("recipe", value, FP8_RECIPES))?;
+                say(spec, &mut recipe, option, value)?;
+            }
             _ => return Err(unknown_option(spec, "fp8", option, FP8_OPTIONS)),
         }
     }
-    let recipe = match fixed {
-        Some(scale) => Recipe::Fixed(scale),
-        None => recipe.unwrap_or(default_recipe(tile)),
+
+    let kind = kind.map_or(Fp8Kind::E4m3, |(_, kind)| kind);
+    let (tile, recipe) = match (scale, recipe, ue8m0) {
+        (Some((_, Scale::Fixed(scale))), None, None) => (Tile::Tensor, Recipe::Fixed(scale)),
+        (Some((fixed, Scale::Fixed(_))), Some((other, _)), _)
+        | (Some((fixed, Scale::Fixed(_))), None, Some((other, ()))) => {
+            return Err(contradiction(fixed, other));
+        }
+        (_, Some((first, Recipe::CompressedTensors)), Some((second, ()))) => {
+            return Err(contradiction(first, second));
+        }
+        (scale, recipe, ue8m0) => {
+            let tile = match scale {
+                Some((_, Scale::Tile(tile))) => tile,
+                _ => Tile::Tensor,
+            };
+            let recipe = match (recipe, ue8m0) {
+                (_, Some(_)) => Recipe::FineGrained { ue8m0: true },
+                (Some((_, recipe)), None) => recipe,
+                (None, None) => default_recipe(tile),
+            };
+            (tile, recipe)
+        }
     };
-    Ok(Fp8 { kind, tile, recipe })
+    Fp8::new(kind, tile, recipe).map_err(|source| SpecError::Format {
+        spec: spec.to_owned(),
+        source,
+    })
 }
 
 /// Tiles are what transformers and DeepSeek write, rows and whole tensors what compressed-tensors
@@ -201,7 +289,7 @@ enum Scale {
     Fixed(f32),
 }
 
-fn scale(value: &str) -> Option<Scale> {
+fn scale_of(value: &str) -> Option<Scale> {
     match value {
         "tensor" => return Some(Scale::Tile(Tile::Tensor)),
         "channel" => return Some(Scale::Tile(Tile::Row)),
@@ -214,6 +302,14 @@ fn scale(value: &str) -> Option<Scale> {
     }
     let scale: f32 = value.parse().ok()?;
     (scale.is_finite() && scale > 0.0).then_some(Scale::Fixed(scale))
+}
+
+fn recipe_of(value: &str) -> Option<Recipe> {
+    match value {
+        "compressed-tensors" => Some(Recipe::CompressedTensors),
+        "fine-grained" => Some(Recipe::FineGrained { ue8m0: false }),
+        _ => None,
+    }
 }
 
 fn unknown_option(
@@ -230,43 +326,28 @@ fn unknown_option(
     }
 }
 
-/// Prints what [`FromStr`] reads back to the same spec.
+/// Prints what [`FromStr`] reads back to the same spec; a method of the caller's own, which has no words,
+/// as it debugs.
 impl fmt::Display for QuantSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::None => f.write_str("none"),
-            Self::Bits4(Bits4::Nf4(blocks)) => write_blocks(f, "nf4", *blocks),
-            Self::Bits4(Bits4::Fp4(blocks)) => write_blocks(f, "fp4", *blocks),
-            Self::Fp8(Fp8 { kind, tile, recipe }) => {
-                let kind = match kind {
-                    Fp8Kind::E4m3 => "e4m3",
-                    Fp8Kind::E5m2 => "e5m2",
-                };
-                write!(f, "fp8:{kind},scale=")?;
-                match (recipe, tile) {
-                    (Recipe::Fixed(scale), _) => return write!(f, "{scale}"),
-                    (_, Tile::Tensor) => f.write_str("tensor")?,
-                    (_, Tile::Row) => f.write_str("channel")?,
-                    (_, tile) if *tile == TILE => f.write_str("block")?,
-                    (_, Tile::Block { rows, cols }) => write!(f, "{rows}x{cols}")?,
-                }
-                match recipe {
-                    recipe if *recipe == default_recipe(*tile) => Ok(()),
-                    Recipe::CompressedTensors => f.write_str(",recipe=compressed-tensors"),
-                    _ => f.write_str(",recipe=fine-grained"),
+            Self::Bits4(Bits4::Nf4(blocks)) => Format::Nf4(*blocks).fmt(f),
+            Self::Bits4(Bits4::Fp4(blocks)) => Format::Fp4(*blocks).fmt(f),
+            Self::Fp8(fp8) => {
+                let format = Format::Fp8(fp8.kind(), fp8.tile());
+                match fp8.recipe() {
+                    Recipe::Fixed(scale) => write!(f, "fp8:{},scale={scale}", fp8.kind()),
+                    recipe if recipe == default_recipe(fp8.tile()) => format.fmt(f),
+                    Recipe::CompressedTensors => write!(f, "{format},recipe=compressed-tensors"),
+                    Recipe::FineGrained { ue8m0: false } => {
+                        write!(f, "{format},recipe=fine-grained")
+                    }
+                    Recipe::FineGrained { ue8m0: true } => write!(f, "{format},ue8m0"),
                 }
             }
             Self::Custom(method) => write!(f, "{method:?}"),
         }
-    }
-}
-
-fn write_blocks(f: &mut fmt::Formatter<'_>, name: &str, blocks: Blocks) -> fmt::Result {
-    write!(f, "{name}:block={}", blocks.block)?;
-    if blocks.nested {
-        f.write_str(",nested")
-    } else {
-        Ok(())
     }
 }
 
