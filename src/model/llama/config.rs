@@ -4,17 +4,14 @@
 //!             version 5                          version 4
 //! positions   rope_parameters.rope_theta         rope_theta
 //!             rope_parameters.{rope_type, ..}    rope_scaling.{rope_type or type, ..}, or null
-//! type        dtype                              torch_dtype
 //! ```
 //!
-//! Defaults are those of transformers for an absent field; sizes have none.
+//! Defaults are those of transformers for an absent field; sizes have none. What type the weights are in is
+//! not asked: each tensor says its own.
 
 use serde_json::Value;
 
-use crate::{
-    model::{ConfigError, fields::Fields, rope::RopeScaling},
-    target::DType,
-};
+use crate::model::{ConfigError, fields::Fields, rope::RopeScaling};
 
 /// More layers than any model has; a number above it is a broken file.
 const LAYERS_MAX: usize = 1 << 16;
@@ -89,8 +86,6 @@ pub struct LlamaConfig {
     pub qk_norm: bool,
     /// The head is the embedding.
     pub tied: bool,
-    /// The type the checkpoint says its weights are in.
-    pub dtype: Option<DType>,
 }
 
 impl LlamaConfig {
@@ -132,7 +127,6 @@ impl LlamaConfig {
             mlp_bias: family == Family::Llama && flag("mlp_bias")?,
             qk_norm: family == Family::Qwen3,
             tied: flag("tie_word_embeddings")?,
-            dtype: dtype(fields)?,
         })
     }
 }
@@ -325,19 +319,5 @@ fn scaling(fields: Fields<'_>, rope: Fields<'_>) -> Result<RopeScaling, ConfigEr
             })
         }
         other => Err(rope.unsupported(field, other, "default, linear, llama3")),
-    }
-}
-
-fn dtype(fields: Fields<'_>) -> Result<Option<DType>, ConfigError> {
-    let field = match fields.get("dtype") {
-        Some(_) => "dtype",
-        None => "torch_dtype",
-    };
-    match fields.text(field)? {
-        None => Ok(None),
-        Some("float32") => Ok(Some(DType::F32)),
-        Some("float16") => Ok(Some(DType::F16)),
-        Some("bfloat16") => Ok(Some(DType::Bf16)),
-        Some(other) => Err(fields.unsupported(field, other, "float32, float16, bfloat16")),
     }
 }
