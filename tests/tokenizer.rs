@@ -201,7 +201,7 @@ fn a_run_of_byte_tokens_comes_out_when_it_ends() {
     assert_eq!(stream.push(id("a")).unwrap().as_deref(), Some("叫a"));
 }
 
-/// The roads for decoders that are not known, and for a known one in an order that means something else.
+/// The decodings for decoders that are not known, and for a known one in an order that means something else.
 #[test]
 fn other_decoders_stream_as_they_decode() {
     let strip_each = json!({"type": "Sequence", "decoders": [

@@ -24,6 +24,7 @@ mod chat;
 mod error;
 mod stream;
 mod strftime;
+mod tojson;
 
 pub use chat::{ChatTemplate, GenerationPrompt, Message};
 pub use error::{BoxError, TokenizerError};
@@ -101,7 +102,7 @@ pub enum SpecialTokens {
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     /// How ids become text one at a time; decided once from the decoder in `tokenizer.json`.
-    road: stream::Road,
+    decoding: stream::Decoding,
     bos: Option<u32>,
     eos: Vec<u32>,
     pad: Option<u32>,
@@ -184,10 +185,10 @@ impl Tokenizer {
         };
 
         let chat = ChatTemplate::find(files.chat_template_jinja, config.as_ref(), special)?;
-        let road = stream::Road::of(inner.get_decoder());
+        let decoding = stream::Decoding::of(inner.get_decoder());
         Ok(Self {
             inner,
-            road,
+            decoding,
             bos,
             eos,
             pad,
@@ -229,7 +230,7 @@ impl Tokenizer {
 
     /// Turns ids into text one at a time, as a model produces them.
     pub fn stream(&self, special: SpecialTokens) -> StreamDecoder<'_> {
-        StreamDecoder::new(&self.inner, &self.road, special)
+        StreamDecoder::new(&self.inner, &self.decoding, special)
     }
 
     /// How many tokens there are, added ones included. A model's embedding may have more rows than
