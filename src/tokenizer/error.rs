@@ -16,6 +16,17 @@ pub enum TokenizerError {
         source: BoxError,
     },
 
+    /// A configuration names a special token by something that is no id.
+    #[error("{file}: `{field}` is {found}, expected an id from 0 to 4294967295 or a list of them")]
+    NoId {
+        /// Name of the file.
+        file: &'static str,
+        /// The field.
+        field: &'static str,
+        /// What the file says.
+        found: String,
+    },
+
     /// The text has no ids.
     #[error("the text cannot be encoded")]
     Encode {

@@ -132,7 +132,8 @@ impl Tokenizer {
     ///
     /// # Errors
     ///
-    /// [`TokenizerError::Invalid`] names the file that could not be understood.
+    /// [`TokenizerError::Invalid`] names the file that could not be understood, [`TokenizerError::NoId`]
+    /// the field of one that was.
     pub fn from_bytes(files: TokenizerFiles<'_>) -> Result<Self, TokenizerError> {
         let mut inner =
             tokenizers::Tokenizer::from_bytes(files.tokenizer_json).map_err(|source| {
@@ -155,33 +156,27 @@ impl Tokenizer {
         let mut special = special_tokens(map.as_ref());
         special.extend(special_tokens(config.as_ref()));
 
-        let configured = |key: &str| -> Vec<u32> {
-            [files.generation_config, files.model_config]
-                .into_iter()
-                .flatten()
-                .map(|config| ids(config.get(key)))
-                .find(|ids| !ids.is_empty())
-                .unwrap_or_default()
+        let generation = |field| ids("generation_config.json", files.generation_config, field);
+        let model = |field| ids("config.json", files.model_config, field);
+        let configured = |field| match generation(field)? {
+            none if none.is_empty() => model(field),
+            ids => Ok(ids),
         };
         let named = |key: &str| {
             special
                 .get(key)
                 .and_then(|token| inner.token_to_id(token.as_str()))
         };
-        let bos = named("bos_token").or_else(|| configured("bos_token_id").first().copied());
-        let pad = named("pad_token").or_else(|| configured("pad_token_id").first().copied());
-        let eos = {
-            let generation = files
-                .generation_config
-                .map(|config| ids(config.get("eos_token_id")))
-                .unwrap_or_default();
-            if !generation.is_empty() {
-                generation
-            } else if let Some(id) = named("eos_token") {
-                vec![id]
-            } else {
-                configured("eos_token_id")
-            }
+        let or_first = |token: Option<u32>, field| match token {
+            Some(token) => Ok(Some(token)),
+            None => Ok(configured(field)?.first().copied()),
+        };
+        let bos = or_first(named("bos_token"), "bos_token_id")?;
+        let pad = or_first(named("pad_token"), "pad_token_id")?;
+        let eos = match (generation("eos_token_id")?, named("eos_token")) {
+            (ids, _) if !ids.is_empty() => ids,
+            (_, Some(id)) => vec![id],
+            (_, None) => model("eos_token_id")?,
         };
 
         let chat = ChatTemplate::find(files.chat_template_jinja, config.as_ref(), special)?;
@@ -317,12 +312,29 @@ fn special_tokens(config: Option<&Object>) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// An id or a list of ids. What is no id (`null`, -1) is left out: configurations have both.
-fn ids(value: Option<&Value>) -> Vec<u32> {
-    let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
-    match value {
-        Some(Value::Array(list)) => list.iter().filter_map(id).collect(),
-        Some(value) => id(value).into_iter().collect(),
-        None => Vec::new(),
-    }
+/// An id or a list of ids. `null` and -1, which configurations write for none, are left out; anything else
+/// that is no id would leave a model without an end unnoticed.
+fn ids(
+    file: &'static str,
+    config: Option<&Value>,
+    field: &'static str,
+) -> Result<Vec<u32>, TokenizerError> {
+    let found = config.and_then(|config| config.get(field));
+    let listed = match found {
+        Some(Value::Array(list)) => list.as_slice(),
+        Some(one) => core::slice::from_ref(one),
+        None => &[],
+    };
+    listed
+        .iter()
+        .filter(|value| !value.is_null() && value.as_i64() != Some(-1))
+        .map(|value| {
+            let id = value.as_u64().and_then(|id| u32::try_from(id).ok());
+            id.ok_or_else(|| TokenizerError::NoId {
+                file,
+                field,
+                found: value.to_string(),
+            })
+        })
+        .collect()
 }
