@@ -21,6 +21,7 @@ fn open(folder: &Path) -> Tokenizer {
     let generation_config: Option<Value> = parse("generation_config.json");
     let model_config: Option<Value> = parse("config.json");
     Tokenizer::from_bytes(TokenizerFiles {
+        at: &folder.to_string_lossy(),
         tokenizer_json: &read("tokenizer.json").unwrap(),
         config: read("tokenizer_config.json").as_deref(),
         special_tokens_map: read("special_tokens_map.json").as_deref(),
@@ -443,7 +444,8 @@ fn truncation_and_padding_of_the_file_are_switched_off() {
     assert_eq!(found, expected);
 }
 
-/// An error that does not name its file sends the reader through five of them.
+/// An error that does not name its file sends the reader through five of them, and one that does
+/// not name its folder through several models.
 #[test]
 fn a_broken_file_is_named() {
     let bytes = fs::read(golden().join("tokenizer/bytelevel/tokenizer.json")).unwrap();
@@ -503,9 +505,11 @@ fn a_broken_file_is_named() {
         ),
     ];
     for (name, files) in cases {
-        match Tokenizer::from_bytes(files) {
-            Err(TokenizerError::Invalid { file, .. }) => assert_eq!(file, name),
-            other => panic!("{name}: {other:?}"),
+        for (at, expected) in [("", name.to_owned()), ("a/b", format!("a/b/{name}"))] {
+            match Tokenizer::from_bytes(TokenizerFiles { at, ..files }) {
+                Err(TokenizerError::Invalid { file, .. }) => assert_eq!(file, expected),
+                other => panic!("{name}: {other:?}"),
+            }
         }
     }
 }

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use super::strftime::strftime;
 use super::tojson::tojson;
-use super::{BoxError, TokenizerError};
+use super::{TokenizerError, TokenizerFiles};
 
 /// The name that the only template of a checkpoint goes by.
 const DEFAULT: &str = "default";
@@ -74,8 +74,8 @@ pub enum GenerationPrompt {
 /// The chat template of a checkpoint.
 #[derive(Debug, Clone)]
 pub struct ChatTemplate {
-    /// Where the templates came from.
-    file: &'static str,
+    /// The file the templates came from, for messages.
+    file: String,
     /// By name.
     templates: BTreeMap<String, String>,
     /// `bos_token` and its like, which templates write out.
@@ -86,19 +86,17 @@ impl ChatTemplate {
     /// `chat_template.jinja` first, as transformers does; then `chat_template` of the configuration,
     /// which is one template or a list of named ones.
     pub(super) fn find(
-        jinja: Option<&[u8]>,
+        files: &TokenizerFiles<'_>,
         config: Option<&super::Object>,
         special: BTreeMap<String, String>,
     ) -> Result<Option<Self>, TokenizerError> {
         const JINJA: &str = "chat_template.jinja";
         const CONFIG: &str = "tokenizer_config.json";
-        let invalid = |file, source: BoxError| TokenizerError::Invalid { file, source };
 
-        if let Some(bytes) = jinja {
-            let source =
-                std::str::from_utf8(bytes).map_err(|error| invalid(JINJA, error.into()))?;
+        if let Some(bytes) = files.chat_template_jinja {
+            let source = std::str::from_utf8(bytes).map_err(|error| files.invalid(JINJA, error))?;
             return Ok(Some(Self {
-                file: JINJA,
+                file: files.label(JINJA),
                 templates: BTreeMap::from([(DEFAULT.to_owned(), source.to_owned())]),
                 special,
             }));
@@ -113,22 +111,22 @@ impl ChatTemplate {
                 .map(|entry| {
                     let field = |key: &str| Some(entry.get(key)?.as_str()?.to_owned());
                     field("name").zip(field("template")).ok_or_else(|| {
-                        invalid(
+                        files.invalid(
                             CONFIG,
-                            "an entry of chat_template has no name or no template".into(),
+                            "an entry of chat_template has no name or no template",
                         )
                     })
                 })
                 .collect::<Result<_, _>>()?,
             Some(_) => {
-                return Err(invalid(
+                return Err(files.invalid(
                     CONFIG,
-                    "chat_template is neither a template nor a list of named templates".into(),
+                    "chat_template is neither a template nor a list of named templates",
                 ));
             }
         };
         Ok(Some(Self {
-            file: CONFIG,
+            file: files.label(CONFIG),
             templates,
             special,
         }))
@@ -173,6 +171,7 @@ impl ChatTemplate {
             .flatten()
             .or_else(|| self.templates.get(DEFAULT))
             .ok_or_else(|| TokenizerError::NoDefaultTemplate {
+                file: self.file.clone(),
                 names: self.templates.keys().cloned().collect(),
             })?;
 
@@ -204,7 +203,7 @@ impl ChatTemplate {
                     message: message.clone(),
                 },
                 None => TokenizerError::Template {
-                    file: self.file,
+                    file: self.file.clone(),
                     source: error.into(),
                 },
             }

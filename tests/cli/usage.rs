@@ -117,6 +117,10 @@ fn wrong_usage_ends_with_two_and_says_what_is_right() {
 fn failures_end_with_one_and_name_the_file_and_the_numbers() {
     let tinyrust = Copied::tinyrust().without("tokenizer.json");
     let no_tokenizer = tinyrust.path();
+    let garbled = Copied::golden("mistral_bf16");
+    fs::write(garbled.file("tokenizer.json"), "{}").expect("written");
+    let garbled_file = garbled.file("tokenizer.json");
+    let garbled_file = garbled_file.to_str().expect("UTF-8");
     let empty = TempDir::new().expect("a temporary folder");
     let empty = empty.path().to_str().expect("UTF-8");
     let rwkv = Copied::golden("mistral_bf16").config("model_type", "rwkv");
@@ -175,6 +179,10 @@ fn failures_end_with_one_and_name_the_file_and_the_numbers() {
         (
             &["eval", no_tokenizer, "--text", one],
             &["tokenizer.json", no_tokenizer],
+        ),
+        (
+            &["generate", garbled.path(), "--prompt", "a"],
+            &[garbled_file],
         ),
         // What does not suit the model.
         (&["load", TINYRUST, "--rule", "lm_haed=nf4"], &["`lm_haed`"]),
