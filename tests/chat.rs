@@ -218,7 +218,7 @@ fn a_broken_template_is_an_error_with_its_cause() {
         "{{ 'a'.no_such() }}",
     ] {
         match apply(template, &conversation(), GenerationPrompt::Omit) {
-            Err(error @ TokenizerError::Template { file, .. }) => {
+            Err(ref error @ TokenizerError::Template { ref file, .. }) => {
                 assert_eq!(file, "tokenizer_config.json");
                 assert!(error.source().is_some());
             }
@@ -268,7 +268,10 @@ fn a_missing_template_is_said_so() {
         None,
     );
     match other.apply_chat(&[], GenerationPrompt::Add) {
-        Err(TokenizerError::NoDefaultTemplate { names }) => assert_eq!(names, ["rag"]),
+        Err(TokenizerError::NoDefaultTemplate { file, names }) => {
+            assert_eq!(names, ["rag"]);
+            assert_eq!(file, "tokenizer_config.json");
+        }
         other => panic!("{other:?}"),
     }
 }

@@ -268,6 +268,7 @@ fn config(change: Value) -> Result<LlamaConfig, ConfigError> {
         "intermediate_size": 112,
         "num_hidden_layers": 4,
         "num_attention_heads": 4,
+        "num_key_value_heads": 4,
         "max_position_embeddings": 256,
     });
     for (field, value) in change.as_object().expect("an object") {
@@ -276,22 +277,68 @@ fn config(change: Value) -> Result<LlamaConfig, ConfigError> {
     LlamaConfig::from_json(&json)
 }
 
-/// The defaults of transformers. Catches a tied head where none was asked for, and keys shared where
-/// they are not.
+/// A file of a family that has no field with a default.
+fn sizes_only(family: &str, heads: usize) -> Result<LlamaConfig, ConfigError> {
+    LlamaConfig::from_json(&json!({
+        "model_type": family,
+        "vocab_size": 512,
+        "hidden_size": 16 * heads,
+        "intermediate_size": 112,
+        "num_hidden_layers": 4,
+        "num_attention_heads": heads,
+        "max_position_embeddings": 256,
+    }))
+}
+
+/// The defaults of transformers 5.23, whose classes said these numbers. Catches a tied head where none was
+/// asked for, and one family's default given to another: keys shared where they are not.
 #[test]
 fn absent_fields_have_the_defaults_of_transformers() {
-    let config = config(json!({})).expect("a valid file");
+    let cases = [
+        // Query heads; key and value heads and features of a head that follow.
+        ("llama", 4, (4, 16)),
+        ("llama", 64, (64, 16)),
+        ("mistral", 64, (8, 16)),
+        ("qwen2", 64, (32, 16)),
+        ("qwen3", 64, (32, 128)),
+    ];
+    for (family, heads, expected) in cases {
+        let config = sizes_only(family, heads).expect(family);
+        assert_eq!(
+            (config.key_value_heads, config.head_features),
+            expected,
+            "{family}"
+        );
+        assert_eq!(config.norm_eps, 1e-6);
+        assert_eq!(config.rope_theta, 10_000.0);
+        assert_eq!(config.rope_scaling, RopeScaling::None);
+        let window = (family == "mistral").then_some(4096);
+        assert_eq!(config.windows, [window; 4], "{family}");
+        assert!(!(config.tied || config.o_bias || config.mlp_bias));
+        assert_eq!(config.qkv_bias, family == "qwen2");
+        assert_eq!(config.qk_norm, family == "qwen3");
+    }
+    let error = sizes_only("qwen2", 4).unwrap_err().to_string();
+    for part in [
+        "`num_key_value_heads` is absent, which is 32 for qwen2",
+        "the 4 of",
+    ] {
+        assert!(error.contains(part), "{error}");
+    }
+}
 
-    assert_eq!(config.key_value_heads, 4);
-    assert_eq!(config.head_features, 16);
-    assert_eq!(config.norm_eps, 1e-6);
-    assert_eq!(config.rope_theta, 10_000.0);
-    assert_eq!(config.rope_scaling, RopeScaling::None);
-    assert_eq!(config.windows, [None; 4]);
-    assert!(
-        !(config.tied || config.qkv_bias || config.o_bias || config.mlp_bias || config.qk_norm)
-    );
-    assert_eq!(config.dtype, None);
+/// `null` is no default of a family. Catches 8 heads read into a file that says there is nothing to say.
+#[test]
+fn heads_that_are_null_follow_from_the_query_heads() {
+    for family in ["llama", "mistral", "qwen2", "qwen3"] {
+        let nulls = json!({"model_type": family, "num_key_value_heads": null, "head_dim": null});
+        let config = config(nulls).expect(family);
+        assert_eq!(
+            (config.key_value_heads, config.head_features),
+            (4, 16),
+            "{family}"
+        );
+    }
 }
 
 /// Catches `rope_scaling` read by its new key only: older files say `type`.
@@ -375,6 +422,16 @@ fn a_checkpoint_that_is_already_quantized_is_refused_by_name() {
     config(json!({"quantization_config": null})).expect("a dense checkpoint");
 }
 
+/// Each tensor says its own type. Catches a model refused for how its author wrote the field.
+#[test]
+fn the_type_of_the_file_is_not_asked_for() {
+    for written in ["auto", "torch.bfloat16", "float64"] {
+        for field in ["dtype", "torch_dtype"] {
+            config(json!({ field: written })).expect(written);
+        }
+    }
+}
+
 /// Catches another architecture read as this one: many have the same names of tensors and other
 /// mathematics.
 #[test]
@@ -412,10 +469,41 @@ fn values_that_cannot_be_are_refused_by_field() {
         ),
         (json!({"rms_norm_eps": -1e-6}), "rms_norm_eps"),
         (json!({"rope_theta": 0}), "rope_theta"),
+        // Numbers as f64, and 0 or infinity as the f32 that they are computed with.
+        (json!({"rms_norm_eps": 1e-50}), "rms_norm_eps"),
+        (json!({"rope_theta": 1e300}), "rope_theta"),
+        (json!({"rope_theta": 1e-300}), "rope_theta"),
+        (
+            json!({"rope_scaling": {"rope_type": "linear", "factor": 1e300}}),
+            "rope_scaling.factor",
+        ),
+        (
+            json!({"rope_scaling": {"rope_type": "linear", "factor": 1e-300}}),
+            "rope_scaling.factor",
+        ),
+        (
+            json!({"rope_parameters": {"rope_type": "llama3", "factor": 8, "low_freq_factor": 1,
+                "high_freq_factor": 1e39, "original_max_position_embeddings": 16}}),
+            "rope_parameters.high_freq_factor",
+        ),
+        // Two numbers that are one as f32: the blend between them would divide by 0.
+        (
+            json!({"rope_parameters": {"rope_type": "llama3", "factor": 8, "low_freq_factor": 4,
+                "high_freq_factor": 4.000_000_000_1, "original_max_position_embeddings": 16}}),
+            "rope_parameters.low_freq_factor",
+        ),
+        (
+            json!({"rope_parameters": {"rope_type": "llama3", "factor": 8, "low_freq_factor": 1,
+                "high_freq_factor": 4, "original_max_position_embeddings": 1e10}}),
+            "rope_parameters.original_max_position_embeddings",
+        ),
+        // Each an f32, and together an angle that is none.
+        (
+            json!({"rope_scaling": {"rope_type": "linear", "factor": 1e-38}}),
+            "rope_theta",
+        ),
         (json!({"tie_word_embeddings": 1}), "tie_word_embeddings"),
         (json!({"hidden_act": "gelu"}), "hidden_act"),
-        (json!({"dtype": "float64"}), "dtype"),
-        (json!({"torch_dtype": 16}), "torch_dtype"),
         (
             json!({"partial_rotary_factor": 0.5}),
             "partial_rotary_factor",

@@ -21,6 +21,7 @@ fn open(folder: &Path) -> Tokenizer {
     let generation_config: Option<Value> = parse("generation_config.json");
     let model_config: Option<Value> = parse("config.json");
     Tokenizer::from_bytes(TokenizerFiles {
+        at: &folder.to_string_lossy(),
         tokenizer_json: &read("tokenizer.json").unwrap(),
         config: read("tokenizer_config.json").as_deref(),
         special_tokens_map: read("special_tokens_map.json").as_deref(),
@@ -201,7 +202,7 @@ fn a_run_of_byte_tokens_comes_out_when_it_ends() {
     assert_eq!(stream.push(id("a")).unwrap().as_deref(), Some("叫a"));
 }
 
-/// The roads for decoders that are not known, and for a known one in an order that means something else.
+/// The decodings for decoders that are not known, and for a known one in an order that means something else.
 #[test]
 fn other_decoders_stream_as_they_decode() {
     let strip_each = json!({"type": "Sequence", "decoders": [
@@ -354,6 +355,58 @@ fn the_end_is_where_the_first_file_says() {
     assert_eq!(eos(None, None, None), [0; 0]);
 }
 
+/// Catches an end that is ignored because of how it is written: the model would talk on to the limit.
+#[test]
+fn an_end_that_is_no_id_is_refused_with_file_and_value() {
+    let bytes = fs::read(golden().join("tokenizer/bytelevel/tokenizer.json")).unwrap();
+    let whole = TokenizerFiles {
+        tokenizer_json: &bytes,
+        ..TokenizerFiles::default()
+    };
+    let cases = [
+        (json!("x"), "\"x\""),
+        (json!(1.5), "1.5"),
+        (json!(true), "true"),
+        (json!(1_u64 << 40), "1099511627776"),
+        (json!([[1]]), "[1]"),
+        (json!([1, -2]), "-2"),
+        (json!({"id": 1}), "{\"id\":1}"),
+    ];
+    for (value, said) in cases {
+        let config = json!({ "eos_token_id": value });
+        let generation_config = TokenizerFiles {
+            generation_config: Some(&config),
+            ..whole
+        };
+        let model_config = TokenizerFiles {
+            model_config: Some(&config),
+            ..whole
+        };
+        for (name, files) in [
+            ("generation_config.json", generation_config),
+            ("config.json", model_config),
+        ] {
+            match Tokenizer::from_bytes(files) {
+                Err(TokenizerError::NoId { file, field, found }) => {
+                    assert_eq!((&*file, &*field, &*found), (name, "eos_token_id", said));
+                }
+                other => panic!("{name}: {value}: {other:?}"),
+            }
+        }
+    }
+    // What configurations write for none.
+    for none in [json!(null), json!(-1), json!([]), json!([null, -1])] {
+        let config = json!({ "eos_token_id": none, "bos_token_id": none, "pad_token_id": none });
+        let files = TokenizerFiles {
+            generation_config: Some(&config),
+            ..whole
+        };
+        let tokenizer = Tokenizer::from_bytes(files).unwrap();
+        assert_eq!(tokenizer.eos_ids(), [0; 0], "{none}");
+        assert_eq!((tokenizer.bos(), tokenizer.pad()), (None, None), "{none}");
+    }
+}
+
 /// The older file fills gaps and no more.
 #[test]
 fn special_tokens_map_fills_gaps() {
@@ -391,7 +444,8 @@ fn truncation_and_padding_of_the_file_are_switched_off() {
     assert_eq!(found, expected);
 }
 
-/// An error that does not name its file sends the reader through five of them.
+/// An error that does not name its file sends the reader through five of them, and one that does
+/// not name its folder through several models.
 #[test]
 fn a_broken_file_is_named() {
     let bytes = fs::read(golden().join("tokenizer/bytelevel/tokenizer.json")).unwrap();
@@ -451,9 +505,11 @@ fn a_broken_file_is_named() {
         ),
     ];
     for (name, files) in cases {
-        match Tokenizer::from_bytes(files) {
-            Err(TokenizerError::Invalid { file, .. }) => assert_eq!(file, name),
-            other => panic!("{name}: {other:?}"),
+        for (at, expected) in [("", name.to_owned()), ("a/b", format!("a/b/{name}"))] {
+            match Tokenizer::from_bytes(TokenizerFiles { at, ..files }) {
+                Err(TokenizerError::Invalid { file, .. }) => assert_eq!(file, expected),
+                other => panic!("{name}: {other:?}"),
+            }
         }
     }
 }

@@ -84,12 +84,11 @@ impl<'a> Fields<'a> {
         })
     }
 
-    /// A finite number above 0.
+    /// A number that is finite and above 0 as `f32` too, which is what it is computed with.
     pub(crate) fn positive(self, field: &str) -> Result<Option<f64>, ConfigError> {
-        self.read(field, "a number above 0", |value| {
-            value
-                .as_f64()
-                .filter(|number| number.is_finite() && *number > 0.0)
+        self.read(field, "a number above 0 within the range of f32", |value| {
+            let fits = |number: &f64| (*number as f32).is_finite() && (*number as f32) > 0.0;
+            value.as_f64().filter(fits)
         })
     }
 

@@ -70,6 +70,13 @@ impl Rope {
         Self { frequencies }
     }
 
+    /// Whether every angle up to the last of `positions` is a number: a base or factor far from those of
+    /// any model overflows.
+    pub(crate) fn reaches(&self, positions: usize) -> bool {
+        let mut angles = self.frequencies.iter().map(|f| positions as f32 * f);
+        angles.all(f32::is_finite)
+    }
+
     /// The rotation at `positions`, in the type that activations are in.
     pub fn at(&self, positions: Range<usize>, device: &Device, dtype: DType) -> Rotation {
         let shape = [positions.len(), self.frequencies.len()];

@@ -14,12 +14,13 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Enumerator, Kwargs, Object, Value, ValueKind};
+use minijinja::value::{Enumerator, Object, Value};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind};
 use serde::{Deserialize, Serialize};
 
 use super::strftime::strftime;
-use super::{BoxError, TokenizerError};
+use super::tojson::tojson;
+use super::{TokenizerError, TokenizerFiles};
 
 /// The name that the only template of a checkpoint goes by.
 const DEFAULT: &str = "default";
@@ -73,8 +74,8 @@ pub enum GenerationPrompt {
 /// The chat template of a checkpoint.
 #[derive(Debug, Clone)]
 pub struct ChatTemplate {
-    /// Where the templates came from.
-    file: &'static str,
+    /// The file the templates came from, for messages.
+    file: String,
     /// By name.
     templates: BTreeMap<String, String>,
     /// `bos_token` and its like, which templates write out.
@@ -85,19 +86,17 @@ impl ChatTemplate {
     /// `chat_template.jinja` first, as transformers does; then `chat_template` of the configuration,
     /// which is one template or a list of named ones.
     pub(super) fn find(
-        jinja: Option<&[u8]>,
+        files: &TokenizerFiles<'_>,
         config: Option<&super::Object>,
         special: BTreeMap<String, String>,
     ) -> Result<Option<Self>, TokenizerError> {
         const JINJA: &str = "chat_template.jinja";
         const CONFIG: &str = "tokenizer_config.json";
-        let invalid = |file, source: BoxError| TokenizerError::Invalid { file, source };
 
-        if let Some(bytes) = jinja {
-            let source =
-                std::str::from_utf8(bytes).map_err(|error| invalid(JINJA, error.into()))?;
+        if let Some(bytes) = files.chat_template_jinja {
+            let source = std::str::from_utf8(bytes).map_err(|error| files.invalid(JINJA, error))?;
             return Ok(Some(Self {
-                file: JINJA,
+                file: files.label(JINJA),
                 templates: BTreeMap::from([(DEFAULT.to_owned(), source.to_owned())]),
                 special,
             }));
@@ -112,22 +111,22 @@ impl ChatTemplate {
                 .map(|entry| {
                     let field = |key: &str| Some(entry.get(key)?.as_str()?.to_owned());
                     field("name").zip(field("template")).ok_or_else(|| {
-                        invalid(
+                        files.invalid(
                             CONFIG,
-                            "an entry of chat_template has no name or no template".into(),
+                            "an entry of chat_template has no name or no template",
                         )
                     })
                 })
                 .collect::<Result<_, _>>()?,
             Some(_) => {
-                return Err(invalid(
+                return Err(files.invalid(
                     CONFIG,
-                    "chat_template is neither a template nor a list of named templates".into(),
+                    "chat_template is neither a template nor a list of named templates",
                 ));
             }
         };
         Ok(Some(Self {
-            file: CONFIG,
+            file: files.label(CONFIG),
             templates,
             special,
         }))
@@ -172,6 +171,7 @@ impl ChatTemplate {
             .flatten()
             .or_else(|| self.templates.get(DEFAULT))
             .ok_or_else(|| TokenizerError::NoDefaultTemplate {
+                file: self.file.clone(),
                 names: self.templates.keys().cloned().collect(),
             })?;
 
@@ -203,7 +203,7 @@ impl ChatTemplate {
                     message: message.clone(),
                 },
                 None => TokenizerError::Template {
-                    file: self.file,
+                    file: self.file.clone(),
                     source: error.into(),
                 },
             }
@@ -343,127 +343,6 @@ fn value_of(json: &serde_json::Value) -> Value {
                 .iter()
                 .map(|(key, value)| (key.clone(), value_of(value)));
             Value::from_object(Ordered(entries.collect()))
-        }
-    }
-}
-
-/// `tojson` as transformers defines it: Python's `json.dumps` with `ensure_ascii=False`, where the
-/// engine's own escapes `<`, `>`, `&` and `'` for HTML.
-fn tojson(value: &Value, options: Kwargs) -> Result<String, Error> {
-    let indent = match options.get::<Option<Value>>("indent")? {
-        None => None,
-        Some(indent) if indent.is_none() => None,
-        Some(indent) => Some(usize::try_from(indent)?),
-    };
-    let separators = options.get::<Option<Value>>("separators")?;
-    let mut json = Json {
-        out: String::new(),
-        indent,
-        item: if indent.is_some() { "," } else { ", " }.to_owned(),
-        key: ": ".to_owned(),
-        ascii: options
-            .get::<Option<bool>>("ensure_ascii")?
-            .unwrap_or(false),
-        sort: options.get::<Option<bool>>("sort_keys")?.unwrap_or(false),
-    };
-    if let Some(pair) = separators.filter(|pair| !pair.is_none()) {
-        json.item = pair.get_item_by_index(0)?.to_string();
-        json.key = pair.get_item_by_index(1)?.to_string();
-    }
-    options.assert_all_used()?;
-    json.write(value, 0)?;
-    Ok(json.out)
-}
-
-/// `json.dumps`.
-struct Json {
-    out: String,
-    indent: Option<usize>,
-    /// Between two items.
-    item: String,
-    /// Between a key and its value.
-    key: String,
-    ascii: bool,
-    sort: bool,
-}
-
-impl Json {
-    fn write(&mut self, value: &Value, depth: usize) -> Result<(), Error> {
-        match value.kind() {
-            ValueKind::Undefined | ValueKind::None => self.out.push_str("null"),
-            ValueKind::Bool => self
-                .out
-                .push_str(if value.is_true() { "true" } else { "false" }),
-            ValueKind::Number => self.out.push_str(&value.to_string()),
-            ValueKind::Seq | ValueKind::Iterable => {
-                let items: Vec<Value> = value.try_iter()?.collect();
-                self.list('[', ']', items.len(), depth, |json, index| {
-                    json.write(&items[index], depth + 1)
-                })?;
-            }
-            ValueKind::Map => {
-                let mut keys: Vec<Value> = value.try_iter()?.collect();
-                if self.sort {
-                    keys.sort();
-                }
-                self.list('{', '}', keys.len(), depth, |json, index| {
-                    json.string(&keys[index].to_string());
-                    let separator = json.key.clone();
-                    json.out.push_str(&separator);
-                    json.write(&value.get_item(&keys[index])?, depth + 1)
-                })?;
-            }
-            _ => self.string(&value.to_string()),
-        }
-        Ok(())
-    }
-
-    fn list(
-        &mut self,
-        open: char,
-        close: char,
-        len: usize,
-        depth: usize,
-        mut write: impl FnMut(&mut Self, usize) -> Result<(), Error>,
-    ) -> Result<(), Error> {
-        self.out.push(open);
-        for index in 0..len {
-            if index > 0 {
-                let separator = self.item.clone();
-                self.out.push_str(&separator);
-            }
-            self.line(depth + 1);
-            write(self, index)?;
-        }
-        if len > 0 {
-            self.line(depth);
-        }
-        self.out.push(close);
-        Ok(())
-    }
-
-    fn line(&mut self, depth: usize) {
-        if let Some(indent) = self.indent {
-            self.out.push('\n');
-            self.out.extend(std::iter::repeat_n(' ', indent * depth));
-        }
-    }
-
-    fn string(&mut self, text: &str) {
-        // serde_json escapes exactly what json.dumps escapes when it may leave letters alone.
-        let quoted = serde_json::Value::from(text).to_string();
-        if !self.ascii {
-            self.out.push_str(&quoted);
-            return;
-        }
-        for c in quoted.chars() {
-            if c.is_ascii() {
-                self.out.push(c);
-            } else {
-                for unit in c.encode_utf16(&mut [0; 2]) {
-                    self.out.push_str(&format!("\\u{unit:04x}"));
-                }
-            }
         }
     }
 }

@@ -10,10 +10,21 @@ pub enum TokenizerError {
     /// A file is not what its name says.
     #[error("{file} cannot be read")]
     Invalid {
-        /// Name of the file.
-        file: &'static str,
+        /// The file, and where it is.
+        file: String,
         /// What its parser says.
         source: BoxError,
+    },
+
+    /// A configuration names a special token by something that is no id.
+    #[error("{file}: `{field}` is {found}, expected an id from 0 to 4294967295 or a list of them")]
+    NoId {
+        /// The file, and where it is.
+        file: String,
+        /// The field.
+        field: &'static str,
+        /// What the file says.
+        found: String,
     },
 
     /// The text has no ids.
@@ -38,8 +49,10 @@ pub enum TokenizerError {
     NoChatTemplate,
 
     /// The checkpoint has several chat templates, and none is the default.
-    #[error("no chat template is called \"default\"; tokenizer_config.json has {names:?}")]
+    #[error("no chat template is called \"default\"; {file} has {names:?}")]
     NoDefaultTemplate {
+        /// The file the templates came from, and where it is.
+        file: String,
         /// The templates there are.
         names: Vec<String>,
     },
@@ -54,8 +67,8 @@ pub enum TokenizerError {
     /// The chat template does not compile or fails while it runs.
     #[error("{file}: the chat template fails")]
     Template {
-        /// The file the template came from.
-        file: &'static str,
+        /// The file the template came from, and where it is.
+        file: String,
         /// What the template engine says, with the line.
         source: BoxError,
     },

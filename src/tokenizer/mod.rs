@@ -24,6 +24,7 @@ mod chat;
 mod error;
 mod stream;
 mod strftime;
+mod tojson;
 
 pub use chat::{ChatTemplate, GenerationPrompt, Message};
 pub use error::{BoxError, TokenizerError};
@@ -38,6 +39,8 @@ pub use stream::StreamDecoder;
 /// ```
 #[derive(Clone, Copy, Default)]
 pub struct TokenizerFiles<'a> {
+    /// Where the files are, for messages: a folder, `org/name@revision`. Empty: they say the names alone.
+    pub at: &'a str,
     /// `tokenizer.json`.
     pub tokenizer_json: &'a [u8],
     /// `tokenizer_config.json`: names of the special tokens, and often the chat template.
@@ -56,6 +59,7 @@ impl fmt::Debug for TokenizerFiles<'_> {
     /// Lengths, not the megabytes themselves.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TokenizerFiles")
+            .field("at", &self.at)
             .field("tokenizer_json", &self.tokenizer_json.len())
             .field("config", &self.config.map(<[u8]>::len))
             .field(
@@ -69,6 +73,59 @@ impl fmt::Debug for TokenizerFiles<'_> {
             .field("generation_config", &self.generation_config.is_some())
             .field("model_config", &self.model_config.is_some())
             .finish()
+    }
+}
+
+impl TokenizerFiles<'_> {
+    /// A file's name for messages.
+    fn label(&self, file: &str) -> String {
+        match self.at {
+            "" => file.to_owned(),
+            at => format!("{at}/{file}"),
+        }
+    }
+
+    /// The error of a file that is not what its name says.
+    fn invalid(&self, file: &str, source: impl Into<BoxError>) -> TokenizerError {
+        TokenizerError::Invalid {
+            file: self.label(file),
+            source: source.into(),
+        }
+    }
+
+    /// Parses a file that must hold a JSON object.
+    fn object(&self, file: &str, bytes: Option<&[u8]>) -> Result<Option<Object>, TokenizerError> {
+        bytes
+            .map(|bytes| serde_json::from_slice(bytes).map_err(|source| self.invalid(file, source)))
+            .transpose()
+    }
+
+    /// An id or a list of ids. `null` and -1, which configurations write for none, are left out; anything
+    /// else that is no id would leave a model without an end unnoticed.
+    fn ids(
+        &self,
+        file: &str,
+        config: Option<&Value>,
+        field: &'static str,
+    ) -> Result<Vec<u32>, TokenizerError> {
+        let found = config.and_then(|config| config.get(field));
+        let listed = match found {
+            Some(Value::Array(list)) => list.as_slice(),
+            Some(one) => core::slice::from_ref(one),
+            None => &[],
+        };
+        listed
+            .iter()
+            .filter(|value| !value.is_null() && value.as_i64() != Some(-1))
+            .map(|value| {
+                let id = value.as_u64().and_then(|id| u32::try_from(id).ok());
+                id.ok_or_else(|| TokenizerError::NoId {
+                    file: self.label(file),
+                    field,
+                    found: value.to_string(),
+                })
+            })
+            .collect()
     }
 }
 
@@ -101,7 +158,7 @@ pub enum SpecialTokens {
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     /// How ids become text one at a time; decided once from the decoder in `tokenizer.json`.
-    road: stream::Road,
+    decoding: stream::Decoding,
     bos: Option<u32>,
     eos: Vec<u32>,
     pad: Option<u32>,
@@ -131,63 +188,49 @@ impl Tokenizer {
     ///
     /// # Errors
     ///
-    /// [`TokenizerError::Invalid`] names the file that could not be understood.
+    /// [`TokenizerError::Invalid`] names the file that could not be understood, [`TokenizerError::NoId`]
+    /// the field of one that was.
     pub fn from_bytes(files: TokenizerFiles<'_>) -> Result<Self, TokenizerError> {
-        let mut inner =
-            tokenizers::Tokenizer::from_bytes(files.tokenizer_json).map_err(|source| {
-                TokenizerError::Invalid {
-                    file: "tokenizer.json",
-                    source,
-                }
-            })?;
-        inner
-            .with_truncation(None)
-            .map_err(|source| TokenizerError::Invalid {
-                file: "tokenizer.json",
-                source,
-            })?;
+        let broken = |source| files.invalid("tokenizer.json", source);
+        let mut inner = tokenizers::Tokenizer::from_bytes(files.tokenizer_json).map_err(broken)?;
+        inner.with_truncation(None).map_err(broken)?;
         inner.with_padding(None);
 
-        let config = object("tokenizer_config.json", files.config)?;
-        let map = object("special_tokens_map.json", files.special_tokens_map)?;
+        let config = files.object("tokenizer_config.json", files.config)?;
+        let map = files.object("special_tokens_map.json", files.special_tokens_map)?;
         // The configuration wins: the map is the older file, and often a copy that went stale.
         let mut special = special_tokens(map.as_ref());
         special.extend(special_tokens(config.as_ref()));
 
-        let configured = |key: &str| -> Vec<u32> {
-            [files.generation_config, files.model_config]
-                .into_iter()
-                .flatten()
-                .map(|config| ids(config.get(key)))
-                .find(|ids| !ids.is_empty())
-                .unwrap_or_default()
+        let generation =
+            |field| files.ids("generation_config.json", files.generation_config, field);
+        let model = |field| files.ids("config.json", files.model_config, field);
+        let configured = |field| match generation(field)? {
+            none if none.is_empty() => model(field),
+            ids => Ok(ids),
         };
         let named = |key: &str| {
             special
                 .get(key)
                 .and_then(|token| inner.token_to_id(token.as_str()))
         };
-        let bos = named("bos_token").or_else(|| configured("bos_token_id").first().copied());
-        let pad = named("pad_token").or_else(|| configured("pad_token_id").first().copied());
-        let eos = {
-            let generation = files
-                .generation_config
-                .map(|config| ids(config.get("eos_token_id")))
-                .unwrap_or_default();
-            if !generation.is_empty() {
-                generation
-            } else if let Some(id) = named("eos_token") {
-                vec![id]
-            } else {
-                configured("eos_token_id")
-            }
+        let or_first = |token: Option<u32>, field| match token {
+            Some(token) => Ok(Some(token)),
+            None => Ok(configured(field)?.first().copied()),
+        };
+        let bos = or_first(named("bos_token"), "bos_token_id")?;
+        let pad = or_first(named("pad_token"), "pad_token_id")?;
+        let eos = match (generation("eos_token_id")?, named("eos_token")) {
+            (ids, _) if !ids.is_empty() => ids,
+            (_, Some(id)) => vec![id],
+            (_, None) => model("eos_token_id")?,
         };
 
-        let chat = ChatTemplate::find(files.chat_template_jinja, config.as_ref(), special)?;
-        let road = stream::Road::of(inner.get_decoder());
+        let chat = ChatTemplate::find(&files, config.as_ref(), special)?;
+        let decoding = stream::Decoding::of(inner.get_decoder());
         Ok(Self {
             inner,
-            road,
+            decoding,
             bos,
             eos,
             pad,
@@ -229,7 +272,7 @@ impl Tokenizer {
 
     /// Turns ids into text one at a time, as a model produces them.
     pub fn stream(&self, special: SpecialTokens) -> StreamDecoder<'_> {
-        StreamDecoder::new(&self.inner, &self.road, special)
+        StreamDecoder::new(&self.inner, &self.decoding, special)
     }
 
     /// How many tokens there are, added ones included. A model's embedding may have more rows than
@@ -291,18 +334,6 @@ impl Tokenizer {
 
 type Object = serde_json::Map<String, Value>;
 
-/// Parses a file that must hold a JSON object.
-fn object(file: &'static str, bytes: Option<&[u8]>) -> Result<Option<Object>, TokenizerError> {
-    bytes
-        .map(|bytes| {
-            serde_json::from_slice(bytes).map_err(|source| TokenizerError::Invalid {
-                file,
-                source: source.into(),
-            })
-        })
-        .transpose()
-}
-
 /// `bos_token`, `eos_token` and their like, written as a string or as an object with its `content`.
 fn special_tokens(config: Option<&Object>) -> BTreeMap<String, String> {
     config
@@ -314,14 +345,4 @@ fn special_tokens(config: Option<&Object>) -> BTreeMap<String, String> {
             Some((key.clone(), text.to_owned()))
         })
         .collect()
-}
-
-/// An id or a list of ids. What is no id (`null`, -1) is left out: configurations have both.
-fn ids(value: Option<&Value>) -> Vec<u32> {
-    let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
-    match value {
-        Some(Value::Array(list)) => list.iter().filter_map(id).collect(),
-        Some(value) => id(value).into_iter().collect(),
-        None => Vec::new(),
-    }
 }

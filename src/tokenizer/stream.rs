@@ -3,9 +3,9 @@
 //! A token is not a piece of text: it may hold half a character, and a space in front of it may belong
 //! to the text or not, depending on what came before. Decoding everything so far again for each token
 //! would be right and quadratic. Instead the decoder of `tokenizer.json` is sorted into one of three
-//! roads when the file is read:
+//! decodings when the file is read:
 //!
-//! | road | decoder | held back |
+//! | decoding | decoder | held back |
 //! |---|---|---|
 //! | `Bytes` | byte-level (GPT-2, Llama 3, Qwen) | at most 3 bytes |
 //! | `Pieces` | replace, byte fallback, fuse, strip (Llama 2, Mistral, Gemma) | one run of byte tokens |
@@ -21,13 +21,13 @@ use tokenizers::{Decoder, DecoderWrapper};
 
 use super::{SpecialTokens, TokenizerError};
 
-/// Tokens that the `Window` road decodes together, and so the bound on its work for one token. A
+/// Tokens that `Decoding::Window` takes together, and so the bound on its work for one token. A
 /// character is at most four tokens; the rest is room for decoders that look around.
 const WINDOW: usize = 16;
 
 /// How one id becomes text.
 #[derive(Debug)]
-pub(super) enum Road {
+pub(super) enum Decoding {
     /// Tokens are bytes, written in GPT-2's alphabet.
     Bytes,
     /// Tokens are text, or a single byte written `<0xE2>`.
@@ -43,8 +43,8 @@ pub(super) enum Road {
     Window,
 }
 
-impl Road {
-    /// The road for a decoder.
+impl Decoding {
+    /// The one for a decoder.
     pub(super) fn of(decoder: Option<&DecoderWrapper>) -> Self {
         let steps = match decoder {
             Some(DecoderWrapper::Sequence(sequence)) => sequence.get_decoders(),
@@ -107,7 +107,7 @@ impl Road {
 #[derive(Debug)]
 pub struct StreamDecoder<'t> {
     tokenizer: &'t tokenizers::Tokenizer,
-    road: &'t Road,
+    decoding: &'t Decoding,
     special: SpecialTokens,
     /// `Bytes`: the beginning of a character. `Pieces`: the run of byte tokens so far.
     bytes: Vec<u8>,
@@ -122,11 +122,11 @@ pub struct StreamDecoder<'t> {
 impl<'t> StreamDecoder<'t> {
     pub(super) fn new(
         tokenizer: &'t tokenizers::Tokenizer,
-        road: &'t Road,
+        decoding: &'t Decoding,
         special: SpecialTokens,
     ) -> Self {
-        let strip_left = match road {
-            Road::Pieces {
+        let strip_left = match decoding {
+            Decoding::Pieces {
                 strip: Some((_, count)),
                 ..
             } => *count,
@@ -134,7 +134,7 @@ impl<'t> StreamDecoder<'t> {
         };
         Self {
             tokenizer,
-            road,
+            decoding,
             special,
             bytes: Vec::new(),
             strip_left,
@@ -161,14 +161,14 @@ impl<'t> StreamDecoder<'t> {
         if self.special == SpecialTokens::Omit && is_special() {
             return Ok(None);
         }
-        let text = match self.road {
-            Road::Bytes => self.push_bytes(&token),
-            Road::Pieces {
+        let text = match self.decoding {
+            Decoding::Bytes => self.push_bytes(&token),
+            Decoding::Pieces {
                 replace,
                 byte_fallback,
                 ..
             } => self.push_piece(token, replace, *byte_fallback)?,
-            Road::Window => self.push_window(id)?,
+            Decoding::Window => self.push_window(id)?,
         };
         Ok((!text.is_empty()).then_some(text))
     }
@@ -180,13 +180,13 @@ impl<'t> StreamDecoder<'t> {
     ///
     /// [`TokenizerError::Decode`] when the tokenizer's decoder fails.
     pub fn finish(mut self) -> Result<String, TokenizerError> {
-        match self.road {
-            Road::Bytes => Ok(String::from_utf8_lossy(&self.bytes).into_owned()),
-            Road::Pieces { .. } => {
+        match self.decoding {
+            Decoding::Bytes => Ok(String::from_utf8_lossy(&self.bytes).into_owned()),
+            Decoding::Pieces { .. } => {
                 let run = self.end_run();
                 Ok(self.stripped(run))
             }
-            Road::Window => {
+            Decoding::Window => {
                 let mut text = self.window_text()?;
                 Ok(text.split_off(self.shown.min(text.len())))
             }
@@ -264,10 +264,10 @@ impl<'t> StreamDecoder<'t> {
 
     /// Cuts what is to be stripped from the front of the whole text.
     fn stripped(&mut self, text: String) -> String {
-        let Road::Pieces {
+        let Decoding::Pieces {
             strip: Some((content, _)),
             ..
-        } = self.road
+        } = self.decoding
         else {
             return text;
         };

@@ -109,8 +109,8 @@ pub(crate) struct LoadArgs {
     #[arg(long, value_name = "SIZE")]
     in_flight: Option<Bytes>,
 
-    /// Threads that convert weights; one for each core if not given
-    #[arg(long, value_name = "N")]
+    /// Threads that convert weights, 1024 at most; one for each core if not given
+    #[arg(long, value_name = "N", value_parser = workers)]
     workers: Option<NonZeroUsize>,
 }
 
@@ -136,6 +136,14 @@ impl LoadArgs {
             config = config.rule(rule.clone());
         }
         config
+    }
+}
+
+/// Starting more threads than any machine has cores takes longer than a load.
+fn workers(text: &str) -> Result<NonZeroUsize, &'static str> {
+    match text.parse() {
+        Ok(count) if NonZeroUsize::get(count) <= 1024 => Ok(count),
+        _ => Err("write a whole number from 1 to 1024"),
     }
 }
 

@@ -6,13 +6,19 @@ use clap::Args;
 use firebox::{
     Loaded, Target,
     config::Bytes,
-    model::{Decoder, llama::Llama},
+    model::llama::{Llama, LlamaConfig},
     quant::QuantSpec,
-    tokenizer::SpecialTokens,
+    tokenizer::{SpecialTokens, Tokenizer},
 };
 use serde::Serialize;
 
-use crate::{Failure, OnTarget, args::LoadArgs, load::load_with_tokenizer, logits::logits, output};
+use crate::{
+    Failure, OnTarget,
+    args::LoadArgs,
+    load::{Opened, check_ids},
+    logits::{AT_FAULT, logits},
+    output,
+};
 
 #[derive(Debug, Args)]
 pub(crate) struct EvalCommand {
@@ -27,8 +33,8 @@ pub(crate) struct EvalCommand {
     #[arg(long, value_name = "FILE")]
     text: PathBuf,
 
-    /// Tokens of a window, at most the model's context
-    #[arg(long, value_name = "N", default_value_t = 512)]
+    /// Tokens of a window, 2 at least, at most the model's context
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = context)]
     context: usize,
 
     /// Print JSON: an object, or a list of them for several quantizations
@@ -54,9 +60,16 @@ impl OnTarget for EvalCommand {
     fn run<T: Target>(self) -> Result<(), Failure> {
         let text = fs::read_to_string(&self.text)
             .map_err(|error| format!("{}: {error}", self.text.display()))?;
-        let mut scores = Vec::new();
+        // Weights are read last: a text that cannot be scored should not cost a load.
+        let mut opened = Vec::new();
         for quant in &self.quants {
-            scores.push(self.score::<T>(quant, &text)?);
+            opened.push((quant, Opened::<T>::new(&self.load, quant)?));
+        }
+        let (_, first) = &opened[0];
+        let windows = self.windows(&text, &first.config()?, &first.tokenizer()?)?;
+        let mut scores = Vec::new();
+        for (quant, opened) in &opened {
+            scores.push(self.score(quant, opened, &windows)?);
         }
         match scores.as_slice() {
             [score] if self.json => output::json(score),
@@ -66,36 +79,88 @@ impl OnTarget for EvalCommand {
     }
 }
 
+/// A text, cut for a model.
+struct Windows {
+    ids: Vec<u32>,
+    /// Tokens of a window; the last one may have fewer.
+    context: usize,
+}
+
 impl EvalCommand {
-    fn score<T: Target>(&self, quant: &QuantSpec, text: &str) -> Result<Score, Failure> {
-        let started = Instant::now();
-        let (Loaded { model, report, .. }, tokenizer) =
-            load_with_tokenizer::<T>(&self.load, quant)?;
+    fn windows(
+        &self,
+        text: &str,
+        config: &LlamaConfig,
+        tokenizer: &Tokenizer,
+    ) -> Result<Windows, Failure> {
+        let at = self.text.display();
         let ids = tokenizer.encode(text, SpecialTokens::Omit)?;
-        let context = self.context.min(model.cache().limit());
+        let context = self.context.min(config.positions);
         if ids.len() < 2 || context < 2 {
             let found = ids.len();
             return Err(format!(
-                "{}: {found} tokens in windows of {context}; a window needs 2 to score one",
+                "{at}: {found} tokens in windows of {context}; a window needs 2 to score one"
+            )
+            .into());
+        }
+        for window in ids.chunks(context) {
+            check_ids(config, window).map_err(|error| format!("{at}: {error}"))?;
+        }
+        Ok(Windows { ids, context })
+    }
+
+    fn score<T: Target>(
+        &self,
+        quant: &QuantSpec,
+        opened: &Opened<T>,
+        windows: &Windows,
+    ) -> Result<Score, Failure> {
+        let started = Instant::now();
+        let Loaded { model, report, .. } = opened.load()?;
+        let context = windows.context;
+
+        let (mut sum, mut tokens) = (0.0, 0);
+        for (k, window) in windows.ids.chunks(context).enumerate() {
+            let score = negative_log_likelihood(&model, window)?;
+            // It would come out as a perplexity of `null`.
+            if !score.is_finite() {
+                let (first, last) = (k * context, k * context + window.len() - 1);
+                return Err(format!(
+                    "{}: window {k}, tokens {first} to {last}: the negative log-likelihood is {score} \
+                     with --quant {quant}; {AT_FAULT}",
+                    self.text.display()
+                )
+                .into());
+            }
+            sum += score;
+            tokens += window.len() - 1;
+        }
+        let mean = sum / tokens as f64;
+        let perplexity = mean.exp();
+        if !perplexity.is_finite() {
+            return Err(format!(
+                "{}: a mean negative log-likelihood of {mean} has no perplexity with --quant {quant}; \
+                 {AT_FAULT}",
                 self.text.display()
             )
             .into());
         }
-
-        let (mut sum, mut tokens) = (0.0, 0);
-        for window in ids.chunks(context) {
-            sum += negative_log_likelihood(&model, window)?;
-            tokens += window.len() - 1;
-        }
         Ok(Score {
             quant: quant.clone(),
-            perplexity: (sum / tokens as f64).exp(),
+            perplexity,
             tokens,
             context,
             bytes_packed: report.bytes_packed,
             bits_per_weight: report.bits_per_weight(),
             seconds: started.elapsed().as_secs_f64(),
         })
+    }
+}
+
+fn context(text: &str) -> Result<usize, &'static str> {
+    match text.parse() {
+        Ok(tokens) if tokens >= 2 => Ok(tokens),
+        _ => Err("write a whole number of 2 or more: the first token of a window is not scored"),
     }
 }
 

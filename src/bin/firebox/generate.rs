@@ -2,10 +2,10 @@
 
 use std::{num::NonZeroUsize, ops::ControlFlow, time::Instant};
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use firebox::{
     Loaded, Target,
-    model::{Draw, GenerateOptions, Sampling, StopReason, generate},
+    model::{Draw, GenerateError, GenerateOptions, Sampling, StopReason, generate},
     tokenizer::{GenerationPrompt, Message, SpecialTokens, Tokenizer, TokenizerError},
 };
 use serde_json::json;
@@ -13,11 +13,12 @@ use serde_json::json;
 use crate::{
     Failure, OnTarget,
     args::{LoadArgs, QuantArgs},
-    load::load_with_tokenizer,
+    load::{Opened, check_ids},
     output,
 };
 
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("draw").args(["temperature", "top_k", "top_p"]).multiple(true))]
 pub(crate) struct GenerateCommand {
     #[command(flatten)]
     pub(crate) load: LoadArgs,
@@ -49,8 +50,8 @@ pub(crate) struct GenerateCommand {
     #[arg(long, value_name = "P", value_parser = share)]
     top_p: Option<f32>,
 
-    /// The same seed draws the same tokens
-    #[arg(long, default_value_t = 0)]
+    /// The same seed draws the same tokens; with --temperature, --top-k or --top-p
+    #[arg(long, default_value_t = 0, requires = "draw")]
     seed: u64,
 
     /// Print JSON: `text` is the continuation alone
@@ -60,9 +61,14 @@ pub(crate) struct GenerateCommand {
 
 impl OnTarget for GenerateCommand {
     fn run<T: Target>(self) -> Result<(), Failure> {
-        let (Loaded { model, report, .. }, tokenizer) =
-            load_with_tokenizer::<T>(&self.load, &self.quant.quant)?;
+        let opened = Opened::<T>::new(&self.load, &self.quant.quant)?;
+        let tokenizer = opened.tokenizer()?;
         let prompt = self.encode(&tokenizer)?;
+        if prompt.is_empty() {
+            return Err(GenerateError::EmptyPrompt.into());
+        }
+        check_ids(&opened.config()?, &prompt)?;
+        let Loaded { model, report, .. } = opened.load()?;
         let options = GenerateOptions {
             max_new_tokens: self.max_new_tokens,
             stop_ids: tokenizer.eos_ids().to_vec(),

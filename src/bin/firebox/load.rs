@@ -2,8 +2,15 @@
 
 use clap::Args;
 use firebox::{
-    Loaded, Loader, Target, config::Bytes, model::llama::Llama, quant::QuantSpec,
-    report::LoadReport, tokenizer::Tokenizer,
+    Loaded, Loader, Target,
+    config::Bytes,
+    model::{
+        Architecture, CacheError,
+        llama::{Llama, LlamaConfig},
+    },
+    quant::QuantSpec,
+    report::LoadReport,
+    tokenizer::Tokenizer,
 };
 
 use crate::{
@@ -32,7 +39,7 @@ pub(crate) struct LoadCommand {
 
 impl OnTarget for LoadCommand {
     fn run<T: Target>(self) -> Result<(), Failure> {
-        let Loaded { report, .. } = load::<T>(&self.load, &self.quant.quant)?;
+        let Loaded { report, .. } = Opened::<T>::new(&self.load, &self.quant.quant)?.load()?;
         if self.json {
             return output::json(&report);
         }
@@ -43,35 +50,56 @@ impl OnTarget for LoadCommand {
     }
 }
 
-/// Loads with a progress bar.
-pub(crate) fn load<T: Target>(
-    args: &LoadArgs,
-    quant: &QuantSpec,
-) -> Result<Loaded<Llama>, Failure> {
-    let (loader, bar) = open::<T>(args, quant)?;
-    finish(&loader, &bar)
+/// A checkpoint whose weights have not been read: what else can be wrong is found before they are, since
+/// a load may take minutes.
+pub(crate) struct Opened<T: Target> {
+    loader: Loader<T>,
+    bar: Bar,
 }
 
-/// As [`load`], and the tokenizer: before the weights, so that a missing one does not cost a load.
-pub(crate) fn load_with_tokenizer<T: Target>(
-    args: &LoadArgs,
-    quant: &QuantSpec,
-) -> Result<(Loaded<Llama>, Tokenizer), Failure> {
-    let (loader, bar) = open::<T>(args, quant)?;
-    let tokenizer = loader.tokenizer()?;
-    Ok((finish(&loader, &bar)?, tokenizer))
+impl<T: Target> Opened<T> {
+    pub(crate) fn new(args: &LoadArgs, quant: &QuantSpec) -> Result<Self, Failure> {
+        let bar = Bar::new();
+        let config = args.config(quant.clone()).observer(bar.clone());
+        let loader = Loader::new(config)?;
+        Ok(Self { loader, bar })
+    }
+
+    pub(crate) fn config(&self) -> Result<LlamaConfig, Failure> {
+        Ok(Llama::config(self.loader.checkpoint().config())?)
+    }
+
+    pub(crate) fn tokenizer(&self) -> Result<Tokenizer, Failure> {
+        Ok(self.loader.tokenizer()?)
+    }
+
+    /// Loads with a progress bar.
+    pub(crate) fn load(&self) -> Result<Loaded<Llama>, Failure> {
+        let loaded = self.loader.load();
+        self.bar.clear();
+        Ok(loaded?)
+    }
 }
 
-fn open<T: Target>(args: &LoadArgs, quant: &QuantSpec) -> Result<(Loader<T>, Bar), Failure> {
-    let bar = Bar::new();
-    let config = args.config(quant.clone()).observer(bar.clone());
-    Ok((Loader::new(config)?, bar))
-}
-
-fn finish<T: Target>(loader: &Loader<T>, bar: &Bar) -> Result<Loaded<Llama>, Failure> {
-    let loaded = loader.load();
-    bar.clear();
-    Ok(loaded?)
+/// Refuses ids that the model has no row for, or no position.
+pub(crate) fn check_ids(config: &LlamaConfig, ids: &[u32]) -> Result<(), Failure> {
+    let vocabulary = config.vocabulary;
+    let outside = |id: u32| !usize::try_from(id).is_ok_and(|id| id < vocabulary);
+    if let Some((place, id)) = ids.iter().enumerate().find(|(_, id)| outside(**id)) {
+        return Err(format!(
+            "token {place} is {id}, which is not below the model's vocabulary of {vocabulary}"
+        )
+        .into());
+    }
+    if ids.len() > config.positions {
+        return Err(CacheError::Full {
+            held: 0,
+            asked: ids.len(),
+            limit: config.positions,
+        }
+        .into());
+    }
+    Ok(())
 }
 
 fn by_tensor(report: &LoadReport) -> comfy_table::Table {

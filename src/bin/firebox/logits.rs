@@ -1,6 +1,9 @@
 //! `firebox logits`: load and write logits, for comparing with other programs.
 
-use std::{collections::HashMap, path::PathBuf};
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+};
 
 use burn::tensor::{DType, Int, Tensor, TensorData};
 use clap::Args;
@@ -8,12 +11,12 @@ use firebox::{
     Loaded, Target,
     model::{Decoder, llama::Llama},
 };
-use safetensors::{Dtype, tensor::TensorView};
+use safetensors::{Dtype, SafeTensorError, tensor::TensorView};
 
 use crate::{
     Failure, OnTarget,
     args::{LoadArgs, QuantArgs},
-    load::load,
+    load::{Opened, check_ids},
     output,
 };
 
@@ -36,31 +39,55 @@ pub(crate) struct LogitsCommand {
 
 impl OnTarget for LogitsCommand {
     fn run<T: Target>(self) -> Result<(), Failure> {
-        let Loaded { model, .. } = load::<T>(&self.load, &self.quant.quant)?;
+        let out = self.out.display();
+        let opened = Opened::<T>::new(&self.load, &self.quant.quant)?;
+        check_ids(&opened.config()?, &self.tokens)?;
+        if let Some(folder) = self.out.parent().filter(|folder| !is_folder(folder)) {
+            return Err(format!("{out}: there is no folder {}", folder.display()).into());
+        }
+
+        let Loaded { model, .. } = opened.load()?;
         let logits = logits(&model, &self.tokens)?;
-        let shape = vec![self.tokens.len(), logits.len() / self.tokens.len()];
+        let vocabulary = logits.len() / self.tokens.len();
+        // Written all the same: where they begin is what one looks for.
+        if let Some(first) = logits.iter().position(|logit| !logit.is_finite()) {
+            let (token, id) = (first / vocabulary, first % vocabulary);
+            tracing::warn!(
+                "logit {id} of token {token} is {}; {}",
+                logits[first],
+                AT_FAULT
+            );
+        }
+        let shape = vec![self.tokens.len(), vocabulary];
         let bytes: Vec<u8> = logits
             .iter()
             .flat_map(|logit| logit.to_le_bytes())
             .collect();
         let view = TensorView::new(Dtype::F32, shape.clone(), &bytes)?;
         let metadata: Option<HashMap<String, String>> = None;
-        safetensors::serialize_to_file([("logits", view)], metadata, &self.out)
-            .map_err(|error| format!("{}: {error}", self.out.display()))?;
-        output::line(format_args!("{}: logits F32 {shape:?}", self.out.display()))
+        safetensors::serialize_to_file([("logits", view)], metadata, &self.out).map_err(
+            |error| match error {
+                // Its text names a file that is not there any more: it is written under another name.
+                SafeTensorError::IoError(error) => format!("{out}: {}", error.kind()),
+                error => format!("{out}: {error}"),
+            },
+        )?;
+        output::line(format_args!("{out}: logits F32 {shape:?}"))
     }
 }
 
-/// Logits `[tokens, vocabulary]` of one independent forward pass, flattened.
-///
-/// # Errors
-///
-/// An id outside the vocabulary, or more ids than the model has positions.
+/// What numbers that are none come from.
+pub(crate) const AT_FAULT: &str =
+    "the weights are broken, or the type of the activations (--dtype) is too narrow for them";
+
+/// The parent of a bare file name is empty, and means the folder the program runs in.
+fn is_folder(path: &Path) -> bool {
+    path.as_os_str().is_empty() || path.is_dir()
+}
+
+/// Logits `[tokens, vocabulary]` of one independent forward pass, flattened; the ids are
+/// [checked](check_ids).
 pub(crate) fn logits(model: &Llama, ids: &[u32]) -> Result<Vec<f32>, Failure> {
-    let vocabulary = model.vocabulary();
-    if let Some(id) = ids.iter().find(|&&id| id as usize >= vocabulary) {
-        return Err(format!("token {id} is not below the vocabulary of {vocabulary}").into());
-    }
     let device = model.norm.scale.val().device();
     let tokens = ids.len();
     let ids: Vec<i32> = ids.iter().map(|id| id.cast_signed()).collect();

@@ -64,7 +64,8 @@ pub(crate) fn chain(error: &dyn Error) -> String {
     text
 }
 
-/// Logs to stderr: warnings, or as much as `-v` and `RUST_LOG` ask for. Colours obey `NO_COLOR`.
+/// Logs to stderr: warnings, or as much as `-v` and `RUST_LOG` ask for. Without colours, which are a feature
+/// of the subscriber that is not built in: `NO_COLOR` needs no special case.
 pub(crate) fn log(verbose: u8) {
     let level = match verbose {
         0 => LevelFilter::WARN,

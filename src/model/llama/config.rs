@@ -4,16 +4,19 @@
 //!             version 5                          version 4
 //! positions   rope_parameters.rope_theta         rope_theta
 //!             rope_parameters.{rope_type, ..}    rope_scaling.{rope_type or type, ..}, or null
-//! type        dtype                              torch_dtype
 //! ```
 //!
-//! Defaults are those of transformers for an absent field; sizes have none.
+//! Defaults for an absent field are those of transformers 5.23 for the family. Numbers of layers, tokens,
+//! positions, features and query heads have none here: every checkpoint says them, and a guess would only
+//! move the error. What type the weights are in is
+//! not asked: each tensor says its own.
 
 use serde_json::Value;
 
-use crate::{
-    model::{ConfigError, fields::Fields, rope::RopeScaling},
-    target::DType,
+use crate::model::{
+    ConfigError,
+    fields::Fields,
+    rope::{Rope, RopeScaling},
 };
 
 /// More layers than any model has; a number above it is a broken file.
@@ -89,8 +92,6 @@ pub struct LlamaConfig {
     pub qk_norm: bool,
     /// The head is the embedding.
     pub tied: bool,
-    /// The type the checkpoint says its weights are in.
-    pub dtype: Option<DType>,
 }
 
 impl LlamaConfig {
@@ -107,8 +108,18 @@ impl LlamaConfig {
         refuse_other_activations(fields)?;
 
         let flag = |field| Ok(fields.flag(field)?.unwrap_or(false));
-        let [heads, key_value_heads, head_features] = heads(fields)?;
+        let [heads, key_value_heads, head_features] = heads(fields, family)?;
+        let positions = required(fields, "max_position_embeddings")?;
         let (rope_theta, rope_scaling) = rope(fields)?;
+        if !Rope::new(head_features, rope_theta, rope_scaling).reaches(positions) {
+            return Err(fields.value(
+                "rope_theta",
+                rope_theta,
+                format!(
+                    "a base that with {rope_scaling:?} gives finite angles at {positions} positions"
+                ),
+            ));
+        }
         let attention_bias = match family {
             Family::Llama | Family::Qwen3 => flag("attention_bias")?,
             Family::Mistral | Family::Qwen2 => false,
@@ -123,7 +134,7 @@ impl LlamaConfig {
             key_value_heads,
             head_features,
             windows: windows(fields, family)?,
-            positions: required(fields, "max_position_embeddings")?,
+            positions,
             norm_eps: fields.positive("rms_norm_eps")?.unwrap_or(1e-6),
             rope_theta,
             rope_scaling,
@@ -132,7 +143,6 @@ impl LlamaConfig {
             mlp_bias: family == Family::Llama && flag("mlp_bias")?,
             qk_norm: family == Family::Qwen3,
             tied: flag("tie_word_embeddings")?,
-            dtype: dtype(fields)?,
         })
     }
 }
@@ -181,21 +191,36 @@ fn refuse_other_activations(fields: Fields<'_>) -> Result<(), ConfigError> {
 }
 
 /// Query heads, key and value heads, and features of a head.
-fn heads(fields: Fields<'_>) -> Result<[usize; 3], ConfigError> {
+///
+/// Of the last two, `null` means what it meant when the first Llama had neither: as many as there are
+/// query heads, and the features divided among them. Absent is the default of the family.
+fn heads(fields: Fields<'_>, family: Family) -> Result<[usize; 3], ConfigError> {
     let (features, heads) = (
         required(fields, "hidden_size")?,
         required(fields, "num_attention_heads")?,
     );
-    let key_value = fields.count("num_key_value_heads")?.unwrap_or(heads);
+    let by_default = match family {
+        _ if fields.names("num_key_value_heads") => None,
+        Family::Llama => None,
+        Family::Mistral => Some(8),
+        Family::Qwen2 | Family::Qwen3 => Some(32),
+    };
+    let key_value = fields.count("num_key_value_heads")?;
+    let key_value = key_value.or(by_default).unwrap_or(heads);
     if heads % key_value != 0 {
+        let found = match by_default {
+            Some(_) => format!("absent, which is {key_value} for {}", family.name()),
+            None => key_value.to_string(),
+        };
         return Err(fields.value(
             "num_key_value_heads",
-            key_value,
+            found,
             format!("a divisor of the {heads} of `num_attention_heads`"),
         ));
     }
     let head = match fields.count("head_dim")? {
         Some(head) => head,
+        None if family == Family::Qwen3 && !fields.names("head_dim") => 128,
         None if features % heads == 0 => features / heads,
         None => {
             return Err(fields.value(
@@ -290,7 +315,11 @@ fn rope(fields: Fields<'_>) -> Result<(f64, RopeScaling), ConfigError> {
 }
 
 fn scaling(fields: Fields<'_>, rope: Fields<'_>) -> Result<RopeScaling, ConfigError> {
-    let number = |field| rope.positive(field)?.ok_or_else(|| rope.missing(field));
+    // Narrowed before they are compared: two numbers that differ may be one number as f32.
+    let number = |field| match rope.positive(field)? {
+        Some(number) => Ok(number as f32),
+        None => Err(rope.missing(field)),
+    };
     let (field, kind) = match (rope.text("rope_type")?, rope.text("type")?) {
         (Some(kind), _) => ("rope_type", kind),
         (None, Some(kind)) => ("type", kind),
@@ -299,7 +328,7 @@ fn scaling(fields: Fields<'_>, rope: Fields<'_>) -> Result<RopeScaling, ConfigEr
     match kind {
         "default" => Ok(RopeScaling::None),
         "linear" => Ok(RopeScaling::Linear {
-            factor: number("factor")? as f32,
+            factor: number("factor")?,
         }),
         "llama3" => {
             let original = "original_max_position_embeddings";
@@ -318,26 +347,12 @@ fn scaling(fields: Fields<'_>, rope: Fields<'_>) -> Result<RopeScaling, ConfigEr
                 ));
             }
             Ok(RopeScaling::Llama3 {
-                factor: number("factor")? as f32,
-                low_freq_factor: low as f32,
-                high_freq_factor: high as f32,
+                factor: number("factor")?,
+                low_freq_factor: low,
+                high_freq_factor: high,
                 original_positions,
             })
         }
         other => Err(rope.unsupported(field, other, "default, linear, llama3")),
-    }
-}
-
-fn dtype(fields: Fields<'_>) -> Result<Option<DType>, ConfigError> {
-    let field = match fields.get("dtype") {
-        Some(_) => "dtype",
-        None => "torch_dtype",
-    };
-    match fields.text(field)? {
-        None => Ok(None),
-        Some("float32") => Ok(Some(DType::F32)),
-        Some("float16") => Ok(Some(DType::F16)),
-        Some("bfloat16") => Ok(Some(DType::Bf16)),
-        Some(other) => Err(fields.unsupported(field, other, "float32, float16, bfloat16")),
     }
 }

@@ -1,0 +1,124 @@
+//! `firebox load`: bytes, by what rule, and for whom.
+
+use crate::run::{SPECS, TINYRUST, json, succeed};
+
+/// What scripts read. `assets/tinyrust` has, by its `config.json`:
+///
+/// ```text
+/// a layer     q 256 x 256, k and v 128 x 256, o 256 x 256       196,608 weights
+///             gate and up 704 x 256, down 256 x 704             540,672 weights
+/// 4 layers                                                    2,949,120 weights in 28 matrices
+/// embedding   2048 x 256, tied                                  524,288 weights
+/// norms       (2 x 4 + 1) x 256                                   2,304 weights
+/// ```
+///
+/// All are bf16 in the checkpoint: 2 x 3,475,712 = 6,951,424 bytes. Embedding and norms stay dense, in
+/// f32: 4 x 526,592 = 2,106,368 bytes. To these add the matrices:
+///
+/// ```text
+/// none         4 bytes a weight                                            11,796,480
+/// nf4, fp4     half a byte a weight, 4 a block of 64     1,474,560 + 184,320 = 1,658,880
+/// nf4 nested   half a byte a weight, 1 a block, and 4 for each 256 blocks begun and 4 once a matrix:
+///              q, o 1024 blocks, 1024 + 16 + 4 = 1,044; k, v 512 blocks, 512 + 8 + 4 = 524; the rest
+///              2816 blocks, 2816 + 44 + 4 = 2,864; a layer 11,728
+///                                                         1,474,560 + 46,912 = 1,521,472
+/// fp8 tensor   a byte a weight, 4 a matrix                   2,949,120 + 112 = 2,949,232
+/// fp8 channel  a byte a weight, 4 a row: 2,432 rows in a layer
+///                                                         2,949,120 + 38,912 = 2,988,032
+/// fp8 block    a byte a weight, 4 a tile of 128 x 128 begun: q, o 4, k, v 2, the rest 6 x 2; a layer 48
+///                                                            2,949,120 + 768 = 2,949,888
+/// ```
+///
+/// Would catch a report of plans instead of bytes, and scales that are not counted.
+#[test]
+fn load_reports_the_bytes_that_the_config_implies() {
+    const DENSE: u64 = 2_106_368;
+    let expected = [
+        ("none", "none", 11_796_480),
+        ("nf4", "nf4:block=64", 1_658_880),
+        ("fp4", "fp4:block=64", 1_658_880),
+        ("nf4:block=64,nested", "nf4:block=64,nested", 1_521_472),
+        ("fp8:e4m3,scale=tensor", "fp8:e4m3,scale=tensor", 2_949_232),
+        (
+            "fp8:e5m2,scale=channel",
+            "fp8:e5m2,scale=channel",
+            2_988_032,
+        ),
+        ("fp8:e4m3,scale=block", "fp8:e4m3,scale=block", 2_949_888),
+    ];
+    assert_eq!(expected.map(|(spec, ..)| spec), SPECS);
+    for (spec, quant, matrices) in expected {
+        let report = json(&["load", TINYRUST, "--quant", spec]);
+        assert_eq!(report["target"], "cpu");
+        assert_eq!(report["quant"], quant);
+        assert_eq!(report["tensors"], 38);
+        assert_eq!(report["bytes_read"], 6_951_424);
+        assert_eq!(report["bytes_packed"], DENSE + matrices, "{spec}");
+
+        let seconds = report["seconds"].as_f64().expect("a number");
+        assert!(seconds > 0.0 && seconds < 60.0, "{seconds}");
+        match report["peak_host_bytes"].as_u64() {
+            // The model itself is in that memory, and little else.
+            Some(peak) => {
+                let least = DENSE + matrices;
+                let most = least + (512 << 20);
+                assert!((least..most).contains(&peak), "{spec}: {peak}");
+            }
+            None => assert!(!cfg!(target_os = "linux") && report["peak_host_bytes"].is_null()),
+        }
+    }
+}
+
+/// Would catch an option that is read and forgotten.
+#[test]
+fn rules_skips_and_types_reach_the_load() {
+    let report = json(&[
+        "load",
+        TINYRUST,
+        "--quant=nf4",
+        "--rule=role:embedding=fp8:e5m2",
+        "--rule=model.layers.0.mlp=fp4",
+        "--rule=model.layers.0=fp8",
+        "--skip=*.3.self_attn.*",
+        "--dtype=f16",
+        "--workers=1",
+        "--in-flight=64KiB",
+        "--strategy=low-memory",
+    ]);
+    assert_eq!(report["dtype"], "f16");
+    let tensors = report["per_tensor"].as_array().expect("a list");
+    let quant = |name: &str| {
+        let tensor = tensors.iter().find(|tensor| tensor["name"] == name);
+        tensor.expect(name)["quant"].as_str().expect("text")
+    };
+    let expected = [
+        ("model.embed_tokens.weight", "fp8:e5m2,scale=tensor"),
+        ("model.layers.0.mlp.up_proj.weight", "fp4:block=64"),
+        (
+            "model.layers.0.self_attn.q_proj.weight",
+            "fp8:e4m3,scale=tensor",
+        ),
+        ("model.layers.0.input_layernorm.weight", "none"),
+        ("model.layers.1.mlp.up_proj.weight", "nf4:block=64"),
+        ("model.layers.3.self_attn.q_proj.weight", "none"),
+        ("model.layers.3.mlp.up_proj.weight", "nf4:block=64"),
+        ("model.norm.weight", "none"),
+    ];
+    for (name, becomes) in expected {
+        assert_eq!(quant(name), becomes, "{name}");
+    }
+}
+
+/// The same numbers for people.
+#[test]
+fn load_prints_a_report_and_a_table() {
+    let ran = succeed(&["load", TINYRUST, "--quant", "nf4", "--tensors"]);
+    for part in [
+        "38 tensors, 6.63 MiB read, 3.59 MiB kept (nf4:block=64 on cpu)",
+        "| model.layers.3.mlp.up_proj.weight",
+        // 704 x 256 weights: 90,112 bytes of codes and 11,264 of scales.
+        "| 99.00 KiB |",
+    ] {
+        assert!(ran.stdout.contains(part), "{}", ran.stdout);
+    }
+}
