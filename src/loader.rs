@@ -183,6 +183,7 @@ impl<T: Target> Loader<T> {
         let special = files.read_optional("special_tokens_map.json")?;
         let template = files.read_optional("chat_template.jinja")?;
         Ok(Tokenizer::from_bytes(TokenizerFiles {
+            at: &files.source().describe(),
             tokenizer_json: json.as_bytes(),
             config: config.as_deref(),
             special_tokens_map: special.as_deref(),

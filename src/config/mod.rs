@@ -9,7 +9,12 @@ pub use size::{Bytes, SizeError};
 
 use std::{num::NonZeroUsize, path::PathBuf, sync::Arc};
 
-use crate::{pipeline::Observer, quant::QuantSpec, source::Source, target::DType};
+use crate::{
+    pipeline::Observer,
+    quant::QuantSpec,
+    source::{Secret, Source},
+    target::DType,
+};
 
 /// What to load and how.
 ///
@@ -49,7 +54,7 @@ pub(crate) enum Model {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct HubOptions {
     pub(crate) revision: Option<String>,
-    pub(crate) token: Option<String>,
+    pub(crate) token: Option<Secret>,
     pub(crate) cache: Option<PathBuf>,
     pub(crate) offline: Option<bool>,
 }
@@ -185,7 +190,7 @@ impl LoadConfig {
 
     /// Access token for the hub, from the usual places if not given.
     pub fn token(mut self, token: impl Into<String>) -> Self {
-        self.hub.token = Some(token.into());
+        self.hub.token = Some(Secret(token.into()));
         self
     }
 

@@ -1,11 +1,18 @@
 //! From a name to an opened checkpoint.
 
+#[cfg(feature = "hub")]
+use core::ops::ControlFlow;
 use std::{path::Path, sync::Arc};
 
-use super::{HubOptions, LoadConfig, Model};
+use super::{LoadConfig, Model};
 use crate::{
     error::Error,
     source::{Checkpoint, CheckpointError, Local, Source, SourceError, checkpoint::CONFIG},
+};
+#[cfg(feature = "hub")]
+use crate::{
+    pipeline::{Event, Flow, Observer, Observers},
+    source::hub::Download,
 };
 
 impl LoadConfig {
@@ -22,7 +29,7 @@ impl LoadConfig {
             Model::Named(name) if Path::new(name).exists() || !looks_like_id(name) => {
                 Ok(Checkpoint::open(Arc::new(Local::open(name)?))?)
             }
-            Model::Named(name) => hub(name, &self.hub)
+            Model::Named(name) => hub(name, self)
                 .and_then(|hub| Ok(Checkpoint::open(hub)?))
                 .map_err(|error| not_here(name, error)),
         }
@@ -65,13 +72,20 @@ fn looks_like_id(name: &str) -> bool {
 }
 
 #[cfg(feature = "hub")]
-fn hub(id: &str, options: &HubOptions) -> Result<Arc<dyn Source>, Error> {
-    let mut hub = crate::source::Hub::builder(id);
+fn hub(id: &str, config: &LoadConfig) -> Result<Arc<dyn Source>, Error> {
+    let (options, observers) = (&config.hub, Observers(config.observers.clone()));
+    let mut hub = crate::source::Hub::builder(id).on_download(move |download| {
+        let Download { file, done, total } = *download;
+        match observers.observe(&Event::Download { file, done, total }) {
+            Flow::Continue => ControlFlow::Continue(()),
+            Flow::Cancel => ControlFlow::Break(()),
+        }
+    });
     if let Some(revision) = &options.revision {
         hub = hub.revision(revision);
     }
     if let Some(token) = &options.token {
-        hub = hub.token(token);
+        hub = hub.token(&token.0);
     }
     if let Some(cache) = &options.cache {
         hub = hub.cache(cache);
@@ -83,7 +97,7 @@ fn hub(id: &str, options: &HubOptions) -> Result<Arc<dyn Source>, Error> {
 }
 
 #[cfg(not(feature = "hub"))]
-fn hub(id: &str, _options: &HubOptions) -> Result<Arc<dyn Source>, Error> {
+fn hub(id: &str, _config: &LoadConfig) -> Result<Arc<dyn Source>, Error> {
     Err(Error::NoHub {
         model: id.to_owned(),
     })

@@ -9,7 +9,17 @@ use crate::plan::{Plan, Step};
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
-    /// The plan is made, nothing has been read.
+    /// A file of the hub is on its way. Told when it begins, some ten times a second, and when it is
+    /// there; from the thread that reads, since nothing else happens meanwhile.
+    Download {
+        /// Its name.
+        file: &'a str,
+        /// Bytes that are here.
+        done: u64,
+        /// Bytes there will be.
+        total: u64,
+    },
+    /// The plan is made, no weight has been read.
     Planned {
         /// It.
         plan: &'a Plan,
@@ -48,6 +58,7 @@ impl Event<'_> {
     /// The tensor it is about, for messages.
     pub(crate) fn name(&self) -> String {
         match self {
+            Self::Download { file, .. } => (*file).to_owned(),
             Self::Planned { .. } => "the plan".to_owned(),
             Self::Started { step }
             | Self::Read { step, .. }
@@ -68,7 +79,8 @@ pub enum Flow {
 
 /// Somebody who is told of every event.
 ///
-/// Called from the thread that runs the pipeline, in order, so a slow observer slows the load.
+/// Called from the thread that runs the pipeline, in order, so a slow observer slows the load; only
+/// [`Event::Download`] comes from the thread that reads.
 /// Every closure `Fn(&Event) -> Flow` is one.
 pub trait Observer: Send + Sync {
     /// Takes an event; the answer may stop the load.

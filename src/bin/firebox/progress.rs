@@ -1,6 +1,9 @@
 //! A bar on stderr that fills with bytes converted. It hides itself where stderr is no terminal.
 
-use firebox::pipeline::{Event, Flow, Observer};
+use firebox::{
+    config::Bytes,
+    pipeline::{Event, Flow, Observer},
+};
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// A bar over the bytes of a load.
@@ -37,6 +40,11 @@ impl Observer for Bar {
             }
             Event::Started { step } => self.0.set_message(step.slot.name.clone()),
             Event::Placed { step, .. } => self.0.inc(step.bytes_source()),
+            Event::Download { file, done, total } => {
+                let (done, total) = (Bytes(*done), Bytes(*total));
+                self.0
+                    .set_message(format!("downloading {file}: {done} of {total}"));
+            }
             _ => {}
         }
         Flow::Continue
