@@ -44,13 +44,13 @@ use crate::packer::{self, Order, Packer};
 
 /// `f32` to E4M3, nearest even. Magnitudes of 464 and more, and infinity, become 448.
 #[inline(always)]
-pub fn e4m3(value: f32) -> u8 {
+fn e4m3(value: f32) -> u8 {
     cast::<3, 7>(value, 0x7e, 0x7f)
 }
 
 /// `f32` to E5M2, nearest even. Magnitudes of 61440 and more become infinity.
 #[inline(always)]
-pub fn e5m2(value: f32) -> u8 {
+fn e5m2(value: f32) -> u8 {
     cast::<2, 15>(value, 0x7c, 0x7f)
 }
 
@@ -86,10 +86,10 @@ fn cast<const MANTISSA: u32, const BIAS: u32>(value: f32, most: u32, nan: u32) -
 }
 
 /// Values of the 256 codes of E4M3.
-pub static E4M3: [f32; 256] = values(Fp8Kind::E4m3);
+static E4M3: [f32; 256] = values(Fp8Kind::E4m3);
 
 /// Values of the 256 codes of E5M2.
-pub static E5M2: [f32; 256] = values(Fp8Kind::E5m2);
+static E5M2: [f32; 256] = values(Fp8Kind::E5m2);
 
 const fn values(kind: Fp8Kind) -> [f32; 256] {
     let mut values = [0.0; 256];
@@ -127,7 +127,9 @@ impl Fp8Kind {
         }
     }
 
-    /// [`e4m3`] or [`e5m2`].
+    /// The code of a weight that is already divided by its scale, nearest even: for a method that scales
+    /// in a way of its own. In E4M3 magnitudes of 464 and more, and infinity, become 448; in E5M2 those of
+    /// 61440 and more become infinity, so that it wants a clamp to [`largest`](Self::largest) first.
     pub fn encode(self, value: f32) -> u8 {
         match self {
             Self::E4m3 => e4m3(value),

@@ -67,7 +67,8 @@ const POSITIVE: [f32; 127] = floats([
     0x3f68_999a, 0x3f6c_3333, 0x3f6f_cccd, 0x3f73_6666, 0x3f77_0000, 0x3f7a_999a, 0x3f7e_3333,
 ]);
 
-/// The code whose value is nearest to `value`; of two equally near, the lower.
+/// The code whose value is nearest to `value`; of two equally near, the lower. By itself, it is the
+/// 8-bit code of bitsandbytes' block-wise quantization.
 pub fn nearest(value: f32) -> u8 {
     // The last code that is not above the value; distances are rounded to f32, as there.
     let above = MAP.partition_point(|code| *code <= value);
@@ -102,7 +103,7 @@ pub fn quantize(absmax: &[f32]) -> Vec<u32> {
     from_parts(&codes, &upper, offset)
 }
 
-/// Words from what a checkpoint stores: `codes` `[g]`, `upper` `[ceil(g / 256)]`.
+/// Words from what an already packed checkpoint stores: `codes` `[g]`, `upper` `[ceil(g / 256)]`.
 pub fn from_parts(codes: &[u8], upper: &[f32], offset: f32) -> Vec<u32> {
     let mut words = pack::from_bytes(codes);
     words.extend(upper.iter().map(|scale| scale.to_bits()));

@@ -11,6 +11,9 @@
 //! ```
 //!
 //! A last word that is not full ends in zero bits.
+//!
+//! The conversions from and to bytes are for checkpoints that are already packed: bytes as their libraries
+//! store them, words as a [`Packed`](crate::format::Packed) holds them.
 
 /// 4-bit codes of a word.
 pub const CODES4: usize = 8;

@@ -17,7 +17,7 @@ const SIDE_BY_SIDE: usize = 4;
 /// Levels of partial sums in the cascade.
 const LEVELS: usize = 4;
 
-/// `values.sum()` of a contiguous tensor.
+/// `values.sum()` of a contiguous tensor: the part of [`mean`] that has an order.
 pub fn sum(values: &[f32]) -> f32 {
     if values.len() < LANES {
         // [rows, 4] scalars
