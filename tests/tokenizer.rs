@@ -388,7 +388,7 @@ fn an_end_that_is_no_id_is_refused_with_file_and_value() {
         ] {
             match Tokenizer::from_bytes(files) {
                 Err(TokenizerError::NoId { file, field, found }) => {
-                    assert_eq!((&*file, &*field, &*found), (name, "eos_token_id", said));
+                    assert_eq!((&*file, field, &*found), (name, "eos_token_id", said));
                 }
                 other => panic!("{name}: {value}: {other:?}"),
             }

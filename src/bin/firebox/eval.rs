@@ -15,7 +15,7 @@ use serde::Serialize;
 use crate::{
     Failure, OnTarget,
     args::LoadArgs,
-    load::{Opened, check_ids},
+    load::{Opened, check_vocabulary},
     logits::{AT_FAULT, logits},
     output,
 };
@@ -103,9 +103,7 @@ impl EvalCommand {
             )
             .into());
         }
-        for window in ids.chunks(context) {
-            check_ids(config, window).map_err(|error| format!("{at}: {error}"))?;
-        }
+        check_vocabulary(config, &ids).map_err(|error| format!("{at}: {error}"))?;
         Ok(Windows { ids, context })
     }
 

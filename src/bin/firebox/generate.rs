@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::{
     Failure, OnTarget,
     args::{LoadArgs, QuantArgs},
-    load::{Opened, check_ids},
+    load::{Opened, check_positions, check_vocabulary},
     output,
 };
 
@@ -67,7 +67,9 @@ impl OnTarget for GenerateCommand {
         if prompt.is_empty() {
             return Err(GenerateError::EmptyPrompt.into());
         }
-        check_ids(&opened.config()?, &prompt)?;
+        let config = opened.config()?;
+        check_vocabulary(&config, &prompt)?;
+        check_positions(&config, prompt.len())?;
         let Loaded { model, report, .. } = opened.load()?;
         let options = GenerateOptions {
             max_new_tokens: self.max_new_tokens,

@@ -81,25 +81,30 @@ impl<T: Target> Opened<T> {
     }
 }
 
-/// Refuses ids that the model has no row for, or no position.
-pub(crate) fn check_ids(config: &LlamaConfig, ids: &[u32]) -> Result<(), Failure> {
+/// Refuses ids that the model has no row for.
+pub(crate) fn check_vocabulary(config: &LlamaConfig, ids: &[u32]) -> Result<(), Failure> {
     let vocabulary = config.vocabulary;
     let outside = |id: u32| !usize::try_from(id).is_ok_and(|id| id < vocabulary);
-    if let Some((place, id)) = ids.iter().enumerate().find(|(_, id)| outside(**id)) {
-        return Err(format!(
+    match ids.iter().enumerate().find(|(_, id)| outside(**id)) {
+        None => Ok(()),
+        Some((place, id)) => Err(format!(
             "token {place} is {id}, which is not below the model's vocabulary of {vocabulary}"
         )
-        .into());
+        .into()),
     }
-    if ids.len() > config.positions {
-        return Err(CacheError::Full {
-            held: 0,
-            asked: ids.len(),
-            limit: config.positions,
-        }
-        .into());
+}
+
+/// Refuses more tokens than the model has positions.
+pub(crate) fn check_positions(config: &LlamaConfig, tokens: usize) -> Result<(), CacheError> {
+    let limit = config.positions;
+    if tokens <= limit {
+        return Ok(());
     }
-    Ok(())
+    Err(CacheError::Full {
+        held: 0,
+        asked: tokens,
+        limit,
+    })
 }
 
 fn by_tensor(report: &LoadReport) -> comfy_table::Table {

@@ -16,7 +16,7 @@ use safetensors::{Dtype, SafeTensorError, tensor::TensorView};
 use crate::{
     Failure, OnTarget,
     args::{LoadArgs, QuantArgs},
-    load::{Opened, check_ids},
+    load::{Opened, check_positions, check_vocabulary},
     output,
 };
 
@@ -41,7 +41,9 @@ impl OnTarget for LogitsCommand {
     fn run<T: Target>(self) -> Result<(), Failure> {
         let out = self.out.display();
         let opened = Opened::<T>::new(&self.load, &self.quant.quant)?;
-        check_ids(&opened.config()?, &self.tokens)?;
+        let config = opened.config()?;
+        check_vocabulary(&config, &self.tokens)?;
+        check_positions(&config, self.tokens.len())?;
         if let Some(folder) = self.out.parent().filter(|folder| !is_folder(folder)) {
             return Err(format!("{out}: there is no folder {}", folder.display()).into());
         }
@@ -76,7 +78,7 @@ impl OnTarget for LogitsCommand {
     }
 }
 
-/// What numbers that are none come from.
+/// Where NaN and infinity come from.
 pub(crate) const AT_FAULT: &str =
     "the weights are broken, or the type of the activations (--dtype) is too narrow for them";
 
@@ -85,8 +87,12 @@ fn is_folder(path: &Path) -> bool {
     path.as_os_str().is_empty() || path.is_dir()
 }
 
-/// Logits `[tokens, vocabulary]` of one independent forward pass, flattened; the ids are
-/// [checked](check_ids).
+/// Logits `[tokens, vocabulary]` of one independent forward pass, flattened. The ids have been
+/// [checked](check_vocabulary).
+///
+/// # Errors
+///
+/// More ids than the model has positions.
 pub(crate) fn logits(model: &Llama, ids: &[u32]) -> Result<Vec<f32>, Failure> {
     let device = model.norm.scale.val().device();
     let tokens = ids.len();

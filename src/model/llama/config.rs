@@ -6,10 +6,9 @@
 //!             rope_parameters.{rope_type, ..}    rope_scaling.{rope_type or type, ..}, or null
 //! ```
 //!
-//! Defaults for an absent field are those of transformers 5.23 for the family. Numbers of layers, tokens,
-//! positions, features and query heads have none here: every checkpoint says them, and a guess would only
-//! move the error. What type the weights are in is
-//! not asked: each tensor says its own.
+//! Defaults for an absent field are those of transformers 5.23 for the family. Vocabulary, features, layers,
+//! query heads and positions have none here: every checkpoint says them, and a guess would only move the
+//! error. What type the weights are in is not asked: each tensor says its own.
 
 use serde_json::Value;
 
