@@ -16,6 +16,8 @@
 //!
 //! With `g` scales: `[ceil(g / 4)]` words of codes, `[ceil(g / 256)]` upper scales, one offset.
 
+use rayon::prelude::*;
+
 use crate::float::floats;
 use crate::pack;
 use crate::reduce;
@@ -79,6 +81,9 @@ pub fn nearest(value: f32) -> u8 {
     }
 }
 
+/// Blocks of a job: enough that handing it out costs nothing.
+const JOB_BLOCKS: usize = 16;
+
 /// Chooses codes for `absmax`, `[g]`; gives the words described above.
 ///
 /// The offset is the mean. A block of 256 that is the offset throughout gets code 0, whose value does
@@ -90,16 +95,23 @@ pub fn quantize(absmax: &[f32]) -> Vec<u32> {
         reduce::mean(absmax)
     };
 
-    let mut codes = Vec::with_capacity(absmax.len());
-    let mut upper = Vec::with_capacity(absmax.len().div_ceil(BLOCK));
-    for block in absmax.chunks(BLOCK) {
-        let largest = crate::float::absmax_of(block.iter().map(|scale| scale - offset));
-        upper.push(largest);
-        codes.extend(block.iter().map(|scale| match largest {
-            0.0 => 0,
-            _ => nearest((scale - offset) / largest),
-        }));
-    }
+    let mut codes = vec![0; absmax.len()];
+    let mut upper = vec![0.0; absmax.len().div_ceil(BLOCK)];
+    codes
+        .par_chunks_mut(BLOCK)
+        .zip(absmax.par_chunks(BLOCK))
+        .zip(&mut upper)
+        .with_min_len(JOB_BLOCKS)
+        .for_each(|((codes, block), upper)| {
+            let largest = crate::float::absmax_of(block.iter().map(|scale| scale - offset));
+            *upper = largest;
+            for (code, scale) in codes.iter_mut().zip(block) {
+                *code = match largest {
+                    0.0 => 0,
+                    _ => nearest((scale - offset) / largest),
+                };
+            }
+        });
     from_parts(&codes, &upper, offset)
 }
 

@@ -4,6 +4,7 @@ use firebox_kernels::{error::FormatError, float::FloatBits, format::Packed, pack
 use half::{bf16, f16, vec::HalfBitsVecExt};
 use rayon::prelude::*;
 
+use super::PipelineError;
 use crate::{
     plan::{Action, Step},
     target::DType,
@@ -88,11 +89,36 @@ impl Converter {
         }
     }
 
-    pub(super) fn finish(self) -> Finished {
-        match self {
-            Self::Dense { values, .. } => Finished::Dense(values),
-            Self::Pack(packer) => Finished::Packed(packer.finish()),
+    /// The finished weight of `step`. A packer may be the caller's own, so what it made is checked.
+    pub(super) fn finish(self, step: &Step) -> Result<Finished, PipelineError> {
+        let packer = match self {
+            Self::Dense { values, .. } => return Ok(Finished::Dense(values)),
+            Self::Pack(packer) => packer,
+        };
+        let Packed {
+            format,
+            shape,
+            words,
+            scales,
+        } = packer.finish();
+        let tensor = || step.slot.name.clone();
+        match &step.action {
+            Action::Pack(_, planned) if (*planned, step.matrix()) == (format, shape) => {}
+            _ => {
+                return Err(PipelineError::NotAsPlanned {
+                    tensor: tensor(),
+                    format,
+                    shape,
+                });
+            }
         }
+        let packed = Packed::new(format, shape, words, scales);
+        packed
+            .map(Finished::Packed)
+            .map_err(|source| PipelineError::Format {
+                tensor: tensor(),
+                source,
+            })
     }
 }
 

@@ -27,7 +27,7 @@ pub use events::{Event, Flow, Observer};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded};
-use firebox_kernels::error::FormatError;
+use firebox_kernels::{error::FormatError, format::Format};
 
 use self::{
     budget::Budget,
@@ -78,6 +78,18 @@ pub enum PipelineError {
         tensor: String,
         /// Why.
         source: FormatError,
+    },
+    /// The method made something else than it had told the plan.
+    #[error(
+        "{tensor}: was packed as {format} of {shape:?}, which is not what its method had planned"
+    )]
+    NotAsPlanned {
+        /// The tensor.
+        tensor: String,
+        /// What was made.
+        format: Format,
+        /// Of this shape.
+        shape: [usize; 2],
     },
     /// The sink refused.
     #[error(transparent)]
@@ -219,7 +231,8 @@ impl Run<'_> {
             timing.convert += timed(|| self.workers.install(feed)).1;
         }
 
-        let (finished, seconds) = timed(|| self.workers.install(|| converter.finish()));
+        let (finished, seconds) = timed(|| self.workers.install(|| converter.finish(step)));
+        let finished = finished?;
         timing.convert += seconds;
         self.tell(&Event::Packed {
             step,

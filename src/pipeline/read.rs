@@ -117,6 +117,8 @@ fn tensor<'a>(
 /// Rows of a tile: about [`TILE_BYTES`] or an eighth of the budget, so that several are in flight, in
 /// multiples of what has to stay together.
 fn tile_rows(rows: usize, row_bytes: usize, together: usize, budget: u64) -> usize {
+    // A method of the caller's own may promise nonsense.
+    let together = together.max(1);
     let wanted = TILE_BYTES.min(budget / 8) as usize / row_bytes.max(1);
     (wanted / together * together).clamp(together, rows.max(together))
 }

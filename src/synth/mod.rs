@@ -1,7 +1,7 @@
 //! Synthetic checkpoints: real shapes, made-up numbers, any size.
 //!
 //! Benchmarks need checkpoints of several gigabytes, which can neither be kept in a repository nor
-//! downloaded everywhere. [`write`] makes one like a published model: its layers in their real shapes, as
+//! downloaded everywhere. [`write()`] makes one like a published model: its layers in their real shapes, as
 //! many as the size allows, in bf16 shards with index and configuration, as transformers writes them.
 //! There is no tokenizer, and what the model says is noise.
 //!
