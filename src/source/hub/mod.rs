@@ -48,7 +48,10 @@ use listing::Listing;
 
 use super::{Local, Source, SourceError, stays_inside};
 
-/// A model on the hub, downloaded file by file when first read.
+/// A model on the hub, in the cache that Python's `huggingface_hub` uses.
+///
+/// A file is downloaded when it is first read; lengths and headers are asked for without. All files
+/// are of one commit, that of the revision when the first was asked for.
 pub struct Hub {
     id: String,
     revision: String,
