@@ -236,10 +236,14 @@ impl Source for Hub {
         match self.listing(api, &pinned, file)?.get(file) {
             None => Err(self.not_found(file)),
             Some(Some(size)) => Ok(*size),
-            Some(None) => {
-                self.download(&pinned, file)?;
-                pinned.local.size(file)
-            }
+            // Some mirrors list names only.
+            Some(None) => match self.meta(api, &pinned.commit, file)?.size {
+                Some(size) => Ok(size),
+                None => {
+                    self.download(&pinned, file)?;
+                    pinned.local.size(file)
+                }
+            },
         }
     }
 
