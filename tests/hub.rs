@@ -255,6 +255,21 @@ fn a_hub_that_hangs_up_is_asked_for_the_rest() {
     }
 }
 
+#[test]
+fn a_mirror_that_lists_names_only_and_moves_files_serves() {
+    let (hub, cache) = (Loopback::serve(two_files()), TempDir::new().unwrap());
+    hub.set(|state| {
+        state.names_only = true;
+        state.moved = true;
+        state.token = Some("hf_secret".to_owned());
+    });
+    let source = model(&hub, &cache).token("hf_secret").build().unwrap();
+    assert_eq!(source.size("model.safetensors").unwrap(), 100_000);
+    assert_eq!(hub.downloads("model.safetensors"), 0);
+    assert_eq!(source.read("config.json").unwrap(), b"{\"a\": 1}");
+    assert_eq!(source.read("model.safetensors").unwrap(), vec![7; 100_000]);
+}
+
 /// Catches a token in the logs of whoever stores the hub's files.
 #[test]
 fn the_token_does_not_follow_to_another_host() {

@@ -147,12 +147,6 @@ impl Catalog {
     pub fn is_empty(&self) -> bool {
         self.tensors.is_empty()
     }
-
-    /// Bytes of all tensors, without headers.
-    #[must_use]
-    pub fn tensor_bytes(&self) -> u64 {
-        self.tensors.iter().map(TensorInfo::bytes).sum()
-    }
 }
 
 impl<'a> IntoIterator for &'a Catalog {

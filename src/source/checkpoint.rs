@@ -11,13 +11,13 @@ use super::index::{Index, IndexError};
 use super::{Source, SourceError, SourceExt};
 
 /// The model's configuration.
-pub const CONFIG: &str = "config.json";
+pub(crate) const CONFIG: &str = "config.json";
 /// The list of shards, when there are several.
-pub const INDEX: &str = "model.safetensors.index.json";
+pub(crate) const INDEX: &str = "model.safetensors.index.json";
 /// The weights, when there is no index.
-pub const SINGLE: &str = "model.safetensors";
+pub(crate) const SINGLE: &str = "model.safetensors";
 /// How the model's makers generate text with it.
-pub const GENERATION_CONFIG: &str = "generation_config.json";
+pub(crate) const GENERATION_CONFIG: &str = "generation_config.json";
 
 /// A model's configuration and the place of every tensor. Reads no weights.
 ///
@@ -161,19 +161,13 @@ impl Checkpoint {
     ///
     /// When it is missing, unreadable or not UTF-8.
     pub fn read_text(&self, file: &str) -> Result<String, CheckpointError> {
-        self.text(file, self.source.read(file)?)
-    }
-
-    /// Like [`read_text`](Self::read_text), `None` when there is no such file.
-    ///
-    /// # Errors
-    ///
-    /// When it is unreadable or not UTF-8.
-    pub fn read_text_optional(&self, file: &str) -> Result<Option<String>, CheckpointError> {
-        match self.source.read_optional(file)? {
-            Some(bytes) => self.text(file, bytes).map(Some),
-            None => Ok(None),
-        }
+        let bytes = self.source.read(file)?;
+        let len = bytes.len();
+        String::from_utf8(bytes).map_err(|error| CheckpointError::NotText {
+            file: label(&*self.source, file),
+            at_byte: error.utf8_error().valid_up_to(),
+            len,
+        })
     }
 
     /// A small file of the model, `None` when there is no such file.
@@ -183,15 +177,6 @@ impl Checkpoint {
     /// When it is unreadable.
     pub fn read_optional(&self, file: &str) -> Result<Option<Vec<u8>>, CheckpointError> {
         Ok(self.source.read_optional(file)?)
-    }
-
-    fn text(&self, file: &str, bytes: Vec<u8>) -> Result<String, CheckpointError> {
-        let len = bytes.len();
-        String::from_utf8(bytes).map_err(|error| CheckpointError::NotText {
-            file: label(&*self.source, file),
-            at_byte: error.utf8_error().valid_up_to(),
-            len,
-        })
     }
 }
 

@@ -10,16 +10,16 @@
 //! Checkpoint::open(source)   asks the source, hands the bytes to the parsers, keeps the results
 //! ```
 //!
-//! The parsers ([`header`], [`index`], [`catalog`]) do no I/O: bytes in, values out. What they
+//! The parsers ([`header`], [`Index`], [`Catalog`]) do no I/O: bytes in, values out. What they
 //! accept has been checked, so whoever reads a tensor later need not check its range again.
 //!
 //! A source of one's own is three short methods: see [`Source`].
 
-pub mod local;
-pub mod memory;
+mod local;
+mod memory;
 
 #[cfg(feature = "hub")]
-pub mod hub;
+mod hub;
 
 mod pairs;
 #[cfg_attr(
@@ -28,15 +28,15 @@ mod pairs;
 )]
 mod secret;
 
-pub mod dtype;
+mod dtype;
 
 pub mod header;
 
-pub mod index;
+mod index;
 
-pub mod catalog;
+mod catalog;
 
-pub mod checkpoint;
+pub(crate) mod checkpoint;
 
 pub use catalog::{Catalog, CatalogError, TensorInfo};
 pub use checkpoint::{Checkpoint, CheckpointError, WeightFile};

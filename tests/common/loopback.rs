@@ -37,6 +37,10 @@ pub(crate) struct State {
     pub(crate) unwell: usize,
     /// Announce this many bytes more than files have, in the list of files.
     pub(crate) exaggerate: u64,
+    /// List names of files without lengths, as some mirrors do.
+    pub(crate) names_only: bool,
+    /// Answer a request for a small file with another place on the same host.
+    pub(crate) moved: bool,
     /// Answer with whole files, whatever range was asked for.
     pub(crate) ignore_ranges: bool,
     /// Hang up after that many bytes of a body.
@@ -211,14 +215,19 @@ fn route(url: &str, state: &mut State, request: &Request) -> (String, Vec<u8>) {
             .iter()
             .map(|(name, bytes)| {
                 let size = bytes.len() as u64 + state.exaggerate;
-                serde_json::json!({ "rfilename": name, "size": size })
+                match state.names_only {
+                    true => serde_json::json!({ "rfilename": name }),
+                    false => serde_json::json!({ "rfilename": name, "size": size }),
+                }
             })
             .collect();
         let body = serde_json::json!({ "sha": commit, "siblings": siblings });
         return ("200 OK".to_owned(), body.to_string().into_bytes());
     }
-    let Some((revision, file)) = request
-        .path
+    let path = request.path.as_str();
+    let moved = path.strip_prefix("/api/resolve-cache");
+    let Some((revision, file)) = moved
+        .unwrap_or(path)
         .strip_prefix(&format!("/{ID}/resolve/"))
         .and_then(|rest| rest.split_once('/'))
     else {
@@ -232,6 +241,10 @@ fn route(url: &str, state: &mut State, request: &Request) -> (String, Vec<u8>) {
     };
     if state.gated.as_deref() == Some(file) {
         return refuse("403 Forbidden", "GatedRepo");
+    }
+    if state.moved && moved.is_none() && !redirected(file) {
+        let head = format!("307 Temporary Redirect\r\nLocation: /api/resolve-cache{path}");
+        return (head, vec![]);
     }
     let tag = etag(bytes);
     if redirected(file) {

@@ -34,7 +34,7 @@ use super::pairs::Pairs;
 pub const HEADER_BYTES_MAX: u64 = 100_000_000;
 
 /// Bytes of the length that a file begins with.
-pub const LENGTH_BYTES: usize = 8;
+pub(crate) const LENGTH_BYTES: usize = 8;
 
 /// What a file's header says, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use core::fmt;
 use core::ops::ControlFlow;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -75,13 +75,13 @@ impl Hub {
         }
 
         let mut wait = Backoff::new(self.retries);
-        loop {
+        let brought = loop {
             match self.try_download(api, pinned, file, size) {
-                Ok(()) => break,
+                Ok(brought) => break brought,
                 Err(SourceError::Network { .. }) if wait.again() => {}
                 Err(error) => return Err(error),
             }
-        }
+        };
 
         let len = pinned.local.size(file)?;
         if let Some(size) = size
@@ -92,16 +92,20 @@ impl Hub {
         }
         self.note_ref(&pinned.commit);
         lock(&self.heads).remove(file);
-        Ok(())
+        match brought {
+            true => self.tell(file, len, len),
+            false => Ok(()),
+        }
     }
 
+    /// Whether anything had to be brought: not when there is a blob already.
     fn try_download(
         &self,
         api: &Api,
         pinned: &Pinned,
         file: &str,
         listed: Option<u64>,
-    ) -> Result<(), SourceError> {
+    ) -> Result<bool, SourceError> {
         let meta = self.meta(api, &pinned.commit, file)?;
         let Some(total) = meta.size.or(listed) else {
             return Err(self.network(file, "it does not tell the file's length"));
@@ -124,10 +128,7 @@ impl Hub {
             }
         }
         link(pinned.local.path(), file, &blob).map_err(disk)?;
-        match brought {
-            true => self.tell(file, total, total),
-            false => Ok(()),
-        }
+        Ok(brought)
     }
 
     /// Appends what `part` lacks.
@@ -264,11 +265,16 @@ fn link(snapshot: &Path, file: &str, blob: &Path) -> io::Result<()> {
     // One to a blob that somebody removed.
     let _ = std::fs::remove_file(&link);
     // Out of the snapshot, out of `snapshots`, and out of the folders of the file's own name.
-    let mut target = std::path::PathBuf::from("../..");
+    let mut target = PathBuf::from("../..");
     target.extend(file.matches('/').map(|_| ".."));
     target.push("blobs");
     target.extend(blob.file_name());
-    symlink(&target, &link).or_else(|_| std::fs::rename(blob, &link))
+    match symlink(&target, &link) {
+        // Another process was faster.
+        Err(_) if link.exists() => Ok(()),
+        Err(_) => std::fs::rename(blob, &link),
+        Ok(()) => Ok(()),
+    }
 }
 
 #[cfg(unix)]

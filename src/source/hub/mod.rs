@@ -48,7 +48,10 @@ use listing::Listing;
 
 use super::{Local, Source, SourceError, stays_inside};
 
-/// A model on the hub, downloaded file by file when first read.
+/// A model on the hub, in the cache that Python's `huggingface_hub` uses.
+///
+/// A file is downloaded when it is first read; lengths and headers are asked for without. All files
+/// are of one commit, that of the revision when the first was asked for.
 pub struct Hub {
     id: String,
     revision: String,
@@ -233,10 +236,14 @@ impl Source for Hub {
         match self.listing(api, &pinned, file)?.get(file) {
             None => Err(self.not_found(file)),
             Some(Some(size)) => Ok(*size),
-            Some(None) => {
-                self.download(&pinned, file)?;
-                pinned.local.size(file)
-            }
+            // Some mirrors list names only.
+            Some(None) => match self.meta(api, &pinned.commit, file)?.size {
+                Some(size) => Ok(size),
+                None => {
+                    self.download(&pinned, file)?;
+                    pinned.local.size(file)
+                }
+            },
         }
     }
 
