@@ -12,7 +12,7 @@ use crate::{
 #[cfg(feature = "hub")]
 use crate::{
     pipeline::{Event, Flow, Observer, Observers},
-    source::hub::Download,
+    source::Download,
 };
 
 impl LoadConfig {

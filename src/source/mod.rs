@@ -22,10 +22,6 @@ mod memory;
 mod hub;
 
 mod pairs;
-#[cfg_attr(
-    not(feature = "hub"),
-    allow(dead_code, reason = "only the hub has secrets")
-)]
 mod secret;
 
 mod dtype;
@@ -47,10 +43,6 @@ pub use hub::{Download, Hub, HubBuilder};
 pub use index::{Index, IndexError};
 pub use local::Local;
 pub use memory::{Fault, Memory};
-#[cfg_attr(
-    not(feature = "hub"),
-    allow(unused_imports, reason = "only the hub has secrets")
-)]
 pub(crate) use secret::Secret;
 
 /// The most that [`SourceExt::read`] reads at once, in bytes: 128 MiB.

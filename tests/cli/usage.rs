@@ -334,7 +334,7 @@ fn a_model_that_is_not_in_the_cache_says_so_when_offline() {
         assert_eq!((ran.code, &*ran.stdout), (Some(1), ""), "{ran:?}");
         let folder = cache.path().to_str().expect("UTF-8");
         let parts = [
-            "error: some-org/some-model",
+            "error: no folder or file \"some-org/some-model\" exists here",
             "config.json",
             folder,
             "offline",
