@@ -757,3 +757,12 @@ fn ids_and_revisions_that_are_paths_are_refused() {
         assert!(Hub::builder(id).build().is_ok(), "{id}");
     }
 }
+
+/// Would catch a token in the logs of everybody who prints a configuration.
+#[test]
+fn a_configuration_that_is_printed_keeps_its_token() {
+    let config = firebox::LoadConfig::new("org/name").token("hf_of_mine");
+    let printed = format!("{config:?}");
+    assert!(printed.contains("org/name"), "{printed}");
+    assert!(!printed.contains("hf_of_mine"), "{printed}");
+}
