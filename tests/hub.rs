@@ -766,3 +766,39 @@ fn a_configuration_that_is_printed_keeps_its_token() {
     assert!(printed.contains("org/name"), "{printed}");
     assert!(!printed.contains("hf_of_mine"), "{printed}");
 }
+
+/// The whole road of a stranger: a model id, a mirror and an empty cache; then the same without a
+/// network. Would catch a program that does not find what its library downloads.
+#[cfg(all(feature = "cli", feature = "cpu"))]
+#[test]
+fn the_program_speaks_from_a_model_id_and_then_offline() {
+    let (hub, cache) = (Loopback::serve(tinyrust()), TempDir::new().unwrap());
+    let text = |offline: &str| {
+        let ran = std::process::Command::new(env!("CARGO_BIN_EXE_firebox"))
+            .args(["generate", ID, "--prompt", "To create a new package, run"])
+            .args(["--max-new-tokens", "5", "--json"])
+            .env("HF_ENDPOINT", &hub.url)
+            .env("HF_HOME", cache.path())
+            .env("HF_HUB_OFFLINE", offline)
+            .env_remove("HF_HUB_CACHE")
+            .env_remove("HUGGINGFACE_HUB_CACHE")
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&ran.stderr);
+        assert!(ran.status.success(), "offline {offline}: {said}");
+        let answer: serde_json::Value = serde_json::from_slice(&ran.stdout).unwrap();
+        answer["text"].as_str().unwrap().to_owned()
+    };
+
+    let online = text("0");
+    assert!(online.starts_with(" the crate"), "{online}");
+    assert_eq!(hub.downloads("model-00001-of-00003.safetensors"), 1);
+
+    let requests = hub.log().len();
+    assert_eq!(text("1"), online);
+    assert_eq!(
+        hub.log().len(),
+        requests,
+        "offline, and still asked the hub"
+    );
+}
