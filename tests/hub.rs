@@ -761,7 +761,7 @@ fn ids_and_revisions_that_are_paths_are_refused() {
 /// Would catch a token in the logs of everybody who prints a configuration.
 #[test]
 fn a_configuration_that_is_printed_keeps_its_token() {
-    let config = firebox::LoadConfig::new("org/name").token("hf_of_mine");
+    let config = LoadConfig::new("org/name").token("hf_of_mine");
     let printed = format!("{config:?}");
     assert!(printed.contains("org/name"), "{printed}");
     assert!(!printed.contains("hf_of_mine"), "{printed}");
