@@ -8,7 +8,10 @@ use burn::{
 };
 use firebox_kernels::format::Format;
 
-use super::{embedding::Embedding, linear::Linear};
+use super::{
+    embedding::Embedding,
+    linear::{Linear, Matrix},
+};
 use crate::{quant::PackedWeight, target::DType};
 
 /// A finished weight on its device.
@@ -199,14 +202,15 @@ impl Weights {
         ))
     }
 
-    fn matrix(&mut self, name: &str) -> Result<super::linear::Matrix, BuildError> {
+    fn matrix(&mut self, name: &str) -> Result<Matrix, BuildError> {
         let weight = self.take(name)?;
         let found = weight.shape();
         match (weight, found.as_slice()) {
-            (Weight::Packed(packed), _) => Ok(super::linear::Matrix::Packed(packed)),
-            (Weight::Dense(tensor, _), &[rows, cols]) => Ok(super::linear::Matrix::Dense(
-                Param::initialized(ParamId::new(), tensor.reshape([rows, cols])),
-            )),
+            (Weight::Packed(packed), _) => Ok(Matrix::Packed(packed)),
+            (Weight::Dense(tensor, _), &[rows, cols]) => Ok(Matrix::Dense(Param::initialized(
+                ParamId::new(),
+                tensor.reshape([rows, cols]),
+            ))),
             _ => Err(BuildError::Rank {
                 name: name.to_owned(),
                 found,

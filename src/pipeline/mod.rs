@@ -210,14 +210,15 @@ impl Run<'_> {
         let mut converter = match next() {
             Message::Begin(converter) => converter,
             Message::Failed(error) => return Err(error),
-            Message::Tile(_) | Message::End => unreachable!("the reader begins every tensor"),
+            Message::Tile(_) | Message::End => unreachable!("the reader begins a tensor first"),
         };
         let mut timing = Timing::default();
         loop {
             let tile = match next() {
                 Message::Tile(tile) => tile,
                 Message::Failed(error) => return Err(error),
-                Message::End | Message::Begin(_) => break,
+                Message::End => break,
+                Message::Begin(_) => unreachable!("the reader ends a tensor before the next"),
             };
             let (bytes, seconds) = (tile.bytes().len() as u64, tile.seconds);
             timing.bytes += bytes;

@@ -140,15 +140,6 @@ impl Local {
             },
         }
     }
-
-    fn truncated(&self, file: &str, wanted_end: u64, len: u64) -> SourceError {
-        SourceError::Truncated {
-            at: self.describe(),
-            file: file.to_owned(),
-            wanted_end,
-            len,
-        }
-    }
 }
 
 impl Source for Local {
@@ -164,14 +155,14 @@ impl Source for Local {
         let opened = self.opened(file)?;
         let end = offset.saturating_add(into.len() as u64);
         if end > opened.len {
-            return Err(self.truncated(file, end, opened.len));
+            return Err(SourceError::truncated(self, file, end, opened.len));
         }
         match read_exact_at(&opened.file, offset, into) {
             Ok(()) => Ok(()),
             // Cut after it was opened.
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 let now = opened.file.metadata().map_or(offset, |meta| meta.len());
-                Err(self.truncated(file, end, now))
+                Err(SourceError::truncated(self, file, end, now))
             }
             Err(error) => Err(self.failed(file, error)),
         }

@@ -331,6 +331,16 @@ pub enum SourceError {
 }
 
 impl SourceError {
+    /// A read of `file` of `at` up to `wanted_end`, when it ends at `len`.
+    fn truncated(at: &dyn Source, file: &str, wanted_end: u64, len: u64) -> Self {
+        Self::Truncated {
+            at: at.describe(),
+            file: file.to_owned(),
+            wanted_end,
+            len,
+        }
+    }
+
     /// Whether the file is not to be had, as opposed to there and unreadable.
     #[must_use]
     pub fn is_absent(&self) -> bool {

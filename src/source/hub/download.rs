@@ -88,7 +88,7 @@ impl Hub {
             && len != size
         {
             self.drop_file(pinned, file);
-            return Err(self.truncated(file, size, len));
+            return Err(SourceError::truncated(self, file, size, len));
         }
         self.note_ref(&pinned.commit);
         lock(&self.heads).remove(file);

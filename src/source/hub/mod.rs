@@ -186,15 +186,6 @@ impl Hub {
         }
     }
 
-    fn truncated(&self, file: &str, wanted_end: u64, len: u64) -> SourceError {
-        SourceError::Truncated {
-            at: self.describe(),
-            file: file.to_owned(),
-            wanted_end,
-            len,
-        }
-    }
-
     fn unauthorized(&self, file: &str, status: u16) -> SourceError {
         SourceError::Unauthorized {
             at: self.describe(),

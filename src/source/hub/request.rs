@@ -49,7 +49,7 @@ impl Hub {
         if let Some(len) = size
             && wanted_end > len
         {
-            return Err(self.truncated(file, wanted_end, len));
+            return Err(SourceError::truncated(self, file, wanted_end, len));
         }
         let mut filled = 0;
         if offset < HEAD_BYTES as u64 {
@@ -74,7 +74,12 @@ impl Hub {
         let start = offset + filled as u64;
         let bytes = self.fetch(api, &pinned.commit, file, start, rest.len())?;
         if bytes.len() < rest.len() {
-            return Err(self.truncated(file, wanted_end, start + bytes.len() as u64));
+            return Err(SourceError::truncated(
+                self,
+                file,
+                wanted_end,
+                start + bytes.len() as u64,
+            ));
         }
         rest.copy_from_slice(&bytes);
         Ok(())
