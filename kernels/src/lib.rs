@@ -14,6 +14,9 @@ pub mod error;
 
 pub mod float;
 
+#[cfg(feature = "cube")]
+pub mod launch;
+
 pub mod format;
 
 pub mod pack;
