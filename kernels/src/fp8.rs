@@ -37,7 +37,7 @@
 use rayon::prelude::*;
 
 use crate::error::FormatError;
-use crate::float::{FloatBits, absmax};
+use crate::float::{FloatBits, absmax, absmax_stored};
 use crate::format::{Format, Fp8Kind, Packed, Tile};
 use crate::pack::{self, CODES8};
 use crate::packer::{self, Order, Packer};
@@ -165,7 +165,10 @@ pub(crate) fn dequantize(
         let scales = &scales[r / rows * grid_cols..];
         for (t, values) in values.chunks_mut(cols).enumerate() {
             let scale = f32::from_bits(scales[t]);
-            pack::look_up8(words, r * i + t * cols, kind.values(), scale, values);
+            let table = kind.values();
+            pack::unpack8(words, r * i + t * cols, values, |code| {
+                table[usize::from(code)] * scale
+            });
         }
     }
 }
@@ -385,7 +388,7 @@ impl Fp8Packer {
                             .chunks(row_bytes)
                             .skip(k / grid_cols * rows)
                             .take(rows)
-                            .map(|row| largest_serial(source, &row[from..to]));
+                            .map(|row| absmax_stored(source, &row[from..to]));
                         crate::float::absmax_of(segments)
                     }
                 };
@@ -485,16 +488,6 @@ fn encode_with(
 fn largest(source: FloatBits, bytes: &[u8]) -> f32 {
     let chunks = bytes.par_chunks(16 * SCRATCH * source.size());
     chunks
-        .map(|chunk| largest_serial(source, chunk))
+        .map(|chunk| absmax_stored(source, chunk))
         .reduce(|| 0.0, |a, b| absmax(&[a, b]))
-}
-
-fn largest_serial(source: FloatBits, bytes: &[u8]) -> f32 {
-    let mut scratch = [0.0; 512];
-    let chunks = bytes.chunks(scratch.len() * source.size());
-    crate::float::absmax_of(chunks.map(|chunk| {
-        let values = &mut scratch[..chunk.len() / source.size()];
-        source.widen(chunk, values);
-        absmax(values)
-    }))
 }
