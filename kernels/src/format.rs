@@ -106,6 +106,12 @@ impl Blocks {
         Ok(Self { block, nested })
     }
 
+    /// The same blocks with scales that are not nested.
+    pub const fn plain(self) -> Self {
+        let nested = false;
+        Self { nested, ..self }
+    }
+
     /// Scales of a weight of `n`.
     pub const fn count(self, n: usize) -> usize {
         n.div_ceil(self.block)

@@ -222,7 +222,7 @@ impl Recipe {
     }
 
     /// The source is read once for the scale and once for the codes, if the scale needs all of it.
-    const fn passes(self, tile: Tile) -> usize {
+    pub(crate) const fn passes(self, tile: Tile) -> usize {
         match (self, tile) {
             (Self::Fixed(_), _) | (_, Tile::Row | Tile::Block { .. }) => 1,
             (_, Tile::Tensor) => 2,
@@ -292,11 +292,7 @@ pub fn packer(
     recipe.validate()?;
     packer::check_size(shape)?;
 
-    let together = match tile {
-        Tile::Tensor | Tile::Row => 1,
-        Tile::Block { rows, .. } => rows,
-    };
-    let tile_rows = packer::tile_rows(shape, together, CODES8);
+    let tile_rows = tile_rows(shape, tile);
     let empty = recipe.scaling(source, kind, 0.0);
     Ok(Box::new(Fp8Packer {
         shape,
@@ -309,6 +305,15 @@ pub fn packer(
         words: vec![0; format.words_len(shape)],
         scales: vec![empty.scale.to_bits(); format.scales_len(shape)],
     }))
+}
+
+/// Rows that have to stay together: whole scale tiles and whole words.
+pub(crate) fn tile_rows(shape: [usize; 2], tile: Tile) -> usize {
+    let together = match tile {
+        Tile::Tensor | Tile::Row => 1,
+        Tile::Block { rows, .. } => rows,
+    };
+    packer::tile_rows(shape, together, CODES8)
 }
 
 struct Fp8Packer {

@@ -24,6 +24,8 @@ pub mod pack;
 
 pub mod packer;
 
+pub mod packing;
+
 pub mod reduce;
 
 pub mod nested;
@@ -39,5 +41,7 @@ pub mod fp8;
 pub mod affine;
 
 pub mod int8;
+
+pub mod part;
 
 pub mod linear;

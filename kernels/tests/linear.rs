@@ -170,3 +170,38 @@ fn empty_products_are_zero() {
         .unwrap();
     }
 }
+
+/// Cuts that fall inside blocks, scale tiles or words, and scales taken from the wrong rows, fail here.
+#[test]
+fn parts_give_back_the_rows_of_the_whole() {
+    let mut random = Random(6);
+    for shape @ [o, i] in [[200, 33], [96, 64], [1030, 96], [64, 4096]] {
+        for packed in every_format(shape, &mut random) {
+            let (format, whole) = (packed.format, packed.dequantize());
+            assert_eq!(format.cut(shape, packed.bytes() as u64), Some(vec![0..o]));
+            // What must stay together has to fit twice for a cut to be asked for.
+            let unit = format.packed_bytes([format.part_rows(shape), i]) as u64;
+            assert_eq!(format.cut(shape, unit - 1), None, "{format} {shape:?}");
+            for largest in [unit, 2 * unit + 3, packed.bytes() as u64 - 1] {
+                let Some(parts) = format.cut(shape, largest) else {
+                    assert!(largest < unit, "{format} {shape:?} into {largest}");
+                    continue;
+                };
+                let mut next = 0;
+                for rows in parts {
+                    assert_eq!(rows.start, next, "{format} {shape:?}");
+                    next = rows.end;
+                    let part = packed.part(rows.clone());
+                    assert!(part.bytes() as u64 <= largest, "{format} {shape:?} {rows:?}");
+                    let part = Packed::new(format, part.shape, part.words, part.scales).unwrap();
+                    assert_eq!(
+                        part.dequantize(),
+                        whole[rows.start * i..rows.end * i],
+                        "{format} {shape:?} {rows:?}"
+                    );
+                }
+                assert_eq!(next, o, "{format} {shape:?}");
+            }
+        }
+    }
+}

@@ -10,7 +10,7 @@ use crate::{
     config::Policy,
     model::Slot,
     source::{Catalog, Dtype, TensorInfo},
-    target::{Capabilities, DType},
+    target::{Capabilities, DTypeChoice},
 };
 
 /// A plan that cannot be made, or cannot be carried out.
@@ -110,7 +110,7 @@ pub(crate) struct Request<'a> {
     pub(crate) catalog: &'a Catalog,
     pub(crate) policy: &'a Policy,
     pub(crate) target: &'static str,
-    pub(crate) dtype: DType,
+    pub(crate) dtype: DTypeChoice,
 }
 
 impl Plan {
@@ -142,7 +142,8 @@ impl Plan {
         Ok(Self {
             model: request.model.clone(),
             target: request.target,
-            dtype: request.dtype,
+            dtype: request.dtype.dtype,
+            dtype_wanted: request.dtype.wanted,
             steps,
             missing: order
                 .into_iter()
@@ -223,7 +224,7 @@ fn step(request: &Request<'_>, tensor: &TensorInfo, slot: Slot) -> Result<Step, 
             })?;
             Action::Pack(quant, format)
         }
-        _ => Action::Dense(request.dtype),
+        _ => Action::Dense(request.dtype.dtype),
     };
     Ok(Step {
         slot,

@@ -8,8 +8,14 @@
 mod method;
 mod spec;
 
-pub mod ops;
+#[cfg(feature = "autodiff")]
+mod ops_autodiff;
+#[cfg(feature = "cube")]
+mod ops_cube;
 mod ops_host;
+mod scratch;
+
+pub mod ops;
 mod packed;
 
 /// The crate of the formats: what a [`Method`] of one's own is written with.
