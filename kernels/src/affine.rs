@@ -9,7 +9,7 @@
 //! one bit stream over the flattened weight; a row is whole groups and a group whole words, so that every
 //! row of words is a row of MLX's file.
 //!
-//! [`packer`] chooses codes as MLX 0.32 chooses them on the CPU, to the bit: the weight of the largest
+//! [`packer()`] chooses codes as MLX 0.32 chooses them on the CPU, to the bit: the weight of the largest
 //! magnitude in a group becomes the bias, the scale points from there to the other end of the range and is
 //! then bent so that 0 is a whole number of steps away. Codes follow from scale and bias in `f32`; what is
 //! stored is rounded to the source's type afterwards. Its Metal kernel differs in groups of one sign and

@@ -316,6 +316,23 @@ fn every_weight_gives_back_what_is_documented() {
     }
 }
 
+/// The golden cases do not tell: in none of them does 0 lie in the middle between two codes. It goes to the
+/// even one, as `rint` does.
+#[test]
+fn the_code_of_zero_is_even_in_a_tie() {
+    for (largest, other) in [(8.5, -6.5), (-8.5, 6.5)] {
+        let mut weights = [0f32; 32];
+        (weights[0], weights[31]) = (largest, other);
+        let bytes: Vec<u8> = weights.iter().flat_map(|w| w.to_le_bytes()).collect();
+        let packer = affine::packer([1, 32], FloatBits::F32, 4, 32).unwrap();
+        let packed = fed(packer, &bytes, bytes.len(), 0);
+        // Steps of 1 put 0 at code 8.5; at code 8 they are 8.5 / 8.
+        let scale = -largest.signum() * 1.0625;
+        assert_eq!(params(&packed), (vec![scale], vec![largest]));
+        assert_eq!(pack::code4(&packed.words, 7), 8);
+    }
+}
+
 /// Rows that are whole groups may be cut anywhere.
 #[test]
 fn tiles_of_any_size_pack_alike() {

@@ -218,7 +218,8 @@ fn step(request: &Request<'_>, tensor: &TensorInfo, slot: Slot) -> Result<Step, 
     let quant = request.policy.choose(&slot);
     let action = match (quant.method(), slot.shape[..].try_into()) {
         (Some(method), Ok(shape)) => {
-            let format = method.format(shape).map_err(|source| PlanError::Format {
+            let format = method.format(shape, source);
+            let format = format.map_err(|source| PlanError::Format {
                 tensor: slot.name.clone(),
                 source,
             })?;

@@ -151,7 +151,7 @@ fn workers(text: &str) -> Result<NonZeroUsize, &'static str> {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct QuantArgs {
     /// What becomes of linear weights: none, nf4, fp4, nf4:block=64,nested, fp8:e4m3,scale=tensor,
-    /// fp8:e5m2,scale=channel, fp8:e4m3,scale=block
+    /// fp8:e5m2,scale=channel, fp8:e4m3,scale=block, mlx:bits=4,group=64, int8
     #[arg(long, value_name = "SPEC", default_value = "none")]
     pub(crate) quant: QuantSpec,
 }
