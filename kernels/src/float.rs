@@ -25,6 +25,11 @@ impl FloatBits {
         }
     }
 
+    /// The largest magnitude of the weights in `bytes`; NaN when there is one, 0 when there is none.
+    pub fn absmax(self, bytes: &[u8]) -> f32 {
+        absmax_stored(self, bytes)
+    }
+
     /// Widens `bytes`, which is `[n * size]`, into `out`, which is `[n]`. Exact.
     ///
     /// # Panics

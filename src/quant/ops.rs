@@ -6,14 +6,16 @@ use core::ops::Range;
 
 use burn::{
     backend::{
-        Backend, Dispatch, ExtensionType, TensorMetadata, backend_extension,
+        Backend, Dispatch, ExtensionType, backend_extension,
         tensor::{FloatTensor, IntTensor},
     },
-    tensor::{DType, FloatDType, Int, Shape, Tensor},
+    tensor::{DType, FloatDType, Int, Tensor},
 };
 #[cfg(all(feature = "cube", feature = "fusion"))]
-use burn::backend::fusion::custom::TensorSpec;
-use firebox_kernels::{float::FloatBits, nested, packing::Packing};
+use burn::{backend::fusion::custom::TensorSpec, tensor::Shape};
+#[cfg(all(feature = "cube", feature = "fusion"))]
+use firebox_kernels::nested;
+use firebox_kernels::{float::FloatBits, packing::Packing};
 
 use super::packed::{Layout, PackedWeight};
 
@@ -112,7 +114,7 @@ impl Rows {
     ///
     /// When the packing refuses the shape, which whoever made the plan has asked before.
     pub(crate) fn parts_len(&self) -> [usize; 2] {
-        let format = self.packing.plain().format(self.shape);
+        let format = self.packing.plain().format(self.shape, self.source);
         let format = format.expect("the packing took this shape when the weight was planned");
         [format.words_len(self.shape), format.scales_len(self.shape)]
     }
