@@ -36,3 +36,6 @@ pub mod fp4;
 pub mod fp8;
 
 pub mod linear;
+
+#[cfg(feature = "cube")]
+pub mod device;
