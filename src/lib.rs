@@ -72,6 +72,18 @@ pub use error::Error;
 pub use loader::{Loaded, Loader, load_model_and_tokenizer};
 #[cfg(feature = "cpu")]
 pub use target::Cpu;
+#[cfg(feature = "cuda")]
+pub use target::Cuda;
+#[cfg(feature = "metal")]
+pub use target::Metal;
+#[cfg(feature = "ndarray")]
+pub use target::NdArray;
+#[cfg(feature = "vulkan")]
+pub use target::Vulkan;
+#[cfg(feature = "webgpu")]
+pub use target::WebGpu;
+#[cfg(feature = "wgpu")]
+pub use target::Wgpu;
 pub use target::{DType, Target};
 
 /// Longer texts, as pages.

@@ -3,7 +3,7 @@
 use core::marker::PhantomData;
 use std::time::Instant;
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, FloatDType, Tensor, TensorData};
 
 use crate::{
     config::LoadConfig,
@@ -17,7 +17,7 @@ use crate::{
     quant::PackedWeight,
     report::{LoadReport, MemoryWatch},
     source::Checkpoint,
-    target::{Capabilities, DType, Target, TargetError},
+    target::{Capabilities, DTypeChoice, Target, TargetError},
     tokenizer::{Tokenizer, TokenizerFiles},
 };
 
@@ -37,7 +37,7 @@ pub struct Loader<T: Target> {
     checkpoint: Checkpoint,
     device: Device,
     capabilities: Capabilities,
-    dtype: DType,
+    dtype: DTypeChoice,
     target: PhantomData<T>,
 }
 
@@ -58,9 +58,23 @@ impl<T: Target> Loader<T> {
     /// [`Error::Target`] for the device, [`Error::Source`] and [`Error::Checkpoint`] for the files.
     pub fn new(config: LoadConfig) -> Result<Self, Error> {
         let device = T::device(config.device)?;
+        Self::on(config, device)
+    }
+
+    /// Opens the checkpoint for a device of one's own, which may record gradients.
+    ///
+    /// # Errors
+    ///
+    /// [`TargetError::Foreign`] when the device is of another target, else as [`new`](Self::new).
+    pub fn on(config: LoadConfig, device: Device) -> Result<Self, Error> {
+        if !T::owns(&device) {
+            let found = format!("{:?}", device.as_dispatch());
+            let target = T::NAME;
+            return Err(TargetError::Foreign { target, found }.into());
+        }
         let capabilities = T::capabilities(&device);
-        let dtype = capabilities.resolve(config.dtype, T::NAME)?;
         let checkpoint = config.open()?;
+        let dtype = capabilities.dtype(config.dtype, checkpoint.catalog().float_dtype());
         tracing::debug!(
             model = checkpoint.source().describe(),
             files = checkpoint.files().len(),
@@ -155,7 +169,7 @@ impl<T: Target> Loader<T> {
             return Err(PipelineError::cancelled(&planned, 0, &plan).into());
         }
 
-        let mut module = ModuleSink(Weights::new(self.device.clone(), self.dtype));
+        let mut module = ModuleSink(Weights::new(self.device.clone(), self.dtype.dtype));
         let timings = pipeline::run(&plan, &**self.checkpoint.source(), &mut module, &settings)?;
         let ModuleSink(mut weights) = module;
         let model = A::build(&config, &mut weights)?;
@@ -226,11 +240,11 @@ impl Sink for ModuleSink {
 /// On a host target the numbers are moved, not copied.
 fn tensor(dense: Dense, device: &Device) -> Tensor<1> {
     let (data, dtype) = match dense {
-        Dense::F32(values) => (flat(values), DType::F32),
-        Dense::F16(values) => (flat(values), DType::F16),
+        Dense::F32(values) => (flat(values), FloatDType::F32),
+        Dense::F16(values) => (flat(values), FloatDType::F16),
         Dense::Bf16(values) => (flat(values), DType::Bf16),
     };
-    Tensor::from_data(data, (device, burn::tensor::DType::from(dtype.burn())))
+    Tensor::from_data(data, (device, burn::tensor::DType::from(dtype)))
 }
 
 fn flat<E: burn::tensor::Element>(values: Vec<E>) -> TensorData {

@@ -35,12 +35,12 @@ struct Clipped {
 }
 
 impl Method for Clipped {
-    fn format(&self, _shape: [usize; 2]) -> Result<Format, FormatError> {
+    fn format(&self, _shape: [usize; 2], _source: FloatBits) -> Result<Format, FormatError> {
         Blocks::new("clipped", self.block, false).map(Format::Nf4)
     }
 
     fn packer(&self, shape: [usize; 2], source: FloatBits) -> Result<Box<dyn Packer>, FormatError> {
-        let format = self.format(shape)?;
+        let format = self.format(shape, source)?;
         let words = vec![0; format.words_len(shape)];
         let packed = Packed::new(format, shape, words, vec![0; format.scales_len(shape)])?;
         let block = self.block;

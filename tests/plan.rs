@@ -68,6 +68,41 @@ fn a_plan_knows_every_byte_before_one_is_read() {
     assert!(!touched, "planning read weights");
 }
 
+/// 200 x 96 weights are 600 groups of 32, each with a scale and a bias. Would catch a plan that takes these
+/// for `f32` although a method stores them as the file stores the weight.
+#[test]
+fn a_plan_knows_how_scales_are_stored() {
+    let kept = |source| {
+        let rule = "down=mlx:group=32".parse().expect("a rule");
+        let plan = plan(LoadConfig::from_source(Arc::new(source)).rule(rule)).expect("a plan");
+        let mut steps = plan.steps.iter();
+        let step = steps.find(|step| step.slot.name == "down.weight");
+        step.expect("planned").bytes_kept()
+    };
+    let halves = stored(&tiny_entries(), Dtype::BF16, |value| {
+        value.to_bits().to_le_bytes()[2..].to_vec()
+    });
+    assert_eq!(kept(checkpoint(&tiny_entries())), 200 * 96 / 2 + 600 * 8);
+    assert_eq!(kept(halves), 200 * 96 / 2 + 600 * 4);
+}
+
+/// Would catch a weight that is cut, padded or left dense in silence, and an error that says neither which
+/// one it is nor what to do.
+#[test]
+fn rows_that_are_not_whole_groups_are_refused() {
+    let groups_of_64 = LoadConfig::from_source(tiny()).rule("down=mlx".parse().expect("a rule"));
+    let said = message(plan(groups_of_64));
+    for part in ["down.weight", "96", "64", "groups of 32"] {
+        assert!(said.contains(part), "`{said}` lacks `{part}`");
+    }
+    let config = LoadConfig::from_source(tiny()).quant("mlx:group=32".parse().expect("a spec"));
+    let loader = Loader::<Cpu>::new(config).expect("a checkpoint");
+    let said = message(loader.load::<Tiny>());
+    for part in ["up.weight", "200", "32", "dense"] {
+        assert!(said.contains(part), "`{said}` lacks `{part}`");
+    }
+}
+
 /// Would catch rules applied in another order, or defaults that reach norms and biases.
 #[test]
 fn the_first_rule_that_matches_wins() {

@@ -28,6 +28,29 @@ pub enum FormatError {
         cols: usize,
     },
 
+    /// A width of codes that the affine formats do not have.
+    #[error("affine codes are {found} bits, and must be 2, 3, 4, 5, 6 or 8")]
+    Bits {
+        /// Bits asked for.
+        found: usize,
+    },
+
+    /// A group size that the affine formats do not have.
+    #[error("an affine group is {found} weights, and must be 32, 64 or 128")]
+    Group {
+        /// Weights asked for.
+        found: usize,
+    },
+
+    /// Rows that groups would straddle.
+    #[error("a row of {cols} weights is not whole groups of {group}: {}", group_advice(*cols))]
+    Columns {
+        /// Weights of a row.
+        cols: usize,
+        /// Weights of a group.
+        group: usize,
+    },
+
     /// A fixed scale that cannot scale anything.
     #[error("a fixed fp8 scale is {found}, and must be positive and finite")]
     Scale {
@@ -76,4 +99,15 @@ pub enum FormatError {
         /// Columns of the weight.
         cols: usize,
     },
+}
+
+/// What to do about rows that are not whole groups.
+fn group_advice(cols: usize) -> String {
+    match [128, 64, 32]
+        .into_iter()
+        .find(|group| cols.is_multiple_of(*group))
+    {
+        Some(group) => format!("take groups of {group}"),
+        None => "no group fits, so leave this weight dense or give it another format".to_owned(),
+    }
 }

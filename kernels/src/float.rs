@@ -3,6 +3,8 @@
 //! Written without branches, so that loops over them become vector code: `half` asks the processor for
 //! its instructions once a value, which took most of the time of packing.
 
+use core::fmt;
+
 /// How a source weight is stored. Always little-endian.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FloatBits {
@@ -63,6 +65,35 @@ impl FloatBits {
             Self::Bf16 => round_bf16(value),
         }
     }
+
+    /// The bits of the nearest value of this type, ties to even; of a 16-bit type in the low half.
+    pub fn to_bits(self, value: f32) -> u32 {
+        match self {
+            Self::F32 => value.to_bits(),
+            Self::F16 => narrow_f16(round_f16(value)).into(),
+            Self::Bf16 => round_bf16(value).to_bits() >> 16,
+        }
+    }
+
+    /// The value that has these bits; of a 16-bit type those in the low half. Exact.
+    #[inline(always)]
+    pub fn from_bits(self, bits: u32) -> f32 {
+        match self {
+            Self::F32 => f32::from_bits(bits),
+            Self::F16 => widen_f16(bits as u16),
+            Self::Bf16 => f32::from_bits(bits << 16),
+        }
+    }
+}
+
+impl fmt::Display for FloatBits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::Bf16 => "bf16",
+        })
+    }
 }
 
 /// The sign bit of an `f32`.
@@ -85,6 +116,21 @@ fn widen_f16(bits: u16) -> f32 {
     // Subnormals count steps of 2^-24. Through i32, because SSE2 converts nothing else.
     let subnormal = (magnitude as i32 as f32 * f32::from_bits((127 - 24) << 23)).to_bits();
     f32::from_bits(sign | if magnitude < 0x400 { subnormal } else { normal })
+}
+
+/// The bits of a value that is an f16, or of a NaN.
+fn narrow_f16(value: f32) -> u16 {
+    let bits = value.to_bits();
+    let (sign, magnitude) = (bits >> 16 & 0x8000, bits & !SIGN);
+    let narrow = if magnitude >= f32::INFINITY.to_bits() {
+        0x7c00 | magnitude >> 13 & 0x3ff
+    } else if magnitude < (127 - 14) << 23 {
+        // Steps of 2^-24.
+        (f32::from_bits(magnitude) * f32::from_bits((127 + 24) << 23)) as u32
+    } else {
+        (magnitude >> 13) - ((127 - 15) << 10)
+    };
+    (sign | narrow) as u16
 }
 
 /// To the nearest f16, ties to even, and back.
@@ -136,6 +182,17 @@ pub(crate) fn absmax_of(values: impl Iterator<Item = f32>) -> f32 {
     f32::from_bits(bits as u32)
 }
 
+/// [`absmax`] of weights as they are stored.
+pub(crate) fn absmax_stored(source: FloatBits, bytes: &[u8]) -> f32 {
+    let mut scratch = [0.0; 512];
+    let chunks = bytes.chunks(scratch.len() * source.size());
+    absmax_of(chunks.map(|chunk| {
+        let values = &mut scratch[..chunk.len() / source.size()];
+        source.widen(chunk, values);
+        absmax(values)
+    }))
+}
+
 /// A table of bit patterns as floats.
 pub(crate) const fn floats<const N: usize>(bits: [u32; N]) -> [f32; N] {
     let mut values = [0.0; N];
@@ -159,13 +216,21 @@ mod tests {
     }
 
     #[test]
-    fn every_half_widens_as_in_half() {
+    fn every_half_widens_as_in_half_and_narrows_back() {
         for bits in 0..=u16::MAX {
             let mut out = [0.0];
             FloatBits::F16.widen(&bits.to_le_bytes(), &mut out);
             assert_same(out[0], f16::from_bits(bits).to_f32(), bits.into());
+            assert_eq!(
+                FloatBits::F16.to_bits(out[0]),
+                u32::from(f16::from_f32(out[0]).to_bits())
+            );
             FloatBits::Bf16.widen(&bits.to_le_bytes(), &mut out);
             assert_same(out[0], bf16::from_bits(bits).to_f32(), bits.into());
+            assert_eq!(
+                FloatBits::Bf16.to_bits(out[0]),
+                u32::from(bf16::from_f32(out[0]).to_bits())
+            );
         }
     }
 
@@ -189,6 +254,10 @@ mod tests {
                     bf16::from_f32(value).to_f32(),
                     bits,
                 );
+                for source in [FloatBits::F32, FloatBits::F16, FloatBits::Bf16] {
+                    let there_and_back = source.from_bits(source.to_bits(value));
+                    assert_same(there_and_back, source.round(value), bits);
+                }
             }
         }
         for bits in 0..0x7c00 {

@@ -6,9 +6,10 @@ use core::fmt;
 use core::ops::Range;
 
 use crate::error::FormatError;
+use crate::float::FloatBits;
 use crate::fp4::Fp4;
 use crate::nf4::Nf4;
-use crate::{blocks, fp8, nested, pack};
+use crate::{affine, blocks, fp8, int8, nested, pack};
 
 /// How many words a weight of `[o, i]` takes and what they mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -20,6 +21,10 @@ pub enum Format {
     Fp4(Blocks),
     /// One 8-bit float a weight, times the scale of its tile.
     Fp8(Fp8Kind, Tile),
+    /// One whole number a weight, times the scale of its group, and an offset.
+    Affine(Affine),
+    /// One signed byte a weight, times the largest magnitude of its row, over 127.
+    Int8,
 }
 
 /// Blocks of a 4-bit format: they run over the *flattened* weight and may straddle rows.
@@ -56,6 +61,28 @@ pub enum Tile {
     },
 }
 
+/// Whole numbers with a scale and an offset for each group of a row. Rows are whole groups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Affine {
+    /// Bits of a code: 2, 3, 4, 5, 6 or 8.
+    pub bits: usize,
+    /// Weights under one scale: 32, 64 or 128.
+    pub group: usize,
+    /// What the offset is.
+    pub form: Offset,
+    /// How scales and offsets are stored.
+    pub params: FloatBits,
+}
+
+/// What the offset of an affine format is. Either way each of the two steps rounds to `f32`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Offset {
+    /// The weight of code 0: `code * scale + bias`.
+    Bias,
+    /// The code, not always whole, of weight 0: `(code - zero) * scale`.
+    Zero,
+}
+
 impl Blocks {
     /// Blocks of `block` weights for the format called `format_name` in errors.
     ///
@@ -79,9 +106,61 @@ impl Blocks {
         Ok(Self { block, nested })
     }
 
+    /// The same blocks with scales that are not nested.
+    pub const fn plain(self) -> Self {
+        let nested = false;
+        Self { nested, ..self }
+    }
+
     /// Scales of a weight of `n`.
     pub const fn count(self, n: usize) -> usize {
         n.div_ceil(self.block)
+    }
+}
+
+impl Affine {
+    /// Codes of `bits` bits in groups of `group`.
+    ///
+    /// # Errors
+    ///
+    /// [`FormatError::Bits`] unless `bits` is 2, 3, 4, 5, 6 or 8, [`FormatError::Group`] unless `group`
+    /// is 32, 64 or 128.
+    pub const fn new(
+        bits: usize,
+        group: usize,
+        form: Offset,
+        params: FloatBits,
+    ) -> Result<Self, FormatError> {
+        if !matches!(bits, 2..=6 | 8) {
+            return Err(FormatError::Bits { found: bits });
+        }
+        if !matches!(group, 32 | 64 | 128) {
+            return Err(FormatError::Group { found: group });
+        }
+        Ok(Self {
+            bits,
+            group,
+            form,
+            params,
+        })
+    }
+
+    /// Words that the scale and the offset of a group take.
+    pub const fn param_words(self) -> usize {
+        match self.params {
+            FloatBits::F32 => 2,
+            FloatBits::F16 | FloatBits::Bf16 => 1,
+        }
+    }
+
+    /// Refuses rows that are not whole groups.
+    pub(crate) const fn check_columns(self, cols: usize) -> Result<(), FormatError> {
+        if cols.is_multiple_of(self.group) {
+            Ok(())
+        } else {
+            let group = self.group;
+            Err(FormatError::Columns { cols, group })
+        }
     }
 }
 
@@ -112,7 +191,7 @@ impl Format {
     ///
     /// # Errors
     ///
-    /// [`FormatError::Block`] and [`FormatError::Tile`].
+    /// [`FormatError::Block`], [`FormatError::Tile`], [`FormatError::Bits`] and [`FormatError::Group`].
     pub fn validate(self) -> Result<(), FormatError> {
         match self {
             Self::Nf4(blocks) => Blocks::new("nf4", blocks.block, blocks.nested).map(drop),
@@ -120,7 +199,30 @@ impl Format {
             Self::Fp8(_, Tile::Block { rows, cols }) if rows == 0 || cols == 0 => {
                 Err(FormatError::Tile { rows, cols })
             }
-            Self::Fp8(..) => Ok(()),
+            Self::Affine(affine) => {
+                let Affine {
+                    bits,
+                    group,
+                    form,
+                    params,
+                } = affine;
+                Affine::new(bits, group, form, params).map(drop)
+            }
+            Self::Fp8(..) | Self::Int8 => Ok(()),
+        }
+    }
+
+    /// Checks that a weight of `shape` can be in this format at all, and what [`validate`](Self::validate)
+    /// checks. The lengths below mean nothing for a shape that does not pass.
+    ///
+    /// # Errors
+    ///
+    /// As [`validate`](Self::validate), and [`FormatError::Columns`].
+    pub fn validate_shape(self, shape: [usize; 2]) -> Result<(), FormatError> {
+        self.validate()?;
+        match self {
+            Self::Affine(affine) => affine.check_columns(shape[1]),
+            Self::Nf4(_) | Self::Fp4(_) | Self::Fp8(..) | Self::Int8 => Ok(()),
         }
     }
 
@@ -129,7 +231,11 @@ impl Format {
         // A product that saturates is longer than any buffer, so it cannot pass for a length.
         match self {
             Self::Nf4(_) | Self::Fp4(_) => o.saturating_mul(i).div_ceil(pack::CODES4),
-            Self::Fp8(..) => o.saturating_mul(i).div_ceil(pack::CODES8),
+            Self::Fp8(..) | Self::Int8 => o.saturating_mul(i).div_ceil(pack::CODES8),
+            Self::Affine(Affine { bits, .. }) => o
+                .saturating_mul(i)
+                .div_ceil(pack::STREAM)
+                .saturating_mul(bits),
         }
     }
 
@@ -139,6 +245,9 @@ impl Format {
     /// 4-bit           absmax f32 [ceil(n / block)]
     /// 4-bit, nested   codes [ceil(g / 4)], upper f32 [ceil(g / 256)], offset f32   (g scales)
     /// fp8             f32, one a tile, row-major over the tiles
+    /// affine, f32     scale f32, offset f32, one pair a group, row-major over the groups
+    /// affine, 16-bit  the same pairs in a word each, the scale in its low half
+    /// int8            f32, one a row
     /// ```
     ///
     /// # Panics
@@ -158,6 +267,11 @@ impl Format {
                 let [rows, cols] = tile.grid(shape);
                 rows.saturating_mul(cols)
             }
+            Self::Affine(affine) => {
+                let groups = shape[0].saturating_mul(shape[1].div_ceil(affine.group));
+                groups.saturating_mul(affine.param_words())
+            }
+            Self::Int8 => shape[0],
         }
     }
 
@@ -178,11 +292,12 @@ impl Format {
 
     /// Gives back the rows `rows` of a weight of `shape`, as `[rows, i]` in `out`.
     ///
-    /// A value is one f32 product, not yet rounded to the weight's own type.
+    /// A value is one f32 product (and in two formats one step more), not yet rounded to the weight's own
+    /// type.
     ///
     /// # Panics
     ///
-    /// When a buffer's length or the range does not fit the shape.
+    /// When a buffer's length or the range does not fit the shape, or the shape does not fit the format.
     pub fn dequantize_rows(
         self,
         shape: [usize; 2],
@@ -220,18 +335,25 @@ impl Format {
             Self::Fp8(kind, tile) => {
                 fp8::dequantize(kind, tile, shape, words, scales, rows.start, out);
             }
+            Self::Affine(affine) => {
+                affine::dequantize(affine, shape, words, scales, rows.start, out);
+            }
+            Self::Int8 => int8::dequantize(shape, words, scales, rows.start, out),
         }
     }
 }
 
 /// The words a quantization is asked for with: `nf4:block=64,nested`, `fp8:e4m3,scale=channel`,
-/// `fp8:e4m3,scale=block` (128 x 128), `fp8:e5m2,scale=64x32`.
+/// `fp8:e4m3,scale=block` (128 x 128), `fp8:e5m2,scale=64x32`, `int8`. Several methods choose affine codes,
+/// each under a word of its own: `affine:bits=4,group=64,bias=bf16` names what they have in common.
 impl fmt::Display for Format {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Nf4(blocks) => write!(f, "nf4:{blocks}"),
             Self::Fp4(blocks) => write!(f, "fp4:{blocks}"),
             Self::Fp8(kind, tile) => write!(f, "fp8:{kind},scale={tile}"),
+            Self::Affine(affine) => write!(f, "affine:{affine}"),
+            Self::Int8 => f.write_str("int8"),
         }
     }
 }
@@ -244,6 +366,22 @@ impl fmt::Display for Blocks {
             self.block,
             if self.nested { ",nested" } else { "" }
         )
+    }
+}
+
+impl fmt::Display for Affine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let form = match self.form {
+            Offset::Bias => "bias",
+            Offset::Zero => "zero",
+        };
+        let Self {
+            bits,
+            group,
+            params,
+            ..
+        } = self;
+        write!(f, "bits={bits},group={group},{form}={params}")
     }
 }
 
@@ -288,7 +426,7 @@ impl Packed {
     ///
     /// # Errors
     ///
-    /// [`FormatError::Block`] and [`FormatError::Tile`] for a format that cannot be,
+    /// As [`Format::validate_shape`] for a format that cannot be or not in this shape,
     /// [`FormatError::Length`] when a buffer does not hold what shape and format imply.
     pub fn new(
         format: Format,
@@ -296,7 +434,7 @@ impl Packed {
         words: Vec<u32>,
         scales: Vec<u32>,
     ) -> Result<Self, FormatError> {
-        format.validate()?;
+        format.validate_shape(shape)?;
         let length = |buffer, found, needed| {
             let [rows, cols] = shape;
             let format = format.to_string();

@@ -38,7 +38,7 @@ pub(crate) mod cube;
 use rayon::prelude::*;
 
 use crate::error::FormatError;
-use crate::float::{FloatBits, absmax};
+use crate::float::{FloatBits, absmax, absmax_stored};
 use crate::format::{Format, Fp8Kind, Packed, Tile};
 use crate::pack::{self, CODES8};
 use crate::packer::{self, Order, Packer};
@@ -166,7 +166,10 @@ pub(crate) fn dequantize(
         let scales = &scales[r / rows * grid_cols..];
         for (t, values) in values.chunks_mut(cols).enumerate() {
             let scale = f32::from_bits(scales[t]);
-            pack::look_up8(words, r * i + t * cols, kind.values(), scale, values);
+            let table = kind.values();
+            pack::unpack8(words, r * i + t * cols, values, |code| {
+                table[usize::from(code)] * scale
+            });
         }
     }
 }
@@ -220,7 +223,7 @@ impl Recipe {
     }
 
     /// The source is read once for the scale and once for the codes, if the scale needs all of it.
-    const fn passes(self, tile: Tile) -> usize {
+    pub(crate) const fn passes(self, tile: Tile) -> usize {
         match (self, tile) {
             (Self::Fixed(_), _) | (_, Tile::Row | Tile::Block { .. }) => 1,
             (_, Tile::Tensor) => 2,
@@ -290,11 +293,7 @@ pub fn packer(
     recipe.validate()?;
     packer::check_size(shape)?;
 
-    let together = match tile {
-        Tile::Tensor | Tile::Row => 1,
-        Tile::Block { rows, .. } => rows,
-    };
-    let tile_rows = packer::tile_rows(shape, together, CODES8);
+    let tile_rows = tile_rows(shape, tile);
     let empty = recipe.scaling(source, kind, 0.0);
     Ok(Box::new(Fp8Packer {
         shape,
@@ -307,6 +306,15 @@ pub fn packer(
         words: vec![0; format.words_len(shape)],
         scales: vec![empty.scale.to_bits(); format.scales_len(shape)],
     }))
+}
+
+/// Rows that have to stay together: whole scale tiles and whole words.
+pub(crate) fn tile_rows(shape: [usize; 2], tile: Tile) -> usize {
+    let together = match tile {
+        Tile::Tensor | Tile::Row => 1,
+        Tile::Block { rows, .. } => rows,
+    };
+    packer::tile_rows(shape, together, CODES8)
 }
 
 struct Fp8Packer {
@@ -386,7 +394,7 @@ impl Fp8Packer {
                             .chunks(row_bytes)
                             .skip(k / grid_cols * rows)
                             .take(rows)
-                            .map(|row| largest_serial(source, &row[from..to]));
+                            .map(|row| absmax_stored(source, &row[from..to]));
                         crate::float::absmax_of(segments)
                     }
                 };
@@ -486,16 +494,6 @@ fn encode_with(
 fn largest(source: FloatBits, bytes: &[u8]) -> f32 {
     let chunks = bytes.par_chunks(16 * SCRATCH * source.size());
     chunks
-        .map(|chunk| largest_serial(source, chunk))
+        .map(|chunk| absmax_stored(source, chunk))
         .reduce(|| 0.0, |a, b| absmax(&[a, b]))
-}
-
-fn largest_serial(source: FloatBits, bytes: &[u8]) -> f32 {
-    let mut scratch = [0.0; 512];
-    let chunks = bytes.chunks(scratch.len() * source.size());
-    crate::float::absmax_of(chunks.map(|chunk| {
-        let values = &mut scratch[..chunk.len() / source.size()];
-        source.widen(chunk, values);
-        absmax(values)
-    }))
 }

@@ -8,7 +8,8 @@
 //!
 //! Reading order: [`float`] (source values) → [`mod@format`] (the layout) → [`pack`] (codes in words) →
 //! [`packer`] (how tiles of a weight become packed) → what 4-bit formats share ([`reduce`],
-//! [`nested`], [`blocks`]) → the formats themselves ([`nf4`], [`fp4`], [`fp8`]) → [`linear`].
+//! [`nested`], [`blocks`]) → the formats themselves ([`nf4`], [`fp4`], [`fp8`], [`mod@affine`],
+//! [`int8`]) → [`linear`].
 
 pub mod error;
 
@@ -23,6 +24,8 @@ pub mod pack;
 
 pub mod packer;
 
+pub mod packing;
+
 pub mod reduce;
 
 pub mod nested;
@@ -34,6 +37,12 @@ pub mod nf4;
 pub mod fp4;
 
 pub mod fp8;
+
+pub mod affine;
+
+pub mod int8;
+
+pub mod part;
 
 pub mod linear;
 

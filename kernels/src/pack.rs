@@ -5,6 +5,8 @@
 //!                     code 0      1      2         7
 //! 8-bit, u32 word     bits 0..8   8..16  16..24    24..32
 //!                     code 0      1      2         3
+//! b-bit stream        bits b * k .. b * (k + 1) of all words as one number
+//!                     code k
 //!
 //! bitsandbytes byte   bits 0..4   4..8
 //!                     code 1      0        (the earlier code is the high nibble)
@@ -41,6 +43,50 @@ pub const fn code8(words: &[u32], k: usize) -> u32 {
     (words[k / CODES8] >> (8 * (k % CODES8))) & 0xff
 }
 
+/// Codes that are whole words of a stream, whatever their bits: as many words as a code has bits.
+pub const STREAM: usize = 32;
+
+/// The code `k` of a stream of `bits`-bit codes, 1 to 31. It may end in the word after the one it begins in.
+///
+/// # Panics
+///
+/// When `words` ends before it.
+#[inline]
+pub const fn code(words: &[u32], bits: usize, k: usize) -> u32 {
+    let (word, shift) = (bits * k / 32, bits * k % 32);
+    let low = words[word] >> shift;
+    let high = if shift + bits > 32 {
+        words[word + 1] << (32 - shift)
+    } else {
+        0
+    };
+    (low | high) & ((1 << bits) - 1)
+}
+
+/// A stream's words as codes. The count of bits is known to the compiler, so that no shift is computed.
+#[inline(always)]
+pub(crate) fn unpack_stream<const BITS: usize>(words: &[u32; BITS]) -> [u32; STREAM] {
+    let mut codes = [0; STREAM];
+    for (k, to) in codes.iter_mut().enumerate() {
+        *to = code(words, BITS, k);
+    }
+    codes
+}
+
+/// Codes, each below `2^BITS`, as a stream's words.
+#[inline(always)]
+pub(crate) fn pack_stream<const BITS: usize>(codes: &[u32; STREAM]) -> [u32; BITS] {
+    let mut words = [0; BITS];
+    for (k, code) in codes.iter().enumerate() {
+        let (word, shift) = (BITS * k / 32, BITS * k % 32);
+        words[word] |= code << shift;
+        if shift + BITS > 32 {
+            words[word + 1] |= code >> (32 - shift);
+        }
+    }
+    words
+}
+
 /// `table[code]` of the 4-bit codes `first..first + out.len()`.
 pub(crate) fn look_up4(words: &[u32], first: usize, table: &[f32; 16], out: &mut [f32]) {
     // A row may begin inside a word: single codes up to the next word, then whole words.
@@ -62,29 +108,24 @@ pub(crate) fn look_up4(words: &[u32], first: usize, table: &[f32; 16], out: &mut
     }
 }
 
-/// `table[code] * scale` of the 8-bit codes `first..first + out.len()`.
-pub(crate) fn look_up8(
-    words: &[u32],
-    first: usize,
-    table: &[f32; 256],
-    scale: f32,
-    out: &mut [f32],
-) {
+/// `value(code)` of the 8-bit codes `first..first + out.len()`.
+#[inline(always)]
+pub(crate) fn unpack8(words: &[u32], first: usize, out: &mut [f32], value: impl Fn(u8) -> f32) {
     let head = out.len().min(first.next_multiple_of(CODES8) - first);
     let (head, rest) = out.split_at_mut(head);
-    for (k, value) in head.iter_mut().enumerate() {
-        *value = table[code8(words, first + k) as usize] * scale;
+    for (k, to) in head.iter_mut().enumerate() {
+        *to = value(code8(words, first + k) as u8);
     }
     let first = first + head.len();
     let (fours, tail) = rest.as_chunks_mut::<CODES8>();
     for (four, &word) in fours.iter_mut().zip(&words[first / CODES8..]) {
-        for (value, code) in four.iter_mut().zip(word.to_le_bytes()) {
-            *value = table[usize::from(code)] * scale;
+        for (to, code) in four.iter_mut().zip(word.to_le_bytes()) {
+            *to = value(code);
         }
     }
     let first = first + CODES8 * fours.len();
-    for (k, value) in tail.iter_mut().enumerate() {
-        *value = table[code8(words, first + k) as usize] * scale;
+    for (k, to) in tail.iter_mut().enumerate() {
+        *to = value(code8(words, first + k) as u8);
     }
 }
 

@@ -1,10 +1,15 @@
 //! Sizes and names of formats, written out.
 
 use firebox_kernels::error::FormatError;
-use firebox_kernels::format::{Blocks, Format, Fp8Kind, Packed, Tile};
+use firebox_kernels::float::FloatBits;
+use firebox_kernels::format::{Affine, Blocks, Format, Fp8Kind, Offset, Packed, Tile};
 
 fn nf4(block: usize, nested: bool) -> Format {
     Format::Nf4(Blocks::new("nf4", block, nested).unwrap())
+}
+
+fn affine(bits: usize, group: usize, form: Offset, params: FloatBits) -> Format {
+    Format::Affine(Affine::new(bits, group, form, params).unwrap())
 }
 
 /// Words of codes, words of scales, and the name: a changed layout has to change this table.
@@ -20,7 +25,7 @@ fn sizes_and_names_are_these() {
         cols: 128,
     };
     let wide = Tile::Block { rows: 64, cols: 32 };
-    let table: [(Format, [usize; 2], usize, usize, &str); 12] = [
+    let table: [(Format, [usize; 2], usize, usize, &str); 19] = [
         (
             nf4(64, false),
             [4096, 4096],
@@ -58,6 +63,43 @@ fn sizes_and_names_are_these() {
             1,
             "fp8:e5m2,scale=64x32",
         ),
+        (
+            affine(4, 64, Offset::Bias, FloatBits::Bf16),
+            [4096, 4096],
+            1 << 21,
+            1 << 18,
+            "affine:bits=4,group=64,bias=bf16",
+        ),
+        (
+            affine(4, 64, Offset::Bias, FloatBits::F32),
+            [4096, 4096],
+            1 << 21,
+            1 << 19,
+            "affine:bits=4,group=64,bias=f32",
+        ),
+        (
+            affine(3, 32, Offset::Zero, FloatBits::F16),
+            [5, 96],
+            45,
+            15,
+            "affine:bits=3,group=32,zero=f16",
+        ),
+        (
+            affine(5, 128, Offset::Zero, FloatBits::F32),
+            [3, 128],
+            60,
+            6,
+            "affine:bits=5,group=128,zero=f32",
+        ),
+        (
+            affine(8, 32, Offset::Bias, FloatBits::F16),
+            [0, 32],
+            0,
+            0,
+            "affine:bits=8,group=32,bias=f16",
+        ),
+        (Format::Int8, [3, 5], 4, 3, "int8"),
+        (Format::Int8, [7, 0], 0, 7, "int8"),
     ];
     for (format, shape, words, scales, name) in table {
         assert_eq!(format.to_string(), name);
@@ -79,6 +121,9 @@ fn bits_per_weight_count_the_scales() {
     assert_eq!(nf4(64, false).bits_per_weight([4096, 4096]), 4.5);
     let nested = nf4(64, true).bits_per_weight([4096, 4096]);
     assert!((4.1269..4.1270).contains(&nested), "{nested}");
+    let affine = affine(3, 64, Offset::Bias, FloatBits::F16);
+    assert_eq!(affine.bits_per_weight([4096, 4096]), 3.5);
+    assert_eq!(Format::Int8.bits_per_weight([4096, 64]), 8.5);
     assert_eq!(nf4(64, false).bits_per_weight([0, 4096]), 0.0);
 }
 
@@ -104,25 +149,34 @@ fn buffers_of_other_lengths_are_refused() {
     let huge = [usize::MAX, usize::MAX];
     assert!(Packed::new(format, huge, vec![], vec![]).is_err());
     assert!(Packed::new(Format::Fp8(Fp8Kind::E4m3, Tile::Row), huge, vec![], vec![]).is_err());
+    assert!(Packed::new(Format::Int8, huge, vec![], vec![]).is_err());
+    let affine = affine(8, 32, Offset::Bias, FloatBits::F32);
+    let huge = [usize::MAX, 1 << 40];
+    assert!(Packed::new(affine, huge, vec![], vec![]).is_err());
 }
 
 /// Any rows, as in the whole.
 #[test]
 fn some_rows_are_rows_of_all() {
-    let format = nf4(32, false);
-    let shape = [5, 13];
-    let words: Vec<u32> = (0..9)
-        .map(|k| 0x9e37_79b9_u32.wrapping_mul(k + 1))
-        .collect();
-    let scales: Vec<u32> = [1.0f32, 2.0, 3.0].map(f32::to_bits).to_vec();
-    let packed = Packed::new(format, shape, words, scales).unwrap();
-    let all = packed.dequantize();
-    for start in 0..=5 {
-        for end in start..=5 {
-            let mut some = vec![0.0; (end - start) * 13];
-            let (words, scales) = (&packed.words, &packed.scales);
-            format.dequantize_rows(shape, words, scales, start..end, &mut some);
-            assert_eq!(some, all[start * 13..end * 13]);
+    for (format, i) in [
+        (nf4(32, false), 13),
+        (Format::Int8, 13),
+        (affine(3, 32, Offset::Zero, FloatBits::F32), 64),
+        (affine(6, 64, Offset::Bias, FloatBits::F16), 64),
+    ] {
+        let shape = [5, i];
+        let words = (1..=format.words_len(shape) as u32).map(|k| 0x9e37_79b9_u32.wrapping_mul(k));
+        // Numbers as f32 and as two halves.
+        let scales = (1..=format.scales_len(shape) as u32).map(|k| 0x3c00_3800 + 0x0011_0101 * k);
+        let packed = Packed::new(format, shape, words.collect(), scales.collect()).unwrap();
+        let all = packed.dequantize();
+        for start in 0..=5 {
+            for end in start..=5 {
+                let mut some = vec![0.0; (end - start) * i];
+                let (words, scales) = (&packed.words, &packed.scales);
+                format.dequantize_rows(shape, words, scales, start..end, &mut some);
+                assert_eq!(some, all[start * i..end * i], "{format}");
+            }
         }
     }
 }

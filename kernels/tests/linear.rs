@@ -8,9 +8,9 @@ use firebox_kernels::float::FloatBits;
 use firebox_kernels::format::{Fp8Kind, Packed, Tile};
 use firebox_kernels::fp8::Recipe;
 use firebox_kernels::linear::{linear, rows};
-use firebox_kernels::{fp4, fp8, nf4};
+use firebox_kernels::{affine, fp4, fp8, int8, nf4};
 
-/// One weight in every format.
+/// One weight in every format that has its shape.
 fn every_format(shape: [usize; 2], random: &mut Random) -> Vec<Packed> {
     let source = FloatBits::Bf16;
     let bytes = random.weights(shape[0] * shape[1], source);
@@ -24,6 +24,9 @@ fn every_format(shape: [usize; 2], random: &mut Random) -> Vec<Packed> {
         )
         .unwrap()
     };
+    let affine = [(2, 32), (3, 32), (4, 64), (5, 32), (6, 64), (8, 32)].into_iter();
+    let affine = affine.filter(|(_, group)| shape[1].is_multiple_of(*group));
+    let affine = affine.map(|(bits, group)| affine::packer(shape, source, bits, group).unwrap());
     [
         nf4::packer(shape, source, 64, false).unwrap(),
         nf4::packer(shape, source, 32, true).unwrap(),
@@ -31,9 +34,12 @@ fn every_format(shape: [usize; 2], random: &mut Random) -> Vec<Packed> {
         fp8(Fp8Kind::E4m3, Tile::Tensor),
         fp8(Fp8Kind::E4m3, Tile::Row),
         fp8(Fp8Kind::E5m2, Tile::Block { rows: 8, cols: 24 }),
+        int8::packer(shape, source).unwrap(),
     ]
+    .into_iter()
+    .chain(affine)
     .map(|packer| fed(packer, &bytes, shape[1] * source.size(), 0))
-    .into()
+    .collect()
 }
 
 /// Shapes that fill neither words, nor blocks, nor the rows multiplied together. A row that begins inside
@@ -41,7 +47,15 @@ fn every_format(shape: [usize; 2], random: &mut Random) -> Vec<Packed> {
 #[test]
 fn products_are_those_of_the_unpacked_weight() {
     let mut random = Random(5);
-    for shape @ [o, i] in [[1, 1], [3, 33], [50, 65], [33, 96], [70, 7], [16, 257]] {
+    for shape @ [o, i] in [
+        [1, 1],
+        [3, 33],
+        [50, 65],
+        [33, 96],
+        [70, 7],
+        [16, 257],
+        [5, 192],
+    ] {
         for packed in every_format(shape, &mut random) {
             let w = packed.dequantize();
             for m in [1, 2, 5] {
@@ -77,17 +91,17 @@ fn products_are_those_of_the_unpacked_weight() {
 #[test]
 fn an_output_has_the_same_bits_alone_and_among_others() {
     let mut random = Random(9);
-    let shape @ [o, i] = [39, 100];
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(3)
         .build()
         .unwrap();
+    let both = [[39, 100], [39, 64]].map(|shape| every_format(shape, &mut random));
     for Packed {
         format,
+        shape: shape @ [o, i],
         words,
         scales,
-        ..
-    } in every_format(shape, &mut random)
+    } in both.into_iter().flatten()
     {
         let m = 3;
         let x: Vec<f32> = (0..m * i).map(|_| random.weight()).collect();
@@ -154,5 +168,40 @@ fn empty_products_are_zero() {
             &mut [],
         )
         .unwrap();
+    }
+}
+
+/// Cuts that fall inside blocks, scale tiles or words, and scales taken from the wrong rows, fail here.
+#[test]
+fn parts_give_back_the_rows_of_the_whole() {
+    let mut random = Random(6);
+    for shape @ [o, i] in [[200, 33], [96, 64], [1030, 96], [64, 4096]] {
+        for packed in every_format(shape, &mut random) {
+            let (format, whole) = (packed.format, packed.dequantize());
+            assert_eq!(format.cut(shape, packed.bytes() as u64), Some(vec![0..o]));
+            // What must stay together has to fit twice for a cut to be asked for.
+            let unit = format.packed_bytes([format.part_rows(shape), i]) as u64;
+            assert_eq!(format.cut(shape, unit - 1), None, "{format} {shape:?}");
+            for largest in [unit, 2 * unit + 3, packed.bytes() as u64 - 1] {
+                let Some(parts) = format.cut(shape, largest) else {
+                    assert!(largest < unit, "{format} {shape:?} into {largest}");
+                    continue;
+                };
+                let mut next = 0;
+                for rows in parts {
+                    assert_eq!(rows.start, next, "{format} {shape:?}");
+                    next = rows.end;
+                    let part = packed.part(rows.clone());
+                    assert!(part.bytes() as u64 <= largest, "{format} {shape:?} {rows:?}");
+                    let part = Packed::new(format, part.shape, part.words, part.scales).unwrap();
+                    assert_eq!(
+                        part.dequantize(),
+                        whole[rows.start * i..rows.end * i],
+                        "{format} {shape:?} {rows:?}"
+                    );
+                }
+                assert_eq!(next, o, "{format} {shape:?}");
+            }
+        }
     }
 }

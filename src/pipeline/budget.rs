@@ -28,6 +28,13 @@ pub(super) struct Loan<'a> {
     len: usize,
 }
 
+/// Bytes in a buffer of somebody else's that count as long as this lives.
+#[derive(Debug)]
+pub(super) struct Permit<'a> {
+    budget: &'a Budget,
+    len: u64,
+}
+
 impl Budget {
     pub(super) fn new(max: u64) -> Self {
         Self {
@@ -44,16 +51,7 @@ impl Budget {
     /// Waits for `len` bytes. A loan larger than the whole budget is granted when nothing else is in
     /// flight. `None` once the budget is closed.
     pub(super) fn borrow(&self, len: usize) -> Option<Loan<'_>> {
-        let mut state = self.lock();
-        while !state.closed && state.used > 0 && state.used + len as u64 > self.max {
-            state = self
-                .freed
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
-        }
-        if state.closed {
-            return None;
-        }
+        let mut state = self.wait(len as u64)?;
         let fits = |buffer: &Vec<u8>| {
             let used = state.used + buffer.len() as u64;
             buffer.len() >= len && (state.used == 0 || used <= self.max)
@@ -71,6 +69,26 @@ impl Budget {
             buffer,
             len,
         })
+    }
+
+    /// Waits for `len` bytes as [`borrow`](Self::borrow) does, and leaves the buffer to the caller.
+    pub(super) fn permit(&self, len: usize) -> Option<Permit<'_>> {
+        let len = len as u64;
+        let mut state = self.wait(len)?;
+        state.used += len;
+        Some(Permit { budget: self, len })
+    }
+
+    /// Until `len` bytes are free, or nothing is in flight; `None` once closed.
+    fn wait(&self, len: u64) -> Option<MutexGuard<'_, State>> {
+        let mut state = self.lock();
+        while !state.closed && state.used > 0 && state.used + len > self.max {
+            state = self
+                .freed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        (!state.closed).then_some(state)
     }
 
     /// Lets nobody borrow or wait any more once the guard is dropped.
@@ -98,6 +116,13 @@ impl Loan<'_> {
 
     pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
         &mut self.buffer[..self.len]
+    }
+}
+
+impl Drop for Permit<'_> {
+    fn drop(&mut self) {
+        self.budget.lock().used -= self.len;
+        self.budget.freed.notify_all();
     }
 }
 

@@ -10,7 +10,7 @@ use crate::{
     config::Policy,
     model::Slot,
     source::{Catalog, Dtype, TensorInfo},
-    target::{Capabilities, DType},
+    target::{Capabilities, DTypeChoice},
 };
 
 /// A plan that cannot be made, or cannot be carried out.
@@ -110,7 +110,7 @@ pub(crate) struct Request<'a> {
     pub(crate) catalog: &'a Catalog,
     pub(crate) policy: &'a Policy,
     pub(crate) target: &'static str,
-    pub(crate) dtype: DType,
+    pub(crate) dtype: DTypeChoice,
 }
 
 impl Plan {
@@ -142,7 +142,8 @@ impl Plan {
         Ok(Self {
             model: request.model.clone(),
             target: request.target,
-            dtype: request.dtype,
+            dtype: request.dtype.dtype,
+            dtype_wanted: request.dtype.wanted,
             steps,
             missing: order
                 .into_iter()
@@ -217,13 +218,14 @@ fn step(request: &Request<'_>, tensor: &TensorInfo, slot: Slot) -> Result<Step, 
     let quant = request.policy.choose(&slot);
     let action = match (quant.method(), slot.shape[..].try_into()) {
         (Some(method), Ok(shape)) => {
-            let format = method.format(shape).map_err(|source| PlanError::Format {
+            let format = method.format(shape, source);
+            let format = format.map_err(|source| PlanError::Format {
                 tensor: slot.name.clone(),
                 source,
             })?;
             Action::Pack(quant, format)
         }
-        _ => Action::Dense(request.dtype),
+        _ => Action::Dense(request.dtype.dtype),
     };
     Ok(Step {
         slot,

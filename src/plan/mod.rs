@@ -6,6 +6,7 @@ mod print;
 
 pub use bind::PlanError;
 pub(crate) use bind::Request;
+pub(crate) use print::instead;
 
 use core::ops::Range;
 use std::sync::Arc;
@@ -24,6 +25,9 @@ pub struct Plan {
     pub target: &'static str,
     /// Type of dense weights and activations.
     pub dtype: DType,
+    /// The type that was asked for, or that the target or the checkpoint would choose: another one than
+    /// `dtype` where the device does not compute in it.
+    pub dtype_wanted: DType,
     /// In the order they are read: by file and offset, so that reads only go forward.
     pub steps: Vec<Step>,
     /// Slots that no tensor of the checkpoint fills. A plan with any cannot be loaded.

@@ -5,7 +5,7 @@ use core::fmt;
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 
 use super::{Plan, Step};
-use crate::config::Bytes;
+use crate::{config::Bytes, target::DType};
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -25,8 +25,11 @@ impl fmt::Display for Plan {
 
         writeln!(
             f,
-            "{} to {}, dense weights in {}",
-            self.model, self.target, self.dtype
+            "{} to {}, dense weights in {}{}",
+            self.model,
+            self.target,
+            self.dtype,
+            instead(self.dtype, self.dtype_wanted)
         )?;
         writeln!(
             f,
@@ -65,6 +68,15 @@ impl fmt::Display for Plan {
     }
 }
 
+/// What a device without the wanted type makes people wonder about.
+pub(crate) fn instead(dtype: DType, wanted: DType) -> String {
+    if dtype == wanted {
+        String::new()
+    } else {
+        format!(" (this device does not compute in {wanted})")
+    }
+}
+
 fn shape(step: &Step) -> String {
     let dims: Vec<String> = step.slot.shape.iter().map(usize::to_string).collect();
     dims.join(" x ")
@@ -72,10 +84,11 @@ fn shape(step: &Step) -> String {
 
 impl Serialize for Plan {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut plan = serializer.serialize_struct("Plan", 8)?;
+        let mut plan = serializer.serialize_struct("Plan", 9)?;
         plan.serialize_field("model", &self.model)?;
         plan.serialize_field("target", self.target)?;
         plan.serialize_field("dtype", &self.dtype)?;
+        plan.serialize_field("dtype_wanted", &self.dtype_wanted)?;
         plan.serialize_field("totals", &self.totals())?;
         plan.serialize_field("missing", &self.missing)?;
         plan.serialize_field("unused", &self.unused)?;

@@ -8,12 +8,18 @@
 mod method;
 mod spec;
 
-pub mod ops;
+#[cfg(feature = "autodiff")]
+mod ops_autodiff;
+#[cfg(feature = "cube")]
+mod ops_cube;
 mod ops_host;
+mod scratch;
+
+pub mod ops;
 mod packed;
 
 /// The crate of the formats: what a [`Method`] of one's own is written with.
 pub use firebox_kernels as kernels;
-pub use method::{Bits4, Fp8, Method};
+pub use method::{Bits4, Fp8, Int8, Method, Mlx};
 pub use packed::{Layout, PackedWeight};
 pub use spec::{QuantSpec, SpecError};

@@ -2,30 +2,67 @@
 //!
 //! This is the one module where tensors are exchanged for backend primitives.
 
+use core::ops::Range;
+
 use burn::{
     backend::{
-        Backend, Dispatch, backend_extension,
+        Backend, Dispatch, ExtensionType, TensorMetadata, backend_extension,
         tensor::{FloatTensor, IntTensor},
     },
-    tensor::{FloatDType, Int, Tensor},
+    tensor::{DType, FloatDType, Int, Shape, Tensor},
 };
+#[cfg(all(feature = "cube", feature = "fusion"))]
+use burn::backend::fusion::custom::TensorSpec;
+use firebox_kernels::{float::FloatBits, nested, packing::Packing};
 
 use super::packed::{Layout, PackedWeight};
 
+/// Words and scales, `u32` of rank 1.
+#[derive(ExtensionType)]
+#[extension_type(fusion: cfg(all(feature = "cube", feature = "fusion")))]
+pub struct PackedParts<B: Backend> {
+    /// Codes.
+    pub words: IntTensor<B>,
+    /// Everything else the format needs.
+    pub scales: IntTensor<B>,
+}
+
+/// Some rows of a weight, as a checkpoint stores them, and what to pack them into.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rows {
+    /// How codes are chosen.
+    pub packing: Packing,
+    /// `[rows, in]`.
+    pub shape: [usize; 2],
+    /// How a weight is stored.
+    pub source: FloatBits,
+}
+
 /// Operations on packed weights. A target whose backend lacks them does not compile.
 ///
-/// `words` and `scales` are `u32` tensors of rank 1, laid out as `layout.format` says.
-#[backend_extension(Flex: cfg(feature = "cpu"))]
+/// `words` and `scales` are `u32` tensors of rank 1, laid out as `layout.format` says; `bits` are
+/// source weights of a [`FloatBits`], two halves or one single in each `u32`, the last one padded with
+/// zeros.
+#[backend_extension(
+    Flex: cfg(feature = "cpu"),
+    NdArray: cfg(feature = "ndarray"),
+    Cube: cfg(feature = "cube"),
+    Fusion: cfg(all(feature = "cube", feature = "fusion")),
+    Autodiff: cfg(feature = "autodiff"),
+)]
 pub trait QuantBackend: Backend {
-    /// The dense weight `[out, in]` in `dtype`.
+    /// The rows `rows` of the dense weight: `[rows, in]` in `dtype`.
+    #[fusion(dtype = DType::from(*dtype), shape = Shape::new([rows.len(), layout.shape[1]]))]
     fn packed_dequantize(
         words: IntTensor<Self>,
         scales: IntTensor<Self>,
         layout: Layout,
+        rows: Range<usize>,
         dtype: FloatDType,
     ) -> FloatTensor<Self>;
 
-    /// `x` `[m, in]` times the transposed weight: `[m, out]` in the type of `x`, summed in `f32`.
+    /// `x` `[m, in]` times the transposed weight: `[m, out]` in the type of `x`, summed in `f32` or more.
+    #[fusion(dtype = x, shape = Shape::new([x[0], layout.shape[0]]))]
     fn packed_linear(
         x: FloatTensor<Self>,
         words: IntTensor<Self>,
@@ -34,6 +71,7 @@ pub trait QuantBackend: Backend {
     ) -> FloatTensor<Self>;
 
     /// The rows that `ids` `[m]` name: `[m, in]` in `dtype`. Only those rows are unpacked.
+    #[fusion(dtype = DType::from(*dtype), shape = Shape::new([ids[0], layout.shape[1]]))]
     fn packed_rows(
         ids: IntTensor<Self>,
         words: IntTensor<Self>,
@@ -41,19 +79,65 @@ pub trait QuantBackend: Backend {
         layout: Layout,
         dtype: FloatDType,
     ) -> FloatTensor<Self>;
+
+    /// The numbers of `x`, f32, f16 or bf16, as their bit patterns.
+    #[fusion(dtype = DType::U32, shape = Shape::new([bits_len(x.dtype, x.shape.num_elements())]))]
+    fn packed_bits(x: FloatTensor<Self>) -> IntTensor<Self>;
+
+    /// Bits of the largest magnitude in `bits`, `[1]`; those of a NaN if there is one.
+    #[fusion(dtype = DType::U32, shape = Shape::new([1]))]
+    fn packed_absmax(bits: IntTensor<Self>, rows: Rows) -> IntTensor<Self>;
+
+    /// Chooses codes for some rows of a weight: whole tiles of its packer. Scales of a nested format are
+    /// plain still. `absmax` is that of the whole weight, for a format with one scale; others ignore it.
+    #[fusion(meta = |_: &TensorSpec, _: &TensorSpec, rows: &Rows| {
+        let [words, scales] = rows.parts_len().map(|len| TensorSpec::new(Shape::new([len]), DType::U32));
+        PackedPartsMetadata { words, scales }
+    })]
+    fn packed_quantize(
+        bits: IntTensor<Self>,
+        absmax: IntTensor<Self>,
+        rows: Rows,
+    ) -> PackedParts<Self>;
+
+    /// Nested scales from all plain ones of a weight.
+    #[fusion(dtype = DType::U32, shape = Shape::new([nested::words_len(scales.num_elements())]))]
+    fn packed_nest(scales: IntTensor<Self>) -> IntTensor<Self>;
+}
+
+impl Rows {
+    /// Words, and scales that are not nested yet.
+    ///
+    /// # Panics
+    ///
+    /// When the packing refuses the shape, which whoever made the plan has asked before.
+    pub(crate) fn parts_len(&self) -> [usize; 2] {
+        let format = self.packing.plain().format(self.shape);
+        let format = format.expect("the packing took this shape when the weight was planned");
+        [format.words_len(self.shape), format.scales_len(self.shape)]
+    }
+}
+
+/// Words that hold the bits of `n` numbers of `dtype`.
+pub(super) fn bits_len(dtype: DType, n: usize) -> usize {
+    (n * dtype.size()).div_ceil(size_of::<u32>())
 }
 
 /// The dense weight `[out, in]` in `dtype`.
 pub fn dequantize(weight: &PackedWeight, dtype: FloatDType) -> Tensor<2> {
+    let layout = weight.layout();
     Tensor::from_dispatch(<Dispatch as QuantBackend>::packed_dequantize(
         weight.words.val().into_dispatch(),
         weight.scales.val().into_dispatch(),
-        weight.layout(),
+        layout,
+        0..layout.shape[0],
         dtype,
     ))
 }
 
-/// `x` `[m, in]` times the transposed weight: `[m, out]` in the type of `x`, summed in `f32`.
+/// `x` `[m, in]` times the transposed weight: `[m, out]` in the type of `x`, summed in `f32` or more.
+///
+/// Gradients reach `x` and nothing else; they are computed from the packed words.
 pub fn linear(x: Tensor<2>, weight: &PackedWeight) -> Tensor<2> {
     Tensor::from_dispatch(<Dispatch as QuantBackend>::packed_linear(
         x.into_dispatch(),
@@ -65,9 +149,8 @@ pub fn linear(x: Tensor<2>, weight: &PackedWeight) -> Tensor<2> {
 
 /// The rows that `ids` `[m]` name: `[m, in]` in `dtype`.
 ///
-/// # Panics
-///
-/// On the CPU when an id is not below `out`, as Burn's own embedding lookup does.
+/// An id that is not below `out` panics on a host target, as Burn's own embedding lookup does, and gives
+/// a row of NaN on a device, which cannot.
 pub fn rows(ids: Tensor<1, Int>, weight: &PackedWeight, dtype: FloatDType) -> Tensor<2> {
     Tensor::from_dispatch(<Dispatch as QuantBackend>::packed_rows(
         ids.into_dispatch(),
@@ -76,4 +159,40 @@ pub fn rows(ids: Tensor<1, Int>, weight: &PackedWeight, dtype: FloatDType) -> Te
         weight.layout(),
         dtype,
     ))
+}
+
+/// The numbers of `x` as bit patterns: one a `u32` for f32, two for f16 and bf16.
+///
+/// # Panics
+///
+/// For any other type.
+pub fn bits<const D: usize>(x: Tensor<D>) -> Tensor<1, Int> {
+    Tensor::from_dispatch(<Dispatch as QuantBackend>::packed_bits(x.into_dispatch()))
+}
+
+/// Bits of the largest magnitude of these rows, `[1]`.
+pub(crate) fn absmax(bits: Tensor<1, Int>, rows: Rows) -> Tensor<1, Int> {
+    Tensor::from_dispatch(<Dispatch as QuantBackend>::packed_absmax(
+        bits.into_dispatch(),
+        rows,
+    ))
+}
+
+/// Codes and scales of some rows of a weight; see [`QuantBackend::packed_quantize`].
+pub(crate) fn quantize(
+    bits: Tensor<1, Int>,
+    absmax: Tensor<1, Int>,
+    rows: Rows,
+) -> [Tensor<1, Int>; 2] {
+    let parts = <Dispatch as QuantBackend>::packed_quantize(
+        bits.into_dispatch(),
+        absmax.into_dispatch(),
+        rows,
+    );
+    [parts.words, parts.scales].map(Tensor::from_dispatch)
+}
+
+/// Nested scales from all plain ones of a weight.
+pub(crate) fn nest(scales: Tensor<1, Int>) -> Tensor<1, Int> {
+    Tensor::from_dispatch(<Dispatch as QuantBackend>::packed_nest(scales.into_dispatch()))
 }

@@ -1,16 +1,22 @@
 //! [`QuantBackend`] by the host halves of the formats, for backends whose tensors are host memory.
 
+use core::ops::Range;
+use std::borrow::Cow;
+
 use burn::{
     backend::{
         Backend, TensorMetadata,
-        ops::IntTensorOps,
+        ops::{FloatTensorOps, IntTensorOps},
         tensor::{FloatTensor, IntTensor},
     },
     tensor::{DType, FloatDType, TensorData, read_sync},
 };
-use firebox_kernels::linear;
+use firebox_kernels::{format::Packed, linear, nested, pack};
 
-use super::{ops::QuantBackend, packed::Layout};
+use super::{
+    ops::{PackedParts, QuantBackend, Rows},
+    packed::Layout,
+};
 
 macro_rules! host_ops {
     ($backend:ty) => {
@@ -19,15 +25,17 @@ macro_rules! host_ops {
                 words: IntTensor<Self>,
                 scales: IntTensor<Self>,
                 layout: Layout,
+                rows: Range<usize>,
                 dtype: FloatDType,
             ) -> FloatTensor<Self> {
                 let device = words.device();
                 let Layout { format, shape } = layout;
-                let mut weights = vec![0.0; shape[0] * shape[1]];
-                with_words(words, scales, |words, scales| {
-                    format.dequantize_rows(shape, words, scales, 0..shape[0], &mut weights);
+                let found = [rows.len(), shape[1]];
+                let mut weights = vec![0.0; rows.len() * shape[1]];
+                Self::lend([words, scales], |[words, scales]| {
+                    format.dequantize_rows(shape, words, scales, rows, &mut weights);
                 });
-                placed::<Self>(weights, shape, dtype, &device)
+                placed::<Self>(weights, found, dtype, &device)
             }
 
             fn packed_linear(
@@ -41,7 +49,7 @@ macro_rules! host_ops {
                 let rows = x.shape()[0];
                 let x = floats::<Self>(x);
                 let mut y = vec![0.0; rows * shape[0]];
-                with_words(words, scales, |words, scales| {
+                Self::lend([words, scales], |[words, scales]| {
                     linear::linear(format, shape, words, scales, &x, &mut y);
                 });
                 placed::<Self>(y, [rows, shape[0]], dtype, &device)
@@ -61,11 +69,64 @@ macro_rules! host_ops {
                     .map(|id| usize::try_from(id).expect("a token id is not negative"))
                     .collect();
                 let mut found = vec![0.0; ids.len() * shape[1]];
-                with_words(words, scales, |words, scales| {
+                Self::lend([words, scales], |[words, scales]| {
                     linear::rows(format, shape, words, scales, &ids, &mut found)
                         .expect("an id is a row of the table");
                 });
                 placed::<Self>(found, [ids.len(), shape[1]], dtype, &device)
+            }
+
+            fn packed_bits(x: FloatTensor<Self>) -> IntTensor<Self> {
+                let device = x.device();
+                let data = host(Self::float_into_data(x));
+                assert!(
+                    matches!(data.dtype, DType::F32 | DType::F16 | DType::BF16),
+                    "bits of {:?}",
+                    data.dtype
+                );
+                let words = pack::from_bytes(data.as_bytes());
+                words_tensor::<Self>(words, &device)
+            }
+
+            fn packed_absmax(bits: IntTensor<Self>, rows: Rows) -> IntTensor<Self> {
+                let device = bits.device();
+                let mut largest = 0.0;
+                Self::lend([bits], |[bits]| {
+                    largest = rows.source.absmax(&rows.bytes(bits));
+                });
+                words_tensor::<Self>(vec![largest.to_bits()], &device)
+            }
+
+            /// The rows are the whole weight here: nobody has to cut one that is in this memory already.
+            fn packed_quantize(
+                bits: IntTensor<Self>,
+                _absmax: IntTensor<Self>,
+                rows: Rows,
+            ) -> PackedParts<Self> {
+                let device = bits.device();
+                let packer = rows.packing.plain().packer(rows.shape, rows.source);
+                let mut packer = packer.expect("the packing took this shape when it was planned");
+                Self::lend([bits], |[bits]| {
+                    let bytes = rows.bytes(bits);
+                    for pass in 0..packer.passes() {
+                        packer.feed(pass, 0, &bytes);
+                    }
+                });
+                let Packed { words, scales, .. } = packer.finish();
+                PackedParts {
+                    words: words_tensor::<Self>(words, &device),
+                    scales: words_tensor::<Self>(scales, &device),
+                }
+            }
+
+            fn packed_nest(scales: IntTensor<Self>) -> IntTensor<Self> {
+                let device = scales.device();
+                let mut nested = Vec::new();
+                Self::lend([scales], |[scales]| {
+                    let absmax: Vec<f32> = scales.iter().copied().map(f32::from_bits).collect();
+                    nested = nested::quantize(&absmax);
+                });
+                words_tensor::<Self>(nested, &device)
             }
         }
     };
@@ -74,17 +135,55 @@ macro_rules! host_ops {
 #[cfg(feature = "cpu")]
 host_ops!(burn::backend::Flex);
 
-/// Lends the words where they are: a packed weight is never copied to be multiplied.
+#[cfg(feature = "ndarray")]
+#[expect(deprecated, reason = "it is a target for as long as Burn has it")]
+mod ndarray {
+    use super::*;
+
+    host_ops!(burn::backend::NdArray);
+}
+
+/// Lends words where they are: a packed weight is never copied to be multiplied.
+trait Lend: Backend {
+    fn lend<const N: usize>(tensors: [IntTensor<Self>; N], run: impl FnOnce([&[u32]; N]));
+}
+
 #[cfg(feature = "cpu")]
-fn with_words(
-    words: burn::backend::flex::FlexTensor,
-    scales: burn::backend::flex::FlexTensor,
-    run: impl FnOnce(&[u32], &[u32]),
-) {
-    run(
-        words.to_contiguous().storage::<u32>(),
-        scales.to_contiguous().storage::<u32>(),
-    );
+impl Lend for burn::backend::Flex {
+    fn lend<const N: usize>(tensors: [IntTensor<Self>; N], run: impl FnOnce([&[u32]; N])) {
+        let tensors = tensors.map(|tensor| tensor.to_contiguous());
+        run(tensors.each_ref().map(|tensor| tensor.storage::<u32>()));
+    }
+}
+
+/// This backend lends nothing, so that here they are copied.
+#[cfg(feature = "ndarray")]
+#[expect(deprecated, reason = "it is a target for as long as Burn has it")]
+impl Lend for burn::backend::NdArray {
+    fn lend<const N: usize>(tensors: [IntTensor<Self>; N], run: impl FnOnce([&[u32]; N])) {
+        let words = tensors.map(|tensor| host(Self::int_into_data(tensor)));
+        run(words.each_ref().map(|data| {
+            data.as_slice()
+                .expect("words are u32 on every backend")
+        }));
+    }
+}
+
+impl Rows {
+    /// These rows' own bytes, without the padding of the last word.
+    fn bytes<'a>(&self, bits: &'a [u32]) -> Cow<'a, [u8]> {
+        let len = self.shape[0] * self.shape[1] * self.source.size();
+        if cfg!(target_endian = "little") {
+            Cow::Borrowed(&bytemuck::cast_slice(bits)[..len])
+        } else {
+            Cow::Owned(pack::to_bytes(bits, len))
+        }
+    }
+}
+
+fn words_tensor<B: Backend>(words: Vec<u32>, device: &B::Device) -> IntTensor<B> {
+    let len = words.len();
+    B::int_from_data(TensorData::new(words, [len]), device)
 }
 
 /// Host tensors are read without waiting on any device.

@@ -30,17 +30,28 @@ pub struct PackedWeight {
 }
 
 impl PackedWeight {
+    /// From words that are on their device already.
+    pub(crate) fn new(words: Tensor<1, Int>, scales: Tensor<1, Int>, layout: Layout) -> Self {
+        let [words, scales] =
+            [words, scales].map(|tensor| Param::initialized(ParamId::new(), tensor));
+        Self {
+            words,
+            scales,
+            layout,
+        }
+    }
+
     /// Places a packed weight on `device`. On a host target the words are moved, not copied.
     pub fn from_host(packed: Packed, device: &Device) -> Self {
         let layout = Layout {
             format: packed.format,
             shape: packed.shape,
         };
-        Self {
-            words: words(packed.words, device),
-            scales: words(packed.scales, device),
-            layout,
-        }
+        let place = |words: Vec<u32>| {
+            let len = words.len();
+            Tensor::from_data(TensorData::new(words, [len]), (device, DType::U32))
+        };
+        Self::new(place(packed.words), place(packed.scales), layout)
     }
 
     /// What the words mean.
@@ -52,13 +63,4 @@ impl PackedWeight {
     pub fn bytes(&self) -> usize {
         self.layout.format.packed_bytes(self.layout.shape)
     }
-}
-
-fn words(words: Vec<u32>, device: &Device) -> Param<Tensor<1, Int>> {
-    let len = words.len();
-    let data = TensorData::new(words, [len]);
-    Param::initialized(
-        ParamId::new(),
-        Tensor::from_data(data, (device, DType::U32)),
-    )
 }

@@ -5,6 +5,8 @@
 //! nf4 | fp4    block=N  nested
 //! fp8          e4m3 | e5m2   scale=tensor | channel | block | ROWSxCOLS   recipe=NAME  ue8m0
 //! fp8          e4m3 | e5m2   scale=NUMBER
+//! mlx          bits=2 | 3 | 4 | 5 | 6 | 8   group=32 | 64 | 128
+//! int8
 //! ```
 //!
 //! Options follow a colon, with commas between them, in any order, each at most once. `ue8m0` (scales are
@@ -20,7 +22,7 @@ use firebox_kernels::{
     fp8::Recipe,
 };
 
-use super::method::{Bits4, Fp8, Method};
+use super::method::{Bits4, Fp8, Int8, Method, Mlx};
 
 /// What to do with a weight.
 ///
@@ -42,6 +44,10 @@ pub enum QuantSpec {
     Bits4(Bits4),
     /// `fp8`.
     Fp8(Fp8),
+    /// `mlx`.
+    Mlx(Mlx),
+    /// `int8`.
+    Int8(Int8),
     /// A method of the caller's own, for a format of ours. It has no words: it prints as it debugs, and
     /// no spec reads back to it.
     Custom(Arc<dyn Method>),
@@ -53,7 +59,7 @@ pub enum QuantSpec {
 pub enum SpecError {
     /// No such method.
     #[error(
-        "unknown quantization `{found}`; known are none, nf4, fp4 and fp8 (such as {EXAMPLES})"
+        "unknown quantization `{found}`; known are none, nf4, fp4, fp8, mlx and int8 (such as {EXAMPLES})"
     )]
     Unknown {
         /// What was written.
@@ -113,11 +119,12 @@ pub enum SpecError {
     },
 }
 
-const EXAMPLES: &str = "`nf4:block=64,nested`, `fp8:e4m3,scale=channel`";
+const EXAMPLES: &str = "`nf4:block=64,nested`, `fp8:e4m3,scale=channel`, `mlx:bits=4,group=64`";
 const BLOCKS_OPTIONS: &str = "block=N and nested";
 const FP8_OPTIONS: &str = "e4m3, e5m2, scale=…, recipe=… and ue8m0";
 const FP8_SCALES: &str = "tensor, channel, block, ROWSxCOLS or a fixed positive number";
 const FP8_RECIPES: &str = "compressed-tensors or fine-grained";
+const MLX_OPTIONS: &str = "bits=N and group=N";
 
 /// bitsandbytes' default.
 const BLOCK: usize = 64;
@@ -126,6 +133,9 @@ const TILE: Tile = Tile::Block {
     rows: 128,
     cols: 128,
 };
+/// MLX's defaults.
+const BITS: usize = 4;
+const GROUP: usize = 64;
 
 impl QuantSpec {
     /// The method, unless the weight stays dense.
@@ -134,6 +144,8 @@ impl QuantSpec {
             Self::None => None,
             Self::Bits4(method) => Some(method),
             Self::Fp8(method) => Some(method),
+            Self::Mlx(method) => Some(method),
+            Self::Int8(method) => Some(method),
             Self::Custom(method) => Some(method.as_ref()),
         }
     }
@@ -149,13 +161,12 @@ impl FromStr for QuantSpec {
             .map(str::trim)
             .filter(|option| !option.is_empty());
         match name.trim() {
-            "none" => match options.into_iter().next() {
-                None => Ok(Self::None),
-                Some(option) => Err(unknown_option(spec, "none", option, "no options")),
-            },
+            "none" => no_options(spec, "none", options).map(|()| Self::None),
             "nf4" => Ok(Self::Bits4(Bits4::Nf4(blocks(spec, "nf4", options)?))),
             "fp4" => Ok(Self::Bits4(Bits4::Fp4(blocks(spec, "fp4", options)?))),
             "fp8" => fp8(spec, options).map(Self::Fp8),
+            "mlx" => mlx(spec, options).map(Self::Mlx),
+            "int8" => no_options(spec, "int8", options).map(|()| Self::Int8(Int8)),
             _ => Err(SpecError::Unknown {
                 found: spec.to_owned(),
             }),
@@ -182,6 +193,17 @@ fn say<'a, T>(
             *said = Some((option, value));
             Ok(())
         }
+    }
+}
+
+fn no_options<'a>(
+    spec: &str,
+    method: &'static str,
+    mut options: impl Iterator<Item = &'a str>,
+) -> Result<(), SpecError> {
+    match options.next() {
+        None => Ok(()),
+        Some(option) => Err(unknown_option(spec, method, option, "no options")),
     }
 }
 
@@ -275,6 +297,30 @@ fn fp8<'a>(spec: &str, options: impl Iterator<Item = &'a str>) -> Result<Fp8, Sp
     })
 }
 
+fn mlx<'a>(spec: &str, options: impl Iterator<Item = &'a str>) -> Result<Mlx, SpecError> {
+    let (mut bits, mut group) = (None, None);
+    for option in options {
+        let (said, name, value, known) = match option.split_once('=') {
+            Some(("bits", value)) => (&mut bits, "bits", value, "2, 3, 4, 5, 6 or 8"),
+            Some(("group", value)) => (&mut group, "group", value, "32, 64 or 128"),
+            _ => return Err(unknown_option(spec, "mlx", option, MLX_OPTIONS)),
+        };
+        let value: usize = value.parse().map_err(|_| SpecError::Value {
+            spec: spec.to_owned(),
+            option: name,
+            value: value.to_owned(),
+            known,
+        })?;
+        say(spec, said, option, value)?;
+    }
+    let bits = bits.map_or(BITS, |(_, bits)| bits);
+    let group = group.map_or(GROUP, |(_, group)| group);
+    Mlx::new(bits, group).map_err(|source| SpecError::Format {
+        spec: spec.to_owned(),
+        source,
+    })
+}
+
 /// Tiles are what transformers and DeepSeek write, rows and whole tensors what compressed-tensors
 /// writes; each is computed as its writer computes it.
 fn default_recipe(tile: Tile) -> Recipe {
@@ -346,6 +392,8 @@ impl fmt::Display for QuantSpec {
                     Recipe::FineGrained { ue8m0: true } => write!(f, "{format},ue8m0"),
                 }
             }
+            Self::Mlx(mlx) => write!(f, "mlx:bits={},group={}", mlx.bits(), mlx.group()),
+            Self::Int8(Int8) => Format::Int8.fmt(f),
             Self::Custom(method) => write!(f, "{method:?}"),
         }
     }

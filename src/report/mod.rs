@@ -13,7 +13,7 @@ use crate::{
     config::Bytes,
     model::Role,
     pipeline::Timing,
-    plan::{Action, Plan},
+    plan::{Action, Plan, instead},
     quant::QuantSpec,
     target::DType,
 };
@@ -30,6 +30,9 @@ pub struct LoadReport {
     pub quant: String,
     /// Type of dense weights and activations.
     pub dtype: DType,
+    /// The type that was asked for or would have been chosen: another one where the device does not
+    /// compute in it.
+    pub dtype_wanted: DType,
     /// From the plan to the built module.
     pub seconds: f64,
     /// Reading, which overlaps with the rest.
@@ -110,6 +113,7 @@ impl LoadReport {
             target: plan.target,
             quant: quants(plan),
             dtype: plan.dtype,
+            dtype_wanted: plan.dtype_wanted,
             seconds: took.as_secs_f64(),
             seconds_read: sum(|timing| timing.read),
             seconds_convert: sum(|timing| timing.convert),
@@ -170,11 +174,13 @@ impl fmt::Display for LoadReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{} tensors, {} read, {} kept ({} on {}) in {:.2} s, {}/s",
+            "{} tensors, {} read, {} kept ({} and {}{} on {}) in {:.2} s, {}/s",
             self.tensors,
             Bytes(self.bytes_read),
             Bytes(self.bytes_packed),
             self.quant,
+            self.dtype,
+            instead(self.dtype, self.dtype_wanted),
             self.target,
             self.seconds,
             Bytes(self.bytes_per_second() as u64),

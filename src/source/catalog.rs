@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::dtype::Dtype;
 use super::header::Header;
 use super::index::Index;
+use crate::target::DType;
 
 /// One tensor of a checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,6 +81,22 @@ impl Catalog {
             catalog.check_against(index)?;
         }
         Ok(catalog)
+    }
+
+    /// The float type that most bytes of plain floats are stored in; `f32` where there are none.
+    pub(crate) fn float_dtype(&self) -> DType {
+        let bytes = |wanted| {
+            let of_type = self.tensors.iter().filter(|tensor| tensor.dtype == wanted);
+            of_type.map(TensorInfo::bytes).sum::<u64>()
+        };
+        [
+            (bytes(Dtype::F16), DType::F16),
+            (bytes(Dtype::BF16), DType::Bf16),
+            (bytes(Dtype::F32), DType::F32),
+        ]
+        .into_iter()
+        .max_by_key(|(bytes, _)| *bytes)
+        .map_or(DType::F32, |(_, dtype)| dtype)
     }
 
     fn add(&mut self, tensor: TensorInfo) -> Result<(), CatalogError> {

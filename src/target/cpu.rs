@@ -5,7 +5,7 @@ use burn::{
     tensor::Device,
 };
 
-use super::{Capabilities, DType, Target, TargetError, sealed};
+use super::{Capabilities, DType, Memory, Target, TargetError, plain, sealed};
 use crate::report::memory;
 
 /// The CPU. There is one device, index 0; threads are the pipeline's and the kernels' business.
@@ -17,6 +17,7 @@ impl sealed::Sealed for Cpu {}
 impl Target for Cpu {
     type Backend = Flex;
     const NAME: &'static str = "cpu";
+    const MEMORY: Memory = Memory::Host;
 
     fn device(index: usize) -> Result<Device, TargetError> {
         if index == 0 {
@@ -31,17 +32,19 @@ impl Target for Cpu {
     }
 
     fn owns(device: &Device) -> bool {
-        matches!(device.as_dispatch(), DispatchDevice::Flex(_))
+        matches!(plain(device), DispatchDevice::Flex(_))
     }
 
     /// Half types are stored as such but every product runs at the speed of `f32` or below it, so
     /// `f32` is what a bf16 checkpoint computes in unless asked otherwise.
     fn capabilities(_device: &Device) -> Capabilities {
         Capabilities {
+            name: "Flex".to_owned(),
             dtypes: vec![DType::F32, DType::F16, DType::Bf16],
-            default_dtype: DType::F32,
+            default_dtype: Some(DType::F32),
             largest_allocation: None,
             memory: memory::available(),
+            planes: None,
         }
     }
 }

@@ -9,17 +9,33 @@
 
 use core::fmt::Debug;
 
-use burn::tensor::Device;
+use burn::{backend::DispatchDevice, tensor::Device};
 
 use crate::quant::ops::QuantBackend;
 
 #[cfg(feature = "cpu")]
 mod cpu;
+#[cfg(feature = "cube")]
+mod cube;
 mod dtype;
+#[cfg(feature = "ndarray")]
+mod ndarray;
 
 #[cfg(feature = "cpu")]
 pub use cpu::Cpu;
+#[cfg(feature = "cuda")]
+pub use cube::Cuda;
+#[cfg(feature = "metal")]
+pub use cube::Metal;
+#[cfg(feature = "vulkan")]
+pub use cube::Vulkan;
+#[cfg(feature = "webgpu")]
+pub use cube::WebGpu;
+#[cfg(feature = "wgpu")]
+pub use cube::Wgpu;
 pub use dtype::DType;
+#[cfg(feature = "ndarray")]
+pub use ndarray::NdArray;
 
 /// A place a model can be loaded to.
 ///
@@ -32,6 +48,9 @@ pub trait Target: sealed::Sealed + Copy + Default + Debug + Send + Sync + 'stati
     /// Short name for plans, logs, tests and `--target`: `"cpu"`, `"cuda"`.
     const NAME: &'static str;
 
+    /// Where its tensors are, and so where weights are quantized.
+    const MEMORY: Memory;
+
     /// The device with this index, counted from 0 in the order the driver lists them.
     ///
     /// # Errors
@@ -39,31 +58,54 @@ pub trait Target: sealed::Sealed + Copy + Default + Debug + Send + Sync + 'stati
     /// [`TargetError`] where no driver, no adapter or no device of this index is found. Never a panic.
     fn device(index: usize) -> Result<Device, TargetError>;
 
-    /// Whether tensors on `device` belong to this target.
+    /// Whether tensors on `device` belong to this target, with or without gradients.
     fn owns(device: &Device) -> bool;
 
     /// What the device can do.
     fn capabilities(device: &Device) -> Capabilities;
 }
 
+/// Where a target's tensors are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Memory {
+    /// This process's memory: weights are quantized by threads and moved into their tensors.
+    Host,
+    /// A device's own: weights are uploaded tile by tile and quantized there.
+    Device,
+}
+
 /// What a device can do, asked of the device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Capabilities {
+    /// What the driver calls it.
+    pub name: String,
     /// Types that dense weights and activations may have, preferred first.
     pub dtypes: Vec<DType>,
-    /// The type a checkpoint is computed in when nobody asked for one.
-    pub default_dtype: DType,
+    /// The type a checkpoint is computed in when nobody asked for one; `None` for the type it is stored
+    /// in.
+    pub default_dtype: Option<DType>,
     /// Bytes of the largest single allocation, `None` where only memory is the limit.
     pub largest_allocation: Option<u64>,
     /// Bytes of memory, `None` where it cannot be told.
     pub memory: Option<u64>,
+    /// Units that run in step, fewest and most; `None` for a processor.
+    pub planes: Option<[u32; 2]>,
 }
 
 /// A device that could not be opened.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TargetError {
+    /// No device at all.
+    #[error("{target}: no device was found; it needs {driver}")]
+    NoDriver {
+        /// [`Target::NAME`].
+        target: &'static str,
+        /// What it needs.
+        driver: &'static str,
+    },
+
     /// No such device.
     #[error("{target}: there is no device {index}, {found} found; choose an index below {found}")]
     NoDevice {
@@ -84,43 +126,48 @@ pub enum TargetError {
         reason: String,
     },
 
-    /// The device cannot compute in the type asked for.
-    #[error("{target}: this device does not compute in {asked}; it has {}", list(.has))]
-    Dtype {
+    /// A device of another target was given.
+    #[error("{target}: was given the device {found}, which belongs to another target")]
+    Foreign {
         /// [`Target::NAME`].
         target: &'static str,
-        /// The type asked for.
-        asked: DType,
-        /// Types it has.
-        has: Vec<DType>,
+        /// The device.
+        found: String,
     },
 }
 
-fn list(dtypes: &[DType]) -> String {
-    let names: Vec<&str> = dtypes.iter().map(|dtype| dtype.name()).collect();
-    names.join(", ")
+impl Capabilities {
+    /// The type to compute in: the one asked for, else this device's own choice, else the type that the
+    /// weights are `stored` in. Where the device does not compute in it, it is `f32`, which every device
+    /// has and which holds every value of the others; f16 would not hold bf16's.
+    pub fn dtype(&self, asked: Option<DType>, stored: DType) -> DTypeChoice {
+        let wanted = asked.or(self.default_dtype).unwrap_or(stored);
+        DTypeChoice {
+            wanted,
+            dtype: if self.dtypes.contains(&wanted) {
+                wanted
+            } else {
+                DType::F32
+            },
+        }
+    }
 }
 
-impl Capabilities {
-    /// The type to compute in: the one asked for, or this device's own choice.
-    ///
-    /// # Errors
-    ///
-    /// [`TargetError::Dtype`] when the device lacks the type asked for.
-    pub fn resolve(
-        &self,
-        asked: Option<DType>,
-        target: &'static str,
-    ) -> Result<DType, TargetError> {
-        match asked {
-            None => Ok(self.default_dtype),
-            Some(dtype) if self.dtypes.contains(&dtype) => Ok(dtype),
-            Some(asked) => Err(TargetError::Dtype {
-                target,
-                asked,
-                has: self.dtypes.clone(),
-            }),
-        }
+/// The type that dense weights and activations get.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DTypeChoice {
+    /// What was asked for or is stored.
+    pub wanted: DType,
+    /// What it is.
+    pub dtype: DType,
+}
+
+/// The device itself, whether or not it records gradients.
+fn plain(device: &Device) -> &DispatchDevice {
+    match device.as_dispatch() {
+        #[cfg(feature = "autodiff")]
+        DispatchDevice::Autodiff(device) => device,
+        device => device,
     }
 }
 

@@ -29,7 +29,7 @@ use firebox::{
 
 type Failure = Box<dyn std::error::Error>;
 
-const QUANTS: [&str; 8] = [
+const QUANTS: [&str; 10] = [
     "none",
     "nf4",
     "nf4:nested",
@@ -38,6 +38,8 @@ const QUANTS: [&str; 8] = [
     "fp8:e4m3,scale=channel",
     "fp8:e4m3,scale=block",
     "fp8:e5m2,scale=tensor",
+    "mlx",
+    "int8",
 ];
 
 /// What a load may hold besides the finished weights.

@@ -27,6 +27,8 @@ use crate::run::{SPECS, TINYRUST, json, succeed};
 ///                                                         2,949,120 + 38,912 = 2,988,032
 /// fp8 block    a byte a weight, 4 a tile of 128 x 128 begun: q, o 4, k, v 2, the rest 6 x 2; a layer 48
 ///                                                            2,949,120 + 768 = 2,949,888
+/// mlx          half a byte a weight, two bf16 a group of 64  1,474,560 + 184,320 = 1,658,880
+/// int8         as fp8 channel                                2,949,120 + 38,912 = 2,988,032
 /// ```
 ///
 /// Would catch a report of plans instead of bytes, and scales that are not counted.
@@ -45,6 +47,8 @@ fn load_reports_the_bytes_that_the_config_implies() {
             2_988_032,
         ),
         ("fp8:e4m3,scale=block", "fp8:e4m3,scale=block", 2_949_888),
+        ("mlx:bits=4,group=64", "mlx:bits=4,group=64", 1_658_880),
+        ("int8", "int8", 2_988_032),
     ];
     assert_eq!(expected.map(|(spec, ..)| spec), SPECS);
     for (spec, quant, matrices) in expected {

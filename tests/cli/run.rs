@@ -16,7 +16,7 @@ use crate::common::Golden;
 pub(crate) const TINYRUST: &str = "assets/tinyrust";
 
 /// Every quantization that `--help` names.
-pub(crate) const SPECS: [&str; 7] = [
+pub(crate) const SPECS: [&str; 9] = [
     "none",
     "nf4",
     "fp4",
@@ -24,6 +24,8 @@ pub(crate) const SPECS: [&str; 7] = [
     "fp8:e4m3,scale=tensor",
     "fp8:e5m2,scale=channel",
     "fp8:e4m3,scale=block",
+    "mlx:bits=4,group=64",
+    "int8",
 ];
 
 /// The program in the repository's root, untouched by the environment of whoever runs the tests.

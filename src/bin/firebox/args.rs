@@ -151,16 +151,42 @@ fn workers(text: &str) -> Result<NonZeroUsize, &'static str> {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct QuantArgs {
     /// What becomes of linear weights: none, nf4, fp4, nf4:block=64,nested, fp8:e4m3,scale=tensor,
-    /// fp8:e5m2,scale=channel, fp8:e4m3,scale=block
+    /// fp8:e5m2,scale=channel, fp8:e4m3,scale=block, mlx:bits=4,group=64, int8
     #[arg(long, value_name = "SPEC", default_value = "none")]
     pub(crate) quant: QuantSpec,
 }
 
-#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+/// Targets that this build has.
+#[derive(Debug, Clone, Copy, ValueEnum)]
 pub(crate) enum TargetName {
     /// Plain Rust on the CPU
-    #[default]
+    #[cfg(feature = "cpu")]
     Cpu,
+    /// An NVIDIA card through CUDA
+    #[cfg(feature = "cuda")]
+    Cuda,
+    /// Apple's cards through Metal
+    #[cfg(feature = "metal")]
+    Metal,
+    /// Any card with a Vulkan driver
+    #[cfg(feature = "vulkan")]
+    Vulkan,
+    /// Kernels in WebGPU's language, on any graphics driver
+    #[cfg(feature = "webgpu")]
+    Webgpu,
+    /// The best graphics driver of this machine
+    #[cfg(feature = "wgpu")]
+    Wgpu,
+    /// The CPU through ndarray, to compare with
+    #[cfg(feature = "ndarray")]
+    Ndarray,
+}
+
+impl Default for TargetName {
+    /// The CPU where this build has it: it is there on every machine.
+    fn default() -> Self {
+        Self::value_variants()[0]
+    }
 }
 
 #[derive(Debug, Clone, Copy, Default, ValueEnum)]

@@ -1,0 +1,317 @@
+//! Affine: each weight is a whole number, times the scale of its group, and an offset.
+//!
+//! ```text
+//! bias   weight[r, c] = code[r, c] * scale[r, c / group] + bias[r, c / group]
+//! zero   weight[r, c] = (code[r, c] - zero[r, c / group]) * scale[r, c / group]
+//! ```
+//!
+//! Scales and offsets are widened to `f32` exactly, and each of the two steps rounds to `f32`. Codes are
+//! one bit stream over the flattened weight; a row is whole groups and a group whole words, so that every
+//! row of words is a row of MLX's file.
+//!
+//! [`packer()`] chooses codes as MLX 0.32 chooses them on the CPU, to the bit: the weight of the largest
+//! magnitude in a group becomes the bias, the scale points from there to the other end of the range and is
+//! then bent so that 0 is a whole number of steps away. Codes follow from scale and bias in `f32`; what is
+//! stored is rounded to the source's type afterwards. Its Metal kernel differs in groups of one sign and
+//! rounds halves away from zero.
+//!
+//! MLX gives `f32` back as we do. A half type it rounds after both steps, `round(round(code * scale) + bias)`,
+//! where the product may overflow f16; here the steps are `f32`, and the caller rounds once.
+//!
+//! # What every weight gives back
+//!
+//! | the group holds | it gives back |
+//! |---|---|
+//! | a NaN beside other weights | what the others alone would; the NaN becomes code 0: the weight of the largest magnitude |
+//! | NaN only, or an infinity | NaN everywhere |
+//! | one weight over and over | that weight; 0 for a magnitude up to 5e-8 |
+//! | a range under 1e-7 for each step | steps of about 1e-7: magnitudes up to 5e-8 give back 0 |
+//! | a range above `f32::MAX` | NaN everywhere |
+//! | the largest magnitude `m`, in all other cases | `m` exactly |
+//!
+//! A zero comes back as nearly 0 wherever rounding the scale to be stored moved it: codes count from the
+//! bias.
+//!
+//! Letters: `o` rows, `i` columns.
+
+use rayon::prelude::*;
+
+use crate::error::FormatError;
+use crate::float::FloatBits;
+use crate::format::{Affine, Format, Offset, Packed};
+use crate::pack::{self, STREAM};
+use crate::packer::{self, Order, Packer};
+
+/// Steps are not smaller than this, so that no group divides by zero.
+const SMALLEST_STEP: f32 = 1e-7;
+
+/// `code * scale + bias`, rounding twice.
+#[inline(always)]
+fn from_bias(code: f32, scale: f32, bias: f32) -> f32 {
+    code * scale + bias
+}
+
+/// `(code - zero) * scale`, rounding twice.
+#[inline(always)]
+fn from_zero(code: f32, scale: f32, zero: f32) -> f32 {
+    (code - zero) * scale
+}
+
+impl Affine {
+    /// Scale and offset of the group `k` of the weight, out of its scales words.
+    ///
+    /// # Panics
+    ///
+    /// When `scales` ends before it.
+    #[inline]
+    pub fn params(self, scales: &[u32], k: usize) -> (f32, f32) {
+        match self.params {
+            FloatBits::F32 => (
+                f32::from_bits(scales[2 * k]),
+                f32::from_bits(scales[2 * k + 1]),
+            ),
+            half => (
+                half.from_bits(scales[k] & 0xffff),
+                half.from_bits(scales[k] >> 16),
+            ),
+        }
+    }
+
+    /// Stores scale and offset of one group, rounding them.
+    fn store(self, scale: f32, offset: f32, words: &mut [u32]) {
+        let (scale, offset) = (self.params.to_bits(scale), self.params.to_bits(offset));
+        match words {
+            [word] => *word = offset << 16 | scale,
+            words => words.copy_from_slice(&[scale, offset]),
+        }
+    }
+
+    /// The scales words of a weight whose groups have these scales and offsets, stored as they come in a
+    /// checkpoint: bits of [`params`](Self::params), 16-bit ones in the low half.
+    ///
+    /// # Panics
+    ///
+    /// When there are not as many scales as offsets.
+    pub fn join(self, scales: &[u32], offsets: &[u32]) -> Vec<u32> {
+        assert_eq!(scales.len(), offsets.len(), "scales and offsets");
+        let pairs = scales.iter().zip(offsets);
+        match self.params {
+            FloatBits::F32 => pairs
+                .flat_map(|(scale, offset)| [*scale, *offset])
+                .collect(),
+            FloatBits::F16 | FloatBits::Bf16 => pairs
+                .map(|(scale, offset)| offset << 16 | scale & 0xffff)
+                .collect(),
+        }
+    }
+}
+
+/// Gives back weights from row `first_row` on, as many rows as `out` takes.
+pub(crate) fn dequantize(
+    affine: Affine,
+    shape: [usize; 2],
+    words: &[u32],
+    scales: &[u32],
+    first_row: usize,
+    out: &mut [f32],
+) {
+    if let Err(error) = affine.check_columns(shape[1]) {
+        panic!("{error}");
+    }
+    let first = first_row * shape[1];
+    let unpack = match affine.bits {
+        2 => unpack::<2>,
+        3 => unpack::<3>,
+        4 => unpack::<4>,
+        5 => unpack::<5>,
+        6 => unpack::<6>,
+        8 => unpack::<8>,
+        bits => panic!("affine codes of {bits} bits"),
+    };
+    unpack(affine, first, words, scales, out);
+}
+
+/// Gives back the groups from weight `first` on.
+fn unpack<const BITS: usize>(
+    affine: Affine,
+    first: usize,
+    words: &[u32],
+    scales: &[u32],
+    out: &mut [f32],
+) {
+    let words = &words[first / STREAM * BITS..];
+    let groups = out.chunks_exact_mut(affine.group);
+    let words = words.chunks_exact(affine.group / STREAM * BITS);
+    for ((k, values), words) in (first / affine.group..).zip(groups).zip(words) {
+        let (scale, offset) = affine.params(scales, k);
+        match affine.form {
+            Offset::Bias => unpack_group::<BITS>(words, values, |q| from_bias(q, scale, offset)),
+            Offset::Zero => unpack_group::<BITS>(words, values, |q| from_zero(q, scale, offset)),
+        }
+    }
+}
+
+#[inline(always)]
+fn unpack_group<const BITS: usize>(words: &[u32], values: &mut [f32], value: impl Fn(f32) -> f32) {
+    let values = values.as_chunks_mut::<STREAM>().0;
+    for (values, words) in values.iter_mut().zip(words.as_chunks::<BITS>().0) {
+        for (to, code) in values.iter_mut().zip(pack::unpack_stream(words)) {
+            // Through i32, because SSE2 converts nothing else.
+            *to = value(code as i32 as f32);
+        }
+    }
+}
+
+/// Packs a weight of `shape` `[o, i]` as MLX does: with a bias, stored as `source`. One pass.
+///
+/// # Errors
+///
+/// [`FormatError::Bits`], [`FormatError::Group`], [`FormatError::Columns`] where `i` is not whole groups;
+/// [`FormatError::Size`].
+pub fn packer(
+    shape: [usize; 2],
+    source: FloatBits,
+    bits: usize,
+    group: usize,
+) -> Result<Box<dyn Packer>, FormatError> {
+    let affine = Affine::new(bits, group, Offset::Bias, source)?;
+    let format = Format::Affine(affine);
+    format.validate_shape(shape)?;
+    packer::check_size(shape)?;
+    Ok(Box::new(MlxPacker {
+        shape,
+        source,
+        affine,
+        // Rows are whole groups and whole words.
+        order: Order::new(shape, source, 1, 1),
+        words: vec![0; format.words_len(shape)],
+        scales: vec![0; format.scales_len(shape)],
+    }))
+}
+
+struct MlxPacker {
+    shape: [usize; 2],
+    source: FloatBits,
+    affine: Affine,
+    order: Order,
+    /// `[o, i / 32 * bits]`.
+    words: Vec<u32>,
+    /// `[o, i / group, words of a pair]`.
+    scales: Vec<u32>,
+}
+
+/// Weights of a job: whole groups of any size.
+const JOB: usize = 4096;
+
+/// The largest group.
+const GROUP_MAX: usize = 128;
+
+impl Packer for MlxPacker {
+    fn passes(&self) -> usize {
+        self.order.passes()
+    }
+
+    fn tile_rows(&self) -> usize {
+        self.order.tile_rows()
+    }
+
+    fn feed(&mut self, pass: usize, first_row: usize, tile: &[u8]) {
+        self.order.accept(pass, first_row, tile);
+        let (source, affine) = (self.source, self.affine);
+        let Affine { bits, group, .. } = affine;
+        let pack = match bits {
+            2 => pack_group::<2>,
+            3 => pack_group::<3>,
+            4 => pack_group::<4>,
+            5 => pack_group::<5>,
+            6 => pack_group::<6>,
+            _ => pack_group::<8>,
+        };
+
+        let first = first_row * self.shape[1];
+        let words = &mut self.words[first / STREAM * bits..];
+        let scales = &mut self.scales[first / group * affine.param_words()..];
+        tile.par_chunks(JOB * source.size())
+            .zip(words.par_chunks_mut(JOB / STREAM * bits))
+            .zip(scales.par_chunks_mut(JOB / group * affine.param_words()))
+            .for_each(|((bytes, words), scales)| {
+                let mut scratch = [0.0; GROUP_MAX];
+                let values = &mut scratch[..group];
+                let groups = bytes.chunks_exact(group * source.size());
+                let words = words.chunks_exact_mut(group / STREAM * bits);
+                let scales = scales.chunks_exact_mut(affine.param_words());
+                for ((bytes, words), pair) in groups.zip(words).zip(scales) {
+                    source.widen(bytes, values);
+                    let (scale, bias) = pack(values, words);
+                    affine.store(scale, bias, pair);
+                }
+            });
+    }
+
+    fn finish(self: Box<Self>) -> Packed {
+        self.order.finish();
+        Packed {
+            format: Format::Affine(self.affine),
+            shape: self.shape,
+            words: self.words,
+            scales: self.scales,
+        }
+    }
+}
+
+/// Chooses scale, bias and codes of a group.
+fn pack_group<const BITS: usize>(values: &[f32], words: &mut [u32]) -> (f32, f32) {
+    let largest = ((1 << BITS) - 1) as f32;
+    let (scale, bias) = scaling(values, largest);
+    let values = values.as_chunks::<STREAM>().0;
+    for (values, words) in values.iter().zip(words.as_chunks_mut::<BITS>().0) {
+        *words = pack::pack_stream(&values.map(|value| code(value, scale, bias, largest)));
+    }
+    (scale, bias)
+}
+
+/// Scale and bias of a group whose largest code is `largest`, not yet rounded to be stored.
+fn scaling(values: &[f32], largest: f32) -> (f32, f32) {
+    let (min, max) = range(values);
+    let down = min.abs() > max.abs();
+    let step = ((max - min) / largest).max(SMALLEST_STEP);
+    let (scale, edge) = if down { (step, min) } else { (-step, max) };
+
+    // The code of 0, which is then bent to be whole.
+    let zero = (edge / scale).round_ties_even();
+    // NaN is not 0 either.
+    if zero == 0.0 {
+        (scale, 0.0)
+    } else {
+        (edge / zero, edge)
+    }
+}
+
+/// Smallest and largest of the weights that are numbers; infinities the wrong way round if none is.
+fn range(values: &[f32]) -> (f32, f32) {
+    const LANES: usize = 16;
+    let (mut min, mut max) = ([f32::INFINITY; LANES], [f32::NEG_INFINITY; LANES]);
+    for values in values.as_chunks::<LANES>().0 {
+        for ((min, max), value) in min.iter_mut().zip(&mut max).zip(values) {
+            // Comparisons with NaN are false.
+            *min = if *value < *min { *value } else { *min };
+            *max = if *value > *max { *value } else { *max };
+        }
+    }
+    (
+        min.into_iter().fold(f32::INFINITY, f32::min),
+        max.into_iter().fold(f32::NEG_INFINITY, f32::max),
+    )
+}
+
+/// The code of one weight: the nearest, a tie to the even one, 0 for NaN.
+#[inline(always)]
+fn code(value: f32, scale: f32, bias: f32, largest: f32) -> u32 {
+    let code = (value - bias) / scale;
+    // Bounds are whole, so clamping before rounding gives the same code; NaN compares false.
+    let code = if code > 0.0 { code } else { 0.0 };
+    let code = if code < largest { code } else { largest };
+    // At 2^23 an f32 steps by 1: the adder rounds, and the code is the low bits.
+    const WHOLE: f32 = 8_388_608.0;
+    (code + WHOLE).to_bits() & 0xff
+}

@@ -1,0 +1,168 @@
+//! INT8: each weight is a signed byte, times the largest magnitude of its row, over 127.
+//!
+//! ```text
+//! weight[r, c] = code[r, c] * largest[r] * (1 / 127)          two f32 roundings, in this order
+//! ```
+//!
+//! That is the weight of LLM.int8 (Dettmers et al., arXiv:2208.07339) without its second half: no column is
+//! kept aside as an outlier, and inputs are not quantized.
+//!
+//! Codes are those of `int8_vectorwise_quant` of bitsandbytes 0.50 on the CPU, to the bit, with no threshold,
+//! on the weights as they are stored. `Linear8bitLt`, and so `load_in_8bit`, casts its weight to f16 first:
+//! for an f16 checkpoint that is the same. From f32 and bf16 it rounds the weights once more and gives
+//! infinities above 65504; we do not. A weight that is cast by the caller gets the bytes of `Linear8bitLt`.
+//!
+//! # What every weight gives back
+//!
+//! | the row holds | it gives back |
+//! |---|---|
+//! | a NaN or an infinity | NaN everywhere |
+//! | zeros only | `+0`, also for `-0` |
+//! | at most `m`, up to 3.7e-37 | 0: `127 / m` overflows |
+//! | at most `m`, above 2.7e36 | infinities for the largest: `code * m` overflows |
+//! | at most `m`, in all other cases | `m` to the last bit or two; 0 for less than `m / 254` |
+//!
+//! Letters: `o` rows, `i` columns, `n = o * i`.
+
+use rayon::prelude::*;
+
+use crate::error::FormatError;
+use crate::float::{FloatBits, absmax_stored};
+use crate::format::{Format, Packed};
+use crate::pack::{self, CODES8};
+use crate::packer::{self, Order, Packer};
+
+/// Between two neighbouring codes where the largest magnitude is 1: the number that bitsandbytes writes
+/// as 0.007874015718698502.
+pub const STEP: f32 = 1.0 / 127.0;
+
+/// The value of a code in a row whose largest magnitude is `largest`, rounding twice.
+#[inline(always)]
+fn value(code: i8, largest: f32) -> f32 {
+    f32::from(code) * largest * STEP
+}
+
+/// Gives back weights from row `first_row` on, as many rows as `out` takes.
+pub(crate) fn dequantize(
+    shape: [usize; 2],
+    words: &[u32],
+    scales: &[u32],
+    first_row: usize,
+    out: &mut [f32],
+) {
+    let i = shape[1];
+    if i == 0 {
+        return;
+    }
+    for (r, values) in (first_row..).zip(out.chunks_mut(i)) {
+        let largest = f32::from_bits(scales[r]);
+        pack::unpack8(words, r * i, values, |code| value(code as i8, largest));
+    }
+}
+
+/// What a row multiplies its weights by: `1 / largest * 127`, rounding twice.
+fn factor(largest: f32) -> f32 {
+    // PyTorch computes `127 / largest` as `(1 / largest) * 127`.
+    1.0 / largest * 127.0
+}
+
+/// The code of one weight: the nearest, a tie to the even one, 0 for what is no finite number.
+#[inline(always)]
+fn code(weight: f32, factor: f32) -> u8 {
+    let code = weight * factor;
+    // No finite product is larger than 127 by more than its rounding.
+    let code = if code.abs() < 128.0 { code } else { 0.0 };
+    // At 1.5 * 2^23 an f32 steps by 1: the adder rounds, and the low bits are the code's.
+    const WHOLE: f32 = 12_582_912.0;
+    (code + WHOLE).to_bits() as u8
+}
+
+/// Packs a weight of `shape` `[o, i]`. One pass.
+///
+/// # Errors
+///
+/// [`FormatError::Size`].
+pub fn packer(shape: [usize; 2], source: FloatBits) -> Result<Box<dyn Packer>, FormatError> {
+    packer::check_size(shape)?;
+    let tile_rows = packer::tile_rows(shape, 1, CODES8);
+    Ok(Box::new(Int8Packer {
+        shape,
+        source,
+        order: Order::new(shape, source, tile_rows, 1),
+        words: vec![0; Format::Int8.words_len(shape)],
+        largest: vec![0.0; shape[0]],
+    }))
+}
+
+struct Int8Packer {
+    shape: [usize; 2],
+    source: FloatBits,
+    order: Order,
+    /// `[ceil(n / 4)]`.
+    words: Vec<u32>,
+    /// `[o]`.
+    largest: Vec<f32>,
+}
+
+/// Weights that are widened at a time.
+const SCRATCH: usize = 4096;
+
+impl Packer for Int8Packer {
+    fn passes(&self) -> usize {
+        self.order.passes()
+    }
+
+    fn tile_rows(&self) -> usize {
+        self.order.tile_rows()
+    }
+
+    fn feed(&mut self, pass: usize, first_row: usize, tile: &[u8]) {
+        let fed = self.order.accept(pass, first_row, tile);
+        if tile.is_empty() {
+            return;
+        }
+        let (source, i) = (self.source, self.shape[1]);
+        let largest = &mut self.largest[first_row..][..fed];
+        tile.par_chunks(i * source.size())
+            .zip(&mut *largest)
+            .for_each(|(row, largest)| *largest = absmax_stored(source, row));
+
+        let words = &mut self.words[first_row * i / CODES8..];
+        tile.par_chunks(SCRATCH * source.size())
+            .zip(words.par_chunks_mut(SCRATCH / CODES8))
+            .enumerate()
+            .for_each(|(job, (bytes, words))| {
+                let mut values = [0.0; SCRATCH];
+                let values = &mut values[..bytes.len() / source.size()];
+                source.widen(bytes, values);
+
+                let mut codes = [0; SCRATCH];
+                let mut done = 0;
+                while done < values.len() {
+                    // Up to the end of the row.
+                    let k = job * SCRATCH + done;
+                    let len = (i - k % i).min(values.len() - done);
+                    let factor = factor(largest[k / i]);
+                    let (from, to) = (&values[done..][..len], &mut codes[done..][..len]);
+                    for (to, weight) in to.iter_mut().zip(from) {
+                        *to = code(*weight, factor);
+                    }
+                    done += len;
+                }
+                // The codes after the last weight are still zero.
+                for (word, four) in words.iter_mut().zip(codes.as_chunks::<CODES8>().0) {
+                    *word = u32::from_le_bytes(*four);
+                }
+            });
+    }
+
+    fn finish(self: Box<Self>) -> Packed {
+        self.order.finish();
+        Packed {
+            format: Format::Int8,
+            shape: self.shape,
+            words: self.words,
+            scales: self.largest.into_iter().map(f32::to_bits).collect(),
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Cutting a packed weight into parts of whole rows that each stand alone: for devices whose largest
+//! allocation is smaller than the weight.
+
+use core::ops::Range;
+
+use crate::format::{Format, Packed, Tile};
+use crate::pack::{CODES4, CODES8};
+use crate::{fp8, nested, packer};
+
+impl Format {
+    /// Rows that a part of a weight of `shape` is a multiple of, but for the last part.
+    pub fn part_rows(self, shape: [usize; 2]) -> usize {
+        let unit = match self {
+            Self::Nf4(blocks) | Self::Fp4(blocks) if blocks.nested => blocks.block * nested::BLOCK,
+            Self::Nf4(blocks) | Self::Fp4(blocks) => blocks.block,
+            Self::Fp8(_, tile) => return fp8::tile_rows(shape, tile),
+            // Its rows are whole groups, and groups are whole words.
+            Self::Affine(_) => 1,
+            Self::Int8 => CODES8,
+        };
+        packer::tile_rows(shape, 1, unit)
+    }
+
+    /// Cuts a weight of `shape` into the fewest parts of at most `largest` bytes each. `None` when rows
+    /// that have to stay together are more than that.
+    pub fn cut(self, shape: [usize; 2], largest: u64) -> Option<Vec<Range<usize>>> {
+        let [o, i] = shape;
+        let fits = |rows| self.packed_bytes([rows, i]) as u64 <= largest;
+        if fits(o) {
+            return Some(vec![0..o]);
+        }
+        let unit = self.part_rows(shape);
+        let share = largest as f64 / self.packed_bytes(shape) as f64;
+        // The share leaves out what does not grow with the rows, hence a step or two down.
+        let most = (o as f64 * share) as usize / unit + 1;
+        let rows = (1..=most).rev().map(|units| units * unit).find(|rows| fits(*rows))?;
+        Some((0..o).step_by(rows).map(|first| first..o.min(first + rows)).collect())
+    }
+
+    /// The words of some rows.
+    fn part_words(self, [_, i]: [usize; 2], rows: &Range<usize>) -> Range<usize> {
+        let (first, last) = (rows.start * i, rows.end * i);
+        match self {
+            Self::Nf4(_) | Self::Fp4(_) => first / CODES4..last.div_ceil(CODES4),
+            Self::Fp8(..) | Self::Int8 => first / CODES8..last.div_ceil(CODES8),
+            Self::Affine(affine) => {
+                let words = |n| n * affine.bits / u32::BITS as usize;
+                words(first)..words(last)
+            }
+        }
+    }
+
+    /// The scales of some rows, as ranges of words to be put one after another.
+    pub fn part_scales(self, shape: [usize; 2], rows: &Range<usize>) -> Vec<Range<usize>> {
+        let [o, i] = shape;
+        match self {
+            Self::Nf4(blocks) | Self::Fp4(blocks) => {
+                let (first, last) = (rows.start * i / blocks.block, blocks.count(rows.end * i));
+                if !blocks.nested {
+                    return vec![first..last];
+                }
+                let g = blocks.count(o * i);
+                let upper = g.div_ceil(CODES8);
+                let offset = upper + g.div_ceil(nested::BLOCK);
+                vec![
+                    first / CODES8..last.div_ceil(CODES8),
+                    upper + first / nested::BLOCK..upper + last.div_ceil(nested::BLOCK),
+                    offset..offset + 1,
+                ]
+            }
+            Self::Fp8(_, Tile::Tensor) => vec![0..1],
+            Self::Fp8(_, tile) => {
+                let ([side, _], [_, cols]) = (tile.sides(shape), tile.grid(shape));
+                vec![rows.start / side * cols..rows.end.div_ceil(side) * cols]
+            }
+            Self::Affine(_) | Self::Int8 => {
+                let row = self.scales_len([1, i]);
+                vec![rows.start * row..rows.end * row]
+            }
+        }
+    }
+}
+
+impl Packed {
+    /// Some rows as a weight of their own.
+    ///
+    /// # Panics
+    ///
+    /// When `rows` is not one of the ranges that [`Format::cut`] gives.
+    pub fn part(&self, rows: Range<usize>) -> Self {
+        let unit = self.format.part_rows(self.shape);
+        assert!(
+            rows.start.is_multiple_of(unit)
+                && (rows.end.is_multiple_of(unit) || rows.end == self.shape[0]),
+            "rows {rows:?} by {unit}"
+        );
+        let scales = self.format.part_scales(self.shape, &rows).into_iter();
+        Self {
+            format: self.format,
+            shape: [rows.len(), self.shape[1]],
+            words: self.words[self.format.part_words(self.shape, &rows)].to_vec(),
+            scales: scales.flat_map(|range| &self.scales[range]).copied().collect(),
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! The devices of CubeCL: CUDA, and every graphics API that wgpu reaches.
+//!
+//! One backend owns the tensors of all of them; which driver a tensor is on is in its device value.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use burn::{
+    backend::{Cube, DispatchDevice},
+    tensor::Device,
+};
+use cubecl::{client::Client, ir::ElemType, prelude::CubePrimitive};
+
+use super::{Capabilities, DType, Memory, Target, TargetError, plain, sealed};
+
+macro_rules! cube_target {
+    ($(#[$doc:meta])* $target:ident, $name:literal, $driver:literal, $pattern:pat $(if $guard:expr)?, $like:expr) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, Default)]
+        pub struct $target;
+
+        impl sealed::Sealed for $target {}
+
+        impl Target for $target {
+            type Backend = Cube;
+            const NAME: &'static str = $name;
+            const MEMORY: Memory = Memory::Device;
+
+            fn device(index: usize) -> Result<Device, TargetError> {
+                open(Self::NAME, $driver, &$like, index)
+            }
+
+            fn owns(device: &Device) -> bool {
+                match cube_device(device) {
+                    Some($pattern) $(if $guard)? => true,
+                    _ => false,
+                }
+            }
+
+            fn capabilities(device: &Device) -> Capabilities {
+                capabilities(device)
+            }
+        }
+    };
+}
+
+#[cfg(feature = "cuda")]
+cube_target!(
+    /// An NVIDIA card through CUDA.
+    Cuda, "cuda", "NVIDIA's driver (libcuda)",
+    cubecl::Device::Cuda(_),
+    cubecl::Device::Cuda(cubecl::device::CudaDevice::new(0))
+);
+
+#[cfg(feature = "wgpu")]
+mod graphics {
+    use super::*;
+    use cubecl::device::{WgpuBackend, WgpuDevice, WgpuDeviceKind};
+
+    fn on(backend: WgpuBackend) -> cubecl::Device {
+        cubecl::Device::Wgpu(WgpuDevice::new(WgpuDeviceKind::DefaultDevice).on(backend))
+    }
+
+    /// The API whose kernels are written in WebGPU's language. A browser has its own; elsewhere it is
+    /// whatever wgpu finds, unless this build compiles kernels for Vulkan to SPIR-V: then it is OpenGL.
+    #[cfg(feature = "webgpu")]
+    const WEBGPU: WgpuBackend = if cfg!(target_family = "wasm") {
+        WgpuBackend::WebGpu
+    } else if cfg!(feature = "vulkan") {
+        WgpuBackend::Gl
+    } else {
+        WgpuBackend::Auto
+    };
+
+    cube_target!(
+        /// The best graphics API of this machine, with whichever kernels this build compiles for it.
+        Wgpu, "wgpu", "a driver for Vulkan, Metal, DirectX 12 or OpenGL",
+        cubecl::Device::Wgpu(_),
+        on(WgpuBackend::Auto)
+    );
+
+    #[cfg(feature = "vulkan")]
+    cube_target!(
+        /// Vulkan, with kernels in SPIR-V where the driver takes them.
+        Vulkan, "vulkan", "a Vulkan driver (Debian: mesa-vulkan-drivers, or the vendor's)",
+        cubecl::Device::Wgpu(device) if device.backend == WgpuBackend::Vulkan,
+        on(WgpuBackend::Vulkan)
+    );
+
+    #[cfg(feature = "metal")]
+    cube_target!(
+        /// Metal, with kernels in its own language.
+        Metal, "metal", "macOS or iOS on Apple's own processors",
+        cubecl::Device::Wgpu(device) if device.backend == WgpuBackend::Metal,
+        on(WgpuBackend::Metal)
+    );
+
+    #[cfg(feature = "webgpu")]
+    cube_target!(
+        /// WebGPU's own kernel language, in a browser and outside of one.
+        WebGpu, "webgpu", "a browser with WebGPU, or a driver for Vulkan, Metal, DirectX 12 or OpenGL",
+        cubecl::Device::Wgpu(device) if device.backend == WEBGPU,
+        on(WEBGPU)
+    );
+}
+
+#[cfg(feature = "metal")]
+pub use graphics::Metal;
+#[cfg(feature = "vulkan")]
+pub use graphics::Vulkan;
+#[cfg(feature = "webgpu")]
+pub use graphics::WebGpu;
+#[cfg(feature = "wgpu")]
+pub use graphics::Wgpu;
+
+/// The device `index` among those that share `like`'s driver.
+fn open(
+    target: &'static str,
+    driver: &'static str,
+    like: &cubecl::Device,
+    index: usize,
+) -> Result<Device, TargetError> {
+    let found = cubecl::Device::enumerate(like.to_id());
+    let Some(id) = found.get(index) else {
+        return Err(if found.is_empty() {
+            TargetError::NoDriver { target, driver }
+        } else {
+            let found = found.len();
+            TargetError::NoDevice { target, index, found }
+        });
+    };
+    let device = cubecl::Device::from_id(*id);
+    // Drivers that are there and do not work make CubeCL panic when it first asks for a client.
+    catch_unwind(AssertUnwindSafe(|| device.client())).map_err(|panic| TargetError::Device {
+        target,
+        reason: told(&*panic),
+    })?;
+    Ok(Device::new(device))
+}
+
+/// What a panic said.
+fn told(panic: &(dyn core::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("it gave no reason")
+        .to_owned()
+}
+
+fn cube_device(device: &Device) -> Option<&cubecl::Device> {
+    match plain(device) {
+        DispatchDevice::Cube(device) => Some(device),
+        #[allow(unreachable_patterns, reason = "this may be the only backend")]
+        _ => None,
+    }
+}
+
+fn capabilities(device: &Device) -> Capabilities {
+    let client = cube_device(device).expect("a target asks its own devices").client();
+    let properties = client.properties();
+    let (hardware, memory) = (&properties.hardware, &properties.memory);
+    Capabilities {
+        name: properties.identity.name.clone(),
+        dtypes: dtypes(&client),
+        // Weights stay in the type they come in.
+        default_dtype: None,
+        largest_allocation: Some(memory.max_page_size),
+        memory: memory.max_memory(),
+        planes: Some([hardware.plane_size_min, hardware.plane_size_max]),
+    }
+}
+
+/// Types that a device stores, converts and computes in.
+fn dtypes(client: &Client) -> Vec<DType> {
+    use cubecl::ir::features::TypeUsage;
+    let has = |elem: ElemType| {
+        let usage = client.features().type_usage(elem);
+        usage.contains(TypeUsage::Arithmetic) && usage.contains(TypeUsage::Buffer)
+    };
+    DType::ALL
+        .into_iter()
+        .filter(|dtype| match dtype {
+            DType::F32 => true,
+            DType::F16 => has(half::f16::elem_type_native()),
+            DType::Bf16 => has(half::bf16::elem_type_native()),
+        })
+        .collect()
+}

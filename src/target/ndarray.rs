@@ -1,0 +1,47 @@
+//! The CPU, through Burn's older backend over the `ndarray` crate.
+
+use burn::{backend::DispatchDevice, tensor::Device};
+
+use super::{Capabilities, DType, Memory, Target, TargetError, plain, sealed};
+use crate::report::memory;
+
+/// The CPU through `ndarray`, for comparing with [`Cpu`](super::Cpu). Burn has deprecated it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NdArray;
+
+impl sealed::Sealed for NdArray {}
+
+#[expect(deprecated, reason = "it is a target for as long as Burn has it")]
+impl Target for NdArray {
+    type Backend = burn::backend::NdArray;
+    const NAME: &'static str = "ndarray";
+    const MEMORY: Memory = Memory::Host;
+
+    fn device(index: usize) -> Result<Device, TargetError> {
+        if index == 0 {
+            Ok(Device::ndarray())
+        } else {
+            Err(TargetError::NoDevice {
+                target: Self::NAME,
+                index,
+                found: 1,
+            })
+        }
+    }
+
+    fn owns(device: &Device) -> bool {
+        matches!(plain(device), DispatchDevice::NdArray(_))
+    }
+
+    /// It has no half types.
+    fn capabilities(_device: &Device) -> Capabilities {
+        Capabilities {
+            name: "ndarray".to_owned(),
+            dtypes: vec![DType::F32],
+            default_dtype: Some(DType::F32),
+            largest_allocation: None,
+            memory: memory::available(),
+            planes: None,
+        }
+    }
+}
