@@ -29,9 +29,6 @@
 //!
 //! Letters: `o` rows, `i` columns, `n = o * i`, `g` blocks.
 
-#[cfg(feature = "cube")]
-pub mod cube;
-
 use core::marker::PhantomData;
 
 use rayon::prelude::*;

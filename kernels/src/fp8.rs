@@ -19,7 +19,6 @@
 //! | [`Fixed`](Recipe::Fixed) | that weight gives back NaN | that weight saturates |
 //!
 //! Huge and tiny weights:
-//!
 //! * `CompressedTensors` rounds the scale to the source's type, also upwards: 65504 in f16 gives back
 //!   65520, which is an infinity once it is rounded to f16, and the largest bf16 one in bf16. A scale that
 //!   is subnormal there is coarse; one that rounds to 0 (in f16 and E4M3, under an `amax` of 1.3e-5) is
@@ -34,6 +33,8 @@
 //!
 //! Letters: `o` rows, `i` columns, `n = o * i`.
 
+#[cfg(feature = "cube")]
+pub(crate) mod cube;
 use rayon::prelude::*;
 
 use crate::error::FormatError;

@@ -52,6 +52,12 @@ impl Buffer {
         self.handle
     }
 
+    /// As a kernel's argument, each element read as `words` elements of `u32`.
+    pub(crate) fn words(&self, words: usize) -> BufferArg {
+        // SAFETY: `new` requires that the handle holds `len` elements.
+        unsafe { BufferArg::from_raw_parts(self.handle.clone(), self.len * words) }
+    }
+
     /// As a kernel's argument, in vectors of `size` elements, of which `len` is a multiple.
     pub(crate) fn arg(&self, size: usize) -> BufferArg {
         debug_assert!(self.len.is_multiple_of(size), "{} in {size}s", self.len);
@@ -81,4 +87,11 @@ pub(crate) fn elem(bits: crate::float::FloatBits) -> ElemType {
         FloatBits::F16 => half::f16::elem_type_native(),
         FloatBits::Bf16 => half::bf16::elem_type_native(),
     }
+}
+
+/// `value`, rounded to an `f32` here: no compiler may fuse the product it is with a later addition,
+/// because none knows that the argument `zero` is 0.
+#[cube]
+pub(crate) fn rounded(value: f32, zero: u32) -> f32 {
+    f32::reinterpret(u32::reinterpret(value) | zero)
 }

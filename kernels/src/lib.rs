@@ -45,3 +45,6 @@ pub mod int8;
 pub mod part;
 
 pub mod linear;
+
+#[cfg(feature = "cube")]
+pub mod device;

@@ -5,6 +5,9 @@
 //!
 //! Letters: `o` rows of the weight, `i` columns, `m` inputs.
 
+#[cfg(feature = "cube")]
+pub(crate) mod cube;
+
 use rayon::prelude::*;
 
 use crate::error::FormatError;
