@@ -72,7 +72,11 @@ impl<T: Target> Loader<T> {
             let target = T::NAME;
             return Err(TargetError::Foreign { target, found }.into());
         }
-        let capabilities = T::capabilities(&device);
+        let mut capabilities = T::capabilities(&device);
+        if T::MEMORY == Memory::Device {
+            let limits = [capabilities.largest_allocation, config.allocation_max];
+            capabilities.largest_allocation = limits.into_iter().flatten().min();
+        }
         let checkpoint = config.open()?;
         let dtype = capabilities.dtype(config.dtype, checkpoint.catalog().float_dtype());
         tracing::debug!(

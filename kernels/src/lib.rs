@@ -25,6 +25,8 @@ pub mod pack;
 pub mod packer;
 
 pub mod packing;
+#[cfg(feature = "cube")]
+pub mod quantize;
 
 pub mod reduce;
 

@@ -90,12 +90,7 @@ impl DevicePacker {
                 Some(before) => Tensor::cat(vec![before, here], 0).max(),
             });
         } else {
-            // Formats without one scale for the whole weight ignore it.
-            let absmax = self.absmax.clone().unwrap_or_else(|| {
-                let zero = TensorData::new(vec![0_u32], [1]);
-                Tensor::from_data(zero, (&self.device, DType::U32))
-            });
-            let [words, scales] = ops::quantize(bits.clone(), absmax, rows);
+            let [words, scales] = ops::quantize(bits.clone(), self.absmax.clone(), rows);
             let rows = rows.shape[0];
             self.tiles.push(Packed {
                 rows,
