@@ -189,7 +189,13 @@ impl<T: Target> Loader<T> {
             reason: format!("{error:?}"),
         })?;
 
-        let report = LoadReport::new(&plan, &timings, started.elapsed(), memory.stop());
+        let report = LoadReport::new(
+            &plan,
+            self.capabilities.name.clone(),
+            &timings,
+            started.elapsed(),
+            memory.stop(),
+        );
         tracing::info!(seconds = report.seconds, tensors = report.tensors, "loaded");
         Ok(Loaded { model, report })
     }

@@ -63,7 +63,8 @@ impl Converter {
                     .method()
                     .expect("a step is packed because its spec has a method");
                 match (settings.device, method.packing()) {
-                    (Some(device), Some(packing)) => {
+                    // A weight without numbers has no tile to upload.
+                    (Some(device), Some(packing)) if rows * cols > 0 => {
                         DevicePacker::new(step, packing, device, settings.allocation_max)
                             .map(Self::Device)
                     }
