@@ -48,3 +48,5 @@ pub mod linear;
 
 #[cfg(feature = "cube")]
 pub mod device;
+
+pub mod compare;

@@ -61,7 +61,11 @@ impl Packing {
     }
 
     /// The host's packer.
-    pub fn packer(self, shape: [usize; 2], source: FloatBits) -> Result<Box<dyn Packer>, FormatError> {
+    pub fn packer(
+        self,
+        shape: [usize; 2],
+        source: FloatBits,
+    ) -> Result<Box<dyn Packer>, FormatError> {
         match self {
             Self::Nf4(Blocks { block, nested }) => nf4::packer(shape, source, block, nested),
             Self::Fp4(Blocks { block, nested }) => fp4::packer(shape, source, block, nested),

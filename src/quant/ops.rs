@@ -4,6 +4,8 @@
 
 use core::ops::Range;
 
+#[cfg(all(feature = "cube", feature = "fusion"))]
+use burn::backend::fusion::custom::TensorSpec;
 use burn::{
     backend::{
         Backend, Dispatch, ExtensionType, TensorMetadata, backend_extension,
@@ -11,8 +13,6 @@ use burn::{
     },
     tensor::{DType, FloatDType, Int, Shape, Tensor},
 };
-#[cfg(all(feature = "cube", feature = "fusion"))]
-use burn::backend::fusion::custom::TensorSpec;
 use firebox_kernels::{float::FloatBits, nested, packing::Packing};
 
 use super::packed::{Layout, PackedWeight};
@@ -194,5 +194,7 @@ pub(crate) fn quantize(
 
 /// Nested scales from all plain ones of a weight.
 pub(crate) fn nest(scales: Tensor<1, Int>) -> Tensor<1, Int> {
-    Tensor::from_dispatch(<Dispatch as QuantBackend>::packed_nest(scales.into_dispatch()))
+    Tensor::from_dispatch(<Dispatch as QuantBackend>::packed_nest(
+        scales.into_dispatch(),
+    ))
 }
