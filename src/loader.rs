@@ -10,8 +10,7 @@ use crate::{
     error::Error,
     model::{Architecture, Weight, Weights},
     pipeline::{
-        self, Event, Finished, Flow, Observer, Observers, PipelineError, Settings, Sink,
-        SinkError,
+        self, Event, Finished, Flow, Observer, Observers, PipelineError, Settings, Sink, SinkError,
     },
     plan::{Plan, Request, Step},
     quant::PackedWeight,

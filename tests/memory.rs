@@ -65,8 +65,14 @@ fn no_dense_weight_waits_for_the_backward_pass() {
     let y = ops::linear(x.clone(), &packed);
     let between = LIVE.load(Ordering::Relaxed).saturating_sub(before);
     let peak = PEAK.load(Ordering::Relaxed) - before;
-    assert!(between < DENSE / 64, "{between} bytes wait, a dense weight is {DENSE}");
-    assert!(peak < DENSE / 8, "{peak} bytes were used, a dense weight is {DENSE}");
+    assert!(
+        between < DENSE / 64,
+        "{between} bytes wait, a dense weight is {DENSE}"
+    );
+    assert!(
+        peak < DENSE / 8,
+        "{peak} bytes were used, a dense weight is {DENSE}"
+    );
 
     let gradients = y.sum().backward();
     assert_eq!(x.grad(&gradients).expect("x has one").dims(), [1, SHAPE[1]]);

@@ -34,6 +34,9 @@
 //!
 //! Letters: `o` rows, `i` columns.
 
+#[cfg(feature = "cube")]
+pub(crate) mod cube;
+
 use rayon::prelude::*;
 
 use crate::error::FormatError;
@@ -74,6 +77,14 @@ impl Affine {
                 half.from_bits(scales[k] & 0xffff),
                 half.from_bits(scales[k] >> 16),
             ),
+        }
+    }
+
+    /// The weight of a code under the scale and the offset of its group.
+    pub(crate) fn weight(self, code: f32, scale: f32, offset: f32) -> f32 {
+        match self.form {
+            Offset::Bias => from_bias(code, scale, offset),
+            Offset::Zero => from_zero(code, scale, offset),
         }
     }
 

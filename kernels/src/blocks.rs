@@ -29,6 +29,9 @@
 //!
 //! Letters: `o` rows, `i` columns, `n = o * i`, `g` blocks.
 
+#[cfg(feature = "cube")]
+pub(crate) mod cube;
+
 use core::marker::PhantomData;
 
 use rayon::prelude::*;

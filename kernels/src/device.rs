@@ -7,13 +7,14 @@ mod unpack;
 
 use core::ops::Range;
 
-use cubecl::{client::Client, ir::ElemType, prelude::*};
+use cubecl::{client::Client, features::Plane, ir::ElemType, prelude::*};
 
 use crate::float::FloatBits;
 use crate::format::Format;
 use crate::launch::{self, Buffer};
 use crate::{fp4, linear, nested, nf4, pack};
-use read::StoredLaunch;
+use linear::cube::{Plan, Team};
+use read::{EIGHT, StoredLaunch};
 
 /// A packed weight in device memory.
 #[derive(Debug, Clone)]
@@ -48,14 +49,27 @@ impl Weight {
             self.shape
         );
         let out = Buffer::empty(client, rows.len() * i, dtype.size());
-        let stored = self.stored(client);
+        let (stored, shared) = self.stored(client);
         if out.is_empty() {
             return out;
         }
-        let (count, dim) = launch::grid(client, out.len());
-        let first = (rows.start * i) as u32;
-        let dtype = launch::elem(dtype);
-        unpack::dequantize::launch(client, count, dim, stored, first, out.arg(1), dtype);
+        let (vector, eights, count, dim) = self.units(client, out.len(), dtype);
+        // SAFETY: the lengths of the buffers were compared with what the format implies, and the kernel
+        // stays inside `out`.
+        unsafe {
+            unpack::dequantize::launch_unchecked(
+                client,
+                count,
+                dim,
+                vector,
+                stored,
+                (rows.start * i) as u32,
+                out.arg(vector),
+                eights,
+                shared,
+                launch::elem(dtype),
+            );
+        }
         out
     }
 
@@ -82,22 +96,28 @@ impl Weight {
             1
         };
         let out = Buffer::empty(client, ids.len() * i, dtype.size());
-        let stored = self.stored(client);
+        let (stored, shared) = self.stored(client);
         if out.is_empty() {
             return out;
         }
-        let (count, dim) = launch::grid(client, out.len());
-        unpack::rows::launch(
-            client,
-            count,
-            dim,
-            stored,
-            o as u32,
-            ids.words(id_words),
-            out.arg(1),
-            id_words,
-            launch::elem(dtype),
-        );
+        let (vector, eights, count, dim) = self.units(client, out.len(), dtype);
+        // SAFETY: as above; the kernel compares ids with the rows there are.
+        unsafe {
+            unpack::rows::launch_unchecked(
+                client,
+                count,
+                dim,
+                vector,
+                stored,
+                o as u32,
+                ids.words(id_words),
+                out.arg(vector),
+                id_words,
+                eights,
+                shared,
+                launch::elem(dtype),
+            );
+        }
         out
     }
 
@@ -114,33 +134,88 @@ impl Weight {
         let [o, i] = self.shape;
         assert!(m <= INPUTS, "{m} inputs");
         assert_eq!(x.len(), m * i, "{m} inputs to {:?}", self.shape);
+        let (stored, levels) = self.stored(client);
+        if i == 0 {
+            return Buffer::zeros(client, m * o, x_type.size());
+        }
         let out = Buffer::empty(client, m * o, x_type.size());
-        let stored = self.stored(client);
         if out.is_empty() {
             return out;
         }
-        let (count, dim) = launch::grid(client, out.len());
-        linear::cube::linear::launch(
-            client,
-            count,
-            dim,
-            stored,
-            x.arg(1),
-            o as u32,
-            out.arg(1),
-            launch::elem(x_type),
-        );
+        let eights = read::in_eights(self.format, i);
+        let vector = if eights { widest(client, x_type) } else { 1 };
+        let planes = client.properties().features.plane.contains(Plane::Ops);
+        let plan = Plan {
+            team: match (planes, launch::shares_memory(client)) {
+                (true, _) => Team::Plane,
+                (false, true) => Team::Cube,
+                (false, false) => Team::Unit,
+            },
+            inputs: m,
+            rows: if m == 1 && o >= MANY_ROWS { 4 } else { 2 },
+            eights: match (eights, m, planes) {
+                (false, ..) => 0,
+                (true, 1, true) => 4,
+                (true, 1, false) => 2,
+                (true, ..) => 1,
+            },
+            levels,
+        };
+        let teams = o.div_ceil(plan.rows);
+        let units = teams
+            * match plan.team {
+                Team::Plane => client.properties().hardware.plane_size_max as usize,
+                Team::Cube => linear::cube::UNITS as usize,
+                Team::Unit => 1,
+            };
+        let (count, dim) = launch::grid_of(client, units, linear::cube::UNITS);
+        // SAFETY: as above, and `x` holds `m` rows.
+        unsafe {
+            linear::cube::linear::launch_unchecked(
+                client,
+                count,
+                dim,
+                vector,
+                stored,
+                x.arg(vector),
+                o as u32,
+                out.arg(1),
+                plan,
+                launch::elem(x_type),
+            );
+        }
         out
     }
 
-    /// The weight as a kernel's argument.
-    fn stored(&self, client: &Client) -> StoredLaunch {
+    /// How kernels that give `n` weights back in the type `dtype` are launched: weights of a vector, whether
+    /// units give eights, and the grid.
+    fn units(
+        &self,
+        client: &Client,
+        n: usize,
+        dtype: FloatBits,
+    ) -> (usize, bool, CubeCount, CubeDim) {
+        let eights = read::in_eights(self.format, self.shape[1]);
+        let (vector, unit) = if eights {
+            (widest(client, dtype), EIGHT)
+        } else {
+            (1, 1)
+        };
+        let (count, dim) = launch::grid(client, n / unit);
+        (vector, eights, count, dim)
+    }
+
+    /// The weight as a kernel's argument, and the bits of the levels that each cube is to keep.
+    pub(crate) fn stored(&self, client: &Client) -> (StoredLaunch, Option<[u32; 16]>) {
         let Self {
             format,
             shape: shape @ [o, i],
             ref words,
             ref scales,
         } = *self;
+        if let Err(error) = format.validate_shape(shape) {
+            panic!("{error}");
+        }
         let n = o * i;
         assert!(u32::try_from(n).is_ok(), "a weight of {shape:?}");
         assert_eq!(
@@ -154,9 +229,15 @@ impl Weight {
             "scales of {format} {shape:?}"
         );
         let levels = match format {
-            Format::Nf4(_) => Buffer::upload(client, &nf4::LEVELS.map(f32::to_bits)),
-            Format::Fp4(_) => Buffer::upload(client, &fp4::LEVELS.map(f32::to_bits)),
-            Format::Fp8(..) => scales.clone(),
+            Format::Nf4(_) => Some(nf4::LEVELS.map(f32::to_bits)),
+            Format::Fp4(_) => Some(fp4::LEVELS.map(f32::to_bits)),
+            _ => None,
+        };
+        let (shared, levels) = match levels {
+            Some(levels) if !launch::shares_memory(client) => {
+                (None, Buffer::upload(client, &levels))
+            }
+            _ => (levels, scales.clone()),
         };
         let (map, upper) = match format {
             Format::Nf4(blocks) | Format::Fp4(blocks) if blocks.nested => (
@@ -165,7 +246,7 @@ impl Weight {
             ),
             _ => (scales.clone(), 0),
         };
-        StoredLaunch::new(
+        let stored = StoredLaunch::new(
             words.arg(1),
             scales.arg(1),
             levels.arg(1),
@@ -174,6 +255,16 @@ impl Weight {
             upper as u32,
             0,
             format,
-        )
+        );
+        (stored, shared)
     }
+}
+
+/// Rows from which a weight has enough teams for a device when each takes more of them.
+const MANY_ROWS: usize = 16384;
+
+/// The most elements of an eight, in the type `dtype`, that a device moves at once.
+fn widest(client: &Client, dtype: FloatBits) -> usize {
+    let mut sizes = client.io_optimized_vector_sizes(dtype.size());
+    sizes.find(|size| *size <= EIGHT).unwrap_or(1)
 }

@@ -5,6 +5,9 @@
 
 use core::fmt;
 
+#[cfg(feature = "cube")]
+pub(crate) mod cube;
+
 /// How a source weight is stored. Always little-endian.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FloatBits {

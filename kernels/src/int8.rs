@@ -24,6 +24,9 @@
 //!
 //! Letters: `o` rows, `i` columns, `n = o * i`.
 
+#[cfg(feature = "cube")]
+pub(crate) mod cube;
+
 use rayon::prelude::*;
 
 use crate::error::FormatError;

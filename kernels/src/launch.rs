@@ -37,6 +37,14 @@ impl Buffer {
         }
     }
 
+    /// `len` elements of `size` bytes, all zero bits.
+    pub(crate) fn zeros(client: &Client, len: usize, size: usize) -> Self {
+        Self {
+            handle: client.create_from_slice(&vec![0; (len * size).max(4)]),
+            len,
+        }
+    }
+
     /// Elements.
     pub const fn len(&self) -> usize {
         self.len
@@ -72,11 +80,24 @@ pub(crate) const UNITS: u32 = 256;
 /// Cubes and their size for at least `units` units. No dimension of the grid is longer than a device
 /// allows (65,535 cubes on wgpu), so that there may be more units than asked for: kernels leave those out.
 pub(crate) fn grid(client: &Client, units: usize) -> (CubeCount, CubeDim) {
-    let dim = CubeDim::new_1d(UNITS);
+    grid_of(client, units, UNITS)
+}
+
+/// [`grid`] in cubes of `dim` units.
+pub(crate) fn grid_of(client: &Client, units: usize, dim: u32) -> (CubeCount, CubeDim) {
+    let dim = CubeDim::new_1d(dim);
     (
         cubecl::calculate_cube_count_elemwise(client, units, dim),
         dim,
     )
+}
+
+/// Whether the units of a cube can share memory.
+///
+/// CubeCL 0.11.3 declares it wrongly in SPIR-V for drivers without `VK_KHR_workgroup_memory_explicit_layout`
+/// (as a pointer to a pointer), which ends the process inside the driver; no property tells which those are.
+pub(crate) fn shares_memory(client: &Client) -> bool {
+    !client.name().contains("spirv")
 }
 
 /// A float type that a kernel writes, chosen at run time.
@@ -89,8 +110,8 @@ pub(crate) fn elem(bits: crate::float::FloatBits) -> ElemType {
     }
 }
 
-/// `value`, rounded to an `f32` here: no compiler may fuse the product it is with a later addition,
-/// because none knows that the argument `zero` is 0.
+/// `value`, rounded to an `f32` here: no compiler may fuse the product it is with a later addition, or add or
+/// multiply in another order (Mesa does both), because none knows that the argument `zero` is 0.
 #[cube]
 pub(crate) fn rounded(value: f32, zero: u32) -> f32 {
     f32::reinterpret(u32::reinterpret(value) | zero)

@@ -50,3 +50,5 @@ pub mod linear;
 
 #[cfg(feature = "cube")]
 pub mod device;
+
+pub mod compare;

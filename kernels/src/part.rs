@@ -33,8 +33,16 @@ impl Format {
         let share = largest as f64 / self.packed_bytes(shape) as f64;
         // The share leaves out what does not grow with the rows, hence a step or two down.
         let most = (o as f64 * share) as usize / unit + 1;
-        let rows = (1..=most).rev().map(|units| units * unit).find(|rows| fits(*rows))?;
-        Some((0..o).step_by(rows).map(|first| first..o.min(first + rows)).collect())
+        let rows = (1..=most)
+            .rev()
+            .map(|units| units * unit)
+            .find(|rows| fits(*rows))?;
+        Some(
+            (0..o)
+                .step_by(rows)
+                .map(|first| first..o.min(first + rows))
+                .collect(),
+        )
     }
 
     /// The words of some rows.
@@ -99,7 +107,10 @@ impl Packed {
             format: self.format,
             shape: [rows.len(), self.shape[1]],
             words: self.words[self.format.part_words(self.shape, &rows)].to_vec(),
-            scales: scales.flat_map(|range| &self.scales[range]).copied().collect(),
+            scales: scales
+                .flat_map(|range| &self.scales[range])
+                .copied()
+                .collect(),
         }
     }
 }

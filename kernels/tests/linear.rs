@@ -192,7 +192,10 @@ fn parts_give_back_the_rows_of_the_whole() {
                     assert_eq!(rows.start, next, "{format} {shape:?}");
                     next = rows.end;
                     let part = packed.part(rows.clone());
-                    assert!(part.bytes() as u64 <= largest, "{format} {shape:?} {rows:?}");
+                    assert!(
+                        part.bytes() as u64 <= largest,
+                        "{format} {shape:?} {rows:?}"
+                    );
                     let part = Packed::new(format, part.shape, part.words, part.scales).unwrap();
                     assert_eq!(
                         part.dequantize(),

@@ -53,7 +53,10 @@ impl Matrix {
             let local = ids.clone() - first as i64;
             first += rows;
             // Every part is asked for every row, and answers with some row of its own for those it has not.
-            let elsewhere = local.clone().lower_elem(0).bool_or(local.clone().greater_equal_elem(rows as i64));
+            let elsewhere = local
+                .clone()
+                .lower_elem(0)
+                .bool_or(local.clone().greater_equal_elem(rows as i64));
             let found = part.rows(local.clamp(0, rows as i64 - 1), dtype);
             found.mask_fill(elsewhere.unsqueeze_dim(1), 0)
         });

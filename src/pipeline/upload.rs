@@ -164,7 +164,9 @@ pub(crate) fn upload(
         vec![bytes]
     } else {
         let parts = bytes.chunks(part);
-        parts.map(|part| Bytes::from_bytes_vec(part.to_vec())).collect()
+        parts
+            .map(|part| Bytes::from_bytes_vec(part.to_vec()))
+            .collect()
     };
     let upload = |bytes: Bytes| {
         let (sent, words) = (checksum(&bytes), bytes.len() / size_of::<u32>());
@@ -188,7 +190,10 @@ fn words(bytes: Bytes, device: &Device) -> Tensor<1, Int> {
 /// Burn does not concatenate nothing, and copies what is alone.
 fn cat(mut tensors: Vec<Tensor<1, Int>>, device: &Device) -> Tensor<1, Int> {
     match tensors.len() {
-        0 => Tensor::from_data(TensorData::new(Vec::<u32>::new(), [0]), (device, DType::U32)),
+        0 => Tensor::from_data(
+            TensorData::new(Vec::<u32>::new(), [0]),
+            (device, DType::U32),
+        ),
         1 => tensors.remove(0),
         _ => Tensor::cat(tensors, 0),
     }

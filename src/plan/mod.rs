@@ -83,7 +83,9 @@ impl Step {
     pub(crate) fn bytes_together(&self) -> u64 {
         let shape @ [rows, cols] = self.matrix();
         let bytes = match &self.action {
-            Action::Pack(_, format) => format.packed_bytes([format.part_rows(shape).min(rows), cols]),
+            Action::Pack(_, format) => {
+                format.packed_bytes([format.part_rows(shape).min(rows), cols])
+            }
             Action::Dense(dtype) if self.slot.shape.len() == 2 => cols * dtype.size(),
             Action::Dense(dtype) => rows * cols * dtype.size(),
         };

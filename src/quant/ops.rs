@@ -2,10 +2,15 @@
 //!
 //! This is the one module where tensors are exchanged for backend primitives.
 
-#![allow(missing_debug_implementations, reason = "what Burn's macro adds has none")]
+#![allow(
+    missing_debug_implementations,
+    reason = "what Burn's macro adds has none"
+)]
 
 use core::ops::Range;
 
+#[cfg(all(feature = "cube", feature = "fusion"))]
+use burn::{backend::fusion::custom::TensorSpec, tensor::Shape};
 use burn::{
     backend::{
         Backend, Dispatch, ExtensionType, backend_extension,
@@ -13,8 +18,6 @@ use burn::{
     },
     tensor::{DType, FloatDType, Int, Tensor},
 };
-#[cfg(all(feature = "cube", feature = "fusion"))]
-use burn::{backend::fusion::custom::TensorSpec, tensor::Shape};
 #[cfg(all(feature = "cube", feature = "fusion"))]
 use firebox_kernels::nested;
 use firebox_kernels::{float::FloatBits, packing::Packing};
@@ -218,5 +221,7 @@ pub(crate) fn quantize(
 
 /// Nested scales from all plain ones of a weight.
 pub(crate) fn nest(scales: Tensor<1, Int>) -> Tensor<1, Int> {
-    Tensor::from_dispatch(<Dispatch as QuantBackend>::packed_nest(scales.into_dispatch()))
+    Tensor::from_dispatch(<Dispatch as QuantBackend>::packed_nest(
+        scales.into_dispatch(),
+    ))
 }

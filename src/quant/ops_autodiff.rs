@@ -41,7 +41,11 @@ impl<B: QuantBackend, C: CheckpointStrategy> QuantBackend for Autodiff<B, C> {
         scales: IntTensor<Self>,
         layout: Layout,
     ) -> FloatTensor<Self> {
-        match LinearBackward.prepare::<C>([x.node()]).compute_bound().stateful() {
+        match LinearBackward
+            .prepare::<C>([x.node()])
+            .compute_bound()
+            .stateful()
+        {
             OpsKind::Tracked(prepared) => {
                 let kept = (words.clone(), scales.clone(), layout);
                 let y = B::packed_linear(x.into_primitive(), words, scales, layout);

@@ -141,7 +141,12 @@ struct Like {
 }
 
 impl Like {
-    fn tensor<const D: usize>(&self, buffer: Buffer, shape: [usize; D], dtype: DType) -> CubeTensor {
+    fn tensor<const D: usize>(
+        &self,
+        buffer: Buffer,
+        shape: [usize; D],
+        dtype: DType,
+    ) -> CubeTensor {
         CubeTensor::new_contiguous(
             self.client.clone(),
             self.device.clone(),

@@ -157,10 +157,9 @@ impl Lend for burn::backend::Flex {
 impl Lend for burn::backend::NdArray {
     fn lend<const N: usize>(tensors: [IntTensor<Self>; N], run: impl FnOnce([&[u32]; N])) {
         let words = tensors.map(|tensor| host(Self::int_into_data(tensor)));
-        run(words.each_ref().map(|data| {
-            data.as_slice()
-                .expect("words are u32 on every backend")
-        }));
+        run(words
+            .each_ref()
+            .map(|data| data.as_slice().expect("words are u32 on every backend")));
     }
 }
 

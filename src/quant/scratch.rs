@@ -9,5 +9,7 @@ const BYTES: usize = 64 << 20;
 /// alone may be larger than that.
 pub(super) fn rows([o, i]: [usize; 2], size: usize) -> impl Iterator<Item = Range<usize>> {
     let step = (BYTES / (i * size).max(1)).max(1);
-    (0..o).step_by(step).map(move |first| first..o.min(first + step))
+    (0..o)
+        .step_by(step)
+        .map(move |first| first..o.min(first + step))
 }

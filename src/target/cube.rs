@@ -125,7 +125,11 @@ fn open(
             TargetError::NoDriver { target, driver }
         } else {
             let found = found.len();
-            TargetError::NoDevice { target, index, found }
+            TargetError::NoDevice {
+                target,
+                index,
+                found,
+            }
         });
     };
     let device = cubecl::Device::from_id(*id);
@@ -154,7 +158,9 @@ fn cube_device(device: &Device) -> Option<&cubecl::Device> {
 }
 
 fn capabilities(device: &Device) -> Capabilities {
-    let client = cube_device(device).expect("a target asks its own devices").client();
+    let client = cube_device(device)
+        .expect("a target asks its own devices")
+        .client();
     let properties = client.properties();
     let (hardware, memory) = (&properties.hardware, &properties.memory);
     Capabilities {

@@ -60,7 +60,10 @@ pub(crate) fn no_dense_weight_waits_for_the_backward_pass<T: Target>() {
     device.memory_cleanup();
     let in_use = || {
         device.sync().expect("a device that works");
-        device.memory_pool_usage().expect("a device counts its memory").bytes_in_use
+        device
+            .memory_pool_usage()
+            .expect("a device counts its memory")
+            .bytes_in_use
     };
 
     let before = in_use();

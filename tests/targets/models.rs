@@ -18,14 +18,20 @@ fn config(golden: Golden, quant: &str) -> LoadConfig {
 
 fn load<T: Target>(config: LoadConfig) -> Llama {
     let loader = Loader::<T>::new(config).unwrap_or_else(|error| panic!("{error}"));
-    loader.load().unwrap_or_else(|error| panic!("{error}")).model
+    loader
+        .load()
+        .unwrap_or_else(|error| panic!("{error}"))
+        .model
 }
 
 fn logits(model: &Llama, golden: Golden) -> Vec<f32> {
     let rows = golden.ids("input_ids");
     let shape = [rows.len(), rows[0].len()];
     let flat: Vec<i32> = rows.into_iter().flatten().map(|id| id as i32).collect();
-    let ids = Tensor::<2, Int>::from_data(TensorData::new(flat, shape), &model.norm.scale.val().device());
+    let ids = Tensor::<2, Int>::from_data(
+        TensorData::new(flat, shape),
+        &model.norm.scale.val().device(),
+    );
     values(model.forward(ids))
 }
 
@@ -69,11 +75,21 @@ pub(crate) fn packed_models_answer_as_their_dense_weights_do<T: Target>() {
 /// Weights that come in many tiles, and weights that no allocation of the device holds whole.
 pub(crate) fn tiles_and_parts_change_nothing<T: Target>() {
     let golden = Golden("llama_bf16_untied");
-    for quant in ["none", "nf4", "nf4:nested", "fp8:e4m3,scale=tensor", "fp8:e4m3,scale=16x64", "int8"] {
+    for quant in [
+        "none",
+        "nf4",
+        "nf4:nested",
+        "fp8:e4m3,scale=tensor",
+        "fp8:e4m3,scale=16x64",
+        "int8",
+    ] {
         let expected = logits(&load::<T>(config(golden, quant)), golden);
         let small = |config: LoadConfig| config.in_flight_bytes_max(20_000).allocation_max(40_000);
         let model = load::<T>(small(config(golden, quant)));
-        if T::capabilities(&T::device(0).expect("a device")).largest_allocation.is_some() {
+        if T::capabilities(&T::device(0).expect("a device"))
+            .largest_allocation
+            .is_some()
+        {
             assert!(matches!(model.embedding.table, Matrix::Split(_)), "{quant}");
         }
         let error = max_abs_difference(&logits(&model, golden), &expected);

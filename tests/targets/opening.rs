@@ -37,10 +37,17 @@ pub(crate) fn a_device_is_opened_by_its_index<T: Target>() {
     let error = T::device(4711).expect_err("no machine has that many devices");
     let text = error.to_string();
     match error {
-        TargetError::NoDevice { target, index, found } => {
+        TargetError::NoDevice {
+            target,
+            index,
+            found,
+        } => {
             assert_eq!((target, index), (T::NAME, 4711));
             assert!(found > 0);
-            assert!(text.contains("4711") && text.contains(&found.to_string()), "{text}");
+            assert!(
+                text.contains("4711") && text.contains(&found.to_string()),
+                "{text}"
+            );
         }
         other => panic!("{other}"),
     }
@@ -86,7 +93,11 @@ pub(crate) fn types_that_a_device_lacks_become_f32<T: Target>() {
             .unwrap_or_else(|error| panic!("{asked}: {error}"));
         let report = loaded.report;
         assert_eq!(report.dtype_wanted, asked);
-        let expected = if has.contains(&asked) { asked } else { DType::F32 };
+        let expected = if has.contains(&asked) {
+            asked
+        } else {
+            DType::F32
+        };
         assert_eq!(report.dtype, expected);
         let told = report.to_string().contains("does not compute in");
         assert_eq!(told, expected != asked, "{report}");

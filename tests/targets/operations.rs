@@ -59,7 +59,10 @@ pub(crate) fn products_are_those_of_the_dense_weight<T: Target>() {
                 for (y, (sum, size)) in y.iter().zip(product(&x, &dense, shape)) {
                     let error = (f64::from(*y) - sum).abs();
                     let most = 1e-6 * size.max(1e-30);
-                    assert!(error <= most, "{of} m {m}: {y} for {sum}, {error} of {most}");
+                    assert!(
+                        error <= most,
+                        "{of} m {m}: {y} for {sum}, {error} of {most}"
+                    );
                 }
             }
         }
@@ -126,13 +129,19 @@ pub(crate) fn operations_join_others<T: Target>() {
     let shape @ [o, i] = [50, 65];
     for (of, dense, packed) in weights::<T>(shape) {
         let x = numbers(3 * i, 9);
-        let before = matrix::<T>(x.clone(), [3, i]).mul_scalar(2.0).add_scalar(0.5);
+        let before = matrix::<T>(x.clone(), [3, i])
+            .mul_scalar(2.0)
+            .add_scalar(0.5);
         let y = ops::linear(before, &packed).mul_scalar(3.0);
         let again = read(y.clone().add(y));
         let x: Vec<f32> = x.iter().map(|x| x * 2.0 + 0.5).collect();
         for (y, (sum, size)) in again.iter().zip(product(&x, &dense, [o, i])) {
             let error = (f64::from(*y) - 6.0 * sum).abs();
-            assert!(error <= 1e-5 * size.max(1e-30), "{of}: {y} for {}", 6.0 * sum);
+            assert!(
+                error <= 1e-5 * size.max(1e-30),
+                "{of}: {y} for {}",
+                6.0 * sum
+            );
         }
     }
 }

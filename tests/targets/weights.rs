@@ -20,7 +20,10 @@ use half::{bf16, f16};
 pub(crate) fn every_packing() -> Vec<Packing> {
     let blocks = |block, nested| Blocks::new("nf4", block, nested).expect("a block size");
     let fp8 = |kind, tile, recipe| Packing::Fp8 { kind, tile, recipe };
-    let (fine, compressed) = (Recipe::FineGrained { ue8m0: false }, Recipe::CompressedTensors);
+    let (fine, compressed) = (
+        Recipe::FineGrained { ue8m0: false },
+        Recipe::CompressedTensors,
+    );
     let block = Tile::Block { rows: 16, cols: 24 };
     vec![
         Packing::Nf4(blocks(64, false)),
@@ -37,7 +40,10 @@ pub(crate) fn every_packing() -> Vec<Packing> {
         Packing::Mlx { bits: 3, group: 64 },
         Packing::Mlx { bits: 4, group: 64 },
         Packing::Mlx { bits: 5, group: 32 },
-        Packing::Mlx { bits: 6, group: 128 },
+        Packing::Mlx {
+            bits: 6,
+            group: 128,
+        },
         Packing::Mlx { bits: 8, group: 32 },
         Packing::Int8,
     ]
@@ -57,7 +63,9 @@ pub(crate) const SOURCES: [(FloatBits, DType); 3] = [
 pub(crate) fn numbers(n: usize, seed: u64) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut uniform = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
         (state >> 40) as f32 / (1 << 24) as f32 - 0.5
     };
     (0..n)
@@ -167,7 +175,9 @@ pub(crate) fn special_values_pack_as_on_the_host<T: Target>() {
         values[row(1)..row(2)].fill(special);
         values[row(2)..row(3)].fill(0.0);
         values[row(2) + 70] = special;
-        values[row(3)..row(3) + i].iter_mut().for_each(|value| *value *= 1e-37);
+        values[row(3)..row(3) + i]
+            .iter_mut()
+            .for_each(|value| *value *= 1e-37);
         values[row(3) + 5] = special;
     }
     for (source, dtype) in SOURCES {

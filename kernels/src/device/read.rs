@@ -1,9 +1,17 @@
 //! A packed weight as kernels read it, in any format.
+//!
+//! Kernels read eight weights at a time, an *eight*: consecutive in a row, from a multiple of eight on, and
+//! under one scale. Its codes lie in one word, or in two next to each other. Where rows are not whole
+//! eights, or tiles of scales cut them, weights are read one by one.
 
 use cubecl::prelude::*;
 
-use crate::format::{Format, Tile};
-use crate::{fp8, nested, pack};
+use crate::float::cube::whole;
+use crate::format::{Affine, Format, Tile};
+use crate::{affine, fp8, int8, nested};
+
+/// Weights that are read together.
+pub(crate) const EIGHT: usize = 8;
 
 /// The buffers of a packed weight, and what a kernel cannot know of its shape when it is compiled.
 #[derive(CubeType, CubeLaunch)]
@@ -12,7 +20,7 @@ pub(crate) struct Stored {
     pub(crate) words: Box<[u32]>,
     /// Everything else.
     pub(crate) scales: Box<[u32]>,
-    /// The sixteen levels of a 4-bit format, nothing of use elsewhere.
+    /// The sixteen levels of a 4-bit format where no cube can keep them, nothing of use elsewhere.
     pub(crate) levels: Box<[f32]>,
     /// [`MAP`](nested::MAP) where scales are nested, nothing of use elsewhere.
     pub(crate) map: Box<[f32]>,
@@ -27,59 +35,172 @@ pub(crate) struct Stored {
     pub(crate) format: Format,
 }
 
-/// Codes of a word.
-pub(crate) const fn codes_of(format: Format) -> usize {
+/// What some weights are scaled by.
+#[derive(CubeType, Clone, Copy)]
+pub(crate) struct Scale {
+    /// Multiplied by.
+    pub(crate) by: f32,
+    /// Added before or after, in the affine formats.
+    pub(crate) offset: f32,
+}
+
+/// Codes of an eight: the first one in the lowest bits of `low`, and so on into `high`.
+#[derive(CubeType, Clone, Copy)]
+pub(crate) struct Codes {
+    low: u32,
+    high: u32,
+}
+
+/// Bits of a code.
+const fn bits_of(format: Format) -> usize {
     match format {
-        Format::Nf4(_) | Format::Fp4(_) => pack::CODES4,
-        Format::Fp8(..) => pack::CODES8,
+        Format::Nf4(_) | Format::Fp4(_) => 4,
+        Format::Fp8(..) | Format::Int8 => 8,
+        Format::Affine(Affine { bits, .. }) => bits,
     }
 }
 
-/// The weight in row `r`, column `c`.
-#[cube]
-pub(crate) fn weight(stored: &Stored, r: usize, c: usize) -> f32 {
-    let k = r * stored.cols as usize + c;
-    let codes = comptime!(codes_of(stored.format));
-    let bits = comptime!(32 / codes as u32);
-    let code = stored.words[k / codes] >> (k as u32 % comptime!(codes as u32) * bits);
-    value(stored, code) * scale(stored, r, c, k)
+/// Whether a weight with rows of `cols` is whole eights.
+pub(crate) const fn in_eights(format: Format, cols: usize) -> bool {
+    let cut = match format {
+        Format::Fp8(_, Tile::Block { cols: side, .. }) => {
+            side < cols && !side.is_multiple_of(EIGHT)
+        }
+        _ => false,
+    };
+    cols.is_multiple_of(EIGHT) && !cut
 }
 
-/// The value of the code in the lowest bits of `word`, not scaled.
+/// The codes of the eight `k`, counted over the whole weight.
 #[cube]
-pub(crate) fn value(stored: &Stored, word: u32) -> f32 {
+pub(crate) fn codes(stored: &Stored, k: usize) -> Codes {
+    let bits = comptime!(bits_of(stored.format));
+    if comptime!(bits == 4) {
+        Codes {
+            low: stored.words[k],
+            high: 0u32,
+        }
+    } else if comptime!(bits == 8) {
+        Codes {
+            low: stored.words[2 * k],
+            high: stored.words[2 * k + 1],
+        }
+    } else if comptime!(bits == 2) {
+        Codes {
+            low: stored.words[k / 2] >> (k as u32 % 2 * 16),
+            high: 0u32,
+        }
+    } else {
+        // As many bytes as a code has bits.
+        let (word, shift) = (k * bits / 4, (k * bits % 4 * 8) as u32);
+        // The last eight of a weight needs no word after its own, and there is none.
+        let next = (word + 1).min(stored.words.len() - 1);
+        let (low, high) = (stored.words[word], stored.words[next]);
+        // In two steps, because a shift by 32 is no shift on some devices.
+        let over = (high << 1) << (31 - shift);
+        Codes {
+            low: (low >> shift) | over,
+            high: high >> shift,
+        }
+    }
+}
+
+/// The code `t` of an eight, as a number before it is scaled.
+#[cube]
+pub(crate) fn number(
+    codes: &Codes,
+    #[comptime] t: usize,
+    levels: &[f32],
+    #[comptime] format: Format,
+) -> f32 {
+    let bits = comptime!(bits_of(format));
+    let (from, mask) = comptime!((t * bits, (1u32 << bits) - 1));
+    let code = if comptime!(from + bits <= 32) {
+        (codes.low >> comptime!(from as u32)) & mask
+    } else if comptime!(from >= 32) {
+        (codes.high >> comptime!(from as u32 - 32)) & mask
+    } else {
+        let low = codes.low >> comptime!(from as u32);
+        (low | (codes.high << comptime!(32 - from as u32))) & mask
+    };
+    number_of(code, levels, format)
+}
+
+/// A code as a number before it is scaled.
+#[cube]
+fn number_of(code: u32, levels: &[f32], #[comptime] format: Format) -> f32 {
+    match format {
+        Format::Nf4(_) => levels[code as usize],
+        Format::Fp4(_) => levels[code as usize],
+        Format::Fp8(kind, _) => fp8::cube::value(code, kind),
+        Format::Affine(_) => whole(code),
+        Format::Int8 => int8::cube::signed(code),
+    }
+}
+
+/// The weight of a number that [`number`] gives.
+#[cube]
+pub(crate) fn scaled(stored: &Stored, number: f32, scale: &Scale) -> f32 {
     match comptime!(stored.format) {
-        Format::Nf4(_) | Format::Fp4(_) => stored.levels[(word & 0xf) as usize],
-        Format::Fp8(kind, _) => fp8::cube::value(word, kind),
+        Format::Affine(affine) => {
+            let form = comptime!(affine.form);
+            affine::cube::weight(number, scale.by, scale.offset, stored.zero, form)
+        }
+        Format::Int8 => int8::cube::weight(number, scale.by, stored.zero),
+        _ => number * scale.by,
     }
 }
 
-/// The scale of the weight in row `r`, column `c`, which is `k` in the whole weight.
+/// What the weight in row `r`, column `c` is scaled by; it is `k` in the whole weight.
 #[cube]
-pub(crate) fn scale(stored: &Stored, r: usize, c: usize, k: usize) -> f32 {
+pub(crate) fn scale(stored: &Stored, r: usize, c: usize, k: usize) -> Scale {
     match comptime!(stored.format) {
         Format::Nf4(blocks) | Format::Fp4(blocks) => {
-            let block = k / blocks.block;
-            if blocks.nested {
+            let block = k / comptime!(blocks.block);
+            if comptime!(blocks.nested) {
                 let upper = stored.upper as usize;
-                nested::cube::get(&stored.scales, &stored.map, upper, block, stored.zero)
+                let by = nested::cube::get(&stored.scales, &stored.map, upper, block, stored.zero);
+                Scale { by, offset: 0.0 }
             } else {
-                f32::reinterpret(stored.scales[block])
+                only(stored, block)
             }
         }
-        Format::Fp8(_, tile) => f32::reinterpret(stored.scales[tile_of(stored, r, c, tile)]),
+        Format::Fp8(_, tile) => match tile {
+            Tile::Tensor => only(stored, 0usize),
+            Tile::Row => only(stored, r),
+            Tile::Block { rows, cols } => {
+                let across = (stored.cols as usize).div_ceil(cols);
+                only(stored, r / rows * across + c / cols)
+            }
+        },
+        Format::Affine(affine) => {
+            let group = k / comptime!(affine.group);
+            Scale {
+                by: affine::cube::scale(&stored.scales, group, affine),
+                offset: affine::cube::offset(&stored.scales, group, affine),
+            }
+        }
+        Format::Int8 => only(stored, r),
     }
 }
 
-/// The tile of row `r`, column `c`, among all tiles of the weight.
+/// The word `k` of the scales, where it is all there is to know.
 #[cube]
-fn tile_of(stored: &Stored, r: usize, c: usize, #[comptime] tile: Tile) -> usize {
-    match tile {
-        Tile::Tensor => 0usize.runtime(),
-        Tile::Row => r,
-        Tile::Block { rows, cols } => {
-            let across = (stored.cols as usize).div_ceil(cols);
-            r / rows * across + c / cols
-        }
+fn only(stored: &Stored, k: usize) -> Scale {
+    Scale {
+        by: f32::reinterpret(stored.scales[k]),
+        offset: 0.0,
     }
+}
+
+/// The weight in row `r`, column `c`, where rows are not whole eights: no affine format.
+#[cube]
+pub(crate) fn weight(stored: &Stored, levels: &[f32], r: usize, c: usize) -> f32 {
+    let k = r * stored.cols as usize + c;
+    let bits = comptime!(bits_of(stored.format));
+    let (codes, mask) = comptime!((32 / bits, (1u32 << bits) - 1));
+    let shift = (k % codes * bits) as u32;
+    let code = (stored.words[k / codes] >> shift) & mask;
+    let number = number_of(code, levels, stored.format);
+    scaled(stored, number, &scale(stored, r, c, k))
 }

@@ -2,46 +2,129 @@
 
 use cubecl::prelude::*;
 
-use super::read::{self, Stored};
+use super::read::{self, EIGHT, Stored};
+use crate::blocks;
 
-/// Weights from `first` on, as many as `out` takes. One unit a weight.
-#[cube(launch)]
-pub(super) fn dequantize<F: Numeric>(
+/// Weights from `first` on, as many as `out` takes; a unit gives one weight, or one eight.
+#[cube(launch_unchecked)]
+pub(super) fn dequantize<F: Numeric, N: Size>(
     stored: &Stored,
     first: u32,
-    out: &mut [F],
+    out: &mut [Vector<F, N>],
+    #[comptime] eights: bool,
+    #[comptime] shared: Option<[u32; 16]>,
     #[define(F)] _dtype: ElemType,
 ) {
-    if ABSOLUTE_POS < out.len() {
-        let k = first as usize + ABSOLUTE_POS;
-        let cols = stored.cols as usize;
-        out[ABSOLUTE_POS] = F::cast_from(read::weight(stored, k / cols, k % cols));
+    if comptime!(shared.is_some()) {
+        let levels = blocks::cube::levels(comptime!(shared.unwrap()));
+        dequantize_with::<F, N>(stored, &levels, first as usize, out, eights);
+    } else {
+        dequantize_with::<F, N>(stored, &stored.levels, first as usize, out, eights);
     }
 }
 
-/// The rows `ids`, of which there are `rows`; an id is `id_words` words. One unit a weight.
-#[cube(launch)]
-pub(super) fn rows<F: Numeric>(
+#[cube]
+fn dequantize_with<F: Numeric, N: Size>(
+    stored: &Stored,
+    levels: &[f32],
+    first: usize,
+    out: &mut [Vector<F, N>],
+    #[comptime] eights: bool,
+) {
+    let size = N::value();
+    let vectors = comptime!(if eights { EIGHT / size } else { 1 });
+    let at = ABSOLUTE_POS * vectors;
+    if at < out.len() {
+        let k = first + at * size;
+        let cols = stored.cols as usize;
+        let (r, c) = (k / cols, k % cols);
+        if eights {
+            eight::<F, N>(stored, levels, r, c, out, at);
+        } else {
+            out[at] = Vector::cast_from(read::weight(stored, levels, r, c));
+        }
+    }
+}
+
+/// The rows `ids`, of which there are `rows`; an id is `id_words` words. A unit gives one weight, or one
+/// eight.
+#[cube(launch_unchecked)]
+pub(super) fn rows<F: Numeric, N: Size>(
     stored: &Stored,
     rows: u32,
     ids: &[u32],
-    out: &mut [F],
+    out: &mut [Vector<F, N>],
     #[comptime] id_words: usize,
+    #[comptime] eights: bool,
+    #[comptime] shared: Option<[u32; 16]>,
     #[define(F)] _dtype: ElemType,
 ) {
-    if ABSOLUTE_POS >= out.len() {
-        terminate!();
+    if comptime!(shared.is_some()) {
+        let levels = blocks::cube::levels(comptime!(shared.unwrap()));
+        rows_with::<F, N>(stored, &levels, rows, ids, out, id_words, eights);
+    } else {
+        rows_with::<F, N>(stored, &stored.levels, rows, ids, out, id_words, eights);
     }
-    let cols = stored.cols as usize;
-    let (at, c) = (ABSOLUTE_POS / cols * id_words, ABSOLUTE_POS % cols);
-    // The upper word of an id is 0 in every id in range, and so are its upper bits.
-    let mut id = ids[at];
-    if comptime!(id_words == 2) {
-        id = select(ids[at + 1] == 0, id, rows);
+}
+
+#[cube]
+fn rows_with<F: Numeric, N: Size>(
+    stored: &Stored,
+    levels: &[f32],
+    rows: u32,
+    ids: &[u32],
+    out: &mut [Vector<F, N>],
+    #[comptime] id_words: usize,
+    #[comptime] eights: bool,
+) {
+    let size = N::value();
+    let vectors = comptime!(if eights { EIGHT / size } else { 1 });
+    let at = ABSOLUTE_POS * vectors;
+    if at < out.len() {
+        let k = at * size;
+        let cols = stored.cols as usize;
+        let (slot, c) = (k / cols * id_words, k % cols);
+        // Ids in range have no upper word, and no sign.
+        let mut id = ids[slot];
+        if comptime!(id_words == 2) {
+            id = select(ids[slot + 1] == 0, id, rows);
+        }
+        if id >= rows {
+            #[unroll]
+            for v in 0..vectors {
+                out[at + v] = Vector::cast_from(f32::reinterpret(0x7fc0_0000u32));
+            }
+        } else if eights {
+            eight::<F, N>(stored, levels, id as usize, c, out, at);
+        } else {
+            out[at] = Vector::cast_from(read::weight(stored, levels, id as usize, c));
+        }
     }
-    let mut value = f32::reinterpret(0x7fc0_0000u32);
-    if id < rows {
-        value = read::weight(stored, id as usize, c);
+}
+
+/// The eight in row `r` from column `c` on, into `out` from vector `at` on.
+#[cube]
+fn eight<F: Numeric, N: Size>(
+    stored: &Stored,
+    levels: &[f32],
+    r: usize,
+    c: usize,
+    out: &mut [Vector<F, N>],
+    at: usize,
+) {
+    let k = r * stored.cols as usize + c;
+    let codes = read::codes(stored, k / EIGHT);
+    let scale = read::scale(stored, r, c, k);
+    let size = N::value();
+    #[unroll]
+    for v in 0..comptime!(EIGHT / size) {
+        let mut values = Vector::<F, N>::empty();
+        #[unroll]
+        for lane in 0..size {
+            let t = comptime!(v * size + lane);
+            let number = read::number(&codes, t, levels, stored.format);
+            values.insert(lane, F::cast_from(read::scaled(stored, number, &scale)));
+        }
+        out[at + v] = values;
     }
-    out[ABSOLUTE_POS] = F::cast_from(value);
 }

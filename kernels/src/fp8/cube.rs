@@ -26,15 +26,15 @@ const fn special(kind: Fp8Kind) -> u32 {
     }
 }
 
-/// The value of the code in the lowest eight bits of `word`.
+/// The value of a code.
 ///
 /// No subnormal float on the way, since devices may take those for 0: exponent 0 is first read as if
 /// there were a leading one, which is then subtracted.
 #[cube]
-pub(crate) fn value(word: u32, #[comptime] kind: Fp8Kind) -> f32 {
+pub(crate) fn value(code: u32, #[comptime] kind: Fp8Kind) -> f32 {
     let mantissa = comptime!(mantissa_bits(kind));
     let bias = comptime!(bias(kind));
-    let magnitude = (word & 0x7f) << comptime!(23 - mantissa);
+    let magnitude = (code & 0x7f) << comptime!(23 - mantissa);
     // Exponent 0 stands for the exponent 1, one less than the code for 1 of a leading one.
     let normal = f32::reinterpret(magnitude + comptime!((127 - bias) << 23));
     let smallest = comptime!(f32::from_bits((127 + 1 - bias) << 23));
@@ -46,7 +46,7 @@ pub(crate) fn value(word: u32, #[comptime] kind: Fp8Kind) -> f32 {
         nonfinite(magnitude, special_magnitude, kind),
         bits,
     );
-    f32::reinterpret(bits | ((word & 0x80) << 24))
+    f32::reinterpret(bits | ((code & 0x80) << 24))
 }
 
 /// Bits of an infinity or a NaN: E4M3 has one NaN, E5M2 an infinity first.

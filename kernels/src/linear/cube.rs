@@ -1,26 +1,252 @@
 //! The device half of products with a packed weight.
+//!
+//! A *team* of units multiplies a few rows, each unit every so many eights of them, so that neighbours read
+//! neighbouring words and inputs. Inputs come from the cache, once for all rows of a team; what a unit loads
+//! before it computes is enough to keep the memory busy. A team adds up its sums at the end.
 
 use cubecl::prelude::*;
 
-use crate::device::read::{self, Stored};
+use crate::blocks;
+use crate::device::read::{self, Codes, EIGHT, Scale, Stored};
 
-/// `y = x * transpose(w)`, with `x` `[m, i]` and `y` `[m, o]`. One unit an output.
-#[cube(launch)]
-pub(crate) fn linear<F: Numeric>(
+/// Units of a cube: several planes everywhere, and few enough that small weights have cubes for all of a
+/// device.
+pub(crate) const UNITS: u32 = 128;
+
+/// Which units are a team.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Team {
+    /// A plane.
+    Plane,
+    /// A cube, adding up in memory that it shares.
+    Cube,
+    /// Each alone, where a device has neither.
+    Unit,
+}
+
+/// What the kernel is compiled for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Plan {
+    /// Which units work together.
+    pub(crate) team: Team,
+    /// Inputs, `m`.
+    pub(crate) inputs: usize,
+    /// Rows of the weight that a team multiplies at a time.
+    pub(crate) rows: usize,
+    /// Eights of a row that a unit loads at a time; 0 where rows are not whole eights.
+    pub(crate) eights: usize,
+    /// Bits of the levels that a cube keeps.
+    pub(crate) levels: Option<[u32; 16]>,
+}
+
+/// `y = x * transpose(w)`, with `x` `[m, i]` and `y` `[m, o]`, where `o` is `rows`.
+#[cube(launch_unchecked)]
+pub(crate) fn linear<F: Numeric, N: Size>(
     stored: &Stored,
-    x: &[F],
+    x: &[Vector<F, N>],
     rows: u32,
     y: &mut [F],
+    #[comptime] plan: Plan,
     #[define(F)] _dtype: ElemType,
 ) {
-    if ABSOLUTE_POS >= y.len() {
-        terminate!();
+    if comptime!(plan.levels.is_some()) {
+        let levels = blocks::cube::levels(comptime!(plan.levels.unwrap()));
+        linear_with::<F, N>(stored, &levels, x, rows as usize, y, plan);
+    } else {
+        linear_with::<F, N>(stored, &stored.levels, x, rows as usize, y, plan);
     }
-    let (rows, cols) = (rows as usize, stored.cols as usize);
-    let (k, r) = (ABSOLUTE_POS / rows, ABSOLUTE_POS % rows);
-    let mut sum = 0.0f32;
-    for c in 0..cols {
-        sum += read::weight(stored, r, c) * f32::cast_from(x[k * cols + c]);
+}
+
+#[cube]
+fn linear_with<F: Numeric, N: Size>(
+    stored: &Stored,
+    levels: &[f32],
+    x: &[Vector<F, N>],
+    rows: usize,
+    y: &mut [F],
+    #[comptime] plan: Plan,
+) {
+    let (cols, step) = (stored.cols as usize, comptime!(plan.rows));
+    let (team, teams, unit, units) = place(plan.team);
+    let mut first = team * step;
+    while first < rows {
+        let mut sums = Array::<f32>::new(comptime!(plan.rows * plan.inputs));
+        #[unroll]
+        for s in 0..comptime!(plan.rows * plan.inputs) {
+            sums[s] = 0.0f32;
+        }
+        let mut at = unit;
+        if comptime!(plan.eights == 0) {
+            while at < cols {
+                column::<F, N>(stored, levels, x, first, rows, at, &mut sums, plan);
+                at += units;
+            }
+        } else {
+            let end = cols / EIGHT;
+            let stride = units * comptime!(plan.eights);
+            while at + (stride - units) < end {
+                let eights = comptime!(plan.eights);
+                span::<F, N>(
+                    stored, levels, x, first, rows, at, units, &mut sums, eights, plan,
+                );
+                at += stride;
+            }
+            while at < end {
+                span::<F, N>(
+                    stored, levels, x, first, rows, at, units, &mut sums, 1usize, plan,
+                );
+                at += units;
+            }
+        }
+        #[unroll]
+        for m in 0..comptime!(plan.inputs) {
+            #[unroll]
+            for r in 0..step {
+                let sum = total(sums[comptime!(r * plan.inputs + m)], plan.team);
+                // A last team that has fewer rows multiplied its last one several times.
+                if unit == 0 && first + r < rows {
+                    y[m * rows + first + r] = F::cast_from(sum);
+                }
+            }
+        }
+        first += teams * step;
     }
-    y[ABSOLUTE_POS] = F::cast_from(sum);
+}
+
+/// Which team this is and of how many, and which unit of the team and of how many.
+#[cube]
+fn place(#[comptime] team: Team) -> (usize, usize, usize, usize) {
+    match team {
+        Team::Plane => {
+            let planes = (CUBE_DIM / PLANE_DIM) as usize;
+            let plane = (UNIT_POS / PLANE_DIM) as usize;
+            let unit = (UNIT_POS % PLANE_DIM) as usize;
+            (
+                CUBE_POS * planes + plane,
+                CUBE_COUNT * planes,
+                unit,
+                PLANE_DIM as usize,
+            )
+        }
+        Team::Cube => (CUBE_POS, CUBE_COUNT, UNIT_POS as usize, CUBE_DIM as usize),
+        Team::Unit => (
+            ABSOLUTE_POS,
+            CUBE_COUNT * CUBE_DIM as usize,
+            0usize.runtime(),
+            1usize.runtime(),
+        ),
+    }
+}
+
+/// The sum of a team's sums, at least in its unit 0.
+#[cube]
+fn total(sum: f32, #[comptime] team: Team) -> f32 {
+    match team {
+        Team::Plane => plane_sum(sum),
+        Team::Cube => {
+            let mut sums = Shared::<[f32]>::new_slice(comptime!(UNITS as usize));
+            let unit = UNIT_POS as usize;
+            sync_cube();
+            sums[unit] = sum;
+            sync_cube();
+            let mut half = comptime!(UNITS as usize / 2).runtime();
+            while half > 0 {
+                if unit < half {
+                    sums[unit] += sums[unit + half];
+                }
+                sync_cube();
+                half /= 2;
+            }
+            sums[0]
+        }
+        Team::Unit => sum,
+    }
+}
+
+/// Adds `eights` eights of each row, `apart` from each other, from the eight `at` of the row on.
+#[cube]
+fn span<F: Numeric, N: Size>(
+    stored: &Stored,
+    levels: &[f32],
+    x: &[Vector<F, N>],
+    first: usize,
+    rows: usize,
+    at: usize,
+    apart: usize,
+    sums: &mut Array<f32>,
+    #[comptime] eights: usize,
+    #[comptime] plan: Plan,
+) {
+    let (cols, size) = (stored.cols as usize, N::value());
+    // All loads of codes and scales come first, so that they are under way together.
+    let mut codes = Sequence::<Codes>::new();
+    let mut scales = Sequence::<Scale>::new();
+    #[unroll]
+    for e in 0..eights {
+        #[unroll]
+        for r in 0..comptime!(plan.rows) {
+            let row = (first + r).min(rows - 1);
+            let c = (at + e * apart) * EIGHT;
+            let k = row * cols + c;
+            codes.push(read::codes(stored, k / EIGHT));
+            scales.push(read::scale(stored, row, c, k));
+        }
+    }
+    #[unroll]
+    for e in 0..eights {
+        let c = (at + e * apart) * EIGHT;
+        let mut inputs = Array::<f32>::new(comptime!(plan.inputs * EIGHT));
+        #[unroll]
+        for m in 0..comptime!(plan.inputs) {
+            #[unroll]
+            for v in 0..comptime!(EIGHT / size) {
+                let vector = x[(m * cols + c) / size + v];
+                #[unroll]
+                for lane in 0..size {
+                    inputs[comptime!(m * EIGHT + v * size + lane)] =
+                        f32::cast_from(vector.extract(lane));
+                }
+            }
+        }
+        #[unroll]
+        for r in 0..comptime!(plan.rows) {
+            let codes = codes.index(comptime!(e * plan.rows + r));
+            let scale = scales.index(comptime!(e * plan.rows + r));
+            #[unroll]
+            for t in 0..EIGHT {
+                let number = read::number(codes, t, levels, stored.format);
+                let weight = read::scaled(stored, number, scale);
+                #[unroll]
+                for m in 0..comptime!(plan.inputs) {
+                    let s = comptime!(r * plan.inputs + m);
+                    sums[s] = fma(weight, inputs[comptime!(m * EIGHT + t)], sums[s]);
+                }
+            }
+        }
+    }
+}
+
+/// Adds column `c` of each row.
+#[cube]
+fn column<F: Numeric, N: Size>(
+    stored: &Stored,
+    levels: &[f32],
+    x: &[Vector<F, N>],
+    first: usize,
+    rows: usize,
+    c: usize,
+    sums: &mut Array<f32>,
+    #[comptime] plan: Plan,
+) {
+    #[unroll]
+    for r in 0..comptime!(plan.rows) {
+        let row = (first + r).min(rows - 1);
+        let weight = read::weight(stored, levels, row, c);
+        #[unroll]
+        for m in 0..comptime!(plan.inputs) {
+            let s = comptime!(r * plan.inputs + m);
+            let input = f32::cast_from(x[m * stored.cols as usize + c].extract(0usize));
+            sums[s] = fma(weight, input, sums[s]);
+        }
+    }
 }

@@ -1,0 +1,214 @@
+//! How far a packed weight is from its source, in one pass over both.
+//!
+//! Only weights that are finite in the source and come back finite are compared; the others are counted.
+//!
+//! A weight is *saturated* when its source lies outside of what its scale can give by more than 1/128 of
+//! the largest magnitude there, which is more than rounding the scale explains. What a scale can give:
+//!
+//! ```text
+//! nf4, fp4   from -scale to scale
+//! fp8        from -largest * scale to largest * scale, largest being 448 or 57344
+//! int8       from -scale to scale, the scale being the largest magnitude of the row
+//! affine     from the weight of code 0 to that of the last code, or the other way round
+//! ```
+//!
+//! On the host sums are `f64`, on a device `f32`, each the sum of few enough partial sums that
+//! [`TOLERANCE`] holds.
+
+#[cfg(feature = "cube")]
+mod cube;
+
+use rayon::prelude::*;
+
+#[cfg(feature = "cube")]
+pub use cube::compare;
+
+use crate::blocks::Scales;
+use crate::float::FloatBits;
+use crate::format::{Format, Packed};
+
+/// What the sums of a device may be off, relative to sums of magnitudes, up to 2^30 weights: fewer than
+/// 256 additions that each round by 2^-24.
+pub const TOLERANCE: f64 = 1.6e-5;
+
+/// Part of the largest magnitude that a weight may lie outside before it counts as saturated.
+const SLACK: f32 = 1.0 / 128.0;
+
+/// Fields of [`Sums`], in the order of a device's words: six `f32`, then four counts.
+pub const SUMS: usize = 10;
+
+/// What is added up over the weights of a matrix; `s` a source, `r` what comes back, `e` their difference.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Sums {
+    /// Largest `|e|`.
+    pub largest: f64,
+    /// Sum of `|e|`.
+    pub errors: f64,
+    /// Sum of `e * e`.
+    pub error_squares: f64,
+    /// Sum of `s * s`.
+    pub source_squares: f64,
+    /// Sum of `r * r`.
+    pub result_squares: f64,
+    /// Sum of `s * r`.
+    pub products: f64,
+    /// Weights that are compared.
+    pub compared: u64,
+    /// Weights that are saturated, of those.
+    pub saturated: u64,
+    /// Sources that are NaN or infinite.
+    pub lost_sources: u64,
+    /// Results that are NaN or infinite.
+    pub lost_results: u64,
+}
+
+/// How far a packed weight is from its source.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Stats {
+    /// Largest error.
+    pub max_error: f64,
+    /// Mean error; 0 of no weights.
+    pub mean_error: f64,
+    /// Norm of the errors over the norm of the source: 0 where both are 0.
+    pub relative_error: f64,
+    /// Cosine of the angle between source and result: 1 where both are 0.
+    pub cosine: f64,
+    /// Weights that are saturated.
+    pub saturated: u64,
+    /// Sources that are NaN or infinite.
+    pub lost_sources: u64,
+    /// Results that are NaN or infinite.
+    pub lost_results: u64,
+}
+
+impl Sums {
+    /// Sums out of the words of a device's buffer.
+    pub fn from_words(words: [u32; SUMS]) -> Self {
+        let float = |k: usize| f64::from(f32::from_bits(words[k]));
+        let count = |k: usize| u64::from(words[k]);
+        Self {
+            largest: float(0),
+            errors: float(1),
+            error_squares: float(2),
+            source_squares: float(3),
+            result_squares: float(4),
+            products: float(5),
+            compared: count(6),
+            saturated: count(7),
+            lost_sources: count(8),
+            lost_results: count(9),
+        }
+    }
+
+    /// What they say.
+    pub fn stats(self) -> Stats {
+        let ratio = |a: f64, b: f64, none| if a == 0.0 && b == 0.0 { none } else { a / b };
+        let norms = (self.source_squares * self.result_squares).sqrt();
+        let both_zero = self.source_squares == 0.0 && self.result_squares == 0.0;
+        Stats {
+            max_error: self.largest,
+            mean_error: ratio(self.errors, self.compared as f64, 0.0),
+            relative_error: ratio(self.error_squares, self.source_squares, 0.0).sqrt(),
+            cosine: ratio(self.products, norms, if both_zero { 1.0 } else { 0.0 }),
+            saturated: self.saturated,
+            lost_sources: self.lost_sources,
+            lost_results: self.lost_results,
+        }
+    }
+
+    fn join(self, other: Self) -> Self {
+        Self {
+            largest: self.largest.max(other.largest),
+            errors: self.errors + other.errors,
+            error_squares: self.error_squares + other.error_squares,
+            source_squares: self.source_squares + other.source_squares,
+            result_squares: self.result_squares + other.result_squares,
+            products: self.products + other.products,
+            compared: self.compared + other.compared,
+            saturated: self.saturated + other.saturated,
+            lost_sources: self.lost_sources + other.lost_sources,
+            lost_results: self.lost_results + other.lost_results,
+        }
+    }
+
+    fn add(&mut self, source: f32, result: f32, [low, high]: [f32; 2]) {
+        self.lost_sources += u64::from(!source.is_finite());
+        self.lost_results += u64::from(!result.is_finite());
+        if !source.is_finite() || !result.is_finite() {
+            return;
+        }
+        let slack = low.abs().max(high.abs()) * SLACK;
+        self.saturated += u64::from(source < low - slack || source > high + slack);
+        self.compared += 1;
+        let (source, result) = (f64::from(source), f64::from(result));
+        let error = (source - result).abs();
+        self.largest = self.largest.max(error);
+        self.errors += error;
+        self.error_squares += error * error;
+        self.source_squares += source * source;
+        self.result_squares += result * result;
+        self.products += source * result;
+    }
+}
+
+/// Compares on the host. `bytes` is the source, `[o, i]`.
+///
+/// # Panics
+///
+/// When a length does not fit the shape.
+pub fn host(source: FloatBits, bytes: &[u8], packed: &Packed) -> Sums {
+    let [o, i] = packed.shape;
+    assert_eq!(
+        bytes.len(),
+        o * i * source.size(),
+        "bytes of {:?}",
+        packed.shape
+    );
+    if bytes.is_empty() {
+        return Sums::default();
+    }
+    let rows = bytes.par_chunks(i * source.size()).enumerate();
+    let sums: Vec<Sums> = rows
+        .map_init(
+            || (vec![0.0; i], vec![0.0; i]),
+            |(sources, results), (r, bytes)| {
+                source.widen(bytes, sources);
+                let (words, scales) = (&packed.words, &packed.scales);
+                packed
+                    .format
+                    .dequantize_rows(packed.shape, words, scales, r..r + 1, results);
+                let mut sums = Sums::default();
+                for (c, (source, result)) in sources.iter().zip(results).enumerate() {
+                    sums.add(*source, *result, range(packed, r, c));
+                }
+                sums
+            },
+        )
+        .collect();
+    // In the order of the rows, whatever the threads.
+    sums.into_iter().fold(Sums::default(), Sums::join)
+}
+
+/// The least and the greatest that the scale of row `r`, column `c` can give.
+fn range(packed: &Packed, r: usize, c: usize) -> [f32; 2] {
+    let [o, i] = packed.shape;
+    let k = r * i + c;
+    let most = match packed.format {
+        Format::Nf4(blocks) | Format::Fp4(blocks) => {
+            Scales::new(blocks, o * i, &packed.scales).get(k / blocks.block)
+        }
+        Format::Fp8(kind, tile) => {
+            let ([rows, cols], [_, across]) = (tile.sides(packed.shape), tile.grid(packed.shape));
+            let scale = packed.scales[r / rows * across + c / cols];
+            kind.largest() * f32::from_bits(scale)
+        }
+        Format::Int8 => f32::from_bits(packed.scales[r]),
+        Format::Affine(affine) => {
+            let (scale, offset) = affine.params(&packed.scales, k / affine.group);
+            let last = ((1 << affine.bits) - 1) as f32;
+            let [first, last] = [0.0, last].map(|code| affine.weight(code, scale, offset));
+            return [first.min(last), first.max(last)];
+        }
+    };
+    [-most.abs(), most.abs()]
+}
