@@ -14,19 +14,18 @@ use {
 /// dense weight; nothing else has one.
 #[cfg(feature = "autodiff")]
 pub(crate) fn the_activation_gets_the_dense_gradient<T: Target>() {
-    let device = T::device(0).expect("a device").autodiff();
     for shape @ [o, i] in SHAPES {
         for (of, dense, packed) in weights::<T>(shape) {
             for m in [1, 3, 20] {
                 let gradient = |product: &dyn Fn(Tensor<2>) -> Tensor<2>| {
-                    let x = matrix::<T>(numbers(m * i, 8), [m, i]).to_device(&device);
-                    let x = x.require_grad();
-                    let weights = matrix::<T>(numbers(m * o, 9), [m, o]).to_device(&device);
+                    let x = matrix::<T>(numbers(m * i, 8), [m, i]);
+                    let x = x.autodiff().require_grad();
+                    let weights = matrix::<T>(numbers(m * o, 9), [m, o]);
                     let loss = (product(x.clone() * 2.0) * weights).sum();
                     let gradients = loss.backward();
                     read(x.grad(&gradients).expect("x has a gradient"))
                 };
-                let dense = matrix::<T>(dense.clone(), shape).to_device(&device);
+                let dense = matrix::<T>(dense.clone(), shape);
                 let expected = gradient(&|x| x.matmul(dense.clone().transpose()));
                 let found = gradient(&|x| ops::linear(x, &packed));
                 assert_eq!(found.len(), expected.len());
@@ -48,7 +47,7 @@ pub(crate) fn no_dense_weight_waits_for_the_backward_pass<T: Target>() {
     if T::MEMORY == Memory::Host {
         return;
     }
-    let device = T::device(0).expect("a device").autodiff();
+    let device = T::device(0).expect("a device");
     let shape @ [o, i] = [4096, 2048];
     let dense_bytes = (o * i * size_of::<f32>()) as u64;
     let packing = crate::weights::every_packing()[0];
@@ -67,8 +66,8 @@ pub(crate) fn no_dense_weight_waits_for_the_backward_pass<T: Target>() {
     };
 
     let before = in_use();
-    let x = matrix::<T>(numbers(16 * i, 8), [16, i]).to_device(&device);
-    let x = x.require_grad();
+    let x = matrix::<T>(numbers(16 * i, 8), [16, i]);
+    let x = x.autodiff().require_grad();
     let y = ops::linear(x.clone(), &packed);
     let y = ops::linear(y.slice([0..16, 0..i]), &packed);
     let between = in_use() - before;
