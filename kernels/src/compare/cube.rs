@@ -257,23 +257,24 @@ fn finite(value: f32) -> bool {
     (u32::reinterpret(value) & 0x7fff_ffff) < 0x7f80_0000
 }
 
-/// Adds one weight.
+/// Adds one weight; without branches, of which there would be one a weight.
 #[cube]
 fn add(sums: &mut Array<u32>, source: f32, result: f32, low: f32, high: f32) {
     let (here, there) = (finite(source), finite(result));
+    let both = here && there;
+    let saturated = both && (source < low || source > high);
+    let (source, result) = (select(both, source, 0.0), select(both, result, 0.0));
+    let error = (source - result).abs();
+    sums[0] = u32::reinterpret(f32::reinterpret(sums[0]).max(error));
+    plus(sums, 1usize, error);
+    plus(sums, 2usize, error * error);
+    plus(sums, 3usize, source * source);
+    plus(sums, 4usize, result * result);
+    plus(sums, 5usize, source * result);
+    sums[6] += u32::cast_from(both);
+    sums[7] += u32::cast_from(saturated);
     sums[8] += u32::cast_from(!here);
     sums[9] += u32::cast_from(!there);
-    if here && there {
-        let error = (source - result).abs();
-        sums[0] = u32::reinterpret(f32::reinterpret(sums[0]).max(error));
-        plus(sums, 1usize, error);
-        plus(sums, 2usize, error * error);
-        plus(sums, 3usize, source * source);
-        plus(sums, 4usize, result * result);
-        plus(sums, 5usize, source * result);
-        sums[6] += 1u32;
-        sums[7] += u32::cast_from(source < low || source > high);
-    }
 }
 
 /// Adds the sums of other weights.
