@@ -3,6 +3,9 @@
 //! Written without branches, so that loops over them become vector code: `half` asks the processor for
 //! its instructions once a value, which took most of the time of packing.
 
+#[cfg(feature = "cube")]
+pub(crate) mod pack_cube;
+
 /// How a source weight is stored. Always little-endian.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FloatBits {

@@ -17,11 +17,19 @@ pub mod float;
 #[cfg(feature = "cube")]
 pub mod launch;
 
+#[cfg(feature = "cube")]
+mod exact;
+
 pub mod format;
 
 pub mod pack;
 
 pub mod packer;
+
+pub mod packing;
+
+#[cfg(feature = "cube")]
+pub mod quantize;
 
 pub mod reduce;
 
@@ -36,3 +44,7 @@ pub mod fp4;
 pub mod fp8;
 
 pub mod linear;
+
+#[cfg(all(test, feature = "cube"))]
+#[path = "../tests/device/targets.rs"]
+mod targets;
