@@ -7,6 +7,8 @@ use core::fmt;
 
 #[cfg(feature = "cube")]
 pub(crate) mod cube;
+#[cfg(feature = "cube")]
+pub(crate) mod pack_cube;
 
 /// How a source weight is stored. Always little-endian.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

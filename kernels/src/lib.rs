@@ -18,6 +18,9 @@ pub mod float;
 #[cfg(feature = "cube")]
 pub mod launch;
 
+#[cfg(feature = "cube")]
+mod exact;
+
 pub mod format;
 
 pub mod pack;
@@ -52,3 +55,7 @@ pub mod linear;
 pub mod device;
 
 pub mod compare;
+
+#[cfg(all(test, feature = "cube"))]
+#[path = "../tests/device/targets.rs"]
+mod targets;
