@@ -100,6 +100,24 @@ impl Sums {
         }
     }
 
+    /// The words that [`from_words`](Self::from_words) reads: sums as `f32`, counts as far as `u32` goes.
+    pub fn to_words(self) -> [u32; SUMS] {
+        let float = |sum: f64| (sum as f32).to_bits();
+        let count = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
+        [
+            float(self.largest),
+            float(self.errors),
+            float(self.error_squares),
+            float(self.source_squares),
+            float(self.result_squares),
+            float(self.products),
+            count(self.compared),
+            count(self.saturated),
+            count(self.lost_sources),
+            count(self.lost_results),
+        ]
+    }
+
     /// What they say.
     pub fn stats(self) -> Stats {
         let ratio = |a: f64, b: f64, none| if a == 0.0 && b == 0.0 { none } else { a / b };

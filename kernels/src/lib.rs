@@ -56,6 +56,8 @@ pub mod device;
 
 pub mod compare;
 
+pub mod checksum;
+
 #[cfg(all(test, feature = "cube"))]
 #[path = "../tests/device/targets.rs"]
 mod targets;

@@ -2,6 +2,7 @@
 
 use burn::tensor::{Bytes, DType, Device, Int, Tensor, TensorData};
 use firebox_kernels::{
+    checksum::checksum,
     error::FormatError,
     format::{Format, Tile as ScaleTile},
     packing::Packing,
@@ -24,7 +25,7 @@ pub(super) struct DevicePacker {
     /// Rows of each part but the last.
     part_rows: usize,
     /// Bits of the largest magnitude of the tiles so far, where one scale serves all of them.
-    absmax: Option<Tensor<1, Int>>,
+    absmax: Option<u32>,
     tiles: Vec<Packed>,
 }
 
@@ -84,13 +85,18 @@ impl DevicePacker {
         let sent = checksum(&bytes);
         let bits = words(bytes, &self.device);
         if scales_whole {
-            let here = ops::absmax(bits.clone(), rows);
-            self.absmax = Some(match self.absmax.take() {
-                None => here,
-                Some(before) => Tensor::cat(vec![before, here], 0).max(),
-            });
+            let here = read(ops::absmax(bits.clone(), rows)).map_err(|reason| {
+                let tensor = step.slot.name.clone();
+                PipelineError::Device { tensor, reason }
+            })?;
+            // Magnitudes order as their bits do, NaN last.
+            self.absmax = self.absmax.max(here.into_iter().max());
         } else {
-            let [words, scales] = ops::quantize(bits.clone(), self.absmax.clone(), rows);
+            let absmax = self.absmax.map(|bits| {
+                let data = TensorData::new(vec![bits], [1]);
+                Tensor::from_data(data, (&self.device, DType::U32))
+            });
+            let [words, scales] = ops::quantize(bits.clone(), absmax, rows);
             let rows = rows.shape[0];
             self.tiles.push(Packed {
                 rows,
@@ -199,14 +205,6 @@ fn cat(mut tensors: Vec<Tensor<1, Int>>, device: &Device) -> Tensor<1, Int> {
     }
 }
 
-/// Sum of the whole words, as `u32` that wraps: lost and torn writes show, whatever the order of a sum.
-fn checksum(bytes: &[u8]) -> u32 {
-    let words = bytes.as_chunks().0.iter();
-    words.fold(0, |sum: u32, word| {
-        sum.wrapping_add(u32::from_le_bytes(*word))
-    })
-}
-
 /// Waits until the device has the words, and compares what it has with what was sent.
 ///
 /// Some graphics drivers lose early writes (tracel-ai/cubecl#1120), which nothing else would show.
@@ -216,18 +214,20 @@ fn arrived(step: &Step, sent: u32, words: Tensor<1, Int>) -> Result<(), Pipeline
         tensor: tensor(),
         reason: error,
     };
-    let found = words
-        .sum()
-        .try_into_data()
-        .map_err(|error| failed(error.to_string()))?
-        .try_into_vec::<u32>()
-        .map_err(|error| failed(format!("{error:?}")))?;
-    match found[..] {
-        [found] if found == sent => Ok(()),
-        _ => Err(PipelineError::Lost {
+    let sums = read(ops::checksums(words)).map_err(failed)?;
+    let found = sums.into_iter().fold(0, u32::wrapping_add);
+    if found == sent {
+        Ok(())
+    } else {
+        Err(PipelineError::Lost {
             tensor: tensor(),
             sent,
-            found: found.first().copied().unwrap_or_default(),
-        }),
+            found,
+        })
     }
+}
+
+fn read(words: Tensor<1, Int>) -> Result<Vec<u32>, String> {
+    let data = words.try_into_data().map_err(|error| error.to_string())?;
+    data.try_into_vec().map_err(|error| format!("{error:?}"))
 }

@@ -19,7 +19,7 @@ use burn::{
     tensor::{DType, FloatDType, Int, Tensor},
 };
 #[cfg(all(feature = "cube", feature = "fusion"))]
-use firebox_kernels::nested;
+use firebox_kernels::{checksum, compare, nested};
 use firebox_kernels::{float::FloatBits, packing::Packing};
 
 use super::packed::{Layout, PackedWeight};
@@ -113,6 +113,21 @@ pub trait QuantBackend: Backend {
     /// Nested scales from all plain ones of a weight.
     #[fusion(dtype = DType::U32, shape = Shape::new([nested::words_len(scales.num_elements())]))]
     fn packed_nest(scales: IntTensor<Self>) -> IntTensor<Self>;
+
+    /// Words that add up to the [`checksum`](firebox_kernels::checksum) of `bits`.
+    #[fusion(dtype = DType::U32, shape = Shape::new([checksum::cube::SUMS]))]
+    fn packed_checksums(bits: IntTensor<Self>) -> IntTensor<Self>;
+
+    /// Sums over the errors of a packed weight against its source, as
+    /// [`compare`](firebox_kernels::compare) has them in words.
+    #[fusion(dtype = DType::U32, shape = Shape::new([compare::SUMS]))]
+    fn packed_compare(
+        bits: IntTensor<Self>,
+        words: IntTensor<Self>,
+        scales: IntTensor<Self>,
+        layout: Layout,
+        source: FloatBits,
+    ) -> IntTensor<Self>;
 }
 
 impl Rows {
@@ -223,5 +238,27 @@ pub(crate) fn quantize(
 pub(crate) fn nest(scales: Tensor<1, Int>) -> Tensor<1, Int> {
     Tensor::from_dispatch(<Dispatch as QuantBackend>::packed_nest(
         scales.into_dispatch(),
+    ))
+}
+
+/// Words that add up to the checksum of `bits`.
+pub(crate) fn checksums(bits: Tensor<1, Int>) -> Tensor<1, Int> {
+    Tensor::from_dispatch(<Dispatch as QuantBackend>::packed_checksums(
+        bits.into_dispatch(),
+    ))
+}
+
+/// Sums over the errors of `weight` against its source.
+pub(crate) fn compare(
+    bits: Tensor<1, Int>,
+    weight: &PackedWeight,
+    source: FloatBits,
+) -> Tensor<1, Int> {
+    Tensor::from_dispatch(<Dispatch as QuantBackend>::packed_compare(
+        bits.into_dispatch(),
+        weight.words.val().into_dispatch(),
+        weight.scales.val().into_dispatch(),
+        weight.layout(),
+        source,
     ))
 }

@@ -17,6 +17,7 @@ use burn::{
     },
     tensor::{FloatDType, Slice},
 };
+use firebox_kernels::float::FloatBits;
 
 use super::{
     ops::{PackedParts, QuantBackend, Rows},
@@ -86,6 +87,20 @@ impl<B: QuantBackend, C: CheckpointStrategy> QuantBackend for Autodiff<B, C> {
 
     fn packed_nest(scales: IntTensor<Self>) -> IntTensor<Self> {
         B::packed_nest(scales)
+    }
+
+    fn packed_checksums(bits: IntTensor<Self>) -> IntTensor<Self> {
+        B::packed_checksums(bits)
+    }
+
+    fn packed_compare(
+        bits: IntTensor<Self>,
+        words: IntTensor<Self>,
+        scales: IntTensor<Self>,
+        layout: Layout,
+        source: FloatBits,
+    ) -> IntTensor<Self> {
+        B::packed_compare(bits, words, scales, layout, source)
     }
 }
 

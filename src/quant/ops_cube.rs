@@ -14,7 +14,9 @@ use burn::{
 };
 use burn_cubecl::{CubeBackend, kernel::into_contiguous, tensor::CubeTensor};
 use firebox_kernels::{
+    checksum, compare,
     device::{INPUTS, Weight},
+    float::FloatBits,
     launch::Buffer,
     quantize,
 };
@@ -110,15 +112,9 @@ impl QuantBackend for CubeBackend {
         rows: Rows,
     ) -> PackedParts<Self> {
         let (like, bits) = buffer(bits);
-        let (_, absmax) = buffer(absmax);
-        let (words, scales) = quantize::quantize(
-            &like.client,
-            rows.packing,
-            rows.shape,
-            rows.source,
-            &bits,
-            (rows.packing.passes() > 1).then_some(&absmax),
-        );
+        let _ = absmax;
+        let (words, scales) =
+            quantize::quantize(&like.client, rows.packing, rows.shape, rows.source, &bits);
         let [words, scales] = [words, scales].map(|part| {
             let len = part.len();
             like.tensor(part, [len], DType::U32)
@@ -131,6 +127,25 @@ impl QuantBackend for CubeBackend {
         let nested = quantize::nest(&like.client, &scales);
         let len = nested.len();
         like.tensor(nested, [len], DType::U32)
+    }
+
+    fn packed_checksums(bits: IntTensor<Self>) -> IntTensor<Self> {
+        let (like, bits) = buffer(bits);
+        let sums = checksum::cube::partial_sums(&like.client, &bits);
+        like.tensor(sums, [checksum::cube::SUMS], DType::U32)
+    }
+
+    fn packed_compare(
+        bits: IntTensor<Self>,
+        words: IntTensor<Self>,
+        scales: IntTensor<Self>,
+        layout: Layout,
+        source: FloatBits,
+    ) -> IntTensor<Self> {
+        let (like, weight) = weight(words, scales, layout);
+        let (_, bits) = buffer(bits);
+        let sums = compare::compare(&like.client, source, &bits, &weight);
+        like.tensor(sums, [compare::SUMS], DType::U32)
     }
 }
 

@@ -11,7 +11,7 @@ use burn::{
     },
     tensor::{DType, FloatDType, TensorData, read_sync},
 };
-use firebox_kernels::{format::Packed, linear, nested, pack};
+use firebox_kernels::{compare, float::FloatBits, format::Packed, linear, nested, pack};
 
 use super::{
     ops::{PackedParts, QuantBackend, Rows},
@@ -122,6 +122,40 @@ macro_rules! host_ops {
                     nested = nested::quantize(&absmax);
                 });
                 words_tensor::<Self>(nested, &device)
+            }
+
+            /// Nothing is sent to be lost; the sum is the first word.
+            fn packed_checksums(bits: IntTensor<Self>) -> IntTensor<Self> {
+                let device = bits.device();
+                let mut sum = 0;
+                Self::lend([bits], |[bits]| {
+                    sum = bits.iter().copied().fold(0, u32::wrapping_add);
+                });
+                words_tensor::<Self>(vec![sum], &device)
+            }
+
+            fn packed_compare(
+                bits: IntTensor<Self>,
+                words: IntTensor<Self>,
+                scales: IntTensor<Self>,
+                layout: Layout,
+                source: FloatBits,
+            ) -> IntTensor<Self> {
+                let device = bits.device();
+                let mut sums = Vec::new();
+                Self::lend([bits, words, scales], |[bits, words, scales]| {
+                    let Layout { format, shape } = layout;
+                    let len = shape[0] * shape[1] * source.size();
+                    let packed = Packed {
+                        format,
+                        shape,
+                        words: words.to_vec(),
+                        scales: scales.to_vec(),
+                    };
+                    let bytes = &bytemuck::cast_slice(bits)[..len];
+                    sums = compare::host(source, bytes, &packed).to_words().into();
+                });
+                words_tensor::<Self>(sums, &device)
             }
         }
     };

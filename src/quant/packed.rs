@@ -5,6 +5,7 @@ use burn::{
     tensor::{DType, Device, Int, Tensor, TensorData},
 };
 use firebox_kernels::{
+    compare::{Stats, Sums},
     error::FormatError,
     format::{Format, Packed},
     packing::Packing,
@@ -87,6 +88,20 @@ impl PackedWeight {
             ops::nest(scales)
         };
         Ok(Self::new(words, scales, Layout { format, shape }))
+    }
+
+    /// How far this weight is from `source` `[out, in]`, computed where both are.
+    ///
+    /// # Panics
+    ///
+    /// When the shapes differ, the source is neither f32, f16 nor bf16, or the device fails.
+    pub fn compare(&self, source: Tensor<2>) -> Stats {
+        assert_eq!(source.dims(), self.layout.shape, "shape of the source");
+        let stored = ops::float_bits(source.dtype());
+        let sums = ops::compare(ops::bits(source), self, stored);
+        let sums: Vec<u32> = sums.into_data().try_into_vec().expect("sums are u32");
+        let sums = sums.try_into().expect("as many as a comparison has");
+        Sums::from_words(sums).stats()
     }
 
     /// What the words mean.

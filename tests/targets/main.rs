@@ -23,6 +23,7 @@ macro_rules! suite {
                 weights::packing_gives_the_hosts_bits,
                 weights::special_values_pack_as_on_the_host,
                 weights::dequantizing_gives_the_hosts_values,
+                weights::errors_are_those_of_the_dense_weight,
                 operations::products_are_those_of_the_dense_weight,
                 operations::rows_are_those_of_the_dense_weight,
                 operations::shapes_are_as_announced,

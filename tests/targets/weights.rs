@@ -225,3 +225,42 @@ pub(crate) fn dequantizing_gives_the_hosts_values<T: Target>() {
         }
     }
 }
+
+/// Errors of a packed weight against its source, on the device and by hand. Catches a comparison with other
+/// rows, one that leaves the last numbers out, and counts of what is not there.
+pub(crate) fn errors_are_those_of_the_dense_weight<T: Target>() {
+    let device = T::device(0).expect("a device");
+    for (seed, shape @ [o, i]) in SHAPES.into_iter().enumerate() {
+        let values = numbers(o * i, seed as u64);
+        let bytes = stored(&values, FloatBits::F32);
+        for packing in every_packing() {
+            let Some(packed) = on_host(packing, shape, FloatBits::F32, &bytes) else {
+                continue;
+            };
+            let results = packed.dequantize();
+            let pairs = || {
+                values
+                    .iter()
+                    .zip(&results)
+                    .map(|(s, r)| (f64::from(*s), f64::from(*r)))
+            };
+            let sum = |of: &dyn Fn(f64, f64) -> f64| pairs().map(|(s, r)| of(s, r)).sum::<f64>();
+            let n = (o * i) as f64;
+            let largest = pairs().fold(0.0, |most: f64, (s, r)| most.max((s - r).abs()));
+            let mean = sum(&|s, r| (s - r).abs()) / n;
+            let relative = (sum(&|s, r| (s - r).powi(2)) / sum(&|s, _| s * s)).sqrt();
+            let cosine = sum(&|s, r| s * r) / (sum(&|s, _| s * s) * sum(&|_, r| r * r)).sqrt();
+
+            let source = TensorData::new(values.clone(), shape);
+            let source = Tensor::from_data(source, (&device, DType::F32));
+            let found = PackedWeight::from_host(packed, &device).compare(source);
+            let of = format!("{packing:?} {shape:?} {found:?}");
+            let near = |a: f64, b: f64| (a - b).abs() <= 1e-5 * b.abs().max(1e-9);
+            assert!(near(found.max_error, largest), "{of}, not {largest}");
+            assert!(near(found.mean_error, mean), "{of}, not {mean}");
+            assert!(near(found.relative_error, relative), "{of}, not {relative}");
+            assert!(near(found.cosine, cosine), "{of}, not {cosine}");
+            assert_eq!((found.lost_sources, found.lost_results), (0, 0), "{of}");
+        }
+    }
+}
