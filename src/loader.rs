@@ -3,21 +3,20 @@
 use core::marker::PhantomData;
 use std::time::Instant;
 
-use burn::tensor::{Device, FloatDType, Tensor, TensorData};
+use burn::tensor::Device;
 
 use crate::{
     config::LoadConfig,
     error::Error,
     model::{Architecture, Weight, Weights},
     pipeline::{
-        self, Dense, Event, Finished, Flow, Observer, Observers, PipelineError, Settings, Sink,
-        SinkError,
+        self, Event, Finished, Flow, Observer, Observers, PipelineError, Settings, Sink, SinkError,
     },
     plan::{Plan, Request, Step},
     quant::PackedWeight,
     report::{LoadReport, MemoryWatch},
     source::Checkpoint,
-    target::{Capabilities, DTypeChoice, Target, TargetError},
+    target::{Capabilities, DTypeChoice, Memory, Target, TargetError},
     tokenizer::{Tokenizer, TokenizerFiles},
 };
 
@@ -72,7 +71,11 @@ impl<T: Target> Loader<T> {
             let target = T::NAME;
             return Err(TargetError::Foreign { target, found }.into());
         }
-        let capabilities = T::capabilities(&device);
+        let mut capabilities = T::capabilities(&device);
+        if T::MEMORY == Memory::Device {
+            let limits = [capabilities.largest_allocation, config.allocation_max];
+            capabilities.largest_allocation = limits.into_iter().flatten().min();
+        }
         let checkpoint = config.open()?;
         let dtype = capabilities.dtype(config.dtype, checkpoint.catalog().float_dtype());
         tracing::debug!(
@@ -162,6 +165,8 @@ impl<T: Target> Loader<T> {
         let settings = Settings {
             workers: self.config.workers.count(),
             in_flight_bytes_max: self.config.resolved_in_flight_bytes_max(),
+            device: (T::MEMORY == Memory::Device).then_some(&self.device),
+            allocation_max: self.capabilities.largest_allocation,
             observer: &observers,
         };
         let planned = Event::Planned { plan: &plan };
@@ -169,9 +174,12 @@ impl<T: Target> Loader<T> {
             return Err(PipelineError::cancelled(&planned, 0, &plan).into());
         }
 
-        let mut module = ModuleSink(Weights::new(self.device.clone(), self.dtype.dtype));
+        let mut module = ModuleSink {
+            weights: Weights::new(self.device.clone(), self.dtype.dtype),
+            settings: &settings,
+        };
         let timings = pipeline::run(&plan, &**self.checkpoint.source(), &mut module, &settings)?;
-        let ModuleSink(mut weights) = module;
+        let mut weights = module.weights;
         let model = A::build(&config, &mut weights)?;
         weights.finish()?;
         // On a device that works by itself, what failed there is only told now.
@@ -180,7 +188,13 @@ impl<T: Target> Loader<T> {
             reason: format!("{error:?}"),
         })?;
 
-        let report = LoadReport::new(&plan, &timings, started.elapsed(), memory.stop());
+        let report = LoadReport::new(
+            &plan,
+            self.capabilities.name.clone(),
+            &timings,
+            started.elapsed(),
+            memory.stop(),
+        );
         tracing::info!(seconds = report.seconds, tensors = report.tensors, "loaded");
         Ok(Loaded { model, report })
     }
@@ -223,31 +237,37 @@ pub fn load_model_and_tokenizer<T: Target, A: Architecture>(
 }
 
 /// Finished weights become tensors on the device, to be built into a module.
-struct ModuleSink(Weights);
+struct ModuleSink<'a> {
+    weights: Weights,
+    settings: &'a Settings<'a>,
+}
 
-impl Sink for ModuleSink {
+impl Sink for ModuleSink<'_> {
     fn place(&mut self, step: &Step, weight: Finished) -> Result<(), SinkError> {
-        let device = self.0.device();
+        let device = self.weights.device();
         let weight = match weight {
-            Finished::Packed(packed) => Weight::Packed(PackedWeight::from_host(packed, device)),
-            Finished::Dense(dense) => Weight::Dense(tensor(dense, device), step.slot.shape.clone()),
+            Finished::Placed(parts) => Weight::Packed(parts),
+            Finished::Packed(packed) => {
+                let cut = self.settings.allocation_max;
+                let cut = cut.and_then(|largest| packed.format.cut(packed.shape, largest));
+                Weight::Packed(match cut {
+                    Some(parts) if parts.len() > 1 => parts
+                        .into_iter()
+                        .map(|rows| PackedWeight::from_host(packed.part(rows), device))
+                        .collect(),
+                    _ => vec![PackedWeight::from_host(packed, device)],
+                })
+            }
+            Finished::Dense(dense) => {
+                let parts = pipeline::upload(step, dense, device, self.settings);
+                let parts = parts.map_err(|error| SinkError {
+                    tensor: step.slot.name.clone(),
+                    reason: error.into(),
+                })?;
+                Weight::Dense(parts, step.slot.shape.clone())
+            }
         };
-        self.0.insert(step.slot.name.clone(), weight);
+        self.weights.insert(step.slot.name.clone(), weight);
         Ok(())
     }
-}
-
-/// On a host target the numbers are moved, not copied.
-fn tensor(dense: Dense, device: &Device) -> Tensor<1> {
-    let (data, dtype) = match dense {
-        Dense::F32(values) => (flat(values), FloatDType::F32),
-        Dense::F16(values) => (flat(values), FloatDType::F16),
-        Dense::Bf16(values) => (flat(values), DType::Bf16),
-    };
-    Tensor::from_data(data, (device, burn::tensor::DType::from(dtype)))
-}
-
-fn flat<E: burn::tensor::Element>(values: Vec<E>) -> TensorData {
-    let len = values.len();
-    TensorData::new(values, [len])
 }

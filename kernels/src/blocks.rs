@@ -32,6 +32,9 @@
 #[cfg(feature = "cube")]
 pub(crate) mod cube;
 
+#[cfg(feature = "cube")]
+pub(crate) mod pack_cube;
+
 use core::marker::PhantomData;
 
 use rayon::prelude::*;

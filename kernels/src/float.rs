@@ -7,6 +7,8 @@ use core::fmt;
 
 #[cfg(feature = "cube")]
 pub(crate) mod cube;
+#[cfg(feature = "cube")]
+pub(crate) mod pack_cube;
 
 /// How a source weight is stored. Always little-endian.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -26,6 +28,11 @@ impl FloatBits {
             Self::F32 => 4,
             Self::F16 | Self::Bf16 => 2,
         }
+    }
+
+    /// The largest magnitude of the weights in `bytes`; NaN when there is one, 0 when there is none.
+    pub fn absmax(self, bytes: &[u8]) -> f32 {
+        absmax_stored(self, bytes)
     }
 
     /// Widens `bytes`, which is `[n * size]`, into `out`, which is `[n]`. Exact.

@@ -18,6 +18,9 @@ pub mod float;
 #[cfg(feature = "cube")]
 pub mod launch;
 
+#[cfg(feature = "cube")]
+mod exact;
+
 pub mod format;
 
 pub mod pack;
@@ -25,6 +28,8 @@ pub mod pack;
 pub mod packer;
 
 pub mod packing;
+#[cfg(feature = "cube")]
+pub mod quantize;
 
 pub mod reduce;
 
@@ -50,3 +55,7 @@ pub mod linear;
 pub mod device;
 
 pub mod compare;
+
+#[cfg(all(test, feature = "cube"))]
+#[path = "../tests/device/targets.rs"]
+mod targets;

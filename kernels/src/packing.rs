@@ -2,40 +2,59 @@
 
 use crate::error::FormatError;
 use crate::float::FloatBits;
-use crate::format::{Blocks, Format, Fp8Kind, Tile};
+use crate::format::{Affine, Blocks, Format, Fp8Kind, Offset, Tile};
 use crate::fp8::{self, Recipe};
+use crate::pack::CODES8;
 use crate::packer::{self, Packer};
-use crate::{fp4, nf4};
+use crate::{affine, fp4, int8, nf4};
 
-/// A way to pack that both the host and a device have.
+/// A way to choose codes that the host and every device have.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Packing {
-    /// NF4.
+    /// The nearest NF4 level, as [`nf4::packer`].
     Nf4(Blocks),
-    /// FP4.
+    /// The nearest FP4 level, as [`fp4::packer`].
     Fp4(Blocks),
-    /// FP8.
+    /// The nearest 8-bit float, as [`fp8::packer`].
     Fp8 {
-        /// kind
+        /// Which 8-bit float.
         kind: Fp8Kind,
-        /// tile
+        /// Which weights share a scale.
         tile: Tile,
-        /// recipe
+        /// How the scale is computed.
         recipe: Recipe,
     },
+    /// MLX's whole numbers between a group's ends, as [`affine::packer`].
+    Mlx {
+        /// Bits of a code.
+        bits: usize,
+        /// Weights that share a scale and a bias.
+        group: usize,
+    },
+    /// bitsandbytes' signed byte, as [`int8::packer`].
+    Int8,
 }
 
 impl Packing {
-    /// What it packs a weight of `shape` into.
-    pub fn format(self, _shape: [usize; 2]) -> Result<Format, FormatError> {
-        Ok(match self {
+    /// What it packs a weight of `shape` `[o, i]`, stored as `source`, into.
+    ///
+    /// # Errors
+    ///
+    /// [`FormatError`] when it cannot represent such a weight.
+    pub fn format(self, shape: [usize; 2], source: FloatBits) -> Result<Format, FormatError> {
+        let format = match self {
             Self::Nf4(blocks) => Format::Nf4(blocks),
             Self::Fp4(blocks) => Format::Fp4(blocks),
             Self::Fp8 { kind, tile, .. } => Format::Fp8(kind, tile),
-        })
+            Self::Mlx { bits, group } => {
+                Format::Affine(Affine::new(bits, group, Offset::Bias, source)?)
+            }
+            Self::Int8 => Format::Int8,
+        };
+        format.validate_shape(shape).map(|()| format)
     }
 
-    /// The same without nested scales: what one tile of a weight can be packed into by itself.
+    /// The same without nested scales: what some rows of a weight can be packed into by themselves.
     pub const fn plain(self) -> Self {
         match self {
             Self::Nf4(blocks) => Self::Nf4(blocks.plain()),
@@ -52,15 +71,21 @@ impl Packing {
         }
     }
 
-    /// Rows of a weight of `shape` that have to stay together.
+    /// Rows of a weight of `shape` that have to stay together, as [`Packer::tile_rows`].
     pub fn tile_rows(self, shape: [usize; 2]) -> usize {
         match self {
             Self::Nf4(blocks) | Self::Fp4(blocks) => packer::tile_rows(shape, 1, blocks.block),
             Self::Fp8 { tile, .. } => fp8::tile_rows(shape, tile),
+            Self::Mlx { .. } => 1,
+            Self::Int8 => packer::tile_rows(shape, 1, CODES8),
         }
     }
 
-    /// The host's packer.
+    /// The host's half.
+    ///
+    /// # Errors
+    ///
+    /// As [`format`](Self::format), and [`FormatError::Size`].
     pub fn packer(
         self,
         shape: [usize; 2],
@@ -70,6 +95,8 @@ impl Packing {
             Self::Nf4(Blocks { block, nested }) => nf4::packer(shape, source, block, nested),
             Self::Fp4(Blocks { block, nested }) => fp4::packer(shape, source, block, nested),
             Self::Fp8 { kind, tile, recipe } => fp8::packer(shape, source, kind, tile, recipe),
+            Self::Mlx { bits, group } => affine::packer(shape, source, bits, group),
+            Self::Int8 => int8::packer(shape, source),
         }
     }
 }

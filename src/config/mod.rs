@@ -38,6 +38,7 @@ pub struct LoadConfig {
     pub(crate) workers: Workers,
     pub(crate) in_flight_bytes_max: Option<u64>,
     pub(crate) device: usize,
+    pub(crate) allocation_max: Option<u64>,
     pub(crate) observers: Vec<Arc<dyn Observer>>,
 }
 
@@ -122,6 +123,7 @@ impl LoadConfig {
             workers: Workers::default(),
             in_flight_bytes_max: None,
             device: 0,
+            allocation_max: None,
             observers: Vec::new(),
         }
     }
@@ -173,6 +175,13 @@ impl LoadConfig {
     /// Device index of the target, 0 if not given.
     pub fn device(mut self, index: usize) -> Self {
         self.device = index;
+        self
+    }
+
+    /// Bytes of the largest allocation on a device, where that should be less than what the device allows:
+    /// larger weights are placed in parts. Host targets have no limit.
+    pub fn allocation_max(mut self, bytes: u64) -> Self {
+        self.allocation_max = Some(bytes);
         self
     }
 

@@ -6,7 +6,7 @@ use burn::{
 };
 
 use super::linear::Matrix;
-use crate::{quant::ops, target::DType};
+use crate::target::DType;
 
 /// A table `[vocabulary, features]`.
 #[derive(Module, Debug)]
@@ -28,10 +28,7 @@ impl Embedding {
         let [batch, tokens] = ids.dims();
         let [_, features] = self.table.shape();
         let ids = ids.reshape([batch * tokens]);
-        let rows = match &self.table {
-            Matrix::Dense(table) => table.val().select(0, ids),
-            Matrix::Packed(packed) => ops::rows(ids, packed, self.dtype.burn()),
-        };
+        let rows = self.table.rows(ids, self.dtype.burn());
         rows.reshape([batch, tokens, features])
     }
 

@@ -17,17 +17,21 @@ use crate::{quant::PackedWeight, target::DType};
 /// A finished weight on its device.
 #[derive(Debug, Clone)]
 pub enum Weight {
-    /// Plain numbers, flattened; the second field is the shape.
-    Dense(Tensor<1>, Vec<usize>),
-    /// Packed words.
-    Packed(PackedWeight),
+    /// Plain numbers, flattened; the second field is the shape. Several tensors hold rows one after
+    /// another, where a device has no allocation large enough for all.
+    Dense(Vec<Tensor<1>>, Vec<usize>),
+    /// Packed words, of rows one after another.
+    Packed(Vec<PackedWeight>),
 }
 
 impl Weight {
     fn shape(&self) -> Vec<usize> {
         match self {
             Self::Dense(_, shape) => shape.clone(),
-            Self::Packed(packed) => packed.layout().shape.to_vec(),
+            Self::Packed(parts) => {
+                let [_, cols] = parts[0].layout().shape;
+                vec![parts.iter().map(|part| part.layout().shape[0]).sum(), cols]
+            }
         }
     }
 }
@@ -148,17 +152,17 @@ impl Weights {
     /// [`BuildError`] when it is missing, packed, or of another rank.
     pub fn tensor<const D: usize>(&mut self, name: &str) -> Result<Tensor<D>, BuildError> {
         match self.take(name)? {
-            Weight::Packed(packed) => Err(BuildError::Packed {
+            Weight::Packed(parts) => Err(BuildError::Packed {
                 name: name.to_owned(),
-                format: packed.layout().format,
+                format: parts[0].layout().format,
             }),
-            Weight::Dense(tensor, shape) => {
+            Weight::Dense(parts, shape) => {
                 let dims: [usize; D] = shape.try_into().map_err(|found| BuildError::Rank {
                     name: name.to_owned(),
                     found,
                     wanted: D,
                 })?;
-                Ok(tensor.reshape(dims))
+                Ok(Tensor::cat(parts, 0).reshape(dims))
             }
         }
     }
@@ -206,11 +210,18 @@ impl Weights {
         let weight = self.take(name)?;
         let found = weight.shape();
         match (weight, found.as_slice()) {
-            (Weight::Packed(packed), _) => Ok(Matrix::Packed(packed)),
-            (Weight::Dense(tensor, _), &[rows, cols]) => Ok(Matrix::Dense(Param::initialized(
-                ParamId::new(),
-                tensor.reshape([rows, cols]),
-            ))),
+            (Weight::Packed(parts), _) => {
+                Ok(Matrix::of_parts(parts.into_iter().map(Matrix::Packed)))
+            }
+            (Weight::Dense(parts, _), &[_, cols]) => {
+                Ok(Matrix::of_parts(parts.into_iter().map(|part| {
+                    let rows = part.dims()[0] / cols.max(1);
+                    Matrix::Dense(Param::initialized(
+                        ParamId::new(),
+                        part.reshape([rows, cols]),
+                    ))
+                })))
+            }
             _ => Err(BuildError::Rank {
                 name: name.to_owned(),
                 found,

@@ -1,22 +1,27 @@
-//! Converting: source bytes of one tensor, tile by tile, into its finished weight on the host.
+//! Converting: source bytes of one tensor, tile by tile, into its finished weight.
 
+use burn::tensor::{Element, TensorData};
 use firebox_kernels::{error::FormatError, float::FloatBits, format::Packed, packer::Packer};
 use half::{bf16, f16, vec::HalfBitsVecExt};
-use rayon::prelude::*;
+use rayon::{ThreadPool, prelude::*};
 
-use super::PipelineError;
+use super::{PipelineError, Settings, read::Tile, upload::DevicePacker};
 use crate::{
     plan::{Action, Step},
+    quant::PackedWeight,
     target::DType,
 };
 
-/// A finished weight in host memory.
+/// A finished weight.
 #[derive(Debug, Clone)]
 pub enum Finished {
-    /// Plain numbers in the tensor's own order.
+    /// Plain numbers in the tensor's own order, in host memory.
     Dense(Dense),
-    /// Packed words.
+    /// Packed words in host memory.
     Packed(Packed),
+    /// Packed on the device of [`Settings::device`](super::Settings), in parts of whole rows that are
+    /// no larger than [`Settings::allocation_max`](super::Settings).
+    Placed(Vec<PackedWeight>),
 }
 
 /// Plain numbers.
@@ -38,10 +43,11 @@ pub(super) enum Converter {
         values: Dense,
     },
     Pack(Box<dyn Packer>),
+    Device(DevicePacker),
 }
 
 impl Converter {
-    pub(super) fn new(step: &Step) -> Result<Self, FormatError> {
+    pub(super) fn new(step: &Step, settings: &Settings<'_>) -> Result<Self, FormatError> {
         let [rows, cols] = step.matrix();
         match &step.action {
             Action::Dense(dtype) => {
@@ -56,7 +62,14 @@ impl Converter {
                 let method = spec
                     .method()
                     .expect("a step is packed because its spec has a method");
-                method.packer([rows, cols], step.source).map(Self::Pack)
+                match (settings.device, method.packing()) {
+                    // A weight without numbers has no tile to upload.
+                    (Some(device), Some(packing)) if rows * cols > 0 => {
+                        DevicePacker::new(step, packing, device, settings.allocation_max)
+                            .map(Self::Device)
+                    }
+                    _ => method.packer([rows, cols], step.source).map(Self::Pack),
+                }
             }
         }
     }
@@ -66,33 +79,51 @@ impl Converter {
         match self {
             Self::Dense { .. } => 1,
             Self::Pack(packer) => packer.passes(),
+            Self::Device(packer) => packer.passes(),
         }
     }
 
-    /// Rows that have to stay together.
-    pub(super) fn tile_rows(&self) -> usize {
+    /// Rows that a tile is a multiple of, and the most that it may have.
+    pub(super) fn tile_rows(&self) -> [usize; 2] {
         match self {
-            Self::Dense { .. } => 1,
-            Self::Pack(packer) => packer.tile_rows(),
+            Self::Dense { .. } => [1, usize::MAX],
+            Self::Pack(packer) => [packer.tile_rows(), usize::MAX],
+            Self::Device(packer) => packer.tile_rows(),
         }
     }
 
-    /// Takes the rows from `first_row` on, spread over the current rayon pool.
-    pub(super) fn feed(&mut self, pass: usize, first_row: usize, bytes: &[u8]) {
+    /// Whether tiles are handed on to a device, and so are wanted in memory that it reads from.
+    pub(super) fn uploads(&self) -> bool {
+        matches!(self, Self::Device(_))
+    }
+
+    /// Takes a tile: spread over `workers`, or by the device.
+    pub(super) fn feed(
+        &mut self,
+        step: &Step,
+        tile: Tile<'_>,
+        workers: &ThreadPool,
+    ) -> Result<(), PipelineError> {
+        let (pass, first_row) = (tile.pass, tile.first_row);
         match self {
-            Self::Pack(packer) => packer.feed(pass, first_row, bytes),
+            Self::Pack(packer) => {
+                workers.install(|| packer.feed(pass, first_row, tile.bytes()));
+            }
             Self::Dense {
                 source,
                 cols,
                 values,
-            } => values.feed(*source, first_row * *cols, bytes),
+            } => workers.install(|| values.feed(*source, first_row * *cols, tile.bytes())),
+            Self::Device(packer) => return packer.feed(step, tile),
         }
+        Ok(())
     }
 
     /// The finished weight of `step`. A packer may be the caller's own, so what it made is checked.
     pub(super) fn finish(self, step: &Step) -> Result<Finished, PipelineError> {
         let packer = match self {
             Self::Dense { values, .. } => return Ok(Finished::Dense(values)),
+            Self::Device(packer) => return Ok(Finished::Placed(packer.finish())),
             Self::Pack(packer) => packer,
         };
         let Packed {
@@ -132,6 +163,19 @@ impl Dense {
             // Zeros of an integer come from the system and cost nothing until they are written.
             DType::F16 => Self::F16(vec![0_u16; len].reinterpret_into()),
             DType::Bf16 => Self::Bf16(vec![0_u16; len].reinterpret_into()),
+        }
+    }
+
+    /// Without a copy.
+    pub(super) fn into_data(self) -> (DType, TensorData) {
+        fn flat<E: Element>(values: Vec<E>) -> TensorData {
+            let len = values.len();
+            TensorData::new(values, [len])
+        }
+        match self {
+            Self::F32(values) => (DType::F32, flat(values)),
+            Self::F16(values) => (DType::F16, flat(values)),
+            Self::Bf16(values) => (DType::Bf16, flat(values)),
         }
     }
 

@@ -14,18 +14,23 @@
 
 mod budget;
 
+mod staging;
+
 mod read;
 
 mod convert;
+mod upload;
 
 mod events;
 
 pub use convert::{Dense, Finished};
 pub(crate) use events::Observers;
 pub use events::{Event, Flow, Observer};
+pub(crate) use upload::upload;
 
 use std::time::{Duration, Instant};
 
+use burn::tensor::Device;
 use crossbeam_channel::{Receiver, bounded};
 use firebox_kernels::{error::FormatError, format::Format};
 
@@ -104,6 +109,26 @@ pub enum PipelineError {
         /// Tensors of the plan.
         total: usize,
     },
+    /// The device failed while it packed a weight, out of memory for example.
+    #[error("{tensor}: the device failed: {reason}")]
+    Device {
+        /// The tensor.
+        tensor: String,
+        /// What it says.
+        reason: String,
+    },
+    /// The device has other bytes than were sent to it.
+    #[error(
+        "{tensor}: arrived on the device with the checksum {found:#x} and was sent with {sent:#x}; its driver loses writes: try another version of it, or another target"
+    )]
+    Lost {
+        /// The tensor.
+        tensor: String,
+        /// Of what was sent.
+        sent: u32,
+        /// Of what is there.
+        found: u32,
+    },
     /// No worker threads could be had.
     #[error("could not start {count} worker threads: {reason}")]
     Workers {
@@ -121,6 +146,10 @@ pub struct Settings<'a> {
     pub workers: usize,
     /// Bytes of source weights in memory at once. A tile that cannot be split further passes alone.
     pub in_flight_bytes_max: u64,
+    /// Where weights are packed, by methods that a device has; on the host if `None`.
+    pub device: Option<&'a Device>,
+    /// Bytes of the largest allocation on that device.
+    pub allocation_max: Option<u64>,
     /// Told of every event.
     pub observer: &'a dyn Observer,
 }
@@ -165,7 +194,7 @@ pub fn run(
         let _closing = budget.close_on_drop();
         std::thread::Builder::new()
             .name("firebox-read".to_owned())
-            .spawn_scoped(scope, || read(plan, source, &budget, send))
+            .spawn_scoped(scope, || read(plan, source, settings, &budget, send))
             .map_err(|error| no_threads(1)(error.to_string()))?;
         Run {
             plan,
@@ -228,8 +257,9 @@ impl Run<'_> {
                 bytes,
                 seconds,
             })?;
-            let feed = || converter.feed(tile.pass, tile.first_row, tile.bytes());
-            timing.convert += timed(|| self.workers.install(feed)).1;
+            let (fed, seconds) = timed(|| converter.feed(step, tile, &self.workers));
+            fed?;
+            timing.convert += seconds;
         }
 
         let (finished, seconds) = timed(|| self.workers.install(|| converter.finish(step)));

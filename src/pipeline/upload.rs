@@ -1,9 +1,13 @@
 //! Converting on a device: tiles are uploaded, packed there, and their source bytes freed.
 
 use burn::tensor::{Bytes, DType, Device, Int, Tensor, TensorData};
-use firebox_kernels::{format::Format, packing::Packing};
+use firebox_kernels::{
+    error::FormatError,
+    format::{Format, Tile as ScaleTile},
+    packing::Packing,
+};
 
-use super::PipelineError;
+use super::{PipelineError, Settings, convert::Dense, read::Tile};
 use crate::{
     plan::Step,
     quant::{
@@ -16,90 +20,165 @@ use crate::{
 pub(super) struct DevicePacker {
     device: Device,
     packing: Packing,
+    layout: Layout,
+    /// Rows of each part but the last.
+    part_rows: usize,
     /// Bits of the largest magnitude of the tiles so far, where one scale serves all of them.
     absmax: Option<Tensor<1, Int>>,
-    /// Words and scales of every tile.
-    tiles: Vec<Tile>,
+    tiles: Vec<Packed>,
 }
 
-struct Tile {
+/// One tile, packed; its scales are not nested yet.
+struct Packed {
     rows: usize,
     words: Tensor<1, Int>,
     scales: Tensor<1, Int>,
 }
 
 impl DevicePacker {
-    pub(super) fn new(packing: Packing, device: Device) -> Self {
-        Self {
-            device,
+    pub(super) fn new(
+        step: &Step,
+        packing: Packing,
+        device: &Device,
+        allocation_max: Option<u64>,
+    ) -> Result<Self, FormatError> {
+        let shape = step.matrix();
+        let format = packing.format(shape, step.source)?;
+        // The plan has refused what cannot be cut.
+        let parts = allocation_max.and_then(|largest| format.cut(shape, largest));
+        Ok(Self {
+            device: device.clone(),
             packing,
+            layout: Layout { format, shape },
+            part_rows: parts.map_or(shape[0], |parts| parts[0].len()),
             absmax: None,
             tiles: Vec::new(),
-        }
+        })
     }
 
-    pub(super) fn packing(&self) -> Packing {
-        self.packing
+    pub(super) fn passes(&self) -> usize {
+        self.packing.passes()
     }
 
-    /// Uploads `rows` rows and packs them. Returns when the device is done with them: their memory is
-    /// free again, and what went wrong there is known by its tensor's name.
-    pub(super) fn feed(
-        &mut self,
-        step: &Step,
-        pass: usize,
-        rows: usize,
-        bytes: Bytes,
-    ) -> Result<(), PipelineError> {
-        let sent = checksum(&bytes);
-        let bits = words(bytes, &self.device);
+    /// Rows that a tile is a multiple of, and the most that it may have: no tile is in two parts.
+    pub(super) fn tile_rows(&self) -> [usize; 2] {
+        let Layout { format, shape } = self.layout;
+        let together = if self.part_rows < shape[0] {
+            format.part_rows(shape)
+        } else {
+            self.packing.tile_rows(shape)
+        };
+        [together, self.part_rows]
+    }
+
+    /// Uploads a tile and packs it. Returns when the device is done with it: its memory is free again, and
+    /// what went wrong there is known by the tensor's name.
+    pub(super) fn feed(&mut self, step: &Step, tile: Tile<'_>) -> Result<(), PipelineError> {
         let rows = Rows {
             packing: self.packing,
-            shape: [rows, step.matrix()[1]],
+            shape: [tile.rows, self.layout.shape[1]],
             source: step.source,
         };
-        if pass + 1 < self.packing.passes() {
+        let scales_whole = tile.pass + 1 < self.passes();
+        let (bytes, _until_arrived) = tile.into_staged();
+        let sent = checksum(&bytes);
+        let bits = words(bytes, &self.device);
+        if scales_whole {
             let here = ops::absmax(bits.clone(), rows);
             self.absmax = Some(match self.absmax.take() {
                 None => here,
                 Some(before) => Tensor::cat(vec![before, here], 0).max(),
             });
         } else {
-            // Formats without one scale for all ignore it.
-            let absmax = self.absmax.clone().unwrap_or_else(|| zero(&self.device));
-            let [words, scales] = ops::quantize(bits.clone(), absmax, rows);
+            let [words, scales] = ops::quantize(bits.clone(), self.absmax.clone(), rows);
             let rows = rows.shape[0];
-            self.tiles.push(Tile { rows, words, scales });
+            self.tiles.push(Packed {
+                rows,
+                words,
+                scales,
+            });
         }
         arrived(step, sent, bits)
     }
 
-    /// The packed weight, in parts of at most `largest` bytes each where the device sets a limit.
-    pub(super) fn finish(self, step: &Step, largest: Option<u64>) -> Vec<PackedWeight> {
-        let shape = step.matrix();
-        let format = self.packing.format(shape);
-        let format = format.expect("the packing took this shape when it was planned");
-        let (rows, words, scales) = self.tiles.into_iter().fold(
-            (Vec::new(), Vec::new(), Vec::new()),
-            |(mut rows, mut words, mut scales), tile| {
-                rows.push(tile.rows);
-                words.push(tile.words);
-                scales.push(tile.scales);
-                (rows, words, scales)
-            },
-        );
-        let _ = (rows, largest);
-        let words = cat(words, &self.device);
-        let scales = match (format, scales.first()) {
-            (Format::Nf4(blocks) | Format::Fp4(blocks), _) if blocks.nested => {
+    /// The packed weight, in parts.
+    pub(super) fn finish(self) -> Vec<PackedWeight> {
+        let Layout { format, shape } = self.layout;
+        let scales = self.tiles.iter().map(|tile| tile.scales.clone()).collect();
+        let scales = match format {
+            Format::Nf4(blocks) | Format::Fp4(blocks) if blocks.nested => {
                 ops::nest(cat(scales, &self.device))
             }
-            // Every tile has the one scale of the weight.
-            (_, Some(scale)) if format.scales_len(shape) == 1 => scale.clone(),
+            // Every tile has the scale of the whole.
+            Format::Fp8(_, ScaleTile::Tensor) => cat(scales, &self.device).narrow(0, 0, 1),
             _ => cat(scales, &self.device),
         };
-        vec![PackedWeight::new(words, scales, Layout { format, shape })]
+
+        let mut tiles = self.tiles.into_iter().peekable();
+        let mut parts = Vec::new();
+        let mut first = 0;
+        loop {
+            let (mut rows, mut words) = (0, Vec::new());
+            while let Some(tile) = tiles.next_if(|tile| rows + tile.rows <= self.part_rows) {
+                rows += tile.rows;
+                words.push(tile.words);
+            }
+            let part = first..first + rows;
+            let of_part = if part.len() == shape[0] {
+                scales.clone()
+            } else {
+                let ranges = format.part_scales(shape, &part).into_iter();
+                let ranges = ranges.map(|range| scales.clone().narrow(0, range.start, range.len()));
+                cat(ranges.collect(), &self.device)
+            };
+            let shape = [rows, shape[1]];
+            let words = cat(words, &self.device);
+            parts.push(PackedWeight::new(words, of_part, Layout { format, shape }));
+            first = part.end;
+            if tiles.peek().is_none() {
+                return parts;
+            }
+        }
     }
+}
+
+/// The tensors of a dense weight, flattened: one, or parts of whole rows where the device's allocations are
+/// smaller. On a host target the numbers are moved, not copied.
+pub(crate) fn upload(
+    step: &Step,
+    dense: Dense,
+    device: &Device,
+    settings: &Settings<'_>,
+) -> Result<Vec<Tensor<1>>, PipelineError> {
+    let (dtype, data) = dense.into_data();
+    let place = |data| Tensor::from_data(data, (device, DType::from(dtype.burn())));
+    if settings.device.is_none() {
+        return Ok(vec![place(data)]);
+    }
+    let row = step.matrix()[1] * dtype.size();
+    let largest = settings.allocation_max.unwrap_or(u64::MAX);
+    // The plan has refused rows that are larger.
+    let part = (usize::try_from(largest).unwrap_or(usize::MAX) / row.max(1)).max(1) * row;
+    let bytes = data.into_bytes();
+    let parts = if bytes.len() <= part {
+        vec![bytes]
+    } else {
+        let parts = bytes.chunks(part);
+        parts
+            .map(|part| Bytes::from_bytes_vec(part.to_vec()))
+            .collect()
+    };
+    let upload = |bytes: Bytes| {
+        let (sent, words) = (checksum(&bytes), bytes.len() / size_of::<u32>());
+        let len = bytes.len() / dtype.size();
+        let tensor = place(TensorData::from_bytes(bytes, [len], dtype.burn().into()));
+        if words > 0 {
+            // What follows a last odd half is nobody's.
+            arrived(step, sent, ops::bits(tensor.clone()).narrow(0, 0, words))?;
+        }
+        Ok(tensor)
+    };
+    parts.into_iter().map(upload).collect()
 }
 
 fn words(bytes: Bytes, device: &Device) -> Tensor<1, Int> {
@@ -108,29 +187,24 @@ fn words(bytes: Bytes, device: &Device) -> Tensor<1, Int> {
     Tensor::from_data(data, (device, DType::U32))
 }
 
-fn zero(device: &Device) -> Tensor<1, Int> {
-    Tensor::from_data(TensorData::new(vec![0_u32], [1]), (device, DType::U32))
-}
-
 /// Burn does not concatenate nothing, and copies what is alone.
 fn cat(mut tensors: Vec<Tensor<1, Int>>, device: &Device) -> Tensor<1, Int> {
     match tensors.len() {
-        0 => Tensor::from_data(TensorData::new(Vec::<u32>::new(), [0]), (device, DType::U32)),
+        0 => Tensor::from_data(
+            TensorData::new(Vec::<u32>::new(), [0]),
+            (device, DType::U32),
+        ),
         1 => tensors.remove(0),
         _ => Tensor::cat(tensors, 0),
     }
 }
 
-/// Sums of the words, as `u32` that wraps: lost and torn writes show, whatever the order of a sum.
+/// Sum of the whole words, as `u32` that wraps: lost and torn writes show, whatever the order of a sum.
 fn checksum(bytes: &[u8]) -> u32 {
-    let (words, tail) = bytes.as_chunks::<4>();
-    let sum = words
-        .iter()
-        .fold(0_u32, |sum, word| sum.wrapping_add(u32::from_le_bytes(*word)));
-    tail.iter()
-        .rev()
-        .fold(0, |word, byte| word << 8 | u32::from(*byte))
-        .wrapping_add(sum)
+    let words = bytes.as_chunks().0.iter();
+    words.fold(0, |sum: u32, word| {
+        sum.wrapping_add(u32::from_le_bytes(*word))
+    })
 }
 
 /// Waits until the device has the words, and compares what it has with what was sent.

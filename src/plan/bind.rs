@@ -87,14 +87,14 @@ pub enum PlanError {
         /// [`Target::NAME`](crate::Target::NAME).
         target: &'static str,
     },
-    /// One weight too large for one allocation of the device.
+    /// What has to stay together of a weight is too large for one allocation of the device.
     #[error(
-        "{tensor} is {needed} bytes, the largest allocation of {target} is {largest}; quantize it or choose another target"
+        "{tensor} cannot be cut below {needed} bytes, the largest allocation of {target} is {largest}; quantize it otherwise or choose another target"
     )]
     Allocation {
         /// The tensor.
         tensor: String,
-        /// Bytes of the finished weight.
+        /// Bytes of the smallest part.
         needed: u64,
         /// Bytes of the largest allocation.
         largest: u64,
@@ -169,11 +169,14 @@ impl Plan {
             });
         }
         if let Some(largest) = capabilities.largest_allocation
-            && let Some(step) = self.steps.iter().find(|step| step.bytes_kept() > largest)
+            && let Some((step, needed)) = self.steps.iter().find_map(|step| {
+                let needed = step.bytes_together();
+                (needed > largest).then_some((step, needed))
+            })
         {
             return Err(PlanError::Allocation {
                 tensor: step.slot.name.clone(),
-                needed: step.bytes_kept(),
+                needed,
                 largest,
                 target: self.target,
             });

@@ -78,6 +78,20 @@ impl Step {
         bytes as u64
     }
 
+    /// Bytes of the smallest part that the finished weight can be cut into: rows of a matrix, everything
+    /// else whole.
+    pub(crate) fn bytes_together(&self) -> u64 {
+        let shape @ [rows, cols] = self.matrix();
+        let bytes = match &self.action {
+            Action::Pack(_, format) => {
+                format.packed_bytes([format.part_rows(shape).min(rows), cols])
+            }
+            Action::Dense(dtype) if self.slot.shape.len() == 2 => cols * dtype.size(),
+            Action::Dense(dtype) => rows * cols * dtype.size(),
+        };
+        bytes as u64
+    }
+
     /// `[rows, columns]`: the shape of a matrix, and one weight a row for everything else.
     pub(crate) fn matrix(&self) -> [usize; 2] {
         match self.slot.shape[..] {

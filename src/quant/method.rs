@@ -3,14 +3,12 @@
 use core::fmt::Debug;
 
 use firebox_kernels::{
-    affine,
     error::FormatError,
     float::FloatBits,
     format::{Affine, Blocks, Format, Fp8Kind, Offset, Tile},
-    fp4,
-    fp8::{self, Recipe},
-    int8, nf4,
+    fp8::Recipe,
     packer::Packer,
+    packing::Packing,
 };
 
 /// Chooses codes and scales for one weight.
@@ -33,6 +31,38 @@ pub trait Method: Debug + Send + Sync {
     ///
     /// As [`format`](Self::format).
     fn packer(&self, shape: [usize; 2], source: FloatBits) -> Result<Box<dyn Packer>, FormatError>;
+
+    /// What a device can do in this method's stead, if it can: the same codes to the bit. Without it,
+    /// weights are packed on the host and uploaded.
+    fn packing(&self) -> Option<Packing> {
+        None
+    }
+}
+
+/// A method that is one of the kernels' own.
+macro_rules! method {
+    ($method:ty, |$this:ident| $packing:expr) => {
+        impl Method for $method {
+            fn format(&self, shape: [usize; 2], source: FloatBits) -> Result<Format, FormatError> {
+                let $this = self;
+                $packing.format(shape, source)
+            }
+
+            fn packer(
+                &self,
+                shape: [usize; 2],
+                source: FloatBits,
+            ) -> Result<Box<dyn Packer>, FormatError> {
+                let $this = self;
+                $packing.packer(shape, source)
+            }
+
+            fn packing(&self) -> Option<Packing> {
+                let $this = self;
+                Some($packing)
+            }
+        }
+    };
 }
 
 /// The nearest of sixteen levels, scaled by the largest magnitude of each block, as bitsandbytes
@@ -45,21 +75,10 @@ pub enum Bits4 {
     Fp4(Blocks),
 }
 
-impl Method for Bits4 {
-    fn format(&self, _shape: [usize; 2], _source: FloatBits) -> Result<Format, FormatError> {
-        Ok(match *self {
-            Self::Nf4(blocks) => Format::Nf4(blocks),
-            Self::Fp4(blocks) => Format::Fp4(blocks),
-        })
-    }
-
-    fn packer(&self, shape: [usize; 2], source: FloatBits) -> Result<Box<dyn Packer>, FormatError> {
-        match *self {
-            Self::Nf4(Blocks { block, nested }) => nf4::packer(shape, source, block, nested),
-            Self::Fp4(Blocks { block, nested }) => fp4::packer(shape, source, block, nested),
-        }
-    }
-}
+method!(Bits4, |this| match *this {
+    Bits4::Nf4(blocks) => Packing::Nf4(blocks),
+    Bits4::Fp4(blocks) => Packing::Fp4(blocks),
+});
 
 /// The nearest 8-bit float after scaling the largest magnitude of each tile to the largest float, or by
 /// a scale known beforehand.
@@ -103,15 +122,11 @@ impl Fp8 {
     }
 }
 
-impl Method for Fp8 {
-    fn format(&self, _shape: [usize; 2], _source: FloatBits) -> Result<Format, FormatError> {
-        Ok(Format::Fp8(self.kind, self.tile))
-    }
-
-    fn packer(&self, shape: [usize; 2], source: FloatBits) -> Result<Box<dyn Packer>, FormatError> {
-        fp8::packer(shape, source, self.kind, self.tile, self.recipe)
-    }
-}
+method!(Fp8, |this| Packing::Fp8 {
+    kind: this.kind,
+    tile: this.tile,
+    recipe: this.recipe,
+});
 
 /// The nearest of evenly spaced values between the smallest and the largest weight of each group, as MLX
 /// chooses it. Scales and biases are stored in the weight's own type.
@@ -129,8 +144,8 @@ impl Mlx {
     /// [`FormatError::Bits`] unless `bits` is 2, 3, 4, 5, 6 or 8, [`FormatError::Group`] unless `group`
     /// is 32, 64 or 128.
     pub fn new(bits: usize, group: usize) -> Result<Self, FormatError> {
-        let method = Self { bits, group };
-        method.affine(FloatBits::F32).map(|_| method)
+        Affine::new(bits, group, Offset::Bias, FloatBits::F32)?;
+        Ok(Self { bits, group })
     }
 
     /// Bits of a code.
@@ -142,34 +157,16 @@ impl Mlx {
     pub fn group(self) -> usize {
         self.group
     }
-
-    fn affine(self, source: FloatBits) -> Result<Affine, FormatError> {
-        Affine::new(self.bits, self.group, Offset::Bias, source)
-    }
 }
 
-impl Method for Mlx {
-    fn format(&self, shape: [usize; 2], source: FloatBits) -> Result<Format, FormatError> {
-        let format = Format::Affine(self.affine(source)?);
-        format.validate_shape(shape).map(|()| format)
-    }
-
-    fn packer(&self, shape: [usize; 2], source: FloatBits) -> Result<Box<dyn Packer>, FormatError> {
-        affine::packer(shape, source, self.bits, self.group)
-    }
-}
+method!(Mlx, |this| Packing::Mlx {
+    bits: this.bits,
+    group: this.group,
+});
 
 /// The nearest signed byte after scaling the largest magnitude of each row to 127, as bitsandbytes chooses
 /// it for LLM.int8, from the weight as it is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Int8;
 
-impl Method for Int8 {
-    fn format(&self, _shape: [usize; 2], _source: FloatBits) -> Result<Format, FormatError> {
-        Ok(Format::Int8)
-    }
-
-    fn packer(&self, shape: [usize; 2], source: FloatBits) -> Result<Box<dyn Packer>, FormatError> {
-        int8::packer(shape, source)
-    }
-}
+method!(Int8, |_this| Packing::Int8);

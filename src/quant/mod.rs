@@ -15,6 +15,10 @@ mod ops_cube;
 mod ops_host;
 mod scratch;
 
+#[cfg_attr(
+    feature = "ndarray",
+    allow(deprecated, reason = "it is a target for as long as Burn has it")
+)]
 pub mod ops;
 mod packed;
 

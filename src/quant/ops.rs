@@ -2,23 +2,30 @@
 //!
 //! This is the one module where tensors are exchanged for backend primitives.
 
+#![allow(
+    missing_debug_implementations,
+    reason = "what Burn's macro adds has none"
+)]
+
 use core::ops::Range;
 
 #[cfg(all(feature = "cube", feature = "fusion"))]
-use burn::backend::fusion::custom::TensorSpec;
+use burn::{backend::fusion::custom::TensorSpec, tensor::Shape};
 use burn::{
     backend::{
-        Backend, Dispatch, ExtensionType, TensorMetadata, backend_extension,
+        Backend, Dispatch, ExtensionType, backend_extension,
         tensor::{FloatTensor, IntTensor},
     },
-    tensor::{DType, FloatDType, Int, Shape, Tensor},
+    tensor::{DType, FloatDType, Int, Tensor},
 };
-use firebox_kernels::{float::FloatBits, nested, packing::Packing};
+#[cfg(all(feature = "cube", feature = "fusion"))]
+use firebox_kernels::nested;
+use firebox_kernels::{float::FloatBits, packing::Packing};
 
 use super::packed::{Layout, PackedWeight};
 
 /// Words and scales, `u32` of rank 1.
-#[derive(ExtensionType)]
+#[derive(Debug, ExtensionType)]
 #[extension_type(fusion: cfg(all(feature = "cube", feature = "fusion")))]
 pub struct PackedParts<B: Backend> {
     /// Codes.
@@ -81,7 +88,10 @@ pub trait QuantBackend: Backend {
     ) -> FloatTensor<Self>;
 
     /// The numbers of `x`, f32, f16 or bf16, as their bit patterns.
-    #[fusion(dtype = DType::U32, shape = Shape::new([bits_len(x.dtype, x.shape.num_elements())]))]
+    #[fusion(meta = |x: &TensorSpec| {
+        let len = bits_len(x.dtype, x.shape.num_elements());
+        TensorSpec::new(Shape::new([len]), DType::U32)
+    })]
     fn packed_bits(x: FloatTensor<Self>) -> IntTensor<Self>;
 
     /// Bits of the largest magnitude in `bits`, `[1]`; those of a NaN if there is one.
@@ -112,9 +122,23 @@ impl Rows {
     ///
     /// When the packing refuses the shape, which whoever made the plan has asked before.
     pub(crate) fn parts_len(&self) -> [usize; 2] {
-        let format = self.packing.plain().format(self.shape);
+        let format = self.packing.plain().format(self.shape, self.source);
         let format = format.expect("the packing took this shape when the weight was planned");
         [format.words_len(self.shape), format.scales_len(self.shape)]
+    }
+}
+
+/// How the numbers of `dtype` are stored.
+///
+/// # Panics
+///
+/// For any other type than f32, f16 and bf16.
+pub(super) fn float_bits(dtype: DType) -> FloatBits {
+    match dtype {
+        DType::F32 => FloatBits::F32,
+        DType::F16 => FloatBits::F16,
+        DType::BF16 => FloatBits::Bf16,
+        other => panic!("weights are f32, f16 or bf16, not {other:?}"),
     }
 }
 
@@ -178,12 +202,15 @@ pub(crate) fn absmax(bits: Tensor<1, Int>, rows: Rows) -> Tensor<1, Int> {
     ))
 }
 
-/// Codes and scales of some rows of a weight; see [`QuantBackend::packed_quantize`].
+/// Codes and scales of some rows of a weight; see [`QuantBackend::packed_quantize`]. `absmax` is that of
+/// the whole weight, where its packing passes over it twice.
 pub(crate) fn quantize(
     bits: Tensor<1, Int>,
-    absmax: Tensor<1, Int>,
+    absmax: Option<Tensor<1, Int>>,
     rows: Rows,
 ) -> [Tensor<1, Int>; 2] {
+    // An operation has no optional tensors, so that those who do not want it get one they do not read.
+    let absmax = absmax.unwrap_or_else(|| bits.clone());
     let parts = <Dispatch as QuantBackend>::packed_quantize(
         bits.into_dispatch(),
         absmax.into_dispatch(),

@@ -6,7 +6,7 @@ use core::ops::Range;
 
 use burn::{
     backend::{
-        AutodiffBackend, Backend, TensorMetadata,
+        AutodiffBackend, TensorMetadata,
         autodiff::{
             Autodiff,
             checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
@@ -15,9 +15,8 @@ use burn::{
         },
         tensor::{FloatTensor, IntTensor},
     },
-    tensor::{DType, FloatDType, Slice},
+    tensor::{FloatDType, Slice},
 };
-use firebox_kernels::float::FloatBits;
 
 use super::{
     ops::{PackedParts, QuantBackend, Rows},
@@ -107,7 +106,7 @@ impl<B: QuantBackend> Backward<B, 1> for LinearBackward {
         let (words, scales, layout) = ops.state;
         let dy = gradients.consume::<B>(&ops.node);
         if let Some(x) = x {
-            gradients.register::<B>(x.id, product(dy, &words, &scales, layout));
+            gradients.register::<B>(x.id, product::<B>(dy, &words, &scales, layout));
         }
     }
 }

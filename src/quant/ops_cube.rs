@@ -14,14 +14,13 @@ use burn::{
 };
 use burn_cubecl::{CubeBackend, kernel::into_contiguous, tensor::CubeTensor};
 use firebox_kernels::{
-    device::{FUSED_ROWS, Weight},
-    float::FloatBits,
+    device::{INPUTS, Weight},
     launch::Buffer,
     quantize,
 };
 
 use super::{
-    ops::{PackedParts, QuantBackend, Rows, bits_len},
+    ops::{PackedParts, QuantBackend, Rows, bits_len, float_bits},
     packed::Layout,
     scratch,
 };
@@ -48,7 +47,7 @@ impl QuantBackend for CubeBackend {
     ) -> FloatTensor<Self> {
         let dtype = x.dtype;
         let (m, [o, i]) = (x.shape()[0], layout.shape);
-        if m <= FUSED_ROWS {
+        if m <= INPUTS {
             let (like, weight) = weight(words, scales, layout);
             let y = weight.linear(&like.client, &buffer(x).1, float_bits(dtype), m);
             return like.tensor(y, [m, o], dtype);
@@ -88,7 +87,6 @@ impl QuantBackend for CubeBackend {
 
     fn packed_bits(x: FloatTensor<Self>) -> IntTensor<Self> {
         let len = bits_len(x.dtype, x.shape().num_elements());
-        let _ = float_bits(x.dtype);
         // The same bytes under another name.
         let CubeTensor {
             client,
@@ -119,7 +117,7 @@ impl QuantBackend for CubeBackend {
             rows.shape,
             rows.source,
             &bits,
-            Some(&absmax),
+            (rows.packing.passes() > 1).then_some(&absmax),
         );
         let [words, scales] = [words, scales].map(|part| {
             let len = part.len();
@@ -184,13 +182,4 @@ fn weight(words: CubeTensor, scales: CubeTensor, layout: Layout) -> (Like, Weigh
         scales,
     };
     (like, weight)
-}
-
-fn float_bits(dtype: DType) -> FloatBits {
-    match dtype {
-        DType::F32 => FloatBits::F32,
-        DType::F16 => FloatBits::F16,
-        DType::BF16 => FloatBits::Bf16,
-        other => panic!("packed weights multiply f32, f16 and bf16, not {other:?}"),
-    }
 }

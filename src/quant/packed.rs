@@ -4,7 +4,13 @@ use burn::{
     module::{Module, Param, ParamId},
     tensor::{DType, Device, Int, Tensor, TensorData},
 };
-use firebox_kernels::format::{Format, Packed};
+use firebox_kernels::{
+    error::FormatError,
+    format::{Format, Packed},
+    packing::Packing,
+};
+
+use super::ops::{self, Rows};
 
 /// What the words of a packed weight mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -52,6 +58,35 @@ impl PackedWeight {
             Tensor::from_data(TensorData::new(words, [len]), (device, DType::U32))
         };
         Self::new(place(packed.words), place(packed.scales), layout)
+    }
+
+    /// Packs a dense weight `[out, in]` where it is; on a device nothing of it comes to the host. The numbers
+    /// are those that a checkpoint of the same weight in the same type gives, to the bit.
+    ///
+    /// # Errors
+    ///
+    /// [`FormatError`] when `packing` cannot represent such a weight.
+    ///
+    /// # Panics
+    ///
+    /// When the weight is neither f32, f16 nor bf16.
+    pub fn quantize(weight: Tensor<2>, packing: Packing) -> Result<Self, FormatError> {
+        let (shape, source) = (weight.dims(), ops::float_bits(weight.dtype()));
+        let format = packing.format(shape, source)?;
+        let rows = Rows {
+            packing,
+            shape,
+            source,
+        };
+        let bits = ops::bits(weight);
+        let absmax = (packing.passes() > 1).then(|| ops::absmax(bits.clone(), rows));
+        let [words, scales] = ops::quantize(bits, absmax, rows);
+        let scales = if packing == packing.plain() {
+            scales
+        } else {
+            ops::nest(scales)
+        };
+        Ok(Self::new(words, scales, Layout { format, shape }))
     }
 
     /// What the words mean.

@@ -26,6 +26,8 @@ pub struct LoadReport {
     pub model: String,
     /// Where it went.
     pub target: &'static str,
+    /// What the device's driver calls it.
+    pub device: String,
     /// What the packed weights became, `none` where all are dense; several joined by ` + `.
     pub quant: String,
     /// Type of dense weights and activations.
@@ -85,6 +87,7 @@ pub struct TensorReport {
 impl LoadReport {
     pub(crate) fn new(
         plan: &Plan,
+        device: String,
         timings: &[Timing],
         took: Duration,
         memory: memory::Seen,
@@ -111,6 +114,7 @@ impl LoadReport {
         Self {
             model: plan.model.clone(),
             target: plan.target,
+            device,
             quant: quants(plan),
             dtype: plan.dtype,
             dtype_wanted: plan.dtype_wanted,

@@ -8,7 +8,7 @@ use burn::{
     backend::{Cube, DispatchDevice},
     tensor::Device,
 };
-use cubecl::{client::Client, ir::ElemType, prelude::CubePrimitive};
+use cubecl::{client::Client, ir::ElemType, prelude::*};
 
 use super::{Capabilities, DType, Memory, Target, TargetError, plain, sealed};
 

@@ -31,6 +31,40 @@ fn the_continuation_is_that_of_transformers() {
     assert_eq!(answer["load"]["tensors"], 38);
 }
 
+/// The same greedy text on every target of this build, dense and packed. Would catch whatever a target
+/// computes differently than rounding allows, and a program that takes another target than it is told.
+#[cfg(any(
+    feature = "cuda",
+    feature = "vulkan",
+    feature = "webgpu",
+    feature = "metal",
+    feature = "ndarray"
+))]
+#[test]
+fn every_target_says_the_same() {
+    let targets: &[&str] = &[
+        #[cfg(feature = "cuda")]
+        "cuda",
+        #[cfg(feature = "vulkan")]
+        "vulkan",
+        #[cfg(feature = "webgpu")]
+        "webgpu",
+        #[cfg(feature = "metal")]
+        "metal",
+        #[cfg(feature = "ndarray")]
+        "ndarray",
+    ];
+    for quant in ["none", "nf4", "fp8:e4m3,scale=channel"] {
+        let options = ["-n=40", "--dtype=f32", "--quant", quant];
+        let cpu = generated(TINYRUST, &options);
+        for target in targets {
+            let answer = generated(TINYRUST, &[&options[..], &["--target", target]].concat());
+            assert_eq!(answer["text"], cpu["text"], "{target} {quant}");
+            assert_eq!(answer["load"]["target"], *target);
+        }
+    }
+}
+
 /// Would catch a report that ends up in the text when stdout is a file.
 #[test]
 fn people_read_the_text_on_stdout_and_the_report_on_stderr() {

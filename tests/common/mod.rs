@@ -65,7 +65,7 @@ impl Golden {
                 let data = TensorData::new(floats(&view), [shape.iter().product::<usize>()])
                     .convert_dtype(dtype.burn().into());
                 let options = (&device, BurnDType::from(dtype.burn()));
-                let weight = Weight::Dense(Tensor::from_data(data, options), shape);
+                let weight = Weight::Dense(vec![Tensor::from_data(data, options)], shape);
                 weights.insert(name.to_owned(), weight);
             }
         }

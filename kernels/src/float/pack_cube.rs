@@ -1,0 +1,98 @@
+//! The device half of reading source weights: their bytes as words, widened to the bits of `f32`.
+
+use cubecl::prelude::*;
+
+use super::FloatBits;
+
+/// Weights that a unit reads at a time.
+pub(crate) const RUN: usize = 8;
+
+impl FloatBits {
+    /// Words of `n` weights, the last one padded.
+    pub(crate) const fn words(self, n: usize) -> usize {
+        (n * self.size()).div_ceil(4)
+    }
+
+    /// How many words of `n` weights a kernel reads at once: 4 where they divide, else 1.
+    pub(crate) const fn vector(self, n: usize) -> usize {
+        if self.words(n).is_multiple_of(4) {
+            4
+        } else {
+            1
+        }
+    }
+}
+
+/// The weights from `first` on, a multiple of [`RUN`], as bits of `f32`.
+#[cube]
+pub(crate) fn read_run<N: Size>(
+    source: &[Vector<u32, N>],
+    first: usize,
+    #[comptime] of: FloatBits,
+) -> Sequence<u32> {
+    let vector = N::value();
+    let vectors = comptime!(RUN * of.size() / 4 / vector);
+    let mut weights = Sequence::<u32>::new();
+    #[unroll]
+    for v in 0..vectors {
+        let words = source[first / comptime!(4 * vector / of.size()) + v];
+        #[unroll]
+        for w in 0..vector {
+            let word = words.extract(w);
+            #[unroll]
+            for p in 0..comptime!(4 / of.size()) {
+                weights.push(widen(word, p, of));
+            }
+        }
+    }
+    weights
+}
+
+/// The weight `k`, as bits of `f32`: for what is rare, and in few instructions.
+#[cube]
+pub(crate) fn read_one<N: Size>(
+    source: &[Vector<u32, N>],
+    k: usize,
+    #[comptime] of: FloatBits,
+) -> u32 {
+    let vector = N::value();
+    let per_word = comptime!(4 / of.size());
+    let at = k / per_word;
+    let words = source[at / vector];
+    let mut word = words.extract(0usize);
+    #[unroll]
+    for w in 1..vector {
+        if at % vector == w {
+            word = words.extract(w);
+        }
+    }
+    let mut weight = widen(word, 0usize, of);
+    if comptime!(per_word == 2) && k % 2 == 1 {
+        weight = widen(word, 1usize, of);
+    }
+    weight
+}
+
+/// Weight `p` of a word.
+#[cube]
+pub(crate) fn widen(word: u32, #[comptime] p: usize, #[comptime] of: FloatBits) -> u32 {
+    match comptime!((of, p)) {
+        (FloatBits::F32, _) => word,
+        (FloatBits::Bf16, 0) => word << 16u32,
+        (FloatBits::Bf16, _) => word & 0xffff_0000u32,
+        (FloatBits::F16, 0) => widen_f16(word & 0xffffu32),
+        (FloatBits::F16, _) => widen_f16(word >> 16u32),
+    }
+}
+
+/// The value of an f16, as bits of `f32`.
+#[cube]
+fn widen_f16(half: u32) -> u32 {
+    let magnitude = half & 0x7fffu32;
+    let normal = (magnitude << 13u32) + (112u32 << 23u32);
+    let normal = normal | select(magnitude >= 0x7c00u32, 0x7f80_0000u32, 0u32);
+    // Subnormals count steps of 2^-24: exact, and normal as an f32.
+    let subnormal =
+        u32::reinterpret(f32::cast_from(magnitude) * comptime!(f32::from_bits(103 << 23)));
+    ((half & 0x8000u32) << 16u32) | select(magnitude < 0x400u32, subnormal, normal)
+}

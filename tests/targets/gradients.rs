@@ -1,0 +1,88 @@
+//! The backward pass of packed products.
+
+use firebox::{Target, target::Memory};
+
+#[cfg(feature = "autodiff")]
+use {
+    crate::operations::{matrix, read, weights},
+    crate::weights::{SHAPES, numbers},
+    burn::tensor::Tensor,
+    firebox::quant::ops,
+};
+
+/// `dx` of a packed product, after others and before others, against that of the same product with the
+/// dense weight; nothing else has one.
+#[cfg(feature = "autodiff")]
+pub(crate) fn the_activation_gets_the_dense_gradient<T: Target>() {
+    for shape @ [o, i] in SHAPES {
+        for (of, dense, packed) in weights::<T>(shape) {
+            for m in [1, 3, 20] {
+                let gradient = |product: &dyn Fn(Tensor<2>) -> Tensor<2>| {
+                    let x = matrix::<T>(numbers(m * i, 8), [m, i]);
+                    let x = x.autodiff().require_grad();
+                    let weights = matrix::<T>(numbers(m * o, 9), [m, o]);
+                    let loss = (product(x.clone() * 2.0) * weights).sum();
+                    let gradients = loss.backward();
+                    read(x.grad(&gradients).expect("x has a gradient"))
+                };
+                let dense = matrix::<T>(dense.clone(), shape);
+                let expected = gradient(&|x| x.matmul(dense.clone().transpose()));
+                let found = gradient(&|x| ops::linear(x, &packed));
+                assert_eq!(found.len(), expected.len());
+                for (found, expected) in found.iter().zip(&expected) {
+                    let error = (found - expected).abs();
+                    assert!(error <= 1e-5, "{of} m {m}: {found} for {expected}");
+                }
+                assert!(found.iter().any(|dx| *dx != 0.0), "{of}");
+            }
+        }
+    }
+}
+
+/// Memory in use between forward and backward: the inputs, the outputs and the packed words, and not the
+/// dense weight, which here is much larger than all of them. On the host nothing counts a backend's
+/// memory; `tests/memory.rs` counts every allocation there.
+#[cfg(feature = "autodiff")]
+pub(crate) fn no_dense_weight_waits_for_the_backward_pass<T: Target>() {
+    if T::MEMORY == Memory::Host {
+        return;
+    }
+    let device = T::device(0).expect("a device");
+    let shape @ [o, i] = [4096, 2048];
+    let dense_bytes = (o * i * size_of::<f32>()) as u64;
+    let packing = crate::weights::every_packing()[0];
+    let packed = {
+        let dense = matrix::<T>(numbers(o * i, 5), shape);
+        firebox::quant::PackedWeight::quantize(dense, packing).expect("a shape of whole blocks")
+    };
+    device.sync().expect("a device that works");
+    device.memory_cleanup();
+    let in_use = || {
+        device.sync().expect("a device that works");
+        device
+            .memory_pool_usage()
+            .expect("a device counts its memory")
+            .bytes_in_use
+    };
+
+    let before = in_use();
+    let x = matrix::<T>(numbers(16 * i, 8), [16, i]);
+    let x = x.autodiff().require_grad();
+    let y = ops::linear(x.clone(), &packed);
+    let y = ops::linear(y.slice([0..16, 0..i]), &packed);
+    let between = in_use() - before;
+    assert!(
+        between < dense_bytes / 8,
+        "{between} bytes between forward and backward, a dense weight is {dense_bytes}"
+    );
+    let gradients = y.sum().backward();
+    assert_eq!(read(x.grad(&gradients).expect("a gradient")).len(), 16 * i);
+}
+
+#[cfg(not(feature = "autodiff"))]
+pub(crate) fn the_activation_gets_the_dense_gradient<T: Target>() {}
+
+#[cfg(not(feature = "autodiff"))]
+pub(crate) fn no_dense_weight_waits_for_the_backward_pass<T: Target>() {
+    let _ = T::MEMORY == Memory::Host;
+}

@@ -1,0 +1,55 @@
+//! What holds on every target, written once over [`Target`] and run on each that is compiled in.
+//!
+//! A target that is compiled in and has no device fails: it is not skipped.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod gradients;
+mod models;
+mod opening;
+mod operations;
+mod weights;
+
+/// Runs every test on the target.
+macro_rules! suite {
+    ($module:ident, $feature:literal, $target:ident) => {
+        #[cfg(feature = $feature)]
+        mod $module {
+            suite!(@tests firebox::$target:
+                opening::a_device_is_opened_by_its_index,
+                opening::a_device_of_another_target_is_refused,
+                opening::types_that_a_device_lacks_become_f32,
+                weights::packing_gives_the_hosts_bits,
+                weights::special_values_pack_as_on_the_host,
+                weights::dequantizing_gives_the_hosts_values,
+                operations::products_are_those_of_the_dense_weight,
+                operations::rows_are_those_of_the_dense_weight,
+                operations::shapes_are_as_announced,
+                operations::operations_join_others,
+                gradients::the_activation_gets_the_dense_gradient,
+                gradients::no_dense_weight_waits_for_the_backward_pass,
+                models::logits_are_those_of_transformers,
+                models::packed_models_answer_as_their_dense_weights_do,
+                models::tiles_and_parts_change_nothing,
+                models::greedy_text_is_that_of_transformers,
+            );
+        }
+    };
+    (@tests $target:ty: $($group:ident::$test:ident,)*) => {
+        $(
+            #[test]
+            fn $test() {
+                crate::$group::$test::<$target>();
+            }
+        )*
+    };
+}
+
+suite!(cpu, "cpu", Cpu);
+suite!(ndarray, "ndarray", NdArray);
+suite!(cuda, "cuda", Cuda);
+suite!(vulkan, "vulkan", Vulkan);
+suite!(webgpu, "webgpu", WebGpu);
+suite!(metal, "metal", Metal);
+suite!(wgpu, "wgpu", Wgpu);

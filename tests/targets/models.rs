@@ -1,0 +1,114 @@
+//! Whole models, loaded to the target through the pipeline.
+
+use std::ops::ControlFlow;
+
+use burn::tensor::{Int, Tensor, TensorData};
+use firebox::{
+    Cpu, DType, LoadConfig, Loader, Target,
+    model::{GenerateOptions, Matrix, generate, llama::Llama},
+};
+
+use crate::common::{Golden, MODELS, max_abs_difference, values};
+
+fn config(golden: Golden, quant: &str) -> LoadConfig {
+    LoadConfig::new(golden.path("").to_string_lossy())
+        .dtype(DType::F32)
+        .quant(quant.parse().expect("a spec"))
+}
+
+fn load<T: Target>(config: LoadConfig) -> Llama {
+    let loader = Loader::<T>::new(config).unwrap_or_else(|error| panic!("{error}"));
+    loader
+        .load()
+        .unwrap_or_else(|error| panic!("{error}"))
+        .model
+}
+
+fn logits(model: &Llama, golden: Golden) -> Vec<f32> {
+    let rows = golden.ids("input_ids");
+    let shape = [rows.len(), rows[0].len()];
+    let flat: Vec<i32> = rows.into_iter().flatten().map(|id| id as i32).collect();
+    let ids = Tensor::<2, Int>::from_data(
+        TensorData::new(flat, shape),
+        &model.norm.scale.val().device(),
+    );
+    values(model.forward(ids))
+}
+
+/// Within 1e-4 of the reference in f32, as on the CPU.
+pub(crate) fn logits_are_those_of_transformers<T: Target>() {
+    for golden in MODELS {
+        let model = load::<T>(config(golden, "none"));
+        let (expected, _) = golden.floats("logits_f32");
+        let error = max_abs_difference(&logits(&model, golden), &expected);
+        assert!(error < 1e-4, "{}: largest error {error}", golden.0);
+    }
+}
+
+/// The same codes on every target, and so the same logits but for the order of sums.
+pub(crate) fn packed_models_answer_as_their_dense_weights_do<T: Target>() {
+    let golden = Golden("llama_bf16_untied");
+    for quant in [
+        "nf4",
+        "nf4:block=64,nested",
+        "fp4:block=128",
+        "fp8:e4m3,scale=tensor",
+        "fp8:e4m3,scale=channel",
+        "fp8:e5m2,scale=block",
+        "mlx:bits=4,group=64",
+        "mlx:bits=3,group=32",
+        "int8",
+    ] {
+        let every = |config: LoadConfig| {
+            let rule = |text: String| text.parse().expect("a rule");
+            config
+                .rule(rule(format!("role:embedding={quant}")))
+                .rule(rule(format!("role:head={quant}")))
+        };
+        let expected = logits(&load::<Cpu>(every(config(golden, quant))), golden);
+        let found = logits(&load::<T>(every(config(golden, quant))), golden);
+        let error = max_abs_difference(&found, &expected);
+        assert!(error < 2e-4, "{quant}: largest error {error}");
+    }
+}
+
+/// Weights that come in many tiles, and weights that no allocation of the device holds whole.
+pub(crate) fn tiles_and_parts_change_nothing<T: Target>() {
+    let golden = Golden("llama_bf16_untied");
+    for quant in [
+        "none",
+        "nf4",
+        "nf4:nested",
+        "fp8:e4m3,scale=tensor",
+        "fp8:e4m3,scale=16x64",
+        "int8",
+    ] {
+        let expected = logits(&load::<T>(config(golden, quant)), golden);
+        let small = |config: LoadConfig| config.in_flight_bytes_max(20_000).allocation_max(40_000);
+        let model = load::<T>(small(config(golden, quant)));
+        if T::capabilities(&T::device(0).expect("a device"))
+            .largest_allocation
+            .is_some()
+        {
+            assert!(matches!(model.embedding.table, Matrix::Split(_)), "{quant}");
+        }
+        let error = max_abs_difference(&logits(&model, golden), &expected);
+        assert!(error < 2e-5, "{quant}: largest error {error}");
+    }
+}
+
+pub(crate) fn greedy_text_is_that_of_transformers<T: Target>() {
+    for golden in MODELS {
+        let model = load::<T>(config(golden, "none"));
+        let options = GenerateOptions {
+            max_new_tokens: 16,
+            ..GenerateOptions::default()
+        };
+        for expected in golden.ids("greedy") {
+            let (prompt, continuation) = expected.split_at(8);
+            let generated = generate(&model, prompt, &options, |_| ControlFlow::Continue(()));
+            let generated = generated.expect("a valid prompt");
+            assert_eq!(generated.ids, continuation, "{}", golden.0);
+        }
+    }
+}
