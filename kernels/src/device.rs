@@ -145,19 +145,21 @@ impl Weight {
         let eights = read::in_eights(self.format, i);
         let vector = if eights { widest(client, x_type) } else { 1 };
         let planes = client.properties().features.plane.contains(Plane::Ops);
+        let team = match (planes, launch::shares_memory(client)) {
+            (true, _) => Team::Plane,
+            (false, true) => Team::Cube,
+            (false, false) => Team::Unit,
+        };
         let plan = Plan {
-            team: match (planes, launch::shares_memory(client)) {
-                (true, _) => Team::Plane,
-                (false, true) => Team::Cube,
-                (false, false) => Team::Unit,
-            },
+            team,
             inputs: m,
             rows: if m == 1 && o >= MANY_ROWS { 4 } else { 2 },
-            eights: match (eights, m, planes) {
-                (false, ..) => 0,
-                (true, 1, true) => 4,
-                (true, 1, false) => 2,
-                (true, ..) => 1,
+            // One where a device runs so few units that it does not matter.
+            eights: match (eights, team) {
+                (false, _) => 0,
+                (true, Team::Plane) if m == 1 => 4,
+                (true, Team::Cube) if m == 1 => 2,
+                (true, _) => 1,
             },
             levels,
         };

@@ -9,17 +9,14 @@ use cubecl::prelude::*;
 /// different codes never wait for each other, and those with the same code read the same word; a table of
 /// pairs, one for each byte, would save half of the loads and pay three times for their conflicts.
 #[cube]
-#[expect(
-    clippy::needless_range_loop,
-    reason = "an unrolled loop is over numbers"
-)]
 pub(crate) fn levels(#[comptime] levels: [u32; 16]) -> Shared<[f32]> {
     let mut table = Shared::<[f32]>::new_slice(16usize);
     if UNIT_POS < 16 {
         let mut bits = 0u32;
         #[unroll]
-        for k in 0..16usize {
-            bits = select(UNIT_POS == comptime!(k as u32), comptime!(levels[k]), bits);
+        for k in 0..16u32 {
+            let level = comptime!(levels[k as usize]);
+            bits = select(UNIT_POS == k, level, bits);
         }
         table[UNIT_POS as usize] = f32::reinterpret(bits);
     }

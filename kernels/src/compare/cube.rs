@@ -89,7 +89,7 @@ pub fn compare(client: &Client, source: FloatBits, bytes: &Buffer, weight: &Weig
 fn partial<N: Size>(
     stored: &Stored,
     source: &[Vector<u32, N>],
-    n: u32,
+    weights: u32,
     units: u32,
     sums: &mut [u32],
     #[comptime] of: FloatBits,
@@ -98,9 +98,18 @@ fn partial<N: Size>(
 ) {
     if comptime!(shared.is_some()) {
         let levels = blocks::cube::levels(comptime!(shared.unwrap()));
-        partial_with::<N>(stored, &levels, source, n, units, sums, of, eights);
+        partial_with::<N>(stored, &levels, source, weights, units, sums, of, eights);
     } else {
-        partial_with::<N>(stored, &stored.levels, source, n, units, sums, of, eights);
+        partial_with::<N>(
+            stored,
+            &stored.levels,
+            source,
+            weights,
+            units,
+            sums,
+            of,
+            eights,
+        );
     }
 }
 
@@ -109,7 +118,7 @@ fn partial_with<N: Size>(
     stored: &Stored,
     levels: &[f32],
     source: &[Vector<u32, N>],
-    n: u32,
+    weights: u32,
     units: u32,
     sums: &mut [u32],
     #[comptime] of: FloatBits,
@@ -118,7 +127,7 @@ fn partial_with<N: Size>(
     let unit = ABSOLUTE_POS;
     if unit < units as usize {
         let cols = stored.cols as usize;
-        let runs = n as usize / comptime!(if eights { EIGHT } else { 1 });
+        let runs = weights as usize / comptime!(if eights { EIGHT } else { 1 });
         let mut all = zeros();
         let mut k = unit;
         while k < runs {

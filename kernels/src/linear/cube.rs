@@ -83,13 +83,15 @@ fn linear_with<F: Numeric, N: Size>(
             }
         } else {
             let end = cols / EIGHT;
-            let stride = units * comptime!(plan.eights);
-            while at + (stride - units) < end {
+            if comptime!(plan.eights > 1) {
                 let eights = comptime!(plan.eights);
-                span::<F, N>(
-                    stored, levels, x, first, rows, at, units, &mut sums, eights, plan,
-                );
-                at += stride;
+                let last = units * comptime!(plan.eights - 1);
+                while at + last < end {
+                    span::<F, N>(
+                        stored, levels, x, first, rows, at, units, &mut sums, eights, plan,
+                    );
+                    at += units * eights;
+                }
             }
             while at < end {
                 span::<F, N>(

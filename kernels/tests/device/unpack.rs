@@ -1,0 +1,235 @@
+//! Weights that a device gives back, against those that the host gives back.
+
+use cubecl::client::Client;
+use cubecl::features::TypeUsage;
+use cubecl::prelude::*;
+use firebox_kernels::device::Weight;
+use firebox_kernels::float::FloatBits;
+use firebox_kernels::format::{Affine, Blocks, Format, Fp8Kind, Offset, Packed, Tile};
+use firebox_kernels::fp8::Recipe;
+use firebox_kernels::launch::Buffer;
+use firebox_kernels::packer::Packer;
+use firebox_kernels::{affine, fp4, fp8, int8, nf4};
+use half::f16;
+
+use crate::common::{Random, assert_bits, fed, rounded};
+
+crate::targets::on_devices!(
+    dequantize_is_the_hosts,
+    any_words_give_what_they_give_on_the_host,
+    rows_are_the_hosts,
+);
+
+/// Shapes that fill neither words nor blocks, nor what units read together.
+pub(crate) const SHAPES: [[usize; 2]; 9] = [
+    [1, 1],
+    [3, 33],
+    [50, 65],
+    [33, 96],
+    [70, 7],
+    [16, 257],
+    [12, 24],
+    [40, 136],
+    [64, 4096],
+];
+
+/// A weight of this shape in every format.
+pub(crate) fn every_format(shape: [usize; 2], random: &mut Random) -> Vec<Packed> {
+    let source = FloatBits::Bf16;
+    let bytes = random.weights(shape[0] * shape[1], source);
+    let mut packers: Vec<Box<dyn Packer>> = Vec::new();
+    for (block, nested) in [
+        (32, false),
+        (64, false),
+        (4096, false),
+        (64, true),
+        (32, true),
+    ] {
+        packers.push(nf4::packer(shape, source, block, nested).unwrap());
+        packers.push(fp4::packer(shape, source, block, nested).unwrap());
+    }
+    for kind in [Fp8Kind::E4m3, Fp8Kind::E5m2] {
+        let block = |rows, cols| Tile::Block { rows, cols };
+        for tile in [
+            Tile::Tensor,
+            Tile::Row,
+            block(8, 24),
+            block(128, 128),
+            block(3, 5),
+        ] {
+            let recipe = Recipe::FineGrained { ue8m0: false };
+            packers.push(fp8::packer(shape, source, kind, tile, recipe).unwrap());
+        }
+    }
+    packers.push(int8::packer(shape, source).unwrap());
+    for bits in [2, 3, 4, 5, 6, 8] {
+        for group in [32, 64] {
+            packers.extend(affine::packer(shape, source, bits, group));
+        }
+    }
+    let row_bytes = shape[1] * source.size();
+    let packed = packers.into_iter();
+    packed
+        .map(|packer| fed(packer, &bytes, row_bytes, 0))
+        .collect()
+}
+
+/// The weight on a device.
+pub(crate) fn upload(client: &Client, packed: &Packed) -> Weight {
+    Weight {
+        format: packed.format,
+        shape: packed.shape,
+        words: Buffer::upload(client, &packed.words),
+        scales: Buffer::upload(client, &packed.scales),
+    }
+}
+
+/// A buffer of `f32`, read back.
+pub(crate) fn floats(client: &Client, buffer: Buffer) -> Vec<f32> {
+    let len = buffer.len();
+    let bytes = client.read_one(buffer.into_handle()).unwrap();
+    bytemuck::pod_collect_to_vec::<u8, f32>(&bytes)[..len].to_vec()
+}
+
+/// Whole weights, their middles, last rows and no rows.
+fn dequantize_is_the_hosts(client: &Client) {
+    let mut random = Random(5);
+    for shape in SHAPES {
+        for packed in every_format(shape, &mut random) {
+            let weight = upload(client, &packed);
+            let [o, i] = shape;
+            let expected = packed.dequantize();
+            for rows in [0..o, o / 3..o - o / 3, o - 1..o, 1..1] {
+                let found = weight.dequantize(client, rows.clone(), FloatBits::F32);
+                let what = format!("{} {shape:?} {rows:?}", packed.format);
+                assert_bits(
+                    &floats(client, found),
+                    &expected[rows.start * i..rows.end * i],
+                    &what,
+                );
+            }
+        }
+    }
+}
+
+/// Scales that no packer stores as well as those it does.
+const SCALES: [f32; 8] = [
+    1.0,
+    -0.37,
+    0.0,
+    f32::NAN,
+    f32::INFINITY,
+    f32::NEG_INFINITY,
+    3.1e-3,
+    2.9e38,
+];
+
+/// Any words under any scales: every code, NaN, infinities and overflow, both forms of offset in every
+/// type. Only what is below 2^-126 may be 0.
+fn any_words_give_what_they_give_on_the_host(client: &Client) {
+    let mut random = Random(23);
+    let mut formats = vec![Format::Int8];
+    for nested in [false, true] {
+        formats.push(Format::Nf4(Blocks { block: 32, nested }));
+        formats.push(Format::Fp4(Blocks { block: 64, nested }));
+    }
+    for kind in [Fp8Kind::E4m3, Fp8Kind::E5m2] {
+        formats.push(Format::Fp8(kind, Tile::Row));
+        formats.push(Format::Fp8(kind, Tile::Block { rows: 3, cols: 32 }));
+    }
+    for (bits, group, form, params) in [
+        (2, 32, Offset::Zero, FloatBits::F32),
+        (3, 64, Offset::Bias, FloatBits::F16),
+        (3, 32, Offset::Zero, FloatBits::Bf16),
+        (4, 32, Offset::Zero, FloatBits::F16),
+        (5, 32, Offset::Bias, FloatBits::F32),
+        (6, 32, Offset::Zero, FloatBits::F32),
+        (8, 32, Offset::Zero, FloatBits::Bf16),
+        (8, 64, Offset::Bias, FloatBits::F16),
+    ] {
+        formats.push(Format::Affine(
+            Affine::new(bits, group, form, params).unwrap(),
+        ));
+    }
+    let half = f16::supported_uses(client).contains(TypeUsage::Buffer);
+    for format in formats {
+        for shape in [[9, 192], [7, 45]] {
+            if format.validate_shape(shape).is_err() {
+                continue;
+            }
+            let words = (0..format.words_len(shape)).map(|_| random.next() as u32);
+            let words = words.collect();
+            let scales = (0..format.scales_len(shape)).map(|k| match format {
+                // Codes of scales first.
+                Format::Nf4(of) | Format::Fp4(of)
+                    if of.nested && k < of.count(shape[0] * shape[1]).div_ceil(4) =>
+                {
+                    random.next() as u32
+                }
+                Format::Nf4(of) | Format::Fp4(of) if of.nested => (0.1 + k as f32).to_bits(),
+                Format::Affine(of) if of.params != FloatBits::F32 => random.next() as u32,
+                Format::Affine(_) => random.weight().to_bits(),
+                _ => SCALES[random.next() as usize % SCALES.len()].to_bits(),
+            });
+            let packed = Packed::new(format, shape, words, scales.collect()).unwrap();
+            let weight = upload(client, &packed);
+            let expected = packed.dequantize();
+            let found = weight.dequantize(client, 0..shape[0], FloatBits::F32);
+            let mut found = floats(client, found);
+            for (found, expected) in found.iter_mut().zip(&expected) {
+                if expected.is_subnormal() && *found == 0.0 {
+                    *found = *expected;
+                }
+            }
+            let what = format!("{format} {shape:?}");
+            assert_bits(&found, &expected, &what);
+            if half {
+                let out = weight.dequantize(client, 0..shape[0], FloatBits::F16);
+                let bytes = client.read_one(out.into_handle()).unwrap();
+                let mut found = vec![0.0; expected.len()];
+                FloatBits::F16.widen(&bytes[..2 * expected.len()], &mut found);
+                let expected = rounded(&expected, FloatBits::F16);
+                for (found, expected) in found.iter().zip(&expected) {
+                    let off = (found - expected).abs() / expected.abs();
+                    let same = found == expected || found.is_nan() && expected.is_nan();
+                    assert!(same || off <= 1e-3, "{what}: {found} {expected}");
+                }
+            }
+        }
+    }
+}
+
+/// Ids in every type, in no order, repeated, negative and beyond the last row.
+fn rows_are_the_hosts(client: &Client) {
+    let mut random = Random(2);
+    for shape @ [o, i] in SHAPES {
+        for packed in every_format(shape, &mut random) {
+            let weight = upload(client, &packed);
+            let expected = packed.dequantize();
+            let ids = [o as i64 - 1, 0, -1, o as i64 / 2, o as i64, 0, 1 << 32];
+            let expected: Vec<f32> = ids
+                .iter()
+                .flat_map(|id| match usize::try_from(*id) {
+                    Ok(id) if id < o => expected[id * i..][..i].to_vec(),
+                    _ => vec![f32::NAN; i],
+                })
+                .collect();
+            let wide = ids.map(|id| id as u64);
+            let wide = client.create_from_slice(bytemuck::cast_slice(&wide));
+            // SAFETY: seven ids of eight bytes.
+            let wide = unsafe { Buffer::new(wide, ids.len()) };
+            let found = weight.rows(client, &wide, i64::elem_type_native(), FloatBits::F32);
+            let what = format!("{} {shape:?}", packed.format);
+            assert_bits(&floats(client, found), &expected, &what);
+
+            let narrow = Buffer::upload(
+                client,
+                &ids[..6].iter().map(|id| *id as u32).collect::<Vec<_>>(),
+            );
+            for id_type in [i32::elem_type_native(), u32::elem_type_native()] {
+                let found = weight.rows(client, &narrow, id_type, FloatBits::F32);
+                assert_bits(&floats(client, found), &expected[..6 * i], &what);
+            }
+        }
+    }
+}
