@@ -61,11 +61,11 @@ mod graphics {
     }
 
     /// The API whose kernels are written in WebGPU's language. A browser has its own; elsewhere it is
-    /// whatever wgpu finds, unless this build compiles kernels for Vulkan to SPIR-V: then it is OpenGL.
+    /// whatever wgpu finds, unless this build writes kernels for Vulkan in SPIR-V: then it is OpenGL.
     #[cfg(feature = "webgpu")]
     const WEBGPU: WgpuBackend = if cfg!(target_family = "wasm") {
         WgpuBackend::WebGpu
-    } else if cfg!(feature = "vulkan") {
+    } else if cfg!(feature = "spirv") {
         WgpuBackend::Gl
     } else {
         WgpuBackend::Auto
@@ -80,7 +80,7 @@ mod graphics {
 
     #[cfg(feature = "vulkan")]
     cube_target!(
-        /// Vulkan, with kernels in SPIR-V where the driver takes them.
+        /// Vulkan, with kernels in WebGPU's language, or with the feature `spirv` in SPIR-V.
         Vulkan, "vulkan", "a Vulkan driver (Debian: mesa-vulkan-drivers, or the vendor's)",
         cubecl::Device::Wgpu(device) if device.backend == WgpuBackend::Vulkan,
         on(WgpuBackend::Vulkan)

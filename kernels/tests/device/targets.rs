@@ -15,7 +15,7 @@ pub(crate) fn vulkan() -> Client {
 /// Kernels as WGSL. Vulkan takes them as SPIR-V where it is compiled in, GL never does.
 #[cfg(feature = "webgpu")]
 pub(crate) fn webgpu() -> Client {
-    let device = if cfg!(feature = "vulkan") {
+    let device = if cfg!(feature = "spirv") {
         Device::gl(WgpuDeviceKind::default())
     } else {
         Device::wgpu(WgpuDeviceKind::default())
