@@ -2,29 +2,29 @@
 
 use cubecl::prelude::*;
 
-use crate::float;
-use crate::float::FloatBits;
+use crate::float::pack_cube::widen;
 use crate::format::{Affine, Offset};
 use crate::launch::rounded;
 
 /// The scale of the group `k`.
 #[cube]
 pub(crate) fn scale(scales: &[u32], k: usize, #[comptime] affine: Affine) -> f32 {
-    match comptime!(affine.params) {
-        FloatBits::F32 => f32::reinterpret(scales[2 * k]),
-        FloatBits::F16 => float::cube::value(scales[k] & 0xffff, FloatBits::F16),
-        FloatBits::Bf16 => float::cube::value(scales[k] & 0xffff, FloatBits::Bf16),
-    }
+    let params = comptime!(affine.params);
+    let words = comptime!(affine.param_words());
+    f32::reinterpret(widen(scales[k * words], 0usize, params))
 }
 
 /// The offset of the group `k`.
 #[cube]
 pub(crate) fn offset(scales: &[u32], k: usize, #[comptime] affine: Affine) -> f32 {
-    match comptime!(affine.params) {
-        FloatBits::F32 => f32::reinterpret(scales[2 * k + 1]),
-        FloatBits::F16 => float::cube::value(scales[k] >> 16, FloatBits::F16),
-        FloatBits::Bf16 => float::cube::value(scales[k] >> 16, FloatBits::Bf16),
-    }
+    let params = comptime!(affine.params);
+    let words = comptime!(affine.param_words());
+    let half = comptime!(2 - words);
+    f32::reinterpret(widen(
+        scales[k * words + comptime!(words - 1)],
+        half,
+        params,
+    ))
 }
 
 /// The weight of a code, rounding twice; `zero` is 0, see [`rounded`].

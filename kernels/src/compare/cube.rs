@@ -9,7 +9,8 @@ use super::{SLACK, SUMS};
 use crate::blocks;
 use crate::device::Weight;
 use crate::device::read::{self, EIGHT, Scale, Stored};
-use crate::float::{self, FloatBits};
+use crate::float::FloatBits;
+use crate::float::pack_cube::widen;
 use crate::format::{Affine, Format};
 use crate::launch::{self, Buffer};
 
@@ -34,8 +35,7 @@ const FLOATS: usize = 6;
 /// When a buffer's length does not fit the shape.
 pub fn compare(client: &Client, source: FloatBits, bytes: &Buffer, weight: &Weight) -> Buffer {
     let n = weight.shape[0] * weight.shape[1];
-    let words = (n * source.size()).div_ceil(4);
-    assert_eq!(bytes.len(), words, "words of {n} {source:?}");
+    assert_eq!(bytes.len(), source.words(n), "words of {n} {source:?}");
     if n == 0 {
         return Buffer::zeros(client, SUMS, 4);
     }
@@ -150,7 +150,7 @@ fn partial_with<N: Size>(
                         for t in 0..comptime!(size * per_word) {
                             let at = comptime!(v * size * per_word + t);
                             let word = words.extract(comptime!(t / per_word));
-                            let from = half(word, comptime!(t % per_word), of);
+                            let from = f32::reinterpret(widen(word, comptime!(t % per_word), of));
                             let number = read::number(&codes, at, levels, stored.format);
                             let to = read::scaled(stored, number, &scale);
                             add(&mut eight, from, to, low, high);
@@ -161,7 +161,12 @@ fn partial_with<N: Size>(
                     let per_word = comptime!(4 / of.size());
                     let word = source[k / per_word].extract(0usize);
                     let shift = (k % per_word * 16) as u32;
-                    let from = half(word >> shift, 0usize, of);
+                    // The first of what is left of the word, if it is a half.
+                    let mut word = word;
+                    if comptime!(per_word == 2) {
+                        word = (word >> shift) & 0xffff;
+                    }
+                    let from = f32::reinterpret(widen(word, 0usize, of));
                     let to = read::weight(stored, levels, r, c);
                     add(&mut some, from, to, low, high);
                 }
@@ -210,15 +215,6 @@ fn zeros() -> Array<u32> {
         sums[s] = 0u32;
     }
     sums
-}
-
-/// Source weight `p` of a word.
-#[cube]
-fn half(word: u32, #[comptime] p: usize, #[comptime] of: FloatBits) -> f32 {
-    match of {
-        FloatBits::F32 => f32::reinterpret(word),
-        _ => float::cube::value((word >> comptime!(16 * p as u32)) & 0xffff, of),
-    }
 }
 
 /// The least and the greatest that a scale can give, with the slack.

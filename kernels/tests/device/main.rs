@@ -7,4 +7,7 @@ mod common;
 
 mod targets;
 
+mod compare;
+mod linear;
 mod pack;
+mod unpack;
