@@ -1,6 +1,11 @@
 //! Cutting a packed weight into parts of whole rows that each stand alone: for devices whose largest
 //! allocation is smaller than the weight.
 
+#![expect(
+    clippy::single_range_in_vec_init,
+    reason = "a list of ranges may have one"
+)]
+
 use core::ops::Range;
 
 use crate::format::{Format, Packed, Tile};
