@@ -34,6 +34,9 @@
 //!
 //! Letters: `o` rows, `i` columns, `n = o * i`.
 
+#[cfg(feature = "cube")]
+pub(crate) mod pack_cube;
+
 use rayon::prelude::*;
 
 use crate::error::FormatError;

@@ -16,6 +16,9 @@
 //!
 //! With `g` scales: `[ceil(g / 4)]` words of codes, `[ceil(g / 256)]` upper scales, one offset.
 
+#[cfg(feature = "cube")]
+pub(crate) mod pack_cube;
+
 use rayon::prelude::*;
 
 use crate::float::floats;
