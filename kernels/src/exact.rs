@@ -5,8 +5,8 @@
 //! a product into a sum, and need not know NaN. What is left is enough: additions and multiplications of normal
 //! numbers with a normal result, whole numbers, and bits.
 //!
-//! Everything here takes and gives bit patterns. A NaN that comes in comes out quiet; which NaN an invalid operation
-//! makes is not said, as it differs between processors.
+//! Everything here takes and gives bit patterns. NaN is x86's: one that comes in comes out quiet, the first of two, and
+//! an invalid operation makes the one with a sign.
 
 use cubecl::prelude::*;
 
@@ -60,13 +60,13 @@ fn round(sign: u32, exponent: i32, significand: u32) -> u32 {
     sign | (upper + rounded).min(INFINITY)
 }
 
-/// The NaN of an operation on `a` and `b`, of which one is NaN or neither.
+/// The NaN of an operation on `a` and `b`.
 #[cube]
 fn nan_of(a: u32, b: u32) -> u32 {
     select(
         (a & !SIGN) > INFINITY,
         a | QUIET,
-        select((b & !SIGN) > INFINITY, b | QUIET, INFINITY | QUIET),
+        select((b & !SIGN) > INFINITY, b | QUIET, SIGN | INFINITY | QUIET),
     )
 }
 

@@ -35,6 +35,9 @@
 
 #[cfg(feature = "cube")]
 pub(crate) mod cube;
+#[cfg(feature = "cube")]
+pub(crate) mod pack_cube;
+
 use rayon::prelude::*;
 
 use crate::error::FormatError;

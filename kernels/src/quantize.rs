@@ -5,9 +5,11 @@
 use cubecl::client::Client;
 
 use crate::blocks;
-use crate::float::FloatBits;
+use crate::float::{self, FloatBits};
 use crate::fp4::Fp4;
+use crate::fp8::{self, pack_cube::Plan};
 use crate::launch::Buffer;
+use crate::nested;
 use crate::nf4::Nf4;
 use crate::packing::Packing;
 
@@ -17,15 +19,19 @@ use crate::packing::Packing;
 /// those of the one before end. Scales are what the format stores, but for nested formats, whose scales are plain
 /// here (`f32`, the largest magnitude of each block).
 ///
+/// FP8 with one scale for the tensor, where that is not fixed, needs `amax`: one word, the bits of the largest magnitude
+/// of the whole weight. Every tile then gives that scale.
+///
 /// # Panics
 ///
-/// When `bytes` is not as long as the shape says, or the tile has 2^32 weights or more.
+/// When `amax` is missing there, `bytes` is not as long as the shape says, or the tile has 2^32 weights or more.
 pub fn quantize(
     client: &Client,
     packing: Packing,
     shape: [usize; 2],
     source: FloatBits,
     bytes: &Buffer,
+    amax: Option<&Buffer>,
 ) -> (Buffer, Buffer) {
     let n = shape[0] * shape[1];
     assert_eq!(
@@ -37,6 +43,26 @@ pub fn quantize(
     match packing {
         Packing::Nf4(of) => blocks::pack_cube::quantize::<Nf4>(client, of.block, n, source, bytes),
         Packing::Fp4(of) => blocks::pack_cube::quantize::<Fp4>(client, of.block, n, source, bytes),
-        Packing::Fp8 { .. } => panic!("FP8 is not chosen on devices yet"),
+        Packing::Fp8 { kind, tile, recipe } => {
+            let plan = Plan { kind, tile, recipe };
+            fp8::pack_cube::quantize(client, plan, shape, source, bytes, amax)
+        }
     }
+}
+
+/// One word: the bits of the largest magnitude of `n` weights, as the host finds it. NaN is larger than all.
+///
+/// # Panics
+///
+/// When `bytes` is not as long as `n` weights are, or they are 2^32 or more.
+pub fn absmax(client: &Client, source: FloatBits, n: usize, bytes: &Buffer) -> Buffer {
+    assert_eq!(bytes.len(), source.words(n), "words of {n} {source:?}");
+    assert!(u32::try_from(n).is_ok(), "{n} weights in one tile");
+    float::pack_cube::absmax(client, source, n, bytes)
+}
+
+/// Nested scales from the plain ones of a whole weight, as [`quantize`] gives them tile by tile: the words that the
+/// format stores.
+pub fn nest(client: &Client, absmax: &Buffer) -> Buffer {
+    nested::pack_cube::nest(client, absmax)
 }

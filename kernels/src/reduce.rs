@@ -8,6 +8,9 @@
 //! thread. PyTorch splits sums of 32768 values and more over its threads; we take the order of one
 //! thread, since it is the one that does not depend on the machine.
 
+#[cfg(feature = "cube")]
+pub(crate) mod pack_cube;
+
 /// Lanes of PyTorch's vector on x86-64.
 const LANES: usize = 8;
 

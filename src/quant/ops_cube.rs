@@ -112,7 +112,7 @@ impl QuantBackend for CubeBackend {
         rows: Rows,
     ) -> PackedParts<Self> {
         let (like, bits) = buffer(bits);
-        let _ = absmax;
+        let (_, absmax) = buffer(absmax);
         let (words, scales) =
             quantize::quantize(&like.client, rows.packing, rows.shape, rows.source, &bits);
         let [words, scales] = [words, scales].map(|part| {

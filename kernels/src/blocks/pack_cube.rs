@@ -9,12 +9,14 @@
 //! No shared memory: CubeCL 0.11.3 gives drivers without `VK_KHR_workgroup_memory_explicit_layout` SPIR-V that
 //! crashes them.
 
-use cubecl::{client::Client, ir::features::Plane, prelude::*};
+use cubecl::{client::Client, prelude::*};
 
 use super::{FLOOR, Levels};
 use crate::exact;
 use crate::float::FloatBits;
-use crate::float::pack_cube::{RUN, read_one, read_run};
+use crate::float::pack_cube::{
+    RUN, largest_at_end, largest_of_run, largest_together, plane, read_one, read_run,
+};
 use crate::launch::{self, Buffer};
 use crate::pack::CODES4;
 
@@ -114,38 +116,6 @@ fn divisor(largest: u32) -> u32 {
     select(largest < floor, floor, largest)
 }
 
-/// The largest magnitude, as bits, among `count` weights from `first` on. They are read one by one: for the end of a
-/// weight.
-#[cube]
-fn largest_at_end<N: Size>(
-    source: &[Vector<u32, N>],
-    first: usize,
-    count: usize,
-    #[comptime] of: FloatBits,
-) -> u32 {
-    let mut largest = 0u32;
-    for k in 0..count {
-        largest = largest.max(read_one::<N>(source, first + k, of) & 0x7fff_ffffu32);
-    }
-    largest
-}
-
-/// The largest magnitude, as bits, of a run of weights.
-#[cube]
-fn largest_of_run<N: Size>(
-    source: &[Vector<u32, N>],
-    first: usize,
-    #[comptime] of: FloatBits,
-) -> u32 {
-    let weights = read_run::<N>(source, first, of);
-    let mut largest = 0u32;
-    #[unroll]
-    for k in 0..RUN {
-        largest = largest.max(*weights.index(k) & 0x7fff_ffffu32);
-    }
-    largest
-}
-
 /// Scales of blocks, one unit each: for devices whose units cannot exchange values.
 #[cube(launch)]
 fn scales_kernel<N: Size>(
@@ -215,11 +185,7 @@ fn codes_kernel<N: Size>(
         } else if first_of_block < n && place == 0 {
             largest = largest_at_end::<N>(source, first_of_block, n - first_of_block, build.source);
         }
-        let mut apart = 1u32;
-        while apart < units as u32 {
-            largest = largest.max(plane_shuffle_xor(largest, apart));
-            apart *= 2u32;
-        }
+        largest = largest_together(largest, units as u32);
         if place == 0 && first_of_block < n {
             scales[k] = scale(largest, full);
         }
@@ -279,12 +245,10 @@ pub(crate) fn quantize<L: Levels>(
         return (words, scales);
     }
     let vector = source.vector(n);
-    let properties = client.properties();
-    let together =
-        properties.features.plane.contains(Plane::Ops) && properties.hardware.plane_size_min >= 2;
+    let plane = plane(client);
     let mut units = block / (2 * RUN);
-    if together {
-        units = units.min(1 << properties.hardware.plane_size_min.ilog2());
+    if let Some(most) = plane {
+        units = units.min(most);
     } else {
         let (count, dim) = launch::grid(client, scales.len());
         scales_kernel::launch(
@@ -302,7 +266,7 @@ pub(crate) fn quantize<L: Levels>(
     let build = Build {
         source,
         runs: block / (RUN * units),
-        together,
+        together: plane.is_some(),
         nan: L::ASCENDING[15].into(),
         splits_zero: L::BOUNDS.contains(&0.0),
     };

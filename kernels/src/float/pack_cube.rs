@@ -1,8 +1,9 @@
 //! The device half of reading source weights: their bytes as words, widened to the bits of `f32`.
 
-use cubecl::prelude::*;
+use cubecl::{client::Client, ir::features::Plane, prelude::*};
 
 use super::FloatBits;
+use crate::launch::{self, Buffer};
 
 /// Weights that a unit reads at a time.
 pub(crate) const RUN: usize = 8;
@@ -73,6 +74,58 @@ pub(crate) fn read_one<N: Size>(
     weight
 }
 
+/// The largest magnitude, as bits, among `count` weights from `first` on. They are read one by one: for the end of a
+/// weight.
+#[cube]
+pub(crate) fn largest_at_end<N: Size>(
+    source: &[Vector<u32, N>],
+    first: usize,
+    count: usize,
+    #[comptime] of: FloatBits,
+) -> u32 {
+    let mut largest = 0u32;
+    for k in 0..count {
+        largest = largest.max(read_one::<N>(source, first + k, of) & 0x7fff_ffffu32);
+    }
+    largest
+}
+
+/// The largest magnitude, as bits, of a run of weights.
+#[cube]
+pub(crate) fn largest_of_run<N: Size>(
+    source: &[Vector<u32, N>],
+    first: usize,
+    #[comptime] of: FloatBits,
+) -> u32 {
+    let weights = read_run::<N>(source, first, of);
+    let mut largest = 0u32;
+    #[unroll]
+    for k in 0..RUN {
+        largest = largest.max(*weights.index(k) & 0x7fff_ffffu32);
+    }
+    largest
+}
+
+/// The largest of what the units of a group found, which are `units` beside each other, a power of two within a plane.
+#[cube]
+pub(crate) fn largest_together(found: u32, units: u32) -> u32 {
+    let mut largest = found;
+    let mut apart = 1u32;
+    while apart < units {
+        largest = largest.max(plane_shuffle_xor(largest, apart));
+        apart *= 2u32;
+    }
+    largest
+}
+
+/// How many units can exchange values without shared memory, a power of two; none where a device has no such thing.
+pub(crate) fn plane(client: &Client) -> Option<usize> {
+    let properties = client.properties();
+    let units = properties.hardware.plane_size_min;
+    let has = properties.features.plane.contains(Plane::Ops) && units >= 2;
+    has.then(|| 1 << units.ilog2())
+}
+
 /// Weight `p` of a word.
 #[cube]
 pub(crate) fn widen(word: u32, #[comptime] p: usize, #[comptime] of: FloatBits) -> u32 {
@@ -95,4 +148,59 @@ fn widen_f16(half: u32) -> u32 {
     let subnormal =
         u32::reinterpret(f32::cast_from(magnitude) * comptime!(f32::from_bits(103 << 23)));
     ((half & 0x8000u32) << 16u32) | select(magnitude < 0x400u32, subnormal, normal)
+}
+
+/// Each unit the largest magnitude among its runs, which lie as far apart as there are units.
+#[cube(launch)]
+fn absmax_kernel<N: Size>(
+    source: &[Vector<u32, N>],
+    maxima: &mut [u32],
+    total: u32,
+    #[comptime] of: FloatBits,
+) {
+    let n = total as usize;
+    let units = maxima.len();
+    if ABSOLUTE_POS < units {
+        let whole = n / RUN;
+        let mut largest = 0u32;
+        for run in range_stepped(ABSOLUTE_POS, whole, units) {
+            largest = largest.max(largest_of_run::<N>(source, run * RUN, of));
+        }
+        if ABSOLUTE_POS == whole % units {
+            let end = largest_at_end::<N>(source, whole * RUN, n % RUN, of);
+            largest = largest.max(end);
+        }
+        maxima[ABSOLUTE_POS] = largest;
+    }
+}
+
+/// Units that read a large buffer at the same time.
+const MANY: usize = 1 << 16;
+
+/// Runs that a unit reads at least.
+const RUNS: usize = 8;
+
+/// One word: the bits of the largest magnitude among `n` weights. NaN is larger than all.
+pub(crate) fn absmax(client: &Client, source: FloatBits, n: usize, bytes: &Buffer) -> Buffer {
+    if n == 0 {
+        return Buffer::upload(client, &[0]);
+    }
+    let units = n.div_ceil(RUN * RUNS).min(MANY);
+    let maxima = Buffer::empty(client, units, 4);
+    let vector = source.vector(n);
+    let (count, dim) = launch::grid(client, units);
+    absmax_kernel::launch(
+        client,
+        count,
+        dim,
+        vector,
+        bytes.arg(vector),
+        maxima.arg(1),
+        n as u32,
+        source,
+    );
+    if units == 1 {
+        return maxima;
+    }
+    absmax(client, FloatBits::F32, units, &maxima)
 }
