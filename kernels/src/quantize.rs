@@ -4,10 +4,12 @@
 
 use cubecl::client::Client;
 
+use crate::affine;
 use crate::blocks;
 use crate::float::{self, FloatBits};
 use crate::fp4::Fp4;
 use crate::fp8::{self, pack_cube::Plan};
+use crate::int8;
 use crate::launch::Buffer;
 use crate::nested;
 use crate::nf4::Nf4;
@@ -47,6 +49,10 @@ pub fn quantize(
             let plan = Plan { kind, tile, recipe };
             fp8::pack_cube::quantize(client, plan, shape, source, bytes, amax)
         }
+        Packing::Mlx { bits, group } => {
+            affine::pack_cube::quantize(client, bits, group, shape, source, bytes)
+        }
+        Packing::Int8 => int8::pack_cube::quantize(client, shape, source, bytes),
     }
 }
 

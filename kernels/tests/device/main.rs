@@ -10,4 +10,5 @@ mod targets;
 mod compare;
 mod linear;
 mod pack;
+mod pack_whole;
 mod unpack;
