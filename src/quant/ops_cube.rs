@@ -113,8 +113,15 @@ impl QuantBackend for CubeBackend {
     ) -> PackedParts<Self> {
         let (like, bits) = buffer(bits);
         let (_, absmax) = buffer(absmax);
-        let (words, scales) =
-            quantize::quantize(&like.client, rows.packing, rows.shape, rows.source, &bits);
+        let whole = (rows.packing.passes() > 1).then_some(&absmax);
+        let (words, scales) = quantize::quantize(
+            &like.client,
+            rows.packing,
+            rows.shape,
+            rows.source,
+            &bits,
+            whole,
+        );
         let [words, scales] = [words, scales].map(|part| {
             let len = part.len();
             like.tensor(part, [len], DType::U32)
