@@ -36,6 +36,8 @@
 
 #[cfg(feature = "cube")]
 pub(crate) mod cube;
+#[cfg(feature = "cube")]
+pub(crate) mod pack_cube;
 
 use rayon::prelude::*;
 
@@ -294,7 +296,9 @@ fn scaling(values: &[f32], largest: f32) -> (f32, f32) {
     if zero == 0.0 {
         (scale, 0.0)
     } else {
-        (edge / zero, edge)
+        let scale = edge / zero;
+        // Which NaN a quotient is differs between processors.
+        (if scale.is_nan() { f32::NAN } else { scale }, edge)
     }
 }
 

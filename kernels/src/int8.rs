@@ -26,6 +26,8 @@
 
 #[cfg(feature = "cube")]
 pub(crate) mod cube;
+#[cfg(feature = "cube")]
+pub(crate) mod pack_cube;
 
 use rayon::prelude::*;
 

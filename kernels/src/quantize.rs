@@ -4,9 +4,11 @@
 
 use cubecl::client::Client;
 
+use crate::affine;
 use crate::blocks;
 use crate::float::FloatBits;
 use crate::fp4::Fp4;
+use crate::int8;
 use crate::launch::Buffer;
 use crate::nf4::Nf4;
 use crate::packing::Packing;
@@ -38,5 +40,9 @@ pub fn quantize(
         Packing::Nf4(of) => blocks::pack_cube::quantize::<Nf4>(client, of.block, n, source, bytes),
         Packing::Fp4(of) => blocks::pack_cube::quantize::<Fp4>(client, of.block, n, source, bytes),
         Packing::Fp8 { .. } => panic!("FP8 is not chosen on devices yet"),
+        Packing::Mlx { bits, group } => {
+            affine::pack_cube::quantize(client, bits, group, shape, source, bytes)
+        }
+        Packing::Int8 => int8::pack_cube::quantize(client, shape, source, bytes),
     }
 }

@@ -8,3 +8,4 @@ mod common;
 mod targets;
 
 mod pack;
+mod pack_whole;
