@@ -14,9 +14,10 @@ use {
 /// dense weight; nothing else has one.
 #[cfg(feature = "autodiff")]
 pub(crate) fn the_activation_gets_the_dense_gradient<T: Target>() {
-    for shape @ [o, i] in SHAPES {
-        for (of, dense, packed) in weights::<T>(shape) {
-            for m in [1, 3, 20] {
+    // Every product below is another shape that a device tunes itself for, so a few have to do.
+    for shape @ [o, i] in [SHAPES[3], SHAPES[5]] {
+        for (of, dense, packed) in weights::<T>(shape).into_iter().step_by(3) {
+            for m in [1, 20] {
                 let gradient = |product: &dyn Fn(Tensor<2>) -> Tensor<2>| {
                     let x = matrix::<T>(numbers(m * i, 8), [m, i]);
                     let x = x.autodiff().require_grad();

@@ -51,9 +51,9 @@ fn product(x: &[f32], w: &[f32], [o, i]: [usize; 2]) -> Vec<(f64, f64)> {
 /// One row, the few that are fused, and the many that are not. The tolerance is that of f32 sums in any
 /// order: `i` times half a unit in the last place of the magnitudes, and less.
 pub(crate) fn products_are_those_of_the_dense_weight<T: Target>() {
-    for shape @ [_, i] in SHAPES {
+    for shape @ [_, i] in [[3, 33], [50, 65], [96, 384]] {
         for (of, dense, packed) in weights::<T>(shape) {
-            for m in [1, 2, 3, 8, 9, 20] {
+            for m in [1, 3, 20] {
                 let x = numbers(m * i, m as u64);
                 let y = read(ops::linear(matrix::<T>(x.clone(), [m, i]), &packed));
                 for (y, (sum, size)) in y.iter().zip(product(&x, &dense, shape)) {
@@ -91,9 +91,9 @@ pub(crate) fn rows_are_those_of_the_dense_weight<T: Target>() {
 /// read back here has to have as many numbers as were announced, in types that were announced.
 pub(crate) fn shapes_are_as_announced<T: Target>() {
     let device = T::device(0).expect("a device");
-    for shape @ [o, i] in SHAPES {
+    for shape @ [o, i] in [[3, 33], [96, 384]] {
         for (of, _, packed) in weights::<T>(shape) {
-            for m in [1, 11] {
+            for m in [1, 20] {
                 let y = ops::linear(matrix::<T>(numbers(m * i, 1), [m, i]), &packed);
                 assert_eq!(y.dims(), [m, o], "{of}");
                 assert_eq!(read(y).len(), m * o, "{of}");
