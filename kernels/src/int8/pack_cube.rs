@@ -97,7 +97,7 @@ fn largest_kernel<N: Size>(
             apart *= 2u32;
         }
     }
-    if r < largest.len() && place % joined as usize == 0 {
+    if r < largest.len() && place & (joined as usize - 1) == 0 {
         largest[r].fetch_max(found);
     }
 }

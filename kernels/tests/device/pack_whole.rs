@@ -14,7 +14,7 @@ on_devices!(mlx, int8, empty);
 const SOURCES: [FloatBits; 3] = [FloatBits::F32, FloatBits::F16, FloatBits::Bf16];
 
 /// What a row of special weights is made of.
-const KINDS: usize = 16;
+const KINDS: usize = 18;
 
 /// The bits of `f32` weights of a row of `i` that tells devices apart from processors, by `kind`.
 fn special(random: &mut Random, kind: usize, i: usize) -> Vec<u32> {
@@ -46,6 +46,11 @@ fn special(random: &mut Random, kind: usize, i: usize) -> Vec<u32> {
             // The largest, subnormals next to each other, and halves of steps.
             13 => f32::MAX.to_bits() | (bits & sign & (at as u32)),
             14 => bits & 0x807f_ffff,
+            // Subnormals that are not 0 among the codes of a signed byte.
+            15 => (bits & sign) | (bits & !sign) % (8 << 23),
+            // Next to the middles of a signed byte's codes: the last bit of a factor decides.
+            16 if k == 0 => f32::to_bits(127.0 * f32::from_bits(some)),
+            16 => f32::to_bits(((bits % 253) as f32 - 126.5) * f32::from_bits(some)),
             _ => f32::to_bits((bits % 61) as f32 * 0.25 - 8.0),
         }
     };
