@@ -5,7 +5,7 @@
     reason = "each test file is a program of its own and uses what it needs"
 )]
 
-use std::{fs, path::PathBuf};
+use std::{env, fs, path::PathBuf};
 
 use burn::tensor::{DType as BurnDType, Int, Tensor, TensorData};
 use firebox::{
@@ -31,12 +31,15 @@ pub(crate) const MODELS: [Golden; 6] = [
     Golden("qwen3_bf16"),
 ];
 
+/// `tests/golden`, or the folder `FIREBOX_GOLDEN`: for tests that are carried to another machine.
+fn golden() -> PathBuf {
+    let here = || concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden").into();
+    env::var_os("FIREBOX_GOLDEN").map_or_else(here, PathBuf::from)
+}
+
 impl Golden {
     pub(crate) fn path(self, file: &str) -> PathBuf {
-        PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-            .join("tests/golden/models")
-            .join(self.0)
-            .join(file)
+        golden().join("models").join(self.0).join(file)
     }
 
     /// A JSON file of the folder.
