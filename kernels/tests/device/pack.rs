@@ -101,7 +101,7 @@ fn check(
 ) {
     let packer = packing.packer(shape, source).unwrap();
     let host = fed(packer, bytes, shape[1] * source.size(), 0);
-    for tiles in [0, 1] {
+    for tiles in [0, 3] {
         let (words, scales) = packed(client, packing, shape, source, bytes, tiles);
         let what = format!("{packing:?} {source:?} {shape:?} {what}");
         assert_words(&scales, &host.scales, &format!("scales, {what}"));
@@ -212,13 +212,18 @@ fn eight_bits(client: &Client) {
     for kind in [Fp8Kind::E4m3, Fp8Kind::E5m2] {
         for recipe in recipes {
             for source in SOURCES {
+                let far = matches!(recipe, Recipe::Fixed(scale) if !(1e-30..1e30).contains(&scale));
                 for tile in tiles {
+                    // Where a weight is cut does not matter to what a fixed scale does.
+                    if far && tile != Tile::Row {
+                        continue;
+                    }
                     let packing = Packing::Fp8 { kind, tile, recipe };
-                    for shape in SHAPES {
+                    for shape in [[1, 1], [3, 33], [16, 257], [6, 2048]] {
                         let bytes = random.weights(shape[0] * shape[1], source);
                         check(client, packing, shape, source, &bytes, "weights");
                     }
-                    for shape in [[37, 257], [128, 256]] {
+                    for shape in [[11, 257], [16, 512]] {
                         let bytes = special(shape[0] * shape[1], source, random.next());
                         check(client, packing, shape, source, &bytes, "special");
                     }
