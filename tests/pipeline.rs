@@ -47,6 +47,8 @@ fn run(plan: &Plan, source: &dyn Source, workers: usize, budget: u64) -> Vec<(St
     let settings = Settings {
         workers,
         in_flight_bytes_max: budget,
+        device: None,
+        allocation_max: None,
         observer: &observer,
     };
     firebox::pipeline::run(plan, source, &mut keep, &settings)
@@ -63,7 +65,7 @@ fn bits((name, weight): &(String, Finished)) -> (String, Vec<u32>, Vec<u32>) {
             values.iter().map(|value| value.to_bits()).collect(),
             Vec::new(),
         ),
-        Finished::Dense(other) => panic!("{name}: planned as f32, is {other:?}"),
+        other => panic!("{name}: planned on the host and in f32, is {other:?}"),
     }
 }
 
@@ -182,6 +184,8 @@ fn reading_ahead_stays_within_the_budget() {
     let settings = Settings {
         workers: 1,
         in_flight_bytes_max: BUDGET,
+        device: None,
+        allocation_max: None,
         observer: &observer,
     };
     firebox::pipeline::run(&plan, &counting, &mut Keep::default(), &settings).expect("carried out");
@@ -322,6 +326,8 @@ fn a_sink_that_refuses_ends_the_run() {
     let settings = Settings {
         workers: 1,
         in_flight_bytes_max: 1000,
+        device: None,
+        allocation_max: None,
         observer: &observer,
     };
     let said = firebox::pipeline::run(&plan, &*source, &mut Full, &settings)

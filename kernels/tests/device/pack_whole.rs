@@ -47,7 +47,7 @@ fn special(random: &mut Random, kind: usize, i: usize) -> Vec<u32> {
             13 => f32::MAX.to_bits() | (bits & sign & (at as u32)),
             14 => bits & 0x807f_ffff,
             // Subnormals that are not 0 among the codes of a signed byte.
-            15 => (bits & sign) | (bits & !sign) % (8 << 23),
+            15 => (bits & sign) | ((bits & !sign) % (8 << 23)),
             // Next to the middles of a signed byte's codes: the last bit of a factor decides.
             16 if k == 0 => f32::to_bits(127.0 * f32::from_bits(some)),
             16 => f32::to_bits(((bits % 253) as f32 - 126.5) * f32::from_bits(some)),
@@ -90,7 +90,7 @@ fn check(client: &Client, packing: Packing, shape: [usize; 2], source: FloatBits
         let (mut words, mut scales) = (Vec::new(), Vec::new());
         for bytes in bytes.chunks(step * i * source.size()) {
             let tile = [bytes.len() / source.size() / i, i];
-            let (w, s) = quantize(client, packing, tile, source, &upload(client, bytes));
+            let (w, s) = quantize(client, packing, tile, source, &upload(client, bytes), None);
             words.extend(read(client, w));
             scales.extend(read(client, s));
         }
@@ -149,8 +149,14 @@ fn empty(client: &Client) {
     for shape in [[0, 64], [64, 0], [0, 0]] {
         for packing in [Packing::Int8, Packing::Mlx { bits: 3, group: 64 }] {
             let format = packing.format(shape, FloatBits::F16).unwrap();
-            let (words, scales) =
-                quantize(client, packing, shape, FloatBits::F16, &upload(client, &[]));
+            let (words, scales) = quantize(
+                client,
+                packing,
+                shape,
+                FloatBits::F16,
+                &upload(client, &[]),
+                None,
+            );
             assert_eq!(words.len(), 0);
             assert_eq!(read(client, scales), vec![0; format.scales_len(shape)]);
         }
