@@ -13,6 +13,7 @@ mod ops_autodiff;
 #[cfg(feature = "cube")]
 mod ops_cube;
 mod ops_host;
+#[cfg(any(feature = "cube", feature = "autodiff"))]
 mod scratch;
 
 #[cfg_attr(

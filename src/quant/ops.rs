@@ -130,6 +130,7 @@ pub trait QuantBackend: Backend {
     ) -> IntTensor<Self>;
 }
 
+#[cfg(all(feature = "cube", feature = "fusion"))]
 impl Rows {
     /// Words, and scales that are not nested yet.
     ///
@@ -158,6 +159,7 @@ pub(super) fn float_bits(dtype: DType) -> FloatBits {
 }
 
 /// Words that hold the bits of `n` numbers of `dtype`.
+#[cfg(feature = "cube")]
 pub(super) fn bits_len(dtype: DType, n: usize) -> usize {
     (n * dtype.size()).div_ceil(size_of::<u32>())
 }

@@ -1,9 +1,9 @@
 //! The kernels of `firebox-kernels`, compiled for CUDA where there is no GPU.
 //!
-//! [`client`] is a client that kernels are launched on as on any other: operations choose their kernels by
+//! `client` is a client that kernels are launched on as on any other: operations choose their kernels by
 //! the properties of an NVIDIA H100, and nothing is run. Buffers hold nothing and read as zeros.
-//! [`launched`] gives the kernels, and [`compile`] compiles one by CubeCL's two ways: LLVM, which its CUDA
-//! runtime takes unless told otherwise, and CUDA C++. [`nvrtc`] and [`ptxas`] take the answers on to NVIDIA's
+//! `launched` gives the kernels, and `compile` compiles one by CubeCL's two ways: LLVM, which its CUDA
+//! runtime takes unless told otherwise, and CUDA C++. `nvrtc` and `ptxas` take the answers on to NVIDIA's
 //! own compilers, where there are any.
 #![cfg(feature = "cuda")]
 
