@@ -79,7 +79,7 @@ pub(crate) fn tiles_and_parts_change_nothing<T: Target>() {
         "fp8:e4m3,scale=16x64",
     ] {
         let expected = logits(&load::<T>(config(golden, quant)), golden);
-        let small = |config: LoadConfig| config.in_flight_bytes_max(20_000).allocation_max(40_000);
+        let small = |config: LoadConfig| config.in_flight_bytes_max(400_000).allocation_max(60_000);
         let model = load::<T>(small(config(golden, quant)));
         if T::capabilities(&T::device(0).expect("a device"))
             .largest_allocation
