@@ -92,10 +92,8 @@ impl DevicePacker {
             // Magnitudes order as their bits do, NaN last.
             self.absmax = self.absmax.max(here.into_iter().max());
         } else {
-            let absmax = self.absmax.map(|bits| {
-                let data = TensorData::new(vec![bits], [1]);
-                Tensor::from_data(data, (&self.device, DType::U32))
-            });
+            let one_word = |bits: u32| words(Bytes::from_elems(vec![bits]), &self.device);
+            let absmax = self.absmax.map(one_word);
             let [words, scales] = ops::quantize(bits.clone(), absmax, rows);
             let rows = rows.shape[0];
             self.tiles.push(Packed {
@@ -107,17 +105,15 @@ impl DevicePacker {
         arrived(step, sent, bits)
     }
 
-    /// The packed weight, in parts.
+    /// The packed weight, in parts. There was a tile at least: a weight without numbers is not packed here.
     pub(super) fn finish(self) -> Vec<PackedWeight> {
         let Layout { format, shape } = self.layout;
         let scales = self.tiles.iter().map(|tile| tile.scales.clone()).collect();
         let scales = match format {
-            Format::Nf4(blocks) | Format::Fp4(blocks) if blocks.nested => {
-                ops::nest(cat(scales, &self.device))
-            }
+            Format::Nf4(blocks) | Format::Fp4(blocks) if blocks.nested => ops::nest(cat(scales)),
             // Every tile has the scale of the whole.
-            Format::Fp8(_, ScaleTile::Tensor) => cat(scales, &self.device).narrow(0, 0, 1),
-            _ => cat(scales, &self.device),
+            Format::Fp8(_, ScaleTile::Tensor) => cat(scales).narrow(0, 0, 1),
+            _ => cat(scales),
         };
 
         let mut tiles = self.tiles.into_iter().peekable();
@@ -135,10 +131,10 @@ impl DevicePacker {
             } else {
                 let ranges = format.part_scales(shape, &part).into_iter();
                 let ranges = ranges.map(|range| scales.clone().narrow(0, range.start, range.len()));
-                cat(ranges.collect(), &self.device)
+                cat(ranges.collect())
             };
             let shape = [rows, shape[1]];
-            let words = cat(words, &self.device);
+            let words = cat(words);
             parts.push(PackedWeight::new(words, of_part, Layout { format, shape }));
             first = part.end;
             if tiles.peek().is_none() {
@@ -193,13 +189,9 @@ fn words(bytes: Bytes, device: &Device) -> Tensor<1, Int> {
     Tensor::from_data(data, (device, DType::U32))
 }
 
-/// Burn does not concatenate nothing, and copies what is alone.
-fn cat(mut tensors: Vec<Tensor<1, Int>>, device: &Device) -> Tensor<1, Int> {
+/// Burn copies what is alone.
+fn cat(mut tensors: Vec<Tensor<1, Int>>) -> Tensor<1, Int> {
     match tensors.len() {
-        0 => Tensor::from_data(
-            TensorData::new(Vec::<u32>::new(), [0]),
-            (device, DType::U32),
-        ),
         1 => tensors.remove(0),
         _ => Tensor::cat(tensors, 0),
     }

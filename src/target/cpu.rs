@@ -5,7 +5,7 @@ use burn::{
     tensor::Device,
 };
 
-use super::{Capabilities, DType, Memory, Target, TargetError, plain, sealed};
+use super::{Capabilities, DType, Memory, Target, TargetError, only, plain, sealed};
 use crate::report::memory;
 
 /// The CPU. There is one device, index 0; threads are the pipeline's and the kernels' business.
@@ -20,15 +20,7 @@ impl Target for Cpu {
     const MEMORY: Memory = Memory::Host;
 
     fn device(index: usize) -> Result<Device, TargetError> {
-        if index == 0 {
-            Ok(Device::flex())
-        } else {
-            Err(TargetError::NoDevice {
-                target: Self::NAME,
-                index,
-                found: 1,
-            })
-        }
+        only(Self::NAME, index, Device::flex())
     }
 
     fn owns(device: &Device) -> bool {

@@ -162,6 +162,19 @@ pub struct DTypeChoice {
     pub dtype: DType,
 }
 
+/// `device` of a target that has this one only, if it is asked for.
+#[cfg(any(feature = "cpu", feature = "ndarray"))]
+fn only(target: &'static str, index: usize, device: Device) -> Result<Device, TargetError> {
+    match index {
+        0 => Ok(device),
+        _ => Err(TargetError::NoDevice {
+            target,
+            index,
+            found: 1,
+        }),
+    }
+}
+
 /// The device itself, whether or not it records gradients.
 fn plain(device: &Device) -> &DispatchDevice {
     match device.as_dispatch() {

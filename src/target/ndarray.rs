@@ -2,7 +2,7 @@
 
 use burn::{backend::DispatchDevice, tensor::Device};
 
-use super::{Capabilities, DType, Memory, Target, TargetError, plain, sealed};
+use super::{Capabilities, DType, Memory, Target, TargetError, only, plain, sealed};
 use crate::report::memory;
 
 /// The CPU through `ndarray`, for comparing with [`Cpu`](super::Cpu). Burn has deprecated it.
@@ -18,15 +18,7 @@ impl Target for NdArray {
     const MEMORY: Memory = Memory::Host;
 
     fn device(index: usize) -> Result<Device, TargetError> {
-        if index == 0 {
-            Ok(Device::ndarray())
-        } else {
-            Err(TargetError::NoDevice {
-                target: Self::NAME,
-                index,
-                found: 1,
-            })
-        }
+        only(Self::NAME, index, Device::ndarray())
     }
 
     fn owns(device: &Device) -> bool {

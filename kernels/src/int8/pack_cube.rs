@@ -7,11 +7,11 @@
 //! A product is right on every device as long as nothing in it overflows or is too small to matter; a row whose
 //! factor allows something else takes the same way with products of [`exact`].
 
-use cubecl::{client::Client, ir::features::Plane, prelude::*};
+use cubecl::{client::Client, prelude::*};
 
 use crate::exact;
 use crate::float::FloatBits;
-use crate::float::pack_cube::{RUN, read_one, read_run};
+use crate::float::pack_cube::{RUN, largest_of_run, largest_together, plane, read_one, read_run};
 use crate::launch::{self, Buffer, rounded};
 use crate::pack::CODES8;
 
@@ -76,11 +76,7 @@ fn largest_kernel<N: Size>(
         let mut k = place;
         if runs {
             while k < columns / RUN {
-                let weights = read_run::<N>(source, r * columns + k * RUN, of);
-                #[unroll]
-                for k in 0..RUN {
-                    found = found.max(*weights.index(k) & !exact::SIGN);
-                }
+                found = found.max(largest_of_run::<N>(source, r * columns + k * RUN, of));
                 k += units;
             }
         } else {
@@ -91,11 +87,7 @@ fn largest_kernel<N: Size>(
         }
     }
     if together {
-        let mut apart = 1u32;
-        while apart < joined {
-            found = found.max(plane_shuffle_xor(found, apart));
-            apart *= 2u32;
-        }
+        found = largest_together(found, joined);
     }
     if r < largest.len() && place & (joined as usize - 1) == 0 {
         largest[r].fetch_max(found);
@@ -187,14 +179,8 @@ pub(crate) fn quantize(
     let vector = source.vector(n);
     let runs = i.is_multiple_of(RUN);
     let units = i.div_ceil(RUN * RUNS).next_power_of_two();
-    let properties = client.properties();
-    let together =
-        properties.features.plane.contains(Plane::Ops) && properties.hardware.plane_size_min >= 2;
-    let joined = if together {
-        units.min(1 << properties.hardware.plane_size_min.ilog2())
-    } else {
-        1
-    };
+    let plane = plane(client);
+    let joined = plane.map_or(1, |most| units.min(most));
     let (count, dim) = launch::grid(client, rows * units);
     largest_kernel::launch(
         client,
@@ -208,7 +194,7 @@ pub(crate) fn quantize(
         joined as u32,
         source,
         runs,
-        together,
+        plane.is_some(),
     );
     if runs {
         runs_kernel::launch(
