@@ -5,6 +5,7 @@
 
 use crate::{
     config::RuleError,
+    dialect::DialectError,
     model::{BuildError, ConfigError},
     pipeline::PipelineError,
     plan::PlanError,
@@ -33,6 +34,9 @@ pub enum Error {
     /// The files are not a checkpoint.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// The checkpoint is quantized, and not in a way that it says.
+    #[error(transparent)]
+    Dialect(#[from] DialectError),
     /// `config.json` describes something that cannot be built.
     #[error(transparent)]
     Config(#[from] ConfigError),

@@ -50,6 +50,7 @@ pub mod config;
 
 pub mod source;
 
+pub mod dialect;
 pub mod model;
 pub mod quant;
 pub mod target;

@@ -1,12 +1,13 @@
 //! The whole road in one file: open, plan, run, build.
 
 use core::marker::PhantomData;
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use burn::tensor::Device;
 
 use crate::{
     config::LoadConfig,
+    dialect::{self, Dialect},
     error::Error,
     model::{Architecture, Weight, Weights},
     pipeline::{
@@ -34,6 +35,7 @@ use crate::{
 pub struct Loader<T: Target> {
     config: LoadConfig,
     checkpoint: Checkpoint,
+    dialect: Option<Arc<dyn Dialect>>,
     device: Device,
     capabilities: Capabilities,
     dtype: DTypeChoice,
@@ -54,7 +56,8 @@ impl<T: Target> Loader<T> {
     ///
     /// # Errors
     ///
-    /// [`Error::Target`] for the device, [`Error::Source`] and [`Error::Checkpoint`] for the files.
+    /// [`Error::Target`] for the device, [`Error::Source`], [`Error::Checkpoint`] and [`Error::Dialect`] for the
+    /// files.
     pub fn new(config: LoadConfig) -> Result<Self, Error> {
         let device = T::device(config.device)?;
         Self::on(config, device)
@@ -77,6 +80,7 @@ impl<T: Target> Loader<T> {
             capabilities.largest_allocation = limits.into_iter().flatten().min();
         }
         let checkpoint = config.open()?;
+        let dialect = dialect::detect(checkpoint.config(), checkpoint.catalog())?;
         let dtype = capabilities.dtype(config.dtype, checkpoint.catalog().float_dtype());
         tracing::debug!(
             model = checkpoint.source().describe(),
@@ -88,6 +92,7 @@ impl<T: Target> Loader<T> {
         Ok(Self {
             config,
             checkpoint,
+            dialect,
             device,
             capabilities,
             dtype,
@@ -98,6 +103,11 @@ impl<T: Target> Loader<T> {
     /// The checkpoint.
     pub fn checkpoint(&self) -> &Checkpoint {
         &self.checkpoint
+    }
+
+    /// The dialect that its weights are packed in, `None` where they are plain numbers.
+    pub fn dialect(&self) -> Option<&dyn Dialect> {
+        self.dialect.as_deref()
     }
 
     /// Where the model goes.
@@ -132,6 +142,8 @@ impl<T: Target> Loader<T> {
         let request = Request {
             model: self.checkpoint.source().describe(),
             catalog: self.checkpoint.catalog(),
+            dialect: self.dialect.as_deref(),
+            dequantize: self.config.dequantize,
             policy: &self.config.policy,
             target: T::NAME,
             dtype: self.dtype,

@@ -39,6 +39,7 @@ pub struct LoadConfig {
     pub(crate) in_flight_bytes_max: Option<u64>,
     pub(crate) device: usize,
     pub(crate) allocation_max: Option<u64>,
+    pub(crate) dequantize: bool,
     pub(crate) observers: Vec<Arc<dyn Observer>>,
 }
 
@@ -124,6 +125,7 @@ impl LoadConfig {
             in_flight_bytes_max: None,
             device: 0,
             allocation_max: None,
+            dequantize: false,
             observers: Vec::new(),
         }
     }
@@ -150,6 +152,13 @@ impl LoadConfig {
     /// Leaves what `pattern` names dense, before any rule.
     pub fn skip(mut self, pattern: Pattern) -> Self {
         self.policy.skip.push(pattern);
+        self
+    }
+
+    /// Whether the packed weights of a quantized checkpoint become plain numbers again. They are kept packed if
+    /// not given.
+    pub fn dequantize(mut self, dequantize: bool) -> Self {
+        self.dequantize = dequantize;
         self
     }
 

@@ -55,6 +55,12 @@ impl<'a> Fields<'a> {
         self.object.contains_key(field)
     }
 
+    /// Every field that is there, and its value.
+    pub(crate) fn entries(self) -> impl Iterator<Item = (&'a str, &'a Value)> {
+        let entries = self.object.iter().filter(|(_, value)| !value.is_null());
+        entries.map(|(name, value)| (name.as_str(), value))
+    }
+
     /// Whether there is nothing in the object.
     pub(crate) fn is_empty(self) -> bool {
         self.object.is_empty()
@@ -90,6 +96,23 @@ impl<'a> Fields<'a> {
             let fits = |number: &f64| (*number as f32).is_finite() && (*number as f32) > 0.0;
             value.as_f64().filter(fits)
         })
+    }
+
+    /// A list of whole numbers of at least 1.
+    pub(crate) fn counts(self, field: &str) -> Result<Option<Vec<usize>>, ConfigError> {
+        self.read(
+            field,
+            "a list of whole numbers from 1 to 2147483647",
+            |value| {
+                let counts = value.as_array()?.iter().map(|count| {
+                    let count = count
+                        .as_u64()
+                        .filter(|count| (1..=COUNT_MAX).contains(count))?;
+                    usize::try_from(count).ok()
+                });
+                counts.collect()
+            },
+        )
     }
 
     /// `true` or `false`.

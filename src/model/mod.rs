@@ -8,7 +8,7 @@ mod slot;
 
 mod weights;
 
-mod fields;
+pub(crate) mod fields;
 
 mod embedding;
 mod linear;

@@ -7,8 +7,9 @@ use rayon::{ThreadPool, prelude::*};
 
 use super::{PipelineError, Settings, read::Tile, upload::DevicePacker};
 use crate::{
-    plan::{Action, Step},
+    plan::{Action, Step, Stored},
     quant::PackedWeight,
+    source::TensorInfo,
     target::DType,
 };
 
@@ -44,21 +45,27 @@ pub(super) enum Converter {
     },
     Pack(Box<dyn Packer>),
     Device(DevicePacker),
+    /// The bytes of each part of a packed weight, in words.
+    Adopt(Vec<Vec<u32>>),
 }
 
 impl Converter {
     pub(super) fn new(step: &Step, settings: &Settings<'_>) -> Result<Self, FormatError> {
         let [rows, cols] = step.matrix();
-        match &step.action {
-            Action::Dense(dtype) => {
-                let values = Dense::zeros(*dtype, rows * cols);
-                Ok(Self::Dense {
-                    source: step.source,
-                    cols,
-                    values,
-                })
+        match (&step.source, &step.action) {
+            (Stored::Packed(adopt), _) => {
+                let words = |part: &TensorInfo| vec![0; part.bytes().div_ceil(4) as usize];
+                Ok(Self::Adopt(adopt.parts.iter().map(words).collect()))
             }
-            Action::Pack(spec, _) => {
+            (Stored::Plain(_), Action::Keep(_)) => {
+                unreachable!("what is kept packed was stored packed")
+            }
+            (Stored::Plain(source), Action::Dense(dtype)) => Ok(Self::Dense {
+                source: *source,
+                cols,
+                values: Dense::zeros(*dtype, rows * cols),
+            }),
+            (Stored::Plain(source), Action::Pack(spec, _)) => {
                 let method = spec
                     .method()
                     .expect("a step is packed because its spec has a method");
@@ -68,7 +75,7 @@ impl Converter {
                         DevicePacker::new(step, packing, device, settings.allocation_max)
                             .map(Self::Device)
                     }
-                    _ => method.packer([rows, cols], step.source).map(Self::Pack),
+                    _ => method.packer([rows, cols], *source).map(Self::Pack),
                 }
             }
         }
@@ -77,7 +84,7 @@ impl Converter {
     /// How often the source has to be read.
     pub(super) fn passes(&self) -> usize {
         match self {
-            Self::Dense { .. } => 1,
+            Self::Dense { .. } | Self::Adopt(_) => 1,
             Self::Pack(packer) => packer.passes(),
             Self::Device(packer) => packer.passes(),
         }
@@ -86,7 +93,7 @@ impl Converter {
     /// Rows that a tile is a multiple of, and the most that it may have.
     pub(super) fn tile_rows(&self) -> [usize; 2] {
         match self {
-            Self::Dense { .. } => [1, usize::MAX],
+            Self::Dense { .. } | Self::Adopt(_) => [1, usize::MAX],
             Self::Pack(packer) => [packer.tile_rows(), usize::MAX],
             Self::Device(packer) => packer.tile_rows(),
         }
@@ -115,6 +122,10 @@ impl Converter {
                 values,
             } => workers.install(|| values.feed(*source, first_row * *cols, tile.bytes())),
             Self::Device(packer) => return packer.feed(step, tile),
+            Self::Adopt(parts) => {
+                let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut parts[pass]);
+                bytes[first_row..][..tile.bytes().len()].copy_from_slice(tile.bytes());
+            }
         }
         Ok(())
     }
@@ -124,6 +135,7 @@ impl Converter {
         let packer = match self {
             Self::Dense { values, .. } => return Ok(Finished::Dense(values)),
             Self::Device(packer) => return Ok(Finished::Placed(packer.finish())),
+            Self::Adopt(parts) => return adopt(step, parts),
             Self::Pack(packer) => packer,
         };
         let Packed {
@@ -153,6 +165,18 @@ impl Converter {
     }
 }
 
+/// A weight that was packed in the checkpoint: kept so, or given back.
+fn adopt(step: &Step, parts: Vec<Vec<u32>>) -> Result<Finished, PipelineError> {
+    let Stored::Packed(adopt) = &step.source else {
+        unreachable!("plain numbers have no parts");
+    };
+    let packed = adopt.assemble(step.matrix(), parts)?;
+    match step.action {
+        Action::Dense(dtype) => Ok(Finished::Dense(Dense::given_back(dtype, &packed))),
+        _ => Ok(Finished::Packed(packed)),
+    }
+}
+
 /// Weights that one worker converts at a time.
 const CHUNK: usize = 64 << 10;
 
@@ -164,6 +188,22 @@ impl Dense {
             DType::F16 => Self::F16(vec![0_u16; len].reinterpret_into()),
             DType::Bf16 => Self::Bf16(vec![0_u16; len].reinterpret_into()),
         }
+    }
+
+    /// What `packed` gives back.
+    fn given_back(dtype: DType, packed: &Packed) -> Self {
+        let [rows, cols] = packed.shape;
+        let mut dense = Self::zeros(dtype, rows * cols);
+        let together = (CHUNK / cols.max(1)).max(1);
+        let mut values = vec![0.0; together * cols];
+        for first in (0..rows).step_by(together) {
+            let rows = first..rows.min(first + together);
+            let values = &mut values[..rows.len() * cols];
+            let Packed { format, shape, .. } = packed;
+            format.dequantize_rows(*shape, &packed.words, &packed.scales, rows, values);
+            dense.feed(FloatBits::F32, first * cols, bytemuck::cast_slice(values));
+        }
+        dense
     }
 
     /// Without a copy.

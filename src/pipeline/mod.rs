@@ -39,6 +39,7 @@ use self::{
     read::{Message, read},
 };
 use crate::{
+    dialect::DialectError,
     plan::{Plan, Step},
     source::{Source, SourceError},
 };
@@ -96,6 +97,9 @@ pub enum PipelineError {
         /// Of this shape.
         shape: [usize; 2],
     },
+    /// A packed weight of the checkpoint is not what it says.
+    #[error(transparent)]
+    Dialect(#[from] DialectError),
     /// The sink refused.
     #[error(transparent)]
     Sink(#[from] SinkError),

@@ -13,8 +13,8 @@ use super::{
     staging::Staging,
 };
 use crate::{
-    plan::{Plan, Step},
-    source::Source,
+    plan::{Plan, Step, Stored},
+    source::{Source, TensorInfo},
 };
 
 /// What the reader hands over: `Begin Tile* End` for every tensor, in plan order, or `Failed` and
@@ -28,6 +28,7 @@ pub(super) enum Message<'a> {
 
 /// Some rows of a tensor, as the checkpoint stores them.
 pub(super) struct Tile<'a> {
+    /// How often the tensor was read before, or which part of a packed weight this is of.
     pub(super) pass: usize,
     pub(super) first_row: usize,
     pub(super) rows: usize,
@@ -118,24 +119,33 @@ impl<'a> Reader<'a, '_> {
                 }));
             }
         };
-        let [rows, cols] = step.matrix();
-        let row_bytes = cols * step.source.size();
-        let tile_rows = tile_rows(rows, row_bytes, converter.tile_rows(), self.budget.max());
-        let (passes, uploads) = (converter.passes(), converter.uploads());
+        // A packed weight is read as its parts are stored: their rows are bytes.
+        let passes: Vec<(&TensorInfo, usize, usize)> = match &step.source {
+            Stored::Plain(float) => {
+                let [rows, cols] = step.matrix();
+                vec![(&step.parts[0], rows, cols * float.size()); converter.passes()]
+            }
+            Stored::Packed(_) => {
+                let parts = step.parts.iter();
+                parts.map(|part| (part, part.bytes() as usize, 1)).collect()
+            }
+        };
+        let (together, uploads) = (converter.tile_rows(), converter.uploads());
         self.messages.send(Message::Begin(converter))?;
 
-        for pass in 0..passes {
+        for (pass, (tensor, rows, row_bytes)) in passes.into_iter().enumerate() {
+            let tile_rows = tile_rows(rows, row_bytes, together, self.budget.max());
             for first_row in (0..rows).step_by(tile_rows) {
                 let rows = tile_rows.min(rows - first_row);
                 let len = rows * row_bytes;
                 let mut memory = self.memory(len, uploads)?;
-                let offset = step.range.start + (first_row * row_bytes) as u64;
+                let offset = tensor.range.start + (first_row * row_bytes) as u64;
                 let started = Instant::now();
                 let bytes = match &mut memory {
                     Memory::Host(loan) => loan.bytes_mut(),
                     Memory::Staged(bytes, _) => &mut bytes[..len],
                 };
-                if let Err(source) = self.source.read_at(&step.file, offset, bytes) {
+                if let Err(source) = self.source.read_at(&tensor.file, offset, bytes) {
                     return Ok(Err(PipelineError::Read {
                         tensor: name(),
                         source,

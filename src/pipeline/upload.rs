@@ -44,7 +44,7 @@ impl DevicePacker {
         allocation_max: Option<u64>,
     ) -> Result<Self, FormatError> {
         let shape = step.matrix();
-        let format = packing.format(shape, step.source)?;
+        let format = packing.format(shape, step.float())?;
         // The plan has refused what cannot be cut.
         let parts = allocation_max.and_then(|largest| format.cut(shape, largest));
         Ok(Self {
@@ -78,7 +78,7 @@ impl DevicePacker {
         let rows = Rows {
             packing: self.packing,
             shape: [tile.rows, self.layout.shape[1]],
-            source: step.source,
+            source: step.float(),
         };
         let scales_whole = tile.pass + 1 < self.passes();
         let (bytes, _until_arrived) = tile.into_staged();

@@ -1,13 +1,17 @@
 //! Making a plan: slots are bound to tensors, each gets its quantization, sizes are checked against
 //! the device.
 
-use std::collections::HashMap;
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
-use firebox_kernels::{error::FormatError, float::FloatBits};
+use firebox_kernels::{error::FormatError, format::Format};
 
-use super::{Action, Plan, Step};
+use super::{Action, Plan, Step, Stored};
 use crate::{
     config::Policy,
+    dialect::{Adopt, Dialect, DialectError, plain},
     model::Slot,
     source::{Catalog, Dtype, TensorInfo},
     target::{Capabilities, DTypeChoice},
@@ -65,6 +69,21 @@ pub enum PlanError {
         /// Why not.
         source: FormatError,
     },
+    /// The checkpoint's dialect and its tensors disagree.
+    #[error(transparent)]
+    Dialect(#[from] DialectError),
+    /// The checkpoint has it packed already.
+    #[error(
+        "{tensor} is packed as {format} in the checkpoint and cannot become {quant}: quantize the model it was made from, or load it as it is"
+    )]
+    Packed {
+        /// The tensor.
+        tensor: String,
+        /// How it is packed.
+        format: Format,
+        /// What was asked for.
+        quant: String,
+    },
     /// A pattern without a tensor.
     #[error(
         "pattern `{pattern}` names no weight that can be quantized; `firebox plan` lists the names"
@@ -108,7 +127,10 @@ pub enum PlanError {
 pub(crate) struct Request<'a> {
     pub(crate) model: String,
     pub(crate) catalog: &'a Catalog,
+    pub(crate) dialect: Option<&'a dyn Dialect>,
     pub(crate) policy: &'a Policy,
+    /// Whether packed weights become plain numbers.
+    pub(crate) dequantize: bool,
     pub(crate) target: &'static str,
     pub(crate) dtype: DTypeChoice,
 }
@@ -127,18 +149,38 @@ impl Plan {
         }
 
         let order: Vec<String> = slots.iter().map(|slot| slot.name.clone()).collect();
-        let mut open: HashMap<String, Slot> = slots
-            .into_iter()
-            .map(|slot| (slot.name.clone(), slot))
-            .collect();
+        // By the tensor that a slot's weight begins with; and the other tensors that weights are made of.
+        let (mut open, mut parts) = (HashMap::new(), HashSet::new());
+        for slot in slots {
+            let adopt = match request.dialect {
+                Some(dialect) => dialect.find(&slot, request.catalog)?,
+                None => None,
+            };
+            let first = match &adopt {
+                Some(adopt) => {
+                    parts.extend(adopt.parts[1..].iter().map(|part| Arc::clone(&part.name)));
+                    adopt.parts[0].name.to_string()
+                }
+                None => slot.name.clone(),
+            };
+            open.insert(first, (slot, adopt));
+        }
         let (mut steps, mut unused, mut unexpected) = (Vec::new(), Vec::new(), Vec::new());
         for tensor in request.catalog.iter() {
-            match open.remove(&*tensor.name) {
-                Some(slot) => steps.push(step(request, tensor, slot)?),
-                None if leaves_out(&tensor.name) => unused.push(tensor.name.to_string()),
-                None => unexpected.push(tensor.name.to_string()),
+            let name = &*tensor.name;
+            let of_dialect = || {
+                let dialect = request.dialect;
+                dialect.is_some_and(|dialect| dialect.leaves_out(name))
+            };
+            match open.remove(name) {
+                Some((slot, Some(adopt))) => steps.push(adopted(request, slot, adopt)?),
+                Some((slot, None)) => steps.push(step(request, tensor, slot)?),
+                None if parts.contains(name) => {}
+                None if leaves_out(name) || of_dialect() => unused.push(name.to_owned()),
+                None => unexpected.push(name.to_owned()),
             }
         }
+        let open: HashSet<String> = open.into_values().map(|(slot, _)| slot.name).collect();
         Ok(Self {
             model: request.model.clone(),
             target: request.target,
@@ -147,7 +189,7 @@ impl Plan {
             steps,
             missing: order
                 .into_iter()
-                .filter(|name| open.contains_key(name))
+                .filter(|name| open.contains(name))
                 .collect(),
             unused,
             unexpected,
@@ -206,17 +248,12 @@ fn step(request: &Request<'_>, tensor: &TensorInfo, slot: Slot) -> Result<Step, 
             expected: slot.shape,
         });
     }
-    let source = match tensor.dtype {
-        Dtype::F32 => FloatBits::F32,
-        Dtype::F16 => FloatBits::F16,
-        Dtype::BF16 => FloatBits::Bf16,
-        found => {
-            return Err(PlanError::Dtype {
-                tensor: slot.name,
-                file: file(),
-                found,
-            });
-        }
+    let Some(source) = plain(tensor.dtype) else {
+        return Err(PlanError::Dtype {
+            tensor: slot.name,
+            file: file(),
+            found: tensor.dtype,
+        });
     };
     let quant = request.policy.choose(&slot);
     let action = match (quant.method(), slot.shape[..].try_into()) {
@@ -232,9 +269,31 @@ fn step(request: &Request<'_>, tensor: &TensorInfo, slot: Slot) -> Result<Step, 
     };
     Ok(Step {
         slot,
-        file: tensor.file.clone(),
-        range: tensor.range.clone(),
-        source,
+        parts: vec![tensor.clone()],
+        source: Stored::Plain(source),
+        action,
+    })
+}
+
+/// A weight that the checkpoint has packed: kept so, or given back.
+fn adopted(request: &Request<'_>, slot: Slot, adopt: Adopt) -> Result<Step, PlanError> {
+    let quant = request.policy.choose(&slot);
+    if quant.method().is_some() {
+        return Err(PlanError::Packed {
+            tensor: slot.name,
+            format: adopt.format,
+            quant: quant.to_string(),
+        });
+    }
+    let action = if request.dequantize {
+        Action::Dense(request.dtype.dtype)
+    } else {
+        Action::Keep(adopt.format)
+    };
+    Ok(Step {
+        slot,
+        parts: adopt.parts.clone(),
+        source: Stored::Packed(adopt),
         action,
     })
 }

@@ -8,13 +8,10 @@ pub use bind::PlanError;
 pub(crate) use bind::Request;
 pub(crate) use print::instead;
 
-use core::ops::Range;
-use std::sync::Arc;
-
 use firebox_kernels::{float::FloatBits, format::Format};
 use serde::Serialize;
 
-use crate::{model::Slot, quant::QuantSpec, target::DType};
+use crate::{dialect::Adopt, model::Slot, quant::QuantSpec, source::TensorInfo, target::DType};
 
 /// What happens to every tensor of a checkpoint.
 #[derive(Debug, Clone)]
@@ -43,29 +40,60 @@ pub struct Plan {
 pub struct Step {
     /// Where it goes.
     pub slot: Slot,
-    /// The file that holds it.
-    pub file: Arc<str>,
-    /// Bytes in that file.
-    pub range: Range<u64>,
-    /// How the file stores it.
-    pub source: FloatBits,
+    /// The tensors it is made of: one, or those of a packed weight with its codes first.
+    pub parts: Vec<TensorInfo>,
+    /// How they store it.
+    pub source: Stored,
     /// What becomes of it.
     pub action: Action,
 }
 
-/// What becomes of one tensor.
+/// How a checkpoint stores a weight.
+#[derive(Debug, Clone)]
+pub enum Stored {
+    /// Plain numbers of this type.
+    Plain(FloatBits),
+    /// Packed, in the checkpoint's dialect.
+    Packed(Adopt),
+}
+
+/// What becomes of one weight.
 #[derive(Debug, Clone)]
 pub enum Action {
-    /// Plain numbers of this type.
+    /// Plain numbers of this type: widened or narrowed, or given back by what was packed.
     Dense(DType),
     /// Packed words: what was asked for, and what it gives for this shape.
     Pack(QuantSpec, Format),
+    /// Packed words, as the checkpoint has them.
+    Keep(Format),
+}
+
+impl Action {
+    /// The format, where the finished weight is packed.
+    pub fn format(&self) -> Option<Format> {
+        match self {
+            Self::Dense(_) => None,
+            Self::Pack(_, format) | Self::Keep(format) => Some(*format),
+        }
+    }
 }
 
 impl Step {
-    /// Bytes of the tensor in the checkpoint.
+    /// Bytes of the weight in the checkpoint.
     pub fn bytes_source(&self) -> u64 {
-        self.range.end - self.range.start
+        self.parts.iter().map(TensorInfo::bytes).sum()
+    }
+
+    /// The type of the plain numbers that it is packed from.
+    ///
+    /// # Panics
+    ///
+    /// Where the checkpoint has it packed.
+    pub(crate) fn float(&self) -> FloatBits {
+        match &self.source {
+            Stored::Plain(float) => *float,
+            Stored::Packed(_) => panic!("{} is packed in the checkpoint", self.slot.name),
+        }
     }
 
     /// Bytes of the finished weight.
@@ -73,7 +101,7 @@ impl Step {
         let weights = self.slot.shape.iter().product::<usize>();
         let bytes = match &self.action {
             Action::Dense(dtype) => weights * dtype.size(),
-            Action::Pack(_, format) => format.packed_bytes(self.matrix()),
+            Action::Pack(_, format) | Action::Keep(format) => format.packed_bytes(self.matrix()),
         };
         bytes as u64
     }
@@ -83,7 +111,7 @@ impl Step {
     pub(crate) fn bytes_together(&self) -> u64 {
         let shape @ [rows, cols] = self.matrix();
         let bytes = match &self.action {
-            Action::Pack(_, format) => {
+            Action::Pack(_, format) | Action::Keep(format) => {
                 format.packed_bytes([format.part_rows(shape).min(rows), cols])
             }
             Action::Dense(dtype) if self.slot.shape.len() == 2 => cols * dtype.size(),
@@ -105,6 +133,7 @@ impl Step {
         match &self.action {
             Action::Dense(_) => QuantSpec::None,
             Action::Pack(spec, _) => spec.clone(),
+            Action::Keep(format) => QuantSpec::Kept(*format),
         }
     }
 }
@@ -130,7 +159,7 @@ impl Plan {
             packed: self
                 .steps
                 .iter()
-                .filter(|step| matches!(step.action, Action::Pack(..)))
+                .filter(|step| step.action.format().is_some())
                 .count(),
             bytes_source: self.steps.iter().map(Step::bytes_source).sum(),
             bytes_kept: self.steps.iter().map(Step::bytes_kept).sum(),

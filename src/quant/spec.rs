@@ -48,6 +48,9 @@ pub enum QuantSpec {
     Mlx(Mlx),
     /// `int8`.
     Int8(Int8),
+    /// What a checkpoint has packed already, kept as it is. Nothing that can be asked for: no spec reads back
+    /// to it.
+    Kept(Format),
     /// A method of the caller's own, for a format of ours. It has no words: it prints as it debugs, and
     /// no spec reads back to it.
     Custom(Arc<dyn Method>),
@@ -141,7 +144,7 @@ impl QuantSpec {
     /// The method, unless the weight stays dense.
     pub fn method(&self) -> Option<&dyn Method> {
         match self {
-            Self::None => None,
+            Self::None | Self::Kept(_) => None,
             Self::Bits4(method) => Some(method),
             Self::Fp8(method) => Some(method),
             Self::Mlx(method) => Some(method),
@@ -394,6 +397,7 @@ impl fmt::Display for QuantSpec {
             }
             Self::Mlx(mlx) => write!(f, "mlx:bits={},group={}", mlx.bits(), mlx.group()),
             Self::Int8(Int8) => Format::Int8.fmt(f),
+            Self::Kept(format) => format.fmt(f),
             Self::Custom(method) => write!(f, "{method:?}"),
         }
     }

@@ -13,7 +13,7 @@ use crate::{
     config::Bytes,
     model::Role,
     pipeline::Timing,
-    plan::{Action, Plan, instead},
+    plan::{Plan, instead},
     quant::QuantSpec,
     target::DType,
 };
@@ -155,10 +155,10 @@ impl LoadReport {
 fn quants(plan: &Plan) -> String {
     let mut counts: Vec<(String, usize)> = Vec::new();
     for step in &plan.steps {
-        let Action::Pack(spec, _) = &step.action else {
+        if step.action.format().is_none() {
             continue;
-        };
-        let spec = spec.to_string();
+        }
+        let spec = step.quant().to_string();
         match counts.iter_mut().find(|(known, _)| *known == spec) {
             Some((_, count)) => *count += 1,
             None => counts.push((spec, 1)),

@@ -21,9 +21,6 @@ use crate::model::{
 /// More layers than any model has; a number above it is a broken file.
 const LAYERS_MAX: usize = 1 << 16;
 
-/// Ways to quantize a checkpoint leave one of these fields behind.
-const QUANTIZED: [&str; 3] = ["quantization_config", "quantization", "compression_config"];
-
 /// A member of the family: what it does differently from Llama.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -103,7 +100,6 @@ impl LlamaConfig {
     pub fn from_json(json: &Value) -> Result<Self, ConfigError> {
         let fields = Fields::root(json)?;
         let family = family(fields)?;
-        refuse_quantized(fields)?;
         refuse_other_activations(fields)?;
 
         let flag = |field| Ok(fields.flag(field)?.unwrap_or(false));
@@ -161,24 +157,6 @@ fn family(fields: Fields<'_>) -> Result<Family, ConfigError> {
             found: found.to_owned(),
             known: Family::ALL.map(Family::name).join(", "),
         })
-}
-
-/// Packed bytes read as plain numbers would load without a complaint and answer nonsense.
-fn refuse_quantized(fields: Fields<'_>) -> Result<(), ConfigError> {
-    let Some(field) = QUANTIZED
-        .into_iter()
-        .find(|field| fields.get(field).is_some())
-    else {
-        return Ok(());
-    };
-    let found = match fields
-        .get(field)
-        .and_then(|config| config.get("quant_method"))
-    {
-        Some(Value::String(method)) => format!("weights quantized by {method}"),
-        _ => "weights that are already quantized".to_owned(),
-    };
-    Err(fields.unsupported(field, found, "checkpoints in f32, f16 or bf16"))
 }
 
 fn refuse_other_activations(fields: Fields<'_>) -> Result<(), ConfigError> {

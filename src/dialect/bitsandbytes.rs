@@ -1,0 +1,371 @@
+//! bitsandbytes, as transformers saves it: 4 bits (NF4 and FP4, plain and nested scales) and 8 bits.
+//!
+//! ```text
+//! X.weight                            U8 [ceil(n / 2), 1], or the same bytes as F32, F16 or BF16 (`quant_storage`):
+//!                                     two codes a byte, the first one in the high half
+//! X.weight.absmax                     F32 [g], or U8 [g] where scales are nested
+//! X.weight.quant_map                  F32 [16], the values of the codes
+//! X.weight.nested_absmax              F32 [ceil(g / 256)]
+//! X.weight.nested_quant_map           F32 [256]
+//! X.weight.quant_state.bitsandbytes__nf4 (or fp4)    U8: JSON with the block, the shape, the offset of nested scales
+//!
+//! X.weight                            I8 [out, in]
+//! X.SCB                               F32 [out], the largest magnitude of each row
+//! X.weight_format                     U8, 0: row by row
+//! ```
+//!
+//! Letters: `n` weights, `g` blocks of the flattened weight.
+
+use std::sync::Arc;
+
+use firebox_kernels::{
+    format::{Blocks, Format},
+    fp4,
+    nested::{self, MAP},
+    nf4,
+};
+use serde::Deserialize;
+
+use super::{Adopt, Dialect, DialectError, Halves, Parts, find::Find, names::Excepted};
+use crate::{
+    model::{Role, Slot, fields::Fields},
+    source::{Catalog, Dtype, TensorInfo},
+};
+
+pub(super) const NAME: &str = "bitsandbytes";
+const SKIP: &str = "llm_int8_skip_modules";
+/// What `quant_storage` may be.
+const STORAGE: [Dtype; 4] = [Dtype::U8, Dtype::F32, Dtype::F16, Dtype::BF16];
+
+/// What `quantization_config` declares.
+#[derive(Debug)]
+enum BitsAndBytes {
+    Bits4 {
+        quant_type: Levels,
+        nested: bool,
+        excepted: Option<Excepted>,
+    },
+    Int8 {
+        excepted: Option<Excepted>,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Levels {
+    Nf4,
+    Fp4,
+}
+
+impl Levels {
+    const ALL: [Self; 2] = [Self::Nf4, Self::Fp4];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Nf4 => "nf4",
+            Self::Fp4 => "fp4",
+        }
+    }
+
+    const fn values(self) -> &'static [f32; 16] {
+        match self {
+            Self::Nf4 => &nf4::LEVELS,
+            Self::Fp4 => &fp4::LEVELS,
+        }
+    }
+
+    const fn format(self, blocks: Blocks) -> Format {
+        match self {
+            Self::Nf4 => Format::Nf4(blocks),
+            Self::Fp4 => Format::Fp4(blocks),
+        }
+    }
+}
+
+pub(super) fn declared(config: Fields<'_>) -> Result<Arc<dyn Dialect>, DialectError> {
+    let flag = |field: &str| config.flag(field).map(|flag| flag.unwrap_or(false));
+    let excepted = config.texts(SKIP)?.map(Excepted::new);
+    let declared = match (flag("load_in_4bit")?, flag("load_in_8bit")?) {
+        (true, false) => {
+            let field = "bnb_4bit_quant_type";
+            let quant_type = config.text(field)?.unwrap_or("fp4");
+            let found = |levels: &Levels| levels.name() == quant_type;
+            let quant_type = Levels::ALL
+                .into_iter()
+                .find(found)
+                .ok_or_else(|| config.unsupported(field, quant_type, "nf4 or fp4"))?;
+            let nested = flag("bnb_4bit_use_double_quant")?;
+            BitsAndBytes::Bits4 {
+                quant_type,
+                nested,
+                excepted,
+            }
+        }
+        (false, true) => BitsAndBytes::Int8 { excepted },
+        (both, _) => {
+            let found = if both { "both true" } else { "both false" };
+            let expected = "one of them true";
+            return Err(config
+                .value("load_in_4bit` and `load_in_8bit", found, expected)
+                .into());
+        }
+    };
+    Ok(Arc::new(declared))
+}
+
+impl Dialect for BitsAndBytes {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn find(&self, slot: &Slot, catalog: &Catalog) -> Result<Option<Adopt>, DialectError> {
+        let Some(find) = Find::new(NAME, slot, catalog) else {
+            return Ok(None);
+        };
+        let (Self::Bits4 { excepted, .. } | Self::Int8 { excepted }) = self;
+        let excepted = match excepted {
+            Some(excepted) => excepted.names(find.module()),
+            // transformers keeps the head by itself.
+            None => slot.role == Role::Head,
+        };
+        let adopt = match self {
+            Self::Bits4 {
+                quant_type, nested, ..
+            } => bits4(&find, *quant_type, *nested)?,
+            Self::Int8 { .. } => int8(&find)?,
+        };
+        match adopt {
+            Some(_) if excepted => Err(find.excepted(SKIP)),
+            Some(_) => Ok(adopt),
+            None => find.plain(find.weight(), excepted, SKIP).map(|()| None),
+        }
+    }
+
+    fn leaves_out(&self, tensor: &str) -> bool {
+        // Always 0, and compared where it is there.
+        tensor.ends_with(".weight_format")
+    }
+}
+
+fn bits4(find: &Find<'_>, levels: Levels, nested: bool) -> Result<Option<Adopt>, DialectError> {
+    let state_of = |levels: Levels| {
+        let name = format!("weight.quant_state.bitsandbytes__{}", levels.name());
+        find.beside(&name).map(|state| (levels, state))
+    };
+    let mut states = Levels::ALL.into_iter().filter_map(state_of);
+    let Some((found, state)) = states.next() else {
+        // Codes and scales without their description.
+        return match find.beside("weight.absmax") {
+            Some(_) => {
+                let name = format!("weight.quant_state.bitsandbytes__{}", levels.name());
+                Err(find.need(&name).expect_err("it was looked for"))
+            }
+            None => Ok(None),
+        };
+    };
+    if let Some((_, second)) = states.next() {
+        return Err(DialectError::Value {
+            tensor: second.name.to_string(),
+            found: "a second state".to_owned(),
+            expected: format!("one, and {} is there", state.name),
+        });
+    }
+    find.agree(state, found.name(), "bnb_4bit_quant_type", levels.name())?;
+
+    let n = find.weights();
+    let weight = find.need("weight")?;
+    find.dtype(weight, &STORAGE)?;
+    let bytes = n.div_ceil(2);
+    let elements = 8 * bytes / weight.dtype.bits() as usize;
+    find.shape(weight, &[&[elements, 1]])?;
+    if weight.bytes() != bytes as u64 {
+        return Err(find.shape(weight, &[]).expect_err("no shape is allowed"));
+    }
+
+    let absmax = find.need("weight.absmax")?;
+    let has = find.beside("weight.nested_absmax").is_some();
+    find.agree(absmax, has, "bnb_4bit_use_double_quant", nested)?;
+    find.dtype(absmax, &[if nested { Dtype::U8 } else { Dtype::F32 }])?;
+    let g = absmax.elements() as usize;
+    let block = block(n, g).ok_or_else(|| shape_error(find, absmax))?;
+    find.shape(absmax, &[&[g]])?;
+    let map = find.need("weight.quant_map")?;
+    find.dtype(map, &[Dtype::F32])?;
+    find.shape(map, &[&[16]])?;
+    find.dtype(state, &[Dtype::U8])?;
+
+    let mut parts = vec![weight, absmax, map, state];
+    if nested {
+        let upper = find.need("weight.nested_absmax")?;
+        find.dtype(upper, &[Dtype::F32])?;
+        find.shape(upper, &[&[g.div_ceil(nested::BLOCK)]])?;
+        let map = find.need("weight.nested_quant_map")?;
+        find.dtype(map, &[Dtype::F32])?;
+        find.shape(map, &[&[MAP.len()]])?;
+        parts.extend([upper, map]);
+    }
+
+    let (shape, blocks) = (find.shape, Blocks { block, nested });
+    let parts = parts.into_iter().cloned().collect();
+    Ok(Some(Adopt::new(
+        levels.format(blocks),
+        parts,
+        move |parts| assemble(parts, levels, blocks, shape),
+    )))
+}
+
+fn shape_error(find: &Find<'_>, absmax: &TensorInfo) -> DialectError {
+    DialectError::Shape {
+        tensor: absmax.name.to_string(),
+        found: absmax.shape.clone(),
+        weight: find.shape,
+        expected: "a scale for each block of 32, 64, … 4096 weights".to_owned(),
+        dialect: NAME,
+    }
+}
+
+/// The block that gives `g` scales to `n` weights; bitsandbytes' own where several do, since then one block
+/// holds everything.
+fn block(n: usize, g: usize) -> Option<usize> {
+    let fits = |block: &usize| n.div_ceil(*block) == g;
+    let mut blocks = [64, 32, 128, 256, 512, 1024, 2048, 4096].into_iter();
+    blocks.find(fits)
+}
+
+/// The JSON of `quant_state`. bitsandbytes too refuses keys that it does not know.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct State {
+    quant_type: String,
+    blocksize: usize,
+    #[expect(
+        dead_code,
+        reason = "the type that the weight had, which is the caller's choice here"
+    )]
+    dtype: String,
+    shape: Vec<usize>,
+    nested_blocksize: Option<usize>,
+    nested_dtype: Option<String>,
+    nested_offset: Option<f64>,
+}
+
+/// Places in `Adopt::parts`.
+const WEIGHT: usize = 0;
+const ABSMAX: usize = 1;
+const QUANT_MAP: usize = 2;
+const STATE: usize = 3;
+const NESTED_ABSMAX: usize = 4;
+const NESTED_MAP: usize = 5;
+
+fn assemble(
+    parts: &mut Parts<'_>,
+    levels: Levels,
+    blocks: Blocks,
+    shape: [usize; 2],
+) -> Result<Halves, DialectError> {
+    let wrong = |found: String, expected: String| parts.wrong(STATE, found, expected);
+    let state: State = serde_json::from_slice(parts.bytes(STATE))
+        .map_err(|error| wrong(error.to_string(), "a quantization state".to_owned()))?;
+    if state.quant_type != levels.name() {
+        return Err(wrong(state.quant_type, levels.name().to_owned()));
+    }
+    if state.shape != shape {
+        return Err(wrong(
+            format!("shape {:?}", state.shape),
+            format!("{shape:?}, which config.json implies"),
+        ));
+    }
+    // With one block there are several that give one scale, and they all mean the same.
+    let n = shape[0] * shape[1];
+    if state.blocksize == 0 || n.div_ceil(state.blocksize) != blocks.count(n) {
+        return Err(wrong(
+            format!("blocksize {}", state.blocksize),
+            format!("{}, by the number of scales", blocks.block),
+        ));
+    }
+    table(parts, QUANT_MAP, levels.values())?;
+
+    let mut scales = parts.take(ABSMAX);
+    if blocks.nested {
+        let wrong = |found: String, expected: &str| parts.wrong(STATE, found, expected);
+        let Some(offset) = state.nested_offset else {
+            return Err(wrong(
+                "no nested_offset".to_owned(),
+                "the mean of the scales",
+            ));
+        };
+        let nested_block = state.nested_blocksize.unwrap_or(nested::BLOCK);
+        if nested_block != nested::BLOCK {
+            return Err(wrong(format!("nested_blocksize {nested_block}"), "256"));
+        }
+        if let Some(dtype) = state.nested_dtype.filter(|dtype| dtype != "float32") {
+            return Err(wrong(format!("nested_dtype {dtype}"), "float32"));
+        }
+        table(parts, NESTED_MAP, &MAP)?;
+        scales.extend(parts.take(NESTED_ABSMAX));
+        scales.push((offset as f32).to_bits());
+    }
+    let mut words = parts.take(WEIGHT);
+    swap_halves(&mut words);
+    // A file may have an odd code more than the weight.
+    if n % 2 == 1
+        && let Some(last) = words.last_mut()
+    {
+        *last &= u32::MAX >> (32 - 4 * ((n - 1) % 8 + 1));
+    }
+    Ok((words, scales))
+}
+
+/// Turns round the two codes of each byte.
+pub(super) fn swap_halves(words: &mut [u32]) {
+    const LOW: u32 = 0x0f0f_0f0f;
+    for word in words {
+        *word = (*word & LOW) << 4 | *word >> 4 & LOW;
+    }
+}
+
+/// Refuses a table that is not the library's. Releases up to 0.49 wrote FP4's with four digits, and computed
+/// with the full ones.
+fn table(parts: &Parts<'_>, part: usize, expected: &[f32]) -> Result<(), DialectError> {
+    let found = parts.floats(part).into_iter().map(f32::from_bits);
+    let pairs = found.zip(expected).enumerate();
+    match pairs.into_iter().find(|(_, (found, expected))| {
+        let near = (found - **expected).abs() <= 1e-4;
+        !near
+    }) {
+        None => Ok(()),
+        Some((k, (found, expected))) => Err(parts.wrong(
+            part,
+            format!("{found} as the value of code {k}"),
+            format!("{expected}: other codes than bitsandbytes'"),
+        )),
+    }
+}
+
+fn int8(find: &Find<'_>) -> Result<Option<Adopt>, DialectError> {
+    let Some(scb) = find.beside("SCB") else {
+        return match find.weight() {
+            Some(weight) if weight.dtype == Dtype::I8 => {
+                Err(find.need("SCB").expect_err("it was looked for"))
+            }
+            _ => Ok(None),
+        };
+    };
+    let weight = find.need("weight")?;
+    find.dtype(weight, &[Dtype::I8])?;
+    find.shape(weight, &[&find.shape])?;
+    find.dtype(scb, &[Dtype::F32])?;
+    find.shape(scb, &[&[find.shape[0]]])?;
+    let mut parts = vec![weight.clone(), scb.clone()];
+    if let Some(format) = find.beside("weight_format") {
+        find.dtype(format, &[Dtype::U8])?;
+        find.shape(format, &[&[], &[1]])?;
+        parts.push(format.clone());
+    }
+    Ok(Some(Adopt::new(Format::Int8, parts, |parts| {
+        if parts.tensors.len() > 2 && parts.bytes(2) != [0] {
+            let found = format!("weight format {}", parts.bytes(2)[0]);
+            return Err(parts.wrong(2, found, "0, row by row; the others are of single GPUs"));
+        }
+        Ok((parts.take(0), parts.take(1)))
+    })))
+}

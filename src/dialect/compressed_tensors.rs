@@ -1,0 +1,212 @@
+//! compressed-tensors, as llm-compressor saves it: FP8 for now.
+//!
+//! ```text
+//! format            X.weight              X.weight_scale, by strategy
+//! float-quantized   F8_E4M3 [out, in]     tensor [] or [1], channel [out, 1], group [out, in / g],
+//! naive-quantized                         block [ceil(out / rows), ceil(in / cols)]
+//! ```
+//!
+//! `config_groups` say which modules are packed and how: `targets` are `Linear`, names of modules, or `re:` and
+//! a regular expression; `ignore` excepts modules in the same words. `input_scale` and its kin are of
+//! activations, which are not quantized here.
+
+use std::sync::Arc;
+
+use firebox_kernels::format::{Format, Fp8Kind, Tile};
+use regex::Regex;
+
+use super::{Adopt, Dialect, DialectError, find::Find};
+use crate::{
+    model::{Role, Slot, fields::Fields},
+    source::{Catalog, Dtype},
+};
+
+pub(super) const NAME: &str = "compressed-tensors";
+const IGNORE: &str = "ignore";
+const SCALES: [Dtype; 3] = [Dtype::F32, Dtype::F16, Dtype::BF16];
+
+#[derive(Debug)]
+struct CompressedTensors {
+    groups: Vec<Group>,
+    ignore: Vec<Target>,
+}
+
+/// How some modules are packed.
+#[derive(Debug)]
+struct Group {
+    targets: Vec<Target>,
+    tile: Tile,
+}
+
+/// Which modules are meant.
+#[derive(Debug)]
+enum Target {
+    /// Every linear layer.
+    Linear,
+    /// The module of this name, or of a path that ends in it.
+    Name(String),
+    /// A regular expression that matches from the beginning of the name.
+    Matches(Regex),
+}
+
+impl Target {
+    fn new(config: Fields<'_>, field: &str, text: &str) -> Result<Self, DialectError> {
+        if text == "Linear" {
+            return Ok(Self::Linear);
+        }
+        let Some(pattern) = text.strip_prefix("re:") else {
+            return Ok(Self::Name(text.to_owned()));
+        };
+        match Regex::new(&format!("^(?:{pattern})")) {
+            Ok(regex) => Ok(Self::Matches(regex)),
+            Err(_) => Err(config
+                .value(field, text, "a regular expression after `re:`")
+                .into()),
+        }
+    }
+
+    fn is_match(&self, module: &str, role: Role) -> bool {
+        match self {
+            Self::Linear => matches!(role, Role::Linear | Role::Head),
+            Self::Name(name) => {
+                let rest = module.strip_suffix(name.as_str());
+                rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+            }
+            Self::Matches(regex) => regex.is_match(module),
+        }
+    }
+}
+
+pub(super) fn declared(config: Fields<'_>) -> Result<Arc<dyn Dialect>, DialectError> {
+    for field in ["sparsity_config", "transform_config"] {
+        if let Some(inner) = config.object(field, "")?
+            && !inner.is_empty()
+        {
+            return Err(config
+                .unsupported(field, "set", "weights that are only quantized")
+                .into());
+        }
+    }
+    let groups = config
+        .object("config_groups", "quantization_config.config_groups.")?
+        .ok_or_else(|| config.missing("config_groups"))?;
+    let format = config.text("format")?;
+    let mut found = Vec::new();
+    for (name, _) in groups.entries() {
+        let group = groups.object(name, "quantization_config.config_groups.*.")?;
+        let group = group.ok_or_else(|| groups.missing(name))?;
+        found.push(self::group(group, format)?);
+    }
+    let ignore = config.texts(IGNORE)?.unwrap_or_default();
+    let ignore = ignore
+        .into_iter()
+        .map(|text| Target::new(config, IGNORE, text));
+    Ok(Arc::new(CompressedTensors {
+        groups: found,
+        ignore: ignore.collect::<Result<_, _>>()?,
+    }))
+}
+
+fn group(group: Fields<'_>, format: Option<&str>) -> Result<Group, DialectError> {
+    let targets = group
+        .texts("targets")?
+        .ok_or_else(|| group.missing("targets"))?;
+    let targets = targets
+        .into_iter()
+        .map(|text| Target::new(group, "targets", text))
+        .collect::<Result<_, _>>()?;
+    match group.text("format")?.or(format) {
+        Some("float-quantized" | "naive-quantized") => {}
+        Some(format) => {
+            let known = "float-quantized or naive-quantized";
+            return Err(group.unsupported("format", format, known).into());
+        }
+        None => return Err(group.missing("format").into()),
+    }
+    let path = "quantization_config.config_groups.*.weights.";
+    let weights = group
+        .object("weights", path)?
+        .ok_or_else(|| group.missing("weights"))?;
+    let kind = (weights.text("type")?, weights.count("num_bits")?);
+    if kind != (Some("float"), Some(8)) {
+        let found = format!(
+            "{} of {:?} bits",
+            kind.0.unwrap_or("int"),
+            kind.1.unwrap_or(8)
+        );
+        return Err(weights
+            .unsupported("type", found, "floats of 8 bits")
+            .into());
+    }
+    if weights.flag("symmetric")? == Some(false) {
+        return Err(weights.unsupported("symmetric", false, "true").into());
+    }
+    let count = |field: &str| -> Result<usize, DialectError> {
+        Ok(weights
+            .count(field)?
+            .ok_or_else(|| weights.missing(field))?)
+    };
+    let tile = match weights.text("strategy")? {
+        Some("tensor") => Tile::Tensor,
+        Some("channel") => Tile::Row,
+        Some("group") => Tile::Block {
+            rows: 1,
+            cols: count("group_size")?,
+        },
+        Some("block") => match weights.counts("block_structure")?.as_deref() {
+            Some(&[rows, cols]) => Tile::Block { rows, cols },
+            _ => return Err(weights.missing("block_structure").into()),
+        },
+        Some(strategy) => {
+            let known = "tensor, channel, group or block";
+            return Err(weights.unsupported("strategy", strategy, known).into());
+        }
+        None => return Err(weights.missing("strategy").into()),
+    };
+    Ok(Group { targets, tile })
+}
+
+impl Dialect for CompressedTensors {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn find(&self, slot: &Slot, catalog: &Catalog) -> Result<Option<Adopt>, DialectError> {
+        let Some(find) = Find::new(NAME, slot, catalog) else {
+            return Ok(None);
+        };
+        let Some(weight) = find.weight() else {
+            return Ok(None);
+        };
+        let meant = |targets: &[Target]| {
+            let mut targets = targets.iter();
+            targets.any(|target| target.is_match(find.module(), slot.role))
+        };
+        let group = self.groups.iter().find(|group| meant(&group.targets));
+        let group = group.filter(|_| !meant(&self.ignore));
+        if weight.dtype != Dtype::F8E4M3 {
+            let plain = find.plain(Some(weight), group.is_none(), IGNORE);
+            return plain.map(|()| None);
+        }
+        let tile = group.ok_or_else(|| find.excepted(IGNORE))?.tile;
+        find.shape(weight, &[&find.shape])?;
+        let scale = find.need("weight_scale")?;
+        find.dtype(scale, &SCALES)?;
+        match tile {
+            Tile::Tensor => find.shape(scale, &[&[], &[1], &[1, 1]])?,
+            _ => find.shape(scale, &[&tile.grid(find.shape)])?,
+        }
+
+        let parts = vec![weight.clone(), scale.clone()];
+        let format = Format::Fp8(Fp8Kind::E4m3, tile);
+        Ok(Some(Adopt::new(format, parts, |parts| {
+            let scales = parts.floats(1);
+            Ok((parts.take(0), scales))
+        })))
+    }
+
+    fn leaves_out(&self, tensor: &str) -> bool {
+        let of_activations = [".input_scale", ".output_scale", ".k_scale", ".v_scale"];
+        of_activations.iter().any(|name| tensor.ends_with(name))
+    }
+}

@@ -1,0 +1,140 @@
+//! Configurations and tensors that disagree.
+
+use firebox_kernels::error::FormatError;
+
+use crate::{model::ConfigError, source::Dtype};
+
+/// A quantized checkpoint that is not what it says, or that is not read.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DialectError {
+    /// Two fields of `config.json` declare two dialects.
+    #[error(
+        "config.json: `{first}` and `{second}` declare two quantizations; one of them is of another saving, remove it"
+    )]
+    Declared {
+        /// One field.
+        first: String,
+        /// The other.
+        second: String,
+    },
+    /// A tensor of a dialect that is not declared.
+    #[error(
+        "{tensor} ({dtype}) is a tensor of {of}, and config.json declares {declared}; config and weights are of different savings"
+    )]
+    Signs {
+        /// The tensor.
+        tensor: String,
+        /// Its type.
+        dtype: Dtype,
+        /// Who writes such tensors.
+        of: String,
+        /// What the configuration says.
+        declared: &'static str,
+    },
+    /// A declared dialect without a tensor of it.
+    #[error(
+        "config.json declares {declared}, and no tensor is of it: these are the weights before they were quantized, or others"
+    )]
+    NoSigns {
+        /// What the configuration says.
+        declared: &'static str,
+    },
+    /// A dialect that is known and not read.
+    #[error("{dialect} checkpoints are not read: {reason}")]
+    Refused {
+        /// The dialect.
+        dialect: &'static str,
+        /// Why.
+        reason: &'static str,
+    },
+    /// A field of the configuration cannot be, or asks for something unknown.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A part of a packed weight is not there.
+    #[error("{weight} is packed by {dialect}, and {part} is missing; the checkpoint is incomplete")]
+    Missing {
+        /// The weight.
+        weight: String,
+        /// The dialect.
+        dialect: &'static str,
+        /// The tensor that should be there.
+        part: String,
+    },
+    /// A weight that should be packed and is not.
+    #[error(
+        "{tensor} ({dtype}) is not packed, and `{field}` of config.json does not except it; shards of two savings are mixed, or the list is incomplete"
+    )]
+    Unpacked {
+        /// The tensor.
+        tensor: String,
+        /// Its type.
+        dtype: Dtype,
+        /// The list of exceptions.
+        field: &'static str,
+    },
+    /// A weight that should not be packed and is.
+    #[error("{tensor} is packed, and `{field}` of config.json excepts it")]
+    Excepted {
+        /// The tensor.
+        tensor: String,
+        /// The list of exceptions.
+        field: &'static str,
+    },
+    /// A tensor contradicts a field of the configuration.
+    #[error("{tensor} says {found}, `{field}` of config.json says {declared}")]
+    Field {
+        /// The tensor.
+        tensor: String,
+        /// What it says.
+        found: String,
+        /// The field.
+        field: String,
+        /// What that says.
+        declared: String,
+    },
+    /// A part of another type.
+    #[error("{tensor} is {found}, {dialect} has {expected} there")]
+    Dtype {
+        /// The tensor.
+        tensor: String,
+        /// Its type.
+        found: Dtype,
+        /// The dialect.
+        dialect: &'static str,
+        /// What it should be.
+        expected: String,
+    },
+    /// A part of another shape.
+    #[error("{tensor} is {found:?}, a weight of {weight:?} has {expected} there in {dialect}")]
+    Shape {
+        /// The tensor.
+        tensor: String,
+        /// Its shape.
+        found: Vec<usize>,
+        /// The weight's shape.
+        weight: [usize; 2],
+        /// The shapes it can have.
+        expected: String,
+        /// The dialect.
+        dialect: &'static str,
+    },
+    /// A part that holds something else than it must.
+    #[error("{tensor} holds {found}, expected {expected}")]
+    Value {
+        /// The tensor.
+        tensor: String,
+        /// What is there.
+        found: String,
+        /// What should be.
+        expected: String,
+    },
+    /// The format cannot be.
+    #[error("{tensor}: {source}")]
+    Format {
+        /// The tensor.
+        tensor: String,
+        /// Why not.
+        source: FormatError,
+    },
+}

@@ -1,0 +1,145 @@
+//! Looking for the parts of one weight, and comparing what is found with what has to be.
+
+use super::{DialectError, plain};
+use crate::{
+    model::{Role, Slot},
+    source::{Catalog, Dtype, TensorInfo},
+};
+
+/// One weight `[out, in]` that may be packed, and the tensors around it.
+pub(super) struct Find<'a> {
+    pub(super) dialect: &'static str,
+    pub(super) slot: &'a Slot,
+    pub(super) shape: [usize; 2],
+    catalog: &'a Catalog,
+}
+
+impl<'a> Find<'a> {
+    /// `None` for what no dialect packs: anything but a matrix called `….weight`.
+    pub(super) fn new(dialect: &'static str, slot: &'a Slot, catalog: &'a Catalog) -> Option<Self> {
+        let shape = slot.shape[..].try_into().ok()?;
+        let matrix = matches!(slot.role, Role::Linear | Role::Head | Role::Embedding);
+        (matrix && slot.name.ends_with(".weight")).then_some(Self {
+            dialect,
+            slot,
+            shape,
+            catalog,
+        })
+    }
+
+    /// The module's path: the name without `.weight`.
+    pub(super) fn module(&self) -> &'a str {
+        self.slot
+            .name
+            .strip_suffix(".weight")
+            .unwrap_or(&self.slot.name)
+    }
+
+    pub(super) fn weights(&self) -> usize {
+        self.shape[0] * self.shape[1]
+    }
+
+    /// The tensor of the weight's own name.
+    pub(super) fn weight(&self) -> Option<&'a TensorInfo> {
+        self.catalog.get(&self.slot.name)
+    }
+
+    /// A tensor beside the weight: `weight_scale` of the same module.
+    pub(super) fn beside(&self, name: &str) -> Option<&'a TensorInfo> {
+        self.catalog.get(&format!("{}.{name}", self.module()))
+    }
+
+    /// The same, which has to be there.
+    pub(super) fn need(&self, name: &str) -> Result<&'a TensorInfo, DialectError> {
+        self.beside(name).ok_or_else(|| DialectError::Missing {
+            weight: self.slot.name.clone(),
+            dialect: self.dialect,
+            part: format!("{}.{name}", self.module()),
+        })
+    }
+
+    /// Plain numbers where `field` would have to except the weight from being packed, if `excepted` says no.
+    /// Only linear layers are packed by everyone.
+    pub(super) fn plain(
+        &self,
+        weight: Option<&TensorInfo>,
+        excepted: bool,
+        field: &'static str,
+    ) -> Result<(), DialectError> {
+        match weight {
+            Some(weight) if plain(weight.dtype).is_none() => Err(self.dtype_error(
+                weight,
+                "F32, F16 or BF16, or the tensors of a packed weight",
+            )),
+            Some(weight) if self.slot.role == Role::Linear && !excepted => {
+                Err(DialectError::Unpacked {
+                    tensor: self.slot.name.clone(),
+                    dtype: weight.dtype,
+                    field,
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The error of a packed weight that `field` excepts.
+    pub(super) fn excepted(&self, field: &'static str) -> DialectError {
+        let tensor = self.slot.name.clone();
+        DialectError::Excepted { tensor, field }
+    }
+
+    pub(super) fn dtype(&self, tensor: &TensorInfo, allowed: &[Dtype]) -> Result<(), DialectError> {
+        if allowed.contains(&tensor.dtype) {
+            return Ok(());
+        }
+        let names: Vec<String> = allowed.iter().map(Dtype::to_string).collect();
+        Err(self.dtype_error(tensor, &names.join(" or ")))
+    }
+
+    fn dtype_error(&self, tensor: &TensorInfo, expected: &str) -> DialectError {
+        DialectError::Dtype {
+            tensor: tensor.name.to_string(),
+            found: tensor.dtype,
+            dialect: self.dialect,
+            expected: expected.to_owned(),
+        }
+    }
+
+    /// Refuses a tensor that has none of the shapes.
+    pub(super) fn shape(
+        &self,
+        tensor: &TensorInfo,
+        allowed: &[&[usize]],
+    ) -> Result<(), DialectError> {
+        if allowed.contains(&&tensor.shape[..]) {
+            return Ok(());
+        }
+        let shapes: Vec<String> = allowed.iter().map(|shape| format!("{shape:?}")).collect();
+        Err(DialectError::Shape {
+            tensor: tensor.name.to_string(),
+            found: tensor.shape.clone(),
+            weight: self.shape,
+            expected: shapes.join(" or "),
+            dialect: self.dialect,
+        })
+    }
+
+    /// Refuses a tensor that says something else than a field of the configuration.
+    pub(super) fn agree<T: PartialEq + ToString>(
+        &self,
+        tensor: &TensorInfo,
+        found: T,
+        field: impl Into<String>,
+        declared: T,
+    ) -> Result<(), DialectError> {
+        if found == declared {
+            return Ok(());
+        }
+        Err(DialectError::Field {
+            tensor: tensor.name.to_string(),
+            found: found.to_string(),
+            field: field.into(),
+            declared: declared.to_string(),
+        })
+    }
+}

@@ -1,0 +1,130 @@
+//! `quant_method: fp8`: the tiles of DeepSeek and transformers, and the older layout of AutoFP8.
+//!
+//! ```text
+//! X.weight              F8_E4M3 [out, in], or F8_E5M2 where `fmt` says so
+//! X.weight_scale_inv    F32 or F8_E8M0 [ceil(out / rows), ceil(in / cols)], one for each tile of `weight_block_size`;
+//!                       [], [1] or [1, 1] where that is absent. Multiplied by, whatever its name says
+//! X.weight_scale        F32 [] or [1]: AutoFP8, no `weight_block_size`
+//! X.input_scale         AutoFP8: of activations, which are not quantized here
+//! ```
+
+use std::sync::Arc;
+
+use firebox_kernels::format::{Format, Fp8Kind, Tile};
+
+use super::{Adopt, Dialect, DialectError, find::Find, names::Excepted};
+use crate::{
+    model::{Slot, fields::Fields},
+    source::{Catalog, Dtype},
+};
+
+pub(super) const NAME: &str = "fp8";
+/// Lists of exceptions, by their names over time.
+const SKIP: [&str; 3] = [
+    "modules_to_not_convert",
+    "ignored_layers",
+    "ignored_modules",
+];
+const SCALES: [Dtype; 4] = [Dtype::F32, Dtype::F16, Dtype::BF16, Dtype::F8E8M0];
+
+#[derive(Debug)]
+struct Fp8 {
+    kind: Fp8Kind,
+    tile: Option<[usize; 2]>,
+    excepted: Excepted,
+    /// The list of exceptions.
+    skip: &'static str,
+}
+
+pub(super) fn declared(config: Fields<'_>) -> Result<Arc<dyn Dialect>, DialectError> {
+    let kind = match config.text("fmt")? {
+        None | Some("e4m3" | "float8_e4m3fn") => Fp8Kind::E4m3,
+        Some("e5m2" | "float8_e5m2") => Fp8Kind::E5m2,
+        Some(fmt) => return Err(config.unsupported("fmt", fmt, "e4m3 or e5m2").into()),
+    };
+    let tile = config.counts("weight_block_size")?;
+    let tile = match tile.as_deref() {
+        None => None,
+        Some(&[rows, cols]) => Some([rows, cols]),
+        Some(sides) => {
+            let found = format!("{sides:?}");
+            return Err(config
+                .value("weight_block_size", found, "rows and columns")
+                .into());
+        }
+    };
+    let (mut skip, mut excepted) = (SKIP[0], Excepted::default());
+    for field in SKIP {
+        if let Some(names) = config.texts(field)? {
+            (skip, excepted) = (field, Excepted::new(names));
+            break;
+        }
+    }
+    Ok(Arc::new(Fp8 {
+        kind,
+        tile,
+        excepted,
+        skip,
+    }))
+}
+
+impl Dialect for Fp8 {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn find(&self, slot: &Slot, catalog: &Catalog) -> Result<Option<Adopt>, DialectError> {
+        let Some(find) = Find::new(NAME, slot, catalog) else {
+            return Ok(None);
+        };
+        let Some(weight) = find.weight() else {
+            return Ok(None);
+        };
+        let excepted = self.excepted.names(find.module());
+        let stored = match self.kind {
+            Fp8Kind::E4m3 => Dtype::F8E4M3,
+            Fp8Kind::E5m2 => Dtype::F8E5M2,
+        };
+        if weight.dtype != stored {
+            return find.plain(Some(weight), excepted, self.skip).map(|()| None);
+        }
+        if excepted {
+            return Err(find.excepted(self.skip));
+        }
+        find.shape(weight, &[&find.shape])?;
+
+        let (inverse, older) = (find.beside("weight_scale_inv"), find.beside("weight_scale"));
+        let scale = match (inverse, older, self.tile) {
+            (Some(_), Some(second), _) => {
+                return Err(DialectError::Value {
+                    tensor: second.name.to_string(),
+                    found: "a second scale".to_owned(),
+                    expected: "one, and weight_scale_inv is there".to_owned(),
+                });
+            }
+            (None, Some(scale), None) => scale,
+            _ => find.need("weight_scale_inv")?,
+        };
+        find.dtype(scale, &SCALES)?;
+        let tile = match self.tile {
+            Some([rows, cols]) => Tile::Block { rows, cols },
+            None => Tile::Tensor,
+        };
+        match tile {
+            Tile::Block { .. } => find.shape(scale, &[&tile.grid(find.shape)])?,
+            _ => find.shape(scale, &[&[], &[1], &[1, 1]])?,
+        }
+
+        let parts = vec![weight.clone(), scale.clone()];
+        let format = Format::Fp8(self.kind, tile);
+        Ok(Some(Adopt::new(format, parts, |parts| {
+            let scales = parts.floats(1);
+            Ok((parts.take(0), scales))
+        })))
+    }
+
+    fn leaves_out(&self, tensor: &str) -> bool {
+        let of_activations = [".input_scale", ".k_scale", ".v_scale", ".kv_scale"];
+        of_activations.iter().any(|name| tensor.ends_with(name))
+    }
+}

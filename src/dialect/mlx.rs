@@ -1,0 +1,130 @@
+//! MLX, as mlx-lm saves it: whole numbers with a scale and a bias for each group of a row.
+//!
+//! ```text
+//! X.weight              U32 [out, in * bits / 32], each row a little-endian stream of codes
+//! X.scales, X.biases    [out, in / group], in the type of the model
+//! ```
+//!
+//! `quantization` of config.json has `group_size`, `bits` and `mode`, and an entry for each module that differs:
+//! the same three, or `false` for one that is not packed. Embeddings and heads are packed too.
+
+use std::{collections::HashMap, sync::Arc};
+
+use firebox_kernels::format::{Affine, Format, Offset};
+use serde_json::Value;
+
+use super::{Adopt, Dialect, DialectError, find::Find, plain};
+use crate::{
+    model::{Slot, fields::Fields},
+    source::{Catalog, Dtype},
+};
+
+pub(super) const NAME: &str = "mlx";
+const FIELD: &str = "quantization";
+
+#[derive(Debug)]
+struct Mlx {
+    all: Scheme,
+    /// Modules that differ; `None` is not packed.
+    modules: HashMap<String, Option<Scheme>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Scheme {
+    bits: usize,
+    group: usize,
+}
+
+pub(super) fn declared(config: Fields<'_>) -> Result<Arc<dyn Dialect>, DialectError> {
+    let all = scheme(config, None)?;
+    let mut modules = HashMap::new();
+    for (module, entry) in config.entries() {
+        let of_module = match entry {
+            Value::Object(_) => {
+                let entry = config.object(module, "quantization.*.")?;
+                Some(scheme(entry.expect("the entry is there"), Some(all))?)
+            }
+            Value::Bool(false) => None,
+            // As `true` says nothing, and the other fields are scalars.
+            _ => continue,
+        };
+        modules.insert(module.to_owned(), of_module);
+    }
+    Ok(Arc::new(Mlx { all, modules }))
+}
+
+fn scheme(config: Fields<'_>, default: Option<Scheme>) -> Result<Scheme, DialectError> {
+    let count = |field: &str, default: Option<usize>| -> Result<usize, DialectError> {
+        let count = config.count(field)?.or(default);
+        Ok(count.ok_or_else(|| config.missing(field))?)
+    };
+    match config.text("mode")? {
+        None | Some("affine") => {}
+        Some(mode) => return Err(config.unsupported("mode", mode, "affine").into()),
+    }
+    Ok(Scheme {
+        bits: count("bits", default.map(|default| default.bits))?,
+        group: count("group_size", default.map(|default| default.group))?,
+    })
+}
+
+impl Dialect for Mlx {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn find(&self, slot: &Slot, catalog: &Catalog) -> Result<Option<Adopt>, DialectError> {
+        let Some(find) = Find::new(NAME, slot, catalog) else {
+            return Ok(None);
+        };
+        let scheme = match self.modules.get(find.module()) {
+            Some(of_module) => *of_module,
+            None => Some(self.all),
+        };
+        let Some(weight) = find.weight() else {
+            return Ok(None);
+        };
+        if weight.dtype != Dtype::U32 {
+            let plain = find.plain(Some(weight), scheme.is_none(), FIELD);
+            return plain.map(|()| None);
+        }
+        let Scheme { bits, group } = scheme.ok_or_else(|| find.excepted(FIELD))?;
+
+        let [o, i] = find.shape;
+        let (scales, biases) = (find.need("scales")?, find.need("biases")?);
+        find.dtype(scales, &[Dtype::F32, Dtype::F16, Dtype::BF16])?;
+        find.dtype(biases, &[scales.dtype])?;
+        let params = plain(scales.dtype).expect("a float type");
+        let format = Affine::new(bits, group, Offset::Bias, params)
+            .map(Format::Affine)
+            .and_then(|format| format.validate_shape(find.shape).map(|()| format))
+            .map_err(|source| DialectError::Format {
+                tensor: slot.name.clone(),
+                source,
+            })?;
+        find.shape(weight, &[&[o, i * bits / 32]])?;
+        for tensor in [scales, biases] {
+            find.shape(tensor, &[&[o, i / group]])?;
+        }
+
+        let parts = vec![weight.clone(), scales.clone(), biases.clone()];
+        let Format::Affine(affine) = format else {
+            unreachable!("it was made above");
+        };
+        Ok(Some(Adopt::new(format, parts, move |parts| {
+            let stored = |part| -> Vec<u32> {
+                let bytes = parts.bytes(part);
+                match params.size() {
+                    4 => bytemuck::pod_collect_to_vec(bytes),
+                    _ => {
+                        let (halves, _) = bytes.as_chunks();
+                        let halves = halves.iter().map(|half| u16::from_le_bytes(*half));
+                        halves.map(u32::from).collect()
+                    }
+                }
+            };
+            let scales = affine.join(&stored(1), &stored(2));
+            Ok((parts.take(0), scales))
+        })))
+    }
+}
