@@ -10,6 +10,7 @@ use crate::{
     pipeline::PipelineError,
     plan::PlanError,
     quant::SpecError,
+    save::SaveError,
     source::{CheckpointError, SourceError},
     target::TargetError,
     tokenizer::TokenizerError,
@@ -46,6 +47,9 @@ pub enum Error {
     /// The plan could not be carried out.
     #[error(transparent)]
     Pipeline(#[from] PipelineError),
+    /// The weights could not be saved.
+    #[error(transparent)]
+    Save(#[from] SaveError),
     /// The module could not be built from its weights.
     #[error(transparent)]
     Build(#[from] BuildError),

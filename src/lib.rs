@@ -62,6 +62,7 @@ pub mod pipeline;
 mod loader;
 
 pub mod report;
+pub mod save;
 pub mod tokenizer;
 
 pub mod synth;

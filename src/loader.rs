@@ -11,11 +11,12 @@ use crate::{
     error::Error,
     model::{Architecture, Weight, Weights},
     pipeline::{
-        self, Event, Finished, Flow, Observer, Observers, PipelineError, Settings, Sink, SinkError,
+        self, Event, Finished, Flow, Observers, PipelineError, Settings, Sink, SinkError, Timing,
     },
     plan::{Plan, Request, Step},
     quant::PackedWeight,
     report::{LoadReport, MemoryWatch},
+    save::{self, FolderSink, SaveConfig, Saved},
     source::Checkpoint,
     target::{Capabilities, DTypeChoice, Memory, Target, TargetError},
     tokenizer::{Tokenizer, TokenizerFiles},
@@ -164,33 +165,13 @@ impl<T: Target> Loader<T> {
         let config = A::config(self.checkpoint.config())?;
         let plan = self.plan_for::<A>(&config)?;
         self.check(&plan)?;
-        if let Some(first) = plan.unexpected.first() {
-            let count = plan.unexpected.len();
-            tracing::warn!(
-                count,
-                first,
-                "tensors that nothing wants; they are not read"
-            );
-        }
-
         let observers = Observers(self.config.observers.clone());
-        let settings = Settings {
-            workers: self.config.workers.count(),
-            in_flight_bytes_max: self.config.resolved_in_flight_bytes_max(),
-            device: (T::MEMORY == Memory::Device).then_some(&self.device),
-            allocation_max: self.capabilities.largest_allocation,
-            observer: &observers,
-        };
-        let planned = Event::Planned { plan: &plan };
-        if observers.observe(&planned) == Flow::Cancel {
-            return Err(PipelineError::cancelled(&planned, 0, &plan).into());
-        }
-
+        let settings = self.settings(&observers);
         let mut module = ModuleSink {
             weights: Weights::new(self.device.clone(), self.dtype.dtype),
             settings: &settings,
         };
-        let timings = pipeline::run(&plan, &**self.checkpoint.source(), &mut module, &settings)?;
+        let timings = self.run(&plan, &mut module, &settings)?;
         let mut weights = module.weights;
         let model = A::build(&config, &mut weights)?;
         weights.finish()?;
@@ -200,15 +181,80 @@ impl<T: Target> Loader<T> {
             reason: format!("{error:?}"),
         })?;
 
-        let report = LoadReport::new(
-            &plan,
-            self.capabilities.name.clone(),
-            &timings,
-            started.elapsed(),
-            memory.stop(),
-        );
+        let report = self.report(&plan, &timings, started, memory);
         tracing::info!(seconds = report.seconds, tensors = report.tensors, "loaded");
         Ok(Loaded { model, report })
+    }
+
+    /// Saves the model as a checkpoint, packed on the way. Weights go through one by one: nothing but what is in
+    /// flight is in memory.
+    ///
+    /// # Errors
+    ///
+    /// Any [`Error`]; [`Error::Save`] for the folder and the files. What was written before stays.
+    pub fn save<A: Architecture>(&self, to: &SaveConfig) -> Result<Saved, Error> {
+        self.save_plan(self.plan::<A>()?, to)
+    }
+
+    fn save_plan(&self, mut plan: Plan, to: &SaveConfig) -> Result<Saved, Error> {
+        let memory = MemoryWatch::start();
+        let started = Instant::now();
+        save::keep_types(&mut plan);
+        plan.check_complete()?;
+        let stored = self.checkpoint.catalog().float_dtype();
+        let mut folder = FolderSink::new(to, &plan, stored.bits())?;
+        let observers = Observers(self.config.observers.clone());
+        let settings = Settings {
+            allocation_max: None,
+            ..self.settings(&observers)
+        };
+        let timings = self.run(&plan, &mut folder, &settings)?;
+        let report = self.report(&plan, &timings, started, memory);
+        Ok(folder.finish(&self.checkpoint, report)?)
+    }
+
+    fn settings<'a>(&'a self, observer: &'a Observers) -> Settings<'a> {
+        Settings {
+            workers: self.config.workers.count(),
+            in_flight_bytes_max: self.config.resolved_in_flight_bytes_max(),
+            device: (T::MEMORY == Memory::Device).then_some(&self.device),
+            allocation_max: self.capabilities.largest_allocation,
+            observer,
+        }
+    }
+
+    /// Tells of the plan and carries it out.
+    fn run(
+        &self,
+        plan: &Plan,
+        sink: &mut dyn Sink,
+        settings: &Settings<'_>,
+    ) -> Result<Vec<Timing>, Error> {
+        if let Some(first) = plan.unexpected.first() {
+            let count = plan.unexpected.len();
+            tracing::warn!(
+                count,
+                first,
+                "tensors that nothing wants; they are not read"
+            );
+        }
+        let planned = Event::Planned { plan };
+        if settings.observer.observe(&planned) == Flow::Cancel {
+            return Err(PipelineError::cancelled(&planned, 0, plan).into());
+        }
+        let source = &**self.checkpoint.source();
+        Ok(pipeline::run(plan, source, sink, settings)?)
+    }
+
+    fn report(
+        &self,
+        plan: &Plan,
+        timings: &[Timing],
+        started: Instant,
+        memory: MemoryWatch,
+    ) -> LoadReport {
+        let device = self.capabilities.name.clone();
+        LoadReport::new(plan, device, timings, started.elapsed(), memory.stop())
     }
 
     /// The checkpoint's tokenizer.

@@ -12,10 +12,18 @@
 
 use std::sync::Arc;
 
-use firebox_kernels::format::{Format, Fp8Kind, Tile};
+use firebox_kernels::{
+    float::FloatBits,
+    format::{Format, Fp8Kind, Packed, Tile},
+};
 use regex::Regex;
+use serde_json::{Map, Value, json};
 
-use super::{Adopt, Dialect, DialectError, find::Find};
+use super::{
+    Adopt, Dialect, DialectError, Tensor, Writer,
+    find::Find,
+    write::{Matrices, module},
+};
 use crate::{
     model::{Role, Slot, fields::Fields},
     source::{Catalog, Dtype},
@@ -23,6 +31,9 @@ use crate::{
 
 pub(super) const NAME: &str = "compressed-tensors";
 const IGNORE: &str = "ignore";
+const FLOATS: &str = "float-quantized";
+/// The release whose files are written.
+const VERSION: &str = "0.20.0";
 const SCALES: [Dtype; 3] = [Dtype::F32, Dtype::F16, Dtype::BF16];
 
 #[derive(Debug)]
@@ -208,5 +219,116 @@ impl Dialect for CompressedTensors {
     fn leaves_out(&self, tensor: &str) -> bool {
         let of_activations = [".input_scale", ".output_scale", ".k_scale", ".v_scale"];
         of_activations.iter().any(|name| tensor.ends_with(name))
+    }
+}
+
+/// Writes a group of modules for each tile, with activations quantized as they come where that is usual.
+#[derive(Debug)]
+struct CompressedTensorsWriter(Value);
+
+pub(super) fn writer(matrices: &Matrices<'_>) -> Result<Box<dyn Writer>, DialectError> {
+    let tile = |format| match format {
+        Format::Fp8(Fp8Kind::E4m3, tile) => Some(tile),
+        _ => None,
+    };
+    let tiles = matrices.kinds(NAME, tile, false)?;
+    if tiles.is_empty() {
+        return Err(DialectError::NothingPacked { dialect: NAME });
+    }
+    let mut groups = Map::new();
+    for (k, of) in tiles.iter().enumerate() {
+        let targets: Vec<&str> = if tiles.len() == 1 {
+            vec!["Linear"]
+        } else {
+            let packed = matrices.packed.iter();
+            let packed = packed.filter(|(_, format)| tile(*format) == Some(*of));
+            packed.map(|(slot, _)| module(slot)).collect()
+        };
+        let (strategy, group, block) = match of {
+            Tile::Tensor => ("tensor", Value::Null, None),
+            Tile::Row => ("channel", Value::Null, None),
+            Tile::Block { rows: 1, cols } => ("group", json!(cols), None),
+            Tile::Block { rows, cols } => ("block", Value::Null, Some([*rows, *cols])),
+        };
+        let mut weights = json!({
+            "dynamic": false,
+            "group_size": group,
+            "num_bits": 8,
+            "observer": "memoryless_minmax",
+            "strategy": strategy,
+            "symmetric": true,
+            "type": "float",
+        });
+        if let Some(sides) = block {
+            weights["block_structure"] = json!(sides);
+        }
+        // As the presets for these strategies have it.
+        let (strategy, group) = match of {
+            Tile::Block { cols, .. } => ("group", json!(cols)),
+            _ => ("token", Value::Null),
+        };
+        let activations = json!({
+            "dynamic": true,
+            "group_size": group,
+            "num_bits": 8,
+            "strategy": strategy,
+            "symmetric": true,
+            "type": "float",
+        });
+        let group = json!({
+            "format": FLOATS,
+            "input_activations": activations,
+            "output_activations": null,
+            "targets": targets,
+            "weights": weights,
+        });
+        groups.insert(format!("group_{k}"), group);
+    }
+    Ok(Box::new(CompressedTensorsWriter(json!({
+        "config_groups": groups,
+        "format": FLOATS,
+        "global_compression_ratio": null,
+        IGNORE: matrices.excepted(),
+        "kv_cache_scheme": null,
+        "moe_sparsity_config": null,
+        "quant_method": NAME,
+        "quantization_status": "compressed",
+        "sparsity_config": {},
+        "transform_config": {},
+        "version": VERSION,
+    }))))
+}
+
+impl Writer for CompressedTensorsWriter {
+    fn config(&self) -> Vec<(&'static str, Value)> {
+        vec![("quantization_config", self.0.clone())]
+    }
+
+    fn tensors(&self, slot: &Slot, packed: Packed, source: FloatBits) -> Vec<Tensor> {
+        let Format::Fp8(_, tile) = packed.format else {
+            unreachable!("the plan's formats were looked at");
+        };
+        let name = format!("{}.weight_scale", module(slot));
+        let grid = tile.grid(packed.shape);
+        let shape: &[usize] = if tile == Tile::Tensor { &[1] } else { &grid };
+        // In the weight's own type, unless they were computed in f32.
+        let exact = |bits: &u32| {
+            let stored = source.from_bits(source.to_bits(f32::from_bits(*bits)));
+            stored.to_bits() == *bits
+        };
+        let stored = if packed.scales.iter().all(exact) {
+            source
+        } else {
+            FloatBits::F32
+        };
+        vec![
+            Tensor::words(
+                slot.name.clone(),
+                Dtype::F8E4M3,
+                &packed.shape,
+                &packed.words,
+            ),
+            Tensor::floats(name, stored, shape, &packed.scales),
+        ]
     }
 }

@@ -1,8 +1,11 @@
 //! Configurations and tensors that disagree.
 
-use firebox_kernels::error::FormatError;
+use firebox_kernels::{error::FormatError, format::Format};
 
-use crate::{model::ConfigError, source::Dtype};
+use crate::{
+    model::{ConfigError, Role},
+    source::Dtype,
+};
 
 /// A quantized checkpoint that is not what it says, or that is not read.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -128,6 +131,56 @@ pub enum DialectError {
         found: String,
         /// What should be.
         expected: String,
+    },
+    /// No dialect of this name is written.
+    #[error("no dialect `{found}` is written; known are {known}")]
+    Unknown {
+        /// What was asked for.
+        found: String,
+        /// What could have been.
+        known: String,
+    },
+    /// A packed weight that the dialect cannot hold.
+    #[error(
+        "{tensor} ({role}) is packed as {format}, which {dialect} cannot hold there; choose another dialect or leave the weight dense"
+    )]
+    Unwritable {
+        /// The tensor.
+        tensor: String,
+        /// What it is for.
+        role: Role,
+        /// How it is packed.
+        format: Format,
+        /// The dialect.
+        dialect: &'static str,
+    },
+    /// Nobody has a file for this format.
+    #[error("no dialect that is written holds {format}")]
+    NoDialect {
+        /// The format.
+        format: Format,
+    },
+    /// Nothing is packed, so there is nothing to say in a dialect.
+    #[error(
+        "no weight is packed, so there is nothing to write as {dialect}; ask for a quantization"
+    )]
+    NothingPacked {
+        /// The dialect.
+        dialect: &'static str,
+    },
+    /// Packed weights that the dialect cannot hold side by side.
+    #[error("{dialect} has one format in a checkpoint: {first} is {format}, {second} is {other}")]
+    Mixed {
+        /// The dialect.
+        dialect: &'static str,
+        /// One tensor.
+        first: String,
+        /// How it is packed.
+        format: Format,
+        /// Another.
+        second: String,
+        /// How that is packed.
+        other: Format,
     },
     /// The format cannot be.
     #[error("{tensor}: {source}")]

@@ -10,9 +10,18 @@
 
 use std::sync::Arc;
 
-use firebox_kernels::format::{Format, Fp8Kind, Tile};
+use firebox_kernels::{
+    float::FloatBits,
+    format::{Format, Fp8Kind, Packed, Tile},
+};
+use serde_json::{Value, json};
 
-use super::{Adopt, Dialect, DialectError, find::Find, names::Excepted};
+use super::{
+    Adopt, Dialect, DialectError, Tensor, Writer,
+    find::Find,
+    names::Excepted,
+    write::{Matrices, module},
+};
 use crate::{
     model::{Slot, fields::Fields},
     source::{Catalog, Dtype},
@@ -81,11 +90,7 @@ impl Dialect for Fp8 {
             return Ok(None);
         };
         let excepted = self.excepted.names(find.module());
-        let stored = match self.kind {
-            Fp8Kind::E4m3 => Dtype::F8E4M3,
-            Fp8Kind::E5m2 => Dtype::F8E5M2,
-        };
-        if weight.dtype != stored {
+        if weight.dtype != stored(self.kind) {
             return find.plain(Some(weight), excepted, self.skip).map(|()| None);
         }
         if excepted {
@@ -126,5 +131,74 @@ impl Dialect for Fp8 {
     fn leaves_out(&self, tensor: &str) -> bool {
         let of_activations = [".input_scale", ".k_scale", ".v_scale", ".kv_scale"];
         of_activations.iter().any(|name| tensor.ends_with(name))
+    }
+}
+
+/// Writes every packed weight with one kind of float and one tile.
+#[derive(Debug)]
+struct Fp8Writer {
+    kind: Fp8Kind,
+    tile: Tile,
+    excepted: Vec<String>,
+}
+
+pub(super) fn writer(matrices: &Matrices<'_>) -> Result<Box<dyn Writer>, DialectError> {
+    let kind = |format| match format {
+        Format::Fp8(_, Tile::Row) => None,
+        Format::Fp8(kind, tile) => Some((kind, tile)),
+        _ => None,
+    };
+    match matrices.kinds(NAME, kind, false)?[..] {
+        [(kind, tile)] => Ok(Box::new(Fp8Writer {
+            kind,
+            tile,
+            excepted: matrices.excepted().into_iter().map(str::to_owned).collect(),
+        })),
+        [] => Err(DialectError::NothingPacked { dialect: NAME }),
+        _ => Err(matrices.mixed(NAME)),
+    }
+}
+
+impl Writer for Fp8Writer {
+    fn config(&self) -> Vec<(&'static str, Value)> {
+        let sides = match self.tile {
+            Tile::Block { rows, cols } => json!([rows, cols]),
+            _ => Value::Null,
+        };
+        let config = json!({
+            "activation_scheme": "dynamic",
+            "fmt": self.kind.to_string(),
+            "quant_method": NAME,
+            "weight_block_size": sides,
+            SKIP[0]: self.excepted,
+        });
+        vec![("quantization_config", config)]
+    }
+
+    fn tensors(&self, slot: &Slot, packed: Packed, _: FloatBits) -> Vec<Tensor> {
+        let name = format!("{}.weight_scale_inv", module(slot));
+        let grid = self.tile.grid(packed.shape);
+        let shape: &[usize] = if self.tile == Tile::Tensor {
+            &[]
+        } else {
+            &grid
+        };
+        vec![
+            Tensor::words(
+                slot.name.clone(),
+                stored(self.kind),
+                &packed.shape,
+                &packed.words,
+            ),
+            Tensor::words(name, Dtype::F32, shape, &packed.scales),
+        ]
+    }
+}
+
+/// The type of codes in a file.
+pub(super) const fn stored(kind: Fp8Kind) -> Dtype {
+    match kind {
+        Fp8Kind::E4m3 => Dtype::F8E4M3,
+        Fp8Kind::E5m2 => Dtype::F8E5M2,
     }
 }

@@ -10,10 +10,18 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use firebox_kernels::format::{Affine, Format, Offset};
-use serde_json::Value;
+use firebox_kernels::{
+    float::FloatBits,
+    format::{Affine, Format, Offset, Packed},
+};
+use serde_json::{Value, json};
 
-use super::{Adopt, Dialect, DialectError, find::Find, plain};
+use super::{
+    Adopt, Dialect, DialectError, Tensor, Writer,
+    find::Find,
+    plain,
+    write::{Matrices, module},
+};
 use crate::{
     model::{Slot, fields::Fields},
     source::{Catalog, Dtype},
@@ -126,5 +134,77 @@ impl Dialect for Mlx {
             let scales = affine.join(&stored(1), &stored(2));
             Ok((parts.take(0), scales))
         })))
+    }
+}
+
+/// Writes what most modules have in common once, and an entry for each of the others.
+#[derive(Debug)]
+struct MlxWriter(Value);
+
+pub(super) fn writer(matrices: &Matrices<'_>) -> Result<Box<dyn Writer>, DialectError> {
+    let scheme = |format| match format {
+        Format::Affine(Affine {
+            bits,
+            group,
+            form: Offset::Bias,
+            ..
+        }) => Some((bits, group)),
+        _ => None,
+    };
+    let schemes = matrices.kinds(NAME, scheme, true)?;
+    let of = |of: (usize, usize)| {
+        let packed = matrices.packed.iter();
+        packed.filter(move |(_, format)| scheme(*format) == Some(of))
+    };
+    let common = schemes
+        .iter()
+        .copied()
+        .max_by_key(|scheme| of(*scheme).count());
+    let Some(common) = common else {
+        return Err(DialectError::NothingPacked { dialect: NAME });
+    };
+    let entry = |(bits, group)| json!({ "group_size": group, "bits": bits, "mode": "affine" });
+    let mut config = entry(common);
+    for (slot, format) in &matrices.packed {
+        match scheme(*format) {
+            Some(scheme) if scheme != common => config[module(slot)] = entry(scheme),
+            _ => {}
+        }
+    }
+    for slot in &matrices.plain {
+        config[module(slot)] = Value::Bool(false);
+    }
+    Ok(Box::new(MlxWriter(config)))
+}
+
+impl Writer for MlxWriter {
+    fn metadata(&self) -> &'static str {
+        "mlx"
+    }
+
+    fn config(&self) -> Vec<(&'static str, Value)> {
+        vec![
+            (FIELD, self.0.clone()),
+            ("quantization_config", self.0.clone()),
+        ]
+    }
+
+    fn tensors(&self, slot: &Slot, packed: Packed, _: FloatBits) -> Vec<Tensor> {
+        let Format::Affine(affine) = packed.format else {
+            unreachable!("the plan's formats were looked at");
+        };
+        let [o, i] = packed.shape;
+        let groups = [o, i / affine.group];
+        let (scales, biases): (Vec<u32>, Vec<u32>) = (0..groups[0] * groups[1])
+            .map(|k| affine.params(&packed.scales, k))
+            .map(|(scale, bias)| (scale.to_bits(), bias.to_bits()))
+            .unzip();
+        let name = |suffix: &str| format!("{}.{suffix}", module(slot));
+        let columns = i * affine.bits / 32;
+        vec![
+            Tensor::words(slot.name.clone(), Dtype::U32, &[o, columns], &packed.words),
+            Tensor::floats(name("scales"), affine.params, &groups, &scales),
+            Tensor::floats(name("biases"), affine.params, &groups, &biases),
+        ]
     }
 }

@@ -17,12 +17,16 @@ mod error;
 mod find;
 mod names;
 
+mod write;
+
 mod bitsandbytes;
 mod compressed_tensors;
 mod fp8;
 mod mlx;
 
 pub use error::DialectError;
+pub(crate) use write::dtype;
+pub use write::{Tensor, To, Writer};
 
 use core::fmt;
 use std::sync::Arc;
@@ -181,6 +185,9 @@ pub(crate) fn plain(dtype: Dtype) -> Option<FloatBits> {
 const MLX_FIELD: &str = "quantization";
 /// Where everybody else does, and where old compressed-tensors files do.
 const FIELDS: [&str; 2] = ["quantization_config", "compression_config"];
+
+/// Every field that declares a quantization.
+pub(crate) const DECLARED: [&str; 3] = [MLX_FIELD, FIELDS[0], FIELDS[1]];
 
 /// The dialect of a checkpoint, `None` where its weights are plain numbers.
 ///

@@ -196,20 +196,26 @@ impl Plan {
         })
     }
 
+    /// Refuses a plan with slots that no tensor fills.
+    pub(crate) fn check_complete(&self) -> Result<(), PlanError> {
+        match self.missing.first() {
+            None => Ok(()),
+            Some(first) => Err(PlanError::Missing {
+                model: self.model.clone(),
+                count: self.missing.len(),
+                wanted: self.steps.len() + self.missing.len(),
+                first: first.clone(),
+            }),
+        }
+    }
+
     /// Refuses a plan that cannot be carried out: something is missing, or it does not fit.
     ///
     /// # Errors
     ///
     /// [`PlanError::Missing`], [`PlanError::DoesNotFit`], [`PlanError::Allocation`].
     pub fn check(&self, capabilities: &Capabilities, in_flight: u64) -> Result<(), PlanError> {
-        if let Some(first) = self.missing.first() {
-            return Err(PlanError::Missing {
-                model: self.model.clone(),
-                count: self.missing.len(),
-                wanted: self.steps.len() + self.missing.len(),
-                first: first.clone(),
-            });
-        }
+        self.check_complete()?;
         if let Some(largest) = capabilities.largest_allocation
             && let Some((step, needed)) = self.steps.iter().find_map(|step| {
                 let needed = step.bytes_together();

@@ -61,6 +61,25 @@ impl PackedWeight {
         Self::new(place(packed.words), place(packed.scales), layout)
     }
 
+    /// Copies the packed weight to the host.
+    ///
+    /// # Panics
+    ///
+    /// When the device fails.
+    pub fn to_host(&self) -> Packed {
+        let [words, scales] = [&self.words, &self.scales].map(|tensor| {
+            let words = tensor.val().into_data().try_into_vec();
+            words.expect("words are u32")
+        });
+        let Layout { format, shape } = self.layout;
+        Packed {
+            format,
+            shape,
+            words,
+            scales,
+        }
+    }
+
     /// Packs a dense weight `[out, in]` where it is; on a device nothing of it comes to the host. The numbers
     /// are those that a checkpoint of the same weight in the same type gives, to the bit.
     ///

@@ -54,6 +54,16 @@ impl DType {
     }
 }
 
+impl From<FloatBits> for DType {
+    fn from(bits: FloatBits) -> Self {
+        match bits {
+            FloatBits::F32 => Self::F32,
+            FloatBits::F16 => Self::F16,
+            FloatBits::Bf16 => Self::Bf16,
+        }
+    }
+}
+
 impl fmt::Display for DType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())

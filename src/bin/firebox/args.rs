@@ -10,8 +10,14 @@ use firebox::{
 };
 
 use crate::{
-    eval::EvalCommand, generate::GenerateCommand, inspect::InspectCommand, load::LoadCommand,
-    logits::LogitsCommand, plan::PlanCommand, synth::SynthCommand,
+    eval::EvalCommand,
+    generate::GenerateCommand,
+    inspect::InspectCommand,
+    load::LoadCommand,
+    logits::LogitsCommand,
+    plan::PlanCommand,
+    save::{ConvertCommand, QuantizeCommand},
+    synth::SynthCommand,
 };
 
 /// Loads language-model checkpoints into Burn, quantizing them while they stream in.
@@ -32,6 +38,10 @@ pub(crate) enum Command {
     Inspect(InspectCommand),
     /// Show what a load would do with every tensor, without reading weights
     Plan(PlanCommand),
+    /// Save a model quantized, as a checkpoint that the Python libraries read
+    Quantize(QuantizeCommand),
+    /// Save a quantized checkpoint in another dialect, or as plain numbers
+    Convert(ConvertCommand),
     /// Load a model and report bytes, seconds and memory
     Load(LoadCommand),
     /// Load a model and continue a text
@@ -101,6 +111,10 @@ pub(crate) struct LoadArgs {
     #[arg(long, value_name = "PATTERN")]
     skip: Vec<Pattern>,
 
+    /// Turn the packed weights of a quantized checkpoint into plain numbers
+    #[arg(long)]
+    dequantize: bool,
+
     /// Memory for reading ahead: full (256 MiB) or low-memory (32 MiB)
     #[arg(long, value_enum, default_value_t)]
     strategy: StrategyName,
@@ -121,6 +135,7 @@ impl LoadArgs {
             .config()
             .quant(quant)
             .device(self.device)
+            .dequantize(self.dequantize)
             .strategy(self.strategy.into())
             .workers(self.workers.map_or(Workers::Auto, Workers::Count));
         if let Some(dtype) = self.dtype {

@@ -1,0 +1,95 @@
+//! `firebox quantize` and `firebox convert`: a checkpoint in, a checkpoint out.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use firebox::{
+    Loader, Target,
+    config::Bytes,
+    dialect::To,
+    model::llama::Llama,
+    quant::QuantSpec,
+    save::{SaveConfig, Saved},
+};
+
+use crate::{Failure, OnTarget, args::LoadArgs, output, progress::Bar};
+
+#[derive(Debug, Args)]
+pub(crate) struct SaveArgs {
+    #[command(flatten)]
+    pub(crate) load: LoadArgs,
+
+    /// Folder for the checkpoint; it has to be empty, or not there
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+
+    /// Who is to read it: bitsandbytes, compressed-tensors, fp8 or mlx; whoever usually does, if not given
+    #[arg(long, value_name = "DIALECT")]
+    to: Option<To>,
+
+    /// Bytes of a shard
+    #[arg(long, value_name = "SIZE", default_value = "5GB")]
+    shard_size: Bytes,
+
+    /// Print JSON, every tensor included
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct QuantizeCommand {
+    #[command(flatten)]
+    pub(crate) save: SaveArgs,
+
+    /// What becomes of linear weights: nf4, fp4, nf4:block=64,nested, fp8:e4m3,scale=tensor,
+    /// fp8:e4m3,scale=channel, fp8:e4m3,scale=block, mlx:bits=4,group=64, int8
+    #[arg(long, value_name = "SPEC")]
+    quant: QuantSpec,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ConvertCommand {
+    #[command(flatten)]
+    pub(crate) save: SaveArgs,
+}
+
+impl OnTarget for QuantizeCommand {
+    fn run<T: Target>(self) -> Result<(), Failure> {
+        self.save.run::<T>(self.quant)
+    }
+}
+
+impl OnTarget for ConvertCommand {
+    fn run<T: Target>(self) -> Result<(), Failure> {
+        self.save.run::<T>(QuantSpec::None)
+    }
+}
+
+impl SaveArgs {
+    fn run<T: Target>(&self, quant: QuantSpec) -> Result<(), Failure> {
+        let Bytes(shard_bytes) = self.shard_size;
+        let mut to = SaveConfig::new(&self.out).shard_bytes(shard_bytes);
+        if let Some(dialect) = self.to {
+            to = to.dialect(dialect);
+        }
+        let bar = Bar::new();
+        let config = self.load.config(quant).observer(bar.clone());
+        let saved = Loader::<T>::new(config)?.save::<Llama>(&to);
+        bar.clear();
+        let saved = saved?;
+        if self.json {
+            return output::json(&saved);
+        }
+        let Saved {
+            folder, dialect, ..
+        } = &saved;
+        output::line(format_args!(
+            "{}: {} in {} files of weights, {}",
+            folder.display(),
+            Bytes(saved.bytes_written),
+            saved.files.len(),
+            dialect.map_or("plain".to_owned(), |dialect| format!("as {dialect}"))
+        ))?;
+        output::line(saved.report)
+    }
+}

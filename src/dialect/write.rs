@@ -1,0 +1,251 @@
+//! The half of a dialect that writes: packed weights as its tensors, and what `config.json` says of them.
+
+use core::{fmt, str::FromStr};
+
+use firebox_kernels::{
+    float::FloatBits,
+    format::{Affine, Format, Offset, Packed, Tile},
+};
+use serde_json::Value;
+
+use super::{DialectError, bitsandbytes, compressed_tensors, fp8, mlx};
+use crate::{
+    model::{Role, Slot},
+    plan::{Plan, Step},
+    source::Dtype,
+};
+
+/// A tensor to be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tensor {
+    /// Its name.
+    pub name: String,
+    /// What its elements are.
+    pub dtype: Dtype,
+    /// Its shape, outermost dimension first.
+    pub shape: Vec<usize>,
+    /// Its elements, little-endian and row-major.
+    pub bytes: Vec<u8>,
+}
+
+impl Tensor {
+    pub(super) fn new(name: String, dtype: Dtype, shape: &[usize], bytes: Vec<u8>) -> Self {
+        let shape = shape.to_vec();
+        Self {
+            name,
+            dtype,
+            shape,
+            bytes,
+        }
+    }
+
+    /// Words, without what fills up the last one.
+    pub(super) fn words(name: String, dtype: Dtype, shape: &[usize], words: &[u32]) -> Self {
+        let len = shape.iter().product::<usize>() * dtype.bits() as usize / 8;
+        let bytes: &[u8] = bytemuck::cast_slice(words);
+        Self::new(name, dtype, shape, bytes[..len].to_vec())
+    }
+
+    /// Bits of `f32` in the type `float`, which held them before they were widened.
+    pub(super) fn floats(name: String, float: FloatBits, shape: &[usize], bits: &[u32]) -> Self {
+        let mut bytes = Vec::with_capacity(bits.len() * float.size());
+        for bits in bits {
+            let stored = float.to_bits(f32::from_bits(*bits)).to_le_bytes();
+            bytes.extend_from_slice(&stored[..float.size()]);
+        }
+        Self::new(name, dtype(float), shape, bytes)
+    }
+}
+
+/// Writes the packed weights of one checkpoint in a dialect.
+pub trait Writer: fmt::Debug + Send + Sync {
+    /// What files of weights say of themselves under `format`.
+    fn metadata(&self) -> &'static str {
+        "pt"
+    }
+
+    /// Fields of `config.json`.
+    fn config(&self) -> Vec<(&'static str, Value)>;
+
+    /// The tensors of the weight of `slot`, which was stored as `source` before it was packed.
+    fn tensors(&self, slot: &Slot, packed: Packed, source: FloatBits) -> Vec<Tensor>;
+}
+
+/// A dialect that is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum To {
+    /// bitsandbytes, as transformers saves it.
+    BitsAndBytes,
+    /// compressed-tensors, as llm-compressor saves it.
+    CompressedTensors,
+    /// Fine-grained FP8, as DeepSeek and transformers save it.
+    Fp8,
+    /// MLX, as mlx-lm saves it.
+    Mlx,
+}
+
+impl To {
+    /// All of them.
+    pub const ALL: [Self; 4] = [
+        Self::BitsAndBytes,
+        Self::CompressedTensors,
+        Self::Fp8,
+        Self::Mlx,
+    ];
+
+    /// The word for it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::BitsAndBytes => bitsandbytes::NAME,
+            Self::CompressedTensors => compressed_tensors::NAME,
+            Self::Fp8 => fp8::NAME,
+            Self::Mlx => mlx::NAME,
+        }
+    }
+
+    /// The dialect in which most of the world reads `format`.
+    pub const fn usual(format: Format) -> Option<Self> {
+        match format {
+            Format::Nf4(_) | Format::Fp4(_) | Format::Int8 => Some(Self::BitsAndBytes),
+            Format::Fp8(_, Tile::Block { rows: 1, .. } | Tile::Row | Tile::Tensor) => {
+                Some(Self::CompressedTensors)
+            }
+            Format::Fp8(..) => Some(Self::Fp8),
+            Format::Affine(Affine {
+                form: Offset::Bias, ..
+            }) => Some(Self::Mlx),
+            _ => None,
+        }
+    }
+
+    /// What writes the packed weights of `plan`, whose plain weights were mostly stored as `source`.
+    ///
+    /// # Errors
+    ///
+    /// [`DialectError::Unwritable`] for a format that the dialect does not have, [`DialectError::Mixed`] for
+    /// formats that it does not have in one checkpoint.
+    pub fn writer(self, plan: &Plan, source: FloatBits) -> Result<Box<dyn Writer>, DialectError> {
+        let matrices = Matrices::of(plan);
+        match self {
+            Self::BitsAndBytes => bitsandbytes::writer(&matrices, source),
+            Self::CompressedTensors => compressed_tensors::writer(&matrices),
+            Self::Fp8 => fp8::writer(&matrices),
+            Self::Mlx => mlx::writer(&matrices),
+        }
+    }
+}
+
+impl fmt::Display for To {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for To {
+    type Err = DialectError;
+
+    fn from_str(text: &str) -> Result<Self, DialectError> {
+        let named = Self::ALL.into_iter().find(|to| to.name() == text);
+        named.ok_or_else(|| DialectError::Unknown {
+            found: text.to_owned(),
+            known: Self::ALL.map(Self::name).join(", "),
+        })
+    }
+}
+
+/// The matrices of a plan, as writers ask about them.
+pub(super) struct Matrices<'a> {
+    /// Packed ones.
+    pub(super) packed: Vec<(&'a Slot, Format)>,
+    /// Linear layers, heads and embeddings that stay plain.
+    pub(super) plain: Vec<&'a Slot>,
+}
+
+impl<'a> Matrices<'a> {
+    fn of(plan: &'a Plan) -> Self {
+        let (mut packed, mut plain) = (Vec::new(), Vec::new());
+        for Step { slot, action, .. } in &plan.steps {
+            match action.format() {
+                Some(format) => packed.push((slot, format)),
+                None if matches!(slot.role, Role::Linear | Role::Head | Role::Embedding) => {
+                    plain.push(slot);
+                }
+                None => {}
+            }
+        }
+        Self { packed, plain }
+    }
+
+    /// Modules of plain linear layers and heads.
+    pub(super) fn excepted(&self) -> Vec<&'a str> {
+        let linear = self
+            .plain
+            .iter()
+            .filter(|slot| slot.role != Role::Embedding);
+        let mut names: Vec<&str> = linear.map(|slot| module(slot)).collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// Refuses packed embeddings, and formats of which `of` makes nothing. Gives what it makes of the others,
+    /// each once.
+    pub(super) fn kinds<K: PartialEq>(
+        &self,
+        dialect: &'static str,
+        of: impl Fn(Format) -> Option<K>,
+        embeddings: bool,
+    ) -> Result<Vec<K>, DialectError> {
+        let mut kinds = Vec::new();
+        for &(slot, format) in &self.packed {
+            let kind = of(format).filter(|_| embeddings || slot.role != Role::Embedding);
+            let kind = kind.ok_or_else(|| DialectError::Unwritable {
+                tensor: slot.name.clone(),
+                role: slot.role,
+                format,
+                dialect,
+            })?;
+            if !kinds.contains(&kind) {
+                kinds.push(kind);
+            }
+        }
+        Ok(kinds)
+    }
+
+    /// The error of two packed weights that cannot be in one checkpoint.
+    pub(super) fn mixed(&self, dialect: &'static str) -> DialectError {
+        let (first, format) = self.packed[0];
+        let other = self.packed.iter().find(|(_, other)| *other != format);
+        let (second, other) = *other.unwrap_or(&self.packed[0]);
+        DialectError::Mixed {
+            dialect,
+            first: first.name.clone(),
+            format,
+            second: second.name.clone(),
+            other,
+        }
+    }
+}
+
+/// The path of a slot's module: its name without `.weight`.
+pub(super) fn module(slot: &Slot) -> &str {
+    slot.name.strip_suffix(".weight").unwrap_or(&slot.name)
+}
+
+/// The type of plain numbers in a file.
+pub(crate) const fn dtype(float: FloatBits) -> Dtype {
+    match float {
+        FloatBits::F32 => Dtype::F32,
+        FloatBits::F16 => Dtype::F16,
+        FloatBits::Bf16 => Dtype::BF16,
+    }
+}
+
+/// The name that PyTorch has for a type.
+pub(super) const fn torch(float: FloatBits) -> &'static str {
+    match float {
+        FloatBits::F32 => "float32",
+        FloatBits::F16 => "float16",
+        FloatBits::Bf16 => "bfloat16",
+    }
+}
