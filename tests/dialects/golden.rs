@@ -1,0 +1,114 @@
+//! Golden checkpoints: made, read, written again.
+
+use std::path::Path;
+
+use firebox::{Cpu, DType, Loader, model::llama::Llama, save::SaveConfig};
+use tempfile::TempDir;
+
+use super::{
+    QUANTIZED, Quantized,
+    common::{Golden, ids, max_abs_difference, values},
+    json, load, save, tensors,
+};
+
+/// What the library has written: names, types, shapes and bytes of every tensor, and `config.json`. Would catch a
+/// wrong order of codes, scales in another type, a misspelt field, a module too much in a list.
+#[test]
+fn checkpoints_are_written_as_the_libraries_write_them() {
+    for model in QUANTIZED {
+        let folder = TempDir::new().expect("a folder");
+        model.quantize(folder.path());
+        let (end, expected) = model.otherwise.unwrap_or(("none", 0));
+        let differ = model.compare(&tensors(folder.path()), |name| name.ends_with(end));
+        assert_eq!(differ, expected, "{}", model.name);
+        let config = json(&folder.path().join("config.json"));
+        assert_eq!(config, model.json("config.json"), "{}", model.name);
+        for file in [
+            "tokenizer.json",
+            "tokenizer_config.json",
+            "generation_config.json",
+        ] {
+            let [copy, original] = [folder.path(), &model.base()].map(|at| at.join(file));
+            assert_eq!(json(&copy), json(&original), "{} {file}", model.name);
+        }
+    }
+}
+
+/// Would catch codes that are adopted in the wrong order, scales of other groups, a forgotten offset of nested
+/// scales, biases that are taken for zero points.
+#[test]
+fn checkpoints_give_their_reference_logits() {
+    for model in QUANTIZED {
+        let folder = model.checkpoint();
+        // bitsandbytes gives weights back in the type that the model was stored in, and its reference logits
+        // are of those; elsewhere they are of the products in f32.
+        let plain = TempDir::new().expect("a folder");
+        let at = if model.name == "llama_bnb_nf4_dq" {
+            let config = load(folder.path()).dequantize(true).dtype(DType::Bf16);
+            let saved = save(config, &SaveConfig::new(plain.path()));
+            assert_eq!(saved.dialect, None);
+            plain.path()
+        } else {
+            folder.path()
+        };
+        let error = logits_error(model, at);
+        assert!(error <= 5e-5, "{}: {error}", model.name);
+        // Packed, the same checkpoint differs by the rounding of its weights alone.
+        let error = logits_error(model, folder.path());
+        assert!(error <= 0.1, "{}: {error}", model.name);
+    }
+}
+
+fn logits_error(model: Quantized, at: &Path) -> f32 {
+    let golden = Golden(model.name);
+    let reference = Golden(Box::leak(
+        format!("../quantized/{}", golden.0).into_boxed_str(),
+    ));
+    let loader = Loader::<Cpu>::new(load(at).dtype(DType::F32)).expect(model.name);
+    let loaded = loader.load::<Llama>().expect(model.name).model;
+    let logits = loaded.forward(ids(&reference.ids("input_ids")));
+    let (expected, _) = reference.floats("logits_f32");
+    max_abs_difference(&values(logits), &expected)
+}
+
+/// A checkpoint that is read and written again has the same bytes in every tensor: nothing is computed anew.
+#[test]
+fn reading_and_writing_changes_no_byte() {
+    for model in QUANTIZED {
+        let folder = model.checkpoint();
+        let again = TempDir::new().expect("a folder");
+        let saved = save(load(folder.path()), &SaveConfig::new(again.path()));
+        assert_eq!(saved.dialect, Some(model.to.name()));
+        assert_eq!(model.compare(&tensors(again.path()), |_| false), 0);
+        let config = json(&again.path().join("config.json"));
+        assert_eq!(config, model.json("config.json"), "{}", model.name);
+    }
+}
+
+/// Would catch a tensor that is lost between two shards, an index that names the wrong one, and shards that
+/// are not cut.
+#[test]
+fn shards_hold_what_one_file_holds() {
+    for model in QUANTIZED {
+        let folder = model.checkpoint();
+        let again = TempDir::new().expect("a folder");
+        let to = SaveConfig::new(again.path()).shard_bytes(300_000);
+        let saved = save(load(folder.path()), &to);
+        assert!(saved.files.len() >= 2, "{}: {:?}", model.name, saved.files);
+        assert_eq!(
+            tensors(again.path()),
+            tensors(folder.path()),
+            "{}",
+            model.name
+        );
+        // The index is what the loader finds the shards by.
+        let error = logits_error(model, again.path());
+        assert!(error <= 0.1, "{}: {error}", model.name);
+        let total: usize = tensors(again.path())
+            .values()
+            .map(|(_, _, bytes)| bytes.len())
+            .sum();
+        let index = json(&again.path().join("model.safetensors.index.json"));
+        assert_eq!(index["metadata"]["total_size"], total, "{}", model.name);
+    }
+}
