@@ -6,10 +6,10 @@ use std::{sync::Arc, time::Instant};
 use burn::tensor::Device;
 
 use crate::{
-    config::LoadConfig,
+    config::{LoadConfig, Pattern},
     dialect::{self, Dialect},
     error::Error,
-    model::{Architecture, Weight, Weights},
+    model::{Architecture, Role, Slot, Weight, Weights},
     pipeline::{
         self, Event, Finished, Flow, Observers, PipelineError, Settings, Sink, SinkError, Timing,
     },
@@ -140,7 +140,13 @@ impl<T: Target> Loader<T> {
     }
 
     fn plan_for<A: Architecture>(&self, config: &A::Config) -> Result<Plan, Error> {
-        let request = Request {
+        Ok(Plan::bind(&self.request(), A::slots(config), |tensor| {
+            A::leaves_out(config, tensor)
+        })?)
+    }
+
+    fn request(&self) -> Request<'_> {
+        Request {
             model: self.checkpoint.source().describe(),
             catalog: self.checkpoint.catalog(),
             dialect: self.dialect.as_deref(),
@@ -148,10 +154,7 @@ impl<T: Target> Loader<T> {
             policy: &self.config.policy,
             target: T::NAME,
             dtype: self.dtype,
-        };
-        Ok(Plan::bind(&request, A::slots(config), |tensor| {
-            A::leaves_out(config, tensor)
-        })?)
+        }
     }
 
     /// Loads the model.
@@ -194,6 +197,27 @@ impl<T: Target> Loader<T> {
     /// Any [`Error`]; [`Error::Save`] for the folder and the files. What was written before stays.
     pub fn save<A: Architecture>(&self, to: &SaveConfig) -> Result<Saved, Error> {
         self.save_plan(self.plan::<A>()?, to)
+    }
+
+    /// Saves tensors of no particular model, as [`save`](Self::save): of the matrices those that `include` names,
+    /// or all of them if it names none, are quantized, and every other tensor of plain numbers is kept.
+    ///
+    /// # Errors
+    ///
+    /// As [`save`](Self::save).
+    pub fn save_tensors(&self, include: &[Pattern], to: &SaveConfig) -> Result<Saved, Error> {
+        let floats = self.checkpoint.catalog().iter();
+        let floats = floats.filter(|tensor| dialect::plain(tensor.dtype).is_some());
+        let slots = floats.map(|tensor| {
+            let mut slot = Slot::new(&*tensor.name, tensor.shape.clone(), Role::Linear);
+            let named = include.is_empty() || include.iter().any(|pattern| pattern.is_match(&slot));
+            if slot.shape.len() != 2 || !named {
+                slot.role = Role::Other;
+            }
+            slot
+        });
+        let plan = Plan::bind(&self.request(), slots.collect(), |_| false)?;
+        self.save_plan(plan, to)
     }
 
     fn save_plan(&self, mut plan: Plan, to: &SaveConfig) -> Result<Saved, Error> {

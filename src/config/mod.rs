@@ -39,6 +39,7 @@ pub struct LoadConfig {
     pub(crate) in_flight_bytes_max: Option<u64>,
     pub(crate) device: usize,
     pub(crate) allocation_max: Option<u64>,
+    pub(crate) bare: bool,
     pub(crate) dequantize: bool,
     pub(crate) observers: Vec<Arc<dyn Observer>>,
 }
@@ -125,9 +126,17 @@ impl LoadConfig {
             in_flight_bytes_max: None,
             device: 0,
             allocation_max: None,
+            bare: false,
             dequantize: false,
             observers: Vec::new(),
         }
+    }
+
+    /// Takes weights of no particular model: no `config.json` is looked for. They can be
+    /// [saved](crate::Loader::save_tensors), not built into a module.
+    pub fn bare(mut self) -> Self {
+        self.bare = true;
+        self
     }
 
     /// Type of dense weights and activations; the target's own choice if not given.

@@ -24,13 +24,18 @@ impl LoadConfig {
     ///
     /// [`Error::Source`] and [`Error::Checkpoint`].
     pub fn open(&self) -> Result<Checkpoint, Error> {
+        let open = if self.bare {
+            Checkpoint::bare
+        } else {
+            Checkpoint::open
+        };
         match &self.model {
-            Model::Source(source) => Ok(Checkpoint::open(Arc::clone(source))?),
+            Model::Source(source) => Ok(open(Arc::clone(source))?),
             Model::Named(name) if Path::new(name).exists() || !looks_like_id(name) => {
-                Ok(Checkpoint::open(Arc::new(Local::open(name)?))?)
+                Ok(open(Arc::new(Local::open(name)?))?)
             }
             Model::Named(name) => hub(name, self)
-                .and_then(|hub| Ok(Checkpoint::open(hub)?))
+                .and_then(|hub| Ok(open(hub)?))
                 .map_err(|error| not_here(name, error)),
         }
     }

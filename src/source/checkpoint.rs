@@ -70,6 +70,19 @@ impl Checkpoint {
             read => read?,
         };
         let config = parse_object(&*source, CONFIG, &config)?;
+        Self::with_config(source, config)
+    }
+
+    /// Weights of no particular model: as [`open`](Self::open), without a configuration.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckpointError`], by what is missing or wrong.
+    pub fn bare(source: Arc<dyn Source>) -> Result<Self, CheckpointError> {
+        Self::with_config(source, Value::Object(serde_json::Map::new()))
+    }
+
+    fn with_config(source: Arc<dyn Source>, config: Value) -> Result<Self, CheckpointError> {
         let generation_config = match source.read_optional(GENERATION_CONFIG)? {
             Some(bytes) => Some(parse_object(&*source, GENERATION_CONFIG, &bytes)?),
             None => None,

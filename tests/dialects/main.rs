@@ -130,11 +130,7 @@ impl Quantized {
             let what = format!("{} {name}", self.name);
             assert_eq!(dtype.to_string(), expected["dtype"], "{what}");
             assert_eq!(serde_json::json!(shape), expected["shape"], "{what}");
-            let sum: String = Sha256::digest(bytes)
-                .iter()
-                .map(|byte| format!("{byte:02x}"))
-                .collect();
-            let equal = sum == expected["sha256"];
+            let equal = sha256(bytes) == expected["sha256"];
             assert!(equal || may_differ(name), "{what} has other bytes");
             differ += usize::from(!equal);
         }
@@ -154,6 +150,12 @@ pub(crate) fn save(config: LoadConfig, to: &SaveConfig) -> firebox::save::Saved 
 pub(crate) fn json(path: &Path) -> Value {
     let bytes = fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     serde_json::from_slice(&bytes).expect("JSON")
+}
+
+/// In hexadecimal digits.
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    let digest = Sha256::digest(bytes);
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Type, shape and bytes of tensors, by name.

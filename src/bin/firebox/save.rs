@@ -1,11 +1,11 @@
 //! `firebox quantize` and `firebox convert`: a checkpoint in, a checkpoint out.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use firebox::{
     Loader, Target,
-    config::Bytes,
+    config::{Bytes, Pattern},
     dialect::To,
     model::llama::Llama,
     quant::QuantSpec,
@@ -41,6 +41,11 @@ pub(crate) struct QuantizeCommand {
     #[command(flatten)]
     pub(crate) save: SaveArgs,
 
+    /// Take the file as tensors of no particular model, as is done where it has no config.json beside it, and
+    /// quantize the matrices that PATTERN names instead of all
+    #[arg(long, value_name = "PATTERN")]
+    include: Vec<Pattern>,
+
     /// What becomes of linear weights: nf4, fp4, nf4:block=64,nested, fp8:e4m3,scale=tensor,
     /// fp8:e4m3,scale=channel, fp8:e4m3,scale=block, mlx:bits=4,group=64, int8
     #[arg(long, value_name = "SPEC")]
@@ -55,18 +60,21 @@ pub(crate) struct ConvertCommand {
 
 impl OnTarget for QuantizeCommand {
     fn run<T: Target>(self) -> Result<(), Failure> {
-        self.save.run::<T>(self.quant)
+        let file = Path::new(&self.save.load.model.model);
+        let alone = file.is_file() && !file.with_file_name("config.json").exists();
+        let bare = (alone || !self.include.is_empty()).then_some(&self.include[..]);
+        self.save.run::<T>(self.quant, bare)
     }
 }
 
 impl OnTarget for ConvertCommand {
     fn run<T: Target>(self) -> Result<(), Failure> {
-        self.save.run::<T>(QuantSpec::None)
+        self.save.run::<T>(QuantSpec::None, None)
     }
 }
 
 impl SaveArgs {
-    fn run<T: Target>(&self, quant: QuantSpec) -> Result<(), Failure> {
+    fn run<T: Target>(&self, quant: QuantSpec, bare: Option<&[Pattern]>) -> Result<(), Failure> {
         let Bytes(shard_bytes) = self.shard_size;
         let mut to = SaveConfig::new(&self.out).shard_bytes(shard_bytes);
         if let Some(dialect) = self.to {
@@ -74,7 +82,10 @@ impl SaveArgs {
         }
         let bar = Bar::new();
         let config = self.load.config(quant).observer(bar.clone());
-        let saved = Loader::<T>::new(config)?.save::<Llama>(&to);
+        let saved = match bare {
+            Some(include) => Loader::<T>::new(config.bare())?.save_tensors(include, &to),
+            None => Loader::<T>::new(config)?.save::<Llama>(&to),
+        };
         bar.clear();
         let saved = saved?;
         if self.json {
