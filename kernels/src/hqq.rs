@@ -223,27 +223,3 @@ impl Plan {
         words
     }
 }
-
-/// Smallest and largest; NaN when there is one.
-fn range(values: &[f32]) -> (f32, f32) {
-    const LANES: usize = 16;
-    let (mut min, mut max) = ([f32::INFINITY; LANES], [f32::NEG_INFINITY; LANES]);
-    let mut nan = [false; LANES];
-    let mut take = |values: &[f32]| {
-        for (k, value) in values.iter().enumerate() {
-            min[k] = if *value < min[k] { *value } else { min[k] };
-            max[k] = if *value > max[k] { *value } else { max[k] };
-            nan[k] |= value.is_nan();
-        }
-    };
-    let (whole, rest) = values.as_chunks::<LANES>();
-    whole.iter().for_each(|values| take(values));
-    take(rest);
-    if nan.contains(&true) {
-        return (f32::NAN, f32::NAN);
-    }
-    (
-        min.into_iter().fold(f32::INFINITY, f32::min),
-        max.into_iter().fold(f32::NEG_INFINITY, f32::max),
-    )
-}

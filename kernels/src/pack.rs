@@ -136,6 +136,32 @@ pub fn pack_codes(bits: usize, codes: impl IntoIterator<Item = u32>) -> Vec<u32>
     words
 }
 
+/// Codes, as floats, to the words of a stream.
+pub(crate) fn pack_floats(bits: usize, codes: &[f32], words: &mut [u32]) {
+    let pack = match bits {
+        1 => pack_streams::<1>,
+        2 => pack_streams::<2>,
+        3 => pack_streams::<3>,
+        4 => pack_streams::<4>,
+        5 => pack_streams::<5>,
+        6 => pack_streams::<6>,
+        8 => pack_streams::<8>,
+        bits => panic!("codes of {bits} bits"),
+    };
+    pack(codes, words);
+}
+
+fn pack_streams<const BITS: usize>(codes: &[f32], words: &mut [u32]) {
+    for (codes, words) in codes.chunks(STREAM).zip(words.as_chunks_mut::<BITS>().0) {
+        let mut stream = [0; STREAM];
+        for (to, code) in stream.iter_mut().zip(codes) {
+            // Through i32, because SSE2 converts nothing else.
+            *to = *code as i32 as u32;
+        }
+        *words = pack_stream(&stream);
+    }
+}
+
 /// `table[code]` of the 4-bit codes `first..first + out.len()`.
 pub(crate) fn look_up4(words: &[u32], first: usize, table: &[f32; 16], out: &mut [f32]) {
     // A row may begin inside a word: single codes up to the next word, then whole words.

@@ -2,12 +2,12 @@
 
 use rayon::prelude::*;
 
+use super::Plan;
 use super::power::{self, LANES};
-use super::rows::pack_words;
 use super::solve::{self, STEPS, for_processors};
-use super::{Plan, range};
+use crate::float::range;
 use crate::format::{Format, Packed};
-use crate::pack::STREAM;
+use crate::pack::{self, STREAM};
 use crate::packer::{Order, Packer};
 use crate::reduce::running::Running;
 use crate::reduce::{self, ROW};
@@ -198,7 +198,7 @@ impl Packer for Columns {
                 runs(&plan, job * JOB, codes.len(), |to, row, column, run| {
                     codes[to..][..run].copy_from_slice(&weights[row][column..][..run]);
                 });
-                pack_words(plan.affine.bits, codes, words);
+                pack::pack_floats(plan.affine.bits, codes, words);
             });
 
         let groups = plan.affine.groups(plan.shape);

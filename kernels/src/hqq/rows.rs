@@ -2,9 +2,10 @@
 
 use rayon::prelude::*;
 
+use super::Plan;
 use super::power::{self, LANES};
 use super::solve::{self, STEPS, for_processors};
-use super::{Plan, range};
+use crate::float::{join_ranges, range, range_stored};
 use crate::format::{Format, Packed};
 use crate::pack::{self, STREAM};
 use crate::packer::{self, Order, Packer};
@@ -61,25 +62,6 @@ impl Rows {
             ends: (f32::INFINITY, f32::NEG_INFINITY),
             ready: false,
         }
-    }
-
-    /// The range of all weights.
-    fn widen_ends(&mut self, tile: &[u8]) {
-        let source = self.plan.source;
-        let ends = tile.par_chunks(JOB * source.size()).map(|bytes| {
-            let mut values = [0.0; JOB];
-            let values = &mut values[..bytes.len() / source.size()];
-            source.widen(bytes, values);
-            range(values)
-        });
-        // Ends that are NaN stay so.
-        let join = |a: (f32, f32), b: (f32, f32)| {
-            let min = if a.0 <= b.0 || a.0.is_nan() { a.0 } else { b.0 };
-            let max = if a.1 >= b.1 || a.1.is_nan() { a.1 } else { b.1 };
-            (min, max)
-        };
-        let nothing = || (f32::INFINITY, f32::NEG_INFINITY);
-        self.ends = join(self.ends, ends.reduce(nothing, join));
     }
 
     /// Takes the groups of a tile through all steps.
@@ -149,7 +131,7 @@ impl Rows {
                     source.widen(bytes, &mut values);
                     let len = values.len();
                     choose(&mut values, len, &[scale], &[zero], plan.largest);
-                    pack_words(bits, &values, words);
+                    pack::pack_floats(bits, &values, words);
                 });
             return;
         }
@@ -173,7 +155,7 @@ impl Rows {
                     }
                 }
                 choose(&mut values, group, scales, zeros, plan.largest);
-                pack_words(bits, &values, words);
+                pack::pack_floats(bits, &values, words);
             });
     }
 }
@@ -184,32 +166,6 @@ fn choose(values: &mut [f32], group: usize, scales: &[f32], zeros: &[f32], large
         for value in values {
             *value = solve::code(*value, *scale, *zero, largest);
         }
-    }
-}
-
-/// Codes to the words of a stream.
-pub(super) fn pack_words(bits: usize, codes: &[f32], words: &mut [u32]) {
-    let pack = match bits {
-        1 => pack_streams::<1>,
-        2 => pack_streams::<2>,
-        3 => pack_streams::<3>,
-        4 => pack_streams::<4>,
-        5 => pack_streams::<5>,
-        6 => pack_streams::<6>,
-        8 => pack_streams::<8>,
-        bits => panic!("codes of {bits} bits"),
-    };
-    pack(codes, words);
-}
-
-fn pack_streams<const BITS: usize>(codes: &[f32], words: &mut [u32]) {
-    for (codes, words) in codes.chunks(STREAM).zip(words.as_chunks_mut::<BITS>().0) {
-        let mut stream = [0; STREAM];
-        for (to, code) in stream.iter_mut().zip(codes) {
-            // Through i32, because SSE2 converts nothing else.
-            *to = *code as i32 as u32;
-        }
-        *words = pack::pack_stream(&stream);
     }
 }
 
@@ -334,7 +290,7 @@ impl Packer for Rows {
             }
             self.pack(first, tile);
         } else if self.all {
-            self.widen_ends(tile);
+            self.ends = join_ranges(self.ends, range_stored(self.plan.source, tile));
         } else {
             self.solve(first, tile);
         }
