@@ -8,7 +8,7 @@ use firebox::{
         kernels::{
             error::FormatError,
             float::FloatBits,
-            format::{Affine, Blocks, Format, Fp8Kind, Offset, Tile},
+            format::{Affine, Along, Blocks, Format, Fp8Kind, Offset, Tile},
             fp8::Recipe,
         },
     },
@@ -142,6 +142,7 @@ fn every_mlx_prints_to_a_spec_that_reads_back_equal() {
                 let affine = Affine {
                     bits,
                     group,
+                    along: Along::Flat,
                     form,
                     params,
                 };
@@ -158,7 +159,10 @@ fn every_mlx_prints_to_a_spec_that_reads_back_equal() {
             }
         }
     }
-    assert_eq!(Mlx::new(7, 64), Err(FormatError::Bits { found: 7 }));
+    assert_eq!(
+        Mlx::new(7, 64),
+        Err(FormatError::Bits { found: 7, least: 2 })
+    );
     assert_eq!(Mlx::new(4, 16), Err(FormatError::Group { found: 16 }));
 }
 

@@ -1,13 +1,13 @@
 //! Affine: each weight is a whole number, times the scale of its group, and an offset.
 //!
 //! ```text
-//! bias   weight[r, c] = code[r, c] * scale[r, c / group] + bias[r, c / group]
-//! zero   weight[r, c] = (code[r, c] - zero[r, c / group]) * scale[r, c / group]
+//! bias   weight[k] = code[k] * scale[g] + bias[g]
+//! zero   weight[k] = (code[k] - zero[g]) * scale[g]          g: the group of k, see Along
 //! ```
 //!
 //! Scales and offsets are widened to `f32` exactly, and each of the two steps rounds to `f32`. Codes are
-//! one bit stream over the flattened weight; a row is whole groups and a group whole words, so that every
-//! row of words is a row of MLX's file.
+//! one bit stream over the flattened weight. Where rows are whole groups and groups whole words, every row of
+//! words is a row of MLX's file.
 //!
 //! [`packer()`] chooses codes as MLX 0.32 chooses them on the CPU, to the bit: the weight of the largest
 //! magnitude in a group becomes the bias, the scale points from there to the other end of the range and is
@@ -43,9 +43,12 @@ use rayon::prelude::*;
 
 use crate::error::FormatError;
 use crate::float::FloatBits;
-use crate::format::{Affine, Format, Offset, Packed};
+use crate::format::{Affine, Along, Format, Offset, Packed};
 use crate::pack::{self, STREAM};
 use crate::packer::{self, Order, Packer};
+
+/// Scales and offsets widened at a time.
+const SCRATCH: usize = 256;
 
 /// Steps are not smaller than this, so that no group divides by zero.
 const SMALLEST_STEP: f32 = 1e-7;
@@ -83,6 +86,7 @@ impl Affine {
     }
 
     /// The weight of a code under the scale and the offset of its group.
+    #[inline(always)]
     pub(crate) fn weight(self, code: f32, scale: f32, offset: f32) -> f32 {
         match self.form {
             Offset::Bias => from_bias(code, scale, offset),
@@ -90,8 +94,76 @@ impl Affine {
         }
     }
 
+    /// Makes weights of their codes, in place, from row `first_row` on.
+    fn scale(self, shape: [usize; 2], scales: &[u32], first_row: usize, values: &mut [f32]) {
+        let [_, i] = shape;
+        match self.along {
+            Along::Flat => {
+                let mut k = first_row * i;
+                let mut rest = values;
+                while !rest.is_empty() {
+                    // Up to the end of the group.
+                    let len = (self.group - k % self.group).min(rest.len());
+                    let (values, after) = rest.split_at_mut(len);
+                    let (scale, offset) = self.params(scales, k / self.group);
+                    for value in values {
+                        *value = self.weight(*value, scale, offset);
+                    }
+                    (k, rest) = (k + len, after);
+                }
+            }
+            Along::Strided => {
+                let groups = self.groups(shape);
+                let (mut by, mut offsets) = ([0.0; SCRATCH], [0.0; SCRATCH]);
+                let mut k = first_row * i;
+                let mut rest = values;
+                while !rest.is_empty() {
+                    // Neighbours are in neighbouring groups, up to the last one.
+                    let first = k % groups;
+                    let len = (groups - first).min(rest.len()).min(SCRATCH);
+                    let (values, after) = rest.split_at_mut(len);
+                    self.params_from(scales, first, &mut by[..len], &mut offsets[..len]);
+                    for ((value, by), offset) in values.iter_mut().zip(&by).zip(&offsets) {
+                        *value = self.weight(*value, *by, *offset);
+                    }
+                    (k, rest) = (k + len, after);
+                }
+            }
+            Along::Ordered => {
+                let list = &scales[self.pairs_len(shape)..];
+                let groups = i.div_ceil(self.group);
+                let (mut by, mut offsets) = (vec![0.0; groups], vec![0.0; groups]);
+                for (r, row) in (first_row..).zip(values.chunks_mut(i.max(1))) {
+                    self.params_from(scales, r * groups, &mut by, &mut offsets);
+                    for (value, group) in row.iter_mut().zip(list) {
+                        let group = *group as usize;
+                        *value = self.weight(*value, by[group], offsets[group]);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Scales and offsets of the groups from `first` on.
+    fn params_from(self, scales: &[u32], first: usize, by: &mut [f32], offsets: &mut [f32]) {
+        let words = &scales[first * self.param_words()..];
+        let to = by.iter_mut().zip(offsets);
+        match self.params {
+            FloatBits::F32 => {
+                for ((by, offset), [scale, bits]) in to.zip(words.as_chunks::<2>().0) {
+                    (*by, *offset) = (f32::from_bits(*scale), f32::from_bits(*bits));
+                }
+            }
+            half => {
+                for ((by, offset), pair) in to.zip(words) {
+                    (*by, *offset) = (half.from_bits(pair & 0xffff), half.from_bits(pair >> 16));
+                }
+            }
+        }
+    }
+
     /// Stores scale and offset of one group, rounding them.
-    fn store(self, scale: f32, offset: f32, words: &mut [u32]) {
+    pub(crate) fn store(self, scale: f32, offset: f32, words: &mut [u32]) {
         let (scale, offset) = (self.params.to_bits(scale), self.params.to_bits(offset));
         match words {
             [word] => *word = offset << 16 | scale,
@@ -105,6 +177,8 @@ impl Affine {
     /// # Panics
     ///
     /// When there are not as many scales as offsets.
+    ///
+    /// In [`Along::Ordered`] the list of columns has to be appended.
     pub fn join(self, scales: &[u32], offsets: &[u32]) -> Vec<u32> {
         assert_eq!(scales.len(), offsets.len(), "scales and offsets");
         let pairs = scales.iter().zip(offsets);
@@ -128,21 +202,37 @@ pub(crate) fn dequantize(
     first_row: usize,
     out: &mut [f32],
 ) {
-    if let Err(error) = affine.check_columns(shape[1]) {
+    if let Err(error) = affine.check_shape(shape) {
         panic!("{error}");
     }
     let first = first_row * shape[1];
-    let unpack = match affine.bits {
-        2 => unpack::<2>,
-        3 => unpack::<3>,
-        4 => unpack::<4>,
-        5 => unpack::<5>,
-        6 => unpack::<6>,
-        8 => unpack::<8>,
+    let (groups, codes): (Groups, Codes) = match affine.bits {
+        1 => (unpack::<1>, pack::unpack_codes::<1>),
+        2 => (unpack::<2>, pack::unpack_codes::<2>),
+        3 => (unpack::<3>, pack::unpack_codes::<3>),
+        4 => (unpack::<4>, pack::unpack_codes::<4>),
+        5 => (unpack::<5>, pack::unpack_codes::<5>),
+        6 => (unpack::<6>, pack::unpack_codes::<6>),
+        8 => (unpack::<8>, pack::unpack_codes::<8>),
         bits => panic!("affine codes of {bits} bits"),
     };
-    unpack(affine, first, words, scales, out);
+    let whole = affine.along == Along::Flat
+        && affine.group.is_multiple_of(STREAM)
+        && first.is_multiple_of(affine.group)
+        && out.len().is_multiple_of(affine.group);
+    if whole {
+        groups(affine, first, words, scales, out);
+    } else {
+        codes(words, first, out);
+        affine.scale(shape, scales, first_row, out);
+    }
 }
+
+/// Gives back whole groups that are whole words.
+type Groups = fn(Affine, usize, &[u32], &[u32], &mut [f32]);
+
+/// Codes as floats.
+type Codes = fn(&[u32], usize, &mut [f32]);
 
 /// Gives back the groups from weight `first` on.
 fn unpack<const BITS: usize>(
@@ -175,21 +265,59 @@ fn unpack_group<const BITS: usize>(words: &[u32], values: &mut [f32], value: imp
     }
 }
 
+/// The format that MLX packs a weight of `shape` `[o, i]`, stored as `source`, into.
+///
+/// # Errors
+///
+/// As [`check_mlx`], and [`FormatError::Columns`] where `i` is not whole groups.
+pub fn mlx_format(
+    shape: [usize; 2],
+    source: FloatBits,
+    bits: usize,
+    group: usize,
+) -> Result<Format, FormatError> {
+    check_mlx(bits, group)?;
+    let cols = shape[1];
+    if !cols.is_multiple_of(group) {
+        return Err(FormatError::Columns { cols, group });
+    }
+    Affine::new(bits, group, Along::Flat, Offset::Bias, source).map(Format::Affine)
+}
+
+/// Refuses what MLX does not have.
+///
+/// # Errors
+///
+/// [`FormatError::Bits`] unless `bits` is 2, 3, 4, 5, 6 or 8, [`FormatError::Group`] unless `group` is 32, 64
+/// or 128.
+pub const fn check_mlx(bits: usize, group: usize) -> Result<(), FormatError> {
+    if !matches!(bits, 2..=6 | 8) {
+        return Err(FormatError::Bits {
+            found: bits,
+            least: 2,
+        });
+    }
+    if !matches!(group, 32 | 64 | 128) {
+        return Err(FormatError::Group { found: group });
+    }
+    Ok(())
+}
+
 /// Packs a weight of `shape` `[o, i]` as MLX does: with a bias, stored as `source`. One pass.
 ///
 /// # Errors
 ///
-/// [`FormatError::Bits`], [`FormatError::Group`], [`FormatError::Columns`] where `i` is not whole groups;
-/// [`FormatError::Size`].
+/// As [`mlx_format`], and [`FormatError::Size`].
 pub fn packer(
     shape: [usize; 2],
     source: FloatBits,
     bits: usize,
     group: usize,
 ) -> Result<Box<dyn Packer>, FormatError> {
-    let affine = Affine::new(bits, group, Offset::Bias, source)?;
-    let format = Format::Affine(affine);
-    format.validate_shape(shape)?;
+    let format = mlx_format(shape, source, bits, group)?;
+    let Format::Affine(affine) = format else {
+        unreachable!("{format}")
+    };
     packer::check_size(shape)?;
     Ok(Box::new(MlxPacker {
         shape,

@@ -222,7 +222,8 @@ fn range(packed: &Packed, r: usize, c: usize) -> [f32; 2] {
         }
         Format::Int8 => f32::from_bits(packed.scales[r]),
         Format::Affine(affine) => {
-            let (scale, offset) = affine.params(&packed.scales, k / affine.group);
+            let group = affine.group_of(packed.shape, &packed.scales, [r, c]);
+            let (scale, offset) = affine.params(&packed.scales, group);
             let last = ((1 << affine.bits) - 1) as f32;
             let [first, last] = [0.0, last].map(|code| affine.weight(code, scale, offset));
             return [first.min(last), first.max(last)];

@@ -10,7 +10,7 @@ use core::ops::Range;
 use cubecl::{client::Client, features::Plane, ir::ElemType, prelude::*};
 
 use crate::float::FloatBits;
-use crate::format::Format;
+use crate::format::{Along, Format};
 use crate::launch::{self, Buffer};
 use crate::{fp4, linear, nested, nf4, pack};
 use linear::cube::{Plan, Team};
@@ -246,6 +246,14 @@ impl Weight {
                 Buffer::upload(client, &nested::MAP.map(f32::to_bits)),
                 blocks.count(n).div_ceil(pack::CODES8),
             ),
+            Format::Affine(affine) => {
+                let at = match affine.along {
+                    Along::Flat => 0,
+                    Along::Strided => affine.groups(shape),
+                    Along::Ordered => affine.pairs_len(shape),
+                };
+                (scales.clone(), at)
+            }
             _ => (scales.clone(), 0),
         };
         let stored = StoredLaunch::new(

@@ -29,14 +29,40 @@ pub enum FormatError {
     },
 
     /// A width of codes that the affine formats do not have.
-    #[error("affine codes are {found} bits, and must be 2, 3, 4, 5, 6 or 8")]
+    #[error("affine codes are {found} bits, and must be {least} to 6, or 8")]
     Bits {
         /// Bits asked for.
         found: usize,
+        /// The fewest that there are.
+        least: usize,
     },
 
-    /// A group size that the affine formats do not have.
-    #[error("an affine group is {found} weights, and must be 32, 64 or 128")]
+    /// An affine group of no weights.
+    #[error("an affine group of 0 weights holds no weight")]
+    EmptyGroup,
+
+    /// Weights that are not whole groups.
+    #[error("{weights} weights are not whole groups of {group}")]
+    Groups {
+        /// Weights there are.
+        weights: usize,
+        /// Weights of a group.
+        group: usize,
+    },
+
+    /// A column that belongs to a group that its row does not have.
+    #[error("column {column} is in group {found} of a row that has {groups}")]
+    Order {
+        /// The column.
+        column: usize,
+        /// The group it names.
+        found: u32,
+        /// Groups of a row.
+        groups: usize,
+    },
+
+    /// A group size that MLX does not have.
+    #[error("an MLX group is {found} weights, and must be 32, 64 or 128")]
     Group {
         /// Weights asked for.
         found: usize,

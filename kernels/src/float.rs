@@ -5,6 +5,8 @@
 
 use core::fmt;
 
+use rayon::prelude::*;
+
 #[cfg(feature = "cube")]
 pub(crate) mod cube;
 #[cfg(feature = "cube")]
@@ -106,6 +108,15 @@ impl fmt::Display for FloatBits {
     }
 }
 
+/// The step above 1 of a float type.
+pub(crate) const fn epsilon(source: FloatBits) -> f32 {
+    match source {
+        FloatBits::F32 => f32::EPSILON,
+        FloatBits::F16 => 1.0 / 1024.0,
+        FloatBits::Bf16 => 1.0 / 128.0,
+    }
+}
+
 /// The sign bit of an `f32`.
 const SIGN: u32 = 1 << 31;
 
@@ -201,6 +212,50 @@ pub(crate) fn absmax_stored(source: FloatBits, bytes: &[u8]) -> f32 {
         source.widen(chunk, values);
         absmax(values)
     }))
+}
+
+/// Smallest and largest; NaN when there is one. Infinities the wrong way round for no value.
+pub(crate) fn range(values: &[f32]) -> (f32, f32) {
+    const LANES: usize = 16;
+    let (mut min, mut max) = ([f32::INFINITY; LANES], [f32::NEG_INFINITY; LANES]);
+    let mut nan = [false; LANES];
+    let mut take = |values: &[f32]| {
+        for (k, value) in values.iter().enumerate() {
+            min[k] = if *value < min[k] { *value } else { min[k] };
+            max[k] = if *value > max[k] { *value } else { max[k] };
+            nan[k] |= value.is_nan();
+        }
+    };
+    let (whole, rest) = values.as_chunks::<LANES>();
+    whole.iter().for_each(|values| take(values));
+    take(rest);
+    if nan.contains(&true) {
+        return (f32::NAN, f32::NAN);
+    }
+    (
+        min.into_iter().fold(f32::INFINITY, f32::min),
+        max.into_iter().fold(f32::NEG_INFINITY, f32::max),
+    )
+}
+
+/// The [`range`] of two parts, of theirs.
+pub(crate) fn join_ranges(a: (f32, f32), b: (f32, f32)) -> (f32, f32) {
+    // Ends that are NaN stay so.
+    let min = if a.0 <= b.0 || a.0.is_nan() { a.0 } else { b.0 };
+    let max = if a.1 >= b.1 || a.1.is_nan() { a.1 } else { b.1 };
+    (min, max)
+}
+
+/// [`range`] of weights as they are stored, by all workers.
+pub(crate) fn range_stored(source: FloatBits, bytes: &[u8]) -> (f32, f32) {
+    const JOB: usize = 4096;
+    let jobs = bytes.par_chunks(JOB * source.size()).map(|bytes| {
+        let mut values = [0.0; JOB];
+        let values = &mut values[..bytes.len() / source.size()];
+        source.widen(bytes, values);
+        range(values)
+    });
+    jobs.reduce(|| (f32::INFINITY, f32::NEG_INFINITY), join_ranges)
 }
 
 /// A table of bit patterns as floats.

@@ -2,14 +2,17 @@
 //!
 //! Letters: `o` rows (output features), `i` columns (input features), `n = o * i`.
 
+mod affine;
+
 use core::fmt;
 use core::ops::Range;
 
+pub use affine::{Affine, Along, Offset};
+
 use crate::error::FormatError;
-use crate::float::FloatBits;
 use crate::fp4::Fp4;
 use crate::nf4::Nf4;
-use crate::{affine, blocks, fp8, int8, nested, pack};
+use crate::{blocks, fp8, int8, nested, pack};
 
 /// How many words a weight of `[o, i]` takes and what they mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -61,28 +64,6 @@ pub enum Tile {
     },
 }
 
-/// Whole numbers with a scale and an offset for each group of a row. Rows are whole groups.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Affine {
-    /// Bits of a code: 2, 3, 4, 5, 6 or 8.
-    pub bits: usize,
-    /// Weights under one scale: 32, 64 or 128.
-    pub group: usize,
-    /// What the offset is.
-    pub form: Offset,
-    /// How scales and offsets are stored.
-    pub params: FloatBits,
-}
-
-/// What the offset of an affine format is. Either way each of the two steps rounds to `f32`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Offset {
-    /// The weight of code 0: `code * scale + bias`.
-    Bias,
-    /// The code, not always whole, of weight 0: `(code - zero) * scale`.
-    Zero,
-}
-
 impl Blocks {
     /// Blocks of `block` weights for the format called `format_name` in errors.
     ///
@@ -118,52 +99,6 @@ impl Blocks {
     }
 }
 
-impl Affine {
-    /// Codes of `bits` bits in groups of `group`.
-    ///
-    /// # Errors
-    ///
-    /// [`FormatError::Bits`] unless `bits` is 2, 3, 4, 5, 6 or 8, [`FormatError::Group`] unless `group`
-    /// is 32, 64 or 128.
-    pub const fn new(
-        bits: usize,
-        group: usize,
-        form: Offset,
-        params: FloatBits,
-    ) -> Result<Self, FormatError> {
-        if !matches!(bits, 2..=6 | 8) {
-            return Err(FormatError::Bits { found: bits });
-        }
-        if !matches!(group, 32 | 64 | 128) {
-            return Err(FormatError::Group { found: group });
-        }
-        Ok(Self {
-            bits,
-            group,
-            form,
-            params,
-        })
-    }
-
-    /// Words that the scale and the offset of a group take.
-    pub const fn param_words(self) -> usize {
-        match self.params {
-            FloatBits::F32 => 2,
-            FloatBits::F16 | FloatBits::Bf16 => 1,
-        }
-    }
-
-    /// Refuses rows that are not whole groups.
-    pub(crate) const fn check_columns(self, cols: usize) -> Result<(), FormatError> {
-        if cols.is_multiple_of(self.group) {
-            Ok(())
-        } else {
-            let group = self.group;
-            Err(FormatError::Columns { cols, group })
-        }
-    }
-}
-
 impl Tile {
     /// Rows and columns of a tile in a weight of `[o, i]`, at least 1 x 1.
     pub fn sides(self, [o, i]: [usize; 2]) -> [usize; 2] {
@@ -191,7 +126,8 @@ impl Format {
     ///
     /// # Errors
     ///
-    /// [`FormatError::Block`], [`FormatError::Tile`], [`FormatError::Bits`] and [`FormatError::Group`].
+    /// [`FormatError::Block`], [`FormatError::Tile`], [`FormatError::Bits`] and
+    /// [`FormatError::EmptyGroup`].
     pub fn validate(self) -> Result<(), FormatError> {
         match self {
             Self::Nf4(blocks) => Blocks::new("nf4", blocks.block, blocks.nested).map(drop),
@@ -203,10 +139,11 @@ impl Format {
                 let Affine {
                     bits,
                     group,
+                    along,
                     form,
                     params,
                 } = affine;
-                Affine::new(bits, group, form, params).map(drop)
+                Affine::new(bits, group, along, form, params).map(drop)
             }
             Self::Fp8(..) | Self::Int8 => Ok(()),
         }
@@ -217,11 +154,11 @@ impl Format {
     ///
     /// # Errors
     ///
-    /// As [`validate`](Self::validate), and [`FormatError::Columns`].
+    /// As [`validate`](Self::validate), and [`FormatError::Groups`].
     pub fn validate_shape(self, shape: [usize; 2]) -> Result<(), FormatError> {
         self.validate()?;
         match self {
-            Self::Affine(affine) => affine.check_columns(shape[1]),
+            Self::Affine(affine) => affine.check_shape(shape),
             Self::Nf4(_) | Self::Fp4(_) | Self::Fp8(..) | Self::Int8 => Ok(()),
         }
     }
@@ -245,8 +182,9 @@ impl Format {
     /// 4-bit           absmax f32 [ceil(n / block)]
     /// 4-bit, nested   codes [ceil(g / 4)], upper f32 [ceil(g / 256)], offset f32   (g scales)
     /// fp8             f32, one a tile, row-major over the tiles
-    /// affine, f32     scale f32, offset f32, one pair a group, row-major over the groups
+    /// affine, f32     scale f32, offset f32, one pair a group, in the order of the groups
     /// affine, 16-bit  the same pairs in a word each, the scale in its low half
+    /// affine, ordered the same pairs, then the list of columns [i]: which group of its row each belongs to
     /// int8            f32, one a row
     /// ```
     ///
@@ -267,10 +205,7 @@ impl Format {
                 let [rows, cols] = tile.grid(shape);
                 rows.saturating_mul(cols)
             }
-            Self::Affine(affine) => {
-                let groups = shape[0].saturating_mul(shape[1].div_ceil(affine.group));
-                groups.saturating_mul(affine.param_words())
-            }
+            Self::Affine(affine) => affine.scales_len(shape),
             Self::Int8 => shape[0],
         }
     }
@@ -336,7 +271,7 @@ impl Format {
                 fp8::dequantize(kind, tile, shape, words, scales, rows.start, out);
             }
             Self::Affine(affine) => {
-                affine::dequantize(affine, shape, words, scales, rows.start, out);
+                crate::affine::dequantize(affine, shape, words, scales, rows.start, out);
             }
             Self::Int8 => int8::dequantize(shape, words, scales, rows.start, out),
         }
@@ -366,22 +301,6 @@ impl fmt::Display for Blocks {
             self.block,
             if self.nested { ",nested" } else { "" }
         )
-    }
-}
-
-impl fmt::Display for Affine {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let form = match self.form {
-            Offset::Bias => "bias",
-            Offset::Zero => "zero",
-        };
-        let Self {
-            bits,
-            group,
-            params,
-            ..
-        } = self;
-        write!(f, "bits={bits},group={group},{form}={params}")
     }
 }
 
@@ -427,7 +346,8 @@ impl Packed {
     /// # Errors
     ///
     /// As [`Format::validate_shape`] for a format that cannot be or not in this shape,
-    /// [`FormatError::Length`] when a buffer does not hold what shape and format imply.
+    /// [`FormatError::Length`] when a buffer does not hold what shape and format imply, and
+    /// [`FormatError::Order`].
     pub fn new(
         format: Format,
         shape: [usize; 2],
@@ -454,6 +374,9 @@ impl Packed {
         let needed = format.scales_len(shape);
         if scales.len() != needed {
             return Err(length("scales", scales.len(), needed));
+        }
+        if let Format::Affine(affine) = format {
+            affine.check_list(shape, &scales)?;
         }
         Ok(Self {
             format,

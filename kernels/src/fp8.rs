@@ -41,7 +41,7 @@ pub(crate) mod pack_cube;
 use rayon::prelude::*;
 
 use crate::error::FormatError;
-use crate::float::{FloatBits, absmax, absmax_stored};
+use crate::float::{FloatBits, absmax, absmax_stored, epsilon};
 use crate::format::{Format, Fp8Kind, Packed, Tile};
 use crate::pack::{self, CODES8};
 use crate::packer::{self, Order, Packer};
@@ -264,15 +264,6 @@ impl Recipe {
             }
             Self::Fixed(scale) => Scaling { scale, by: scale },
         }
-    }
-}
-
-/// The step above 1 of a float type.
-const fn epsilon(source: FloatBits) -> f32 {
-    match source {
-        FloatBits::F32 => f32::EPSILON,
-        FloatBits::F16 => 1.0 / 1024.0,
-        FloatBits::Bf16 => 1.0 / 128.0,
     }
 }
 

@@ -87,6 +87,81 @@ pub(crate) fn pack_stream<const BITS: usize>(codes: &[u32; STREAM]) -> [u32; BIT
     words
 }
 
+/// The codes `first..first + out.len()` of a stream, as floats.
+pub(crate) fn unpack_codes<const BITS: usize>(words: &[u32], first: usize, out: &mut [f32]) {
+    // Single codes up to the next whole words, and after the last ones. Through i32, because SSE2 converts
+    // nothing else.
+    let one = |k: usize| code(words, BITS, k) as i32 as f32;
+    let head = out.len().min(first.next_multiple_of(STREAM) - first);
+    let (head, rest) = out.split_at_mut(head);
+    for (k, to) in (first..).zip(head.iter_mut()) {
+        *to = one(k);
+    }
+    let first = first + head.len();
+    let (streams, tail) = rest.as_chunks_mut::<STREAM>();
+    let words_of = words[words.len().min(first / STREAM * BITS)..].as_chunks::<BITS>();
+    for (to, words) in streams.iter_mut().zip(words_of.0) {
+        *to = unpack_stream(words).map(|code| code as i32 as f32);
+    }
+    let first = first + STREAM * streams.len();
+    for (k, to) in (first..).zip(tail) {
+        *to = one(k);
+    }
+}
+
+/// A stream's words from `bits`-bit codes in their order: as many words as whole streams take.
+///
+/// # Panics
+///
+/// When a code is `2^bits` or more, or `bits` is not 1 to 31.
+pub fn pack_codes(bits: usize, codes: impl IntoIterator<Item = u32>) -> Vec<u32> {
+    assert!((1..32).contains(&bits), "codes of {bits} bits");
+    let codes = codes.into_iter();
+    let mut words = Vec::with_capacity(codes.size_hint().0.div_ceil(STREAM) * bits);
+    // What is not yet a whole word, and how many bits of it there are.
+    let (mut pending, mut count) = (0u64, 0);
+    for code in codes {
+        assert!(code >> bits == 0, "code {code} of {bits} bits");
+        pending |= u64::from(code) << count;
+        count += bits;
+        if count >= 32 {
+            words.push(pending as u32);
+            (pending, count) = (pending >> 32, count - 32);
+        }
+    }
+    if count > 0 {
+        words.push(pending as u32);
+    }
+    words.resize(words.len().next_multiple_of(bits), 0);
+    words
+}
+
+/// Codes, as floats, to the words of a stream.
+pub(crate) fn pack_floats(bits: usize, codes: &[f32], words: &mut [u32]) {
+    let pack = match bits {
+        1 => pack_streams::<1>,
+        2 => pack_streams::<2>,
+        3 => pack_streams::<3>,
+        4 => pack_streams::<4>,
+        5 => pack_streams::<5>,
+        6 => pack_streams::<6>,
+        8 => pack_streams::<8>,
+        bits => panic!("codes of {bits} bits"),
+    };
+    pack(codes, words);
+}
+
+fn pack_streams<const BITS: usize>(codes: &[f32], words: &mut [u32]) {
+    for (codes, words) in codes.chunks(STREAM).zip(words.as_chunks_mut::<BITS>().0) {
+        let mut stream = [0; STREAM];
+        for (to, code) in stream.iter_mut().zip(codes) {
+            // Through i32, because SSE2 converts nothing else.
+            *to = *code as i32 as u32;
+        }
+        *words = pack_stream(&stream);
+    }
+}
+
 /// `table[code]` of the 4-bit codes `first..first + out.len()`.
 pub(crate) fn look_up4(words: &[u32], first: usize, table: &[f32; 16], out: &mut [f32]) {
     // A row may begin inside a word: single codes up to the next word, then whole words.

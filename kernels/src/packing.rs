@@ -2,7 +2,7 @@
 
 use crate::error::FormatError;
 use crate::float::FloatBits;
-use crate::format::{Affine, Blocks, Format, Fp8Kind, Offset, Tile};
+use crate::format::{Blocks, Format, Fp8Kind, Tile};
 use crate::fp8::{self, Recipe};
 use crate::pack::CODES8;
 use crate::packer::{self, Packer};
@@ -46,9 +46,7 @@ impl Packing {
             Self::Nf4(blocks) => Format::Nf4(blocks),
             Self::Fp4(blocks) => Format::Fp4(blocks),
             Self::Fp8 { kind, tile, .. } => Format::Fp8(kind, tile),
-            Self::Mlx { bits, group } => {
-                Format::Affine(Affine::new(bits, group, Offset::Bias, source)?)
-            }
+            Self::Mlx { bits, group } => affine::mlx_format(shape, source, bits, group)?,
             Self::Int8 => Format::Int8,
         };
         format.validate_shape(shape).map(|()| format)

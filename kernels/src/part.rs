@@ -8,8 +8,8 @@
 
 use core::ops::Range;
 
-use crate::format::{Format, Packed, Tile};
-use crate::pack::{CODES4, CODES8};
+use crate::format::{Along, Format, Packed, Tile};
+use crate::pack::{CODES4, CODES8, STREAM};
 use crate::{fp8, nested, packer};
 
 impl Format {
@@ -19,8 +19,12 @@ impl Format {
             Self::Nf4(blocks) | Self::Fp4(blocks) if blocks.nested => blocks.block * nested::BLOCK,
             Self::Nf4(blocks) | Self::Fp4(blocks) => blocks.block,
             Self::Fp8(_, tile) => return fp8::tile_rows(shape, tile),
-            // Its rows are whole groups, and groups are whole words.
-            Self::Affine(_) => 1,
+            Self::Affine(affine) => match affine.along {
+                Along::Flat => packer::multiple(affine.group, STREAM),
+                // Every group has weights all over.
+                Along::Strided => return shape[0].max(1),
+                Along::Ordered => STREAM,
+            },
             Self::Int8 => CODES8,
         };
         packer::tile_rows(shape, 1, unit)
@@ -57,8 +61,7 @@ impl Format {
             Self::Nf4(_) | Self::Fp4(_) => first / CODES4..last.div_ceil(CODES4),
             Self::Fp8(..) | Self::Int8 => first / CODES8..last.div_ceil(CODES8),
             Self::Affine(affine) => {
-                let words = |n| n * affine.bits / u32::BITS as usize;
-                words(first)..words(last)
+                first / STREAM * affine.bits..last.div_ceil(STREAM) * affine.bits
             }
         }
     }
@@ -86,10 +89,26 @@ impl Format {
                 let ([side, _], [_, cols]) = (tile.sides(shape), tile.grid(shape));
                 vec![rows.start / side * cols..rows.end.div_ceil(side) * cols]
             }
-            Self::Affine(_) | Self::Int8 => {
-                let row = self.scales_len([1, i]);
-                vec![rows.start * row..rows.end * row]
+            Self::Affine(affine) => {
+                let (all, words) = (affine.pairs_len(shape), affine.param_words());
+                let pairs = match affine.along {
+                    Along::Flat => {
+                        let groups = |rows: usize| rows * i / affine.group * words;
+                        groups(rows.start)..groups(rows.end)
+                    }
+                    Along::Strided => 0..all,
+                    Along::Ordered => {
+                        let row = affine.pairs_len([1, i]);
+                        rows.start * row..rows.end * row
+                    }
+                };
+                if affine.along == Along::Ordered {
+                    vec![pairs, all..self.scales_len(shape)]
+                } else {
+                    vec![pairs]
+                }
             }
+            Self::Int8 => vec![rows.clone()],
         }
     }
 }

@@ -10,12 +10,16 @@
 
 #[cfg(feature = "cube")]
 pub(crate) mod pack_cube;
+pub(crate) mod running;
 
 /// Lanes of PyTorch's vector on x86-64.
 const LANES: usize = 8;
 
 /// Vectors (or scalars) that PyTorch sums side by side.
 const SIDE_BY_SIDE: usize = 4;
+
+/// Values of a row: what PyTorch sums in step.
+pub(crate) const ROW: usize = SIDE_BY_SIDE * LANES;
 
 /// Levels of partial sums in the cascade.
 const LEVELS: usize = 4;
@@ -35,9 +39,13 @@ pub fn sum(values: &[f32]) -> f32 {
     }
 
     // [rows, 4 * 8], then up to three vectors of 8, then up to seven scalars
-    let (rows, left) = values.as_chunks::<{ SIDE_BY_SIDE * LANES }>();
+    let (rows, left) = values.as_chunks::<ROW>();
+    total(&cascade(rows), left)
+}
+
+/// The sum of the columns of whole rows, and of what is left of a row.
+fn total(partials: &[f32; ROW], left: &[f32]) -> f32 {
     let (left, tail) = left.as_chunks::<LANES>();
-    let partials = cascade(rows);
     let mut lanes = [0.0f32; LANES];
     for (lane, sum) in lanes.iter_mut().enumerate() {
         *sum = left
@@ -60,7 +68,7 @@ pub fn mean(values: &[f32]) -> f32 {
 /// Column sums of `[rows, N]` through four levels of partial sums: level 0 takes `2^step` rows, then
 /// empties into level 1, that one after `2^step` times into level 2, and so on.
 fn cascade<const N: usize>(rows: &[[f32; N]]) -> [f32; N] {
-    let step = (ceil_log2(rows.len()) / LEVELS as u32).max(4);
+    let step = step(rows.len());
     let mut levels = [[0.0f32; N]; LEVELS];
 
     let whole = rows.len() >> step << step;
@@ -86,6 +94,40 @@ fn cascade<const N: usize>(rows: &[[f32; N]]) -> [f32; N] {
         add(&mut sum, level);
     }
     sum
+}
+
+/// The columns' means of a `[r, c]` matrix, of which these are up to 32 neighbouring columns, `[r, 32]`. Of those,
+/// PyTorch sums `whole` at once, the others in four interleaved sums.
+pub(crate) fn column_means(rows: &[[f32; ROW]], whole: usize) -> [f32; ROW] {
+    let mut sums = if whole > 0 { cascade(rows) } else { [0.0; ROW] };
+    if whole < ROW {
+        let (fours, left) = rows.as_flattened().as_chunks::<{ SIDE_BY_SIDE * ROW }>();
+        let partials = cascade(fours);
+        for (column, sum) in sums.iter_mut().enumerate().skip(whole) {
+            let first = left.iter().skip(column).step_by(ROW);
+            *sum = first.fold(partials[column], |sum, value| sum + value);
+            for side in 1..SIDE_BY_SIDE {
+                *sum += partials[side * ROW + column];
+            }
+        }
+    }
+    sums.map(|sum| sum / rows.len() as f32)
+}
+
+/// How many of the `c` columns of a matrix PyTorch sums at once, from the first on. A single column it sums as
+/// [`sum`] does.
+pub(crate) const fn whole_columns(c: usize) -> usize {
+    if c < LANES {
+        c / SIDE_BY_SIDE * SIDE_BY_SIDE
+    } else {
+        c / ROW * ROW
+    }
+}
+
+/// The base-2 logarithm of how often each level is added to before it is emptied.
+const fn step(rows: usize) -> u32 {
+    let step = ceil_log2(rows) / LEVELS as u32;
+    if step > 4 { step } else { 4 }
 }
 
 fn add<const N: usize>(sums: &mut [f32; N], row: &[f32; N]) {

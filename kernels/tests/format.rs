@@ -2,14 +2,18 @@
 
 use firebox_kernels::error::FormatError;
 use firebox_kernels::float::FloatBits;
-use firebox_kernels::format::{Affine, Blocks, Format, Fp8Kind, Offset, Packed, Tile};
+use firebox_kernels::format::{Affine, Along, Blocks, Format, Fp8Kind, Offset, Packed, Tile};
 
 fn nf4(block: usize, nested: bool) -> Format {
     Format::Nf4(Blocks::new("nf4", block, nested).unwrap())
 }
 
 fn affine(bits: usize, group: usize, form: Offset, params: FloatBits) -> Format {
-    Format::Affine(Affine::new(bits, group, form, params).unwrap())
+    Format::Affine(Affine::new(bits, group, Along::Flat, form, params).unwrap())
+}
+
+fn along(along: Along, bits: usize, group: usize, params: FloatBits) -> Format {
+    Format::Affine(Affine::new(bits, group, along, Offset::Zero, params).unwrap())
 }
 
 /// Words of codes, words of scales, and the name: a changed layout has to change this table.
@@ -25,7 +29,7 @@ fn sizes_and_names_are_these() {
         cols: 128,
     };
     let wide = Tile::Block { rows: 64, cols: 32 };
-    let table: [(Format, [usize; 2], usize, usize, &str); 19] = [
+    let table: [(Format, [usize; 2], usize, usize, &str); 22] = [
         (
             nf4(64, false),
             [4096, 4096],
@@ -97,6 +101,28 @@ fn sizes_and_names_are_these() {
             0,
             0,
             "affine:bits=8,group=32,bias=f16",
+        ),
+        // One scale for all, in the order of the columns of `[8, 90]`, and a list for 72 columns.
+        (
+            affine(1, 720, Offset::Zero, FloatBits::F16),
+            [10, 72],
+            23,
+            1,
+            "affine:bits=1,group=720,zero=f16",
+        ),
+        (
+            along(Along::Strided, 6, 8, FloatBits::F32),
+            [10, 72],
+            23 * 6,
+            180,
+            "affine:bits=6,group=8,strided,zero=f32",
+        ),
+        (
+            along(Along::Ordered, 4, 32, FloatBits::F16),
+            [10, 72],
+            92,
+            30 + 72,
+            "affine:bits=4,group=32,ordered,zero=f16",
         ),
         (Format::Int8, [3, 5], 4, 3, "int8"),
         (Format::Int8, [7, 0], 0, 7, "int8"),

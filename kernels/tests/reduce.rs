@@ -11,7 +11,7 @@ use firebox_kernels::reduce;
 fn sums_and_means_have_the_bits_of_torch() {
     let golden = Golden::open("torch_reduce", 28);
     let mut checked = 0;
-    // The others are sums along one axis and powers, which nothing here computes.
+    // The others are sums along one axis, and powers, which `hqq` compares.
     for case in golden
         .cases
         .iter()

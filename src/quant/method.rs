@@ -3,9 +3,10 @@
 use core::fmt::Debug;
 
 use firebox_kernels::{
+    affine,
     error::FormatError,
     float::FloatBits,
-    format::{Affine, Blocks, Format, Fp8Kind, Offset, Tile},
+    format::{Blocks, Format, Fp8Kind, Tile},
     fp8::Recipe,
     packer::Packer,
     packing::Packing,
@@ -144,7 +145,7 @@ impl Mlx {
     /// [`FormatError::Bits`] unless `bits` is 2, 3, 4, 5, 6 or 8, [`FormatError::Group`] unless `group`
     /// is 32, 64 or 128.
     pub fn new(bits: usize, group: usize) -> Result<Self, FormatError> {
-        Affine::new(bits, group, Offset::Bias, FloatBits::F32)?;
+        affine::check_mlx(bits, group)?;
         Ok(Self { bits, group })
     }
 

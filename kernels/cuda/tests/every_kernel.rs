@@ -17,7 +17,7 @@ use firebox_kernels::{
     checksum, compare,
     device::{INPUTS, Weight},
     float::FloatBits,
-    format::{Affine, Blocks, Format, Fp8Kind, Offset, Tile},
+    format::{Affine, Along, Blocks, Format, Fp8Kind, Offset, Tile},
     fp8::Recipe,
     launch::Buffer,
     packing::Packing,
@@ -50,7 +50,7 @@ fn formats() -> Vec<Format> {
         Format::Int8,
     ];
     let affine = |bits, form, params| {
-        Format::Affine(Affine::new(bits, 64, form, params).expect("an affine format"))
+        Format::Affine(Affine::new(bits, 64, Along::Flat, form, params).expect("an affine format"))
     };
     formats.extend([2, 3, 4, 5, 6, 8].map(|bits| affine(bits, Offset::Bias, FloatBits::Bf16)));
     formats.push(affine(4, Offset::Zero, FloatBits::F16));

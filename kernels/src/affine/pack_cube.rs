@@ -9,11 +9,10 @@
 
 use cubecl::{client::Client, ir::features::Plane, prelude::*};
 
-use super::SMALLEST_STEP;
+use super::{SMALLEST_STEP, mlx_format};
 use crate::exact;
 use crate::float::FloatBits;
 use crate::float::pack_cube::{RUN, read_one, read_run};
-use crate::format::{Affine, Offset};
 use crate::launch::{self, Buffer, rounded};
 use crate::pack::STREAM;
 
@@ -304,12 +303,10 @@ pub(crate) fn quantize(
     source: FloatBits,
     bytes: &Buffer,
 ) -> (Buffer, Buffer) {
-    let affine = Affine::new(bits, group, Offset::Bias, source)
-        .and_then(|affine| affine.check_columns(shape[1]).map(|()| affine))
-        .unwrap_or_else(|error| panic!("{error}"));
+    let format = mlx_format(shape, source, bits, group).unwrap_or_else(|error| panic!("{error}"));
     let n = shape[0] * shape[1];
-    let words = Buffer::empty(client, n / STREAM * bits, 4);
-    let scales = Buffer::empty(client, n / group * affine.param_words(), 4);
+    let words = Buffer::empty(client, format.words_len(shape), 4);
+    let scales = Buffer::empty(client, format.scales_len(shape), 4);
     if n == 0 {
         return (words, scales);
     }

@@ -2,12 +2,12 @@
 //!
 //! Kernels read eight weights at a time, an *eight*: consecutive in a row, from a multiple of eight on, and
 //! under one scale. Its codes lie in one word, or in two next to each other. Where rows are not whole
-//! eights, or tiles of scales cut them, weights are read one by one.
+//! eights, or scales change inside them, weights are read one by one.
 
 use cubecl::prelude::*;
 
 use crate::float::cube::whole;
-use crate::format::{Affine, Format, Tile};
+use crate::format::{Affine, Along, Format, Tile};
 use crate::{affine, fp8, int8, nested};
 
 /// Weights that are read together.
@@ -26,7 +26,8 @@ pub(crate) struct Stored {
     pub(crate) map: Box<[f32]>,
     /// Weights of a row.
     pub(crate) cols: u32,
-    /// The word of `scales` at which the upper ones begin, where they are nested.
+    /// The word of `scales` at which the upper ones begin, where they are nested, or the list of columns, where
+    /// there is one; the number of groups, where those are strided.
     pub(crate) upper: u32,
     /// 0; see [`rounded`](crate::launch::rounded).
     pub(crate) zero: u32,
@@ -65,6 +66,9 @@ pub(crate) const fn in_eights(format: Format, cols: usize) -> bool {
     let cut = match format {
         Format::Fp8(_, Tile::Block { cols: side, .. }) => {
             side < cols && !side.is_multiple_of(EIGHT)
+        }
+        Format::Affine(affine) => {
+            !matches!(affine.along, Along::Flat) || !affine.group.is_multiple_of(EIGHT)
         }
         _ => false,
     };
@@ -174,7 +178,16 @@ pub(crate) fn scale(stored: &Stored, r: usize, c: usize, k: usize) -> Scale {
             }
         },
         Format::Affine(affine) => {
-            let group = k / comptime!(affine.group);
+            let group = match comptime!(affine.along) {
+                Along::Flat => k / comptime!(affine.group),
+                Along::Strided => k % stored.upper as usize,
+                Along::Ordered => {
+                    let groups = (stored.cols as usize).div_ceil(comptime!(affine.group));
+                    // A list that was not checked must not lead out of the buffer.
+                    let column = stored.scales[stored.upper as usize + c] as usize;
+                    r * groups + column.min(groups - 1)
+                }
+            };
             Scale {
                 by: affine::cube::scale(&stored.scales, group, affine),
                 offset: affine::cube::offset(&stored.scales, group, affine),
@@ -193,14 +206,27 @@ fn only(stored: &Stored, k: usize) -> Scale {
     }
 }
 
-/// The weight in row `r`, column `c`, where rows are not whole eights: no affine format.
+/// The weight in row `r`, column `c`, where rows are not whole eights.
 #[cube]
 pub(crate) fn weight(stored: &Stored, levels: &[f32], r: usize, c: usize) -> f32 {
     let k = r * stored.cols as usize + c;
     let bits = comptime!(bits_of(stored.format));
-    let (codes, mask) = comptime!((32 / bits, (1u32 << bits) - 1));
-    let shift = (k % codes * bits) as u32;
-    let code = (stored.words[k / codes] >> shift) & mask;
+    let mask = comptime!((1u32 << bits) - 1);
+    let mut code = 0u32;
+    if comptime!(32 % bits == 0) {
+        let codes = comptime!(32 / bits);
+        let shift = (k % codes * bits) as u32;
+        code = (stored.words[k / codes] >> shift) & mask;
+    } else {
+        // Bits of a stream of 32 codes fit a `u32`, those of a weight need not.
+        let at = k % 32 * bits;
+        let word = k / 32 * bits + at / 32;
+        let shift = (at % 32) as u32;
+        // A code that ends in its word needs no word after it, and there may be none.
+        let next = (word + 1).min(stored.words.len() - 1);
+        let over = (stored.words[next] << 1) << (31 - shift);
+        code = ((stored.words[word] >> shift) | over) & mask;
+    }
     let number = number_of(code, levels, stored.format);
     scaled(stored, number, &scale(stored, r, c, k))
 }

@@ -5,7 +5,7 @@ use cubecl::features::TypeUsage;
 use cubecl::prelude::*;
 use firebox_kernels::device::Weight;
 use firebox_kernels::float::FloatBits;
-use firebox_kernels::format::{Affine, Blocks, Format, Fp8Kind, Offset, Packed, Tile};
+use firebox_kernels::format::{Affine, Along, Blocks, Format, Fp8Kind, Offset, Packed, Tile};
 use firebox_kernels::fp8::Recipe;
 use firebox_kernels::launch::Buffer;
 use firebox_kernels::packer::Packer;
@@ -148,7 +148,7 @@ fn any_words_give_what_they_give_on_the_host(client: &Client) {
         (8, 64, Offset::Bias, FloatBits::F16),
     ] {
         formats.push(Format::Affine(
-            Affine::new(bits, group, form, params).unwrap(),
+            Affine::new(bits, group, Along::Flat, form, params).unwrap(),
         ));
     }
     let half = f16::supported_uses(client).contains(TypeUsage::Buffer);
