@@ -9,7 +9,9 @@ use crate::error::FormatError;
 use crate::float::FloatBits;
 use crate::fp4::Fp4;
 use crate::nf4::Nf4;
-use crate::{affine, blocks, fp8, int8, nested, pack};
+use crate::{affine, blocks, fp8, int8, micro, nested, pack};
+
+pub use crate::micro::Micro;
 
 /// How many words a weight of `[o, i]` takes and what they mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -25,6 +27,8 @@ pub enum Format {
     Affine(Affine),
     /// One signed byte a weight, times the largest magnitude of its row, over 127.
     Int8,
+    /// One small float a weight, times the 8-bit scale of its group.
+    Micro(Micro),
 }
 
 /// Blocks of a 4-bit format: they run over the *flattened* weight and may straddle rows.
@@ -208,7 +212,7 @@ impl Format {
                 } = affine;
                 Affine::new(bits, group, form, params).map(drop)
             }
-            Self::Fp8(..) | Self::Int8 => Ok(()),
+            Self::Fp8(..) | Self::Int8 | Self::Micro(_) => Ok(()),
         }
     }
 
@@ -222,6 +226,7 @@ impl Format {
         self.validate()?;
         match self {
             Self::Affine(affine) => affine.check_columns(shape[1]),
+            Self::Micro(micro) => micro.check_columns(shape[1]),
             Self::Nf4(_) | Self::Fp4(_) | Self::Fp8(..) | Self::Int8 => Ok(()),
         }
     }
@@ -236,6 +241,7 @@ impl Format {
                 .saturating_mul(i)
                 .div_ceil(pack::STREAM)
                 .saturating_mul(bits),
+            Self::Micro(micro) => o.saturating_mul(i).div_ceil(micro.codes()),
         }
     }
 
@@ -248,6 +254,7 @@ impl Format {
     /// affine, f32     scale f32, offset f32, one pair a group, row-major over the groups
     /// affine, 16-bit  the same pairs in a word each, the scale in its low half
     /// int8            f32, one a row
+    /// micro           bytes, four a word, one a group, row-major; the global one f32, last
     /// ```
     ///
     /// # Panics
@@ -272,6 +279,7 @@ impl Format {
                 groups.saturating_mul(affine.param_words())
             }
             Self::Int8 => shape[0],
+            Self::Micro(micro) => micro.scales_len(shape),
         }
     }
 
@@ -339,6 +347,9 @@ impl Format {
                 affine::dequantize(affine, shape, words, scales, rows.start, out);
             }
             Self::Int8 => int8::dequantize(shape, words, scales, rows.start, out),
+            Self::Micro(micro) => {
+                micro::dequantize(micro, shape, words, scales, rows.start, out);
+            }
         }
     }
 }
@@ -354,6 +365,7 @@ impl fmt::Display for Format {
             Self::Fp8(kind, tile) => write!(f, "fp8:{kind},scale={tile}"),
             Self::Affine(affine) => write!(f, "affine:{affine}"),
             Self::Int8 => f.write_str("int8"),
+            Self::Micro(micro) => write!(f, "{micro}"),
         }
     }
 }

@@ -353,7 +353,7 @@ impl Packer for Fp8Packer {
             return;
         }
         if pass + 1 < self.order.passes() {
-            self.whole = absmax(&[self.whole, largest(self.source, tile)]);
+            self.whole = absmax(&[self.whole, packer::largest(self.source, tile)]);
             return;
         }
         let scalings = self.scalings(first_row, fed, tile);
@@ -491,12 +491,4 @@ fn encode_with(
             pairs.for_each(|(code, weight)| *code = cast(weight * by));
         }
     }
-}
-
-/// The largest magnitude among `bytes`; NaN when there is one.
-fn largest(source: FloatBits, bytes: &[u8]) -> f32 {
-    let chunks = bytes.par_chunks(16 * SCRATCH * source.size());
-    chunks
-        .map(|chunk| absmax_stored(source, chunk))
-        .reduce(|| 0.0, |a, b| absmax(&[a, b]))
 }

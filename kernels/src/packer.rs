@@ -1,7 +1,9 @@
 //! Packing a weight that arrives in tiles of rows, so that no weight has to be whole in memory.
 
+use rayon::prelude::*;
+
 use crate::error::FormatError;
-use crate::float::FloatBits;
+use crate::float::{FloatBits, absmax, absmax_stored};
 use crate::format::Packed;
 
 /// Chooses codes for one weight, fed tile by tile.
@@ -49,6 +51,14 @@ pub(crate) fn check_size([rows, cols]: [usize; 2]) -> Result<(), FormatError> {
         Some(bytes) if isize::try_from(bytes).is_ok() => Ok(()),
         _ => Err(FormatError::Size { rows, cols }),
     }
+}
+
+/// The largest magnitude among `bytes`; NaN when there is one.
+pub(crate) fn largest(source: FloatBits, bytes: &[u8]) -> f32 {
+    let chunks = bytes.par_chunks((1 << 16) * source.size());
+    chunks
+        .map(|chunk| absmax_stored(source, chunk))
+        .reduce(|| 0.0, |a, b| absmax(&[a, b]))
 }
 
 /// Holds the caller to the order that [`Packer`] describes.

@@ -22,6 +22,10 @@ impl Format {
             // Its rows are whole groups, and groups are whole words.
             Self::Affine(_) => 1,
             Self::Int8 => CODES8,
+            // Whole words of scales.
+            Self::Micro(micro) => {
+                return packer::tile_rows([shape[0], shape[1] / micro.group()], 1, CODES8);
+            }
         };
         packer::tile_rows(shape, 1, unit)
     }
@@ -60,6 +64,7 @@ impl Format {
                 let words = |n| n * affine.bits / u32::BITS as usize;
                 words(first)..words(last)
             }
+            Self::Micro(micro) => first / micro.codes()..last / micro.codes(),
         }
     }
 
@@ -85,6 +90,12 @@ impl Format {
             Self::Fp8(_, tile) => {
                 let ([side, _], [_, cols]) = (tile.sides(shape), tile.grid(shape));
                 vec![rows.start / side * cols..rows.end.div_ceil(side) * cols]
+            }
+            Self::Micro(micro) => {
+                let (row, all) = (i / micro.group(), micro.scales_len(shape));
+                let mut ranges = vec![rows.start * row / CODES8..(rows.end * row).div_ceil(CODES8)];
+                ranges.extend(micro.is_global().then(|| all - 1..all));
+                ranges
             }
             Self::Affine(_) | Self::Int8 => {
                 let row = self.scales_len([1, i]);
