@@ -233,6 +233,19 @@ fn every_weight_gives_back_what_is_documented() {
     }
 }
 
+/// A group with a NaN has one packing, whatever NaN a processor makes of it.
+#[test]
+fn a_group_without_a_scale_is_zeros() {
+    let weights = [-1.0, f32::NAN, 2.0, -f32::NAN].repeat(8);
+    let bytes: Vec<u8> = weights.iter().flat_map(|w| w.to_le_bytes()).collect();
+    for micro in [Micro::Mxfp4, Micro::Mxfp8] {
+        let packer = micro::packer([1, 32], FloatBits::F32, micro).unwrap();
+        let packed = fed(packer, &bytes, bytes.len(), 0);
+        assert_eq!(scale_bytes(&packed, micro), [255]);
+        assert_eq!(packed.words, vec![0; packed.words.len()], "{micro}");
+    }
+}
+
 /// Rows that are whole groups may be cut anywhere, also inside a word of scales.
 #[test]
 fn tiles_of_any_size_pack_alike() {
