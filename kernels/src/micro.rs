@@ -9,17 +9,17 @@
 //!
 //! The first two are those of the OCP Microscaling Formats specification, version 1.0; the third is NVIDIA's.
 //! E2M1 has two exponent bits, one mantissa bit, no infinity and no NaN. A scale of `mx*`, "E8M0", is an
-//! exponent alone: byte 0 is 2^-127, which an `f32` holds as a subnormal, and byte 255 is NaN. Scales of
-//! `nvfp4` are E4M3, as are the codes of `mxfp8`: 0x7f is NaN. MLX reads infinity and 480 there, and
-//! writes neither.
+//! exponent alone: byte 0 is 2^-127, which an `f32` holds as a subnormal, and byte 255 is NaN, where MLX reads
+//! infinity. Scales of `nvfp4` are E4M3, as are the codes of `mxfp8`.
 //!
-//! [`packer()`] chooses codes as MLX 0.32.4 chooses them on the CPU. `T` is the type of the source, into
-//! which every step rounds:
+//! [`packer()`] chooses codes as MLX 0.32.4 chooses them on the CPU. Steps round to `T`, the type
+//! of the source, but those with `encode` to `f32`:
 //!
 //! ```text
 //! mx*     scale = amax / largest,  rounded up to 2^e, stored as e + 127;      code of weight / 2^e
-//! nvfp4   scale = e4m3(amax / 6 * encode);           code of weight / scale * encode
-//!         encode = 2688 / (largest magnitude of the weight) with a global scale, which is the inverse; 1 without
+//! nvfp4   scale = e4m3(amax / 6 * encode);                            code of weight / scale * encode
+//!         without a global scale encode = 1; with one encode = 2688 / whole, global = whole / 2688, where
+//!         whole is the largest magnitude of the weight
 //! ```
 //!
 //! E2M1 codes are the nearest ones, a tie to the smaller magnitude and 0 always positive; E4M3 codes are those of
