@@ -9,6 +9,7 @@
 //! nf4, fp4   from -scale to scale
 //! fp8        from -largest * scale to largest * scale, largest being 448 or 57344
 //! int8       from -scale to scale, the scale being the largest magnitude of the row
+//! micro      from -largest * scale to largest * scale, largest being 6 or 448
 //! affine     from the weight of code 0 to that of the last code, or the other way round
 //! ```
 //!
@@ -221,6 +222,7 @@ fn range(packed: &Packed, r: usize, c: usize) -> [f32; 2] {
             kind.largest() * f32::from_bits(scale)
         }
         Format::Int8 => f32::from_bits(packed.scales[r]),
+        Format::Micro(micro) => micro.largest() * micro.scale(&packed.scales, k / micro.group()),
         Format::Affine(affine) => {
             let group = affine.group_of(packed.shape, &packed.scales, [r, c]);
             let (scale, offset) = affine.params(&packed.scales, group);

@@ -35,8 +35,8 @@ pub const INPUTS: usize = 8;
 impl Weight {
     /// The rows `rows`, `[rows, i]` in the type `dtype`.
     ///
-    /// In `f32` these are the host's bits, but for results, and FP8 scales, below 2^-126, which a device may
-    /// take for 0. In a half they are rounded as the device casts.
+    /// In `f32` these are the host's bits, but for results, and scales of FP8 and micro formats, below 2^-126,
+    /// which a device may take for 0. In a half they are rounded as the device casts.
     ///
     /// # Panics
     ///

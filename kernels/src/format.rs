@@ -12,7 +12,9 @@ pub use affine::{Affine, Along, Offset};
 use crate::error::FormatError;
 use crate::fp4::Fp4;
 use crate::nf4::Nf4;
-use crate::{blocks, fp8, int8, nested, pack};
+use crate::{blocks, fp8, int8, micro, nested, pack};
+
+pub use crate::micro::Micro;
 
 /// How many words a weight of `[o, i]` takes and what they mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -28,6 +30,8 @@ pub enum Format {
     Affine(Affine),
     /// One signed byte a weight, times the largest magnitude of its row, over 127.
     Int8,
+    /// One small float a weight, times the 8-bit scale of its group.
+    Micro(Micro),
 }
 
 /// Blocks of a 4-bit format: they run over the *flattened* weight and may straddle rows.
@@ -145,7 +149,7 @@ impl Format {
                 } = affine;
                 Affine::new(bits, group, along, form, params).map(drop)
             }
-            Self::Fp8(..) | Self::Int8 => Ok(()),
+            Self::Fp8(..) | Self::Int8 | Self::Micro(_) => Ok(()),
         }
     }
 
@@ -159,6 +163,7 @@ impl Format {
         self.validate()?;
         match self {
             Self::Affine(affine) => affine.check_shape(shape),
+            Self::Micro(micro) => micro.check_columns(shape[1]),
             Self::Nf4(_) | Self::Fp4(_) | Self::Fp8(..) | Self::Int8 => Ok(()),
         }
     }
@@ -173,6 +178,7 @@ impl Format {
                 .saturating_mul(i)
                 .div_ceil(pack::STREAM)
                 .saturating_mul(bits),
+            Self::Micro(micro) => o.saturating_mul(i).div_ceil(micro.codes()),
         }
     }
 
@@ -186,6 +192,7 @@ impl Format {
     /// affine, 16-bit  the same pairs in a word each, the scale in its low half
     /// affine, ordered the same pairs, then the list of columns [i]: which group of its row each belongs to
     /// int8            f32, one a row
+    /// micro           bytes, four a word, one a group, row-major; the global one f32, last
     /// ```
     ///
     /// # Panics
@@ -207,6 +214,7 @@ impl Format {
             }
             Self::Affine(affine) => affine.scales_len(shape),
             Self::Int8 => shape[0],
+            Self::Micro(micro) => micro.scales_len(shape),
         }
     }
 
@@ -274,6 +282,9 @@ impl Format {
                 crate::affine::dequantize(affine, shape, words, scales, rows.start, out);
             }
             Self::Int8 => int8::dequantize(shape, words, scales, rows.start, out),
+            Self::Micro(micro) => {
+                micro::dequantize(micro, shape, words, scales, rows.start, out);
+            }
         }
     }
 }
@@ -289,6 +300,7 @@ impl fmt::Display for Format {
             Self::Fp8(kind, tile) => write!(f, "fp8:{kind},scale={tile}"),
             Self::Affine(affine) => write!(f, "affine:{affine}"),
             Self::Int8 => f.write_str("int8"),
+            Self::Micro(micro) => write!(f, "{micro}"),
         }
     }
 }

@@ -109,9 +109,6 @@ struct Int8Packer {
     largest: Vec<f32>,
 }
 
-/// Weights that are widened at a time.
-const SCRATCH: usize = 4096;
-
 impl Packer for Int8Packer {
     fn passes(&self) -> usize {
         self.order.passes()
@@ -133,32 +130,15 @@ impl Packer for Int8Packer {
             .for_each(|(row, largest)| *largest = absmax_stored(source, row));
 
         let words = &mut self.words[first_row * i / CODES8..];
-        tile.par_chunks(SCRATCH * source.size())
-            .zip(words.par_chunks_mut(SCRATCH / CODES8))
-            .enumerate()
-            .for_each(|(job, (bytes, words))| {
-                let mut values = [0.0; SCRATCH];
-                let values = &mut values[..bytes.len() / source.size()];
-                source.widen(bytes, values);
-
-                let mut codes = [0; SCRATCH];
-                let mut done = 0;
-                while done < values.len() {
-                    // Up to the end of the row.
-                    let k = job * SCRATCH + done;
-                    let len = (i - k % i).min(values.len() - done);
-                    let factor = factor(largest[k / i]);
-                    let (from, to) = (&values[done..][..len], &mut codes[done..][..len]);
-                    for (to, weight) in to.iter_mut().zip(from) {
-                        *to = code(*weight, factor);
-                    }
-                    done += len;
-                }
-                // The codes after the last weight are still zero.
-                for (word, four) in words.iter_mut().zip(codes.as_chunks::<CODES8>().0) {
-                    *word = u32::from_le_bytes(*four);
-                }
-            });
+        packer::choose8(source, tile, words, |k, values, codes| {
+            // Up to the end of the row.
+            let len = (i - k % i).min(values.len());
+            let factor = factor(largest[k / i]);
+            for (to, weight) in codes[..len].iter_mut().zip(values) {
+                *to = code(*weight, factor);
+            }
+            len
+        });
     }
 
     fn finish(self: Box<Self>) -> Packed {

@@ -9,7 +9,7 @@
 //! Reading order: [`float`] (source values) → [`mod@format`] (the layout) → [`pack`] (codes in words) →
 //! [`packer`] (how tiles of a weight become packed) → what 4-bit formats share ([`reduce`],
 //! [`nested`], [`blocks`]) → the formats themselves ([`nf4`], [`fp4`], [`fp8`], [`mod@affine`],
-//! [`int8`], [`hqq`], [`wna16`]) → [`linear`].
+//! [`int8`], [`micro`]), the methods [`hqq`] and [`wna16`] → [`linear`].
 
 pub mod error;
 
@@ -46,6 +46,8 @@ pub mod fp8;
 pub mod affine;
 
 pub mod int8;
+
+pub mod micro;
 
 pub mod hqq;
 

@@ -1,8 +1,11 @@
 //! Packing a weight that arrives in tiles of rows, so that no weight has to be whole in memory.
 
+use rayon::prelude::*;
+
 use crate::error::FormatError;
-use crate::float::FloatBits;
+use crate::float::{FloatBits, absmax, absmax_stored};
 use crate::format::Packed;
+use crate::pack::CODES8;
 
 /// Chooses codes for one weight, fed tile by tile.
 ///
@@ -68,6 +71,47 @@ pub(crate) fn check_size([rows, cols]: [usize; 2]) -> Result<(), FormatError> {
         Some(bytes) if isize::try_from(bytes).is_ok() => Ok(()),
         _ => Err(FormatError::Size { rows, cols }),
     }
+}
+
+/// The largest magnitude among `bytes`; NaN when there is one.
+pub(crate) fn largest(source: FloatBits, bytes: &[u8]) -> f32 {
+    let chunks = bytes.par_chunks((1 << 16) * source.size());
+    chunks
+        .map(|chunk| absmax_stored(source, chunk))
+        .reduce(|| 0.0, |a, b| absmax(&[a, b]))
+}
+
+/// Chooses the 8-bit codes of a tile, straight into its words, in jobs side by side.
+///
+/// `choose(k, values, codes)` is given what is left of a job, whose first weight is the tile's `k`; it sets codes of as
+/// many weights as it likes, at least one, and says of how many.
+pub(crate) fn choose8(
+    source: FloatBits,
+    tile: &[u8],
+    words: &mut [u32],
+    choose: impl Fn(usize, &[f32], &mut [u8]) -> usize + Sync,
+) {
+    /// Weights of a job.
+    const JOB: usize = 4096;
+    let jobs = tile.par_chunks(JOB * source.size());
+    jobs.zip(words.par_chunks_mut(JOB / CODES8))
+        .enumerate()
+        .for_each(|(job, (bytes, words))| {
+            let mut values = [0.0; JOB];
+            let values = &mut values[..bytes.len() / source.size()];
+            source.widen(bytes, values);
+
+            let mut codes = [0; JOB];
+            let mut done = 0;
+            while done < values.len() {
+                let left = done..values.len();
+                done += choose(job * JOB + done, &values[left.clone()], &mut codes[left]);
+            }
+            // The codes after the last weight are still zero.
+            for (word, four) in words.iter_mut().zip(codes.as_chunks().0) {
+                *word = u32::from_le_bytes(*four);
+            }
+        });
 }
 
 /// Holds the caller to the order that [`Packer`] describes.

@@ -26,6 +26,10 @@ impl Format {
                 Along::Ordered => STREAM,
             },
             Self::Int8 => CODES8,
+            // Whole words of scales.
+            Self::Micro(micro) => {
+                return packer::tile_rows([shape[0], shape[1] / micro.group()], 1, CODES8);
+            }
         };
         packer::tile_rows(shape, 1, unit)
     }
@@ -63,6 +67,7 @@ impl Format {
             Self::Affine(affine) => {
                 first / STREAM * affine.bits..last.div_ceil(STREAM) * affine.bits
             }
+            Self::Micro(micro) => first / micro.codes()..last / micro.codes(),
         }
     }
 
@@ -107,6 +112,12 @@ impl Format {
                 } else {
                     vec![pairs]
                 }
+            }
+            Self::Micro(micro) => {
+                let (row, all) = (i / micro.group(), micro.scales_len(shape));
+                let mut ranges = vec![rows.start * row / CODES8..(rows.end * row).div_ceil(CODES8)];
+                ranges.extend(micro.is_global().then(|| all - 1..all));
+                ranges
             }
             Self::Int8 => vec![rows.clone()],
         }

@@ -2,7 +2,9 @@
 
 use firebox_kernels::error::FormatError;
 use firebox_kernels::float::FloatBits;
-use firebox_kernels::format::{Affine, Along, Blocks, Format, Fp8Kind, Offset, Packed, Tile};
+use firebox_kernels::format::{
+    Affine, Along, Blocks, Format, Fp8Kind, Micro, Offset, Packed, Tile,
+};
 
 fn nf4(block: usize, nested: bool) -> Format {
     Format::Nf4(Blocks::new("nf4", block, nested).unwrap())
@@ -29,7 +31,8 @@ fn sizes_and_names_are_these() {
         cols: 128,
     };
     let wide = Tile::Block { rows: 64, cols: 32 };
-    let table: [(Format, [usize; 2], usize, usize, &str); 22] = [
+    let nvfp4 = |global| Format::Micro(Micro::Nvfp4 { global });
+    let table: [(Format, [usize; 2], usize, usize, &str); 29] = [
         (
             nf4(64, false),
             [4096, 4096],
@@ -126,6 +129,26 @@ fn sizes_and_names_are_these() {
         ),
         (Format::Int8, [3, 5], 4, 3, "int8"),
         (Format::Int8, [7, 0], 0, 7, "int8"),
+        (
+            Format::Micro(Micro::Mxfp4),
+            [4096, 4096],
+            1 << 21,
+            1 << 17,
+            "mxfp4",
+        ),
+        (
+            Format::Micro(Micro::Mxfp8),
+            [4096, 4096],
+            1 << 22,
+            1 << 17,
+            "mxfp8",
+        ),
+        // Nine bytes of scales.
+        (Format::Micro(Micro::Mxfp8), [3, 96], 72, 3, "mxfp8"),
+        (nvfp4(false), [4096, 4096], 1 << 21, 1 << 18, "nvfp4"),
+        (nvfp4(true), [3, 48], 18, 3 + 1, "nvfp4:global"),
+        (nvfp4(true), [0, 16], 0, 1, "nvfp4:global"),
+        (nvfp4(false), [5, 0], 0, 0, "nvfp4"),
     ];
     for (format, shape, words, scales, name) in table {
         assert_eq!(format.to_string(), name);
@@ -150,6 +173,8 @@ fn bits_per_weight_count_the_scales() {
     let affine = affine(3, 64, Offset::Bias, FloatBits::F16);
     assert_eq!(affine.bits_per_weight([4096, 4096]), 3.5);
     assert_eq!(Format::Int8.bits_per_weight([4096, 64]), 8.5);
+    let mxfp4 = Format::Micro(Micro::Mxfp4);
+    assert_eq!(mxfp4.bits_per_weight([4096, 64]), 4.25);
     assert_eq!(nf4(64, false).bits_per_weight([0, 4096]), 0.0);
 }
 
@@ -189,6 +214,9 @@ fn some_rows_are_rows_of_all() {
         (Format::Int8, 13),
         (affine(3, 32, Offset::Zero, FloatBits::F32), 64),
         (affine(6, 64, Offset::Bias, FloatBits::F16), 64),
+        (Format::Micro(Micro::Mxfp4), 96),
+        (Format::Micro(Micro::Mxfp8), 32),
+        (Format::Micro(Micro::Nvfp4 { global: true }), 48),
     ] {
         let shape = [5, i];
         let words = (1..=format.words_len(shape) as u32).map(|k| 0x9e37_79b9_u32.wrapping_mul(k));

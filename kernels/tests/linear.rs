@@ -5,10 +5,10 @@ mod common;
 use common::{Random, fed};
 use firebox_kernels::error::FormatError;
 use firebox_kernels::float::FloatBits;
-use firebox_kernels::format::{Fp8Kind, Packed, Tile};
+use firebox_kernels::format::{Fp8Kind, Micro, Packed, Tile};
 use firebox_kernels::fp8::Recipe;
 use firebox_kernels::linear::{linear, rows};
-use firebox_kernels::{affine, fp4, fp8, int8, nf4};
+use firebox_kernels::{affine, fp4, fp8, int8, micro, nf4};
 
 /// One weight in every format that has its shape.
 fn every_format(shape: [usize; 2], random: &mut Random) -> Vec<Packed> {
@@ -27,6 +27,9 @@ fn every_format(shape: [usize; 2], random: &mut Random) -> Vec<Packed> {
     let affine = [(2, 32), (3, 32), (4, 64), (5, 32), (6, 64), (8, 32)].into_iter();
     let affine = affine.filter(|(_, group)| shape[1].is_multiple_of(*group));
     let affine = affine.map(|(bits, group)| affine::packer(shape, source, bits, group).unwrap());
+    let micro = [Micro::Mxfp4, Micro::Mxfp8].into_iter();
+    let micro = micro.chain([false, true].map(|global| Micro::Nvfp4 { global }));
+    let micro = micro.filter_map(|micro| micro::packer(shape, source, micro).ok());
     [
         nf4::packer(shape, source, 64, false).unwrap(),
         nf4::packer(shape, source, 32, true).unwrap(),
@@ -38,6 +41,7 @@ fn every_format(shape: [usize; 2], random: &mut Random) -> Vec<Packed> {
     ]
     .into_iter()
     .chain(affine)
+    .chain(micro)
     .map(|packer| fed(packer, &bytes, shape[1] * source.size(), 0))
     .collect()
 }

@@ -17,7 +17,7 @@ use firebox_kernels::{
     checksum, compare,
     device::{INPUTS, Weight},
     float::FloatBits,
-    format::{Affine, Along, Blocks, Format, Fp8Kind, Offset, Tile},
+    format::{Affine, Along, Blocks, Format, Fp8Kind, Micro, Offset, Tile},
     fp8::Recipe,
     launch::Buffer,
     packing::Packing,
@@ -55,6 +55,9 @@ fn formats() -> Vec<Format> {
     formats.extend([2, 3, 4, 5, 6, 8].map(|bits| affine(bits, Offset::Bias, FloatBits::Bf16)));
     formats.push(affine(4, Offset::Zero, FloatBits::F16));
     formats.push(affine(3, Offset::Zero, FloatBits::F32));
+    let micro = [Micro::Mxfp4, Micro::Mxfp8].into_iter();
+    let micro = micro.chain([false, true].map(|global| Micro::Nvfp4 { global }));
+    formats.extend(micro.map(Format::Micro));
     formats
 }
 

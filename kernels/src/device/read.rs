@@ -8,7 +8,7 @@ use cubecl::prelude::*;
 
 use crate::float::cube::whole;
 use crate::format::{Affine, Along, Format, Tile};
-use crate::{affine, fp8, int8, nested};
+use crate::{affine, fp8, int8, micro, nested};
 
 /// Weights that are read together.
 pub(crate) const EIGHT: usize = 8;
@@ -58,6 +58,7 @@ const fn bits_of(format: Format) -> usize {
         Format::Nf4(_) | Format::Fp4(_) => 4,
         Format::Fp8(..) | Format::Int8 => 8,
         Format::Affine(Affine { bits, .. }) => bits,
+        Format::Micro(micro) => micro.bits(),
     }
 }
 
@@ -139,6 +140,7 @@ fn number_of(code: u32, levels: &[f32], #[comptime] format: Format) -> f32 {
         Format::Fp8(kind, _) => fp8::cube::value(code, kind),
         Format::Affine(_) => whole(code),
         Format::Int8 => int8::cube::signed(code),
+        Format::Micro(micro) => micro::cube::number(code, micro),
     }
 }
 
@@ -194,6 +196,13 @@ pub(crate) fn scale(stored: &Stored, r: usize, c: usize, k: usize) -> Scale {
             }
         }
         Format::Int8 => only(stored, r),
+        Format::Micro(micro) => {
+            let group = k / comptime!(micro.group());
+            Scale {
+                by: micro::cube::scale(&stored.scales, group, stored.zero, micro),
+                offset: 0.0,
+            }
+        }
     }
 }
 
@@ -206,7 +215,7 @@ fn only(stored: &Stored, k: usize) -> Scale {
     }
 }
 
-/// The weight in row `r`, column `c`, where rows are not whole eights.
+/// The weight in row `r`, column `c`, where rows are not whole eights: no micro format.
 #[cube]
 pub(crate) fn weight(stored: &Stored, levels: &[f32], r: usize, c: usize) -> f32 {
     let k = r * stored.cols as usize + c;

@@ -29,6 +29,7 @@ fn compared_as_on_the_host(client: &Client) {
                 Format::Fp8(Fp8Kind::E4m3, Tile::Row) => true,
                 Format::Fp8(Fp8Kind::E5m2, Tile::Block { cols: 5, .. }) => true,
                 Format::Affine(affine) => affine.group == 32 && affine.bits == 3,
+                Format::Micro(micro) => micro.is_global(),
                 _ => false,
             };
             if !few {

@@ -5,11 +5,13 @@ use cubecl::features::TypeUsage;
 use cubecl::prelude::*;
 use firebox_kernels::device::Weight;
 use firebox_kernels::float::FloatBits;
-use firebox_kernels::format::{Affine, Along, Blocks, Format, Fp8Kind, Offset, Packed, Tile};
+use firebox_kernels::format::{
+    Affine, Along, Blocks, Format, Fp8Kind, Micro, Offset, Packed, Tile,
+};
 use firebox_kernels::fp8::Recipe;
 use firebox_kernels::launch::Buffer;
 use firebox_kernels::packer::Packer;
-use firebox_kernels::{affine, fp4, fp8, int8, nf4};
+use firebox_kernels::{affine, fp4, fp8, int8, micro, nf4};
 use half::f16;
 
 use crate::common::{Random, assert_bits, fed, rounded};
@@ -31,6 +33,14 @@ pub(crate) const SHAPES: [[usize; 2]; 9] = [
     [12, 24],
     [40, 136],
     [64, 4096],
+];
+
+/// Every micro format.
+pub(crate) const MICRO: [Micro; 4] = [
+    Micro::Mxfp4,
+    Micro::Mxfp8,
+    Micro::Nvfp4 { global: false },
+    Micro::Nvfp4 { global: true },
 ];
 
 /// A weight of this shape in every format.
@@ -62,6 +72,9 @@ pub(crate) fn every_format(shape: [usize; 2], random: &mut Random) -> Vec<Packed
         }
     }
     packers.push(int8::packer(shape, source).unwrap());
+    for micro in MICRO {
+        packers.extend(micro::packer(shape, source, micro));
+    }
     for bits in [2, 3, 4, 5, 6, 8] {
         for group in [32, 64] {
             packers.extend(affine::packer(shape, source, bits, group));
@@ -151,6 +164,7 @@ fn any_words_give_what_they_give_on_the_host(client: &Client) {
             Affine::new(bits, group, Along::Flat, form, params).unwrap(),
         ));
     }
+    formats.extend(MICRO.map(Format::Micro));
     let half = f16::supported_uses(client).contains(TypeUsage::Buffer);
     for format in formats {
         for shape in [[9, 192], [7, 45]] {

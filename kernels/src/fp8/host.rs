@@ -1,0 +1,207 @@
+//! The host half of choosing codes.
+
+use rayon::prelude::*;
+
+use super::{Recipe, Scaling, e4m3, e5m2};
+use crate::error::FormatError;
+use crate::float::{FloatBits, absmax, absmax_of, absmax_stored};
+use crate::format::{Format, Fp8Kind, Packed, Tile};
+use crate::pack::CODES8;
+use crate::packer::{self, Order, Packer};
+
+/// Packs a weight of `shape` `[o, i]`.
+///
+/// [`Tile::Tensor`] reads the source twice unless the scale is [`Fixed`](Recipe::Fixed).
+///
+/// # Errors
+///
+/// [`FormatError::Tile`] for a tile without weights, [`FormatError::Scale`] for a fixed scale that is not
+/// positive and finite, [`FormatError::Size`].
+pub fn packer(
+    shape: [usize; 2],
+    source: FloatBits,
+    kind: Fp8Kind,
+    tile: Tile,
+    recipe: Recipe,
+) -> Result<Box<dyn Packer>, FormatError> {
+    let format = Format::Fp8(kind, tile);
+    format.validate()?;
+    recipe.validate()?;
+    packer::check_size(shape)?;
+
+    let tile_rows = tile_rows(shape, tile);
+    let empty = recipe.scaling(source, kind, 0.0);
+    Ok(Box::new(Fp8Packer {
+        shape,
+        source,
+        kind,
+        tile,
+        recipe,
+        order: Order::new(shape, source, tile_rows, recipe.passes(tile)),
+        whole: 0.0,
+        words: vec![0; format.words_len(shape)],
+        scales: vec![empty.scale.to_bits(); format.scales_len(shape)],
+    }))
+}
+
+/// Rows that have to stay together: whole scale tiles and whole words.
+pub(crate) fn tile_rows(shape: [usize; 2], tile: Tile) -> usize {
+    let together = match tile {
+        Tile::Tensor | Tile::Row => 1,
+        Tile::Block { rows, .. } => rows,
+    };
+    packer::tile_rows(shape, together, CODES8)
+}
+
+struct Fp8Packer {
+    shape: [usize; 2],
+    source: FloatBits,
+    kind: Fp8Kind,
+    tile: Tile,
+    recipe: Recipe,
+    order: Order,
+    /// Largest magnitude of the weight so far, where one scale serves all of it.
+    whole: f32,
+    /// `[ceil(n / 4)]`.
+    words: Vec<u32>,
+    /// `[rows of tiles, columns of tiles]`, bits of `f32`.
+    scales: Vec<u32>,
+}
+
+impl Packer for Fp8Packer {
+    fn passes(&self) -> usize {
+        self.order.passes()
+    }
+
+    fn tile_rows(&self) -> usize {
+        self.order.tile_rows()
+    }
+
+    fn feed(&mut self, pass: usize, first_row: usize, tile: &[u8]) {
+        let fed = self.order.accept(pass, first_row, tile);
+        if tile.is_empty() {
+            return;
+        }
+        if pass + 1 < self.order.passes() {
+            self.whole = absmax(&[self.whole, packer::largest(self.source, tile)]);
+            return;
+        }
+        let scalings = self.scalings(first_row, fed, tile);
+        self.choose(first_row, tile, &scalings);
+    }
+
+    fn finish(self: Box<Self>) -> Packed {
+        self.order.finish();
+        let format = Format::Fp8(self.kind, self.tile);
+        Packed {
+            format,
+            shape: self.shape,
+            words: self.words,
+            scales: self.scales,
+        }
+    }
+}
+
+impl Fp8Packer {
+    /// Stores the scales of the scale tiles in these rows and gives them, `[rows of tiles, columns]`.
+    fn scalings(&mut self, first_row: usize, fed: usize, bytes: &[u8]) -> Vec<Scaling> {
+        let (shape, source, kind, recipe) = (self.shape, self.source, self.kind, self.recipe);
+        let ([rows, cols], [_, grid_cols]) = (self.tile.sides(shape), self.tile.grid(shape));
+        let (size, row_bytes) = (source.size(), shape[1] * source.size());
+
+        let first = first_row / rows * grid_cols;
+        let count = (first_row + fed).div_ceil(rows) * grid_cols - first;
+        let stored = &mut self.scales[first..][..count];
+        let whole = self.whole;
+        stored
+            .par_iter_mut()
+            .enumerate()
+            .map(|(k, stored)| {
+                let amax = match (recipe, self.tile) {
+                    // Not read by a fixed scale; found by the pass before.
+                    (Recipe::Fixed(_), _) | (_, Tile::Tensor) => whole,
+                    _ => {
+                        let from = k % grid_cols * cols * size;
+                        let to = (from + cols.saturating_mul(size)).min(row_bytes);
+                        let segments = bytes
+                            .chunks(row_bytes)
+                            .skip(k / grid_cols * rows)
+                            .take(rows)
+                            .map(|row| absmax_stored(source, &row[from..to]));
+                        absmax_of(segments)
+                    }
+                };
+                let scaling = recipe.scaling(source, kind, amax);
+                *stored = scaling.scale.to_bits();
+                scaling
+            })
+            .collect()
+    }
+
+    /// Chooses the codes of these rows, straight into their words.
+    fn choose(&mut self, first_row: usize, bytes: &[u8], scalings: &[Scaling]) {
+        let (shape, source, kind, recipe) = (self.shape, self.source, self.kind, self.recipe);
+        let ([rows, cols], [_, grid_cols]) = (self.tile.sides(shape), self.tile.grid(shape));
+        let i = shape[1];
+        // A scale tile may have begun in rows fed before, where it is the whole weight.
+        let first_tile_row = first_row / rows;
+
+        let words = &mut self.words[first_row * i / CODES8..];
+        packer::choose8(source, bytes, words, |k, values, codes| {
+            // Up to the end of the scale tile or of the row.
+            let (r, c) = (first_row + k / i, k % i);
+            let end = (c / cols + 1).saturating_mul(cols).min(i);
+            let len = (end - c).min(values.len());
+            let scaling = scalings[(r / rows - first_tile_row) * grid_cols + c / cols];
+            let (from, to) = (&values[..len], &mut codes[..len]);
+            encode(recipe, source, kind, scaling.by, from, to);
+            len
+        });
+    }
+}
+
+/// Codes of weights under one scale.
+fn encode(
+    recipe: Recipe,
+    source: FloatBits,
+    kind: Fp8Kind,
+    by: f32,
+    weights: &[f32],
+    codes: &mut [u8],
+) {
+    match kind {
+        Fp8Kind::E4m3 => encode_with(recipe, source, by, weights, codes, |value| {
+            e4m3(value.clamp(-448.0, 448.0))
+        }),
+        Fp8Kind::E5m2 => encode_with(recipe, source, by, weights, codes, |value| {
+            e5m2(value.clamp(-57344.0, 57344.0))
+        }),
+    }
+}
+
+/// The recipe is chosen outside the loop.
+#[inline(always)]
+fn encode_with(
+    recipe: Recipe,
+    source: FloatBits,
+    by: f32,
+    weights: &[f32],
+    codes: &mut [u8],
+    cast: impl Fn(f32) -> u8,
+) {
+    let pairs = codes.iter_mut().zip(weights);
+    match (recipe, source) {
+        (Recipe::CompressedTensors, FloatBits::F16) => {
+            pairs.for_each(|(code, weight)| *code = cast(FloatBits::F16.round(weight / by)));
+        }
+        (Recipe::CompressedTensors, FloatBits::Bf16) => {
+            pairs.for_each(|(code, weight)| *code = cast(FloatBits::Bf16.round(weight / by)));
+        }
+        (Recipe::CompressedTensors, FloatBits::F32) | (Recipe::Fixed(_), _) => {
+            pairs.for_each(|(code, weight)| *code = cast(weight / by));
+        }
+        (Recipe::FineGrained { .. }, _) => {
+            pairs.for_each(|(code, weight)| *code = cast(weight * by));
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! The host half of choosing codes.
+
+use rayon::prelude::*;
+
+use super::{E2M1, Micro, SPAN, power};
+use crate::error::FormatError;
+use crate::float::{FloatBits, absmax};
+use crate::format::{Format, Fp8Kind, Packed};
+use crate::packer::{self, Order, Packer};
+
+/// Packs a weight of `shape` `[o, i]`. Reads the source twice for a global scale, else once.
+///
+/// # Errors
+///
+/// [`FormatError::Columns`] where `i` is not whole groups; [`FormatError::Size`].
+pub fn packer(
+    shape: [usize; 2],
+    source: FloatBits,
+    micro: Micro,
+) -> Result<Box<dyn Packer>, FormatError> {
+    let format = Format::Micro(micro);
+    format.validate_shape(shape)?;
+    packer::check_size(shape)?;
+    let passes = if micro.is_global() { 2 } else { 1 };
+    Ok(Box::new(MicroPacker {
+        shape,
+        source,
+        micro,
+        // Rows are whole groups, and groups whole words of codes.
+        order: Order::new(shape, source, 1, passes),
+        largest: 0.0,
+        words: vec![0; format.words_len(shape)],
+        scales: vec![0; shape[0] * (shape[1] / micro.group())],
+    }))
+}
+
+struct MicroPacker {
+    shape: [usize; 2],
+    source: FloatBits,
+    micro: Micro,
+    order: Order,
+    /// Largest magnitude of the weight so far, where there is a global scale.
+    largest: f32,
+    /// `[o, i / 8]`, or `[o, i / 4]`.
+    words: Vec<u32>,
+    /// `[o, i / group]`.
+    scales: Vec<u8>,
+}
+
+/// Weights of a job: whole groups of any size.
+const JOB: usize = 4096;
+
+impl Packer for MicroPacker {
+    fn passes(&self) -> usize {
+        self.order.passes()
+    }
+
+    fn tile_rows(&self) -> usize {
+        self.order.tile_rows()
+    }
+
+    fn feed(&mut self, pass: usize, first_row: usize, tile: &[u8]) {
+        self.order.accept(pass, first_row, tile);
+        if pass + 1 < self.order.passes() {
+            self.largest = absmax(&[self.largest, packer::largest(self.source, tile)]);
+            return;
+        }
+        let (source, micro, encode) = (self.source, self.micro, encode(self.largest));
+        let first = first_row * self.shape[1];
+        let words = &mut self.words[first / micro.codes()..];
+        let scales = &mut self.scales[first / micro.group()..];
+        tile.par_chunks(JOB * source.size())
+            .zip(words.par_chunks_mut(JOB / micro.codes()))
+            .zip(scales.par_chunks_mut(JOB / micro.group()))
+            .for_each(|((bytes, words), scales)| {
+                let mut values = [0.0; JOB];
+                let values = &mut values[..bytes.len() / source.size()];
+                source.widen(bytes, values);
+                match micro {
+                    Micro::Mxfp4 => mxfp4(source, values, words, scales),
+                    Micro::Mxfp8 => mxfp8(source, values, words, scales),
+                    Micro::Nvfp4 { .. } => nvfp4(source, encode, values, words, scales),
+                }
+            });
+    }
+
+    fn finish(self: Box<Self>) -> Packed {
+        self.order.finish();
+        let global = self.micro.is_global().then_some(self.largest / SPAN);
+        Packed {
+            format: Format::Micro(self.micro),
+            shape: self.shape,
+            words: self.words,
+            scales: self.micro.join(&self.scales, global),
+        }
+    }
+}
+
+/// What scales are multiplied by before they are stored. Without a global scale nothing was found to be larger
+/// than 0.
+fn encode(largest: f32) -> f32 {
+    if largest == 0.0 { 1.0 } else { SPAN / largest }
+}
+
+/// The E8M0 byte that is no number.
+const NAN: u8 = 255;
+
+/// The E8M0 byte of a group: `amax / largest` in the source's type, up to the next power of two.
+fn exponent(source: FloatBits, values: &[f32], largest: f32) -> u8 {
+    /// 2^-127.
+    const SMALLEST: u32 = 1 << 22;
+    let scale = source.round(absmax(values) / largest).to_bits();
+    match scale {
+        0 => 127,
+        1..=SMALLEST => 0,
+        // What is above a power of two carries into the exponent.
+        _ if scale < f32::INFINITY.to_bits() => ((scale + 0x7f_ffff) >> 23) as u8,
+        _ => NAN,
+    }
+}
+
+/// What weights of a group with this E8M0 byte are multiplied by. A quotient by a power of two is exact, unless it
+/// is so small that its code is 0, so that it needs no rounding to the source's type.
+fn inverse(byte: u8) -> f32 {
+    1.0 / power(byte)
+}
+
+fn mxfp4(source: FloatBits, values: &[f32], words: &mut [u32], scales: &mut [u8]) {
+    const GROUP: usize = Micro::Mxfp4.group();
+    let groups = values.as_chunks::<GROUP>().0.iter();
+    let words = words.as_chunks_mut::<{ GROUP / 8 }>().0;
+    for ((values, words), scale) in groups.zip(words).zip(scales) {
+        *scale = exponent(source, values, Micro::Mxfp4.largest());
+        let by = inverse(*scale);
+        // NaN times anything is code 0.
+        *words = pack4(&values.map(|value| e2m1(value * by)));
+    }
+}
+
+fn mxfp8(source: FloatBits, values: &[f32], words: &mut [u32], scales: &mut [u8]) {
+    const GROUP: usize = Micro::Mxfp8.group();
+    let groups = values.as_chunks::<GROUP>().0.iter();
+    let words = words.as_chunks_mut::<{ GROUP / 4 }>().0;
+    for ((values, words), scale) in groups.zip(words).zip(scales) {
+        *scale = exponent(source, values, Micro::Mxfp8.largest());
+        let by = inverse(*scale);
+        let codes = values.map(|value| Fp8Kind::E4m3.encode(value * by));
+        // Which NaN a product is differs between processors.
+        let codes = if *scale == NAN { [0; GROUP] } else { codes };
+        for (word, four) in words.iter_mut().zip(codes.as_chunks().0) {
+            *word = u32::from_le_bytes(*four);
+        }
+    }
+}
+
+/// The source's type is chosen outside the loop.
+fn nvfp4(source: FloatBits, encode: f32, values: &[f32], words: &mut [u32], scales: &mut [u8]) {
+    match source {
+        FloatBits::F32 => nvfp4_with(encode, values, words, scales, |value| value),
+        FloatBits::F16 => nvfp4_with(encode, values, words, scales, |value| {
+            FloatBits::F16.round(value)
+        }),
+        FloatBits::Bf16 => nvfp4_with(encode, values, words, scales, |value| {
+            FloatBits::Bf16.round(value)
+        }),
+    }
+}
+
+#[inline(always)]
+fn nvfp4_with(
+    encode: f32,
+    values: &[f32],
+    words: &mut [u32],
+    scales: &mut [u8],
+    round: impl Fn(f32) -> f32,
+) {
+    const MICRO: Micro = Micro::Nvfp4 { global: false };
+    const GROUP: usize = MICRO.group();
+    let groups = values.as_chunks::<GROUP>().0.iter();
+    let words = words.as_chunks_mut::<{ GROUP / 8 }>().0;
+    for ((values, words), stored) in groups.zip(words).zip(scales) {
+        let scale = round(absmax(values) / MICRO.largest()) * encode;
+        // NaN saturates as well.
+        *stored = Fp8Kind::E4m3.encode(scale).min(0x7e);
+        let scale = Fp8Kind::E4m3.values()[usize::from(*stored)];
+        // Where the scale is 0, infinities, or NaN in place of zeros.
+        let values = values.map(|value| round(value / scale) * encode);
+        let huge = values.iter().any(|value| value.abs() >= HUGE);
+        *words = pack4(&if huge {
+            values.map(nearest)
+        } else {
+            values.map(e2m1)
+        });
+    }
+}
+
+/// From here on differences to E2M1 values are no longer all exact.
+const HUGE: f32 = 4_194_304.0;
+
+/// The nearest E2M1 code of a magnitude below [`HUGE`], a tie to the smaller one; never that of -0. 0 for NaN.
+#[inline(always)]
+fn e2m1(value: f32) -> u32 {
+    /// The middles between neighbours.
+    const MIDDLES: [f32; 7] = [0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5.0];
+    let magnitude = value.abs();
+    let mut code = 0;
+    for middle in MIDDLES {
+        code += u32::from(magnitude > middle);
+    }
+    let sign = value.to_bits() >> 31 << 3;
+    if code == 0 { 0 } else { code | sign }
+}
+
+/// The first E2M1 code whose difference to `value` is least, each rounded to `f32`: for infinities, and long before
+/// them, the first of all.
+#[cold]
+fn nearest(value: f32) -> u32 {
+    let differences = E2M1.map(|level| (value - level).abs());
+    let mut least = 0;
+    for (k, difference) in differences.iter().enumerate() {
+        if *difference < differences[least] {
+            least = k;
+        }
+    }
+    least as u32
+}
+
+/// Codes as words, `WORDS` times eight of them.
+#[inline(always)]
+fn pack4<const CODES: usize, const WORDS: usize>(codes: &[u32; CODES]) -> [u32; WORDS] {
+    let mut words = [0; WORDS];
+    for (word, eight) in words.iter_mut().zip(codes.as_chunks::<8>().0) {
+        for (k, code) in eight.iter().enumerate() {
+            *word |= code << (4 * k);
+        }
+    }
+    words
+}
