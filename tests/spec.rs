@@ -49,6 +49,30 @@ fn every_documented_spec_is_read_and_printed_in_full() {
         ("mlx:bits=4,group=64", "mlx:bits=4,group=64"),
         ("mlx:group=128", "mlx:bits=4,group=128"),
         ("mlx:group=32,bits=3", "mlx:bits=3,group=32"),
+        ("hqq", "hqq:bits=4,group=64,axis=1"),
+        ("hqq:bits=3,axis=0", "hqq:bits=3,group=64,axis=0"),
+        (
+            "hqq:bits=1.58,group=line",
+            "hqq:bits=1.58,group=line,axis=1",
+        ),
+        ("hqq:bits=8,group=all", "hqq:bits=8,group=all,axis=1"),
+        ("hqq:zero=whole", "hqq:bits=4,group=64,axis=1"),
+        ("hqq:zero=free", "hqq:bits=4,group=64,axis=1,zero=free"),
+        (
+            "hqq:unsolved,zero=whole,bits=2",
+            "hqq:bits=2,group=64,axis=1,zero=whole,unsolved",
+        ),
+        ("wna16", "wna16:bits=4,group=128"),
+        (
+            "wna16:asymmetric,group=32",
+            "wna16:bits=4,group=32,asymmetric",
+        ),
+        ("wna16:bits=8,scale=channel", "wna16:bits=8,scale=channel"),
+        ("wna16:bits=8,scale=tensor", "wna16:bits=8,scale=tensor"),
+        ("mxfp4", "mxfp4"),
+        ("mxfp8", "mxfp8"),
+        ("nvfp4", "nvfp4"),
+        ("nvfp4:global", "nvfp4:global"),
         ("int8", "int8"),
     ] {
         let spec: QuantSpec = written

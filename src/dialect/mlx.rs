@@ -103,9 +103,8 @@ impl Dialect for Mlx {
         find.dtype(scales, &[Dtype::F32, Dtype::F16, Dtype::BF16])?;
         find.dtype(biases, &[scales.dtype])?;
         let params = plain(scales.dtype).expect("a float type");
-        let format = Affine::new(bits, group, Offset::Bias, params)
-            .map(Format::Affine)
-            .and_then(|format| format.validate_shape(find.shape).map(|()| format))
+        let format = Mlx::new(bits, group)
+            .and_then(|mlx| mlx.format(find.shape, params))
             .map_err(|source| DialectError::Format {
                 tensor: slot.name.clone(),
                 source,

@@ -6,10 +6,13 @@ use firebox_kernels::{
     affine,
     error::FormatError,
     float::FloatBits,
-    format::{Blocks, Format, Fp8Kind, Tile},
+    format::{Blocks, Format, Fp8Kind, Micro, Tile},
     fp8::Recipe,
+    hqq::Hqq,
+    micro,
     packer::Packer,
     packing::Packing,
+    wna16::Wna16,
 };
 
 /// Chooses codes and scales for one weight.
@@ -171,3 +174,42 @@ method!(Mlx, |this| Packing::Mlx {
 pub struct Int8;
 
 method!(Int8, |_this| Packing::Int8);
+
+/// Whole numbers whose zeros are moved until the error is sparse, as hqq chooses them. Scales and zeros are
+/// stored in the weight's own type, and `params` says nothing.
+impl Method for Hqq {
+    fn format(&self, shape: [usize; 2], source: FloatBits) -> Result<Format, FormatError> {
+        stored_as(*self, source).format(shape)
+    }
+
+    fn packer(&self, shape: [usize; 2], source: FloatBits) -> Result<Box<dyn Packer>, FormatError> {
+        stored_as(*self, source).packer(shape, source)
+    }
+}
+
+fn stored_as(hqq: Hqq, params: FloatBits) -> Hqq {
+    Hqq { params, ..hqq }
+}
+
+/// Whole numbers between the ends of a group, as compressed-tensors chooses them.
+impl Method for Wna16 {
+    fn format(&self, shape: [usize; 2], source: FloatBits) -> Result<Format, FormatError> {
+        (*self).format(shape, source)
+    }
+
+    fn packer(&self, shape: [usize; 2], source: FloatBits) -> Result<Box<dyn Packer>, FormatError> {
+        (*self).packer(shape, source)
+    }
+}
+
+/// Small floats with an 8-bit scale for each group of a row, as MLX chooses them.
+impl Method for Micro {
+    fn format(&self, shape: [usize; 2], _: FloatBits) -> Result<Format, FormatError> {
+        let format = Format::Micro(*self);
+        format.validate_shape(shape).map(|()| format)
+    }
+
+    fn packer(&self, shape: [usize; 2], source: FloatBits) -> Result<Box<dyn Packer>, FormatError> {
+        micro::packer(shape, source, *self)
+    }
+}

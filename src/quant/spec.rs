@@ -6,6 +6,10 @@
 //! fp8          e4m3 | e5m2   scale=tensor | channel | block | ROWSxCOLS   recipe=NAME  ue8m0
 //! fp8          e4m3 | e5m2   scale=NUMBER
 //! mlx          bits=2 | 3 | 4 | 5 | 6 | 8   group=32 | 64 | 128
+//! hqq          bits=1 | 1.58 | 2 | 3 | 4 | 5 | 6 | 8   group=N | line | all   axis=0 | 1   zero=whole | free   unsolved
+//! wna16        bits=2 | 3 | 4 | 5 | 6 | 8   scale=tensor | channel   group=N   asymmetric
+//! mxfp4 | mxfp8
+//! nvfp4        global
 //! int8
 //! ```
 //!
@@ -13,13 +17,17 @@
 //! powers of two) is of the recipe `fine-grained` and asks for it. A format is printed by
 //! [`Format`]; what a method adds to its format is printed here.
 
+mod whole;
+
 use core::{fmt, str::FromStr};
 use std::sync::Arc;
 
 use firebox_kernels::{
     error::FormatError,
-    format::{Blocks, Format, Fp8Kind, Tile},
+    format::{Blocks, Format, Fp8Kind, Micro, Tile},
     fp8::Recipe,
+    hqq::Hqq,
+    wna16::Wna16,
 };
 
 use super::method::{Bits4, Fp8, Int8, Method, Mlx};
@@ -46,6 +54,12 @@ pub enum QuantSpec {
     Fp8(Fp8),
     /// `mlx`.
     Mlx(Mlx),
+    /// `hqq`.
+    Hqq(Hqq),
+    /// `wna16`.
+    Wna16(Wna16),
+    /// `mxfp4`, `mxfp8`, `nvfp4`.
+    Micro(Micro),
     /// `int8`.
     Int8(Int8),
     /// What a checkpoint has packed already, kept as it is. Nothing that can be asked for: no spec reads back
@@ -62,7 +76,7 @@ pub enum QuantSpec {
 pub enum SpecError {
     /// No such method.
     #[error(
-        "unknown quantization `{found}`; known are none, nf4, fp4, fp8, mlx and int8 (such as {EXAMPLES})"
+        "unknown quantization `{found}`; known are none, nf4, fp4, fp8, mlx, hqq, wna16, mxfp4, mxfp8, nvfp4 and int8 (such as {EXAMPLES})"
     )]
     Unknown {
         /// What was written.
@@ -127,7 +141,6 @@ const BLOCKS_OPTIONS: &str = "block=N and nested";
 const FP8_OPTIONS: &str = "e4m3, e5m2, scale=…, recipe=… and ue8m0";
 const FP8_SCALES: &str = "tensor, channel, block, ROWSxCOLS or a fixed positive number";
 const FP8_RECIPES: &str = "compressed-tensors or fine-grained";
-const MLX_OPTIONS: &str = "bits=N and group=N";
 
 /// bitsandbytes' default.
 const BLOCK: usize = 64;
@@ -136,9 +149,6 @@ const TILE: Tile = Tile::Block {
     rows: 128,
     cols: 128,
 };
-/// MLX's defaults.
-const BITS: usize = 4;
-const GROUP: usize = 64;
 
 impl QuantSpec {
     /// The method, unless the weight stays dense.
@@ -148,6 +158,9 @@ impl QuantSpec {
             Self::Bits4(method) => Some(method),
             Self::Fp8(method) => Some(method),
             Self::Mlx(method) => Some(method),
+            Self::Hqq(method) => Some(method),
+            Self::Wna16(method) => Some(method),
+            Self::Micro(method) => Some(method),
             Self::Int8(method) => Some(method),
             Self::Custom(method) => Some(method.as_ref()),
         }
@@ -168,7 +181,12 @@ impl FromStr for QuantSpec {
             "nf4" => Ok(Self::Bits4(Bits4::Nf4(blocks(spec, "nf4", options)?))),
             "fp4" => Ok(Self::Bits4(Bits4::Fp4(blocks(spec, "fp4", options)?))),
             "fp8" => fp8(spec, options).map(Self::Fp8),
-            "mlx" => mlx(spec, options).map(Self::Mlx),
+            "mlx" => whole::mlx(spec, options).map(Self::Mlx),
+            "hqq" => whole::hqq(spec, options).map(Self::Hqq),
+            "wna16" => whole::wna16(spec, options).map(Self::Wna16),
+            "mxfp4" => no_options(spec, "mxfp4", options).map(|()| Self::Micro(Micro::Mxfp4)),
+            "mxfp8" => no_options(spec, "mxfp8", options).map(|()| Self::Micro(Micro::Mxfp8)),
+            "nvfp4" => whole::nvfp4(spec, options).map(Self::Micro),
             "int8" => no_options(spec, "int8", options).map(|()| Self::Int8(Int8)),
             _ => Err(SpecError::Unknown {
                 found: spec.to_owned(),
@@ -300,30 +318,6 @@ fn fp8<'a>(spec: &str, options: impl Iterator<Item = &'a str>) -> Result<Fp8, Sp
     })
 }
 
-fn mlx<'a>(spec: &str, options: impl Iterator<Item = &'a str>) -> Result<Mlx, SpecError> {
-    let (mut bits, mut group) = (None, None);
-    for option in options {
-        let (said, name, value, known) = match option.split_once('=') {
-            Some(("bits", value)) => (&mut bits, "bits", value, "2, 3, 4, 5, 6 or 8"),
-            Some(("group", value)) => (&mut group, "group", value, "32, 64 or 128"),
-            _ => return Err(unknown_option(spec, "mlx", option, MLX_OPTIONS)),
-        };
-        let value: usize = value.parse().map_err(|_| SpecError::Value {
-            spec: spec.to_owned(),
-            option: name,
-            value: value.to_owned(),
-            known,
-        })?;
-        say(spec, said, option, value)?;
-    }
-    let bits = bits.map_or(BITS, |(_, bits)| bits);
-    let group = group.map_or(GROUP, |(_, group)| group);
-    Mlx::new(bits, group).map_err(|source| SpecError::Format {
-        spec: spec.to_owned(),
-        source,
-    })
-}
-
 /// Tiles are what transformers and DeepSeek write, rows and whole tensors what compressed-tensors
 /// writes; each is computed as its writer computes it.
 fn default_recipe(tile: Tile) -> Recipe {
@@ -396,6 +390,9 @@ impl fmt::Display for QuantSpec {
                 }
             }
             Self::Mlx(mlx) => write!(f, "mlx:bits={},group={}", mlx.bits(), mlx.group()),
+            Self::Hqq(hqq) => whole::print_hqq(*hqq, f),
+            Self::Wna16(wna16) => whole::print_wna16(*wna16, f),
+            Self::Micro(micro) => micro.fmt(f),
             Self::Int8(Int8) => Format::Int8.fmt(f),
             Self::Kept(format) => format.fmt(f),
             Self::Custom(method) => write!(f, "{method:?}"),
