@@ -85,6 +85,15 @@ impl Dialect for Fp8 {
             Fp8Kind::E4m3 => Dtype::F8E4M3,
             Fp8Kind::E5m2 => Dtype::F8E5M2,
         };
+        let floats = [
+            Dtype::F8E4M3,
+            Dtype::F8E5M2,
+            Dtype::F8E4M3Fnuz,
+            Dtype::F8E5M2Fnuz,
+        ];
+        if floats.contains(&weight.dtype) {
+            find.agree(weight, weight.dtype, "fmt", stored)?;
+        }
         if weight.dtype != stored {
             return find.plain(Some(weight), excepted, self.skip).map(|()| None);
         }
