@@ -180,13 +180,12 @@ fn bits4(find: &Find<'_>, levels: Levels, nested: bool) -> Result<Option<Adopt>,
     let n = find.weights();
     let weight = find.need("weight")?;
     find.dtype(weight, &STORAGE)?;
-    let bytes = n.div_ceil(2);
-    let elements = 8 * bytes / weight.dtype.bits() as usize;
-    find.shape(weight, &[&[elements, 1]])?;
-    if weight.bytes() != bytes as u64 {
+    let (bytes, size) = (n.div_ceil(2), weight.dtype.bits() as usize / 8);
+    if !bytes.is_multiple_of(size) {
         let expected = format!("{bytes} bytes of codes");
         return Err(shape_error(find, weight, expected));
     }
+    find.shape(weight, &[&[bytes / size, 1]])?;
 
     let absmax = find.need("weight.absmax")?;
     let has = absmax.dtype == Dtype::U8 || find.beside("weight.nested_absmax").is_some();
@@ -274,8 +273,10 @@ fn assemble(
     shape: [usize; 2],
 ) -> Result<Halves, DialectError> {
     let wrong = |found: String, expected: String| parts.wrong(STATE, found, expected);
-    let state: State = serde_json::from_slice(parts.bytes(STATE))
-        .map_err(|error| wrong(error.to_string(), "a quantization state".to_owned()))?;
+    let state: State = serde_json::from_slice(parts.bytes(STATE)).map_err(|error| {
+        let found = format!("JSON that cannot be read ({error})");
+        wrong(found, "a quantization state".to_owned())
+    })?;
     if state.quant_type != levels.name() {
         return Err(wrong(state.quant_type, levels.name().to_owned()));
     }

@@ -211,6 +211,12 @@ impl Dialect for CompressedTensors {
         }
         let scale = find.need("weight_scale")?;
         find.dtype(scale, &SCALES)?;
+        if let Some(zeros) = find.beside("weight_zero_point") {
+            find.agree(zeros, "zero points", "weights.symmetric", "true")?;
+        }
+        if let Some(order) = find.beside("weight_g_idx") {
+            find.agree(order, "groups in an order", "weights.type", "float")?;
+        }
         match tile {
             Tile::Tensor => find.shape(scale, &[&[], &[1], &[1, 1]])?,
             _ => find.shape(scale, &[&tile.grid(find.shape)])?,
