@@ -43,6 +43,9 @@ pub(super) const NAME: &str = "bitsandbytes";
 const SKIP: &str = "llm_int8_skip_modules";
 /// What `quant_storage` may be.
 const STORAGE: [Dtype; 4] = [Dtype::U8, Dtype::F32, Dtype::F16, Dtype::BF16];
+/// Words for what tensors and configuration say.
+const BITS: [&str; 2] = ["4 bits", "8 bits"];
+const SCALES: [&str; 2] = ["plain scales", "nested scales"];
 
 /// What `quantization_config` declares.
 #[derive(Debug)]
@@ -160,6 +163,9 @@ fn bits4(find: &Find<'_>, levels: Levels, nested: bool) -> Result<Option<Adopt>,
     };
     let mut states = Levels::ALL.into_iter().filter_map(state_of);
     let Some((found, state)) = states.next() else {
+        if let Some(scb) = find.beside("SCB") {
+            find.agree(scb, BITS[1], "load_in_4bit", BITS[0])?;
+        }
         // Codes and scales without their description.
         return match find.beside("weight.absmax") {
             Some(_) => {
@@ -181,19 +187,23 @@ fn bits4(find: &Find<'_>, levels: Levels, nested: bool) -> Result<Option<Adopt>,
     let n = find.weights();
     let weight = find.need("weight")?;
     find.dtype(weight, &STORAGE)?;
-    let bytes = n.div_ceil(2);
-    let elements = 8 * bytes / weight.dtype.bits() as usize;
-    find.shape(weight, &[&[elements, 1]])?;
-    if weight.bytes() != bytes as u64 {
-        return Err(find.shape(weight, &[]).expect_err("no shape is allowed"));
+    let (bytes, size) = (n.div_ceil(2), weight.dtype.bits() as usize / 8);
+    if !bytes.is_multiple_of(size) {
+        let expected = format!("{bytes} bytes of codes");
+        return Err(shape_error(find, weight, expected));
     }
+    find.shape(weight, &[&[bytes / size, 1]])?;
 
     let absmax = find.need("weight.absmax")?;
-    let has = find.beside("weight.nested_absmax").is_some();
-    find.agree(absmax, has, "bnb_4bit_use_double_quant", nested)?;
+    let has = absmax.dtype == Dtype::U8 || find.beside("weight.nested_absmax").is_some();
+    let [has, declared] = [has, nested].map(|nested| SCALES[usize::from(nested)]);
+    find.agree(absmax, has, "bnb_4bit_use_double_quant", declared)?;
     find.dtype(absmax, &[if nested { Dtype::U8 } else { Dtype::F32 }])?;
     let g = absmax.elements() as usize;
-    let block = block(n, g).ok_or_else(|| shape_error(find, absmax))?;
+    let block = block(n, g).ok_or_else(|| {
+        let expected = "a scale for each block of 32, 64, … 4096 weights".to_owned();
+        shape_error(find, absmax, expected)
+    })?;
     find.shape(absmax, &[&[g]])?;
     let map = find.need("weight.quant_map")?;
     find.dtype(map, &[Dtype::F32])?;
@@ -220,12 +230,12 @@ fn bits4(find: &Find<'_>, levels: Levels, nested: bool) -> Result<Option<Adopt>,
     )))
 }
 
-fn shape_error(find: &Find<'_>, absmax: &TensorInfo) -> DialectError {
+fn shape_error(find: &Find<'_>, tensor: &TensorInfo, expected: String) -> DialectError {
     DialectError::Shape {
-        tensor: absmax.name.to_string(),
-        found: absmax.shape.clone(),
+        tensor: tensor.name.to_string(),
+        found: tensor.shape.clone(),
         weight: find.shape,
-        expected: "a scale for each block of 32, 64, … 4096 weights".to_owned(),
+        expected,
         dialect: NAME,
     }
 }
@@ -270,8 +280,10 @@ fn assemble(
     shape: [usize; 2],
 ) -> Result<Halves, DialectError> {
     let wrong = |found: String, expected: String| parts.wrong(STATE, found, expected);
-    let state: State = serde_json::from_slice(parts.bytes(STATE))
-        .map_err(|error| wrong(error.to_string(), "a quantization state".to_owned()))?;
+    let state: State = serde_json::from_slice(parts.bytes(STATE)).map_err(|error| {
+        let found = format!("JSON that cannot be read ({error})");
+        wrong(found, "a quantization state".to_owned())
+    })?;
     if state.quant_type != levels.name() {
         return Err(wrong(state.quant_type, levels.name().to_owned()));
     }
@@ -283,13 +295,20 @@ fn assemble(
     }
     // With one block there are several that give one scale, and they all mean the same.
     let n = shape[0] * shape[1];
-    if state.blocksize == 0 || n.div_ceil(state.blocksize) != blocks.count(n) {
+    let one = blocks.count(n) == 1 && state.blocksize >= n;
+    if state.blocksize != blocks.block && !one {
         return Err(wrong(
             format!("blocksize {}", state.blocksize),
             format!("{}, by the number of scales", blocks.block),
         ));
     }
-    table(parts, QUANT_MAP, levels.values())?;
+    if let (false, Some(offset)) = (blocks.nested, state.nested_offset) {
+        return Err(wrong(
+            format!("nested_offset {offset}"),
+            "none, since the file has plain scales".to_owned(),
+        ));
+    }
+    table(parts, QUANT_MAP, levels.values(), 1e-4)?;
 
     let mut scales = parts.take(ABSMAX);
     if blocks.nested {
@@ -300,6 +319,12 @@ fn assemble(
                 "the mean of the scales",
             ));
         };
+        if !(offset as f32).is_finite() {
+            return Err(wrong(
+                format!("nested_offset {offset:e}"),
+                "a number within f32",
+            ));
+        }
         let nested_block = state.nested_blocksize.unwrap_or(nested::BLOCK);
         if nested_block != nested::BLOCK {
             return Err(wrong(format!("nested_blocksize {nested_block}"), "256"));
@@ -307,7 +332,7 @@ fn assemble(
         if let Some(dtype) = state.nested_dtype.filter(|dtype| dtype != "float32") {
             return Err(wrong(format!("nested_dtype {dtype}"), "float32"));
         }
-        table(parts, NESTED_MAP, &MAP)?;
+        table(parts, NESTED_MAP, &MAP, 0.0)?;
         scales.extend(parts.take(NESTED_ABSMAX));
         scales.push((offset as f32).to_bits());
     }
@@ -330,13 +355,18 @@ pub(super) fn swap_halves(words: &mut [u32]) {
     }
 }
 
-/// Refuses a table that is not the library's. Releases up to 0.49 wrote FP4's with four digits, and computed
-/// with the full ones.
-fn table(parts: &Parts<'_>, part: usize, expected: &[f32]) -> Result<(), DialectError> {
+/// Refuses a table that is not the library's, rounded by up to `rounded`: releases up to 0.49 wrote FP4's with
+/// four digits, and computed with the full ones.
+fn table(
+    parts: &Parts<'_>,
+    part: usize,
+    expected: &[f32],
+    rounded: f32,
+) -> Result<(), DialectError> {
     let found = parts.floats(part).into_iter().map(f32::from_bits);
     let pairs = found.zip(expected).enumerate();
     match pairs.into_iter().find(|(_, (found, expected))| {
-        let near = (found - **expected).abs() <= 1e-4;
+        let near = (found - **expected).abs() <= rounded.max(1e-5 * expected.abs());
         !near
     }) {
         None => Ok(()),
@@ -350,6 +380,9 @@ fn table(parts: &Parts<'_>, part: usize, expected: &[f32]) -> Result<(), Dialect
 
 fn int8(find: &Find<'_>) -> Result<Option<Adopt>, DialectError> {
     let Some(scb) = find.beside("SCB") else {
+        if let Some(absmax) = find.beside("weight.absmax") {
+            find.agree(absmax, BITS[0], "load_in_8bit", BITS[1])?;
+        }
         return match find.weight() {
             Some(weight) if weight.dtype == Dtype::I8 => {
                 Err(find.need("SCB").expect_err("it was looked for"))

@@ -22,6 +22,7 @@ use serde_json::{Map, Value, json};
 use super::{
     Adopt, Dialect, DialectError, Tensor, Writer,
     find::Find,
+    plain,
     write::{Matrices, module},
 };
 use crate::{
@@ -47,6 +48,8 @@ struct CompressedTensors {
 struct Group {
     targets: Vec<Target>,
     tile: Tile,
+    /// Rows have to be whole tiles.
+    whole: bool,
 }
 
 /// Which modules are meant.
@@ -138,13 +141,14 @@ fn group(group: Fields<'_>, format: Option<&str>) -> Result<Group, DialectError>
     let weights = group
         .object("weights", path)?
         .ok_or_else(|| group.missing("weights"))?;
-    let kind = (weights.text("type")?, weights.count("num_bits")?);
-    if kind != (Some("float"), Some(8)) {
-        let found = format!(
-            "{} of {:?} bits",
-            kind.0.unwrap_or("int"),
-            kind.1.unwrap_or(8)
-        );
+    let count = |field: &str| -> Result<usize, DialectError> {
+        Ok(weights
+            .count(field)?
+            .ok_or_else(|| weights.missing(field))?)
+    };
+    let kind = (weights.text("type")?.unwrap_or("int"), count("num_bits")?);
+    if kind != ("float", 8) {
+        let found = format!("{} of {} bits", kind.0, kind.1);
         return Err(weights
             .unsupported("type", found, "floats of 8 bits")
             .into());
@@ -152,12 +156,8 @@ fn group(group: Fields<'_>, format: Option<&str>) -> Result<Group, DialectError>
     if weights.flag("symmetric")? == Some(false) {
         return Err(weights.unsupported("symmetric", false, "true").into());
     }
-    let count = |field: &str| -> Result<usize, DialectError> {
-        Ok(weights
-            .count(field)?
-            .ok_or_else(|| weights.missing(field))?)
-    };
-    let tile = match weights.text("strategy")? {
+    let strategy = weights.text("strategy")?;
+    let tile = match strategy {
         Some("tensor") => Tile::Tensor,
         Some("channel") => Tile::Row,
         Some("group") => Tile::Block {
@@ -166,7 +166,11 @@ fn group(group: Fields<'_>, format: Option<&str>) -> Result<Group, DialectError>
         },
         Some("block") => match weights.counts("block_structure")?.as_deref() {
             Some(&[rows, cols]) => Tile::Block { rows, cols },
-            _ => return Err(weights.missing("block_structure").into()),
+            Some(sides) => {
+                let (field, found) = ("block_structure", format!("{sides:?}"));
+                return Err(weights.value(field, found, "rows and columns").into());
+            }
+            None => return Err(weights.missing("block_structure").into()),
         },
         Some(strategy) => {
             let known = "tensor, channel, group or block";
@@ -174,7 +178,11 @@ fn group(group: Fields<'_>, format: Option<&str>) -> Result<Group, DialectError>
         }
         None => return Err(weights.missing("strategy").into()),
     };
-    Ok(Group { targets, tile })
+    Ok(Group {
+        targets,
+        tile,
+        whole: strategy == Some("group"),
+    })
 }
 
 impl Dialect for CompressedTensors {
@@ -193,16 +201,34 @@ impl Dialect for CompressedTensors {
             let mut targets = targets.iter();
             targets.any(|target| target.is_match(find.module(), slot.role))
         };
-        let group = self.groups.iter().find(|group| meant(&group.targets));
-        let group = group.filter(|_| !meant(&self.ignore));
+        let targeted = self.groups.iter().find(|group| meant(&group.targets));
+        let group = targeted.filter(|_| !meant(&self.ignore));
         if weight.dtype != Dtype::F8E4M3 {
+            if group.is_some() && plain(weight.dtype).is_none() {
+                find.dtype(weight, &[Dtype::F8E4M3])?;
+            }
             let plain = find.plain(Some(weight), group.is_none(), IGNORE);
             return plain.map(|()| None);
         }
-        let tile = group.ok_or_else(|| find.excepted(IGNORE))?.tile;
+        let Some(&Group { tile, whole, .. }) = group else {
+            let field = targeted.map_or("config_groups", |_| IGNORE);
+            return Err(find.excepted(field));
+        };
         find.shape(weight, &[&find.shape])?;
+        let [_, cols] = tile.sides(find.shape);
+        if whole && find.shape[1] % cols != 0 {
+            let found = format!("rows of {} weights", find.shape[1]);
+            let declared = format!("{cols}, which does not divide them");
+            find.agree(weight, found, "weights.group_size", declared)?;
+        }
         let scale = find.need("weight_scale")?;
         find.dtype(scale, &SCALES)?;
+        if let Some(zeros) = find.beside("weight_zero_point") {
+            find.agree(zeros, "zero points", "weights.symmetric", "true")?;
+        }
+        if let Some(order) = find.beside("weight_g_idx") {
+            find.agree(order, "groups in an order", "weights.type", "float")?;
+        }
         match tile {
             Tile::Tensor => find.shape(scale, &[&[], &[1], &[1, 1]])?,
             _ => find.shape(scale, &[&tile.grid(find.shape)])?,

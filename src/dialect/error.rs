@@ -77,11 +77,11 @@ pub enum DialectError {
         field: &'static str,
     },
     /// A weight that should not be packed and is.
-    #[error("{tensor} is packed, and `{field}` of config.json excepts it")]
+    #[error("{tensor} is packed, and by `{field}` of config.json it is not")]
     Excepted {
         /// The tensor.
         tensor: String,
-        /// The list of exceptions.
+        /// The list of exceptions, or of what is packed.
         field: &'static str,
     },
     /// A tensor contradicts a field of the configuration.

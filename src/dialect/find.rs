@@ -1,5 +1,7 @@
 //! Looking for the parts of one weight, and comparing what is found with what has to be.
 
+use firebox_kernels::float::FloatBits;
+
 use super::{DialectError, plain};
 use crate::{
     model::{Role, Slot},
@@ -94,6 +96,12 @@ impl<'a> Find<'a> {
         }
         let names: Vec<String> = allowed.iter().map(Dtype::to_string).collect();
         Err(self.dtype_error(tensor, &names.join(" or ")))
+    }
+
+    /// The type of a tensor that has to hold plain numbers.
+    pub(super) fn floats(&self, tensor: &TensorInfo) -> Result<FloatBits, DialectError> {
+        let expected = || self.dtype_error(tensor, "F32, F16 or BF16");
+        plain(tensor.dtype).ok_or_else(expected)
     }
 
     fn dtype_error(&self, tensor: &TensorInfo, expected: &str) -> DialectError {

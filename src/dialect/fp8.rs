@@ -90,7 +90,17 @@ impl Dialect for Fp8 {
             return Ok(None);
         };
         let excepted = self.excepted.names(find.module());
-        if weight.dtype != stored(self.kind) {
+        let stored = stored(self.kind);
+        let floats = [
+            Dtype::F8E4M3,
+            Dtype::F8E5M2,
+            Dtype::F8E4M3Fnuz,
+            Dtype::F8E5M2Fnuz,
+        ];
+        if floats.contains(&weight.dtype) {
+            find.agree(weight, weight.dtype, "fmt", stored)?;
+        }
+        if weight.dtype != stored {
             return find.plain(Some(weight), excepted, self.skip).map(|()| None);
         }
         if excepted {

@@ -1,8 +1,9 @@
-//! MLX, as mlx-lm saves it: whole numbers with a scale and a bias for each group of a row.
+//! MLX, as mlx-lm saves it: whole numbers with a scale and a bias for each group of a row, and small floats.
 //!
 //! ```text
 //! X.weight              U32 [out, in * bits / 32], each row a little-endian stream of codes
-//! X.scales, X.biases    [out, in / group], in the type of the model
+//! X.scales, X.biases    [out, in / group], in the type of the model; scales are U8 and biases absent in the modes
+//!                       mxfp4, mxfp8 and nvfp4
 //! ```
 //!
 //! `quantization` of config.json has `group_size`, `bits` and `mode`, and an entry for each module that differs:
@@ -12,18 +13,18 @@ use std::{collections::HashMap, sync::Arc};
 
 use firebox_kernels::{
     float::FloatBits,
-    format::{Affine, Format, Offset, Packed},
+    format::{Affine, Along, Format, Micro, Offset, Packed},
 };
 use serde_json::{Value, json};
 
 use super::{
     Adopt, Dialect, DialectError, Tensor, Writer,
     find::Find,
-    plain,
-    write::{Matrices, module},
+    write::{Matrices, module, pairs},
 };
 use crate::{
     model::{Slot, fields::Fields},
+    quant::method::{self, Method},
     source::{Catalog, Dtype},
 };
 
@@ -37,10 +38,32 @@ struct Mlx {
     modules: HashMap<String, Option<Scheme>>,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Scheme {
-    bits: usize,
-    group: usize,
+/// How a module is packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scheme {
+    Affine { bits: usize, group: usize },
+    Micro(Micro),
+}
+
+/// The modes whose scales are bytes.
+const MICRO: [(&str, Micro); 3] = [
+    ("mxfp4", Micro::Mxfp4),
+    ("mxfp8", Micro::Mxfp8),
+    ("nvfp4", Micro::Nvfp4 { global: false }),
+];
+
+impl Scheme {
+    /// `bits`, `group_size` and `mode`.
+    fn fields(self) -> (usize, usize, &'static str) {
+        match self {
+            Self::Affine { bits, group } => (bits, group, "affine"),
+            Self::Micro(micro) => {
+                let known = MICRO.iter().find(|(_, known)| *known == micro);
+                let mode = known.map_or("nvfp4", |(mode, _)| mode);
+                (micro.bits(), micro.group(), mode)
+            }
+        }
+    }
 }
 
 pub(super) fn declared(config: Fields<'_>) -> Result<Arc<dyn Dialect>, DialectError> {
@@ -62,18 +85,32 @@ pub(super) fn declared(config: Fields<'_>) -> Result<Arc<dyn Dialect>, DialectEr
 }
 
 fn scheme(config: Fields<'_>, default: Option<Scheme>) -> Result<Scheme, DialectError> {
+    let default = default.map(Scheme::fields);
     let count = |field: &str, default: Option<usize>| -> Result<usize, DialectError> {
         let count = config.count(field)?.or(default);
         Ok(count.ok_or_else(|| config.missing(field))?)
     };
-    match config.text("mode")? {
-        None | Some("affine") => {}
-        Some(mode) => return Err(config.unsupported("mode", mode, "affine").into()),
+    let bits = count("bits", default.map(|(bits, _, _)| bits))?;
+    let group = count("group_size", default.map(|(_, group, _)| group))?;
+    let mode = config.text("mode")?.unwrap_or("affine");
+    if mode == "affine" {
+        return Ok(Scheme::Affine { bits, group });
     }
-    Ok(Scheme {
-        bits: count("bits", default.map(|default| default.bits))?,
-        group: count("group_size", default.map(|default| default.group))?,
-    })
+    let known = MICRO.iter().find(|(known, _)| *known == mode);
+    let Some((_, micro)) = known else {
+        let known = "affine, mxfp4, mxfp8 or nvfp4";
+        return Err(config.unsupported("mode", mode, known).into());
+    };
+    for (field, found, fixed) in [
+        ("bits", bits, micro.bits()),
+        ("group_size", group, micro.group()),
+    ] {
+        if found != fixed {
+            let expected = format!("{fixed}, which {mode} has");
+            return Err(config.value(field, found, expected).into());
+        }
+    }
+    Ok(Scheme::Micro(*micro))
 }
 
 impl Dialect for Mlx {
@@ -96,41 +133,41 @@ impl Dialect for Mlx {
             let plain = find.plain(Some(weight), scheme.is_none(), FIELD);
             return plain.map(|()| None);
         }
-        let Scheme { bits, group } = scheme.ok_or_else(|| find.excepted(FIELD))?;
-
+        let scheme = scheme.ok_or_else(|| find.excepted(FIELD))?;
         let [o, i] = find.shape;
-        let (scales, biases) = (find.need("scales")?, find.need("biases")?);
-        find.dtype(scales, &[Dtype::F32, Dtype::F16, Dtype::BF16])?;
-        find.dtype(biases, &[scales.dtype])?;
-        let params = plain(scales.dtype).expect("a float type");
-        let format = Mlx::new(bits, group)
-            .and_then(|mlx| mlx.format(find.shape, params))
-            .map_err(|source| DialectError::Format {
-                tensor: slot.name.clone(),
-                source,
-            })?;
-        find.shape(weight, &[&[o, i * bits / 32]])?;
-        for tensor in [scales, biases] {
-            find.shape(tensor, &[&[o, i / group]])?;
-        }
-
-        let parts = vec![weight.clone(), scales.clone(), biases.clone()];
-        let Format::Affine(affine) = format else {
-            unreachable!("it was made above");
+        let (bits, group, _) = scheme.fields();
+        let scales = find.need("scales")?;
+        let (format, groups) = match scheme {
+            Scheme::Affine { .. } => {
+                let params = find.floats(scales)?;
+                (
+                    method::Mlx::new(bits, group).and_then(|mlx| mlx.format(find.shape, params)),
+                    [o, i / group],
+                )
+            }
+            Scheme::Micro(micro) => {
+                find.dtype(scales, &[Dtype::U8])?;
+                (micro.format(find.shape, FloatBits::F32), [o, i / group])
+            }
         };
+        let format = format.map_err(|source| DialectError::Format {
+            tensor: slot.name.clone(),
+            source,
+        })?;
+        find.shape(weight, &[&[o, i * bits / 32]])?;
+        find.shape(scales, &[&groups])?;
+        let mut parts = vec![weight.clone(), scales.clone()];
+        let Format::Affine(affine) = format else {
+            return Ok(Some(Adopt::new(format, parts, |parts| {
+                Ok((parts.take(0), parts.take(1)))
+            })));
+        };
+        let biases = find.need("biases")?;
+        find.dtype(biases, &[scales.dtype])?;
+        find.shape(biases, &[&groups])?;
+        parts.push(biases.clone());
         Ok(Some(Adopt::new(format, parts, move |parts| {
-            let stored = |part| -> Vec<u32> {
-                let bytes = parts.bytes(part);
-                match params.size() {
-                    4 => bytemuck::pod_collect_to_vec(bytes),
-                    _ => {
-                        let (halves, _) = bytes.as_chunks();
-                        let halves = halves.iter().map(|half| u16::from_le_bytes(*half));
-                        halves.map(u32::from).collect()
-                    }
-                }
-            };
-            let scales = affine.join(&stored(1), &stored(2));
+            let scales = affine.join(&parts.stored(1), &parts.stored(2));
             Ok((parts.take(0), scales))
         })))
     }
@@ -144,14 +181,16 @@ pub(super) fn writer(matrices: &Matrices<'_>) -> Result<Box<dyn Writer>, Dialect
     let scheme = |format| match format {
         Format::Affine(Affine {
             bits,
-            group,
+            group: group @ (32 | 64 | 128),
+            along: Along::Flat,
             form: Offset::Bias,
             ..
-        }) => Some((bits, group)),
+        }) => Some(Scheme::Affine { bits, group }),
+        Format::Micro(micro) if !micro.is_global() => Some(Scheme::Micro(micro)),
         _ => None,
     };
     let schemes = matrices.kinds(NAME, scheme, true)?;
-    let of = |of: (usize, usize)| {
+    let of = |of: Scheme| {
         let packed = matrices.packed.iter();
         packed.filter(move |(_, format)| scheme(*format) == Some(of))
     };
@@ -162,7 +201,10 @@ pub(super) fn writer(matrices: &Matrices<'_>) -> Result<Box<dyn Writer>, Dialect
     let Some(common) = common else {
         return Err(DialectError::NothingPacked { dialect: NAME });
     };
-    let entry = |(bits, group)| json!({ "group_size": group, "bits": bits, "mode": "affine" });
+    let entry = |scheme: Scheme| {
+        let (bits, group, mode) = scheme.fields();
+        json!({ "group_size": group, "bits": bits, "mode": mode })
+    };
     let mut config = entry(common);
     for (slot, format) in &matrices.packed {
         match scheme(*format) {
@@ -189,21 +231,28 @@ impl Writer for MlxWriter {
     }
 
     fn tensors(&self, slot: &Slot, packed: Packed, _: FloatBits) -> Vec<Tensor> {
-        let Format::Affine(affine) = packed.format else {
-            unreachable!("the plan's formats were looked at");
-        };
         let [o, i] = packed.shape;
-        let groups = [o, i / affine.group];
-        let (scales, biases): (Vec<u32>, Vec<u32>) = (0..groups[0] * groups[1])
-            .map(|k| affine.params(&packed.scales, k))
-            .map(|(scale, bias)| (scale.to_bits(), bias.to_bits()))
-            .unzip();
         let name = |suffix: &str| format!("{}.{suffix}", module(slot));
-        let columns = i * affine.bits / 32;
-        vec![
-            Tensor::words(slot.name.clone(), Dtype::U32, &[o, columns], &packed.words),
-            Tensor::floats(name("scales"), affine.params, &groups, &scales),
-            Tensor::floats(name("biases"), affine.params, &groups, &biases),
-        ]
+        let weight = |bits: usize| {
+            let columns = i * bits / 32;
+            Tensor::words(slot.name.clone(), Dtype::U32, &[o, columns], &packed.words)
+        };
+        match packed.format {
+            Format::Micro(micro) => {
+                let groups = [o, i / micro.group()];
+                let scales = Tensor::words(name("scales"), Dtype::U8, &groups, &packed.scales);
+                vec![weight(micro.bits()), scales]
+            }
+            Format::Affine(affine) => {
+                let groups = [o, i / affine.group];
+                let [scales, biases] = pairs(affine, &packed);
+                vec![
+                    weight(affine.bits),
+                    Tensor::floats(name("scales"), affine.params, &groups, &scales),
+                    Tensor::floats(name("biases"), affine.params, &groups, &biases),
+                ]
+            }
+            _ => unreachable!("the plan's formats were looked at"),
+        }
     }
 }

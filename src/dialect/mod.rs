@@ -162,6 +162,17 @@ impl Parts<'_> {
         }
     }
 
+    /// Plain numbers as they are stored, 16-bit ones in the low half of a word.
+    fn stored(&self, part: usize) -> Vec<u32> {
+        let bytes = self.bytes(part);
+        if self.tensor(part).dtype == Dtype::F32 {
+            return bytemuck::pod_collect_to_vec(bytes);
+        }
+        let (halves, _) = bytes.as_chunks();
+        let halves = halves.iter().map(|half| u16::from_le_bytes(*half));
+        halves.map(u32::from).collect()
+    }
+
     fn wrong(&self, part: usize, found: impl ToString, expected: impl ToString) -> DialectError {
         DialectError::Value {
             tensor: self.tensor(part).name.to_string(),

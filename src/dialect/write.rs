@@ -114,7 +114,8 @@ impl To {
             Format::Fp8(..) => Some(Self::Fp8),
             Format::Affine(Affine {
                 form: Offset::Bias, ..
-            }) => Some(Self::Mlx),
+            })
+            | Format::Micro(_) => Some(Self::Mlx),
             _ => None,
         }
     }
@@ -225,6 +226,15 @@ impl<'a> Matrices<'a> {
             other,
         }
     }
+}
+
+/// Scales and offsets of every group, as bits of `f32`.
+pub(super) fn pairs(affine: Affine, packed: &Packed) -> [Vec<u32>; 2] {
+    let pairs = (0..affine.groups(packed.shape)).map(|k| affine.params(&packed.scales, k));
+    let (scales, offsets) = pairs
+        .map(|(scale, offset)| (scale.to_bits(), offset.to_bits()))
+        .unzip();
+    [scales, offsets]
 }
 
 /// The path of a slot's module: its name without `.weight`.

@@ -5,7 +5,7 @@
 //! This module is a vocabulary, not a stage: the plan asks it for sizes, the pipeline for packers, the
 //! model for products.
 
-mod method;
+pub(crate) mod method;
 mod spec;
 
 #[cfg(feature = "autodiff")]
