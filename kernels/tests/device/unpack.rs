@@ -183,6 +183,13 @@ fn any_words_give_what_they_give_on_the_host(client: &Client) {
                 Format::Nf4(of) | Format::Fp4(of) if of.nested => (0.1 + k as f32).to_bits(),
                 Format::Affine(of) if of.params != FloatBits::F32 => random.next() as u32,
                 Format::Affine(_) => random.weight().to_bits(),
+                Format::Micro(of) if of.is_global() && k + 1 == format.scales_len(shape) => {
+                    0.37f32.to_bits()
+                }
+                // NaN of both kinds of scale, the smallest ones and -0.
+                Format::Micro(_) if k == 0 => 0xff7f_0180,
+                // No byte 0, which is subnormal as a power of two.
+                Format::Micro(_) => random.next() as u32 | 0x0101_0101,
                 _ => SCALES[random.next() as usize % SCALES.len()].to_bits(),
             });
             let packed = Packed::new(format, shape, words, scales.collect()).unwrap();
