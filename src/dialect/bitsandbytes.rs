@@ -36,6 +36,7 @@ use super::{
 };
 use crate::{
     model::{Role, Slot, fields::Fields},
+    plan::Step,
     source::{Catalog, Dtype, TensorInfo},
 };
 
@@ -429,24 +430,20 @@ pub(super) fn writer(
     matrices: &Matrices<'_>,
     source: FloatBits,
 ) -> Result<Box<dyn Writer>, DialectError> {
-    let kind = |format| match format {
+    let kind = |_: &Step, format| match format {
         Format::Nf4(blocks) => Some(Kind::Bits4(Levels::Nf4, blocks.nested)),
         Format::Fp4(blocks) => Some(Kind::Bits4(Levels::Fp4, blocks.nested)),
         Format::Int8 => Some(Kind::Int8),
         _ => None,
     };
-    let kind = match matrices.kinds(NAME, kind, false)?[..] {
-        [kind] => kind,
-        [] => return Err(DialectError::NothingPacked { dialect: NAME }),
-        _ => return Err(matrices.mixed(NAME)),
-    };
+    let kind = matrices.kind(NAME, kind)?;
     // What transformers leaves alone by itself.
     let excepted = matrices.excepted();
     let only_head = matrices.plain.iter().all(|slot| slot.role != Role::Linear)
         && matrices
             .packed
             .iter()
-            .all(|(slot, _)| slot.role == Role::Linear);
+            .all(|(step, _)| step.slot.role == Role::Linear);
     Ok(Box::new(BitsAndBytesWriter {
         kind,
         source,

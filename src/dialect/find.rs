@@ -1,6 +1,6 @@
 //! Looking for the parts of one weight, and comparing what is found with what has to be.
 
-use firebox_kernels::float::FloatBits;
+use firebox_kernels::{error::FormatError, float::FloatBits};
 
 use super::{DialectError, plain};
 use crate::{
@@ -102,6 +102,12 @@ impl<'a> Find<'a> {
     pub(super) fn floats(&self, tensor: &TensorInfo) -> Result<FloatBits, DialectError> {
         let expected = || self.dtype_error(tensor, "F32, F16 or BF16");
         plain(tensor.dtype).ok_or_else(expected)
+    }
+
+    /// The error of a format that cannot be, or not in this shape.
+    pub(super) fn format_error(&self, source: FormatError) -> DialectError {
+        let tensor = self.slot.name.clone();
+        DialectError::Format { tensor, source }
     }
 
     fn dtype_error(&self, tensor: &TensorInfo, expected: &str) -> DialectError {

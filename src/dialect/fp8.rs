@@ -24,6 +24,7 @@ use super::{
 };
 use crate::{
     model::{Slot, fields::Fields},
+    plan::Step,
     source::{Catalog, Dtype},
 };
 
@@ -153,20 +154,17 @@ struct Fp8Writer {
 }
 
 pub(super) fn writer(matrices: &Matrices<'_>) -> Result<Box<dyn Writer>, DialectError> {
-    let kind = |format| match format {
+    let kind = |_: &Step, format| match format {
         Format::Fp8(_, Tile::Row) => None,
         Format::Fp8(kind, tile) => Some((kind, tile)),
         _ => None,
     };
-    match matrices.kinds(NAME, kind, false)?[..] {
-        [(kind, tile)] => Ok(Box::new(Fp8Writer {
-            kind,
-            tile,
-            excepted: matrices.excepted().into_iter().map(str::to_owned).collect(),
-        })),
-        [] => Err(DialectError::NothingPacked { dialect: NAME }),
-        _ => Err(matrices.mixed(NAME)),
-    }
+    let (kind, tile) = matrices.kind(NAME, kind)?;
+    Ok(Box::new(Fp8Writer {
+        kind,
+        tile,
+        excepted: matrices.excepted().into_iter().map(str::to_owned).collect(),
+    }))
 }
 
 impl Writer for Fp8Writer {

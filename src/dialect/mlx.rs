@@ -150,10 +150,7 @@ impl Dialect for Mlx {
                 (micro.format(find.shape, FloatBits::F32), [o, i / group])
             }
         };
-        let format = format.map_err(|source| DialectError::Format {
-            tensor: slot.name.clone(),
-            source,
-        })?;
+        let format = format.map_err(|source| find.format_error(source))?;
         find.shape(weight, &[&[o, i * bits / 32]])?;
         find.shape(scales, &[&groups])?;
         let mut parts = vec![weight.clone(), scales.clone()];
@@ -189,26 +186,21 @@ pub(super) fn writer(matrices: &Matrices<'_>) -> Result<Box<dyn Writer>, Dialect
         Format::Micro(micro) if !micro.is_global() => Some(Scheme::Micro(micro)),
         _ => None,
     };
-    let schemes = matrices.kinds(NAME, scheme, true)?;
+    let schemes = matrices.kinds(NAME, |_, format| scheme(format), true)?;
     let of = |of: Scheme| {
         let packed = matrices.packed.iter();
         packed.filter(move |(_, format)| scheme(*format) == Some(of))
     };
-    let common = schemes
-        .iter()
-        .copied()
-        .max_by_key(|scheme| of(*scheme).count());
-    let Some(common) = common else {
-        return Err(DialectError::NothingPacked { dialect: NAME });
-    };
+    let most = schemes.iter().max_by_key(|scheme| of(**scheme).count());
+    let common = *most.expect("something is packed");
     let entry = |scheme: Scheme| {
         let (bits, group, mode) = scheme.fields();
         json!({ "group_size": group, "bits": bits, "mode": mode })
     };
     let mut config = entry(common);
-    for (slot, format) in &matrices.packed {
+    for (step, format) in &matrices.packed {
         match scheme(*format) {
-            Some(scheme) if scheme != common => config[module(slot)] = entry(scheme),
+            Some(scheme) if scheme != common => config[module(&step.slot)] = entry(scheme),
             _ => {}
         }
     }

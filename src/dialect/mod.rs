@@ -16,6 +16,7 @@
 mod error;
 mod find;
 mod names;
+mod stream;
 
 mod write;
 
@@ -24,6 +25,7 @@ mod compressed_tensors;
 mod fp8;
 mod mlx;
 
+use compressed_tensors::whole::Whole;
 pub use error::DialectError;
 pub(crate) use write::dtype;
 pub use write::{Tensor, To, Writer};
@@ -70,6 +72,8 @@ pub struct Adopt {
     /// The tensors, codes first.
     pub parts: Vec<TensorInfo>,
     assemble: Arc<Assemble>,
+    /// How compressed-tensors would say it, where it would.
+    whole: Option<Whole>,
 }
 
 type Assemble = dyn Fn(&mut Parts<'_>) -> Result<Halves, DialectError> + Send + Sync;
@@ -89,6 +93,7 @@ impl Adopt {
             format,
             parts,
             assemble,
+            whole: None,
         }
     }
 

@@ -158,7 +158,7 @@ impl FromStr for To {
 /// The matrices of a plan, as writers ask about them.
 pub(super) struct Matrices<'a> {
     /// Packed ones.
-    pub(super) packed: Vec<(&'a Slot, Format)>,
+    pub(super) packed: Vec<(&'a Step, Format)>,
     /// Linear layers, heads and embeddings that stay plain.
     pub(super) plain: Vec<&'a Slot>,
 }
@@ -166,9 +166,10 @@ pub(super) struct Matrices<'a> {
 impl<'a> Matrices<'a> {
     fn of(plan: &'a Plan) -> Self {
         let (mut packed, mut plain) = (Vec::new(), Vec::new());
-        for Step { slot, action, .. } in &plan.steps {
-            match action.format() {
-                Some(format) => packed.push((slot, format)),
+        for step in &plan.steps {
+            let slot = &step.slot;
+            match step.action.format() {
+                Some(format) => packed.push((step, format)),
                 None if matches!(slot.role, Role::Linear | Role::Head | Role::Embedding) => {
                     plain.push(slot);
                 }
@@ -189,17 +190,18 @@ impl<'a> Matrices<'a> {
         names
     }
 
-    /// Refuses packed embeddings, and formats of which `of` makes nothing. Gives what it makes of the others,
-    /// each once.
+    /// Refuses packed embeddings, and weights of which `of` makes nothing. Gives what it makes of the others, each
+    /// once.
     pub(super) fn kinds<K: PartialEq>(
         &self,
         dialect: &'static str,
-        of: impl Fn(Format) -> Option<K>,
+        of: impl Fn(&Step, Format) -> Option<K>,
         embeddings: bool,
     ) -> Result<Vec<K>, DialectError> {
         let mut kinds = Vec::new();
-        for &(slot, format) in &self.packed {
-            let kind = of(format).filter(|_| embeddings || slot.role != Role::Embedding);
+        for &(step, format) in &self.packed {
+            let slot = &step.slot;
+            let kind = of(step, format).filter(|_| embeddings || slot.role != Role::Embedding);
             let kind = kind.ok_or_else(|| DialectError::Unwritable {
                 tensor: slot.name.clone(),
                 role: slot.role,
@@ -210,21 +212,32 @@ impl<'a> Matrices<'a> {
                 kinds.push(kind);
             }
         }
+        if kinds.is_empty() {
+            return Err(DialectError::NothingPacked { dialect });
+        }
         Ok(kinds)
     }
 
-    /// The error of two packed weights that cannot be in one checkpoint.
-    pub(super) fn mixed(&self, dialect: &'static str) -> DialectError {
+    /// The same for a dialect that has one kind in a checkpoint.
+    pub(super) fn kind<K: PartialEq>(
+        &self,
+        dialect: &'static str,
+        of: impl Fn(&Step, Format) -> Option<K>,
+    ) -> Result<K, DialectError> {
+        let mut kinds = self.kinds(dialect, of, false)?;
+        if kinds.len() == 1 {
+            return Ok(kinds.remove(0));
+        }
         let (first, format) = self.packed[0];
         let other = self.packed.iter().find(|(_, other)| *other != format);
         let (second, other) = *other.unwrap_or(&self.packed[0]);
-        DialectError::Mixed {
+        Err(DialectError::Mixed {
             dialect,
-            first: first.name.clone(),
+            first: first.slot.name.clone(),
             format,
-            second: second.name.clone(),
+            second: second.slot.name.clone(),
             other,
-        }
+        })
     }
 }
 

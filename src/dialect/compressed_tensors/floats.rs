@@ -1,0 +1,65 @@
+//! 8-bit floats.
+
+use firebox_kernels::{
+    float::FloatBits,
+    format::{Format, Fp8Kind, Packed, Tile},
+};
+
+use super::super::{Adopt, DialectError, Tensor, find::Find, write::module};
+use crate::{model::Slot, source::Dtype};
+
+/// The packed weight, whose codes are there.
+pub(super) fn find(find: &Find<'_>, tile: Tile) -> Result<Adopt, DialectError> {
+    let weight = find.need("weight")?;
+    find.dtype(weight, &[Dtype::F8E4M3])?;
+    find.shape(weight, &[&find.shape])?;
+    if let Tile::Block { rows: 1, cols } = tile
+        && find.shape[1] % cols != 0
+    {
+        let found = format!("rows of {} weights", find.shape[1]);
+        let declared = format!("{cols}, which does not divide them");
+        find.agree(weight, found, "weights.group_size", declared)?;
+    }
+    let scale = find.need("weight_scale")?;
+    find.floats(scale)?;
+    if let Some(zeros) = find.beside("weight_zero_point") {
+        find.agree(zeros, "zero points", "weights.symmetric", "true")?;
+    }
+    if let Some(order) = find.beside("weight_g_idx") {
+        find.agree(order, "groups in an order", "weights.type", "float")?;
+    }
+    match tile {
+        Tile::Tensor => find.shape(scale, &[&[], &[1], &[1, 1]])?,
+        _ => find.shape(scale, &[&tile.grid(find.shape)])?,
+    }
+    let parts = vec![weight.clone(), scale.clone()];
+    let format = Format::Fp8(Fp8Kind::E4m3, tile);
+    Ok(Adopt::new(format, parts, |parts| {
+        let scales = parts.floats(1);
+        Ok((parts.take(0), scales))
+    }))
+}
+
+/// The tensors of a weight that was stored as `source`.
+pub(super) fn tensors(slot: &Slot, packed: &Packed, tile: Tile, source: FloatBits) -> Vec<Tensor> {
+    let name = format!("{}.weight_scale", module(slot));
+    let grid = tile.grid(packed.shape);
+    let shape: &[usize] = if tile == Tile::Tensor { &[1] } else { &grid };
+    // In the weight's own type, unless they were computed in f32.
+    let exact = |bits: &u32| {
+        let stored = source.from_bits(source.to_bits(f32::from_bits(*bits)));
+        stored.to_bits() == *bits
+    };
+    let stored = if packed.scales.iter().all(exact) {
+        source
+    } else {
+        FloatBits::F32
+    };
+    let codes = Tensor::words(
+        slot.name.clone(),
+        Dtype::F8E4M3,
+        &packed.shape,
+        &packed.words,
+    );
+    vec![codes, Tensor::floats(name, stored, shape, &packed.scales)]
+}

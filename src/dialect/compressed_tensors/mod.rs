@@ -1,0 +1,282 @@
+//! compressed-tensors, as llm-compressor saves it: 8-bit floats and whole numbers.
+//!
+//! ```text
+//! format             codes                                    X.weight_scale, by strategy
+//! float-quantized    X.weight F8_E4M3 [out, in]               tensor [] or [1], channel [out, 1], group [out, in / g],
+//! naive-quantized    the same, or X.weight I8                 block [ceil(out / rows), ceil(in / cols)]
+//! int-quantized      X.weight I8 [out, in]                    tensor, channel or group
+//!                    X.weight_zero_point I8, as the scales    where not symmetric
+//! pack-quantized     X.weight_packed I32 [out, ceil(in * bits / 32)], rows of codes, larger by 2^(bits-1)
+//!                    X.weight_shape I64 [2]
+//!                    X.weight_zero_point I32 [ceil(out * bits / 32), groups], columns of codes
+//!                    X.weight_g_idx I32 [in], which group each column belongs to
+//! ```
+//!
+//! `config_groups` say which modules are packed and how: `targets` are `Linear`, names of modules, or `re:` and
+//! a regular expression; `ignore` excepts modules in the same words. `input_scale` and its kin are of
+//! activations, which are not quantized here.
+
+mod config;
+mod floats;
+pub(super) mod whole;
+
+use std::{collections::HashMap, sync::Arc};
+
+use firebox_kernels::{
+    float::FloatBits,
+    format::{Affine, Along, Format, Fp8Kind, Offset, Packed, Tile},
+    wna16,
+};
+use serde_json::{Map, Value, json};
+
+use self::{
+    config::Target,
+    whole::{Scale, Whole},
+};
+use super::{
+    Adopt, Dialect, DialectError, Tensor, Writer,
+    find::Find,
+    plain,
+    write::{Matrices, module},
+};
+use crate::{
+    model::{Slot, fields::Fields},
+    plan::{Action, Step, Stored},
+    quant::QuantSpec,
+    source::Catalog,
+};
+
+pub(super) const NAME: &str = "compressed-tensors";
+const IGNORE: &str = "ignore";
+const FLOATS: &str = "float-quantized";
+const NAIVE: &str = "naive-quantized";
+const INTS: &str = "int-quantized";
+const PACKED: &str = "pack-quantized";
+const FORMATS: &str = "float-quantized, naive-quantized, int-quantized or pack-quantized";
+/// The release whose files are written.
+const VERSION: &str = "0.20.0";
+
+#[derive(Debug)]
+struct CompressedTensors {
+    groups: Vec<Group>,
+    ignore: Vec<Target>,
+}
+
+/// How some modules are packed.
+#[derive(Debug)]
+struct Group {
+    targets: Vec<Target>,
+    scheme: Scheme,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scheme {
+    Floats(Tile),
+    Whole(Whole),
+}
+
+pub(super) fn declared(config: Fields<'_>) -> Result<Arc<dyn Dialect>, DialectError> {
+    Ok(Arc::new(config::declared(config)?))
+}
+
+impl Dialect for CompressedTensors {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn find(&self, slot: &Slot, catalog: &Catalog) -> Result<Option<Adopt>, DialectError> {
+        let Some(find) = Find::new(NAME, slot, catalog) else {
+            return Ok(None);
+        };
+        let meant = |targets: &[Target]| {
+            let mut targets = targets.iter();
+            targets.any(|target| target.is_match(find.module(), slot.role))
+        };
+        let targeted = self.groups.iter().find(|group| meant(&group.targets));
+        let group = targeted.filter(|_| !meant(&self.ignore));
+        let codes = match find.weight() {
+            Some(weight) => plain(weight.dtype).is_none(),
+            None => find.beside("weight_packed").is_some(),
+        };
+        match (codes, group.map(|group| group.scheme)) {
+            (false, scheme) => {
+                let plain = find.plain(find.weight(), scheme.is_none(), IGNORE);
+                plain.map(|()| None)
+            }
+            (true, None) => Err(find.excepted(targeted.map_or("config_groups", |_| IGNORE))),
+            (true, Some(Scheme::Floats(tile))) => floats::find(&find, tile).map(Some),
+            (true, Some(Scheme::Whole(whole))) => whole.find(&find).map(Some),
+        }
+    }
+
+    fn leaves_out(&self, tensor: &str) -> bool {
+        let of_activations = [
+            ".input_scale",
+            ".input_zero_point",
+            ".output_scale",
+            ".k_scale",
+            ".v_scale",
+        ];
+        of_activations.iter().any(|name| tensor.ends_with(name))
+    }
+}
+
+/// Writes a group of modules for each scheme, with activations quantized as they come where that is usual.
+#[derive(Debug)]
+struct CompressedTensorsWriter {
+    config: Value,
+    schemes: HashMap<String, Scheme>,
+}
+
+/// What a step's packed weight would be here: whole numbers only from methods and files that have them as such, since
+/// the zeros of others lie between codes.
+fn scheme(step: &Step, format: Format) -> Option<Scheme> {
+    let Format::Affine(affine) = format else {
+        return match format {
+            Format::Fp8(Fp8Kind::E4m3, tile) => Some(Scheme::Floats(tile)),
+            _ => None,
+        };
+    };
+    match (&step.action, &step.source) {
+        (Action::Pack(QuantSpec::Wna16(method), _), _) => {
+            let scale = match method.scale {
+                wna16::Scale::Tensor => Scale::Tensor,
+                wna16::Scale::Channel => Scale::Channel,
+                wna16::Scale::Group(group) => Scale::Group(group),
+            };
+            Some(Scheme::Whole(Whole {
+                bits: method.bits,
+                scale,
+                symmetric: method.symmetric,
+                words: method.bits < 8 || matches!(scale, Scale::Group(_)),
+            }))
+        }
+        (Action::Keep(_), Stored::Packed(adopt)) => {
+            let listed = matches!(
+                affine,
+                Affine {
+                    along: Along::Flat,
+                    form: Offset::Zero,
+                    ..
+                }
+            );
+            adopt.whole.filter(|_| listed).map(Scheme::Whole)
+        }
+        _ => None,
+    }
+}
+
+pub(super) fn writer(matrices: &Matrices<'_>) -> Result<Box<dyn Writer>, DialectError> {
+    let schemes = matrices.kinds(NAME, scheme, false)?;
+    let of = |of: Scheme| {
+        let packed = matrices.packed.iter();
+        packed.filter(move |(step, format)| scheme(step, *format) == Some(of))
+    };
+    let mut groups = Map::new();
+    for (k, scheme) in schemes.iter().enumerate() {
+        let targets: Vec<&str> = if schemes.len() == 1 {
+            vec!["Linear"]
+        } else {
+            of(*scheme).map(|(step, _)| module(&step.slot)).collect()
+        };
+        groups.insert(format!("group_{k}"), scheme.group(&targets));
+    }
+    let mut formats: Vec<&str> = schemes.iter().map(|scheme| scheme.format()).collect();
+    formats.dedup();
+    let config = json!({
+        "config_groups": groups,
+        "format": if let [format] = formats[..] { format } else { "mixed-precision" },
+        "global_compression_ratio": null,
+        IGNORE: matrices.excepted(),
+        "kv_cache_scheme": null,
+        "moe_sparsity_config": null,
+        "quant_method": NAME,
+        "quantization_status": "compressed",
+        "sparsity_config": {},
+        "transform_config": {},
+        "version": VERSION,
+    });
+    let schemes = schemes
+        .iter()
+        .flat_map(|scheme| of(*scheme).map(|(step, _)| (step.slot.name.clone(), *scheme)));
+    let schemes = schemes.collect();
+    Ok(Box::new(CompressedTensorsWriter { config, schemes }))
+}
+
+impl Scheme {
+    fn format(self) -> &'static str {
+        match self {
+            Self::Floats(_) => FLOATS,
+            Self::Whole(Whole { words: true, .. }) => PACKED,
+            Self::Whole(_) => INTS,
+        }
+    }
+
+    /// An entry of `config_groups`.
+    fn group(self, targets: &[&str]) -> Value {
+        let (kind, bits, symmetric) = match self {
+            Self::Floats(_) => ("float", 8, true),
+            Self::Whole(whole) => ("int", whole.bits, whole.symmetric),
+        };
+        let (strategy, group, block) = match self {
+            Self::Floats(Tile::Tensor) => ("tensor", Value::Null, None),
+            Self::Floats(Tile::Row) => ("channel", Value::Null, None),
+            Self::Floats(Tile::Block { rows: 1, cols }) => ("group", json!(cols), None),
+            Self::Floats(Tile::Block { rows, cols }) => ("block", Value::Null, Some([rows, cols])),
+            Self::Whole(whole) => match whole.scale {
+                Scale::Tensor => ("tensor", Value::Null, None),
+                Scale::Channel => ("channel", Value::Null, None),
+                Scale::Group(group) => ("group", json!(group), None),
+            },
+        };
+        let mut weights = json!({
+            "dynamic": false,
+            "group_size": group,
+            "num_bits": bits,
+            "observer": "memoryless_minmax",
+            "strategy": strategy,
+            "symmetric": symmetric,
+            "type": kind,
+        });
+        if let Some(sides) = block {
+            weights["block_structure"] = json!(sides);
+        }
+        // As the presets for these strategies have it; packed whole numbers multiply activations as they are.
+        let activations = |strategy: &str, group: Value| {
+            json!({
+                "dynamic": true,
+                "group_size": group,
+                "num_bits": 8,
+                "strategy": strategy,
+                "symmetric": true,
+                "type": kind,
+            })
+        };
+        let activations = match self {
+            Self::Floats(Tile::Block { cols, .. }) => activations("group", json!(cols)),
+            Self::Whole(Whole { words: true, .. }) => Value::Null,
+            _ => activations("token", Value::Null),
+        };
+        json!({
+            "format": self.format(),
+            "input_activations": activations,
+            "output_activations": null,
+            "targets": targets,
+            "weights": weights,
+        })
+    }
+}
+
+impl Writer for CompressedTensorsWriter {
+    fn config(&self) -> Vec<(&'static str, Value)> {
+        vec![("quantization_config", self.config.clone())]
+    }
+
+    fn tensors(&self, slot: &Slot, packed: Packed, source: FloatBits) -> Vec<Tensor> {
+        match (self.schemes[&slot.name], packed.format) {
+            (Scheme::Whole(whole), Format::Affine(affine)) => whole.tensors(slot, &packed, affine),
+            (Scheme::Floats(tile), _) => floats::tensors(slot, &packed, tile, source),
+            _ => unreachable!("schemes were chosen by format"),
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! Codes in files: streams of bits, lowest first, in words that need not be neighbours.
+
+/// A stream whose words lie `stride` apart, from word `start` on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Stream {
+    pub(super) start: usize,
+    pub(super) stride: usize,
+    pub(super) bits: usize,
+}
+
+impl Stream {
+    /// The code `k`.
+    pub(super) fn get(self, words: &[u32], k: usize) -> u32 {
+        let (word, shift) = (k * self.bits / 32, k * self.bits % 32);
+        let at = self.start + word * self.stride;
+        let mut bits = u64::from(words[at]) >> shift;
+        if shift + self.bits > 32 {
+            bits |= u64::from(words[at + self.stride]) << (32 - shift);
+        }
+        bits as u32 & ((1 << self.bits) - 1)
+    }
+
+    /// Writes the code `k`, where there are zeros.
+    pub(super) fn put(self, words: &mut [u32], k: usize, code: u32) {
+        let (word, shift) = (k * self.bits / 32, k * self.bits % 32);
+        let at = self.start + word * self.stride;
+        words[at] |= code << shift;
+        if shift + self.bits > 32 {
+            words[at + self.stride] |= code >> (32 - shift);
+        }
+    }
+}
+
+/// Words of a stream of `len` codes.
+pub(super) const fn words_of(len: usize, bits: usize) -> usize {
+    (len * bits).div_ceil(32)
+}
+
+/// The codes of rows of `cols` that each begin with a word, one after another.
+pub(super) fn rows(
+    words: &[u32],
+    [rows, cols]: [usize; 2],
+    bits: usize,
+) -> impl Iterator<Item = u32> + '_ {
+    let stream = move |row| Stream {
+        start: row * words_of(cols, bits),
+        stride: 1,
+        bits,
+    };
+    (0..rows).flat_map(move |row| (0..cols).map(move |k| stream(row).get(words, k)))
+}
