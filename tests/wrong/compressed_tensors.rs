@@ -117,6 +117,22 @@ fn what_else_is_right() {
     }
 }
 
+/// A pattern begins where the name does, and need not reach its end. Would catch a list that is not read, and
+/// one whose names are taken for parts of names.
+#[test]
+fn exceptions_are_whole_names_or_patterns() {
+    let mut saving = tensor();
+    let list = "quantization_config/ignore";
+    saving.say(list, json!(["u", "p", "up.weight", "re:p"]));
+    assert!(!saving.up_is_plain());
+    saving.drop("up.weight_scale");
+    saving.plain("up.weight", &SHAPE);
+    for excepted in ["up", "re:u", "re:.*p$"] {
+        saving.say(list, json!(["lm_head", excepted]));
+        assert!(saving.up_is_plain(), "{excepted}");
+    }
+}
+
 // ------------------------------------------------------------- the declaration is one that can be
 
 #[test]

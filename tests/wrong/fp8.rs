@@ -96,6 +96,19 @@ fn what_else_is_right() {
     );
 }
 
+/// Would catch a list that is not read, and one whose names are taken for parts of names.
+#[test]
+fn exceptions_are_whole_names() {
+    let mut saving = tiles();
+    let list = "quantization_config/modules_to_not_convert";
+    saving.say(list, json!(["lm_head", "u", "p", "up.weight", ""]));
+    assert!(!saving.up_is_plain());
+    saving.drop("up.weight_scale_inv");
+    saving.plain("up.weight", &SHAPE);
+    saving.say(list, json!(["lm_head", "up"]));
+    assert!(saving.up_is_plain());
+}
+
 // ------------------------------------------------------------- the declaration is one that can be
 
 #[test]

@@ -58,6 +58,18 @@ fn what_else_is_right() {
     assert_eq!(down, right().values()[1]);
 }
 
+#[test]
+fn a_module_may_be_excepted() {
+    let mut saving = right();
+    saving.say("quantization/u", json!(false));
+    assert!(!saving.up_is_plain());
+    saving.say("quantization/up", json!(false));
+    saving.drop("up.scales");
+    saving.drop("up.biases");
+    saving.plain("up.weight", &SHAPE);
+    assert!(saving.up_is_plain());
+}
+
 // ------------------------------------------------------------- the declaration is one that can be
 
 #[test]

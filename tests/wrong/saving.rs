@@ -172,6 +172,12 @@ impl Saving {
         })
     }
 
+    /// Whether `up` is plain, of a checkpoint that must load.
+    pub(crate) fn up_is_plain(&self) -> bool {
+        let loaded = self.load(|config| config).expect("a right checkpoint");
+        matches!(loaded.up.weight, Matrix::Dense(_))
+    }
+
     /// What it is refused with when `quant` is asked for.
     pub(crate) fn refused_as(&self, quant: &str) -> Error {
         let quant = quant.parse().expect("a spec");
