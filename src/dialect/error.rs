@@ -154,11 +154,11 @@ pub enum DialectError {
         /// The dialect.
         dialect: &'static str,
     },
-    /// Nobody has a file for this format.
-    #[error("no dialect that is written holds {format}")]
+    /// Nobody has a file for such a weight.
+    #[error("{tensor}: no dialect that is written holds it as it is packed")]
     NoDialect {
-        /// The format.
-        format: Format,
+        /// The tensor.
+        tensor: String,
     },
     /// Nothing is packed, so there is nothing to say in a dialect.
     #[error(

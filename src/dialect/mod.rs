@@ -23,7 +23,11 @@ mod write;
 mod bitsandbytes;
 mod compressed_tensors;
 mod fp8;
+mod hqq;
 mod mlx;
+
+mod awq;
+mod gptq;
 
 use compressed_tensors::whole::Whole;
 pub use error::DialectError;
@@ -36,6 +40,7 @@ use std::sync::Arc;
 use firebox_kernels::{
     float::FloatBits,
     format::{Format, Packed},
+    hqq::Hqq,
 };
 use serde_json::Value;
 
@@ -72,8 +77,17 @@ pub struct Adopt {
     /// The tensors, codes first.
     pub parts: Vec<TensorInfo>,
     assemble: Arc<Assemble>,
-    /// How compressed-tensors would say it, where it would.
-    whole: Option<Whole>,
+    said: Said,
+}
+
+/// What the file says of a weight beyond its format, for whoever writes it again.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Said {
+    Nothing,
+    /// In compressed-tensors' words.
+    Whole(Whole),
+    /// In hqq's.
+    Hqq(Hqq),
 }
 
 type Assemble = dyn Fn(&mut Parts<'_>) -> Result<Halves, DialectError> + Send + Sync;
@@ -93,8 +107,12 @@ impl Adopt {
             format,
             parts,
             assemble,
-            whole: None,
+            said: Said::Nothing,
         }
+    }
+
+    fn saying(self, said: Said) -> Self {
+        Self { said, ..self }
     }
 
     /// The weight of `shape`, from the bytes of its parts in words, filled up with zeros.
@@ -262,6 +280,9 @@ fn declared(config: &Value) -> Result<Option<Arc<dyn Dialect>>, DialectError> {
         (None, Some("bitsandbytes")) => bitsandbytes::declared(other).map(Some),
         (None, Some("compressed-tensors")) => compressed_tensors::declared(other).map(Some),
         (None, Some("fp8")) => fp8::declared(other).map(Some),
+        (None, Some("hqq")) => hqq::declared(other).map(Some),
+        (None, Some("gptq")) => gptq::declared(other).map(Some),
+        (None, Some("awq")) => awq::declared(other).map(Some),
         (None, Some("torchao")) => Err(DialectError::Refused {
             dialect: "torchao",
             reason: "its tensors are pickled Python objects or a prototype layout, and its NF4 has \

@@ -1,7 +1,7 @@
 //! Lists of modules that are left alone, as each project reads them.
 
 /// `quant_method`s that are read.
-pub(super) const KNOWN: &str = "bitsandbytes, compressed-tensors or fp8";
+pub(super) const KNOWN: &str = "bitsandbytes, compressed-tensors, fp8, hqq, gptq or awq";
 
 /// Names of modules that are not packed.
 #[derive(Debug, Clone, Default)]

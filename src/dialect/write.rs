@@ -4,14 +4,15 @@ use core::{fmt, str::FromStr};
 
 use firebox_kernels::{
     float::FloatBits,
-    format::{Affine, Format, Offset, Packed, Tile},
+    format::{Affine, Format, Packed, Tile},
 };
 use serde_json::Value;
 
-use super::{DialectError, bitsandbytes, compressed_tensors, fp8, mlx};
+use super::{DialectError, Said, bitsandbytes, compressed_tensors, fp8, hqq, mlx};
 use crate::{
     model::{Role, Slot},
-    plan::{Plan, Step},
+    plan::{Action, Plan, Step, Stored},
+    quant::QuantSpec,
     source::Dtype,
 };
 
@@ -64,6 +65,11 @@ pub trait Writer: fmt::Debug + Send + Sync {
         "pt"
     }
 
+    /// The most tensors that a packed weight is made of.
+    fn tensors_max(&self) -> usize {
+        6
+    }
+
     /// Fields of `config.json`.
     fn config(&self) -> Vec<(&'static str, Value)>;
 
@@ -81,16 +87,19 @@ pub enum To {
     CompressedTensors,
     /// Fine-grained FP8, as DeepSeek and transformers save it.
     Fp8,
+    /// HQQ, as its own library saves it.
+    Hqq,
     /// MLX, as mlx-lm saves it.
     Mlx,
 }
 
 impl To {
     /// All of them.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::BitsAndBytes,
         Self::CompressedTensors,
         Self::Fp8,
+        Self::Hqq,
         Self::Mlx,
     ];
 
@@ -100,24 +109,30 @@ impl To {
             Self::BitsAndBytes => bitsandbytes::NAME,
             Self::CompressedTensors => compressed_tensors::NAME,
             Self::Fp8 => fp8::NAME,
+            Self::Hqq => hqq::NAME,
             Self::Mlx => mlx::NAME,
         }
     }
 
-    /// The dialect in which most of the world reads `format`.
-    pub const fn usual(format: Format) -> Option<Self> {
-        match format {
-            Format::Nf4(_) | Format::Fp4(_) | Format::Int8 => Some(Self::BitsAndBytes),
-            Format::Fp8(_, Tile::Block { rows: 1, .. } | Tile::Row | Tile::Tensor) => {
-                Some(Self::CompressedTensors)
-            }
-            Format::Fp8(..) => Some(Self::Fp8),
-            Format::Affine(Affine {
-                form: Offset::Bias, ..
-            })
-            | Format::Micro(_) => Some(Self::Mlx),
+    /// The dialect in which most of the world reads what `step` is packed into.
+    pub(crate) fn usual(step: &Step) -> Option<Self> {
+        let said = match (&step.source, &step.action) {
+            (_, Action::Pack(QuantSpec::Hqq(_), _)) => Some(Self::Hqq),
+            (_, Action::Pack(QuantSpec::Wna16(_), _)) => Some(Self::CompressedTensors),
+            (Stored::Packed(adopt), Action::Keep(_)) => match adopt.said {
+                Said::Hqq(_) => Some(Self::Hqq),
+                Said::Whole(_) => Some(Self::CompressedTensors),
+                Said::Nothing => None,
+            },
             _ => None,
-        }
+        };
+        said.or(match step.action.format()? {
+            Format::Nf4(_) | Format::Fp4(_) | Format::Int8 => Some(Self::BitsAndBytes),
+            Format::Fp8(_, Tile::Block { rows: 2.., .. }) => Some(Self::Fp8),
+            Format::Fp8(..) => Some(Self::CompressedTensors),
+            Format::Affine(_) | Format::Micro(_) => Some(Self::Mlx),
+            _ => None,
+        })
     }
 
     /// What writes the packed weights of `plan`, whose plain weights were mostly stored as `source`.
@@ -132,6 +147,7 @@ impl To {
             Self::BitsAndBytes => bitsandbytes::writer(&matrices, source),
             Self::CompressedTensors => compressed_tensors::writer(&matrices),
             Self::Fp8 => fp8::writer(&matrices),
+            Self::Hqq => hqq::writer(&matrices),
             Self::Mlx => mlx::writer(&matrices),
         }
     }

@@ -140,12 +140,18 @@ impl<'a> FolderSink<'a> {
         plan: &Plan,
         source: FloatBits,
     ) -> Result<Self, SaveError> {
-        let first = plan.steps.iter().find_map(|step| step.action.format());
-        let dialect = match first {
+        let mut packed = plan
+            .steps
+            .iter()
+            .filter(|step| step.action.format().is_some());
+        let dialect = match packed.next() {
             None => None,
-            Some(format) => match config.dialect.or(To::usual(format)) {
+            Some(step) => match config.dialect.or(To::usual(step)) {
                 Some(dialect) => Some(dialect),
-                None => return Err(DialectError::NoDialect { format }.into()),
+                None => {
+                    let tensor = step.slot.name.clone();
+                    return Err(DialectError::NoDialect { tensor }.into());
+                }
             },
         };
         if let (None, Some(asked)) = (dialect, config.dialect) {
@@ -180,11 +186,9 @@ impl<'a> FolderSink<'a> {
             // Just made, if there was none.
             if let (Some(count), Some(room)) = (shards.last_mut(), rooms.last_mut()) {
                 *count += 1;
-                let tensors = if step.action.format().is_some() {
-                    TENSORS_MAX
-                } else {
-                    1
-                };
+                let packed = step.action.format().is_some();
+                let tensors = writer.as_ref().filter(|_| packed);
+                let tensors = tensors.map_or(1, |writer| writer.tensors_max() as u64);
                 *room += tensors * (step.slot.name.len() as u64 + HEADER_ROOM);
             }
         }
@@ -320,8 +324,6 @@ impl<'a> FolderSink<'a> {
     }
 }
 
-/// The most tensors that a packed weight is made of.
-const TENSORS_MAX: u64 = 6;
 /// Bytes that a tensor may take in a header beside the name of its weight; more than any takes.
 const HEADER_ROOM: u64 = 176;
 

@@ -24,7 +24,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use firebox_kernels::{
     float::FloatBits,
-    format::{Affine, Along, Format, Fp8Kind, Offset, Packed, Tile},
+    format::{Along, Format, Fp8Kind, Offset, Packed, Tile},
     wna16,
 };
 use serde_json::{Map, Value, json};
@@ -34,7 +34,7 @@ use self::{
     whole::{Scale, Whole},
 };
 use super::{
-    Adopt, Dialect, DialectError, Tensor, Writer,
+    Adopt, Dialect, DialectError, Said, Tensor, Writer,
     find::Find,
     plain,
     write::{Matrices, module},
@@ -152,15 +152,11 @@ fn scheme(step: &Step, format: Format) -> Option<Scheme> {
             }))
         }
         (Action::Keep(_), Stored::Packed(adopt)) => {
-            let listed = matches!(
-                affine,
-                Affine {
-                    along: Along::Flat,
-                    form: Offset::Zero,
-                    ..
-                }
-            );
-            adopt.whole.filter(|_| listed).map(Scheme::Whole)
+            let flat = affine.along == Along::Flat && affine.form == Offset::Zero;
+            match adopt.said {
+                Said::Whole(whole) if flat => Some(Scheme::Whole(whole)),
+                _ => None,
+            }
         }
         _ => None,
     }

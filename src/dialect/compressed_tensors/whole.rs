@@ -7,7 +7,7 @@ use firebox_kernels::{
 };
 
 use super::super::{
-    Adopt, DialectError, Halves, Parts, Tensor,
+    Adopt, DialectError, Halves, Parts, Said, Tensor,
     find::Find,
     stream::{Stream, rows, words_of},
     write::{module, pairs},
@@ -17,11 +17,11 @@ use crate::{model::Slot, source::Dtype};
 /// How some weights are packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Whole {
-    pub(super) bits: usize,
-    pub(super) scale: Scale,
-    pub(super) symmetric: bool,
+    pub(crate) bits: usize,
+    pub(crate) scale: Scale,
+    pub(crate) symmetric: bool,
     /// Into words: `pack-quantized`. Else a byte each: `int-quantized`.
-    pub(super) words: bool,
+    pub(crate) words: bool,
 }
 
 /// Which weights share a scale.
@@ -137,10 +137,7 @@ impl Whole {
         let adopt = Adopt::new(format, parts, move |parts| {
             self.assemble(parts, affine, shape, zeros, order)
         });
-        Ok(Adopt {
-            whole: Some(self),
-            ..adopt
-        })
+        Ok(adopt.saying(Said::Whole(self)))
     }
 
     fn assemble(

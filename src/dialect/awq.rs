@@ -1,0 +1,118 @@
+//! AWQ, as AutoAWQ saves it in its GEMM layout. Read only: its codes come from a calibration that is not made here.
+//!
+//! ```text
+//! X.qweight    I32 [in, out / 8], eight outputs a word in the order 0 2 4 6 1 3 5 7
+//! X.qzeros     I32 [in / group, out / 8], the same
+//! X.scales     F16 [in / group, out]
+//! ```
+
+use std::sync::Arc;
+
+use firebox_kernels::{
+    format::{Affine, Along, Format, Offset},
+    pack::pack_codes,
+};
+
+use super::{
+    Adopt, Dialect, DialectError, Said,
+    compressed_tensors::whole::{Scale, Whole, filled},
+    find::Find,
+    gptq::{group_size, transposed},
+    names::Excepted,
+};
+use crate::{
+    model::{Slot, fields::Fields},
+    source::{Catalog, Dtype},
+};
+
+pub(super) const NAME: &str = "awq";
+const SKIP: &str = "modules_to_not_convert";
+const BITS: usize = 4;
+/// Where in a word the code of each of eight outputs is.
+const PLACES: [usize; 8] = [0, 4, 1, 5, 2, 6, 3, 7];
+
+#[derive(Debug)]
+struct Awq {
+    group: Option<usize>,
+    excepted: Excepted,
+}
+
+pub(super) fn declared(config: Fields<'_>) -> Result<Arc<dyn Dialect>, DialectError> {
+    match config.count("bits")? {
+        Some(BITS) => {}
+        Some(bits) => return Err(config.unsupported("bits", bits, "4").into()),
+        None => return Err(config.missing("bits").into()),
+    }
+    match config.text("version")? {
+        None => {}
+        Some(version) if version.eq_ignore_ascii_case("gemm") => {}
+        Some(version) => return Err(config.unsupported("version", version, "gemm").into()),
+    }
+    if config.flag("zero_point")? == Some(false) {
+        return Err(config.unsupported("zero_point", false, "true").into());
+    }
+    Ok(Arc::new(Awq {
+        group: group_size(config)?,
+        excepted: Excepted::new(config.texts(SKIP)?.unwrap_or_default()),
+    }))
+}
+
+impl Dialect for Awq {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn find(&self, slot: &Slot, catalog: &Catalog) -> Result<Option<Adopt>, DialectError> {
+        let Some(find) = Find::new(NAME, slot, catalog) else {
+            return Ok(None);
+        };
+        let excepted = self.excepted.names(find.module());
+        let Some(codes) = find.beside("qweight") else {
+            return find.plain(find.weight(), excepted, SKIP).map(|()| None);
+        };
+        if excepted {
+            return Err(find.excepted(SKIP));
+        }
+        let shape @ [o, i] = find.shape;
+        let group = self.group.unwrap_or(i).max(1);
+        let (groups, across) = (i.div_ceil(group), o.div_ceil(8));
+        let (zeros, scales) = (find.need("qzeros")?, find.need("scales")?);
+        for tensor in [codes, zeros] {
+            find.dtype(tensor, &[Dtype::I32])?;
+        }
+        find.shape(codes, &[&[i, across]])?;
+        find.shape(zeros, &[&[groups, across]])?;
+        let params = find.floats(scales)?;
+        find.shape(scales, &[&[groups, o]])?;
+
+        let affine = Affine::new(BITS, group, Along::Flat, Offset::Zero, params);
+        let affine = affine.map_err(|source| find.format_error(source))?;
+        let format = Format::Affine(affine);
+        if !i.is_multiple_of(group) {
+            let found = format!("rows of {i} weights");
+            let declared = format!("{group}, which does not divide them");
+            find.agree(codes, found, "group_size", declared)?;
+        }
+        let parts = vec![codes.clone(), zeros.clone(), scales.clone()];
+        let adopt = Adopt::new(format, parts, move |parts| {
+            let code = |words: &[u32], row: usize, r: usize| {
+                words[row * across + r / 8] >> (BITS * PLACES[r % 8]) & 0xf
+            };
+            let stored = parts.stored(2);
+            let scales = transposed(affine, [o, groups], |r, g| {
+                let zero = code(&parts.words[1], g, r);
+                (stored[g * o + r], params.to_bits(zero as f32))
+            });
+            let rows = (0..o).flat_map(|r| (0..i).map(move |c| (r, c)));
+            let words = pack_codes(BITS, rows.map(|(r, c)| code(&parts.words[0], c, r)));
+            Ok((filled(words, affine, shape), scales))
+        });
+        let whole = Whole {
+            bits: BITS,
+            scale: self.group.map_or(Scale::Channel, Scale::Group),
+            symmetric: false,
+            words: true,
+        };
+        Ok(Some(adopt.saying(Said::Whole(whole))))
+    }
+}

@@ -1,0 +1,468 @@
+//! HQQ, as its `save_to_safetensors` writes it.
+//!
+//! ```text
+//! X.W_q            codes of the weight written down as [n / group, group] (axis 1) or [group, n / group] (axis 0), packed
+//!                  along the rows of that: the first half of the rows in the high half of each byte, and so on
+//!                    4, 2, 1 bits       U8 [rows / 2, 4, 8]
+//!                    8, 6, 5 bits       U8 [rows], a byte each
+//!                    3 bits             I32 [ceil(rows / 10)], ten a word from bit 27 down
+//!                  or the same bytes as floats (`view_as_float`)
+//! X.scale, X.zero  [n / group, 1] or [1, n / group], in the type that layers compute in
+//! X.nbits …        scalars that say the same as config.json, texts as bytes
+//! ```
+//!
+//! hqq evaluates one of these texts as a program; here all are compared with lists.
+
+use std::sync::Arc;
+
+use firebox_kernels::{
+    float::FloatBits,
+    format::{Affine, Format, Packed},
+    hqq::{Axis, Group, Hqq, Levels},
+    pack::pack_codes,
+};
+use serde_json::{Value, json};
+
+use super::{
+    Adopt, Dialect, DialectError, Halves, Parts, Said, Tensor, Writer,
+    compressed_tensors::whole::filled,
+    find::Find,
+    names::Excepted,
+    stream::Stream,
+    write::{Matrices, module, pairs, torch},
+};
+use crate::{
+    model::{Slot, fields::Fields},
+    plan::{Action, Step, Stored},
+    quant::QuantSpec,
+    source::{Catalog, Dtype},
+};
+
+pub(super) const NAME: &str = "hqq";
+const SKIP: &str = "skip_modules";
+const PATH: &str = "quantization_config.quant_config.weight_quant_params.";
+
+#[derive(Debug)]
+struct HqqFile {
+    hqq: Hqq,
+    excepted: Excepted,
+}
+
+pub(super) fn declared(config: Fields<'_>) -> Result<Arc<dyn Dialect>, DialectError> {
+    let inner = config
+        .object("quant_config", "quantization_config.quant_config.")?
+        .ok_or_else(|| config.missing("quant_config"))?;
+    let params = inner
+        .object("weight_quant_params", PATH)?
+        .ok_or_else(|| inner.missing("weight_quant_params"))?;
+    for field in ["scale_quant_params", "zero_quant_params"] {
+        if inner.get(field).is_some() {
+            return Err(inner
+                .unsupported(field, "set", "plain scales and zeros")
+                .into());
+        }
+    }
+    let nbits = params.positive("nbits")?;
+    let levels = match nbits.ok_or_else(|| params.missing("nbits"))? {
+        1.58 => Levels::Three,
+        bits if matches!(bits as usize, 1..=6 | 8) && bits.fract() == 0.0 => {
+            Levels::Bits(bits as usize)
+        }
+        bits => {
+            let known = "1, 1.58, 2, 3, 4, 5, 6 or 8";
+            return Err(params.unsupported("nbits", bits, known).into());
+        }
+    };
+    let flag = |field: &str, default: bool| params.flag(field).map(|flag| flag.unwrap_or(default));
+    let group = match (flag("channel_wise", true)?, params.count("group_size")?) {
+        (false, _) => Group::All,
+        (true, None) => Group::Line,
+        (true, Some(group)) => Group::Of(group),
+    };
+    let axis = match params.index("axis")? {
+        Some(0) => Axis::First,
+        None | Some(1) => Axis::Last,
+        Some(axis) => return Err(params.unsupported("axis", axis, "0 or 1").into()),
+    };
+    Ok(Arc::new(HqqFile {
+        hqq: Hqq {
+            levels,
+            group,
+            axis,
+            optimize: flag("optimize", true)?,
+            round_zero: flag("round_zero", false)?,
+            params: FloatBits::F32,
+        },
+        excepted: Excepted::new(config.texts(SKIP)?.unwrap_or_default()),
+    }))
+}
+
+/// How codes lie in the file.
+#[derive(Debug, Clone, Copy)]
+struct Layout {
+    bits: usize,
+    /// Of the weight as it was written down to be packed.
+    rows: usize,
+    cols: usize,
+}
+
+impl Layout {
+    fn new(affine: Affine, shape: [usize; 2], axis: Axis) -> Self {
+        let (group, groups) = (affine.group, affine.groups(shape));
+        let [rows, cols] = match axis {
+            Axis::Last => [groups, group],
+            Axis::First => [group, groups],
+        };
+        Self {
+            bits: affine.bits,
+            rows,
+            cols,
+        }
+    }
+
+    /// Codes of a byte, or of a word with 3 bits.
+    const fn codes(self) -> usize {
+        match self.bits {
+            4 => 2,
+            3 => 10,
+            2 => 4,
+            1 => 8,
+            _ => 1,
+        }
+    }
+
+    const fn dtype(self) -> Dtype {
+        if self.bits == 3 {
+            Dtype::I32
+        } else {
+            Dtype::U8
+        }
+    }
+
+    /// What hqq calls it.
+    fn name(self) -> String {
+        match self.bits {
+            3 => "3bit_32".to_owned(),
+            bits @ (1 | 2 | 4) => format!("{bits}bit_u8"),
+            _ => "8bit_u8".to_owned(),
+        }
+    }
+
+    /// Rows in the file, each of which holds so many apart.
+    const fn apart(self) -> usize {
+        self.rows.div_ceil(self.codes())
+    }
+
+    /// Where the code `k` is: which element, and how far it is shifted.
+    fn place(self, k: usize) -> (usize, usize) {
+        let (r, c) = (k / self.cols, k % self.cols);
+        let (part, row) = (r / self.apart(), r % self.apart());
+        (row * self.cols + c, self.bits * (self.codes() - 1 - part))
+    }
+}
+
+/// Scalars beside the codes, by name: those that have to say what `config.json` says, and those that must be
+/// one of a list.
+const SCALARS: [&str; 15] = [
+    "nbits",
+    "group_size",
+    "axis",
+    "shape",
+    "packing",
+    "channel_wise",
+    "quant_scale",
+    "quant_zero",
+    "view_as_float",
+    "optimize",
+    "round_zero",
+    "offload_meta",
+    "encoded_state_dict",
+    "stores_quant_config",
+    "unpack_view_dtype",
+];
+const COMPUTE: &str = "compute_dtype";
+
+impl Dialect for HqqFile {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn find(&self, slot: &Slot, catalog: &Catalog) -> Result<Option<Adopt>, DialectError> {
+        let Some(find) = Find::new(NAME, slot, catalog) else {
+            return Ok(None);
+        };
+        let excepted = self.excepted.names(find.module());
+        let Some(codes) = find.beside("W_q") else {
+            return find.plain(find.weight(), excepted, SKIP).map(|()| None);
+        };
+        if excepted {
+            return Err(find.excepted(SKIP));
+        }
+        let (scale, zero) = (find.need("scale")?, find.need("zero")?);
+        let params = find.floats(scale)?;
+        find.dtype(zero, &[scale.dtype])?;
+        let hqq = Hqq { params, ..self.hqq };
+        let format = hqq.format(find.shape);
+        let format = format.map_err(|source| find.format_error(source))?;
+        let Format::Affine(affine) = format else {
+            unreachable!("HQQ has whole numbers");
+        };
+        let (shape, groups) = (find.shape, affine.groups(find.shape));
+        let layout = Layout::new(affine, shape, hqq.axis);
+        let elements = layout.apart() * layout.cols;
+        let bytes = elements as u64 * layout.dtype().bits() / 8;
+        // The same bytes may be declared as floats.
+        if plain_view(codes.dtype) && codes.bytes() == bytes {
+            // Compared with `view_as_float` when that is read.
+        } else {
+            find.dtype(codes, &[layout.dtype()])?;
+            find.shape(codes, &[&[layout.apart(), layout.cols]])?;
+        }
+        if layout.bits != 3 && layout.rows % layout.codes() != 0 {
+            let found = format!("{} rows of codes", layout.rows);
+            let declared = format!("{}, of which {} share a byte", layout.bits, layout.codes());
+            find.agree(codes, found, "nbits", declared)?;
+        }
+        for tensor in [scale, zero] {
+            find.shape(tensor, &[&[groups, 1], &[1, groups], &[groups]])?;
+        }
+        let mut parts = vec![codes.clone(), scale.clone(), zero.clone()];
+        let scalars = SCALARS.iter().chain([&COMPUTE]);
+        parts.extend(scalars.filter_map(|name| find.beside(name)).cloned());
+        let adopt = Adopt::new(format, parts, move |parts| {
+            assemble(parts, hqq, affine, layout, shape)
+        });
+        Ok(Some(adopt.saying(Said::Hqq(hqq))))
+    }
+}
+
+fn plain_view(dtype: Dtype) -> bool {
+    super::plain(dtype).is_some()
+}
+
+fn assemble(
+    parts: &mut Parts<'_>,
+    hqq: Hqq,
+    affine: Affine,
+    layout: Layout,
+    shape: [usize; 2],
+) -> Result<Halves, DialectError> {
+    let viewed = plain_view(parts.tensor(0).dtype);
+    let expected = scalars(hqq, layout, shape, viewed);
+    for part in 3..parts.tensors.len() {
+        let tensor = parts.tensor(part);
+        let (_, name) = tensor.name.rsplit_once('.').unwrap_or_default();
+        let found = parts.bytes(part);
+        let known: &[&[u8]] = match name {
+            COMPUTE => &[b"torch.bfloat16", b"torch.float16", b"torch.float32"],
+            // Of how it was made, not of what it is.
+            "optimize"
+            | "round_zero"
+            | "offload_meta"
+            | "encoded_state_dict"
+            | "stores_quant_config" => &[&[0], &[1]],
+            _ => {
+                let of = expected.iter().find(|(scalar, ..)| *scalar == name);
+                let (_, _, _, bytes) = of.expect("every scalar has a value");
+                &[bytes.as_slice()]
+            }
+        };
+        if !known.contains(&found) {
+            let texts: Vec<String> = known.iter().map(|bytes| said(bytes)).collect();
+            return Err(parts.wrong(part, said(found), texts.join(" or ")));
+        }
+    }
+    let scales = affine.join(&parts.stored(1), &parts.stored(2));
+    let n = shape[0] * shape[1];
+    let mask = (1 << layout.bits) - 1;
+    let words = if layout.bits == 3 {
+        let words = &parts.words[0];
+        pack_codes(
+            layout.bits,
+            (0..n).map(|k| {
+                let (at, shift) = layout.place(k);
+                words[at] >> shift & mask
+            }),
+        )
+    } else {
+        let bytes = parts.bytes(0);
+        pack_codes(
+            layout.bits,
+            (0..n).map(|k| {
+                let (at, shift) = layout.place(k);
+                u32::from(bytes[at]) >> shift & mask
+            }),
+        )
+    };
+    Ok((filled(words, affine, shape), scales))
+}
+
+/// Bytes for a message: as text where they are one.
+fn said(bytes: &[u8]) -> String {
+    match core::str::from_utf8(bytes) {
+        Ok(text) if text.chars().all(|c| c.is_ascii_graphic()) => format!("`{text}`"),
+        _ => format!("{bytes:?}"),
+    }
+}
+
+/// Name, type, shape and bytes of what stands beside the codes.
+type Scalar = (&'static str, Dtype, Vec<usize>, Vec<u8>);
+
+fn scalars(hqq: Hqq, layout: Layout, shape: [usize; 2], viewed: bool) -> Vec<Scalar> {
+    let int = |value: usize| (Dtype::I32, vec![], (value as i32).to_le_bytes().to_vec());
+    let flag = |value: bool| (Dtype::U8, vec![], vec![u8::from(value)]);
+    let text = |text: &str| (Dtype::U8, vec![text.len()], text.as_bytes().to_vec());
+    let nbits = match hqq.levels {
+        Levels::Bits(bits) => int(bits),
+        Levels::Three => (Dtype::F32, vec![], 1.58_f32.to_le_bytes().to_vec()),
+    };
+    let sides = shape.iter().flat_map(|side| (*side as i64).to_le_bytes());
+    let group = match hqq.axis {
+        Axis::Last => layout.cols,
+        Axis::First => layout.rows,
+    };
+    let view = if layout.bits == 3 {
+        "torch.int32"
+    } else {
+        "torch.uint8"
+    };
+    let of = [
+        nbits,
+        int(group),
+        int(usize::from(hqq.axis == Axis::Last)),
+        (Dtype::I64, vec![2], sides.collect()),
+        text(&layout.name()),
+        flag(hqq.group != Group::All),
+        flag(false),
+        flag(false),
+        flag(viewed),
+        flag(hqq.optimize),
+        flag(hqq.round_zero),
+        flag(false),
+        flag(true),
+        flag(true),
+        text(view),
+    ];
+    let named = SCALARS.into_iter().zip(of);
+    named
+        .map(|(name, (dtype, shape, bytes))| (name, dtype, shape, bytes))
+        .collect()
+}
+
+/// Writes every packed weight with the same parameters.
+#[derive(Debug)]
+struct HqqWriter {
+    hqq: Hqq,
+    excepted: Vec<String>,
+}
+
+pub(super) fn writer(matrices: &Matrices<'_>) -> Result<Box<dyn Writer>, DialectError> {
+    let params = |step: &Step, format: Format| {
+        match (&step.action, &step.source) {
+            (Action::Pack(QuantSpec::Hqq(hqq), _), _) => Some(*hqq),
+            (Action::Keep(_), Stored::Packed(adopt)) => match adopt.said {
+                Said::Hqq(hqq) => Some(hqq),
+                _ => None,
+            },
+            _ => None,
+        }
+        .map(|hqq| (hqq, format))
+        .map(|(hqq, _)| Hqq {
+            // Each weight's own.
+            params: FloatBits::F32,
+            ..hqq
+        })
+    };
+    let hqq = matrices.kind(NAME, params)?;
+    let excepted = matrices.excepted().into_iter().map(str::to_owned).collect();
+    Ok(Box::new(HqqWriter { hqq, excepted }))
+}
+
+impl Writer for HqqWriter {
+    fn tensors_max(&self) -> usize {
+        3 + SCALARS.len() + 1
+    }
+
+    fn config(&self) -> Vec<(&'static str, Value)> {
+        let Hqq {
+            levels,
+            group,
+            axis,
+            optimize,
+            round_zero,
+            ..
+        } = self.hqq;
+        let nbits = match levels {
+            Levels::Bits(bits) => json!(bits),
+            Levels::Three => json!(1.58),
+        };
+        let size = match group {
+            Group::Of(group) => json!(group),
+            Group::Line | Group::All => Value::Null,
+        };
+        let params = json!({
+            "axis": usize::from(axis == Axis::Last),
+            "channel_wise": group != Group::All,
+            "group_size": size,
+            "nbits": nbits,
+            "optimize": optimize,
+            "round_zero": round_zero,
+            "view_as_float": false,
+        });
+        let config = json!({
+            "quant_config": {
+                "offload_meta": false,
+                "scale_quant_params": null,
+                "weight_quant_params": params,
+                "zero_quant_params": null,
+            },
+            "quant_method": NAME,
+            SKIP: self.excepted,
+        });
+        vec![("quantization_config", config)]
+    }
+
+    fn tensors(&self, slot: &Slot, packed: Packed, _: FloatBits) -> Vec<Tensor> {
+        let Format::Affine(affine) = packed.format else {
+            unreachable!("the plan's formats were looked at");
+        };
+        let (shape, hqq) = (packed.shape, self.hqq);
+        let layout = Layout::new(affine, shape, hqq.axis);
+        let n = shape[0] * shape[1];
+        let stream = Stream {
+            start: 0,
+            stride: 1,
+            bits: layout.bits,
+        };
+        let mut elements = vec![0u32; layout.apart() * layout.cols];
+        for k in 0..n {
+            let (at, shift) = layout.place(k);
+            elements[at] |= stream.get(&packed.words, k) << shift;
+        }
+        let codes = if layout.bits == 3 {
+            bytemuck::pod_collect_to_vec(&elements)
+        } else {
+            elements.iter().map(|element| *element as u8).collect()
+        };
+        let name = |name: &str| format!("{}.{name}", module(slot));
+        let [scales, zeros] = pairs(affine, &packed);
+        let groups = affine.groups(shape);
+        let grid = match hqq.axis {
+            Axis::Last => [groups, 1],
+            Axis::First => [1, groups],
+        };
+        let file = [layout.apart(), layout.cols];
+        let mut tensors = vec![
+            Tensor::new(name("W_q"), layout.dtype(), &file, codes),
+            Tensor::floats(name("scale"), affine.params, &grid, &scales),
+            Tensor::floats(name("zero"), affine.params, &grid, &zeros),
+        ];
+        for (scalar, dtype, shape, bytes) in scalars(hqq, layout, shape, false) {
+            tensors.push(Tensor::new(name(scalar), dtype, &shape, bytes));
+        }
+        let compute = format!("torch.{}", torch(affine.params)).into_bytes();
+        let len = compute.len();
+        tensors.push(Tensor::new(name(COMPUTE), Dtype::U8, &[len], compute));
+        tensors
+    }
+}
