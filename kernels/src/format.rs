@@ -240,7 +240,8 @@ impl Format {
     ///
     /// # Panics
     ///
-    /// When a buffer's length or the range does not fit the shape, or the shape does not fit the format.
+    /// When a buffer's length or the range does not fit the shape, or the shape does not fit the format, or a list of
+    /// columns is one that [`Packed::new`] refuses.
     pub fn dequantize_rows(
         self,
         shape: [usize; 2],

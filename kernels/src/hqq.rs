@@ -18,7 +18,9 @@
 //! bytes a group, and the source is read twice. And a zero that does not move any more ends its group's work.
 //!
 //! Along the first axis the weights of a group lie all over the weight, which therefore is kept, widened, until it
-//! is packed: 8 bytes a weight.
+//! is packed, with an error beside each: 8 bytes a weight. Along the last axis a worker has the errors of all steps
+//! for a group at a time, or for 2048 weights of smaller ones: 80 bytes for each weight of the group, which asks for
+//! groups that are not much longer than a row.
 //!
 //! Values are `f32` steps, of which the caller rounds the last. hqq gives half types back as
 //! `round(round(code - zero) * scale)`.

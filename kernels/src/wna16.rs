@@ -69,7 +69,7 @@ impl Wna16 {
     }
 
     fn affine(self, [o, cols]: [usize; 2], source: FloatBits) -> Result<Affine, FormatError> {
-        if self.bits == 1 {
+        if !matches!(self.bits, 2..=6 | 8) {
             let (found, least) = (self.bits, 2);
             return Err(FormatError::Bits { found, least });
         }

@@ -139,7 +139,7 @@ fn params(packed: &Packed) -> (Vec<f32>, Vec<f32>) {
 }
 
 /// Every width, axis, group and type, with and without the solver, groups that are constant, tiny, huge or
-/// one-sided, and a weight whose last elements PyTorch raises to a power in another way.
+/// one-sided. A power for the elements after the last whole vector that differs in its last bit would not show.
 #[test]
 fn every_case_packs_to_the_codes_scales_and_zeros_of_hqq() {
     let golden = Golden::open("hqq", 75);

@@ -231,11 +231,10 @@ fn what_cannot_be_is_refused() {
         };
         method.packer(shape, FloatBits::F32).err()
     };
-    assert_eq!(
-        refused(1, Scale::Channel, [2, 64]),
-        Some(FormatError::Bits { found: 1, least: 2 })
-    );
-    assert!(refused(7, Scale::Channel, [2, 64]).is_some());
+    for found in [0, 1, 7, 16] {
+        let bits = Some(FormatError::Bits { found, least: 2 });
+        assert_eq!(refused(found, Scale::Channel, [2, 64]), bits);
+    }
     let empty = refused(4, Scale::Group(0), [2, 64]);
     assert_eq!(empty, Some(FormatError::EmptyGroup));
     let (cols, group) = (96, 64);

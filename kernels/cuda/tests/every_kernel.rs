@@ -34,7 +34,7 @@ const SHAPES: [[usize; 2]; 2] = [[64, 4096], [5, 33]];
 const MANY: [usize; 2] = [32_768, 256];
 
 /// Every format, in what changes its kernels: FP4 differs from NF4 in numbers, one affine format from another in
-/// its bits and in how its parameters are stored.
+/// its bits, in how its parameters are stored and in which weights share them.
 fn formats() -> Vec<Format> {
     let blocks = |block, nested| Blocks { block, nested };
     let tile = |rows, cols| Tile::Block { rows, cols };
@@ -52,12 +52,17 @@ fn formats() -> Vec<Format> {
     let affine = |bits, form, params| {
         Format::Affine(Affine::new(bits, 64, Along::Flat, form, params).expect("an affine format"))
     };
-    formats.extend([2, 3, 4, 5, 6, 8].map(|bits| affine(bits, Offset::Bias, FloatBits::Bf16)));
+    formats.extend([1, 2, 3, 4, 5, 6, 8].map(|bits| affine(bits, Offset::Bias, FloatBits::Bf16)));
     formats.push(affine(4, Offset::Zero, FloatBits::F16));
     formats.push(affine(3, Offset::Zero, FloatBits::F32));
     let micro = [Micro::Mxfp4, Micro::Mxfp8].into_iter();
     let micro = micro.chain([false, true].map(|global| Micro::Nvfp4 { global }));
     formats.extend(micro.map(Format::Micro));
+    // One weight at a time.
+    for (bits, along) in [(5, Along::Strided), (4, Along::Ordered)] {
+        let affine = Affine::new(bits, 64, along, Offset::Zero, FloatBits::F16);
+        formats.push(Format::Affine(affine.expect("an affine format")));
+    }
     formats
 }
 

@@ -221,21 +221,20 @@ pub(crate) fn weight(stored: &Stored, levels: &[f32], r: usize, c: usize) -> f32
     let k = r * stored.cols as usize + c;
     let bits = comptime!(bits_of(stored.format));
     let mask = comptime!((1u32 << bits) - 1);
-    let mut code = 0u32;
-    if comptime!(32 % bits == 0) {
+    let code = if comptime!(32 % bits == 0) {
         let codes = comptime!(32 / bits);
         let shift = (k % codes * bits) as u32;
-        code = (stored.words[k / codes] >> shift) & mask;
+        (stored.words[k / codes] >> shift) & mask
     } else {
-        // Bits of a stream of 32 codes fit a `u32`, those of a weight need not.
+        // Counted from the stream's first word: the bits of a whole weight may be more than a `u32` counts.
         let at = k % 32 * bits;
         let word = k / 32 * bits + at / 32;
         let shift = (at % 32) as u32;
         // A code that ends in its word needs no word after it, and there may be none.
         let next = (word + 1).min(stored.words.len() - 1);
         let over = (stored.words[next] << 1) << (31 - shift);
-        code = ((stored.words[word] >> shift) | over) & mask;
-    }
+        ((stored.words[word] >> shift) | over) & mask
+    };
     let number = number_of(code, levels, stored.format);
     scaled(stored, number, &scale(stored, r, c, k))
 }

@@ -3,7 +3,7 @@
 use cubecl::client::Client;
 use firebox_kernels::compare;
 use firebox_kernels::float::FloatBits;
-use firebox_kernels::format::{Blocks, Format, Fp8Kind, Tile};
+use firebox_kernels::format::{Along, Blocks, Format, Fp8Kind, Tile};
 use firebox_kernels::launch::Buffer;
 
 use crate::common::Random;
@@ -28,7 +28,9 @@ fn compared_as_on_the_host(client: &Client) {
                 Format::Nf4(Blocks { block: 32, .. }) | Format::Int8 => true,
                 Format::Fp8(Fp8Kind::E4m3, Tile::Row) => true,
                 Format::Fp8(Fp8Kind::E5m2, Tile::Block { cols: 5, .. }) => true,
-                Format::Affine(affine) => affine.group == 32 && affine.bits == 3,
+                Format::Affine(affine) => {
+                    affine.group == 32 && affine.bits == 3 || affine.along != Along::Flat
+                }
                 Format::Micro(micro) => micro.is_global(),
                 _ => false,
             };

@@ -9,8 +9,10 @@ use firebox_kernels::format::{
     Affine, Along, Blocks, Format, Fp8Kind, Micro, Offset, Packed, Tile,
 };
 use firebox_kernels::fp8::Recipe;
+use firebox_kernels::hqq::{Axis, Group, Hqq, Levels};
 use firebox_kernels::launch::Buffer;
 use firebox_kernels::packer::Packer;
+use firebox_kernels::wna16::{Scale, Wna16};
 use firebox_kernels::{affine, fp4, fp8, int8, micro, nf4};
 use half::f16;
 
@@ -80,11 +82,57 @@ pub(crate) fn every_format(shape: [usize; 2], random: &mut Random) -> Vec<Packed
             packers.extend(affine::packer(shape, source, bits, group));
         }
     }
+    // A scale a row, one for all, and one for each column.
+    for (bits, scale) in [(3, Scale::Channel), (8, Scale::Tensor)] {
+        let method = Wna16 {
+            bits,
+            scale,
+            symmetric: false,
+        };
+        packers.push(method.packer(shape, source).unwrap());
+    }
+    for (bits, params) in [(1, FloatBits::F16), (6, FloatBits::F32)] {
+        let method = Hqq {
+            levels: Levels::Bits(bits),
+            group: Group::Line,
+            axis: Axis::First,
+            optimize: false,
+            round_zero: false,
+            params,
+        };
+        packers.push(method.packer(shape, source).unwrap());
+    }
     let row_bytes = shape[1] * source.size();
     let packed = packers.into_iter();
-    packed
-        .map(|packer| fed(packer, &bytes, row_bytes, 0))
-        .collect()
+    let packed = packed.map(|packer| fed(packer, &bytes, row_bytes, 0));
+    packed.chain([ordered(shape, random)]).collect()
+}
+
+/// A weight whose columns are in groups of any order.
+fn ordered(shape: [usize; 2], random: &mut Random) -> Packed {
+    let along = Along::Ordered;
+    let affine = Affine::new(4, 32, along, Offset::Zero, FloatBits::F16).unwrap();
+    let format = Format::Affine(affine);
+    let words = (0..format.words_len(shape)).map(|_| random.next() as u32);
+    let words = words.collect();
+    let scales = affine_scales(affine, shape, random);
+    Packed::new(format, shape, words, scales).unwrap()
+}
+
+/// Scales and zeros that are numbers, and a list of columns where there is one.
+fn affine_scales(affine: Affine, shape: [usize; 2], random: &mut Random) -> Vec<u32> {
+    let groups = affine.groups(shape);
+    let mut params = |about: f32| -> Vec<u32> {
+        let params = (0..groups).map(|_| affine.params.to_bits(about + random.weight()));
+        params.collect()
+    };
+    let (by, offsets) = (params(0.0), params(3.0));
+    let mut scales = affine.join(&by, &offsets);
+    if affine.along == Along::Ordered {
+        let groups = shape[1].div_ceil(affine.group) as u64;
+        scales.extend((0..shape[1]).map(|_| (random.next() % groups) as u32));
+    }
+    scales
 }
 
 /// The weight on a device.
@@ -165,6 +213,20 @@ fn any_words_give_what_they_give_on_the_host(client: &Client) {
         ));
     }
     formats.extend(MICRO.map(Format::Micro));
+    for (bits, group, along, params) in [
+        (1, 64, Along::Flat, FloatBits::F16),
+        (3, 27, Along::Flat, FloatBits::F32),
+        (5, 9, Along::Flat, FloatBits::Bf16),
+        (2, 63, Along::Flat, FloatBits::F16),
+        (4, 64, Along::Strided, FloatBits::F16),
+        (6, 9, Along::Strided, FloatBits::F32),
+        (8, 315, Along::Strided, FloatBits::Bf16),
+        (3, 7, Along::Ordered, FloatBits::F32),
+        (4, 32, Along::Ordered, FloatBits::Bf16),
+    ] {
+        let affine = Affine::new(bits, group, along, Offset::Zero, params);
+        formats.push(Format::Affine(affine.unwrap()));
+    }
     let half = f16::supported_uses(client).contains(TypeUsage::Buffer);
     for format in formats {
         for shape in [[9, 192], [7, 45]] {
@@ -192,7 +254,14 @@ fn any_words_give_what_they_give_on_the_host(client: &Client) {
                 Format::Micro(_) => random.next() as u32 | 0x0101_0101,
                 _ => SCALES[random.next() as usize % SCALES.len()].to_bits(),
             });
-            let packed = Packed::new(format, shape, words, scales.collect()).unwrap();
+            let scales = scales.collect();
+            let scales = match format {
+                Format::Affine(of) if of.along == Along::Ordered => {
+                    affine_scales(of, shape, &mut random)
+                }
+                _ => scales,
+            };
+            let packed = Packed::new(format, shape, words, scales).unwrap();
             let weight = upload(client, &packed);
             let expected = packed.dequantize();
             let found = weight.dequantize(client, 0..shape[0], FloatBits::F32);
