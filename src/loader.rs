@@ -225,8 +225,7 @@ impl<T: Target> Loader<T> {
         let started = Instant::now();
         save::keep_types(&mut plan);
         plan.check_complete()?;
-        let stored = self.checkpoint.catalog().float_dtype();
-        let mut folder = FolderSink::new(to, &plan, stored.bits())?;
+        let mut folder = FolderSink::new(to, &plan, self.checkpoint.float_dtype().bits())?;
         let observers = Observers(self.config.observers.clone());
         let settings = Settings {
             allocation_max: None,

@@ -23,7 +23,7 @@ use firebox_kernels::{
     format::{Blocks, Format, Packed},
     fp4,
     nested::{self, MAP},
-    nf4,
+    nf4, pack,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -81,6 +81,14 @@ impl Levels {
         match self {
             Self::Nf4 => &nf4::LEVELS,
             Self::Fp4 => &fp4::LEVELS,
+        }
+    }
+
+    /// The code of 0, which fills up a last byte.
+    const fn zero(self) -> u8 {
+        match self {
+            Self::Nf4 => nf4::ZERO,
+            Self::Fp4 => fp4::ZERO,
         }
     }
 
@@ -337,23 +345,8 @@ fn assemble(
         scales.extend(parts.take(NESTED_ABSMAX));
         scales.push((offset as f32).to_bits());
     }
-    let mut words = parts.take(WEIGHT);
-    swap_halves(&mut words);
     // A file may have an odd code more than the weight.
-    if n % 2 == 1
-        && let Some(last) = words.last_mut()
-    {
-        *last &= u32::MAX >> (32 - 4 * ((n - 1) % 8 + 1));
-    }
-    Ok((words, scales))
-}
-
-/// Turns round the two codes of each byte.
-pub(super) fn swap_halves(words: &mut [u32]) {
-    const LOW: u32 = 0x0f0f_0f0f;
-    for word in words {
-        *word = (*word & LOW) << 4 | *word >> 4 & LOW;
-    }
+    Ok((pack::from_bitsandbytes(parts.bytes(WEIGHT), n), scales))
 }
 
 /// Refuses a table that is not the library's, rounded by up to `rounded`: releases up to 0.49 wrote FP4's with
@@ -496,12 +489,10 @@ impl Writer for BitsAndBytesWriter {
         let floats = |suffix: &str, values: &[u32]| {
             Tensor::words(name(suffix), Dtype::F32, &[values.len()], values)
         };
-        let mut words = packed.words;
-        swap_halves(&mut words);
         let g = blocks.count(n);
-        let bytes = n.div_ceil(2);
+        let bytes = pack::to_bitsandbytes(&packed.words, n, levels.zero());
         let mut tensors = vec![
-            Tensor::words(slot.name.clone(), Dtype::U8, &[bytes, 1], &words),
+            Tensor::new(slot.name.clone(), Dtype::U8, &[bytes.len(), 1], bytes),
             floats("quant_map", &levels.values().map(f32::to_bits)),
         ];
         let mut state = format!(

@@ -13,18 +13,20 @@ use std::sync::Arc;
 use firebox_kernels::{
     float::FloatBits,
     format::{Format, Fp8Kind, Packed, Tile},
+    fp8::Recipe,
 };
 use serde_json::{Value, json};
 
 use super::{
-    Adopt, Dialect, DialectError, Tensor, Writer,
+    Adopt, Dialect, DialectError, Said, Tensor, Writer,
     find::Find,
     names::Excepted,
     write::{Matrices, module},
 };
 use crate::{
     model::{Slot, fields::Fields},
-    plan::Step,
+    plan::{Action, Step, Stored},
+    quant::QuantSpec,
     source::{Catalog, Dtype},
 };
 
@@ -133,10 +135,15 @@ impl Dialect for Fp8 {
 
         let parts = vec![weight.clone(), scale.clone()];
         let format = Format::Fp8(self.kind, tile);
-        Ok(Some(Adopt::new(format, parts, |parts| {
+        let said = match scale.dtype {
+            Dtype::F8E8M0 => Said::Powers,
+            _ => Said::Nothing,
+        };
+        let adopt = Adopt::new(format, parts, |parts| {
             let scales = parts.floats(1);
             Ok((parts.take(0), scales))
-        })))
+        });
+        Ok(Some(adopt.saying(said)))
     }
 
     fn leaves_out(&self, tensor: &str) -> bool {
@@ -150,19 +157,29 @@ impl Dialect for Fp8 {
 struct Fp8Writer {
     kind: Fp8Kind,
     tile: Tile,
+    /// Scales are powers of two.
+    powers: bool,
     excepted: Vec<String>,
 }
 
 pub(super) fn writer(matrices: &Matrices<'_>) -> Result<Box<dyn Writer>, DialectError> {
-    let kind = |_: &Step, format| match format {
+    let powers = |step: &Step| match (&step.action, &step.source) {
+        (Action::Pack(QuantSpec::Fp8(method), _), _) => {
+            method.recipe() == Recipe::FineGrained { ue8m0: true }
+        }
+        (Action::Keep(_), Stored::Packed(adopt)) => adopt.said == Said::Powers,
+        _ => false,
+    };
+    let kind = |step: &Step, format| match format {
         Format::Fp8(_, Tile::Row) => None,
-        Format::Fp8(kind, tile) => Some((kind, tile)),
+        Format::Fp8(kind, tile) => Some((kind, tile, powers(step))),
         _ => None,
     };
-    let (kind, tile) = matrices.kind(NAME, kind)?;
+    let (kind, tile, powers) = matrices.kind(NAME, kind)?;
     Ok(Box::new(Fp8Writer {
         kind,
         tile,
+        powers,
         excepted: matrices.excepted().into_iter().map(str::to_owned).collect(),
     }))
 }
@@ -173,33 +190,35 @@ impl Writer for Fp8Writer {
             Tile::Block { rows, cols } => json!([rows, cols]),
             _ => Value::Null,
         };
-        let config = json!({
+        let mut config = json!({
             "activation_scheme": "dynamic",
             "fmt": self.kind.to_string(),
             "quant_method": NAME,
             "weight_block_size": sides,
             SKIP[0]: self.excepted,
         });
+        if self.powers {
+            config["scale_fmt"] = json!("ue8m0");
+        }
         vec![("quantization_config", config)]
     }
 
     fn tensors(&self, slot: &Slot, packed: Packed, _: FloatBits) -> Vec<Tensor> {
         let name = format!("{}.weight_scale_inv", module(slot));
         let grid = self.tile.grid(packed.shape);
-        let shape: &[usize] = if self.tile == Tile::Tensor {
-            &[]
+        let codes = Tensor::words(
+            slot.name.clone(),
+            stored(self.kind),
+            &packed.shape,
+            &packed.words,
+        );
+        let scales = if self.powers {
+            let exponents = packed.scales.iter().map(|bits| (bits >> 23) as u8);
+            Tensor::new(name, Dtype::F8E8M0, &grid, exponents.collect())
         } else {
-            &grid
+            Tensor::words(name, Dtype::F32, &grid, &packed.scales)
         };
-        vec![
-            Tensor::words(
-                slot.name.clone(),
-                stored(self.kind),
-                &packed.shape,
-                &packed.words,
-            ),
-            Tensor::words(name, Dtype::F32, shape, &packed.scales),
-        ]
+        vec![codes, scales]
     }
 }
 

@@ -84,6 +84,10 @@ pub struct Adopt {
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Said {
     Nothing,
+    /// The type that the weight, and so its scales, had.
+    Float(FloatBits),
+    /// Scales are powers of two, and stored as such.
+    Powers,
     /// In compressed-tensors' words.
     Whole(Whole),
     /// In hqq's.
@@ -108,6 +112,14 @@ impl Adopt {
             parts,
             assemble,
             said: Said::Nothing,
+        }
+    }
+
+    /// The type that the weight had before it was packed, where the file says it.
+    pub(crate) fn float(&self) -> Option<FloatBits> {
+        match self.said {
+            Said::Float(float) => Some(float),
+            _ => None,
         }
     }
 

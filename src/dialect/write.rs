@@ -122,7 +122,7 @@ impl To {
             (Stored::Packed(adopt), Action::Keep(_)) => match adopt.said {
                 Said::Hqq(_) => Some(Self::Hqq),
                 Said::Whole(_) => Some(Self::CompressedTensors),
-                Said::Nothing => None,
+                _ => None,
             },
             _ => None,
         };

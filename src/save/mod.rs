@@ -232,7 +232,7 @@ impl<'a> FolderSink<'a> {
         let packed = |packed: Packed| {
             let source = match step.source {
                 Stored::Plain(float) => float,
-                Stored::Packed(_) => self.source,
+                Stored::Packed(ref adopt) => adopt.float().unwrap_or(self.source),
             };
             let writer = self.writer.as_ref();
             let writer = writer.expect("a plan with packed weights has a writer");

@@ -9,6 +9,7 @@ use super::catalog::{Catalog, CatalogError};
 use super::header::{self, Header, HeaderError, LENGTH_BYTES};
 use super::index::{Index, IndexError};
 use super::{Source, SourceError, SourceExt};
+use crate::target::DType;
 
 /// The model's configuration.
 pub(crate) const CONFIG: &str = "config.json";
@@ -160,6 +161,20 @@ impl Checkpoint {
     #[must_use]
     pub fn catalog(&self) -> &Catalog {
         &self.catalog
+    }
+
+    /// The type that the model's weights are in, or were in before they were packed: what the configuration says, else
+    /// what most bytes of plain floats are.
+    pub(crate) fn float_dtype(&self) -> DType {
+        let said = ["dtype", "torch_dtype"]
+            .into_iter()
+            .find_map(|field| self.config[field].as_str());
+        match said.map(|name| name.trim_start_matches("torch.")) {
+            Some("float32") => DType::F32,
+            Some("float16") => DType::F16,
+            Some("bfloat16") => DType::Bf16,
+            _ => self.catalog.float_dtype(),
+        }
     }
 
     /// Bytes of all files of weights, headers included.

@@ -2,13 +2,24 @@
 
 use std::path::Path;
 
-use firebox::{Cpu, DType, Loader, model::llama::Llama, save::SaveConfig};
+use firebox::{
+    Cpu, DType, Loader,
+    dialect::To,
+    model::llama::Llama,
+    pipeline::Finished,
+    quant::kernels::{
+        float::FloatBits,
+        format::{Format, Packed},
+    },
+    save::SaveConfig,
+};
+use safetensors::Dtype;
 use tempfile::TempDir;
 
 use super::{
     QUANTIZED, Quantized,
     common::{Golden, ids, max_abs_difference, values},
-    json, load, save, tensors,
+    json, load, read, save, tensors, tensors_of, write,
 };
 
 /// What the library has written: names, types, shapes and bytes of every tensor, and `config.json`. Would catch a
@@ -40,16 +51,21 @@ fn checkpoints_are_written_as_the_libraries_write_them() {
 fn checkpoints_give_their_reference_logits() {
     for model in QUANTIZED {
         let folder = model.checkpoint();
-        // bitsandbytes gives weights back in the type that the model was stored in, and its reference logits
-        // are of those; elsewhere they are of the products in f32.
+        // Reference logits are of what the library gives back: f32 products, but for two libraries that round them
+        // to the type that the model was stored in.
         let plain = TempDir::new().expect("a folder");
-        let at = if model.name == "llama_bnb_nf4_dq" {
-            let config = load(folder.path()).dequantize(true).dtype(DType::Bf16);
-            let saved = save(config, &SaveConfig::new(plain.path()));
-            assert_eq!(saved.dialect, None);
-            plain.path()
-        } else {
-            folder.path()
+        let at = match model.to {
+            To::BitsAndBytes if model.quant == "nf4:nested" => {
+                let config = load(folder.path()).dequantize(true).dtype(DType::Bf16);
+                let saved = save(config, &SaveConfig::new(plain.path()));
+                assert_eq!(saved.dialect, None);
+                plain.path()
+            }
+            To::Hqq => {
+                rounded_twice(folder.path(), plain.path());
+                plain.path()
+            }
+            _ => folder.path(),
         };
         let error = logits_error(model, at);
         assert!(error <= 5e-5, "{}: {error}", model.name);
@@ -57,6 +73,38 @@ fn checkpoints_give_their_reference_logits() {
         let error = logits_error(model, folder.path());
         assert!(error <= 0.1, "{}: {error}", model.name);
     }
+}
+
+/// Writes what hqq gives back in bf16, `round(round(code - zero) * scale)`, from the codes, zeros and scales that were
+/// read.
+fn rounded_twice(from: &Path, to: &Path) {
+    let saved = save(load(from).dequantize(true), &SaveConfig::new(to));
+    let mut all = tensors_of(&to.join(&saved.files[0]));
+    for (name, weight) in read(from) {
+        let Finished::Packed(packed) = weight else {
+            continue;
+        };
+        let Format::Affine(affine) = packed.format else {
+            panic!("{name} is {}", packed.format);
+        };
+        // With a scale of 1 and a zero of 0 a weight is its code.
+        let groups = affine.groups(packed.shape);
+        let (one, none) = (FloatBits::Bf16.to_bits(1.0), FloatBits::Bf16.to_bits(0.0));
+        let scales = affine.join(&vec![one; groups], &vec![none; groups]);
+        let codes = Packed {
+            scales,
+            ..packed.clone()
+        }
+        .dequantize();
+        let round = |value: f32| FloatBits::Bf16.round(value);
+        let weights = codes.iter().enumerate().map(|(k, code)| {
+            let (scale, zero) = affine.params(&packed.scales, k / affine.group);
+            round(round(code - zero) * scale)
+        });
+        let bytes = weights.flat_map(f32::to_le_bytes).collect();
+        all.insert(name, (Dtype::F32, packed.shape.to_vec(), bytes));
+    }
+    write(&to.join(&saved.files[0]), &all);
 }
 
 fn logits_error(model: Quantized, at: &Path) -> f32 {

@@ -10,6 +10,7 @@ mod common;
 
 mod bare;
 mod golden;
+mod vectors;
 
 use std::{
     collections::BTreeMap,
@@ -18,7 +19,14 @@ use std::{
 };
 
 use common::Golden;
-use firebox::{Cpu, LoadConfig, Loader, dialect::To, model::llama::Llama, save::SaveConfig};
+use firebox::{
+    Cpu, LoadConfig, Loader,
+    dialect::To,
+    model::llama::Llama,
+    pipeline::{self, Event, Finished, Flow, Settings, Sink, SinkError},
+    plan::{Plan, Step},
+    save::SaveConfig,
+};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -35,7 +43,7 @@ pub(crate) struct Quantized {
     otherwise: Option<(&'static str, usize)>,
 }
 
-pub(crate) const QUANTIZED: [Quantized; 5] = [
+pub(crate) const QUANTIZED: [Quantized; 6] = [
     Quantized {
         name: "llama_bnb_nf4_dq",
         quant: "nf4:nested",
@@ -63,6 +71,13 @@ pub(crate) const QUANTIZED: [Quantized; 5] = [
         quant: "fp8:e4m3,scale=block",
         rules: &[],
         to: To::Fp8,
+        otherwise: None,
+    },
+    Quantized {
+        name: "llama_hqq_4bit",
+        quant: "hqq",
+        rules: &[],
+        to: To::Hqq,
         otherwise: None,
     },
     Quantized {
@@ -145,6 +160,35 @@ pub(crate) fn load(path: &Path) -> LoadConfig {
 pub(crate) fn save(config: LoadConfig, to: &SaveConfig) -> firebox::save::Saved {
     let loader = Loader::<Cpu>::new(config).expect("a checkpoint");
     loader.save::<Llama>(to).expect("a checkpoint can be saved")
+}
+
+/// Every finished weight of a model of the Llama family, by name.
+pub(crate) fn read(path: &Path) -> Vec<(String, Finished)> {
+    let loader = Loader::<Cpu>::new(load(path)).expect("a checkpoint");
+    finished(&loader, &loader.plan::<Llama>().expect("a plan"))
+}
+
+/// Every finished weight of a plan, by name.
+pub(crate) fn finished(loader: &Loader<Cpu>, plan: &Plan) -> Vec<(String, Finished)> {
+    struct Keep(Vec<(String, Finished)>);
+    impl Sink for Keep {
+        fn place(&mut self, step: &Step, weight: Finished) -> Result<(), SinkError> {
+            self.0.push((step.slot.name.clone(), weight));
+            Ok(())
+        }
+    }
+    let mut keep = Keep(Vec::new());
+    let observer = |_: &Event<'_>| Flow::Continue;
+    let settings = Settings {
+        workers: 2,
+        in_flight_bytes_max: 1 << 20,
+        device: None,
+        allocation_max: None,
+        observer: &observer,
+    };
+    let source = &**loader.checkpoint().source();
+    pipeline::run(plan, source, &mut keep, &settings).expect("a load");
+    keep.0
 }
 
 pub(crate) fn json(path: &Path) -> Value {

@@ -5,7 +5,7 @@ use firebox_kernels::{
     format::{Format, Fp8Kind, Packed, Tile},
 };
 
-use super::super::{Adopt, DialectError, Tensor, find::Find, write::module};
+use super::super::{Adopt, DialectError, Said, Tensor, find::Find, write::module};
 use crate::{model::Slot, source::Dtype};
 
 /// The packed weight, whose codes are there.
@@ -21,7 +21,7 @@ pub(super) fn find(find: &Find<'_>, tile: Tile) -> Result<Adopt, DialectError> {
         find.agree(weight, found, "weights.group_size", declared)?;
     }
     let scale = find.need("weight_scale")?;
-    find.floats(scale)?;
+    let stored = find.floats(scale)?;
     if let Some(zeros) = find.beside("weight_zero_point") {
         find.agree(zeros, "zero points", "weights.symmetric", "true")?;
     }
@@ -34,10 +34,11 @@ pub(super) fn find(find: &Find<'_>, tile: Tile) -> Result<Adopt, DialectError> {
     }
     let parts = vec![weight.clone(), scale.clone()];
     let format = Format::Fp8(Fp8Kind::E4m3, tile);
-    Ok(Adopt::new(format, parts, |parts| {
+    let adopt = Adopt::new(format, parts, |parts| {
         let scales = parts.floats(1);
         Ok((parts.take(0), scales))
-    }))
+    });
+    Ok(adopt.saying(Said::Float(stored)))
 }
 
 /// The tensors of a weight that was stored as `source`.
