@@ -11,5 +11,7 @@ mod bitsandbytes;
 mod compressed_tensors;
 mod config;
 mod fp8;
+mod hqq;
 mod mlx;
 mod saving;
+mod whole;
