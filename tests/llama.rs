@@ -405,23 +405,6 @@ fn biases_are_where_each_family_puts_them() {
     assert_eq!(biases(all("qwen3")), (true, true, false));
 }
 
-/// Catches packed bytes read as plain numbers, which loads without a complaint and answers nonsense.
-#[test]
-fn a_checkpoint_that_is_already_quantized_is_refused_by_name() {
-    let error =
-        config(json!({"quantization_config": {"quant_method": "gptq", "bits": 4}})).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "config.json: `quantization_config` asks for weights quantized by gptq, which is not supported; \
-         supported: checkpoints in f32, f16 or bf16"
-    );
-    // MLX says so in a field of its own.
-    let error = config(json!({"quantization": {"bits": 4, "group_size": 64}})).unwrap_err();
-    assert!(matches!(error, ConfigError::Unsupported { field, .. } if field == "quantization"));
-    // `null` is no quantization.
-    config(json!({"quantization_config": null})).expect("a dense checkpoint");
-}
-
 /// Each tensor says its own type. Catches a model refused for how its author wrote the field.
 #[test]
 fn the_type_of_the_file_is_not_asked_for() {

@@ -51,13 +51,13 @@ fn a_plan_knows_every_byte_before_one_is_read() {
     let last_weight = plan
         .steps
         .iter()
-        .map(|step| step.range.end)
+        .map(|step| step.parts[0].range.end)
         .max()
         .expect("steps");
     let first_weight = plan
         .steps
         .iter()
-        .map(|step| step.range.start)
+        .map(|step| step.parts[0].range.start)
         .min()
         .expect("steps");
     let weights = first_weight..last_weight;

@@ -331,7 +331,7 @@ fn a_spec_that_cannot_be_is_refused_with_the_reason() {
         ("mlx:bits=7", &["mlx:bits=7", "7 bits", "2 to 6, or 8"]),
         ("mlx:group=16", &["16", "32, 64 or 128"]),
         ("mlx:group=all", &["group", "`all`", "32, 64 or 128"]),
-        ("mlx:bits=-4", &["bits", "`-4`", "2 to 6, or 8"]),
+        ("mlx:bits=-4", &["bits", "`-4`", "2, 3, 4, 5, 6 or 8"]),
         ("mlx:block=64", &["mlx", "`block=64`", "group=N"]),
         ("mlx:nested", &["mlx", "`nested`"]),
         ("int8:group=64", &["int8", "`group=64`", "no options"]),
