@@ -7,9 +7,12 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../common/errors.rs"]
+mod errors;
 
 mod bare;
 mod golden;
+mod verify;
 
 use std::{
     collections::BTreeMap,
