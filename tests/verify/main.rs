@@ -14,7 +14,8 @@ use std::sync::Arc;
 use common::{Entry, Tiny, checkpoint, tiny_entries};
 use errors::assert_close;
 use firebox::{
-    Cpu, Error, LoadConfig, Loader, Rule,
+    Cpu, DType, Error, LoadConfig, Loader, Rule,
+    model::{Architecture, BuildError, ConfigError, Slot, Weights},
     quant::QuantSpec,
     source::{Fault, Memory},
     verify::{Limit, Limits, Stats, VerifyConfig, VerifyError, VerifyReport},
@@ -298,7 +299,7 @@ fn rules_of_a_report_come_first() {
     );
 
     let rule = Rule::tensor("a[0].{b}*", spec("nf4"));
-    let slot = |name: &str| firebox::model::Slot::linear(name, 1, 1);
+    let slot = |name: &str| Slot::linear(name, 1, 1);
     assert!(rule.pattern.is_match(&slot("a[0].{b}*")));
     assert!(!rule.pattern.is_match(&slot("a0.b")));
     let read: Rule = rule.to_string().parse().expect("it prints what it reads");
@@ -356,6 +357,44 @@ fn plain_tensors_are_compared_with_another_source() {
     assert_eq!((relative_error, cosine), (f64::INFINITY, 0.0));
     assert_eq!(sqnr, f64::NEG_INFINITY);
     assert_eq!(report.worst().expect("four").name, "norm.weight");
+}
+
+/// One vector, longer than a tile of the source.
+struct Long;
+
+const LONG: usize = 1_300_000;
+
+impl Architecture for Long {
+    type Config = ();
+
+    fn config(_: &Value) -> Result<(), ConfigError> {
+        Ok(())
+    }
+
+    fn slots((): &()) -> Vec<Slot> {
+        vec![Slot::norm("norm.weight", LONG)]
+    }
+
+    fn build((): &(), _: &mut Weights) -> Result<Self, BuildError> {
+        unreachable!("what is compared is not built")
+    }
+}
+
+/// Every number is compared with its own, in the types of the files whatever a load would compute in: none of these is a
+/// bf16.
+#[test]
+fn plain_tensors_are_compared_to_their_end_as_they_are_stored() {
+    let values = (0..LONG).map(|k| k as f32 + 0.5).collect();
+    let mut entries = [("norm.weight", vec![LONG], values)];
+    let model = Arc::new(checkpoint(&entries));
+    entries[0].2[LONG - 1] += 8.0;
+    let load = LoadConfig::from_source(model).dtype(DType::Bf16);
+    let dense = LoadConfig::from_source(Arc::new(checkpoint(&entries)));
+    let loader = Loader::<Cpu>::new(load).expect("a checkpoint");
+    let report = loader.verify_against::<Long>(&dense.open().expect("open"), &Limits::default());
+    let stats = report.expect("a report").tensors[0].stats;
+    assert_eq!((stats.max_error, stats.compared), (8.0, LONG as u64));
+    assert_eq!(stats.mean_error, 8.0 / LONG as f64);
 }
 
 #[test]
