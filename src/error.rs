@@ -14,6 +14,7 @@ use crate::{
     source::{CheckpointError, SourceError},
     target::TargetError,
     tokenizer::TokenizerError,
+    verify::VerifyError,
 };
 
 /// A load that failed.
@@ -50,6 +51,9 @@ pub enum Error {
     /// The weights could not be saved.
     #[error(transparent)]
     Save(#[from] SaveError),
+    /// Weights cannot be compared with their source.
+    #[error(transparent)]
+    Verify(#[from] VerifyError),
     /// The module could not be built from its weights.
     #[error(transparent)]
     Build(#[from] BuildError),

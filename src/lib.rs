@@ -29,7 +29,8 @@
 //! | [`model`] | finished weights | a Burn module |
 //! | [`tokenizer`] | `tokenizer.json` and friends | text to ids and back |
 //!
-//! Beside the road: [`target`] (where a model goes, as a type), [`quant`] (methods, packed weights and
+//! Beside the road: [`verify`] (how far packed weights are from their source), [`target`] (where a model goes, as a
+//! type), [`quant`] (methods, packed weights and
 //! their products; the formats themselves are the crate `firebox-kernels`), [`report`] and [`synth`].
 //!
 //! Imports run `config, source, quant, model::slot → plan → pipeline → loader`: the plan sees slots and
@@ -64,6 +65,7 @@ mod loader;
 pub mod report;
 pub mod save;
 pub mod tokenizer;
+pub mod verify;
 
 pub mod synth;
 

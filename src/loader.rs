@@ -1,5 +1,7 @@
 //! The whole road in one file: open, plan, run, build.
 
+mod verify;
+
 use core::marker::PhantomData;
 use std::{sync::Arc, time::Instant};
 
@@ -206,6 +208,10 @@ impl<T: Target> Loader<T> {
     ///
     /// As [`save`](Self::save).
     pub fn save_tensors(&self, include: &[Pattern], to: &SaveConfig) -> Result<Saved, Error> {
+        self.save_plan(self.plan_tensors(include)?, to)
+    }
+
+    fn plan_tensors(&self, include: &[Pattern]) -> Result<Plan, Error> {
         let floats = self.checkpoint.catalog().iter();
         let floats = floats.filter(|tensor| dialect::plain(tensor.dtype).is_some());
         let slots = floats.map(|tensor| {
@@ -216,8 +222,7 @@ impl<T: Target> Loader<T> {
             }
             slot
         });
-        let plan = Plan::bind(&self.request(), slots.collect(), |_| false)?;
-        self.save_plan(plan, to)
+        Ok(Plan::bind(&self.request(), slots.collect(), |_| false)?)
     }
 
     fn save_plan(&self, mut plan: Plan, to: &SaveConfig) -> Result<Saved, Error> {

@@ -2,6 +2,10 @@
 //!
 //! Only weights that are finite in the source and come back finite are compared; the others are counted.
 //!
+//! The signal to quantization noise ratio is `10 log10(sum s^2 / sum (s - r)^2)` in dB, 20 dB for a relative error
+//! of a tenth. It is infinite where nothing is lost, of a weight that is zero throughout too, and minus infinity
+//! where a weight of zeros comes back as anything else.
+//!
 //! A weight is *saturated* when its source lies outside of what its scale can give by more than 1/128 of
 //! the largest magnitude there, which is more than rounding the scale explains. What a scale can give:
 //!
@@ -26,7 +30,7 @@ pub use cube::compare;
 
 use crate::blocks::Scales;
 use crate::float::FloatBits;
-use crate::format::{Format, Packed};
+use crate::format::{Along, Format, Packed};
 
 /// What the sums of a device may be off, relative to sums of magnitudes, up to 2^30 weights: fewer than
 /// 256 additions that each round by 2^-24.
@@ -74,7 +78,12 @@ pub struct Stats {
     pub relative_error: f64,
     /// Cosine of the angle between source and result: 1 where both are 0.
     pub cosine: f64,
-    /// Weights that are saturated.
+    /// Signal to quantization noise in dB: infinite where there is no error, minus infinity where the source is 0
+    /// throughout and the result is not.
+    pub sqnr: f64,
+    /// Weights that are compared.
+    pub compared: u64,
+    /// Weights that are saturated, of those.
     pub saturated: u64,
     /// Sources that are NaN or infinite.
     pub lost_sources: u64,
@@ -129,13 +138,17 @@ impl Sums {
             mean_error: ratio(self.errors, self.compared as f64, 0.0),
             relative_error: ratio(self.error_squares, self.source_squares, 0.0).sqrt(),
             cosine: ratio(self.products, norms, if both_zero { 1.0 } else { 0.0 }),
+            sqnr: 10.0 * ratio(self.source_squares, self.error_squares, f64::INFINITY).log10(),
+            compared: self.compared,
             saturated: self.saturated,
             lost_sources: self.lost_sources,
             lost_results: self.lost_results,
         }
     }
 
-    fn join(self, other: Self) -> Self {
+    /// The sums over these weights and others.
+    #[must_use]
+    pub fn join(self, other: Self) -> Self {
         Self {
             largest: self.largest.max(other.largest),
             errors: self.errors + other.errors,
@@ -183,22 +196,44 @@ pub fn host(source: FloatBits, bytes: &[u8], packed: &Packed) -> Sums {
         "bytes of {:?}",
         packed.shape
     );
+    host_rows(source, bytes, packed, 0)
+}
+
+/// Compares some rows on the host. `bytes` is the source of those that begin with `first`, `[rows, i]`.
+///
+/// # Panics
+///
+/// When these are not whole rows of the weight.
+pub fn host_rows(source: FloatBits, bytes: &[u8], packed: &Packed, first: usize) -> Sums {
+    let [o, i] = packed.shape;
     if bytes.is_empty() {
         return Sums::default();
     }
-    let rows = bytes.par_chunks(i * source.size()).enumerate();
+    let row_bytes = i * source.size();
+    assert!(
+        bytes.len().is_multiple_of(row_bytes) && first + bytes.len() / row_bytes <= o,
+        "{} bytes from row {first} of {:?}",
+        bytes.len(),
+        packed.shape
+    );
+    let rows = bytes.par_chunks(row_bytes).enumerate();
     let sums: Vec<Sums> = rows
         .map_init(
             || (vec![0.0; i], vec![0.0; i]),
             |(sources, results), (r, bytes)| {
+                let r = first + r;
                 source.widen(bytes, sources);
                 let (words, scales) = (&packed.words, &packed.scales);
                 packed
                     .format
                     .dequantize_rows(packed.shape, words, scales, r..r + 1, results);
-                let mut sums = Sums::default();
-                for (c, (source, result)) in sources.iter().zip(results).enumerate() {
-                    sums.add(*source, *result, range(packed, r, c));
+                let (mut sums, mut c) = (Sums::default(), 0);
+                while c < i {
+                    let (range, end) = (range(packed, r, c), c + alike(packed, r, c));
+                    for (source, result) in sources[c..end].iter().zip(&results[c..end]) {
+                        sums.add(*source, *result, range);
+                    }
+                    c = end;
                 }
                 sums
             },
@@ -206,6 +241,38 @@ pub fn host(source: FloatBits, bytes: &[u8], packed: &Packed) -> Sums {
         .collect();
     // In the order of the rows, whatever the threads.
     sums.into_iter().fold(Sums::default(), Sums::join)
+}
+
+/// Compares plain numbers, of which none is saturated.
+///
+/// # Panics
+///
+/// When there are more of the one than of the other.
+pub fn plain(sources: &[f32], results: &[f32]) -> Sums {
+    assert_eq!(sources.len(), results.len(), "sources and results");
+    let mut sums = Sums::default();
+    for (source, result) in sources.iter().zip(results) {
+        sums.add(*source, *result, [f32::NEG_INFINITY, f32::INFINITY]);
+    }
+    sums
+}
+
+/// Weights of row `r` from column `c` on that certainly have the same range.
+fn alike(packed: &Packed, r: usize, c: usize) -> usize {
+    let i = packed.shape[1];
+    let k = r * i + c;
+    let alike = match packed.format {
+        Format::Nf4(blocks) | Format::Fp4(blocks) => blocks.block - k % blocks.block,
+        Format::Fp8(_, tile) => {
+            let [_, cols] = tile.sides(packed.shape);
+            cols - c % cols
+        }
+        Format::Int8 => i,
+        Format::Micro(micro) => micro.group() - k % micro.group(),
+        Format::Affine(affine) if affine.along == Along::Flat => affine.group - k % affine.group,
+        Format::Affine(_) => 1,
+    };
+    alike.min(i - c)
 }
 
 /// The least and the greatest that the scale of row `r`, column `c` can give.

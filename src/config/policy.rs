@@ -124,6 +124,30 @@ pub struct Rule {
     pub quant: QuantSpec,
 }
 
+impl Rule {
+    /// For the tensor of this name, whatever characters it has.
+    pub fn tensor(name: &str, quant: QuantSpec) -> Self {
+        let text = globset::escape(name);
+        let pattern = Pattern {
+            matches: Matches::Name(plain_glob(&text), plain_glob(&format!("{text}.*"))),
+            text,
+        };
+        Self { pattern, quant }
+    }
+}
+
+fn plain_glob(escaped: &str) -> GlobMatcher {
+    let glob = GlobBuilder::new(escaped).build();
+    glob.expect("what is escaped is a glob").compile_matcher()
+}
+
+/// Prints what [`FromStr`] reads back, unless the pattern has a `=` or the method is the caller's own.
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}", self.pattern, self.quant)
+    }
+}
+
 impl FromStr for Rule {
     type Err = RuleError;
 

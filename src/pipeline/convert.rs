@@ -206,6 +206,20 @@ impl Dense {
         dense
     }
 
+    /// The numbers from the one at `first` on.
+    pub(crate) fn widen(&self, first: usize, out: &mut [f32]) {
+        fn each<V: Copy>(values: &[V], out: &mut [f32], widen: impl Fn(V) -> f32) {
+            for (out, value) in out.iter_mut().zip(values) {
+                *out = widen(*value);
+            }
+        }
+        match self {
+            Self::F32(values) => each(&values[first..], out, |value| value),
+            Self::F16(values) => each(&values[first..], out, f16::to_f32),
+            Self::Bf16(values) => each(&values[first..], out, bf16::to_f32),
+        }
+    }
+
     /// Without a copy.
     pub(super) fn into_data(self) -> (DType, TensorData) {
         fn flat<E: Element>(values: Vec<E>) -> TensorData {

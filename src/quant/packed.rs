@@ -7,6 +7,7 @@ use burn::{
 use firebox_kernels::{
     compare::{Stats, Sums},
     error::FormatError,
+    float::FloatBits,
     format::{Format, Packed},
     packing::Packing,
 };
@@ -117,10 +118,18 @@ impl PackedWeight {
     pub fn compare(&self, source: Tensor<2>) -> Stats {
         assert_eq!(source.dims(), self.layout.shape, "shape of the source");
         let stored = ops::float_bits(source.dtype());
-        let sums = ops::compare(ops::bits(source), self, stored);
-        let sums: Vec<u32> = sums.into_data().try_into_vec().expect("sums are u32");
+        let sums = self.sums(ops::bits(source), stored);
+        sums.expect("the device works").stats()
+    }
+
+    /// What [`compare`](Self::compare) adds up, from the bits of a source that is stored as `source`: two halves or
+    /// one single in each word. The error is what the device says.
+    pub(crate) fn sums(&self, bits: Tensor<1, Int>, source: FloatBits) -> Result<Sums, String> {
+        let sums = ops::compare(bits, self, source).try_into_data();
+        let sums = sums.map_err(|error| error.to_string())?;
+        let sums: Vec<u32> = sums.try_into_vec().map_err(|error| format!("{error:?}"))?;
         let sums = sums.try_into().expect("as many as a comparison has");
-        Sums::from_words(sums).stats()
+        Ok(Sums::from_words(sums))
     }
 
     /// What the words mean.

@@ -20,3 +20,5 @@ mod eval;
 mod logits;
 
 mod synth;
+
+mod verify;

@@ -7,10 +7,13 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../common/errors.rs"]
+mod errors;
 
 mod bare;
 mod golden;
 mod vectors;
+mod verify;
 
 use std::{
     collections::BTreeMap,

@@ -9,6 +9,7 @@ mod gradients;
 mod models;
 mod opening;
 mod operations;
+mod verify;
 mod weights;
 
 /// Runs every test on the target.
@@ -34,6 +35,7 @@ macro_rules! suite {
                 models::packed_models_answer_as_their_dense_weights_do,
                 models::tiles_and_parts_change_nothing,
                 models::greedy_text_is_that_of_transformers,
+                verify::verified_weights_are_as_far_as_on_the_host,
             );
         }
     };

@@ -1,6 +1,6 @@
 //! What may be written on the command line, and the part that most commands share.
 
-use std::num::NonZeroUsize;
+use std::{num::NonZeroUsize, path::Path};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use firebox::{
@@ -18,6 +18,7 @@ use crate::{
     plan::PlanCommand,
     save::{ConvertCommand, QuantizeCommand},
     synth::SynthCommand,
+    verify::VerifyCommand,
 };
 
 /// Loads language-model checkpoints into Burn, quantizing them while they stream in.
@@ -42,6 +43,8 @@ pub(crate) enum Command {
     Quantize(QuantizeCommand),
     /// Save a quantized checkpoint in another dialect, or as plain numbers
     Convert(ConvertCommand),
+    /// Compare quantized weights with their source, tensor by tensor
+    Verify(VerifyCommand),
     /// Load a model and report bytes, seconds and memory
     Load(LoadCommand),
     /// Load a model and continue a text
@@ -71,16 +74,28 @@ pub(crate) struct ModelArgs {
 
 impl ModelArgs {
     pub(crate) fn config(&self) -> LoadConfig {
-        let mut config = LoadConfig::new(&self.model);
-        if let Some(revision) = &self.revision {
-            config = config.revision(revision);
+        let config = self.another(&self.model);
+        match &self.revision {
+            Some(revision) => config.revision(revision),
+            None => config,
         }
+    }
+
+    /// Another model, from the same places.
+    pub(crate) fn another(&self, model: &str) -> LoadConfig {
+        let config = LoadConfig::new(model);
         // Without the flag the environment decides.
         if self.offline {
             config.offline(true)
         } else {
             config
         }
+    }
+
+    /// Whether it is a file of tensors without a configuration beside it.
+    pub(crate) fn bare(&self) -> bool {
+        let file = Path::new(&self.model);
+        file.is_file() && !file.with_file_name("config.json").exists()
     }
 }
 

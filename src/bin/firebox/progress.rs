@@ -37,6 +37,8 @@ impl Observer for Bar {
             Event::Planned { plan } => {
                 let passes_once = plan.totals().bytes_source;
                 self.0.set_length(passes_once);
+                // Weights that are verified pass once more.
+                self.0.set_position(0);
             }
             Event::Started { step } => self.0.set_message(step.slot.name.clone()),
             Event::Placed { step, .. } => self.0.inc(step.bytes_source()),

@@ -1,6 +1,6 @@
 //! `firebox quantize` and `firebox convert`: a checkpoint in, a checkpoint out.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use firebox::{
@@ -10,9 +10,17 @@ use firebox::{
     model::llama::Llama,
     quant::QuantSpec,
     save::{SaveConfig, Saved},
+    verify::VerifyReport,
 };
+use serde::Serialize;
 
-use crate::{Failure, OnTarget, args::LoadArgs, output, progress::Bar};
+use crate::{
+    Failure, OnTarget,
+    args::LoadArgs,
+    output,
+    progress::Bar,
+    verify::{LimitArgs, within},
+};
 
 #[derive(Debug, Args)]
 pub(crate) struct SaveArgs {
@@ -50,6 +58,9 @@ pub(crate) struct QuantizeCommand {
     /// fp8:e4m3,scale=channel, fp8:e4m3,scale=block, mlx:bits=4,group=64, int8
     #[arg(long, value_name = "SPEC")]
     quant: QuantSpec,
+
+    #[command(flatten)]
+    limits: LimitArgs,
 }
 
 #[derive(Debug, Args)]
@@ -60,21 +71,36 @@ pub(crate) struct ConvertCommand {
 
 impl OnTarget for QuantizeCommand {
     fn run<T: Target>(self) -> Result<(), Failure> {
-        let file = Path::new(&self.save.load.model.model);
-        let alone = file.is_file() && !file.with_file_name("config.json").exists();
-        let bare = (alone || !self.include.is_empty()).then_some(&self.include[..]);
-        self.save.run::<T>(self.quant, bare)
+        let bare = self.save.load.model.bare() || !self.include.is_empty();
+        let bare = bare.then_some(&self.include[..]);
+        let limits = self.limits.any().then_some(&self.limits);
+        self.save.run::<T>(self.quant, bare, limits)
     }
 }
 
 impl OnTarget for ConvertCommand {
     fn run<T: Target>(self) -> Result<(), Failure> {
-        self.save.run::<T>(QuantSpec::None, None)
+        self.save.run::<T>(QuantSpec::None, None, None)
     }
 }
 
+/// What is printed as JSON.
+#[derive(Serialize)]
+struct Answer {
+    #[serde(flatten)]
+    saved: Saved,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    verified: Option<VerifyReport>,
+}
+
 impl SaveArgs {
-    fn run<T: Target>(&self, quant: QuantSpec, bare: Option<&[Pattern]>) -> Result<(), Failure> {
+    /// With limits, weights are verified before any is written, and saved as the fallbacks that were chosen.
+    fn run<T: Target>(
+        &self,
+        quant: QuantSpec,
+        bare: Option<&[Pattern]>,
+        limits: Option<&LimitArgs>,
+    ) -> Result<(), Failure> {
         let Bytes(shard_bytes) = self.shard_size;
         let mut to = SaveConfig::new(&self.out).shard_bytes(shard_bytes);
         if let Some(dialect) = self.to {
@@ -82,14 +108,35 @@ impl SaveArgs {
         }
         let bar = Bar::new();
         let config = self.load.config(quant).observer(bar.clone());
+        let config = if bare.is_some() {
+            config.bare()
+        } else {
+            config
+        };
+        let mut loader = Loader::<T>::new(config)?;
+        let mut verified = None;
+        if let Some(limits) = limits {
+            let report = match bare {
+                Some(include) => loader.verify_tensors(include, &limits.config()),
+                None => loader.verify::<Llama>(&limits.config()),
+            };
+            bar.clear();
+            let report = report?;
+            within(&report)?;
+            loader = loader.with_rules(report.rules());
+            verified = Some(report);
+        }
         let saved = match bare {
-            Some(include) => Loader::<T>::new(config.bare())?.save_tensors(include, &to),
-            None => Loader::<T>::new(config)?.save::<Llama>(&to),
+            Some(include) => loader.save_tensors(include, &to),
+            None => loader.save::<Llama>(&to),
         };
         bar.clear();
         let saved = saved?;
         if self.json {
-            return output::json(&saved);
+            return output::json(&Answer { saved, verified });
+        }
+        if let Some(verified) = verified {
+            output::text(verified.beyond())?;
         }
         let Saved {
             folder, dialect, ..

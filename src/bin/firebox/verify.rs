@@ -1,0 +1,152 @@
+//! `firebox verify`: how far a quantization is from its source. Also the limits that `quantize` shares.
+
+use clap::Args;
+use firebox::{
+    Loader, Target,
+    config::Pattern,
+    model::llama::Llama,
+    quant::QuantSpec,
+    verify::{Limits, VerifyConfig, VerifyReport},
+};
+
+use crate::{
+    Failure, OnTarget,
+    args::{LoadArgs, QuantArgs},
+    output,
+    progress::Bar,
+};
+
+#[derive(Debug, Args)]
+pub(crate) struct VerifyCommand {
+    #[command(flatten)]
+    pub(crate) load: LoadArgs,
+
+    #[command(flatten)]
+    quant: QuantArgs,
+
+    /// Compare the quantized checkpoint MODEL with the plain one that it was made from: a folder, a file or a model
+    /// id of the hub
+    #[arg(long, value_name = "SOURCE", conflicts_with_all = ["quant", "rules", "include", "fallbacks", "revision"])]
+    against: Option<String>,
+
+    /// Take the file as tensors of no particular model, as is done where it has no config.json beside it, and
+    /// quantize the matrices that PATTERN names instead of all
+    #[arg(long, value_name = "PATTERN")]
+    include: Vec<Pattern>,
+
+    #[command(flatten)]
+    limits: LimitArgs,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What is too far from the source, and what to do then.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct LimitArgs {
+    /// Least signal to quantization noise of a weight
+    #[arg(long, value_name = "DB", group = "limit", value_parser = finite, allow_negative_numbers = true)]
+    min_sqnr: Option<f64>,
+
+    /// Most that the errors of a weight may be of it, norm by norm: 0.1 is 20 dB
+    #[arg(long, value_name = "X", group = "limit", value_parser = positive)]
+    max_relative: Option<f64>,
+
+    /// Least cosine between a weight and its source
+    #[arg(long, value_name = "X", group = "limit", value_parser = cosine, allow_negative_numbers = true)]
+    min_cosine: Option<f64>,
+
+    /// Largest part of a weight's numbers that may lie outside of what its scales reach, 0 to 1
+    #[arg(long, value_name = "PART", group = "limit", value_parser = part)]
+    max_saturated: Option<f64>,
+
+    /// What becomes of weights that are beyond a limit: the first that is within them, in the order given. `none`
+    /// leaves them plain
+    #[arg(long = "fallback", value_name = "SPEC", requires = "limit")]
+    fallbacks: Vec<QuantSpec>,
+}
+
+impl OnTarget for VerifyCommand {
+    fn run<T: Target>(self) -> Result<(), Failure> {
+        let bar = Bar::new();
+        let config = self.load.config(self.quant.quant).observer(bar.clone());
+        let limits = &self.limits;
+        let report = match &self.against {
+            Some(against) => {
+                let dense = self.load.model.another(against).open()?;
+                Loader::<T>::new(config)?.verify_against::<Llama>(&dense, &limits.limits())
+            }
+            None if self.load.model.bare() || !self.include.is_empty() => {
+                Loader::<T>::new(config.bare())?.verify_tensors(&self.include, &limits.config())
+            }
+            None => Loader::<T>::new(config)?.verify::<Llama>(&limits.config()),
+        };
+        bar.clear();
+        let report = report?;
+        if self.json {
+            output::json(&report)?;
+        } else {
+            output::line(&report)?;
+        }
+        // Printed first: what is beyond the limits is what one looks for.
+        within(&report)
+    }
+}
+
+/// Refuses weights that are beyond the limits, by name.
+pub(crate) fn within(report: &VerifyReport) -> Result<(), Failure> {
+    let failed: Vec<&str> = report.failed().map(|tensor| &*tensor.name).collect();
+    if failed.is_empty() {
+        return Ok(());
+    }
+    let (count, of) = (failed.len(), report.tensors.len());
+    Err(format!(
+        "{count} of {of} weights are beyond the limits: {}",
+        failed.join(", ")
+    )
+    .into())
+}
+
+impl LimitArgs {
+    /// Whether anything is asked of the weights.
+    pub(crate) fn any(&self) -> bool {
+        self.limits() != Limits::default()
+    }
+
+    fn limits(&self) -> Limits {
+        let mut limits = Limits::default();
+        limits.min_sqnr = self.min_sqnr;
+        limits.max_relative = self.max_relative;
+        limits.min_cosine = self.min_cosine;
+        limits.max_saturated = self.max_saturated;
+        limits
+    }
+
+    pub(crate) fn config(&self) -> VerifyConfig {
+        let config = VerifyConfig::new(self.limits());
+        let fallbacks = self.fallbacks.iter().cloned();
+        fallbacks.fold(config, VerifyConfig::fallback)
+    }
+}
+
+fn number(text: &str, within: impl Fn(f64) -> bool) -> Option<f64> {
+    let number: f64 = text.parse().ok()?;
+    (number.is_finite() && within(number)).then_some(number)
+}
+
+fn finite(text: &str) -> Result<f64, &'static str> {
+    number(text, |_| true).ok_or("write a finite number of dB, such as 20")
+}
+
+fn positive(text: &str) -> Result<f64, &'static str> {
+    number(text, |number| number >= 0.0).ok_or("write a finite number of 0 or more")
+}
+
+fn cosine(text: &str) -> Result<f64, &'static str> {
+    number(text, |number| number.abs() <= 1.0).ok_or("write a number from -1 to 1")
+}
+
+fn part(text: &str) -> Result<f64, &'static str> {
+    number(text, |number| (0.0..=1.0).contains(&number)).ok_or("write a number from 0 to 1")
+}

@@ -1,0 +1,261 @@
+//! Verifying: a plan is carried out as a load would, into a sink that compares.
+
+use firebox_kernels::compare::{Stats, Sums};
+
+use super::Loader;
+use crate::{
+    config::{Pattern, Rule},
+    dialect,
+    error::Error,
+    model::Architecture,
+    pipeline::Observers,
+    plan::{Action, Plan, Step, Stored},
+    quant::QuantSpec,
+    save,
+    source::Checkpoint,
+    target::{Capabilities, Target},
+    verify::{
+        CompareSink, Fallback, Limits, Original, TensorCheck, VerifyConfig, VerifyError,
+        VerifyReport, check,
+    },
+};
+
+impl<T: Target> Loader<T> {
+    /// Packs every weight that a load would pack, one by one, and compares it with what it was packed from. Of those
+    /// that are beyond the limits each gets the first fallback that is within them.
+    ///
+    /// ```no_run
+    /// use firebox::{
+    ///     Cpu, LoadConfig, Loader,
+    ///     model::llama::Llama,
+    ///     verify::{Limits, VerifyConfig},
+    /// };
+    ///
+    /// let loader = Loader::<Cpu>::new(LoadConfig::new("assets/tinyrust").quant("nf4".parse()?))?;
+    /// let config = VerifyConfig::new(Limits::default().min_sqnr(20.0))
+    ///     .fallback("fp8:e4m3,scale=channel".parse()?)
+    ///     .fallback("none".parse()?);
+    /// let report = loader.verify::<Llama>(&config)?;
+    /// println!("{report}");
+    /// let loaded = loader.with_rules(report.rules()).load::<Llama>()?;
+    /// # Ok::<(), firebox::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Any [`Error`]; [`VerifyError::Kept`] where the checkpoint has weights packed,
+    /// [`VerifyError::NothingPacked`] where nothing is to be packed. A weight beyond the limits is none.
+    pub fn verify<A: Architecture>(&self, config: &VerifyConfig) -> Result<VerifyReport, Error> {
+        self.verify_plan(self.plan::<A>()?, config)
+    }
+
+    /// [`verify`](Self::verify) of tensors of no particular model, as [`save_tensors`](Self::save_tensors) packs them.
+    ///
+    /// # Errors
+    ///
+    /// As [`verify`](Self::verify).
+    pub fn verify_tensors(
+        &self,
+        include: &[Pattern],
+        config: &VerifyConfig,
+    ) -> Result<VerifyReport, Error> {
+        self.verify_plan(self.plan_tensors(include)?, config)
+    }
+
+    /// Compares what this checkpoint gives back with the tensors of the checkpoint `dense` that it was made from, plain
+    /// ones too: where those differ, it was made from another.
+    ///
+    /// # Errors
+    ///
+    /// Any [`Error`]; [`VerifyError`] where `dense` lacks a tensor, or has it in another shape or packed.
+    pub fn verify_against<A: Architecture>(
+        &self,
+        dense: &Checkpoint,
+        limits: &Limits,
+    ) -> Result<VerifyReport, Error> {
+        let mut plan = self.plan::<A>()?;
+        save::keep_types(&mut plan);
+        self.check_parts(&plan)?;
+        let against = dense.source().describe();
+        let originals = plan
+            .steps
+            .iter()
+            .map(|step| original(step, dense, &against));
+        let originals = originals.collect::<Result<_, _>>()?;
+        let stats = self.compare(&plan, dense, originals)?;
+        Ok(report(&plan, Some(against), &stats, limits))
+    }
+
+    /// With more rules, before those that there are.
+    #[must_use]
+    pub fn with_rules(mut self, rules: Vec<Rule>) -> Self {
+        self.config.policy.rules.splice(0..0, rules);
+        self
+    }
+
+    fn verify_plan(&self, mut plan: Plan, config: &VerifyConfig) -> Result<VerifyReport, Error> {
+        self.check_parts(&plan)?;
+        for step in &plan.steps {
+            if let (Stored::Packed(adopt), Some(_)) = (&step.source, step.action.format()) {
+                return Err(VerifyError::Kept {
+                    tensor: step.slot.name.clone(),
+                    format: adopt.format,
+                }
+                .into());
+            }
+        }
+        plan.steps
+            .retain(|step| matches!(step.action, Action::Pack(..)));
+        if plan.steps.is_empty() {
+            let model = plan.model;
+            return Err(VerifyError::NothingPacked { model }.into());
+        }
+        let stats = self.compare(&plan, &self.checkpoint, own(&plan.steps))?;
+        let mut report = report(&plan, None, &stats, &config.limits);
+        for quant in &config.fallbacks {
+            self.fall_back(&plan, quant, &mut report)?;
+        }
+        Ok(report)
+    }
+
+    /// Chooses `quant` for weights that are beyond the limits still, where it is within them.
+    fn fall_back(
+        &self,
+        plan: &Plan,
+        quant: &QuantSpec,
+        report: &mut VerifyReport,
+    ) -> Result<(), Error> {
+        let (mut open, mut steps) = (Vec::new(), Vec::new());
+        for (k, step) in plan.steps.iter().enumerate() {
+            if !report.tensors[k].failed() {
+                continue;
+            }
+            let action = match (quant, quant.method()) {
+                (QuantSpec::None, _) => Action::Dense(step.float().into()),
+                // What it cannot pack is left to the next.
+                (_, Some(method)) => match method.format(step.matrix(), step.float()) {
+                    Ok(format) => Action::Pack(quant.clone(), format),
+                    Err(_) => continue,
+                },
+                // Weights of a checkpoint that are kept packed: nothing to fall back to.
+                (_, None) => continue,
+            };
+            open.push(k);
+            let step = step.clone();
+            steps.push(Step { action, ..step });
+        }
+        if open.is_empty() {
+            return Ok(());
+        }
+        let plan = Plan {
+            steps,
+            unexpected: Vec::new(),
+            ..plan.clone()
+        };
+        let stats = if matches!(quant, QuantSpec::None) {
+            let tensors = open.iter().map(|k| &report.tensors[*k]);
+            tensors.map(unchanged).collect()
+        } else {
+            self.check_parts(&plan)?;
+            self.compare(&plan, &self.checkpoint, own(&plan.steps))?
+        };
+        for (k, stats) in open.into_iter().zip(stats) {
+            if report.limits.beyond(&stats).is_empty() {
+                let quant = quant.clone();
+                report.tensors[k].fallback = Some(Fallback { quant, stats });
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses what a load would, but for a model that is larger than the device: one weight at a time is there.
+    fn check_parts(&self, plan: &Plan) -> Result<(), Error> {
+        let capabilities = Capabilities {
+            memory: None,
+            ..self.capabilities.clone()
+        };
+        Ok(plan.check(&capabilities, 0)?)
+    }
+
+    /// Carries out the plan, and compares what comes of its steps with `originals` of `dense`.
+    fn compare(
+        &self,
+        plan: &Plan,
+        dense: &Checkpoint,
+        originals: Vec<Original>,
+    ) -> Result<Vec<Stats>, Error> {
+        let observers = Observers(self.config.observers.clone());
+        let settings = self.settings(&observers);
+        let mut sink = CompareSink::new(&**dense.source(), originals, &settings)?;
+        let ran = self.run(plan, &mut sink, &settings);
+        if let Some(error) = sink.failed {
+            return Err(error.into());
+        }
+        ran?;
+        Ok(sink.sums.into_iter().map(Sums::stats).collect())
+    }
+}
+
+fn report(plan: &Plan, against: Option<String>, stats: &[Stats], limits: &Limits) -> VerifyReport {
+    let tensors = plan.steps.iter().zip(stats);
+    VerifyReport {
+        model: plan.model.clone(),
+        against,
+        target: plan.target,
+        limits: *limits,
+        tensors: tensors
+            .map(|(step, stats)| check(step, *stats, limits))
+            .collect(),
+    }
+}
+
+/// The numbers that each step packs.
+fn own(steps: &[Step]) -> Vec<Original> {
+    let originals = steps.iter().map(|step| Original {
+        tensor: step.parts[0].clone(),
+        float: step.float(),
+    });
+    originals.collect()
+}
+
+/// The tensor of `dense` that the weight of `step` was made from.
+fn original(step: &Step, dense: &Checkpoint, against: &str) -> Result<Original, VerifyError> {
+    let (tensor, against) = (step.slot.name.clone(), against.to_owned());
+    let Some(found) = dense.catalog().get(&tensor) else {
+        return Err(VerifyError::Missing { tensor, against });
+    };
+    let Some(float) = dialect::plain(found.dtype) else {
+        let found = found.dtype;
+        return Err(VerifyError::Dtype {
+            tensor,
+            against,
+            found,
+        });
+    };
+    if found.shape != step.slot.shape {
+        return Err(VerifyError::Shape {
+            tensor,
+            against,
+            found: found.shape.clone(),
+            expected: step.slot.shape.clone(),
+        });
+    }
+    let tensor = found.clone();
+    Ok(Original { tensor, float })
+}
+
+/// The numbers of a weight that stays as it is stored.
+fn unchanged(tensor: &TensorCheck) -> Stats {
+    let lost = tensor.stats.lost_sources;
+    Stats {
+        max_error: 0.0,
+        mean_error: 0.0,
+        relative_error: 0.0,
+        cosine: 1.0,
+        sqnr: f64::INFINITY,
+        compared: tensor.shape.iter().product::<usize>() as u64 - lost,
+        saturated: 0,
+        lost_sources: lost,
+        lost_results: lost,
+    }
+}
