@@ -24,16 +24,18 @@
 //! |---|---|---|
 //! | [`config`] | what the caller wants | a [`LoadConfig`] |
 //! | [`source`] | a folder, a hub model, memory | a [`Checkpoint`](source::Checkpoint): configuration and the place of every tensor, no weights |
+//! | [`dialect`] | configuration and tensors of a quantized checkpoint | which tensors make up each weight, and their format |
 //! | [`plan`] | a checkpoint and the [slots](model::Slot) of an [architecture](model::Architecture) | a [`Plan`](plan::Plan): what happens to every tensor, with all sizes |
 //! | [`pipeline`] | a plan and a source | finished weights, to a [`Sink`](pipeline::Sink) |
 //! | [`model`] | finished weights | a Burn module |
+//! | [`save`] | finished weights | a checkpoint that the Python libraries read |
 //! | [`tokenizer`] | `tokenizer.json` and friends | text to ids and back |
 //!
 //! Beside the road: [`verify`] (how far packed weights are from their source), [`target`] (where a model goes, as a
 //! type), [`quant`] (methods, packed weights and
 //! their products; the formats themselves are the crate `firebox-kernels`), [`report`] and [`synth`].
 //!
-//! Imports run `config, source, quant, model::slot → plan → pipeline → loader`: the plan sees slots and
+//! Imports run `config, source, quant, model::slot → dialect → plan → pipeline → loader`: the plan sees slots and
 //! sizes, never an architecture or a kernel.
 //!
 //! # Errors

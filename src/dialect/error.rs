@@ -169,18 +169,19 @@ pub enum DialectError {
         dialect: &'static str,
     },
     /// Packed weights that the dialect cannot hold side by side.
-    #[error("{dialect} has one format in a checkpoint: {first} is {format}, {second} is {other}")]
+    #[error(
+        "{dialect} has one format in a checkpoint: {first} is {}, {second} is {}",
+        .formats[0], .formats[1]
+    )]
     Mixed {
         /// The dialect.
         dialect: &'static str,
         /// One tensor.
         first: String,
-        /// How it is packed.
-        format: Format,
         /// Another.
         second: String,
-        /// How that is packed.
-        other: Format,
+        /// How they are packed.
+        formats: Box<[Format; 2]>,
     },
     /// The format cannot be.
     #[error("{tensor}: {source}")]

@@ -218,7 +218,7 @@ impl Dialect for HqqFile {
             find.dtype(codes, &[layout.dtype()])?;
             find.shape(codes, &[&[layout.apart(), layout.cols]])?;
         }
-        if layout.bits != 3 && layout.rows % layout.codes() != 0 {
+        if layout.bits != 3 && !layout.rows.is_multiple_of(layout.codes()) {
             let found = format!("{} rows of codes", layout.rows);
             let declared = format!("{}, of which {} share a byte", layout.bits, layout.codes());
             find.agree(codes, found, "nbits", declared)?;

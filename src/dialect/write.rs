@@ -250,9 +250,8 @@ impl<'a> Matrices<'a> {
         Err(DialectError::Mixed {
             dialect,
             first: first.slot.name.clone(),
-            format,
             second: second.slot.name.clone(),
-            other,
+            formats: Box::new([format, other]),
         })
     }
 }

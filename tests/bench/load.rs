@@ -21,7 +21,7 @@ use firebox::{
     Cpu, LoadConfig, Loader,
     config::Bytes,
     model::{Matrix, llama::Llama},
-    plan::Action,
+    plan::{Action, Stored},
     quant::QuantSpec,
     source::{Local, Source},
     synth::{self, Like},
@@ -126,11 +126,15 @@ fn check(loader: &Loader<Cpu>, model: &Llama, quant: &QuantSpec) -> Result<(), F
         .find(|step| step.slot.name == name)
         .ok_or("no such weight")?;
     let shape: [usize; 2] = step.slot.shape[..].try_into()?;
+    let (Stored::Plain(float), [part]) = (&step.source, &step.parts[..]) else {
+        return Err("the benchmark's checkpoint is plain".into());
+    };
+    let float = *float;
     let mut bytes = vec![0; step.bytes_source() as usize];
     loader
         .checkpoint()
         .source()
-        .read_at(&step.file, step.range.start, &mut bytes)?;
+        .read_at(&part.file, part.range.start, &mut bytes)?;
 
     match (
         &model.blocks[last].mlp.down_proj.weight,
@@ -139,12 +143,12 @@ fn check(loader: &Loader<Cpu>, model: &Llama, quant: &QuantSpec) -> Result<(), F
     ) {
         (Matrix::Dense(weight), None, Action::Dense(_)) => {
             let mut expected = vec![0.0; shape[0] * shape[1]];
-            step.source.widen(&bytes, &mut expected);
+            float.widen(&bytes, &mut expected);
             let found = weight.val().into_data().try_into_vec::<f32>()?;
             assert!(found == expected, "{name} is not what the file says");
         }
         (Matrix::Packed(weight), Some(method), Action::Pack(..)) => {
-            let mut packer = method.packer(shape, step.source)?;
+            let mut packer = method.packer(shape, float)?;
             for pass in 0..packer.passes() {
                 packer.feed(pass, 0, &bytes);
             }

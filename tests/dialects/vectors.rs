@@ -370,7 +370,7 @@ fn eight_bits_of_bitsandbytes() {
         let scale = |k: usize| f32::from_le_bytes(scales[k / shape[1]]);
         let expected: Vec<u32> = codes
             .enumerate()
-            .map(|(k, code)| (code * scale(k) * 0.007_874_015_7).to_bits())
+            .map(|(k, code)| (code * scale(k) * 0.007_874_016).to_bits())
             .collect();
         let values = packed(&loader).dequantize();
         let found: Vec<u32> = values.iter().map(|value| value.to_bits()).collect();

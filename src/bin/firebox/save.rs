@@ -31,7 +31,7 @@ pub(crate) struct SaveArgs {
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
 
-    /// Who is to read it: bitsandbytes, compressed-tensors, fp8 or mlx; whoever usually does, if not given
+    /// Who is to read it: bitsandbytes, compressed-tensors, fp8, hqq or mlx; whoever usually does, if not given
     #[arg(long, value_name = "DIALECT")]
     to: Option<To>,
 
@@ -55,7 +55,8 @@ pub(crate) struct QuantizeCommand {
     include: Vec<Pattern>,
 
     /// What becomes of linear weights: nf4, fp4, nf4:block=64,nested, fp8:e4m3,scale=tensor,
-    /// fp8:e4m3,scale=channel, fp8:e4m3,scale=block, mlx:bits=4,group=64, int8
+    /// fp8:e4m3,scale=channel, fp8:e4m3,scale=block, mlx:bits=4,group=64,
+    /// hqq:bits=4,group=64, wna16:bits=4,group=128, mxfp4, mxfp8, nvfp4, int8
     #[arg(long, value_name = "SPEC")]
     quant: QuantSpec,
 

@@ -14,7 +14,7 @@ pub(super) fn find(find: &Find<'_>, tile: Tile) -> Result<Adopt, DialectError> {
     find.dtype(weight, &[Dtype::F8E4M3])?;
     find.shape(weight, &[&find.shape])?;
     if let Tile::Block { rows: 1, cols } = tile
-        && find.shape[1] % cols != 0
+        && !find.shape[1].is_multiple_of(cols)
     {
         let found = format!("rows of {} weights", find.shape[1]);
         let declared = format!("{cols}, which does not divide them");
