@@ -9,6 +9,7 @@
 mod common;
 
 mod bare;
+mod calibrated;
 mod golden;
 mod vectors;
 
