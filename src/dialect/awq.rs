@@ -82,6 +82,7 @@ impl Dialect for Awq {
         if excepted {
             return Err(find.excepted(SKIP));
         }
+        find.no_plain(SKIP)?;
         let shape @ [o, i] = find.shape;
         let group = self.group.unwrap_or(i).max(1);
         let (groups, across) = (i.div_ceil(group), o.div_ceil(8));

@@ -147,6 +147,7 @@ impl Dialect for Gptq {
         if excepted {
             return Err(find.excepted(SKIP));
         }
+        find.no_plain(SKIP)?;
         let (shape @ [o, i], bits) = (find.shape, self.bits);
         let group = self.group.unwrap_or(i).min(i).max(1);
         let groups = i.div_ceil(group);
