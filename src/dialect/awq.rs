@@ -17,7 +17,7 @@ use super::{
     Adopt, Dialect, DialectError, Said,
     compressed_tensors::whole::{Scale, Whole, filled},
     find::Find,
-    gptq::{group_size, transposed},
+    gptq::{self, codes_shape, group_size, transposed},
     names::Excepted,
 };
 use crate::{
@@ -27,6 +27,8 @@ use crate::{
 
 pub(super) const NAME: &str = "awq";
 const SKIP: &str = "modules_to_not_convert";
+/// AutoAWQ's name for the layout, and GPTQModel's.
+const FORMATS: [&str; 3] = ["version", "checkpoint_format", "format"];
 const BITS: usize = 4;
 /// Where in a word the code of each of eight outputs is.
 const PLACES: [usize; 8] = [0, 4, 1, 5, 2, 6, 3, 7];
@@ -43,10 +45,12 @@ pub(super) fn declared(config: Fields<'_>) -> Result<Arc<dyn Dialect>, DialectEr
         Some(bits) => return Err(config.unsupported("bits", bits, "4").into()),
         None => return Err(config.missing("bits").into()),
     }
-    match config.text("version")? {
-        None => {}
-        Some(version) if version.eq_ignore_ascii_case("gemm") => {}
-        Some(version) => return Err(config.unsupported("version", version, "gemm").into()),
+    for field in FORMATS {
+        if let Some(format) = config.text(field)?
+            && !format.eq_ignore_ascii_case("gemm")
+        {
+            return Err(config.unsupported(field, format, "gemm").into());
+        }
     }
     if config.flag("zero_point")? == Some(false) {
         return Err(config.unsupported("zero_point", false, "true").into());
@@ -55,6 +59,11 @@ pub(super) fn declared(config: Fields<'_>) -> Result<Arc<dyn Dialect>, DialectEr
         group: group_size(config)?,
         excepted: Excepted::new(config.texts(SKIP)?.unwrap_or_default()),
     }))
+}
+
+/// The shape of the codes of a weight `[o, i]`.
+pub(super) const fn words([o, i]: [usize; 2]) -> [usize; 2] {
+    [i, o.div_ceil(8)]
 }
 
 impl Dialect for Awq {
@@ -73,6 +82,7 @@ impl Dialect for Awq {
         if excepted {
             return Err(find.excepted(SKIP));
         }
+        find.no_plain(SKIP)?;
         let shape @ [o, i] = find.shape;
         let group = self.group.unwrap_or(i).max(1);
         let (groups, across) = (i.div_ceil(group), o.div_ceil(8));
@@ -80,7 +90,8 @@ impl Dialect for Awq {
         for tensor in [codes, zeros] {
             find.dtype(tensor, &[Dtype::I32])?;
         }
-        find.shape(codes, &[&[i, across]])?;
+        let other = (gptq::NAME, gptq::words(shape, BITS));
+        codes_shape(&find, codes, words(shape), other)?;
         find.shape(zeros, &[&[groups, across]])?;
         let params = find.floats(scales)?;
         find.shape(scales, &[&[groups, o]])?;

@@ -84,6 +84,18 @@ impl<'a> Find<'a> {
         }
     }
 
+    /// Refuses plain numbers beside the codes of the same weight, whatever its role.
+    pub(super) fn no_plain(&self, field: &'static str) -> Result<(), DialectError> {
+        match self.weight() {
+            None => Ok(()),
+            Some(weight) => Err(DialectError::Unpacked {
+                tensor: self.slot.name.clone(),
+                dtype: weight.dtype,
+                field,
+            }),
+        }
+    }
+
     /// The error of a packed weight that `field` excepts.
     pub(super) fn excepted(&self, field: &'static str) -> DialectError {
         let tensor = self.slot.name.clone();

@@ -7,7 +7,9 @@
 //! X.g_idx      I32 [in], which group each input belongs to: any with `desc_act`, else in order
 //! ```
 //!
-//! `group_size` -1 is one group for all inputs.
+//! `group_size` -1 is one group for all inputs. What is added to a stored zero point is added to each by itself, so the
+//! largest that a field holds stands for none: AutoGPTQ's own kernels take it for 0 or for one more than there are
+//! codes, and GPTQModel, which adds to whole words, carries into the next. It is refused.
 
 use std::sync::Arc;
 
@@ -15,10 +17,9 @@ use firebox_kernels::{
     format::{Affine, Along, Format, Offset},
     pack::pack_codes,
 };
-use serde_json::Value;
 
 use super::{
-    Adopt, Dialect, DialectError, Halves, Parts, Said,
+    Adopt, Dialect, DialectError, Halves, Parts, Said, awq,
     compressed_tensors::whole::{Scale, Whole, columns, filled},
     find::Find,
     names::Excepted,
@@ -26,11 +27,12 @@ use super::{
 };
 use crate::{
     model::{Slot, fields::Fields},
-    source::{Catalog, Dtype},
+    source::{Catalog, Dtype, TensorInfo},
 };
 
 pub(super) const NAME: &str = "gptq";
 const SKIP: &str = "modules_to_not_convert";
+const FORMATS: [&str; 2] = ["checkpoint_format", "format"];
 
 #[derive(Debug, Clone)]
 struct Gptq {
@@ -48,16 +50,6 @@ pub(super) fn declared(config: Fields<'_>) -> Result<Arc<dyn Dialect>, DialectEr
         Some(bits) => return Err(config.unsupported("bits", bits, "2, 3, 4 or 8").into()),
         None => return Err(config.missing("bits").into()),
     };
-    let added = match config.text("checkpoint_format")? {
-        None | Some("gptq") => 1,
-        Some("gptq_v2") => 0,
-        Some(format) => {
-            let known = "gptq or gptq_v2";
-            return Err(config
-                .unsupported("checkpoint_format", format, known)
-                .into());
-        }
-    };
     if let Some(dynamic) = config.object("dynamic", "")?
         && !dynamic.is_empty()
     {
@@ -68,20 +60,69 @@ pub(super) fn declared(config: Fields<'_>) -> Result<Arc<dyn Dialect>, DialectEr
         bits,
         group: group_size(config)?,
         ordered: config.flag("desc_act")?.unwrap_or(false),
-        added,
+        added: added(config)?,
         excepted: Excepted::new(config.texts(SKIP)?.unwrap_or_default()),
     }))
+}
+
+/// What is added to stored zero points. GPTQModel says it in both fields.
+fn added(config: Fields<'_>) -> Result<u32, DialectError> {
+    let mut said = None;
+    for field in FORMATS {
+        let (format, added) = match config.text(field)? {
+            None => continue,
+            Some(format @ "gptq") => (format, 1),
+            Some(format @ "gptq_v2") => (format, 0),
+            Some(format) => {
+                return Err(config.unsupported(field, format, "gptq or gptq_v2").into());
+            }
+        };
+        if said.is_some_and(|said| said != added) {
+            let expected = format!("what `{}` says", FORMATS[0]);
+            return Err(config.value(field, format, expected).into());
+        }
+        said = Some(added);
+    }
+    Ok(said.unwrap_or(1))
 }
 
 /// Inputs under one scale; `None` for all of them, which is written as -1.
 pub(super) fn group_size(config: Fields<'_>) -> Result<Option<usize>, DialectError> {
     const FIELD: &str = "group_size";
-    match config.get(FIELD) {
-        Some(Value::Number(number)) if number.as_i64() == Some(-1) => Ok(None),
-        _ => Ok(Some(
-            config.count(FIELD)?.ok_or_else(|| config.missing(FIELD))?,
-        )),
+    let found = config.get(FIELD).ok_or_else(|| config.missing(FIELD))?;
+    if found.as_i64() == Some(-1) {
+        return Ok(None);
     }
+    match config.count(FIELD) {
+        Ok(count) => Ok(count),
+        Err(_) => {
+            let expected = "a whole number from 1 to 2147483647, or -1 for all inputs";
+            Err(config.value(FIELD, found, expected).into())
+        }
+    }
+}
+
+/// Refuses codes that do not have the shape `own`, and those of the `other` layout by its name.
+pub(super) fn codes_shape(
+    find: &Find<'_>,
+    codes: &TensorInfo,
+    own: [usize; 2],
+    (other, shape): (&str, [usize; 2]),
+) -> Result<(), DialectError> {
+    if codes.shape == shape && own != shape {
+        let found = format!(
+            "{shape:?}, as {other} lays out a weight of {:?}",
+            find.shape
+        );
+        let declared = format!("{}, which has {own:?} there", find.dialect);
+        find.agree(codes, found, "quant_method", declared)?;
+    }
+    find.shape(codes, &[&own])
+}
+
+/// The shape of the codes of a weight `[o, i]`.
+pub(super) const fn words([o, i]: [usize; 2], bits: usize) -> [usize; 2] {
+    [words_of(i, bits), o]
 }
 
 /// Places in `Adopt::parts`.
@@ -106,14 +147,20 @@ impl Dialect for Gptq {
         if excepted {
             return Err(find.excepted(SKIP));
         }
+        find.no_plain(SKIP)?;
         let (shape @ [o, i], bits) = (find.shape, self.bits);
-        let group = self.group.unwrap_or(i).max(1);
+        let group = self.group.unwrap_or(i).min(i).max(1);
         let groups = i.div_ceil(group);
         let (zeros, scales) = (find.need("qzeros")?, find.need("scales")?);
         for tensor in [codes, zeros] {
             find.dtype(tensor, &[Dtype::I32])?;
         }
-        find.shape(codes, &[&[words_of(i, bits), o]])?;
+        codes_shape(
+            &find,
+            codes,
+            words(shape, bits),
+            (awq::NAME, awq::words(shape)),
+        )?;
         find.shape(zeros, &[&[groups, words_of(o, bits)]])?;
         let params = find.floats(scales)?;
         find.shape(scales, &[&[groups, o]])?;
@@ -129,7 +176,7 @@ impl Dialect for Gptq {
             parts.push(order.clone());
         }
 
-        let along = if self.ordered || !i.is_multiple_of(group) {
+        let along = if groups > 1 && (self.ordered || !i.is_multiple_of(group)) {
             Along::Ordered
         } else {
             Along::Flat
@@ -143,7 +190,10 @@ impl Dialect for Gptq {
         // The same words and scales in another order.
         let whole = Whole {
             bits,
-            scale: self.group.map_or(Scale::Channel, Scale::Group),
+            scale: match self.group {
+                Some(stated) if stated == group => Scale::Group(group),
+                _ => Scale::Channel,
+            },
             symmetric: false,
             words: true,
         };
@@ -176,12 +226,20 @@ impl Gptq {
                 stride: 1,
                 bits: self.bits,
             };
-            affine
-                .params
-                .to_bits((stream.get(&parts.words[ZEROS], r) + self.added) as f32)
+            stream.get(&parts.words[ZEROS], r) + self.added
         };
+        let mut all = (0..groups).flat_map(|g| (0..o).map(move |r| (r, g)));
+        if let Some((r, g)) = all.find(|(r, g)| zero(*r, *g) >> self.bits != 0) {
+            let largest = (1 << self.bits) - 1;
+            let found = format!("{largest} as the zero point of output {r} in group {g}");
+            let expected =
+                format!("one below {largest}, since 1 is added in checkpoint_format gptq");
+            return Err(parts.wrong(ZEROS, found, expected));
+        }
         let stored = parts.stored(SCALES);
-        let mut scales = transposed(affine, [o, groups], |r, g| (stored[g * o + r], zero(r, g)));
+        let mut scales = transposed(affine, [o, groups], |r, g| {
+            (stored[g * o + r], affine.params.to_bits(zero(r, g) as f32))
+        });
         if affine.along == Along::Ordered {
             scales.extend(order);
         }

@@ -11,6 +11,7 @@ mod common;
 mod errors;
 
 mod bare;
+mod calibrated;
 mod golden;
 mod vectors;
 mod verify;

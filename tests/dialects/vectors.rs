@@ -19,7 +19,7 @@ use super::{Tensors, common::Golden, finished, tensors, tensors_of};
 
 /// One linear layer, whose shape `config.json` has under `shape`.
 #[derive(burn::module::Module, Debug)]
-struct One {
+pub(super) struct One {
     up: Linear,
 }
 
@@ -42,7 +42,7 @@ impl Architecture for One {
 }
 
 /// A file of vectors: its tensors, and the parameters of its cases.
-fn vectors(name: &str) -> (Tensors, Vec<Value>) {
+pub(super) fn vectors(name: &str) -> (Tensors, Vec<Value>) {
     let path = Golden("").path(&format!("../vectors/{name}.safetensors"));
     let bytes = std::fs::read(&path).expect("a golden file");
     let (_, header) = SafeTensors::read_metadata(&bytes).expect("a golden file");
@@ -52,7 +52,11 @@ fn vectors(name: &str) -> (Tensors, Vec<Value>) {
 }
 
 /// The tensors of a case whose names `keep` renames.
-fn of_case(all: &Tensors, case: &Value, keep: impl Fn(&str) -> Option<String>) -> Tensors {
+pub(super) fn of_case(
+    all: &Tensors,
+    case: &Value,
+    keep: impl Fn(&str) -> Option<String>,
+) -> Tensors {
     let prefix = format!("{}/", case["name"].as_str().expect("a name"));
     let own = all.iter().filter_map(|(name, tensor)| {
         let name = keep(name.strip_prefix(&prefix)?)?;
@@ -62,7 +66,11 @@ fn of_case(all: &Tensors, case: &Value, keep: impl Fn(&str) -> Option<String>) -
 }
 
 /// A checkpoint of one layer, in memory.
-fn checkpoint(shape: [usize; 2], quantization: &Value, tensors: &Tensors) -> Loader<Cpu> {
+pub(super) fn checkpoint(
+    shape: [usize; 2],
+    quantization: &Value,
+    tensors: &Tensors,
+) -> Loader<Cpu> {
     model(
         json!({ "shape": shape, "quantization_config": quantization }),
         tensors,
@@ -81,7 +89,7 @@ fn model(config: Value, tensors: &Tensors) -> Loader<Cpu> {
     Loader::new(LoadConfig::from_source(Arc::new(source))).expect("a checkpoint")
 }
 
-fn packed(loader: &Loader<Cpu>) -> Packed {
+pub(super) fn packed(loader: &Loader<Cpu>) -> Packed {
     let plan = loader.plan::<One>().expect("a plan");
     match &finished(loader, &plan)[..] {
         [(_, Finished::Packed(packed))] => packed.clone(),
@@ -89,7 +97,7 @@ fn packed(loader: &Loader<Cpu>) -> Packed {
     }
 }
 
-fn written(loader: &Loader<Cpu>, to: To) -> (Tensors, Value) {
+pub(super) fn written(loader: &Loader<Cpu>, to: To) -> (Tensors, Value) {
     let folder = TempDir::new().expect("a folder");
     let to = SaveConfig::new(folder.path()).dialect(to);
     loader.save::<One>(&to).expect("saved");
@@ -101,7 +109,11 @@ fn written(loader: &Loader<Cpu>, to: To) -> (Tensors, Value) {
 }
 
 /// Bits of the golden values, and of ours rounded to their type.
-fn assert_values(what: &str, found: &[f32], (dtype, _, bytes): &(Dtype, Vec<usize>, Vec<u8>)) {
+pub(super) fn assert_values(
+    what: &str,
+    found: &[f32],
+    (dtype, _, bytes): &(Dtype, Vec<usize>, Vec<u8>),
+) {
     let float = match dtype {
         Dtype::F32 => FloatBits::F32,
         Dtype::F16 => FloatBits::F16,

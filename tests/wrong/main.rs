@@ -8,6 +8,7 @@
 #![cfg(feature = "cpu")]
 
 mod bitsandbytes;
+mod calibrated;
 mod compressed_tensors;
 mod config;
 mod fp8;

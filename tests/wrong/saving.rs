@@ -111,6 +111,12 @@ impl Saving {
         (tensor.0, tensor.1) = (dtype, shape.to_vec());
     }
 
+    /// Another type of the same size.
+    pub(crate) fn retype(&mut self, name: &str, dtype: &'static str) {
+        let tensor = self.tensors.get_mut(name).expect("a tensor to retype");
+        tensor.0 = dtype;
+    }
+
     pub(crate) fn bytes(&mut self, name: &str) -> &mut Vec<u8> {
         &mut self.tensors.get_mut(name).expect("a tensor to change").2
     }
