@@ -1,0 +1,184 @@
+//! The half that writes.
+
+use firebox_kernels::{
+    float::FloatBits,
+    format::{Format, Packed},
+    nested::{self, MAP},
+    pack,
+};
+use serde_json::{Value, json};
+
+use super::{
+    super::{
+        DialectError, Tensor, Writer,
+        write::{Matrices, module, torch},
+    },
+    Levels, NAME, SKIP,
+};
+use crate::{
+    model::{Role, Slot},
+    plan::Step,
+    source::Dtype,
+};
+
+/// Writes every packed weight with the same levels, plain or nested, or as signed bytes.
+#[derive(Debug)]
+struct BitsAndBytesWriter {
+    kind: Kind,
+    source: FloatBits,
+    /// What is not packed, where that is more than the head.
+    excepted: Option<Vec<String>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Bits4(Levels, bool),
+    Int8,
+}
+
+pub(in super::super) fn writer(
+    matrices: &Matrices<'_>,
+    source: FloatBits,
+) -> Result<Box<dyn Writer>, DialectError> {
+    let kind = |_: &Step, format| match format {
+        Format::Nf4(blocks) => Some(Kind::Bits4(Levels::Nf4, blocks.nested)),
+        Format::Fp4(blocks) => Some(Kind::Bits4(Levels::Fp4, blocks.nested)),
+        Format::Int8 => Some(Kind::Int8),
+        _ => None,
+    };
+    let kind = matrices.kind(NAME, kind)?;
+    // What transformers leaves alone by itself.
+    let excepted = matrices.excepted();
+    let only_head = matrices.plain.iter().all(|slot| slot.role != Role::Linear)
+        && matrices
+            .packed
+            .iter()
+            .all(|(step, _)| step.slot.role == Role::Linear);
+    Ok(Box::new(BitsAndBytesWriter {
+        kind,
+        source,
+        excepted: (!only_head).then(|| excepted.into_iter().map(str::to_owned).collect()),
+    }))
+}
+
+impl Writer for BitsAndBytesWriter {
+    fn config(&self) -> Vec<(&'static str, Value)> {
+        let bits4 = self.kind != Kind::Int8;
+        let (levels, nested) = match self.kind {
+            Kind::Bits4(levels, nested) => (levels, nested),
+            // The defaults.
+            Kind::Int8 => (Levels::Fp4, false),
+        };
+        let compute = if bits4 { torch(self.source) } else { "float32" };
+        let config = json!({
+            "_load_in_4bit": bits4,
+            "_load_in_8bit": !bits4,
+            "bnb_4bit_compute_dtype": compute,
+            "bnb_4bit_quant_storage": "uint8",
+            "bnb_4bit_quant_type": levels.name(),
+            "bnb_4bit_use_double_quant": nested,
+            "llm_int8_enable_fp32_cpu_offload": false,
+            "llm_int8_has_fp16_weight": false,
+            SKIP: self.excepted,
+            "llm_int8_threshold": 6.0,
+            "load_in_4bit": bits4,
+            "load_in_8bit": !bits4,
+            "quant_method": NAME,
+        });
+        vec![("quantization_config", config)]
+    }
+
+    fn tensors(&self, slot: &Slot, packed: Packed, source: FloatBits) -> Vec<Tensor> {
+        let (shape @ [o, i], n) = (packed.shape, packed.shape[0] * packed.shape[1]);
+        let Kind::Bits4(levels, _) = self.kind else {
+            let scb = format!("{}.SCB", module(slot));
+            let format = format!("{}.weight_format", module(slot));
+            return vec![
+                Tensor::words(slot.name.clone(), Dtype::I8, &[o, i], &packed.words),
+                Tensor::words(scb, Dtype::F32, &[o], &packed.scales),
+                Tensor::new(format, Dtype::U8, &[], vec![0]),
+            ];
+        };
+        let (Format::Nf4(blocks) | Format::Fp4(blocks)) = packed.format else {
+            unreachable!("the plan's formats were looked at");
+        };
+        let name = |suffix: &str| format!("{}.{suffix}", slot.name);
+        let floats = |suffix: &str, values: &[u32]| {
+            Tensor::words(name(suffix), Dtype::F32, &[values.len()], values)
+        };
+        let g = blocks.count(n);
+        let bytes = pack::to_bitsandbytes(&packed.words, n, levels.zero());
+        let mut tensors = vec![
+            Tensor::new(slot.name.clone(), Dtype::U8, &[bytes.len(), 1], bytes),
+            floats("quant_map", &levels.values().map(f32::to_bits)),
+        ];
+        let mut state = format!(
+            "{{\"quant_type\": \"{}\", \"blocksize\": {}, \"dtype\": \"{}\", \"shape\": {shape:?}",
+            levels.name(),
+            blocks.block,
+            torch(source)
+        );
+        if blocks.nested {
+            let (codes, rest) = packed.scales.split_at(g.div_ceil(4));
+            let (upper, offset) = rest.split_at(g.div_ceil(nested::BLOCK));
+            tensors.push(Tensor::words(name("absmax"), Dtype::U8, &[g], codes));
+            tensors.push(floats("nested_absmax", upper));
+            tensors.push(floats("nested_quant_map", &MAP.map(f32::to_bits)));
+            let offset = python(f64::from(f32::from_bits(offset[0])));
+            state +=
+                ", \"nested_blocksize\": 256, \"nested_dtype\": \"float32\", \"nested_offset\": ";
+            state += &offset;
+        } else {
+            tensors.push(floats("absmax", &packed.scales));
+        }
+        state.push('}');
+        let key = format!("quant_state.bitsandbytes__{}", levels.name());
+        let len = state.len();
+        tensors.push(Tensor::new(
+            name(&key),
+            Dtype::U8,
+            &[len],
+            state.into_bytes(),
+        ));
+        tensors
+    }
+}
+
+/// A number as Python prints it: the fewest digits that read back, with an exponent of two digits from 1e16
+/// on and below 1e-4.
+fn python(number: f64) -> String {
+    let magnitude = number.abs();
+    if magnitude != 0.0 && !(1e-4..1e16).contains(&magnitude) {
+        let text = format!("{number:e}");
+        let (digits, exponent) = text.split_once('e').expect("it was asked for");
+        let (sign, exponent) = match exponent.strip_prefix('-') {
+            Some(exponent) => ('-', exponent),
+            None => ('+', exponent),
+        };
+        return format!("{digits}e{sign}{exponent:0>2}");
+    }
+    format!("{number:?}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::python;
+
+    /// Python 3's own `repr` of these numbers.
+    #[test]
+    fn numbers_are_printed_as_python_does() {
+        for (number, expected) in [
+            (0.18923313915729523, "0.18923313915729523"),
+            (1.0, "1.0"),
+            (0.0, "0.0"),
+            (0.0001, "0.0001"),
+            (0.00001234, "1.234e-05"),
+            (-2.5e-7, "-2.5e-07"),
+            (1e-120, "1e-120"),
+            (1e16, "1e+16"),
+            (123456789012345.0, "123456789012345.0"),
+        ] {
+            assert_eq!(python(number), expected);
+        }
+    }
+}
