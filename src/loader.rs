@@ -228,7 +228,7 @@ impl<T: Target> Loader<T> {
     fn save_plan(&self, mut plan: Plan, to: &SaveConfig) -> Result<Saved, Error> {
         let memory = MemoryWatch::start();
         let started = Instant::now();
-        save::keep_types(&mut plan);
+        save::adapt(&mut plan, to);
         plan.check_complete()?;
         let mut folder = FolderSink::new(to, &plan, self.checkpoint.float_dtype().bits())?;
         let observers = Observers(self.config.observers.clone());

@@ -89,6 +89,42 @@ impl<'a> Scales<'a> {
     }
 }
 
+impl Format {
+    /// A 4-bit format with scales that are nested or plain; every other format as it is.
+    pub fn renested(self, nested: bool) -> Self {
+        let with = |blocks: Blocks| Blocks { nested, ..blocks };
+        match self {
+            Self::Nf4(blocks) => Self::Nf4(with(blocks)),
+            Self::Fp4(blocks) => Self::Fp4(with(blocks)),
+            other => other,
+        }
+    }
+}
+
+impl Packed {
+    /// The same codes of a 4-bit format under scales that are nested or plain, and a weight in another format as it is.
+    /// Plain scales are those that the nested ones give, to the bit; nested ones are the nearest codes.
+    pub fn renested(self, nested: bool) -> Self {
+        let blocks = match self.format {
+            Format::Nf4(blocks) | Format::Fp4(blocks) if blocks.nested != nested => blocks,
+            _ => return self,
+        };
+        let n = self.shape[0] * self.shape[1];
+        let scales = Scales::new(blocks, n, &self.scales);
+        let absmax: Vec<f32> = (0..blocks.count(n)).map(|k| scales.get(k)).collect();
+        let scales = if nested {
+            nested::quantize(&absmax)
+        } else {
+            absmax.into_iter().map(f32::to_bits).collect()
+        };
+        Self {
+            format: self.format.renested(nested),
+            scales,
+            ..self
+        }
+    }
+}
+
 /// Gives back weights from row `first_row` on, as many as `out` takes.
 pub(crate) fn dequantize<L: Levels>(
     blocks: Blocks,

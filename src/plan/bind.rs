@@ -74,7 +74,7 @@ pub enum PlanError {
     Dialect(#[from] DialectError),
     /// The checkpoint has it packed already.
     #[error(
-        "{tensor} is packed as {format} in the checkpoint and cannot become {quant}: quantize the model it was made from, or load it as it is"
+        "{tensor} is packed as {format} in the checkpoint and cannot become {quant}: quantize the model it was made from, or what `firebox convert --dequantize` makes of it"
     )]
     Packed {
         /// The tensor.

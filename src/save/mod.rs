@@ -51,6 +51,7 @@ pub struct SaveConfig {
     folder: PathBuf,
     dialect: Option<To>,
     shard_bytes: u64,
+    nested: Option<bool>,
 }
 
 impl SaveConfig {
@@ -60,7 +61,15 @@ impl SaveConfig {
             folder: folder.into(),
             dialect: None,
             shard_bytes: 5_000_000_000,
+            nested: None,
         }
+    }
+
+    /// Whether the scales of 4-bit weights that the checkpoint has packed become nested or plain; as they are, if not
+    /// given. Plain ones are exactly those that the nested give; nested ones are the nearest codes.
+    pub fn nested(mut self, nested: bool) -> Self {
+        self.nested = Some(nested);
+        self
     }
 
     /// The dialect; that in which most of the world reads the format, if not given.
@@ -122,6 +131,7 @@ pub(crate) struct FolderSink<'a> {
     dialect: Option<To>,
     /// The type that most plain weights of the checkpoint are stored in.
     source: FloatBits,
+    nested: Option<bool>,
     /// Weights of each shard.
     shards: Vec<usize>,
     /// Room for the header of each shard.
@@ -197,6 +207,7 @@ impl<'a> FolderSink<'a> {
             writer,
             dialect,
             source,
+            nested: config.nested,
             shards,
             rooms,
             current: None,
@@ -230,6 +241,10 @@ impl<'a> FolderSink<'a> {
             }]
         };
         let packed = |packed: Packed| {
+            let packed = match (&step.action, self.nested) {
+                (Action::Keep(_), Some(nested)) => packed.renested(nested),
+                _ => packed,
+            };
             let source = match step.source {
                 Stored::Plain(float) => float,
                 Stored::Packed(ref adopt) => adopt.float().unwrap_or(self.source),
@@ -336,11 +351,15 @@ impl Sink for FolderSink<'_> {
     }
 }
 
-/// Plain weights stay in the type they are stored in.
-pub(crate) fn keep_types(plan: &mut Plan) {
+/// What is saved of a plan: plain weights stay in the type they are stored in, and scales are nested as asked.
+pub(crate) fn adapt(plan: &mut Plan, to: &SaveConfig) {
     for step in &mut plan.steps {
-        if let (Stored::Plain(float), Action::Dense(dtype)) = (&step.source, &mut step.action) {
-            *dtype = (*float).into();
+        match (&step.source, &mut step.action) {
+            (Stored::Plain(float), Action::Dense(dtype)) => *dtype = (*float).into(),
+            (_, Action::Keep(format)) => {
+                *format = to.nested.map_or(*format, |nested| format.renested(nested));
+            }
+            _ => {}
         }
     }
 }

@@ -15,7 +15,11 @@ use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{Tensors, common::Golden, finished, tensors, tensors_of};
+use super::{
+    Tensors,
+    common::{Golden, max_abs_difference},
+    finished, tensors, tensors_of,
+};
 
 /// One linear layer, whose shape `config.json` has under `shape`.
 #[derive(burn::module::Module, Debug)]
@@ -108,18 +112,22 @@ pub(super) fn written(loader: &Loader<Cpu>, to: To) -> (Tensors, Value) {
     )
 }
 
+fn float(dtype: Dtype) -> FloatBits {
+    match dtype {
+        Dtype::F32 => FloatBits::F32,
+        Dtype::F16 => FloatBits::F16,
+        Dtype::BF16 => FloatBits::Bf16,
+        other => panic!("{other} is no plain float"),
+    }
+}
+
 /// Bits of the golden values, and of ours rounded to their type.
 pub(super) fn assert_values(
     what: &str,
     found: &[f32],
     (dtype, _, bytes): &(Dtype, Vec<usize>, Vec<u8>),
 ) {
-    let float = match dtype {
-        Dtype::F32 => FloatBits::F32,
-        Dtype::F16 => FloatBits::F16,
-        Dtype::BF16 => FloatBits::Bf16,
-        other => panic!("{what}: {other}"),
-    };
+    let float = float(*dtype);
     let mut expected = vec![0.0; found.len()];
     float.widen(bytes, &mut expected);
     for (k, (found, expected)) in found.iter().zip(&expected).enumerate() {
@@ -350,6 +358,63 @@ fn four_bits_of_bitsandbytes() {
         count += 1;
     }
     assert_eq!(count, 46);
+}
+
+/// Nested scales become the plain ones that bitsandbytes itself gives (`absmax_f32`), with the same codes; and plain ones
+/// become nested as the quantizer nests them, whose codes `kernels/tests/bitsandbytes.rs` compares.
+#[test]
+fn scales_of_bitsandbytes_are_nested_and_made_plain() {
+    let (all, cases) = vectors("bnb_4bit");
+    let nested = |case: &&Value| {
+        let name = case["name"].as_str().expect("a name");
+        case["nested"] == true && name.starts_with("nested_")
+    };
+    let cases: Vec<&Value> = cases.iter().filter(nested).collect();
+    assert_eq!(cases.len(), 4);
+    for case in cases {
+        let what = case["name"].as_str().expect("a name");
+        let own = of_case(&all, case, |field| {
+            field.starts_with("weight").then(|| format!("up.{field}"))
+        });
+        let config = json!({
+            "shape": case["shape"],
+            "dtype": case["dtype"],
+            "quantization_config": {
+                "quant_method": "bitsandbytes",
+                "load_in_4bit": true,
+                "bnb_4bit_quant_type": case["quant_type"],
+                "bnb_4bit_use_double_quant": true,
+            },
+        });
+        let loader = model(config, &own);
+        let [plain, again] = [(); 2].map(|()| TempDir::new().expect("a folder"));
+        let to = SaveConfig::new(plain.path()).nested(false);
+        loader.save::<One>(&to).expect("saved");
+        let made = tensors(plain.path());
+        let (dtype, _, bytes) = &made["up.weight.absmax"];
+        assert_eq!(*dtype, Dtype::F32, "{what}");
+        assert_eq!(bytes, &all[&format!("{what}/absmax_f32")].2, "{what}");
+        assert_eq!(made["up.weight"], own["up.weight"], "{what}");
+        assert!(!made.contains_key("up.weight.nested_absmax"), "{what}");
+
+        // Back again: every scale is a value that codes have, but the mean is another, so it moves a little.
+        let loader = Loader::<Cpu>::new(super::load(plain.path())).expect("a checkpoint");
+        let to = SaveConfig::new(again.path()).nested(true);
+        loader.save::<One>(&to).expect("saved");
+        let nested = tensors(again.path());
+        assert_eq!(nested["up.weight.absmax"].0, Dtype::U8, "{what}");
+        let loader = Loader::<Cpu>::new(super::load(again.path())).expect("a checkpoint");
+        let values = packed(&loader).dequantize();
+        let mut expected = vec![0.0; values.len()];
+        let (dtype, _, bytes) = &all[&format!("{what}/dequant")];
+        float(*dtype).widen(bytes, &mut expected);
+        let largest = expected
+            .iter()
+            .fold(0.0_f32, |largest, value| largest.max(value.abs()));
+        // 256 codes: steps of at most 1/64 of the range of scales, hence half of that.
+        let error = max_abs_difference(&values, &expected);
+        assert!(error <= largest / 64.0, "{what}: {error} of {largest}");
+    }
 }
 
 /// The two layers that bitsandbytes has saved with 8 bits.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use firebox::{
     Loader, Target,
     config::{Bytes, Pattern},
@@ -68,6 +68,18 @@ pub(crate) struct QuantizeCommand {
 pub(crate) struct ConvertCommand {
     #[command(flatten)]
     pub(crate) save: SaveArgs,
+
+    /// Scales of 4-bit weights: plain or nested; as they are, if not given
+    #[arg(long, value_enum)]
+    scales: Option<Scales>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Scales {
+    /// In f32, exactly as the nested ones give them
+    Plain,
+    /// As 8-bit codes, the nearest ones
+    Nested,
 }
 
 impl OnTarget for QuantizeCommand {
@@ -75,13 +87,18 @@ impl OnTarget for QuantizeCommand {
         let bare = self.save.load.model.bare() || !self.include.is_empty();
         let bare = bare.then_some(&self.include[..]);
         let limits = self.limits.any().then_some(&self.limits);
-        self.save.run::<T>(self.quant, bare, limits)
+        self.save.run::<T>(self.quant, bare, limits, self.save.to())
     }
 }
 
 impl OnTarget for ConvertCommand {
     fn run<T: Target>(self) -> Result<(), Failure> {
-        self.save.run::<T>(QuantSpec::None, None, None)
+        let to = self.save.to();
+        let to = match self.scales {
+            Some(scales) => to.nested(matches!(scales, Scales::Nested)),
+            None => to,
+        };
+        self.save.run::<T>(QuantSpec::None, None, None, to)
     }
 }
 
@@ -95,18 +112,23 @@ struct Answer {
 }
 
 impl SaveArgs {
+    fn to(&self) -> SaveConfig {
+        let Bytes(shard_bytes) = self.shard_size;
+        let to = SaveConfig::new(&self.out).shard_bytes(shard_bytes);
+        match self.to {
+            Some(dialect) => to.dialect(dialect),
+            None => to,
+        }
+    }
+
     /// With limits, weights are verified before any is written, and saved as the fallbacks that were chosen.
     fn run<T: Target>(
         &self,
         quant: QuantSpec,
         bare: Option<&[Pattern]>,
         limits: Option<&LimitArgs>,
+        to: SaveConfig,
     ) -> Result<(), Failure> {
-        let Bytes(shard_bytes) = self.shard_size;
-        let mut to = SaveConfig::new(&self.out).shard_bytes(shard_bytes);
-        if let Some(dialect) = self.to {
-            to = to.dialect(dialect);
-        }
         let bar = Bar::new();
         let config = self.load.config(quant).observer(bar.clone());
         let config = if bare.is_some() {
