@@ -59,6 +59,8 @@ pub mod plan;
 
 pub mod pipeline;
 
+mod presinq;
+
 mod loader;
 
 pub mod report;

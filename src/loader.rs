@@ -14,6 +14,7 @@ use crate::{
         self, Event, Finished, Flow, Observers, PipelineError, Settings, Sink, SinkError, Timing,
     },
     plan::{Plan, Request, Step},
+    presinq,
     quant::PackedWeight,
     report::{LoadReport, MemoryWatch},
     save::{self, FolderSink, SaveConfig, Saved},
@@ -140,9 +141,13 @@ impl<T: Target> Loader<T> {
     }
 
     fn plan_for<A: Architecture>(&self, config: &A::Config) -> Result<Plan, Error> {
-        Ok(Plan::bind(&self.request(), A::slots(config), |tensor| {
+        let mut plan = Plan::bind(&self.request(), A::slots(config), |tensor| {
             A::leaves_out(config, tensor)
-        })?)
+        })?;
+        if self.config.presinq {
+            plan.link(A::links(config))?;
+        }
+        Ok(plan)
     }
 
     fn request(&self) -> Request<'_> {
@@ -166,7 +171,7 @@ impl<T: Target> Loader<T> {
         let memory = MemoryWatch::start();
         let started = Instant::now();
         let config = A::config(self.checkpoint.config())?;
-        let plan = self.plan_for::<A>(&config)?;
+        let mut plan = self.plan_for::<A>(&config)?;
         self.check(&plan)?;
         let observers = Observers(self.config.observers.clone());
         let settings = self.settings(&observers);
@@ -174,7 +179,7 @@ impl<T: Target> Loader<T> {
             weights: Weights::new(self.device.clone(), self.dtype.dtype),
             settings: &settings,
         };
-        let timings = self.run(&plan, &mut module, &settings)?;
+        let timings = self.run(&mut plan, &mut module, &settings)?;
         let mut weights = module.weights;
         let model = A::build(&config, &mut weights)?;
         weights.finish()?;
@@ -216,7 +221,11 @@ impl<T: Target> Loader<T> {
             }
             slot
         });
-        let plan = Plan::bind(&self.request(), slots.collect(), |_| false)?;
+        let mut plan = Plan::bind(&self.request(), slots.collect(), |_| false)?;
+        if self.config.presinq {
+            // Nobody says what makes the input of a tensor of no model.
+            plan.link(Vec::new())?;
+        }
         self.save_plan(plan, to)
     }
 
@@ -232,7 +241,7 @@ impl<T: Target> Loader<T> {
             allocation_max: None,
             ..self.settings(&observers)
         };
-        let timings = self.run(&plan, &mut folder, &settings)?;
+        let timings = self.run(&mut plan, &mut folder, &settings)?;
         let report = self.report(&plan, &timings, started, memory);
         Ok(folder.finish(&self.checkpoint, report)?)
     }
@@ -250,7 +259,7 @@ impl<T: Target> Loader<T> {
     /// Tells of the plan and carries it out.
     fn run(
         &self,
-        plan: &Plan,
+        plan: &mut Plan,
         sink: &mut dyn Sink,
         settings: &Settings<'_>,
     ) -> Result<Vec<Timing>, Error> {
@@ -267,6 +276,7 @@ impl<T: Target> Loader<T> {
             return Err(PipelineError::cancelled(&planned, 0, plan).into());
         }
         let source = &**self.checkpoint.source();
+        presinq::balance(plan, source, settings)?;
         Ok(pipeline::run(plan, source, sink, settings)?)
     }
 

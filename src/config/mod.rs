@@ -41,6 +41,7 @@ pub struct LoadConfig {
     pub(crate) allocation_max: Option<u64>,
     pub(crate) bare: bool,
     pub(crate) dequantize: bool,
+    pub(crate) presinq: bool,
     pub(crate) observers: Vec<Arc<dyn Observer>>,
 }
 
@@ -128,6 +129,7 @@ impl LoadConfig {
             allocation_max: None,
             bare: false,
             dequantize: false,
+            presinq: false,
             observers: Vec::new(),
         }
     }
@@ -168,6 +170,16 @@ impl LoadConfig {
     /// not given.
     pub fn dequantize(mut self, dequantize: bool) -> Self {
         self.dequantize = dequantize;
+        self
+    }
+
+    /// Whether the columns of linear weights are balanced before they are packed, and what makes their input takes
+    /// up the factors: Pre-SINQ, the form of SINQ that costs nothing later. The model computes what it did, but for
+    /// rounding, and most formats of 4 bits and fewer lose less. Not if not given.
+    ///
+    /// Goes by what the architecture says of its [links](crate::model::Architecture::links).
+    pub fn presinq(mut self, presinq: bool) -> Self {
+        self.presinq = presinq;
         self
     }
 

@@ -3,7 +3,10 @@
 use core::fmt::Debug;
 use std::{sync::Arc, time::Duration};
 
-use crate::plan::{Plan, Step};
+use crate::{
+    model::Link,
+    plan::{Plan, Step},
+};
 
 /// Something that happened.
 #[derive(Debug)]
@@ -23,6 +26,11 @@ pub enum Event<'a> {
     Planned {
         /// It.
         plan: &'a Plan,
+    },
+    /// The columns of some matrices are balanced; no weight has been packed.
+    Balanced {
+        /// Which matrices.
+        link: &'a Link,
     },
     /// A tensor is next. Its bytes may have been read ahead already.
     Started {
@@ -60,6 +68,7 @@ impl Event<'_> {
         match self {
             Self::Download { file, .. } => (*file).to_owned(),
             Self::Planned { .. } => "the plan".to_owned(),
+            Self::Balanced { link } => link.to.first().cloned().unwrap_or_default(),
             Self::Started { step }
             | Self::Read { step, .. }
             | Self::Packed { step, .. }

@@ -115,6 +115,10 @@ pub(crate) struct LoadArgs {
     #[arg(long)]
     dequantize: bool,
 
+    /// Balance the columns of linear weights before they are packed (Pre-SINQ): same model, less lost at few bits
+    #[arg(long)]
+    presinq: bool,
+
     /// Memory for reading ahead: full (256 MiB) or low-memory (32 MiB)
     #[arg(long, value_enum, default_value_t)]
     strategy: StrategyName,
@@ -136,6 +140,7 @@ impl LoadArgs {
             .quant(quant)
             .device(self.device)
             .dequantize(self.dequantize)
+            .presinq(self.presinq)
             .strategy(self.strategy.into())
             .workers(self.workers.map_or(Workers::Auto, Workers::Count));
         if let Some(dtype) = self.dtype {
