@@ -59,6 +59,7 @@ pub mod plan;
 
 pub mod pipeline;
 
+mod auto;
 mod presinq;
 
 mod loader;

@@ -6,8 +6,9 @@ use std::{sync::Arc, time::Instant};
 use burn::tensor::Device;
 
 use crate::{
+    auto,
     config::{LoadConfig, Pattern},
-    dialect::{self, Dialect},
+    dialect::{self, Dialect, To},
     error::Error,
     model::{Architecture, Role, Slot, Weight, Weights},
     pipeline::{
@@ -15,7 +16,7 @@ use crate::{
     },
     plan::{Plan, Request, Step},
     presinq,
-    quant::PackedWeight,
+    quant::{PackedWeight, QuantSpec},
     report::{LoadReport, MemoryWatch},
     save::{self, FolderSink, SaveConfig, Saved},
     source::Checkpoint,
@@ -117,7 +118,7 @@ impl<T: Target> Loader<T> {
         &self.device
     }
 
-    /// What happens to every tensor, without reading one. A plan may name missing tensors; only
+    /// What happens to every tensor, without reading one, unless [`QuantSpec::Auto`] asks for measuring. A plan may name missing tensors; only
     /// [`load`](Self::load) refuses it.
     ///
     /// # Errors
@@ -141,6 +142,33 @@ impl<T: Target> Loader<T> {
     }
 
     fn plan_for<A: Architecture>(&self, config: &A::Config) -> Result<Plan, Error> {
+        let mut plan = self.bind_for::<A>(config)?;
+        self.decide(&mut plan, None)?;
+        Ok(plan)
+    }
+
+    /// Chooses for the weights that are left open, if any are.
+    fn decide(&self, plan: &mut Plan, to: Option<To>) -> Result<(), Error> {
+        let policy = &self.config.policy;
+        let QuantSpec::Auto(limit) = policy.linear else {
+            return Ok(());
+        };
+        // It cannot be loaded, and is shown as it is.
+        if !plan.missing.is_empty() {
+            return Ok(());
+        }
+        let candidates = match &self.config.candidates[..] {
+            [] => auto::candidates(to),
+            named => named.to_vec(),
+        };
+        let open = |step: &Step| matches!(policy.choose(&step.slot), QuantSpec::Auto(_));
+        let source = &**self.checkpoint.source();
+        let observers = Observers(self.config.observers.clone());
+        let settings = self.settings(&observers);
+        auto::decide(plan, open, limit, &candidates, source, &settings)
+    }
+
+    fn bind_for<A: Architecture>(&self, config: &A::Config) -> Result<Plan, Error> {
         let mut plan = Plan::bind(&self.request(), A::slots(config), |tensor| {
             A::leaves_out(config, tensor)
         })?;
@@ -201,7 +229,8 @@ impl<T: Target> Loader<T> {
     ///
     /// Any [`Error`]; [`Error::Save`] for the folder and the files. What was written before stays.
     pub fn save<A: Architecture>(&self, to: &SaveConfig) -> Result<Saved, Error> {
-        self.save_plan(self.plan::<A>()?, to)
+        let config = A::config(self.checkpoint.config())?;
+        self.save_plan(self.bind_for::<A>(&config)?, to)
     }
 
     /// Saves tensors of no particular model, as [`save`](Self::save): of the matrices those that `include` names,
@@ -234,6 +263,7 @@ impl<T: Target> Loader<T> {
         let started = Instant::now();
         save::keep_types(&mut plan);
         plan.check_complete()?;
+        self.decide(&mut plan, Some(to.named().unwrap_or(To::Mlx)))?;
         let stored = self.checkpoint.catalog().float_dtype();
         let mut folder = FolderSink::new(to, &plan, stored.bits())?;
         let observers = Observers(self.config.observers.clone());

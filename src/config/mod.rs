@@ -1,9 +1,11 @@
 //! What the caller asks for: which model, how to quantize it, how much memory to read ahead.
 
+mod auto;
 mod open;
 mod policy;
 mod size;
 
+pub use auto::Auto;
 pub use policy::{Pattern, Policy, Rule, RuleError};
 pub use size::{Bytes, SizeError};
 
@@ -42,6 +44,7 @@ pub struct LoadConfig {
     pub(crate) bare: bool,
     pub(crate) dequantize: bool,
     pub(crate) presinq: bool,
+    pub(crate) candidates: Vec<QuantSpec>,
     pub(crate) observers: Vec<Arc<dyn Observer>>,
 }
 
@@ -130,6 +133,7 @@ impl LoadConfig {
             bare: false,
             dequantize: false,
             presinq: false,
+            candidates: Vec::new(),
             observers: Vec::new(),
         }
     }
@@ -170,6 +174,14 @@ impl LoadConfig {
     /// not given.
     pub fn dequantize(mut self, dequantize: bool) -> Self {
         self.dequantize = dequantize;
+        self
+    }
+
+    /// Adds a candidate for [`QuantSpec::Auto`] to choose from. If none is given they are NF4, MLX's codes of 2 to 8
+    /// bits, INT8, FP8 with a scale for each row and `none`; of these, when saving, those that the dialect holds side
+    /// by side, and MLX's where no dialect is named.
+    pub fn candidate(mut self, quant: QuantSpec) -> Self {
+        self.candidates.push(quant);
         self
     }
 

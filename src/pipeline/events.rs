@@ -6,6 +6,7 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     model::Link,
     plan::{Plan, Step},
+    quant::QuantSpec,
 };
 
 /// Something that happened.
@@ -31,6 +32,11 @@ pub enum Event<'a> {
     Balanced {
         /// Which matrices.
         link: &'a Link,
+    },
+    /// What a candidate would lose is measured; no weight has been packed to stay.
+    Measured {
+        /// The candidate.
+        quant: &'a QuantSpec,
     },
     /// A tensor is next. Its bytes may have been read ahead already.
     Started {
@@ -69,6 +75,7 @@ impl Event<'_> {
             Self::Download { file, .. } => (*file).to_owned(),
             Self::Planned { .. } => "the plan".to_owned(),
             Self::Balanced { link } => link.to.first().cloned().unwrap_or_default(),
+            Self::Measured { quant } => quant.to_string(),
             Self::Started { step }
             | Self::Read { step, .. }
             | Self::Packed { step, .. }

@@ -84,6 +84,22 @@ pub enum PlanError {
         /// What was asked for.
         quant: String,
     },
+    /// More bytes than were asked for, whatever is chosen.
+    #[error(
+        "{asked} leaves {budget} bytes for the weights that are chosen for, {}; ask for more, or name smaller candidates",
+        match needed {
+            Some(needed) => format!("the smallest candidates take {needed}"),
+            None => "and some of them no candidate can pack".to_owned(),
+        }
+    )]
+    Budget {
+        /// What was asked for.
+        asked: String,
+        /// Bytes that it leaves.
+        budget: u64,
+        /// Bytes of the smallest candidates; `None` where there is no candidate for some weight.
+        needed: Option<u64>,
+    },
     /// Its columns can not be balanced any more.
     #[error(
         "{tensor} is packed as {format} in the checkpoint and its columns cannot be balanced; balance the model it was made from"

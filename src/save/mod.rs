@@ -69,6 +69,10 @@ impl SaveConfig {
         self
     }
 
+    pub(crate) fn named(&self) -> Option<To> {
+        self.dialect
+    }
+
     /// Bytes of a shard, 5 GB if not given. A weight that is larger gets a shard of its own.
     pub fn shard_bytes(mut self, bytes: u64) -> Self {
         self.shard_bytes = bytes;

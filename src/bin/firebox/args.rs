@@ -115,6 +115,10 @@ pub(crate) struct LoadArgs {
     #[arg(long)]
     dequantize: bool,
 
+    /// With --quant auto, what to choose from; may be given several times
+    #[arg(long = "candidate", value_name = "SPEC")]
+    candidates: Vec<QuantSpec>,
+
     /// Balance the columns of linear weights before they are packed (Pre-SINQ): same model, less lost at few bits
     #[arg(long)]
     presinq: bool,
@@ -148,6 +152,9 @@ impl LoadArgs {
         }
         if let Some(Bytes(bytes)) = self.in_flight {
             config = config.in_flight_bytes_max(bytes);
+        }
+        for candidate in &self.candidates {
+            config = config.candidate(candidate.clone());
         }
         for pattern in &self.skip {
             config = config.skip(pattern.clone());
