@@ -62,6 +62,9 @@ pub mod plan;
 
 pub mod pipeline;
 
+mod auto;
+mod presinq;
+
 mod loader;
 
 pub mod report;

@@ -8,15 +8,17 @@ use std::{sync::Arc, time::Instant};
 use burn::tensor::Device;
 
 use crate::{
+    auto,
     config::{LoadConfig, Pattern},
-    dialect::{self, Dialect},
+    dialect::{self, Dialect, To},
     error::Error,
     model::{Architecture, Role, Slot, Weight, Weights},
     pipeline::{
         self, Event, Finished, Flow, Observers, PipelineError, Settings, Sink, SinkError, Timing,
     },
     plan::{Plan, Request, Step},
-    quant::PackedWeight,
+    presinq,
+    quant::{PackedWeight, QuantSpec},
     report::{LoadReport, MemoryWatch},
     save::{self, FolderSink, SaveConfig, Saved},
     source::Checkpoint,
@@ -118,7 +120,7 @@ impl<T: Target> Loader<T> {
         &self.device
     }
 
-    /// What happens to every tensor, without reading one. A plan may name missing tensors; only
+    /// What happens to every tensor, without reading one, unless [`QuantSpec::Auto`] asks for measuring. A plan may name missing tensors; only
     /// [`load`](Self::load) refuses it.
     ///
     /// # Errors
@@ -142,9 +144,40 @@ impl<T: Target> Loader<T> {
     }
 
     fn plan_for<A: Architecture>(&self, config: &A::Config) -> Result<Plan, Error> {
-        Ok(Plan::bind(&self.request(), A::slots(config), |tensor| {
+        let mut plan = self.bind_for::<A>(config)?;
+        self.decide(&mut plan, None)?;
+        Ok(plan)
+    }
+
+    /// Chooses for the weights that are left open, if any are.
+    fn decide(&self, plan: &mut Plan, to: Option<To>) -> Result<(), Error> {
+        let policy = &self.config.policy;
+        let QuantSpec::Auto(limit) = policy.linear else {
+            return Ok(());
+        };
+        // It cannot be loaded, and is shown as it is.
+        if !plan.missing.is_empty() {
+            return Ok(());
+        }
+        let candidates = match &self.config.candidates[..] {
+            [] => auto::candidates(to),
+            named => named.to_vec(),
+        };
+        let open = |step: &Step| matches!(policy.choose(&step.slot), QuantSpec::Auto(_));
+        let source = &**self.checkpoint.source();
+        let observers = Observers(self.config.observers.clone());
+        let settings = self.settings(&observers);
+        auto::decide(plan, open, limit, &candidates, source, &settings)
+    }
+
+    fn bind_for<A: Architecture>(&self, config: &A::Config) -> Result<Plan, Error> {
+        let mut plan = Plan::bind(&self.request(), A::slots(config), |tensor| {
             A::leaves_out(config, tensor)
-        })?)
+        })?;
+        if self.config.presinq {
+            plan.link(A::links(config))?;
+        }
+        Ok(plan)
     }
 
     fn request(&self) -> Request<'_> {
@@ -168,7 +201,7 @@ impl<T: Target> Loader<T> {
         let memory = MemoryWatch::start();
         let started = Instant::now();
         let config = A::config(self.checkpoint.config())?;
-        let plan = self.plan_for::<A>(&config)?;
+        let mut plan = self.plan_for::<A>(&config)?;
         self.check(&plan)?;
         let observers = Observers(self.config.observers.clone());
         let settings = self.settings(&observers);
@@ -176,7 +209,7 @@ impl<T: Target> Loader<T> {
             weights: Weights::new(self.device.clone(), self.dtype.dtype),
             settings: &settings,
         };
-        let timings = self.run(&plan, &mut module, &settings)?;
+        let timings = self.run(&mut plan, &mut module, &settings)?;
         let mut weights = module.weights;
         let model = A::build(&config, &mut weights)?;
         weights.finish()?;
@@ -198,7 +231,8 @@ impl<T: Target> Loader<T> {
     ///
     /// Any [`Error`]; [`Error::Save`] for the folder and the files. What was written before stays.
     pub fn save<A: Architecture>(&self, to: &SaveConfig) -> Result<Saved, Error> {
-        self.save_plan(self.plan::<A>()?, to)
+        let config = A::config(self.checkpoint.config())?;
+        self.save_plan(self.bind_for::<A>(&config)?, to)
     }
 
     /// Saves tensors of no particular model, as [`save`](Self::save): of the matrices those that `include` names,
@@ -222,7 +256,12 @@ impl<T: Target> Loader<T> {
             }
             slot
         });
-        Ok(Plan::bind(&self.request(), slots.collect(), |_| false)?)
+        let mut plan = Plan::bind(&self.request(), slots.collect(), |_| false)?;
+        if self.config.presinq {
+            // Nobody says what makes the input of a tensor of no model.
+            plan.link(Vec::new())?;
+        }
+        Ok(plan)
     }
 
     fn save_plan(&self, mut plan: Plan, to: &SaveConfig) -> Result<Saved, Error> {
@@ -230,13 +269,14 @@ impl<T: Target> Loader<T> {
         let started = Instant::now();
         save::adapt(&mut plan, to);
         plan.check_complete()?;
+        self.decide(&mut plan, Some(to.named().unwrap_or(To::Mlx)))?;
         let mut folder = FolderSink::new(to, &plan, self.checkpoint.float_dtype().bits())?;
         let observers = Observers(self.config.observers.clone());
         let settings = Settings {
             allocation_max: None,
             ..self.settings(&observers)
         };
-        let timings = self.run(&plan, &mut folder, &settings)?;
+        let timings = self.run(&mut plan, &mut folder, &settings)?;
         let report = self.report(&plan, &timings, started, memory);
         Ok(folder.finish(&self.checkpoint, report)?)
     }
@@ -254,7 +294,7 @@ impl<T: Target> Loader<T> {
     /// Tells of the plan and carries it out.
     fn run(
         &self,
-        plan: &Plan,
+        plan: &mut Plan,
         sink: &mut dyn Sink,
         settings: &Settings<'_>,
     ) -> Result<Vec<Timing>, Error> {
@@ -271,6 +311,7 @@ impl<T: Target> Loader<T> {
             return Err(PipelineError::cancelled(&planned, 0, plan).into());
         }
         let source = &**self.checkpoint.source();
+        presinq::balance(plan, source, settings)?;
         Ok(pipeline::run(plan, source, sink, settings)?)
     }
 

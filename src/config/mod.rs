@@ -1,9 +1,11 @@
 //! What the caller asks for: which model, how to quantize it, how much memory to read ahead.
 
+mod auto;
 mod open;
 mod policy;
 mod size;
 
+pub use auto::Auto;
 pub use policy::{Pattern, Policy, Rule, RuleError};
 pub use size::{Bytes, SizeError};
 
@@ -41,6 +43,8 @@ pub struct LoadConfig {
     pub(crate) allocation_max: Option<u64>,
     pub(crate) bare: bool,
     pub(crate) dequantize: bool,
+    pub(crate) presinq: bool,
+    pub(crate) candidates: Vec<QuantSpec>,
     pub(crate) observers: Vec<Arc<dyn Observer>>,
 }
 
@@ -128,6 +132,8 @@ impl LoadConfig {
             allocation_max: None,
             bare: false,
             dequantize: false,
+            presinq: false,
+            candidates: Vec::new(),
             observers: Vec::new(),
         }
     }
@@ -168,6 +174,24 @@ impl LoadConfig {
     /// not given.
     pub fn dequantize(mut self, dequantize: bool) -> Self {
         self.dequantize = dequantize;
+        self
+    }
+
+    /// Adds a candidate for [`QuantSpec::Auto`] to choose from. If none is given they are NF4, MLX's codes of 2 to 8
+    /// bits, INT8, FP8 with a scale for each row and `none`; of these, when saving, those that the dialect holds side
+    /// by side, and MLX's where no dialect is named.
+    pub fn candidate(mut self, quant: QuantSpec) -> Self {
+        self.candidates.push(quant);
+        self
+    }
+
+    /// Whether the columns of linear weights are balanced before they are packed, and what makes their input takes
+    /// up the factors: Pre-SINQ, the form of SINQ that costs nothing later. The model computes what it did, but for
+    /// rounding, and most formats of 4 bits and fewer lose less. Not if not given.
+    ///
+    /// Goes by what the architecture says of its [links](crate::model::Architecture::links).
+    pub fn presinq(mut self, presinq: bool) -> Self {
+        self.presinq = presinq;
         self
     }
 

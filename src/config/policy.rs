@@ -51,6 +51,12 @@ pub enum RuleError {
         /// What was written.
         pattern: String,
     },
+    /// A size for some weights only.
+    #[error("rule `{rule}`: a size is for all linear weights together; write it with --quant")]
+    Auto {
+        /// What was written.
+        rule: String,
+    },
     /// Not a quantization.
     #[error("rule `{rule}`: {source}")]
     Spec {
@@ -159,6 +165,11 @@ impl FromStr for Rule {
             rule: rule.to_owned(),
             source,
         })?;
+        if matches!(quant, QuantSpec::Auto(_)) {
+            return Err(RuleError::Auto {
+                rule: rule.to_owned(),
+            });
+        }
         Ok(Self {
             pattern: pattern.parse()?,
             quant,

@@ -82,7 +82,7 @@ impl<T: Target> Loader<T> {
             .iter()
             .map(|step| original(step, dense, &against));
         let originals = originals.collect::<Result<_, _>>()?;
-        let stats = self.compare(&plan, dense, originals)?;
+        let stats = self.compare(&mut plan, dense, originals)?;
         Ok(report(&plan, Some(against), &stats, limits))
     }
 
@@ -94,6 +94,9 @@ impl<T: Target> Loader<T> {
     }
 
     fn verify_plan(&self, mut plan: Plan, config: &VerifyConfig) -> Result<VerifyReport, Error> {
+        if self.config.presinq {
+            return Err(VerifyError::Balanced.into());
+        }
         self.check_parts(&plan)?;
         for step in &plan.steps {
             if let (Stored::Packed(adopt), Some(_)) = (&step.source, step.action.format()) {
@@ -110,7 +113,8 @@ impl<T: Target> Loader<T> {
             let model = plan.model;
             return Err(VerifyError::NothingPacked { model }.into());
         }
-        let stats = self.compare(&plan, &self.checkpoint, own(&plan.steps))?;
+        let originals = own(&plan.steps);
+        let stats = self.compare(&mut plan, &self.checkpoint, originals)?;
         let mut report = report(&plan, None, &stats, &config.limits);
         for quant in &config.fallbacks {
             self.fall_back(&plan, quant, &mut report)?;
@@ -147,7 +151,7 @@ impl<T: Target> Loader<T> {
         if open.is_empty() {
             return Ok(());
         }
-        let plan = Plan {
+        let mut plan = Plan {
             steps,
             unexpected: Vec::new(),
             ..plan.clone()
@@ -157,7 +161,8 @@ impl<T: Target> Loader<T> {
             tensors.map(unchanged).collect()
         } else {
             self.check_parts(&plan)?;
-            self.compare(&plan, &self.checkpoint, own(&plan.steps))?
+            let originals = own(&plan.steps);
+            self.compare(&mut plan, &self.checkpoint, originals)?
         };
         for (k, stats) in open.into_iter().zip(stats) {
             if report.limits.beyond(&stats).is_empty() {
@@ -180,7 +185,7 @@ impl<T: Target> Loader<T> {
     /// Carries out the plan, and compares what comes of its steps with `originals` of `dense`.
     fn compare(
         &self,
-        plan: &Plan,
+        plan: &mut Plan,
         dense: &Checkpoint,
         originals: Vec<Original>,
     ) -> Result<Vec<Stats>, Error> {

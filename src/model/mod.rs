@@ -6,6 +6,8 @@
 
 mod slot;
 
+mod link;
+
 mod weights;
 
 pub(crate) mod fields;
@@ -30,6 +32,7 @@ pub use generate::{
     Decoder, Draw, GenerateError, GenerateOptions, Generated, Sampling, StopReason, generate,
 };
 pub use linear::{Linear, Matrix};
+pub use link::Link;
 pub use norm::RmsNorm;
 pub use rope::{Rope, RopeScaling, Rotation};
 pub use slot::{Role, Slot};
@@ -64,6 +67,12 @@ pub trait Architecture: Sized {
     ///
     /// [`BuildError`] when it asks for something that [`slots`](Self::slots) did not promise.
     fn build(config: &Self::Config, weights: &mut Weights) -> Result<Self, BuildError>;
+
+    /// Which matrices share an input, and what makes it; none if not said. Balancing columns
+    /// ([`LoadConfig::presinq`](crate::LoadConfig::presinq)) goes by it.
+    fn links(_config: &Self::Config) -> Vec<Link> {
+        Vec::new()
+    }
 
     /// Whether a tensor that no slot wants is a known leftover (`rotary_emb.inv_freq`, the copy of a
     /// tied head) and not a sign of the wrong architecture.

@@ -108,10 +108,26 @@ impl Converter {
     pub(super) fn feed(
         &mut self,
         step: &Step,
-        tile: Tile<'_>,
+        mut tile: Tile<'_>,
         workers: &ThreadPool,
     ) -> Result<(), PipelineError> {
         let (pass, first_row) = (tile.pass, tile.first_row);
+        if !step.scaling.is_none() {
+            let (float, [_, cols]) = (step.float(), step.matrix());
+            if let Self::Dense { values, .. } = self {
+                workers.install(|| {
+                    let scaled = step.scaling.widen(float, first_row, cols, tile.bytes());
+                    let bytes = bytemuck::cast_slice(&scaled);
+                    values.feed(FloatBits::F32, first_row * cols, bytes);
+                });
+                return Ok(());
+            }
+            // What is packed is scaled where it lies, in its own type: that is what the plan's format and a device's
+            // kernels go by.
+            let len = tile.rows * cols * float.size();
+            let bytes = &mut tile.bytes_mut()[..len];
+            workers.install(|| step.scaling.apply_stored(float, first_row, cols, bytes));
+        }
         match self {
             Self::Pack(packer) => {
                 workers.install(|| packer.feed(pass, first_row, tile.bytes()));

@@ -3,7 +3,11 @@
 use core::fmt::Debug;
 use std::{sync::Arc, time::Duration};
 
-use crate::plan::{Plan, Step};
+use crate::{
+    model::Link,
+    plan::{Plan, Step},
+    quant::QuantSpec,
+};
 
 /// Something that happened.
 #[derive(Debug)]
@@ -23,6 +27,16 @@ pub enum Event<'a> {
     Planned {
         /// It.
         plan: &'a Plan,
+    },
+    /// The columns of some matrices are balanced; no weight has been packed.
+    Balanced {
+        /// Which matrices.
+        link: &'a Link,
+    },
+    /// What a candidate would lose is measured; no weight has been packed to stay.
+    Measured {
+        /// The candidate.
+        quant: &'a QuantSpec,
     },
     /// A tensor is next. Its bytes may have been read ahead already.
     Started {
@@ -60,6 +74,8 @@ impl Event<'_> {
         match self {
             Self::Download { file, .. } => (*file).to_owned(),
             Self::Planned { .. } => "the plan".to_owned(),
+            Self::Balanced { link } => link.to.first().cloned().unwrap_or_default(),
+            Self::Measured { quant } => quant.to_string(),
             Self::Started { step }
             | Self::Read { step, .. }
             | Self::Packed { step, .. }

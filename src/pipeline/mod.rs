@@ -158,6 +158,21 @@ pub struct Settings<'a> {
     pub observer: &'a dyn Observer,
 }
 
+impl Settings<'_> {
+    /// The threads that convert.
+    pub(crate) fn pool(&self) -> Result<rayon::ThreadPool, PipelineError> {
+        let count = self.workers.max(1);
+        rayon::ThreadPoolBuilder::new()
+            .num_threads(count)
+            .thread_name(|index| format!("firebox-convert-{index}"))
+            .build()
+            .map_err(|error| PipelineError::Workers {
+                count,
+                reason: error.to_string(),
+            })
+    }
+}
+
 /// Where the time of one tensor went.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Timing {
@@ -182,14 +197,7 @@ pub fn run(
     sink: &mut dyn Sink,
     settings: &Settings<'_>,
 ) -> Result<Vec<Timing>, PipelineError> {
-    let no_threads = |count| move |reason: String| PipelineError::Workers { count, reason };
-    let count = settings.workers.max(1);
-    let workers = rayon::ThreadPoolBuilder::new()
-        .num_threads(count)
-        .thread_name(|index| format!("firebox-convert-{index}"))
-        .build()
-        .map_err(|error| no_threads(count)(error.to_string()))?;
-
+    let workers = settings.pool()?;
     let budget = Budget::new(settings.in_flight_bytes_max);
     std::thread::scope(|scope| {
         // The budget bounds the bytes in flight; this bounds the messages of tensors that have none.
@@ -199,7 +207,10 @@ pub fn run(
         std::thread::Builder::new()
             .name("firebox-read".to_owned())
             .spawn_scoped(scope, || read(plan, source, settings, &budget, send))
-            .map_err(|error| no_threads(1)(error.to_string()))?;
+            .map_err(|error| PipelineError::Workers {
+                count: 1,
+                reason: error.to_string(),
+            })?;
         Run {
             plan,
             sink,

@@ -52,6 +52,13 @@ impl<'a> Tile<'a> {
         }
     }
 
+    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
+        match &mut self.memory {
+            Memory::Host(loan) => loan.bytes_mut(),
+            Memory::Staged(bytes, _) => bytes,
+        }
+    }
+
     /// The tile's bytes for a device, in whole words, and what to hold until it has taken them.
     pub(super) fn into_staged(self) -> (Bytes, Permit<'a>) {
         match self.memory {

@@ -8,11 +8,11 @@ use std::{
 
 use firebox_kernels::{error::FormatError, format::Format};
 
-use super::{Action, Plan, Step, Stored};
+use super::{Action, Plan, Scaling, Step, Stored};
 use crate::{
     config::Policy,
     dialect::{Adopt, Dialect, DialectError, plain},
-    model::Slot,
+    model::{Link, Slot},
     source::{Catalog, Dtype, TensorInfo},
     target::{Capabilities, DTypeChoice},
 };
@@ -83,6 +83,49 @@ pub enum PlanError {
         format: Format,
         /// What was asked for.
         quant: String,
+    },
+    /// More bytes than were asked for, whatever is chosen.
+    #[error(
+        "{asked} leaves {budget} bytes for the weights that are chosen for, {}; ask for more, or name smaller candidates",
+        match needed {
+            Some(needed) => format!("the smallest candidates take {needed}"),
+            None => "and some of them no candidate can pack".to_owned(),
+        }
+    )]
+    Budget {
+        /// What was asked for.
+        asked: String,
+        /// Bytes that it leaves.
+        budget: u64,
+        /// Bytes of the smallest candidates; `None` where there is no candidate for some weight.
+        needed: Option<u64>,
+    },
+    /// Its columns can not be balanced any more.
+    #[error(
+        "{tensor} is packed as {format} in the checkpoint and its columns cannot be balanced; balance the model it was made from"
+    )]
+    Balance {
+        /// The tensor.
+        tensor: String,
+        /// How it is packed.
+        format: Format,
+    },
+    /// Columns are to be balanced, and nobody says of which weights.
+    #[error(
+        "the architecture names no layers that share an input, so no columns can be balanced; load without that"
+    )]
+    NoLinks,
+    /// A link of the architecture between weights that do not go together.
+    #[error(
+        "{tensor} shares {found} features where {expected} are made; `links` of the architecture is wrong"
+    )]
+    Link {
+        /// The tensor.
+        tensor: String,
+        /// Features that it has.
+        found: usize,
+        /// Features of what makes them.
+        expected: usize,
     },
     /// A pattern without a tensor.
     #[error(
@@ -187,6 +230,7 @@ impl Plan {
             dtype: request.dtype.dtype,
             dtype_wanted: request.dtype.wanted,
             steps,
+            links: Vec::new(),
             missing: order
                 .into_iter()
                 .filter(|name| open.contains(name))
@@ -194,6 +238,55 @@ impl Plan {
             unused,
             unexpected,
         })
+    }
+
+    /// Asks for the columns of `links` to be balanced before the weights are read.
+    pub(crate) fn link(&mut self, links: Vec<Link>) -> Result<(), PlanError> {
+        if links.is_empty() {
+            return Err(PlanError::NoLinks);
+        }
+        for link in &links {
+            self.check_link(link)?;
+        }
+        self.links = links;
+        Ok(())
+    }
+
+    /// Refuses weights that are packed already, and shapes that do not go together.
+    fn check_link(&self, link: &Link) -> Result<(), PlanError> {
+        let steps = |names: &[String]| {
+            let named = names.iter().map(|name| {
+                let step = self.steps.iter().find(|step| step.slot.name == *name);
+                if let Some(Step {
+                    source: Stored::Packed(adopt),
+                    ..
+                }) = step
+                {
+                    let (tensor, format) = (name.clone(), adopt.format);
+                    return Err(PlanError::Balance { tensor, format });
+                }
+                Ok(step)
+            });
+            // What is missing is told of when the plan is checked.
+            named
+                .filter_map(Result::transpose)
+                .collect::<Result<Vec<_>, _>>()
+        };
+        let (from, to) = (steps(&link.from)?, steps(&link.to)?);
+        let features = from.first().map_or(0, |step| step.matrix()[0]);
+        let fits = |step: &Step, side: usize, expected: usize| {
+            let found = step.matrix()[side];
+            (found == expected)
+                .then_some(())
+                .ok_or_else(|| PlanError::Link {
+                    tensor: step.slot.name.clone(),
+                    found,
+                    expected,
+                })
+        };
+        from.iter().try_for_each(|step| fits(step, 0, features))?;
+        let columns = features * link.times;
+        to.iter().try_for_each(|step| fits(step, 1, columns))
     }
 
     /// Refuses a plan with slots that no tensor fills.
@@ -278,6 +371,7 @@ fn step(request: &Request<'_>, tensor: &TensorInfo, slot: Slot) -> Result<Step, 
         parts: vec![tensor.clone()],
         source: Stored::Plain(source),
         action,
+        scaling: Scaling::default(),
     })
 }
 
@@ -301,5 +395,6 @@ fn adopted(request: &Request<'_>, slot: Slot, adopt: Adopt) -> Result<Step, Plan
         parts: adopt.parts.clone(),
         source: Stored::Packed(adopt),
         action,
+        scaling: Scaling::default(),
     })
 }

@@ -3,15 +3,23 @@
 
 mod bind;
 mod print;
+mod scaling;
 
 pub use bind::PlanError;
 pub(crate) use bind::Request;
 pub(crate) use print::instead;
+pub use scaling::Scaling;
 
 use firebox_kernels::{float::FloatBits, format::Format};
 use serde::Serialize;
 
-use crate::{dialect::Adopt, model::Slot, quant::QuantSpec, source::TensorInfo, target::DType};
+use crate::{
+    dialect::Adopt,
+    model::{Link, Slot},
+    quant::QuantSpec,
+    source::TensorInfo,
+    target::DType,
+};
 
 /// What happens to every tensor of a checkpoint.
 #[derive(Debug, Clone)]
@@ -27,6 +35,8 @@ pub struct Plan {
     pub dtype_wanted: DType,
     /// In the order they are read: by file and offset, so that reads only go forward.
     pub steps: Vec<Step>,
+    /// Matrices whose columns are balanced before the weights are read; empty unless that was asked for.
+    pub links: Vec<Link>,
     /// Slots that no tensor of the checkpoint fills. A plan with any cannot be loaded.
     pub missing: Vec<String>,
     /// Tensors that are known leftovers and are not read.
@@ -46,6 +56,8 @@ pub struct Step {
     pub source: Stored,
     /// What becomes of it.
     pub action: Action,
+    /// What it is multiplied by on the way. Found when the plan is carried out, for it takes the weights.
+    pub scaling: Scaling,
 }
 
 /// How a checkpoint stores a weight.

@@ -11,6 +11,7 @@
 //! mxfp4 | mxfp8
 //! nvfp4        global
 //! int8
+//! auto         bits=NUMBER | size=SIZE
 //! ```
 //!
 //! Options follow a colon, with commas between them, in any order, each at most once. `ue8m0` (scales are
@@ -29,6 +30,8 @@ use firebox_kernels::{
     hqq::Hqq,
     wna16::Wna16,
 };
+
+use crate::config::Auto;
 
 use super::method::{Bits4, Fp8, Int8, Method, Mlx};
 
@@ -62,6 +65,8 @@ pub enum QuantSpec {
     Micro(Micro),
     /// `int8`.
     Int8(Int8),
+    /// `auto`: what is measured to lose least, within a size. For linear weights as a whole, not in a rule.
+    Auto(Auto),
     /// What a checkpoint has packed already, kept as it is. Nothing that can be asked for: no spec reads back
     /// to it.
     Kept(Format),
@@ -76,7 +81,7 @@ pub enum QuantSpec {
 pub enum SpecError {
     /// No such method.
     #[error(
-        "unknown quantization `{found}`; known are none, nf4, fp4, fp8, mlx, hqq, wna16, mxfp4, mxfp8, nvfp4 and int8 (such as {EXAMPLES})"
+        "unknown quantization `{found}`; known are none, nf4, fp4, fp8, mlx, hqq, wna16, mxfp4, mxfp8, nvfp4, int8 and auto (such as {EXAMPLES})"
     )]
     Unknown {
         /// What was written.
@@ -154,7 +159,7 @@ impl QuantSpec {
     /// The method, unless the weight stays dense.
     pub fn method(&self) -> Option<&dyn Method> {
         match self {
-            Self::None | Self::Kept(_) => None,
+            Self::None | Self::Auto(_) | Self::Kept(_) => None,
             Self::Bits4(method) => Some(method),
             Self::Fp8(method) => Some(method),
             Self::Mlx(method) => Some(method),
@@ -187,6 +192,7 @@ impl FromStr for QuantSpec {
             "mxfp4" => no_options(spec, "mxfp4", options).map(|()| Self::Micro(Micro::Mxfp4)),
             "mxfp8" => no_options(spec, "mxfp8", options).map(|()| Self::Micro(Micro::Mxfp8)),
             "nvfp4" => whole::nvfp4(spec, options).map(Self::Micro),
+            "auto" => whole::auto(spec, options).map(Self::Auto),
             "int8" => no_options(spec, "int8", options).map(|()| Self::Int8(Int8)),
             _ => Err(SpecError::Unknown {
                 found: spec.to_owned(),
@@ -394,6 +400,7 @@ impl fmt::Display for QuantSpec {
             Self::Wna16(wna16) => whole::print_wna16(*wna16, f),
             Self::Micro(micro) => micro.fmt(f),
             Self::Int8(Int8) => Format::Int8.fmt(f),
+            Self::Auto(auto) => auto.fmt(f),
             Self::Kept(format) => format.fmt(f),
             Self::Custom(method) => write!(f, "{method:?}"),
         }

@@ -78,6 +78,10 @@ impl SaveConfig {
         self
     }
 
+    pub(crate) fn named(&self) -> Option<To> {
+        self.dialect
+    }
+
     /// Bytes of a shard, 5 GB if not given. A weight that is larger gets a shard of its own.
     pub fn shard_bytes(mut self, bytes: u64) -> Self {
         self.shard_bytes = bytes;
@@ -351,15 +355,21 @@ impl Sink for FolderSink<'_> {
     }
 }
 
-/// What is saved of a plan: plain weights stay in the type they are stored in, and scales are nested as asked.
+/// What is saved of a plan: plain weights in the type they are stored in, and scales nested as asked.
 pub(crate) fn adapt(plan: &mut Plan, to: &SaveConfig) {
+    keep_types(plan);
     for step in &mut plan.steps {
-        match (&step.source, &mut step.action) {
-            (Stored::Plain(float), Action::Dense(dtype)) => *dtype = (*float).into(),
-            (_, Action::Keep(format)) => {
-                *format = to.nested.map_or(*format, |nested| format.renested(nested));
-            }
-            _ => {}
+        if let (Action::Keep(format), Some(nested)) = (&mut step.action, to.nested) {
+            *format = format.renested(nested);
+        }
+    }
+}
+
+/// Plain weights stay in the type they are stored in.
+pub(crate) fn keep_types(plan: &mut Plan) {
+    for step in &mut plan.steps {
+        if let (Stored::Plain(float), Action::Dense(dtype)) = (&step.source, &mut step.action) {
+            *dtype = (*float).into();
         }
     }
 }

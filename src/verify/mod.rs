@@ -197,6 +197,11 @@ pub enum VerifyError {
         /// The checkpoint.
         model: String,
     },
+    /// Balanced weights are others than the checkpoint has.
+    #[error(
+        "weights that are balanced before they are packed cannot be compared with those of the checkpoint; leave `presinq` out"
+    )]
+    Balanced,
     /// Packed in the checkpoint already, so that its source is elsewhere.
     #[error(
         "{tensor} is packed as {format} in the checkpoint and its source is not there; name the checkpoint that it was made from"

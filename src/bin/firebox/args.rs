@@ -130,6 +130,14 @@ pub(crate) struct LoadArgs {
     #[arg(long)]
     dequantize: bool,
 
+    /// With --quant auto, what to choose from; may be given several times
+    #[arg(long = "candidate", value_name = "SPEC")]
+    candidates: Vec<QuantSpec>,
+
+    /// Balance the columns of linear weights before they are packed (Pre-SINQ): same model, less lost at few bits
+    #[arg(long)]
+    presinq: bool,
+
     /// Memory for reading ahead: full (256 MiB) or low-memory (32 MiB)
     #[arg(long, value_enum, default_value_t)]
     strategy: StrategyName,
@@ -151,6 +159,7 @@ impl LoadArgs {
             .quant(quant)
             .device(self.device)
             .dequantize(self.dequantize)
+            .presinq(self.presinq)
             .strategy(self.strategy.into())
             .workers(self.workers.map_or(Workers::Auto, Workers::Count));
         if let Some(dtype) = self.dtype {
@@ -158,6 +167,9 @@ impl LoadArgs {
         }
         if let Some(Bytes(bytes)) = self.in_flight {
             config = config.in_flight_bytes_max(bytes);
+        }
+        for candidate in &self.candidates {
+            config = config.candidate(candidate.clone());
         }
         for pattern in &self.skip {
             config = config.skip(pattern.clone());

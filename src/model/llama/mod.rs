@@ -26,7 +26,7 @@ use serde_json::Value;
 use self::slots::Part;
 use super::{
     Architecture, Attention, BuildError, Cache, CacheError, ConfigError, Decoder, Embedding, Heads,
-    Linear, RmsNorm, Rope, Slot, Weights,
+    Linear, Link, RmsNorm, Rope, Slot, Weights,
 };
 
 /// A model of the Llama family.
@@ -188,6 +188,10 @@ impl Architecture for Llama {
             },
             config: config.clone(),
         })
+    }
+
+    fn links(config: &LlamaConfig) -> Vec<Link> {
+        slots::links(config)
     }
 
     fn leaves_out(config: &LlamaConfig, tensor: &str) -> bool {

@@ -18,7 +18,10 @@
 //! Every name ends in `.weight`; a bias has the same name ending in `.bias`.
 
 use super::config::LlamaConfig;
-use crate::model::slot::{Role, Slot};
+use crate::model::{
+    link::Link,
+    slot::{Role, Slot},
+};
 
 /// Rows by token.
 pub(super) const EMBEDDING: &str = "model.embed_tokens";
@@ -83,17 +86,11 @@ pub(super) fn slots(config: &LlamaConfig) -> Vec<Slot> {
 fn push_layer(slots: &mut Vec<Slot>, config: &LlamaConfig, layer: usize) {
     let (f, m, d) = (config.features, config.mlp_features, config.head_features);
     let (q, kv) = (config.heads * d, config.key_value_heads * d);
-    let biases = |part| match part {
-        Part::Q | Part::K | Part::V => config.qkv_bias,
-        Part::O => config.o_bias,
-        Part::Gate | Part::Up | Part::Down => config.mlp_bias,
-        Part::AttentionNorm | Part::QNorm | Part::KNorm | Part::MlpNorm => false,
-    };
     let norm = |part: Part, len| [Slot::norm(format!("{}.weight", part.path(layer)), len)];
     let linear = |part: Part, out, r#in| {
         let path = part.path(layer);
         let weight = Slot::linear(format!("{path}.weight"), out, r#in);
-        let bias = biases(part).then(|| Slot::bias(format!("{path}.bias"), out));
+        let bias = has_bias(config, part).then(|| Slot::bias(format!("{path}.bias"), out));
         [weight].into_iter().chain(bias)
     };
 
@@ -110,6 +107,38 @@ fn push_layer(slots: &mut Vec<Slot>, config: &LlamaConfig, layer: usize) {
     slots.extend(linear(Part::Gate, m, f));
     slots.extend(linear(Part::Up, m, f));
     slots.extend(linear(Part::Down, f, m));
+}
+
+fn has_bias(config: &LlamaConfig, part: Part) -> bool {
+    match part {
+        Part::Q | Part::K | Part::V => config.qkv_bias,
+        Part::O => config.o_bias,
+        Part::Gate | Part::Up | Part::Down => config.mlp_bias,
+        Part::AttentionNorm | Part::QNorm | Part::KNorm | Part::MlpNorm => false,
+    }
+}
+
+/// What makes the input of every matrix inside a layer: a norm, the values that attention mixes, and the half of the
+/// MLP that its gate lets through.
+pub(super) fn links(config: &LlamaConfig) -> Vec<Link> {
+    let shared = config.heads / config.key_value_heads;
+    let layers = 0..config.windows.len();
+    let of_layer = |layer| {
+        let weight = |part: Part| format!("{}.weight", part.path(layer));
+        let rows = |part: Part| {
+            let bias = has_bias(config, part).then(|| format!("{}.bias", part.path(layer)));
+            [weight(part)].into_iter().chain(bias)
+        };
+        let norm =
+            |norm, to: &[Part]| Link::new([weight(norm)], to.iter().map(|part| weight(*part)));
+        [
+            norm(Part::AttentionNorm, &[Part::Q, Part::K, Part::V]),
+            Link::new(rows(Part::V), [weight(Part::O)]).repeated(config.head_features, shared),
+            norm(Part::MlpNorm, &[Part::Gate, Part::Up]),
+            Link::new(rows(Part::Up), [weight(Part::Down)]),
+        ]
+    };
+    layers.flat_map(of_layer).collect()
 }
 
 /// Tensors that older files carry and no model of the family reads.

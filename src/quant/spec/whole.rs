@@ -10,6 +10,7 @@ use firebox_kernels::{
 };
 
 use super::{super::method::Mlx, SpecError, say, unknown_option};
+use crate::config::Auto;
 
 const MLX_OPTIONS: &str = "bits=N and group=N";
 const HQQ_OPTIONS: &str = "bits=N, group=…, axis=…, zero=… and unsolved";
@@ -256,4 +257,22 @@ pub(super) fn nvfp4<'a>(
     }
     let global = global.is_some();
     Ok(Micro::Nvfp4 { global })
+}
+
+/// One limit.
+pub(super) fn auto<'a>(
+    spec: &str,
+    mut options: impl Iterator<Item = &'a str>,
+) -> Result<Auto, SpecError> {
+    const OPTIONS: &str = "one of bits=NUMBER and size=SIZE, such as bits=4.25 or size=2GiB";
+    let first = options.next().unwrap_or_default();
+    let limit = Auto::parse(first).ok_or_else(|| unknown_option(spec, "auto", first, OPTIONS))?;
+    match options.next() {
+        None => Ok(limit),
+        Some(second) => Err(SpecError::Repeated {
+            spec: spec.to_owned(),
+            first: first.to_owned(),
+            second: second.to_owned(),
+        }),
+    }
 }

@@ -1,0 +1,251 @@
+//! Choosing by measured errors: each weight gets the candidate that it needs, all together no more than a size.
+//!
+//! Every candidate packs every weight once, and what it gives back is compared with the weight. What counts is the
+//! squared error over the weight's own square, times its numbers: the noise that a layer adds to what it computes, as if
+//! all its inputs were alike, and large layers as often as they have numbers.
+//!
+//! Memory is what the pipeline needs for one packed weight; weights are read twice a candidate.
+
+mod choose;
+
+use firebox_kernels::format::Packed;
+use rayon::{ThreadPool, prelude::*};
+
+use self::choose::{Choice, choose};
+use crate::{
+    config::Auto,
+    dialect::To,
+    error::Error,
+    pipeline::{self, Event, Finished, Flow, PipelineError, Settings, Sink, SinkError},
+    plan::{Action, Plan, PlanError, Step, Stored},
+    presinq,
+    quant::QuantSpec,
+    source::Source,
+};
+
+/// What is chosen from where the caller names nothing: what loads side by side, or what a dialect holds side by side.
+pub(crate) fn candidates(to: Option<To>) -> Vec<QuantSpec> {
+    let words: &[&str] = match to {
+        None => &[
+            "mlx:bits=2",
+            "mlx:bits=3",
+            "nf4:nested",
+            "nf4",
+            "mlx:bits=4",
+            "mlx:bits=5",
+            "mlx:bits=6",
+            "int8",
+            "fp8:scale=channel",
+            "mlx:bits=8",
+            "none",
+        ],
+        Some(To::Mlx) => &[
+            "mlx:bits=2",
+            "mlx:bits=3",
+            "mlx:bits=4",
+            "mlx:bits=5",
+            "mlx:bits=6",
+            "mlx:bits=8",
+            "none",
+        ],
+        Some(To::BitsAndBytes) => &["nf4:nested", "none"],
+        Some(To::Hqq) => &["hqq", "none"],
+        Some(To::CompressedTensors) => &["fp8:scale=channel", "none"],
+        Some(To::Fp8) => &["fp8:scale=block", "none"],
+    };
+    let spec = |words: &&str| {
+        words
+            .parse()
+            .expect("candidates of our own are in words of our own")
+    };
+    words.iter().map(spec).collect()
+}
+
+/// Decides what becomes of the weights of `plan` that are `open`, all of which it leaves plain so far.
+///
+/// # Errors
+///
+/// [`PlanError::Budget`] where the smallest candidates are too much, and what reading and packing may come to.
+pub(crate) fn decide(
+    plan: &mut Plan,
+    open: impl Fn(&Step) -> bool,
+    auto: Auto,
+    candidates: &[QuantSpec],
+    source: &dyn Source,
+    settings: &Settings<'_>,
+) -> Result<(), Error> {
+    let plain = |step: &Step| matches!(step.source, Stored::Plain(_)) && open(step);
+    let places: Vec<usize> = (0..plan.steps.len())
+        .filter(|place| plain(&plan.steps[*place]))
+        .collect();
+    // What is packed is not what is stored, where columns are balanced first.
+    let mut measured = plan.clone();
+    presinq::balance(&mut measured, source, settings)?;
+    measured.links.clear();
+    let steps: Vec<Step> = (places.iter())
+        .map(|place| measured.steps[*place].clone())
+        .collect();
+
+    let mut actions: Vec<Vec<Action>> = vec![Vec::new(); steps.len()];
+    let mut table: Vec<Vec<Choice>> = vec![Vec::new(); steps.len()];
+    for quant in candidates {
+        let (of, trial) = tried(&steps, quant);
+        measured.steps = trial;
+        let errors = errors(&measured, source, settings)?;
+        for ((weight, step), error) in of.into_iter().zip(&measured.steps).zip(errors) {
+            let bytes = step.bytes_kept();
+            table[weight].push(Choice { bytes, error });
+            actions[weight].push(step.action.clone());
+        }
+        let event = Event::Measured { quant };
+        if settings.observer.observe(&event) == Flow::Cancel {
+            return Err(PipelineError::cancelled(&event, 0, plan).into());
+        }
+    }
+
+    let budget = budget(plan, &places, auto);
+    let chosen = choose(&table, budget).ok_or_else(|| {
+        let least = |choices: &Vec<Choice>| choices.iter().map(|choice| choice.bytes).min();
+        PlanError::Budget {
+            asked: auto.to_string(),
+            budget,
+            // A weight that no candidate can pack has no size at all.
+            needed: table.iter().map(least).sum(),
+        }
+    })?;
+    for ((place, chosen), mut actions) in places.into_iter().zip(chosen).zip(actions) {
+        let step = &mut plan.steps[place];
+        step.action = actions.swap_remove(chosen);
+        tracing::info!(tensor = step.slot.name, quant = %step.quant(), "chosen");
+    }
+    Ok(())
+}
+
+/// Bytes for the weights at `places`.
+fn budget(plan: &Plan, places: &[usize], auto: Auto) -> u64 {
+    let of = |place: &usize| &plan.steps[*place];
+    match auto {
+        Auto::Bits(bits) => {
+            let weights = places.iter().map(|place| numbers(of(place))).sum::<usize>();
+            (weights as f64 * bits / 8.0) as u64
+        }
+        Auto::Size(size) => {
+            let open = places
+                .iter()
+                .map(|place| of(place).bytes_kept())
+                .sum::<u64>();
+            size.saturating_sub(plan.totals().bytes_kept - open)
+        }
+    }
+}
+
+fn numbers(step: &Step) -> usize {
+    step.slot.shape.iter().product()
+}
+
+/// The steps that `quant` can do, as it would do them, and which they are.
+fn tried(steps: &[Step], quant: &QuantSpec) -> (Vec<usize>, Vec<Step>) {
+    let tried = steps.iter().enumerate().filter_map(|(weight, step)| {
+        let mut step = step.clone();
+        if let Some(method) = quant.method() {
+            let format = method.format(step.matrix(), step.float()).ok()?;
+            step.action = Action::Pack(quant.clone(), format);
+        }
+        Some((weight, step))
+    });
+    tried.unzip()
+}
+
+/// What each step of `plan` loses; nothing where it stays plain.
+fn errors(
+    plan: &Plan,
+    source: &dyn Source,
+    settings: &Settings<'_>,
+) -> Result<Vec<f64>, PipelineError> {
+    if plan.steps.iter().all(|step| step.action.format().is_none()) {
+        return Ok(vec![0.0; plan.steps.len()]);
+    }
+    let mut sink = Compare {
+        source,
+        workers: settings.pool()?,
+        errors: Vec::new(),
+    };
+    // Codes are the same on every device; packed on the host they are at hand.
+    let quiet = |_: &Event<'_>| Flow::Continue;
+    let settings = Settings {
+        workers: settings.workers,
+        in_flight_bytes_max: settings.in_flight_bytes_max,
+        device: None,
+        allocation_max: None,
+        observer: &quiet,
+    };
+    pipeline::run(plan, source, &mut sink, &settings)?;
+    Ok(sink.errors)
+}
+
+/// Compares every packed weight with what it was packed from.
+struct Compare<'a> {
+    source: &'a dyn Source,
+    workers: ThreadPool,
+    errors: Vec<f64>,
+}
+
+/// Weights that one worker compares at a time.
+const CHUNK: usize = 64 << 10;
+/// Chunks read at once.
+const CHUNKS: usize = 32;
+
+impl Sink for Compare<'_> {
+    fn place(&mut self, step: &Step, weight: Finished) -> Result<(), SinkError> {
+        let Finished::Packed(packed) = weight else {
+            unreachable!("weights are packed on the host, to be compared")
+        };
+        let [rows, cols] = packed.shape;
+        let (float, part) = (step.float(), &step.parts[0]);
+        let (together, row_bytes) = ((CHUNK / cols.max(1)).max(1), cols * float.size());
+        let mut sums = [0.0; 2];
+        let mut bytes = vec![0; together * CHUNKS * row_bytes];
+        for first in (0..rows).step_by(together * CHUNKS) {
+            let rows = (together * CHUNKS).min(rows - first);
+            let bytes = &mut bytes[..rows * row_bytes];
+            let offset = part.range.start + (first * row_bytes) as u64;
+            let read = self.source.read_at(&part.file, offset, bytes);
+            read.map_err(|error| SinkError {
+                tensor: step.slot.name.clone(),
+                reason: error.into(),
+            })?;
+            let values = self.workers.install(|| {
+                let values = step.scaling.widen(float, first, cols, bytes);
+                let chunks = values.par_chunks((together * cols).max(1)).enumerate();
+                let parts =
+                    chunks.map(|(nth, values)| squares(&packed, first + nth * together, values));
+                parts.collect::<Vec<_>>()
+            });
+            for part in values {
+                sums = [sums[0] + part[0], sums[1] + part[1]];
+            }
+        }
+        let [error, square] = sums;
+        let relative = if square > 0.0 { error / square } else { 0.0 };
+        self.errors.push(relative * numbers(step) as f64);
+        Ok(())
+    }
+}
+
+/// Of the rows from `first` on, whose values are given: squares of the errors and of the values.
+fn squares(packed: &Packed, first: usize, values: &[f32]) -> [f64; 2] {
+    let Packed {
+        format,
+        shape,
+        words,
+        scales,
+    } = packed;
+    let mut back = vec![0.0; values.len()];
+    let rows = first..first + values.len() / shape[1].max(1);
+    format.dequantize_rows(*shape, words, scales, rows, &mut back);
+    let pairs = values.iter().zip(&back);
+    pairs.fold([0.0; 2], |[error, square], (value, back)| {
+        let (value, back) = (f64::from(*value), f64::from(*back));
+        [error + (value - back).powi(2), square + value * value]
+    })
+}

@@ -1,0 +1,193 @@
+//! Pre-SINQ: columns of weights are balanced before they are packed, and what makes their input takes up the factors.
+//!
+//! A format whose weights share a scale loses most where some of them are much larger than others. What rows share is
+//! taken up by the scales; what columns share is not. So every column is divided by a factor, and the feature that it
+//! multiplies gets that factor where it is made, in the norm or the layer before: nothing is computed later that was not
+//! computed before, and any format and dialect takes the result.
+//!
+//! The factors are those of SINQ (Sinkhorn-normalized quantization, arXiv 2509.22944), found by Sinkhorn's iteration:
+//! with rows of equal mean square, the mean square of a column is what it is divided by, again and again. The paper
+//! alternates short steps over a matrix in memory. Here one step is one pass over the weights: a row is divided by its
+//! own mean square as it passes, under the factors so far, so that rows are balanced in every step and memory is
+//! one tile. All matrices of a [`Link`] are rows of one matrix.
+
+use std::collections::HashMap;
+
+use rayon::{ThreadPool, prelude::*};
+
+use crate::{
+    model::Link,
+    pipeline::{Event, Flow, PipelineError, Settings},
+    plan::{Plan, Step},
+    source::Source,
+};
+
+/// Passes over the weights. After two, factors move by less than a percent.
+const STEPS: usize = 4;
+
+/// The most that a factor may differ from the mean of its link: a column of almost nothing would take a norm out of the
+/// range of f16.
+const FACTOR_MAX: f64 = 64.0;
+
+/// Bytes read at once, at least a row.
+const TILE_BYTES: usize = 4 << 20;
+
+/// Rows whose sums are added in `f32`. Fixed, so that sums depend on neither threads nor memory.
+const ROWS: usize = 16;
+
+/// Finds the factors for every link of `plan` and leaves them in its steps. Weights are read [`STEPS`] times.
+///
+/// # Errors
+///
+/// [`PipelineError::Read`], [`PipelineError::Workers`], [`PipelineError::Cancelled`].
+pub(crate) fn balance(
+    plan: &mut Plan,
+    source: &dyn Source,
+    settings: &Settings<'_>,
+) -> Result<(), PipelineError> {
+    if plan.links.is_empty() {
+        return Ok(());
+    }
+    let workers = settings.pool()?;
+    let places: HashMap<String, usize> = (plan.steps.iter().enumerate())
+        .map(|(place, step)| (step.slot.name.clone(), place))
+        .collect();
+    for (done, link) in plan.links.clone().iter().enumerate() {
+        let to: Vec<&Step> = (link.to.iter())
+            .map(|name| &plan.steps[places[name]])
+            .collect();
+        let factors = factors(link, &to, source, &workers)?;
+        let inverse = factors
+            .iter()
+            .map(|factor| (1.0 / f64::from(*factor)) as f32);
+        let columns = factors.len() * link.times;
+        let columns = (0..columns).map(|column| factors[link.feature(column)]);
+        let [rows, columns] = [inverse.collect(), columns.collect()].map(Some);
+        for name in &link.from {
+            plan.steps[places[name]].scaling.rows.clone_from(&rows);
+        }
+        for name in &link.to {
+            plan.steps[places[name]].scaling.cols.clone_from(&columns);
+        }
+        let event = Event::Balanced { link };
+        if settings.observer.observe(&event) == Flow::Cancel {
+            return Err(PipelineError::cancelled(&event, 0, plan));
+        }
+        tracing::debug!(first = link.to[0], done, "balanced");
+    }
+    Ok(())
+}
+
+/// What the columns of every feature are multiplied by; their geometric mean is 1.
+fn factors(
+    link: &Link,
+    to: &[&Step],
+    source: &dyn Source,
+    workers: &ThreadPool,
+) -> Result<Vec<f32>, PipelineError> {
+    let cols = to.first().map_or(0, |step| step.matrix()[1]);
+    let mut factors = vec![1.0_f64; cols / link.times];
+    for _ in 0..STEPS {
+        let columns: Vec<f32> = (0..cols)
+            .map(|column| factors[link.feature(column)] as f32)
+            .collect();
+        let mut sums = vec![0.0; cols];
+        for step in to {
+            add(step, &columns, source, workers, &mut sums)?;
+        }
+        let mut squares = vec![0.0; factors.len()];
+        for (column, sum) in sums.iter().enumerate() {
+            squares[link.feature(column)] += sum;
+        }
+        // Rows were counted as one each, so that these add up to a known sum; what they are compared with cancels.
+        let used = squares
+            .iter()
+            .filter(|square| **square > 0.0 && square.is_finite());
+        let mean = used.clone().sum::<f64>() / used.count().max(1) as f64;
+        for (factor, square) in factors.iter_mut().zip(&squares) {
+            // A column of zeros has no factor, one with a NaN none that would help.
+            if *square > 0.0 && square.is_finite() {
+                *factor *= (mean / square).sqrt();
+            }
+        }
+    }
+    Ok(centred(&factors))
+}
+
+/// Factors over their geometric mean, within [`FACTOR_MAX`] of it.
+fn centred(factors: &[f64]) -> Vec<f32> {
+    let logs = factors.iter().map(|factor| factor.ln());
+    let mean = logs.sum::<f64>() / factors.len().max(1) as f64;
+    let most = FACTOR_MAX.ln();
+    let centred = factors
+        .iter()
+        .map(|factor| (factor.ln() - mean).clamp(-most, most));
+    centred.map(|log| log.exp() as f32).collect()
+}
+
+/// Adds to `sums` the squares of each column of a weight, its columns multiplied and each row divided by its own mean
+/// square.
+fn add(
+    step: &Step,
+    columns: &[f32],
+    source: &dyn Source,
+    workers: &ThreadPool,
+    sums: &mut [f64],
+) -> Result<(), PipelineError> {
+    let (float, [rows, cols], part) = (step.float(), step.matrix(), &step.parts[0]);
+    let row_bytes = cols * float.size();
+    if rows * cols == 0 {
+        return Ok(());
+    }
+    let tile = (TILE_BYTES / row_bytes / ROWS * ROWS).max(ROWS).min(rows);
+    let mut bytes = vec![0; tile * row_bytes];
+    for first in (0..rows).step_by(tile) {
+        let bytes = &mut bytes[..tile.min(rows - first) * row_bytes];
+        let offset = part.range.start + (first * row_bytes) as u64;
+        let read = source.read_at(&part.file, offset, bytes);
+        read.map_err(|source| PipelineError::Read {
+            tensor: step.slot.name.clone(),
+            source,
+        })?;
+        let of_rows = |bytes: &[u8]| {
+            let (mut row, mut sums) = (vec![0.0; cols], vec![0.0; cols]);
+            for bytes in bytes.chunks(row_bytes) {
+                float.widen(bytes, &mut row);
+                add_row(&mut row, columns, &mut sums);
+            }
+            sums
+        };
+        let parts: Vec<Vec<f32>> = workers.install(|| {
+            let parts = bytes.par_chunks(ROWS * row_bytes).map(of_rows);
+            parts.collect()
+        });
+        for part in parts {
+            for (sum, part) in sums.iter_mut().zip(part) {
+                *sum += f64::from(part);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Squares of one row, so that their mean is 1.
+fn add_row(row: &mut [f32], columns: &[f32], sums: &mut [f32]) {
+    /// Sums side by side, so that the loop becomes vector code.
+    const LANES: usize = 16;
+    let mut lanes = [0.0_f32; LANES];
+    for (values, factors) in row.chunks_mut(LANES).zip(columns.chunks(LANES)) {
+        for ((value, factor), lane) in values.iter_mut().zip(factors).zip(&mut lanes) {
+            let scaled = *value * factor;
+            *value = scaled * scaled;
+            *lane += *value;
+        }
+    }
+    let square = lanes.iter().sum::<f32>();
+    // A row of zeros says nothing of its columns.
+    if square > 0.0 {
+        let unit = row.len() as f32 / square;
+        for (sum, square) in sums.iter_mut().zip(row) {
+            *sum += *square * unit;
+        }
+    }
+}
