@@ -198,6 +198,7 @@ impl Dialect for HqqFile {
         if excepted {
             return Err(find.excepted(SKIP));
         }
+        find.no_plain(SKIP)?;
         let (scale, zero) = (find.need("scale")?, find.need("zero")?);
         let params = find.floats(scale)?;
         find.dtype(zero, &[scale.dtype])?;

@@ -131,6 +131,8 @@ fn parts_fit_the_weight() {
             "planning: Shape", &["up.scale", "[4, 1]", "[8, 1]"]),
         ("zeros of another type", |s| s.put("up.zero", "F16", &[8, 1], [0; 16]),
             "planning: Dtype", &["up.zero", "F16", "F32"]),
+        ("a plain weight beside the codes", |s| s.plain("up.weight", &SHAPE),
+            "planning: Unpacked", &["up.weight", "F32", "`skip_modules`"]),
         ("a plain weight", |s| { s.drop("up.W_q"); s.plain("up.weight", &SHAPE) },
             "planning: Unpacked", &["up.weight", "F32", "`skip_modules`"]),
         ("packed and excepted", |s| s.say("quantization_config/skip_modules", json!(["up"])),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use clap::Args;
-use firebox::{config::Bytes, source::Checkpoint};
+use firebox::{config::Bytes, dialect, source::Checkpoint};
 use serde_json::{Value, json};
 
 use crate::{Failure, args::ModelArgs, output};
@@ -56,8 +56,11 @@ impl InspectCommand {
         ] {
             output::line(format_args!("  {field}: {}", text(field)))?;
         }
-        if let Some(method) = checkpoint.config()["quantization_config"]["quant_method"].as_str() {
-            output::line(format_args!("  quantized by: {method}"))?;
+        match dialect::detect(checkpoint.config(), catalog) {
+            Ok(None) => {}
+            Ok(Some(dialect)) => output::line(format_args!("  quantized by: {}", dialect.name()))?,
+            // What is shown is there all the same.
+            Err(error) => output::line(format_args!("  quantized, but not readable: {error}"))?,
         }
         let types = by_type(checkpoint).into_iter();
         let rows = types.map(|(dtype, (tensors, bytes))| {
