@@ -268,6 +268,10 @@ impl<T: Target> Loader<T> {
         let memory = MemoryWatch::start();
         let started = Instant::now();
         save::adapt(&mut plan, to);
+        if self.config.dtype.is_none() {
+            // What is given back has the type that config.json goes on to name.
+            plan.give_back(self.checkpoint.float_dtype());
+        }
         plan.check_complete()?;
         self.decide(&mut plan, Some(to.named().unwrap_or(To::Mlx)))?;
         let mut folder = FolderSink::new(to, &plan, self.checkpoint.float_dtype().bits())?;

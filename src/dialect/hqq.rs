@@ -7,7 +7,8 @@
 //!                    8, 6, 5 bits       U8 [rows], a byte each
 //!                    3 bits             I32 [ceil(rows / 10)], ten a word from bit 27 down
 //!                  or the same bytes as floats (`view_as_float`)
-//! X.scale, X.zero  [n / group, 1] or [1, n / group], in the type that layers compute in
+//!                  one group for all weights (not `channel_wise`) leaves the weight [out, in] as it is
+//! X.scale, X.zero  [n / group, 1] or [1, n / group], [] with one group, in the type that layers compute in
 //! X.nbits …        scalars that say the same as config.json, texts as bytes
 //! ```
 //!
@@ -107,11 +108,13 @@ struct Layout {
 }
 
 impl Layout {
-    fn new(affine: Affine, shape: [usize; 2], axis: Axis) -> Self {
+    fn new(affine: Affine, shape: [usize; 2], hqq: Hqq) -> Self {
         let (group, groups) = (affine.group, affine.groups(shape));
-        let [rows, cols] = match axis {
-            Axis::Last => [groups, group],
-            Axis::First => [group, groups],
+        let [rows, cols] = match (hqq.group, hqq.axis) {
+            // One group is the matrix as it is.
+            (Group::All, _) => shape,
+            (_, Axis::Last) => [groups, group],
+            (_, Axis::First) => [group, groups],
         };
         Self {
             bits: affine.bits,
@@ -209,7 +212,7 @@ impl Dialect for HqqFile {
             unreachable!("HQQ has whole numbers");
         };
         let (shape, groups) = (find.shape, affine.groups(find.shape));
-        let layout = Layout::new(affine, shape, hqq.axis);
+        let layout = Layout::new(affine, shape, hqq);
         let elements = layout.apart() * layout.cols;
         let bytes = elements as u64 * layout.dtype().bits() / 8;
         // The same bytes may be declared as floats.
@@ -225,7 +228,10 @@ impl Dialect for HqqFile {
             find.agree(codes, found, "nbits", declared)?;
         }
         for tensor in [scale, zero] {
-            find.shape(tensor, &[&[groups, 1], &[1, groups], &[groups]])?;
+            match hqq.group {
+                Group::All => find.shape(tensor, &[&[], &[1], &[1, 1]])?,
+                _ => find.shape(tensor, &[&[groups, 1], &[1, groups], &[groups]])?,
+            }
         }
         let mut parts = vec![codes.clone(), scale.clone(), zero.clone()];
         let scalars = SCALARS.iter().chain([&COMPUTE]);
@@ -254,6 +260,10 @@ fn assemble(
         let tensor = parts.tensor(part);
         let (_, name) = tensor.name.rsplit_once('.').unwrap_or_default();
         let found = parts.bytes(part);
+        // Said of one group too, where it is not used.
+        if name == "group_size" && hqq.group == Group::All {
+            continue;
+        }
         let known: &[&[u8]] = match name {
             COMPUTE => &[b"torch.bfloat16", b"torch.float16", b"torch.float32"],
             // Of how it was made, not of what it is.
@@ -428,7 +438,7 @@ impl Writer for HqqWriter {
             unreachable!("the plan's formats were looked at");
         };
         let (shape, hqq) = (packed.shape, self.hqq);
-        let layout = Layout::new(affine, shape, hqq.axis);
+        let layout = Layout::new(affine, shape, hqq);
         let n = shape[0] * shape[1];
         let stream = Stream {
             start: 0,
@@ -448,15 +458,16 @@ impl Writer for HqqWriter {
         let name = |name: &str| format!("{}.{name}", module(slot));
         let [scales, zeros] = pairs(affine, &packed);
         let groups = affine.groups(shape);
-        let grid = match hqq.axis {
-            Axis::Last => [groups, 1],
-            Axis::First => [1, groups],
+        let grid: &[usize] = match (hqq.group, hqq.axis) {
+            (Group::All, _) => &[],
+            (_, Axis::Last) => &[groups, 1],
+            (_, Axis::First) => &[1, groups],
         };
         let file = [layout.apart(), layout.cols];
         let mut tensors = vec![
             Tensor::new(name("W_q"), layout.dtype(), &file, codes),
-            Tensor::floats(name("scale"), affine.params, &grid, &scales),
-            Tensor::floats(name("zero"), affine.params, &grid, &zeros),
+            Tensor::floats(name("scale"), affine.params, grid, &scales),
+            Tensor::floats(name("zero"), affine.params, grid, &zeros),
         ];
         for (scalar, dtype, shape, bytes) in scalars(hqq, layout, shape, false) {
             tensors.push(Tensor::new(name(scalar), dtype, &shape, bytes));

@@ -171,6 +171,9 @@ impl FromStr for To {
     }
 }
 
+/// What transformers calls the head of every model that this library builds.
+const TIED_HEAD: &str = "lm_head";
+
 /// The matrices of a plan, as writers ask about them.
 pub(super) struct Matrices<'a> {
     /// Packed ones.
@@ -195,13 +198,25 @@ impl<'a> Matrices<'a> {
         Self { packed, plain }
     }
 
-    /// Modules of plain linear layers and heads.
+    /// Modules of plain linear layers and heads. A head that is tied to the embedding is no tensor of ours, and a module
+    /// in Python all the same.
     pub(super) fn excepted(&self) -> Vec<&'a str> {
         let linear = self
             .plain
             .iter()
             .filter(|slot| slot.role != Role::Embedding);
         let mut names: Vec<&str> = linear.map(|slot| module(slot)).collect();
+        let packed = self.packed.iter().map(|(step, _)| &step.slot);
+        let roles: Vec<Role> = self
+            .plain
+            .iter()
+            .copied()
+            .chain(packed)
+            .map(|slot| slot.role)
+            .collect();
+        if roles.contains(&Role::Embedding) && !roles.contains(&Role::Head) {
+            names.push(TIED_HEAD);
+        }
         names.sort_unstable();
         names
     }

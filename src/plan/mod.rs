@@ -164,6 +164,15 @@ pub struct Totals {
 }
 
 impl Plan {
+    /// Packed weights that become plain numbers become those of `to`.
+    pub(crate) fn give_back(&mut self, to: DType) {
+        for step in &mut self.steps {
+            if let (Stored::Packed(_), Action::Dense(dtype)) = (&step.source, &mut step.action) {
+                *dtype = to;
+            }
+        }
+    }
+
     /// Sums over the steps.
     pub fn totals(&self) -> Totals {
         Totals {

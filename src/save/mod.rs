@@ -17,7 +17,7 @@ use std::{
 
 use firebox_kernels::{float::FloatBits, format::Packed};
 use half::{bf16, f16};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use self::shard::Shard;
 use crate::{
@@ -329,6 +329,9 @@ impl<'a> FolderSink<'a> {
             for field in DECLARED {
                 config.remove(field);
             }
+            if self.dialect == Some(To::Mlx) {
+                older_positions(config);
+            }
             let fields = self.writer.iter().flat_map(|writer| writer.config());
             config.extend(fields.map(|(field, value)| (field.to_owned(), value)));
         }
@@ -371,6 +374,27 @@ pub(crate) fn keep_types(plan: &mut Plan) {
         if let (Stored::Plain(float), Action::Dense(dtype)) = (&step.source, &mut step.action) {
             *dtype = (*float).into();
         }
+    }
+}
+
+/// mlx-lm 0.32 reads positions of a Llama in the words of transformers 4 alone: both are written where they are not its
+/// defaults.
+fn older_positions(config: &mut Map<String, Value>) {
+    let Some(Value::Object(rope)) = config.get("rope_parameters").cloned() else {
+        return;
+    };
+    if config.contains_key("rope_theta") {
+        return;
+    }
+    let plain = rope.get("rope_type").is_none_or(|kind| kind == "default");
+    let theta = rope.get("rope_theta").cloned().unwrap_or(json!(10_000.0));
+    if plain && theta == json!(10_000.0) {
+        return;
+    }
+    config.insert("rope_theta".to_owned(), theta);
+    if !plain {
+        let scaling = rope.into_iter().filter(|(field, _)| field != "rope_theta");
+        config.insert("rope_scaling".to_owned(), scaling.collect());
     }
 }
 

@@ -324,6 +324,45 @@ fn layers_of_hqq() {
     }
 }
 
+/// One group for all weights: hqq's own codes, `[out, in]`, scale and zero without sides.
+#[test]
+fn a_layer_of_hqq_without_channels() {
+    let (all, cases) = vectors("hqq");
+    let case = cases.iter().find(|case| case["name"] == "chan_none");
+    let case = case.expect("the case");
+    let own = of_case(&all, case, |field| {
+        ["W_q", "scale", "zero"]
+            .contains(&field)
+            .then(|| format!("up.{field}"))
+    });
+    let config = json!({
+        "quant_method": "hqq",
+        "skip_modules": [],
+        "quant_config": { "weight_quant_params": {
+            "nbits": case["nbits"],
+            "group_size": case["group_size"],
+            "axis": case["axis"],
+            "channel_wise": false,
+        } },
+    });
+    let shape = own["up.W_q"].1.clone();
+    let loader = checkpoint([shape[0], shape[1]], &config, &own);
+    let values = packed(&loader).dequantize();
+    let codes = own["up.W_q"].2.iter().map(|code| f32::from(*code));
+    let [scale, zero] = ["scale", "zero"].map(|part| {
+        let bytes = own[&format!("up.{part}")].2[..]
+            .try_into()
+            .expect("four bytes");
+        f32::from_le_bytes(bytes)
+    });
+    let expected: Vec<f32> = codes.map(|code| (code - zero) * scale).collect();
+    assert_eq!(values, expected);
+    let (again, _) = written(&loader, To::Hqq);
+    for (name, tensor) in own {
+        assert_eq!(again[&name], tensor, "{name}");
+    }
+}
+
 /// Every matrix among the cases: both code books, plain and nested scales, every block, odd shapes, bytes that
 /// are declared as floats.
 #[test]

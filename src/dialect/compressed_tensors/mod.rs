@@ -148,7 +148,7 @@ fn scheme(step: &Step, format: Format) -> Option<Scheme> {
                 bits: method.bits,
                 scale,
                 symmetric: method.symmetric,
-                words: method.bits < 8 || matches!(scale, Scale::Group(_)),
+                words: true,
             }))
         }
         (Action::Keep(_), Stored::Packed(adopt)) => {
