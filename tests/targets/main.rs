@@ -34,6 +34,7 @@ macro_rules! suite {
                 models::logits_are_those_of_transformers,
                 models::packed_models_answer_as_their_dense_weights_do,
                 models::tiles_and_parts_change_nothing,
+                models::saved_files_are_those_of_the_cpu,
                 models::greedy_text_is_that_of_transformers,
                 verify::verified_weights_are_as_far_as_on_the_host,
             );

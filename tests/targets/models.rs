@@ -6,6 +6,7 @@ use burn::tensor::{Int, Tensor, TensorData};
 use firebox::{
     Cpu, DType, LoadConfig, Loader, Target,
     model::{GenerateOptions, Matrix, generate, llama::Llama},
+    save::SaveConfig,
 };
 
 use crate::common::{Golden, MODELS, max_abs_difference, values};
@@ -107,4 +108,23 @@ pub(crate) fn greedy_text_is_that_of_transformers<T: Target>() {
             assert_eq!(generated.ids, continuation, "{}", golden.0);
         }
     }
+}
+
+/// A checkpoint that a device has packed is, byte for byte, that of the CPU: also what the libraries wrote, with which the
+/// CPU's are compared in `tests/dialects`. Would catch words that come back from a device in another order, and parts that
+/// are not joined.
+pub(crate) fn saved_files_are_those_of_the_cpu<T: Target>() {
+    for quant in ["nf4:nested", "fp8:scale=block", "mlx:bits=3"] {
+        let [ours, cpu] = [saved::<T>(quant), saved::<Cpu>(quant)];
+        assert!(ours == cpu, "{quant} on {}: other bytes", T::NAME);
+    }
+}
+
+fn saved<T: Target>(quant: &str) -> Vec<u8> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = config(Golden("llama_f32_tied"), quant);
+    let loader = Loader::<T>::new(config).expect("a checkpoint");
+    let saved = loader.save::<Llama>(&SaveConfig::new(folder.path()));
+    let saved = saved.expect("a checkpoint can be saved");
+    std::fs::read(folder.path().join(&saved.files[0])).expect("a file")
 }
