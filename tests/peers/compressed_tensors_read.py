@@ -89,9 +89,12 @@ def main():
             loaded = load(made, dtype="auto", quantization_config=CompressedTensorsConfig(dequantize=True))
             theirs = {name: numpy(weight) for name, weight in loaded.named_parameters()}
             case.weights(f"transformers, {short(loaded.dtype)}", theirs, rounded(loaded.dtype))
-            if "asymmetric" in spec and "bits=8,scale" not in spec:
+            if "asymmetric" in spec:
                 # On PyTorch's device `meta`, where transformers makes the model, 0.20.0 does not pack zero points:
                 # what its own `compress` writes elsewhere does not fit either.
+                continue
+            if "scale=block" in spec and model == F32:
+                # Activations are quantized in groups of 128, of which its rows of 192 are no multiple.
                 continue
             loaded = load(made, dtype="auto")
             own = forward(loaded, case.ids())

@@ -7,7 +7,6 @@ Every weight that MLX dequantizes to f32 equals ours bit for bit, and logits agr
 the packed weights. Scales and biases of the file are widened first: MLX rounds to their type after each step.
 """
 
-import json
 
 from common import BF16, F32, OWN, Run
 
@@ -39,12 +38,6 @@ def cases():
         yield BF16, spec, ["--rule", f"*.down_proj={other}"]
 
 
-def rope(case):
-    """The rotary embedding in the words of transformers 4: mlx-lm 0.32.2 reads no `rope_parameters` of a Llama."""
-    old = json.loads((case.model / "config.transformers-4.57.json").read_text())
-    return {field: old[field] for field in ["rope_theta", "rope_scaling"]}
-
-
 def numpy(array):
     return np.array(array.astype(mx.float32))
 
@@ -74,7 +67,7 @@ def main():
             continue
         with case:
             # Strict: a tensor too many or too few is an error.
-            loaded, _ = load_model(case.make(), model_config=rope(case))
+            loaded, _ = load_model(case.make())
             theirs, packed = weights(loaded)
             # Here an embedding is packed without another type, so names are found by the tensors beside.
             ours = {name.removesuffix(".scales") + ".weight" for name in case.made if name.endswith(".scales")}
