@@ -102,6 +102,21 @@ fn a_window_is_at_most_the_models_context() {
     assert_eq!(score["perplexity"], same["perplexity"]);
 }
 
+/// 704 features are no whole groups of 128. Would catch a table that is lost to its last row, after hours.
+#[test]
+fn a_quantization_that_cannot_be_is_refused_before_another_is_measured() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let (text, _) = sample(&folder, 600);
+    let arguments = [
+        "eval", TINYRUST, "--text", &text, "--quant", "nf4", "--quant", "wna16",
+    ];
+    refuse(
+        1,
+        &arguments,
+        &["--quant wna16:bits=4,group=128", "704", "128"],
+    );
+}
+
 /// Several quantizations are a table for people and a list for scripts. Would catch one that is measured
 /// with the weights of another, and one that breaks the model: 4 and 8 bits change the perplexity of this
 /// model by less than 5 %.

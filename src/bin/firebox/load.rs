@@ -73,6 +73,14 @@ impl<T: Target> Opened<T> {
         Ok(self.loader.tokenizer()?)
     }
 
+    /// Refuses what cannot be loaded, without reading weights.
+    pub(crate) fn check(&self) -> Result<(), firebox::Error> {
+        let checked = self.loader.plan::<Llama>();
+        let checked = checked.and_then(|plan| self.loader.check(&plan));
+        self.bar.clear();
+        checked
+    }
+
     /// Loads with a progress bar.
     pub(crate) fn load(&self) -> Result<Loaded<Llama>, Failure> {
         let loaded = self.loader.load();
