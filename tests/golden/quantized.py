@@ -49,7 +49,9 @@ def main(checkpoint, base, made, out):
         name: {"dtype": dtype, "shape": shape, "sha256": hashlib.sha256(data).hexdigest()}
         for name, (dtype, shape, data) in sorted(theirs.items())
     }
-    (out / "tensors.json").write_text(json.dumps({"base": Path(base).name, "tensors": listing}, indent=1) + "\n")
+    lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(of, separators=(',', ':'))}" for name, of in listing.items())
+    text = f'{{"base": {json.dumps(Path(base).name)}, "tensors": {{\n{lines}\n}}}}\n'
+    (out / "tensors.json").write_text(text)
     rest = {name: tensor for name, tensor in theirs.items() if ours.get(name) != tensor}
     if rest:
         save(out / "rest.safetensors", rest)
