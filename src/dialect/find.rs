@@ -84,15 +84,23 @@ impl<'a> Find<'a> {
         }
     }
 
-    /// Refuses plain numbers beside the codes of the same weight, whatever its role.
-    pub(super) fn no_plain(&self, field: &'static str) -> Result<(), DialectError> {
-        match self.weight() {
-            None => Ok(()),
-            Some(weight) => Err(DialectError::Unpacked {
+    /// Codes that have a name of their own beside the weight, `None` where it is plain. Refuses codes that `field`
+    /// excepts, plain numbers that it does not, and both at once, of which either could be meant.
+    pub(super) fn codes(
+        &self,
+        name: &str,
+        excepted: bool,
+        field: &'static str,
+    ) -> Result<Option<&'a TensorInfo>, DialectError> {
+        match (self.beside(name), self.weight()) {
+            (None, weight) => self.plain(weight, excepted, field).map(|()| None),
+            (Some(_), _) if excepted => Err(self.excepted(field)),
+            (Some(_), Some(weight)) => Err(DialectError::Unpacked {
                 tensor: self.slot.name.clone(),
                 dtype: weight.dtype,
                 field,
             }),
+            (codes, None) => Ok(codes),
         }
     }
 

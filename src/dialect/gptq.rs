@@ -141,13 +141,9 @@ impl Dialect for Gptq {
             return Ok(None);
         };
         let excepted = self.excepted.names(find.module());
-        let Some(codes) = find.beside("qweight") else {
-            return find.plain(find.weight(), excepted, SKIP).map(|()| None);
+        let Some(codes) = find.codes("qweight", excepted, SKIP)? else {
+            return Ok(None);
         };
-        if excepted {
-            return Err(find.excepted(SKIP));
-        }
-        find.no_plain(SKIP)?;
         let (shape @ [o, i], bits) = (find.shape, self.bits);
         let group = self.group.unwrap_or(i).min(i).max(1);
         let groups = i.div_ceil(group);

@@ -195,13 +195,9 @@ impl Dialect for HqqFile {
             return Ok(None);
         };
         let excepted = self.excepted.names(find.module());
-        let Some(codes) = find.beside("W_q") else {
-            return find.plain(find.weight(), excepted, SKIP).map(|()| None);
+        let Some(codes) = find.codes("W_q", excepted, SKIP)? else {
+            return Ok(None);
         };
-        if excepted {
-            return Err(find.excepted(SKIP));
-        }
-        find.no_plain(SKIP)?;
         let (scale, zero) = (find.need("scale")?, find.need("zero")?);
         let params = find.floats(scale)?;
         find.dtype(zero, &[scale.dtype])?;
