@@ -63,14 +63,15 @@ impl OnTarget for EvalCommand {
         // Weights are read last: a text that cannot be scored should not cost a load.
         let mut opened = Vec::new();
         for quant in &self.quants {
-            let model = Opened::<T>::new(&self.load, quant)?;
-            // Nor should a quantization that the model cannot have cost those before it.
-            let checked = model.check();
-            checked.map_err(|error| format!("--quant {quant}: {error}"))?;
-            opened.push((quant, model));
+            opened.push((quant, Opened::<T>::new(&self.load, quant)?));
         }
         let (_, first) = &opened[0];
         let windows = self.windows(&text, &first.config()?, &first.tokenizer()?)?;
+        // Nor should a quantization that the model cannot have cost those before it.
+        for (quant, model) in &opened {
+            let checked = model.check();
+            checked.map_err(|error| format!("--quant {quant}: {error}"))?;
+        }
         let mut scores = Vec::new();
         for (quant, opened) in &opened {
             scores.push(self.score(quant, opened, &windows)?);
