@@ -67,6 +67,8 @@ mod presinq;
 
 mod loader;
 
+mod shared;
+
 pub mod report;
 pub mod save;
 pub mod tokenizer;
@@ -79,6 +81,7 @@ mod error;
 pub use config::{LoadConfig, Rule, Strategy, Workers};
 pub use error::Error;
 pub use loader::{Loaded, Loader, load_model_and_tokenizer};
+pub use shared::Shared;
 #[cfg(feature = "cpu")]
 pub use target::Cpu;
 #[cfg(feature = "cuda")]

@@ -21,6 +21,7 @@ use crate::{
     quant::{PackedWeight, QuantSpec},
     report::{LoadReport, MemoryWatch},
     save::{self, FolderSink, SaveConfig, Saved},
+    shared::Shared,
     source::Checkpoint,
     target::{Capabilities, DTypeChoice, Memory, Target, TargetError},
     tokenizer::{Tokenizer, TokenizerFiles},
@@ -46,6 +47,9 @@ pub struct Loader<T: Target> {
     dtype: DTypeChoice,
     target: PhantomData<T>,
 }
+
+/// Threads that share a read: more than a disk or the system's cache has use for.
+const READERS_MAX: usize = 4;
 
 /// A module and how it came about.
 #[derive(Debug)]
@@ -208,8 +212,16 @@ impl<T: Target> Loader<T> {
         let mut module = ModuleSink {
             weights: Weights::new(self.device.clone(), self.dtype.dtype),
             settings: &settings,
+            shared: self.config.shared.as_ref(),
         };
-        let timings = self.run(&mut plan, &mut module, &settings)?;
+        let (timings, verified) = match &self.config.verify {
+            None => (self.run(&mut plan, &mut module, &settings)?, None),
+            Some(config) => {
+                let (timings, report) =
+                    self.run_verified(&mut plan, &mut module, config, &settings)?;
+                (timings, Some(report))
+            }
+        };
         let mut weights = module.weights;
         let model = A::build(&config, &mut weights)?;
         weights.finish()?;
@@ -219,7 +231,8 @@ impl<T: Target> Loader<T> {
             reason: format!("{error:?}"),
         })?;
 
-        let report = self.report(&plan, &timings, started, memory);
+        let mut report = self.report(&plan, &timings, started, memory);
+        report.verified = verified;
         tracing::info!(seconds = report.seconds, tensors = report.tensors, "loaded");
         Ok(Loaded { model, report })
     }
@@ -286,12 +299,16 @@ impl<T: Target> Loader<T> {
     }
 
     fn settings<'a>(&'a self, observer: &'a Observers) -> Settings<'a> {
+        let workers = self.config.workers.count();
+        let in_flight = self.config.resolved_in_flight_bytes_max();
         Settings {
-            workers: self.config.workers.count(),
-            in_flight_bytes_max: self.config.resolved_in_flight_bytes_max(),
+            readers: workers.min(READERS_MAX),
             device: (T::MEMORY == Memory::Device).then_some(&self.device),
             allocation_max: self.capabilities.largest_allocation,
-            observer,
+            ..match &self.config.shared {
+                None => Settings::new(workers, in_flight, observer),
+                Some(shared) => Settings::sharing(workers, shared.in_flight(), observer),
+            }
         }
     }
 
@@ -371,12 +388,27 @@ pub fn load_model_and_tokenizer<T: Target, A: Architecture>(
 struct ModuleSink<'a> {
     weights: Weights,
     settings: &'a Settings<'a>,
+    shared: Option<&'a Shared>,
 }
 
 impl Sink for ModuleSink<'_> {
-    fn place(&mut self, step: &Step, weight: Finished) -> Result<(), SinkError> {
+    fn place(&mut self, step: &Step, finished: Finished) -> Result<(), SinkError> {
         let device = self.weights.device();
-        let weight = match weight {
+        let weight = match self.shared {
+            None => self.weight(step, finished)?,
+            Some(shared) => shared.settle(step, finished, device, |finished| {
+                self.weight(step, finished)
+            })?,
+        };
+        self.weights.insert(step.slot.name.clone(), weight);
+        Ok(())
+    }
+}
+
+impl ModuleSink<'_> {
+    fn weight(&self, step: &Step, finished: Finished) -> Result<Weight, SinkError> {
+        let device = self.weights.device();
+        Ok(match finished {
             Finished::Placed(parts) => Weight::Packed(parts),
             Finished::Packed(packed) => {
                 let cut = self.settings.allocation_max;
@@ -397,8 +429,7 @@ impl Sink for ModuleSink<'_> {
                 })?;
                 Weight::Dense(parts, step.slot.shape.clone())
             }
-        };
-        self.weights.insert(step.slot.name.clone(), weight);
-        Ok(())
+            Finished::Pieces(_) => unreachable!("weights of a module are placed whole"),
+        })
     }
 }

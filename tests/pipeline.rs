@@ -17,6 +17,15 @@ use firebox::{
     model::{Architecture, BuildError, ConfigError, Matrix, Slot, Weights},
     pipeline::{Event, Finished, Flow, PipelineError, Settings, Sink, SinkError},
     plan::{Plan, Step},
+    quant::{
+        Bits4, Method, QuantSpec,
+        kernels::{
+            error::FormatError,
+            float::FloatBits,
+            format::{Blocks, Format},
+            packer::Packer,
+        },
+    },
     source::{Fault, Source, SourceError},
 };
 use half::{bf16, f16};
@@ -44,13 +53,7 @@ fn planned(source: Arc<dyn Source>, quant: &str) -> Plan {
 fn run(plan: &Plan, source: &dyn Source, workers: usize, budget: u64) -> Vec<(String, Finished)> {
     let mut keep = Keep::default();
     let observer = |_: &Event<'_>| Flow::Continue;
-    let settings = Settings {
-        workers,
-        in_flight_bytes_max: budget,
-        device: None,
-        allocation_max: None,
-        observer: &observer,
-    };
+    let settings = Settings::new(workers, budget, &observer);
     firebox::pipeline::run(plan, source, &mut keep, &settings)
         .expect("the plan can be carried out");
     keep.0
@@ -157,40 +160,92 @@ impl Source for Counting {
     }
 }
 
-/// An observer that dawdles gives the reader all the time it wants; it must wait for its bytes to be
-/// given back. Would catch a budget that is asked for and not kept.
+/// NF4 that dawdles, and tells of the most that was read ahead of it.
+#[derive(Debug)]
+struct Dawdling {
+    read: Arc<AtomicU64>,
+    most: Arc<AtomicU64>,
+}
+
+struct DawdlingPacker {
+    inner: Box<dyn Packer>,
+    fed: u64,
+    read: Arc<AtomicU64>,
+    most: Arc<AtomicU64>,
+}
+
+const NF4: Bits4 = Bits4::Nf4(Blocks {
+    block: 64,
+    nested: false,
+});
+
+impl Method for Dawdling {
+    fn format(&self, shape: [usize; 2], source: FloatBits) -> Result<Format, FormatError> {
+        NF4.format(shape, source)
+    }
+
+    fn packer(&self, shape: [usize; 2], source: FloatBits) -> Result<Box<dyn Packer>, FormatError> {
+        Ok(Box::new(DawdlingPacker {
+            inner: NF4.packer(shape, source)?,
+            fed: 0,
+            read: Arc::clone(&self.read),
+            most: Arc::clone(&self.most),
+        }))
+    }
+}
+
+impl Packer for DawdlingPacker {
+    fn format(&self) -> Format {
+        self.inner.format()
+    }
+    fn shape(&self) -> [usize; 2] {
+        self.inner.shape()
+    }
+    fn passes(&self) -> usize {
+        self.inner.passes()
+    }
+    fn tile_rows(&self) -> usize {
+        self.inner.tile_rows()
+    }
+    fn feed(&mut self, pass: usize, first_row: usize, tile: &[u8], words: &mut [u32]) {
+        std::thread::sleep(Duration::from_millis(5));
+        // Tiles before this one have been given back, this one has not.
+        let ahead = self.read.load(Ordering::SeqCst) - self.fed;
+        self.most.fetch_max(ahead, Ordering::SeqCst);
+        self.fed += tile.len() as u64;
+        self.inner.feed(pass, first_row, tile, words);
+    }
+    fn finish(self: Box<Self>) -> Vec<u32> {
+        self.inner.finish()
+    }
+}
+
+/// A method that dawdles gives the reader all the time it wants; it must wait for its bytes to be
+/// given back. Would catch a bound that is asked for and not kept, and a source that is read twice.
 #[test]
 fn reading_ahead_stays_within_the_budget() {
     const BUDGET: u64 = 16 << 10;
+    let [read, most] = [(); 2].map(|()| Arc::new(AtomicU64::new(0)));
+    let method = Dawdling {
+        read: Arc::clone(&read),
+        most: Arc::clone(&most),
+    };
     let source = tiny();
-    let plan = planned(source.clone(), "nf4");
-    let read = Arc::new(AtomicU64::new(0));
+    let config = LoadConfig::from_source(source.clone());
+    let config = config.quant(QuantSpec::Custom(Arc::new(method)));
+    let loader = Loader::<Cpu>::new(config).expect("a checkpoint");
+    let mut plan = loader.plan::<Tiny>().expect("a plan");
+    // Norms and biases are read to their place, ahead or not; of one weight the packer knows all that is read.
+    plan.steps.retain(|step| step.slot.name == "up.weight");
     let counting = Counting {
         inner: source,
         read: Arc::clone(&read),
     };
-
-    let arrived = AtomicU64::new(0);
-    let most = AtomicU64::new(0);
-    let observer = |event: &Event<'_>| {
-        if let Event::Read { bytes, .. } = event {
-            std::thread::sleep(Duration::from_millis(2));
-            // Tiles before this one have been given back, this one has not.
-            let ahead = read.load(Ordering::SeqCst) - arrived.fetch_add(*bytes, Ordering::SeqCst);
-            most.fetch_max(ahead, Ordering::SeqCst);
-        }
-        Flow::Continue
-    };
-    let settings = Settings {
-        workers: 1,
-        in_flight_bytes_max: BUDGET,
-        device: None,
-        allocation_max: None,
-        observer: &observer,
-    };
+    let observer = |_: &Event<'_>| Flow::Continue;
+    let settings = Settings::new(1, BUDGET, &observer);
     firebox::pipeline::run(&plan, &counting, &mut Keep::default(), &settings).expect("carried out");
 
-    let most = most.into_inner();
+    let most = most.load(Ordering::SeqCst);
     assert!(
         most <= BUDGET,
         "{most} bytes were in flight, {BUDGET} allowed"
@@ -199,6 +254,7 @@ fn reading_ahead_stays_within_the_budget() {
         most > BUDGET / 2,
         "{most} of {BUDGET} bytes: nothing was read ahead"
     );
+    assert_eq!(settings.in_flight.peak(), most);
     assert_eq!(read.load(Ordering::SeqCst), plan.totals().bytes_source);
 }
 
@@ -323,13 +379,7 @@ fn a_sink_that_refuses_ends_the_run() {
     let source = tiny();
     let plan = planned(source.clone(), "none");
     let observer = |_: &Event<'_>| Flow::Continue;
-    let settings = Settings {
-        workers: 1,
-        in_flight_bytes_max: 1000,
-        device: None,
-        allocation_max: None,
-        observer: &observer,
-    };
+    let settings = Settings::new(1, 1000, &observer);
     let said = firebox::pipeline::run(&plan, &*source, &mut Full, &settings)
         .expect_err("the sink refuses")
         .to_string();

@@ -173,11 +173,10 @@ fn errors(
     // Codes are the same on every device; packed on the host they are at hand.
     let quiet = |_: &Event<'_>| Flow::Continue;
     let settings = Settings {
-        workers: settings.workers,
-        in_flight_bytes_max: settings.in_flight_bytes_max,
         device: None,
         allocation_max: None,
         observer: &quiet,
+        ..settings.clone()
     };
     pipeline::run(plan, source, &mut sink, &settings)?;
     Ok(sink.errors)

@@ -14,8 +14,10 @@ use std::{num::NonZeroUsize, path::PathBuf, sync::Arc};
 use crate::{
     pipeline::Observer,
     quant::QuantSpec,
+    shared::Shared,
     source::{Secret, Source},
     target::DType,
+    verify::VerifyConfig,
 };
 
 /// What to load and how.
@@ -45,6 +47,8 @@ pub struct LoadConfig {
     pub(crate) dequantize: bool,
     pub(crate) presinq: bool,
     pub(crate) candidates: Vec<QuantSpec>,
+    pub(crate) verify: Option<VerifyConfig>,
+    pub(crate) shared: Option<Shared>,
     pub(crate) observers: Vec<Arc<dyn Observer>>,
 }
 
@@ -134,6 +138,8 @@ impl LoadConfig {
             dequantize: false,
             presinq: false,
             candidates: Vec::new(),
+            verify: None,
+            shared: None,
             observers: Vec::new(),
         }
     }
@@ -224,6 +230,20 @@ impl LoadConfig {
     /// larger weights are placed in parts. Host targets have no limit.
     pub fn allocation_max(mut self, bytes: u64) -> Self {
         self.allocation_max = Some(bytes);
+        self
+    }
+
+    /// Compares every packed weight with its source before the module gets it: one that is beyond the limits is packed
+    /// as the first fallback that is within them, or ends the load. The source is read once more. Not if not given.
+    pub fn verify(mut self, verify: VerifyConfig) -> Self {
+        self.verify = Some(verify);
+        self
+    }
+
+    /// Loads together with others: bytes in flight are counted for all of them, by the bound of `shared`, and weights
+    /// that are equal are held once.
+    pub fn share(mut self, shared: &Shared) -> Self {
+        self.shared = Some(shared.clone());
         self
     }
 

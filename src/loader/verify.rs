@@ -8,14 +8,14 @@ use crate::{
     dialect,
     error::Error,
     model::Architecture,
-    pipeline::Observers,
+    pipeline::{Observers, Settings, Sink, Timing},
     plan::{Action, Plan, Step, Stored},
     quant::QuantSpec,
     save,
     source::Checkpoint,
     target::{Capabilities, Target},
     verify::{
-        CompareSink, Fallback, Limits, Original, TensorCheck, VerifyConfig, VerifyError,
+        CompareSink, Fallback, Guard, Limits, Original, TensorCheck, VerifyConfig, VerifyError,
         VerifyReport, check,
     },
 };
@@ -93,6 +93,44 @@ impl<T: Target> Loader<T> {
         self
     }
 
+    /// Carries out the plan, verifies what is packed before `inner` gets it, and leaves in the plan what became of it.
+    pub(super) fn run_verified(
+        &self,
+        plan: &mut Plan,
+        inner: &mut dyn Sink,
+        config: &VerifyConfig,
+        settings: &Settings<'_>,
+    ) -> Result<(Vec<Timing>, VerifyReport), Error> {
+        let planned = plan.clone();
+        let source = &**self.checkpoint.source();
+        let mut guard = Guard::new(inner, &planned, config, source, settings)?;
+        let ran = self.run(plan, &mut guard, settings);
+        let Guard {
+            checks,
+            instead,
+            failed,
+            ..
+        } = guard;
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        let timings = ran?;
+        for instead in instead {
+            let mut steps = plan.steps.iter_mut();
+            if let Some(step) = steps.find(|step| step.slot.name == instead.slot.name) {
+                *step = instead;
+            }
+        }
+        let report = VerifyReport {
+            model: plan.model.clone(),
+            against: None,
+            target: plan.target,
+            limits: config.limits,
+            tensors: checks,
+        };
+        Ok((timings, report))
+    }
+
     fn verify_plan(&self, mut plan: Plan, config: &VerifyConfig) -> Result<VerifyReport, Error> {
         if self.config.presinq {
             return Err(VerifyError::Balanced.into());
@@ -134,19 +172,11 @@ impl<T: Target> Loader<T> {
             if !report.tensors[k].failed() {
                 continue;
             }
-            let action = match (quant, quant.method()) {
-                (QuantSpec::None, _) => Action::Dense(step.float().into()),
-                // What it cannot pack is left to the next.
-                (_, Some(method)) => match method.format(step.matrix(), step.float()) {
-                    Ok(format) => Action::Pack(quant.clone(), format),
-                    Err(_) => continue,
-                },
-                // Weights of a checkpoint that are kept packed: nothing to fall back to.
-                (_, None) => continue,
-            };
-            open.push(k);
-            let step = step.clone();
-            steps.push(Step { action, ..step });
+            // What it cannot pack is left to the next.
+            if let Some(step) = step.instead(quant, step.float().into()) {
+                open.push(k);
+                steps.push(step);
+            }
         }
         if open.is_empty() {
             return Ok(());
@@ -216,11 +246,7 @@ fn report(plan: &Plan, against: Option<String>, stats: &[Stats], limits: &Limits
 
 /// The numbers that each step packs.
 fn own(steps: &[Step]) -> Vec<Original> {
-    let originals = steps.iter().map(|step| Original {
-        tensor: step.parts[0].clone(),
-        float: step.float(),
-    });
-    originals.collect()
+    steps.iter().map(Original::of).collect()
 }
 
 /// The tensor of `dense` that the weight of `step` was made from.

@@ -25,6 +25,14 @@ pub enum Weight {
 }
 
 impl Weight {
+    /// The same numbers in the same memory, for another module: parameters are its own.
+    pub(crate) fn again(&self) -> Self {
+        match self {
+            Self::Dense(parts, shape) => Self::Dense(parts.clone(), shape.clone()),
+            Self::Packed(parts) => Self::Packed(parts.iter().map(PackedWeight::again).collect()),
+        }
+    }
+
     fn shape(&self) -> Vec<usize> {
         match self {
             Self::Dense(_, shape) => shape.clone(),

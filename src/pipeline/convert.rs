@@ -2,10 +2,10 @@
 
 use burn::tensor::{Element, TensorData};
 use firebox_kernels::{error::FormatError, float::FloatBits, format::Packed, packer::Packer};
-use half::{bf16, f16, vec::HalfBitsVecExt};
+use half::{bf16, f16, slice::HalfFloatSliceExt, vec::HalfBitsVecExt};
 use rayon::{ThreadPool, prelude::*};
 
-use super::{PipelineError, Settings, read::Tile, upload::DevicePacker};
+use super::{PipelineError, Settings, pages, read::Tile, upload::DevicePacker};
 use crate::{
     plan::{Action, Step, Stored},
     quant::PackedWeight,
@@ -23,6 +23,8 @@ pub enum Finished {
     /// Packed on the device of [`Settings::device`](super::Settings), in parts of whole rows that are
     /// no larger than [`Settings::allocation_max`](super::Settings).
     Placed(Vec<PackedWeight>),
+    /// Its rows have come in pieces, to a sink that takes them so: the scales are left, none of plain numbers.
+    Pieces(Vec<u32>),
 }
 
 /// Plain numbers.
@@ -36,36 +38,80 @@ pub enum Dense {
     Bf16(Vec<bf16>),
 }
 
+/// Some rows of a weight, for a sink that takes it as it comes.
+#[derive(Debug, Clone)]
+pub enum Piece {
+    /// Plain numbers.
+    Dense(Dense),
+    /// Packed words.
+    Words(Vec<u32>),
+}
+
 /// Turns one tensor's tiles into its finished weight.
 pub(super) enum Converter {
+    /// Nothing to do: the reader reads to where the weight stays.
+    Direct,
     Dense {
         source: FloatBits,
         cols: usize,
         values: Dense,
     },
-    Pack(Box<dyn Packer>),
+    Pack {
+        packer: Box<dyn Packer>,
+        /// Of the whole weight.
+        words: Vec<u32>,
+        /// Words that are chosen already.
+        done: usize,
+    },
+    /// What the sink takes as it comes: nothing of the weight stays here but its scales, if it is packed.
+    Pieces {
+        source: FloatBits,
+        into: Pieces,
+    },
     Device(DevicePacker),
     /// The bytes of each part of a packed weight, in words.
     Adopt(Vec<Vec<u32>>),
 }
 
+/// What the rows of a weight become.
+pub(super) enum Pieces {
+    Dense(DType),
+    Words(Box<dyn Packer>),
+}
+
 impl Converter {
-    pub(super) fn new(step: &Step, settings: &Settings<'_>) -> Result<Self, FormatError> {
-        let [rows, cols] = step.matrix();
-        match (&step.source, &step.action) {
-            (Stored::Packed(adopt), _) => {
+    /// `whole` says whether the weight is finished in one piece.
+    pub(super) fn new(
+        step: &Step,
+        settings: &Settings<'_>,
+        whole: bool,
+    ) -> Result<Self, FormatError> {
+        let shape @ [rows, cols] = step.matrix();
+        let source = match step.source {
+            Stored::Plain(source) => source,
+            Stored::Packed(ref adopt) => {
                 let words = |part: &TensorInfo| vec![0; part.bytes().div_ceil(4) as usize];
-                Ok(Self::Adopt(adopt.parts.iter().map(words).collect()))
+                return Ok(Self::Adopt(adopt.parts.iter().map(words).collect()));
             }
-            (Stored::Plain(_), Action::Keep(_)) => {
-                unreachable!("what is kept packed was stored packed")
+        };
+        let pieces = |into| Self::Pieces { source, into };
+        Ok(match &step.action {
+            Action::Keep(_) => unreachable!("what is kept packed was stored packed"),
+            Action::Dense(dtype) if !whole => pieces(Pieces::Dense(*dtype)),
+            // Bytes of a file are numbers as they are on machines of their order.
+            Action::Dense(dtype)
+                if *dtype == source.into()
+                    && step.scaling.is_none()
+                    && cfg!(target_endian = "little") =>
+            {
+                Self::Direct
             }
-            (Stored::Plain(source), Action::Dense(dtype)) => Ok(Self::Dense {
-                source: *source,
+            Action::Dense(dtype) => Self::Dense {
+                source,
                 cols,
                 values: Dense::zeros(*dtype, rows * cols),
-            }),
-            (Stored::Plain(source), Action::Pack(spec, _)) => {
+            },
+            Action::Pack(spec, _) => {
                 let method = spec
                     .method()
                     .expect("a step is packed because its spec has a method");
@@ -73,28 +119,50 @@ impl Converter {
                     // A weight without numbers has no tile to upload.
                     (Some(device), Some(packing)) if rows * cols > 0 => {
                         DevicePacker::new(step, packing, device, settings.allocation_max)
-                            .map(Self::Device)
+                            .map(Self::Device)?
                     }
-                    _ => method.packer([rows, cols], *source).map(Self::Pack),
+                    _ => {
+                        let packer = method.packer(shape, source)?;
+                        if whole {
+                            let words = packer.format().words_len(packer.shape());
+                            let (words, done) = (pages::zeros(words), 0);
+                            Self::Pack {
+                                packer,
+                                words,
+                                done,
+                            }
+                        } else {
+                            pieces(Pieces::Words(packer))
+                        }
+                    }
                 }
             }
-        }
+        })
     }
 
     /// How often the source has to be read.
     pub(super) fn passes(&self) -> usize {
         match self {
-            Self::Dense { .. } | Self::Adopt(_) => 1,
-            Self::Pack(packer) => packer.passes(),
+            Self::Direct | Self::Dense { .. } | Self::Adopt(_) => 1,
+            Self::Pack { packer, .. } => packer.passes(),
+            Self::Pieces { into, .. } => match into {
+                Pieces::Dense(_) => 1,
+                Pieces::Words(packer) => packer.passes(),
+            },
             Self::Device(packer) => packer.passes(),
         }
     }
 
     /// Rows that a tile is a multiple of, and the most that it may have.
     pub(super) fn tile_rows(&self) -> [usize; 2] {
+        let most = usize::MAX;
         match self {
-            Self::Dense { .. } | Self::Adopt(_) => [1, usize::MAX],
-            Self::Pack(packer) => [packer.tile_rows(), usize::MAX],
+            Self::Direct | Self::Dense { .. } | Self::Adopt(_) => [1, most],
+            Self::Pack { packer, .. } => [packer.tile_rows(), most],
+            Self::Pieces { into, .. } => match into {
+                Pieces::Dense(_) => [1, most],
+                Pieces::Words(packer) => [packer.tile_rows(), most],
+            },
             Self::Device(packer) => packer.tile_rows(),
         }
     }
@@ -104,23 +172,26 @@ impl Converter {
         matches!(self, Self::Device(_))
     }
 
-    /// Takes a tile: spread over `workers`, or by the device.
+    /// Takes a tile: spread over `workers`, or by the device. Gives what a sink takes at once.
     pub(super) fn feed(
         &mut self,
         step: &Step,
         mut tile: Tile<'_>,
         workers: &ThreadPool,
-    ) -> Result<(), PipelineError> {
+    ) -> Result<Option<Piece>, PipelineError> {
         let (pass, first_row) = (tile.pass, tile.first_row);
         if !step.scaling.is_none() {
             let (float, [_, cols]) = (step.float(), step.matrix());
-            if let Self::Dense { values, .. } = self {
-                workers.install(|| {
+            if let Self::Dense { .. }
+            | Self::Pieces {
+                into: Pieces::Dense(_),
+                ..
+            } = self
+            {
+                return Ok(workers.install(|| {
                     let scaled = step.scaling.widen(float, first_row, cols, tile.bytes());
-                    let bytes = bytemuck::cast_slice(&scaled);
-                    values.feed(FloatBits::F32, first_row * cols, bytes);
-                });
-                return Ok(());
+                    self.feed_dense(FloatBits::F32, first_row, bytemuck::cast_slice(&scaled))
+                }));
             }
             // What is packed is scaled where it lies, in its own type: that is what the plan's format and a device's
             // kernels go by.
@@ -129,37 +200,80 @@ impl Converter {
             workers.install(|| step.scaling.apply_stored(float, first_row, cols, bytes));
         }
         match self {
-            Self::Pack(packer) => {
-                workers.install(|| packer.feed(pass, first_row, tile.bytes()));
-            }
-            Self::Dense {
+            Self::Direct => unreachable!("nobody reads tiles of what is read to its place"),
+            Self::Dense { source, .. }
+            | Self::Pieces {
                 source,
-                cols,
-                values,
-            } => workers.install(|| values.feed(*source, first_row * *cols, tile.bytes())),
-            Self::Device(packer) => return packer.feed(step, tile),
+                into: Pieces::Dense(_),
+                ..
+            } => {
+                let source = *source;
+                return Ok(workers.install(|| self.feed_dense(source, first_row, tile.bytes())));
+            }
+            Self::Pack {
+                packer,
+                words,
+                done,
+            } => {
+                let len = words_len(&**packer, &tile);
+                let words = &mut words[*done..][..len];
+                *done += len;
+                workers.install(|| packer.feed(pass, first_row, tile.bytes(), words));
+            }
+            Self::Pieces {
+                into: Pieces::Words(packer),
+                ..
+            } => {
+                let mut words = vec![0; words_len(&**packer, &tile)];
+                workers.install(|| packer.feed(pass, first_row, tile.bytes(), &mut words));
+                return Ok((!words.is_empty()).then_some(Piece::Words(words)));
+            }
+            Self::Device(packer) => packer.feed(step, tile)?,
             Self::Adopt(parts) => {
                 let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut parts[pass]);
                 bytes[first_row..][..tile.bytes().len()].copy_from_slice(tile.bytes());
             }
         }
-        Ok(())
+        Ok(None)
+    }
+
+    /// Takes plain numbers of `source` that stay plain.
+    fn feed_dense(&mut self, source: FloatBits, first_row: usize, bytes: &[u8]) -> Option<Piece> {
+        match self {
+            Self::Dense { cols, values, .. } => {
+                values.feed(source, first_row * *cols, bytes);
+                None
+            }
+            Self::Pieces {
+                into: Pieces::Dense(dtype),
+                ..
+            } => {
+                let mut values = Dense::zeros(*dtype, bytes.len() / source.size());
+                values.feed(source, 0, bytes);
+                Some(Piece::Dense(values))
+            }
+            _ => unreachable!("it stays plain"),
+        }
     }
 
     /// The finished weight of `step`. A packer may be the caller's own, so what it made is checked.
     pub(super) fn finish(self, step: &Step) -> Result<Finished, PipelineError> {
-        let packer = match self {
+        let (packer, words) = match self {
+            Self::Direct => unreachable!("the reader hands over what it has read to its place"),
             Self::Dense { values, .. } => return Ok(Finished::Dense(values)),
             Self::Device(packer) => return Ok(Finished::Placed(packer.finish())),
             Self::Adopt(parts) => return adopt(step, parts),
-            Self::Pack(packer) => packer,
+            Self::Pack { packer, words, .. } => (packer, Some(words)),
+            Self::Pieces {
+                into: Pieces::Words(packer),
+                ..
+            } => (packer, None),
+            Self::Pieces {
+                into: Pieces::Dense(_),
+                ..
+            } => return Ok(Finished::Pieces(Vec::new())),
         };
-        let Packed {
-            format,
-            shape,
-            words,
-            scales,
-        } = packer.finish();
+        let (format, shape) = (packer.format(), packer.shape());
         let tensor = || step.slot.name.clone();
         match &step.action {
             Action::Pack(_, planned) if (*planned, step.matrix()) == (format, shape) => {}
@@ -171,6 +285,10 @@ impl Converter {
                 });
             }
         }
+        let scales = packer.finish();
+        let Some(words) = words else {
+            return Ok(Finished::Pieces(scales));
+        };
         let packed = Packed::new(format, shape, words, scales);
         packed
             .map(Finished::Packed)
@@ -179,6 +297,15 @@ impl Converter {
                 source,
             })
     }
+}
+
+/// Words that a packer makes of a tile: they are chosen in its last pass.
+fn words_len(packer: &dyn Packer, tile: &Tile<'_>) -> usize {
+    if tile.pass + 1 < packer.passes() {
+        return 0;
+    }
+    let [_, cols] = packer.shape();
+    packer.format().words_len([tile.rows, cols])
 }
 
 /// A weight that was packed in the checkpoint: kept so, or given back.
@@ -197,12 +324,37 @@ fn adopt(step: &Step, parts: Vec<Vec<u32>>) -> Result<Finished, PipelineError> {
 const CHUNK: usize = 64 << 10;
 
 impl Dense {
-    fn zeros(dtype: DType, len: usize) -> Self {
+    pub(super) fn zeros(dtype: DType, len: usize) -> Self {
         match dtype {
-            DType::F32 => Self::F32(vec![0.0; len]),
-            // Zeros of an integer come from the system and cost nothing until they are written.
-            DType::F16 => Self::F16(vec![0_u16; len].reinterpret_into()),
-            DType::Bf16 => Self::Bf16(vec![0_u16; len].reinterpret_into()),
+            DType::F32 => Self::F32(pages::zeros(len)),
+            DType::F16 => Self::F16(pages::zeros::<u16>(len).reinterpret_into()),
+            DType::Bf16 => Self::Bf16(pages::zeros::<u16>(len).reinterpret_into()),
+        }
+    }
+
+    /// The type of the numbers.
+    pub fn dtype(&self) -> DType {
+        match self {
+            Self::F32(_) => DType::F32,
+            Self::F16(_) => DType::F16,
+            Self::Bf16(_) => DType::Bf16,
+        }
+    }
+
+    /// The numbers as bytes, in the machine's order.
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Self::F32(values) => bytemuck::cast_slice(values),
+            Self::F16(values) => bytemuck::cast_slice(values.reinterpret_cast()),
+            Self::Bf16(values) => bytemuck::cast_slice(values.reinterpret_cast()),
+        }
+    }
+
+    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
+        match self {
+            Self::F32(values) => bytemuck::cast_slice_mut(values),
+            Self::F16(values) => bytemuck::cast_slice_mut(values.reinterpret_cast_mut()),
+            Self::Bf16(values) => bytemuck::cast_slice_mut(values.reinterpret_cast_mut()),
         }
     }
 

@@ -1,18 +1,23 @@
 //! Carrying out a plan: tiles are read ahead of the workers, converted, and placed.
 //!
 //! ```text
-//! reader thread ──tiles──► converter (worker pool) ──finished weights──► sink
-//!      ▲                        │
-//!      └──── byte budget ◄──────┘ a tile's bytes are given back as soon as it is converted
+//! reader threads ──tiles──► converter, worker pool ──finished weights, or pieces──► sink
+//!      ▲                         │
+//!      └──── bytes in flight ◄───┘ a tile's bytes are given back as soon as it is converted
 //! ```
 //!
 //! Tensors are cut into tiles of whole rows. One tensor is converted at a time, each tile by all
-//! workers: memory beside the finished weights is the budget plus scratch, whatever the model, and a
-//! single huge tensor keeps every core busy. Tiles of the next tensors are read meanwhile.
+//! workers: memory beside the finished weights is what is in flight plus scratch, whatever the model, and a
+//! single huge tensor keeps every core busy. Tiles of the next tensors are read meanwhile, and the tensors before
+//! are placed: a file is written while the next weight is packed. What a sink takes in pieces is never whole in memory.
+//!
+//! The sink and the observers are called from the caller's thread. Where a device packs, conversion is on that thread as
+//! well: the device works by itself, and its queue belongs to one thread.
 //!
 //! A cancel or a failure takes effect when the read under way returns.
 
-mod budget;
+mod in_flight;
+mod pages;
 
 mod staging;
 
@@ -23,19 +28,25 @@ mod upload;
 
 mod events;
 
-pub use convert::{Dense, Finished};
+pub use convert::{Dense, Finished, Piece};
 pub(crate) use events::Observers;
 pub use events::{Event, Flow, Observer};
+pub use in_flight::InFlight;
 pub(crate) use upload::upload;
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    thread::{self, Scope},
+    time::{Duration, Instant},
+};
 
 use burn::tensor::Device;
-use crossbeam_channel::{Receiver, bounded};
+use crossbeam_channel::{Receiver, RecvError, SendError, bounded};
 use firebox_kernels::{error::FormatError, format::Format};
+use rayon::ThreadPool;
 
 use self::{
-    budget::Budget,
+    in_flight::Account,
     read::{Message, read},
 };
 use crate::{
@@ -53,6 +64,22 @@ pub trait Sink {
     ///
     /// Whatever stops the load; nothing more is read after it.
     fn place(&mut self, step: &Step, weight: Finished) -> Result<(), SinkError>;
+
+    /// Whether the rows of this weight are taken one [`piece`](Self::piece) after another, so that it is never whole in
+    /// memory. Asked before anything is read. Weights that the checkpoint has packed, and those that a device packs, come
+    /// whole all the same.
+    fn in_pieces(&self, _step: &Step) -> bool {
+        false
+    }
+
+    /// Takes the next rows of a weight; [`place`](Self::place) with [`Finished::Pieces`] follows the last.
+    ///
+    /// # Errors
+    ///
+    /// As [`place`](Self::place).
+    fn piece(&mut self, step: &Step, _piece: Piece) -> Result<(), SinkError> {
+        unreachable!("{} was to be placed whole", step.slot.name)
+    }
 }
 
 /// A sink that could not take a weight.
@@ -144,12 +171,17 @@ pub enum PipelineError {
 }
 
 /// How to carry out a plan.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Settings<'a> {
     /// Threads that convert.
     pub workers: usize,
+    /// Threads that share each read.
+    pub readers: usize,
+    /// Bytes that are read at once, about: rows are not cut, nor what has to stay together. An eighth of
+    /// [`in_flight`](Self::in_flight) at most.
+    pub tile_bytes: u64,
     /// Bytes of source weights in memory at once. A tile that cannot be split further passes alone.
-    pub in_flight_bytes_max: u64,
+    pub in_flight: Arc<InFlight>,
     /// Where weights are packed, by methods that a device has; on the host if `None`.
     pub device: Option<&'a Device>,
     /// Bytes of the largest allocation on that device.
@@ -158,19 +190,45 @@ pub struct Settings<'a> {
     pub observer: &'a dyn Observer,
 }
 
-impl Settings<'_> {
-    /// The threads that convert.
-    pub(crate) fn pool(&self) -> Result<rayon::ThreadPool, PipelineError> {
-        let count = self.workers.max(1);
-        rayon::ThreadPoolBuilder::new()
-            .num_threads(count)
-            .thread_name(|index| format!("firebox-convert-{index}"))
-            .build()
-            .map_err(|error| PipelineError::Workers {
-                count,
-                reason: error.to_string(),
-            })
+impl<'a> Settings<'a> {
+    /// On the host, by so many workers, with so many bytes of source weights in memory at once.
+    pub fn new(workers: usize, in_flight: u64, observer: &'a dyn Observer) -> Self {
+        Self::sharing(workers, &Arc::new(InFlight::new(in_flight)), observer)
     }
+
+    /// On the host, by so many workers, with a bound that other runs go by as well.
+    pub fn sharing(workers: usize, in_flight: &Arc<InFlight>, observer: &'a dyn Observer) -> Self {
+        Self {
+            workers,
+            readers: 1,
+            tile_bytes: TILE_BYTES,
+            in_flight: Arc::clone(in_flight),
+            device: None,
+            allocation_max: None,
+            observer,
+        }
+    }
+
+    /// The threads that convert.
+    pub(crate) fn pool(&self) -> Result<ThreadPool, PipelineError> {
+        pool(self.workers, "firebox-convert")
+    }
+}
+
+/// Large enough that a read costs little besides its bytes, small enough to stay in the cache of
+/// today's processors until it is converted.
+pub const TILE_BYTES: u64 = 4 << 20;
+
+fn pool(count: usize, name: &'static str) -> Result<ThreadPool, PipelineError> {
+    let count = count.max(1);
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(count)
+        .thread_name(move |index| format!("{name}-{index}"))
+        .build()
+        .map_err(|error| PipelineError::Workers {
+            count,
+            reason: error.to_string(),
+        })
 }
 
 /// Where the time of one tensor went.
@@ -180,7 +238,7 @@ pub struct Timing {
     pub bytes: u64,
     /// Reading its bytes, which overlaps with converting earlier tensors.
     pub read: Duration,
-    /// Converting.
+    /// Converting, which overlaps with placing earlier tensors on a host target.
     pub convert: Duration,
     /// Placing.
     pub place: Duration,
@@ -197,100 +255,228 @@ pub fn run(
     sink: &mut dyn Sink,
     settings: &Settings<'_>,
 ) -> Result<Vec<Timing>, PipelineError> {
+    let whole: Vec<bool> = plan
+        .steps
+        .iter()
+        .map(|step| !sink.in_pieces(step))
+        .collect();
+    let account = Account::new(&settings.in_flight);
+    let (timings, place) = (Vec::new(), Duration::ZERO);
+    let mut placing = Placing {
+        plan,
+        sink,
+        settings,
+        timings,
+        place,
+    };
     let workers = settings.pool()?;
-    let budget = Budget::new(settings.in_flight_bytes_max);
-    std::thread::scope(|scope| {
-        // The budget bounds the bytes in flight; this bounds the messages of tensors that have none.
-        let (send, receive) = bounded(MESSAGES_IN_FLIGHT_MAX);
+    thread::scope(|scope| {
+        // The account bounds the bytes in flight; this bounds the messages of tensors that have none.
+        let (send, messages) = bounded(MESSAGES_WAITING_MAX);
         // Wakes a reader that waits for bytes, should this thread leave early.
-        let _closing = budget.close_on_drop();
-        std::thread::Builder::new()
-            .name("firebox-read".to_owned())
-            .spawn_scoped(scope, || read(plan, source, settings, &budget, send))
-            .map_err(|error| PipelineError::Workers {
-                count: 1,
-                reason: error.to_string(),
-            })?;
-        Run {
-            plan,
-            sink,
-            settings,
-            workers,
-            timings: Vec::new(),
+        let _closing = account.close_on_drop();
+        let account = &account;
+        spawn(scope, "firebox-read", move || {
+            read(plan, &whole, source, settings, account, send);
+        })?;
+        let converting = Converting { plan, workers };
+        if settings.device.is_some() {
+            match converting.run(&messages, |note| Ok(placing.take(note)?)) {
+                Ok(()) => {}
+                Err(Stop::Failed(error)) => return Err(error),
+                Err(Stop::Abandoned) => unreachable!("the reader ends every tensor or fails"),
+            }
+        } else {
+            let (give, notes) = bounded(MESSAGES_WAITING_MAX);
+            // Weights wait for the sink, but not many of them.
+            let (wait, taken) = bounded(WEIGHTS_WAITING_MAX);
+            let convert = move || {
+                let told = converting.run(&messages, |note| {
+                    if note.holds_memory() {
+                        wait.send(())?;
+                    }
+                    Ok(give.send(note)?)
+                });
+                if let Err(Stop::Failed(error)) = told {
+                    // Whether anybody still listens does not matter: this was the last note.
+                    let _ = give.send(Note::Failed(error));
+                }
+            };
+            spawn(scope, "firebox-convert", convert)?;
+            for note in notes {
+                if note.holds_memory() {
+                    // The converter may have ended, and let go of its end.
+                    let _: Result<(), RecvError> = taken.recv();
+                }
+                placing.take(note)?;
+            }
         }
-        .drain(receive)
+        Ok(placing.timings)
     })
 }
 
-const MESSAGES_IN_FLIGHT_MAX: usize = 16;
-
-/// The thread that converts and places.
-struct Run<'a> {
-    plan: &'a Plan,
-    sink: &'a mut dyn Sink,
-    settings: &'a Settings<'a>,
-    workers: rayon::ThreadPool,
-    timings: Vec<Timing>,
+fn spawn<'s>(
+    scope: &'s Scope<'s, '_>,
+    name: &str,
+    run: impl FnOnce() + Send + 's,
+) -> Result<(), PipelineError> {
+    let thread = thread::Builder::new().name(name.to_owned());
+    match thread.spawn_scoped(scope, run) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(PipelineError::Workers {
+            count: 1,
+            reason: error.to_string(),
+        }),
+    }
 }
 
-impl Run<'_> {
-    fn drain(mut self, messages: Receiver<Message<'_>>) -> Result<Vec<Timing>, PipelineError> {
-        for step in &self.plan.steps {
-            self.tensor(step, || {
-                messages
-                    .recv()
-                    .expect("the reader ends every tensor or fails")
-            })?;
-        }
-        Ok(self.timings)
+/// Messages between two threads, most of which hold no memory of their own.
+const MESSAGES_WAITING_MAX: usize = 16;
+/// Finished weights, or pieces, between the converter and the sink.
+const WEIGHTS_WAITING_MAX: usize = 1;
+
+/// Why a thread of the pipeline ends early.
+enum Stop {
+    /// Nobody listens any more: whoever did has failed or was cancelled.
+    Abandoned,
+    Failed(PipelineError),
+}
+
+impl<T> From<SendError<T>> for Stop {
+    fn from(_: SendError<T>) -> Self {
+        Self::Abandoned
+    }
+}
+
+impl From<RecvError> for Stop {
+    fn from(_: RecvError) -> Self {
+        Self::Abandoned
+    }
+}
+
+impl From<PipelineError> for Stop {
+    fn from(error: PipelineError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// What the converter tells, tensor by tensor: `Started (Read Piece?)* Finished`, or `Failed` and nothing more.
+enum Note<'a> {
+    Started(&'a Step),
+    Read(&'a Step, u64, Duration),
+    Piece(&'a Step, Piece),
+    Finished(&'a Step, Finished, Timing),
+    Failed(PipelineError),
+}
+
+impl Note<'_> {
+    fn holds_memory(&self) -> bool {
+        matches!(self, Self::Piece(..) | Self::Finished(..))
+    }
+}
+
+/// Converts, one tensor after another.
+struct Converting<'a> {
+    plan: &'a Plan,
+    workers: ThreadPool,
+}
+
+impl<'a> Converting<'a> {
+    fn run<'t>(
+        &self,
+        messages: &Receiver<Message<'t>>,
+        mut give: impl FnMut(Note<'a>) -> Result<(), Stop>,
+    ) -> Result<(), Stop> {
+        let mut steps = self.plan.steps.iter();
+        steps.try_for_each(|step| self.tensor(step, messages, &mut give))
     }
 
     fn tensor<'t>(
-        &mut self,
-        step: &Step,
-        next: impl Fn() -> Message<'t>,
-    ) -> Result<(), PipelineError> {
-        self.tell(&Event::Started { step })?;
-        let mut converter = match next() {
+        &self,
+        step: &'a Step,
+        messages: &Receiver<Message<'t>>,
+        give: &mut impl FnMut(Note<'a>) -> Result<(), Stop>,
+    ) -> Result<(), Stop> {
+        let mut converter = match messages.recv()? {
             Message::Begin(converter) => converter,
-            Message::Failed(error) => return Err(error),
-            Message::Tile(_) | Message::End => unreachable!("the reader begins a tensor first"),
+            Message::Failed(error) => return Err(error.into()),
+            _ => unreachable!("the reader begins a tensor first"),
         };
+        give(Note::Started(step))?;
         let mut timing = Timing::default();
+        let mut whole = None;
         loop {
-            let tile = match next() {
-                Message::Tile(tile) => tile,
-                Message::Failed(error) => return Err(error),
+            let (bytes, seconds, tile) = match messages.recv()? {
+                Message::Tile(tile) => (tile.bytes().len() as u64, tile.seconds, Some(tile)),
+                Message::Filled { bytes, seconds } => (bytes, seconds, None),
+                Message::Whole(dense) => {
+                    whole = Some(Finished::Dense(dense));
+                    continue;
+                }
+                Message::Failed(error) => return Err(error.into()),
                 Message::End => break,
                 Message::Begin(_) => unreachable!("the reader ends a tensor before the next"),
             };
-            let (bytes, seconds) = (tile.bytes().len() as u64, tile.seconds);
             timing.bytes += bytes;
             timing.read += seconds;
-            self.tell(&Event::Read {
+            give(Note::Read(step, bytes, seconds))?;
+            if let Some(tile) = tile {
+                let (piece, seconds) = timed(|| converter.feed(step, tile, &self.workers));
+                timing.convert += seconds;
+                if let Some(piece) = piece? {
+                    give(Note::Piece(step, piece))?;
+                }
+            }
+        }
+        let finished = match whole {
+            Some(whole) => whole,
+            None => {
+                let (finished, seconds) = timed(|| self.workers.install(|| converter.finish(step)));
+                timing.convert += seconds;
+                finished?
+            }
+        };
+        give(Note::Finished(step, finished, timing))
+    }
+}
+
+/// Tells the observers, and hands weights to the sink.
+struct Placing<'a> {
+    plan: &'a Plan,
+    sink: &'a mut dyn Sink,
+    settings: &'a Settings<'a>,
+    timings: Vec<Timing>,
+    /// What placing pieces of the current weight took.
+    place: Duration,
+}
+
+impl Placing<'_> {
+    fn take(&mut self, note: Note<'_>) -> Result<(), PipelineError> {
+        match note {
+            Note::Started(step) => self.tell(&Event::Started { step }),
+            Note::Read(step, bytes, seconds) => self.tell(&Event::Read {
                 step,
                 bytes,
                 seconds,
-            })?;
-            let (fed, seconds) = timed(|| converter.feed(step, tile, &self.workers));
-            fed?;
-            timing.convert += seconds;
+            }),
+            Note::Piece(step, piece) => {
+                let (placed, seconds) = timed(|| self.sink.piece(step, piece));
+                self.place += seconds;
+                Ok(placed?)
+            }
+            Note::Finished(step, finished, mut timing) => {
+                let seconds = timing.convert;
+                self.tell(&Event::Packed { step, seconds })?;
+                let (placed, seconds) = timed(|| self.sink.place(step, finished));
+                placed?;
+                timing.place = core::mem::take(&mut self.place) + seconds;
+                tracing::debug!(tensor = step.slot.name, quant = %step.quant(), ?timing, "placed");
+                self.timings.push(timing);
+                let seconds = timing.place;
+                self.tell(&Event::Placed { step, seconds })
+            }
+            Note::Failed(error) => Err(error),
         }
-
-        let (finished, seconds) = timed(|| self.workers.install(|| converter.finish(step)));
-        let finished = finished?;
-        timing.convert += seconds;
-        self.tell(&Event::Packed {
-            step,
-            seconds: timing.convert,
-        })?;
-
-        let (placed, seconds) = timed(|| self.sink.place(step, finished));
-        placed?;
-        timing.place = seconds;
-        tracing::debug!(tensor = step.slot.name, quant = %step.quant(), ?timing, "placed");
-        self.timings.push(timing);
-        self.tell(&Event::Placed { step, seconds })
     }
 
     fn tell(&self, event: &Event<'_>) -> Result<(), PipelineError> {

@@ -2,26 +2,33 @@
 
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{SendError, Sender};
-
 use burn::tensor::Bytes;
+use crossbeam_channel::Sender;
+use rayon::{ThreadPool, prelude::*};
 
 use super::{
-    PipelineError, Settings,
-    budget::{Budget, Loan, Permit},
-    convert::Converter,
+    PipelineError, Settings, Stop,
+    convert::{Converter, Dense},
+    in_flight::{Account, Loan, Permit},
+    pool,
     staging::Staging,
 };
 use crate::{
     plan::{Plan, Step, Stored},
-    source::{Source, TensorInfo},
+    source::{Source, SourceError, TensorInfo},
 };
 
-/// What the reader hands over: `Begin Tile* End` for every tensor, in plan order, or `Failed` and
-/// nothing more.
+/// What the reader hands over: for every tensor, in plan order, `Begin Tile* End`, or `Begin Filled* Whole End` where
+/// it reads into the finished weight itself; or `Failed` and nothing more.
 pub(super) enum Message<'a> {
     Begin(Converter),
     Tile(Tile<'a>),
+    /// So much was read into the finished weight.
+    Filled {
+        bytes: u64,
+        seconds: Duration,
+    },
+    Whole(Dense),
     End,
     Failed(PipelineError),
 }
@@ -68,40 +75,23 @@ impl<'a> Tile<'a> {
     }
 }
 
-/// Nobody listens any more: the converter has failed or was cancelled.
-struct Abandoned;
-
-impl<T> From<SendError<T>> for Abandoned {
-    fn from(_: SendError<T>) -> Self {
-        Self
-    }
-}
-
-/// Reads every tensor of `plan`, never more than `budget` ahead.
+/// Reads every tensor of `plan`, never more than `account` allows ahead. `whole` says which steps are finished in one
+/// piece, in host memory.
 pub(super) fn read<'a>(
     plan: &Plan,
+    whole: &[bool],
     source: &dyn Source,
     settings: &Settings<'_>,
-    budget: &'a Budget,
+    account: &Account<'a>,
     messages: Sender<Message<'a>>,
 ) {
-    let reader = Reader {
-        source,
-        settings,
-        staging: settings.device.map(Staging::new),
-        budget,
-        messages: &messages,
-    };
-    for step in &plan.steps {
-        match reader.tensor(step) {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                // Whether anybody still listens does not matter: this was the last message.
-                let _ = messages.send(Message::Failed(error));
-                return;
-            }
-            Err(Abandoned) => return,
-        }
+    let ran = Reader::new(source, settings, account, &messages).and_then(|reader| {
+        let mut steps = plan.steps.iter().zip(whole);
+        steps.try_for_each(|(step, whole)| reader.tensor(step, *whole))
+    });
+    if let Err(Stop::Failed(error)) = ran {
+        // Whether anybody still listens does not matter: this was the last message.
+        let _ = messages.send(Message::Failed(error));
     }
 }
 
@@ -109,23 +99,41 @@ struct Reader<'a, 'r> {
     source: &'r dyn Source,
     settings: &'r Settings<'r>,
     staging: Option<Staging>,
-    budget: &'a Budget,
+    /// Threads that share each read, if there are several.
+    threads: Option<ThreadPool>,
+    account: &'r Account<'a>,
     messages: &'r Sender<Message<'a>>,
 }
 
-impl<'a> Reader<'a, '_> {
-    /// The outer error ends the reader in silence, the inner one is told.
-    fn tensor(&self, step: &Step) -> Result<Result<(), PipelineError>, Abandoned> {
-        let name = || step.slot.name.clone();
-        let converter = match Converter::new(step, self.settings) {
-            Ok(converter) => converter,
-            Err(source) => {
-                return Ok(Err(PipelineError::Format {
-                    tensor: name(),
-                    source,
-                }));
-            }
-        };
+impl<'a, 'r> Reader<'a, 'r> {
+    fn new(
+        source: &'r dyn Source,
+        settings: &'r Settings<'r>,
+        account: &'r Account<'a>,
+        messages: &'r Sender<Message<'a>>,
+    ) -> Result<Self, Stop> {
+        let several = settings.readers > 1;
+        let threads = several.then(|| pool(settings.readers, "firebox-read"));
+        Ok(Self {
+            source,
+            settings,
+            staging: settings.device.map(Staging::new),
+            threads: threads.transpose()?,
+            account,
+            messages,
+        })
+    }
+
+    fn tensor(&self, step: &Step, whole: bool) -> Result<(), Stop> {
+        let converter = Converter::new(step, self.settings, whole).map_err(|source| {
+            let tensor = step.slot.name.clone();
+            PipelineError::Format { tensor, source }
+        })?;
+        if let Converter::Direct = converter {
+            self.messages.send(Message::Begin(converter))?;
+            self.direct(step)?;
+            return Ok(self.messages.send(Message::End)?);
+        }
         // A packed weight is read as its parts are stored: their rows are bytes.
         let passes: Vec<(&TensorInfo, usize, usize)> = match &step.source {
             Stored::Plain(float) => {
@@ -141,24 +149,16 @@ impl<'a> Reader<'a, '_> {
         self.messages.send(Message::Begin(converter))?;
 
         for (pass, (tensor, rows, row_bytes)) in passes.into_iter().enumerate() {
-            let tile_rows = tile_rows(rows, row_bytes, together, self.budget.max());
+            let tile_rows = tile_rows(rows, row_bytes, together, self.tile_bytes());
             for first_row in (0..rows).step_by(tile_rows) {
                 let rows = tile_rows.min(rows - first_row);
                 let len = rows * row_bytes;
                 let mut memory = self.memory(len, uploads)?;
-                let offset = tensor.range.start + (first_row * row_bytes) as u64;
-                let started = Instant::now();
                 let bytes = match &mut memory {
                     Memory::Host(loan) => loan.bytes_mut(),
                     Memory::Staged(bytes, _) => &mut bytes[..len],
                 };
-                if let Err(source) = self.source.read_at(&tensor.file, offset, bytes) {
-                    return Ok(Err(PipelineError::Read {
-                        tensor: name(),
-                        source,
-                    }));
-                }
-                let seconds = started.elapsed();
+                let seconds = self.read(step, tensor, first_row * row_bytes, bytes)?;
                 self.messages.send(Message::Tile(Tile {
                     pass,
                     first_row,
@@ -168,33 +168,81 @@ impl<'a> Reader<'a, '_> {
                 }))?;
             }
         }
-        self.messages.send(Message::End)?;
-        Ok(Ok(()))
+        Ok(self.messages.send(Message::End)?)
     }
 
-    fn memory(&self, len: usize, uploads: bool) -> Result<Memory<'a>, Abandoned> {
-        match &self.staging {
-            Some(staging) if uploads => {
-                let permit = self.budget.permit(len).ok_or(Abandoned)?;
-                Ok(Memory::Staged(staging.buffer(len), permit))
+    /// Reads a weight that is kept as it is stored to where it stays.
+    fn direct(&self, step: &Step) -> Result<(), Stop> {
+        let tensor = &step.parts[0];
+        let mut dense = Dense::zeros(step.float().into(), step.slot.shape.iter().product());
+        let together = self.tile_bytes().max(1) as usize;
+        for (nth, part) in dense.bytes_mut().chunks_mut(together).enumerate() {
+            let seconds = self.read(step, tensor, nth * together, part)?;
+            let bytes = part.len() as u64;
+            self.messages.send(Message::Filled { bytes, seconds })?;
+        }
+        Ok(self.messages.send(Message::Whole(dense))?)
+    }
+
+    /// Fills `into` with what `tensor` has from byte `at` on, by all threads.
+    fn read(
+        &self,
+        step: &Step,
+        tensor: &TensorInfo,
+        at: usize,
+        into: &mut [u8],
+    ) -> Result<Duration, Stop> {
+        let started = Instant::now();
+        let offset = tensor.range.start + at as u64;
+        let one = |(nth, part): (usize, &mut [u8])| {
+            let offset = offset + (nth * SHARE_BYTES) as u64;
+            self.source.read_at(&tensor.file, offset, part)
+        };
+        let read: Result<(), SourceError> = match &self.threads {
+            Some(threads) if into.len() > SHARE_BYTES => threads.install(|| {
+                let parts = into.par_chunks_mut(SHARE_BYTES).enumerate();
+                parts.map(one).collect()
+            }),
+            _ => one((0, into)),
+        };
+        match read {
+            Ok(()) => Ok(started.elapsed()),
+            Err(source) => {
+                let tensor = step.slot.name.clone();
+                Err(PipelineError::Read { tensor, source }.into())
             }
-            _ => self.budget.borrow(len).map(Memory::Host).ok_or(Abandoned),
         }
     }
+
+    fn memory(&self, len: usize, uploads: bool) -> Result<Memory<'a>, Stop> {
+        match &self.staging {
+            Some(staging) if uploads => {
+                let permit = self.account.permit(len).ok_or(Stop::Abandoned)?;
+                Ok(Memory::Staged(staging.buffer(len), permit))
+            }
+            _ => {
+                let loan = self.account.borrow(len).ok_or(Stop::Abandoned)?;
+                Ok(Memory::Host(loan))
+            }
+        }
+    }
+
+    /// An eighth of what may be in flight at most, so that several tiles are.
+    fn tile_bytes(&self) -> u64 {
+        self.settings.tile_bytes.min(self.account.max() / 8)
+    }
 }
 
-/// Rows of a tile: about [`TILE_BYTES`] or an eighth of the budget, so that several are in flight, in
-/// multiples of what has to stay together and not more than `most`.
-fn tile_rows(rows: usize, row_bytes: usize, [together, most]: [usize; 2], budget: u64) -> usize {
+/// Bytes of a read that one thread takes.
+const SHARE_BYTES: usize = 1 << 20;
+
+/// Rows of a tile of about `wanted` bytes, in multiples of what has to stay together and not more than `most`.
+fn tile_rows(rows: usize, row_bytes: usize, [together, most]: [usize; 2], wanted: u64) -> usize {
     // A method of the caller's own may promise nonsense.
     let together = together.max(1);
-    let wanted = TILE_BYTES.min(budget / 8) as usize / row_bytes.max(1);
+    let wanted = wanted as usize / row_bytes.max(1);
     (wanted / together * together).clamp(together, rows.min(most).max(together))
 }
-
-/// Large enough that a read costs little besides its bytes, small enough to stay in the cache of
-/// today's processors until it is converted.
-const TILE_BYTES: u64 = 4 << 20;
 
 #[cfg(test)]
 mod tests {
@@ -204,20 +252,20 @@ mod tests {
     #[test]
     fn tiles_are_whole_multiples_of_what_stays_together() {
         const MIB: u64 = 1 << 20;
-        // rows, bytes a row, together and most, budget -> rows a tile
-        for (rows, row_bytes, [together, most], budget, expected) in [
-            (4096, 8192, [1, usize::MAX], 256 * MIB, 512),
-            (4096, 8192, [128, usize::MAX], 256 * MIB, 512),
-            (4096, 8192, [300, usize::MAX], 256 * MIB, 300),
-            (4096, 8192, [1, usize::MAX], 8 * MIB, 128),
-            (4096, 8192, [128, usize::MAX], MIB, 128),
-            (4096, 8192, [16, 100], 256 * MIB, 100),
-            (3, 8192, [1, usize::MAX], 256 * MIB, 3),
-            (100, 2, [64, usize::MAX], 256 * MIB, 100),
-            (0, 8, [1, usize::MAX], 256 * MIB, 1),
-            (1, 1 << 30, [1, usize::MAX], 256 * MIB, 1),
+        // rows, bytes a row, together and most, bytes a tile -> rows a tile
+        for (rows, row_bytes, [together, most], wanted, expected) in [
+            (4096, 8192, [1, usize::MAX], 4 * MIB, 512),
+            (4096, 8192, [128, usize::MAX], 4 * MIB, 512),
+            (4096, 8192, [300, usize::MAX], 4 * MIB, 300),
+            (4096, 8192, [1, usize::MAX], MIB, 128),
+            (4096, 8192, [128, usize::MAX], MIB / 8, 128),
+            (4096, 8192, [16, 100], 4 * MIB, 100),
+            (3, 8192, [1, usize::MAX], 4 * MIB, 3),
+            (100, 2, [64, usize::MAX], 4 * MIB, 100),
+            (0, 8, [1, usize::MAX], 4 * MIB, 1),
+            (1, 1 << 30, [1, usize::MAX], 4 * MIB, 1),
         ] {
-            let tile = tile_rows(rows, row_bytes, [together, most], budget);
+            let tile = tile_rows(rows, row_bytes, [together, most], wanted);
             assert_eq!(
                 tile, expected,
                 "{rows} rows of {row_bytes} bytes by {together}"

@@ -140,6 +140,21 @@ impl Step {
         }
     }
 
+    /// The same weight quantized otherwise, or plain in `dtype`; `None` where `quant` cannot pack it.
+    pub(crate) fn instead(&self, quant: &QuantSpec, dtype: DType) -> Option<Self> {
+        let action = match quant.method() {
+            Some(method) => {
+                let format = method.format(self.matrix(), self.float()).ok()?;
+                Action::Pack(quant.clone(), format)
+            }
+            None if matches!(quant, QuantSpec::None) => Action::Dense(dtype),
+            // Weights of a checkpoint that are kept packed, or open still.
+            None => return None,
+        };
+        let step = self.clone();
+        Some(Self { action, ..step })
+    }
+
     /// What becomes of it, in the words of `--quant`.
     pub fn quant(&self) -> QuantSpec {
         match &self.action {

@@ -49,6 +49,11 @@ impl PackedWeight {
         }
     }
 
+    /// The same words in the same memory, as parameters of their own.
+    pub(crate) fn again(&self) -> Self {
+        Self::new(self.words.val(), self.scales.val(), self.layout)
+    }
+
     /// Places a packed weight on `device`. On a host target the words are moved, not copied.
     pub fn from_host(packed: Packed, device: &Device) -> Self {
         let layout = Layout {

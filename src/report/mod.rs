@@ -16,6 +16,7 @@ use crate::{
     plan::{Plan, instead},
     quant::QuantSpec,
     target::DType,
+    verify::VerifyReport,
 };
 
 /// How a load came about. Serialises to what `firebox load --json` prints.
@@ -58,6 +59,9 @@ pub struct LoadReport {
     pub tensors: usize,
     /// Each of them, in the order they were read.
     pub per_tensor: Vec<TensorReport>,
+    /// How far the packed weights are from their source, where [`LoadConfig::verify`](crate::LoadConfig::verify) asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verified: Option<VerifyReport>,
 }
 
 /// How one tensor came about.
@@ -129,6 +133,7 @@ impl LoadReport {
             host_bytes_before: memory.before,
             tensors: totals.tensors,
             per_tensor: tensors.collect(),
+            verified: None,
         }
     }
 

@@ -266,6 +266,7 @@ impl<'a> FolderSink<'a> {
                 };
                 packed(part.to_host())
             }
+            Finished::Pieces(_) => unreachable!("weights are saved whole"),
         }
     }
 

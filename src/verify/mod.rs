@@ -10,6 +10,9 @@
 //! with the numbers it was packed from. [`Loader::verify_against`](crate::Loader::verify_against) compares what a
 //! quantized checkpoint holds with the checkpoint that it was made from.
 //!
+//! [`LoadConfig::verify`](crate::LoadConfig::verify) does so during a load: a weight passes on to the module when it is
+//! within the limits, or else the first fallback that is.
+//!
 //! In memory are one finished weight, what the pipeline has in flight, and a tile of the source; on a device that packs,
 //! the source of one part of the weight beside it. A source is read once more than a load reads it, and again for each fallback that
 //! is tried.
@@ -20,9 +23,11 @@
 //! error, cosine and signal to noise of a weight that is zero throughout and comes back so are 0, 1 and infinite;
 //! where it comes back as anything else they are infinite, 0 and minus infinite.
 
+mod guard;
 mod report;
 mod sink;
 
+pub(crate) use guard::Guard;
 pub(crate) use report::check;
 pub use report::{Fallback, TensorCheck, VerifyReport};
 pub(crate) use sink::{CompareSink, Original};
@@ -185,7 +190,7 @@ impl fmt::Display for Beyond {
     }
 }
 
-/// Weights that cannot be compared.
+/// Weights that cannot be compared, or are too far from their source to be loaded.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum VerifyError {
@@ -211,6 +216,21 @@ pub enum VerifyError {
         tensor: String,
         /// How it is packed.
         format: Format,
+    },
+    /// Beyond the limits, while it was loaded, and so is every fallback.
+    #[error(
+        "{tensor} as {quant} is beyond the limits ({}), and none of {tried} fallbacks is within them; add a wider one, or `none`",
+        .beyond.iter().map(Beyond::to_string).collect::<Vec<_>>().join(", ")
+    )]
+    Beyond {
+        /// The tensor.
+        tensor: String,
+        /// As what it was packed.
+        quant: String,
+        /// What it is beyond.
+        beyond: Vec<Beyond>,
+        /// Fallbacks that were tried, or could not pack it.
+        tried: usize,
     },
     /// The source lacks a tensor.
     #[error(

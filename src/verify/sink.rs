@@ -20,18 +20,31 @@ pub(crate) struct Original {
     pub(crate) float: FloatBits,
 }
 
+impl Original {
+    /// The numbers that a step packs.
+    pub(crate) fn of(step: &Step) -> Self {
+        let (tensor, float) = (step.parts[0].clone(), step.float());
+        Self { tensor, float }
+    }
+}
+
 /// Takes the weights of a plan, in its order.
 pub(crate) struct CompareSink<'a> {
-    source: &'a dyn Source,
     /// One for each step of the plan.
     originals: Vec<Original>,
-    /// Where weights are packed, and the largest allocation there.
-    device: Option<(&'a Device, u64)>,
-    workers: ThreadPool,
+    comparer: Comparer<'a>,
     /// Of the weights so far.
     pub(crate) sums: Vec<Sums>,
     /// What the pipeline is told as a failure of its sink.
     pub(crate) failed: Option<PipelineError>,
+}
+
+/// Compares finished weights with what is read again.
+pub(super) struct Comparer<'a> {
+    source: &'a dyn Source,
+    /// Where weights are packed, and the largest allocation there.
+    device: Option<(&'a Device, u64)>,
+    workers: ThreadPool,
 }
 
 /// Bytes of the source that are read at once, or one row.
@@ -45,38 +58,45 @@ impl<'a> CompareSink<'a> {
         originals: Vec<Original>,
         settings: &Settings<'a>,
     ) -> Result<Self, PipelineError> {
-        let count = settings.workers.max(1);
-        let workers = rayon::ThreadPoolBuilder::new()
-            .num_threads(count)
-            .thread_name(|index| format!("firebox-compare-{index}"))
-            .build()
-            .map_err(|error| PipelineError::Workers {
-                count,
-                reason: error.to_string(),
-            })?;
-        let largest = settings.allocation_max.unwrap_or(u64::MAX);
         Ok(Self {
-            source,
             originals,
-            device: settings.device.map(|device| (device, largest)),
-            workers,
+            comparer: Comparer::new(source, settings)?,
             sums: Vec::new(),
             failed: None,
         })
     }
+}
 
-    fn compare(&self, step: &Step, weight: Finished) -> Result<Sums, PipelineError> {
-        let original = &self.originals[self.sums.len()];
+impl<'a> Comparer<'a> {
+    pub(super) fn new(
+        source: &'a dyn Source,
+        settings: &Settings<'a>,
+    ) -> Result<Self, PipelineError> {
+        let largest = settings.allocation_max.unwrap_or(u64::MAX);
+        Ok(Self {
+            source,
+            device: settings.device.map(|device| (device, largest)),
+            workers: settings.pool()?,
+        })
+    }
+
+    pub(super) fn compare(
+        &self,
+        step: &Step,
+        original: &Original,
+        weight: &Finished,
+    ) -> Result<Sums, PipelineError> {
         let shape @ [rows, cols] = step.matrix();
         let float = original.float;
         let sums = match weight {
             Finished::Packed(packed) => self.tiles(original, 0..rows, cols, |first, bytes| {
-                compare::host_rows(float, bytes, &packed, first)
+                compare::host_rows(float, bytes, packed, first)
             }),
             Finished::Dense(dense) => self.tiles(original, 0..rows, cols, |first, bytes| {
-                plain(float, bytes, &dense, first * cols)
+                plain(float, bytes, dense, first * cols)
             }),
-            Finished::Placed(parts) => return self.placed(step, original, shape, &parts),
+            Finished::Placed(parts) => return self.placed(step, original, shape, parts),
+            Finished::Pieces(_) => unreachable!("weights are compared whole"),
         };
         sums.map_err(|source| read_error(step, source))
     }
@@ -175,7 +195,8 @@ fn plain(float: FloatBits, bytes: &[u8], dense: &Dense, first: usize) -> Sums {
 
 impl Sink for CompareSink<'_> {
     fn place(&mut self, step: &Step, weight: Finished) -> Result<(), SinkError> {
-        match self.compare(step, weight) {
+        let original = &self.originals[self.sums.len()];
+        match self.comparer.compare(step, original, &weight) {
             Ok(sums) => self.sums.push(sums),
             Err(error) => {
                 let reason = error.to_string().into();

@@ -183,13 +183,7 @@ pub(crate) fn finished(loader: &Loader<Cpu>, plan: &Plan) -> Vec<(String, Finish
     }
     let mut keep = Keep(Vec::new());
     let observer = |_: &Event<'_>| Flow::Continue;
-    let settings = Settings {
-        workers: 2,
-        in_flight_bytes_max: 1 << 20,
-        device: None,
-        allocation_max: None,
-        observer: &observer,
-    };
+    let settings = Settings::new(2, 1 << 20, &observer);
     let source = &**loader.checkpoint().source();
     pipeline::run(plan, source, &mut keep, &settings).expect("a load");
     keep.0

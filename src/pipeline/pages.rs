@@ -1,0 +1,31 @@
+//! Memory for finished weights.
+
+use bytemuck::Zeroable;
+
+/// `len` zeros, whose pages cost nothing until they are written, and then few faults: large ones are asked to be huge.
+pub(super) fn zeros<V: Zeroable + Copy>(len: usize) -> Vec<V> {
+    let values = bytemuck::zeroed_vec(len);
+    #[cfg(target_os = "linux")]
+    huge(&values);
+    values
+}
+
+/// Asks for pages of 2 MiB where whole ones are inside. It is a wish: a system without them is as well off as before.
+#[cfg(target_os = "linux")]
+fn huge<V>(values: &[V]) {
+    const PAGE: usize = 2 << 20;
+    let start = values.as_ptr().addr();
+    let skipped = start.next_multiple_of(PAGE) - start;
+    let len = size_of_val(values).saturating_sub(skipped) / PAGE * PAGE;
+    if len > 0 {
+        let first = values.as_ptr().wrapping_byte_add(skipped);
+        // SAFETY: the range is inside the memory of `values`, and the advice changes nothing of what it holds.
+        let _ = unsafe {
+            rustix::mm::madvise(
+                first.cast_mut().cast(),
+                len,
+                rustix::mm::Advice::LinuxHugepage,
+            )
+        };
+    }
+}

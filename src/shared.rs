@@ -1,0 +1,200 @@
+//! Several models at once: one bound on the bytes in flight, and weights that are equal held once.
+//!
+//! A base model and its fine-tunes have most tensors in common, and some checkpoints store a tied head twice. Which are
+//! equal is told by their contents when they are finished, whatever their names: a digest finds candidates, and the
+//! numbers themselves are compared.
+
+use std::{
+    collections::HashMap,
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread,
+};
+
+use burn::tensor::Device;
+use firebox_kernels::format::Packed;
+
+use crate::{
+    config::LoadConfig,
+    error::Error,
+    loader::{Loaded, Loader},
+    model::{Architecture, Weight},
+    pipeline::{Event, Finished, Flow, InFlight, PipelineError, SinkError},
+    plan::Step,
+    target::Target,
+};
+
+/// What several loads share. Cloning gives the same one.
+///
+/// It keeps the weights that it has seen, so that a later load finds them: drop it when the last model is loaded.
+///
+/// ```no_run
+/// use firebox::{Cpu, LoadConfig, Shared, model::llama::Llama};
+///
+/// let shared = Shared::new(256 << 20);
+/// let models = ["base", "tuned"].map(LoadConfig::new);
+/// let loaded = shared.load::<Cpu, Llama>(models)?;
+/// println!("{} bytes are held once instead of twice", shared.bytes_saved());
+/// # Ok::<(), firebox::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Shared(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    in_flight: Arc<InFlight>,
+    seen: Mutex<HashMap<u64, Vec<(Device, Weight)>>>,
+    saved: AtomicU64,
+}
+
+impl Shared {
+    /// At most `in_flight` bytes of source weights in host memory at once, of all loads together.
+    pub fn new(in_flight: u64) -> Self {
+        Self(Arc::new(Inner {
+            in_flight: Arc::new(InFlight::new(in_flight)),
+            seen: Mutex::default(),
+            saved: AtomicU64::new(0),
+        }))
+    }
+
+    /// The bytes in flight.
+    pub fn in_flight(&self) -> &Arc<InFlight> {
+        &self.0.in_flight
+    }
+
+    /// Bytes of finished weights that are not held because an equal weight is.
+    pub fn bytes_saved(&self) -> u64 {
+        self.0.saved.load(Ordering::Relaxed)
+    }
+
+    /// Loads several models at once, each as its configuration says; they come in the order of `configs`.
+    ///
+    /// # Errors
+    ///
+    /// The first [`Error`] in the order of `configs`. The other loads are cancelled then.
+    pub fn load<T: Target, A: Architecture + Send>(
+        &self,
+        configs: impl IntoIterator<Item = LoadConfig>,
+    ) -> Result<Vec<Loaded<A>>, Error> {
+        let failed = Arc::new(AtomicBool::new(false));
+        let loads: Vec<Loader<T>> = configs
+            .into_iter()
+            .map(|config| {
+                let failed = Arc::clone(&failed);
+                let stop = move |_: &Event<'_>| match failed.load(Ordering::Relaxed) {
+                    true => Flow::Cancel,
+                    false => Flow::Continue,
+                };
+                Loader::new(config.share(self).observer(stop))
+            })
+            .collect::<Result<_, _>>()?;
+        let ended: Vec<Result<Loaded<A>, Error>> = thread::scope(|scope| {
+            let started: Vec<_> = (loads.iter())
+                .map(|loader| {
+                    scope.spawn(|| {
+                        let loaded = loader.load();
+                        failed.fetch_or(loaded.is_err(), Ordering::Relaxed);
+                        loaded
+                    })
+                })
+                .collect();
+            let ended = started.into_iter().map(|load| {
+                load.join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            });
+            ended.collect()
+        });
+        let cancelled = |loaded: &Result<_, Error>| {
+            matches!(
+                loaded,
+                Err(Error::Pipeline(PipelineError::Cancelled { .. }))
+            )
+        };
+        // Those that were cancelled come after whoever was the reason.
+        let (mut ended, others): (Vec<_>, Vec<_>) =
+            ended.into_iter().partition(|end| !cancelled(end));
+        ended.extend(others);
+        ended.into_iter().collect()
+    }
+
+    /// The weight that `finished` becomes: one that is equal and on `device` already, or what `place` makes of it.
+    /// Loads wait for each other here, or two of them would place the same at once.
+    pub(crate) fn settle(
+        &self,
+        step: &Step,
+        finished: Finished,
+        device: &Device,
+        place: impl FnOnce(Finished) -> Result<Weight, SinkError>,
+    ) -> Result<Weight, SinkError> {
+        let mut seen = self.0.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = seen.entry(digest(&finished)).or_default();
+        let held = seen
+            .iter()
+            .find(|(on, held)| on == device && equal(step, &finished, held));
+        if let Some((_, held)) = held {
+            self.0.saved.fetch_add(step.bytes_kept(), Ordering::Relaxed);
+            return Ok(held.again());
+        }
+        let weight = place(finished)?;
+        seen.push((device.clone(), weight.again()));
+        Ok(weight)
+    }
+}
+
+fn digest(finished: &Finished) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    match finished {
+        Finished::Dense(dense) => hasher.write(dense.bytes()),
+        Finished::Packed(packed) => add(packed, &mut hasher),
+        Finished::Placed(parts) => parts
+            .iter()
+            .for_each(|part| add(&part.to_host(), &mut hasher)),
+        Finished::Pieces(_) => unreachable!("weights of a module are placed whole"),
+    }
+    hasher.finish()
+}
+
+fn add(packed: &Packed, hasher: &mut DefaultHasher) {
+    packed.format.hash(hasher);
+    packed.shape.hash(hasher);
+    hasher.write(bytemuck::cast_slice(&packed.words));
+    hasher.write(bytemuck::cast_slice(&packed.scales));
+}
+
+fn equal(step: &Step, finished: &Finished, held: &Weight) -> bool {
+    match (finished, held) {
+        (Finished::Dense(dense), Weight::Dense(parts, shape)) => {
+            let mut rest = dense.bytes();
+            let same = parts.iter().all(|part| {
+                let data = part.clone().into_data();
+                let (here, after) = rest.split_at(data.as_bytes().len().min(rest.len()));
+                rest = after;
+                data.dtype() == dense.dtype().burn().into() && data.as_bytes() == here
+            });
+            same && rest.is_empty() && *shape == step.slot.shape
+        }
+        (Finished::Packed(packed), Weight::Packed(parts)) => {
+            let mut first = 0;
+            let same = parts.iter().all(|part| {
+                let rows = first..first + part.layout().shape[0];
+                first = rows.end;
+                let whole = first == packed.shape[0] && parts.len() == 1;
+                let held = part.to_host();
+                if whole {
+                    held == *packed
+                } else {
+                    held == packed.part(rows)
+                }
+            });
+            same && first == packed.shape[0]
+        }
+        (Finished::Placed(placed), Weight::Packed(parts)) => {
+            let mut pairs = placed.iter().zip(parts);
+            placed.len() == parts.len() && pairs.all(|(a, b)| a.to_host() == b.to_host())
+        }
+        _ => false,
+    }
+}
