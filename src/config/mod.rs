@@ -12,7 +12,7 @@ pub use size::{Bytes, SizeError};
 use std::{num::NonZeroUsize, path::PathBuf, sync::Arc};
 
 use crate::{
-    pipeline::Observer,
+    observe::{Observer, Observers},
     quant::QuantSpec,
     source::{Secret, Source},
     target::DType,
@@ -45,7 +45,7 @@ pub struct LoadConfig {
     pub(crate) dequantize: bool,
     pub(crate) presinq: bool,
     pub(crate) candidates: Vec<QuantSpec>,
-    pub(crate) observers: Vec<Arc<dyn Observer>>,
+    pub(crate) observers: Observers,
 }
 
 /// Where a model is.
@@ -134,7 +134,7 @@ impl LoadConfig {
             dequantize: false,
             presinq: false,
             candidates: Vec::new(),
-            observers: Vec::new(),
+            observers: Observers::default(),
         }
     }
 

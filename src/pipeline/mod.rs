@@ -21,11 +21,8 @@ mod read;
 mod convert;
 mod upload;
 
-mod events;
-
+pub use crate::observe::{Event, Flow, Observer};
 pub use convert::{Dense, Finished};
-pub(crate) use events::Observers;
-pub use events::{Event, Flow, Observer};
 pub(crate) use upload::upload;
 
 use std::time::{Duration, Instant};
@@ -40,6 +37,7 @@ use self::{
 };
 use crate::{
     dialect::DialectError,
+    observe::{Shards, Span, Spans, extend, tell},
     plan::{Plan, Step},
     source::{Source, SourceError},
 };
@@ -113,6 +111,16 @@ pub enum PipelineError {
         /// Tensors of the plan.
         total: usize,
     },
+    /// An observer panicked, or could not do what it is for.
+    #[error("an observer failed when it was told `{event}` of {at}: {reason}")]
+    Observer {
+        /// [`Event::kind`].
+        event: &'static str,
+        /// The tensor of the event.
+        at: String,
+        /// What it said.
+        reason: String,
+    },
     /// The device failed while it packed a weight, out of memory for example.
     #[error("{tensor}: the device failed: {reason}")]
     Device {
@@ -184,6 +192,8 @@ pub struct Timing {
     pub convert: Duration,
     /// Placing.
     pub place: Duration,
+    /// When each of these was.
+    pub spans: Spans,
 }
 
 /// Carries out `plan`; timings are in the order of its steps.
@@ -216,6 +226,7 @@ pub fn run(
             sink,
             settings,
             workers,
+            shards: Shards::new(plan),
             timings: Vec::new(),
         }
         .drain(receive)
@@ -230,6 +241,7 @@ struct Run<'a> {
     sink: &'a mut dyn Sink,
     settings: &'a Settings<'a>,
     workers: rayon::ThreadPool,
+    shards: Shards,
     timings: Vec<Timing>,
 }
 
@@ -250,6 +262,10 @@ impl Run<'_> {
         step: &Step,
         next: impl Fn() -> Message<'t>,
     ) -> Result<(), PipelineError> {
+        for (file, bytes) in self.shards.opened(step) {
+            let file = &file;
+            self.tell(&Event::ShardOpened { file, bytes })?;
+        }
         self.tell(&Event::Started { step })?;
         let mut converter = match next() {
             Message::Begin(converter) => converter,
@@ -264,59 +280,47 @@ impl Run<'_> {
                 Message::End => break,
                 Message::Begin(_) => unreachable!("the reader ends a tensor before the next"),
             };
-            let (bytes, seconds) = (tile.bytes().len() as u64, tile.seconds);
+            let (bytes, seconds) = (tile.bytes().len() as u64, tile.read.took());
             timing.bytes += bytes;
+            extend(&mut timing.spans.read, tile.read);
             timing.read += seconds;
             self.tell(&Event::Read {
                 step,
                 bytes,
                 seconds,
             })?;
-            let (fed, seconds) = timed(|| converter.feed(step, tile, &self.workers));
+            let (fed, span) = timed(|| converter.feed(step, tile, &self.workers));
             fed?;
-            timing.convert += seconds;
+            timing.convert += span.took();
+            extend(&mut timing.spans.convert, span);
         }
 
-        let (finished, seconds) = timed(|| self.workers.install(|| converter.finish(step)));
+        let (finished, span) = timed(|| self.workers.install(|| converter.finish(step)));
         let finished = finished?;
-        timing.convert += seconds;
+        timing.convert += span.took();
+        extend(&mut timing.spans.convert, span);
         self.tell(&Event::Packed {
             step,
             seconds: timing.convert,
         })?;
 
-        let (placed, seconds) = timed(|| self.sink.place(step, finished));
+        let (placed, span) = timed(|| self.sink.place(step, finished));
         placed?;
+        let seconds = span.took();
         timing.place = seconds;
-        tracing::debug!(tensor = step.slot.name, quant = %step.quant(), ?timing, "placed");
+        timing.spans.place = Some(span);
         self.timings.push(timing);
         self.tell(&Event::Placed { step, seconds })
     }
 
     fn tell(&self, event: &Event<'_>) -> Result<(), PipelineError> {
-        match self.settings.observer.observe(event) {
-            Flow::Continue => Ok(()),
-            Flow::Cancel => Err(PipelineError::cancelled(
-                event,
-                self.timings.len(),
-                self.plan,
-            )),
-        }
+        let (done, total) = (self.timings.len(), self.plan.steps.len());
+        tell(self.settings.observer, event, done, total)
     }
 }
 
-impl PipelineError {
-    pub(crate) fn cancelled(event: &Event<'_>, done: usize, plan: &Plan) -> Self {
-        Self::Cancelled {
-            at: event.name(),
-            done,
-            total: plan.steps.len(),
-        }
-    }
-}
-
-fn timed<R>(run: impl FnOnce() -> R) -> (R, Duration) {
+fn timed<R>(run: impl FnOnce() -> R) -> (R, Span) {
     let started = Instant::now();
     let result = run();
-    (result, started.elapsed())
+    (result, Span::since(started))
 }

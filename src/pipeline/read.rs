@@ -1,6 +1,6 @@
 //! Reading ahead: tensors in plan order, cut into tiles of whole rows.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crossbeam_channel::{SendError, Sender};
 
@@ -13,6 +13,7 @@ use super::{
     staging::Staging,
 };
 use crate::{
+    observe::Span,
     plan::{Plan, Step, Stored},
     source::{Source, TensorInfo},
 };
@@ -32,7 +33,7 @@ pub(super) struct Tile<'a> {
     pub(super) pass: usize,
     pub(super) first_row: usize,
     pub(super) rows: usize,
-    pub(super) seconds: Duration,
+    pub(super) read: Span,
     memory: Memory<'a>,
 }
 
@@ -158,12 +159,12 @@ impl<'a> Reader<'a, '_> {
                         source,
                     }));
                 }
-                let seconds = started.elapsed();
+                let read = Span::since(started);
                 self.messages.send(Message::Tile(Tile {
                     pass,
                     first_row,
                     rows,
-                    seconds,
+                    read,
                     memory,
                 }))?;
             }

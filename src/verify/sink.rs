@@ -1,5 +1,7 @@
 //! Finished weights are compared with their source, and dropped.
 
+use std::time::Instant;
+
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use firebox_kernels::{
     compare::{self, Sums},
@@ -8,6 +10,7 @@ use firebox_kernels::{
 use rayon::{ThreadPool, prelude::*};
 
 use crate::{
+    observe::{Event, Observer, tell},
     pipeline::{Dense, Finished, PipelineError, Settings, Sink, SinkError},
     plan::Step,
     quant::PackedWeight,
@@ -28,6 +31,7 @@ pub(crate) struct CompareSink<'a> {
     /// Where weights are packed, and the largest allocation there.
     device: Option<(&'a Device, u64)>,
     workers: ThreadPool,
+    observer: &'a dyn Observer,
     /// Of the weights so far.
     pub(crate) sums: Vec<Sums>,
     /// What the pipeline is told as a failure of its sink.
@@ -60,6 +64,7 @@ impl<'a> CompareSink<'a> {
             originals,
             device: settings.device.map(|device| (device, largest)),
             workers,
+            observer: settings.observer,
             sums: Vec::new(),
             failed: None,
         })
@@ -175,7 +180,18 @@ fn plain(float: FloatBits, bytes: &[u8], dense: &Dense, first: usize) -> Sums {
 
 impl Sink for CompareSink<'_> {
     fn place(&mut self, step: &Step, weight: Finished) -> Result<(), SinkError> {
-        match self.compare(step, weight) {
+        let started = Instant::now();
+        let compared = self.compare(step, weight).and_then(|sums| {
+            let verified = Event::Verified {
+                step,
+                stats: &sums.stats(),
+                seconds: started.elapsed(),
+            };
+            let (done, total) = (self.sums.len(), self.originals.len());
+            tell(self.observer, &verified, done, total)?;
+            Ok(sums)
+        });
+        match compared {
             Ok(sums) => self.sums.push(sums),
             Err(error) => {
                 let reason = error.to_string().into();
