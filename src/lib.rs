@@ -80,7 +80,7 @@ mod error;
 
 pub use config::{LoadConfig, Rule, Strategy, Workers};
 pub use error::Error;
-pub use loader::{Loaded, Loader, load_model_and_tokenizer};
+pub use loader::{Loaded, Loader, Loading, Running, Saving, load_model_and_tokenizer};
 #[cfg(feature = "cpu")]
 pub use target::Cpu;
 #[cfg(feature = "cuda")]

@@ -1,6 +1,9 @@
 //! The whole road in one file: open, plan, run, build.
 
+mod start;
 mod verify;
+
+pub use start::{Loading, Running, Saving};
 
 use core::marker::PhantomData;
 use std::sync::Arc;
@@ -72,7 +75,7 @@ impl<T: Target> Loader<T> {
     /// # Errors
     ///
     /// [`TargetError::Foreign`] when the device is of another target, else as [`new`](Self::new).
-    pub fn on(config: LoadConfig, device: Device) -> Result<Self, Error> {
+    pub fn on(mut config: LoadConfig, device: Device) -> Result<Self, Error> {
         if !T::owns(&device) {
             let found = format!("{:?}", device.as_dispatch());
             let target = T::NAME;
@@ -83,6 +86,7 @@ impl<T: Target> Loader<T> {
             let limits = [capabilities.largest_allocation, config.allocation_max];
             capabilities.largest_allocation = limits.into_iter().flatten().min();
         }
+        config.observers = config.observers.apart();
         let checkpoint = config.open()?;
         let dialect = dialect::detect(checkpoint.config(), checkpoint.catalog())?;
         let dtype = capabilities.dtype(config.dtype, checkpoint.catalog().float_dtype());

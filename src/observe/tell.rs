@@ -7,7 +7,11 @@ use std::{
 };
 
 use super::{Event, Flow, Observer, trace::trace};
-use crate::{error::Error, pipeline::PipelineError, source::SourceError};
+use crate::{
+    error::Error,
+    pipeline::PipelineError,
+    source::{CheckpointError, SourceError},
+};
 
 /// Tells `observer`, when `done` of `total` tensors are finished.
 ///
@@ -65,8 +69,16 @@ fn failed(event: &Event<'_>, reason: String) -> PipelineError {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Observers {
     each: Vec<Arc<dyn Observer>>,
+    shared: Arc<Shared>,
+}
+
+/// What all clones have together: a source that downloads has one since it was opened.
+#[derive(Debug, Default)]
+struct Shared {
+    /// Observers that came later.
+    late: Mutex<Vec<Arc<dyn Observer>>>,
     /// Why they cancelled, until somebody asks: a download knows only that it is to stop.
-    failed: Arc<Mutex<Option<Failed>>>,
+    failed: Mutex<Option<Failed>>,
 }
 
 #[derive(Debug)]
@@ -87,9 +99,19 @@ impl Observers {
         self
     }
 
+    /// These, sharing nothing with those of other loads.
+    pub(crate) fn apart(self) -> Self {
+        let shared = Arc::default();
+        Self { shared, ..self }
+    }
+
+    /// One more, of every clone.
+    pub(crate) fn join(&self, observer: Arc<dyn Observer>) {
+        lock(&self.shared.late).push(observer);
+    }
+
     /// A download that an observer's failure has stopped as that failure; any other error as it is.
     pub(crate) fn explain(&self, error: Error) -> Error {
-        use crate::source::CheckpointError;
         let stopped = match &error {
             Error::Source(source)
             | Error::Checkpoint(CheckpointError::Source(source))
@@ -108,8 +130,12 @@ impl Observers {
     }
 
     fn failed(&self) -> MutexGuard<'_, Option<Failed>> {
-        self.failed.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.shared.failed)
     }
+}
+
+fn lock<V>(mutex: &Mutex<V>) -> MutexGuard<'_, V> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Tells everybody; one who wants to stop stops it for all.
@@ -117,7 +143,8 @@ impl Observer for Observers {
     fn observe(&self, event: &Event<'_>) -> Flow {
         trace(event);
         let mut flow = Flow::Continue;
-        for each in &self.each {
+        let late = lock(&self.shared.late).clone();
+        for each in self.each.iter().chain(&late) {
             match caught(&**each, event) {
                 Ok(Flow::Continue) => {}
                 Ok(Flow::Cancel) => flow = Flow::Cancel,

@@ -4,6 +4,17 @@ pub(crate) mod memory;
 mod recording;
 mod series;
 
+mod markup;
+
+mod axis;
+
+mod chart;
+mod stages;
+
+mod errors;
+
+mod page;
+
 use memory::MemoryWatch;
 pub(crate) use recording::{Recorded, Recording};
 pub use series::Series;
