@@ -27,6 +27,7 @@
 //! | [`dialect`] | configuration and tensors of a quantized checkpoint | which tensors make up each weight, and their format |
 //! | [`plan`] | a checkpoint and the [slots](model::Slot) of an [architecture](model::Architecture) | a [`Plan`](plan::Plan): what happens to every tensor, with all sizes |
 //! | [`pipeline`] | a plan and a source | finished weights, to a [`Sink`](pipeline::Sink) |
+//! | [`observe`] | what happens meanwhile | callbacks, JSON lines, progress; a way to stop |
 //! | [`model`] | finished weights | a Burn module |
 //! | [`save`] | finished weights | a checkpoint that the Python libraries read |
 //! | [`tokenizer`] | `tokenizer.json` and friends | text to ids and back |
@@ -60,6 +61,7 @@ pub mod target;
 
 pub mod plan;
 
+pub mod observe;
 pub mod pipeline;
 
 mod auto;
@@ -80,7 +82,7 @@ mod error;
 
 pub use config::{LoadConfig, Rule, Strategy, Workers};
 pub use error::Error;
-pub use loader::{Loaded, Loader, load_model_and_tokenizer};
+pub use loader::{Loaded, Loader, Loading, Running, Saving, load_model_and_tokenizer};
 pub use shared::Shared;
 #[cfg(feature = "cpu")]
 pub use target::Cpu;

@@ -1,9 +1,12 @@
 //! The whole road in one file: open, plan, run, build.
 
+mod start;
 mod verify;
 
+pub use start::{Loading, Running, Saving};
+
 use core::marker::PhantomData;
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
 use burn::tensor::Device;
 
@@ -13,13 +16,12 @@ use crate::{
     dialect::{self, Dialect, To},
     error::Error,
     model::{Architecture, Role, Slot, Weight, Weights},
-    pipeline::{
-        self, Event, Finished, Flow, Observers, PipelineError, Settings, Sink, SinkError, Timing,
-    },
+    observe::{Event, Observer, tell},
+    pipeline::{self, Finished, Settings, Sink, SinkError, Timing},
     plan::{Plan, Request, Step},
     presinq,
     quant::{PackedWeight, QuantSpec},
-    report::{LoadReport, MemoryWatch},
+    report::{LoadReport, Recording},
     save::{self, FolderSink, SaveConfig, Saved},
     shared::Shared,
     source::Checkpoint,
@@ -77,7 +79,7 @@ impl<T: Target> Loader<T> {
     /// # Errors
     ///
     /// [`TargetError::Foreign`] when the device is of another target, else as [`new`](Self::new).
-    pub fn on(config: LoadConfig, device: Device) -> Result<Self, Error> {
+    pub fn on(mut config: LoadConfig, device: Device) -> Result<Self, Error> {
         if !T::owns(&device) {
             let found = format!("{:?}", device.as_dispatch());
             let target = T::NAME;
@@ -88,6 +90,7 @@ impl<T: Target> Loader<T> {
             let limits = [capabilities.largest_allocation, config.allocation_max];
             capabilities.largest_allocation = limits.into_iter().flatten().min();
         }
+        config.observers = config.observers.apart();
         let checkpoint = config.open()?;
         let dialect = dialect::detect(checkpoint.config(), checkpoint.catalog())?;
         let dtype = capabilities.dtype(config.dtype, checkpoint.catalog().float_dtype());
@@ -169,9 +172,10 @@ impl<T: Target> Loader<T> {
         };
         let open = |step: &Step| matches!(policy.choose(&step.slot), QuantSpec::Auto(_));
         let source = &**self.checkpoint.source();
-        let observers = Observers(self.config.observers.clone());
-        let settings = self.settings(&observers);
-        auto::decide(plan, open, limit, &candidates, source, &settings)
+        let observers = &self.config.observers;
+        let settings = self.settings(observers);
+        let decided = auto::decide(plan, open, limit, &candidates, source, &settings);
+        decided.map_err(|error| observers.explain(error))
     }
 
     fn bind_for<A: Architecture>(&self, config: &A::Config) -> Result<Plan, Error> {
@@ -202,12 +206,11 @@ impl<T: Target> Loader<T> {
     ///
     /// Any [`Error`]; on a failure or a cancel nothing of the model stays in memory.
     pub fn load<A: Architecture>(&self) -> Result<Loaded<A>, Error> {
-        let memory = MemoryWatch::start();
-        let started = Instant::now();
+        let recording = self.record();
         let config = A::config(self.checkpoint.config())?;
         let mut plan = self.plan_for::<A>(&config)?;
         self.check(&plan)?;
-        let observers = Observers(self.config.observers.clone());
+        let observers = recording.among(&self.config.observers);
         let settings = self.settings(&observers);
         let mut module = ModuleSink {
             weights: Weights::new(self.device.clone(), self.dtype.dtype),
@@ -231,8 +234,9 @@ impl<T: Target> Loader<T> {
             reason: format!("{error:?}"),
         })?;
 
-        let mut report = self.report(&plan, &timings, started, memory);
+        let mut report = self.report(&plan, &timings, recording);
         report.verified = verified;
+        finished(&report, &observers)?;
         tracing::info!(seconds = report.seconds, tensors = report.tensors, "loaded");
         Ok(Loaded { model, report })
     }
@@ -278,8 +282,7 @@ impl<T: Target> Loader<T> {
     }
 
     fn save_plan(&self, mut plan: Plan, to: &SaveConfig) -> Result<Saved, Error> {
-        let memory = MemoryWatch::start();
-        let started = Instant::now();
+        let recording = self.record();
         save::adapt(&mut plan, to);
         if self.config.dtype.is_none() {
             // What is given back has the type that config.json goes on to name.
@@ -288,17 +291,23 @@ impl<T: Target> Loader<T> {
         plan.check_complete()?;
         self.decide(&mut plan, Some(to.named().unwrap_or(To::Mlx)))?;
         let mut folder = FolderSink::new(to, &plan, self.checkpoint.float_dtype().bits())?;
-        let observers = Observers(self.config.observers.clone());
+        let observers = recording.among(&self.config.observers);
         let settings = Settings {
             allocation_max: None,
             ..self.settings(&observers)
         };
         let timings = self.run(&mut plan, &mut folder, &settings)?;
-        let report = self.report(&plan, &timings, started, memory);
-        Ok(folder.finish(&self.checkpoint, report)?)
+        let report = self.report(&plan, &timings, recording);
+        let saved = folder.finish(&self.checkpoint, report)?;
+        finished(&saved.report, &observers)?;
+        Ok(saved)
     }
 
-    fn settings<'a>(&'a self, observer: &'a Observers) -> Settings<'a> {
+    fn record(&self) -> Recording {
+        Recording::start((T::MEMORY == Memory::Device).then(|| self.device.clone()))
+    }
+
+    fn settings<'a>(&'a self, observer: &'a dyn Observer) -> Settings<'a> {
         let workers = self.config.workers.count();
         let in_flight = self.config.resolved_in_flight_bytes_max();
         Settings {
@@ -328,23 +337,17 @@ impl<T: Target> Loader<T> {
             );
         }
         let planned = Event::Planned { plan };
-        if settings.observer.observe(&planned) == Flow::Cancel {
-            return Err(PipelineError::cancelled(&planned, 0, plan).into());
-        }
+        tell(settings.observer, &planned, 0, plan.steps.len())?;
         let source = &**self.checkpoint.source();
-        presinq::balance(plan, source, settings)?;
-        Ok(pipeline::run(plan, source, sink, settings)?)
+        let ran = presinq::balance(plan, source, settings)
+            .and_then(|()| pipeline::run(plan, source, sink, settings));
+        ran.map_err(|error| self.config.observers.explain(error.into()))
     }
 
-    fn report(
-        &self,
-        plan: &Plan,
-        timings: &[Timing],
-        started: Instant,
-        memory: MemoryWatch,
-    ) -> LoadReport {
-        let device = self.capabilities.name.clone();
-        LoadReport::new(plan, device, timings, started.elapsed(), memory.stop())
+    fn report(&self, plan: &Plan, timings: &[Timing], recording: Recording) -> LoadReport {
+        let in_flight = self.config.resolved_in_flight_bytes_max();
+        let capabilities = &self.capabilities;
+        LoadReport::new(plan, capabilities, in_flight, timings, recording.stop())
     }
 
     /// The checkpoint's tokenizer.
@@ -382,6 +385,12 @@ pub fn load_model_and_tokenizer<T: Target, A: Architecture>(
     // First, since it is quick and a missing tokenizer should not cost a load.
     let tokenizer = loader.tokenizer()?;
     Ok((loader.load()?.model, tokenizer))
+}
+
+/// Tells of the end.
+fn finished(report: &LoadReport, observer: &dyn Observer) -> Result<(), Error> {
+    let (done, total) = (report.tensors, report.tensors);
+    Ok(tell(observer, &Event::Finished { report }, done, total)?)
 }
 
 /// Finished weights become tensors on the device, to be built into a module.

@@ -17,7 +17,8 @@ use rayon::{ThreadPool, prelude::*};
 
 use crate::{
     model::Link,
-    pipeline::{Event, Flow, PipelineError, Settings},
+    observe::{Event, tell},
+    pipeline::{PipelineError, Settings},
     plan::{Plan, Step},
     source::Source,
 };
@@ -52,7 +53,7 @@ pub(crate) fn balance(
     let places: HashMap<String, usize> = (plan.steps.iter().enumerate())
         .map(|(place, step)| (step.slot.name.clone(), place))
         .collect();
-    for (done, link) in plan.links.clone().iter().enumerate() {
+    for link in &plan.links.clone() {
         let to: Vec<&Step> = (link.to.iter())
             .map(|name| &plan.steps[places[name]])
             .collect();
@@ -70,10 +71,7 @@ pub(crate) fn balance(
             plan.steps[places[name]].scaling.cols.clone_from(&columns);
         }
         let event = Event::Balanced { link };
-        if settings.observer.observe(&event) == Flow::Cancel {
-            return Err(PipelineError::cancelled(&event, 0, plan));
-        }
-        tracing::debug!(first = link.to[0], done, "balanced");
+        tell(settings.observer, &event, 0, plan.steps.len())?;
     }
     Ok(())
 }

@@ -22,7 +22,8 @@ use crate::{
     error::Error,
     loader::{Loaded, Loader},
     model::{Architecture, Weight},
-    pipeline::{Event, Finished, Flow, InFlight, PipelineError, SinkError},
+    observe::{Event, Flow},
+    pipeline::{Finished, InFlight, PipelineError, SinkError},
     plan::Step,
     target::Target,
 };

@@ -272,6 +272,8 @@ fn every_tensor_is_started_read_packed_and_placed() {
                 Event::Read { step, .. } => ("read", step.slot.name.as_str()),
                 Event::Packed { step, .. } => ("packed", step.slot.name.as_str()),
                 Event::Placed { step, .. } => ("placed", step.slot.name.as_str()),
+                Event::ShardOpened { file, .. } => ("opened", *file),
+                Event::Finished { .. } => ("finished", ""),
                 _ => ("unknown", ""),
             };
             teller
@@ -286,11 +288,12 @@ fn every_tensor_is_started_read_packed_and_placed() {
         .expect("loads");
 
     // The writer orders tensors of one type by name.
-    let mut expected = vec!["planned ".to_owned()];
+    let mut expected = vec!["planned ".to_owned(), "opened model.safetensors".to_owned()];
     for name in ["down.weight", "norm.weight", "up.bias", "up.weight"] {
         expected
             .extend(["started", "read", "packed", "placed"].map(|what| format!("{what} {name}")));
     }
+    expected.push("finished ".to_owned());
     assert_eq!(*told.lock().expect("no panic"), expected);
 }
 
@@ -314,8 +317,8 @@ fn a_load_can_be_cancelled_at_every_event() {
                 }
             });
         let loaded = Loader::<Cpu>::new(config).expect("opens").load::<Tiny>();
-        // One plan, and three of these events for each of four tensors.
-        if stop_at < 13 {
+        // One plan, one file, three of these events for each of four tensors, one end.
+        if stop_at < 15 {
             let error = loaded.map(|_| ()).expect_err("cancelled");
             let said = error.to_string();
             assert!(

@@ -16,7 +16,8 @@ use crate::{
     config::Auto,
     dialect::To,
     error::Error,
-    pipeline::{self, Event, Finished, Flow, PipelineError, Settings, Sink, SinkError},
+    observe::{Event, Flow, tell},
+    pipeline::{self, Finished, PipelineError, Settings, Sink, SinkError},
     plan::{Action, Plan, PlanError, Step, Stored},
     presinq,
     quant::QuantSpec,
@@ -98,9 +99,7 @@ pub(crate) fn decide(
             actions[weight].push(step.action.clone());
         }
         let event = Event::Measured { quant };
-        if settings.observer.observe(&event) == Flow::Cancel {
-            return Err(PipelineError::cancelled(&event, 0, plan).into());
-        }
+        tell(settings.observer, &event, 0, plan.steps.len())?;
     }
 
     let budget = budget(plan, &places, auto);

@@ -12,7 +12,7 @@ pub use size::{Bytes, SizeError};
 use std::{num::NonZeroUsize, path::PathBuf, sync::Arc};
 
 use crate::{
-    pipeline::Observer,
+    observe::{Observer, Observers},
     quant::QuantSpec,
     shared::Shared,
     source::{Secret, Source},
@@ -49,7 +49,7 @@ pub struct LoadConfig {
     pub(crate) candidates: Vec<QuantSpec>,
     pub(crate) verify: Option<VerifyConfig>,
     pub(crate) shared: Option<Shared>,
-    pub(crate) observers: Vec<Arc<dyn Observer>>,
+    pub(crate) observers: Observers,
 }
 
 /// Where a model is.
@@ -140,7 +140,7 @@ impl LoadConfig {
             candidates: Vec::new(),
             verify: None,
             shared: None,
-            observers: Vec::new(),
+            observers: Observers::default(),
         }
     }
 

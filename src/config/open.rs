@@ -11,7 +11,7 @@ use crate::{
 };
 #[cfg(feature = "hub")]
 use crate::{
-    pipeline::{Event, Flow, Observer, Observers},
+    observe::{Event, Flow, Observer},
     source::Download,
 };
 
@@ -36,7 +36,7 @@ impl LoadConfig {
             }
             Model::Named(name) => hub(name, self)
                 .and_then(|hub| Ok(open(hub)?))
-                .map_err(|error| not_here(name, error)),
+                .map_err(|error| not_here(name, self.observers.explain(error))),
         }
     }
 }
@@ -78,7 +78,7 @@ fn looks_like_id(name: &str) -> bool {
 
 #[cfg(feature = "hub")]
 fn hub(id: &str, config: &LoadConfig) -> Result<Arc<dyn Source>, Error> {
-    let (options, observers) = (&config.hub, Observers(config.observers.clone()));
+    let (options, observers) = (&config.hub, config.observers.clone());
     let mut hub = crate::source::Hub::builder(id).on_download(move |download| {
         let Download { file, done, total } = *download;
         match observers.observe(&Event::Download { file, done, total }) {

@@ -2,13 +2,13 @@
 
 use firebox_kernels::compare::{Stats, Sums};
 
-use super::Loader;
+use super::{Loader, finished};
 use crate::{
     config::{Pattern, Rule},
     dialect,
     error::Error,
     model::Architecture,
-    pipeline::{Observers, Settings, Sink, Timing},
+    pipeline::{Settings, Sink, Timing},
     plan::{Action, Plan, Step, Stored},
     quant::QuantSpec,
     save,
@@ -219,14 +219,15 @@ impl<T: Target> Loader<T> {
         dense: &Checkpoint,
         originals: Vec<Original>,
     ) -> Result<Vec<Stats>, Error> {
-        let observers = Observers(self.config.observers.clone());
+        let recording = self.record();
+        let observers = recording.among(&self.config.observers);
         let settings = self.settings(&observers);
         let mut sink = CompareSink::new(&**dense.source(), originals, &settings)?;
         let ran = self.run(plan, &mut sink, &settings);
         if let Some(error) = sink.failed {
             return Err(error.into());
         }
-        ran?;
+        finished(&self.report(plan, &ran?, recording), &observers)?;
         Ok(sink.sums.into_iter().map(Sums::stats).collect())
     }
 }

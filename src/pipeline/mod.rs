@@ -26,11 +26,8 @@ mod read;
 mod convert;
 mod upload;
 
-mod events;
-
+pub use crate::observe::{Event, Flow, Observer};
 pub use convert::{Dense, Finished, Piece};
-pub(crate) use events::Observers;
-pub use events::{Event, Flow, Observer};
 pub use in_flight::InFlight;
 pub(crate) use upload::upload;
 
@@ -51,6 +48,7 @@ use self::{
 };
 use crate::{
     dialect::DialectError,
+    observe::{Shards, Span, Spans, extend, tell},
     plan::{Plan, Step},
     source::{Source, SourceError},
 };
@@ -139,6 +137,16 @@ pub enum PipelineError {
         done: usize,
         /// Tensors of the plan.
         total: usize,
+    },
+    /// An observer panicked, or could not do what it is for.
+    #[error("an observer failed when it was told `{event}` of {at}: {reason}")]
+    Observer {
+        /// [`Event::kind`].
+        event: &'static str,
+        /// The tensor of the event.
+        at: String,
+        /// What it said.
+        reason: String,
     },
     /// The device failed while it packed a weight, out of memory for example.
     #[error("{tensor}: the device failed: {reason}")]
@@ -242,6 +250,20 @@ pub struct Timing {
     pub convert: Duration,
     /// Placing.
     pub place: Duration,
+    /// When each of these was.
+    pub spans: Spans,
+}
+
+impl Timing {
+    fn converted(&mut self, span: Span) {
+        self.convert += span.took();
+        extend(&mut self.spans.convert, span);
+    }
+
+    fn placed(&mut self, span: Span) {
+        self.place += span.took();
+        extend(&mut self.spans.place, span);
+    }
 }
 
 /// Carries out `plan`; timings are in the order of its steps.
@@ -261,13 +283,13 @@ pub fn run(
         .map(|step| !sink.in_pieces(step))
         .collect();
     let account = Account::new(&settings.in_flight);
-    let (timings, place) = (Vec::new(), Duration::ZERO);
     let mut placing = Placing {
         plan,
         sink,
         settings,
-        timings,
-        place,
+        shards: Shards::new(plan),
+        timings: Vec::new(),
+        pieces: Timing::default(),
     };
     let workers = settings.pool()?;
     thread::scope(|scope| {
@@ -406,9 +428,9 @@ impl<'a> Converting<'a> {
         let mut timing = Timing::default();
         let mut whole = None;
         loop {
-            let (bytes, seconds, tile) = match messages.recv()? {
-                Message::Tile(tile) => (tile.bytes().len() as u64, tile.seconds, Some(tile)),
-                Message::Filled { bytes, seconds } => (bytes, seconds, None),
+            let (bytes, read, tile) = match messages.recv()? {
+                Message::Tile(tile) => (tile.bytes().len() as u64, tile.read, Some(tile)),
+                Message::Filled { bytes, read } => (bytes, read, None),
                 Message::Whole(dense) => {
                     whole = Some(Finished::Dense(dense));
                     continue;
@@ -418,11 +440,12 @@ impl<'a> Converting<'a> {
                 Message::Begin(_) => unreachable!("the reader ends a tensor before the next"),
             };
             timing.bytes += bytes;
-            timing.read += seconds;
-            give(Note::Read(step, bytes, seconds))?;
+            timing.read += read.took();
+            extend(&mut timing.spans.read, read);
+            give(Note::Read(step, bytes, read.took()))?;
             if let Some(tile) = tile {
-                let (piece, seconds) = timed(|| converter.feed(step, tile, &self.workers));
-                timing.convert += seconds;
+                let (piece, span) = timed(|| converter.feed(step, tile, &self.workers));
+                timing.converted(span);
                 if let Some(piece) = piece? {
                     give(Note::Piece(step, piece))?;
                 }
@@ -431,8 +454,8 @@ impl<'a> Converting<'a> {
         let finished = match whole {
             Some(whole) => whole,
             None => {
-                let (finished, seconds) = timed(|| self.workers.install(|| converter.finish(step)));
-                timing.convert += seconds;
+                let (finished, span) = timed(|| self.workers.install(|| converter.finish(step)));
+                timing.converted(span);
                 finished?
             }
         };
@@ -445,32 +468,40 @@ struct Placing<'a> {
     plan: &'a Plan,
     sink: &'a mut dyn Sink,
     settings: &'a Settings<'a>,
+    shards: Shards,
     timings: Vec<Timing>,
-    /// What placing pieces of the current weight took.
-    place: Duration,
+    /// Placing the pieces of the current weight.
+    pieces: Timing,
 }
 
 impl Placing<'_> {
     fn take(&mut self, note: Note<'_>) -> Result<(), PipelineError> {
         match note {
-            Note::Started(step) => self.tell(&Event::Started { step }),
+            Note::Started(step) => {
+                for (file, bytes) in self.shards.opened(step) {
+                    let file = &file;
+                    self.tell(&Event::ShardOpened { file, bytes })?;
+                }
+                self.tell(&Event::Started { step })
+            }
             Note::Read(step, bytes, seconds) => self.tell(&Event::Read {
                 step,
                 bytes,
                 seconds,
             }),
             Note::Piece(step, piece) => {
-                let (placed, seconds) = timed(|| self.sink.piece(step, piece));
-                self.place += seconds;
+                let (placed, span) = timed(|| self.sink.piece(step, piece));
+                self.pieces.placed(span);
                 Ok(placed?)
             }
             Note::Finished(step, finished, mut timing) => {
                 let seconds = timing.convert;
                 self.tell(&Event::Packed { step, seconds })?;
-                let (placed, seconds) = timed(|| self.sink.place(step, finished));
+                let (placed, span) = timed(|| self.sink.place(step, finished));
                 placed?;
-                timing.place = core::mem::take(&mut self.place) + seconds;
-                tracing::debug!(tensor = step.slot.name, quant = %step.quant(), ?timing, "placed");
+                self.pieces.placed(span);
+                let pieces = core::mem::take(&mut self.pieces);
+                (timing.place, timing.spans.place) = (pieces.place, pieces.spans.place);
                 self.timings.push(timing);
                 let seconds = timing.place;
                 self.tell(&Event::Placed { step, seconds })
@@ -480,29 +511,13 @@ impl Placing<'_> {
     }
 
     fn tell(&self, event: &Event<'_>) -> Result<(), PipelineError> {
-        match self.settings.observer.observe(event) {
-            Flow::Continue => Ok(()),
-            Flow::Cancel => Err(PipelineError::cancelled(
-                event,
-                self.timings.len(),
-                self.plan,
-            )),
-        }
+        let (done, total) = (self.timings.len(), self.plan.steps.len());
+        tell(self.settings.observer, event, done, total)
     }
 }
 
-impl PipelineError {
-    pub(crate) fn cancelled(event: &Event<'_>, done: usize, plan: &Plan) -> Self {
-        Self::Cancelled {
-            at: event.name(),
-            done,
-            total: plan.steps.len(),
-        }
-    }
-}
-
-fn timed<R>(run: impl FnOnce() -> R) -> (R, Duration) {
+fn timed<R>(run: impl FnOnce() -> R) -> (R, Span) {
     let started = Instant::now();
     let result = run();
-    (result, started.elapsed())
+    (result, Span::since(started))
 }

@@ -1,6 +1,6 @@
 //! Reading ahead: tensors in plan order, cut into tiles of whole rows.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use burn::tensor::Bytes;
 use crossbeam_channel::Sender;
@@ -14,6 +14,7 @@ use super::{
     staging::Staging,
 };
 use crate::{
+    observe::Span,
     plan::{Plan, Step, Stored},
     source::{Source, SourceError, TensorInfo},
 };
@@ -26,7 +27,7 @@ pub(super) enum Message<'a> {
     /// So much was read into the finished weight.
     Filled {
         bytes: u64,
-        seconds: Duration,
+        read: Span,
     },
     Whole(Dense),
     End,
@@ -39,7 +40,7 @@ pub(super) struct Tile<'a> {
     pub(super) pass: usize,
     pub(super) first_row: usize,
     pub(super) rows: usize,
-    pub(super) seconds: Duration,
+    pub(super) read: Span,
     memory: Memory<'a>,
 }
 
@@ -158,12 +159,12 @@ impl<'a, 'r> Reader<'a, 'r> {
                     Memory::Host(loan) => loan.bytes_mut(),
                     Memory::Staged(bytes, _) => &mut bytes[..len],
                 };
-                let seconds = self.read(step, tensor, first_row * row_bytes, bytes)?;
+                let read = self.read(step, tensor, first_row * row_bytes, bytes)?;
                 self.messages.send(Message::Tile(Tile {
                     pass,
                     first_row,
                     rows,
-                    seconds,
+                    read,
                     memory,
                 }))?;
             }
@@ -177,9 +178,9 @@ impl<'a, 'r> Reader<'a, 'r> {
         let mut dense = Dense::zeros(step.float().into(), step.slot.shape.iter().product());
         let together = self.tile_bytes().max(1) as usize;
         for (nth, part) in dense.bytes_mut().chunks_mut(together).enumerate() {
-            let seconds = self.read(step, tensor, nth * together, part)?;
+            let read = self.read(step, tensor, nth * together, part)?;
             let bytes = part.len() as u64;
-            self.messages.send(Message::Filled { bytes, seconds })?;
+            self.messages.send(Message::Filled { bytes, read })?;
         }
         Ok(self.messages.send(Message::Whole(dense))?)
     }
@@ -191,7 +192,7 @@ impl<'a, 'r> Reader<'a, 'r> {
         tensor: &TensorInfo,
         at: usize,
         into: &mut [u8],
-    ) -> Result<Duration, Stop> {
+    ) -> Result<Span, Stop> {
         let started = Instant::now();
         let offset = tensor.range.start + at as u64;
         let one = |(nth, part): (usize, &mut [u8])| {
@@ -206,7 +207,7 @@ impl<'a, 'r> Reader<'a, 'r> {
             _ => one((0, into)),
         };
         match read {
-            Ok(()) => Ok(started.elapsed()),
+            Ok(()) => Ok(Span::since(started)),
             Err(source) => {
                 let tensor = step.slot.name.clone();
                 Err(PipelineError::Read { tensor, source }.into())

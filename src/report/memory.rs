@@ -5,12 +5,14 @@
 use std::{
     fs,
     sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
     },
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
+
+use super::Series;
 
 /// Watches this process's anonymous memory from a thread of its own, until stopped.
 #[derive(Debug)]
@@ -20,30 +22,34 @@ pub(crate) struct MemoryWatch {
     thread: Option<JoinHandle<()>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
-    peak: AtomicU64,
+    since: Instant,
+    seen: Mutex<Series>,
     stop: AtomicBool,
 }
 
-/// What a watch has seen, in bytes; `None` where the system does not tell.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a watch has seen, in bytes; nothing where the system does not tell.
+#[derive(Debug)]
 pub(crate) struct Seen {
     /// When it started.
     pub(crate) before: Option<u64>,
-    /// At most.
-    pub(crate) peak: Option<u64>,
+    /// From then on.
+    pub(crate) since: Series,
 }
 
 /// Short against the time a tile takes, long against the microseconds that asking costs.
 const EVERY: Duration = Duration::from_millis(2);
 
 impl MemoryWatch {
-    /// Starts watching. Where the system does not tell, nothing is watched.
-    pub(crate) fn start() -> Self {
-        let before = anonymous();
-        let shared = Arc::new(Shared::default());
-        shared.peak.store(before.unwrap_or(0), Ordering::Relaxed);
+    /// Starts watching; times count from `since`. Where the system does not tell, nothing is watched.
+    pub(crate) fn start(since: Instant) -> Self {
+        let shared = Arc::new(Shared {
+            since,
+            seen: Mutex::default(),
+            stop: AtomicBool::new(false),
+        });
+        let before = shared.look();
         let watched = Arc::clone(&shared);
         let watch = move || {
             while !watched.stop.load(Ordering::Relaxed) {
@@ -51,12 +57,12 @@ impl MemoryWatch {
                 std::thread::park_timeout(EVERY);
             }
         };
-        let thread = before.and_then(|_| {
+        let thread = before.map(|_| {
             std::thread::Builder::new()
                 .name("firebox-memory".to_owned())
                 .spawn(watch)
-                .ok()
         });
+        let thread = thread.and_then(Result::ok);
         Self {
             shared,
             before,
@@ -67,10 +73,9 @@ impl MemoryWatch {
     /// Stops watching and says what was seen.
     pub(crate) fn stop(self) -> Seen {
         self.shared.look();
-        let peak = self.shared.peak.load(Ordering::Relaxed);
         Seen {
             before: self.before,
-            peak: self.before.map(|_| peak),
+            since: std::mem::take(&mut *self.shared.seen()),
         }
     }
 }
@@ -87,10 +92,16 @@ impl Drop for MemoryWatch {
 }
 
 impl Shared {
-    fn look(&self) {
-        if let Some(now) = anonymous() {
-            self.peak.fetch_max(now, Ordering::Relaxed);
-        }
+    /// What there is now.
+    fn look(&self) -> Option<u64> {
+        let mut seen = self.seen();
+        let now = anonymous()?;
+        seen.push(self.since.elapsed(), now);
+        Some(now)
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Series> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -129,14 +140,15 @@ mod tests {
     #[cfg(target_os = "linux")]
     fn a_watch_sees_memory_that_is_gone_again() {
         const LEN: usize = 64 << 20;
-        let watch = MemoryWatch::start();
+        let watch = MemoryWatch::start(Instant::now());
         let block = vec![1_u8; LEN];
         std::thread::sleep(EVERY * 10);
         assert_eq!(std::hint::black_box(&block)[LEN - 1], 1);
         drop(block);
         std::thread::sleep(EVERY * 10);
         let seen = watch.stop();
-        let grown = seen.peak.expect("linux tells") - seen.before.expect("linux tells");
+        let (_, peak) = seen.since.peak().expect("linux tells");
+        let grown = peak - seen.before.expect("linux tells");
         assert!(grown >= LEN as u64 * 9 / 10, "saw {grown} of {LEN} bytes");
     }
 

@@ -1,22 +1,38 @@
 //! How a load came about: bytes, seconds, memory, tensor by tensor.
 
 pub(crate) mod memory;
+mod recording;
+mod series;
 
-pub(crate) use memory::MemoryWatch;
+mod markup;
+
+mod axis;
+
+mod chart;
+mod stages;
+
+mod errors;
+
+mod page;
+
+use memory::MemoryWatch;
+pub(crate) use recording::{Recorded, Recording};
+pub use series::Series;
 
 use core::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
 use crate::{
     config::Bytes,
     model::Role,
+    observe::Span,
     pipeline::Timing,
     plan::{Plan, instead},
     quant::QuantSpec,
-    target::DType,
-    verify::VerifyReport,
+    target::{Capabilities, DType},
+    verify::{Stats, VerifyReport, numbers},
 };
 
 /// How a load came about. Serialises to what `firebox load --json` prints.
@@ -55,6 +71,16 @@ pub struct LoadReport {
     pub peak_host_bytes: Option<u64>,
     /// Anonymous memory the process held when the load began.
     pub host_bytes_before: Option<u64>,
+    /// Bytes of source weights that may be in host memory at once.
+    pub in_flight_bytes_max: u64,
+    /// Bytes of the device's memory, where it has its own and tells.
+    pub device_bytes_max: Option<u64>,
+    /// Anonymous memory of the process over time.
+    #[serde(skip)]
+    pub host_bytes: Series,
+    /// Memory that the device has set aside, over time; empty where it has none of its own or does not tell.
+    #[serde(skip)]
+    pub device_bytes: Series,
     /// Tensors loaded.
     pub tensors: usize,
     /// Each of them, in the order they were read.
@@ -86,17 +112,28 @@ pub struct TensorReport {
     pub seconds_convert: f64,
     /// Placing.
     pub seconds_place: f64,
+    /// From when to when it was read, in seconds since the beginning; `None` where nothing had to be.
+    pub span_read: Option<[f64; 2]>,
+    /// From when to when it was converted.
+    pub span_convert: Option<[f64; 2]>,
+    /// From when to when it was placed.
+    pub span_place: Option<[f64; 2]>,
+    /// How far it is from its source, where it was verified.
+    #[serde(serialize_with = "numbers", skip_serializing_if = "Option::is_none")]
+    pub error: Option<Stats>,
 }
 
 impl LoadReport {
     pub(crate) fn new(
         plan: &Plan,
-        device: String,
+        capabilities: &Capabilities,
+        in_flight_bytes_max: u64,
         timings: &[Timing],
-        took: Duration,
-        memory: memory::Seen,
+        mut recorded: Recorded,
     ) -> Self {
         let totals = plan.totals();
+        let since = |moment: Instant| (moment - recorded.started).as_secs_f64();
+        let seconds = |span: Option<Span>| span.map(|span| [since(span.from), since(span.to)]);
         let sum = |part: fn(&Timing) -> Duration| {
             timings.iter().map(part).sum::<Duration>().as_secs_f64()
         };
@@ -114,25 +151,34 @@ impl LoadReport {
                 seconds_read: timing.read.as_secs_f64(),
                 seconds_convert: timing.convert.as_secs_f64(),
                 seconds_place: timing.place.as_secs_f64(),
-            });
+                span_read: seconds(timing.spans.read),
+                span_convert: seconds(timing.spans.convert),
+                span_place: seconds(timing.spans.place),
+                error: recorded.errors.remove(&step.slot.name),
+            })
+            .collect();
         Self {
             model: plan.model.clone(),
             target: plan.target,
-            device,
+            device: capabilities.name.clone(),
             quant: quants(plan),
             dtype: plan.dtype,
             dtype_wanted: plan.dtype_wanted,
-            seconds: took.as_secs_f64(),
+            seconds: since(recorded.ended),
             seconds_read: sum(|timing| timing.read),
             seconds_convert: sum(|timing| timing.convert),
             seconds_place: sum(|timing| timing.place),
             bytes_source: totals.bytes_source,
             bytes_read: timings.iter().map(|timing| timing.bytes).sum(),
             bytes_packed: totals.bytes_kept,
-            peak_host_bytes: memory.peak,
-            host_bytes_before: memory.before,
+            peak_host_bytes: recorded.host.since.peak().map(|(_, bytes)| bytes),
+            host_bytes_before: recorded.host.before,
+            in_flight_bytes_max,
+            device_bytes_max: capabilities.memory,
+            host_bytes: recorded.host.since,
+            device_bytes: recorded.device,
             tensors: totals.tensors,
-            per_tensor: tensors.collect(),
+            per_tensor: tensors,
             verified: None,
         }
     }

@@ -3,7 +3,8 @@
 use super::{Fallback, Original, TensorCheck, VerifyConfig, VerifyError, check, sink::Comparer};
 use crate::{
     error::Error,
-    pipeline::{self, Event, Finished, Flow, InFlight, PipelineError, Settings, Sink, SinkError},
+    observe::{Event, Flow},
+    pipeline::{self, Finished, InFlight, PipelineError, Settings, Sink, SinkError},
     plan::{Action, Plan, Step},
     source::Source,
 };
@@ -53,8 +54,9 @@ impl<'a> Guard<'a> {
 
     fn check(&mut self, step: &Step, weight: Finished) -> Result<(), Error> {
         let original = Original::of(step);
+        let done = [self.checks.len(), self.plan.steps.len()];
         let compare = |step: &Step, weight: &Finished| {
-            let sums = self.comparer.compare(step, &original, weight);
+            let sums = self.comparer.compare(step, &original, weight, done);
             sums.map(|sums| sums.stats())
         };
         let mut found = check(step, compare(step, &weight)?, &self.config.limits);

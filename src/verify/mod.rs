@@ -28,8 +28,8 @@ mod report;
 mod sink;
 
 pub(crate) use guard::Guard;
-pub(crate) use report::check;
 pub use report::{Fallback, TensorCheck, VerifyReport};
+pub(crate) use report::{check, numbers};
 pub(crate) use sink::{CompareSink, Original};
 
 use core::fmt;

@@ -71,6 +71,14 @@ struct Numbers {
     lost_results: u64,
 }
 
+/// [`Numbers`] of a weight that may not have been verified.
+pub(crate) fn numbers<S: Serializer>(stats: &Option<Stats>, to: S) -> Result<S::Ok, S::Error> {
+    match stats {
+        Some(stats) => Numbers::serialize(stats, to),
+        None => to.serialize_none(),
+    }
+}
+
 /// The row of one weight.
 pub(crate) fn check(step: &Step, stats: Stats, limits: &Limits) -> TensorCheck {
     TensorCheck {

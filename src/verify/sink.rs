@@ -1,5 +1,7 @@
 //! Finished weights are compared with their source, and dropped.
 
+use std::time::Instant;
+
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use firebox_kernels::{
     compare::{self, Sums},
@@ -8,6 +10,7 @@ use firebox_kernels::{
 use rayon::{ThreadPool, prelude::*};
 
 use crate::{
+    observe::{Event, Observer, tell},
     pipeline::{Dense, Finished, PipelineError, Settings, Sink, SinkError},
     plan::Step,
     quant::PackedWeight,
@@ -45,6 +48,7 @@ pub(super) struct Comparer<'a> {
     /// Where weights are packed, and the largest allocation there.
     device: Option<(&'a Device, u64)>,
     workers: ThreadPool,
+    observer: &'a dyn Observer,
 }
 
 /// Bytes of the source that are read at once, or one row.
@@ -77,10 +81,30 @@ impl<'a> Comparer<'a> {
             source,
             device: settings.device.map(|device| (device, largest)),
             workers: settings.pool()?,
+            observer: settings.observer,
         })
     }
 
+    /// Compares, and tells of it, when so many weights of so many are done.
     pub(super) fn compare(
+        &self,
+        step: &Step,
+        original: &Original,
+        weight: &Finished,
+        [done, total]: [usize; 2],
+    ) -> Result<Sums, PipelineError> {
+        let started = Instant::now();
+        let sums = self.sums(step, original, weight)?;
+        let verified = Event::Verified {
+            step,
+            stats: &sums.stats(),
+            seconds: started.elapsed(),
+        };
+        tell(self.observer, &verified, done, total)?;
+        Ok(sums)
+    }
+
+    fn sums(
         &self,
         step: &Step,
         original: &Original,
@@ -195,8 +219,12 @@ fn plain(float: FloatBits, bytes: &[u8], dense: &Dense, first: usize) -> Sums {
 
 impl Sink for CompareSink<'_> {
     fn place(&mut self, step: &Step, weight: Finished) -> Result<(), SinkError> {
-        let original = &self.originals[self.sums.len()];
-        match self.comparer.compare(step, original, &weight) {
+        let (original, done) = (&self.originals[self.sums.len()], self.sums.len());
+        let total = self.originals.len();
+        match self
+            .comparer
+            .compare(step, original, &weight, [done, total])
+        {
             Ok(sums) => self.sums.push(sums),
             Err(error) => {
                 let reason = error.to_string().into();

@@ -1,0 +1,30 @@
+//! The files of a plan, each told of once.
+
+use std::collections::HashMap;
+
+use crate::plan::{Plan, Step};
+
+/// Files that no tensor has been taken from yet, and the bytes that a plan wants of each.
+#[derive(Debug)]
+pub(crate) struct Shards(HashMap<String, u64>);
+
+impl Shards {
+    pub(crate) fn new(plan: &Plan) -> Self {
+        let mut wanted: HashMap<String, u64> = HashMap::new();
+        for part in plan.steps.iter().flat_map(|step| &step.parts) {
+            match wanted.get_mut(&*part.file) {
+                Some(bytes) => *bytes += part.bytes(),
+                None => {
+                    wanted.insert(part.file.to_string(), part.bytes());
+                }
+            }
+        }
+        Self(wanted)
+    }
+
+    /// Files that `step` is the first to take from.
+    pub(crate) fn opened(&mut self, step: &Step) -> Vec<(String, u64)> {
+        let files = step.parts.iter().map(|part| &*part.file);
+        files.filter_map(|file| self.0.remove_entry(file)).collect()
+    }
+}

@@ -1,0 +1,291 @@
+//! A load as a page of HTML with drawings in it: one file that needs nothing else, in light and dark.
+
+use std::{fs, io, path::Path};
+
+use serde::Serialize;
+
+use super::{
+    LoadReport, Series, TensorReport,
+    chart::{self, Limit},
+    errors,
+    markup::Markup,
+    stages::{self, Group, ROWS_MAX, STAGES},
+};
+use crate::{config::Bytes, plan::instead};
+
+/// Rows of the table at most; more tensors are added up by layer.
+const TABLE_MAX: usize = 2000;
+
+const STYLE: &str = "
+:root { --paper: #fdfdfc; --ink: #22252a; --soft: #6a7078; --rule: #e4e4e0; --read: #4a7fc1; --convert: #d2913a;
+  --place: #4f9a6b; --host: #4a7fc1; --device: #8a68b8; --limit: #b5493a; color-scheme: light dark; }
+@media (prefers-color-scheme: dark) { :root { --paper: #16181b; --ink: #dcdee0; --soft: #959ba3; --rule: #2c2f34;
+  --read: #6d9edb; --convert: #dba75c; --place: #69b686; --host: #6d9edb; --device: #a98ad2; --limit: #d97565; } }
+body { margin: 0 auto; padding: 2.5rem 1.5rem 4rem; max-width: 60rem; background: var(--paper); color: var(--ink);
+  font: 15px/1.5 system-ui, sans-serif; font-variant-numeric: tabular-nums; }
+h1 { margin: 0 0 .2rem; font-size: 1.5rem; font-weight: 600; overflow-wrap: anywhere; }
+h2 { margin: 2.6rem 0 .4rem; font-size: 1.05rem; font-weight: 600; }
+p { margin: .2rem 0 .8rem; } .note { color: var(--soft); }
+dl { display: grid; grid-template-columns: repeat(auto-fill, minmax(11rem, 1fr)); gap: .9rem 1.5rem;
+  margin: 1.4rem 0 0; padding: 1rem 0; border: solid var(--rule); border-width: 1px 0; }
+dt { color: var(--soft); font-size: .82rem; } dd { margin: 0; overflow-wrap: anywhere; }
+svg { display: block; width: 100%; height: auto; overflow: visible; }
+svg text { fill: var(--soft); font: 11px system-ui, sans-serif; }
+svg .name { font: 10px ui-monospace, monospace; } svg text.peak { fill: var(--ink); font-weight: 600; }
+.grid { stroke: var(--rule); stroke-width: 1; } line.limit { stroke: var(--limit); stroke-dasharray: 5 4; }
+svg text.limit { fill: var(--limit); } circle.peak { fill: var(--paper); stroke: var(--ink); stroke-width: 1.5; }
+.line { fill: none; stroke-width: 1.5; stroke-linejoin: round; } .area { opacity: .14; stroke: none; }
+.host.line { stroke: var(--host); } .host.area { fill: var(--host); }
+.device.line { stroke: var(--device); } .device.area { fill: var(--device); }
+.read { fill: var(--read); } .convert { fill: var(--convert); } .place { fill: var(--place); }
+circle.error { fill: var(--host); opacity: .75; }
+.key { display: inline-block; width: .8rem; height: .5rem; margin: 0 .35rem 0 0; border-radius: 1px; }
+.key.read { background: var(--read); } .key.convert { background: var(--convert); }
+.key.place { background: var(--place); } .legend span { margin-right: 1.3rem; white-space: nowrap; }
+.scroll { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-size: .82rem; }
+th { color: var(--soft); font-weight: 500; text-align: right; } th, td { padding: .22rem .5rem;
+  border-bottom: 1px solid var(--rule); white-space: nowrap; } td { text-align: right; }
+th:first-child, td:first-child { padding-left: 0; font-family: ui-monospace, monospace; font-size: .76rem; }
+th:nth-child(-n+2), td:nth-child(-n+2) { text-align: left; }
+";
+
+/// `report.json`: the report, and what it leaves out of `--json`.
+#[derive(Serialize)]
+struct Whole<'a> {
+    #[serde(flatten)]
+    report: &'a LoadReport,
+    /// `[seconds, bytes]`.
+    host_bytes_over_time: &'a Series,
+    device_bytes_over_time: &'a Series,
+}
+
+impl LoadReport {
+    /// Writes `index.html`, a page with pictures of memory over time, of the stages of every tensor and of its error
+    /// where that was measured, and `report.json` with the same numbers, into `folder`, which is made if it is not
+    /// there. The page needs no network and no other file.
+    ///
+    /// # Errors
+    ///
+    /// Where folder or files could not be written; the message names which.
+    pub fn write_html(&self, folder: impl AsRef<Path>) -> io::Result<()> {
+        let folder = folder.as_ref();
+        let named = |path: &Path, written: io::Result<()>| {
+            written.map_err(|error| {
+                let reason = format!("{}: could not be written: {error}", path.display());
+                io::Error::new(error.kind(), reason)
+            })
+        };
+        named(folder, fs::create_dir_all(folder))?;
+        let whole = Whole {
+            report: self,
+            host_bytes_over_time: &self.host_bytes,
+            device_bytes_over_time: &self.device_bytes,
+        };
+        let json = serde_json::to_vec_pretty(&whole)?;
+        for (file, bytes) in [
+            ("index.html", self.html().as_bytes()),
+            ("report.json", &json),
+        ] {
+            let path = folder.join(file);
+            named(&path, fs::write(&path, bytes))?;
+        }
+        Ok(())
+    }
+
+    /// The page.
+    pub fn html(&self) -> String {
+        let mut markup = Markup::default();
+        markup.raw("<!DOCTYPE html>\n");
+        markup.within("html", &[("lang", &"en")], |markup| {
+            markup.within("head", &[], |markup| {
+                markup.empty("meta", &[("charset", &"utf-8")]);
+                let fits = "width=device-width, initial-scale=1";
+                markup.empty("meta", &[("name", &"viewport"), ("content", &fits)]);
+                markup.element("title", &[], format_args!("{} · firebox", self.model));
+                markup.within("style", &[], |markup| markup.raw(STYLE));
+            });
+            markup.line();
+            markup.within("body", &[], |markup| self.body(markup));
+        });
+        markup.line();
+        markup.into_string()
+    }
+
+    fn body(&self, markup: &mut Markup) {
+        markup.element("h1", &[], &self.model);
+        let rate = Bytes(self.bytes_per_second() as u64);
+        let (tensors, seconds) = (self.tensors, self.seconds);
+        let said = format_args!("{tensors} tensors in {seconds:.2} s, {rate}/s");
+        markup.element("p", &[("class", &"note")], said);
+        self.facts(markup);
+        self.memory(markup);
+        self.stages(markup);
+        self.errors(markup);
+        self.table(markup);
+    }
+
+    fn facts(&self, markup: &mut Markup) {
+        let bytes =
+            |bytes: Option<u64>| bytes.map_or("not told".to_owned(), |b| Bytes(b).to_string());
+        let facts = [
+            ("target", format!("{}: {}", self.target, self.device)),
+            ("packed as", self.quant.clone()),
+            (
+                "dense type",
+                format!("{}{}", self.dtype, instead(self.dtype, self.dtype_wanted)),
+            ),
+            (
+                "bits a linear weight",
+                format!("{:.2}", self.bits_per_weight()),
+            ),
+            ("read", Bytes(self.bytes_read).to_string()),
+            ("kept", Bytes(self.bytes_packed).to_string()),
+            ("host memory before", bytes(self.host_bytes_before)),
+            ("host memory at most", bytes(self.peak_host_bytes)),
+        ];
+        markup.within("dl", &[], |markup| {
+            for (what, found) in facts {
+                markup.within("div", &[], |markup| {
+                    markup.element("dt", &[], what);
+                    markup.element("dd", &[], found);
+                });
+            }
+        });
+        markup.line();
+    }
+
+    fn memory(&self, markup: &mut Markup) {
+        markup.element("h2", &[], "Host memory");
+        let own = self.device_bytes.points().is_empty();
+        // What the pipeline promises: weights that stay on the host, and what is in flight.
+        let kept = if own { self.bytes_packed } else { 0 };
+        let limits = self.host_bytes_before.map(|before| Limit {
+            name: if own {
+                "before + weights + in flight"
+            } else {
+                "before + in flight"
+            },
+            bytes: before + kept + self.in_flight_bytes_max,
+        });
+        let limits: Vec<Limit> = limits.into_iter().collect();
+        if self.host_bytes.points().is_empty() {
+            markup.element("p", &[("class", &"note")], "This system does not tell.");
+        } else {
+            let said = "Anonymous memory of the process; pages of files do not count.";
+            markup.element("p", &[("class", &"note")], said);
+            chart::memory(markup, "host", &self.host_bytes, &limits, self.seconds);
+        }
+        if own {
+            return;
+        }
+        markup.element("h2", &[], "Device memory");
+        let said = "What the device has set aside, asked after every tensor.";
+        markup.element("p", &[("class", &"note")], said);
+        let limits = self.device_bytes_max.map(|bytes| Limit {
+            name: "the device has",
+            bytes,
+        });
+        let limits: Vec<Limit> = limits.into_iter().collect();
+        chart::memory(markup, "device", &self.device_bytes, &limits, self.seconds);
+    }
+
+    fn stages(&self, markup: &mut Markup) {
+        markup.element("h2", &[], "Stages");
+        let busy = [self.seconds_read, self.seconds_convert, self.seconds_place];
+        markup.within("p", &[("class", &"legend note")], |markup| {
+            for ((stage, _), seconds) in STAGES.iter().zip(busy) {
+                markup.within("span", &[], |markup| {
+                    let key = format!("key {stage}");
+                    markup.element("span", &[("class", &key)], "");
+                    markup.text(format_args!("{stage}, {seconds:.2} s at work"));
+                });
+            }
+        });
+        let groups = stages::groups(&self.per_tensor, ROWS_MAX);
+        stages::timeline(markup, &groups, self.seconds);
+    }
+
+    fn errors(&self, markup: &mut Markup) {
+        markup.element("h2", &[], "Error by layer");
+        if self.per_tensor.iter().all(|tensor| tensor.error.is_none()) {
+            let said = "No weight was verified in this load, so nothing is known of errors.";
+            markup.element("p", &[("class", &"note")], said);
+            return;
+        }
+        let said = "Signal to quantization noise, a dot for each weight: more is better, 20 dB is a tenth.";
+        markup.element("p", &[("class", &"note")], said);
+        errors::errors(markup, &stages::layers(&self.per_tensor, ROWS_MAX));
+    }
+
+    fn table(&self, markup: &mut Markup) {
+        let groups = stages::groups(&self.per_tensor, TABLE_MAX);
+        markup.element("h2", &[], "Tensors");
+        if groups.len() < self.per_tensor.len() {
+            let said = "Added up by layer; report.json has every tensor.";
+            markup.element("p", &[("class", &"note")], said);
+        }
+        let verified = self.per_tensor.iter().any(|tensor| tensor.error.is_some());
+        let mut header = vec![
+            "tensor",
+            "packed as",
+            "read",
+            "kept",
+            "read ms",
+            "convert ms",
+            "place ms",
+        ];
+        header.extend(verified.then_some("SQNR dB"));
+        markup.within("div", &[("class", &"scroll")], |markup| {
+            markup.within("table", &[], |markup| {
+                markup.within("thead", &[], |markup| {
+                    markup.within("tr", &[], |markup| {
+                        for name in header {
+                            markup.element("th", &[], name);
+                        }
+                    });
+                });
+                markup.within("tbody", &[], |markup| {
+                    for group in &groups {
+                        row(markup, group, verified);
+                        markup.line();
+                    }
+                });
+            });
+        });
+    }
+}
+
+/// A tensor, or several added up.
+fn row(markup: &mut Markup, group: &Group<'_>, verified: bool) {
+    let tensors = group.tensors;
+    let bytes = |of: fn(&TensorReport) -> u64| Bytes(tensors.iter().map(of).sum()).to_string();
+    let ms =
+        |of: fn(&TensorReport) -> f64| format!("{:.2}", 1e3 * tensors.iter().map(of).sum::<f64>());
+    let mut quants: Vec<String> = tensors
+        .iter()
+        .map(|tensor| tensor.quant.to_string())
+        .collect();
+    quants.sort();
+    quants.dedup();
+    let mut cells = vec![
+        group.name.clone(),
+        quants.join(" + "),
+        bytes(|tensor| tensor.bytes_read),
+        bytes(|tensor| tensor.bytes_packed),
+        ms(|tensor| tensor.seconds_read),
+        ms(|tensor| tensor.seconds_convert),
+        ms(|tensor| tensor.seconds_place),
+    ];
+    if verified {
+        let ratios = tensors
+            .iter()
+            .filter_map(|tensor| Some(tensor.error.as_ref()?.sqnr));
+        let worst = ratios.reduce(f64::min);
+        cells.push(worst.map_or(String::new(), |worst| format!("{worst:.2}")));
+    }
+    markup.within("tr", &[], |markup| {
+        for cell in cells {
+            markup.element("td", &[], cell);
+        }
+    });
+}

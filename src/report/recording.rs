@@ -1,0 +1,108 @@
+//! What a load's report is made of, gathered while it runs.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
+
+use burn::tensor::Device;
+
+use super::{MemoryWatch, Series, memory};
+use crate::{
+    observe::{Event, Flow, Observer, Observers},
+    verify::Stats,
+};
+
+/// Watches memory and listens until the report is made.
+#[derive(Debug)]
+pub(crate) struct Recording {
+    started: Instant,
+    memory: MemoryWatch,
+    heard: Arc<Listener>,
+}
+
+/// What was gathered.
+#[derive(Debug)]
+pub(crate) struct Recorded {
+    pub(crate) started: Instant,
+    pub(crate) ended: Instant,
+    pub(crate) host: memory::Seen,
+    /// Memory of the device.
+    pub(crate) device: Series,
+    /// By tensor, of those that were verified.
+    pub(crate) errors: HashMap<String, Stats>,
+}
+
+#[derive(Debug)]
+struct Listener {
+    started: Instant,
+    /// One that has memory of its own.
+    device: Option<Device>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    device: Series,
+    errors: HashMap<String, Stats>,
+}
+
+impl Recording {
+    /// Begins now; `device` is one that has memory of its own.
+    pub(crate) fn start(device: Option<Device>) -> Self {
+        let started = Instant::now();
+        Self {
+            started,
+            memory: MemoryWatch::start(started),
+            heard: Arc::new(Listener {
+                started,
+                device,
+                state: Mutex::default(),
+            }),
+        }
+    }
+
+    /// Listens among `observers`.
+    pub(crate) fn among(&self, observers: &Observers) -> Observers {
+        observers.clone().and(self.heard.clone())
+    }
+
+    pub(crate) fn stop(self) -> Recorded {
+        let State { device, errors } = std::mem::take(&mut *self.heard.state());
+        Recorded {
+            started: self.started,
+            ended: Instant::now(),
+            host: self.memory.stop(),
+            device,
+            errors,
+        }
+    }
+}
+
+impl Listener {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Observer for Listener {
+    fn observe(&self, event: &Event<'_>) -> Flow {
+        match event {
+            // Twice a tensor: a device is asked through its queue, which costs more than the host does.
+            Event::Packed { .. } | Event::Placed { .. } => {
+                let device = self.device.as_ref();
+                if let Some(usage) = device.and_then(Device::memory_pool_usage) {
+                    let at = self.started.elapsed();
+                    self.state().device.push(at, usage.bytes_reserved);
+                }
+            }
+            Event::Verified { step, stats, .. } => {
+                let name = step.slot.name.clone();
+                self.state().errors.insert(name, **stats);
+            }
+            _ => {}
+        }
+        Flow::Continue
+    }
+}
