@@ -1,5 +1,6 @@
 //! The whole road in one file: open, plan, run, build.
 
+mod save;
 mod verify;
 
 use core::marker::PhantomData;
@@ -20,7 +21,7 @@ use crate::{
     presinq,
     quant::{PackedWeight, QuantSpec},
     report::{LoadReport, MemoryWatch},
-    save::{self, FolderSink, SaveConfig, Saved},
+    save::{SaveConfig, Saved},
     source::Checkpoint,
     target::{Capabilities, DTypeChoice, Memory, Target, TargetError},
     tokenizer::{Tokenizer, TokenizerFiles},
@@ -229,7 +230,8 @@ impl<T: Target> Loader<T> {
     ///
     /// # Errors
     ///
-    /// Any [`Error`]; [`Error::Save`] for the folder and the files. What was written before stays.
+    /// Any [`Error`]; [`Error::Save`] for a folder or dialect that will not do, [`Error::Interrupted`] when something was
+    /// written: that stays, and a save with [`SaveConfig::resume`] goes on with it.
     pub fn save<A: Architecture>(&self, to: &SaveConfig) -> Result<Saved, Error> {
         let config = A::config(self.checkpoint.config())?;
         self.save_plan(self.bind_for::<A>(&config)?, to)
@@ -264,27 +266,6 @@ impl<T: Target> Loader<T> {
         Ok(plan)
     }
 
-    fn save_plan(&self, mut plan: Plan, to: &SaveConfig) -> Result<Saved, Error> {
-        let memory = MemoryWatch::start();
-        let started = Instant::now();
-        save::adapt(&mut plan, to);
-        if self.config.dtype.is_none() {
-            // What is given back has the type that config.json goes on to name.
-            plan.give_back(self.checkpoint.float_dtype());
-        }
-        plan.check_complete()?;
-        self.decide(&mut plan, Some(to.named().unwrap_or(To::Mlx)))?;
-        let mut folder = FolderSink::new(to, &plan, self.checkpoint.float_dtype().bits())?;
-        let observers = Observers(self.config.observers.clone());
-        let settings = Settings {
-            allocation_max: None,
-            ..self.settings(&observers)
-        };
-        let timings = self.run(&mut plan, &mut folder, &settings)?;
-        let report = self.report(&plan, &timings, started, memory);
-        Ok(folder.finish(&self.checkpoint, report)?)
-    }
-
     fn settings<'a>(&'a self, observer: &'a Observers) -> Settings<'a> {
         Settings {
             workers: self.config.workers.count(),
@@ -302,6 +283,14 @@ impl<T: Target> Loader<T> {
         sink: &mut dyn Sink,
         settings: &Settings<'_>,
     ) -> Result<Vec<Timing>, Error> {
+        self.announce(plan, settings)?;
+        let source = &**self.checkpoint.source();
+        presinq::balance(plan, source, settings)?;
+        Ok(pipeline::run(plan, source, sink, settings)?)
+    }
+
+    /// Tells of the plan.
+    fn announce(&self, plan: &Plan, settings: &Settings<'_>) -> Result<(), Error> {
         if let Some(first) = plan.unexpected.first() {
             let count = plan.unexpected.len();
             tracing::warn!(
@@ -314,9 +303,7 @@ impl<T: Target> Loader<T> {
         if settings.observer.observe(&planned) == Flow::Cancel {
             return Err(PipelineError::cancelled(&planned, 0, plan).into());
         }
-        let source = &**self.checkpoint.source();
-        presinq::balance(plan, source, settings)?;
-        Ok(pipeline::run(plan, source, sink, settings)?)
+        Ok(())
     }
 
     fn report(
