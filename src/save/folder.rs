@@ -198,25 +198,14 @@ impl<'a> FolderSink<'a> {
             if tensors.is_empty() {
                 break;
             }
-            let failed = |place: &Place| SaveError::at(&place.path, 0);
-            if tensors.len() == count
-                && place
-                    .is_finished(&tensors.concat())
-                    .map_err(failed(&place))?
-            {
-                resumed += count;
-                at = (0, nth + 1);
-                continue;
-            }
-            let wanted = place.room;
-            let path = place.partial();
-            let (shard, sound) = Shard::reopen(place, &tensors).map_err(SaveError::at(&path, 0))?;
+            let (path, room) = (place.partial(), place.room);
+            let (sound, shard) =
+                restore(place, &tensors, count).map_err(SaveError::at(&path, room))?;
             resumed += sound;
             if sound < count {
-                (at, current) = ((sound, nth), Some(shard));
+                (at, current) = ((sound, nth), shard);
                 break;
             }
-            shard.finish().map_err(SaveError::at(&path, wanted))?;
             at = (0, nth + 1);
         }
         let lost = journal.done().len() - resumed;
@@ -333,6 +322,25 @@ impl<'a> FolderSink<'a> {
             report,
         })
     }
+}
+
+/// Of a file with `count` weights: how many of these that are told of are on the disk, and the file, if it is under way.
+fn restore(
+    place: Place,
+    told: &[Vec<Written>],
+    count: usize,
+) -> io::Result<(usize, Option<Shard>)> {
+    if told.len() == count && place.is_finished(&told.concat())? {
+        // It may have been given its name just before the end.
+        place.clear()?;
+        return Ok((count, None));
+    }
+    let (shard, sound) = Shard::reopen(place, told)?;
+    if sound < count {
+        return Ok((sound, Some(shard)));
+    }
+    shard.finish()?;
+    Ok((count, None))
 }
 
 impl Layout<'_> {

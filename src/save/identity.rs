@@ -154,7 +154,7 @@ fn sample(source: &dyn Source, part: &TensorInfo) -> Result<String, SourceError>
         read(range.start, range.end)?;
     } else {
         for nth in 0..SAMPLES {
-            let start = range.start + (bytes - SAMPLE) / (SAMPLES - 1) * nth;
+            let start = range.start + (bytes - SAMPLE) * nth / (SAMPLES - 1);
             read(start, start + SAMPLE)?;
         }
     }

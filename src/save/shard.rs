@@ -86,6 +86,14 @@ impl Place {
         LENGTH_BYTES as u64 + self.room
     }
 
+    /// Removes what waited for a file that is complete.
+    pub(super) fn clear(&self) -> io::Result<()> {
+        match fs::remove_file(self.late()) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether the file is there, complete, with the header that goes with these tensors.
     pub(super) fn is_finished(&self, written: &[Written]) -> io::Result<bool> {
         let mut file = match File::open(&self.path) {
@@ -248,12 +256,11 @@ impl Shard {
         self.data.file.flush()
     }
 
-    /// Writes what is left and gives the file its name, when all of it is on the disk. Bytes of data, and what is in it.
-    pub(super) fn finish(mut self) -> io::Result<u64> {
+    /// Writes what is left and gives the file its name, when all of it is on the disk.
+    pub(super) fn finish(mut self) -> io::Result<()> {
         self.flush()?;
-        let late_path = self.place.late();
-        if self.late.take().is_some() {
-            let mut late = File::open(&late_path)?;
+        if self.late.is_some() {
+            let mut late = File::open(self.place.late())?;
             for tensor in in_order(&self.written).filter(|tensor| tensor.late) {
                 late.seek(SeekFrom::Start(tensor.start))?;
                 let bytes = tensor.bytes();
@@ -261,7 +268,6 @@ impl Shard {
                 if copied != bytes {
                     return Err(ErrorKind::UnexpectedEof.into());
                 }
-                self.data.len += bytes;
             }
         }
         let file = &mut self.data.file;
@@ -270,10 +276,7 @@ impl Shard {
         file.flush()?;
         file.get_ref().sync_all()?;
         rename(&self.place.partial(), &self.place.path)?;
-        match fs::remove_file(late_path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
-            _ => Ok(self.data.len),
-        }
+        self.place.clear()
     }
 }
 
