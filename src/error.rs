@@ -3,6 +3,8 @@
 //! Every message is complete: it repeats what its causes say, so that printing the error alone is
 //! enough. The causes are there for programs that look into them.
 
+use std::path::PathBuf;
+
 use crate::{
     config::RuleError,
     dialect::DialectError,
@@ -51,6 +53,22 @@ pub enum Error {
     /// The weights could not be saved.
     #[error(transparent)]
     Save(#[from] SaveError),
+    /// A save was interrupted. What is in the folder stays, and a save with
+    /// [`SaveConfig::resume`](crate::save::SaveConfig::resume) goes on with it.
+    #[error(
+        "{source}; {done} of {total} weights are in {}, and the same again with `--resume` (`SaveConfig::resume`) makes the others",
+        folder.display()
+    )]
+    Interrupted {
+        /// The folder.
+        folder: PathBuf,
+        /// Weights in its files.
+        done: usize,
+        /// Weights of the plan.
+        total: usize,
+        /// Why.
+        source: Box<Error>,
+    },
     /// Weights cannot be compared with their source.
     #[error(transparent)]
     Verify(#[from] VerifyError),

@@ -1,5 +1,6 @@
 //! The whole road in one file: open, plan, run, build.
 
+mod save;
 mod start;
 mod verify;
 
@@ -22,7 +23,7 @@ use crate::{
     presinq,
     quant::{PackedWeight, QuantSpec},
     report::{LoadReport, Recording},
-    save::{self, FolderSink, SaveConfig, Saved},
+    save::{SaveConfig, Saved},
     shared::Shared,
     source::Checkpoint,
     target::{Capabilities, DTypeChoice, Memory, Target, TargetError},
@@ -246,7 +247,8 @@ impl<T: Target> Loader<T> {
     ///
     /// # Errors
     ///
-    /// Any [`Error`]; [`Error::Save`] for the folder and the files. What was written before stays.
+    /// Any [`Error`]; [`Error::Save`] for a folder or dialect that will not do, [`Error::Interrupted`] when something was
+    /// written: that stays, and a save with [`SaveConfig::resume`] goes on with it.
     pub fn save<A: Architecture>(&self, to: &SaveConfig) -> Result<Saved, Error> {
         let config = A::config(self.checkpoint.config())?;
         self.save_plan(self.bind_for::<A>(&config)?, to)
@@ -281,28 +283,6 @@ impl<T: Target> Loader<T> {
         Ok(plan)
     }
 
-    fn save_plan(&self, mut plan: Plan, to: &SaveConfig) -> Result<Saved, Error> {
-        let recording = self.record();
-        save::adapt(&mut plan, to);
-        if self.config.dtype.is_none() {
-            // What is given back has the type that config.json goes on to name.
-            plan.give_back(self.checkpoint.float_dtype());
-        }
-        plan.check_complete()?;
-        self.decide(&mut plan, Some(to.named().unwrap_or(To::Mlx)))?;
-        let mut folder = FolderSink::new(to, &plan, self.checkpoint.float_dtype().bits())?;
-        let observers = recording.among(&self.config.observers);
-        let settings = Settings {
-            allocation_max: None,
-            ..self.settings(&observers)
-        };
-        let timings = self.run(&mut plan, &mut folder, &settings)?;
-        let report = self.report(&plan, &timings, recording);
-        let saved = folder.finish(&self.checkpoint, report)?;
-        finished(&saved.report, &observers)?;
-        Ok(saved)
-    }
-
     fn record(&self) -> Recording {
         Recording::start((T::MEMORY == Memory::Device).then(|| self.device.clone()))
     }
@@ -328,6 +308,15 @@ impl<T: Target> Loader<T> {
         sink: &mut dyn Sink,
         settings: &Settings<'_>,
     ) -> Result<Vec<Timing>, Error> {
+        self.announce(plan, settings)?;
+        let source = &**self.checkpoint.source();
+        let ran = presinq::balance(plan, source, settings)
+            .and_then(|()| pipeline::run(plan, source, sink, settings));
+        ran.map_err(|error| self.config.observers.explain(error.into()))
+    }
+
+    /// Tells of the plan.
+    fn announce(&self, plan: &Plan, settings: &Settings<'_>) -> Result<(), Error> {
         if let Some(first) = plan.unexpected.first() {
             let count = plan.unexpected.len();
             tracing::warn!(
@@ -337,11 +326,7 @@ impl<T: Target> Loader<T> {
             );
         }
         let planned = Event::Planned { plan };
-        tell(settings.observer, &planned, 0, plan.steps.len())?;
-        let source = &**self.checkpoint.source();
-        let ran = presinq::balance(plan, source, settings)
-            .and_then(|()| pipeline::run(plan, source, sink, settings));
-        ran.map_err(|error| self.config.observers.explain(error.into()))
+        Ok(tell(settings.observer, &planned, 0, plan.steps.len())?)
     }
 
     fn report(&self, plan: &Plan, timings: &[Timing], recording: Recording) -> LoadReport {

@@ -223,6 +223,16 @@ impl Format {
         (self.words_len(shape).saturating_add(self.scales_len(shape))).saturating_mul(4)
     }
 
+    /// Bits of a code, scales not counted.
+    pub const fn code_bits(self) -> usize {
+        match self {
+            Self::Nf4(_) | Self::Fp4(_) => 4,
+            Self::Fp8(..) | Self::Int8 => 8,
+            Self::Affine(affine) => affine.bits,
+            Self::Micro(micro) => micro.bits(),
+        }
+    }
+
     /// Bits for each weight, scales included; 0 for an empty weight.
     pub fn bits_per_weight(self, shape: [usize; 2]) -> f64 {
         let n = shape[0] as f64 * shape[1] as f64;

@@ -18,7 +18,7 @@ use firebox_kernels::{
 use serde_json::{Value, json};
 
 use super::{
-    Adopt, Dialect, DialectError, Said, Tensor, Writer,
+    Adopt, Codes, Dialect, DialectError, Said, Tensor, Writer,
     find::Find,
     names::Excepted,
     write::{Matrices, module},
@@ -203,22 +203,24 @@ impl Writer for Fp8Writer {
         vec![("quantization_config", config)]
     }
 
+    fn codes(&self, slot: &Slot, format: Format) -> Option<Codes> {
+        Some(Codes::new(slot, stored(self.kind), &slot.shape, format))
+    }
+
     fn tensors(&self, slot: &Slot, packed: Packed, _: FloatBits) -> Vec<Tensor> {
         let name = format!("{}.weight_scale_inv", module(slot));
         let grid = self.tile.grid(packed.shape);
-        let codes = Tensor::words(
-            slot.name.clone(),
-            stored(self.kind),
-            &packed.shape,
-            &packed.words,
-        );
+        let codes = self.codes(slot, packed.format);
+        let codes = codes.map(|codes| codes.unless_written(&packed.words));
+        let mut tensors = codes.unwrap_or_default();
         let scales = if self.powers {
             let exponents = packed.scales.iter().map(|bits| (bits >> 23) as u8);
             Tensor::new(name, Dtype::F8E8M0, &grid, exponents.collect())
         } else {
             Tensor::words(name, Dtype::F32, &grid, &packed.scales)
         };
-        vec![codes, scales]
+        tensors.push(scales);
+        tensors
     }
 }
 

@@ -18,7 +18,7 @@ use firebox_kernels::{
 use serde_json::{Value, json};
 
 use super::{
-    Adopt, Dialect, DialectError, Tensor, Writer,
+    Adopt, Codes, Dialect, DialectError, Tensor, Writer,
     find::Find,
     write::{Matrices, module, pairs},
 };
@@ -222,29 +222,33 @@ impl Writer for MlxWriter {
         ]
     }
 
+    fn codes(&self, slot: &Slot, format: Format) -> Option<Codes> {
+        let columns = slot.shape[1] * format.code_bits() / 32;
+        let shape = [slot.shape[0], columns];
+        Some(Codes::new(slot, Dtype::U32, &shape, format))
+    }
+
     fn tensors(&self, slot: &Slot, packed: Packed, _: FloatBits) -> Vec<Tensor> {
         let [o, i] = packed.shape;
         let name = |suffix: &str| format!("{}.{suffix}", module(slot));
-        let weight = |bits: usize| {
-            let columns = i * bits / 32;
-            Tensor::words(slot.name.clone(), Dtype::U32, &[o, columns], &packed.words)
-        };
+        let codes = self.codes(slot, packed.format);
+        let codes = codes.map(|codes| codes.unless_written(&packed.words));
+        let mut tensors = codes.unwrap_or_default();
         match packed.format {
             Format::Micro(micro) => {
-                let groups = [o, i / micro.group()];
-                let scales = Tensor::words(name("scales"), Dtype::U8, &groups, &packed.scales);
-                vec![weight(micro.bits()), scales]
+                let (name, groups) = (name("scales"), [o, i / micro.group()]);
+                tensors.push(Tensor::words(name, Dtype::U8, &groups, &packed.scales));
             }
             Format::Affine(affine) => {
                 let groups = [o, i / affine.group];
-                let [scales, biases] = pairs(affine, &packed);
-                vec![
-                    weight(affine.bits),
-                    Tensor::floats(name("scales"), affine.params, &groups, &scales),
-                    Tensor::floats(name("biases"), affine.params, &groups, &biases),
-                ]
+                for (suffix, values) in ["scales", "biases"].into_iter().zip(pairs(affine, &packed))
+                {
+                    let floats = Tensor::floats(name(suffix), affine.params, &groups, &values);
+                    tensors.push(floats);
+                }
             }
             _ => unreachable!("the plan's formats were looked at"),
         }
+        tensors
     }
 }

@@ -1,10 +1,12 @@
 //! The half of a dialect that writes: packed weights as its tensors, and what `config.json` says of them.
 
 use core::{fmt, str::FromStr};
+use std::borrow::Cow;
 
 use firebox_kernels::{
     float::FloatBits,
     format::{Affine, Format, Packed, Tile},
+    pack,
 };
 use serde_json::Value;
 
@@ -58,6 +60,62 @@ impl Tensor {
     }
 }
 
+/// The codes of a weight as a tensor whose elements lie as they do in memory, row after row: rows can be written one
+/// after another, as they are packed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Codes {
+    /// The tensor's name.
+    pub name: String,
+    /// What its elements are.
+    pub dtype: Dtype,
+    /// Its shape, outermost dimension first.
+    pub shape: Vec<usize>,
+    /// `[out, in]` of the weight.
+    weight: [usize; 2],
+    /// Bits of a code.
+    bits: usize,
+    /// The code that fills up the last byte, where the earlier of two codes is the higher half of a byte.
+    high_first: Option<u8>,
+}
+
+impl Codes {
+    pub(super) fn new(slot: &Slot, dtype: Dtype, shape: &[usize], format: Format) -> Self {
+        Self {
+            name: slot.name.clone(),
+            dtype,
+            shape: shape.to_vec(),
+            weight: [slot.shape[0], slot.shape[1]],
+            bits: format.code_bits(),
+            high_first: None,
+        }
+    }
+
+    /// With the earlier of two codes as the higher half of a byte, and `zero` in what is left of the last one.
+    pub(super) fn high_first(self, zero: u8) -> Self {
+        let high_first = Some(zero);
+        Self { high_first, ..self }
+    }
+
+    /// The bytes of `rows` rows, from their words.
+    pub fn bytes<'a>(&self, rows: usize, words: &'a [u32]) -> Cow<'a, [u8]> {
+        let n = rows * self.weight[1];
+        match self.high_first {
+            Some(zero) => pack::to_bitsandbytes(words, n, zero).into(),
+            None => bytemuck::cast_slice(words)[..(n * self.bits).div_ceil(8)].into(),
+        }
+    }
+
+    /// The tensor, unless it is written already and there are no words.
+    pub(super) fn unless_written(self, words: &[u32]) -> Vec<Tensor> {
+        let [rows, cols] = self.weight;
+        if words.is_empty() && rows * cols > 0 {
+            return Vec::new();
+        }
+        let bytes = self.bytes(rows, words).into_owned();
+        vec![Tensor::new(self.name, self.dtype, &self.shape, bytes)]
+    }
+}
+
 /// Writes the packed weights of one checkpoint in a dialect.
 pub trait Writer: fmt::Debug + Send + Sync {
     /// What files of weights say of themselves under `format`.
@@ -73,7 +131,13 @@ pub trait Writer: fmt::Debug + Send + Sync {
     /// Fields of `config.json`.
     fn config(&self) -> Vec<(&'static str, Value)>;
 
-    /// The tensors of the weight of `slot`, which was stored as `source` before it was packed.
+    /// How the codes of such a weight are written as they come; `None` where they lie in another order.
+    fn codes(&self, _slot: &Slot, _format: Format) -> Option<Codes> {
+        None
+    }
+
+    /// The tensors of the weight of `slot`, which was stored as `source` before it was packed. Where
+    /// [`codes`](Self::codes) are written already, there are no words, and these are the others.
     fn tensors(&self, slot: &Slot, packed: Packed, source: FloatBits) -> Vec<Tensor>;
 }
 

@@ -44,7 +44,12 @@ pub enum Piece {
     /// Plain numbers.
     Dense(Dense),
     /// Packed words.
-    Words(Vec<u32>),
+    Words {
+        /// Rows that they are of.
+        rows: usize,
+        /// Their words.
+        words: Vec<u32>,
+    },
 }
 
 /// Turns one tensor's tiles into its finished weight.
@@ -226,7 +231,8 @@ impl Converter {
             } => {
                 let mut words = vec![0; words_len(&**packer, &tile)];
                 workers.install(|| packer.feed(pass, first_row, tile.bytes(), &mut words));
-                return Ok((!words.is_empty()).then_some(Piece::Words(words)));
+                let rows = tile.rows;
+                return Ok((!words.is_empty()).then_some(Piece::Words { rows, words }));
             }
             Self::Device(packer) => packer.feed(step, tile)?,
             Self::Adopt(parts) => {

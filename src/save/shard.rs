@@ -1,100 +1,357 @@
-//! One safetensors file, written tensor by tensor.
+//! One safetensors file, written tensor by tensor, each in pieces if need be.
 //!
 //! The header stands before the data, and what it says of a quantization state is known only when that is
 //! written. So room is left for it, and what it does not need is filled with spaces, as the format allows.
 //! Readers map tensors into memory and want each at a multiple of its elements: tensors that are not whole
-//! eights of bytes, all of them small, come last.
+//! eights of bytes come last. Until then they wait in a file of their own.
 //!
-//! `fs`-wise a file is complete or not there: it is written under another name and renamed.
+//! ```text
+//! NAME.partial   length and header, empty still │ tensors …
+//! NAME.late      tensors that are not whole eights of bytes
+//! ```
+//!
+//! A file is complete or not there: it is written under another name and renamed. What is under way can be opened
+//! again, and goes on after the last tensor whose bytes are what its checksum says.
 
 use std::{
-    fs::{self, File},
-    io::{self, BufWriter, Seek, SeekFrom, Write},
+    fs::{self, File, OpenOptions},
+    io::{self, BufWriter, ErrorKind, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
 };
 
-use serde_json::{Map, Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, json};
+use xxhash_rust::xxh3::Xxh3;
 
-use crate::{dialect::Tensor, source::header::LENGTH_BYTES};
+use crate::source::{Dtype, header::LENGTH_BYTES};
+
+/// A tensor that is in a file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Written {
+    pub(super) name: String,
+    dtype: String,
+    shape: Vec<usize>,
+    /// Where its bytes are: in the data, or among those that wait.
+    start: u64,
+    end: u64,
+    /// Whether it waits for the others.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    late: bool,
+    /// XXH3 of its bytes, 64 bits in hexadecimal.
+    xxh3: String,
+}
+
+/// What is known of a file before it is written.
+#[derive(Debug, Clone)]
+pub(super) struct Place {
+    pub(super) path: PathBuf,
+    /// What it says of itself.
+    pub(super) format: &'static str,
+    /// Bytes that the header may have, a multiple of eight.
+    pub(super) room: u64,
+}
 
 /// A file under way.
 pub(super) struct Shard {
-    file: BufWriter<File>,
-    partial: PathBuf,
-    path: PathBuf,
-    header: Map<String, Value>,
-    /// Bytes that the header may have.
-    room: u64,
-    /// Bytes of data so far.
-    len: u64,
-    late: Vec<Tensor>,
+    place: Place,
+    data: Stream,
+    late: Option<Stream>,
+    written: Vec<Written>,
+    open: Option<Open>,
 }
 
-impl Shard {
-    /// Begins `path`, whose header will have `room` bytes at most. `format` is what it says of itself.
-    pub(super) fn create(path: &Path, format: &str, room: u64) -> io::Result<Self> {
-        let mut partial = path.as_os_str().to_owned();
-        partial.push(".partial");
-        let partial = PathBuf::from(partial);
-        let room = room.next_multiple_of(8);
-        let mut file = BufWriter::with_capacity(1 << 20, File::create(&partial)?);
-        file.seek(SeekFrom::Start(LENGTH_BYTES as u64 + room))?;
+/// A tensor under way.
+struct Open {
+    tensor: Written,
+    hash: Box<Xxh3>,
+}
+
+/// Bytes that grow.
+struct Stream {
+    file: BufWriter<File>,
+    len: u64,
+}
+
+impl Place {
+    pub(super) fn partial(&self) -> PathBuf {
+        with_end(&self.path, ".partial")
+    }
+
+    fn late(&self) -> PathBuf {
+        with_end(&self.path, ".late")
+    }
+
+    /// Where the data begins.
+    fn base(&self) -> u64 {
+        LENGTH_BYTES as u64 + self.room
+    }
+
+    /// Removes what waited for a file that is complete.
+    pub(super) fn clear(&self) -> io::Result<()> {
+        match fs::remove_file(self.late()) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the file is there, complete, with the header that goes with these tensors.
+    pub(super) fn is_finished(&self, written: &[Written]) -> io::Result<bool> {
+        let mut file = match File::open(&self.path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+            file => file?,
+        };
+        let head = self.head(written);
+        let bytes: u64 = written.iter().map(Written::bytes).sum();
+        if file.metadata()?.len() != self.base() + bytes {
+            return Ok(false);
+        }
+        let mut found = vec![0; head.len()];
+        file.read_exact(&mut found)?;
+        Ok(found == head)
+    }
+
+    /// What stands before the data.
+    fn head(&self, written: &[Written]) -> Vec<u8> {
         let mut header = Map::new();
-        header.insert("__metadata__".to_owned(), json!({ "format": format }));
-        Ok(Self {
-            file,
-            partial,
-            path: path.to_owned(),
-            header,
-            room,
-            len: 0,
-            late: Vec::new(),
-        })
-    }
-
-    pub(super) fn push(&mut self, tensor: Tensor) -> io::Result<()> {
-        if tensor.bytes.len().is_multiple_of(8) {
-            self.write(&tensor)
-        } else {
-            self.late.push(tensor);
-            Ok(())
+        header.insert("__metadata__".to_owned(), json!({ "format": self.format }));
+        let mut at = 0;
+        for tensor in in_order(written) {
+            let end = at + tensor.bytes();
+            let entry = json!({
+                "dtype": tensor.dtype,
+                "shape": tensor.shape,
+                "data_offsets": [at, end],
+            });
+            header.insert(tensor.name.clone(), entry);
+            at = end;
         }
-    }
-
-    fn write(&mut self, tensor: &Tensor) -> io::Result<()> {
-        self.file.write_all(&tensor.bytes)?;
-        let end = self.len + tensor.bytes.len() as u64;
-        let entry = json!({
-            "dtype": tensor.dtype.name(),
-            "shape": tensor.shape,
-            "data_offsets": [self.len, end],
-        });
-        self.header.insert(tensor.name.clone(), entry);
-        self.len = end;
-        Ok(())
-    }
-
-    /// Writes what is left and gives the file its name. Bytes of data.
-    pub(super) fn finish(mut self) -> io::Result<u64> {
-        let mut late = core::mem::take(&mut self.late);
-        late.sort_by_key(|tensor| core::cmp::Reverse(tensor.dtype.bits()));
-        for tensor in &late {
-            self.write(tensor)?;
-        }
-        let mut header = serde_json::to_vec(&self.header)?;
+        let header = serde_json::to_vec(&header).expect("a header has no other keys than texts");
         let room = self.room as usize;
         assert!(
             header.len() <= room,
             "room for {} bytes of header",
             header.len()
         );
-        header.resize(room, b' ');
-        self.file.seek(SeekFrom::Start(0))?;
-        self.file.write_all(&self.room.to_le_bytes())?;
-        self.file.write_all(&header)?;
-        self.file.flush()?;
-        self.file.get_ref().sync_all()?;
-        fs::rename(&self.partial, &self.path)?;
-        Ok(self.len)
+        let mut head = self.room.to_le_bytes().to_vec();
+        head.extend(header);
+        head.resize(LENGTH_BYTES + room, b' ');
+        head
     }
+}
+
+/// Tensors as they lie in the finished file.
+fn in_order(written: &[Written]) -> impl Iterator<Item = &Written> {
+    let mut late: Vec<&Written> = written.iter().filter(|tensor| tensor.late).collect();
+    late.sort_by_key(|tensor| core::cmp::Reverse(Dtype::from_name(&tensor.dtype).map(Dtype::bits)));
+    written.iter().filter(|tensor| !tensor.late).chain(late)
+}
+
+impl Shard {
+    /// Begins a file.
+    pub(super) fn create(place: Place) -> io::Result<Self> {
+        let data = Stream::open(&place.partial(), place.base(), 0)?;
+        Ok(Self {
+            place,
+            data,
+            late: None,
+            written: Vec::new(),
+            open: None,
+        })
+    }
+
+    /// Goes on with a file after the last of `steps` whose tensors, and those of all before it, are what they were;
+    /// how many these are.
+    pub(super) fn reopen(place: Place, steps: &[Vec<Written>]) -> io::Result<(Self, usize)> {
+        let sound = {
+            let data = open_to_read(&place.partial())?;
+            let late = open_to_read(&place.late())?;
+            let is_sound = |tensor: &Written| match (tensor.late, &data, &late) {
+                (false, Some(file), _) => tensor.is_in(file, place.base()),
+                (true, _, Some(file)) => tensor.is_in(file, 0),
+                _ => Ok(false),
+            };
+            let mut sound = 0;
+            'steps: for step in steps {
+                for tensor in step {
+                    if !is_sound(tensor)? {
+                        break 'steps;
+                    }
+                }
+                sound += 1;
+            }
+            sound
+        };
+        let written: Vec<Written> = steps[..sound].iter().flatten().cloned().collect();
+        let end = |late| {
+            let of_stream = written.iter().filter(|tensor| tensor.late == late);
+            of_stream.map(|tensor| tensor.end).max()
+        };
+        let data = Stream::open(&place.partial(), place.base(), end(false).unwrap_or(0))?;
+        let late = end(true).map(|end| Stream::open(&place.late(), 0, end));
+        let shard = Self {
+            late: late.transpose()?,
+            place,
+            data,
+            written,
+            open: None,
+        };
+        Ok((shard, sound))
+    }
+
+    /// Whether a tensor is under way.
+    pub(super) fn is_open(&self) -> bool {
+        self.open.is_some()
+    }
+
+    /// Begins a tensor, which has to be [ended](Self::end) before the next.
+    pub(super) fn begin(&mut self, name: String, dtype: Dtype, shape: &[usize]) -> io::Result<()> {
+        assert!(self.open.is_none(), "{name} begins within another tensor");
+        let bytes = shape.iter().product::<usize>() as u64 * dtype.bits() / 8;
+        let late = !bytes.is_multiple_of(8);
+        let start = match (late, &mut self.late) {
+            (false, _) => self.data.len,
+            (true, Some(stream)) => stream.len,
+            (true, none) => none.insert(Stream::open(&self.place.late(), 0, 0)?).len,
+        };
+        let tensor = Written {
+            name,
+            dtype: dtype.name().to_owned(),
+            shape: shape.to_vec(),
+            start,
+            end: start + bytes,
+            late,
+            xxh3: String::new(),
+        };
+        let hash = Box::new(Xxh3::new());
+        self.open = Some(Open { tensor, hash });
+        Ok(())
+    }
+
+    /// The next bytes of the tensor.
+    pub(super) fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let Open { tensor, hash } = self.open.as_mut().expect("a tensor was begun");
+        let stream = match &mut self.late {
+            Some(stream) if tensor.late => stream,
+            _ => &mut self.data,
+        };
+        hash.update(bytes);
+        stream.file.write_all(bytes)?;
+        stream.len += bytes.len() as u64;
+        assert!(stream.len <= tensor.end, "{} is longer", tensor.name);
+        Ok(())
+    }
+
+    /// Ends the tensor, all of whose bytes are there.
+    pub(super) fn end(&mut self) -> Written {
+        let Open { mut tensor, hash } = self.open.take().expect("a tensor was begun");
+        let stream = match &self.late {
+            Some(stream) if tensor.late => stream,
+            _ => &self.data,
+        };
+        assert_eq!(stream.len, tensor.end, "bytes of {}", tensor.name);
+        tensor.xxh3 = format!("{:016x}", hash.digest());
+        self.written.push(tensor.clone());
+        tensor
+    }
+
+    /// Hands everything to the system: a process that ends now loses nothing of it.
+    pub(super) fn flush(&mut self) -> io::Result<()> {
+        let late = self.late.as_mut();
+        late.map_or(Ok(()), |stream| stream.file.flush())?;
+        self.data.file.flush()
+    }
+
+    /// Writes what is left and gives the file its name, when all of it is on the disk.
+    pub(super) fn finish(mut self) -> io::Result<()> {
+        self.flush()?;
+        if self.late.is_some() {
+            let mut late = File::open(self.place.late())?;
+            for tensor in in_order(&self.written).filter(|tensor| tensor.late) {
+                late.seek(SeekFrom::Start(tensor.start))?;
+                let bytes = tensor.bytes();
+                let copied = io::copy(&mut (&mut late).take(bytes), &mut self.data.file)?;
+                if copied != bytes {
+                    return Err(ErrorKind::UnexpectedEof.into());
+                }
+            }
+        }
+        let file = &mut self.data.file;
+        file.seek(SeekFrom::Start(0))?;
+        file.write_all(&self.place.head(&self.written))?;
+        file.flush()?;
+        file.get_ref().sync_all()?;
+        rename(&self.place.partial(), &self.place.path)?;
+        self.place.clear()
+    }
+}
+
+impl Stream {
+    /// Opens or makes a file, and cuts it after `len` bytes.
+    fn open(path: &Path, base: u64, len: u64) -> io::Result<Self> {
+        let mut options = OpenOptions::new();
+        let mut file = options
+            .create(true)
+            .write(true)
+            .truncate(false)
+            .open(path)?;
+        file.set_len(base + len)?;
+        file.seek(SeekFrom::End(0))?;
+        let file = BufWriter::with_capacity(1 << 20, file);
+        Ok(Self { file, len })
+    }
+}
+
+impl Written {
+    pub(super) fn bytes(&self) -> u64 {
+        self.end - self.start
+    }
+
+    /// Whether the bytes are in `file`, as they were written.
+    fn is_in(&self, mut file: &File, base: u64) -> io::Result<bool> {
+        let bytes = self.end.saturating_sub(self.start);
+        if file.metadata()?.len() < base.saturating_add(self.end) {
+            return Ok(false);
+        }
+        file.seek(SeekFrom::Start(base + self.start))?;
+        let (mut file, mut hash) = (file.take(bytes), Xxh3::new());
+        let mut buffer = vec![0; bytes.min(1 << 20) as usize];
+        loop {
+            match file.read(&mut buffer)? {
+                0 => break,
+                read => hash.update(&buffer[..read]),
+            }
+        }
+        Ok(format!("{:016x}", hash.digest()) == self.xxh3)
+    }
+}
+
+/// Renames a file within its folder, for good: the folder is on the disk too.
+pub(super) fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to)?;
+    sync_folder(to)
+}
+
+/// Folders can be opened as files on Unix alone; elsewhere renaming is as durable as the system has it.
+#[cfg(unix)]
+fn sync_folder(file: &Path) -> io::Result<()> {
+    let folder = file.parent().filter(|folder| *folder != Path::new(""));
+    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+}
+
+#[cfg(not(unix))]
+fn sync_folder(_: &Path) -> io::Result<()> {
+    Ok(())
+}
+
+fn open_to_read(path: &Path) -> io::Result<Option<File>> {
+    match File::open(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        file => file.map(Some),
+    }
+}
+
+pub(super) fn with_end(path: &Path, end: &str) -> PathBuf {
+    let mut path = path.as_os_str().to_owned();
+    path.push(end);
+    path.into()
 }

@@ -98,6 +98,16 @@ pub trait Source: core::fmt::Debug + Send + Sync {
         self.read_at(file, offset, into)
     }
 
+    /// What names the state of all files, where something does: the commit of a model on the hub. The same name is
+    /// the same bytes, always; without one, bytes have to be compared. A source that wraps another may forward it.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be looked up.
+    fn version(&self) -> Result<Option<String>, SourceError> {
+        Ok(None)
+    }
+
     /// The weights file that the user named, when it was a file and not a model that was named.
     ///
     /// Then this file is all the weights, whatever lies beside it. A source that wraps another

@@ -35,6 +35,10 @@ pub(crate) struct SaveArgs {
     #[arg(long, value_name = "DIALECT")]
     to: Option<To>,
 
+    /// Go on with what an interrupted run of the same command left in the folder
+    #[arg(long)]
+    resume: bool,
+
     /// Bytes of a shard
     #[arg(long, value_name = "SIZE", default_value = "5GB")]
     shard_size: Bytes,
@@ -114,7 +118,9 @@ struct Answer {
 impl SaveArgs {
     fn to(&self) -> SaveConfig {
         let Bytes(shard_bytes) = self.shard_size;
-        let to = SaveConfig::new(&self.out).shard_bytes(shard_bytes);
+        let to = SaveConfig::new(&self.out)
+            .shard_bytes(shard_bytes)
+            .resume(self.resume);
         match self.to {
             Some(dialect) => to.dialect(dialect),
             None => to,
@@ -171,6 +177,10 @@ impl SaveArgs {
             saved.files.len(),
             dialect.map_or("plain".to_owned(), |dialect| format!("as {dialect}"))
         ))?;
+        if saved.resumed > 0 {
+            let (resumed, of) = (saved.resumed, saved.report.tensors);
+            output::line(format_args!("{resumed} of {of} weights were there already"))?;
+        }
         output::line(saved.report)
     }
 }

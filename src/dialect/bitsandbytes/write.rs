@@ -4,14 +4,13 @@ use firebox_kernels::{
     float::FloatBits,
     format::{Format, Packed},
     nested::{self, MAP},
-    pack,
 };
 use serde_json::{Value, json};
 
 use super::{
     super::{
         DialectError, Tensor, Writer,
-        write::{Matrices, module, torch},
+        write::{Codes, Matrices, module, torch},
     },
     Levels, NAME, SKIP,
 };
@@ -88,16 +87,27 @@ impl Writer for BitsAndBytesWriter {
         vec![("quantization_config", config)]
     }
 
+    fn codes(&self, slot: &Slot, format: Format) -> Option<Codes> {
+        let n = slot.shape[0] * slot.shape[1];
+        Some(match self.kind {
+            Kind::Int8 => Codes::new(slot, Dtype::I8, &slot.shape, format),
+            Kind::Bits4(levels, _) => {
+                Codes::new(slot, Dtype::U8, &[n.div_ceil(2), 1], format).high_first(levels.zero())
+            }
+        })
+    }
+
     fn tensors(&self, slot: &Slot, packed: Packed, source: FloatBits) -> Vec<Tensor> {
-        let (shape @ [o, i], n) = (packed.shape, packed.shape[0] * packed.shape[1]);
+        let (shape @ [o, _], n) = (packed.shape, packed.shape[0] * packed.shape[1]);
+        let codes = self.codes(slot, packed.format);
+        let codes = codes.map(|codes| codes.unless_written(&packed.words));
+        let mut tensors = codes.unwrap_or_default();
         let Kind::Bits4(levels, _) = self.kind else {
             let scb = format!("{}.SCB", module(slot));
             let format = format!("{}.weight_format", module(slot));
-            return vec![
-                Tensor::words(slot.name.clone(), Dtype::I8, &[o, i], &packed.words),
-                Tensor::words(scb, Dtype::F32, &[o], &packed.scales),
-                Tensor::new(format, Dtype::U8, &[], vec![0]),
-            ];
+            tensors.push(Tensor::words(scb, Dtype::F32, &[o], &packed.scales));
+            tensors.push(Tensor::new(format, Dtype::U8, &[], vec![0]));
+            return tensors;
         };
         let (Format::Nf4(blocks) | Format::Fp4(blocks)) = packed.format else {
             unreachable!("the plan's formats were looked at");
@@ -107,11 +117,7 @@ impl Writer for BitsAndBytesWriter {
             Tensor::words(name(suffix), Dtype::F32, &[values.len()], values)
         };
         let g = blocks.count(n);
-        let bytes = pack::to_bitsandbytes(&packed.words, n, levels.zero());
-        let mut tensors = vec![
-            Tensor::new(slot.name.clone(), Dtype::U8, &[bytes.len(), 1], bytes),
-            floats("quant_map", &levels.values().map(f32::to_bits)),
-        ];
+        tensors.push(floats("quant_map", &levels.values().map(f32::to_bits)));
         let mut state = format!(
             "{{\"quant_type\": \"{}\", \"blocksize\": {}, \"dtype\": \"{}\", \"shape\": {shape:?}",
             levels.name(),

@@ -5,7 +5,7 @@ use firebox_kernels::{
     format::{Format, Fp8Kind, Packed, Tile},
 };
 
-use super::super::{Adopt, DialectError, Said, Tensor, find::Find, write::module};
+use super::super::{Adopt, Codes, DialectError, Said, Tensor, find::Find, write::module};
 use crate::{model::Slot, source::Dtype};
 
 /// The packed weight, whose codes are there.
@@ -56,11 +56,11 @@ pub(super) fn tensors(slot: &Slot, packed: &Packed, tile: Tile, source: FloatBit
     } else {
         FloatBits::F32
     };
-    let codes = Tensor::words(
-        slot.name.clone(),
-        Dtype::F8E4M3,
-        &packed.shape,
-        &packed.words,
-    );
-    vec![codes, Tensor::floats(name, stored, shape, &packed.scales)]
+    let mut tensors = codes(slot, packed.format).unless_written(&packed.words);
+    tensors.push(Tensor::floats(name, stored, shape, &packed.scales));
+    tensors
+}
+
+pub(super) fn codes(slot: &Slot, format: Format) -> Codes {
+    Codes::new(slot, Dtype::F8E4M3, &slot.shape, format)
 }

@@ -34,7 +34,7 @@ use self::{
     whole::{Scale, Whole},
 };
 use super::{
-    Adopt, Dialect, DialectError, Said, Tensor, Writer,
+    Adopt, Codes, Dialect, DialectError, Said, Tensor, Writer,
     find::Find,
     plain,
     write::{Matrices, module},
@@ -266,6 +266,13 @@ impl Scheme {
 impl Writer for CompressedTensorsWriter {
     fn config(&self) -> Vec<(&'static str, Value)> {
         vec![("quantization_config", self.config.clone())]
+    }
+
+    fn codes(&self, slot: &Slot, format: Format) -> Option<Codes> {
+        match self.schemes[&slot.name] {
+            Scheme::Whole(_) => None,
+            Scheme::Floats(_) => Some(floats::codes(slot, format)),
+        }
     }
 
     fn tensors(&self, slot: &Slot, packed: Packed, source: FloatBits) -> Vec<Tensor> {

@@ -261,6 +261,10 @@ impl Source for Hub {
             (read, _) => read,
         }
     }
+
+    fn version(&self) -> Result<Option<String>, SourceError> {
+        self.commit().map(Some)
+    }
 }
 
 /// Written by hand: `hf-hub` prints its headers, and the token is one of them.

@@ -1,0 +1,144 @@
+//! Saving a plan: opened, decided, carried out from where an interrupted save was.
+
+use super::{Loader, finished};
+use crate::{
+    config::LoadConfig,
+    dialect::To,
+    error::Error,
+    model::Link,
+    observe::Observer,
+    pipeline::{self, Settings, Timing},
+    plan::{Action, Plan, PlanError, Stored},
+    presinq,
+    quant::QuantSpec,
+    save::{self, FolderSink, Identity, Layout, SaveConfig, Saved},
+    target::Target,
+};
+
+impl<T: Target> Loader<T> {
+    /// Saves the weights of a plan in the types that they are stored in.
+    pub(super) fn save_plan(&self, mut plan: Plan, to: &SaveConfig) -> Result<Saved, Error> {
+        save::adapt(&mut plan, to);
+        if self.config.dtype.is_none() {
+            // What is given back has the type that config.json goes on to name.
+            plan.give_back(self.checkpoint.float_dtype());
+        }
+        plan.check_complete()?;
+        let candidates = to.named().unwrap_or(To::Mlx);
+        self.write_plan(plan, to, Some(candidates))
+    }
+
+    /// Saves a plan as it is. Weights that are left open are chosen for from what `candidates` holds side by side.
+    pub(super) fn write_plan(
+        &self,
+        mut plan: Plan,
+        to: &SaveConfig,
+        candidates: Option<To>,
+    ) -> Result<Saved, Error> {
+        let recording = self.record();
+        let observers = recording.among(&self.config.observers);
+        let journal = save::find(to)?;
+        let identity = Identity::new(&plan, &self.config, to, &self.checkpoint)?;
+        let (journal, known) = match journal {
+            Some(journal) => {
+                let known = journal.check(&identity)?;
+                (Some(journal), known)
+            }
+            None => (None, false),
+        };
+        match &journal {
+            Some(journal) if known => self.decide_as(&mut plan, journal.becomes())?,
+            _ => self.decide(&mut plan, candidates)?,
+        }
+        let layout = Layout::new(to, &plan, self.checkpoint.float_dtype().bits())?;
+        let mut journal = match journal {
+            Some(journal) => journal,
+            None => save::create(to)?,
+        };
+        if !known {
+            let becomes = plan.steps.iter().map(save::becomes);
+            journal.begin(&plan.model, &identity, becomes.collect())?;
+        }
+        let mut folder = FolderSink::open(layout, &plan, journal)?;
+
+        let ran = self.run_rest(&mut plan, &mut folder, &observers);
+        let (done, total) = (folder.done(), plan.steps.len());
+        let saved = ran.and_then(|timings| {
+            let report = self.report(&plan, &timings, recording);
+            let saved = folder.finish(&self.checkpoint, report)?;
+            finished(&saved.report, &observers)?;
+            Ok(saved)
+        });
+        saved.map_err(|error| Error::Interrupted {
+            folder: to.folder().to_owned(),
+            done,
+            total,
+            source: Box::new(error),
+        })
+    }
+
+    /// Carries out what is not in the folder yet. Timings are those of all steps.
+    fn run_rest(
+        &self,
+        plan: &mut Plan,
+        folder: &mut FolderSink<'_>,
+        observer: &dyn Observer,
+    ) -> Result<Vec<Timing>, Error> {
+        let settings = Settings {
+            allocation_max: None,
+            ..self.settings(observer)
+        };
+        let done = folder.resumed();
+        let mut rest = plan.clone();
+        rest.steps.drain(..done);
+        let left = |name: &String| rest.steps.iter().any(|step| step.slot.name == *name);
+        let open = |link: &Link| link.from.iter().chain(&link.to).any(left);
+        let links: Vec<Link> = plan
+            .links
+            .iter()
+            .filter(|link| open(link))
+            .cloned()
+            .collect();
+        plan.links.clone_from(&links);
+        rest.links = links;
+
+        let source = &**self.checkpoint.source();
+        self.announce(&rest, &settings)?;
+        // Factors come out as they did, and take weights that are in the folder too.
+        let ran = presinq::balance(plan, source, &settings).and_then(|()| {
+            rest.steps.clone_from_slice(&plan.steps[done..]);
+            pipeline::run(&rest, source, folder, &settings)
+        });
+        let ran = ran.map_err(|error| self.config.observers.explain(error.into()))?;
+        let taken_over = vec![Timing::default(); done];
+        Ok([taken_over, ran].concat())
+    }
+
+    /// Chooses for the weights that are left open what the save that was interrupted had chosen.
+    fn decide_as(&self, plan: &mut Plan, becomes: &[String]) -> Result<(), Error> {
+        let LoadConfig {
+            policy, candidates, ..
+        } = &self.config;
+        for (step, chosen) in plan.steps.iter_mut().zip(becomes) {
+            let open = matches!(policy.choose(&step.slot), QuantSpec::Auto(_));
+            if !open || save::becomes(step) == *chosen {
+                continue;
+            }
+            let named = candidates.iter().find(|quant| quant.to_string() == *chosen);
+            let quant = match named {
+                Some(quant) => quant.clone(),
+                None => chosen.parse()?,
+            };
+            let (Some(method), Stored::Plain(float)) = (quant.method(), &step.source) else {
+                continue;
+            };
+            let format = method.format(step.matrix(), *float);
+            let format = format.map_err(|source| PlanError::Format {
+                tensor: step.slot.name.clone(),
+                source,
+            })?;
+            step.action = Action::Pack(quant, format);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,118 @@
+//! What can go wrong with a save.
+
+use std::{
+    io::{self, ErrorKind},
+    path::{Path, PathBuf},
+};
+
+use super::identity::Difference;
+use crate::dialect::DialectError;
+
+/// A checkpoint that could not be saved.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SaveError {
+    /// Something is there already.
+    #[error("{} is not empty; name a folder that is, or does not exist", folder.display())]
+    NotEmpty {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// A save was interrupted there, and going on with it was not asked for.
+    #[error(
+        "{} has a save that was interrupted; go on with it (`--resume`, `SaveConfig::resume`), or name another folder",
+        folder.display()
+    )]
+    Unfinished {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// A complete checkpoint is there, and nothing to go on with.
+    #[error("{} has a complete checkpoint: nothing is left to resume", folder.display())]
+    Complete {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// Another save is under way there.
+    #[error("{} is being written by another process; wait until it ends", folder.display())]
+    Busy {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// What was interrupted was of another source or configuration.
+    #[error(
+        "{} has a save that was interrupted, and cannot be resumed: {difference}; name another folder to save anew",
+        folder.display()
+    )]
+    Changed {
+        /// The folder.
+        folder: PathBuf,
+        /// The first difference.
+        difference: Box<Difference>,
+    },
+    /// A journal that cannot be gone by.
+    #[error("{}: {reason}; name another folder to save anew", path.display())]
+    Journal {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A file could not be written.
+    #[error("{}: could not be written: {source}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// There is no room for a file.
+    #[error("{}: there is no room for {wanted} more bytes: {source}", path.display())]
+    Full {
+        /// The file.
+        path: PathBuf,
+        /// Bytes that were to be written next.
+        wanted: u64,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The dialect cannot hold the weights.
+    #[error(transparent)]
+    Dialect(#[from] DialectError),
+    /// No dialect holds the weights side by side, so that they could be kept.
+    #[error(
+        "the packed weights cannot be kept: no dialect holds them side by side, nearest is {dialect}: {source}"
+    )]
+    NotKept {
+        /// The dialect.
+        dialect: &'static str,
+        /// What it lacks.
+        source: DialectError,
+    },
+}
+
+impl SaveError {
+    /// What becomes of an error at `path`, where `wanted` bytes were to be written.
+    pub(super) fn at(path: &Path, wanted: u64) -> impl FnOnce(io::Error) -> Self + use<> {
+        let path = path.to_owned();
+        move |source| match source.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge
+                if wanted > 0 =>
+            {
+                Self::Full {
+                    path,
+                    wanted,
+                    source,
+                }
+            }
+            _ => Self::Write { path, source },
+        }
+    }
+}
+
+impl core::fmt::Display for Difference {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let Self { field, was, now } = self;
+        write!(f, "{field} was {was} and is {now}")
+    }
+}

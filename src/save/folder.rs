@@ -1,0 +1,519 @@
+//! The folder: which weights go to which file, and finished weights becoming files.
+
+use std::{
+    borrow::Cow,
+    collections::BTreeMap,
+    fs::{self, File},
+    io::{self, Write},
+    path::PathBuf,
+};
+
+use firebox_kernels::{float::FloatBits, format::Packed};
+use half::slice::HalfFloatSliceExt;
+use serde_json::{Map, Value, json};
+
+use super::{
+    COPIED, SaveConfig, SaveError, Saved,
+    journal::{Done, Journal},
+    shard::{Place, Shard, Written, rename, with_end},
+};
+use crate::{
+    dialect::{Codes, DECLARED, DialectError, Tensor, To, Writer, dtype},
+    pipeline::{Dense, Finished, Piece, Sink, SinkError},
+    plan::{Action, Plan, Step, Stored},
+    report::LoadReport,
+    source::{
+        Checkpoint,
+        checkpoint::{CONFIG, INDEX, SINGLE},
+    },
+};
+
+/// Bytes that a tensor may take in a header beside the name of its weight; more than any takes.
+const HEADER_ROOM: u64 = 176;
+
+/// What is decided before a file is written.
+#[derive(Debug)]
+pub(crate) struct Layout<'a> {
+    to: &'a SaveConfig,
+    writer: Option<Box<dyn Writer>>,
+    dialect: Option<To>,
+    /// The type that most plain weights of the checkpoint are stored in.
+    source: FloatBits,
+    /// Weights of each shard.
+    shards: Vec<usize>,
+    /// Room for the header of each shard.
+    rooms: Vec<u64>,
+}
+
+impl<'a> Layout<'a> {
+    /// Refuses weights that the dialect cannot hold.
+    pub(crate) fn new(
+        to: &'a SaveConfig,
+        plan: &Plan,
+        source: FloatBits,
+    ) -> Result<Self, SaveError> {
+        let mut packed = plan
+            .steps
+            .iter()
+            .filter(|step| step.action.format().is_some());
+        let dialect = match packed.next() {
+            None => None,
+            Some(step) => match to.dialect.or(To::usual(step)) {
+                Some(dialect) => Some(dialect),
+                None => {
+                    let tensor = step.slot.name.clone();
+                    return Err(DialectError::NoDialect { tensor }.into());
+                }
+            },
+        };
+        if let (None, Some(asked)) = (dialect, to.dialect) {
+            let dialect = asked.name();
+            return Err(DialectError::NothingPacked { dialect }.into());
+        }
+        let writer = dialect
+            .map(|dialect| dialect.writer(plan, source))
+            .transpose()?;
+
+        let (mut shards, mut rooms) = (Vec::new(), Vec::new());
+        let mut bytes = u64::MAX;
+        for step in &plan.steps {
+            let kept = step.bytes_kept();
+            if bytes.saturating_add(kept) > to.shard_bytes {
+                shards.push(0);
+                rooms.push(HEADER_ROOM);
+                bytes = 0;
+            }
+            bytes += kept;
+            // Just made, if there was none.
+            if let (Some(count), Some(room)) = (shards.last_mut(), rooms.last_mut()) {
+                *count += 1;
+                let packed = step.action.format().is_some();
+                let tensors = writer.as_ref().filter(|_| packed);
+                let tensors = tensors.map_or(1, |writer| writer.tensors_max() as u64);
+                *room += tensors * (step.slot.name.len() as u64 + HEADER_ROOM);
+            }
+        }
+        Ok(Self {
+            to,
+            writer,
+            dialect,
+            source,
+            shards,
+            rooms,
+        })
+    }
+
+    fn shard_name(&self, nth: usize) -> String {
+        match self.shards.len() {
+            0 | 1 => SINGLE.to_owned(),
+            count => format!("model-{:05}-of-{count:05}.safetensors", nth + 1),
+        }
+    }
+
+    fn path(&self, file: &str) -> PathBuf {
+        self.to.folder.join(file)
+    }
+
+    fn place(&self, nth: usize) -> Place {
+        let writer = self.writer.as_ref();
+        Place {
+            path: self.path(&self.shard_name(nth)),
+            format: writer.map_or("pt", |writer| writer.metadata()),
+            room: self.rooms[nth].next_multiple_of(8),
+        }
+    }
+
+    /// Writes the tensors of a weight.
+    fn put(&self, step: &Step, weight: Finished, shard: &mut Shard) -> io::Result<Vec<Written>> {
+        let slot = &step.slot;
+        let mut written = Vec::new();
+        let packed = match weight {
+            Finished::Dense(weight) => {
+                let (float, bytes) = bytes_of(&weight);
+                shard.begin(slot.name.clone(), dtype(float), &slot.shape)?;
+                shard.append(&bytes)?;
+                return Ok(vec![shard.end()]);
+            }
+            Finished::Packed(packed) => packed,
+            Finished::Placed(parts) => match &parts[..] {
+                [part] => part.to_host(),
+                _ => unreachable!("weights are placed whole, to be saved"),
+            },
+            // Its rows are in the file.
+            Finished::Pieces(scales) => {
+                written.push(shard.end());
+                let Some(format) = step.action.format() else {
+                    return Ok(written);
+                };
+                Packed {
+                    format,
+                    shape: step.matrix(),
+                    words: Vec::new(),
+                    scales,
+                }
+            }
+        };
+        for tensor in self.tensors(step, packed) {
+            shard.begin(tensor.name, tensor.dtype, &tensor.shape)?;
+            shard.append(&tensor.bytes)?;
+            written.push(shard.end());
+        }
+        Ok(written)
+    }
+
+    /// Writes the next rows of a weight.
+    fn put_piece(&self, step: &Step, piece: Piece, shard: &mut Shard) -> io::Result<()> {
+        let slot = &step.slot;
+        match piece {
+            Piece::Dense(piece) => {
+                let (float, bytes) = bytes_of(&piece);
+                if !shard.is_open() {
+                    shard.begin(slot.name.clone(), dtype(float), &slot.shape)?;
+                }
+                shard.append(&bytes)
+            }
+            Piece::Words { rows, words } => {
+                let codes = self.codes(step);
+                let codes = codes.expect("pieces are asked for where codes can be written so");
+                if !shard.is_open() {
+                    shard.begin(codes.name.clone(), codes.dtype, &codes.shape)?;
+                }
+                shard.append(&codes.bytes(rows, &words))
+            }
+        }
+    }
+
+    fn codes(&self, step: &Step) -> Option<Codes> {
+        let writer = self.writer.as_ref()?;
+        writer.codes(&step.slot, step.action.format()?)
+    }
+
+    fn tensors(&self, step: &Step, packed: Packed) -> Vec<Tensor> {
+        let packed = match (&step.action, self.to.nested) {
+            (Action::Keep(_), Some(nested)) => packed.renested(nested),
+            _ => packed,
+        };
+        let source = match step.source {
+            Stored::Plain(float) => float,
+            Stored::Packed(ref adopt) => adopt.float().unwrap_or(self.source),
+        };
+        let writer = self.writer.as_ref();
+        let writer = writer.expect("a plan with packed weights has a writer");
+        writer.tensors(&step.slot, packed, source)
+    }
+}
+
+/// Finished weights become files, and are told of in the journal.
+pub(crate) struct FolderSink<'a> {
+    layout: Layout<'a>,
+    journal: Journal,
+    current: Option<Shard>,
+    /// Weights in the current shard, and shards before it.
+    at: (usize, usize),
+    /// Weights that were in files when the save began.
+    resumed: usize,
+}
+
+impl<'a> FolderSink<'a> {
+    /// Goes on after the last weight of the journal up to which everything is on the disk as it was told.
+    pub(crate) fn open(
+        layout: Layout<'a>,
+        plan: &Plan,
+        mut journal: Journal,
+    ) -> Result<Self, SaveError> {
+        let (mut at, mut current, mut resumed) = ((0, 0), None, 0);
+        let mut steps = plan.steps.iter();
+        for (nth, count) in layout.shards.iter().copied().enumerate() {
+            let (name, place) = (layout.shard_name(nth), layout.place(nth));
+            let told = journal
+                .done()
+                .iter()
+                .skip(resumed)
+                .zip(steps.by_ref().take(count));
+            let told = told.take_while(|(done, step)| {
+                (&*done.weight, &*done.file) == (&*step.slot.name, &*name)
+            });
+            let tensors: Vec<Vec<Written>> = told.map(|(done, _)| done.tensors.clone()).collect();
+            at = (0, nth);
+            if tensors.is_empty() {
+                break;
+            }
+            let (path, room) = (place.partial(), place.room);
+            let (sound, shard) =
+                restore(place, &tensors, count).map_err(SaveError::at(&path, room))?;
+            resumed += sound;
+            if sound < count {
+                (at, current) = ((sound, nth), shard);
+                break;
+            }
+            at = (0, nth + 1);
+        }
+        let lost = journal.done().len() - resumed;
+        if lost > 0 {
+            tracing::warn!(
+                lost,
+                "weights that the journal tells of are not on the disk as it says; they are made again"
+            );
+        }
+        journal.keep(resumed)?;
+        Ok(Self {
+            layout,
+            journal,
+            current,
+            at,
+            resumed,
+        })
+    }
+
+    /// Weights that were in files when the save began.
+    pub(crate) fn resumed(&self) -> usize {
+        self.resumed
+    }
+
+    /// Weights that are in files.
+    pub(crate) fn done(&self) -> usize {
+        self.journal.done().len()
+    }
+
+    /// The shard under way.
+    fn shard(&mut self, wanted: u64) -> Result<Shard, SaveError> {
+        match self.current.take() {
+            Some(shard) => Ok(shard),
+            None => {
+                let place = self.layout.place(self.at.1);
+                let path = place.partial();
+                Shard::create(place).map_err(SaveError::at(&path, wanted))
+            }
+        }
+    }
+
+    fn write_piece(&mut self, step: &Step, piece: Piece) -> Result<(), SaveError> {
+        let wanted = step.bytes_kept();
+        let mut shard = self.shard(wanted)?;
+        let written = self.layout.put_piece(step, piece, &mut shard);
+        let path = self.layout.place(self.at.1).partial();
+        written.map_err(SaveError::at(&path, wanted))?;
+        self.current = Some(shard);
+        Ok(())
+    }
+
+    fn write(&mut self, step: &Step, weight: Finished) -> Result<(), SaveError> {
+        let (done, nth) = self.at;
+        let place = self.layout.place(nth);
+        let (path, room) = (place.partial(), place.room);
+        let failed = |wanted| SaveError::at(&path, wanted);
+        let wanted = step.bytes_kept();
+        let mut shard = self.shard(wanted)?;
+        let tensors = self.layout.put(step, weight, &mut shard);
+        let tensors = tensors.map_err(failed(wanted))?;
+        shard.flush().map_err(failed(wanted))?;
+        self.journal.tell(Done {
+            weight: step.slot.name.clone(),
+            file: self.layout.shard_name(nth),
+            tensors,
+        })?;
+        if done + 1 < self.layout.shards[nth] {
+            self.current = Some(shard);
+            self.at = (done + 1, nth);
+        } else {
+            // What is told of a complete file outlives a loss of power as the file does.
+            self.journal.sync()?;
+            shard.finish().map_err(failed(room))?;
+            self.at = (0, nth + 1);
+        }
+        Ok(())
+    }
+
+    /// Writes everything else, the configuration last: without it a folder is no model.
+    pub(crate) fn finish(
+        self,
+        checkpoint: &Checkpoint,
+        report: LoadReport,
+    ) -> Result<Saved, SaveError> {
+        let Self {
+            layout, journal, ..
+        } = self;
+        let files = (0..layout.shards.len()).map(|nth| layout.shard_name(nth));
+        let files: Vec<String> = files.collect();
+        let tensors = || {
+            let done = journal.done().iter();
+            done.flat_map(|done| done.tensors.iter().map(|tensor| (tensor, &done.file)))
+        };
+        let bytes = tensors().map(|(tensor, _)| tensor.bytes()).sum();
+        if files.len() > 1 {
+            let weight_map: BTreeMap<&str, &String> = tensors()
+                .map(|(tensor, file)| (&*tensor.name, file))
+                .collect();
+            let index = json!({
+                "metadata": { "total_size": bytes },
+                "weight_map": weight_map,
+            });
+            layout.write(INDEX, &pretty(&index))?;
+        }
+        for file in COPIED {
+            let read = checkpoint.read_optional(file);
+            let read = read.map_err(|error| io::Error::other(error.to_string()));
+            if let Some(bytes) = read.map_err(SaveError::at(&layout.path(file), 0))? {
+                layout.write(file, &bytes)?;
+            }
+        }
+        let mut config = checkpoint.config().clone();
+        if let Value::Object(config) = &mut config {
+            for field in DECLARED {
+                config.remove(field);
+            }
+            if layout.dialect == Some(To::Mlx) {
+                older_positions(config);
+            }
+            let fields = layout.writer.iter().flat_map(|writer| writer.config());
+            config.extend(fields.map(|(field, value)| (field.to_owned(), value)));
+        }
+        layout.write(CONFIG, &pretty(&config))?;
+        if !layout.to.keep_journal {
+            journal.remove()?;
+        }
+        Ok(Saved {
+            folder: layout.to.folder.clone(),
+            dialect: layout.dialect.map(To::name),
+            files,
+            bytes_written: bytes,
+            resumed: self.resumed,
+            report,
+        })
+    }
+}
+
+/// Of a file with `count` weights: how many of these that are told of are on the disk, and the file, if it is under way.
+fn restore(
+    place: Place,
+    told: &[Vec<Written>],
+    count: usize,
+) -> io::Result<(usize, Option<Shard>)> {
+    if told.len() == count && place.is_finished(&told.concat())? {
+        // It may have been given its name just before the end.
+        place.clear()?;
+        return Ok((count, None));
+    }
+    let (shard, sound) = Shard::reopen(place, told)?;
+    if sound < count {
+        return Ok((sound, Some(shard)));
+    }
+    shard.finish()?;
+    Ok((count, None))
+}
+
+impl Layout<'_> {
+    /// Writes a small file: all of it is there, and on the disk, or nothing of it.
+    fn write(&self, file: &str, bytes: &[u8]) -> Result<(), SaveError> {
+        let path = self.path(file);
+        let partial = with_end(&path, ".partial");
+        let written = (|| {
+            let mut file = File::create(&partial)?;
+            file.write_all(bytes)?;
+            file.sync_all()?;
+            rename(&partial, &path)
+        })();
+        written.map_err(SaveError::at(&path, bytes.len() as u64))
+    }
+}
+
+impl Sink for FolderSink<'_> {
+    fn place(&mut self, step: &Step, weight: Finished) -> Result<(), SinkError> {
+        let written = self.write(step, weight);
+        written.map_err(|error| refused(step, error))
+    }
+
+    /// What lies in the file row after row: plain numbers, and codes of most dialects.
+    fn in_pieces(&self, step: &Step) -> bool {
+        let empty = step.slot.shape.contains(&0);
+        let codes = || self.layout.codes(step).is_some();
+        !empty && (step.action.format().is_none() || codes())
+    }
+
+    fn piece(&mut self, step: &Step, piece: Piece) -> Result<(), SinkError> {
+        let written = self.write_piece(step, piece);
+        written.map_err(|error| refused(step, error))
+    }
+}
+
+fn refused(step: &Step, error: SaveError) -> SinkError {
+    SinkError {
+        tensor: step.slot.name.clone(),
+        reason: error.into(),
+    }
+}
+
+/// Makes the folder.
+pub(crate) fn create(to: &SaveConfig) -> Result<Journal, SaveError> {
+    fs::create_dir_all(&to.folder).map_err(SaveError::at(&to.folder, 0))?;
+    Journal::create(&to.folder)
+}
+
+/// The journal to go on by, if there is one. Refuses a folder with anything else in it.
+pub(crate) fn find(to: &SaveConfig) -> Result<Option<Journal>, SaveError> {
+    let folder = to.folder.clone();
+    match Journal::find(&folder, to.busy)? {
+        Some(journal) if to.resume => return Ok(Some(journal)),
+        Some(_) => return Err(SaveError::Unfinished { folder }),
+        None => {}
+    }
+    let mut entries = match fs::read_dir(&folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        entries => entries.map_err(SaveError::at(&folder, 0))?,
+    };
+    if entries.next().is_none() {
+        return Ok(None);
+    }
+    if to.resume && folder.join(CONFIG).exists() {
+        return Err(SaveError::Complete { folder });
+    }
+    Err(SaveError::NotEmpty { folder })
+}
+
+/// Plain numbers as they lie in a file.
+fn bytes_of(dense: &Dense) -> (FloatBits, Cow<'_, [u8]>) {
+    fn halves(bits: &[u16]) -> Cow<'_, [u8]> {
+        if cfg!(target_endian = "little") {
+            return bytemuck::cast_slice(bits).into();
+        }
+        bits.iter().flat_map(|bits| bits.to_le_bytes()).collect()
+    }
+    match dense {
+        Dense::F32(values) if cfg!(target_endian = "little") => {
+            (FloatBits::F32, bytemuck::cast_slice(values).into())
+        }
+        Dense::F32(values) => {
+            let bytes = values.iter().flat_map(|value| value.to_le_bytes());
+            (FloatBits::F32, bytes.collect())
+        }
+        Dense::F16(values) => (FloatBits::F16, halves(values.reinterpret_cast())),
+        Dense::Bf16(values) => (FloatBits::Bf16, halves(values.reinterpret_cast())),
+    }
+}
+
+/// mlx-lm 0.32 reads positions of a Llama in the words of transformers 4 alone: both are written where they are not its
+/// defaults.
+fn older_positions(config: &mut Map<String, Value>) {
+    let Some(Value::Object(rope)) = config.get("rope_parameters").cloned() else {
+        return;
+    };
+    if config.contains_key("rope_theta") {
+        return;
+    }
+    let plain = rope.get("rope_type").is_none_or(|kind| kind == "default");
+    let theta = rope.get("rope_theta").cloned().unwrap_or(json!(10_000.0));
+    if plain && theta == json!(10_000.0) {
+        return;
+    }
+    config.insert("rope_theta".to_owned(), theta);
+    if !plain {
+        let scaling = rope.into_iter().filter(|(field, _)| field != "rope_theta");
+        config.insert("rope_scaling".to_owned(), scaling.collect());
+    }
+}
+
+fn pretty(value: &Value) -> Vec<u8> {
+    let mut text = serde_json::to_vec_pretty(value).expect("a value has no other keys than texts");
+    text.push(b'\n');
+    text
+}

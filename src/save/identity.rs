@@ -1,0 +1,201 @@
+//! What a save is of: source and configuration, so that a save that goes on with another is of the same.
+//!
+//! Weights are not read whole for it. Where the source can name the state of its files
+//! ([`Source::version`](crate::source::Source::version)) that is enough; elsewhere it is their names, types, shapes and places, and
+//! for each tensor a checksum of 16 KiB spread over it, or of all of a smaller one. Weights that were trained further
+//! differ there; a change that spares these bytes of every tensor is not seen.
+
+use serde_json::{Map, Value, json};
+use xxhash_rust::xxh3::{Xxh3, xxh3_128};
+
+use super::{COPIED, SaveConfig};
+use crate::{
+    config::LoadConfig,
+    error::Error,
+    pipeline::PipelineError,
+    plan::{Action, Plan, Step},
+    source::{Checkpoint, Source, SourceError, TensorInfo},
+};
+
+/// Bytes read at once of a tensor, and how often.
+const SAMPLE: u64 = 4 << 10;
+const SAMPLES: u64 = 4;
+
+/// What a save is of.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Identity(Value);
+
+/// Where two saves differ first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Difference {
+    /// What differs: `configuration.quant`, `source.files.model.safetensors.bytes`.
+    pub field: String,
+    /// What it was.
+    pub was: String,
+    /// What it is now.
+    pub now: String,
+}
+
+impl Identity {
+    /// Of `plan`, before anything is chosen by measuring.
+    ///
+    /// # Errors
+    ///
+    /// What reading comes to.
+    pub(crate) fn new(
+        plan: &Plan,
+        asked: &LoadConfig,
+        to: &SaveConfig,
+        checkpoint: &Checkpoint,
+    ) -> Result<Self, Error> {
+        let source = &**checkpoint.source();
+        let version = source.version()?;
+        let files = checkpoint.files().iter();
+        let mut files: Map<String, Value> = files
+            .map(|file| (file.name.to_string(), json!({ "bytes": file.bytes })))
+            .collect();
+        for file in COPIED {
+            if let Some(bytes) = checkpoint.read_optional(file)? {
+                let said = json!({ "bytes": bytes.len(), "xxh3": hex(xxh3_128(&bytes)) });
+                files.insert(file.to_owned(), said);
+            }
+        }
+        // As texts: a number that is read again may be another in its last bit.
+        let config = checkpoint.config().as_object().into_iter().flatten();
+        let fields: Map<String, Value> = config
+            .map(|(field, value)| (field.clone(), value.to_string().into()))
+            .collect();
+        let mut weights = Map::new();
+        for step in &plan.steps {
+            let sample = version.is_none().then_some(source);
+            weights.insert(step.slot.name.clone(), weight(step, sample)?);
+        }
+        Ok(Self(json!({
+            "program": concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION")),
+            "configuration": configuration(asked, to),
+            "source": { "version": version, "config": fields, "files": files },
+            "weights": weights,
+        })))
+    }
+
+    pub(super) fn value(&self) -> &Value {
+        &self.0
+    }
+
+    /// A name for it, short enough for a folder.
+    pub(crate) fn key(&self) -> String {
+        hex(xxh3_128(self.0.to_string().as_bytes()))
+    }
+
+    /// Where this differs first from what it `was`.
+    pub(super) fn difference(&self, was: &Value) -> Option<Difference> {
+        difference("", was, &self.0)
+    }
+}
+
+fn configuration(config: &LoadConfig, to: &SaveConfig) -> Value {
+    let texts = |texts: &mut dyn Iterator<Item = String>| Value::from_iter(texts);
+    let policy = &config.policy;
+    json!({
+        "quant": policy.linear.to_string(),
+        "rules": texts(&mut policy.rules.iter().map(ToString::to_string)),
+        "skip": texts(&mut policy.skip.iter().map(ToString::to_string)),
+        "candidates": texts(&mut config.candidates.iter().map(ToString::to_string)),
+        "presinq": config.presinq,
+        "dequantize": config.dequantize,
+        "dialect": to.dialect.map(|dialect| dialect.name()),
+        "nested": to.nested,
+        "shard_bytes": to.shard_bytes,
+    })
+}
+
+/// A weight, and bytes of it where they can be read.
+fn weight(step: &Step, source: Option<&dyn Source>) -> Result<Value, PipelineError> {
+    let tensor = |part: &TensorInfo| -> Result<_, PipelineError> {
+        let sample = source.map(|source| sample(source, part)).transpose();
+        let sample = sample.map_err(|source| PipelineError::Read {
+            tensor: step.slot.name.clone(),
+            source,
+        })?;
+        let said = json!({
+            "dtype": part.dtype.name(),
+            "shape": part.shape,
+            "file": &*part.file,
+            "bytes": [part.range.start, part.range.end],
+            "sample": sample,
+        });
+        Ok((part.name.to_string(), said))
+    };
+    let parts = step.parts.iter().map(tensor);
+    let parts: Map<String, Value> = parts.collect::<Result<_, PipelineError>>()?;
+    Ok(json!({ "shape": step.slot.shape, "becomes": becomes(step), "tensors": parts }))
+}
+
+/// What becomes of a weight: its quantization, or the type of plain numbers.
+pub(crate) fn becomes(step: &Step) -> String {
+    match &step.action {
+        Action::Dense(dtype) => dtype.to_string(),
+        Action::Pack(..) | Action::Keep(_) => step.quant().to_string(),
+    }
+}
+
+/// A checksum of bytes here and there, the first and the last among them.
+fn sample(source: &dyn Source, part: &TensorInfo) -> Result<String, SourceError> {
+    let mut hash = Xxh3::new();
+    let mut read = |start: u64, end: u64| {
+        let mut bytes = vec![0; (end - start) as usize];
+        source.peek(&part.file, start, &mut bytes)?;
+        hash.update(&bytes);
+        Ok(())
+    };
+    let (range, bytes) = (&part.range, part.bytes());
+    if bytes <= SAMPLE * SAMPLES {
+        read(range.start, range.end)?;
+    } else {
+        for nth in 0..SAMPLES {
+            let start = range.start + (bytes - SAMPLE) * nth / (SAMPLES - 1);
+            read(start, start + SAMPLE)?;
+        }
+    }
+    Ok(hex(hash.digest128()))
+}
+
+fn hex(hash: u128) -> String {
+    format!("{hash:032x}")
+}
+
+/// Objects are compared field by field in their order, all else as a whole.
+fn difference(field: &str, was: &Value, now: &Value) -> Option<Difference> {
+    if let (Value::Object(was), Value::Object(now)) = (was, now) {
+        let inner = |name: &str| match field {
+            "" => name.to_owned(),
+            field => format!("{field}.{name}"),
+        };
+        let of = |name: &String| {
+            let absent = &Value::Null;
+            let [was, now] = [was, now].map(|side| side.get(name).unwrap_or(absent));
+            difference(&inner(name), was, now)
+        };
+        let added = now.keys().filter(|name| !was.contains_key(*name));
+        if let Some(found) = was.keys().chain(added).find_map(of) {
+            return Some(found);
+        }
+        let moved = was.keys().zip(now.keys()).find(|(was, now)| was != now);
+        return moved.map(|(was, now)| Difference {
+            field: format!("the order of {field}"),
+            was: was.clone(),
+            now: now.clone(),
+        });
+    }
+    let text = |value: &Value| match value {
+        Value::Null => "absent".to_owned(),
+        Value::String(text) => text.clone(),
+        value => value.to_string(),
+    };
+    (was != now).then(|| Difference {
+        field: field.to_owned(),
+        was: text(was),
+        now: text(now),
+    })
+}

@@ -1,0 +1,1 @@
+//! Packed weights that are kept.

@@ -1,0 +1,17 @@
+//! A save that is interrupted, anywhere and by anything, goes on: what it had finished is neither read nor packed again,
+//! and the files come out as if nothing had happened.
+//!
+//! Expectations are the files of a save that was not interrupted, and what the journal said before.
+
+#![cfg(feature = "cpu")]
+
+#[path = "../common/tiny.rs"]
+mod tiny;
+
+mod files;
+mod interrupted;
+mod kept;
+#[cfg(all(unix, feature = "cli"))]
+mod killed;
+mod refused;
+mod watched;

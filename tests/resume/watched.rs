@@ -1,0 +1,109 @@
+//! A source that counts what is read of it, and saves of it that can be interrupted.
+
+use std::{
+    ops::Range,
+    path::Path,
+    sync::{Arc, Mutex},
+};
+
+use firebox::{
+    Cpu, Error, LoadConfig, Loader,
+    pipeline::{Event, Flow},
+    save::{SaveConfig, Saved},
+    source::{Checkpoint, Memory, Source, SourceError},
+};
+
+use crate::tiny::{Tiny, tiny_entries};
+
+/// Counts reads; peeks, which are for a few bytes, are not counted.
+#[derive(Debug)]
+pub(crate) struct Watched {
+    inner: Memory,
+    reads: Mutex<Vec<(String, Range<u64>)>>,
+}
+
+impl Watched {
+    pub(crate) fn new(inner: Memory) -> Arc<Self> {
+        let reads = Mutex::default();
+        Arc::new(Self { inner, reads })
+    }
+
+    /// Of the tiny model.
+    pub(crate) fn tiny() -> Arc<Self> {
+        Self::new(crate::tiny::checkpoint(&tiny_entries()))
+    }
+
+    /// Tensors of which bytes were read, in the order of the file.
+    pub(crate) fn tensors_read(self: &Arc<Self>) -> Vec<String> {
+        let reads = self.reads.lock().expect("no panic").clone();
+        let checkpoint = Checkpoint::open(Arc::clone(self) as Arc<dyn Source>);
+        let checkpoint = checkpoint.expect("a checkpoint");
+        let was_read = |file: &str, range: &Range<u64>| {
+            let mut reads = reads.iter();
+            reads.any(|(of, read)| of == file && read.start < range.end && range.start < read.end)
+        };
+        let tensors = checkpoint.catalog().iter();
+        tensors
+            .filter(|tensor| was_read(&tensor.file, &tensor.range))
+            .map(|tensor| tensor.name.to_string())
+            .collect()
+    }
+
+    pub(crate) fn forget(&self) {
+        self.reads.lock().expect("no panic").clear();
+    }
+}
+
+impl Source for Watched {
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+
+    fn size(&self, file: &str) -> Result<u64, SourceError> {
+        self.inner.size(file)
+    }
+
+    fn read_at(&self, file: &str, offset: u64, into: &mut [u8]) -> Result<(), SourceError> {
+        let read = offset..offset + into.len() as u64;
+        let mut reads = self.reads.lock().expect("no panic");
+        reads.push((file.to_owned(), read));
+        drop(reads);
+        self.inner.read_at(file, offset, into)
+    }
+
+    fn peek(&self, file: &str, offset: u64, into: &mut [u8]) -> Result<(), SourceError> {
+        self.inner.peek(file, offset, into)
+    }
+}
+
+/// Two shards of the tiny model.
+pub(crate) const SHARD_BYTES: u64 = 15_000;
+
+pub(crate) fn to(folder: &Path) -> SaveConfig {
+    SaveConfig::new(folder).shard_bytes(SHARD_BYTES)
+}
+
+pub(crate) fn config(source: Arc<dyn Source>, quant: &str) -> LoadConfig {
+    LoadConfig::from_source(source).quant(quant.parse().expect("a spec"))
+}
+
+pub(crate) fn save(config: LoadConfig, to: &SaveConfig) -> Result<Saved, Error> {
+    Loader::<Cpu>::new(config)?.save::<Tiny>(to)
+}
+
+/// Cancels at the `nth` event that `is` meant, counted from 0.
+pub(crate) fn cancel(config: LoadConfig, nth: usize, is: fn(&Event<'_>) -> bool) -> LoadConfig {
+    let seen = Mutex::new(0);
+    config.observer(move |event: &Event<'_>| {
+        let mut seen = seen.lock().expect("no panic");
+        if !is(event) {
+            return Flow::Continue;
+        }
+        *seen += 1;
+        if *seen > nth {
+            Flow::Cancel
+        } else {
+            Flow::Continue
+        }
+    })
+}
