@@ -176,7 +176,10 @@ impl<'a> Sample<'a> {
         (self.offset + 1).next_multiple_of(1 << 19)
     }
 
-    /// A read that would have to wait fails instead.
+    /// A read that would have to wait for the disk fails instead, and has the system fetch that page.
+    ///
+    /// Asking for residence outright (`mincore`, `cachestat`) leaves nothing behind, but of a file that one may only
+    /// read it tells nothing, and a shared cache of models is made of those.
     #[cfg(target_os = "linux")]
     fn is_cached(&self) -> Option<bool> {
         use rustix::io::{Errno, ReadWriteFlags, preadv2};
