@@ -15,7 +15,7 @@ use crate::{
     observe::{Observer, Observers},
     quant::QuantSpec,
     shared::Shared,
-    source::{Secret, Source},
+    source::{Reading, Secret, Source},
     target::DType,
     verify::VerifyConfig,
 };
@@ -41,6 +41,7 @@ pub struct LoadConfig {
     pub(crate) strategy: Strategy,
     pub(crate) workers: Workers,
     pub(crate) in_flight_bytes_max: Option<u64>,
+    pub(crate) reading: Reading,
     pub(crate) device: usize,
     pub(crate) allocation_max: Option<u64>,
     pub(crate) bare: bool,
@@ -132,6 +133,7 @@ impl LoadConfig {
             strategy: Strategy::default(),
             workers: Workers::default(),
             in_flight_bytes_max: None,
+            reading: Reading::default(),
             device: 0,
             allocation_max: None,
             bare: false,
@@ -217,6 +219,12 @@ impl LoadConfig {
     /// Threads that convert weights. [`Workers::Auto`] if not given.
     pub fn workers(mut self, workers: Workers) -> Self {
         self.workers = workers;
+        self
+    }
+
+    /// How weights on disk are read. [`Reading::Auto`] if not given. Means nothing to a source of the caller's own.
+    pub fn reading(mut self, reading: Reading) -> Self {
+        self.reading = reading;
         self
     }
 

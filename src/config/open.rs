@@ -32,7 +32,7 @@ impl LoadConfig {
         match &self.model {
             Model::Source(source) => Ok(open(Arc::clone(source))?),
             Model::Named(name) if Path::new(name).exists() || !looks_like_id(name) => {
-                Ok(open(Arc::new(Local::open(name)?))?)
+                Ok(open(Arc::new(Local::open(name)?.reading(self.reading)))?)
             }
             Model::Named(name) => hub(name, self)
                 .and_then(|hub| Ok(open(hub)?))
@@ -86,6 +86,7 @@ fn hub(id: &str, config: &LoadConfig) -> Result<Arc<dyn Source>, Error> {
             Flow::Cancel => ControlFlow::Break(()),
         }
     });
+    hub = hub.reading(config.reading);
     if let Some(revision) = &options.revision {
         hub = hub.revision(revision);
     }

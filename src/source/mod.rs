@@ -41,7 +41,7 @@ pub use header::{Entry, Header, HeaderError};
 #[cfg(feature = "hub")]
 pub use hub::{Download, Hub, HubBuilder};
 pub use index::{Index, IndexError};
-pub use local::Local;
+pub use local::{Local, Probe, Reading};
 pub use memory::{Fault, Memory};
 pub(crate) use secret::Secret;
 
@@ -106,6 +106,13 @@ pub trait Source: core::fmt::Debug + Send + Sync {
     /// When it cannot be looked up.
     fn version(&self) -> Result<Option<String>, SourceError> {
         Ok(None)
+    }
+
+    /// How the weights are read and why, once that was looked into.
+    ///
+    /// A source that wraps another should forward it.
+    fn probe(&self) -> Option<Probe> {
+        None
     }
 
     /// The weights file that the user named, when it was a file and not a model that was named.
@@ -229,6 +236,21 @@ pub enum SourceError {
         at: String,
         /// The file.
         file: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+
+    /// [`Reading::Direct`] was asked for where it does not go.
+    #[error(
+        "{at}/{file}: {file_system} has no direct reads ({source}); read it `buffered`, or leave the choice to `auto`"
+    )]
+    NoDirectReads {
+        /// The source.
+        at: String,
+        /// The file.
+        file: String,
+        /// The kind of file system, `tmpfs`.
+        file_system: String,
         /// What the system said.
         source: std::io::Error,
     },

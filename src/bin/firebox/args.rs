@@ -7,6 +7,7 @@ use firebox::{
     DType, LoadConfig, Rule, Strategy, Workers,
     config::{Bytes, Pattern},
     quant::QuantSpec,
+    source::Reading,
 };
 
 use crate::{
@@ -70,6 +71,10 @@ pub(crate) struct ModelArgs {
     /// Never go to the network: the hub's cache has to have the model
     #[arg(long)]
     offline: bool,
+
+    /// How weights are read from disk: auto, buffered, mapped or direct
+    #[arg(long, value_name = "MODE", default_value = "auto")]
+    reading: Reading,
 }
 
 impl ModelArgs {
@@ -83,7 +88,7 @@ impl ModelArgs {
 
     /// Another model, from the same places.
     pub(crate) fn another(&self, model: &str) -> LoadConfig {
-        let config = LoadConfig::new(model);
+        let config = LoadConfig::new(model).reading(self.reading);
         // Without the flag the environment decides.
         if self.offline {
             config.offline(true)

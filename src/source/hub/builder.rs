@@ -10,7 +10,7 @@ use hf_hub::api::sync::ApiBuilder;
 
 use super::Hub;
 use super::download::{Download, Hook};
-use crate::source::{Secret, SourceError, stays_inside};
+use crate::source::{Reading, Secret, SourceError, stays_inside};
 
 /// Where models are when nobody says otherwise.
 const ENDPOINT: &str = "https://huggingface.co";
@@ -36,6 +36,7 @@ pub struct HubBuilder {
     endpoint: Option<String>,
     cache: Option<PathBuf>,
     offline: Option<bool>,
+    reading: Reading,
     retries: usize,
     on_download: Option<Hook>,
     environment: Option<HashMap<String, Secret>>,
@@ -50,6 +51,7 @@ impl HubBuilder {
             endpoint: None,
             cache: None,
             offline: None,
+            reading: Reading::default(),
             retries: 3,
             on_download: None,
             environment: None,
@@ -89,6 +91,12 @@ impl HubBuilder {
     /// Whether to keep to the cache and send nothing.
     pub fn offline(mut self, offline: bool) -> Self {
         self.offline = Some(offline);
+        self
+    }
+
+    /// How weights in the cache are read.
+    pub fn reading(mut self, reading: Reading) -> Self {
+        self.reading = reading;
         self
     }
 
@@ -190,6 +198,7 @@ impl HubBuilder {
             pinned: Mutex::default(),
             downloads: Mutex::default(),
             heads: Mutex::default(),
+            reading: self.reading,
         })
     }
 

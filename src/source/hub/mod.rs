@@ -46,7 +46,7 @@ pub use download::Download;
 use download::Hook;
 use listing::Listing;
 
-use super::{Local, Source, SourceError, stays_inside};
+use super::{Local, Probe, Reading, Source, SourceError, stays_inside};
 
 /// A model on the hub, in the cache that Python's `huggingface_hub` uses.
 ///
@@ -67,6 +67,8 @@ pub struct Hub {
     downloads: Mutex<HashMap<String, Arc<Mutex<()>>>>,
     /// The first bytes of files that were peeked at and are not in the cache.
     heads: Mutex<HashMap<String, Arc<[u8]>>>,
+    /// How the cache is read.
+    reading: Reading,
 }
 
 /// The one commit that files are taken from.
@@ -121,7 +123,7 @@ impl Hub {
         let (commit, listing) = self.resolve(file)?;
         let snapshot = self.folder().join("snapshots").join(&commit);
         let found = Arc::new(Pinned {
-            local: Local::folder(snapshot.clone()),
+            local: Local::folder(snapshot.clone()).reading(self.reading),
             listing: Mutex::new(listing.map(Arc::new)),
             commit,
         });
@@ -253,7 +255,7 @@ impl Source for Hub {
     fn peek(&self, file: &str, offset: u64, into: &mut [u8]) -> Result<(), SourceError> {
         self.check_name(file)?;
         let pinned = self.pin(file)?;
-        match (pinned.local.read_at(file, offset, into), &self.api) {
+        match (pinned.local.peek(file, offset, into), &self.api) {
             (Err(error), None) if error.is_absent() => Err(self.not_cached(file)),
             (Err(error), Some(api)) if error.is_absent() => {
                 self.peek_remote(api, &pinned, file, offset, into)
@@ -264,6 +266,10 @@ impl Source for Hub {
 
     fn version(&self) -> Result<Option<String>, SourceError> {
         self.commit().map(Some)
+    }
+
+    fn probe(&self) -> Option<Probe> {
+        lock(&self.pinned).as_ref()?.local.probe()
     }
 }
 

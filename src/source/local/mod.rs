@@ -1,12 +1,33 @@
 //! A folder on disk, or one safetensors file in it.
 
+#[cfg(target_os = "linux")]
+mod direct;
+#[cfg(not(target_os = "linux"))]
+#[path = "elsewhere.rs"]
+mod direct;
+
+mod mapped;
+mod open;
+mod probe;
+mod reading;
+
+pub use probe::Probe;
+pub use reading::Reading;
+
 use std::collections::HashMap;
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use super::{Source, SourceError, stays_inside};
+use direct::Direct;
+use open::{Opened, Shared};
+
+/// Files with this ending are weights.
+const WEIGHTS: &str = ".safetensors";
+
+/// A read of as many bytes is one of many, and the first of them looks at the disk.
+const LARGE: usize = 1 << 20;
 
 /// The files of a folder.
 ///
@@ -16,13 +37,9 @@ use super::{Source, SourceError, stays_inside};
 pub struct Local {
     folder: PathBuf,
     weights_file: Option<String>,
-    open: RwLock<HashMap<String, Arc<Opened>>>,
-}
-
-#[derive(Debug)]
-struct Opened {
-    file: File,
-    len: u64,
+    reading: Reading,
+    probe: OnceLock<Probe>,
+    open: RwLock<HashMap<String, Shared>>,
 }
 
 impl Local {
@@ -71,7 +88,20 @@ impl Local {
         Self {
             folder,
             weights_file: None,
+            reading: Reading::default(),
+            probe: OnceLock::new(),
             open: RwLock::default(),
+        }
+    }
+
+    /// How weights are read, [`Reading::Auto`] if not given.
+    #[must_use]
+    pub fn reading(self, reading: Reading) -> Self {
+        Self {
+            reading,
+            probe: OnceLock::new(),
+            open: RwLock::default(),
+            ..self
         }
     }
 
@@ -88,7 +118,7 @@ impl Local {
         open.remove(file);
     }
 
-    fn opened(&self, file: &str) -> Result<Arc<Opened>, SourceError> {
+    fn opened(&self, file: &str) -> Result<Shared, SourceError> {
         let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(opened) = open.get(file) {
             return Ok(Arc::clone(opened));
@@ -117,13 +147,88 @@ impl Local {
                 },
             });
         }
-        let found = open_file(&path).map_err(failed)?;
+        let mut found = Opened::open(&path).map_err(failed)?;
+        if file.ends_with(WEIGHTS) {
+            found = match self.reading {
+                Reading::Auto | Reading::Buffered => found,
+                Reading::Mapped => found.with_map().map_err(failed)?,
+                Reading::Direct => {
+                    found
+                        .with_direct()
+                        .map_err(|error| SourceError::NoDirectReads {
+                            at: self.describe(),
+                            file: file.to_owned(),
+                            file_system: open::file_system(&path),
+                            source: error,
+                        })?
+                }
+            };
+        }
         let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
         // Another thread may have been faster; then its handle is everybody's.
         let opened = open
             .entry(file.to_owned())
             .or_insert_with(|| Arc::new(found));
         Ok(Arc::clone(opened))
+    }
+
+    fn read(
+        &self,
+        file: &str,
+        offset: u64,
+        into: &mut [u8],
+        read: impl FnOnce(&Opened, &mut [u8]) -> io::Result<()>,
+    ) -> Result<(), SourceError> {
+        let opened = self.opened(file)?;
+        let end = offset.saturating_add(into.len() as u64);
+        if end > opened.len {
+            return Err(SourceError::truncated(self, file, end, opened.len));
+        }
+        if into.is_empty() {
+            return Ok(());
+        }
+        match read(&opened, into) {
+            Ok(()) => Ok(()),
+            // Cut after it was opened.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                let now = opened.file.metadata().map_or(offset, |meta| meta.len());
+                Err(SourceError::truncated(self, file, end, now))
+            }
+            Err(error) => Err(self.failed(file, error)),
+        }
+    }
+
+    /// The way past the page cache, where `file` is to be read by it.
+    fn direct<'a>(&self, file: &str, opened: &'a Opened, len: usize) -> Option<&'a Direct> {
+        let chosen = match self.reading {
+            Reading::Auto if !file.ends_with(WEIGHTS) => return None,
+            Reading::Auto if len >= LARGE => self.probe.get_or_init(|| self.look()).chosen,
+            Reading::Auto => self.probe.get()?.chosen,
+            given => given,
+        };
+        match chosen {
+            Reading::Direct if file.ends_with(WEIGHTS) => opened.direct(),
+            _ => None,
+        }
+    }
+
+    fn look(&self) -> Probe {
+        let mut names: Vec<String> = match &self.weights_file {
+            Some(file) => vec![file.clone()],
+            None => std::fs::read_dir(&self.folder)
+                .into_iter()
+                .flatten()
+                .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+                .filter(|name| name.ends_with(WEIGHTS))
+                .collect(),
+        };
+        names.sort_unstable();
+        // A file that cannot be opened says so when it is read.
+        let files: Vec<Shared> = names
+            .iter()
+            .filter_map(|name| self.opened(name).ok())
+            .collect();
+        Probe::of(&files)
     }
 
     fn failed(&self, file: &str, error: io::Error) -> SourceError {
@@ -152,31 +257,30 @@ impl Source for Local {
     }
 
     fn read_at(&self, file: &str, offset: u64, into: &mut [u8]) -> Result<(), SourceError> {
-        let opened = self.opened(file)?;
-        let end = offset.saturating_add(into.len() as u64);
-        if end > opened.len {
-            return Err(SourceError::truncated(self, file, end, opened.len));
-        }
-        match read_exact_at(&opened.file, offset, into) {
-            Ok(()) => Ok(()),
-            // Cut after it was opened.
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                let now = opened.file.metadata().map_or(offset, |meta| meta.len());
-                Err(SourceError::truncated(self, file, end, now))
+        self.read(file, offset, into, |opened, into| {
+            if let Some(map) = &opened.map {
+                map.read_exact_at(&opened.file, offset, into)
+            } else if let Some(direct) = self.direct(file, opened, into.len()) {
+                direct.read_exact_at(offset, into)
+            } else {
+                opened.read_exact_at(offset, into)
             }
-            Err(error) => Err(self.failed(file, error)),
-        }
+        })
+    }
+
+    fn peek(&self, file: &str, offset: u64, into: &mut [u8]) -> Result<(), SourceError> {
+        self.read(file, offset, into, |opened, into| {
+            opened.read_exact_at(offset, into)
+        })
+    }
+
+    fn probe(&self) -> Option<Probe> {
+        self.probe.get().copied()
     }
 
     fn weights_file(&self) -> Option<&str> {
         self.weights_file.as_deref()
     }
-}
-
-fn open_file(path: &Path) -> io::Result<Opened> {
-    let file = File::open(path)?;
-    let len = file.metadata()?.len();
-    Ok(Opened { file, len })
 }
 
 fn parent_of(path: &Path) -> PathBuf {
@@ -190,27 +294,4 @@ fn parent_of(path: &Path) -> PathBuf {
 fn last_part(path: &Path) -> String {
     path.file_name()
         .map_or_else(String::new, |name| name.to_string_lossy().into_owned())
-}
-
-#[cfg(unix)]
-fn read_exact_at(file: &File, offset: u64, into: &mut [u8]) -> io::Result<()> {
-    std::os::unix::fs::FileExt::read_exact_at(file, into, offset)
-}
-
-#[cfg(windows)]
-fn read_exact_at(file: &File, mut offset: u64, mut into: &mut [u8]) -> io::Result<()> {
-    use std::os::windows::fs::FileExt;
-
-    while !into.is_empty() {
-        match file.seek_read(into, offset) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(read) => {
-                into = &mut into[read..];
-                offset += read as u64;
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
 }

@@ -1,0 +1,418 @@
+//! Whether a disk is better read through the page cache or past it.
+
+use std::{
+    io,
+    time::{Duration, Instant},
+};
+
+use super::{Reading, open::Shared};
+
+/// Fewer bytes of weights than this are not worth a look: 1 GiB.
+const BYTES_MIN: u64 = 1 << 30;
+
+/// Places at which the page cache is looked at; the weights are cut into as many segments.
+const SAMPLES: u64 = 64;
+
+/// Bytes of one timed range. There are four, two for each way, so that no more than 60 MiB are read.
+const RANGE: u64 = 15 << 20;
+
+/// Bytes of one timed read.
+const REQUEST: usize = 1 << 20;
+
+/// How long each way is timed.
+const TIME: Duration = Duration::from_millis(40);
+
+/// A larger share than this in the page cache settles it.
+const CACHED: f64 = 0.1;
+
+/// How much faster direct reads must be where the page cache could hold the weights for the next load.
+const CLEARLY: f64 = 1.5;
+
+/// How much slower they may be where it could not, and would give up everything else for them.
+const NEARLY: f64 = 0.9;
+
+/// How the weights of a folder are read, and why.
+///
+/// Made once, at the first large read in [`Reading::Auto`]: 64 places of the weights are looked up in the page cache, and
+/// where they are not there, ranges that nobody has read are read in both ways, for 40 ms and 30 MiB each.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
+#[non_exhaustive]
+pub struct Probe {
+    /// Bytes of all weights in the folder.
+    pub weight_bytes: u64,
+    /// The share of the weights that is in the page cache, where the system can say.
+    pub cached_fraction: Option<f64>,
+    /// What reads through the page cache reached, in GB/s, where they were timed.
+    pub buffered_gbps: Option<f64>,
+    /// What reads past it reached, in GB/s, where they were timed.
+    pub direct_gbps: Option<f64>,
+    /// [`Reading::Buffered`] or [`Reading::Direct`].
+    pub chosen: Reading,
+    /// Why, in a few words.
+    pub reason: &'static str,
+}
+
+impl Probe {
+    /// Looks at the weights of a folder.
+    pub(super) fn of(files: &[Shared]) -> Self {
+        let started = Instant::now();
+        let mut facts = Facts {
+            weight_bytes: files.iter().map(|file| file.len).sum(),
+            ..Facts::default()
+        };
+        if facts.weight_bytes >= BYTES_MIN {
+            facts.look(files);
+        }
+        let (chosen, reason) = facts.choose();
+        let probe = Self {
+            weight_bytes: facts.weight_bytes,
+            cached_fraction: facts.cached,
+            buffered_gbps: facts.buffered,
+            direct_gbps: facts.direct,
+            chosen,
+            reason,
+        };
+        tracing::debug!(?probe, elapsed = ?started.elapsed(), "chose how to read");
+        probe
+    }
+}
+
+/// What the choice goes by.
+#[derive(Debug, Clone, Copy, Default)]
+struct Facts {
+    weight_bytes: u64,
+    /// Bytes that the page cache could take without pushing out programs.
+    available: Option<u64>,
+    cached: Option<f64>,
+    buffered: Option<f64>,
+    direct: Option<f64>,
+}
+
+impl Facts {
+    fn choose(&self) -> (Reading, &'static str) {
+        if self.weight_bytes < BYTES_MIN {
+            return (Reading::Buffered, "little to read");
+        }
+        match self.cached {
+            None => return (Reading::Buffered, "the page cache cannot be asked"),
+            Some(cached) if cached > CACHED => return (Reading::Buffered, "in the page cache"),
+            Some(_) => {}
+        }
+        let (Some(buffered), Some(direct)) = (self.buffered, self.direct) else {
+            return (Reading::Buffered, "direct reads could not be timed");
+        };
+        if direct >= CLEARLY * buffered {
+            return (Reading::Direct, "direct reads are faster");
+        }
+        let fits = self.available.is_none_or(|free| self.weight_bytes <= free);
+        if !fits && direct >= NEARLY * buffered {
+            return (Reading::Direct, "more than the page cache could hold");
+        }
+        (Reading::Buffered, "direct reads are not worth it")
+    }
+
+    fn look(&mut self, files: &[Shared]) {
+        self.available = available();
+        let samples: Vec<Sample<'_>> = (0..SAMPLES)
+            .filter_map(|i| Sample::at(files, self.weight_bytes / SAMPLES * i))
+            .collect();
+        let known: Option<Vec<bool>> = samples.iter().map(Sample::is_cached).collect();
+        let Some(cached) = known.filter(|known| !known.is_empty()) else {
+            return;
+        };
+        let held = cached.iter().filter(|cached| **cached).count();
+        self.cached = Some(held as f64 / cached.len() as f64);
+        if self.cached > Some(CACHED) {
+            return;
+        }
+
+        // Ranges between two places that are not in the page cache, far from each other.
+        let free: Vec<&Sample<'_>> = samples
+            .windows(2)
+            .zip(cached.windows(2))
+            .filter(|(samples, cached)| samples[0].leads_to(&samples[1]) && **cached == [false; 2])
+            .map(|(samples, _)| &samples[0])
+            .collect();
+        if free.len() < 4 || free[0].file.direct().is_none() {
+            return;
+        }
+        let [first, second, third, fourth] = [0, 1, 2, 3].map(|i| free[free.len() * i / 4]);
+        // Direct reads first: what the system reads ahead for the others would go on beside them.
+        self.direct = rate([second, fourth], |file, offset, into| match file.direct() {
+            Some(direct) => direct.read_exact_at(offset, into),
+            None => Err(io::ErrorKind::Unsupported.into()),
+        });
+        self.buffered = rate([first, third], |file, offset, into| {
+            file.read_exact_at(offset, into)
+        });
+    }
+}
+
+/// A place in the weights.
+struct Sample<'a> {
+    file: &'a Shared,
+    offset: u64,
+}
+
+impl<'a> Sample<'a> {
+    /// Byte `at` of all files, one after the other.
+    fn at(files: &'a [Shared], mut at: u64) -> Option<Self> {
+        for file in files {
+            if at < file.len {
+                return Some(Self { file, offset: at });
+            }
+            at -= file.len;
+        }
+        None
+    }
+
+    /// Whether a timed range fits between this place and the next.
+    fn leads_to(&self, next: &Self) -> bool {
+        std::sync::Arc::ptr_eq(self.file, next.file) && next.offset >= self.first() + RANGE
+    }
+
+    /// Where the timed range begins: behind what a look at the page cache may have brought into it.
+    fn first(&self) -> u64 {
+        (self.offset + 1).next_multiple_of(1 << 19)
+    }
+
+    /// A read that would have to wait for the disk fails instead, and has the system fetch that page.
+    ///
+    /// Asking for residence outright (`mincore`, `cachestat`) leaves nothing behind, but of a file that one may only
+    /// read it tells nothing, and a shared cache of models is made of those.
+    #[cfg(target_os = "linux")]
+    fn is_cached(&self) -> Option<bool> {
+        use rustix::io::{Errno, ReadWriteFlags, preadv2};
+
+        let mut byte = [0];
+        let mut into = [io::IoSliceMut::new(&mut byte)];
+        match preadv2(
+            &self.file.file,
+            &mut into,
+            self.offset,
+            ReadWriteFlags::NOWAIT,
+        ) {
+            Ok(read) => Some(read == 1),
+            Err(Errno::AGAIN) => Some(false),
+            Err(_) => None,
+        }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn is_cached(&self) -> Option<bool> {
+        None
+    }
+}
+
+/// GB/s of two threads, one range each.
+fn rate(
+    ranges: [&Sample<'_>; 2],
+    read: impl Fn(&Shared, u64, &mut [u8]) -> io::Result<()> + Sync,
+) -> Option<f64> {
+    // Written to, or the first read would be the one that takes the page faults.
+    let mut buffers = [vec![1; REQUEST], vec![1; REQUEST]];
+    let started = Instant::now();
+    let bytes: u64 = std::thread::scope(|scope| {
+        let threads: Vec<_> = ranges
+            .iter()
+            .zip(&mut buffers)
+            .map(|(range, buffer)| {
+                let read = &read;
+                scope.spawn(move || {
+                    let mut done = 0;
+                    while done < RANGE && started.elapsed() < TIME {
+                        read(range.file, range.first() + done, buffer).ok()?;
+                        done += REQUEST as u64;
+                    }
+                    Some(done)
+                })
+            })
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().ok().flatten())
+            .sum::<Option<u64>>()
+    })?;
+    Some(bytes as f64 / started.elapsed().as_secs_f64() / 1e9)
+}
+
+/// Memory that could be had without swapping, page cache included.
+fn available() -> Option<u64> {
+    let info = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = info
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib << 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GIB: u64 = 1 << 30;
+
+    /// Every row that differs from the one above it in one fact.
+    #[test]
+    fn the_choice() {
+        type Row = (
+            u64,
+            Option<u64>,
+            Option<f64>,
+            Option<f64>,
+            Option<f64>,
+            &'static str,
+        );
+        let table: [Row; 17] = [
+            // weights GiB, free GiB, cached, buffered, direct
+            (
+                0,
+                Some(64),
+                Some(0.0),
+                Some(1.0),
+                Some(9.0),
+                "buffered: little to read",
+            ),
+            (
+                1,
+                Some(64),
+                Some(0.0),
+                Some(1.0),
+                Some(9.0),
+                "direct: direct reads are faster",
+            ),
+            (
+                16,
+                Some(64),
+                Some(0.0),
+                Some(2.0),
+                Some(3.0),
+                "direct: direct reads are faster",
+            ),
+            (
+                16,
+                Some(64),
+                Some(0.0),
+                Some(2.0),
+                Some(2.9),
+                "buffered: direct reads are not worth it",
+            ),
+            (
+                16,
+                Some(64),
+                Some(0.1),
+                Some(2.0),
+                Some(3.0),
+                "direct: direct reads are faster",
+            ),
+            (
+                16,
+                Some(64),
+                Some(0.11),
+                Some(2.0),
+                Some(3.0),
+                "buffered: in the page cache",
+            ),
+            (
+                16,
+                Some(64),
+                Some(1.0),
+                None,
+                None,
+                "buffered: in the page cache",
+            ),
+            (
+                16,
+                Some(64),
+                None,
+                Some(2.0),
+                Some(3.0),
+                "buffered: the page cache cannot be asked",
+            ),
+            (
+                16,
+                Some(64),
+                Some(0.0),
+                Some(2.0),
+                None,
+                "buffered: direct reads could not be timed",
+            ),
+            (
+                16,
+                Some(64),
+                Some(0.0),
+                None,
+                Some(3.0),
+                "buffered: direct reads could not be timed",
+            ),
+            (
+                16,
+                Some(16),
+                Some(0.0),
+                Some(2.0),
+                Some(1.8),
+                "buffered: direct reads are not worth it",
+            ),
+            (
+                17,
+                Some(16),
+                Some(0.0),
+                Some(2.0),
+                Some(1.8),
+                "direct: more than the page cache could hold",
+            ),
+            (
+                17,
+                Some(16),
+                Some(0.0),
+                Some(2.0),
+                Some(1.7),
+                "buffered: direct reads are not worth it",
+            ),
+            (
+                17,
+                Some(16),
+                Some(0.5),
+                Some(2.0),
+                Some(1.8),
+                "buffered: in the page cache",
+            ),
+            (
+                17,
+                Some(16),
+                Some(0.0),
+                Some(2.0),
+                Some(3.0),
+                "direct: direct reads are faster",
+            ),
+            (
+                17,
+                None,
+                Some(0.0),
+                Some(2.0),
+                Some(1.8),
+                "buffered: direct reads are not worth it",
+            ),
+            (
+                17,
+                None,
+                Some(0.0),
+                Some(2.0),
+                Some(3.0),
+                "direct: direct reads are faster",
+            ),
+        ];
+        for row in table {
+            let (gib, free, cached, buffered, direct, expected) = row;
+            let facts = Facts {
+                weight_bytes: gib * GIB,
+                available: free.map(|gib| gib * GIB),
+                cached,
+                buffered,
+                direct,
+            };
+            let (chosen, reason) = facts.choose();
+            assert_eq!(format!("{chosen}: {reason}"), expected, "{row:?}");
+        }
+    }
+}

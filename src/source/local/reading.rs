@@ -1,0 +1,50 @@
+//! How files are read.
+
+use core::{fmt, str::FromStr};
+
+/// How the weights of a folder are read. Other files, and the headers of weights, are always read through the page
+/// cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Reading {
+    /// Through the page cache, or past it where a short [`Probe`](super::Probe) of the disk says that it pays.
+    #[default]
+    Auto,
+    /// Through the page cache, by positional reads.
+    Buffered,
+    /// Copied out of a map of the file. No faster from a disk; from the page cache it may be. A file that another
+    /// program cuts in the very moment of the copy, or a disk that fails then, ends the process with a signal.
+    Mapped,
+    /// Past the page cache (`O_DIRECT`), on Linux. Takes a quarter of the processor time, leaves the page cache alone,
+    /// and reads from the disk again what was read before.
+    Direct,
+}
+
+impl Reading {
+    const ALL: [(Self, &'static str); 4] = [
+        (Self::Auto, "auto"),
+        (Self::Buffered, "buffered"),
+        (Self::Mapped, "mapped"),
+        (Self::Direct, "direct"),
+    ];
+}
+
+impl fmt::Display for Reading {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = Self::ALL.iter().find(|(reading, _)| reading == self);
+        f.pad(name.map_or("", |(_, name)| name))
+    }
+}
+
+impl FromStr for Reading {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::ALL
+            .iter()
+            .find(|(_, name)| *name == text)
+            .map(|(reading, _)| *reading)
+            .ok_or("write auto, buffered, mapped or direct")
+    }
+}
