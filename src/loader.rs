@@ -1,5 +1,6 @@
 //! The whole road in one file: open, plan, run, build.
 
+mod kept;
 mod save;
 mod verify;
 
@@ -199,10 +200,19 @@ impl<T: Target> Loader<T> {
     ///
     /// Any [`Error`]; on a failure or a cancel nothing of the model stays in memory.
     pub fn load<A: Architecture>(&self) -> Result<Loaded<A>, Error> {
+        let config = A::config(self.checkpoint.config())?;
+        if let Some(folder) = &self.config.cache_packed
+            && let Some(kept) = self.kept::<A>(&config, folder)?
+        {
+            return kept.load_as(&config);
+        }
+        self.load_as(&config)
+    }
+
+    fn load_as<A: Architecture>(&self, config: &A::Config) -> Result<Loaded<A>, Error> {
         let memory = MemoryWatch::start();
         let started = Instant::now();
-        let config = A::config(self.checkpoint.config())?;
-        let mut plan = self.plan_for::<A>(&config)?;
+        let mut plan = self.plan_for::<A>(config)?;
         self.check(&plan)?;
         let observers = Observers(self.config.observers.clone());
         let settings = self.settings(&observers);
@@ -212,7 +222,7 @@ impl<T: Target> Loader<T> {
         };
         let timings = self.run(&mut plan, &mut module, &settings)?;
         let mut weights = module.weights;
-        let model = A::build(&config, &mut weights)?;
+        let model = A::build(config, &mut weights)?;
         weights.finish()?;
         // On a device that works by itself, what failed there is only told now.
         self.device.sync().map_err(|error| TargetError::Device {

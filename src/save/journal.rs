@@ -83,6 +83,16 @@ impl Journal {
         Ok(Some(journal))
     }
 
+    /// Whether the journal of `folder` is of `identity`.
+    pub(super) fn is_of(folder: &Path, identity: &Identity) -> bool {
+        let path = folder.join(JOURNAL);
+        let Ok(file) = File::open(&path) else {
+            return false;
+        };
+        let mut journal = Self::empty(file, path);
+        journal.read().is_ok() && matches!(journal.check(identity), Ok(true))
+    }
+
     /// A new journal, in a folder that has none.
     pub(crate) fn create(folder: &Path) -> Result<Self, SaveError> {
         let path = folder.join(JOURNAL);

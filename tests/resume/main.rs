@@ -5,6 +5,8 @@
 
 #![cfg(feature = "cpu")]
 
+#[path = "../common/mod.rs"]
+mod common;
 #[path = "../common/tiny.rs"]
 mod tiny;
 
