@@ -9,7 +9,7 @@ use crate::{
     model::Architecture,
     plan::{Action, Plan},
     quant::QuantSpec,
-    save::{self, Identity, SaveConfig},
+    save::{self, Identity, SaveConfig, SaveError},
     source::Local,
     target::Target,
 };
@@ -44,23 +44,26 @@ impl<T: Target> Loader<T> {
         let to = SaveConfig::kept(folder.to_owned());
         let identity = Identity::new(&known, &self.config, &to, &self.checkpoint)?;
         let entry = folder.join(identity.key());
-        if save::is_kept(&entry, &identity) {
-            match self.of_entry(&entry) {
-                Ok(kept) => return Ok(Some(kept)),
-                Err(error) => {
-                    let entry = entry.display();
-                    tracing::warn!(%entry, %error, "kept weights are damaged; they are made again");
+        let to = SaveConfig::kept(entry.clone());
+        loop {
+            if save::is_kept(&entry, &identity) {
+                match self.of_entry(&entry) {
+                    Ok(kept) => return Ok(Some(kept)),
+                    Err(error) => {
+                        let entry = entry.display();
+                        tracing::warn!(%entry, %error, "kept weights are damaged; they are made again");
+                    }
                 }
             }
+            match self.write_plan(plan.clone(), &to, None, &identity, keep_types) {
+                Ok(_) => return self.of_entry(&entry).map(Some),
+                // Begun by another at the same time, who is waited for from now on.
+                Err(Error::Save(SaveError::Busy { .. })) => {}
+                // The next load goes on with it unasked.
+                Err(Error::Interrupted { source, .. }) => return Err(*source),
+                Err(error) => return Err(error),
+            }
         }
-        let to = SaveConfig::kept(entry.clone());
-        let saved = self.write_plan(plan, &to, None, &identity, keep_types);
-        saved.map_err(|error| match error {
-            // The next load goes on with it unasked.
-            Error::Interrupted { source, .. } => *source,
-            error => error,
-        })?;
-        self.of_entry(&entry).map(Some)
     }
 
     /// Loads a checkpoint of ours to the same device, with the same types.

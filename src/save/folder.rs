@@ -378,6 +378,9 @@ impl Layout<'_> {
     /// Writes a small file: all of it is there, and on the disk, or nothing of it.
     fn write(&self, file: &str, bytes: &[u8]) -> Result<(), SaveError> {
         let path = self.path(file);
+        if fs::read(&path).is_ok_and(|found| found == bytes) {
+            return Ok(());
+        }
         let partial = with_end(&path, ".partial");
         let written = (|| {
             let mut file = File::create(&partial)?;

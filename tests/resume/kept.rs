@@ -3,7 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::{Arc, Barrier, Mutex},
 };
 
 use burn::{
@@ -334,6 +334,34 @@ fn what_cannot_be_kept_is_refused() {
         )
     };
     same(both, 28);
+}
+
+/// Two that both find nothing and only then begin: the measuring comes between.
+#[test]
+fn loads_that_begin_at_once_pack_once() {
+    let cache = tempdir().expect("a folder");
+    let together = Arc::new(Barrier::new(2));
+    let counts: Vec<usize> = std::thread::scope(|scope| {
+        let start = || {
+            let together = Arc::clone(&together);
+            let auto = config("auto:bits=5").candidate("mlx:bits=4".parse().expect("a spec"));
+            let auto = auto.observer(move |event: &Event<'_>| {
+                if matches!(event, Event::Measured { .. }) {
+                    together.wait();
+                }
+                Flow::Continue
+            });
+            let (config, count) = packed(auto.cache_packed(cache.path()));
+            load(config).expect("loads");
+            *count.lock().expect("no panic")
+        };
+        let threads: Vec<_> = (0..2).map(|_| scope.spawn(start)).collect();
+        let joined = threads
+            .into_iter()
+            .map(|thread| thread.join().expect("no panic"));
+        joined.collect()
+    });
+    assert_eq!(counts.iter().sum::<usize>(), 28, "{counts:?}");
 }
 
 /// Several loads at once: one packs, the others wait for it and load what it has made.
