@@ -210,13 +210,13 @@ impl Writer for Fp8Writer {
             slot.name.clone(),
             stored(self.kind),
             &packed.shape,
-            &packed.words,
+            packed.words,
         );
         let scales = if self.powers {
             let exponents = packed.scales.iter().map(|bits| (bits >> 23) as u8);
             Tensor::new(name, Dtype::F8E8M0, &grid, exponents.collect())
         } else {
-            Tensor::words(name, Dtype::F32, &grid, &packed.scales)
+            Tensor::words(name, Dtype::F32, &grid, packed.scales)
         };
         vec![codes, scales]
     }

@@ -225,21 +225,21 @@ impl Writer for MlxWriter {
     fn tensors(&self, slot: &Slot, packed: Packed, _: FloatBits) -> Vec<Tensor> {
         let [o, i] = packed.shape;
         let name = |suffix: &str| format!("{}.{suffix}", module(slot));
-        let weight = |bits: usize| {
+        let weight = |bits: usize, words| {
             let columns = i * bits / 32;
-            Tensor::words(slot.name.clone(), Dtype::U32, &[o, columns], &packed.words)
+            Tensor::words(slot.name.clone(), Dtype::U32, &[o, columns], words)
         };
         match packed.format {
             Format::Micro(micro) => {
                 let groups = [o, i / micro.group()];
-                let scales = Tensor::words(name("scales"), Dtype::U8, &groups, &packed.scales);
-                vec![weight(micro.bits()), scales]
+                let scales = Tensor::words(name("scales"), Dtype::U8, &groups, packed.scales);
+                vec![weight(micro.bits(), packed.words), scales]
             }
             Format::Affine(affine) => {
                 let groups = [o, i / affine.group];
                 let [scales, biases] = pairs(affine, &packed);
                 vec![
-                    weight(affine.bits),
+                    weight(affine.bits, packed.words),
                     Tensor::floats(name("scales"), affine.params, &groups, &scales),
                     Tensor::floats(name("biases"), affine.params, &groups, &biases),
                 ]

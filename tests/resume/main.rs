@@ -10,6 +10,11 @@ mod common;
 #[path = "../common/tiny.rs"]
 mod tiny;
 
+#[cfg(feature = "hub")]
+#[path = "../common/loopback.rs"]
+mod loopback;
+
+mod everywhere;
 mod files;
 mod interrupted;
 mod kept;

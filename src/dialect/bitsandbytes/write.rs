@@ -94,8 +94,8 @@ impl Writer for BitsAndBytesWriter {
             let scb = format!("{}.SCB", module(slot));
             let format = format!("{}.weight_format", module(slot));
             return vec![
-                Tensor::words(slot.name.clone(), Dtype::I8, &[o, i], &packed.words),
-                Tensor::words(scb, Dtype::F32, &[o], &packed.scales),
+                Tensor::words(slot.name.clone(), Dtype::I8, &[o, i], packed.words),
+                Tensor::words(scb, Dtype::F32, &[o], packed.scales),
                 Tensor::new(format, Dtype::U8, &[], vec![0]),
             ];
         };
@@ -104,7 +104,7 @@ impl Writer for BitsAndBytesWriter {
         };
         let name = |suffix: &str| format!("{}.{suffix}", slot.name);
         let floats = |suffix: &str, values: &[u32]| {
-            Tensor::words(name(suffix), Dtype::F32, &[values.len()], values)
+            Tensor::words(name(suffix), Dtype::F32, &[values.len()], values.to_vec())
         };
         let g = blocks.count(n);
         let bytes = pack::to_bitsandbytes(&packed.words, n, levels.zero());
@@ -121,7 +121,12 @@ impl Writer for BitsAndBytesWriter {
         if blocks.nested {
             let (codes, rest) = packed.scales.split_at(g.div_ceil(4));
             let (upper, offset) = rest.split_at(g.div_ceil(nested::BLOCK));
-            tensors.push(Tensor::words(name("absmax"), Dtype::U8, &[g], codes));
+            tensors.push(Tensor::words(
+                name("absmax"),
+                Dtype::U8,
+                &[g],
+                codes.to_vec(),
+            ));
             tensors.push(floats("nested_absmax", upper));
             tensors.push(floats("nested_quant_map", &MAP.map(f32::to_bits)));
             let offset = python(f64::from(f32::from_bits(offset[0])));
