@@ -1,5 +1,6 @@
 //! The whole road in one file: open, plan, run, build.
 
+mod kept;
 mod save;
 mod start;
 mod verify;
@@ -207,9 +208,18 @@ impl<T: Target> Loader<T> {
     ///
     /// Any [`Error`]; on a failure or a cancel nothing of the model stays in memory.
     pub fn load<A: Architecture>(&self) -> Result<Loaded<A>, Error> {
-        let recording = self.record();
         let config = A::config(self.checkpoint.config())?;
-        let mut plan = self.plan_for::<A>(&config)?;
+        if let Some(folder) = &self.config.cache_packed
+            && let Some(kept) = self.kept::<A>(&config, folder)?
+        {
+            return kept.load_as(&config);
+        }
+        self.load_as(&config)
+    }
+
+    fn load_as<A: Architecture>(&self, config: &A::Config) -> Result<Loaded<A>, Error> {
+        let recording = self.record();
+        let mut plan = self.plan_for::<A>(config)?;
         self.check(&plan)?;
         let observers = recording.among(&self.config.observers);
         let settings = self.settings(&observers);
@@ -227,7 +237,7 @@ impl<T: Target> Loader<T> {
             }
         };
         let mut weights = module.weights;
-        let model = A::build(&config, &mut weights)?;
+        let model = A::build(config, &mut weights)?;
         weights.finish()?;
         // On a device that works by itself, what failed there is only told now.
         self.device.sync().map_err(|error| TargetError::Device {

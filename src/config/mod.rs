@@ -51,6 +51,7 @@ pub struct LoadConfig {
     pub(crate) verify: Option<VerifyConfig>,
     pub(crate) shared: Option<Shared>,
     pub(crate) observers: Observers,
+    pub(crate) cache_packed: Option<PathBuf>,
 }
 
 /// Where a model is.
@@ -140,6 +141,7 @@ impl LoadConfig {
             dequantize: false,
             presinq: false,
             candidates: Vec::new(),
+            cache_packed: None,
             verify: None,
             shared: None,
             observers: Observers::default(),
@@ -200,6 +202,20 @@ impl LoadConfig {
     /// Goes by what the architecture says of its [links](crate::model::Architecture::links).
     pub fn presinq(mut self, presinq: bool) -> Self {
         self.presinq = presinq;
+        self
+    }
+
+    /// Keeps packed weights in `folder`, so that the next load of the same reads them instead of packing again; the module
+    /// is the same to the bit. Not if not given.
+    ///
+    /// Each source and configuration has a folder of its own there, an ordinary quantized checkpoint, which all targets
+    /// share. One that is not finished is gone on with, and one that another process writes is waited for. Nothing is
+    /// ever removed: to make room, remove folders of `folder`, or all of it. A load without anything to pack does
+    /// not use it, and weights that no dialect holds side by side are refused
+    /// ([`SaveError::NotKept`](crate::save::SaveError::NotKept)). A method of one's own is known by what `Debug`
+    /// prints of it.
+    pub fn cache_packed(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.cache_packed = Some(folder.into());
         self
     }
 

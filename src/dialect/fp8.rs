@@ -207,17 +207,17 @@ impl Writer for Fp8Writer {
         Some(Codes::new(slot, stored(self.kind), &slot.shape, format))
     }
 
-    fn tensors(&self, slot: &Slot, packed: Packed, _: FloatBits) -> Vec<Tensor> {
+    fn tensors(&self, slot: &Slot, mut packed: Packed, _: FloatBits) -> Vec<Tensor> {
         let name = format!("{}.weight_scale_inv", module(slot));
         let grid = self.tile.grid(packed.shape);
         let codes = self.codes(slot, packed.format);
-        let codes = codes.map(|codes| codes.unless_written(&packed.words));
+        let codes = codes.map(|codes| codes.unless_written(core::mem::take(&mut packed.words)));
         let mut tensors = codes.unwrap_or_default();
         let scales = if self.powers {
             let exponents = packed.scales.iter().map(|bits| (bits >> 23) as u8);
             Tensor::new(name, Dtype::F8E8M0, &grid, exponents.collect())
         } else {
-            Tensor::words(name, Dtype::F32, &grid, &packed.scales)
+            Tensor::words(name, Dtype::F32, &grid, packed.scales)
         };
         tensors.push(scales);
         tensors

@@ -228,16 +228,16 @@ impl Writer for MlxWriter {
         Some(Codes::new(slot, Dtype::U32, &shape, format))
     }
 
-    fn tensors(&self, slot: &Slot, packed: Packed, _: FloatBits) -> Vec<Tensor> {
+    fn tensors(&self, slot: &Slot, mut packed: Packed, _: FloatBits) -> Vec<Tensor> {
         let [o, i] = packed.shape;
         let name = |suffix: &str| format!("{}.{suffix}", module(slot));
         let codes = self.codes(slot, packed.format);
-        let codes = codes.map(|codes| codes.unless_written(&packed.words));
+        let codes = codes.map(|codes| codes.unless_written(core::mem::take(&mut packed.words)));
         let mut tensors = codes.unwrap_or_default();
         match packed.format {
             Format::Micro(micro) => {
                 let (name, groups) = (name("scales"), [o, i / micro.group()]);
-                tensors.push(Tensor::words(name, Dtype::U8, &groups, &packed.scales));
+                tensors.push(Tensor::words(name, Dtype::U8, &groups, packed.scales));
             }
             Format::Affine(affine) => {
                 let groups = [o, i / affine.group];

@@ -32,7 +32,7 @@ mod gptq;
 use compressed_tensors::whole::Whole;
 pub use error::DialectError;
 pub(crate) use write::dtype;
-pub use write::{Codes, Tensor, To, Writer};
+pub use write::{Codes, Elements, Tensor, To, Writer};
 
 use core::fmt;
 use std::sync::Arc;

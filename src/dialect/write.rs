@@ -28,8 +28,44 @@ pub struct Tensor {
     /// Its shape, outermost dimension first.
     pub shape: Vec<usize>,
     /// Its elements, little-endian and row-major.
-    pub bytes: Vec<u8>,
+    pub bytes: Elements,
 }
+
+/// Bytes of a tensor, which may lie in words: what is packed as a dialect has it is written without a copy.
+#[derive(Debug, Clone)]
+pub struct Elements(Held);
+
+#[derive(Debug, Clone)]
+enum Held {
+    Bytes(Vec<u8>),
+    /// So many bytes of them.
+    Words(Vec<u32>, usize),
+}
+
+impl From<Vec<u8>> for Elements {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(Held::Bytes(bytes))
+    }
+}
+
+impl core::ops::Deref for Elements {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match &self.0 {
+            Held::Bytes(bytes) => bytes,
+            Held::Words(words, len) => &bytemuck::cast_slice(words)[..*len],
+        }
+    }
+}
+
+impl PartialEq for Elements {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for Elements {}
 
 impl Tensor {
     pub(super) fn new(name: String, dtype: Dtype, shape: &[usize], bytes: Vec<u8>) -> Self {
@@ -38,15 +74,21 @@ impl Tensor {
             name,
             dtype,
             shape,
-            bytes,
+            bytes: bytes.into(),
         }
     }
 
     /// Words, without what fills up the last one.
-    pub(super) fn words(name: String, dtype: Dtype, shape: &[usize], words: &[u32]) -> Self {
+    pub(super) fn words(name: String, dtype: Dtype, shape: &[usize], words: Vec<u32>) -> Self {
         let len = shape.iter().product::<usize>() * dtype.bits() as usize / 8;
-        let bytes: &[u8] = bytemuck::cast_slice(words);
-        Self::new(name, dtype, shape, bytes[..len].to_vec())
+        let bytes = Elements(Held::Words(words, len));
+        let shape = shape.to_vec();
+        Self {
+            name,
+            dtype,
+            shape,
+            bytes,
+        }
     }
 
     /// Bits of `f32` in the type `float`, which held them before they were widened.
@@ -106,12 +148,15 @@ impl Codes {
     }
 
     /// The tensor, unless it is written already and there are no words.
-    pub(super) fn unless_written(self, words: &[u32]) -> Vec<Tensor> {
+    pub(super) fn unless_written(self, words: Vec<u32>) -> Vec<Tensor> {
         let [rows, cols] = self.weight;
         if words.is_empty() && rows * cols > 0 {
             return Vec::new();
         }
-        let bytes = self.bytes(rows, words).into_owned();
+        if self.high_first.is_none() {
+            return vec![Tensor::words(self.name, self.dtype, &self.shape, words)];
+        }
+        let bytes = self.bytes(rows, &words).into_owned();
         vec![Tensor::new(self.name, self.dtype, &self.shape, bytes)]
     }
 }

@@ -25,39 +25,40 @@ impl<T: Target> Loader<T> {
         }
         plan.check_complete()?;
         let candidates = to.named().unwrap_or(To::Mlx);
-        self.write_plan(plan, to, Some(candidates))
+        let identity = Identity::new(&plan, &self.config, to, &self.checkpoint)?;
+        self.write_plan(plan, to, Some(candidates), &identity, |_| {})
     }
 
-    /// Saves a plan as it is. Weights that are left open are chosen for from what `candidates` holds side by side.
+    /// Saves a plan. Weights that are left open are chosen for from what `candidates` holds side by side, and then plain
+    /// ones get the types that `adapt` gives them.
     pub(super) fn write_plan(
         &self,
         mut plan: Plan,
         to: &SaveConfig,
         candidates: Option<To>,
+        identity: &Identity,
+        adapt: impl FnOnce(&mut Plan),
     ) -> Result<Saved, Error> {
         let recording = self.record();
         let observers = recording.among(&self.config.observers);
         let journal = save::find(to)?;
-        let identity = Identity::new(&plan, &self.config, to, &self.checkpoint)?;
-        let (journal, known) = match journal {
-            Some(journal) => {
-                let known = journal.check(&identity)?;
-                (Some(journal), known)
-            }
-            None => (None, false),
+        let known = match &journal {
+            Some(journal) => journal.check(identity)?,
+            None => false,
         };
         match &journal {
             Some(journal) if known => self.decide_as(&mut plan, journal.becomes())?,
             _ => self.decide(&mut plan, candidates)?,
         }
+        let becomes: Vec<String> = plan.steps.iter().map(save::becomes).collect();
+        adapt(&mut plan);
         let layout = Layout::new(to, &plan, self.checkpoint.float_dtype().bits())?;
         let mut journal = match journal {
             Some(journal) => journal,
             None => save::create(to)?,
         };
         if !known {
-            let becomes = plan.steps.iter().map(save::becomes);
-            journal.begin(&plan.model, &identity, becomes.collect())?;
+            journal.begin(&plan.model, identity, becomes)?;
         }
         let mut folder = FolderSink::open(layout, &plan, journal)?;
 

@@ -81,7 +81,7 @@ pub enum SaveError {
     Dialect(#[from] DialectError),
     /// No dialect holds the weights side by side, so that they could be kept.
     #[error(
-        "the packed weights cannot be kept: no dialect holds them side by side, nearest is {dialect}: {source}"
+        "the packed weights cannot be kept, since no dialect holds them side by side; {dialect} does not: {source}"
     )]
     NotKept {
         /// The dialect.

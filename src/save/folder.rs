@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     fs::{self, File},
     io::{self, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use firebox_kernels::{float::FloatBits, format::Packed};
@@ -14,7 +14,8 @@ use serde_json::{Map, Value, json};
 
 use super::{
     COPIED, SaveConfig, SaveError, Saved,
-    journal::{Done, Journal},
+    identity::Identity,
+    journal::{Busy, Done, Journal},
     shard::{Place, Shard, Written, rename, with_end},
 };
 use crate::{
@@ -52,27 +53,10 @@ impl<'a> Layout<'a> {
         plan: &Plan,
         source: FloatBits,
     ) -> Result<Self, SaveError> {
-        let mut packed = plan
-            .steps
-            .iter()
-            .filter(|step| step.action.format().is_some());
-        let dialect = match packed.next() {
-            None => None,
-            Some(step) => match to.dialect.or(To::usual(step)) {
-                Some(dialect) => Some(dialect),
-                None => {
-                    let tensor = step.slot.name.clone();
-                    return Err(DialectError::NoDialect { tensor }.into());
-                }
-            },
+        let (dialect, writer) = match writer(to, plan, source)? {
+            Some((dialect, writer)) => (Some(dialect), Some(writer)),
+            None => (None, None),
         };
-        if let (None, Some(asked)) = (dialect, to.dialect) {
-            let dialect = asked.name();
-            return Err(DialectError::NothingPacked { dialect }.into());
-        }
-        let writer = dialect
-            .map(|dialect| dialect.writer(plan, source))
-            .transpose()?;
 
         let (mut shards, mut rooms) = (Vec::new(), Vec::new());
         let mut bytes = u64::MAX;
@@ -256,6 +240,14 @@ impl<'a> FolderSink<'a> {
             );
         }
         journal.keep(resumed)?;
+        if resumed < plan.steps.len() {
+            // A folder with less than all weights is no model.
+            let config = layout.path(CONFIG);
+            match fs::remove_file(&config) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                removed => removed.map_err(SaveError::at(&config, 0))?,
+            }
+        }
         Ok(Self {
             layout,
             journal,
@@ -369,7 +361,7 @@ impl<'a> FolderSink<'a> {
             config.extend(fields.map(|(field, value)| (field.to_owned(), value)));
         }
         layout.write(CONFIG, &pretty(&config))?;
-        if !layout.to.keep_journal {
+        if !layout.to.kept {
             journal.remove()?;
         }
         Ok(Saved {
@@ -380,6 +372,45 @@ impl<'a> FolderSink<'a> {
             resumed: self.resumed,
             report,
         })
+    }
+}
+
+/// What writes the packed weights of `plan`, if there are any.
+fn writer(
+    to: &SaveConfig,
+    plan: &Plan,
+    source: FloatBits,
+) -> Result<Option<(To, Box<dyn Writer>)>, SaveError> {
+    let mut packed = plan
+        .steps
+        .iter()
+        .filter(|step| step.action.format().is_some());
+    let Some(first) = packed.next() else {
+        return match to.dialect {
+            None => Ok(None),
+            Some(asked) => {
+                let dialect = asked.name();
+                Err(DialectError::NothingPacked { dialect }.into())
+            }
+        };
+    };
+    let Some(dialect) = to.dialect.or(To::usual(first)) else {
+        let tensor = first.slot.name.clone();
+        return Err(DialectError::NoDialect { tensor }.into());
+    };
+    let error = match dialect.writer(plan, source) {
+        Err(error) if to.kept => error,
+        writer => return Ok(Some((dialect, writer?))),
+    };
+    // Any dialect will do that holds them all.
+    let others = packed.filter_map(To::usual);
+    let mut writers = others.filter_map(|to| Some((to, to.writer(plan, source).ok()?)));
+    match writers.next() {
+        Some(found) => Ok(Some(found)),
+        None => Err(SaveError::NotKept {
+            dialect: dialect.name(),
+            source: error,
+        }),
     }
 }
 
@@ -406,6 +437,9 @@ impl Layout<'_> {
     /// Writes a small file: all of it is there, and on the disk, or nothing of it.
     fn write(&self, file: &str, bytes: &[u8]) -> Result<(), SaveError> {
         let path = self.path(file);
+        if fs::read(&path).is_ok_and(|found| found == bytes) {
+            return Ok(());
+        }
         let partial = with_end(&path, ".partial");
         let written = (|| {
             let mut file = File::create(&partial)?;
@@ -452,7 +486,8 @@ pub(crate) fn create(to: &SaveConfig) -> Result<Journal, SaveError> {
 /// The journal to go on by, if there is one. Refuses a folder with anything else in it.
 pub(crate) fn find(to: &SaveConfig) -> Result<Option<Journal>, SaveError> {
     let folder = to.folder.clone();
-    match Journal::find(&folder, to.busy)? {
+    let busy = if to.kept { Busy::Wait } else { Busy::Refuse };
+    match Journal::find(&folder, busy)? {
         Some(journal) if to.resume => return Ok(Some(journal)),
         Some(_) => return Err(SaveError::Unfinished { folder }),
         None => {}
@@ -468,6 +503,11 @@ pub(crate) fn find(to: &SaveConfig) -> Result<Option<Journal>, SaveError> {
         return Err(SaveError::Complete { folder });
     }
     Err(SaveError::NotEmpty { folder })
+}
+
+/// Whether `folder` has the complete checkpoint of `identity`. Needs no right to write there.
+pub(crate) fn is_kept(folder: &Path, identity: &Identity) -> bool {
+    folder.join(CONFIG).exists() && Journal::is_of(folder, identity)
 }
 
 /// Plain numbers as they lie in a file.

@@ -74,13 +74,23 @@ impl Journal {
             file => file.map_err(failed(&path))?,
         };
         lock(&file, &path, busy)?;
+        let mut journal = Self::empty(file, path);
         // Whoever had the lock may just have removed it.
-        if !path.exists() {
+        if !journal.path.exists() {
             return Ok(None);
         }
-        let mut journal = Self::empty(file, path);
         journal.read()?;
         Ok(Some(journal))
+    }
+
+    /// Whether the journal of `folder` is of `identity`.
+    pub(super) fn is_of(folder: &Path, identity: &Identity) -> bool {
+        let path = folder.join(JOURNAL);
+        let Ok(file) = File::open(&path) else {
+            return false;
+        };
+        let mut journal = Self::empty(file, path);
+        journal.read().is_ok() && matches!(journal.check(identity), Ok(true))
     }
 
     /// A new journal, in a folder that has none.
@@ -237,7 +247,16 @@ impl Journal {
     }
 }
 
-/// Held until the file is closed, also by the end of the process.
+/// Closing the file is not enough: a process that is being started by another thread may have it open still.
+impl Drop for Journal {
+    fn drop(&mut self) {
+        if let Err(error) = self.file.unlock() {
+            tracing::debug!(path = %self.path.display(), %error, "could not be unlocked");
+        }
+    }
+}
+
+/// Held until the journal is dropped, or the process ends.
 fn lock(file: &File, path: &Path, busy: Busy) -> Result<(), SaveError> {
     let locked = match busy {
         Busy::Wait => file.lock(),

@@ -24,9 +24,8 @@ use std::path::{Path, PathBuf};
 
 pub use self::{error::SaveError, identity::Difference};
 pub(crate) use self::{
-    folder::{FolderSink, Layout, create, find},
+    folder::{FolderSink, Layout, create, find, is_kept},
     identity::{Identity, becomes},
-    journal::Busy,
 };
 use crate::{
     dialect::To,
@@ -57,9 +56,8 @@ pub struct SaveConfig {
     shard_bytes: u64,
     nested: Option<bool>,
     resume: bool,
-    /// Whether the journal stays when the checkpoint is complete.
-    keep_journal: bool,
-    busy: Busy,
+    /// Whether this is for loads to come: in any dialect, with the journal, which says what it is of.
+    kept: bool,
 }
 
 impl SaveConfig {
@@ -71,8 +69,16 @@ impl SaveConfig {
             shard_bytes: 5_000_000_000,
             nested: None,
             resume: false,
-            keep_journal: false,
-            busy: Busy::Refuse,
+            kept: false,
+        }
+    }
+
+    /// For loads to come. Of a folder that another process writes the end is waited for.
+    pub(crate) fn kept(folder: PathBuf) -> Self {
+        Self {
+            resume: true,
+            kept: true,
+            ..Self::new(folder)
         }
     }
 

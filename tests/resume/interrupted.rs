@@ -6,7 +6,7 @@ use firebox::{
     Error, LoadConfig,
     pipeline::{Event, PipelineError},
     save::Saved,
-    source::{Fault, Memory, Source},
+    source::{Fault, Source},
 };
 use tempfile::{TempDir, tempdir};
 
@@ -303,28 +303,4 @@ fn complete_files_are_left_alone() {
     let before = seen(&first);
     comes_out(folder.path(), 3);
     assert_eq!(seen(&first), before);
-}
-
-/// What is packed already goes on in the same way: `convert`.
-#[test]
-fn a_conversion_goes_on() {
-    let packed = tempdir().expect("a folder");
-    save(config(Watched::tiny(), QUANT), &to(packed.path())).expect("saved");
-    let source = || {
-        let files = files(packed.path());
-        let memory = files.iter().fold(Memory::new(), |memory, (name, bytes)| {
-            memory.with(name.clone(), bytes)
-        });
-        Watched::new(memory)
-    };
-    let convert = || config(source(), "none");
-    let folder = tempdir().expect("a folder");
-    let plain = |folder: &Path| to(folder).nested(false);
-    let expected = tempdir().expect("a folder");
-    save(convert(), &plain(expected.path())).expect("saved");
-    let placed = |event: &Event<'_>| matches!(event, Event::Placed { .. });
-    save(cancel(convert(), 1, placed), &plain(folder.path())).expect_err("cancelled");
-    let saved = save(convert(), &plain(folder.path()).resume(true)).expect("resumed");
-    assert_eq!(saved.resumed, 2);
-    assert_same(&files(folder.path()), &files(expected.path()));
 }

@@ -312,6 +312,72 @@ fn without_room_nothing_is_lost() {
     assert_same(&files(&out), &files(&whole));
 }
 
+/// Fallbacks are found again and come out the same. Weights that `verify` refuses are known to `tests/cli/verify.rs`.
+#[test]
+fn a_verified_save_goes_on() {
+    let folder = tempdir().expect("a folder");
+    let [out, whole] = ["out", "whole"].map(|name| folder.path().join(name));
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/tinyrust");
+    let limits = ["--min-sqnr", "20.7", "--fallback", "none"];
+    let arguments = |out: &Path| {
+        let mut arguments = arguments(Path::new(model), out, "5GB");
+        arguments.extend(limits.map(str::to_owned));
+        arguments
+    };
+    let run = |out: &Path| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_firebox"));
+        command.args(arguments(out)).env_remove("RUST_LOG");
+        command
+    };
+    let verified = answer(&mut run(&whole));
+    let fallbacks = verified["verified"]["tensors"].as_array().expect("tensors");
+    let fallbacks = fallbacks
+        .iter()
+        .filter(|tensor| !tensor["fallback"].is_null());
+    assert!(fallbacks.count() > 0, "nothing falls back");
+    let mut limited = Command::new("sh");
+    let script = "trap '' XFSZ; ulimit -f 2200; exec \"$0\" \"$@\"";
+    limited
+        .args(["-c", script, env!("CARGO_BIN_EXE_firebox")])
+        .args(arguments(&out));
+    assert_eq!(output(&mut limited).status.code(), Some(1));
+    let told = done(&out).len();
+    assert!(told > 0);
+    assert_eq!(answer(run(&out).arg("--resume"))["resumed"], told);
+    assert_same(&files(&out), &files(&whole));
+}
+
+/// `--cache-packed`: the second run packs nothing, and says the same.
+#[test]
+fn packed_weights_are_kept_between_runs() {
+    let folder = tempdir().expect("a folder");
+    let cache = folder.path().join("cache");
+    let run = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_firebox"));
+        command.args([
+            "load",
+            "assets/tinyrust",
+            "--quant",
+            "nf4",
+            "--json",
+            "--cache-packed",
+        ]);
+        command.current_dir(env!("CARGO_MANIFEST_DIR")).arg(&cache);
+        answer(&mut command)
+    };
+    let (first, second) = (run(), run());
+    for report in [&first, &second] {
+        // As in `tests/cli/load.rs`.
+        assert_eq!(report["bytes_packed"], 2_106_368 + 1_658_880);
+        assert_eq!(report["tensors"], 38);
+    }
+    let entries = fs::read_dir(&cache).expect("a folder");
+    assert_eq!(entries.count(), 1);
+    // Of the packed weights and plain ones in bf16, not of the 6,951,424 bytes of the source.
+    let read = second["bytes_read"].as_u64().expect("a number");
+    assert!(read < 3_000_000, "{read}");
+}
+
 /// The same on a small disk that is full, where this user may make one. Linux lets most users do so in a namespace of
 /// their own; without it the test before this one has to do.
 #[cfg(target_os = "linux")]

@@ -5,9 +5,16 @@
 
 #![cfg(feature = "cpu")]
 
+#[path = "../common/mod.rs"]
+mod common;
 #[path = "../common/tiny.rs"]
 mod tiny;
 
+#[cfg(feature = "hub")]
+#[path = "../common/loopback.rs"]
+mod loopback;
+
+mod everywhere;
 mod files;
 mod interrupted;
 mod kept;

@@ -10,7 +10,7 @@ use firebox::{
     Cpu, Error, LoadConfig, Loader,
     pipeline::{Event, Flow},
     save::{SaveConfig, Saved},
-    source::{Checkpoint, Memory, Source, SourceError},
+    source::{Checkpoint, Source, SourceError},
 };
 
 use crate::tiny::{Tiny, tiny_entries};
@@ -18,13 +18,13 @@ use crate::tiny::{Tiny, tiny_entries};
 /// Counts reads; peeks, which are for a few bytes, are not counted.
 #[derive(Debug)]
 pub(crate) struct Watched {
-    inner: Memory,
+    inner: Box<dyn Source>,
     reads: Mutex<Vec<(String, Range<u64>)>>,
 }
 
 impl Watched {
-    pub(crate) fn new(inner: Memory) -> Arc<Self> {
-        let reads = Mutex::default();
+    pub(crate) fn new(inner: impl Source + 'static) -> Arc<Self> {
+        let (inner, reads) = (Box::new(inner), Mutex::default());
         Arc::new(Self { inner, reads })
     }
 

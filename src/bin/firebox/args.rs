@@ -1,6 +1,9 @@
 //! What may be written on the command line, and the part that most commands share.
 
-use std::{num::NonZeroUsize, path::Path};
+use std::{
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use firebox::{
@@ -202,6 +205,24 @@ pub(crate) struct QuantArgs {
     /// hqq:bits=4,group=64, wna16:bits=4,group=128, mxfp4, mxfp8, nvfp4, int8
     #[arg(long, value_name = "SPEC", default_value = "none")]
     pub(crate) quant: QuantSpec,
+}
+
+/// Where packed weights are kept.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct CacheArgs {
+    /// Keep packed weights in DIR, each model and configuration in a folder there: the next load of the same reads
+    /// them instead of packing again
+    #[arg(long, value_name = "DIR")]
+    cache_packed: Option<PathBuf>,
+}
+
+impl CacheArgs {
+    pub(crate) fn in_config(&self, config: LoadConfig) -> LoadConfig {
+        match &self.cache_packed {
+            Some(folder) => config.cache_packed(folder),
+            None => config,
+        }
+    }
 }
 
 /// Targets that this build has.

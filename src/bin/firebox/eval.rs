@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use crate::{
     Failure, OnTarget,
-    args::LoadArgs,
+    args::{CacheArgs, LoadArgs},
     load::{Opened, check_vocabulary},
     logits::{AT_FAULT, logits},
     output,
@@ -24,6 +24,9 @@ use crate::{
 pub(crate) struct EvalCommand {
     #[command(flatten)]
     pub(crate) load: LoadArgs,
+
+    #[command(flatten)]
+    cache: CacheArgs,
 
     /// What becomes of linear weights; several for a table, each loaded in turn
     #[arg(long = "quant", value_name = "SPEC", default_value = "none")]
@@ -63,7 +66,7 @@ impl OnTarget for EvalCommand {
         // Weights are read last: a text that cannot be scored should not cost a load.
         let mut opened = Vec::new();
         for quant in &self.quants {
-            opened.push((quant, Opened::<T>::new(&self.load, quant)?));
+            opened.push((quant, Opened::<T>::new(&self.load, &self.cache, quant)?));
         }
         let (_, first) = &opened[0];
         let windows = self.windows(&text, &first.config()?, &first.tokenizer()?)?;

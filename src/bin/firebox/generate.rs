@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::{
     Failure, OnTarget,
-    args::{LoadArgs, QuantArgs},
+    args::{CacheArgs, LoadArgs, QuantArgs},
     load::{Opened, check_positions, check_vocabulary},
     output,
 };
@@ -22,6 +22,9 @@ use crate::{
 pub(crate) struct GenerateCommand {
     #[command(flatten)]
     pub(crate) load: LoadArgs,
+
+    #[command(flatten)]
+    cache: CacheArgs,
 
     #[command(flatten)]
     quant: QuantArgs,
@@ -61,7 +64,7 @@ pub(crate) struct GenerateCommand {
 
 impl OnTarget for GenerateCommand {
     fn run<T: Target>(self) -> Result<(), Failure> {
-        let opened = Opened::<T>::new(&self.load, &self.quant.quant)?;
+        let opened = Opened::<T>::new(&self.load, &self.cache, &self.quant.quant)?;
         let tokenizer = opened.tokenizer()?;
         let prompt = self.encode(&tokenizer)?;
         if prompt.is_empty() {

@@ -15,7 +15,7 @@ use firebox::{
 
 use crate::{
     Failure, OnTarget,
-    args::{LoadArgs, QuantArgs},
+    args::{CacheArgs, LoadArgs, QuantArgs},
     output,
     progress::Bar,
 };
@@ -24,6 +24,9 @@ use crate::{
 pub(crate) struct LoadCommand {
     #[command(flatten)]
     pub(crate) load: LoadArgs,
+
+    #[command(flatten)]
+    cache: CacheArgs,
 
     #[command(flatten)]
     quant: QuantArgs,
@@ -39,7 +42,8 @@ pub(crate) struct LoadCommand {
 
 impl OnTarget for LoadCommand {
     fn run<T: Target>(self) -> Result<(), Failure> {
-        let Loaded { report, .. } = Opened::<T>::new(&self.load, &self.quant.quant)?.load()?;
+        let Loaded { report, .. } =
+            Opened::<T>::new(&self.load, &self.cache, &self.quant.quant)?.load()?;
         if self.json {
             return output::json(&report);
         }
@@ -58,9 +62,14 @@ pub(crate) struct Opened<T: Target> {
 }
 
 impl<T: Target> Opened<T> {
-    pub(crate) fn new(args: &LoadArgs, quant: &QuantSpec) -> Result<Self, Failure> {
+    pub(crate) fn new(
+        args: &LoadArgs,
+        cache: &CacheArgs,
+        quant: &QuantSpec,
+    ) -> Result<Self, Failure> {
         let bar = Bar::new();
         let config = args.config(quant.clone()).observer(bar.clone());
+        let config = cache.in_config(config);
         let loader = Loader::new(config)?;
         Ok(Self { loader, bar })
     }

@@ -15,7 +15,7 @@ use safetensors::{Dtype, SafeTensorError, tensor::TensorView};
 
 use crate::{
     Failure, OnTarget,
-    args::{LoadArgs, QuantArgs},
+    args::{CacheArgs, LoadArgs, QuantArgs},
     load::{Opened, check_positions, check_vocabulary},
     output,
 };
@@ -24,6 +24,9 @@ use crate::{
 pub(crate) struct LogitsCommand {
     #[command(flatten)]
     pub(crate) load: LoadArgs,
+
+    #[command(flatten)]
+    cache: CacheArgs,
 
     #[command(flatten)]
     quant: QuantArgs,
@@ -40,7 +43,7 @@ pub(crate) struct LogitsCommand {
 impl OnTarget for LogitsCommand {
     fn run<T: Target>(self) -> Result<(), Failure> {
         let out = self.out.display();
-        let opened = Opened::<T>::new(&self.load, &self.quant.quant)?;
+        let opened = Opened::<T>::new(&self.load, &self.cache, &self.quant.quant)?;
         let config = opened.config()?;
         check_vocabulary(&config, &self.tokens)?;
         check_positions(&config, self.tokens.len())?;

@@ -97,15 +97,15 @@ impl Writer for BitsAndBytesWriter {
         })
     }
 
-    fn tensors(&self, slot: &Slot, packed: Packed, source: FloatBits) -> Vec<Tensor> {
+    fn tensors(&self, slot: &Slot, mut packed: Packed, source: FloatBits) -> Vec<Tensor> {
         let (shape @ [o, _], n) = (packed.shape, packed.shape[0] * packed.shape[1]);
         let codes = self.codes(slot, packed.format);
-        let codes = codes.map(|codes| codes.unless_written(&packed.words));
+        let codes = codes.map(|codes| codes.unless_written(core::mem::take(&mut packed.words)));
         let mut tensors = codes.unwrap_or_default();
         let Kind::Bits4(levels, _) = self.kind else {
             let scb = format!("{}.SCB", module(slot));
             let format = format!("{}.weight_format", module(slot));
-            tensors.push(Tensor::words(scb, Dtype::F32, &[o], &packed.scales));
+            tensors.push(Tensor::words(scb, Dtype::F32, &[o], packed.scales));
             tensors.push(Tensor::new(format, Dtype::U8, &[], vec![0]));
             return tensors;
         };
@@ -114,7 +114,7 @@ impl Writer for BitsAndBytesWriter {
         };
         let name = |suffix: &str| format!("{}.{suffix}", slot.name);
         let floats = |suffix: &str, values: &[u32]| {
-            Tensor::words(name(suffix), Dtype::F32, &[values.len()], values)
+            Tensor::words(name(suffix), Dtype::F32, &[values.len()], values.to_vec())
         };
         let g = blocks.count(n);
         tensors.push(floats("quant_map", &levels.values().map(f32::to_bits)));
@@ -127,7 +127,12 @@ impl Writer for BitsAndBytesWriter {
         if blocks.nested {
             let (codes, rest) = packed.scales.split_at(g.div_ceil(4));
             let (upper, offset) = rest.split_at(g.div_ceil(nested::BLOCK));
-            tensors.push(Tensor::words(name("absmax"), Dtype::U8, &[g], codes));
+            tensors.push(Tensor::words(
+                name("absmax"),
+                Dtype::U8,
+                &[g],
+                codes.to_vec(),
+            ));
             tensors.push(floats("nested_absmax", upper));
             tensors.push(floats("nested_quant_map", &MAP.map(f32::to_bits)));
             let offset = python(f64::from(f32::from_bits(offset[0])));

@@ -42,7 +42,7 @@ pub(super) fn find(find: &Find<'_>, tile: Tile) -> Result<Adopt, DialectError> {
 }
 
 /// The tensors of a weight that was stored as `source`.
-pub(super) fn tensors(slot: &Slot, packed: &Packed, tile: Tile, source: FloatBits) -> Vec<Tensor> {
+pub(super) fn tensors(slot: &Slot, packed: Packed, tile: Tile, source: FloatBits) -> Vec<Tensor> {
     let name = format!("{}.weight_scale", module(slot));
     let grid = tile.grid(packed.shape);
     let shape: &[usize] = if tile == Tile::Tensor { &[1] } else { &grid };
@@ -56,7 +56,7 @@ pub(super) fn tensors(slot: &Slot, packed: &Packed, tile: Tile, source: FloatBit
     } else {
         FloatBits::F32
     };
-    let mut tensors = codes(slot, packed.format).unless_written(&packed.words);
+    let mut tensors = codes(slot, packed.format).unless_written(packed.words);
     tensors.push(Tensor::floats(name, stored, shape, &packed.scales));
     tensors
 }

@@ -277,8 +277,8 @@ impl Writer for CompressedTensorsWriter {
 
     fn tensors(&self, slot: &Slot, packed: Packed, source: FloatBits) -> Vec<Tensor> {
         match (self.schemes[&slot.name], packed.format) {
-            (Scheme::Whole(whole), Format::Affine(affine)) => whole.tensors(slot, &packed, affine),
-            (Scheme::Floats(tile), _) => floats::tensors(slot, &packed, tile, source),
+            (Scheme::Whole(whole), Format::Affine(affine)) => whole.tensors(slot, packed, affine),
+            (Scheme::Floats(tile), _) => floats::tensors(slot, packed, tile, source),
             _ => unreachable!("schemes were chosen by format"),
         }
     }

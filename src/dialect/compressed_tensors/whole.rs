@@ -195,10 +195,10 @@ impl Whole {
     }
 
     /// The tensors of a weight.
-    pub(super) fn tensors(self, slot: &Slot, packed: &Packed, affine: Affine) -> Vec<Tensor> {
+    pub(super) fn tensors(self, slot: &Slot, packed: Packed, affine: Affine) -> Vec<Tensor> {
         let (shape @ [o, i], bits, middle) = (packed.shape, self.bits, self.middle());
         let [down, across] = self.scale.grid(shape);
-        let [scales, zeros] = pairs(affine, packed);
+        let [scales, zeros] = pairs(affine, &packed);
         let name = |name: &str| format!("{}.{name}", module(slot));
         let grid: &[usize] = match self.scale {
             Scale::Tensor => &[1],
@@ -215,12 +215,17 @@ impl Whole {
         let mut tensors = Vec::new();
         if self.words {
             let across = words_of(i, bits);
-            let mut words = vec![0; o * across];
-            for r in 0..o {
-                let start = r * across;
-                let row = Stream { start, ..stream };
-                (0..i).for_each(|c| row.put(&mut words, c, code(r * i + c)));
-            }
+            let words = if (i * bits).is_multiple_of(32) {
+                packed.words
+            } else {
+                let mut words = vec![0; o * across];
+                for r in 0..o {
+                    let start = r * across;
+                    let row = Stream { start, ..stream };
+                    (0..i).for_each(|c| row.put(&mut words, c, code(r * i + c)));
+                }
+                words
+            };
             let said: Vec<u8> = shape
                 .iter()
                 .flat_map(|side| (*side as i64).to_le_bytes())
@@ -229,7 +234,7 @@ impl Whole {
                 name("weight_packed"),
                 Dtype::I32,
                 &[o, across],
-                &words,
+                words,
             ));
             tensors.push(Tensor::new(name("weight_shape"), Dtype::I64, &[2], said));
         } else {
@@ -257,7 +262,7 @@ impl Whole {
                     };
                     (0..down).for_each(|r| column.put(&mut words, r, zero(r * across + g)));
                 }
-                Tensor::words(zero_point, Dtype::I32, &[high, across], &words)
+                Tensor::words(zero_point, Dtype::I32, &[high, across], words)
             } else {
                 let bytes = (0..down * across).map(|k| zero(k).wrapping_sub(middle) as u8);
                 Tensor::new(zero_point, Dtype::I8, grid, bytes.collect())

@@ -1,0 +1,101 @@
+//! Packed weights that are kept on disk, for the next load of the same.
+
+use std::{path::Path, sync::Arc};
+
+use super::Loader;
+use crate::{
+    config::{LoadConfig, Model, Policy},
+    error::Error,
+    model::Architecture,
+    plan::{Action, Plan},
+    quant::QuantSpec,
+    save::{self, Identity, SaveConfig, SaveError},
+    source::Local,
+    target::Target,
+};
+
+impl<T: Target> Loader<T> {
+    /// What loads the packed weights that `folder` keeps, after they are put there if they are not. `None` where there is
+    /// nothing to pack.
+    pub(super) fn kept<A: Architecture>(
+        &self,
+        config: &A::Config,
+        folder: &Path,
+    ) -> Result<Option<Self>, Error> {
+        let plan = self.bind_for::<A>(config)?;
+        let open = matches!(self.config.policy.linear, QuantSpec::Auto(_));
+        let packs = |plan: &Plan| {
+            let mut steps = plan.steps.iter();
+            steps.any(|step| matches!(step.action, Action::Pack(..)))
+        };
+        if open {
+            // What is left open is plain so far, and larger than it will be.
+            plan.check_complete()?;
+        } else if packs(&plan) {
+            self.check(&plan)?;
+        } else {
+            return Ok(None);
+        }
+        let mut known = plan.clone();
+        if !open {
+            // A choice may depend on the size of plain weights where they are loaded; else all types share the files.
+            keep_types(&mut known);
+        }
+        let to = SaveConfig::kept(folder.to_owned());
+        let identity = Identity::new(&known, &self.config, &to, &self.checkpoint)?;
+        let entry = folder.join(identity.key());
+        let to = SaveConfig::kept(entry.clone());
+        loop {
+            if save::is_kept(&entry, &identity) {
+                match self.of_entry(&entry) {
+                    Ok(kept) => return Ok(Some(kept)),
+                    Err(error) => {
+                        let entry = entry.display();
+                        tracing::warn!(%entry, %error, "kept weights are damaged; they are made again");
+                    }
+                }
+            }
+            match self.write_plan(plan.clone(), &to, None, &identity, keep_types) {
+                Ok(_) => return self.of_entry(&entry).map(Some),
+                // Begun by another at the same time, who is waited for from now on.
+                Err(Error::Save(SaveError::Busy { .. })) => {}
+                // The next load goes on with it unasked.
+                Err(Error::Interrupted { source, .. }) => return Err(*source),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Loads a checkpoint of ours to the same device, with the same types.
+    fn of_entry(&self, entry: &Path) -> Result<Self, Error> {
+        let config = LoadConfig {
+            model: Model::Source(Arc::new(Local::open(entry)?)),
+            dtype: Some(self.dtype.wanted),
+            policy: Policy::default(),
+            candidates: Vec::new(),
+            bare: false,
+            dequantize: false,
+            presinq: false,
+            cache_packed: None,
+            ..self.config.clone()
+        };
+        Self::on(config, self.device.clone())
+    }
+}
+
+/// Plain weights stay in the type they are stored in, but for those that are scaled on the way: these are rounded once, to
+/// the type that they are loaded in.
+fn keep_types(plan: &mut Plan) {
+    let links = plan.links.iter();
+    let scaled: Vec<String> = links
+        .flat_map(|link| link.from.iter().chain(&link.to))
+        .cloned()
+        .collect();
+    let kept = plan.steps.clone();
+    save::keep_types(plan);
+    for (step, kept) in plan.steps.iter_mut().zip(kept) {
+        if scaled.contains(&kept.slot.name) {
+            step.action = kept.action;
+        }
+    }
+}
