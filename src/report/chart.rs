@@ -4,8 +4,8 @@ use core::fmt::Write;
 
 use super::{
     Series,
-    axis::{Area, WIDTH},
-    markup::{Markup, Px},
+    axis::Area,
+    markup::{Attributes, Markup, Px, WIDTH},
 };
 use crate::config::Bytes;
 
@@ -45,70 +45,37 @@ pub(super) fn memory(
         seconds,
         bytes: 1.1 * top,
     };
-    let view = format!("0 0 {WIDTH} 264");
-    markup.within("svg", &[("viewBox", &view), ("role", &"img")], |markup| {
+    markup.picture(264.0, |markup| {
         area.sizes(markup);
         area.times(markup);
         curve(markup, class, series, &area);
         for limit in &near {
             let y = area.y(limit.bytes as f64);
-            let (left, right, at) = (Px(area.left), Px(area.right), Px(y));
-            markup.empty(
-                "line",
-                &[
-                    ("class", &"limit"),
-                    ("x1", &left),
-                    ("x2", &right),
-                    ("y1", &at),
-                    ("y2", &at),
-                ],
-            );
-            let above = Px(y - 6.0);
-            markup.element(
-                "text",
-                &[
-                    ("class", &"limit"),
-                    ("x", &right),
-                    ("y", &above),
-                    ("text-anchor", &"end"),
-                ],
-                format_args!("{}: {}", limit.name, Bytes(limit.bytes)),
-            );
+            markup.stroke("limit", [area.left, y], [area.right, y]);
+            let said = format_args!("{}: {}", limit.name, Bytes(limit.bytes));
+            markup.label("limit", "end", [area.right, y - 6.0], said);
         }
         let (x, y) = (area.x(peak_at), area.y(highest));
         let (cx, cy) = (Px(x), Px(y));
-        markup.within(
-            "circle",
-            &[
-                ("class", &"peak"),
-                ("cx", &cx),
-                ("cy", &cy),
-                ("r", &4),
-                ("data-bytes", &peak),
-            ],
-            |markup| {
-                markup.element("title", &[], format_args!("{peak} bytes at {peak_at:.3} s"));
-            },
-        );
-        // Beside it, on the side where there is room, and not on a limit's line.
+        let dot: Attributes<'_> = &[
+            ("class", &"peak"),
+            ("cx", &cx),
+            ("cy", &cy),
+            ("r", &4),
+            ("data-bytes", &peak),
+        ];
+        markup.within("circle", dot, |markup| {
+            markup.element("title", &[], format_args!("{peak} bytes at {peak_at:.3} s"));
+        });
+        // On the side where there is room.
         let (anchor, beside) = if x > WIDTH / 2.0 {
             ("end", -10.0)
         } else {
             ("start", 10.0)
         };
-        let (x, y) = (Px(x + beside), Px(y - 6.0));
-        markup.element(
-            "text",
-            &[
-                ("class", &"peak"),
-                ("x", &x),
-                ("y", &y),
-                ("text-anchor", &anchor),
-            ],
-            format_args!("peak {}", Bytes(peak)),
-        );
+        let said = format_args!("peak {}", Bytes(peak));
+        markup.label("peak", anchor, [x + beside, y - 6.0], said);
     });
-    markup.line();
     for limit in far {
         let (name, bytes) = (limit.name, Bytes(limit.bytes));
         markup.element(

@@ -1,5 +1,7 @@
 //! `firebox load`: load, report, leave. Also the load that every other command begins with.
 
+use std::path::PathBuf;
+
 use clap::Args;
 use firebox::{
     Loaded, Loader, Target,
@@ -28,6 +30,10 @@ pub(crate) struct LoadCommand {
     #[command(flatten)]
     quant: QuantArgs,
 
+    /// Write a page with pictures of memory, stages and errors into DIR, and the numbers as JSON
+    #[arg(long, value_name = "DIR")]
+    report: Option<PathBuf>,
+
     /// List every tensor
     #[arg(long)]
     tensors: bool,
@@ -40,6 +46,9 @@ pub(crate) struct LoadCommand {
 impl OnTarget for LoadCommand {
     fn run<T: Target>(self) -> Result<(), Failure> {
         let Loaded { report, .. } = Opened::<T>::new(&self.load, &self.quant.quant)?.load()?;
+        if let Some(folder) = &self.report {
+            report.write_html(folder)?;
+        }
         if self.json {
             return output::json(&report);
         }
@@ -60,7 +69,7 @@ pub(crate) struct Opened<T: Target> {
 impl<T: Target> Opened<T> {
     pub(crate) fn new(args: &LoadArgs, quant: &QuantSpec) -> Result<Self, Failure> {
         let bar = Bar::new();
-        let config = args.config(quant.clone()).observer(bar.clone());
+        let config = args.config(quant.clone())?.observer(bar.clone());
         let loader = Loader::new(config)?;
         Ok(Self { loader, bar })
     }
