@@ -101,3 +101,53 @@ fn curve(markup: &mut Markup, class: &str, series: &Series, area: &Area) {
     markup.empty("path", &[("class", &of("area")), ("d", &below)]);
     markup.empty("path", &[("class", &of("line")), ("d", &line)]);
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use roxmltree::{Document, Node};
+
+    use super::*;
+
+    /// Would catch a limit at another height than its bytes, one far away that flattens the curve, and a peak that is
+    /// not the highest.
+    #[test]
+    fn limits_are_as_high_as_they_say_or_only_said() {
+        let mut series = Series::default();
+        for (k, bytes) in [100, 300, 700, 200].into_iter().enumerate() {
+            series.push(Duration::from_secs(k as u64), bytes << 20);
+        }
+        let mib = |name, bytes: u64| Limit {
+            name,
+            bytes: bytes << 20,
+        };
+        let mut markup = Markup::default();
+        let limits = [mib("near", 1400), mib("far", 2801)];
+        markup.within("p", &[], |markup| {
+            memory(markup, "device", &series, &limits, 3.0);
+        });
+        let markup = markup.into_string();
+        let document = Document::parse(&markup).expect("sound");
+        let of = |name: &str, class: &str| -> Vec<Node<'_, '_>> {
+            let all = document.descendants();
+            all.filter(|node| node.has_tag_name(name) && node.attribute("class") == Some(class))
+                .collect()
+        };
+        let number = |node: &Node<'_, '_>, name| -> f64 {
+            let value = node.attribute(name).expect("there");
+            value.parse().expect("a number")
+        };
+        let limits = of("line", "limit");
+        assert_eq!(limits.len(), 1);
+        let peak = number(&of("circle", "peak")[0], "cy");
+        let limit = number(&limits[0], "y1");
+        assert!(
+            (236.0 - limit - 2.0 * (236.0 - peak)).abs() < 0.3,
+            "{limit} {peak}"
+        );
+        assert!(markup.contains("near: 1.37 GiB") && markup.contains("peak 700.00 MiB"));
+        assert!(markup.contains("Above the picture: far, 2.74 GiB."));
+        assert_eq!(of("path", "device line").len(), 1);
+    }
+}

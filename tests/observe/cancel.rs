@@ -36,7 +36,7 @@ fn everything() -> LoadConfig {
 }
 
 /// Runs `at` at the `nth` event of this kind, whose answer it is; events that are told afterwards are counted.
-fn at<'a>(
+fn at(
     config: LoadConfig,
     kind: &'static str,
     nth: usize,

@@ -270,7 +270,7 @@ impl Architecture for Explosive {
 fn a_panic_of_the_load_comes_out_where_it_is_waited_for() {
     type Wait = fn(Loading<Explosive>);
     for wait in [(|loading| drop(loading.wait())) as Wait, |loading| {
-        drop(block_on(loading))
+        drop(block_on(loading));
     }] {
         let loading = loader(LoadConfig::from_source(tiny())).start::<Explosive>();
         let panic = catch_unwind(AssertUnwindSafe(|| wait(loading))).unwrap_err();
