@@ -52,8 +52,8 @@ pub struct Loader<T: Target> {
     target: PhantomData<T>,
 }
 
-/// Threads that share a read: more than a disk or the system's cache has use for.
-const READERS_MAX: usize = 4;
+/// Threads that share a read: more win nothing, on a disk or from the page cache.
+const READERS_MAX: usize = 2;
 
 /// A module and how it came about.
 #[derive(Debug)]

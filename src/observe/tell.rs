@@ -143,8 +143,9 @@ impl Observer for Observers {
     fn observe(&self, event: &Event<'_>) -> Flow {
         trace(event);
         let mut flow = Flow::Continue;
+        // The handle of a load first, so that it knows what others dawdle over.
         let late = lock(&self.shared.late).clone();
-        for each in self.each.iter().chain(&late) {
+        for each in late.iter().chain(&self.each) {
             match caught(&**each, event) {
                 Ok(Flow::Continue) => {}
                 Ok(Flow::Cancel) => flow = Flow::Cancel,

@@ -1,10 +1,7 @@
 //! From seconds and bytes to places in a drawing, and the marks beside it.
 
-use super::markup::{Markup, Px};
+use super::markup::Markup;
 use crate::config::Bytes;
-
-/// Width of every drawing, in its own units.
-pub(super) const WIDTH: f64 = 960.0;
 
 /// A rectangle to draw in: seconds to the right, bytes upwards.
 #[derive(Debug, Clone, Copy)]
@@ -34,22 +31,13 @@ impl Area {
         let digits = (-step.log10().floor()).max(0.0) as usize;
         for k in 0..=(self.seconds / step) as usize {
             let seconds = k as f64 * step;
-            let x = Px(self.x(seconds));
-            let (top, bottom) = (Px(self.top), Px(self.bottom));
-            markup.empty(
-                "line",
-                &[
-                    ("class", &"grid"),
-                    ("x1", &x),
-                    ("x2", &x),
-                    ("y1", &top),
-                    ("y2", &bottom),
-                ],
-            );
-            let below = Px(self.bottom + 16.0);
-            markup.element(
-                "text",
-                &[("x", &x), ("y", &below), ("text-anchor", &"middle")],
+            let x = self.x(seconds);
+            markup.stroke("grid", [x, self.top], [x, self.bottom]);
+            let below = [x, self.bottom + 16.0];
+            markup.label(
+                "mark",
+                "middle",
+                below,
                 format_args!("{seconds:.digits$} s"),
             );
         }
@@ -61,29 +49,14 @@ impl Area {
         for k in 0..=(self.bytes / step) as usize {
             let bytes = k as f64 * step;
             let y = self.y(bytes);
-            let (left, right, y) = (Px(self.left), Px(self.right), Px(y));
-            markup.empty(
-                "line",
-                &[
-                    ("class", &"grid"),
-                    ("x1", &left),
-                    ("x2", &right),
-                    ("y1", &y),
-                    ("y2", &y),
-                ],
-            );
-            let (before, middle) = (Px(self.left - 8.0), Px(self.y(bytes) + 4.0));
-            markup.element(
-                "text",
-                &[("x", &before), ("y", &middle), ("text-anchor", &"end")],
-                round(bytes),
-            );
+            markup.stroke("grid", [self.left, y], [self.right, y]);
+            markup.label("mark", "end", [self.left - 8.0, y + 4.0], round(bytes));
         }
     }
 }
 
 /// The next of 1, 2 and 5 times a power of ten.
-fn decimal(least: f64) -> f64 {
+pub(super) fn decimal(least: f64) -> f64 {
     let least = least.max(1e-6);
     let power = 10_f64.powf(least.log10().floor());
     let steps = [1.0, 2.0, 5.0, 10.0].map(|step| step * power);

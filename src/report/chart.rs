@@ -4,8 +4,8 @@ use core::fmt::Write;
 
 use super::{
     Series,
-    axis::{Area, WIDTH},
-    markup::{Markup, Px},
+    axis::Area,
+    markup::{Attributes, Markup, Px, WIDTH},
 };
 use crate::config::Bytes;
 
@@ -45,70 +45,37 @@ pub(super) fn memory(
         seconds,
         bytes: 1.1 * top,
     };
-    let view = format!("0 0 {WIDTH} 264");
-    markup.within("svg", &[("viewBox", &view), ("role", &"img")], |markup| {
+    markup.picture(264.0, |markup| {
         area.sizes(markup);
         area.times(markup);
         curve(markup, class, series, &area);
         for limit in &near {
             let y = area.y(limit.bytes as f64);
-            let (left, right, at) = (Px(area.left), Px(area.right), Px(y));
-            markup.empty(
-                "line",
-                &[
-                    ("class", &"limit"),
-                    ("x1", &left),
-                    ("x2", &right),
-                    ("y1", &at),
-                    ("y2", &at),
-                ],
-            );
-            let above = Px(y - 6.0);
-            markup.element(
-                "text",
-                &[
-                    ("class", &"limit"),
-                    ("x", &right),
-                    ("y", &above),
-                    ("text-anchor", &"end"),
-                ],
-                format_args!("{}: {}", limit.name, Bytes(limit.bytes)),
-            );
+            markup.stroke("limit", [area.left, y], [area.right, y]);
+            let said = format_args!("{}: {}", limit.name, Bytes(limit.bytes));
+            markup.label("limit", "end", [area.right, y - 6.0], said);
         }
         let (x, y) = (area.x(peak_at), area.y(highest));
         let (cx, cy) = (Px(x), Px(y));
-        markup.within(
-            "circle",
-            &[
-                ("class", &"peak"),
-                ("cx", &cx),
-                ("cy", &cy),
-                ("r", &4),
-                ("data-bytes", &peak),
-            ],
-            |markup| {
-                markup.element("title", &[], format_args!("{peak} bytes at {peak_at:.3} s"));
-            },
-        );
-        // Beside it, on the side where there is room, and not on a limit's line.
+        let dot: Attributes<'_> = &[
+            ("class", &"peak"),
+            ("cx", &cx),
+            ("cy", &cy),
+            ("r", &4),
+            ("data-bytes", &peak),
+        ];
+        markup.within("circle", dot, |markup| {
+            markup.element("title", &[], format_args!("{peak} bytes at {peak_at:.3} s"));
+        });
+        // On the side where there is room.
         let (anchor, beside) = if x > WIDTH / 2.0 {
             ("end", -10.0)
         } else {
             ("start", 10.0)
         };
-        let (x, y) = (Px(x + beside), Px(y - 6.0));
-        markup.element(
-            "text",
-            &[
-                ("class", &"peak"),
-                ("x", &x),
-                ("y", &y),
-                ("text-anchor", &anchor),
-            ],
-            format_args!("peak {}", Bytes(peak)),
-        );
+        let said = format_args!("peak {}", Bytes(peak));
+        markup.label("peak", anchor, [x + beside, y - 6.0], said);
     });
-    markup.line();
     for limit in far {
         let (name, bytes) = (limit.name, Bytes(limit.bytes));
         markup.element(
@@ -133,4 +100,54 @@ fn curve(markup: &mut Markup, class: &str, series: &Series, area: &Area) {
     let of = |kind: &str| format!("{class} {kind}");
     markup.empty("path", &[("class", &of("area")), ("d", &below)]);
     markup.empty("path", &[("class", &of("line")), ("d", &line)]);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use roxmltree::{Document, Node};
+
+    use super::*;
+
+    /// Would catch a limit at another height than its bytes, one far away that flattens the curve, and a peak that is
+    /// not the highest.
+    #[test]
+    fn limits_are_as_high_as_they_say_or_only_said() {
+        let mut series = Series::default();
+        for (k, bytes) in [100, 300, 700, 200].into_iter().enumerate() {
+            series.push(Duration::from_secs(k as u64), bytes << 20);
+        }
+        let mib = |name, bytes: u64| Limit {
+            name,
+            bytes: bytes << 20,
+        };
+        let mut markup = Markup::default();
+        let limits = [mib("near", 1400), mib("far", 2801)];
+        markup.within("p", &[], |markup| {
+            memory(markup, "device", &series, &limits, 3.0);
+        });
+        let markup = markup.into_string();
+        let document = Document::parse(&markup).expect("sound");
+        let of = |name: &str, class: &str| -> Vec<Node<'_, '_>> {
+            let all = document.descendants();
+            all.filter(|node| node.has_tag_name(name) && node.attribute("class") == Some(class))
+                .collect()
+        };
+        let number = |node: &Node<'_, '_>, name| -> f64 {
+            let value = node.attribute(name).expect("there");
+            value.parse().expect("a number")
+        };
+        let limits = of("line", "limit");
+        assert_eq!(limits.len(), 1);
+        let peak = number(&of("circle", "peak")[0], "cy");
+        let limit = number(&limits[0], "y1");
+        assert!(
+            (236.0 - limit - 2.0 * (236.0 - peak)).abs() < 0.3,
+            "{limit} {peak}"
+        );
+        assert!(markup.contains("near: 1.37 GiB") && markup.contains("peak 700.00 MiB"));
+        assert!(markup.contains("Above the picture: far, 2.74 GiB."));
+        assert_eq!(of("path", "device line").len(), 1);
+    }
 }

@@ -1,79 +1,78 @@
 //! How far weights are from their source, layer by layer: a dot for each weight.
 
 use super::{
-    axis::WIDTH,
-    markup::{Markup, Px},
-    stages::{self, Group},
+    axis::decimal,
+    markup::{Attributes, Markup, Px, WIDTH},
+    stages::{self, Group, ROW},
 };
 
-const ROW: f64 = 17.0;
-const LEFT: f64 = 300.0;
 const RIGHT: f64 = WIDTH - 70.0;
 const TOP: f64 = 22.0;
 
+/// Dots at most, with the least and the most of each row instead of all.
+const DOTS_MAX: usize = 2000;
+
 /// Draws the signal to noise of every weight of `groups` that was verified.
 pub(super) fn errors(markup: &mut Markup, groups: &[Group<'_>]) {
-    let verified = |group: &&Group<'_>| ratios(group).next().is_some();
-    let groups: Vec<&Group<'_>> = groups.iter().filter(verified).collect();
-    let all = groups.iter().flat_map(|group| ratios(group));
-    let finite: Vec<f64> = all
-        .map(|(_, ratio)| ratio)
-        .filter(|ratio| ratio.is_finite())
+    let rows: Vec<(&Group<'_>, Vec<Ratio<'_>>)> = groups
+        .iter()
+        .map(|group| (group, ratios(group)))
+        .filter(|(_, ratios)| !ratios.is_empty())
         .collect();
-    let most = finite.iter().copied().fold(10.0, f64::max);
-    let least = finite.iter().copied().fold(most, f64::min);
-    // Whole tens of decibels around them.
-    let [low, high] = [(least / 10.0).floor() * 10.0, (most / 10.0).ceil() * 10.0];
-    let x = |ratio: f64| LEFT + (RIGHT - LEFT) * (ratio - low) / (high - low).max(10.0);
+    let all = || rows.iter().flat_map(|(_, ratios)| ratios);
+    let finite = || {
+        all()
+            .map(|(_, ratio)| *ratio)
+            .filter(|ratio| ratio.is_finite())
+    };
+    let most = finite().fold(10.0, f64::max);
+    let least = finite().fold(most, f64::min);
+    let step = decimal((most - least) / 8.0).max(10.0);
+    let [low, high] = [(least / step).floor() * step, (most / step).ceil() * step];
+    let left = stages::beside_names(rows.iter().map(|(group, _)| *group));
+    let x = |ratio: f64| left + (RIGHT - left) * (ratio - low) / (high - low).max(step);
 
-    let bottom = TOP + ROW * groups.len() as f64;
-    let view = format!("0 0 {WIDTH} {}", bottom + 8.0);
-    markup.within("svg", &[("viewBox", &view), ("role", &"img")], |markup| {
-        for k in 0..=((high - low) / 10.0) as usize {
-            let decibels = low + 10.0 * k as f64;
-            let (x, top, bottom) = (Px(x(decibels)), Px(TOP - 4.0), Px(bottom));
-            markup.empty(
-                "line",
-                &[
-                    ("class", &"grid"),
-                    ("x1", &x),
-                    ("x2", &x),
-                    ("y1", &top),
-                    ("y2", &bottom),
-                ],
-            );
-            markup.element(
-                "text",
-                &[("x", &x), ("y", &"12"), ("text-anchor", &"middle")],
-                format_args!("{decibels} dB"),
-            );
+    let bottom = TOP + ROW * rows.len() as f64;
+    markup.picture(bottom + 8.0, |markup| {
+        for k in 0..=((high - low) / step) as usize {
+            let decibels = low + step * k as f64;
+            let x = x(decibels);
+            markup.stroke("grid", [x, TOP - 4.0], [x, bottom]);
+            markup.label("mark", "middle", [x, 12.0], format_args!("{decibels} dB"));
         }
-        for (k, group) in groups.iter().enumerate() {
+        let many = all().count() > DOTS_MAX;
+        for (k, (group, ratios)) in rows.iter().enumerate() {
             let y = TOP + ROW * (k as f64 + 0.5);
-            stages::name(markup, &group.name, LEFT - 8.0, y + 4.0);
-            for (tensor, ratio) in ratios(group) {
+            stages::name(markup, &group.name, left, y + 4.0);
+            let order = |a: &&Ratio<'_>, b: &&Ratio<'_>| a.1.total_cmp(&b.1);
+            let ends = [ratios.iter().min_by(order), ratios.iter().max_by(order)];
+            let ends = ends.into_iter().flatten().filter(|_| many);
+            for (tensor, ratio) in ratios.iter().filter(|_| !many).chain(ends) {
                 // What is lossless is at the right end, beyond the last number.
-                let at = if ratio > high {
+                let lossless = *ratio > high;
+                let at = if lossless {
                     RIGHT + 20.0
                 } else {
                     x(ratio.max(low))
                 };
                 let (cx, cy) = (Px(at), Px(y));
-                markup.within(
-                    "circle",
-                    &[("class", &"error"), ("cx", &cx), ("cy", &cy), ("r", &3.5)],
-                    |markup| {
-                        markup.element("title", &[], format_args!("{tensor}: {ratio:.2} dB"));
-                    },
-                );
+                let dot: Attributes<'_> =
+                    &[("class", &"error"), ("cx", &cx), ("cy", &cy), ("r", &3.5)];
+                markup.within("circle", dot, |markup| {
+                    markup.element("title", &[], format_args!("{tensor}: {ratio:.2} dB"));
+                });
             }
         }
     });
-    markup.line();
 }
 
-/// Name and signal to noise of each weight that was verified.
-fn ratios<'a>(group: &'a Group<'_>) -> impl Iterator<Item = (&'a str, f64)> {
+/// Name and signal to noise of a weight.
+type Ratio<'a> = (&'a str, f64);
+
+/// Of the weights that were verified.
+fn ratios<'a>(group: &Group<'a>) -> Vec<Ratio<'a>> {
     let tensors = group.tensors.iter();
-    tensors.filter_map(|tensor| Some((&*tensor.name, tensor.error.as_ref()?.sqnr)))
+    tensors
+        .filter_map(|tensor| Some((&*tensor.name, tensor.error.as_ref()?.sqnr)))
+        .collect()
 }

@@ -2,6 +2,9 @@
 
 use core::fmt::{self, Display, Write};
 
+/// Width of every drawing, in its own units.
+pub(super) const WIDTH: f64 = 960.0;
+
 /// Names and values of attributes.
 pub(super) type Attributes<'a> = &'a [(&'a str, &'a dyn Display)];
 
@@ -44,8 +47,47 @@ impl Markup {
         self.0.push_str("/>");
     }
 
-    pub(super) fn line(&mut self) {
+    pub(super) fn newline(&mut self) {
         self.0.push('\n');
+    }
+
+    /// A drawing, [`WIDTH`] wide.
+    pub(super) fn picture(&mut self, height: f64, inside: impl FnOnce(&mut Self)) {
+        let view = format!("0 0 {WIDTH} {height}");
+        self.within("div", &[("class", &"scroll")], |markup| {
+            markup.within("svg", &[("viewBox", &view), ("role", &"img")], inside);
+        });
+        self.newline();
+    }
+
+    /// A straight line of a drawing.
+    pub(super) fn stroke(&mut self, class: &str, from: [f64; 2], to: [f64; 2]) {
+        let ([x1, y1], [x2, y2]) = (from.map(Px), to.map(Px));
+        self.empty(
+            "line",
+            &[
+                ("class", &class),
+                ("x1", &x1),
+                ("x2", &x2),
+                ("y1", &y1),
+                ("y2", &y2),
+            ],
+        );
+    }
+
+    /// Words of a drawing, of which `at` is the `anchor`: start, middle or end.
+    pub(super) fn label(&mut self, class: &str, anchor: &str, at: [f64; 2], text: impl Display) {
+        let [x, y] = at.map(Px);
+        self.element(
+            "text",
+            &[
+                ("class", &class),
+                ("x", &x),
+                ("y", &y),
+                ("text-anchor", &anchor),
+            ],
+            text,
+        );
     }
 
     pub(super) fn into_string(self) -> String {

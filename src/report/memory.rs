@@ -29,6 +29,16 @@ struct Shared {
     stop: AtomicBool,
 }
 
+/// Looks at memory at moments that matter, for a watch.
+#[derive(Debug)]
+pub(crate) struct Looker(Arc<Shared>);
+
+impl Looker {
+    pub(crate) fn look(&self) {
+        self.0.look();
+    }
+}
+
 /// What a watch has seen, in bytes; nothing where the system does not tell.
 #[derive(Debug)]
 pub(crate) struct Seen {
@@ -68,6 +78,11 @@ impl MemoryWatch {
             before,
             thread,
         }
+    }
+
+    /// What can have it look at other times as well.
+    pub(crate) fn looker(&self) -> Looker {
+        Looker(Arc::clone(&self.shared))
     }
 
     /// Stops watching and says what was seen.

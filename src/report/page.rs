@@ -29,7 +29,7 @@ p { margin: .2rem 0 .8rem; } .note { color: var(--soft); }
 dl { display: grid; grid-template-columns: repeat(auto-fill, minmax(11rem, 1fr)); gap: .9rem 1.5rem;
   margin: 1.4rem 0 0; padding: 1rem 0; border: solid var(--rule); border-width: 1px 0; }
 dt { color: var(--soft); font-size: .82rem; } dd { margin: 0; overflow-wrap: anywhere; }
-svg { display: block; width: 100%; height: auto; overflow: visible; }
+svg { display: block; width: 100%; min-width: 40rem; height: auto; overflow: visible; }
 svg text { fill: var(--soft); font: 11px system-ui, sans-serif; }
 svg .name { font: 10px ui-monospace, monospace; } svg text.peak { fill: var(--ink); font-weight: 600; }
 .grid { stroke: var(--rule); stroke-width: 1; } line.limit { stroke: var(--limit); stroke-dasharray: 5 4; }
@@ -39,13 +39,13 @@ svg text.limit { fill: var(--limit); } circle.peak { fill: var(--paper); stroke:
 .device.line { stroke: var(--device); } .device.area { fill: var(--device); }
 .read { fill: var(--read); } .convert { fill: var(--convert); } .place { fill: var(--place); }
 circle.error { fill: var(--host); opacity: .75; }
-.key { display: inline-block; width: .8rem; height: .5rem; margin: 0 .35rem 0 0; border-radius: 1px; }
+.key { display: inline-block; width: .8rem; height: .5rem; margin: 0 .4rem 0 0; border-radius: 1px; }
 .key.read { background: var(--read); } .key.convert { background: var(--convert); }
-.key.place { background: var(--place); } .legend span { margin-right: 1.3rem; white-space: nowrap; }
+.key.place { background: var(--place); } .legend > span { margin-right: 1.3rem; white-space: nowrap; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-size: .82rem; }
 th { color: var(--soft); font-weight: 500; text-align: right; } th, td { padding: .22rem .5rem;
   border-bottom: 1px solid var(--rule); white-space: nowrap; } td { text-align: right; }
-th:first-child, td:first-child { padding-left: 0; font-family: ui-monospace, monospace; font-size: .76rem; }
+th:first-child, td:first-child { padding-left: 0; } td:first-child { font: .76rem ui-monospace, monospace; }
 th:nth-child(-n+2), td:nth-child(-n+2) { text-align: left; }
 ";
 
@@ -104,10 +104,10 @@ impl LoadReport {
                 markup.element("title", &[], format_args!("{} · firebox", self.model));
                 markup.within("style", &[], |markup| markup.raw(STYLE));
             });
-            markup.line();
+            markup.newline();
             markup.within("body", &[], |markup| self.body(markup));
         });
-        markup.line();
+        markup.newline();
         markup.into_string()
     }
 
@@ -151,7 +151,7 @@ impl LoadReport {
                 });
             }
         });
-        markup.line();
+        markup.newline();
     }
 
     fn memory(&self, markup: &mut Markup) {
@@ -197,7 +197,7 @@ impl LoadReport {
                 markup.within("span", &[], |markup| {
                     let key = format!("key {stage}");
                     markup.element("span", &[("class", &key)], "");
-                    markup.text(format_args!("{stage}, {seconds:.2} s at work"));
+                    markup.text(format_args!("{stage}, {seconds:.3} s at work"));
                 });
             }
         });
@@ -212,7 +212,8 @@ impl LoadReport {
             markup.element("p", &[("class", &"note")], said);
             return;
         }
-        let said = "Signal to quantization noise, a dot for each weight: more is better, 20 dB is a tenth.";
+        let said = "Signal to quantization noise, a dot for each weight, or of very many the ends: \
+                    more is better, 20 dB is a tenth.";
         markup.element("p", &[("class", &"note")], said);
         errors::errors(markup, &stages::layers(&self.per_tensor, ROWS_MAX));
     }
@@ -247,7 +248,7 @@ impl LoadReport {
                 markup.within("tbody", &[], |markup| {
                     for group in &groups {
                         row(markup, group, verified);
-                        markup.line();
+                        markup.newline();
                     }
                 });
             });
@@ -281,7 +282,13 @@ fn row(markup: &mut Markup, group: &Group<'_>, verified: bool) {
             .iter()
             .filter_map(|tensor| Some(tensor.error.as_ref()?.sqnr));
         let worst = ratios.reduce(f64::min);
-        cells.push(worst.map_or(String::new(), |worst| format!("{worst:.2}")));
+        cells.push(worst.map_or(String::new(), |worst| {
+            if worst == f64::INFINITY {
+                "∞".to_owned()
+            } else {
+                format!("{worst:.2}")
+            }
+        }));
     }
     markup.within("tr", &[], |markup| {
         for cell in cells {

@@ -8,7 +8,7 @@ use std::{
 
 use burn::tensor::Device;
 
-use super::{MemoryWatch, Series, memory};
+use super::{MemoryWatch, Series, memory, memory::Looker};
 use crate::{
     observe::{Event, Flow, Observer, Observers},
     verify::Stats,
@@ -37,6 +37,7 @@ pub(crate) struct Recorded {
 #[derive(Debug)]
 struct Listener {
     started: Instant,
+    host: Looker,
     /// One that has memory of its own.
     device: Option<Device>,
     state: Mutex<State>,
@@ -52,14 +53,16 @@ impl Recording {
     /// Begins now; `device` is one that has memory of its own.
     pub(crate) fn start(device: Option<Device>) -> Self {
         let started = Instant::now();
+        let memory = MemoryWatch::start(started);
         Self {
             started,
-            memory: MemoryWatch::start(started),
             heard: Arc::new(Listener {
                 started,
+                host: memory.looker(),
                 device,
                 state: Mutex::default(),
             }),
+            memory,
         }
     }
 
@@ -89,8 +92,9 @@ impl Listener {
 impl Observer for Listener {
     fn observe(&self, event: &Event<'_>) -> Flow {
         match event {
-            // Twice a tensor: a device is asked through its queue, which costs more than the host does.
+            // Only twice a tensor: a device is asked through its queue, which takes time.
             Event::Packed { .. } | Event::Placed { .. } => {
+                self.host.look();
                 let device = self.device.as_ref();
                 if let Some(usage) = device.and_then(Device::memory_pool_usage) {
                     let at = self.started.elapsed();

@@ -74,7 +74,7 @@ mod tests {
     fn a_million_samples_are_two_thousand_points_and_the_peak() {
         let mut series = Series::default();
         for k in 0..1_000_000_u64 {
-            let bytes = if k == 654_321 { 5000 } else { k % 1000 };
+            let bytes = if k == 654_321 { 5000 } else { k % 100 };
             series.push(Duration::from_millis(2 * k), bytes);
         }
         let points = series.points();
@@ -86,7 +86,10 @@ mod tests {
         assert_eq!(series.peak(), Some((1308.642, 5000)));
         assert!(points.is_sorted_by(|a, b| a.0 < b.0));
         assert!(points[0].0 < 2.0 && points[points.len() - 1].0 > 1998.0);
-        assert!(points.iter().all(|point| point.1 >= 900), "{points:?}");
+        assert!(
+            points[..points.len() - 1].iter().all(|point| point.1 >= 99),
+            "{points:?}"
+        );
     }
 
     #[test]

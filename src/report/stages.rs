@@ -2,8 +2,8 @@
 
 use super::{
     TensorReport,
-    axis::{Area, WIDTH},
-    markup::{Attributes, Markup, Px},
+    axis::Area,
+    markup::{Attributes, Markup, Px, WIDTH},
 };
 
 /// Rows at most. More tensors are grouped by layer, and more layers several together.
@@ -73,7 +73,8 @@ pub(super) const STAGES: [Stage; 3] = [
     ("place", |tensor| tensor.span_place),
 ];
 
-const ROW: f64 = 17.0;
+/// Height of a row.
+pub(super) const ROW: f64 = 17.0;
 const BAR: f64 = 4.0;
 /// Width of a letter of a name.
 const LETTER: f64 = 6.1;
@@ -82,23 +83,26 @@ const LETTERS: usize = 46;
 
 /// Draws a row for each group, over `seconds`.
 pub(super) fn timeline(markup: &mut Markup, groups: &[Group<'_>], seconds: f64) {
-    let longest = groups.iter().map(|group| group.name.chars().count()).max();
     let area = Area {
-        left: 16.0 + LETTER * longest.unwrap_or(0).min(LETTERS) as f64,
+        left: beside_names(groups),
         right: WIDTH - 16.0,
         top: 8.0,
         bottom: 12.0 + ROW * groups.len() as f64,
         seconds,
         bytes: 0.0,
     };
-    let view = format!("0 0 {WIDTH} {}", area.bottom + 28.0);
-    markup.within("svg", &[("viewBox", &view), ("role", &"img")], |markup| {
+    markup.picture(area.bottom + 28.0, |markup| {
         area.times(markup);
         for (k, group) in groups.iter().enumerate() {
             row(markup, group, &area, area.top + 4.0 + ROW * k as f64);
         }
     });
-    markup.line();
+}
+
+/// Where the names of `groups` leave room.
+pub(super) fn beside_names<'a>(groups: impl IntoIterator<Item = &'a Group<'a>>) -> f64 {
+    let letters = groups.into_iter().map(|group| group.name.chars().count());
+    16.0 + LETTER * letters.max().unwrap_or(0).min(LETTERS) as f64
 }
 
 fn row(markup: &mut Markup, group: &Group<'_>, area: &Area, top: f64) {
@@ -109,7 +113,7 @@ fn row(markup: &mut Markup, group: &Group<'_>, area: &Area, top: f64) {
         };
         let (x, y) = (Px(area.x(from)), Px(top + (BAR + 0.5) * k as f64));
         // What took no time to speak of is seen, too.
-        let width = Px((area.x(to) - area.x(from)).max(0.8));
+        let width = Px((area.x(to) - area.x(from)).max(1.2));
         markup.within(
             "rect",
             &[

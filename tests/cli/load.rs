@@ -1,6 +1,6 @@
 //! `firebox load`: bytes, by what rule, and for whom.
 
-use crate::run::{SPECS, TINYRUST, json, succeed};
+use crate::run::{SPECS, TINYRUST, json, program, run, succeed};
 
 /// What scripts read. `assets/tinyrust` has, by its `config.json`:
 ///
@@ -132,4 +132,68 @@ fn load_prints_a_report_and_a_table() {
     ] {
         assert!(ran.stdout.contains(part), "{}", ran.stdout);
     }
+}
+
+/// Would catch files that are not written, of another load, or not whole; and a failure that does not name the file.
+#[test]
+fn load_writes_what_happens_and_a_page_about_it() {
+    let folder = tempfile::TempDir::new().expect("a folder");
+    let [events, page] = ["events.jsonl", "page"].map(|name| folder.path().join(name));
+    let [events_at, page_at] = [&events, &page].map(|path| path.to_str().expect("UTF-8"));
+    let report = json(&[
+        "load", TINYRUST, "--quant", "nf4", "--json", "--events", events_at, "--report", page_at,
+    ]);
+    let events = std::fs::read_to_string(&events).expect("lines");
+    let kinds = events.lines().map(|line| {
+        let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        line["event"].as_str().expect("a kind").to_owned()
+    });
+    let kinds: Vec<String> = kinds.collect();
+    assert_eq!(
+        (&*kinds[0], &**kinds.last().expect("some")),
+        ("planned", "finished")
+    );
+    assert_eq!(kinds.iter().filter(|kind| *kind == "placed").count(), 38);
+    let written = std::fs::read(page.join("report.json")).expect("numbers");
+    let written: serde_json::Value = serde_json::from_slice(&written).expect("JSON");
+    assert_eq!(written["seconds"], report["seconds"]);
+    let html = std::fs::read_to_string(page.join("index.html")).expect("a page");
+    assert!(html.ends_with("</html>\n"));
+
+    let missing = folder.path().join("no/events.jsonl");
+    let missing = missing.to_str().expect("UTF-8");
+    for arguments in [
+        ["load", TINYRUST, "--events", missing],
+        ["load", TINYRUST, "--report", events_at],
+    ] {
+        let ran = run(&mut program(&arguments));
+        assert_eq!(ran.code, Some(1), "{}", ran.stderr);
+        let named = format!("{}: could not be written: ", arguments[3]);
+        assert!(ran.stderr.contains(&named), "{}", ran.stderr);
+    }
+}
+
+/// Would catch a second quantization that empties the file of the first.
+#[test]
+fn the_events_of_every_load_of_a_command_are_in_one_file() {
+    let folder = tempfile::TempDir::new().expect("a folder");
+    let [events, out] = ["events.jsonl", "out"].map(|name| folder.path().join(name));
+    let [events_at, out] = [&events, &out].map(|path| path.to_str().expect("UTF-8"));
+    succeed(&[
+        "quantize",
+        TINYRUST,
+        "--quant",
+        "nf4",
+        "--min-sqnr",
+        "1",
+        "--out",
+        out,
+        "--events",
+        events_at,
+    ]);
+    let events = std::fs::read_to_string(&events).expect("lines");
+    let count = |kind: &str| events.matches(&format!("{{\"event\":\"{kind}\"")).count();
+    // Verified first, then saved.
+    assert_eq!((count("planned"), count("finished")), (2, 2));
+    assert_eq!((count("verified"), count("placed")), (28, 28 + 38));
 }

@@ -3,17 +3,20 @@
 use std::{
     num::NonZeroUsize,
     path::{Path, PathBuf},
+    sync::{Arc, OnceLock},
 };
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use firebox::{
     DType, LoadConfig, Rule, Strategy, Workers,
     config::{Bytes, Pattern},
+    observe::JsonLines,
     quant::QuantSpec,
     source::Reading,
 };
 
 use crate::{
+    Failure,
     eval::EvalCommand,
     generate::GenerateCommand,
     inspect::InspectCommand,
@@ -157,10 +160,18 @@ pub(crate) struct LoadArgs {
     /// Threads that convert weights, 1024 at most; one for each core if not given
     #[arg(long, value_name = "N", value_parser = workers)]
     workers: Option<NonZeroUsize>,
+
+    /// Write everything that happens to FILE, a JSON object a line
+    #[arg(long, value_name = "FILE")]
+    events: Option<PathBuf>,
+
+    /// That file, once it is there: a command may load several times.
+    #[arg(skip)]
+    events_file: OnceLock<Arc<JsonLines>>,
 }
 
 impl LoadArgs {
-    pub(crate) fn config(&self, quant: QuantSpec) -> LoadConfig {
+    pub(crate) fn config(&self, quant: QuantSpec) -> Result<LoadConfig, Failure> {
         let mut config = self
             .model
             .config()
@@ -185,7 +196,19 @@ impl LoadArgs {
         for rule in &self.rules {
             config = config.rule(rule.clone());
         }
-        config
+        if let Some(path) = &self.events {
+            config = config.observer(self.events_file(path)?);
+        }
+        Ok(config)
+    }
+
+    fn events_file(&self, path: &Path) -> Result<Arc<JsonLines>, Failure> {
+        if let Some(file) = self.events_file.get() {
+            return Ok(Arc::clone(file));
+        }
+        let file = JsonLines::create(path)
+            .map_err(|error| format!("{}: could not be written: {error}", path.display()))?;
+        Ok(Arc::clone(self.events_file.get_or_init(|| Arc::new(file))))
     }
 }
 

@@ -1,5 +1,7 @@
 //! `firebox load`: load, report, leave. Also the load that every other command begins with.
 
+use std::path::PathBuf;
+
 use clap::Args;
 use firebox::{
     Loaded, Loader, Target,
@@ -31,6 +33,10 @@ pub(crate) struct LoadCommand {
     #[command(flatten)]
     quant: QuantArgs,
 
+    /// Write a page with pictures of memory, stages and errors into DIR, and the numbers as JSON
+    #[arg(long, value_name = "DIR")]
+    report: Option<PathBuf>,
+
     /// List every tensor
     #[arg(long)]
     tensors: bool,
@@ -44,6 +50,9 @@ impl OnTarget for LoadCommand {
     fn run<T: Target>(self) -> Result<(), Failure> {
         let Loaded { report, .. } =
             Opened::<T>::new(&self.load, &self.cache, &self.quant.quant)?.load()?;
+        if let Some(folder) = &self.report {
+            report.write_html(folder)?;
+        }
         if self.json {
             return output::json(&report);
         }
@@ -68,7 +77,7 @@ impl<T: Target> Opened<T> {
         quant: &QuantSpec,
     ) -> Result<Self, Failure> {
         let bar = Bar::new();
-        let config = args.config(quant.clone()).observer(bar.clone());
+        let config = args.config(quant.clone())?.observer(bar.clone());
         let config = cache.in_config(config);
         let loader = Loader::new(config)?;
         Ok(Self { loader, bar })

@@ -1,52 +1,83 @@
-//! A bar on stderr that fills with bytes converted. It hides itself where stderr is no terminal.
+//! Bars on stderr: bytes done of all, a rate, the time left. They hide themselves where stderr is no terminal.
 
-use firebox::{
-    config::Bytes,
-    pipeline::{Event, Flow, Observer},
-};
-use indicatif::{ProgressBar, ProgressStyle};
+use std::sync::{Arc, Mutex, PoisonError};
 
-/// A bar over the bytes of a load.
+use firebox::observe::{Event, Flow, Observer, Progress};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+/// A bar over the bytes of a load, and one for a download below it while there is one.
 #[derive(Debug, Clone)]
-pub(crate) struct Bar(ProgressBar);
+pub(crate) struct Bar {
+    load: ProgressBar,
+    download: ProgressBar,
+    both: MultiProgress,
+    progress: Arc<Mutex<Progress>>,
+}
 
 impl Bar {
     pub(crate) fn new() -> Self {
-        let bar = ProgressBar::no_length();
-        // Without colours: NO_COLOR needs no special case.
-        let style =
-            "{bar:30} {bytes:>10} of {total_bytes:10} {bytes_per_sec:>12} {eta:>4}  {wide_msg}";
-        bar.set_style(ProgressStyle::with_template(style).expect("the template is a constant"));
-        Self(bar)
+        let both = MultiProgress::new();
+        Self {
+            load: both.add(bar()),
+            download: bar(),
+            both,
+            progress: Arc::default(),
+        }
     }
 
     /// Bytes done of a total.
     pub(crate) fn at(&self, done: u64, total: u64) {
-        self.0.set_length(total);
-        self.0.set_position(done);
+        self.load.set_length(total);
+        self.load.set_position(done);
     }
 
     pub(crate) fn clear(&self) {
-        self.0.finish_and_clear();
+        self.load.finish_and_clear();
+        self.download.finish_and_clear();
     }
+
+    fn downloading(&self, file: &str, done: u64, total: u64) {
+        // The first of a file, or of what is left of it.
+        if self.download.message() != file {
+            self.both.add(self.download.clone());
+            self.download.reset();
+            self.download.set_message(file.to_owned());
+            self.download.set_length(total);
+            // What was there before is not this rate's.
+            self.download.reset_eta();
+        }
+        self.download.set_position(done);
+        if done == total {
+            self.both.remove(&self.download);
+            self.download.set_message("");
+        }
+    }
+}
+
+fn bar() -> ProgressBar {
+    // Without colours: NO_COLOR needs no special case.
+    let style = "{bar:30} {decimal_bytes:>10} of {decimal_total_bytes:10} {decimal_bytes_per_sec:>12} {eta:>4} left  {wide_msg}";
+    let style = ProgressStyle::with_template(style).expect("the template is a constant");
+    ProgressBar::no_length().with_style(style)
 }
 
 impl Observer for Bar {
     fn observe(&self, event: &Event<'_>) -> Flow {
+        if let Event::Download { file, done, total } = event {
+            self.downloading(file, *done, *total);
+            return Flow::Continue;
+        }
+        let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        progress.observe(event);
         match event {
-            Event::Planned { plan } => {
-                let passes_once = plan.totals().bytes_source;
-                self.0.set_length(passes_once);
+            Event::Planned { .. } => {
                 // Weights that are verified pass once more.
-                self.0.set_position(0);
+                self.load.reset();
+                self.load.set_length(progress.bytes_total);
             }
-            Event::Started { step } => self.0.set_message(step.slot.name.clone()),
-            Event::Placed { step, .. } => self.0.inc(step.bytes_source()),
-            Event::Download { file, done, total } => {
-                let (done, total) = (Bytes(*done), Bytes(*total));
-                self.0
-                    .set_message(format!("downloading {file}: {done} of {total}"));
-            }
+            Event::Started { step } => self.load.set_message(step.slot.name.clone()),
+            Event::Read { .. } | Event::Placed { .. } => self.load.set_position(progress.bytes),
+            Event::Measured { quant } => self.load.set_message(format!("measured {quant}")),
             _ => {}
         }
         Flow::Continue

@@ -136,7 +136,7 @@ impl SaveArgs {
         to: SaveConfig,
     ) -> Result<(), Failure> {
         let bar = Bar::new();
-        let config = self.load.config(quant).observer(bar.clone());
+        let config = self.load.config(quant)?.observer(bar.clone());
         let config = if bare.is_some() {
             config.bare()
         } else {

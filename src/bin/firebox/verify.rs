@@ -70,7 +70,7 @@ pub(crate) struct LimitArgs {
 impl OnTarget for VerifyCommand {
     fn run<T: Target>(self) -> Result<(), Failure> {
         let bar = Bar::new();
-        let config = self.load.config(self.quant.quant).observer(bar.clone());
+        let config = self.load.config(self.quant.quant)?.observer(bar.clone());
         let limits = &self.limits;
         let report = match &self.against {
             Some(against) => {
