@@ -28,6 +28,7 @@
 //! | [`plan`] | a checkpoint and the [slots](model::Slot) of an [architecture](model::Architecture) | a [`Plan`](plan::Plan): what happens to every tensor, with all sizes |
 //! | [`pipeline`] | a plan and a source | finished weights, to a [`Sink`](pipeline::Sink) |
 //! | [`model`] | finished weights | a Burn module |
+//! | [`stream`] | finished weights | matrices that come to the device when they are needed |
 //! | [`save`] | finished weights | a checkpoint that the Python libraries read |
 //! | [`tokenizer`] | `tokenizer.json` and friends | text to ids and back |
 //!
@@ -62,6 +63,8 @@ pub mod plan;
 
 pub mod pipeline;
 
+pub mod stream;
+
 mod auto;
 mod presinq;
 
@@ -76,7 +79,7 @@ pub mod synth;
 
 mod error;
 
-pub use config::{LoadConfig, Rule, Strategy, Workers};
+pub use config::{Keep, LoadConfig, Rule, Strategy, Workers};
 pub use error::Error;
 pub use loader::{Loaded, Loader, load_model_and_tokenizer};
 #[cfg(feature = "cpu")]

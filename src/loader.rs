@@ -3,25 +3,26 @@
 mod verify;
 
 use core::marker::PhantomData;
-use std::{sync::Arc, time::Instant};
+use std::{io, sync::Arc, time::Instant};
 
 use burn::tensor::Device;
 
 use crate::{
     auto,
-    config::{LoadConfig, Pattern},
+    config::{Facts, Keep, LoadConfig, Pattern, Strategy},
     dialect::{self, Dialect, To},
     error::Error,
     model::{Architecture, Role, Slot, Weight, Weights},
     pipeline::{
         self, Event, Finished, Flow, Observers, PipelineError, Settings, Sink, SinkError, Timing,
     },
-    plan::{Plan, Request, Step},
+    plan::{Order, Plan, Request, Step},
     presinq,
     quant::{PackedWeight, QuantSpec},
-    report::{LoadReport, MemoryWatch},
+    report::{LoadReport, MemoryWatch, memory},
     save::{self, FolderSink, SaveConfig, Saved},
     source::Checkpoint,
+    stream::{Limits, Stream},
     target::{Capabilities, DTypeChoice, Memory, Target, TargetError},
     tokenizer::{Tokenizer, TokenizerFiles},
 };
@@ -137,16 +138,46 @@ impl<T: Target> Loader<T> {
     ///
     /// [`Error::Plan`].
     pub fn check(&self, plan: &Plan) -> Result<(), Error> {
-        Ok(plan.check(
-            &self.capabilities,
-            self.config.resolved_in_flight_bytes_max(),
-        )?)
+        let in_flight = self.config.resolved_in_flight_bytes_max(plan.strategy);
+        Ok(plan.check(&self.capabilities, in_flight)?)
     }
 
     fn plan_for<A: Architecture>(&self, config: &A::Config) -> Result<Plan, Error> {
         let mut plan = self.bind_for::<A>(config)?;
         self.decide(&mut plan, None)?;
+        let kept = plan.totals().bytes_kept;
+        self.place(&mut plan, kept);
         Ok(plan)
+    }
+
+    /// Chooses where `bytes_kept` of finished weights live, unless the caller has.
+    fn place(&self, plan: &mut Plan, bytes_kept: u64) {
+        let asked = self.config.strategy;
+        (plan.strategy, plan.strategy_reason) = match asked {
+            Strategy::Auto => Strategy::choose(&Facts {
+                bytes_kept,
+                host: self.host_bytes(),
+                device: self.device_bytes(),
+                memory: T::MEMORY,
+                unified: self.capabilities.unified,
+                disk: matches!(self.config.keep, Keep::Disk(_)),
+            }),
+            _ => (asked, "asked for".to_owned()),
+        };
+    }
+
+    /// Bytes of host memory that may be used.
+    fn host_bytes(&self) -> Option<u64> {
+        let all = memory::available();
+        let budget = self.config.host_budget;
+        budget.map_or(all, |budget| budget.resolve(all))
+    }
+
+    /// Bytes of the device's memory that may be used.
+    fn device_bytes(&self) -> Option<u64> {
+        let all = self.capabilities.memory;
+        let budget = self.config.device_budget;
+        budget.map_or(all, |budget| budget.resolve(all))
     }
 
     /// Chooses for the weights that are left open, if any are.
@@ -204,10 +235,15 @@ impl<T: Target> Loader<T> {
         let mut plan = self.plan_for::<A>(&config)?;
         self.check(&plan)?;
         let observers = Observers(self.config.observers.clone());
-        let settings = self.settings(&observers);
+        let place = self.settings_for(plan.strategy, &observers);
+        let settings = Settings {
+            device: place.device.filter(|_| !plan.strategy.packs_on_host()),
+            ..place
+        };
         let mut module = ModuleSink {
             weights: Weights::new(self.device.clone(), self.dtype.dtype),
-            settings: &settings,
+            settings: &place,
+            stream: self.stream(&plan)?,
         };
         let timings = self.run(&mut plan, &mut module, &settings)?;
         let mut weights = module.weights;
@@ -222,6 +258,55 @@ impl<T: Target> Loader<T> {
         let report = self.report(&plan, &timings, started, memory);
         tracing::info!(seconds = report.seconds, tensors = report.tensors, "loaded");
         Ok(Loaded { model, report })
+    }
+
+    /// Hands every finished weight of the model to a sink of one's own, in an order of one's own: what becomes of them
+    /// is the sink's business.
+    ///
+    /// # Errors
+    ///
+    /// Any [`Error`].
+    pub fn run_with<A: Architecture>(
+        &self,
+        order: &Order,
+        sink: &mut dyn Sink,
+    ) -> Result<LoadReport, Error> {
+        let memory = MemoryWatch::start();
+        let started = Instant::now();
+        let config = A::config(self.checkpoint.config())?;
+        let mut plan = self.plan_for::<A>(&config)?;
+        plan.check_complete()?;
+        order.sort(&mut plan, &A::slots(&config));
+        let observers = Observers(self.config.observers.clone());
+        let settings = self.settings_for(plan.strategy, &observers);
+        let timings = self.run(&mut plan, sink, &settings)?;
+        Ok(self.report(&plan, &timings, started, memory))
+    }
+
+    /// What keeps the matrices of `plan`, where they are to be streamed.
+    fn stream(&self, plan: &Plan) -> Result<Option<Stream>, Error> {
+        if plan.strategy != Strategy::Streaming {
+            return Ok(None);
+        }
+        // What streams has what the rest leaves, and a tenth less for what is computed.
+        let resident = plan.steps.iter().filter(|step| !step.streams());
+        let resident: u64 = resident.map(Step::bytes_kept).sum();
+        let limits = Limits {
+            ahead: self.config.prefetch,
+            bytes: self
+                .device_bytes()
+                .map(|bytes| (bytes / 10 * 9).saturating_sub(resident)),
+        };
+        let stream = Stream::new(&self.device, &self.config.keep, limits);
+        stream.map(Some).map_err(|error| {
+            let Keep::Disk(folder) = &self.config.keep else {
+                unreachable!("host memory needs no file");
+            };
+            Error::Keep {
+                folder: folder.display().to_string(),
+                source: error,
+            }
+        })
     }
 
     /// Saves the model as a checkpoint, packed on the way. Weights go through one by one: nothing but what is in
@@ -274,11 +359,14 @@ impl<T: Target> Loader<T> {
         }
         plan.check_complete()?;
         self.decide(&mut plan, Some(to.named().unwrap_or(To::Mlx)))?;
+        // One weight at a time is kept.
+        let kept = plan.steps.iter().map(Step::bytes_kept).max();
+        self.place(&mut plan, kept.unwrap_or(0));
         let mut folder = FolderSink::new(to, &plan, self.checkpoint.float_dtype().bits())?;
         let observers = Observers(self.config.observers.clone());
         let settings = Settings {
             allocation_max: None,
-            ..self.settings(&observers)
+            ..self.settings_for(plan.strategy, &observers)
         };
         let timings = self.run(&mut plan, &mut folder, &settings)?;
         let report = self.report(&plan, &timings, started, memory);
@@ -286,9 +374,13 @@ impl<T: Target> Loader<T> {
     }
 
     fn settings<'a>(&'a self, observer: &'a Observers) -> Settings<'a> {
+        self.settings_for(self.config.strategy, observer)
+    }
+
+    fn settings_for<'a>(&'a self, strategy: Strategy, observer: &'a Observers) -> Settings<'a> {
         Settings {
             workers: self.config.workers.count(),
-            in_flight_bytes_max: self.config.resolved_in_flight_bytes_max(),
+            in_flight_bytes_max: self.config.resolved_in_flight_bytes_max(strategy),
             device: (T::MEMORY == Memory::Device).then_some(&self.device),
             allocation_max: self.capabilities.largest_allocation,
             observer,
@@ -367,19 +459,33 @@ pub fn load_model_and_tokenizer<T: Target, A: Architecture>(
     Ok((loader.load()?.model, tokenizer))
 }
 
-/// Finished weights become tensors on the device, to be built into a module.
+/// Finished weights become tensors on the device, to be built into a module, or are kept to be streamed there.
 struct ModuleSink<'a> {
     weights: Weights,
     settings: &'a Settings<'a>,
+    stream: Option<Stream>,
 }
 
 impl Sink for ModuleSink<'_> {
     fn place(&mut self, step: &Step, weight: Finished) -> Result<(), SinkError> {
         let device = self.weights.device();
+        let (name, cut) = (&step.slot.name, self.settings.allocation_max);
+        let stream = self.stream.as_ref().filter(|_| step.streams());
+        let kept = |weight: io::Result<Weight>| {
+            weight.map_err(|error| SinkError {
+                tensor: name.clone(),
+                reason: error.into(),
+            })
+        };
         let weight = match weight {
+            Finished::Packed(packed) if let Some(stream) = stream => {
+                kept(stream.packed(name, packed, cut))?
+            }
+            Finished::Dense(dense) if let Some(stream) = stream => {
+                kept(stream.dense(name, dense, step.matrix(), cut))?
+            }
             Finished::Placed(parts) => Weight::Packed(parts),
             Finished::Packed(packed) => {
-                let cut = self.settings.allocation_max;
                 let cut = cut.and_then(|largest| packed.format.cut(packed.shape, largest));
                 Weight::Packed(match cut {
                     Some(parts) if parts.len() > 1 => parts

@@ -10,7 +10,7 @@ use firebox_kernels::{error::FormatError, format::Format};
 
 use super::{Action, Plan, Scaling, Step, Stored};
 use crate::{
-    config::Policy,
+    config::{Policy, Strategy},
     dialect::{Adopt, Dialect, DialectError, plain},
     model::{Link, Slot},
     source::{Catalog, Dtype, TensorInfo},
@@ -229,6 +229,8 @@ impl Plan {
             target: request.target,
             dtype: request.dtype.dtype,
             dtype_wanted: request.dtype.wanted,
+            strategy: Strategy::Auto,
+            strategy_reason: String::new(),
             steps,
             links: Vec::new(),
             missing: order
@@ -322,12 +324,12 @@ impl Plan {
                 target: self.target,
             });
         }
-        let totals = self.totals();
+        let (totals, needed) = (self.totals(), self.bytes_on_device());
         // A small model never has its whole budget in flight.
         let in_flight = in_flight.min(totals.bytes_source);
         match capabilities.memory {
-            Some(memory) if totals.bytes_kept + in_flight > memory => Err(PlanError::DoesNotFit {
-                needed: totals.bytes_kept,
+            Some(memory) if needed + in_flight > memory => Err(PlanError::DoesNotFit {
+                needed,
                 in_flight,
                 memory,
                 target: self.target,
