@@ -78,6 +78,14 @@ pub enum Error {
     /// The tokenizer could not be read.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
+    /// No file for weights to stream from can be made.
+    #[error("{folder}: no file for weights to stream from can be made here: {source}")]
+    Keep {
+        /// The folder.
+        folder: String,
+        /// Why not.
+        source: std::io::Error,
+    },
     /// The model lies on the hub, and this build cannot go there.
     #[error(
         "{model} is neither a folder nor a file, and this program was built without the feature `hub`"

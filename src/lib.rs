@@ -29,6 +29,7 @@
 //! | [`pipeline`] | a plan and a source | finished weights, to a [`Sink`](pipeline::Sink) |
 //! | [`observe`] | what happens meanwhile | callbacks, JSON lines, progress; a way to stop |
 //! | [`model`] | finished weights | a Burn module |
+//! | [`stream`] | finished weights | matrices that come to the device when they are needed |
 //! | [`save`] | finished weights | a checkpoint that the Python libraries read |
 //! | [`tokenizer`] | `tokenizer.json` and friends | text to ids and back |
 //!
@@ -64,6 +65,8 @@ pub mod plan;
 pub mod observe;
 pub mod pipeline;
 
+pub mod stream;
+
 mod auto;
 mod presinq;
 
@@ -80,7 +83,7 @@ pub mod synth;
 
 mod error;
 
-pub use config::{LoadConfig, Rule, Strategy, Workers};
+pub use config::{Keep, LoadConfig, Rule, Strategy, Workers};
 pub use error::Error;
 pub use loader::{Loaded, Loader, Loading, Running, Saving, load_model_and_tokenizer};
 pub use shared::Shared;

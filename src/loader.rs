@@ -1,11 +1,15 @@
 //! The whole road in one file: open, plan, run, build.
 
+mod budget;
 mod kept;
+mod module;
 mod save;
 mod start;
 mod verify;
 
 pub use start::{Loading, Running, Saving};
+
+use module::ModuleSink;
 
 use core::marker::PhantomData;
 use std::sync::Arc;
@@ -14,19 +18,19 @@ use burn::tensor::Device;
 
 use crate::{
     auto,
-    config::{LoadConfig, Pattern},
+    config::{Keep, LoadConfig, Pattern, Strategy},
     dialect::{self, Dialect, To},
     error::Error,
-    model::{Architecture, Role, Slot, Weight, Weights},
+    model::{Architecture, Role, Slot, Weights},
     observe::{Event, Observer, tell},
-    pipeline::{self, Finished, Settings, Sink, SinkError, Timing},
-    plan::{Plan, Request, Step},
+    pipeline::{self, Settings, Sink, Timing},
+    plan::{Goes, Order, Plan, Request, Step},
     presinq,
-    quant::{PackedWeight, QuantSpec},
+    quant::QuantSpec,
     report::{LoadReport, Recording},
     save::{SaveConfig, Saved},
-    shared::Shared,
     source::Checkpoint,
+    stream::{Limits, Stream},
     target::{Capabilities, DTypeChoice, Memory, Target, TargetError},
     tokenizer::{Tokenizer, TokenizerFiles},
 };
@@ -140,21 +144,11 @@ impl<T: Target> Loader<T> {
         self.plan_for::<A>(&config)
     }
 
-    /// Refuses a plan that this loader cannot carry out: tensors are missing, or it does not fit.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Plan`].
-    pub fn check(&self, plan: &Plan) -> Result<(), Error> {
-        Ok(plan.check(
-            &self.capabilities,
-            self.config.resolved_in_flight_bytes_max(),
-        )?)
-    }
-
     fn plan_for<A: Architecture>(&self, config: &A::Config) -> Result<Plan, Error> {
         let mut plan = self.bind_for::<A>(config)?;
         self.decide(&mut plan, None)?;
+        let kept = plan.totals().bytes_kept;
+        self.place(&mut plan, kept);
         Ok(plan)
     }
 
@@ -222,11 +216,17 @@ impl<T: Target> Loader<T> {
         let mut plan = self.plan_for::<A>(config)?;
         self.check(&plan)?;
         let observers = recording.among(&self.config.observers);
-        let settings = self.settings(&observers);
+        let in_flight = self.in_flight(&plan, self.goes(plan.strategy))?;
+        let place = self.settings_for(in_flight, &observers);
+        let settings = Settings {
+            device: place.device.filter(|_| !plan.strategy.packs_on_host()),
+            ..place.clone()
+        };
         let mut module = ModuleSink {
             weights: Weights::new(self.device.clone(), self.dtype.dtype),
-            settings: &settings,
+            settings: &place,
             shared: self.config.shared.as_ref(),
+            stream: self.stream(&plan)?,
         };
         let (timings, verified) = match &self.config.verify {
             None => (self.run(&mut plan, &mut module, &settings)?, None),
@@ -245,11 +245,63 @@ impl<T: Target> Loader<T> {
             reason: format!("{error:?}"),
         })?;
 
-        let mut report = self.report(&plan, &timings, recording);
+        let mut report = self.report(&plan, in_flight, &timings, recording);
         report.verified = verified;
         finished(&report, &observers)?;
         tracing::info!(seconds = report.seconds, tensors = report.tensors, "loaded");
         Ok(Loaded { model, report })
+    }
+
+    /// Hands every finished weight of the model to a sink of one's own, in an order of one's own: what becomes of them
+    /// is the sink's business.
+    ///
+    /// # Errors
+    ///
+    /// Any [`Error`].
+    pub fn run_with<A: Architecture>(
+        &self,
+        order: &Order,
+        sink: &mut dyn Sink,
+    ) -> Result<LoadReport, Error> {
+        let recording = self.record();
+        let config = A::config(self.checkpoint.config())?;
+        let mut plan = self.plan_for::<A>(&config)?;
+        plan.check_complete()?;
+        order.sort(&mut plan, &A::slots(&config));
+        let observers = recording.among(&self.config.observers);
+        // What the sink keeps is its own.
+        let in_flight = self.in_flight(&plan, Goes::Device { packs: true })?;
+        let settings = self.settings_for(in_flight, &observers);
+        let timings = self.run(&mut plan, sink, &settings)?;
+        let report = self.report(&plan, in_flight, &timings, recording);
+        finished(&report, &observers)?;
+        Ok(report)
+    }
+
+    /// What keeps the matrices of `plan`, where they are to be streamed.
+    fn stream(&self, plan: &Plan) -> Result<Option<Stream>, Error> {
+        if plan.strategy != Strategy::Streaming {
+            return Ok(None);
+        }
+        // What streams has what the rest leaves, and a tenth less for what is computed.
+        let resident = plan.steps.iter().filter(|step| !step.streams());
+        let resident: u64 = resident.map(Step::bytes_kept).sum();
+        let limits = Limits {
+            ahead: self.config.prefetch,
+            bytes: self
+                .device_bytes()
+                .map(|bytes| (bytes / 10 * 9).saturating_sub(resident)),
+        };
+        let stream = Stream::new(&self.device, &self.config.keep, limits);
+        stream.map(Some).map_err(|error| {
+            let Keep::Disk(folder) = &self.config.keep else {
+                unreachable!("host memory needs no file");
+            };
+            Error::Keep {
+                folder: folder.display().to_string(),
+                source: error,
+            }
+        })
     }
 
     /// Saves the model as a checkpoint, packed on the way. Weights go through one by one: nothing but what is in
@@ -298,8 +350,14 @@ impl<T: Target> Loader<T> {
     }
 
     fn settings<'a>(&'a self, observer: &'a dyn Observer) -> Settings<'a> {
+        let in_flight = self
+            .config
+            .resolved_in_flight_bytes_max(self.config.strategy);
+        self.settings_for(in_flight, observer)
+    }
+
+    fn settings_for<'a>(&'a self, in_flight: u64, observer: &'a dyn Observer) -> Settings<'a> {
         let workers = self.config.workers.count();
-        let in_flight = self.config.resolved_in_flight_bytes_max();
         Settings {
             readers: workers.min(READERS_MAX),
             device: (T::MEMORY == Memory::Device).then_some(&self.device),
@@ -339,8 +397,13 @@ impl<T: Target> Loader<T> {
         Ok(tell(settings.observer, &planned, 0, plan.steps.len())?)
     }
 
-    fn report(&self, plan: &Plan, timings: &[Timing], recording: Recording) -> LoadReport {
-        let in_flight = self.config.resolved_in_flight_bytes_max();
+    fn report(
+        &self,
+        plan: &Plan,
+        in_flight: u64,
+        timings: &[Timing],
+        recording: Recording,
+    ) -> LoadReport {
         let capabilities = &self.capabilities;
         LoadReport::new(plan, capabilities, in_flight, timings, recording.stop())
     }
@@ -386,54 +449,4 @@ pub fn load_model_and_tokenizer<T: Target, A: Architecture>(
 fn finished(report: &LoadReport, observer: &dyn Observer) -> Result<(), Error> {
     let (done, total) = (report.tensors, report.tensors);
     Ok(tell(observer, &Event::Finished { report }, done, total)?)
-}
-
-/// Finished weights become tensors on the device, to be built into a module.
-struct ModuleSink<'a> {
-    weights: Weights,
-    settings: &'a Settings<'a>,
-    shared: Option<&'a Shared>,
-}
-
-impl Sink for ModuleSink<'_> {
-    fn place(&mut self, step: &Step, finished: Finished) -> Result<(), SinkError> {
-        let device = self.weights.device();
-        let weight = match self.shared {
-            None => self.weight(step, finished)?,
-            Some(shared) => shared.settle(step, finished, device, |finished| {
-                self.weight(step, finished)
-            })?,
-        };
-        self.weights.insert(step.slot.name.clone(), weight);
-        Ok(())
-    }
-}
-
-impl ModuleSink<'_> {
-    fn weight(&self, step: &Step, finished: Finished) -> Result<Weight, SinkError> {
-        let device = self.weights.device();
-        Ok(match finished {
-            Finished::Placed(parts) => Weight::Packed(parts),
-            Finished::Packed(packed) => {
-                let cut = self.settings.allocation_max;
-                let cut = cut.and_then(|largest| packed.format.cut(packed.shape, largest));
-                Weight::Packed(match cut {
-                    Some(parts) if parts.len() > 1 => parts
-                        .into_iter()
-                        .map(|rows| PackedWeight::from_host(packed.part(rows), device))
-                        .collect(),
-                    _ => vec![PackedWeight::from_host(packed, device)],
-                })
-            }
-            Finished::Dense(dense) => {
-                let parts = pipeline::upload(step, dense, device, self.settings);
-                let parts = parts.map_err(|error| SinkError {
-                    tensor: step.slot.name.clone(),
-                    reason: error.into(),
-                })?;
-                Weight::Dense(parts, step.slot.shape.clone())
-            }
-            Finished::Pieces(_) => unreachable!("weights of a module are placed whole"),
-        })
-    }
 }

@@ -328,6 +328,7 @@ fn matrix_bytes(matrix: &Matrix) -> u64 {
             4 * words as u64
         }
         Matrix::Split(parts) => parts.iter().map(matrix_bytes).sum(),
+        Matrix::Streamed(_) => panic!("nothing was to be streamed"),
     }
 }
 

@@ -1,13 +1,17 @@
 //! What the caller asks for: which model, how to quantize it, how much memory to read ahead.
 
 mod auto;
+mod budget;
 mod open;
 mod policy;
 mod size;
+mod strategy;
 
 pub use auto::Auto;
+pub use budget::{Budget, BudgetError};
 pub use policy::{Pattern, Policy, Rule, RuleError};
 pub use size::{Bytes, SizeError};
+pub use strategy::{Facts, Keep, Strategy};
 
 use std::{num::NonZeroUsize, path::PathBuf, sync::Arc};
 
@@ -39,6 +43,10 @@ pub struct LoadConfig {
     pub(crate) dtype: Option<DType>,
     pub(crate) policy: Policy,
     pub(crate) strategy: Strategy,
+    pub(crate) keep: Keep,
+    pub(crate) prefetch: usize,
+    pub(crate) host_budget: Option<Budget>,
+    pub(crate) device_budget: Option<Budget>,
     pub(crate) workers: Workers,
     pub(crate) in_flight_bytes_max: Option<u64>,
     pub(crate) reading: Reading,
@@ -53,6 +61,9 @@ pub struct LoadConfig {
     pub(crate) observers: Observers,
     pub(crate) cache_packed: Option<PathBuf>,
 }
+
+/// Two are enough for one to be used while the next arrives; more only help where weights differ much in size.
+const PREFETCH: usize = 2;
 
 /// Where a model is.
 #[derive(Debug, Clone)]
@@ -70,27 +81,6 @@ pub(crate) struct HubOptions {
     pub(crate) token: Option<Secret>,
     pub(crate) cache: Option<PathBuf>,
     pub(crate) offline: Option<bool>,
-}
-
-/// How much of the checkpoint may be in host memory, besides the finished weights.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
-#[serde(rename_all = "kebab-case")]
-#[non_exhaustive]
-pub enum Strategy {
-    /// Reads well ahead of the workers: 256 MiB in flight.
-    #[default]
-    Full,
-    /// Reads just enough ahead to keep the disk busy: 32 MiB in flight.
-    LowMemory,
-}
-
-impl Strategy {
-    const fn in_flight_bytes_max(self) -> u64 {
-        match self {
-            Self::Full => 256 << 20,
-            Self::LowMemory => 32 << 20,
-        }
-    }
 }
 
 /// How many threads convert weights.
@@ -132,6 +122,10 @@ impl LoadConfig {
             dtype: None,
             policy: Policy::default(),
             strategy: Strategy::default(),
+            keep: Keep::default(),
+            prefetch: PREFETCH,
+            host_budget: None,
+            device_budget: None,
             workers: Workers::default(),
             in_flight_bytes_max: None,
             reading: Reading::default(),
@@ -219,9 +213,34 @@ impl LoadConfig {
         self
     }
 
-    /// How much may be in flight. [`Strategy::Full`] if not given.
+    /// Where finished weights live. Chosen by sizes and memories if not given.
     pub fn strategy(mut self, strategy: Strategy) -> Self {
         self.strategy = strategy;
+        self
+    }
+
+    /// Where [`Strategy::Streaming`] keeps weights; [`Keep::Host`] if not given.
+    pub fn keep(mut self, keep: Keep) -> Self {
+        self.keep = keep;
+        self
+    }
+
+    /// Weights that [`Strategy::Streaming`] fetches ahead of the product that is computed, 2 if not given. With 0, every
+    /// product waits for its weight.
+    pub fn prefetch(mut self, weights: usize) -> Self {
+        self.prefetch = weights;
+        self
+    }
+
+    /// How much host memory the load may take.
+    pub fn host_budget(mut self, budget: Budget) -> Self {
+        self.host_budget = Some(budget);
+        self
+    }
+
+    /// How much of the device's memory the load may take.
+    pub fn device_budget(mut self, budget: Budget) -> Self {
+        self.device_budget = Some(budget);
         self
     }
 
@@ -301,8 +320,9 @@ impl LoadConfig {
         self
     }
 
-    pub(crate) fn resolved_in_flight_bytes_max(&self) -> u64 {
+    /// Bytes in flight, where the strategy is `strategy`.
+    pub(crate) fn resolved_in_flight_bytes_max(&self, strategy: Strategy) -> u64 {
         self.in_flight_bytes_max
-            .unwrap_or(self.strategy.in_flight_bytes_max())
+            .unwrap_or(strategy.in_flight_bytes_max())
     }
 }

@@ -7,8 +7,8 @@ use crate::{
     error::Error,
     model::Link,
     observe::Observer,
-    pipeline::{self, Settings, Timing},
-    plan::{Action, Plan, PlanError, Stored},
+    pipeline::{self, Settings, Sink, Timing},
+    plan::{Action, Goes, Plan, PlanError, Step, Stored},
     presinq,
     quant::QuantSpec,
     save::{self, FolderSink, Identity, Layout, SaveConfig, Saved},
@@ -50,6 +50,9 @@ impl<T: Target> Loader<T> {
             Some(journal) if known => self.decide_as(&mut plan, journal.becomes())?,
             _ => self.decide(&mut plan, candidates)?,
         }
+        // One weight at a time is kept.
+        let kept = plan.steps.iter().map(Step::bytes_kept).max();
+        self.place(&mut plan, kept.unwrap_or(0));
         let becomes: Vec<String> = plan.steps.iter().map(save::becomes).collect();
         adapt(&mut plan);
         let layout = Layout::new(to, &plan, self.checkpoint.float_dtype().bits())?;
@@ -64,8 +67,8 @@ impl<T: Target> Loader<T> {
 
         let ran = self.run_rest(&mut plan, &mut folder, &observers);
         let (done, total) = (folder.done(), plan.steps.len());
-        let saved = ran.and_then(|timings| {
-            let report = self.report(&plan, &timings, recording);
+        let saved = ran.and_then(|(timings, in_flight)| {
+            let report = self.report(&plan, in_flight, &timings, recording);
             let saved = folder.finish(&self.checkpoint, report)?;
             finished(&saved.report, &observers)?;
             Ok(saved)
@@ -78,16 +81,18 @@ impl<T: Target> Loader<T> {
         })
     }
 
-    /// Carries out what is not in the folder yet. Timings are those of all steps.
+    /// Carries out what is not in the folder yet. Timings are those of all steps; beside them is what may be in flight.
     fn run_rest(
         &self,
         plan: &mut Plan,
         folder: &mut FolderSink<'_>,
         observer: &dyn Observer,
-    ) -> Result<Vec<Timing>, Error> {
+    ) -> Result<(Vec<Timing>, u64), Error> {
+        let in_pieces = |step: &Step| folder.in_pieces(step);
+        let in_flight = self.in_flight(plan, Goes::Files(&in_pieces))?;
         let settings = Settings {
             allocation_max: None,
-            ..self.settings(observer)
+            ..self.settings_for(in_flight, observer)
         };
         let done = folder.resumed();
         let mut rest = plan.clone();
@@ -112,7 +117,7 @@ impl<T: Target> Loader<T> {
         });
         let ran = ran.map_err(|error| self.config.observers.explain(error.into()))?;
         let taken_over = vec![Timing::default(); done];
-        Ok([taken_over, ran].concat())
+        Ok(([taken_over, ran].concat(), in_flight))
     }
 
     /// Chooses for the weights that are left open what the save that was interrupted had chosen.

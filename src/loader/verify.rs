@@ -227,7 +227,10 @@ impl<T: Target> Loader<T> {
         if let Some(error) = sink.failed {
             return Err(error.into());
         }
-        finished(&self.report(plan, &ran?, recording), &observers)?;
+        finished(
+            &self.report(plan, settings.in_flight.max(), &ran?, recording),
+            &observers,
+        )?;
         Ok(sink.sums.into_iter().map(Sums::stats).collect())
     }
 }

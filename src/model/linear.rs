@@ -5,7 +5,10 @@ use burn::{
     tensor::{FloatDType, Int, Tensor},
 };
 
-use crate::quant::{PackedWeight, ops};
+use crate::{
+    quant::{PackedWeight, ops},
+    stream::StreamedWeight,
+};
 
 /// A matrix `[out, in]`, as the checkpoint orients it.
 #[derive(Module, Debug)]
@@ -14,6 +17,8 @@ pub enum Matrix {
     Dense(Param<Tensor<2>>),
     /// Packed words.
     Packed(PackedWeight),
+    /// Either, on the device only while it is multiplied.
+    Streamed(StreamedWeight),
     /// Rows one after another, where a device has no allocation large enough for all of them.
     Split(Vec<Matrix>),
 }
@@ -33,6 +38,7 @@ impl Matrix {
         match self {
             Self::Dense(weight) => x.matmul(weight.val().transpose()),
             Self::Packed(packed) => ops::linear(x, packed),
+            Self::Streamed(weight) => weight.product(x),
             Self::Split(parts) => {
                 let parts = parts.iter().map(|part| part.product(x.clone()));
                 Tensor::cat(parts.collect(), 1)
@@ -45,6 +51,7 @@ impl Matrix {
         let parts = match self {
             Self::Dense(weight) => return weight.val().select(0, ids),
             Self::Packed(packed) => return ops::rows(ids, packed, dtype),
+            Self::Streamed(weight) => return weight.rows(ids, dtype),
             Self::Split(parts) => parts,
         };
         let mut first = 0;
@@ -70,6 +77,7 @@ impl Matrix {
         match self {
             Self::Dense(weight) => weight.val().dims(),
             Self::Packed(packed) => packed.layout().shape,
+            Self::Streamed(weight) => weight.shape(),
             Self::Split(parts) => {
                 let [_, cols] = parts[0].shape();
                 [parts.iter().map(|part| part.shape()[0]).sum(), cols]

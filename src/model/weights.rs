@@ -12,7 +12,7 @@ use super::{
     embedding::Embedding,
     linear::{Linear, Matrix},
 };
-use crate::{quant::PackedWeight, target::DType};
+use crate::{quant::PackedWeight, stream::StreamedWeight, target::DType};
 
 /// A finished weight on its device.
 #[derive(Debug, Clone)]
@@ -22,6 +22,8 @@ pub enum Weight {
     Dense(Vec<Tensor<1>>, Vec<usize>),
     /// Packed words, of rows one after another.
     Packed(Vec<PackedWeight>),
+    /// Matrices that come to the device when they are needed, of rows one after another.
+    Streamed(Vec<StreamedWeight>),
 }
 
 impl Weight {
@@ -30,6 +32,7 @@ impl Weight {
         match self {
             Self::Dense(parts, shape) => Self::Dense(parts.clone(), shape.clone()),
             Self::Packed(parts) => Self::Packed(parts.iter().map(PackedWeight::again).collect()),
+            Self::Streamed(parts) => Self::Streamed(parts.clone()),
         }
     }
 
@@ -39,6 +42,10 @@ impl Weight {
             Self::Packed(parts) => {
                 let [_, cols] = parts[0].layout().shape;
                 vec![parts.iter().map(|part| part.layout().shape[0]).sum(), cols]
+            }
+            Self::Streamed(parts) => {
+                let [_, cols] = parts[0].shape();
+                vec![parts.iter().map(|part| part.shape()[0]).sum(), cols]
             }
         }
     }
@@ -159,20 +166,30 @@ impl Weights {
     ///
     /// [`BuildError`] when it is missing, packed, or of another rank.
     pub fn tensor<const D: usize>(&mut self, name: &str) -> Result<Tensor<D>, BuildError> {
-        match self.take(name)? {
-            Weight::Packed(parts) => Err(BuildError::Packed {
-                name: name.to_owned(),
-                format: parts[0].layout().format,
-            }),
-            Weight::Dense(parts, shape) => {
-                let dims: [usize; D] = shape.try_into().map_err(|found| BuildError::Rank {
-                    name: name.to_owned(),
-                    found,
-                    wanted: D,
-                })?;
-                Ok(Tensor::cat(parts, 0).reshape(dims))
+        let weight = self.take(name)?;
+        let shape = weight.shape();
+        let packed = |format| BuildError::Packed {
+            name: name.to_owned(),
+            format,
+        };
+        let parts = match weight {
+            Weight::Packed(parts) => return Err(packed(parts[0].layout().format)),
+            Weight::Dense(parts, _) => parts,
+            // Who asks for it as a tensor has it on the device from now on.
+            Weight::Streamed(parts) => {
+                let dense = parts.iter().map(|part| match part.format() {
+                    Some(format) => Err(packed(format)),
+                    None => Ok(part.to_dense().expect("it is not packed").flatten(0, 1)),
+                });
+                dense.collect::<Result<_, _>>()?
             }
-        }
+        };
+        let dims: [usize; D] = shape.try_into().map_err(|found| BuildError::Rank {
+            name: name.to_owned(),
+            found,
+            wanted: D,
+        })?;
+        Ok(Tensor::cat(parts, 0).reshape(dims))
     }
 
     /// Takes a dense weight of `D` dimensions as a module parameter.
@@ -220,6 +237,9 @@ impl Weights {
         match (weight, found.as_slice()) {
             (Weight::Packed(parts), _) => {
                 Ok(Matrix::of_parts(parts.into_iter().map(Matrix::Packed)))
+            }
+            (Weight::Streamed(parts), _) => {
+                Ok(Matrix::of_parts(parts.into_iter().map(Matrix::Streamed)))
             }
             (Weight::Dense(parts, _), &[_, cols]) => {
                 Ok(Matrix::of_parts(parts.into_iter().map(|part| {

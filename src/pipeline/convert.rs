@@ -395,7 +395,7 @@ impl Dense {
     }
 
     /// Without a copy.
-    pub(super) fn into_data(self) -> (DType, TensorData) {
+    pub(crate) fn into_data(self) -> (DType, TensorData) {
         fn flat<E: Element>(values: Vec<E>) -> TensorData {
             let len = values.len();
             TensorData::new(values, [len])

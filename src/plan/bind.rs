@@ -10,7 +10,7 @@ use firebox_kernels::{error::FormatError, format::Format};
 
 use super::{Action, Plan, Scaling, Step, Stored};
 use crate::{
-    config::Policy,
+    config::{Policy, Strategy},
     dialect::{Adopt, Dialect, DialectError, plain},
     model::{Link, Slot},
     source::{Catalog, Dtype, TensorInfo},
@@ -149,6 +149,22 @@ pub enum PlanError {
         /// [`Target::NAME`](crate::Target::NAME).
         target: &'static str,
     },
+    /// The host has less memory than the load takes at least, by its budget or by itself.
+    #[error(
+        "{needed} bytes of host memory are needed at least, {kept} of them for finished weights and {at_once} to read {tensor}, and {budget} may be used; raise the budget, quantize further, or stream from a disk"
+    )]
+    HostBudget {
+        /// Bytes that may be used.
+        budget: u64,
+        /// Bytes that are needed.
+        needed: u64,
+        /// Of these, finished weights that stay.
+        kept: u64,
+        /// Of these, the largest read that cannot be split.
+        at_once: u64,
+        /// The tensor that is read so.
+        tensor: String,
+    },
     /// What has to stay together of a weight is too large for one allocation of the device.
     #[error(
         "{tensor} cannot be cut below {needed} bytes, the largest allocation of {target} is {largest}; quantize it otherwise or choose another target"
@@ -229,6 +245,8 @@ impl Plan {
             target: request.target,
             dtype: request.dtype.dtype,
             dtype_wanted: request.dtype.wanted,
+            strategy: Strategy::Auto,
+            strategy_reason: String::new(),
             steps,
             links: Vec::new(),
             missing: order
@@ -322,12 +340,12 @@ impl Plan {
                 target: self.target,
             });
         }
-        let totals = self.totals();
+        let (totals, needed) = (self.totals(), self.bytes_on_device());
         // A small model never has its whole budget in flight.
         let in_flight = in_flight.min(totals.bytes_source);
         match capabilities.memory {
-            Some(memory) if totals.bytes_kept + in_flight > memory => Err(PlanError::DoesNotFit {
-                needed: totals.bytes_kept,
+            Some(memory) if needed + in_flight > memory => Err(PlanError::DoesNotFit {
+                needed,
                 in_flight,
                 memory,
                 target: self.target,

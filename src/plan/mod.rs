@@ -2,11 +2,15 @@
 //! `plan`, `load` and every report start from it.
 
 mod bind;
+mod need;
+mod order;
 mod print;
 mod scaling;
 
 pub use bind::PlanError;
 pub(crate) use bind::Request;
+pub(crate) use need::{Goes, Need};
+pub use order::{Compare, Order};
 pub(crate) use print::instead;
 pub use scaling::Scaling;
 
@@ -14,8 +18,9 @@ use firebox_kernels::{float::FloatBits, format::Format};
 use serde::Serialize;
 
 use crate::{
+    config::Strategy,
     dialect::Adopt,
-    model::{Link, Slot},
+    model::{Link, Role, Slot},
     quant::QuantSpec,
     source::TensorInfo,
     target::DType,
@@ -33,6 +38,10 @@ pub struct Plan {
     /// The type that was asked for, or that the target or the checkpoint would choose: another one than
     /// `dtype` where the device does not compute in it.
     pub dtype_wanted: DType,
+    /// Where finished weights will live.
+    pub strategy: Strategy,
+    /// Why, in a sentence's part.
+    pub strategy_reason: String,
     /// In the order they are read: by file and offset, so that reads only go forward.
     pub steps: Vec<Step>,
     /// Matrices whose columns are balanced before the weights are read; empty unless that was asked for.
@@ -118,6 +127,13 @@ impl Step {
         bytes as u64
     }
 
+    /// Whether [`Strategy::Streaming`] leaves it off the device until it is needed: matrices that multiply or are looked
+    /// up. Everything else is small.
+    pub(crate) fn streams(&self) -> bool {
+        let role = matches!(self.slot.role, Role::Linear | Role::Head | Role::Embedding);
+        role && self.slot.shape.len() == 2
+    }
+
     /// Bytes of the smallest part that the finished weight can be cut into: rows of a matrix, everything
     /// else whole.
     pub(crate) fn bytes_together(&self) -> u64 {
@@ -186,6 +202,20 @@ impl Plan {
                 *dtype = to;
             }
         }
+    }
+
+    /// Bytes of finished weights that are on the device at once, at least: with [`Strategy::Streaming`] those that do
+    /// not stream, and the largest of those that do.
+    pub fn bytes_on_device(&self) -> u64 {
+        let streams = |step: &&Step| self.strategy == Strategy::Streaming && step.streams();
+        let streamed = self
+            .steps
+            .iter()
+            .filter(streams)
+            .map(Step::bytes_kept)
+            .max();
+        let steps = self.steps.iter().filter(|step| !streams(step));
+        steps.map(Step::bytes_kept).sum::<u64>() + streamed.unwrap_or(0)
     }
 
     /// Sums over the steps.

@@ -31,6 +31,9 @@ impl fmt::Display for Plan {
             self.dtype,
             instead(self.dtype, self.dtype_wanted)
         )?;
+        if !self.strategy_reason.is_empty() {
+            writeln!(f, "strategy {}: {}", self.strategy, self.strategy_reason)?;
+        }
         writeln!(
             f,
             "{:name$}  {:>14}  {:9}  {:quant$}  {:>10}  {:>10}",
@@ -84,11 +87,13 @@ fn shape(step: &Step) -> String {
 
 impl Serialize for Plan {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut plan = serializer.serialize_struct("Plan", 9)?;
+        let mut plan = serializer.serialize_struct("Plan", 11)?;
         plan.serialize_field("model", &self.model)?;
         plan.serialize_field("target", self.target)?;
         plan.serialize_field("dtype", &self.dtype)?;
         plan.serialize_field("dtype_wanted", &self.dtype_wanted)?;
+        plan.serialize_field("strategy", &self.strategy)?;
+        plan.serialize_field("strategy_reason", &self.strategy_reason)?;
         plan.serialize_field("totals", &self.totals())?;
         plan.serialize_field("missing", &self.missing)?;
         plan.serialize_field("unused", &self.unused)?;

@@ -9,6 +9,16 @@ pub(crate) mod method;
 mod spec;
 
 #[cfg(feature = "autodiff")]
+#[cfg_attr(
+    feature = "ndarray",
+    allow(deprecated, reason = "it is a target for as long as Burn has it")
+)]
+#[allow(
+    missing_debug_implementations,
+    reason = "what Burn's macro adds has none"
+)]
+pub(crate) mod gradient;
+#[cfg(feature = "autodiff")]
 mod ops_autodiff;
 #[cfg(feature = "cube")]
 mod ops_cube;

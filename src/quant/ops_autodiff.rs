@@ -127,7 +127,7 @@ impl<B: QuantBackend> Backward<B, 1> for LinearBackward {
 }
 
 /// `dy` `[m, out]` times the weight: `[m, in]`, with no more of it dense at once than the scratch allows.
-fn product<B: QuantBackend>(
+pub(super) fn product<B: QuantBackend>(
     dy: FloatTensor<B>,
     words: &IntTensor<B>,
     scales: &IntTensor<B>,

@@ -125,10 +125,35 @@ pub(crate) fn anonymous() -> Option<u64> {
     kib(&fs::read_to_string("/proc/self/status").ok()?, "RssAnon:")
 }
 
-/// Bytes of memory that this process may use: the machine's, or less where a container says so.
+/// Bytes of memory that this process may use: the machine's, or less where a container or a limit of the process says so.
 pub(crate) fn available() -> Option<u64> {
     let machine = kib(&fs::read_to_string("/proc/meminfo").ok()?, "MemTotal:")?;
-    Some(container().map_or(machine, |limit| limit.min(machine)))
+    let limits = [container(), limit()].into_iter().flatten();
+    Some(limits.fold(machine, u64::min))
+}
+
+/// The limits of this process on its data and its addresses. Both count more than what is in memory, such as the stacks
+/// of threads: what there is of that so far is taken off.
+#[cfg(target_os = "linux")]
+fn limit() -> Option<u64> {
+    use rustix::process::{Resource, getrlimit};
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let anonymous = kib(&status, "RssAnon:")?;
+    let left = |resource, counted: &str| {
+        let limit = getrlimit(resource).current?;
+        let beside = kib(&status, counted)?.saturating_sub(anonymous);
+        Some(limit.saturating_sub(beside))
+    };
+    let limits = [
+        left(Resource::Data, "VmData:"),
+        left(Resource::As, "VmSize:"),
+    ];
+    limits.into_iter().flatten().min()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn limit() -> Option<u64> {
+    None
 }
 
 /// The limit of this process's control group (version 2), if it has one.

@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::{
-    config::Bytes,
+    config::{Bytes, Strategy},
     model::Role,
     observe::Span,
     pipeline::Timing,
@@ -52,6 +52,10 @@ pub struct LoadReport {
     /// The type that was asked for or would have been chosen: another one where the device does not
     /// compute in it.
     pub dtype_wanted: DType,
+    /// Where the finished weights live.
+    pub strategy: Strategy,
+    /// Why.
+    pub strategy_reason: String,
     /// From the plan to the built module.
     pub seconds: f64,
     /// Reading, which overlaps with the rest.
@@ -164,6 +168,8 @@ impl LoadReport {
             quant: quants(plan),
             dtype: plan.dtype,
             dtype_wanted: plan.dtype_wanted,
+            strategy: plan.strategy,
+            strategy_reason: plan.strategy_reason.clone(),
             seconds: since(recorded.ended),
             seconds_read: sum(|timing| timing.read),
             seconds_convert: sum(|timing| timing.convert),
@@ -242,8 +248,8 @@ impl fmt::Display for LoadReport {
         )?;
         write!(
             f,
-            "read {:.2} s, convert {:.2} s, place {:.2} s",
-            self.seconds_read, self.seconds_convert, self.seconds_place
+            "strategy {}, read {:.2} s, convert {:.2} s, place {:.2} s",
+            self.strategy, self.seconds_read, self.seconds_convert, self.seconds_place
         )?;
         match self.peak_host_bytes {
             Some(peak) => write!(f, ", peak memory {}", Bytes(peak)),

@@ -36,6 +36,7 @@ impl Target for Cpu {
             default_dtype: Some(DType::F32),
             largest_allocation: None,
             memory: memory::available(),
+            unified: Some(true),
             planes: None,
         }
     }

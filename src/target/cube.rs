@@ -158,9 +158,8 @@ fn cube_device(device: &Device) -> Option<&cubecl::Device> {
 }
 
 fn capabilities(device: &Device) -> Capabilities {
-    let client = cube_device(device)
-        .expect("a target asks its own devices")
-        .client();
+    let device = cube_device(device).expect("a target asks its own devices");
+    let client = device.client();
     let properties = client.properties();
     let (hardware, memory) = (&properties.hardware, &properties.memory);
     Capabilities {
@@ -170,7 +169,25 @@ fn capabilities(device: &Device) -> Capabilities {
         default_dtype: None,
         largest_allocation: Some(memory.max_page_size),
         memory: memory.max_memory(),
+        unified: unified(device),
         planes: Some([hardware.plane_size_min, hardware.plane_size_max]),
+    }
+}
+
+/// Whether the device's memory is the host's, as far as its kind says.
+fn unified(device: &cubecl::Device) -> Option<bool> {
+    match device {
+        #[cfg(feature = "wgpu")]
+        cubecl::Device::Wgpu(device) => {
+            use cubecl::device::WgpuDeviceKind as Kind;
+            match device.kind {
+                Kind::IntegratedGpu(_) | Kind::Cpu => Some(true),
+                Kind::DiscreteGpu(_) => Some(false),
+                _ => None,
+            }
+        }
+        #[allow(unreachable_patterns, reason = "this may be the only driver")]
+        _ => None,
     }
 }
 

@@ -89,6 +89,8 @@ pub struct Capabilities {
     pub largest_allocation: Option<u64>,
     /// Bytes of memory, `None` where it cannot be told.
     pub memory: Option<u64>,
+    /// Whether that memory is the host's too; `None` where the driver does not tell, as CUDA's does not through CubeCL.
+    pub unified: Option<bool>,
     /// Units that run in step, fewest and most; `None` for a processor.
     pub planes: Option<[u32; 2]>,
 }

@@ -33,6 +33,7 @@ impl Target for NdArray {
             default_dtype: Some(DType::F32),
             largest_allocation: None,
             memory: memory::available(),
+            unified: Some(true),
             planes: None,
         }
     }

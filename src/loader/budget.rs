@@ -1,0 +1,114 @@
+//! Memory: what a load may take, where finished weights live, and how much may be read ahead.
+
+use super::Loader;
+use crate::{
+    config::{Facts, Keep, Strategy},
+    error::Error,
+    pipeline::TILE_BYTES,
+    plan::{Goes, Need, Plan, PlanError},
+    report::memory,
+    target::{Capabilities, Memory, Target},
+};
+
+/// Left to threads, buffers and what else a process has, where the system limits all of it.
+const RESERVE: u64 = 32 << 20;
+
+impl<T: Target> Loader<T> {
+    /// Refuses a plan that this loader cannot carry out: tensors are missing, or it does not fit.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Plan`].
+    pub fn check(&self, plan: &Plan) -> Result<(), Error> {
+        plan.check_complete()?;
+        let in_flight = self.in_flight(plan, self.goes(plan.strategy))?;
+        // Tiles of a host target are counted on the host.
+        let memory = match T::MEMORY {
+            Memory::Host => None,
+            Memory::Device => self.device_bytes(),
+        };
+        let capabilities = Capabilities {
+            memory,
+            ..self.capabilities.clone()
+        };
+        Ok(plan.check(&capabilities, in_flight)?)
+    }
+
+    /// Chooses where `bytes_kept` of finished weights live, unless the caller has.
+    pub(super) fn place(&self, plan: &mut Plan, bytes_kept: u64) {
+        let asked = self.config.strategy;
+        (plan.strategy, plan.strategy_reason) = match asked {
+            Strategy::Auto => Strategy::choose(&Facts {
+                bytes_kept,
+                host: self.host_bytes(),
+                device: self.device_bytes(),
+                memory: T::MEMORY,
+                unified: self.capabilities.unified,
+                disk: matches!(self.config.keep, Keep::Disk(_)),
+            }),
+            _ => (asked, "asked for".to_owned()),
+        };
+    }
+
+    /// Where the weights of a module are made and stay.
+    pub(super) fn goes(&self, strategy: Strategy) -> Goes<'static> {
+        let streams = strategy == Strategy::Streaming;
+        match (T::MEMORY, &self.config.keep) {
+            (_, Keep::Disk(_)) if streams => Goes::Device { packs: false },
+            (_, Keep::Host) if streams => Goes::Host,
+            (Memory::Host, _) => Goes::Host,
+            (Memory::Device, _) => Goes::Device {
+                packs: !strategy.packs_on_host(),
+            },
+        }
+    }
+
+    /// Bytes of source weights that may be in host memory at once: what was asked for, or what the budget leaves.
+    ///
+    /// # Errors
+    ///
+    /// [`PlanError::HostBudget`] where it leaves too little.
+    pub(super) fn in_flight(&self, plan: &Plan, goes: Goes<'_>) -> Result<u64, Error> {
+        let asked = self.config.resolved_in_flight_bytes_max(plan.strategy);
+        let Some(budget) = self.host_bytes() else {
+            return Ok(asked);
+        };
+        // Small tiles take less scratch than large ones.
+        let tile = TILE_BYTES.min(asked / 8);
+        let Need {
+            kept,
+            scratch,
+            at_once,
+            tensor,
+        } = plan.need(goes, tile);
+        let needed = kept.saturating_add(scratch).saturating_add(at_once);
+        if needed > budget {
+            return Err(PlanError::HostBudget {
+                budget,
+                needed,
+                kept,
+                at_once,
+                tensor,
+            }
+            .into());
+        }
+        Ok(asked.min(budget - kept - scratch))
+    }
+
+    /// Bytes of host memory that the load may take.
+    fn host_bytes(&self) -> Option<u64> {
+        let all = memory::available();
+        let left = all.map(|all| all.saturating_sub(memory::anonymous().unwrap_or(0) + RESERVE));
+        match self.config.host_budget {
+            None => left,
+            Some(budget) => [budget.resolve(all), left].into_iter().flatten().min(),
+        }
+    }
+
+    /// Bytes of the device's memory that may be used.
+    pub(super) fn device_bytes(&self) -> Option<u64> {
+        let all = self.capabilities.memory;
+        let budget = self.config.device_budget;
+        budget.map_or(all, |budget| budget.resolve(all))
+    }
+}

@@ -1,0 +1,336 @@
+//! The weights that are on a device for a moment, and those that are on their way.
+
+use std::{
+    collections::HashMap,
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak},
+    thread::JoinHandle,
+};
+
+use burn::tensor::Device;
+use serde::Serialize;
+
+use super::weight::{Entry, Placed};
+
+/// Brings weights to one device just in time. All streamed weights of a model share one; clones are the same ring.
+///
+/// What comes next is learned: after two weights comes the one that came after these two the last time. So the
+/// first pass waits for every weight, the second finds the next ones there; the backward pass of training, which
+/// goes the other way, is another chain of the same kind. A guess that was wrong costs its upload and no more.
+#[derive(Debug, Clone)]
+pub struct Ring(Arc<Inner>);
+
+/// How much may be fetched ahead.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// Weights.
+    pub(crate) ahead: usize,
+    /// Bytes of them and of those in use; a weight that is needed now passes whatever is there.
+    pub(crate) bytes: Option<u64>,
+}
+
+/// What a ring has done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct StreamStats {
+    /// Weights on the device now, in use or ahead.
+    pub weights: usize,
+    /// Most of them at once.
+    pub weights_peak: usize,
+    /// Their bytes now.
+    pub bytes: u64,
+    /// Most of them at once.
+    pub bytes_peak: u64,
+    /// Products whose weight was there.
+    pub ahead: u64,
+    /// Products that waited for a weight on its way.
+    pub waited: u64,
+    /// Products whose weight nobody had fetched.
+    pub missed: u64,
+}
+
+#[derive(Debug)]
+struct Inner {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+    /// Rings of the same model on every device it was moved to.
+    siblings: Arc<Mutex<Vec<Weak<Inner>>>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    device: Device,
+    limits: Limits,
+    tally: Arc<Mutex<StreamStats>>,
+    state: Mutex<State>,
+    /// Something may be fetched.
+    work: Condvar,
+    /// Something was.
+    arrived: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The weights that were taken last, the very last one second.
+    last: [Option<u64>; 2],
+    /// What was taken after those two.
+    follows: HashMap<[Option<u64>; 2], Weak<Entry>>,
+    ready: Vec<(u64, Fetched)>,
+    fetching: Option<u64>,
+    /// The thread failed to fetch: whoever needs that weight tries again and says why.
+    failed: bool,
+    closed: bool,
+}
+
+/// A weight on the device. Its bytes count until it is dropped.
+#[derive(Debug)]
+struct Fetched {
+    placed: Placed,
+    _held: Held,
+}
+
+#[derive(Debug)]
+struct Held {
+    tally: Arc<Mutex<StreamStats>>,
+    bytes: u64,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let mut tally = lock(&self.tally);
+        tally.weights -= 1;
+        tally.bytes -= self.bytes;
+    }
+}
+
+impl Ring {
+    /// A ring for `device`. Where no thread can be started, every weight is fetched when it is needed.
+    pub(crate) fn new(device: &Device, limits: Limits) -> Self {
+        Self::beside(device, limits, Arc::default())
+    }
+
+    fn beside(device: &Device, limits: Limits, siblings: Arc<Mutex<Vec<Weak<Inner>>>>) -> Self {
+        let shared = Arc::new(Shared {
+            device: device.clone().without_autodiff(),
+            limits,
+            tally: Arc::default(),
+            state: Mutex::default(),
+            work: Condvar::new(),
+            arrived: Condvar::new(),
+        });
+        let thread = (limits.ahead > 0).then(|| {
+            let shared = Arc::clone(&shared);
+            std::thread::Builder::new()
+                .name("firebox-stream".to_owned())
+                .spawn(move || shared.fetch_ahead())
+                .ok()
+        });
+        let inner = Arc::new(Inner {
+            shared,
+            thread: thread.flatten(),
+            siblings,
+        });
+        lock(&inner.siblings).push(Arc::downgrade(&inner));
+        Self(inner)
+    }
+
+    /// The ring of the same model on `device`.
+    pub(super) fn on(&self, device: &Device) -> Self {
+        let of = |ring: &Arc<Inner>| ring.shared.device == *device;
+        if of(&self.0) {
+            return self.clone();
+        }
+        let mut siblings = lock(&self.0.siblings);
+        siblings.retain(|ring| ring.strong_count() > 0);
+        let known = siblings.iter().filter_map(Weak::upgrade).find(of);
+        drop(siblings);
+        known.map_or_else(
+            || Self::beside(device, self.0.shared.limits, Arc::clone(&self.0.siblings)),
+            Self,
+        )
+    }
+
+    /// What has been done so far.
+    pub fn stats(&self) -> StreamStats {
+        *lock(&self.0.shared.tally)
+    }
+
+    /// Lends a weight on the device for as long as `product` takes.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be read from where it is kept, or the device fails. A forward pass has no other way to say so.
+    pub(super) fn lend<R>(&self, entry: &Arc<Entry>, product: impl FnOnce(&Placed) -> R) -> R {
+        let shared = &self.0.shared;
+        let fetched = shared.take(entry).unwrap_or_else(|error| {
+            panic!("{}: a streamed weight cannot be read: {error}", entry.name)
+        });
+        let result = product(&fetched.placed);
+        drop(fetched);
+        // Its bytes may be what the next one waits for. Under the lock, so that no thread that is about to wait
+        // misses it.
+        let state = shared.state();
+        shared.work.notify_one();
+        drop(state);
+        result
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        let mut state = self.shared.state();
+        state.closed = true;
+        state.ready.clear();
+        drop(state);
+        self.shared.work.notify_all();
+        if let Some(thread) = self.thread.take() {
+            // What it panics with, it catches.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+
+    fn take(&self, entry: &Arc<Entry>) -> io::Result<Fetched> {
+        let mut state = self.state();
+        state.taken(entry);
+        state.failed = false;
+        let expected = state.expected(self.limits.ahead);
+        let wanted = |id: u64| id == entry.id || expected.iter().any(|next| next.id == id);
+        state.ready.retain(|(id, _)| wanted(*id));
+        let mut waited = false;
+        loop {
+            if let Some(found) = state.ready.iter().position(|(id, _)| *id == entry.id) {
+                let (_, fetched) = state.ready.remove(found);
+                let mut tally = lock(&self.tally);
+                *(if waited {
+                    &mut tally.waited
+                } else {
+                    &mut tally.ahead
+                }) += 1;
+                self.work.notify_one();
+                return Ok(fetched);
+            }
+            if state.fetching != Some(entry.id) {
+                break;
+            }
+            waited = true;
+            state = self
+                .arrived
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        // What is needed now goes before what may be needed soon.
+        while !self.has_room(entry) && state.ready.pop().is_some() {}
+        let held = self.hold(entry);
+        lock(&self.tally).missed += 1;
+        drop(state);
+        let placed = entry.place(&self.device)?;
+        Ok(Fetched {
+            placed,
+            _held: held,
+        })
+    }
+
+    fn has_room(&self, entry: &Entry) -> bool {
+        let bytes = lock(&self.tally).bytes + entry.bytes();
+        self.limits.bytes.is_none_or(|max| bytes <= max)
+    }
+
+    /// Counts a weight before it is there.
+    fn hold(&self, entry: &Entry) -> Held {
+        let bytes = entry.bytes();
+        let mut tally = lock(&self.tally);
+        tally.weights += 1;
+        tally.bytes += bytes;
+        tally.weights_peak = tally.weights_peak.max(tally.weights);
+        tally.bytes_peak = tally.bytes_peak.max(tally.bytes);
+        Held {
+            tally: Arc::clone(&self.tally),
+            bytes,
+        }
+    }
+
+    /// The thread's work, until the ring is dropped.
+    fn fetch_ahead(&self) {
+        let mut state = self.state();
+        while !state.closed {
+            let Some(entry) = self.next(&state) else {
+                state = self
+                    .work
+                    .wait(state)
+                    .unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            state.fetching = Some(entry.id);
+            let held = self.hold(&entry);
+            drop(state);
+            // A device that fails makes Burn panic.
+            let placed = catch_unwind(AssertUnwindSafe(|| entry.place(&self.device)));
+            state = self.state();
+            state.fetching = None;
+            match placed {
+                Ok(Ok(placed)) => {
+                    // The pass may have gone another way meanwhile.
+                    let expected = state.expected(self.limits.ahead);
+                    let waits = state.last[1] == Some(entry.id);
+                    if waits || expected.iter().any(|next| next.id == entry.id) {
+                        let fetched = Fetched {
+                            placed,
+                            _held: held,
+                        };
+                        state.ready.push((entry.id, fetched));
+                    }
+                }
+                Ok(Err(_)) | Err(_) => state.failed = true,
+            }
+            self.arrived.notify_all();
+        }
+    }
+
+    /// The weight to be fetched now, if there is one and room for it.
+    fn next(&self, state: &State) -> Option<Arc<Entry>> {
+        if state.failed || state.ready.len() >= self.limits.ahead {
+            return None;
+        }
+        let is_ready = |entry: &Arc<Entry>| state.ready.iter().any(|(id, _)| *id == entry.id);
+        let mut expected = state.expected(self.limits.ahead).into_iter();
+        let next = expected.find(|entry| !is_ready(entry))?;
+        self.has_room(&next).then_some(next)
+    }
+}
+
+impl State {
+    /// Remembers what followed the last two, and goes on.
+    fn taken(&mut self, entry: &Arc<Entry>) {
+        if self.last[1].is_some() {
+            self.follows.insert(self.last, Arc::downgrade(entry));
+        }
+        self.last = [self.last[1], Some(entry.id)];
+    }
+
+    /// The next weights, as far as they are known.
+    fn expected(&self, ahead: usize) -> Vec<Arc<Entry>> {
+        let (mut last, mut expected) = (self.last, Vec::<Arc<Entry>>::new());
+        for _ in 0..ahead {
+            let Some(next) = self.follows.get(&last).and_then(Weak::upgrade) else {
+                break;
+            };
+            last = [last[1], Some(next.id)];
+            if !expected.iter().any(|entry| entry.id == next.id) {
+                expected.push(next);
+            }
+        }
+        expected
+    }
+}
+
+/// A panic elsewhere leaves what these locks guard as it was.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,176 @@
+//! Where the bytes of streamed weights stay: host memory, or a file.
+
+use core::ops::Range;
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Seek, SeekFrom, Write},
+    path::{Path, PathBuf},
+    process,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use burn::tensor::Bytes;
+
+use crate::config::Keep;
+
+/// Gives bytes a place.
+#[derive(Debug)]
+pub(super) enum Shelf {
+    Host,
+    Disk(Arc<Spill>),
+}
+
+/// Bytes in their place.
+#[derive(Debug)]
+pub(super) enum Shelved {
+    /// Shared: a copy of the handle is no copy of the bytes.
+    Host(Bytes),
+    Disk {
+        spill: Arc<Spill>,
+        at: u64,
+        len: usize,
+    },
+}
+
+impl Shelf {
+    pub(super) fn new(keep: &Keep) -> io::Result<Self> {
+        Ok(match keep {
+            Keep::Host => Self::Host,
+            Keep::Disk(folder) => Self::Disk(Arc::new(Spill::new(folder)?)),
+        })
+    }
+
+    pub(super) fn put(&self, bytes: Bytes) -> io::Result<Shelved> {
+        Ok(match self {
+            Self::Host => Shelved::Host(bytes.shared()),
+            Self::Disk(spill) => Shelved::Disk {
+                at: spill.append(&bytes)?,
+                len: bytes.len(),
+                spill: Arc::clone(spill),
+            },
+        })
+    }
+}
+
+impl Shelved {
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Host(bytes) => bytes.len(),
+            Self::Disk { len, .. } => *len,
+        }
+    }
+
+    /// All of them, to be handed to a device: without a copy where they are in memory.
+    pub(super) fn all(&self) -> io::Result<Bytes> {
+        match self {
+            Self::Host(bytes) => Ok(bytes.clone()),
+            Self::Disk { len, .. } => {
+                let mut bytes = room(*len);
+                self.read(0, &mut bytes)?;
+                Ok(bytes)
+            }
+        }
+    }
+
+    /// Those from `first` on.
+    pub(super) fn read(&self, first: usize, into: &mut [u8]) -> io::Result<()> {
+        match self {
+            Self::Host(bytes) => {
+                into.copy_from_slice(&bytes[first..][..into.len()]);
+                Ok(())
+            }
+            Self::Disk { spill, at, .. } => spill.read(at + first as u64, into),
+        }
+    }
+
+    /// The `u32` of these places.
+    pub(super) fn words(&self, range: Range<usize>) -> io::Result<Vec<u32>> {
+        let mut words = vec![0; range.len()];
+        self.read(
+            range.start * size_of::<u32>(),
+            bytemuck::cast_slice_mut(&mut words),
+        )?;
+        Ok(words)
+    }
+}
+
+/// Memory for `len` bytes, aligned for what is in them: words, or an odd number of halves.
+pub(super) fn room(len: usize) -> Bytes {
+    if len.is_multiple_of(size_of::<u32>()) {
+        Bytes::from_elems(vec![0_u32; len / size_of::<u32>()])
+    } else {
+        Bytes::from_elems(vec![0_u16; len / size_of::<u16>()])
+    }
+}
+
+/// A file that lives as long as somebody reads from it.
+#[derive(Debug)]
+pub(super) struct Spill {
+    file: File,
+    /// Where the file has still a name. On Unix it loses it at once: whatever ends the process, nothing is left.
+    path: Option<PathBuf>,
+    end: Mutex<u64>,
+}
+
+impl Spill {
+    fn new(folder: &Path) -> io::Result<Self> {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        fs::create_dir_all(folder)?;
+        // Another process that had this number may have left its file.
+        let (file, path) = loop {
+            let count = COUNT.fetch_add(1, Ordering::Relaxed);
+            let path = folder.join(format!("firebox-{}-{count}.weights", process::id()));
+            match OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create_new(true)
+                .open(&path)
+            {
+                Ok(file) => break (file, path),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
+        };
+        let named = !(cfg!(unix) && fs::remove_file(&path).is_ok());
+        Ok(Self {
+            file,
+            path: named.then_some(path),
+            end: Mutex::new(0),
+        })
+    }
+
+    fn append(&self, bytes: &[u8]) -> io::Result<u64> {
+        let mut end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = *end;
+        let mut file = &self.file;
+        file.seek(SeekFrom::Start(at))?;
+        file.write_all(bytes)?;
+        *end = at + bytes.len() as u64;
+        Ok(at)
+    }
+
+    #[cfg(unix)]
+    fn read(&self, at: u64, into: &mut [u8]) -> io::Result<()> {
+        std::os::unix::fs::FileExt::read_exact_at(&self.file, into, at)
+    }
+
+    #[cfg(not(unix))]
+    fn read(&self, at: u64, into: &mut [u8]) -> io::Result<()> {
+        let _alone = self.end.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut file = &self.file;
+        file.seek(SeekFrom::Start(at))?;
+        io::Read::read_exact(&mut file, into)
+    }
+}
+
+impl Drop for Spill {
+    fn drop(&mut self) {
+        if let Some(path) = &self.path {
+            // Whoever cannot remove it now, cannot be told either.
+            let _ = fs::remove_file(path);
+        }
+    }
+}

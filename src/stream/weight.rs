@@ -1,0 +1,466 @@
+//! A weight in a module that is somewhere else.
+
+use core::ops::Range;
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use burn::{
+    module::{
+        Content, Devices, Module, ModuleDisplay, ModuleDisplayDefault, ModuleMapper, ModuleVisitor,
+    },
+    tensor::{Bytes, DType as BurnDType, Device, FloatDType, Int, Tensor, TensorData},
+};
+use firebox_kernels::{
+    format::{Format, Packed},
+    linear,
+};
+
+#[cfg(feature = "autodiff")]
+use crate::quant::gradient;
+use crate::{
+    config::Keep,
+    model::Weight,
+    pipeline::Dense,
+    quant::{Layout, PackedWeight, ops},
+    target::DType,
+};
+
+use super::{
+    ring::{Limits, Ring},
+    shelf::{Shelf, Shelved, room},
+};
+
+/// A matrix `[out, in]` that is kept in host memory or in a file, and on a device only while it is multiplied.
+///
+/// Products and gradients are those of the same matrix on the device, to the bit: between forward and backward
+/// pass nothing of it is kept there, the backward pass fetches it once more.
+///
+/// For Burn's modules it has no parameters: it is not visited, counted, trained or recorded
+/// ([`Loader::save`](crate::Loader::save) writes checkpoints). Moving a module to another device makes its
+/// weights stream there.
+#[derive(Debug, Clone)]
+pub struct StreamedWeight {
+    entry: Arc<Entry>,
+    ring: Ring,
+    /// The ring's, with or without gradients as the module's.
+    device: Device,
+}
+
+/// What all copies of a streamed weight share.
+#[derive(Debug)]
+pub(super) struct Entry {
+    /// One of its kind in the process.
+    pub(super) id: u64,
+    /// In the checkpoint.
+    pub(super) name: String,
+    kept: Kept,
+}
+
+#[derive(Debug)]
+enum Kept {
+    Packed {
+        layout: Layout,
+        words: Shelved,
+        scales: Shelved,
+    },
+    Dense {
+        dtype: DType,
+        shape: [usize; 2],
+        values: Shelved,
+    },
+}
+
+/// A weight on its device.
+#[derive(Debug)]
+pub(super) enum Placed {
+    Packed(PackedWeight),
+    Dense(Tensor<2>),
+}
+
+impl Entry {
+    pub(super) fn bytes(&self) -> u64 {
+        let bytes = match &self.kept {
+            Kept::Packed { words, scales, .. } => words.len() + scales.len(),
+            Kept::Dense { values, .. } => values.len(),
+        };
+        bytes as u64
+    }
+
+    pub(super) fn place(&self, device: &Device) -> io::Result<Placed> {
+        Ok(match &self.kept {
+            Kept::Packed {
+                layout,
+                words,
+                scales,
+            } => {
+                let place = |bytes: Bytes| {
+                    let len = bytes.len() / size_of::<u32>();
+                    let data = TensorData::from_bytes(bytes, [len], BurnDType::U32);
+                    Tensor::from_data(data, (device, BurnDType::U32))
+                };
+                let [words, scales] = [place(words.all()?), place(scales.all()?)];
+                Placed::Packed(PackedWeight::new(words, scales, *layout))
+            }
+            Kept::Dense {
+                dtype,
+                shape,
+                values,
+            } => {
+                let dtype = BurnDType::from(dtype.burn());
+                let data = TensorData::from_bytes(values.all()?, *shape, dtype);
+                Placed::Dense(Tensor::from_data(data, (device, dtype)))
+            }
+        })
+    }
+
+    fn shape(&self) -> [usize; 2] {
+        match &self.kept {
+            Kept::Packed { layout, .. } => layout.shape,
+            Kept::Dense { shape, .. } => *shape,
+        }
+    }
+}
+
+impl StreamedWeight {
+    /// `[out, in]`.
+    pub fn shape(&self) -> [usize; 2] {
+        self.entry.shape()
+    }
+
+    /// How it is packed; `None` where it is plain numbers.
+    pub fn format(&self) -> Option<Format> {
+        match &self.entry.kept {
+            Kept::Packed { layout, .. } => Some(layout.format),
+            Kept::Dense { .. } => None,
+        }
+    }
+
+    /// Bytes where it is kept, and on the device while it is there.
+    pub fn bytes(&self) -> u64 {
+        self.entry.bytes()
+    }
+
+    /// What brings it to its device.
+    pub fn ring(&self) -> &Ring {
+        &self.ring
+    }
+
+    /// `x` `[m, in]` times the transposed weight: `[m, out]`.
+    ///
+    /// # Panics
+    ///
+    /// When the weight cannot be read from where it is kept, or the device fails; in the backward pass too.
+    pub fn product(&self, x: Tensor<2>) -> Tensor<2> {
+        let product = |x: Tensor<2>| {
+            self.ring.lend(&self.entry, |placed| match placed {
+                Placed::Packed(packed) => ops::linear(x, packed),
+                Placed::Dense(weight) => x.matmul(weight.clone().transpose()),
+            })
+        };
+        #[cfg(feature = "autodiff")]
+        if x.is_autodiff() {
+            let y = product(x.clone().without_autodiff());
+            let (ring, entry) = (self.ring.clone(), Arc::clone(&self.entry));
+            return gradient::attach(x, y, move |dy| {
+                ring.lend(&entry, |placed| match placed {
+                    Placed::Packed(packed) => gradient::of_input(dy, packed),
+                    // Transposed twice, as Burn's own backward pass has it: the same kernel, the same bits.
+                    Placed::Dense(weight) => dy.matmul(weight.clone().transpose().transpose()),
+                })
+            });
+        }
+        product(x)
+    }
+
+    /// The rows that `ids` `[m]` name: `[m, in]`, those of packed words in `dtype`. Looked up on the host, so that
+    /// only these rows go to the device; from a file, only they and their neighbours in one packed part are read.
+    ///
+    /// # Panics
+    ///
+    /// When an id is not a row, or the weight cannot be read from where it is kept.
+    pub fn rows(&self, ids: Tensor<1, Int>, dtype: FloatDType) -> Tensor<2> {
+        let [rows, cols] = self.shape();
+        let ids: Vec<usize> = ids
+            .into_data()
+            .iter::<i64>()
+            .map(|id| {
+                let row = usize::try_from(id).ok().filter(|row| *row < rows);
+                row.unwrap_or_else(|| panic!("{}: no row {id} of {rows}", self.entry.name))
+            })
+            .collect();
+        let data = self.host_rows(&ids, cols, dtype);
+        let data = data.unwrap_or_else(|error| {
+            let name = &self.entry.name;
+            panic!("{name}: a streamed weight cannot be read: {error}")
+        });
+        let dtype = data.dtype();
+        Tensor::from_data(data, (&self.device, dtype))
+    }
+
+    fn host_rows(&self, ids: &[usize], cols: usize, dtype: FloatDType) -> io::Result<TensorData> {
+        let shape = [ids.len(), cols];
+        match &self.entry.kept {
+            Kept::Dense { dtype, values, .. } => {
+                let row = cols * dtype.size();
+                let mut found = room(ids.len() * row);
+                for (id, found) in ids.iter().zip(found.chunks_exact_mut(row.max(1))) {
+                    values.read(id * row, found)?;
+                }
+                let dtype = BurnDType::from(dtype.burn());
+                Ok(TensorData::from_bytes(found, shape, dtype))
+            }
+            Kept::Packed {
+                layout,
+                words,
+                scales,
+            } => {
+                let mut found = vec![0.0; ids.len() * cols];
+                let unpack = |layout: Layout,
+                              words: &[u32],
+                              scales: &[u32],
+                              ids: &[usize],
+                              found: &mut [f32]| {
+                    linear::rows(layout.format, layout.shape, words, scales, ids, found)
+                        .expect("ids were compared with the rows");
+                };
+                if let (Shelved::Host(words), Shelved::Host(scales)) = (words, scales) {
+                    let [words, scales] = [words, scales].map(|part| bytemuck::cast_slice(part));
+                    unpack(*layout, words, scales, ids, &mut found);
+                } else {
+                    for (id, found) in ids.iter().zip(found.chunks_exact_mut(cols.max(1))) {
+                        let (part, first) = part_around(*layout, words, scales, *id)?;
+                        let Packed {
+                            format,
+                            shape,
+                            words,
+                            scales,
+                        } = &part;
+                        let layout = Layout {
+                            format: *format,
+                            shape: *shape,
+                        };
+                        unpack(layout, words, scales, &[id - first], found);
+                    }
+                }
+                Ok(TensorData::new(found, shape).convert_dtype(dtype.into()))
+            }
+        }
+    }
+
+    /// The whole weight as plain numbers on its device, where it is plain numbers.
+    pub(crate) fn to_dense(&self) -> Option<Tensor<2>> {
+        let dense = self.ring.lend(&self.entry, |placed| match placed {
+            Placed::Packed(_) => None,
+            Placed::Dense(weight) => Some(weight.clone()),
+        })?;
+        Some(if self.device.is_autodiff() {
+            Tensor::from_inner(dense)
+        } else {
+            dense
+        })
+    }
+
+    fn moved(self, device: &Device) -> Self {
+        Self {
+            ring: self.ring.on(&device.clone().without_autodiff()),
+            device: device.clone(),
+            entry: self.entry,
+        }
+    }
+}
+
+/// The fewest rows around `row` that stand alone as a packed weight, and the first of them.
+fn part_around(
+    Layout { format, shape }: Layout,
+    words: &Shelved,
+    scales: &Shelved,
+    row: usize,
+) -> io::Result<(Packed, usize)> {
+    let [rows, cols] = shape;
+    let unit = format.part_rows(shape).max(1);
+    let first = row / unit * unit;
+    let part = first..rows.min(first + unit);
+    let shape_of = |rows: usize| [rows, cols];
+    // A part begins where a word does.
+    let before = format.words_len(shape_of(part.start));
+    let len = format.words_len(shape_of(part.len()));
+    let ranges: Vec<Range<usize>> = format.part_scales(shape, &part);
+    let scales = ranges.into_iter().map(|range| scales.words(range));
+    let scales = scales.collect::<io::Result<Vec<_>>>()?.concat();
+    let packed = Packed {
+        format,
+        shape: shape_of(part.len()),
+        words: words.words(before..before + len)?,
+        scales,
+    };
+    Ok((packed, first))
+}
+
+impl Module for StreamedWeight {
+    fn collect_devices(&self, mut devices: Devices) -> Devices {
+        if !devices.contains(&self.device) {
+            devices.push(self.device.clone());
+        }
+        devices
+    }
+
+    fn fork(self, device: &Device) -> Self {
+        self.moved(device)
+    }
+
+    fn to_device(self, device: &Device) -> Self {
+        self.moved(device)
+    }
+
+    fn train(self) -> Self {
+        #[cfg(feature = "autodiff")]
+        if !self.device.is_autodiff() {
+            let device = self.device.clone().autodiff();
+            return Self { device, ..self };
+        }
+        self
+    }
+
+    fn valid(&self) -> Self {
+        Self {
+            device: self.device.clone().without_autodiff(),
+            ..self.clone()
+        }
+    }
+
+    fn materialize(self) -> Self {
+        self
+    }
+
+    fn visit<V: ModuleVisitor>(&self, _visitor: &mut V) {}
+
+    fn map<M: ModuleMapper>(self, _mapper: &mut M) -> Self {
+        self
+    }
+}
+
+impl ModuleDisplayDefault for StreamedWeight {
+    fn content(&self, content: Content) -> Option<Content> {
+        let [out, r#in] = self.shape();
+        let what = self
+            .format()
+            .map_or_else(|| "dense".to_owned(), |format| format.to_string());
+        content
+            .add_formatted(&format!("{what} [{out}, {in}], streamed", in = r#in))
+            .optional()
+    }
+}
+
+impl ModuleDisplay for StreamedWeight {}
+
+/// Makes the streamed weights of one model.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    shelf: Shelf,
+    ring: Ring,
+    device: Device,
+}
+
+impl Stream {
+    /// # Errors
+    ///
+    /// When no file can be made in the folder of [`Keep::Disk`].
+    pub(crate) fn new(device: &Device, keep: &Keep, limits: Limits) -> io::Result<Self> {
+        Ok(Self {
+            shelf: Shelf::new(keep)?,
+            ring: Ring::new(device, limits),
+            device: device.clone(),
+        })
+    }
+
+    /// Keeps a packed weight, in parts of at most `largest` bytes.
+    pub(crate) fn packed(
+        &self,
+        name: &str,
+        packed: Packed,
+        largest: Option<u64>,
+    ) -> io::Result<Weight> {
+        let cut = largest.and_then(|largest| packed.format.cut(packed.shape, largest));
+        let parts = match cut {
+            Some(parts) if parts.len() > 1 => {
+                parts.into_iter().map(|rows| packed.part(rows)).collect()
+            }
+            _ => vec![packed],
+        };
+        self.weight(name, parts, |packed| {
+            let Packed {
+                format,
+                shape,
+                words,
+                scales,
+            } = packed;
+            Ok(Kept::Packed {
+                layout: Layout { format, shape },
+                words: self.shelf.put(Bytes::from_elems(words))?,
+                scales: self.shelf.put(Bytes::from_elems(scales))?,
+            })
+        })
+    }
+
+    /// Keeps plain numbers `[out, in]`, in parts of at most `largest` bytes.
+    pub(crate) fn dense(
+        &self,
+        name: &str,
+        dense: Dense,
+        [rows, cols]: [usize; 2],
+        largest: Option<u64>,
+    ) -> io::Result<Weight> {
+        let (dtype, data) = dense.into_data();
+        let row = cols * dtype.size();
+        let together = largest.map_or(rows, |largest| {
+            usize::try_from(largest).map_or(rows, |largest| largest / row.max(1))
+        });
+        let together = together.max(1);
+        let bytes = data.into_bytes();
+        let parts = if together >= rows {
+            vec![(rows, bytes)]
+        } else {
+            let parts = bytes.chunks(together * row);
+            let part = |part: &[u8]| (part.len() / row, Bytes::from_bytes_vec(part.to_vec()));
+            parts.map(part).collect()
+        };
+        self.weight(name, parts, |(rows, bytes)| {
+            Ok(Kept::Dense {
+                dtype,
+                shape: [rows, cols],
+                values: self.shelf.put(bytes)?,
+            })
+        })
+    }
+
+    fn weight<P>(
+        &self,
+        name: &str,
+        parts: Vec<P>,
+        keep: impl Fn(P) -> io::Result<Kept>,
+    ) -> io::Result<Weight> {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let part = |part| {
+            let entry = Entry {
+                id: COUNT.fetch_add(1, Ordering::Relaxed),
+                name: name.to_owned(),
+                kept: keep(part)?,
+            };
+            Ok(StreamedWeight {
+                entry: Arc::new(entry),
+                ring: self.ring.clone(),
+                device: self.device.clone(),
+            })
+        };
+        parts
+            .into_iter()
+            .map(part)
+            .collect::<io::Result<_>>()
+            .map(Weight::Streamed)
+    }
+}
