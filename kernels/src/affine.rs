@@ -44,6 +44,7 @@ use rayon::prelude::*;
 use crate::error::FormatError;
 use crate::float::FloatBits;
 use crate::format::{Affine, Along, Format, Offset};
+use crate::lanes::{self, Lanes, Work};
 use crate::pack::{self, STREAM};
 use crate::packer::{self, Order, Packer};
 
@@ -94,7 +95,19 @@ impl Affine {
         }
     }
 
+    /// The weights of the sixteen codes of 4 bits.
+    #[inline(always)]
+    pub(crate) fn table<L: Lanes>(self, lanes: L, scale: f32, offset: f32) -> L::Floats {
+        let codes = lanes.load(&CODES4);
+        let (scale, offset) = (lanes.splat(scale), lanes.splat(offset));
+        match self.form {
+            Offset::Bias => lanes.add(lanes.mul(codes, scale), offset),
+            Offset::Zero => lanes.mul(lanes.sub(codes, offset), scale),
+        }
+    }
+
     /// Makes weights of their codes, in place, from row `first_row` on.
+    #[inline(always)]
     fn scale(self, shape: [usize; 2], scales: &[u32], first_row: usize, values: &mut [f32]) {
         let [_, i] = shape;
         match self.along {
@@ -145,7 +158,14 @@ impl Affine {
     }
 
     /// Scales and offsets of the groups from `first` on.
-    fn params_from(self, scales: &[u32], first: usize, by: &mut [f32], offsets: &mut [f32]) {
+    #[inline(always)]
+    pub(crate) fn params_from(
+        self,
+        scales: &[u32],
+        first: usize,
+        by: &mut [f32],
+        offsets: &mut [f32],
+    ) {
         let words = &scales[first * self.param_words()..];
         let to = by.iter_mut().zip(offsets);
         match self.params {
@@ -205,65 +225,99 @@ pub(crate) fn dequantize(
     if let Err(error) = affine.check_shape(shape) {
         panic!("{error}");
     }
-    let first = first_row * shape[1];
-    let (groups, codes): (Groups, Codes) = match affine.bits {
-        1 => (unpack::<1>, pack::unpack_codes::<1>),
-        2 => (unpack::<2>, pack::unpack_codes::<2>),
-        3 => (unpack::<3>, pack::unpack_codes::<3>),
-        4 => (unpack::<4>, pack::unpack_codes::<4>),
-        5 => (unpack::<5>, pack::unpack_codes::<5>),
-        6 => (unpack::<6>, pack::unpack_codes::<6>),
-        8 => (unpack::<8>, pack::unpack_codes::<8>),
-        bits => panic!("affine codes of {bits} bits"),
-    };
-    let whole = affine.along == Along::Flat
-        && affine.group.is_multiple_of(STREAM)
-        && first.is_multiple_of(affine.group)
-        && out.len().is_multiple_of(affine.group);
-    if whole {
-        groups(affine, first, words, scales, out);
-    } else {
-        codes(words, first, out);
-        affine.scale(shape, scales, first_row, out);
-    }
+    lanes::run(Unpack {
+        affine,
+        shape,
+        words,
+        scales,
+        first_row,
+        out,
+    });
 }
 
-/// Gives back whole groups that are whole words.
-type Groups = fn(Affine, usize, &[u32], &[u32], &mut [f32]);
-
-/// Codes as floats.
-type Codes = fn(&[u32], usize, &mut [f32]);
-
-/// Gives back the groups from weight `first` on.
-fn unpack<const BITS: usize>(
+/// Rows from `first_row` on.
+struct Unpack<'a> {
     affine: Affine,
-    first: usize,
-    words: &[u32],
-    scales: &[u32],
-    out: &mut [f32],
-) {
-    let words = &words[first / STREAM * BITS..];
-    let groups = out.chunks_exact_mut(affine.group);
-    let words = words.chunks_exact(affine.group / STREAM * BITS);
-    for ((k, values), words) in (first / affine.group..).zip(groups).zip(words) {
-        let (scale, offset) = affine.params(scales, k);
-        match affine.form {
-            Offset::Bias => unpack_group::<BITS>(words, values, |q| from_bias(q, scale, offset)),
-            Offset::Zero => unpack_group::<BITS>(words, values, |q| from_zero(q, scale, offset)),
+    shape: [usize; 2],
+    words: &'a [u32],
+    scales: &'a [u32],
+    first_row: usize,
+    out: &'a mut [f32],
+}
+
+impl Work for Unpack<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn on<L: Lanes>(self, lanes: L) {
+        match self.affine.bits {
+            1 => self.with::<L, 1>(lanes),
+            2 => self.with::<L, 2>(lanes),
+            3 => self.with::<L, 3>(lanes),
+            4 => self.with::<L, 4>(lanes),
+            5 => self.with::<L, 5>(lanes),
+            6 => self.with::<L, 6>(lanes),
+            8 => self.with::<L, 8>(lanes),
+            bits => panic!("affine codes of {bits} bits"),
         }
     }
 }
 
-#[inline(always)]
-fn unpack_group<const BITS: usize>(words: &[u32], values: &mut [f32], value: impl Fn(f32) -> f32) {
-    let values = values.as_chunks_mut::<STREAM>().0;
-    for (values, words) in values.iter_mut().zip(words.as_chunks::<BITS>().0) {
-        for (to, code) in values.iter_mut().zip(pack::unpack_stream(words)) {
-            // Through i32, because SSE2 converts nothing else.
-            *to = value(code as i32 as f32);
+impl Unpack<'_> {
+    #[inline(always)]
+    fn with<L: Lanes, const BITS: usize>(self, lanes: L) {
+        let Self {
+            affine,
+            shape,
+            words,
+            scales,
+            first_row,
+            out,
+        } = self;
+        let first = first_row * shape[1];
+        let whole = affine.along == Along::Flat
+            && affine.group.is_multiple_of(STREAM)
+            && first.is_multiple_of(affine.group)
+            && out.len().is_multiple_of(affine.group);
+        if !whole {
+            codes::<L, BITS>(lanes, words, first, out);
+            affine.scale(shape, scales, first_row, out);
+            return;
+        }
+        for (k, values) in (first / affine.group..).zip(out.chunks_exact_mut(affine.group)) {
+            let (first, (scale, offset)) = (k * affine.group, affine.params(scales, k));
+            if BITS == 4 {
+                let table = affine.table(lanes, scale, offset);
+                pack::look_up4(lanes, words, first, table, values);
+                continue;
+            }
+            codes::<L, BITS>(lanes, words, first, values);
+            match affine.form {
+                Offset::Bias => values
+                    .iter_mut()
+                    .for_each(|q| *q = from_bias(*q, scale, offset)),
+                Offset::Zero => values
+                    .iter_mut()
+                    .for_each(|q| *q = from_zero(*q, scale, offset)),
+            }
         }
     }
 }
+
+/// The codes from `first` on, as floats.
+#[inline(always)]
+fn codes<L: Lanes, const BITS: usize>(lanes: L, words: &[u32], first: usize, out: &mut [f32]) {
+    match BITS {
+        4 => pack::look_up4(lanes, words, first, lanes.load(&CODES4), out),
+        8 => pack::unpack8(words, first, out, |code| f32::from(code)),
+        _ => pack::unpack_codes::<BITS>(words, first, out),
+    }
+}
+
+/// The 4-bit codes as floats.
+const CODES4: [f32; 16] = [
+    0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0, 13.0, 14.0, 15.0,
+];
 
 /// The format that MLX packs a weight of `shape` `[o, i]`, stored as `source`, into.
 ///

@@ -42,6 +42,7 @@ use rayon::prelude::*;
 use crate::error::FormatError;
 use crate::float::{FloatBits, absmax};
 use crate::format::{Blocks, Format, Packed};
+use crate::lanes::{self, Lanes, Work};
 use crate::nested::{self, Nested};
 use crate::pack::{self, CODES4};
 use crate::packer::{self, Order, Packer};
@@ -85,6 +86,19 @@ impl<'a> Scales<'a> {
         match self {
             Self::Plain(scales) => f32::from_bits(scales[k]),
             Self::Nested(nested) => nested.get(k),
+        }
+    }
+
+    /// The scales of the blocks from `first` on.
+    #[inline(always)]
+    pub(crate) fn fill(&self, first: usize, out: &mut [f32]) {
+        match self {
+            Self::Plain(scales) => {
+                for (to, bits) in out.iter_mut().zip(&scales[first..]) {
+                    *to = f32::from_bits(*bits);
+                }
+            }
+            Self::Nested(nested) => nested.fill(first, out),
         }
     }
 }
@@ -134,18 +148,43 @@ pub(crate) fn dequantize<L: Levels>(
     first_row: usize,
     out: &mut [f32],
 ) {
-    let scales = Scales::new(blocks, shape[0] * shape[1], scales);
-    let mut first = first_row * shape[1];
-    let mut rest = out;
-    while !rest.is_empty() {
-        let block = first / blocks.block;
-        let len = ((block + 1) * blocks.block - first).min(rest.len());
-        let (values, after) = rest.split_at_mut(len);
-        // Sixteen products a block instead of one a weight: the same products.
-        let scale = scales.get(block);
-        pack::look_up4(words, first, &L::LEVELS.map(|level| level * scale), values);
-        first += len;
-        rest = after;
+    lanes::run(Unpack {
+        levels: &L::LEVELS,
+        block: blocks.block,
+        words,
+        scales: Scales::new(blocks, shape[0] * shape[1], scales),
+        first: first_row * shape[1],
+        out,
+    });
+}
+
+/// Weights from `first` on.
+struct Unpack<'a> {
+    levels: &'a [f32; 16],
+    block: usize,
+    words: &'a [u32],
+    scales: Scales<'a>,
+    first: usize,
+    out: &'a mut [f32],
+}
+
+impl Work for Unpack<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn on<L: Lanes>(self, lanes: L) {
+        let levels = lanes.load(self.levels);
+        let (mut first, mut rest) = (self.first, self.out);
+        while !rest.is_empty() {
+            let block = first / self.block;
+            let len = ((block + 1) * self.block - first).min(rest.len());
+            let (values, after) = rest.split_at_mut(len);
+            // Sixteen products a block instead of one a weight: the same products.
+            let table = lanes.mul(levels, lanes.splat(self.scales.get(block)));
+            pack::look_up4(lanes, self.words, first, table, values);
+            first += len;
+            rest = after;
+        }
     }
 }
 

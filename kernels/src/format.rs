@@ -7,6 +7,8 @@ mod affine;
 use core::fmt;
 use core::ops::Range;
 
+use rayon::prelude::*;
+
 pub use affine::{Affine, Along, Offset};
 
 use crate::error::FormatError;
@@ -15,6 +17,9 @@ use crate::nf4::Nf4;
 use crate::{blocks, fp8, int8, micro, nested, pack};
 
 pub use crate::micro::Micro;
+
+/// Weights that a thread gives back at a time.
+const PIECE: usize = 1 << 16;
 
 /// How many words a weight of `[o, i]` takes and what they mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -246,7 +251,7 @@ impl Format {
     /// Gives back the rows `rows` of a weight of `shape`, as `[rows, i]` in `out`.
     ///
     /// A value is one f32 product (and in two formats one step more), not yet rounded to the weight's own
-    /// type.
+    /// type. Runs on the current rayon pool where there are many.
     ///
     /// # Panics
     ///
@@ -260,6 +265,29 @@ impl Format {
         rows: Range<usize>,
         out: &mut [f32],
     ) {
+        self.assert_lengths(shape, words, scales);
+        assert!(
+            rows.start <= rows.end && rows.end <= shape[0],
+            "rows {rows:?} of {shape:?}"
+        );
+        assert_eq!(
+            out.len(),
+            rows.len() * shape[1],
+            "values of rows {rows:?} of {shape:?}"
+        );
+        if out.len() < 2 * PIECE {
+            self.unpack(shape, words, scales, rows.start, out);
+            return;
+        }
+        let piece = (PIECE / shape[1]).max(1);
+        let pieces = out.par_chunks_mut(piece * shape[1]).enumerate();
+        pieces.for_each(|(k, out)| {
+            self.unpack(shape, words, scales, rows.start + k * piece, out);
+        });
+    }
+
+    /// Panics unless the buffers are as long as they have to be.
+    pub(crate) fn assert_lengths(self, shape: [usize; 2], words: &[u32], scales: &[u32]) {
         assert_eq!(
             words.len(),
             self.words_len(shape),
@@ -270,31 +298,33 @@ impl Format {
             self.scales_len(shape),
             "scales of {self} {shape:?}"
         );
-        assert!(
-            rows.start <= rows.end && rows.end <= shape[0],
-            "rows {rows:?} of {shape:?}"
-        );
-        assert_eq!(
-            out.len(),
-            rows.len() * shape[1],
-            "values of rows {rows:?} of {shape:?}"
-        );
+    }
+
+    /// Gives back rows from `first_row` on, as many as `out` takes, on this thread.
+    fn unpack(
+        self,
+        shape: [usize; 2],
+        words: &[u32],
+        scales: &[u32],
+        first_row: usize,
+        out: &mut [f32],
+    ) {
         match self {
             Self::Nf4(blocks) => {
-                blocks::dequantize::<Nf4>(blocks, shape, words, scales, rows.start, out);
+                blocks::dequantize::<Nf4>(blocks, shape, words, scales, first_row, out);
             }
             Self::Fp4(blocks) => {
-                blocks::dequantize::<Fp4>(blocks, shape, words, scales, rows.start, out);
+                blocks::dequantize::<Fp4>(blocks, shape, words, scales, first_row, out);
             }
             Self::Fp8(kind, tile) => {
-                fp8::dequantize(kind, tile, shape, words, scales, rows.start, out);
+                fp8::dequantize(kind, tile, shape, words, scales, first_row, out);
             }
             Self::Affine(affine) => {
-                crate::affine::dequantize(affine, shape, words, scales, rows.start, out);
+                crate::affine::dequantize(affine, shape, words, scales, first_row, out);
             }
-            Self::Int8 => int8::dequantize(shape, words, scales, rows.start, out),
+            Self::Int8 => int8::dequantize(shape, words, scales, first_row, out),
             Self::Micro(micro) => {
-                micro::dequantize(micro, shape, words, scales, rows.start, out);
+                micro::dequantize(micro, shape, words, scales, first_row, out);
             }
         }
     }

@@ -45,6 +45,7 @@ pub(crate) use host::tile_rows;
 use crate::error::FormatError;
 use crate::float::{FloatBits, epsilon};
 use crate::format::{Fp8Kind, Tile};
+use crate::lanes;
 use crate::pack;
 
 /// `f32` to E4M3, nearest even. Magnitudes of 464 and more, and infinity, become 448.
@@ -165,17 +166,84 @@ pub(crate) fn dequantize(
     if i == 0 {
         return;
     }
-    let ([rows, cols], [_, grid_cols]) = (tile.sides(shape), tile.grid(shape));
-    for (r, values) in (first_row..).zip(out.chunks_mut(i)) {
-        let scales = &scales[r / rows * grid_cols..];
-        for (t, values) in values.chunks_mut(cols).enumerate() {
-            let scale = f32::from_bits(scales[t]);
-            let table = kind.values();
-            pack::unpack8(words, r * i + t * cols, values, |code| {
-                table[usize::from(code)] * scale
-            });
+    let unpack = Unpack {
+        sides: tile.sides(shape),
+        grid_cols: tile.grid(shape)[1],
+        i,
+        words,
+        scales,
+        first_row,
+    };
+    lanes::vectorized(
+        #[inline(always)]
+        || match kind {
+            Fp8Kind::E4m3 => unpack.rows(out, e4m3_value),
+            Fp8Kind::E5m2 => unpack.rows(out, e5m2_value),
+        },
+    );
+}
+
+/// Rows from `first_row` on.
+struct Unpack<'a> {
+    /// Of a scale tile.
+    sides: [usize; 2],
+    grid_cols: usize,
+    i: usize,
+    words: &'a [u32],
+    scales: &'a [u32],
+    first_row: usize,
+}
+
+impl Unpack<'_> {
+    #[inline(always)]
+    fn rows(&self, out: &mut [f32], value: impl Fn(u8) -> f32) {
+        let [rows, cols] = self.sides;
+        for (r, values) in (self.first_row..).zip(out.chunks_mut(self.i)) {
+            let scales = &self.scales[r / rows * self.grid_cols..];
+            for (t, values) in values.chunks_mut(cols).enumerate() {
+                let (first, scale) = (r * self.i + t * cols, f32::from_bits(scales[t]));
+                pack::unpack8(self.words, first, values, |code| value(code) * scale);
+            }
         }
     }
+}
+
+/// The value of a code of E4M3, without a table, so that a loop becomes vector code.
+#[inline(always)]
+pub(crate) fn e4m3_value(code: u8) -> f32 {
+    wide::<3, 7>(code, 0x7f, 0x7f)
+}
+
+/// The value of a code of E5M2.
+#[inline(always)]
+fn e5m2_value(code: u8) -> f32 {
+    wide::<2, 15>(code, 0x7c, 0x7d)
+}
+
+/// Magnitudes from `infinite` on are infinite, from `nan` on NaN.
+#[inline(always)]
+fn wide<const MANTISSA: u32, const BIAS: u32>(code: u8, infinite: u32, nan: u32) -> f32 {
+    let (sign, magnitude) = (u32::from(code & 0x80) << 24, u32::from(code & 0x7f));
+    let normal = (magnitude << (23 - MANTISSA)) + ((127 - BIAS) << 23);
+    // Below the smallest normal, codes count the smallest steps. Through i32, because SSE2 converts nothing else.
+    let step = f32::from_bits((127 + 1 - BIAS - MANTISSA) << 23);
+    let subnormal = (magnitude as i32 as f32 * step).to_bits();
+    let bits = if magnitude < 1 << MANTISSA {
+        subnormal
+    } else {
+        normal
+    };
+    let bits = if magnitude >= infinite {
+        f32::INFINITY.to_bits()
+    } else {
+        bits
+    };
+    let bits = if magnitude >= nan {
+        f32::NAN.to_bits()
+    } else {
+        bits
+    };
+    f32::from_bits(sign | bits)
 }
 
 /// How a scale follows from a tile, and a code from a weight and its scale.
@@ -264,6 +332,20 @@ impl Recipe {
                 }
             }
             Self::Fixed(scale) => Scaling { scale, by: scale },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_those_of_the_tables() {
+        for code in 0..=255u8 {
+            let found = [e4m3_value(code), e5m2_value(code)].map(f32::to_bits);
+            let expected = [&E4M3, &E5M2].map(|values| values[usize::from(code)].to_bits());
+            assert_eq!(found, expected, "{code:#x}");
         }
     }
 }

@@ -34,6 +34,7 @@ use rayon::prelude::*;
 use crate::error::FormatError;
 use crate::float::{FloatBits, absmax_stored};
 use crate::format::Format;
+use crate::lanes;
 use crate::pack::{self, CODES8};
 use crate::packer::{self, Order, Packer};
 
@@ -59,10 +60,15 @@ pub(crate) fn dequantize(
     if i == 0 {
         return;
     }
-    for (r, values) in (first_row..).zip(out.chunks_mut(i)) {
-        let largest = f32::from_bits(scales[r]);
-        pack::unpack8(words, r * i, values, |code| value(code as i8, largest));
-    }
+    lanes::vectorized(
+        #[inline(always)]
+        || {
+            for (r, values) in (first_row..).zip(out.chunks_mut(i)) {
+                let largest = f32::from_bits(scales[r]);
+                pack::unpack8(words, r * i, values, |code| value(code as i8, largest));
+            }
+        },
+    );
 }
 
 /// What a row multiplies its weights by: `1 / largest * 127`, rounding twice.

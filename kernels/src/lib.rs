@@ -23,6 +23,8 @@ mod exact;
 
 pub mod format;
 
+mod lanes;
+
 pub mod pack;
 
 pub mod packer;

@@ -1,26 +1,31 @@
 //! Products with a packed weight on the host, and its rows as embeddings.
 //!
-//! Rows are unpacked a few at a time into scratch that fits the cache; the weight is never whole.
-//! Each output is summed in the same order whatever the number of threads or of inputs.
+//! 4-bit codes times one input are multiplied as they are unpacked ([`fours`]). All else is unpacked a few rows at a
+//! time into scratch that fits the cache ([`dot`]); the weight is never whole. Each output is summed in the same order
+//! whatever the number of threads or of inputs.
 //!
 //! Letters: `o` rows of the weight, `i` columns, `m` inputs.
 
 #[cfg(feature = "cube")]
 pub(crate) mod cube;
+mod dot;
+mod fours;
+
+use std::borrow::Cow;
 
 use rayon::prelude::*;
 
 use crate::error::FormatError;
 use crate::format::Format;
+use crate::lanes::{self, LANES, Lanes, Work};
+use fours::{Fours, Staged};
 
-/// Partial sums of a dot product: enough that an addition need not wait for the one before.
-const LANES: usize = 16;
+/// Rows of a job: of what is multiplied with one input, and with several, where all of them are unpacked together so
+/// that each input is read once for all.
+const JOB_ROWS: [usize; 2] = [32, 16];
 
-/// Rows unpacked together, so that each input is read once for all of them.
+/// Rows unpacked together for one input.
 const ROWS: usize = 4;
-
-/// Rows of a job.
-const JOB_ROWS: usize = 4 * ROWS;
 
 /// `y = x * transpose(w)`, with `x` `[m, i]`, `w` packed of `shape` `[o, i]`, `y` `[m, o]`.
 ///
@@ -38,6 +43,7 @@ pub fn linear(
     y: &mut [f32],
 ) {
     let [o, i] = shape;
+    format.assert_lengths(shape, words, scales);
     if o == 0 {
         assert!(y.is_empty(), "outputs of a weight of {shape:?}");
         return;
@@ -45,52 +51,145 @@ pub fn linear(
     let m = y.len() / o;
     assert_eq!(y.len(), m * o, "outputs of {m} inputs to {shape:?}");
     assert_eq!(x.len(), m * i, "{m} inputs to {shape:?}");
-    if m == 0 {
+    if m == 0 || i == 0 {
+        y.fill(0.0);
         return;
     }
 
+    let fours = Fours::new(format, shape, words, scales);
+    let job = Job {
+        format,
+        shape,
+        words,
+        scales,
+        fours,
+        cols: i.next_multiple_of(LANES),
+        x: &ordered(x, i, fours.is_some()),
+        m,
+    };
     // Rows of the weight are rows of the transposed output; with one input it needs no transposing.
-    let mut transposed = if m == 1 { Vec::new() } else { vec![0.0; o * m] };
-    let y_om = if m == 1 { &mut *y } else { &mut transposed[..] };
-    let jobs = y_om.par_chunks_mut(JOB_ROWS * m).enumerate();
-    jobs.for_each_init(
-        || vec![0.0; ROWS * i],
-        |scratch, (job, y_om)| {
-            for (group, y_om) in y_om.chunks_mut(ROWS * m).enumerate() {
-                let first = job * JOB_ROWS + group * ROWS;
-                let rows = y_om.len() / m;
-                let w = &mut scratch[..rows * i];
-                format.dequantize_rows(shape, words, scales, first..first + rows, w);
-                for k in 0..m {
-                    let x = &x[k * i..][..i];
-                    for r in 0..rows {
-                        y_om[r * m + k] = dot(&w[r * i..][..i], x);
-                    }
-                }
-            }
-        },
-    );
+    if m == 1 {
+        job.run(JOB_ROWS[0], y);
+        return;
+    }
+    let mut transposed = vec![0.0; o * m];
+    job.run(JOB_ROWS[1], &mut transposed);
+    y.par_chunks_mut(o).enumerate().for_each(|(k, y)| {
+        for (r, y) in y.iter_mut().enumerate() {
+            *y = transposed[r * m + k];
+        }
+    });
+}
 
-    if m > 1 {
-        y.par_chunks_mut(o).enumerate().for_each(|(k, y)| {
-            for (r, y) in y.iter_mut().enumerate() {
-                *y = transposed[r * m + k];
-            }
+/// Inputs `[m, i]` in whole vectors, zeros after the last column, and in chunks if so asked.
+fn ordered(x: &[f32], i: usize, chunks: bool) -> Cow<'_, [f32]> {
+    let cols = i.next_multiple_of(LANES);
+    if !chunks && cols == i {
+        return Cow::Borrowed(x);
+    }
+    let mut ordered = vec![0.0; x.len() / i * cols];
+    let rows = ordered.par_chunks_mut(cols).zip(x.par_chunks(i));
+    rows.for_each(|(to, x)| {
+        to[..i].copy_from_slice(x);
+        if chunks {
+            lanes::to_chunks(to);
+        }
+    });
+    Cow::Owned(ordered)
+}
+
+/// What all rows have in common.
+#[derive(Clone, Copy)]
+struct Job<'a> {
+    format: Format,
+    shape: [usize; 2],
+    words: &'a [u32],
+    scales: &'a [u32],
+    fours: Option<Fours<'a>>,
+    /// Columns, in whole vectors.
+    cols: usize,
+    /// `[m, cols]`.
+    x: &'a [f32],
+    m: usize,
+}
+
+/// What a thread keeps from job to job.
+#[derive(Default)]
+struct Scratch {
+    staged: Staged,
+    /// Unpacked rows. What lies beyond the last column stays 0.
+    rows: Vec<f32>,
+    sums: Vec<[f32; LANES]>,
+}
+
+impl Job<'_> {
+    /// All rows, into `[o, m]`.
+    fn run(self, job_rows: usize, y_om: &mut [f32]) {
+        let jobs = y_om.par_chunks_mut(job_rows * self.m).enumerate();
+        jobs.for_each_init(Scratch::default, |scratch, (k, y)| {
+            let (job, first) = (self, k * job_rows);
+            lanes::run(Part {
+                job,
+                first,
+                scratch,
+                y,
+            });
         });
+    }
+
+    /// Unpacks rows from `first` on, `[rows, cols]`.
+    #[inline(always)]
+    fn unpack<L: Lanes>(&self, lanes: L, first: usize, staged: &mut Staged, out: &mut [f32]) {
+        let i = self.shape[1];
+        if let Some(fours) = &self.fours {
+            fours.unpack(lanes, first, staged, out);
+            return;
+        }
+        // All at once where rows follow each other.
+        let together = if i == self.cols { out.len() / i } else { 1 };
+        let mut first = first;
+        for out in out.chunks_mut(together * self.cols) {
+            let (rows, out) = (first..first + together, &mut out[..together * i]);
+            self.format
+                .dequantize_rows(self.shape, self.words, self.scales, rows, out);
+            first += together;
+        }
     }
 }
 
-/// Multiplying several rows at a time was slower: the compiler then shuffles rows into one register.
-fn dot(w: &[f32], x: &[f32]) -> f32 {
-    let ((w, w_tail), (x, x_tail)) = (w.as_chunks::<LANES>(), x.as_chunks::<LANES>());
-    let mut sums = [0.0; LANES];
-    for (w, x) in w.iter().zip(x) {
-        for ((sum, w), x) in sums.iter_mut().zip(w).zip(x) {
-            *sum += w * x;
+/// Some rows of a job, into `[rows, m]`.
+struct Part<'a> {
+    job: Job<'a>,
+    first: usize,
+    scratch: &'a mut Scratch,
+    y: &'a mut [f32],
+}
+
+impl Work for Part<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn on<L: Lanes>(self, lanes: L) {
+        let Self {
+            job,
+            first,
+            scratch,
+            y,
+        } = self;
+        let Job { m, cols, .. } = job;
+        if let (1, Some(fours)) = (m, &job.fours) {
+            fours.multiply(lanes, first, job.x, &mut scratch.staged, y);
+            return;
+        }
+        let together = if m == 1 { ROWS } else { JOB_ROWS[1] };
+        for (group, y) in y.chunks_mut(together * m).enumerate() {
+            let rows = y.len() / m;
+            scratch.rows.resize(together * cols, 0.0);
+            let w = &mut scratch.rows[..rows * cols];
+            job.unpack(lanes, first + group * together, &mut scratch.staged, w);
+            dot::products(lanes, w, job.x, cols, &mut scratch.sums, y);
         }
     }
-    let tail: f32 = w_tail.iter().zip(x_tail).map(|(w, x)| w * x).sum();
-    sums.iter().sum::<f32>() + tail
 }
 
 /// The rows `ids` of a packed weight of `shape` `[o, i]`, into `out` `[ids, i]`: an embedding.

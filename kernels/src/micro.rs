@@ -51,6 +51,8 @@ pub use host::packer;
 
 use crate::error::FormatError;
 use crate::format::Fp8Kind;
+use crate::fp8;
+use crate::lanes::{self, Lanes, Work};
 use crate::pack::{self, CODES4, CODES8};
 
 /// Small floats with an 8-bit scale for each group of a row.
@@ -200,20 +202,41 @@ pub(crate) fn dequantize(
     if let Err(error) = micro.check_columns(shape[1]) {
         panic!("{error}");
     }
-    let group = micro.group();
-    let first = first_row * shape[1] / group;
-    for (k, values) in (first..).zip(out.chunks_exact_mut(group)) {
-        let scale = micro.scale(scales, k);
-        match micro {
-            Micro::Mxfp4 | Micro::Nvfp4 { .. } => {
-                let table = E2M1.map(|value| value * scale);
-                pack::look_up4(words, k * group, &table, values);
-            }
-            Micro::Mxfp8 => {
-                let table = Fp8Kind::E4m3.values();
-                pack::unpack8(words, k * group, values, |code| {
-                    table[usize::from(code)] * scale
-                });
+    let first = first_row * shape[1] / micro.group();
+    lanes::run(Unpack {
+        micro,
+        words,
+        scales,
+        first,
+        out,
+    });
+}
+
+/// Groups from `first` on.
+struct Unpack<'a> {
+    micro: Micro,
+    words: &'a [u32],
+    scales: &'a [u32],
+    first: usize,
+    out: &'a mut [f32],
+}
+
+impl Work for Unpack<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn on<L: Lanes>(self, lanes: L) {
+        let (micro, words, group) = (self.micro, self.words, self.micro.group());
+        for (k, values) in (self.first..).zip(self.out.chunks_exact_mut(group)) {
+            let scale = micro.scale(self.scales, k);
+            match micro {
+                Micro::Mxfp4 | Micro::Nvfp4 { .. } => {
+                    let table = lanes.mul(lanes.load(&E2M1), lanes.splat(scale));
+                    pack::look_up4(lanes, words, k * group, table, values);
+                }
+                Micro::Mxfp8 => pack::unpack8(words, k * group, values, |code| {
+                    fp8::e4m3_value(code) * scale
+                }),
             }
         }
     }

@@ -162,4 +162,19 @@ impl<'a> Nested<'a> {
         let value = MAP[pack::code8(self.codes, k) as usize];
         value * f32::from_bits(self.upper[k / BLOCK]) + self.offset
     }
+
+    /// The scales from `first` on.
+    #[inline(always)]
+    pub(crate) fn fill(&self, first: usize, out: &mut [f32]) {
+        let (mut k, mut rest) = (first, out);
+        while !rest.is_empty() {
+            let len = (BLOCK - k % BLOCK).min(rest.len());
+            let (values, after) = rest.split_at_mut(len);
+            let upper = f32::from_bits(self.upper[k / BLOCK]);
+            pack::unpack8(self.codes, k, values, |code| {
+                MAP[usize::from(code)] * upper + self.offset
+            });
+            (k, rest) = (k + len, after);
+        }
+    }
 }

@@ -17,6 +17,8 @@
 //! The conversions from and to bytes are for checkpoints that are already packed: bytes as their libraries
 //! store them, words as a [`Packed`](crate::format::Packed) holds them.
 
+use crate::lanes::{LANES, Lanes};
+
 /// 4-bit codes of a word.
 pub const CODES4: usize = 8;
 
@@ -88,6 +90,7 @@ pub(crate) fn pack_stream<const BITS: usize>(codes: &[u32; STREAM]) -> [u32; BIT
 }
 
 /// The codes `first..first + out.len()` of a stream, as floats.
+#[inline(always)]
 pub(crate) fn unpack_codes<const BITS: usize>(words: &[u32], first: usize, out: &mut [f32]) {
     // Single codes up to the next whole words, and after the last ones. Through i32, because SSE2 converts
     // nothing else.
@@ -163,44 +166,49 @@ fn pack_streams<const BITS: usize>(codes: &[f32], words: &mut [u32]) {
 }
 
 /// `table[code]` of the 4-bit codes `first..first + out.len()`.
-pub(crate) fn look_up4(words: &[u32], first: usize, table: &[f32; 16], out: &mut [f32]) {
-    // A row may begin inside a word: single codes up to the next word, then whole words.
+#[inline(always)]
+pub(crate) fn look_up4<L: Lanes>(
+    lanes: L,
+    words: &[u32],
+    first: usize,
+    table: L::Floats,
+    out: &mut [f32],
+) {
+    // A row may begin inside a word: single codes up to the next word, then two words at a time.
     let head = out.len().min(first.next_multiple_of(CODES4) - first);
     let (head, rest) = out.split_at_mut(head);
-    for (k, value) in head.iter_mut().enumerate() {
-        *value = table[code4(words, first + k) as usize];
+    let next = first + head.len();
+    let (vectors, tail) = rest.as_chunks_mut::<LANES>();
+    for (vector, words) in vectors
+        .iter_mut()
+        .zip(words[words.len().min(next / CODES4)..].as_chunks().0)
+    {
+        lanes.store(lanes.look_up(table, lanes.codes(words)), vector);
     }
-    let first = first + head.len();
-    let (eights, tail) = rest.as_chunks_mut::<CODES4>();
-    for (eight, &word) in eights.iter_mut().zip(&words[first / CODES4..]) {
-        for (k, value) in eight.iter_mut().enumerate() {
-            *value = table[(word >> (4 * k) & 0xf) as usize];
-        }
+    if head.is_empty() && tail.is_empty() {
+        return;
     }
-    let first = first + CODES4 * eights.len();
-    for (k, value) in tail.iter_mut().enumerate() {
-        *value = table[code4(words, first + k) as usize];
+    let mut values = [0.0; LANES];
+    lanes.store(table, &mut values);
+    let last = next + LANES * vectors.len();
+    for (k, value) in (first..).zip(head).chain((last..).zip(tail)) {
+        *value = values[code4(words, k) as usize];
     }
 }
 
 /// `value(code)` of the 8-bit codes `first..first + out.len()`.
 #[inline(always)]
 pub(crate) fn unpack8(words: &[u32], first: usize, out: &mut [f32], value: impl Fn(u8) -> f32) {
-    let head = out.len().min(first.next_multiple_of(CODES8) - first);
-    let (head, rest) = out.split_at_mut(head);
-    for (k, to) in head.iter_mut().enumerate() {
-        *to = value(code8(words, first + k) as u8);
-    }
-    let first = first + head.len();
-    let (fours, tail) = rest.as_chunks_mut::<CODES8>();
-    for (four, &word) in fours.iter_mut().zip(&words[first / CODES8..]) {
-        for (to, code) in four.iter_mut().zip(word.to_le_bytes()) {
-            *to = value(code);
+    if cfg!(target_endian = "big") {
+        for (k, to) in (first..).zip(out) {
+            *to = value(code8(words, k) as u8);
         }
+        return;
     }
-    let first = first + CODES8 * fours.len();
-    for (k, to) in tail.iter_mut().enumerate() {
-        *to = value(code8(words, first + k) as u8);
+    // One loop over bytes: of one over words, compilers make vectors of the wrong dimension.
+    let codes = &pulp::bytemuck::cast_slice::<u32, u8>(words)[first..][..out.len()];
+    for (to, code) in out.iter_mut().zip(codes) {
+        *to = value(*code);
     }
 }
 

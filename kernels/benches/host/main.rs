@@ -1,0 +1,114 @@
+//! How fast packed weights are on the host, against how fast the same cores read and write memory.
+//!
+//! ```console
+//! $ cargo bench -p firebox-kernels --bench host
+//! ```
+//!
+//! Every case runs on one thread and on all. Words on the command line keep the cases whose line contains one of
+//! them. Answers are checked before they are timed; a wrong one is told and fails the benchmark.
+
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a benchmark prints"
+)]
+
+#[path = "../../tests/common/mod.rs"]
+mod common;
+mod measure;
+mod memory;
+mod product;
+mod unpack;
+
+use std::{env, process::ExitCode};
+
+use measure::{Times, measure};
+use memory::Bandwidth;
+
+/// Something to time.
+pub(crate) struct Case {
+    /// What is done, to which format, in which shape.
+    pub(crate) name: String,
+    /// Bytes that one run reads and writes: packed words and scales, and floats.
+    pub(crate) packed: usize,
+    pub(crate) floats: usize,
+    /// Whether floats are written, so that the time to write them is part of the ideal one.
+    pub(crate) writes: bool,
+    /// Multiplications and additions, 0 where the case is about bytes.
+    pub(crate) flops: f64,
+    /// Runs once; told how often it ran before, to take another copy of its weight each time.
+    pub(crate) run: Box<dyn FnMut(usize) + Send>,
+    /// What is wrong with the answer of a run, if anything.
+    pub(crate) check: Box<dyn FnMut() -> Result<(), String> + Send>,
+}
+
+/// The benchmarks, each of which makes its cases one at a time: they are large.
+type Cases = fn(&Wanted, &mut dyn FnMut(Case));
+
+/// Whether the command line asks for the case of this name.
+pub(crate) type Wanted = dyn Fn(&str) -> bool;
+
+const ALL: [Cases; 2] = [unpack::cases, product::cases];
+
+fn main() -> ExitCode {
+    let only: Vec<String> = env::args()
+        .skip(1)
+        .filter(|word| word != "--bench")
+        .collect();
+    let all = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = if all > 1 { vec![1, all] } else { vec![1] };
+    let pools: Vec<_> = threads
+        .into_iter()
+        .map(|threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+            let pool = pool.build().expect("threads start");
+            let memory = memory::bandwidth(&pool);
+            println!("{threads} threads: {memory}");
+            (threads, pool, memory)
+        })
+        .collect();
+
+    println!(
+        "\n| case | threads | ms | best | GB/s packed | GB/s of floats | of memory | GFLOP/s |"
+    );
+    println!("|---|---|---|---|---|---|---|---|");
+    let wanted = move |name: &str| only.is_empty() || only.iter().any(|word| name.contains(word));
+    let mut wrong = 0;
+    for cases in ALL {
+        cases(&wanted, &mut |mut case| {
+            for (threads, pool, memory) in &pools {
+                if let Err(error) = pool.install(&mut case.check) {
+                    println!("| {} | {threads} | **{error}** |", case.name);
+                    wrong += 1;
+                    continue;
+                }
+                let times = pool.install(|| measure(&mut case.run));
+                line(&case, *threads, memory, times);
+            }
+        });
+    }
+    ExitCode::from(u8::from(wrong > 0))
+}
+
+fn line(case: &Case, threads: usize, memory: &Bandwidth, times: Times) {
+    let seconds = times.median;
+    let rate = |bytes: usize| format!("{:.2}", bytes as f64 / seconds / 1e9);
+    let (written, flops) = match (case.writes, case.flops) {
+        (true, _) => (case.floats, String::new()),
+        (false, flops) => (0, format!("{:.1}", flops / seconds / 1e9)),
+    };
+    let ideal = case.packed as f64 / memory.read + written as f64 / memory.write;
+    let floats = if case.writes {
+        rate(case.floats)
+    } else {
+        String::new()
+    };
+    println!(
+        "| {} | {threads} | {:.3} | {:.3} | {} | {floats} | {:.0} % | {flops} |",
+        case.name,
+        1e3 * seconds,
+        1e3 * times.best,
+        rate(case.packed),
+        100.0 * ideal / seconds,
+    );
+}

@@ -1,0 +1,145 @@
+//! Products with packed weights: one row, a few, and a prompt.
+
+use std::sync::{Arc, Mutex};
+
+use firebox_kernels::format::Packed;
+use firebox_kernels::linear::{linear, rows};
+
+use crate::common::Random;
+use crate::unpack::{FORMATS, copies, packed, weight};
+use crate::{Case, Wanted};
+
+/// Of models with 8 billion parameters, and the weight that peers were measured with.
+const SHAPES: [[usize; 2]; 4] = [[4096, 4096], [14336, 4096], [4096, 14336], [4096, 11008]];
+
+/// Between a sum in `f32` and one in `f64`, of the sum of magnitudes.
+const TOLERANCE: f64 = 1e-6;
+
+pub(crate) fn cases(wanted: &Wanted, each: &mut dyn FnMut(Case)) {
+    for shape in SHAPES {
+        for format in FORMATS {
+            let [o, i] = shape;
+            let product_name = |m| format!("{m} x {format} {o}x{i}");
+            let all: &[usize] = if shape == SHAPES[0] {
+                &[1, 2, 8, 512]
+            } else {
+                &[1]
+            };
+            let embedding_name = format!("rows of {format} {o}x{i}");
+            let embedded = shape == SHAPES[0] && wanted(&embedding_name);
+            let counts: Vec<usize> = all
+                .iter()
+                .copied()
+                .filter(|m| wanted(&product_name(*m)))
+                .collect();
+            if counts.is_empty() && !embedded {
+                continue;
+            }
+            let packed = Arc::new(packed(format, shape));
+            for m in counts {
+                each(product(product_name(m), &packed, m));
+            }
+            if embedded {
+                each(embedding(embedding_name, &packed));
+            }
+        }
+    }
+}
+
+fn product(name: String, packed: &Arc<Packed>, m: usize) -> Case {
+    let ([o, i], packed) = (packed.shape, Arc::clone(packed));
+    let mut random = Random(11);
+    let x: Arc<Vec<f32>> = Arc::new((0..m * i).map(|_| random.weight()).collect());
+    let y = Arc::new(Mutex::new(vec![0.0; m * o]));
+    let (copies, x_run, y_run) = (copies(&packed), Arc::clone(&x), Arc::clone(&y));
+    Case {
+        name,
+        packed: packed.bytes(),
+        floats: 4 * m * (o + i),
+        writes: false,
+        flops: 2.0 * (m * o * i) as f64,
+        run: Box::new(move |k| {
+            let Packed {
+                format,
+                shape,
+                words,
+                scales,
+            } = &copies[k % copies.len()];
+            let mut y = y_run.lock().expect("no run panics");
+            linear(*format, *shape, words, scales, &x_run, &mut y);
+        }),
+        check: Box::new(move || {
+            let mut y = y.lock().expect("no run panics");
+            y.fill(f32::NAN);
+            linear(
+                packed.format,
+                packed.shape,
+                &packed.words,
+                &packed.scales,
+                &x,
+                &mut y,
+            );
+            for r in [0, 1, 2, 3, o / 3, o - 1] {
+                let w: Vec<f64> = (0..i).map(|c| weight(&packed, r, c).into()).collect();
+                for k in [0, m / 2, m - 1] {
+                    let products = w.iter().zip(&x[k * i..]).map(|(w, x)| w * f64::from(*x));
+                    let (sum, size) = products.fold((0.0, 0.0), |(sum, size), xw: f64| {
+                        (sum + xw, size + xw.abs())
+                    });
+                    let found = f64::from(y[k * o + r]);
+                    // NaN is no answer either.
+                    if !((found - sum).abs() <= TOLERANCE * size) {
+                        return Err(format!("input {k}, row {r}: {found:e}, not {sum:e}"));
+                    }
+                }
+            }
+            Ok(())
+        }),
+    }
+}
+
+/// 512 rows of the weight.
+fn embedding(name: String, packed: &Arc<Packed>) -> Case {
+    let ([o, i], packed) = (packed.shape, Arc::clone(packed));
+    let mut random = Random(5);
+    let ids: Vec<usize> = (0..512).map(|_| random.next() as usize % o).collect();
+    let out = Arc::new(Mutex::new(vec![0.0; ids.len() * i]));
+    let (checked, ids_checked, out_checked) = (Arc::clone(&packed), ids.clone(), Arc::clone(&out));
+    Case {
+        name,
+        packed: packed.bytes() * ids.len() / o,
+        floats: 4 * ids.len() * i,
+        writes: true,
+        flops: 0.0,
+        run: Box::new(move |_| {
+            let Packed {
+                format,
+                shape,
+                words,
+                scales,
+            } = &*packed;
+            let mut out = out.lock().expect("no run panics");
+            rows(*format, *shape, words, scales, &ids, &mut out).expect("ids are rows");
+        }),
+        check: Box::new(move || {
+            let Packed {
+                format,
+                shape,
+                words,
+                scales,
+            } = &*checked;
+            let mut out = out_checked.lock().expect("no run panics");
+            out.fill(f32::NAN);
+            rows(*format, *shape, words, scales, &ids_checked, &mut out).expect("ids are rows");
+            for k in [0, 1, 511] {
+                for c in 0..i {
+                    let right = weight(&checked, ids_checked[k], c);
+                    if out[k * i + c].to_bits() != right.to_bits() {
+                        return Err(format!("id {k}, column {c}: not {right:e}"));
+                    }
+                }
+            }
+            Ok(())
+        }),
+    }
+}

@@ -1,0 +1,184 @@
+//! Weights given back: packed words in, `f32` out.
+
+use std::sync::{Arc, Mutex};
+
+use firebox_kernels::float::FloatBits;
+use firebox_kernels::format::{Affine, Along, Format, Fp8Kind, Micro, Offset, Packed, Tile};
+use firebox_kernels::fp8::Recipe;
+use firebox_kernels::{affine, fp4, fp8, int8, micro, nf4, pack};
+
+use crate::common::{Random, fed};
+use crate::{Case, Wanted, memory};
+
+/// The weight that peers were measured with.
+const SHAPE: [usize; 2] = [4096, 11008];
+
+/// The formats, as they are asked for.
+pub(crate) const FORMATS: [&str; 16] = [
+    "nf4",
+    "nf4:nested",
+    "fp4",
+    "affine:2",
+    "affine:3",
+    "affine:4",
+    "affine:5",
+    "affine:6",
+    "affine:8",
+    "affine:4,strided",
+    "affine:4,ordered",
+    "int8",
+    "fp8:e4m3",
+    "mxfp4",
+    "nvfp4",
+    "mxfp8",
+];
+
+/// A weight in one of the formats, in groups of 64 where there is a choice.
+pub(crate) fn packed(format: &str, shape: [usize; 2]) -> Packed {
+    let source = FloatBits::Bf16;
+    let affine = |bits| affine::packer(shape, source, bits, 64);
+    let packer = match format {
+        "nf4" => nf4::packer(shape, source, 64, false),
+        "nf4:nested" => nf4::packer(shape, source, 64, true),
+        "fp4" => fp4::packer(shape, source, 64, false),
+        "affine:2" => affine(2),
+        "affine:3" => affine(3),
+        "affine:4" => affine(4),
+        "affine:5" => affine(5),
+        "affine:6" => affine(6),
+        "affine:8" => affine(8),
+        "affine:4,strided" => return other_order(shape, Along::Strided),
+        "affine:4,ordered" => return other_order(shape, Along::Ordered),
+        "int8" => int8::packer(shape, source),
+        "fp8:e4m3" => {
+            let recipe = Recipe::FineGrained { ue8m0: false };
+            fp8::packer(shape, source, Fp8Kind::E4m3, Tile::Row, recipe)
+        }
+        "mxfp4" => micro::packer(shape, source, Micro::Mxfp4),
+        "nvfp4" => micro::packer(shape, source, Micro::Nvfp4 { global: false }),
+        "mxfp8" => micro::packer(shape, source, Micro::Mxfp8),
+        other => unreachable!("{other} is in no list"),
+    };
+    let packer = packer.expect("the shape fits every format");
+    let bytes = Random(7).weights(shape[0] * shape[1], source);
+    fed(packer, &bytes, shape[1] * source.size(), 0)
+}
+
+/// Groups that packers of this crate do not make alone: HQQ's first axis, and GPTQ's order of columns.
+fn other_order(shape: [usize; 2], along: Along) -> Packed {
+    let affine = Affine::new(4, 64, along, Offset::Zero, FloatBits::F16).expect("it exists");
+    let format = Format::Affine(affine);
+    let mut random = Random(3);
+    let words = (0..format.words_len(shape))
+        .map(|_| random.next() as u32)
+        .collect();
+    let pairs = affine.groups(shape);
+    let scale = half::f16::from_f32(0.01).to_bits();
+    let zero = half::f16::from_f32(7.5).to_bits();
+    let mut scales = affine.join(&vec![scale.into(); pairs], &vec![zero.into(); pairs]);
+    if along == Along::Ordered {
+        scales.extend((0..shape[1]).map(|c| (c * 37 % shape[1] / 64) as u32));
+    }
+    Packed::new(format, shape, words, scales).expect("it fits")
+}
+
+pub(crate) fn cases(wanted: &Wanted, each: &mut dyn FnMut(Case)) {
+    for format in FORMATS {
+        let name = format!("unpack {format}");
+        if wanted(&name) {
+            each(case(name, packed(format, SHAPE)));
+        }
+    }
+}
+
+fn case(name: String, packed: Packed) -> Case {
+    let [o, i] = packed.shape;
+    let copies = copies(&packed);
+    let out = Arc::new(Mutex::new(vec![0.0; o * i]));
+    let answer = Arc::clone(&out);
+    Case {
+        name,
+        packed: packed.bytes(),
+        floats: 4 * o * i,
+        writes: true,
+        flops: 0.0,
+        run: Box::new(move |k| {
+            let Packed {
+                format,
+                shape,
+                words,
+                scales,
+            } = &copies[k % copies.len()];
+            let mut out = out.lock().expect("no run panics");
+            format.dequantize_rows(*shape, words, scales, 0..shape[0], &mut out);
+        }),
+        check: Box::new(move || {
+            let Packed {
+                format,
+                shape,
+                words,
+                scales,
+            } = &packed;
+            let mut out = answer.lock().expect("no run panics");
+            out.fill(f32::NAN);
+            format.dequantize_rows(*shape, words, scales, 0..o, &mut out);
+            for r in [0, 1, o / 2, o - 1] {
+                for c in 0..i {
+                    let (found, right) = (out[r * i + c], weight(&packed, r, c));
+                    if found.to_bits() != right.to_bits() {
+                        return Err(format!("row {r}, column {c}: {found:e}, not {right:e}"));
+                    }
+                }
+            }
+            Ok(())
+        }),
+    }
+}
+
+/// Copies of a weight that no cache holds together.
+pub(crate) fn copies(packed: &Packed) -> Vec<Packed> {
+    vec![packed.clone(); memory::BYTES.div_ceil(2 * packed.bytes())]
+}
+
+/// One weight, by the formulas of the formats and nothing of how the crate unpacks.
+pub(crate) fn weight(packed: &Packed, r: usize, c: usize) -> f32 {
+    let Packed {
+        format,
+        shape,
+        words,
+        scales,
+    } = packed;
+    let (i, k) = (shape[1], r * shape[1] + c);
+    match *format {
+        Format::Nf4(blocks) | Format::Fp4(blocks) => {
+            let levels = match format {
+                Format::Nf4(_) => &nf4::LEVELS,
+                _ => &fp4::LEVELS,
+            };
+            let scales = firebox_kernels::blocks::Scales::new(blocks, shape[0] * i, scales);
+            levels[pack::code4(words, k) as usize] * scales.get(k / blocks.block)
+        }
+        Format::Affine(affine) => {
+            let (scale, offset) = affine.params(scales, affine.group_of(*shape, scales, [r, c]));
+            let code = pack::code(words, affine.bits, k) as f32;
+            match affine.form {
+                Offset::Bias => code * scale + offset,
+                Offset::Zero => (code - offset) * scale,
+            }
+        }
+        Format::Int8 => {
+            f32::from(pack::code8(words, k) as i8) * f32::from_bits(scales[r]) * int8::STEP
+        }
+        Format::Fp8(kind, _) => {
+            kind.values()[pack::code8(words, k) as usize] * f32::from_bits(scales[r])
+        }
+        Format::Micro(micro) => {
+            let code = match micro {
+                Micro::Mxfp8 => Fp8Kind::E4m3.values()[pack::code8(words, k) as usize],
+                _ => micro::E2M1[pack::code4(words, k) as usize],
+            };
+            code * micro.scale(scales, k / micro.group())
+        }
+        other => unreachable!("{other} is in no list"),
+    }
+}

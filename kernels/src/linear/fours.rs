@@ -1,0 +1,259 @@
+//! Products with 4-bit codes whose groups have a value for each of the sixteen: a table in a register, looked up in
+//! the order that costs least, with inputs in that order too.
+
+use crate::blocks::Scales;
+use crate::format::{Affine, Along, Format};
+use crate::lanes::{self, CHUNK, LANES, Lanes};
+use crate::micro::{E2M1, Micro};
+use crate::pack::CODES4;
+use crate::{fp4, nf4};
+
+/// Words of a chunk.
+const WORDS: usize = CHUNK / CODES4;
+
+/// A weight of such codes, whose rows are whole groups and whose groups are whole chunks.
+#[derive(Clone, Copy)]
+pub(super) struct Fours<'a> {
+    words: &'a [u32],
+    scales: Stored<'a>,
+    /// Chunks of a group.
+    chunks: usize,
+    /// Groups of a row.
+    groups: usize,
+}
+
+/// Where the scale of a group, and what comes with it, is found.
+#[derive(Clone, Copy)]
+enum Stored<'a> {
+    Blocks([f32; LANES], Scales<'a>),
+    Micro(Micro, &'a [u32]),
+    Affine(Affine, &'a [u32]),
+}
+
+/// Scales and offsets of a few rows, `[rows, groups]`.
+#[derive(Debug, Default)]
+pub(super) struct Staged {
+    scales: Vec<f32>,
+    offsets: Vec<f32>,
+}
+
+/// Values of the codes under a scale and an offset.
+trait Values: Copy {
+    fn table<L: Lanes>(self, lanes: L, scale: f32, offset: f32) -> L::Floats;
+}
+
+#[derive(Clone, Copy)]
+struct Levels([f32; LANES]);
+
+#[derive(Clone, Copy)]
+struct Whole(Affine);
+
+impl Values for Levels {
+    #[inline(always)]
+    fn table<L: Lanes>(self, lanes: L, scale: f32, _: f32) -> L::Floats {
+        lanes.mul(lanes.load(&self.0), lanes.splat(scale))
+    }
+}
+
+impl Values for Whole {
+    #[inline(always)]
+    fn table<L: Lanes>(self, lanes: L, scale: f32, offset: f32) -> L::Floats {
+        self.0.table(lanes, scale, offset)
+    }
+}
+
+impl<'a> Fours<'a> {
+    /// The weight, if it is of that kind.
+    pub(super) fn new(
+        format: Format,
+        shape: [usize; 2],
+        words: &'a [u32],
+        scales: &'a [u32],
+    ) -> Option<Self> {
+        let [o, i] = shape;
+        let (group, scales) = match format {
+            Format::Nf4(blocks) => {
+                let scales = Scales::new(blocks, o * i, scales);
+                (blocks.block, Stored::Blocks(nf4::LEVELS, scales))
+            }
+            Format::Fp4(blocks) => {
+                let scales = Scales::new(blocks, o * i, scales);
+                (blocks.block, Stored::Blocks(fp4::LEVELS, scales))
+            }
+            Format::Micro(Micro::Mxfp4) => {
+                (Micro::Mxfp4.group(), Stored::Micro(Micro::Mxfp4, scales))
+            }
+            Format::Affine(affine) if affine.bits == 4 && affine.along == Along::Flat => {
+                (affine.group, Stored::Affine(affine, scales))
+            }
+            _ => return None,
+        };
+        (i > 0 && i.is_multiple_of(group) && group.is_multiple_of(CHUNK)).then_some(Self {
+            words,
+            scales,
+            chunks: group / CHUNK,
+            groups: i / group,
+        })
+    }
+
+    /// Scales of `rows` rows from `first` on.
+    #[inline(always)]
+    fn stage(&self, first: usize, rows: usize, staged: &mut Staged) {
+        let (at, len) = (first * self.groups, rows * self.groups);
+        staged.scales.resize(len, 0.0);
+        staged.offsets.resize(len, 0.0);
+        match self.scales {
+            Stored::Blocks(_, scales) => scales.fill(at, &mut staged.scales),
+            Stored::Micro(micro, scales) => {
+                for (k, scale) in (at..).zip(&mut staged.scales) {
+                    *scale = micro.scale(scales, k);
+                }
+            }
+            Stored::Affine(affine, scales) => {
+                affine.params_from(scales, at, &mut staged.scales, &mut staged.offsets);
+            }
+        }
+    }
+
+    /// The chunks of words of a row.
+    #[inline(always)]
+    fn row(&self, r: usize) -> &[[u32; WORDS]] {
+        let len = self.groups * self.chunks;
+        let words = &self.words[r * len * WORDS..][..len * WORDS];
+        words.as_chunks().0
+    }
+
+    /// Rows from `first` on times the input `x`, `[i]` in chunks.
+    #[inline(always)]
+    pub(super) fn multiply<L: Lanes>(
+        &self,
+        lanes: L,
+        first: usize,
+        x: &[f32],
+        staged: &mut Staged,
+        y: &mut [f32],
+    ) {
+        let mut r = 0;
+        while r < y.len() {
+            let rows = if r + L::ROWS <= y.len() { L::ROWS } else { 1 };
+            self.stage(first + r, rows, staged);
+            let y = &mut y[r..][..rows];
+            match self.scales {
+                Stored::Blocks(levels, _) => {
+                    self.some(lanes, Levels(levels), first + r, x, staged, y)
+                }
+                Stored::Micro(..) => self.some(lanes, Levels(E2M1), first + r, x, staged, y),
+                Stored::Affine(affine, _) => {
+                    self.some(lanes, Whole(affine), first + r, x, staged, y);
+                }
+            }
+            r += rows;
+        }
+    }
+
+    #[inline(always)]
+    fn some<L: Lanes>(
+        &self,
+        lanes: L,
+        values: impl Values,
+        first: usize,
+        x: &[f32],
+        staged: &Staged,
+        y: &mut [f32],
+    ) {
+        match y.len() {
+            4 => self.rows::<L, 4>(lanes, values, first, x, staged, y),
+            2 => self.rows::<L, 2>(lanes, values, first, x, staged, y),
+            _ => self.rows::<L, 1>(lanes, values, first, x, staged, y),
+        }
+    }
+
+    /// `R` rows, adding in the order of [`dot`](super::dot).
+    #[inline(always)]
+    fn rows<L: Lanes, const R: usize>(
+        &self,
+        lanes: L,
+        values: impl Values,
+        first: usize,
+        x: &[f32],
+        staged: &Staged,
+        y: &mut [f32],
+    ) {
+        let (groups, chunks) = (self.groups, self.chunks);
+        let words: [_; R] = core::array::from_fn(|r| self.row(first + r));
+        let scales: [_; R] = core::array::from_fn(|r| &staged.scales[r * groups..][..groups]);
+        let offsets: [_; R] = core::array::from_fn(|r| &staged.offsets[r * groups..][..groups]);
+        let x = x.as_chunks::<LANES>().0.as_chunks::<2>().0;
+        let mut sums = [lanes.splat(0.0); R];
+        for g in 0..groups {
+            let x = &x[g * chunks..][..chunks];
+            let mut tables = sums;
+            let mut group = [&words[0][..0]; R];
+            for r in 0..R {
+                tables[r] = values.table(lanes, scales[r][g], offsets[r][g]);
+                group[r] = &words[r][g * chunks..][..chunks];
+            }
+            for c in 0..chunks {
+                let [lower, upper] = [lanes.load(&x[c][0]), lanes.load(&x[c][1])];
+                for r in 0..R {
+                    // Rows are too short for the processor to notice in time that they are read through: the same
+                    // place of the rows after these.
+                    lanes.prefetch(group[r][c].as_slice(), R * groups * chunks * WORDS);
+                    let [a, b] = lanes.chunk(&group[r][c]);
+                    sums[r] = lanes.mul_add(lanes.look_up(tables[r], a), lower, sums[r]);
+                    sums[r] = lanes.mul_add(lanes.look_up(tables[r], b), upper, sums[r]);
+                }
+            }
+        }
+        for (y, sums) in y.iter_mut().zip(sums) {
+            let mut lane = [0.0; LANES];
+            lanes.store(sums, &mut lane);
+            *y = lanes::sum(lane);
+        }
+    }
+
+    /// Gives back rows from `first` on, `[rows, i]`, in chunks.
+    #[inline(always)]
+    pub(super) fn unpack<L: Lanes>(
+        &self,
+        lanes: L,
+        first: usize,
+        staged: &mut Staged,
+        out: &mut [f32],
+    ) {
+        let cols = self.groups * self.chunks * CHUNK;
+        for (r, out) in (first..).zip(out.chunks_exact_mut(cols)) {
+            self.stage(r, 1, staged);
+            match self.scales {
+                Stored::Blocks(levels, _) => self.unpack_row(lanes, Levels(levels), r, staged, out),
+                Stored::Micro(..) => self.unpack_row(lanes, Levels(E2M1), r, staged, out),
+                Stored::Affine(affine, _) => {
+                    self.unpack_row(lanes, Whole(affine), r, staged, out);
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn unpack_row<L: Lanes>(
+        &self,
+        lanes: L,
+        values: impl Values,
+        r: usize,
+        staged: &Staged,
+        out: &mut [f32],
+    ) {
+        let out = out.as_chunks_mut::<LANES>().0.as_chunks_mut::<2>().0;
+        let groups = out.chunks_exact_mut(self.chunks);
+        let groups = groups.zip(self.row(r).chunks_exact(self.chunks));
+        let pairs = staged.scales.iter().zip(&staged.offsets);
+        for ((out, words), (scale, offset)) in groups.zip(pairs) {
+            let table = values.table(lanes, *scale, *offset);
+            for ([lower, upper], words) in out.iter_mut().zip(words) {
+                let [a, b] = lanes.chunk(words);
+                lanes.store(lanes.look_up(table, a), lower);
+                lanes.store(lanes.look_up(table, b), upper);
+            }
+        }
+    }
+}
