@@ -44,9 +44,9 @@ pub struct StreamStats {
     pub bytes_peak: u64,
     /// Products whose weight was there.
     pub ahead: u64,
-    /// Products that waited for a weight on its way.
+    /// Products whose weight was expected and not there yet.
     pub waited: u64,
-    /// Products whose weight nobody had fetched.
+    /// Products whose weight was not expected: the order was not known yet, or broken.
     pub missed: u64,
 }
 
@@ -198,9 +198,12 @@ impl Shared {
 
     fn take(&self, entry: &Arc<Entry>) -> io::Result<Fetched> {
         let mut state = self.state();
+        let ahead = self.limits.ahead;
+        let mut known = state.expected(ahead).into_iter();
+        let known = known.any(|next| next.id == entry.id);
         state.taken(entry);
         state.failed = false;
-        let expected = state.expected(self.limits.ahead);
+        let expected = state.expected(ahead);
         let wanted = |id: u64| id == entry.id || expected.iter().any(|next| next.id == id);
         state.ready.retain(|(id, _)| wanted(*id));
         let mut waited = false;
@@ -228,7 +231,13 @@ impl Shared {
         // What is needed now goes before what may be needed soon.
         while !self.has_room(entry) && state.ready.pop().is_some() {}
         let held = self.hold(entry);
-        lock(&self.tally).missed += 1;
+        let mut tally = lock(&self.tally);
+        *(if known {
+            &mut tally.waited
+        } else {
+            &mut tally.missed
+        }) += 1;
+        drop(tally);
         drop(state);
         let placed = entry.place(&self.device)?;
         Ok(Fetched {

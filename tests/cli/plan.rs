@@ -15,6 +15,10 @@ fn plan_has_the_documented_fields() {
     assert_eq!(plan["model"], TINYRUST);
     assert_eq!(plan["target"], "cpu");
     assert_eq!(plan["dtype"], "f32");
+    // A model of a few megabytes fits everywhere.
+    assert_eq!(plan["strategy"], "full");
+    let reason = plan["strategy_reason"].as_str().expect("text");
+    assert!(reason.contains("3.59 MiB of weights"), "{reason}");
     let totals = json!({
         "tensors": 38,
         "packed": 28,

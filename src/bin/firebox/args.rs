@@ -8,7 +8,7 @@ use std::{
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use firebox::{
-    DType, LoadConfig, Rule, Strategy, Workers,
+    DType, Keep, LoadConfig, Rule, Strategy, Workers,
     config::{Bytes, Pattern},
     observe::JsonLines,
     quant::QuantSpec,
@@ -149,9 +149,17 @@ pub(crate) struct LoadArgs {
     #[arg(long)]
     presinq: bool,
 
-    /// Memory for reading ahead: full (256 MiB) or low-memory (32 MiB)
+    /// Where finished weights live, and how far the reader is ahead
     #[arg(long, value_enum, default_value_t)]
     strategy: StrategyName,
+
+    /// With --strategy streaming, weights that are fetched ahead of the product that is computed, 64 at most; 2 if not given
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=64))]
+    prefetch: Option<u8>,
+
+    /// Stream weights from a file in FOLDER instead of host memory; it is gone with the model
+    #[arg(long, value_name = "FOLDER")]
+    spill: Option<PathBuf>,
 
     /// Bytes of source weights in memory at once, instead of the strategy's: 64MiB
     #[arg(long, value_name = "SIZE")]
@@ -183,6 +191,12 @@ impl LoadArgs {
             .workers(self.workers.map_or(Workers::Auto, Workers::Count));
         if let Some(dtype) = self.dtype {
             config = config.dtype(dtype);
+        }
+        if let Some(weights) = self.prefetch {
+            config = config.prefetch(weights.into());
+        }
+        if let Some(folder) = &self.spill {
+            config = config.keep(Keep::Disk(folder.clone()));
         }
         if let Some(Bytes(bytes)) = self.in_flight {
             config = config.in_flight_bytes_max(bytes);
@@ -283,16 +297,27 @@ impl Default for TargetName {
 
 #[derive(Debug, Clone, Copy, Default, ValueEnum)]
 enum StrategyName {
+    /// One of the others, by sizes and memories; the plan says which and why
     #[default]
+    Auto,
+    /// On the device, 256 MiB read ahead
     Full,
+    /// On the device, 32 MiB read ahead
     LowMemory,
+    /// In the memory that host and device share: packed by the host, handed over once
+    UnifiedMemory,
+    /// Matrices stay packed on the host or in a file, and reach the device when they are needed
+    Streaming,
 }
 
 impl From<StrategyName> for Strategy {
     fn from(name: StrategyName) -> Self {
         match name {
+            StrategyName::Auto => Self::Auto,
             StrategyName::Full => Self::Full,
             StrategyName::LowMemory => Self::LowMemory,
+            StrategyName::UnifiedMemory => Self::UnifiedMemory,
+            StrategyName::Streaming => Self::Streaming,
         }
     }
 }
