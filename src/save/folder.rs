@@ -316,12 +316,11 @@ impl<'a> FolderSink<'a> {
     }
 }
 
+/// A writer and its dialect.
+type OfDialect = (To, Box<dyn Writer>);
+
 /// What writes the packed weights of `plan`, if there are any.
-fn writer(
-    to: &SaveConfig,
-    plan: &Plan,
-    source: FloatBits,
-) -> Result<Option<(To, Box<dyn Writer>)>, SaveError> {
+fn writer(to: &SaveConfig, plan: &Plan, source: FloatBits) -> Result<Option<OfDialect>, SaveError> {
     let mut packed = plan
         .steps
         .iter()
