@@ -349,7 +349,7 @@ fn writer(to: &SaveConfig, plan: &Plan, source: FloatBits) -> Result<Option<OfDi
         Some(found) => Ok(Some(found)),
         None => Err(SaveError::NotKept {
             dialect: dialect.name(),
-            source: error,
+            source: Box::new(error),
         }),
     }
 }
