@@ -87,7 +87,7 @@ pub enum SaveError {
         /// The dialect.
         dialect: &'static str,
         /// What it lacks.
-        source: DialectError,
+        source: Box<DialectError>,
     },
 }
 

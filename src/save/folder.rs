@@ -375,12 +375,11 @@ impl<'a> FolderSink<'a> {
     }
 }
 
+/// A writer and its dialect.
+type OfDialect = (To, Box<dyn Writer>);
+
 /// What writes the packed weights of `plan`, if there are any.
-fn writer(
-    to: &SaveConfig,
-    plan: &Plan,
-    source: FloatBits,
-) -> Result<Option<(To, Box<dyn Writer>)>, SaveError> {
+fn writer(to: &SaveConfig, plan: &Plan, source: FloatBits) -> Result<Option<OfDialect>, SaveError> {
     let mut packed = plan
         .steps
         .iter()
@@ -409,7 +408,7 @@ fn writer(
         Some(found) => Ok(Some(found)),
         None => Err(SaveError::NotKept {
             dialect: dialect.name(),
-            source: error,
+            source: Box::new(error),
         }),
     }
 }

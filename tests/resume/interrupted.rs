@@ -273,6 +273,11 @@ fn bytes_that_are_not_on_the_disk_are_made_again() {
     file.expect("a file").write_all(&[7; 100]).expect("written");
     comes_out(folder.path(), 2);
 
+    // What waited for a file that was given its name just before the end.
+    let folder = interrupted_after(3);
+    fs::write(folder.path().join(format!("{first}.late")), "left").expect("written");
+    comes_out(folder.path(), 3);
+
     // A complete file that is gone, cut, or of another header: its weights and all after them.
     let folder = interrupted_after(4);
     fs::remove_file(folder.path().join(second)).expect("removed");

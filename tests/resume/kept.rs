@@ -293,6 +293,16 @@ fn what_is_not_finished_is_gone_on_with() {
 
     let whole = files(entry);
     fs::remove_file(entry.join("model.safetensors")).expect("removed");
+    let placed = |event: &Event<'_>| match event {
+        Event::Placed { .. } => Flow::Cancel,
+        _ => Flow::Continue,
+    };
+    let cancelled = config("nf4").cache_packed(cache.path()).observer(placed);
+    load(cancelled).expect_err("cancelled");
+    assert!(
+        !entry.join("config.json").exists(),
+        "half of a model is one"
+    );
     again(28);
     assert_same(&files(entry), &whole);
     fs::remove_file(entry.join("config.json")).expect("removed");
