@@ -141,7 +141,7 @@ fn load_writes_what_happens_and_a_page_about_it() {
     let [events, page] = ["events.jsonl", "page"].map(|name| folder.path().join(name));
     let [events_at, page_at] = [&events, &page].map(|path| path.to_str().expect("UTF-8"));
     let report = json(&[
-        "load", TINYRUST, "--quant", "nf4", "--json", "--events", events_at, "--report", page_at,
+        "load", TINYRUST, "--quant", "nf4", "--events", events_at, "--report", page_at,
     ]);
     let events = std::fs::read_to_string(&events).expect("lines");
     let kinds = events.lines().map(|line| {

@@ -18,7 +18,7 @@ use std::{
 use firebox::{
     Error, LoadConfig, Loaded, Loading, Saving,
     model::{Architecture, BuildError, ConfigError, Slot, Weights, llama::Llama},
-    observe::{Event, Flow},
+    observe::{Event, Flow, Progress},
     pipeline::PipelineError,
     save::SaveConfig,
 };
@@ -114,6 +114,33 @@ fn progress_is_that_of_the_moment() {
     );
     assert!(progress.finished);
     loading.wait().unwrap();
+}
+
+/// One scale for a whole tensor takes two readings. Would catch progress beyond the end, and progress that goes back.
+#[test]
+fn a_tensor_that_is_read_twice_counts_once() {
+    let seen: Arc<Mutex<Vec<Progress>>> = Arc::default();
+    let (all, progress) = (Arc::clone(&seen), Mutex::new(Progress::default()));
+    let config = LoadConfig::from_source(tiny())
+        .quant("fp8:e4m3,scale=tensor".parse().unwrap())
+        .in_flight_bytes_max(16 << 10)
+        .observer(move |event: &Event<'_>| {
+            let mut progress = progress.lock().unwrap();
+            progress.observe(event);
+            all.lock().unwrap().push(progress.clone());
+            Flow::Continue
+        });
+    loader(config).load::<Tiny>().unwrap();
+    let seen = seen.lock().unwrap();
+    let bytes: Vec<u64> = seen.iter().map(|progress| progress.bytes).collect();
+    assert!(bytes.is_sorted(), "{bytes:?}");
+    assert_eq!((bytes[0], bytes.last()), (0, Some(&154_784)));
+    // Within a tensor it moves, too.
+    assert!(
+        bytes.iter().any(|bytes| (1..76_800).contains(bytes)),
+        "{bytes:?}"
+    );
+    assert!(seen.iter().all(|progress| progress.fraction() <= 1.0));
 }
 
 /// Would catch a cancel that waits, one that is lost, and one that hurts a load that is done.
