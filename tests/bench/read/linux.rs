@@ -1,7 +1,7 @@
 use std::{
     env,
     fs::File,
-    io::{self, BufWriter, IoSliceMut, Write},
+    io::{self, BufWriter, Write},
     ops::Range,
     path::{Path, PathBuf},
     sync::{
@@ -12,10 +12,8 @@ use std::{
 };
 
 use firebox::source::{Local, Reading, Source};
-use rustix::{
-    fs::{Advice, fadvise},
-    io::{Errno, ReadWriteFlags, preadv2},
-};
+use memmap2::MmapMut;
+use rustix::fs::{Advice, fadvise};
 
 use super::Failure;
 
@@ -94,21 +92,18 @@ impl Data {
         }
     }
 
-    /// The share that is in the page cache, at 256 places.
-    fn held(&self) -> Result<f64, Errno> {
-        let places = 256;
-        let mut held = 0;
-        for i in 0..places {
-            let mut byte = [0];
-            let at = self.len / places * i + 12_345;
-            let into = &mut [IoSliceMut::new(&mut byte)];
-            match preadv2(&self.file, into, at, ReadWriteFlags::NOWAIT) {
-                Ok(_) => held += 1,
-                Err(Errno::AGAIN) => {}
-                Err(error) => return Err(error),
-            }
+    /// The share that is in the page cache.
+    fn held(&self) -> io::Result<f64> {
+        // SAFETY: Nothing is read from this map.
+        let map = unsafe { memmap2::Mmap::map(&self.file) }?;
+        let mut pages = vec![0_u8; map.len().div_ceil(PAGE)];
+        let start = map.as_ptr().cast_mut().cast();
+        // SAFETY: There is a byte for every page of the map; pages are of 4096 bytes or larger.
+        if unsafe { libc::mincore(start, map.len(), pages.as_mut_ptr()) } != 0 {
+            return Err(io::Error::last_os_error());
         }
-        Ok(f64::from(held) / places as f64)
+        let held = pages.iter().filter(|page| **page & 1 == 1).count();
+        Ok(held as f64 / pages.len() as f64)
     }
 
     fn check_whole(&self, mode: Reading) -> Result<(), Failure> {
@@ -155,6 +150,11 @@ impl Data {
                 rows.extend(sizes);
             }
         }
+        for threads in THREADS {
+            let name = "direct, memory off by 16".to_owned();
+            let row = Row::new(name, Some(Reading::Direct), threads, 4 << 20);
+            rows.push(Row { off: 16, ..row });
+        }
         for _ in 0..rounds {
             for row in &mut rows {
                 self.prepare(cold)?;
@@ -184,9 +184,9 @@ impl Data {
         use std::os::unix::fs::FileExt;
 
         let source = self.source(row.mode.unwrap_or(Reading::Buffered))?;
-        // Written to before the clock starts.
-        let buffers: Vec<Vec<u8>> = (0..row.threads).map(|_| vec![1; row.size]).collect();
+        let buffers = row.buffers()?;
         self.by_threads(row.size as u64, buffers, |buffer, range| {
+            let buffer = &mut buffer[row.off..];
             match row.mode {
                 Some(_) => source.read_at(NAME, range.start, buffer)?,
                 None => self.file.read_exact_at(buffer, range.start)?,
@@ -221,13 +221,13 @@ impl Data {
 
     fn fill(&self, row: &Row, kind: usize) -> Result<u64, Failure> {
         let source = self.source(Reading::Buffered)?;
-        let buffers: Vec<Vec<u8>> = (0..row.threads).map(|_| vec![1; row.size]).collect();
+        let buffers = row.buffers()?;
         self.by_threads(WEIGHT, buffers, |buffer, range| {
             let len = (range.end - range.start) as usize;
             // Zeroed memory of this size is not touched until it is read into.
             let mut fresh = match kind {
-                0 => memmap2::MmapMut::map_anon(PAGE)?,
-                _ => memmap2::MmapMut::map_anon(len)?,
+                0 => MmapMut::map_anon(PAGE)?,
+                _ => MmapMut::map_anon(len)?,
             };
             if kind == 2 {
                 fresh.advise(memmap2::Advice::HugePage)?;
@@ -249,7 +249,7 @@ impl Data {
     fn by_threads(
         &self,
         part: u64,
-        buffers: Vec<Vec<u8>>,
+        buffers: Vec<MmapMut>,
         read: impl Fn(&mut [u8], Range<u64>) -> Result<(), Failure> + Sync,
     ) -> Result<u64, Failure> {
         let next = AtomicU64::new(0);
@@ -285,6 +285,8 @@ struct Row {
     mode: Option<Reading>,
     threads: usize,
     size: usize,
+    /// How far the buffer is from the beginning of a page: tensors begin anywhere.
+    off: usize,
     rates: Vec<f64>,
     cpu: Vec<f64>,
 }
@@ -297,9 +299,20 @@ impl Row {
             mode,
             threads,
             size,
+            off: 0,
             rates,
             cpu,
         }
+    }
+
+    /// One for each thread, written to before the clock starts.
+    fn buffers(&self) -> io::Result<Vec<MmapMut>> {
+        let filled = |_| {
+            let mut buffer = MmapMut::map_anon(self.size + self.off)?;
+            buffer.fill(1);
+            Ok(buffer)
+        };
+        (0..self.threads).map(filled).collect()
     }
 
     fn measure(&mut self, read: impl Fn(&Self) -> Result<u64, Failure>) -> Result<(), Failure> {
