@@ -84,7 +84,8 @@ impl SaveConfig {
 
     /// Whether to go on with a save into the same folder that was interrupted: weights that are in its files are
     /// neither read nor packed again, and the files become those that an uninterrupted save writes. Refused where
-    /// source or configuration are others ([`SaveError::Changed`]). With nothing to go on with, the save begins.
+    /// source or configuration are others ([`SaveError::Changed`]). With nothing to go on with, the save begins. Observers
+    /// are told of what is left alone, the report tells of all.
     pub fn resume(mut self, resume: bool) -> Self {
         self.resume = resume;
         self

@@ -303,12 +303,12 @@ impl Stream {
 
 impl Written {
     pub(super) fn bytes(&self) -> u64 {
-        self.end - self.start
+        self.end.saturating_sub(self.start)
     }
 
     /// Whether the bytes are in `file`, as they were written.
     fn is_in(&self, mut file: &File, base: u64) -> io::Result<bool> {
-        let bytes = self.end.saturating_sub(self.start);
+        let bytes = self.bytes();
         if file.metadata()?.len() < base.saturating_add(self.end) {
             return Ok(false);
         }
