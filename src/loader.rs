@@ -18,7 +18,7 @@ use burn::tensor::Device;
 
 use crate::{
     auto,
-    config::{Keep, LoadConfig, Pattern, Strategy},
+    config::{Auto, Keep, LoadConfig, Pattern, Strategy},
     dialect::{self, Dialect, To},
     error::Error,
     model::{Architecture, Role, Slot, Weights},
@@ -33,6 +33,7 @@ use crate::{
     stream::{Limits, Stream},
     target::{Capabilities, DTypeChoice, Memory, Target, TargetError},
     tokenizer::{Tokenizer, TokenizerFiles},
+    verify::VerifyError,
 };
 
 /// Loads one checkpoint to one target.
@@ -162,6 +163,10 @@ impl<T: Target> Loader<T> {
         if !plan.missing.is_empty() {
             return Ok(());
         }
+        let limit = match limit {
+            Auto::Fitting => Auto::Size(self.fitting()?),
+            told => told,
+        };
         let candidates = match &self.config.candidates[..] {
             [] => auto::candidates(to),
             named => named.to_vec(),
@@ -203,6 +208,9 @@ impl<T: Target> Loader<T> {
     /// Any [`Error`]; on a failure or a cancel nothing of the model stays in memory.
     pub fn load<A: Architecture>(&self) -> Result<Loaded<A>, Error> {
         let config = A::config(self.checkpoint.config())?;
+        if self.config.cache_packed.is_some() && self.config.verify.is_some() {
+            return Err(VerifyError::Cached.into());
+        }
         if let Some(folder) = &self.config.cache_packed
             && let Some(kept) = self.kept::<A>(&config, folder)?
         {

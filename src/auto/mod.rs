@@ -135,6 +135,7 @@ fn budget(plan: &Plan, places: &[usize], auto: Auto) -> u64 {
                 .sum::<u64>();
             size.saturating_sub(plan.totals().bytes_kept - open)
         }
+        Auto::Fitting => unreachable!("the loader says how much fits"),
     }
 }
 

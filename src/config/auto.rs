@@ -6,7 +6,7 @@ use super::Bytes;
 
 /// How much the weights may take; each gets the quantization that the measured errors ask for.
 ///
-/// In words, `auto:bits=4.25` or `auto:size=2GiB`.
+/// In words, `auto:bits=4.25`, `auto:size=2GiB`, or `auto` alone for what fits.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub enum Auto {
@@ -14,6 +14,9 @@ pub enum Auto {
     Bits(f64),
     /// Bytes of all finished weights, embeddings, heads and norms included.
     Size(u64),
+    /// As wide as fits where the model goes: into the device's budget or memory, for a host target the host's, less what
+    /// else a load and a product take.
+    Fitting,
 }
 
 impl Auto {
@@ -38,6 +41,7 @@ impl fmt::Display for Auto {
         match self {
             Self::Bits(bits) => write!(f, "auto:bits={bits}"),
             Self::Size(bytes) => write!(f, "auto:size={bytes}"),
+            Self::Fitting => f.write_str("auto"),
         }
     }
 }

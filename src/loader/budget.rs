@@ -13,6 +13,9 @@ use crate::{
 /// Left to threads, buffers and what else a process has, where the system limits all of it.
 const RESERVE: u64 = 32 << 20;
 
+/// Rows of a weight that are unpacked at a time while many inputs are multiplied, at most.
+const UNPACKED: u64 = 64 << 20;
+
 impl<T: Target> Loader<T> {
     /// Refuses a plan that this loader cannot carry out: tensors are missing, or it does not fit.
     ///
@@ -103,6 +106,27 @@ impl<T: Target> Loader<T> {
             None => left,
             Some(budget) => [budget.resolve(all), left].into_iter().flatten().min(),
         }
+    }
+
+    /// Bytes of finished weights that fit where the model goes, beside what a load has in flight and a product unpacks.
+    ///
+    /// # Errors
+    ///
+    /// [`PlanError::NoBudget`] where nobody tells how much memory there is.
+    pub(super) fn fitting(&self) -> Result<u64, Error> {
+        let device = self.device_bytes();
+        let (memory, beside) = match T::MEMORY {
+            Memory::Device => (device, UNPACKED),
+            Memory::Host => {
+                let memory = [device, self.host_bytes()].into_iter().flatten().min();
+                let in_flight = self
+                    .config
+                    .resolved_in_flight_bytes_max(Strategy::LowMemory);
+                (memory, in_flight + UNPACKED)
+            }
+        };
+        let memory = memory.ok_or(PlanError::NoBudget { target: T::NAME })?;
+        Ok(memory.saturating_sub(beside))
     }
 
     /// Bytes of the device's memory that may be used.

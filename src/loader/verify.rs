@@ -9,14 +9,14 @@ use crate::{
     error::Error,
     model::Architecture,
     pipeline::{Settings, Sink, Timing},
-    plan::{Action, Plan, Step, Stored},
+    plan::{Action, Plan, Step},
     quant::QuantSpec,
     save,
     source::Checkpoint,
     target::{Capabilities, Target},
     verify::{
         CompareSink, Fallback, Guard, Limits, Original, TensorCheck, VerifyConfig, VerifyError,
-        VerifyReport, check,
+        VerifyReport, check, refuse_kept,
     },
 };
 
@@ -136,15 +136,7 @@ impl<T: Target> Loader<T> {
             return Err(VerifyError::Balanced.into());
         }
         self.check_parts(&plan)?;
-        for step in &plan.steps {
-            if let (Stored::Packed(adopt), Some(_)) = (&step.source, step.action.format()) {
-                return Err(VerifyError::Kept {
-                    tensor: step.slot.name.clone(),
-                    format: adopt.format,
-                }
-                .into());
-            }
-        }
+        refuse_kept(&plan.steps)?;
         plan.steps
             .retain(|step| matches!(step.action, Action::Pack(..)));
         if plan.steps.is_empty() {

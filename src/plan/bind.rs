@@ -149,6 +149,14 @@ pub enum PlanError {
         /// [`Target::NAME`](crate::Target::NAME).
         target: &'static str,
     },
+    /// Weights are to be as wide as fits, and nobody knows how much does.
+    #[error(
+        "{target} does not tell how much memory it has; give a device budget, or a size: auto:size=8GiB"
+    )]
+    NoBudget {
+        /// [`Target::NAME`](crate::Target::NAME).
+        target: &'static str,
+    },
     /// The host has less memory than the load takes at least, by its budget or by itself.
     #[error(
         "{needed} bytes of host memory are needed at least, {kept} of them for finished weights and {at_once} to read {tensor}, and {budget} may be used; raise the budget, quantize further, or stream from a disk"

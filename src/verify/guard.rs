@@ -1,6 +1,8 @@
 //! Verifying while loading: what is within the limits passes on, what is not is packed otherwise first.
 
-use super::{Fallback, Original, TensorCheck, VerifyConfig, VerifyError, check, sink::Comparer};
+use super::{
+    Fallback, Original, TensorCheck, VerifyConfig, VerifyError, check, refuse_kept, sink::Comparer,
+};
 use crate::{
     error::Error,
     observe::{Event, Flow},
@@ -28,7 +30,8 @@ pub(crate) struct Guard<'a> {
 impl<'a> Guard<'a> {
     /// # Errors
     ///
-    /// [`VerifyError::Balanced`] where weights are changed before they are packed.
+    /// [`VerifyError::Balanced`] where weights are changed before they are packed, [`VerifyError::Kept`] where the
+    /// checkpoint has them packed.
     pub(crate) fn new(
         inner: &'a mut dyn Sink,
         plan: &'a Plan,
@@ -39,6 +42,7 @@ impl<'a> Guard<'a> {
         if !plan.links.is_empty() {
             return Err(VerifyError::Balanced.into());
         }
+        refuse_kept(&plan.steps)?;
         Ok(Self {
             inner,
             plan,

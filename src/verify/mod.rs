@@ -38,7 +38,11 @@ pub use firebox_kernels::compare::Stats;
 use firebox_kernels::format::Format;
 use serde::Serialize;
 
-use crate::{quant::QuantSpec, source::Dtype};
+use crate::{
+    plan::{Step, Stored},
+    quant::QuantSpec,
+    source::Dtype,
+};
 
 /// What to verify by, and what to try instead of what is beyond it.
 #[derive(Debug, Clone, Default)]
@@ -207,6 +211,11 @@ pub enum VerifyError {
         "weights that are balanced before they are packed cannot be compared with those of the checkpoint; leave `presinq` out"
     )]
     Balanced,
+    /// Weights that come from where packed ones are kept were verified, if at all, when they were packed.
+    #[error(
+        "weights that are kept packed cannot be compared with their source while they are loaded; leave out the limits, or the cache of packed weights"
+    )]
+    Cached,
     /// Packed in the checkpoint already, so that its source is elsewhere.
     #[error(
         "{tensor} is packed as {format} in the checkpoint and its source is not there; name the checkpoint that it was made from"
@@ -268,4 +277,17 @@ pub enum VerifyError {
         /// Its type there.
         found: Dtype,
     },
+}
+
+/// Refuses weights that the checkpoint has packed.
+pub(crate) fn refuse_kept(steps: &[Step]) -> Result<(), VerifyError> {
+    for step in steps {
+        if let (Stored::Packed(adopt), Some(_)) = (&step.source, step.action.format()) {
+            return Err(VerifyError::Kept {
+                tensor: step.slot.name.clone(),
+                format: adopt.format,
+            });
+        }
+    }
+    Ok(())
 }

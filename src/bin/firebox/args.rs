@@ -9,7 +9,7 @@ use std::{
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use firebox::{
     DType, Keep, LoadConfig, Rule, Strategy, Workers,
-    config::{Bytes, Pattern},
+    config::{Budget, Bytes, Pattern},
     observe::JsonLines,
     quant::QuantSpec,
     source::Reading,
@@ -161,6 +161,14 @@ pub(crate) struct LoadArgs {
     #[arg(long, value_name = "FOLDER")]
     spill: Option<PathBuf>,
 
+    /// Host memory that the load may take: 8GiB, 80%; what there is if not given
+    #[arg(long, value_name = "BUDGET")]
+    host_budget: Option<Budget>,
+
+    /// Memory of the device that the model may take: 8GiB, 80%; what there is if not given
+    #[arg(long, value_name = "BUDGET")]
+    device_budget: Option<Budget>,
+
     /// Bytes of source weights in memory at once, instead of the strategy's: 64MiB
     #[arg(long, value_name = "SIZE")]
     in_flight: Option<Bytes>,
@@ -197,6 +205,12 @@ impl LoadArgs {
         }
         if let Some(folder) = &self.spill {
             config = config.keep(Keep::Disk(folder.clone()));
+        }
+        if let Some(budget) = self.host_budget {
+            config = config.host_budget(budget);
+        }
+        if let Some(budget) = self.device_budget {
+            config = config.device_budget(budget);
         }
         if let Some(Bytes(bytes)) = self.in_flight {
             config = config.in_flight_bytes_max(bytes);

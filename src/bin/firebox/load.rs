@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use firebox::{
-    Loaded, Loader, Target,
+    LoadConfig, Loaded, Loader, Target,
     config::Bytes,
     model::{
         Architecture, CacheError,
@@ -20,6 +20,7 @@ use crate::{
     args::{CacheArgs, LoadArgs, QuantArgs},
     output,
     progress::Bar,
+    verify::LimitArgs,
 };
 
 #[derive(Debug, Args)]
@@ -32,6 +33,9 @@ pub(crate) struct LoadCommand {
 
     #[command(flatten)]
     quant: QuantArgs,
+
+    #[command(flatten)]
+    limits: LimitArgs,
 
     /// Write a page with pictures of memory, stages and errors into DIR, and the numbers as JSON
     #[arg(long, value_name = "DIR")]
@@ -48,8 +52,11 @@ pub(crate) struct LoadCommand {
 
 impl OnTarget for LoadCommand {
     fn run<T: Target>(self) -> Result<(), Failure> {
-        let Loaded { report, .. } =
-            Opened::<T>::new(&self.load, &self.cache, &self.quant.quant)?.load()?;
+        let mut config = self.cache.in_config(self.load.config(self.quant.quant)?);
+        if self.limits.any() {
+            config = config.verify(self.limits.config());
+        }
+        let Loaded { report, .. } = Opened::<T>::of(config)?.load()?;
         if let Some(folder) = &self.report {
             report.write_html(folder)?;
         }
@@ -76,10 +83,12 @@ impl<T: Target> Opened<T> {
         cache: &CacheArgs,
         quant: &QuantSpec,
     ) -> Result<Self, Failure> {
+        Self::of(cache.in_config(args.config(quant.clone())?))
+    }
+
+    fn of(config: LoadConfig) -> Result<Self, Failure> {
         let bar = Bar::new();
-        let config = args.config(quant.clone())?.observer(bar.clone());
-        let config = cache.in_config(config);
-        let loader = Loader::new(config)?;
+        let loader = Loader::new(config.observer(bar.clone()))?;
         Ok(Self { loader, bar })
     }
 

@@ -259,13 +259,16 @@ pub(super) fn nvfp4<'a>(
     Ok(Micro::Nvfp4 { global })
 }
 
-/// One limit.
+/// One limit, or none.
 pub(super) fn auto<'a>(
     spec: &str,
     mut options: impl Iterator<Item = &'a str>,
 ) -> Result<Auto, SpecError> {
-    const OPTIONS: &str = "one of bits=NUMBER and size=SIZE, such as bits=4.25 or size=2GiB";
-    let first = options.next().unwrap_or_default();
+    const OPTIONS: &str =
+        "nothing, or one of bits=NUMBER and size=SIZE, such as bits=4.25 or size=2GiB";
+    let Some(first) = options.next() else {
+        return Ok(Auto::Fitting);
+    };
     let limit = Auto::parse(first).ok_or_else(|| unknown_option(spec, "auto", first, OPTIONS))?;
     match options.next() {
         None => Ok(limit),

@@ -1,0 +1,268 @@
+//! Memory is what the plan says and the budget allows: every allocation of this program is counted. One test after
+//! another, since they share the counter.
+
+#![cfg(feature = "cpu")]
+
+#[path = "common/counting.rs"]
+mod counting;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use burn::module::Module;
+use counting::COUNTING;
+use firebox::{
+    Cpu, DType, LoadConfig, Loader, Shared,
+    config::Budget,
+    model::{Architecture, BuildError, ConfigError, Linear, Matrix, Slot, Weights},
+    plan::PlanError,
+    save::SaveConfig,
+    source::{Local, Source, SourceError},
+};
+use safetensors::{Dtype, tensor::TensorView};
+
+const MIB: u64 = 1 << 20;
+const ROWS: usize = 16 << 10;
+const COLS: usize = 1 << 10;
+/// Bytes of each of the two matrices, in bf16.
+const SOURCE: u64 = (ROWS * COLS * 2) as u64;
+
+/// Two large matrices.
+#[derive(Module, Debug)]
+struct Wide {
+    first: Linear,
+    second: Linear,
+}
+
+impl Architecture for Wide {
+    type Config = ();
+    fn config(_: &serde_json::Value) -> Result<(), ConfigError> {
+        Ok(())
+    }
+    fn slots((): &()) -> Vec<Slot> {
+        vec![
+            Slot::linear("first.weight", ROWS, COLS),
+            Slot::linear("second.weight", ROWS, COLS),
+        ]
+    }
+    fn build((): &(), weights: &mut Weights) -> Result<Self, BuildError> {
+        Ok(Self {
+            first: weights.linear("first")?,
+            second: weights.linear("second")?,
+        })
+    }
+}
+
+/// A checkpoint whose second matrix is made from `seed`.
+fn checkpoint(folder: &Path, seed: u32) {
+    let matrix = |seed: u32| -> Vec<u8> {
+        let mut state = seed;
+        let halves = (0..ROWS * COLS).flat_map(|_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            // Between 1/4 and 2 in magnitude, with either sign.
+            let bits = 0x3e80 + ((state >> 20) & 0x7f) as u16 + ((state >> 31) as u16) * 0x8000;
+            bits.to_le_bytes()
+        });
+        halves.collect()
+    };
+    let data = [("first.weight", matrix(1)), ("second.weight", matrix(seed))];
+    let views = data.iter().map(|(name, bytes)| {
+        let view = TensorView::new(Dtype::BF16, vec![ROWS, COLS], bytes);
+        (*name, view.expect("as many bytes as the shape says"))
+    });
+    fs::write(folder.join("config.json"), "{}").expect("writable");
+    let file = folder.join("model.safetensors");
+    safetensors::serialize_to_file(views, None, &file).expect("writable");
+}
+
+/// Counts the bytes read of weights.
+#[derive(Debug)]
+struct Watched(Local, Arc<AtomicU64>);
+
+impl Source for Watched {
+    fn describe(&self) -> String {
+        self.0.describe()
+    }
+    fn size(&self, file: &str) -> Result<u64, SourceError> {
+        self.0.size(file)
+    }
+    fn read_at(&self, file: &str, offset: u64, into: &mut [u8]) -> Result<(), SourceError> {
+        self.1.fetch_add(into.len() as u64, Ordering::Relaxed);
+        self.0.read_at(file, offset, into)
+    }
+}
+
+fn config(folder: &Path, quant: &str) -> LoadConfig {
+    let config = LoadConfig::new(folder.to_str().expect("a name in UTF-8"));
+    config
+        .quant(quant.parse().expect("a spec"))
+        .dtype(DType::Bf16)
+}
+
+#[test]
+fn memory_is_what_was_promised() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (base, tuned) = (folder.path().join("base"), folder.path().join("tuned"));
+    for (folder, seed) in [(&base, 2), (&tuned, 3)] {
+        fs::create_dir(folder).expect("writable");
+        checkpoint(folder, seed);
+    }
+    loads_stay_within_their_budget(&base);
+    saves_need_little_however_large_the_weights(&base, folder.path());
+    what_cannot_work_is_refused_before_a_weight_is_read(&base, folder.path());
+    equal_weights_are_held_once(&base, &tuned);
+}
+
+/// Catches finished weights that are copied, tiles beyond the budget, and queues between the stages that nobody counts.
+fn loads_stay_within_their_budget(folder: &Path) {
+    for quant in [
+        "none",
+        "nf4",
+        "nf4:nested",
+        "fp8:scale=tensor",
+        "mlx:bits=3",
+    ] {
+        let loader = Loader::<Cpu>::new(config(folder, quant)).expect("opens");
+        let kept = loader.plan::<Wide>().expect("a plan").totals().bytes_kept;
+        drop(loader);
+        for beside in [8, 40] {
+            let budget = kept + beside * MIB;
+            let asked = config(folder, quant).host_budget(Budget::Bytes(budget));
+            let loader = Loader::<Cpu>::new(asked).expect("opens");
+            let (loaded, peak) = COUNTING.peak(|| loader.load::<Wide>().expect("fits"));
+            assert!(
+                peak <= budget + MIB,
+                "{quant}: {peak} bytes at most, {budget} allowed"
+            );
+            // What was counted is what is there.
+            assert!(peak >= kept, "{quant}: {peak} bytes, {kept} are kept");
+            drop(loaded);
+        }
+    }
+}
+
+/// Catches a weight that is whole in memory while it is saved: each is four times the budget, and packed in four bits as
+/// large.
+fn saves_need_little_however_large_the_weights(base: &Path, folder: &Path) {
+    const BUDGET: u64 = 8 * MIB;
+    assert!(SOURCE >= 4 * BUDGET);
+    for (nth, quant) in [
+        "none",
+        "nf4",
+        "nf4:nested",
+        "mlx:bits=4",
+        "fp8:scale=tensor",
+        "fp8:scale=block",
+        "int8",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let asked = config(base, quant).host_budget(Budget::Bytes(BUDGET));
+        let loader = Loader::<Cpu>::new(asked).expect("opens");
+        let to = SaveConfig::new(folder.join(format!("saved-{nth}")));
+        let (saved, peak) = COUNTING.peak(|| loader.save::<Wide>(&to).expect("fits"));
+        assert!(
+            peak <= BUDGET + 3 * MIB,
+            "{quant}: {peak} bytes at most, {BUDGET} allowed"
+        );
+        assert!(saved.bytes_written > BUDGET, "{quant}");
+    }
+}
+
+/// Both numbers, and not a byte of weights read. Catches a budget that is only noticed when it is spent.
+fn what_cannot_work_is_refused_before_a_weight_is_read(base: &Path, folder: &Path) {
+    let read = Arc::new(AtomicU64::new(0));
+    let open = |quant: &str, budget: &str| {
+        let source = Watched(Local::open(base).expect("a folder"), Arc::clone(&read));
+        let config = LoadConfig::from_source(Arc::new(source))
+            .quant(quant.parse().expect("a spec"))
+            .dtype(DType::Bf16)
+            .host_budget(budget.parse().expect("a budget"));
+        Loader::<Cpu>::new(config).expect("opens")
+    };
+    let refused = |error: firebox::Error, budget: u64, needed: u64| {
+        let said = error.to_string();
+        let firebox::Error::Plan(PlanError::HostBudget { .. }) = error else {
+            panic!("{said}")
+        };
+        assert!(said.contains(&budget.to_string()), "{said} lacks {budget}");
+        assert!(said.contains(&needed.to_string()), "{said} lacks {needed}");
+    };
+
+    // Finished weights alone are more.
+    let loader = open("none", "60MiB");
+    let before = read.load(Ordering::Relaxed);
+    let error = loader.load::<Wide>().map(drop).expect_err("too little");
+    let row = (COLS * 2) as u64;
+    refused(error, 60 * MIB, 2 * SOURCE + row);
+    assert_eq!(read.load(Ordering::Relaxed), before);
+
+    // Groups of hqq that run along columns need the whole matrix at once, and its codes are written whole.
+    let loader = open("hqq:bits=4,group=64,axis=0", "20MiB");
+    let before = read.load(Ordering::Relaxed);
+    let to = SaveConfig::new(folder.join("refused"));
+    let error = loader.save::<Wide>(&to).map(drop).expect_err("too little");
+    let said = error.to_string();
+    let source = std::error::Error::source(&error).map(ToString::to_string);
+    let said = said + &source.unwrap_or_default();
+    assert!(said.contains(&SOURCE.to_string()), "{said} lacks {SOURCE}");
+    assert!(said.contains(&(20 * MIB).to_string()), "{said}");
+    assert_eq!(read.load(Ordering::Relaxed), before);
+}
+
+/// One matrix of two is the same in both models. Catches a weight that is told to be shared and is not.
+fn equal_weights_are_held_once(base: &Path, tuned: &Path) {
+    let words = |matrix: &Matrix| match matrix {
+        Matrix::Packed(packed) => packed.to_host(),
+        other => panic!("planned packed, is {other:?}"),
+    };
+    for quant in ["none", "nf4"] {
+        let configs = || [config(base, quant), config(tuned, quant)];
+        let loader = Loader::<Cpu>::new(config(base, quant)).expect("opens");
+        let each = loader.plan::<Wide>().expect("a plan").steps[0].bytes_kept();
+        let before = COUNTING.live();
+        let shared = Shared::new(16 * MIB);
+        let models = shared.load::<Cpu, Wide>(configs()).expect("loads");
+        assert_eq!(shared.bytes_saved(), each, "{quant}");
+        let held = COUNTING.live() - before;
+        assert!(
+            held >= 3 * each && held < 3 * each + 2 * MIB,
+            "{quant}: {held} bytes are held, three matrices have {}",
+            3 * each
+        );
+        assert!(shared.in_flight().peak() <= 16 * MIB);
+        // It keeps what it has seen; without it the models do.
+        drop(shared);
+        let held = COUNTING.live() - before;
+        assert!(held >= 3 * each, "{quant}: {held} bytes of three matrices");
+        if quant == "nf4" {
+            for (folder, loaded) in [base, tuned].into_iter().zip(&models) {
+                let loader = Loader::<Cpu>::new(config(folder, quant)).expect("opens");
+                let alone = loader.load::<Wide>().expect("loads").model;
+                for (found, expected) in [
+                    (&loaded.model.first, &alone.first),
+                    (&loaded.model.second, &alone.second),
+                ] {
+                    assert!(words(&found.weight) == words(&expected.weight));
+                }
+            }
+        }
+    }
+    // The one that fails is told of, not those that were stopped because of it.
+    let missing: PathBuf = tuned.join("model.safetensors");
+    let len = fs::metadata(&missing).expect("there").len();
+    let file = fs::OpenOptions::new().write(true).open(&missing);
+    let shared = Shared::new(MIB);
+    let configs = [config(base, "nf4"), config(tuned, "nf4")];
+    file.expect("writable").set_len(len - 10).expect("cut");
+    let error = shared.load::<Cpu, Wide>(configs).map(drop);
+    let said = error.expect_err("a file is cut").to_string();
+    assert!(said.contains("model.safetensors"), "{said}");
+}
