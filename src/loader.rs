@@ -235,10 +235,11 @@ impl<T: Target> Loader<T> {
         let mut plan = self.plan_for::<A>(&config)?;
         self.check(&plan)?;
         let observers = Observers(self.config.observers.clone());
-        let place = self.settings_for(plan.strategy, &observers);
-        let settings = Settings {
-            device: place.device.filter(|_| !plan.strategy.packs_on_host()),
-            ..place
+        let settings = self.settings_for(plan.strategy, &observers);
+        // Where weights go, wherever they are packed.
+        let place = Settings {
+            device: (T::MEMORY == Memory::Device).then_some(&self.device),
+            ..settings
         };
         let mut module = ModuleSink {
             weights: Weights::new(self.device.clone(), self.dtype.dtype),
@@ -261,7 +262,8 @@ impl<T: Target> Loader<T> {
     }
 
     /// Hands every finished weight of the model to a sink of one's own, in an order of one's own: what becomes of them
-    /// is the sink's business.
+    /// is the sink's business. Of the strategy only where weights are packed matters here: on the host with
+    /// [`Strategy::UnifiedMemory`] and [`Strategy::Streaming`], elsewhere on a device that can.
     ///
     /// # Errors
     ///
@@ -381,7 +383,8 @@ impl<T: Target> Loader<T> {
         Settings {
             workers: self.config.workers.count(),
             in_flight_bytes_max: self.config.resolved_in_flight_bytes_max(strategy),
-            device: (T::MEMORY == Memory::Device).then_some(&self.device),
+            device: (T::MEMORY == Memory::Device && !strategy.packs_on_host())
+                .then_some(&self.device),
             allocation_max: self.capabilities.largest_allocation,
             observer,
         }

@@ -70,11 +70,17 @@ fn streamed_models_answer_as_full_ones_do() {
         let expected = bits(full.forward(tokens.clone()));
         let folder = TempDir::new().expect("a folder");
         for keep in [Keep::Host, Keep::Disk(folder.path().join("spill"))] {
-            for ahead in [0, 1, 2, 1000] {
+            // The ring does not look into weights: one format shows what it may hold.
+            let aheads: &[usize] = if quant == "nf4" {
+                &[0, 1, 2, 1000]
+            } else {
+                &[2]
+            };
+            for &ahead in aheads {
                 let config = config(golden, quant).keep(keep.clone()).prefetch(ahead);
                 let model = load(config.strategy(Strategy::Streaming));
                 assert!(streamed(&model.embedding.table).bytes() > 0);
-                for pass in 0..3 {
+                for pass in 0..2 {
                     let found = bits(model.forward(tokens.clone()));
                     assert!(
                         found == expected,
