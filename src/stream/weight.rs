@@ -351,7 +351,7 @@ impl ModuleDisplayDefault for StreamedWeight {
             .format()
             .map_or_else(|| "dense".to_owned(), |format| format.to_string());
         content
-            .add_formatted(&format!("{what} [{out}, {in}], streamed", in = r#in))
+            .add_formatted(&format!("{what} [{out}, {in}], streamed"))
             .optional()
     }
 }
