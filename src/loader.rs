@@ -261,7 +261,8 @@ impl<T: Target> Loader<T> {
     }
 
     /// Hands every finished weight of the model to a sink of one's own, in an order of one's own: what becomes of them
-    /// is the sink's business.
+    /// is the sink's business. Of the strategy only where weights are packed matters here: on the host with
+    /// [`Strategy::UnifiedMemory`] and [`Strategy::Streaming`], elsewhere on a device that can.
     ///
     /// # Errors
     ///

@@ -327,6 +327,7 @@ fn matrix_bytes(matrix: &Matrix) -> u64 {
             let words = packed.words.val().dims()[0] + packed.scales.val().dims()[0];
             4 * words as u64
         }
+        Matrix::Streamed(weight) => weight.bytes(),
         Matrix::Split(parts) => parts.iter().map(matrix_bytes).sum(),
         Matrix::Streamed(_) => panic!("nothing was to be streamed"),
     }

@@ -7,7 +7,10 @@ mod common;
 #[path = "common/tiny.rs"]
 mod tiny;
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
 
 use burn::{module::Module, tensor::Tensor};
 use common::{Golden, ids, values};
@@ -70,11 +73,17 @@ fn streamed_models_answer_as_full_ones_do() {
         let expected = bits(full.forward(tokens.clone()));
         let folder = TempDir::new().expect("a folder");
         for keep in [Keep::Host, Keep::Disk(folder.path().join("spill"))] {
-            for ahead in [0, 1, 2, 1000] {
+            // The ring does not look into weights: one format shows what it may hold.
+            let aheads: &[usize] = if quant == "nf4" {
+                &[0, 1, 2, 1000]
+            } else {
+                &[2]
+            };
+            for &ahead in aheads {
                 let config = config(golden, quant).keep(keep.clone()).prefetch(ahead);
                 let model = load(config.strategy(Strategy::Streaming));
                 assert!(streamed(&model.embedding.table).bytes() > 0);
-                for pass in 0..3 {
+                for pass in 0..2 {
                     let found = bits(model.forward(tokens.clone()));
                     assert!(
                         found == expected,
@@ -121,37 +130,51 @@ fn the_order_is_learned_in_one_pass() {
     assert_eq!(passes, [(0, matrices), (matrices - 2, 2), (matrices, 0)]);
 }
 
-/// Would catch a guess that is multiplied with, a thread that waits for ever for the wrong one, and guesses that pile
-/// up.
+/// Would catch a guess that is multiplied with, a thread that waits for ever for the wrong one, guesses that pile up
+/// and leave no room for better ones, and a thread that fetches nothing at all.
 #[test]
 fn an_order_that_is_broken_costs_time_only() {
     let golden = Golden("llama_bf16_untied");
     let [full, model] = [Strategy::Full, Strategy::Streaming]
         .map(|strategy| load(config(golden, "nf4").strategy(strategy)));
-    let of = |model: &Llama, k: usize| {
-        let block = model.blocks[k / 4 % model.blocks.len()].clone();
-        let mlp = block.mlp;
-        match k % 4 {
-            0 => mlp.gate_proj,
-            1 => mlp.up_proj,
-            2 => block.attention.q_proj,
-            _ => block.attention.o_proj,
-        }
-    };
-    let mut state = 1_u32;
-    for _ in 0..200 {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        let k = (state >> 16) as usize;
+    let product = |k: usize| {
         let [expected, found] = [&full, &model].map(|model| {
-            let linear = of(model, k);
+            let block = &model.blocks[k / 4 % model.blocks.len()];
+            let linear = match k % 4 {
+                0 => &block.mlp.gate_proj,
+                1 => &block.mlp.up_proj,
+                2 => &block.attention.q_proj,
+                _ => &block.attention.o_proj,
+            };
             let [_, cols] = linear.weight.shape();
             bits(linear.forward(input(3, cols)))
         });
         assert!(found == expected, "product {k}");
+    };
+    let stats = || ring(&model).stats();
+    let mut state = 1_u32;
+    for _ in 0..200 {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        product((state >> 16) as usize);
     }
-    let stats = ring(&model).stats();
-    assert_eq!(stats.ahead + stats.waited + stats.missed, 200);
-    assert!(stats.weights_peak <= 3, "{stats:?}");
+    let lent = stats().ahead + stats().waited + stats().missed;
+    assert_eq!(lent, 200);
+
+    // An order at last, and time to fetch.
+    for k in 0..8 {
+        product(k % 4);
+    }
+    let ahead = stats().ahead;
+    for k in 0..8 {
+        let started = Instant::now();
+        while stats().weights < 2 {
+            assert!(started.elapsed() < Duration::from_secs(60), "{:?}", stats());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        product(k % 4);
+    }
+    assert!(stats().ahead - ahead == 8, "{ahead} then {:?}", stats());
+    assert!(stats().weights_peak <= 3, "{:?}", stats());
 }
 
 fn input(rows: usize, cols: usize) -> Tensor<2> {

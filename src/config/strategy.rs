@@ -186,184 +186,44 @@ impl fmt::Display for Strategy {
 mod tests {
     use super::*;
 
-    const GIB: u64 = 1 << 30;
-
     /// Would catch a limit taken of the wrong memory, a device that is called shared because nobody says
     /// otherwise, and a file written where nobody asked for one.
     #[test]
     fn the_choice_follows_the_table() {
         use Memory::{Device, Host};
         use Strategy::{Full, LowMemory, Streaming, UnifiedMemory};
-        let (some, none) = (|gib: u64| Some(gib * GIB), None);
-        // Weights, host and device in GiB; where tensors are; shared; a disk is named.
-        for (kept, host, device, memory, unified, disk, expected, why) in [
-            (
-                4,
-                some(16),
-                none,
-                Host,
-                Some(true),
-                false,
-                Full,
-                "fit in memory",
-            ),
-            (
-                4,
-                none,
-                none,
-                Host,
-                Some(true),
-                false,
-                Full,
-                "fit in memory",
-            ),
-            (
-                14,
-                some(16),
-                none,
-                Host,
-                Some(true),
-                false,
-                LowMemory,
-                "leave little of 16.00 GiB",
-            ),
-            (
-                14,
-                some(16),
-                none,
-                Host,
-                Some(true),
-                true,
-                LowMemory,
-                "leave little",
-            ),
-            (
-                15,
-                some(16),
-                none,
-                Host,
-                Some(true),
-                false,
-                LowMemory,
-                "no disk is named",
-            ),
-            (
-                15,
-                some(16),
-                none,
-                Host,
-                Some(true),
-                true,
-                Streaming,
-                "a disk is named",
-            ),
-            // The device's memory is not a host target's.
-            (
-                4,
-                some(16),
-                some(1),
-                Host,
-                Some(true),
-                false,
-                Full,
-                "fit in memory",
-            ),
-            (
-                16,
-                some(8),
-                some(24),
-                Device,
-                Some(false),
-                false,
-                Full,
-                "fit on the device",
-            ),
-            (
-                16,
-                some(8),
-                none,
-                Device,
-                none_flag(),
-                false,
-                Full,
-                "fit on the device",
-            ),
-            (
-                16,
-                none,
-                some(24),
-                Device,
-                none_flag(),
-                false,
-                Full,
-                "fit on the device",
-            ),
-            (
-                22,
-                some(64),
-                some(24),
-                Device,
-                Some(false),
-                false,
-                Streaming,
-                "device's 24.00 GiB, and do on the host",
-            ),
-            (
-                22,
-                some(16),
-                some(24),
-                Device,
-                Some(false),
-                false,
-                LowMemory,
-                "nor on the host",
-            ),
-            (
-                22,
-                some(16),
-                some(24),
-                Device,
-                Some(false),
-                true,
-                Streaming,
-                "a disk is named",
-            ),
-            (
-                4,
-                some(16),
-                some(16),
-                Device,
-                Some(true),
-                false,
-                UnifiedMemory,
-                "share one memory",
-            ),
+        let (yes, no) = (Some(true), Some(false));
+        // Weights, host and device in MiB; where tensors are; whether they share; whether a disk is named.
+        #[rustfmt::skip]
+        let table = [
+            (  4000, Some(16_000), None,         Host,   yes,  false, Full,          "fit in memory"),
+            (  4000, None,         None,         Host,   yes,  false, Full,          "fit in memory"),
+            (14_144, Some(16_000), None,         Host,   yes,  false, Full,          "fit in memory"),
+            (14_145, Some(16_000), None,         Host,   yes,  true,  LowMemory,     "leave little of 15.62 GiB"),
+            (14_368, Some(16_000), None,         Host,   yes,  false, LowMemory,     "leave little of 15.62 GiB"),
+            (14_369, Some(16_000), None,         Host,   yes,  false, LowMemory,     "no disk is named"),
+            (14_369, Some(16_000), None,         Host,   yes,  true,  Streaming,     "a disk is named"),
+            // A device's memory is not a host target's.
+            (  4000, Some(16_000), Some(1000),   Host,   yes,  false, Full,          "fit in memory"),
+            (16_000, Some(8000),   Some(24_000), Device, no,   false, Full,          "fit on the device"),
+            (16_000, Some(8000),   None,         Device, None, false, Full,          "fit on the device"),
+            (16_000, None,         Some(24_000), Device, None, false, Full,          "fit on the device"),
+            (16_000, Some(250),    Some(24_000), Device, None, false, LowMemory,     "250.00 MiB of host memory"),
+            (21_536, Some(8000),   Some(24_000), Device, no,   false, Full,          "fit on the device"),
+            (21_537, Some(64_000), Some(24_000), Device, no,   false, Streaming,     "23.44 GiB, and do on the host"),
+            (21_537, Some(16_000), Some(24_000), Device, no,   false, LowMemory,     "nor on the host"),
+            (21_537, Some(16_000), Some(24_000), Device, no,   true,  Streaming,     "a disk is named"),
+            (  4000, Some(16_000), Some(16_000), Device, yes,  false, UnifiedMemory, "share one memory"),
             // The smaller of two opinions on one memory.
-            (
-                14,
-                some(12),
-                some(32),
-                Device,
-                Some(true),
-                false,
-                LowMemory,
-                "nor on the host",
-            ),
-            (
-                14,
-                some(12),
-                some(32),
-                Device,
-                Some(true),
-                true,
-                Streaming,
-                "a disk is named",
-            ),
-        ] {
+            (14_000, Some(12_000), Some(32_000), Device, yes,  false, LowMemory,     "nor on the host"),
+            (14_000, Some(12_000), Some(32_000), Device, yes,  true,  Streaming,     "a disk is named"),
+        ];
+        for (kept, host, device, memory, unified, disk, expected, why) in table {
+            let bytes = |mib: u64| mib << 20;
             let facts = Facts {
-                bytes_kept: kept * GIB,
-                host,
-                device,
+                bytes_kept: bytes(kept),
+                host: host.map(bytes),
+                device: device.map(bytes),
                 memory,
                 unified,
                 disk,
@@ -372,18 +232,5 @@ mod tests {
             assert_eq!(found, expected, "{facts:?}: {reason}");
             assert!(reason.contains(why), "{facts:?}: {reason}");
         }
-        let small = Facts {
-            bytes_kept: 16 * GIB,
-            host: Some(256 << 20),
-            device: some(24),
-            memory: Device,
-            unified: None,
-            disk: false,
-        };
-        assert_eq!(Strategy::choose(&small).0, LowMemory, "a small host");
-    }
-
-    const fn none_flag() -> Option<bool> {
-        None
     }
 }

@@ -220,31 +220,17 @@ impl StreamedWeight {
                 scales,
             } => {
                 let mut found = vec![0.0; ids.len() * cols];
-                let unpack = |layout: Layout,
-                              words: &[u32],
-                              scales: &[u32],
-                              ids: &[usize],
-                              found: &mut [f32]| {
-                    linear::rows(layout.format, layout.shape, words, scales, ids, found)
-                        .expect("ids were compared with the rows");
-                };
                 if let (Shelved::Host(words), Shelved::Host(scales)) = (words, scales) {
                     let [words, scales] = [words, scales].map(|part| bytemuck::cast_slice(part));
                     unpack(*layout, words, scales, ids, &mut found);
                 } else {
                     for (id, found) in ids.iter().zip(found.chunks_exact_mut(cols.max(1))) {
                         let (part, first) = part_around(*layout, words, scales, *id)?;
-                        let Packed {
-                            format,
-                            shape,
-                            words,
-                            scales,
-                        } = &part;
                         let layout = Layout {
-                            format: *format,
-                            shape: *shape,
+                            format: part.format,
+                            shape: part.shape,
                         };
-                        unpack(layout, words, scales, &[id - first], found);
+                        unpack(layout, &part.words, &part.scales, &[id - first], found);
                     }
                 }
                 Ok(TensorData::new(found, shape).convert_dtype(dtype.into()))
@@ -272,6 +258,11 @@ impl StreamedWeight {
             entry: self.entry,
         }
     }
+}
+
+fn unpack(layout: Layout, words: &[u32], scales: &[u32], ids: &[usize], found: &mut [f32]) {
+    linear::rows(layout.format, layout.shape, words, scales, ids, found)
+        .expect("ids were compared with the rows");
 }
 
 /// The fewest rows around `row` that stand alone as a packed weight, and the first of them.
@@ -351,7 +342,7 @@ impl ModuleDisplayDefault for StreamedWeight {
             .format()
             .map_or_else(|| "dense".to_owned(), |format| format.to_string());
         content
-            .add_formatted(&format!("{what} [{out}, {in}], streamed", in = r#in))
+            .add_formatted(&format!("{what} [{out}, {in}], streamed"))
             .optional()
     }
 }

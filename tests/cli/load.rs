@@ -120,6 +120,34 @@ fn rules_skips_and_types_reach_the_load() {
     }
 }
 
+/// Would catch a strategy that a command does not hand on: a model that streams, from a file too, says the same.
+#[test]
+fn a_streamed_model_generates_the_same_text() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let spill = format!("--spill={}", folder.path().display());
+    let generate = |more: &[&str]| {
+        let prompt = [
+            "generate",
+            TINYRUST,
+            "--quant=nf4",
+            "--prompt=Use",
+            "--max-new-tokens=8",
+        ];
+        succeed(&[&prompt[..], more].concat())
+    };
+    let full = generate(&["--strategy=full"]);
+    for more in [
+        &["--strategy=streaming"][..],
+        &["--strategy=streaming", "--prefetch=0", &spill],
+        &["--strategy=unified-memory"],
+    ] {
+        let ran = generate(more);
+        assert_eq!(ran.stdout, full.stdout, "{more:?}");
+        let said = more[0].replace("--", "").replace('=', " ");
+        assert!(ran.stderr.contains(&said), "{}", ran.stderr);
+    }
+}
+
 /// The same numbers for people.
 #[test]
 fn load_prints_a_report_and_a_table() {

@@ -80,6 +80,42 @@ pub(crate) fn no_dense_weight_waits_for_the_backward_pass<T: Target>() {
     assert_eq!(read(x.grad(&gradients).expect("a gradient")).len(), 16 * i);
 }
 
+/// The gradient that reaches the scale of the very first norm, through every layer of a model that streams and of one
+/// that does not.
+#[cfg(feature = "autodiff")]
+pub(crate) fn streamed_weights_give_the_loaded_gradient<T: Target>() {
+    use burn::{
+        module::Param,
+        tensor::{Int, TensorData},
+    };
+    use firebox::{LoadConfig, Loader, Strategy, model::llama::Llama};
+
+    let golden = crate::common::Golden("llama_bf16_untied");
+    let gradient = |strategy| {
+        let device = T::device(0).expect("a device").autodiff();
+        let config = LoadConfig::new(golden.path("").to_string_lossy())
+            .dtype(firebox::DType::F32)
+            .quant("nf4".parse().expect("a spec"))
+            .strategy(strategy);
+        let loader = Loader::<T>::on(config, device.clone()).expect("a checkpoint");
+        let mut model = loader.load::<Llama>().expect("a model").model;
+        let scale = model.blocks[0].attention_norm.scale.val();
+        model.blocks[0].attention_norm.scale = Param::from_tensor(scale);
+        let ids = TensorData::from([[1_i32, 2, 3]]);
+        let logits = model.forward(Tensor::<2, Int>::from_data(ids, &device));
+        let gradients = (logits.clone() * logits).mean().backward();
+        let scale = model.blocks[0].attention_norm.scale.val();
+        crate::common::values(scale.grad(&gradients).expect("it is trained"))
+    };
+    let (expected, found) = (gradient(Strategy::Full), gradient(Strategy::Streaming));
+    assert!(expected.iter().any(|number| *number != 0.0));
+    let error = crate::common::max_abs_difference(&found, &expected);
+    assert!(error <= 1e-5, "largest error {error}");
+}
+
+#[cfg(not(feature = "autodiff"))]
+pub(crate) fn streamed_weights_give_the_loaded_gradient<T: Target>() {}
+
 #[cfg(not(feature = "autodiff"))]
 pub(crate) fn the_activation_gets_the_dense_gradient<T: Target>() {}
 

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use burn::tensor::{Int, Tensor, TensorData};
 use firebox::{
-    Cpu, DType, LoadConfig, Loader, Target,
+    Cpu, DType, Keep, LoadConfig, Loader, Strategy, Target,
     model::{GenerateOptions, Matrix, generate, llama::Llama},
     save::SaveConfig,
 };
@@ -90,6 +90,33 @@ pub(crate) fn tiles_and_parts_change_nothing<T: Target>() {
         }
         let error = max_abs_difference(&logits(&model, golden), &expected);
         assert!(error < 2e-5, "{quant}: largest error {error}");
+    }
+}
+
+/// Weights that come to the device when they are needed, whole and in parts, from memory and from a file: the answers of
+/// those that are there, to the bit, since it is the same words and the same kernels.
+pub(crate) fn streamed_models_answer_as_loaded_ones_do<T: Target>() {
+    let golden = Golden("llama_bf16_untied");
+    let folder = tempfile::tempdir().expect("a folder");
+    for quant in ["none", "nf4:nested"] {
+        let small = || config(golden, quant).allocation_max(60_000);
+        let expected = logits(&load::<T>(small().strategy(Strategy::Full)), golden);
+        for keep in [Keep::Host, Keep::Disk(folder.path().to_owned())] {
+            let model = load::<T>(small().strategy(Strategy::Streaming).keep(keep));
+            for pass in 0..2 {
+                let found = logits(&model, golden);
+                let error = max_abs_difference(&found, &expected);
+                assert!(error == 0.0, "{quant}, pass {pass}: largest error {error}");
+            }
+        }
+        let unified = logits(
+            &load::<T>(small().strategy(Strategy::UnifiedMemory)),
+            golden,
+        );
+        assert!(
+            max_abs_difference(&unified, &expected) == 0.0,
+            "{quant}: packed on the host"
+        );
     }
 }
 
