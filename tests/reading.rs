@@ -256,7 +256,7 @@ fn direct_reads_that_do_not_go_are_refused_by_name() {
     }
 }
 
-/// Holes, which the system reads without waiting for a disk. The benchmark shows what is chosen where it has to wait.
+/// Holes, which take no disk: only that it is looked at is shown here, what is chosen by the benchmark.
 #[cfg(target_os = "linux")]
 #[test]
 fn auto_looks_at_the_disk_once_there_is_enough_to_read() {
@@ -279,9 +279,12 @@ fn auto_looks_at_the_disk_once_there_is_enough_to_read() {
     assert!(into.iter().all(|byte| *byte == 0));
     let probe = source.probe().unwrap();
     assert_eq!(probe.weight_bytes, 1200 << 20);
-    assert_eq!(probe.cached_fraction, Some(1.0), "{probe:?}");
-    assert_eq!(probe.reason, "in the page cache");
-    assert_eq!(probe.chosen, Reading::Buffered);
+    // What was read before is at the beginning of the first file.
+    assert!(probe.cached_fraction.unwrap() < 0.1, "{probe:?}");
+    let direct = Local::open(folder.path()).unwrap().reading(Reading::Direct);
+    let has_direct = direct.size("a.safetensors").is_ok();
+    assert_eq!(probe.buffered_gbps.is_some(), has_direct, "{probe:?}");
+    assert_eq!(probe.direct_gbps.is_some(), has_direct, "{probe:?}");
 
     fs::remove_file(folder.path().join("a.safetensors")).unwrap();
     source.read_at("b.safetensors", 9 << 20, &mut into).unwrap();
