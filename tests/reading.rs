@@ -5,7 +5,10 @@ use std::{
     path::Path,
 };
 
-use firebox::source::{Local, Reading, Source, SourceError};
+use firebox::{
+    LoadConfig,
+    source::{Local, Reading, Source, SourceError},
+};
 use tempfile::TempDir;
 
 const FILE: &str = "model.safetensors";
@@ -247,6 +250,11 @@ fn direct_reads_that_do_not_go_are_refused_by_name() {
     );
     let text = error.to_string();
     assert!(text.contains(FILE) && text.contains("sysfs"), "{text}");
+    // And what is configured gets there.
+    let model = folder.path().join(FILE);
+    let config = LoadConfig::new(model.to_str().unwrap()).bare();
+    let error = config.reading(Reading::Direct).open().unwrap_err();
+    assert!(error.to_string().contains("sysfs"), "{error}");
     // What is no weight is never read directly.
     direct.read_at("config.json", 0, &mut [0; 2]).unwrap();
 
