@@ -6,7 +6,9 @@ mod loopback;
 
 use std::time::{Duration, Instant};
 
-use firebox::source::{Fault, Local, Memory, SMALL_FILE_BYTES_MAX, Source, SourceError, SourceExt};
+use firebox::source::{
+    Fault, Local, Memory, Reading, SMALL_FILE_BYTES_MAX, Source, SourceError, SourceExt,
+};
 use tempfile::TempDir;
 
 /// A file whose bytes tell where they are from.
@@ -24,12 +26,30 @@ fn files() -> Vec<(&'static str, Vec<u8>)> {
 }
 
 fn local(run: fn(&dyn Source)) {
-    let folder = TempDir::new().unwrap();
+    local_by(Reading::Auto, run);
+}
+
+fn mapped(run: fn(&dyn Source)) {
+    local_by(Reading::Mapped, run);
+}
+
+fn direct(run: fn(&dyn Source)) {
+    local_by(Reading::Direct, run);
+}
+
+fn local_by(reading: Reading, run: fn(&dyn Source)) {
+    // On a disk: in memory there may be no direct reads.
+    let folder = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     std::fs::create_dir(folder.path().join("onnx")).unwrap();
     for (name, bytes) in files() {
         std::fs::write(folder.path().join(name), bytes).unwrap();
     }
-    run(&Local::open(folder.path()).unwrap());
+    let source = Local::open(folder.path()).unwrap().reading(reading);
+    match source.size("weights.safetensors") {
+        // Nor has every disk.
+        Err(SourceError::NoDirectReads { .. }) if reading == Reading::Direct => {}
+        _ => run(&source),
+    }
 }
 
 fn memory(run: fn(&dyn Source)) {
@@ -57,6 +77,8 @@ fn hub(run: fn(&dyn Source)) {
 macro_rules! on_every_source {
     ($($test:ident),+ $(,)?) => {
         on_every_source!(@ local: $($test),+);
+        on_every_source!(@ mapped: $($test),+);
+        on_every_source!(@ direct: $($test),+);
         on_every_source!(@ memory: $($test),+);
         #[cfg(feature = "hub")]
         on_every_source!(@ hub: $($test),+);

@@ -47,6 +47,10 @@ fn wrong_usage_ends_with_two_and_says_what_is_right() {
         ),
         (&["load", TINYRUST, "--skip", "a{b"], &["a{b"]),
         (
+            &["load", TINYRUST, "--reading", "mmap"],
+            &["--reading", "mapped or direct"],
+        ),
+        (
             &["load", TINYRUST, "--target", "abacus"],
             &["abacus", "cpu"],
         ),

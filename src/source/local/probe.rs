@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::{Duration, Instant},
 };
 
@@ -23,8 +23,8 @@ const RANGE: u64 = 14 << 20;
 /// Bytes of one timed read.
 const REQUEST: usize = 2 << 20;
 
-/// How long each way is timed.
-const TIME: Duration = Duration::from_millis(40);
+/// How long a range is read at most, but for the request that is under way then.
+const TIME: Duration = Duration::from_millis(20);
 
 /// A larger share than this in the page cache settles it.
 const CACHED: f64 = 0.1;
@@ -38,7 +38,8 @@ const NEARLY: f64 = 0.9;
 /// How the weights of a folder are read, and why.
 ///
 /// Made once, at the first large read in [`Reading::Auto`]: 64 places of the weights are looked up in the page cache, and
-/// where they are not there, ranges that nobody has read are read in both ways, for 40 ms and 28 MiB each.
+/// where they are not there, ranges that nobody has read are read in both ways, twice in turn, for 20 ms and 14 MiB at
+/// most. Direct reads are taken at their worst, the others at their best.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
 #[non_exhaustive]
 pub struct Probe {
@@ -46,9 +47,9 @@ pub struct Probe {
     pub weight_bytes: u64,
     /// The share of the weights that is in the page cache, where the system can say.
     pub cached_fraction: Option<f64>,
-    /// What reads through the page cache reached, in GB/s, where they were timed.
+    /// The most that reads through the page cache reached, in GB/s, where they were timed.
     pub buffered_gbps: Option<f64>,
-    /// What reads past it reached, in GB/s, where they were timed.
+    /// The least that reads past it reached, in GB/s, where they were timed.
     pub direct_gbps: Option<f64>,
     /// [`Reading::Buffered`] or [`Reading::Direct`].
     pub chosen: Reading,
@@ -140,15 +141,24 @@ impl Facts {
         if free.len() < 4 || free[0].file.direct().is_none() {
             return;
         }
-        let [first, second, third, fourth] = [0, 1, 2, 3].map(|i| free[free.len() * i / 4]);
-        // Direct reads first: what the system reads ahead for the others would go on beside them.
-        self.direct = rate([second, fourth], |file, offset, into| match file.direct() {
+        let ranges = [0, 1, 2, 3].map(|i| free[free.len() * i / 4]);
+        // Written to, or the first reads would be the ones that take the page faults.
+        let mut buffers = [vec![1; REQUEST], vec![1; REQUEST]];
+        let direct = |file: &Shared, offset, into: &mut [u8]| match file.direct() {
             Some(direct) => direct.read_exact_at(offset, into),
             None => Err(io::ErrorKind::Unsupported.into()),
-        });
-        self.buffered = rate([first, third], |file, offset, into| {
-            file.read_exact_at(offset, into)
-        });
+        };
+        let buffered = |file: &Shared, offset, into: &mut [u8]| file.read_exact_at(offset, into);
+        // In turn, and direct reads at their worst against the others at their best: something else on this machine
+        // must not choose them by holding up the others once.
+        let rates = [
+            rate(ranges[0], &mut buffers, direct),
+            rate(ranges[1], &mut buffers, buffered),
+            rate(ranges[2], &mut buffers, direct),
+            rate(ranges[3], &mut buffers, buffered),
+        ];
+        self.direct = rates[0].zip(rates[2]).map(|(one, two)| f64::min(one, two));
+        self.buffered = rates[1].zip(rates[3]).map(|(one, two)| f64::max(one, two));
     }
 }
 
@@ -221,41 +231,34 @@ impl<'a> Sample<'a> {
     }
 }
 
-/// GB/s of two threads that read ranges together, in order, as a load does.
+/// GB/s of two threads that read a range together, in order, as a load does; each makes one request at least.
 fn rate(
-    ranges: [&Sample<'_>; 2],
+    range: &Sample<'_>,
+    buffers: &mut [Vec<u8>; 2],
     read: impl Fn(&Shared, u64, &mut [u8]) -> io::Result<()> + Sync,
 ) -> Option<f64> {
-    let requests: Vec<(&Shared, u64)> = ranges
-        .iter()
-        .flat_map(|range| {
-            let offsets = (0..RANGE).step_by(REQUEST);
-            offsets.map(|offset| (range.file, range.first() + offset))
-        })
-        .collect();
-    // Written to, or the first read would be the one that takes the page faults.
-    let mut buffers = [vec![1; REQUEST], vec![1; REQUEST]];
-    let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let (next, failed) = (AtomicU64::new(0), AtomicBool::new(false));
     let started = Instant::now();
     std::thread::scope(|scope| {
-        for buffer in &mut buffers {
-            let (read, requests, next, failed) = (&read, &requests, &next, &failed);
-            scope.spawn(move || {
-                while started.elapsed() < TIME {
-                    let request = next.fetch_add(1, Ordering::Relaxed);
-                    let Some((file, offset)) = requests.get(request) else {
+        for buffer in buffers {
+            scope.spawn(|| {
+                loop {
+                    let offset = next.fetch_add(REQUEST as u64, Ordering::Relaxed);
+                    if offset >= RANGE {
                         return;
-                    };
-                    if read(file, *offset, buffer).is_err() {
+                    }
+                    if read(range.file, range.first() + offset, buffer).is_err() {
                         failed.store(true, Ordering::Relaxed);
+                    }
+                    if started.elapsed() >= TIME {
+                        return;
                     }
                 }
             });
         }
     });
-    let done = next.into_inner().min(requests.len());
-    let rate = (done * REQUEST) as f64 / started.elapsed().as_secs_f64() / 1e9;
-    (!failed.into_inner() && done > 0).then_some(rate)
+    let done = next.into_inner().min(RANGE);
+    (!failed.into_inner()).then(|| done as f64 / started.elapsed().as_secs_f64() / 1e9)
 }
 
 /// Memory that could be had without swapping, page cache included.
