@@ -49,13 +49,25 @@ pub(super) fn memory(
         area.sizes(markup);
         area.times(markup);
         curve(markup, class, series, &area);
+        let (x, y) = (area.x(peak_at), area.y(highest));
+        // The peak's words go where there is room, those of limits to the other side.
+        let right = x > WIDTH / 2.0;
+        let (anchor, beside) = if right {
+            ("end", -10.0)
+        } else {
+            ("start", 10.0)
+        };
+        let (other, at) = if right {
+            ("start", area.left + 8.0)
+        } else {
+            ("end", area.right)
+        };
         for limit in &near {
             let y = area.y(limit.bytes as f64);
             markup.stroke("limit", [area.left, y], [area.right, y]);
             let said = format_args!("{}: {}", limit.name, Bytes(limit.bytes));
-            markup.label("limit", "end", [area.right, y - 6.0], said);
+            markup.label("limit", other, [at, y - 6.0], said);
         }
-        let (x, y) = (area.x(peak_at), area.y(highest));
         let (cx, cy) = (Px(x), Px(y));
         let dot: Attributes<'_> = &[
             ("class", &"peak"),
@@ -67,12 +79,6 @@ pub(super) fn memory(
         markup.within("circle", dot, |markup| {
             markup.element("title", &[], format_args!("{peak} bytes at {peak_at:.3} s"));
         });
-        // On the side where there is room.
-        let (anchor, beside) = if x > WIDTH / 2.0 {
-            ("end", -10.0)
-        } else {
-            ("start", 10.0)
-        };
         let said = format_args!("peak {}", Bytes(peak));
         markup.label("peak", anchor, [x + beside, y - 6.0], said);
     });

@@ -200,6 +200,7 @@ impl LoadReport {
                     markup.text(format_args!("{stage}, {seconds:.3} s at work"));
                 });
             }
+            markup.text("A bar reaches from the first tile to the last.");
         });
         let groups = stages::groups(&self.per_tensor, ROWS_MAX);
         stages::timeline(markup, &groups, self.seconds);

@@ -163,6 +163,18 @@ fn a_handle_cancels_at_the_next_event() {
     done.wait().unwrap();
 }
 
+/// Would catch handles that are mixed up because their loads were configured together.
+#[test]
+fn loads_of_one_configuration_are_cancelled_one_by_one() {
+    let (config, leave, _) = held();
+    let [one, other] = [config.clone(), config].map(|config| loader(config).start::<Tiny>());
+    until(|| one.progress().current.is_some() && other.progress().current.is_some());
+    one.cancel();
+    drop(leave);
+    cancelled(one.wait());
+    other.wait().expect("nobody cancelled it");
+}
+
 /// Would catch a load that goes on with nobody to give it to.
 #[test]
 fn dropping_the_handle_stops_the_load_and_waits_for_it() {

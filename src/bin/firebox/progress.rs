@@ -56,7 +56,7 @@ impl Bar {
 
 fn bar() -> ProgressBar {
     // Without colours: NO_COLOR needs no special case.
-    let style = "{bar:30} {decimal_bytes:>10} of {decimal_total_bytes:10} {decimal_bytes_per_sec:>12} {eta:>4} left  {wide_msg}";
+    let style = "{bar:20} {decimal_bytes:>10} of {decimal_total_bytes:10} {decimal_bytes_per_sec:>12} {eta:>4} left  {wide_msg}";
     let style = ProgressStyle::with_template(style).expect("the template is a constant");
     ProgressBar::no_length().with_style(style)
 }
