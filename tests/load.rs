@@ -25,7 +25,7 @@ use firebox_kernels::{
     fp4,
     fp8::{self, Recipe},
     int8, nf4,
-    packer::Packer,
+    packer::{Packer, pack_whole},
 };
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 
@@ -98,11 +98,8 @@ fn dequantized(golden: Golden, choose: impl Fn(&str) -> Option<MakePacker>) -> M
         for (name, view) in file.iter() {
             let values = match (choose(name), view.shape()) {
                 (Some(packer), &[o, i]) => {
-                    let mut packer = packer([o, i], bits(&view)).expect("a sound shape");
-                    for pass in 0..packer.passes() {
-                        packer.feed(pass, 0, view.data());
-                    }
-                    packer.finish().dequantize()
+                    let packer = packer([o, i], bits(&view)).expect("a sound shape");
+                    pack_whole(packer, view.data()).dequantize()
                 }
                 _ => {
                     let mut values = vec![0.0; view.shape().iter().product()];

@@ -16,10 +16,10 @@ use firebox::{
         kernels::{
             error::FormatError,
             float::FloatBits,
-            format::{Blocks, Format, Packed},
+            format::{Blocks, Format},
             nf4,
             pack::CODES4,
-            packer::Packer,
+            packer::{Packer, pack_whole},
         },
     },
     target::Target,
@@ -41,13 +41,12 @@ impl Method for Clipped {
 
     fn packer(&self, shape: [usize; 2], source: FloatBits) -> Result<Box<dyn Packer>, FormatError> {
         let format = self.format(shape, source)?;
-        let words = vec![0; format.words_len(shape)];
-        let packed = Packed::new(format, shape, words, vec![0; format.scales_len(shape)])?;
-        let block = self.block;
         Ok(Box::new(ClippedPacker {
-            block,
+            block: self.block,
             source,
-            packed,
+            format,
+            shape,
+            scales: vec![0; format.scales_len(shape)],
         }))
     }
 }
@@ -55,10 +54,20 @@ impl Method for Clipped {
 struct ClippedPacker {
     block: usize,
     source: FloatBits,
-    packed: Packed,
+    format: Format,
+    shape: [usize; 2],
+    scales: Vec<u32>,
 }
 
 impl Packer for ClippedPacker {
+    fn format(&self) -> Format {
+        self.format
+    }
+
+    fn shape(&self) -> [usize; 2] {
+        self.shape
+    }
+
     fn passes(&self) -> usize {
         1
     }
@@ -68,25 +77,26 @@ impl Packer for ClippedPacker {
         self.block
     }
 
-    fn feed(&mut self, _pass: usize, first_row: usize, tile: &[u8]) {
+    fn feed(&mut self, _pass: usize, first_row: usize, tile: &[u8], words: &mut [u32]) {
+        words.fill(0);
         let mut weights = vec![0.0; tile.len() / self.source.size()];
         self.source.widen(tile, &mut weights);
-        let first = first_row * self.packed.shape[1];
-        for (k, block) in weights.chunks(self.block).enumerate() {
-            let first = first + k * self.block;
+        let scales = &mut self.scales[first_row * self.shape[1] / self.block..];
+        let blocks = weights.chunks(self.block).zip(scales);
+        for (first, (block, stored)) in (0..).step_by(self.block).zip(blocks) {
             let mut sorted: Vec<f32> = block.iter().map(|weight| weight.abs()).collect();
             sorted.sort_by(f32::total_cmp);
             let scale = sorted[sorted.len() * 9 / 10];
-            self.packed.scales[first / self.block] = scale.to_bits();
+            *stored = scale.to_bits();
             for (k, weight) in (first..).zip(block) {
                 let code = u32::from(nf4::code(weight / scale));
-                self.packed.words[k / CODES4] |= code << (4 * (k % CODES4));
+                words[k / CODES4] |= code << (4 * (k % CODES4));
             }
         }
     }
 
-    fn finish(self: Box<Self>) -> Packed {
-        self.packed
+    fn finish(self: Box<Self>) -> Vec<u32> {
+        self.scales
     }
 }
 
@@ -167,9 +177,9 @@ fn the_words_in_the_module_are_those_of_the_method() {
             .iter()
             .flat_map(|weight| weight.to_le_bytes())
             .collect();
-        let mut plain = nf4::packer(shape, FloatBits::F32, 32, false).expect("a packer");
-        plain.feed(0, 0, &bytes);
-        assert!(plain.finish().words != words, "{name}: the codes of nf4");
+        let plain = nf4::packer(shape, FloatBits::F32, 32, false).expect("a packer");
+        let plain = pack_whole(plain, &bytes);
+        assert!(plain.words != words, "{name}: the codes of nf4");
     }
 }
 

@@ -43,7 +43,7 @@ use rayon::prelude::*;
 
 use crate::error::FormatError;
 use crate::float::FloatBits;
-use crate::format::{Affine, Along, Format, Offset, Packed};
+use crate::format::{Affine, Along, Format, Offset};
 use crate::pack::{self, STREAM};
 use crate::packer::{self, Order, Packer};
 
@@ -320,23 +320,18 @@ pub fn packer(
     };
     packer::check_size(shape)?;
     Ok(Box::new(MlxPacker {
-        shape,
         source,
         affine,
         // Rows are whole groups and whole words.
-        order: Order::new(shape, source, 1, 1),
-        words: vec![0; format.words_len(shape)],
+        order: Order::new(format, shape, source, 1, 1),
         scales: vec![0; format.scales_len(shape)],
     }))
 }
 
 struct MlxPacker {
-    shape: [usize; 2],
     source: FloatBits,
     affine: Affine,
     order: Order,
-    /// `[o, i / 32 * bits]`.
-    words: Vec<u32>,
     /// `[o, i / group, words of a pair]`.
     scales: Vec<u32>,
 }
@@ -348,16 +343,10 @@ const JOB: usize = 4096;
 const GROUP_MAX: usize = 128;
 
 impl Packer for MlxPacker {
-    fn passes(&self) -> usize {
-        self.order.passes()
-    }
+    packer::in_order!();
 
-    fn tile_rows(&self) -> usize {
-        self.order.tile_rows()
-    }
-
-    fn feed(&mut self, pass: usize, first_row: usize, tile: &[u8]) {
-        self.order.accept(pass, first_row, tile);
+    fn feed(&mut self, pass: usize, first_row: usize, tile: &[u8], words: &mut [u32]) {
+        self.order.accept(pass, first_row, tile, words);
         let (source, affine) = (self.source, self.affine);
         let Affine { bits, group, .. } = affine;
         let pack = match bits {
@@ -369,8 +358,7 @@ impl Packer for MlxPacker {
             _ => pack_group::<8>,
         };
 
-        let first = first_row * self.shape[1];
-        let words = &mut self.words[first / STREAM * bits..];
+        let first = first_row * self.order.shape[1];
         let scales = &mut self.scales[first / group * affine.param_words()..];
         tile.par_chunks(JOB * source.size())
             .zip(words.par_chunks_mut(JOB / STREAM * bits))
@@ -389,14 +377,9 @@ impl Packer for MlxPacker {
             });
     }
 
-    fn finish(self: Box<Self>) -> Packed {
+    fn finish(self: Box<Self>) -> Vec<u32> {
         self.order.finish();
-        Packed {
-            format: Format::Affine(self.affine),
-            shape: self.shape,
-            words: self.words,
-            scales: self.scales,
-        }
+        self.scales
     }
 }
 

@@ -229,14 +229,11 @@ fn pack_block<L: Levels>(values: &mut [f32], block: usize, words: &mut [u32]) ->
 
 /// Packs a weight into blocks. One pass; a tile is whole blocks and whole words.
 struct BlocksPacker<L> {
-    shape: [usize; 2],
     source: FloatBits,
     blocks: Blocks,
     order: Order,
     /// Weights already packed.
     done: usize,
-    /// `[ceil(n / 8)]`.
-    words: Vec<u32>,
     /// `[g]`.
     absmax: Vec<f32>,
     levels: PhantomData<L>,
@@ -253,35 +250,32 @@ pub(crate) fn packer<L: Levels>(
     packer::check_size(shape)?;
     let n = shape[0] * shape[1];
     Ok(Box::new(BlocksPacker::<L> {
-        shape,
         source,
         blocks,
-        order: Order::new(shape, source, packer::tile_rows(shape, 1, block), 1),
+        order: Order::new(
+            L::format(blocks),
+            shape,
+            source,
+            packer::tile_rows(shape, 1, block),
+            1,
+        ),
         done: 0,
-        words: vec![0; n.div_ceil(CODES4)],
         absmax: vec![0.0; blocks.count(n)],
         levels: PhantomData,
     }))
 }
 
 impl<L: Levels> Packer for BlocksPacker<L> {
-    fn passes(&self) -> usize {
-        self.order.passes()
-    }
+    packer::in_order!();
 
-    fn tile_rows(&self) -> usize {
-        self.order.tile_rows()
-    }
-
-    fn feed(&mut self, pass: usize, first_row: usize, tile: &[u8]) {
-        self.order.accept(pass, first_row, tile);
+    fn feed(&mut self, pass: usize, first_row: usize, tile: &[u8], words: &mut [u32]) {
+        self.order.accept(pass, first_row, tile, words);
         let (source, block) = (self.source, self.blocks.block);
         // A job is whole blocks, and enough of them that handing it out costs nothing.
         let job_blocks = 4 * MAX / block;
         let job = job_blocks * block;
 
         let n = tile.len() / source.size();
-        let words = &mut self.words[self.done / CODES4..][..n.div_ceil(CODES4)];
         let absmax = &mut self.absmax[self.done / block..][..n.div_ceil(block)];
         tile.par_chunks(job * source.size())
             .zip(words.par_chunks_mut(job / CODES4))
@@ -299,18 +293,12 @@ impl<L: Levels> Packer for BlocksPacker<L> {
         self.done += n;
     }
 
-    fn finish(self: Box<Self>) -> Packed {
+    fn finish(self: Box<Self>) -> Vec<u32> {
         self.order.finish();
-        let scales = if self.blocks.nested {
+        if self.blocks.nested {
             nested::quantize(&self.absmax)
         } else {
             self.absmax.into_iter().map(f32::to_bits).collect()
-        };
-        Packed {
-            format: L::format(self.blocks),
-            shape: self.shape,
-            words: self.words,
-            scales,
         }
     }
 }

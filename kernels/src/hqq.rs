@@ -17,8 +17,8 @@
 //! cache, and what the other groups decide is only where to stop: its zeros after each step are kept until then, 80
 //! bytes a group, and the source is read twice. And a zero that does not move any more ends its group's work.
 //!
-//! Along the first axis the weights of a group lie all over the weight, which therefore is kept, widened, until it
-//! is packed, with an error beside each: 8 bytes a weight. Along the last axis a worker has the errors of all steps
+//! Along the first axis the weights of a group lie all over the weight, which therefore is kept, widened, until its
+//! zeros are solved for, with an error beside each: 8 bytes a weight. Along the last axis a worker has the errors of all steps
 //! for a group at a time, or for 2048 weights of smaller ones: 80 bytes for each weight of the group, which asks for
 //! groups that are not much longer than a row.
 //!
@@ -134,8 +134,8 @@ impl Hqq {
         Affine::new(self.bits(), group, along, Offset::Zero, self.params)
     }
 
-    /// Packs a weight of `shape` `[o, i]` that is stored as `source`. Two passes where zeros are solved for along the last
-    /// axis or all weights share one, else one.
+    /// Packs a weight of `shape` `[o, i]` that is stored as `source`. One pass where zeros are not solved for and groups are
+    /// consecutive weights, but not all; else two.
     ///
     /// # Errors
     ///

@@ -33,7 +33,7 @@ use rayon::prelude::*;
 
 use crate::error::FormatError;
 use crate::float::{FloatBits, absmax_stored};
-use crate::format::{Format, Packed};
+use crate::format::Format;
 use crate::pack::{self, CODES8};
 use crate::packer::{self, Order, Packer};
 
@@ -91,45 +91,33 @@ pub fn packer(shape: [usize; 2], source: FloatBits) -> Result<Box<dyn Packer>, F
     packer::check_size(shape)?;
     let tile_rows = packer::tile_rows(shape, 1, CODES8);
     Ok(Box::new(Int8Packer {
-        shape,
         source,
-        order: Order::new(shape, source, tile_rows, 1),
-        words: vec![0; Format::Int8.words_len(shape)],
+        order: Order::new(Format::Int8, shape, source, tile_rows, 1),
         largest: vec![0.0; shape[0]],
     }))
 }
 
 struct Int8Packer {
-    shape: [usize; 2],
     source: FloatBits,
     order: Order,
-    /// `[ceil(n / 4)]`.
-    words: Vec<u32>,
     /// `[o]`.
     largest: Vec<f32>,
 }
 
 impl Packer for Int8Packer {
-    fn passes(&self) -> usize {
-        self.order.passes()
-    }
+    packer::in_order!();
 
-    fn tile_rows(&self) -> usize {
-        self.order.tile_rows()
-    }
-
-    fn feed(&mut self, pass: usize, first_row: usize, tile: &[u8]) {
-        let fed = self.order.accept(pass, first_row, tile);
+    fn feed(&mut self, pass: usize, first_row: usize, tile: &[u8], words: &mut [u32]) {
+        let fed = self.order.accept(pass, first_row, tile, words);
         if tile.is_empty() {
             return;
         }
-        let (source, i) = (self.source, self.shape[1]);
+        let (source, i) = (self.source, self.order.shape[1]);
         let largest = &mut self.largest[first_row..][..fed];
         tile.par_chunks(i * source.size())
             .zip(&mut *largest)
             .for_each(|(row, largest)| *largest = absmax_stored(source, row));
 
-        let words = &mut self.words[first_row * i / CODES8..];
         packer::choose8(source, tile, words, |k, values, codes| {
             // Up to the end of the row.
             let len = (i - k % i).min(values.len());
@@ -141,13 +129,8 @@ impl Packer for Int8Packer {
         });
     }
 
-    fn finish(self: Box<Self>) -> Packed {
+    fn finish(self: Box<Self>) -> Vec<u32> {
         self.order.finish();
-        Packed {
-            format: Format::Int8,
-            shape: self.shape,
-            words: self.words,
-            scales: self.largest.into_iter().map(f32::to_bits).collect(),
-        }
+        self.largest.into_iter().map(f32::to_bits).collect()
     }
 }

@@ -4,34 +4,70 @@ use rayon::prelude::*;
 
 use crate::error::FormatError;
 use crate::float::{FloatBits, absmax, absmax_stored};
-use crate::format::Packed;
+use crate::format::{Format, Packed};
 use crate::pack::CODES8;
 
 /// Chooses codes for one weight, fed tile by tile.
 ///
 /// ```text
-/// for pass in 0..passes { for tile in rows in order { feed(pass, first_row, bytes) } }  finish()
+/// for pass in 0..passes { for tile in rows in order { feed(pass, first_row, bytes, words) } }  finish()
 /// ```
 ///
 /// Tiles begin at multiples of [`tile_rows`](Self::tile_rows) and every one but the last is a
 /// multiple of it long. Work inside a tile is spread over the current rayon pool.
+///
+/// The words of a weight are the caller's: a tile's are written where the caller wants them, and may leave memory before
+/// the next tile comes. [`pack_whole`] is for a weight that is in memory anyway.
 pub trait Packer: Send {
+    /// What it packs into.
+    fn format(&self) -> Format;
+
+    /// `[o, i]` of the weight.
+    fn shape(&self) -> [usize; 2];
+
     /// How often the source has to be read: 2 where a scale needs the whole weight first. At least 1.
     fn passes(&self) -> usize;
 
-    /// Rows that have to stay together. At least 1, also for a weight without rows; may be more than
-    /// the weight has, which then is one tile.
+    /// Rows that have to stay together: so many are whole words. At least 1, also for a weight without rows; may be
+    /// more than the weight has, which then is one tile.
     fn tile_rows(&self) -> usize;
 
-    /// Takes the rows from `first_row` on, in the source's own bytes.
+    /// Takes the rows from `first_row` on, in the source's own bytes, and in the last pass writes their codes.
+    ///
+    /// `words` is exactly the words of these rows, [`Format::words_len`] of `[rows, i]`, in the last pass, and empty
+    /// in passes before it. Whatever it holds is overwritten.
     ///
     /// # Panics
     ///
     /// When the caller breaks the order above: our bug, never bad input.
-    fn feed(&mut self, pass: usize, first_row: usize, tile: &[u8]);
+    fn feed(&mut self, pass: usize, first_row: usize, tile: &[u8], words: &mut [u32]);
 
-    /// The packed weight, after every tile of every pass, with buffers as long as its format implies.
-    fn finish(self: Box<Self>) -> Packed;
+    /// The scales, after every tile of every pass: [`Format::scales_len`] words.
+    fn finish(self: Box<Self>) -> Vec<u32>;
+}
+
+/// Packs a whole weight from its bytes, as one tile.
+///
+/// # Panics
+///
+/// When the bytes are not those of the packer's shape.
+pub fn pack_whole(mut packer: Box<dyn Packer>, bytes: &[u8]) -> Packed {
+    let (format, shape, passes) = (packer.format(), packer.shape(), packer.passes());
+    let mut words = vec![0; format.words_len(shape)];
+    for pass in 0..passes {
+        let to = if pass + 1 == passes {
+            &mut words[..]
+        } else {
+            &mut []
+        };
+        packer.feed(pass, 0, bytes, to);
+    }
+    Packed {
+        format,
+        shape,
+        words,
+        scales: packer.finish(),
+    }
 }
 
 /// Rows that have to stay together so that a tile is whole groups of `rows` rows and whole units of
@@ -114,11 +150,35 @@ pub(crate) fn choose8(
         });
 }
 
+/// The methods of [`Packer`] that a packer's [`Order`] answers.
+macro_rules! in_order {
+    () => {
+        fn format(&self) -> crate::format::Format {
+            self.order.format
+        }
+
+        fn shape(&self) -> [usize; 2] {
+            self.order.shape
+        }
+
+        fn passes(&self) -> usize {
+            self.order.passes()
+        }
+
+        fn tile_rows(&self) -> usize {
+            self.order.tile_rows()
+        }
+    };
+}
+
+pub(crate) use in_order;
+
 /// Holds the caller to the order that [`Packer`] describes.
 #[derive(Debug)]
 pub(crate) struct Order {
+    pub(crate) format: Format,
     /// `[o, i]`.
-    shape: [usize; 2],
+    pub(crate) shape: [usize; 2],
     row_bytes: usize,
     tile_rows: usize,
     passes: usize,
@@ -128,6 +188,7 @@ pub(crate) struct Order {
 
 impl Order {
     pub(crate) const fn new(
+        format: Format,
         shape: [usize; 2],
         source: FloatBits,
         tile_rows: usize,
@@ -135,6 +196,7 @@ impl Order {
     ) -> Self {
         let row_bytes = shape[1] * source.size();
         Self {
+            format,
             shape,
             row_bytes,
             tile_rows,
@@ -153,8 +215,14 @@ impl Order {
     }
 
     /// Rows of this tile.
-    pub(crate) fn accept(&mut self, pass: usize, first_row: usize, tile: &[u8]) -> usize {
-        let o = self.shape[0];
+    pub(crate) fn accept(
+        &mut self,
+        pass: usize,
+        first_row: usize,
+        tile: &[u8],
+        words: &[u32],
+    ) -> usize {
+        let [o, i] = self.shape;
         if pass == self.pass + 1 && pass < self.passes && self.next_row == o {
             (self.pass, self.next_row) = (pass, 0);
         }
@@ -172,6 +240,12 @@ impl Order {
             rows.is_multiple_of(self.tile_rows) || rows == left,
             "{rows} rows cut a tile"
         );
+        let len = if pass + 1 == self.passes {
+            self.format.words_len([rows, i])
+        } else {
+            0
+        };
+        assert_eq!(words.len(), len, "words of {rows} rows in pass {pass}");
         self.next_row += rows;
         rows
     }

@@ -31,7 +31,7 @@ use rayon::prelude::*;
 
 use crate::error::FormatError;
 use crate::float::{FloatBits, epsilon, join_ranges, range, range_stored};
-use crate::format::{Affine, Along, Format, Offset, Packed};
+use crate::format::{Affine, Along, Format, Offset};
 use crate::pack::{self, STREAM};
 use crate::packer::{self, Order, Packer};
 
@@ -102,17 +102,16 @@ impl Wna16 {
         let format = Format::Affine(affine);
         Ok(Box::new(Wna16Packer {
             method: self,
-            shape,
             source,
             affine,
             order: Order::new(
+                format,
                 shape,
                 source,
                 // Rows are whole groups, or there is one group.
                 packer::tile_rows(shape, 1, STREAM),
                 if tensor { 2 } else { 1 },
             ),
-            words: vec![0; format.words_len(shape)],
             scales: vec![0; format.scales_len(shape)],
             ends: (f32::INFINITY, f32::NEG_INFINITY),
         }))
@@ -178,11 +177,9 @@ impl Wna16 {
 
 struct Wna16Packer {
     method: Wna16,
-    shape: [usize; 2],
     source: FloatBits,
     affine: Affine,
     order: Order,
-    words: Vec<u32>,
     scales: Vec<u32>,
     /// The range so far, where there is one scale.
     ends: (f32, f32),
@@ -192,16 +189,10 @@ struct Wna16Packer {
 const JOB: usize = 4096;
 
 impl Packer for Wna16Packer {
-    fn passes(&self) -> usize {
-        self.order.passes()
-    }
+    packer::in_order!();
 
-    fn tile_rows(&self) -> usize {
-        self.order.tile_rows()
-    }
-
-    fn feed(&mut self, pass: usize, first_row: usize, tile: &[u8]) {
-        self.order.accept(pass, first_row, tile);
+    fn feed(&mut self, pass: usize, first_row: usize, tile: &[u8], words: &mut [u32]) {
+        self.order.accept(pass, first_row, tile, words);
         if tile.is_empty() {
             return;
         }
@@ -221,8 +212,6 @@ impl Packer for Wna16Packer {
             affine.store(scale, zero - least, words);
         };
 
-        let first = first_row * self.shape[1];
-        let words = &mut self.words[first / STREAM * bits..];
         if let Some((scale, zero)) = all {
             store((scale, zero), &mut self.scales);
             tile.par_chunks(JOB * source.size())
@@ -239,6 +228,7 @@ impl Packer for Wna16Packer {
         let unit = packer::multiple(affine.group, STREAM);
         let job = unit * (JOB / unit).max(1);
         let size = affine.param_words();
+        let first = first_row * self.order.shape[1];
         let scales = &mut self.scales[first / affine.group * size..];
         tile.par_chunks(job * source.size())
             .zip(words.par_chunks_mut(job / STREAM * bits))
@@ -256,13 +246,8 @@ impl Packer for Wna16Packer {
             });
     }
 
-    fn finish(self: Box<Self>) -> Packed {
+    fn finish(self: Box<Self>) -> Vec<u32> {
         self.order.finish();
-        Packed {
-            format: Format::Affine(self.affine),
-            shape: self.shape,
-            words: self.words,
-            scales: self.scales,
-        }
+        self.scales
     }
 }

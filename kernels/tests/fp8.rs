@@ -8,6 +8,7 @@ use firebox_kernels::float::FloatBits;
 use firebox_kernels::format::{Format, Fp8Kind, Packed, Tile};
 use firebox_kernels::fp8::{self, Recipe};
 use firebox_kernels::pack;
+use firebox_kernels::packer::pack_whole;
 use half::{bf16, f16};
 use serde_json::Value;
 
@@ -428,7 +429,7 @@ fn empty_weights_pack_to_nothing() {
                 words,
                 scales,
                 ..
-            } = packer.finish();
+            } = pack_whole(packer, &[]);
             assert!(words.is_empty());
             assert!(
                 Packed::new(format, shape, words, scales)

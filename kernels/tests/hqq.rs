@@ -9,6 +9,7 @@ use firebox_kernels::format::{Affine, Along, Format, Offset, Packed};
 use firebox_kernels::hqq::power::powers;
 use firebox_kernels::hqq::{Axis, Group, Hqq, Levels};
 use firebox_kernels::pack;
+use firebox_kernels::packer::pack_whole;
 use safetensors::Dtype;
 use serde_json::Value;
 
@@ -325,11 +326,7 @@ fn empty_weights_pack_to_nothing() {
                 round_zero: true,
                 params: FloatBits::F32,
             };
-            let mut packer = hqq.packer(shape, FloatBits::Bf16).unwrap();
-            for pass in 0..packer.passes() {
-                packer.feed(pass, 0, &[]);
-            }
-            let packed = packer.finish();
+            let packed = pack_whole(hqq.packer(shape, FloatBits::Bf16).unwrap(), &[]);
             assert_eq!((packed.bytes(), packed.dequantize().len()), (0, 0));
         }
     }

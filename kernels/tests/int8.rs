@@ -6,6 +6,7 @@ use common::{Golden, Random, Tensor, as_floats, assert_bits, assert_bytes, fed, 
 use firebox_kernels::error::FormatError;
 use firebox_kernels::float::FloatBits;
 use firebox_kernels::format::{Format, Packed};
+use firebox_kernels::packer::pack_whole;
 use firebox_kernels::{int8, pack};
 
 const FLOATS: [FloatBits; 3] = [FloatBits::F32, FloatBits::F16, FloatBits::Bf16];
@@ -193,14 +194,13 @@ fn a_weight_beyond_memory_is_refused() {
 #[test]
 fn empty_weights_pack_to_nothing() {
     for shape in [[0, 64], [64, 0], [0, 0]] {
-        let mut packer = int8::packer(shape, FloatBits::F16).unwrap();
-        packer.feed(0, 0, &[]);
+        let packer = int8::packer(shape, FloatBits::F16).unwrap();
         let Packed {
             format,
             words,
             scales,
             ..
-        } = packer.finish();
+        } = pack_whole(packer, &[]);
         let packed = Packed::new(format, shape, words, scales).unwrap();
         assert_eq!((packed.words.len(), packed.scales.len()), (0, shape[0]));
         assert!(packed.dequantize().is_empty());

@@ -8,6 +8,7 @@ use firebox_kernels::float::FloatBits;
 use firebox_kernels::format::{Fp8Kind, Micro, Packed, Tile};
 use firebox_kernels::fp8::Recipe;
 use firebox_kernels::linear::{linear, rows};
+use firebox_kernels::packer::pack_whole;
 use firebox_kernels::{affine, fp4, fp8, int8, micro, nf4};
 
 /// One weight in every format that has its shape.
@@ -151,9 +152,8 @@ fn empty_products_are_zero() {
         ([8, 0], vec![], vec![1.0; 16]),
         ([8, 8], vec![], vec![]),
     ] {
-        let mut packer = nf4::packer(shape, FloatBits::F32, 64, false).unwrap();
-        packer.feed(0, 0, &vec![0; shape[0] * shape[1] * 4]);
-        let packed = packer.finish();
+        let packer = nf4::packer(shape, FloatBits::F32, 64, false).unwrap();
+        let packed = pack_whole(packer, &vec![0; shape[0] * shape[1] * 4]);
         linear(
             packed.format,
             shape,

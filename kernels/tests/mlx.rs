@@ -9,6 +9,7 @@ use firebox_kernels::float::FloatBits;
 use firebox_kernels::format::{Affine, Along, Format, Offset, Packed};
 use firebox_kernels::linear::linear;
 use firebox_kernels::pack;
+use firebox_kernels::packer::pack_whole;
 use serde_json::Value;
 
 const BITS: [usize; 6] = [2, 3, 4, 5, 6, 8];
@@ -412,14 +413,13 @@ fn what_cannot_be_is_refused() {
 fn empty_weights_pack_to_nothing() {
     for shape in [[0, 64], [64, 0], [0, 0]] {
         for source in FLOATS {
-            let mut packer = affine::packer(shape, source, 3, 64).unwrap();
-            packer.feed(0, 0, &[]);
+            let packer = affine::packer(shape, source, 3, 64).unwrap();
             let Packed {
                 format,
                 words,
                 scales,
                 ..
-            } = packer.finish();
+            } = pack_whole(packer, &[]);
             let packed = Packed::new(format, shape, words, scales).unwrap();
             assert_eq!((packed.bytes(), packed.dequantize()), (0, vec![]));
         }

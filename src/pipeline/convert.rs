@@ -1,7 +1,11 @@
 //! Converting: source bytes of one tensor, tile by tile, into its finished weight.
 
 use burn::tensor::{Element, TensorData};
-use firebox_kernels::{error::FormatError, float::FloatBits, format::Packed, packer::Packer};
+use firebox_kernels::{
+    float::FloatBits,
+    format::{Format, Packed},
+    packer::Packer,
+};
 use half::{bf16, f16, vec::HalfBitsVecExt};
 use rayon::{ThreadPool, prelude::*};
 
@@ -43,14 +47,21 @@ pub(super) enum Converter {
         cols: usize,
         values: Dense,
     },
-    Pack(Box<dyn Packer>),
+    Pack(Pack),
     Device(DevicePacker),
     /// The bytes of each part of a packed weight, in words.
     Adopt(Vec<Vec<u32>>),
 }
 
+/// A packer, and the words it writes.
+pub(super) struct Pack {
+    packer: Box<dyn Packer>,
+    /// All of the weight, zeros until they are written.
+    words: Vec<u32>,
+}
+
 impl Converter {
-    pub(super) fn new(step: &Step, settings: &Settings<'_>) -> Result<Self, FormatError> {
+    pub(super) fn new(step: &Step, settings: &Settings<'_>) -> Result<Self, PipelineError> {
         let [rows, cols] = step.matrix();
         match (&step.source, &step.action) {
             (Stored::Packed(adopt), _) => {
@@ -65,7 +76,11 @@ impl Converter {
                 cols,
                 values: Dense::zeros(*dtype, rows * cols),
             }),
-            (Stored::Plain(source), Action::Pack(spec, _)) => {
+            (Stored::Plain(source), Action::Pack(spec, format)) => {
+                let refused = |source| PipelineError::Format {
+                    tensor: step.slot.name.clone(),
+                    source,
+                };
                 let method = spec
                     .method()
                     .expect("a step is packed because its spec has a method");
@@ -74,8 +89,12 @@ impl Converter {
                     (Some(device), Some(packing)) if rows * cols > 0 => {
                         DevicePacker::new(step, packing, device, settings.allocation_max)
                             .map(Self::Device)
+                            .map_err(refused)
                     }
-                    _ => method.packer([rows, cols], *source).map(Self::Pack),
+                    _ => {
+                        let packer = method.packer([rows, cols], *source).map_err(refused)?;
+                        Pack::new(step, *format, packer).map(Self::Pack)
+                    }
                 }
             }
         }
@@ -85,7 +104,7 @@ impl Converter {
     pub(super) fn passes(&self) -> usize {
         match self {
             Self::Dense { .. } | Self::Adopt(_) => 1,
-            Self::Pack(packer) => packer.passes(),
+            Self::Pack(pack) => pack.packer.passes(),
             Self::Device(packer) => packer.passes(),
         }
     }
@@ -94,7 +113,7 @@ impl Converter {
     pub(super) fn tile_rows(&self) -> [usize; 2] {
         match self {
             Self::Dense { .. } | Self::Adopt(_) => [1, usize::MAX],
-            Self::Pack(packer) => [packer.tile_rows(), usize::MAX],
+            Self::Pack(pack) => [pack.packer.tile_rows(), usize::MAX],
             Self::Device(packer) => packer.tile_rows(),
         }
     }
@@ -129,9 +148,7 @@ impl Converter {
             workers.install(|| step.scaling.apply_stored(float, first_row, cols, bytes));
         }
         match self {
-            Self::Pack(packer) => {
-                workers.install(|| packer.feed(pass, first_row, tile.bytes()));
-            }
+            Self::Pack(pack) => workers.install(|| pack.feed(&tile)),
             Self::Dense {
                 source,
                 cols,
@@ -146,36 +163,52 @@ impl Converter {
         Ok(())
     }
 
-    /// The finished weight of `step`. A packer may be the caller's own, so what it made is checked.
+    /// The finished weight of `step`.
     pub(super) fn finish(self, step: &Step) -> Result<Finished, PipelineError> {
-        let packer = match self {
-            Self::Dense { values, .. } => return Ok(Finished::Dense(values)),
-            Self::Device(packer) => return Ok(Finished::Placed(packer.finish())),
-            Self::Adopt(parts) => return adopt(step, parts),
-            Self::Pack(packer) => packer,
-        };
-        let Packed {
-            format,
-            shape,
-            words,
-            scales,
-        } = packer.finish();
-        let tensor = || step.slot.name.clone();
-        match &step.action {
-            Action::Pack(_, planned) if (*planned, step.matrix()) == (format, shape) => {}
-            _ => {
-                return Err(PipelineError::NotAsPlanned {
-                    tensor: tensor(),
-                    format,
-                    shape,
-                });
-            }
+        match self {
+            Self::Dense { values, .. } => Ok(Finished::Dense(values)),
+            Self::Device(packer) => Ok(Finished::Placed(packer.finish())),
+            Self::Adopt(parts) => adopt(step, parts),
+            Self::Pack(pack) => pack.finish(step),
         }
-        let packed = Packed::new(format, shape, words, scales);
-        packed
+    }
+}
+
+/// A packer may be the caller's own, so what it makes is checked.
+impl Pack {
+    fn new(step: &Step, planned: Format, packer: Box<dyn Packer>) -> Result<Self, PipelineError> {
+        let (format, shape) = (packer.format(), packer.shape());
+        if (format, shape) != (planned, step.matrix()) {
+            return Err(PipelineError::NotAsPlanned {
+                tensor: step.slot.name.clone(),
+                format,
+                shape,
+            });
+        }
+        Ok(Self {
+            packer,
+            words: vec![0; format.words_len(shape)],
+        })
+    }
+
+    fn feed(&mut self, tile: &Tile<'_>) {
+        let (format, [_, cols]) = (self.packer.format(), self.packer.shape());
+        let words = if tile.pass + 1 == self.packer.passes() {
+            let from = format.words_len([tile.first_row, cols]);
+            &mut self.words[from..][..format.words_len([tile.rows, cols])]
+        } else {
+            &mut []
+        };
+        let (pass, first_row) = (tile.pass, tile.first_row);
+        self.packer.feed(pass, first_row, tile.bytes(), words);
+    }
+
+    fn finish(self, step: &Step) -> Result<Finished, PipelineError> {
+        let (format, shape) = (self.packer.format(), self.packer.shape());
+        Packed::new(format, shape, self.words, self.packer.finish())
             .map(Finished::Packed)
             .map_err(|source| PipelineError::Format {
-                tensor: tensor(),
+                tensor: step.slot.name.clone(),
                 source,
             })
     }

@@ -119,12 +119,7 @@ impl<'a> Reader<'a, '_> {
         let name = || step.slot.name.clone();
         let converter = match Converter::new(step, self.settings) {
             Ok(converter) => converter,
-            Err(source) => {
-                return Ok(Err(PipelineError::Format {
-                    tensor: name(),
-                    source,
-                }));
-            }
+            Err(error) => return Ok(Err(error)),
         };
         // A packed weight is read as its parts are stored: their rows are bytes.
         let passes: Vec<(&TensorInfo, usize, usize)> = match &step.source {

@@ -11,7 +11,7 @@ use burn::{
     },
     tensor::{DType, FloatDType, TensorData, read_sync},
 };
-use firebox_kernels::{compare, float::FloatBits, format::Packed, linear, nested, pack};
+use firebox_kernels::{compare, float::FloatBits, format::Packed, linear, nested, pack, packer};
 
 use super::{
     ops::{PackedParts, QuantBackend, Rows},
@@ -100,14 +100,12 @@ macro_rules! host_ops {
             ) -> PackedParts<Self> {
                 let device = bits.device();
                 let packer = rows.packing.plain().packer(rows.shape, rows.source);
-                let mut packer = packer.expect("the packing took this shape when it was planned");
+                let packer = packer.expect("the packing took this shape when it was planned");
+                let mut packed = None;
                 Self::lend([bits], |[bits]| {
-                    let bytes = rows.bytes(bits);
-                    for pass in 0..packer.passes() {
-                        packer.feed(pass, 0, &bytes);
-                    }
+                    packed = Some(packer::pack_whole(packer, &rows.bytes(bits)));
                 });
-                let Packed { words, scales, .. } = packer.finish();
+                let Packed { words, scales, .. } = packed.expect("the tensor was lent");
                 PackedParts {
                     words: words_tensor::<Self>(words, &device),
                     scales: words_tensor::<Self>(scales, &device),

@@ -22,7 +22,7 @@ use firebox::{
     config::Bytes,
     model::{Matrix, llama::Llama},
     plan::{Action, Stored},
-    quant::QuantSpec,
+    quant::{QuantSpec, kernels::packer::pack_whole},
     source::{Local, Source},
     synth::{self, Like},
 };
@@ -148,11 +148,7 @@ fn check(loader: &Loader<Cpu>, model: &Llama, quant: &QuantSpec) -> Result<(), F
             assert!(found == expected, "{name} is not what the file says");
         }
         (Matrix::Packed(weight), Some(method), Action::Pack(..)) => {
-            let mut packer = method.packer(shape, float)?;
-            for pass in 0..packer.passes() {
-                packer.feed(pass, 0, &bytes);
-            }
-            let expected = packer.finish();
+            let expected = pack_whole(method.packer(shape, float)?, &bytes);
             let words = |tensor: burn::tensor::Tensor<1, burn::tensor::Int>| {
                 tensor.into_data().try_into_vec::<u32>()
             };

@@ -9,6 +9,7 @@ use firebox::{
             float::FloatBits,
             format::{Blocks, Fp8Kind, Packed, Tile},
             fp8::Recipe,
+            packer::pack_whole,
             packing::Packing,
         },
         ops,
@@ -90,11 +91,8 @@ pub(crate) fn on_host(
     source: FloatBits,
     bytes: &[u8],
 ) -> Option<Packed> {
-    let mut packer = packing.packer(shape, source).ok()?;
-    for pass in 0..packer.passes() {
-        packer.feed(pass, 0, bytes);
-    }
-    Some(packer.finish())
+    let packer = packing.packer(shape, source).ok()?;
+    Some(pack_whole(packer, bytes))
 }
 
 /// The same bytes as a tensor, if the device stores such numbers.

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use super::{Recipe, Scaling, e4m3, e5m2};
 use crate::error::FormatError;
 use crate::float::{FloatBits, absmax, absmax_of, absmax_stored};
-use crate::format::{Format, Fp8Kind, Packed, Tile};
+use crate::format::{Format, Fp8Kind, Tile};
 use crate::pack::CODES8;
 use crate::packer::{self, Order, Packer};
 
@@ -32,14 +32,12 @@ pub fn packer(
     let tile_rows = tile_rows(shape, tile);
     let empty = recipe.scaling(source, kind, 0.0);
     Ok(Box::new(Fp8Packer {
-        shape,
         source,
         kind,
         tile,
         recipe,
-        order: Order::new(shape, source, tile_rows, recipe.passes(tile)),
+        order: Order::new(format, shape, source, tile_rows, recipe.passes(tile)),
         whole: 0.0,
-        words: vec![0; format.words_len(shape)],
         scales: vec![empty.scale.to_bits(); format.scales_len(shape)],
     }))
 }
@@ -54,7 +52,6 @@ pub(crate) fn tile_rows(shape: [usize; 2], tile: Tile) -> usize {
 }
 
 struct Fp8Packer {
-    shape: [usize; 2],
     source: FloatBits,
     kind: Fp8Kind,
     tile: Tile,
@@ -62,23 +59,15 @@ struct Fp8Packer {
     order: Order,
     /// Largest magnitude of the weight so far, where one scale serves all of it.
     whole: f32,
-    /// `[ceil(n / 4)]`.
-    words: Vec<u32>,
     /// `[rows of tiles, columns of tiles]`, bits of `f32`.
     scales: Vec<u32>,
 }
 
 impl Packer for Fp8Packer {
-    fn passes(&self) -> usize {
-        self.order.passes()
-    }
+    packer::in_order!();
 
-    fn tile_rows(&self) -> usize {
-        self.order.tile_rows()
-    }
-
-    fn feed(&mut self, pass: usize, first_row: usize, tile: &[u8]) {
-        let fed = self.order.accept(pass, first_row, tile);
+    fn feed(&mut self, pass: usize, first_row: usize, tile: &[u8], words: &mut [u32]) {
+        let fed = self.order.accept(pass, first_row, tile, words);
         if tile.is_empty() {
             return;
         }
@@ -87,25 +76,19 @@ impl Packer for Fp8Packer {
             return;
         }
         let scalings = self.scalings(first_row, fed, tile);
-        self.choose(first_row, tile, &scalings);
+        self.choose(first_row, tile, &scalings, words);
     }
 
-    fn finish(self: Box<Self>) -> Packed {
+    fn finish(self: Box<Self>) -> Vec<u32> {
         self.order.finish();
-        let format = Format::Fp8(self.kind, self.tile);
-        Packed {
-            format,
-            shape: self.shape,
-            words: self.words,
-            scales: self.scales,
-        }
+        self.scales
     }
 }
 
 impl Fp8Packer {
     /// Stores the scales of the scale tiles in these rows and gives them, `[rows of tiles, columns]`.
     fn scalings(&mut self, first_row: usize, fed: usize, bytes: &[u8]) -> Vec<Scaling> {
-        let (shape, source, kind, recipe) = (self.shape, self.source, self.kind, self.recipe);
+        let (shape, source, kind, recipe) = (self.order.shape, self.source, self.kind, self.recipe);
         let ([rows, cols], [_, grid_cols]) = (self.tile.sides(shape), self.tile.grid(shape));
         let (size, row_bytes) = (source.size(), shape[1] * source.size());
 
@@ -139,14 +122,13 @@ impl Fp8Packer {
     }
 
     /// Chooses the codes of these rows, straight into their words.
-    fn choose(&mut self, first_row: usize, bytes: &[u8], scalings: &[Scaling]) {
-        let (shape, source, kind, recipe) = (self.shape, self.source, self.kind, self.recipe);
+    fn choose(&self, first_row: usize, bytes: &[u8], scalings: &[Scaling], words: &mut [u32]) {
+        let (shape, source, kind, recipe) = (self.order.shape, self.source, self.kind, self.recipe);
         let ([rows, cols], [_, grid_cols]) = (self.tile.sides(shape), self.tile.grid(shape));
         let i = shape[1];
         // A scale tile may have begun in rows fed before, where it is the whole weight.
         let first_tile_row = first_row / rows;
 
-        let words = &mut self.words[first_row * i / CODES8..];
         packer::choose8(source, bytes, words, |k, values, codes| {
             // Up to the end of the scale tile or of the row.
             let (r, c) = (first_row + k / i, k % i);

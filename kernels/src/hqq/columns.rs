@@ -1,26 +1,34 @@
 //! Groups that are columns of the weight written down as `[group, n / group]`: all groups a step at a time.
 
+use core::mem;
+
 use rayon::prelude::*;
 
 use super::Plan;
 use super::power::{self, LANES};
 use super::solve::{self, STEPS, for_processors};
-use crate::float::range;
-use crate::format::{Format, Packed};
+use crate::float::join_ranges;
+use crate::format::Format;
 use crate::pack::{self, STREAM};
-use crate::packer::{Order, Packer};
+use crate::packer::{self, Order, Packer};
 use crate::reduce::running::Running;
 use crate::reduce::{self, ROW};
 
 /// Rows of lanes in a row of the sums.
 const PARTS: usize = ROW / LANES;
 
-/// Weights along the first axis.
+/// Weights along the first axis: read once for their groups, once for their codes.
 pub(super) struct Columns {
     plan: Plan,
     order: Order,
-    /// The weights, widened, in blocks of 32 columns: `[blocks, group, 32]`.
+    /// Smallest and largest weight so far, a group each; groups are filled up to whole blocks.
+    ends: Vec<(f32, f32)>,
+    /// Where zeros are solved for, the weights, widened, in blocks of 32 columns: `[blocks, group, 32]`.
     weights: Vec<[f32; ROW]>,
+    /// What weights are multiplied by, a group each; none until all weights were seen.
+    scales: Vec<f32>,
+    /// The zero of each group, then.
+    zeros: Vec<f32>,
 }
 
 /// What the groups of a block of columns have, and are left with.
@@ -35,42 +43,126 @@ struct Block {
 impl Columns {
     pub(super) fn new(plan: Plan) -> Self {
         let blocks = plan.affine.groups(plan.shape).div_ceil(ROW);
+        let tile_rows = packer::tile_rows(plan.shape, 1, STREAM);
+        let format = Format::Affine(plan.affine);
+        let kept = if plan.solve {
+            blocks * plan.affine.group
+        } else {
+            0
+        };
         Self {
             plan,
-            order: Order::new(plan.shape, plan.source, 1, 1),
-            weights: vec![[0.0; ROW]; blocks * plan.affine.group],
+            order: Order::new(format, plan.shape, plan.source, tile_rows, 2),
+            ends: vec![(f32::INFINITY, f32::NEG_INFINITY); blocks * ROW],
+            weights: vec![[0.0; ROW]; kept],
+            scales: Vec::new(),
+            zeros: Vec::new(),
         }
+    }
+
+    /// Takes note of weights from weight `first` on.
+    fn see(&mut self, first: usize, tile: &[u8]) {
+        let Self {
+            plan,
+            ends,
+            weights,
+            ..
+        } = self;
+        let size = plan.source.size();
+        runs(
+            plan,
+            first,
+            tile.len() / size,
+            |from, block, row, column, run| {
+                let mut scratch = [0.0; ROW];
+                let values = &mut scratch[..run];
+                plan.source
+                    .widen(&tile[from * size..][..run * size], values);
+                for (ends, value) in ends[block * ROW + column..].iter_mut().zip(&*values) {
+                    *ends = join_ranges(*ends, (*value, *value));
+                }
+                if plan.solve {
+                    weights[block * plan.affine.group + row][column..][..run]
+                        .copy_from_slice(values);
+                }
+            },
+        );
+    }
+
+    /// Chooses scales and zeros, now that all weights were seen.
+    fn scale(&mut self) {
+        let plan = self.plan;
+        let mut blocks: Vec<Block> =
+            (self.ends.chunks(ROW).map(|ends| begin(&plan, ends))).collect();
+        if plan.solve && plan.n() > 0 {
+            solve(&plan, &mem::take(&mut self.weights), &mut blocks);
+        }
+        let groups = plan.affine.groups(plan.shape);
+        let flat = |of: fn(&Block) -> &[f32; ROW]| -> Vec<f32> {
+            blocks.iter().flat_map(of).copied().take(groups).collect()
+        };
+        self.scales = flat(|block| &block.scales);
+        self.zeros = flat(|block| &block.zeros);
     }
 }
 
 /// Calls `take` with each run of weights that a block has next to each other, in their order, from weight `first` on:
-/// where in the values they begin, in which row of all blocks and from which column on, and how many.
-fn runs(plan: &Plan, first: usize, len: usize, mut take: impl FnMut(usize, usize, usize, usize)) {
-    let (group, columns) = (plan.affine.group, plan.affine.groups(plan.shape));
+/// where in the values they begin, in which block and row of it and from which column on, and how many.
+fn runs(
+    plan: &Plan,
+    first: usize,
+    len: usize,
+    mut take: impl FnMut(usize, usize, usize, usize, usize),
+) {
+    let columns = plan.affine.groups(plan.shape);
     let mut done = 0;
     while done < len {
         let (row, column) = ((first + done) / columns, (first + done) % columns);
         let run = (ROW - column % ROW).min(columns - column).min(len - done);
-        take(done, column / ROW * group + row, column % ROW, run);
+        take(done, column / ROW, row, column % ROW, run);
         done += run;
     }
 }
 
 /// First scales and zeros of the groups of a block.
-fn begin(plan: &Plan, weights: &[[f32; ROW]]) -> Block {
+fn begin(plan: &Plan, ends: &[(f32, f32)]) -> Block {
     let (mut scales, mut zeros) = ([0.0; ROW], [0.0; ROW]);
-    let mut column = vec![0.0; weights.len()];
-    for (k, (scale, zero)) in scales.iter_mut().zip(&mut zeros).enumerate() {
-        for (to, row) in column.iter_mut().zip(weights) {
-            *to = row[k];
-        }
-        let (min, max) = range(&column);
-        (*scale, *zero) = plan.scaling(min, max);
+    for ((scale, zero), (min, max)) in scales.iter_mut().zip(&mut zeros).zip(ends) {
+        (*scale, *zero) = plan.scaling(*min, *max);
     }
     Block {
         scales,
         zeros,
         still: false,
+    }
+}
+
+/// Moves the zeros of all blocks, `weights` as in [`Columns`].
+fn solve(plan: &Plan, weights: &[[f32; ROW]], blocks: &mut [Block]) {
+    let (group, n) = (plan.affine.group, plan.n());
+    let mut errors = vec![[0.0; ROW]; weights.len()];
+    let mut best = f32::INFINITY;
+    for _ in 0..STEPS {
+        weights
+            .par_chunks(group)
+            .zip(&mut *blocks)
+            .zip(errors.par_chunks_mut(group))
+            .enumerate()
+            .filter(|(_, ((_, block), _))| !block.still)
+            .for_each(|(k, ((weights, block), errors))| {
+                step(plan, k * ROW, weights, block, errors);
+            });
+        let mut sum = Running::new(n);
+        runs(plan, 0, n, |_, block, row, column, run| {
+            sum.push(&errors[block * group + row][column..][..run]);
+        });
+        let error = sum.finish() / n as f32;
+        // NaN is not better either.
+        if error < best {
+            best = error;
+        } else {
+            break;
+        }
     }
 }
 
@@ -114,102 +206,50 @@ for_processors! {
     }
 }
 
-/// Codes of the weights of a block, in place.
-fn choose(plan: &Plan, block: &Block, weights: &mut [[f32; ROW]]) {
-    for row in weights {
-        let params = block.scales.iter().zip(&block.zeros);
-        for (weight, (scale, zero)) in row.iter_mut().zip(params) {
-            *weight = solve::code(*weight, *scale, *zero, plan.largest);
-        }
-    }
-}
-
 impl Packer for Columns {
-    fn passes(&self) -> usize {
-        self.order.passes()
-    }
+    packer::in_order!();
 
-    fn tile_rows(&self) -> usize {
-        self.order.tile_rows()
-    }
-
-    fn feed(&mut self, pass: usize, first_row: usize, tile: &[u8]) {
-        self.order.accept(pass, first_row, tile);
-        let (source, weights) = (self.plan.source, &mut self.weights);
+    fn feed(&mut self, pass: usize, first_row: usize, tile: &[u8], words: &mut [u32]) {
+        self.order.accept(pass, first_row, tile, words);
         let first = first_row * self.plan.shape[1];
-        let len = tile.len() / source.size();
-        runs(&self.plan, first, len, |from, row, column, run| {
-            let bytes = &tile[from * source.size()..][..run * source.size()];
-            source.widen(bytes, &mut weights[row][column..][..run]);
-        });
+        if pass == 0 {
+            return self.see(first, tile);
+        }
+        if self.scales.is_empty() {
+            self.scale();
+        }
+        /// Weights of a job.
+        const JOB: usize = 4096;
+        let (plan, scales, zeros) = (self.plan, &self.scales, &self.zeros);
+        let (source, bits) = (plan.source, plan.affine.bits);
+        tile.par_chunks(JOB * source.size())
+            .zip(words.par_chunks_mut(JOB / STREAM * bits))
+            .enumerate()
+            .for_each(|(job, (bytes, words))| {
+                let mut values = [0.0; JOB];
+                let values = &mut values[..bytes.len() / source.size()];
+                source.widen(bytes, values);
+                let mut column = (first + job * JOB) % scales.len();
+                let mut rest = &mut *values;
+                while !rest.is_empty() {
+                    // Neighbours are in neighbouring groups, up to the last one.
+                    let len = rest.len().min(scales.len() - column);
+                    let (values, after) = rest.split_at_mut(len);
+                    let params = scales[column..].iter().zip(&zeros[column..]);
+                    for (value, (scale, zero)) in values.iter_mut().zip(params) {
+                        *value = solve::code(*value, *scale, *zero, plan.largest);
+                    }
+                    (column, rest) = (0, after);
+                }
+                pack::pack_floats(bits, values, words);
+            });
     }
 
-    fn finish(self: Box<Self>) -> Packed {
+    fn finish(mut self: Box<Self>) -> Vec<u32> {
         self.order.finish();
-        let Self {
-            plan, mut weights, ..
-        } = *self;
-        let (group, n) = (plan.affine.group, plan.n());
-        let mut blocks: Vec<Block> = weights
-            .par_chunks(group)
-            .map(|weights| begin(&plan, weights))
-            .collect();
-
-        if plan.solve && n > 0 {
-            let mut errors = vec![[0.0; ROW]; weights.len()];
-            let mut best = f32::INFINITY;
-            for _ in 0..STEPS {
-                weights
-                    .par_chunks(group)
-                    .zip(&mut blocks)
-                    .zip(errors.par_chunks_mut(group))
-                    .enumerate()
-                    .filter(|(_, ((_, block), _))| !block.still)
-                    .for_each(|(k, ((weights, block), errors))| {
-                        step(&plan, k * ROW, weights, block, errors);
-                    });
-                let mut sum = Running::new(n);
-                runs(&plan, 0, n, |_, row, column, run| {
-                    sum.push(&errors[row][column..][..run]);
-                });
-                let error = sum.finish() / n as f32;
-                // NaN is not better either.
-                if error < best {
-                    best = error;
-                } else {
-                    break;
-                }
-            }
+        if self.scales.is_empty() {
+            self.scale();
         }
-
-        weights
-            .par_chunks_mut(group)
-            .zip(&blocks)
-            .for_each(|(weights, block)| choose(&plan, block, weights));
-        let format = Format::Affine(plan.affine);
-        let mut words = vec![0; format.words_len(plan.shape)];
-        const JOB: usize = 4096;
-        words
-            .par_chunks_mut(JOB / STREAM * plan.affine.bits)
-            .enumerate()
-            .for_each(|(job, words)| {
-                let mut codes = [0.0; JOB];
-                let codes = &mut codes[..JOB.min(n - job * JOB)];
-                runs(&plan, job * JOB, codes.len(), |to, row, column, run| {
-                    codes[to..][..run].copy_from_slice(&weights[row][column..][..run]);
-                });
-                pack::pack_floats(plan.affine.bits, codes, words);
-            });
-
-        let groups = plan.affine.groups(plan.shape);
-        let flat = |of: fn(&Block) -> &[f32; ROW]| -> Vec<f32> {
-            blocks.iter().flat_map(of).copied().take(groups).collect()
-        };
-        Packed {
-            format,
-            shape: plan.shape,
-            words,
-            scales: plan.pairs(&flat(|block| &block.scales), &flat(|block| &block.zeros)),
-        }
+        self.plan.pairs(&self.scales, &self.zeros)
     }
 }

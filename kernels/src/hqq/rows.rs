@@ -6,7 +6,7 @@ use super::Plan;
 use super::power::{self, LANES};
 use super::solve::{self, STEPS, for_processors};
 use crate::float::{join_ranges, range, range_stored};
-use crate::format::{Format, Packed};
+use crate::format::Format;
 use crate::pack::{self, STREAM};
 use crate::packer::{self, Order, Packer};
 use crate::reduce;
@@ -24,7 +24,6 @@ pub(super) struct Rows {
     /// One group of all weights.
     all: bool,
     order: Order,
-    words: Vec<u32>,
     /// What weights are multiplied by, a group each.
     scales: Vec<f32>,
     /// The last zero of each group.
@@ -53,8 +52,13 @@ impl Rows {
         Self {
             plan,
             all,
-            order: Order::new(shape, plan.source, tile_rows, passes),
-            words: vec![0; Format::Affine(plan.affine).words_len(shape)],
+            order: Order::new(
+                Format::Affine(plan.affine),
+                shape,
+                plan.source,
+                tile_rows,
+                passes,
+            ),
             scales: vec![0.0; groups],
             zeros: vec![0.0; groups],
             paths: vec![[0.0; STEPS]; if plan.solve { groups } else { 0 }],
@@ -116,12 +120,11 @@ impl Rows {
     }
 
     /// Chooses codes, and scales and zeros where that is all there is to them.
-    fn pack(&mut self, first: usize, tile: &[u8]) {
+    fn pack(&mut self, first: usize, tile: &[u8], words: &mut [u32]) {
         let plan = self.plan;
         let (source, bits) = (plan.source, plan.affine.bits);
         let group = plan.affine.group;
         let scale_here = !self.ready;
-        let words = &mut self.words[first / STREAM * bits..];
         if self.all {
             let (scale, zero) = (self.scales[0], self.zeros[0]);
             tile.par_chunks(JOB * source.size())
@@ -270,16 +273,10 @@ for_processors! {
 }
 
 impl Packer for Rows {
-    fn passes(&self) -> usize {
-        self.order.passes()
-    }
+    packer::in_order!();
 
-    fn tile_rows(&self) -> usize {
-        self.order.tile_rows()
-    }
-
-    fn feed(&mut self, pass: usize, first_row: usize, tile: &[u8]) {
-        self.order.accept(pass, first_row, tile);
+    fn feed(&mut self, pass: usize, first_row: usize, tile: &[u8], words: &mut [u32]) {
+        self.order.accept(pass, first_row, tile, words);
         if tile.is_empty() {
             return;
         }
@@ -288,7 +285,7 @@ impl Packer for Rows {
             if pass > 0 && !self.ready {
                 self.stop();
             }
-            self.pack(first, tile);
+            self.pack(first, tile, words);
         } else if self.all {
             self.ends = join_ranges(self.ends, range_stored(self.plan.source, tile));
         } else {
@@ -296,13 +293,8 @@ impl Packer for Rows {
         }
     }
 
-    fn finish(self: Box<Self>) -> Packed {
+    fn finish(self: Box<Self>) -> Vec<u32> {
         self.order.finish();
-        Packed {
-            format: Format::Affine(self.plan.affine),
-            shape: self.plan.shape,
-            words: self.words,
-            scales: self.plan.pairs(&self.scales, &self.zeros),
-        }
+        self.plan.pairs(&self.scales, &self.zeros)
     }
 }

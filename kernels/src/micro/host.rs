@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use super::{E2M1, Micro, SPAN, power};
 use crate::error::FormatError;
 use crate::float::{FloatBits, absmax};
-use crate::format::{Format, Fp8Kind, Packed};
+use crate::format::{Format, Fp8Kind};
 use crate::packer::{self, Order, Packer};
 
 /// Packs a weight of `shape` `[o, i]`. Reads the source twice for a global scale, else once.
@@ -23,26 +23,21 @@ pub fn packer(
     packer::check_size(shape)?;
     let passes = if micro.is_global() { 2 } else { 1 };
     Ok(Box::new(MicroPacker {
-        shape,
         source,
         micro,
         // Rows are whole groups, and groups whole words of codes.
-        order: Order::new(shape, source, 1, passes),
+        order: Order::new(format, shape, source, 1, passes),
         largest: 0.0,
-        words: vec![0; format.words_len(shape)],
         scales: vec![0; shape[0] * (shape[1] / micro.group())],
     }))
 }
 
 struct MicroPacker {
-    shape: [usize; 2],
     source: FloatBits,
     micro: Micro,
     order: Order,
     /// Largest magnitude of the weight so far, where there is a global scale.
     largest: f32,
-    /// `[o, i / 8]`, or `[o, i / 4]`.
-    words: Vec<u32>,
     /// `[o, i / group]`.
     scales: Vec<u8>,
 }
@@ -51,23 +46,16 @@ struct MicroPacker {
 const JOB: usize = 4096;
 
 impl Packer for MicroPacker {
-    fn passes(&self) -> usize {
-        self.order.passes()
-    }
+    packer::in_order!();
 
-    fn tile_rows(&self) -> usize {
-        self.order.tile_rows()
-    }
-
-    fn feed(&mut self, pass: usize, first_row: usize, tile: &[u8]) {
-        self.order.accept(pass, first_row, tile);
+    fn feed(&mut self, pass: usize, first_row: usize, tile: &[u8], words: &mut [u32]) {
+        self.order.accept(pass, first_row, tile, words);
         if pass + 1 < self.order.passes() {
             self.largest = absmax(&[self.largest, packer::largest(self.source, tile)]);
             return;
         }
         let (source, micro, encode) = (self.source, self.micro, encode(self.largest));
-        let first = first_row * self.shape[1];
-        let words = &mut self.words[first / micro.codes()..];
+        let first = first_row * self.order.shape[1];
         let scales = &mut self.scales[first / micro.group()..];
         tile.par_chunks(JOB * source.size())
             .zip(words.par_chunks_mut(JOB / micro.codes()))
@@ -84,15 +72,10 @@ impl Packer for MicroPacker {
             });
     }
 
-    fn finish(self: Box<Self>) -> Packed {
+    fn finish(self: Box<Self>) -> Vec<u32> {
         self.order.finish();
         let global = self.micro.is_global().then_some(self.largest / SPAN);
-        Packed {
-            format: Format::Micro(self.micro),
-            shape: self.shape,
-            words: self.words,
-            scales: self.micro.join(&self.scales, global),
-        }
+        self.micro.join(&self.scales, global)
     }
 }
 

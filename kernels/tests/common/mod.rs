@@ -4,7 +4,7 @@
 
 use firebox_kernels::float::FloatBits;
 use firebox_kernels::format::Packed;
-use firebox_kernels::packer::Packer;
+use firebox_kernels::packer::{Packer, pack_whole};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 
@@ -130,25 +130,36 @@ pub(crate) fn as_floats(words: &[u32]) -> Vec<f32> {
     words.iter().map(|word| f32::from_bits(*word)).collect()
 }
 
-/// Feeds a whole weight in tiles of `tiles * tile_rows` rows; 0 for all of it at once.
+/// Feeds a whole weight in tiles of `tiles * tile_rows` rows, into words that hold something else; 0 for
+/// [`pack_whole`].
 pub(crate) fn fed(
     mut packer: Box<dyn Packer>,
     bytes: &[u8],
     row_bytes: usize,
     tiles: usize,
 ) -> Packed {
-    let rows = bytes.len() / row_bytes;
-    let step = if tiles == 0 {
-        rows
-    } else {
-        tiles * packer.tile_rows()
-    };
+    if tiles == 0 {
+        return pack_whole(packer, bytes);
+    }
+    let (format, shape) = (packer.format(), packer.shape());
+    let step = tiles * packer.tile_rows();
+    let mut words = vec![0xdead_beef; format.words_len(shape)];
+    let tile_words = format.words_len([step, shape[1]]);
     for pass in 0..packer.passes() {
+        let last = pass + 1 == packer.passes();
         for (tile, bytes) in bytes.chunks(step * row_bytes).enumerate() {
-            packer.feed(pass, tile * step, bytes);
+            let from = words.len().min(tile * tile_words);
+            let to = words.len().min(from + tile_words);
+            let words = if last { &mut words[from..to] } else { &mut [] };
+            packer.feed(pass, tile * step, bytes, words);
         }
     }
-    packer.finish()
+    Packed {
+        format,
+        shape,
+        words,
+        scales: packer.finish(),
+    }
 }
 
 /// A small generator, so that inputs are the same everywhere (xorshift, Marsaglia 2003).
