@@ -8,6 +8,7 @@ use crate::float::{FloatBits, absmax, absmax_of, absmax_stored};
 use crate::format::{Format, Fp8Kind, Tile};
 use crate::pack::CODES8;
 use crate::packer::{self, Order, Packer};
+use crate::simd::for_processors;
 
 /// Packs a weight of `shape` `[o, i]`.
 ///
@@ -129,35 +130,37 @@ impl Fp8Packer {
         // A scale tile may have begun in rows fed before, where it is the whole weight.
         let first_tile_row = first_row / rows;
 
-        packer::choose8(source, bytes, words, |k, values, codes| {
+        packer::choose8(source, bytes, words, |k, bytes, codes| {
             // Up to the end of the scale tile or of the row.
             let (r, c) = (first_row + k / i, k % i);
             let end = (c / cols + 1).saturating_mul(cols).min(i);
-            let len = (end - c).min(values.len());
+            let len = (end - c).min(codes.len());
             let scaling = scalings[(r / rows - first_tile_row) * grid_cols + c / cols];
-            let (from, to) = (&values[..len], &mut codes[..len]);
+            let (from, to) = (&bytes[..len * source.size()], &mut codes[..len]);
             encode(recipe, source, kind, scaling.by, from, to);
             len
         });
     }
 }
 
-/// Codes of weights under one scale.
-fn encode(
-    recipe: Recipe,
-    source: FloatBits,
-    kind: Fp8Kind,
-    by: f32,
-    weights: &[f32],
-    codes: &mut [u8],
-) {
-    match kind {
-        Fp8Kind::E4m3 => encode_with(recipe, source, by, weights, codes, |value| {
-            e4m3(value.clamp(-448.0, 448.0))
-        }),
-        Fp8Kind::E5m2 => encode_with(recipe, source, by, weights, codes, |value| {
-            e5m2(value.clamp(-57344.0, 57344.0))
-        }),
+for_processors! {
+    /// Codes of weights under one scale.
+    fn encode(
+        recipe: Recipe,
+        source: FloatBits,
+        kind: Fp8Kind,
+        by: f32,
+        bytes: &[u8],
+        codes: &mut [u8],
+    ) -> () {
+        match kind {
+            Fp8Kind::E4m3 => encode_with(recipe, source, by, bytes, codes, |value| {
+                e4m3(value.clamp(-448.0, 448.0))
+            }),
+            Fp8Kind::E5m2 => encode_with(recipe, source, by, bytes, codes, |value| {
+                e5m2(value.clamp(-57344.0, 57344.0))
+            }),
+        }
     }
 }
 
@@ -167,23 +170,23 @@ fn encode_with(
     recipe: Recipe,
     source: FloatBits,
     by: f32,
-    weights: &[f32],
+    bytes: &[u8],
     codes: &mut [u8],
     cast: impl Fn(f32) -> u8,
 ) {
-    let pairs = codes.iter_mut().zip(weights);
+    use FloatBits::{Bf16, F16, F32};
     match (recipe, source) {
-        (Recipe::CompressedTensors, FloatBits::F16) => {
-            pairs.for_each(|(code, weight)| *code = cast(FloatBits::F16.round(weight / by)));
+        (Recipe::CompressedTensors, F16) => {
+            packer::code8(F16, bytes, codes, |weight| cast(F16.round(weight / by)));
         }
-        (Recipe::CompressedTensors, FloatBits::Bf16) => {
-            pairs.for_each(|(code, weight)| *code = cast(FloatBits::Bf16.round(weight / by)));
+        (Recipe::CompressedTensors, Bf16) => {
+            packer::code8(Bf16, bytes, codes, |weight| cast(Bf16.round(weight / by)));
         }
-        (Recipe::CompressedTensors, FloatBits::F32) | (Recipe::Fixed(_), _) => {
-            pairs.for_each(|(code, weight)| *code = cast(weight / by));
+        (Recipe::CompressedTensors, F32) | (Recipe::Fixed(_), _) => {
+            packer::code8(source, bytes, codes, |weight| cast(weight / by));
         }
         (Recipe::FineGrained { .. }, _) => {
-            pairs.for_each(|(code, weight)| *code = cast(weight * by));
+            packer::code8(source, bytes, codes, |weight| cast(weight * by));
         }
     }
 }

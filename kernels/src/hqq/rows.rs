@@ -4,13 +4,14 @@ use rayon::prelude::*;
 
 use super::Plan;
 use super::power::{self, LANES};
-use super::solve::{self, STEPS, for_processors};
+use super::solve::{self, STEPS};
 use crate::float::{join_ranges, range, range_stored};
 use crate::format::Format;
 use crate::pack::{self, STREAM};
 use crate::packer::{self, Order, Packer};
 use crate::reduce;
 use crate::reduce::running::{Running, chunk_sum};
+use crate::simd::for_processors;
 
 /// Weights of a job, about: their errors of all steps stay in the second cache.
 const JOB: usize = 2048;
@@ -87,7 +88,7 @@ impl Rows {
             let errors = jobs.enumerate().map(|(job, ((bytes, scales), paths))| {
                 let first = first + (batch * JOBS + job) * each * group;
                 let mut weights = vec![0.0; bytes.len() / source.size()];
-                source.widen(bytes, &mut weights);
+                plan.source.widen(bytes, &mut weights);
                 solve_job(&plan, first, &weights, scales, paths, chunk)
             });
             let errors: Vec<Errors> = errors.collect();
@@ -130,11 +131,7 @@ impl Rows {
             tile.par_chunks(JOB * source.size())
                 .zip(words.par_chunks_mut(JOB / STREAM * bits))
                 .for_each(|(bytes, words)| {
-                    let mut values = vec![0.0; bytes.len() / source.size()];
-                    source.widen(bytes, &mut values);
-                    let len = values.len();
-                    choose(&mut values, len, &[scale], &[zero], plan.largest);
-                    pack::pack_floats(bits, &values, words);
+                    pack_job(&plan, JOB, bytes, words, &[scale], &[zero]);
                 });
             return;
         }
@@ -148,27 +145,45 @@ impl Rows {
             .zip(scales.par_chunks_mut(job / group))
             .zip(zeros.par_chunks_mut(job / group))
             .for_each(|(((bytes, words), scales), zeros)| {
-                let mut values = vec![0.0; bytes.len() / source.size()];
-                source.widen(bytes, &mut values);
                 if scale_here {
-                    let to = scales.iter_mut().zip(zeros.iter_mut());
-                    for ((scale, zero), values) in to.zip(values.chunks_exact(group)) {
-                        let (min, max) = range(values);
-                        (*scale, *zero) = plan.scaling(min, max);
-                    }
+                    scale_job(&plan, bytes, scales, zeros);
                 }
-                choose(&mut values, group, scales, zeros, plan.largest);
-                pack::pack_floats(bits, &values, words);
+                pack_job(&plan, group, bytes, words, scales, zeros);
             });
     }
 }
 
-/// Weights to codes, in place.
-fn choose(values: &mut [f32], group: usize, scales: &[f32], zeros: &[f32], largest: f32) {
-    for ((values, scale), zero) in values.chunks_mut(group).zip(scales).zip(zeros) {
-        for value in values {
-            *value = solve::code(*value, *scale, *zero, largest);
+for_processors! {
+    /// Scales and first zeros of the groups of a job.
+    fn scale_job(plan: &Plan, bytes: &[u8], scales: &mut [f32], zeros: &mut [f32]) -> () {
+        let mut values = vec![0.0; plan.affine.group];
+        let groups = bytes.chunks_exact(values.len() * plan.source.size());
+        for ((scale, zero), bytes) in scales.iter_mut().zip(zeros).zip(groups) {
+            plan.source.widen_here(bytes, &mut values);
+            let (min, max) = range(&values);
+            (*scale, *zero) = plan.scaling(min, max);
         }
+    }
+}
+
+for_processors! {
+    /// Codes of the groups of a job.
+    fn pack_job(
+        plan: &Plan,
+        group: usize,
+        bytes: &[u8],
+        words: &mut [u32],
+        scales: &[f32],
+        zeros: &[f32],
+    ) -> () {
+        let mut values = vec![0.0; bytes.len() / plan.source.size()];
+        plan.source.widen_here(bytes, &mut values);
+        for ((values, scale), zero) in values.chunks_mut(group).zip(scales).zip(zeros) {
+            for value in values {
+                *value = solve::code(*value, *scale, *zero, plan.largest);
+            }
+        }
+        pack::pack_floats(plan.affine.bits, &values, words);
     }
 }
 
@@ -234,7 +249,7 @@ for_processors! {
                 for (to, [_, errors]) in to.chunks_mut(LANES).zip(&scratch) {
                     to.copy_from_slice(&errors[..to.len()]);
                 }
-                let next = reduce::mean(&terms.as_flattened()[..group]);
+                let next = reduce::mean_here(&terms.as_flattened()[..group]);
                 path[step] = next;
                 step += 1;
                 if next.to_bits() == zero.to_bits() {
