@@ -397,11 +397,14 @@ fn pack_as<const BITS: usize>(
     let mut values = [0.0; JOB];
     let values = &mut values[..bytes.len() / source.size()];
     source.widen_here(bytes, values);
-    let groups = values.chunks_exact(group);
+    let groups = values
+        .chunks_exact(group)
+        .zip(bytes.chunks_exact(group * source.size()));
     let words = words.chunks_exact_mut(group / STREAM * BITS);
     let scales = scales.chunks_exact_mut(affine.param_words());
-    for ((values, words), pair) in groups.zip(words).zip(scales) {
-        let (scale, bias) = scaling(values, largest);
+    for (((values, bytes), words), pair) in groups.zip(words).zip(scales) {
+        let (min, max, _) = range_of_numbers(source, bytes);
+        let (scale, bias) = scaling(min, max, largest);
         affine.store(scale, bias, pair);
         let values = values.as_chunks::<STREAM>().0;
         for (values, words) in values.iter().zip(words.as_chunks_mut::<BITS>().0) {
@@ -412,8 +415,7 @@ fn pack_as<const BITS: usize>(
 
 /// Scale and bias of a group whose largest code is `largest`, not yet rounded to be stored.
 #[inline(always)]
-fn scaling(values: &[f32], largest: f32) -> (f32, f32) {
-    let (min, max, _) = range_of_numbers(values);
+fn scaling(min: f32, max: f32, largest: f32) -> (f32, f32) {
     let down = min.abs() > max.abs();
     let step = ((max - min) / largest).max(SMALLEST_STEP);
     let (scale, edge) = if down { (step, min) } else { (-step, max) };

@@ -242,53 +242,58 @@ pub(crate) fn absmax_here(source: FloatBits, bytes: &[u8]) -> f32 {
     source.from_bits(bits as u32)
 }
 
-/// Lanes of a search for both ends.
-const LANES: usize = 16;
-
-/// One lane of the lanes, by halves.
-#[inline(always)]
-fn fold_lanes(mut lanes: [f32; LANES], choose: impl Fn(f32, f32) -> f32) -> f32 {
-    let mut half = LANES / 2;
-    while half > 0 {
-        for k in 0..half {
-            lanes[k] = choose(lanes[k], lanes[k + half]);
+/// Smallest and largest of bits, as whole numbers that are in the order of the floats: NaN before all or after all. The
+/// compiler knows how to reduce lanes of whole numbers, which for floats it does one by one.
+macro_rules! ends {
+    ($int:ty, $bits:expr) => {{
+        let (mut min, mut max) = (<$int>::MAX, <$int>::MIN);
+        // Its own inverse.
+        let turned = |bits: $int| bits ^ (bits >> (<$int>::BITS - 1) & <$int>::MAX);
+        for bits in $bits {
+            min = min.min(turned(bits));
+            max = max.max(turned(bits));
         }
-        half /= 2;
-    }
-    lanes[0]
+        (turned(min), turned(max))
+    }};
 }
 
-/// Smallest and largest of the values that are numbers, infinities the wrong way round if none is; and whether one is
+/// Smallest and largest of the weights that are numbers, infinities the wrong way round if none is; and whether one is
 /// none.
 #[inline(always)]
-pub(crate) fn range_of_numbers(values: &[f32]) -> (f32, f32, bool) {
-    // Comparisons with NaN are false.
-    let smaller = |value: f32, min: f32| if value < min { value } else { min };
-    let larger = |value: f32, max: f32| if value > max { value } else { max };
-    let (mut min, mut max) = ([f32::INFINITY; LANES], [f32::NEG_INFINITY; LANES]);
-    let mut most = [0; LANES];
-    let (whole, rest) = values.as_chunks::<LANES>();
-    for values in whole {
-        for k in 0..LANES {
-            min[k] = smaller(values[k], min[k]);
-            max[k] = larger(values[k], max[k]);
-            most[k] = most[k].max(values[k].abs().to_bits() as i32);
-        }
+pub(crate) fn range_of_numbers(source: FloatBits, bytes: &[u8]) -> (f32, f32, bool) {
+    let (min, max) = if source == FloatBits::F32 {
+        let bits = bytes.as_chunks().0.iter();
+        let (min, max) = ends!(i32, bits.map(|bytes| i32::from_le_bytes(*bytes)));
+        (min as u32, max as u32)
+    } else {
+        let bits = bytes.as_chunks().0.iter();
+        let (min, max) = ends!(i16, bits.map(|bytes| i16::from_le_bytes(*bytes)));
+        (min as u32 & 0xffff, max as u32 & 0xffff)
+    };
+    let (min, max) = (source.from_bits(min), source.from_bits(max));
+    // Of no weight both ends are NaN.
+    if min.is_nan() || max.is_nan() {
+        let (min, max) = range_beside_nan(source, bytes);
+        return (min, max, !bytes.is_empty());
     }
-    for (k, value) in rest.iter().enumerate() {
-        min[k] = smaller(*value, min[k]);
-        max[k] = larger(*value, max[k]);
-        most[k] = most[k].max(value.abs().to_bits() as i32);
-    }
-    let most = most.into_iter().fold(0, i32::max);
-    let nan = most > f32::INFINITY.to_bits() as i32;
-    (fold_lanes(min, smaller), fold_lanes(max, larger), nan)
+    (min, max, false)
 }
 
-/// Smallest and largest; NaN when there is one. Infinities the wrong way round for no value.
+#[cold]
+fn range_beside_nan(source: FloatBits, bytes: &[u8]) -> (f32, f32) {
+    let mut ends = (f32::INFINITY, f32::NEG_INFINITY);
+    for bytes in bytes.chunks(source.size()) {
+        let mut value = [0.0];
+        source.widen_here(bytes, &mut value);
+        ends = (ends.0.min(value[0]), ends.1.max(value[0]));
+    }
+    ends
+}
+
+/// Smallest and largest; NaN when there is one. Infinities the wrong way round for no weight.
 #[inline(always)]
-pub(crate) fn range(values: &[f32]) -> (f32, f32) {
-    let (min, max, nan) = range_of_numbers(values);
+pub(crate) fn range(source: FloatBits, bytes: &[u8]) -> (f32, f32) {
+    let (min, max, nan) = range_of_numbers(source, bytes);
     if nan {
         (f32::NAN, f32::NAN)
     } else {
@@ -306,20 +311,15 @@ pub(crate) fn join_ranges(a: (f32, f32), b: (f32, f32)) -> (f32, f32) {
 
 /// [`range`] of weights as they are stored, by all workers.
 pub(crate) fn range_stored(source: FloatBits, bytes: &[u8]) -> (f32, f32) {
-    let jobs = bytes.par_chunks(RANGE_JOB * source.size());
+    const JOB: usize = 1 << 15;
+    let jobs = bytes.par_chunks(JOB * source.size());
     jobs.map(|bytes| range_job(source, bytes))
         .reduce(|| (f32::INFINITY, f32::NEG_INFINITY), join_ranges)
 }
 
-/// Weights of a job of [`range_stored`].
-const RANGE_JOB: usize = 4096;
-
 for_processors! {
     fn range_job(source: FloatBits, bytes: &[u8]) -> (f32, f32) {
-        let mut values = [0.0; RANGE_JOB];
-        let values = &mut values[..bytes.len() / source.size()];
-        source.widen_here(bytes, values);
-        range(values)
+        range(source, bytes)
     }
 }
 

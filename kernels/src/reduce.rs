@@ -50,15 +50,10 @@ pub(crate) fn sum_here(values: &[f32]) -> f32 {
 #[inline(always)]
 fn total(partials: &[f32; ROW], left: &[f32]) -> f32 {
     let (left, tail) = left.as_chunks::<LANES>();
-    let mut lanes = [0.0f32; LANES];
-    for (lane, sum) in lanes.iter_mut().enumerate() {
-        *sum = left
-            .iter()
-            .fold(partials[lane], |sum, vector| sum + vector[lane]);
-        for side in 1..SIDE_BY_SIDE {
-            *sum += partials[side * LANES + lane];
-        }
-    }
+    let (sides, _) = partials.as_chunks::<LANES>();
+    let mut lanes = sides[0];
+    left.iter().for_each(|vector| add(&mut lanes, vector));
+    sides[1..].iter().for_each(|side| add(&mut lanes, side));
     // The scalars come first.
     let tail = tail.iter().fold(0.0, |sum, value| sum + value);
     lanes.iter().fold(tail, |sum, lane| sum + lane)
@@ -87,9 +82,15 @@ pub(crate) fn mean_here(values: &[f32]) -> f32 {
 #[inline(always)]
 fn cascade<const N: usize>(rows: &[[f32; N]]) -> [f32; N] {
     let step = step(rows.len());
-    let mut levels = [[0.0f32; N]; LEVELS];
-
     let whole = rows.len() >> step << step;
+    if whole == 0 {
+        // The upper levels stay empty, and adding nothing to a sum that began with 0 changes nothing.
+        let mut sum = [0.0; N];
+        rows.iter().for_each(|row| add(&mut sum, row));
+        return sum;
+    }
+
+    let mut levels = [[0.0f32; N]; LEVELS];
     for (chunk, rows) in rows[..whole].chunks(1 << step).enumerate() {
         for row in rows {
             add(&mut levels[0], row);

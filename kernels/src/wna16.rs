@@ -218,9 +218,11 @@ for_processors! {
     ) -> () {
         let mut values = vec![0.0; bytes.len() / source.size()];
         source.widen_here(bytes, &mut values);
-        let groups = values.chunks_exact_mut(affine.group);
-        for (values, pair) in groups.zip(scales.chunks_exact_mut(affine.param_words())) {
-            let (scale, zero) = method.scaling(range(values), source);
+        let groups = values
+            .chunks_exact_mut(affine.group)
+            .zip(bytes.chunks_exact(affine.group * source.size()));
+        for ((values, bytes), pair) in groups.zip(scales.chunks_exact_mut(affine.param_words())) {
+            let (scale, zero) = method.scaling(range(source, bytes), source);
             affine.store(scale, zero - method.bounds()[0], pair);
             method.choose(values, scale, zero, source);
         }

@@ -16,6 +16,9 @@ use crate::simd::for_processors;
 /// Weights of a job, about: their errors of all steps stay in the second cache.
 const JOB: usize = 2048;
 
+/// Groups that take their steps together, so that the processor does not wait for the sum of one.
+const PAIR: usize = 2;
+
 /// Jobs whose sums are kept at a time.
 const JOBS: usize = 512;
 
@@ -87,9 +90,7 @@ impl Rows {
                 .zip(paths.par_chunks_mut(each));
             let errors = jobs.enumerate().map(|(job, ((bytes, scales), paths))| {
                 let first = first + (batch * JOBS + job) * each * group;
-                let mut weights = vec![0.0; bytes.len() / source.size()];
-                plan.source.widen(bytes, &mut weights);
-                solve_job(&plan, first, &weights, scales, paths, chunk)
+                solve_job(&plan, first, bytes, scales, paths, chunk)
             });
             let errors: Vec<Errors> = errors.collect();
             self.sums
@@ -156,11 +157,9 @@ impl Rows {
 for_processors! {
     /// Scales and first zeros of the groups of a job.
     fn scale_job(plan: &Plan, bytes: &[u8], scales: &mut [f32], zeros: &mut [f32]) -> () {
-        let mut values = vec![0.0; plan.affine.group];
-        let groups = bytes.chunks_exact(values.len() * plan.source.size());
+        let groups = bytes.chunks_exact(plan.affine.group * plan.source.size());
         for ((scale, zero), bytes) in scales.iter_mut().zip(zeros).zip(groups) {
-            plan.source.widen_here(bytes, &mut values);
-            let (min, max) = range(&values);
+            let (min, max) = range(plan.source, bytes);
             (*scale, *zero) = plan.scaling(min, max);
         }
     }
@@ -215,53 +214,61 @@ for_processors! {
     fn solve_job(
         plan: &Plan,
         first: usize,
-        weights: &[f32],
+        bytes: &[u8],
         scales: &mut [f32],
         paths: &mut [[f32; STEPS]],
         chunk: usize,
     ) -> Errors {
-        let group = plan.affine.group;
+        let (group, source) = (plan.affine.group, plan.source);
+        let mut weights = vec![0.0; bytes.len() / source.size()];
+        source.widen_here(bytes, &mut weights);
         let n = weights.len();
         let vectored = power::vectored(plan.n()) - first.min(power::vectored(plan.n()));
         let mut errors = vec![0.0; STEPS * n];
         // Groups are filled up to whole lanes with zeros, whose errors go nowhere.
         let chunks = group.div_ceil(LANES);
-        let mut scratch = vec![[[0.0; LANES]; 2]; chunks];
-        let mut terms = vec![[0.0; LANES]; chunks];
-        let to = scales.iter_mut().zip(paths);
-        for (at, (weights, (scale, path))) in weights.chunks_exact(group).zip(to).enumerate() {
-            let at = at * group;
-            let (min, max) = range(weights);
-            let (by, mut zero) = plan.scaling(min, max);
-            *scale = by;
-            for ([to, _], weights) in scratch.iter_mut().zip(weights.chunks(LANES)) {
-                to[..weights.len()].copy_from_slice(weights);
+        let mut scratch = vec![[[0.0; LANES]; 2]; PAIR * chunks];
+        let mut terms = vec![[0.0; LANES]; PAIR * chunks];
+        let pairs = scales.chunks_mut(PAIR).zip(paths.chunks_mut(PAIR));
+        let pairs = weights.chunks(PAIR * group).zip(pairs);
+        for (at, (weights, (scales, paths))) in (0..).step_by(PAIR * group).zip(pairs) {
+            let mut zeros = [0.0; PAIR];
+            for (g, scale) in scales.iter_mut().enumerate() {
+                let bytes = &bytes[(at + g * group) * source.size()..][..group * source.size()];
+                let (min, max) = range(source, bytes);
+                (*scale, zeros[g]) = plan.scaling(min, max);
+                let lanes = scratch[g * chunks..].iter_mut();
+                for ([to, _], weights) in lanes.zip(weights[g * group..][..group].chunks(LANES)) {
+                    to[..weights.len()].copy_from_slice(weights);
+                }
             }
-            let scales = [by; LANES];
-            let mut step = 0;
-            while step < STEPS {
-                let zeros = [zero; LANES];
-                for (k, ([weights, errors], terms)) in scratch.iter_mut().zip(&mut terms).enumerate() {
-                    let vectored = vectored.saturating_sub(at + k * LANES).min(LANES);
-                    solve::step(weights, &scales, &zeros, plan.largest, vectored, errors, terms);
+            let (mut step, mut still) = (0, false);
+            while step < STEPS && !still {
+                still = true;
+                for (g, (scale, path)) in scales.iter().zip(&mut *paths).enumerate() {
+                    let at = at + g * group;
+                    let (scales, zero) = ([*scale; LANES], [zeros[g]; LANES]);
+                    let lanes = scratch[g * chunks..].iter_mut();
+                    let terms = &mut terms[g * chunks..][..chunks];
+                    for (k, ([weights, errors], terms)) in lanes.zip(&mut *terms).enumerate() {
+                        let vectored = vectored.saturating_sub(at + k * LANES).min(LANES);
+                        solve::step(weights, &scales, &zero, plan.largest, vectored, errors, terms);
+                    }
+                    let to = &mut errors[step * n + at..][..group];
+                    for (to, [_, errors]) in to.chunks_mut(LANES).zip(&scratch[g * chunks..]) {
+                        to.copy_from_slice(&errors[..to.len()]);
+                    }
+                    let next = reduce::mean_here(&terms.as_flattened()[..group]);
+                    still &= next.to_bits() == zeros[g].to_bits();
+                    (zeros[g], path[step]) = (next, next);
                 }
-                let to = &mut errors[step * n + at..][..group];
-                for (to, [_, errors]) in to.chunks_mut(LANES).zip(&scratch) {
-                    to.copy_from_slice(&errors[..to.len()]);
-                }
-                let next = reduce::mean_here(&terms.as_flattened()[..group]);
-                path[step] = next;
                 step += 1;
-                if next.to_bits() == zero.to_bits() {
-                    // All further steps are this one again.
-                    break;
-                }
-                zero = next;
             }
+            // All further steps are the last one again.
             for again in step..STEPS {
-                path[again] = path[step - 1];
+                paths.iter_mut().for_each(|path| path[again] = path[step - 1]);
                 let from = (step - 1) * n + at;
-                errors.copy_within(from..from + group, again * n + at);
+                errors.copy_within(from..from + weights.len(), again * n + at);
             }
         }
 
