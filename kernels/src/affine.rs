@@ -42,11 +42,12 @@ pub(crate) mod pack_cube;
 use rayon::prelude::*;
 
 use crate::error::FormatError;
-use crate::float::FloatBits;
+use crate::float::{FloatBits, range_of_numbers};
 use crate::format::{Affine, Along, Format, Offset};
 use crate::lanes::{self, Lanes, Work};
 use crate::pack::{self, STREAM};
 use crate::packer::{self, Order, Packer};
+use crate::simd::for_processors;
 
 /// Scales and offsets widened at a time.
 const SCRATCH: usize = 256;
@@ -183,6 +184,7 @@ impl Affine {
     }
 
     /// Stores scale and offset of one group, rounding them.
+    #[inline(always)]
     pub(crate) fn store(self, scale: f32, offset: f32, words: &mut [u32]) {
         let (scale, offset) = (self.params.to_bits(scale), self.params.to_bits(offset));
         match words {
@@ -393,9 +395,6 @@ struct MlxPacker {
 /// Weights of a job: whole groups of any size.
 const JOB: usize = 4096;
 
-/// The largest group.
-const GROUP_MAX: usize = 128;
-
 impl Packer for MlxPacker {
     packer::in_order!();
 
@@ -403,31 +402,13 @@ impl Packer for MlxPacker {
         self.order.accept(pass, first_row, tile, words);
         let (source, affine) = (self.source, self.affine);
         let Affine { bits, group, .. } = affine;
-        let pack = match bits {
-            2 => pack_group::<2>,
-            3 => pack_group::<3>,
-            4 => pack_group::<4>,
-            5 => pack_group::<5>,
-            6 => pack_group::<6>,
-            _ => pack_group::<8>,
-        };
-
         let first = first_row * self.order.shape[1];
         let scales = &mut self.scales[first / group * affine.param_words()..];
         tile.par_chunks(JOB * source.size())
             .zip(words.par_chunks_mut(JOB / STREAM * bits))
             .zip(scales.par_chunks_mut(JOB / group * affine.param_words()))
             .for_each(|((bytes, words), scales)| {
-                let mut scratch = [0.0; GROUP_MAX];
-                let values = &mut scratch[..group];
-                let groups = bytes.chunks_exact(group * source.size());
-                let words = words.chunks_exact_mut(group / STREAM * bits);
-                let scales = scales.chunks_exact_mut(affine.param_words());
-                for ((bytes, words), pair) in groups.zip(words).zip(scales) {
-                    source.widen(bytes, values);
-                    let (scale, bias) = pack(values, words);
-                    affine.store(scale, bias, pair);
-                }
+                pack_groups(affine, source, bytes, words, scales);
             });
     }
 
@@ -437,20 +418,58 @@ impl Packer for MlxPacker {
     }
 }
 
-/// Chooses scale, bias and codes of a group.
-fn pack_group<const BITS: usize>(values: &[f32], words: &mut [u32]) -> (f32, f32) {
-    let largest = ((1 << BITS) - 1) as f32;
-    let (scale, bias) = scaling(values, largest);
-    let values = values.as_chunks::<STREAM>().0;
-    for (values, words) in values.iter().zip(words.as_chunks_mut::<BITS>().0) {
-        *words = pack::pack_stream(&values.map(|value| code(value, scale, bias, largest)));
+for_processors! {
+    /// Chooses scales, biases and codes of the groups of a job.
+    fn pack_groups(
+        affine: Affine,
+        source: FloatBits,
+        bytes: &[u8],
+        words: &mut [u32],
+        scales: &mut [u32],
+    ) -> () {
+        match affine.bits {
+            2 => pack_as::<2>(affine, source, bytes, words, scales),
+            3 => pack_as::<3>(affine, source, bytes, words, scales),
+            4 => pack_as::<4>(affine, source, bytes, words, scales),
+            5 => pack_as::<5>(affine, source, bytes, words, scales),
+            6 => pack_as::<6>(affine, source, bytes, words, scales),
+            _ => pack_as::<8>(affine, source, bytes, words, scales),
+        }
     }
-    (scale, bias)
+}
+
+#[inline(always)]
+fn pack_as<const BITS: usize>(
+    affine: Affine,
+    source: FloatBits,
+    bytes: &[u8],
+    words: &mut [u32],
+    scales: &mut [u32],
+) {
+    let largest = ((1 << BITS) - 1) as f32;
+    let group = affine.group;
+    let mut values = [0.0; JOB];
+    let values = &mut values[..bytes.len() / source.size()];
+    source.widen_here(bytes, values);
+    let groups = values
+        .chunks_exact(group)
+        .zip(bytes.chunks_exact(group * source.size()));
+    let words = words.chunks_exact_mut(group / STREAM * BITS);
+    let scales = scales.chunks_exact_mut(affine.param_words());
+    for (((values, bytes), words), pair) in groups.zip(words).zip(scales) {
+        let (min, max, _) = range_of_numbers(source, bytes);
+        let (scale, bias) = scaling(min, max, largest);
+        affine.store(scale, bias, pair);
+        let values = values.as_chunks::<STREAM>().0;
+        for (values, words) in values.iter().zip(words.as_chunks_mut::<BITS>().0) {
+            *words = pack::pack_bytes(&values.map(|value| code(value, scale, bias, largest)));
+        }
+    }
 }
 
 /// Scale and bias of a group whose largest code is `largest`, not yet rounded to be stored.
-fn scaling(values: &[f32], largest: f32) -> (f32, f32) {
-    let (min, max) = range(values);
+#[inline(always)]
+fn scaling(min: f32, max: f32, largest: f32) -> (f32, f32) {
     let down = min.abs() > max.abs();
     let step = ((max - min) / largest).max(SMALLEST_STEP);
     let (scale, edge) = if down { (step, min) } else { (-step, max) };
@@ -467,31 +486,14 @@ fn scaling(values: &[f32], largest: f32) -> (f32, f32) {
     }
 }
 
-/// Smallest and largest of the weights that are numbers; infinities the wrong way round if none is.
-fn range(values: &[f32]) -> (f32, f32) {
-    const LANES: usize = 16;
-    let (mut min, mut max) = ([f32::INFINITY; LANES], [f32::NEG_INFINITY; LANES]);
-    for values in values.as_chunks::<LANES>().0 {
-        for ((min, max), value) in min.iter_mut().zip(&mut max).zip(values) {
-            // Comparisons with NaN are false.
-            *min = if *value < *min { *value } else { *min };
-            *max = if *value > *max { *value } else { *max };
-        }
-    }
-    (
-        min.into_iter().fold(f32::INFINITY, f32::min),
-        max.into_iter().fold(f32::NEG_INFINITY, f32::max),
-    )
-}
-
 /// The code of one weight: the nearest, a tie to the even one, 0 for NaN.
 #[inline(always)]
-fn code(value: f32, scale: f32, bias: f32, largest: f32) -> u32 {
+fn code(value: f32, scale: f32, bias: f32, largest: f32) -> u8 {
     let code = (value - bias) / scale;
     // Bounds are whole, so clamping before rounding gives the same code; NaN compares false.
     let code = if code > 0.0 { code } else { 0.0 };
     let code = if code < largest { code } else { largest };
     // At 2^23 an f32 steps by 1: the adder rounds, and the code is the low bits.
     const WHOLE: f32 = 8_388_608.0;
-    (code + WHOLE).to_bits() & 0xff
+    (code + WHOLE).to_bits() as u8
 }

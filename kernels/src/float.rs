@@ -7,6 +7,8 @@ use core::fmt;
 
 use rayon::prelude::*;
 
+use crate::simd::for_processors;
+
 #[cfg(feature = "cube")]
 pub(crate) mod cube;
 #[cfg(feature = "cube")]
@@ -43,6 +45,12 @@ impl FloatBits {
     ///
     /// When the lengths disagree.
     pub fn widen(self, bytes: &[u8], out: &mut [f32]) {
+        widen(self, bytes, out);
+    }
+
+    /// [`widen`](Self::widen) as a part of vector code.
+    #[inline(always)]
+    pub(crate) fn widen_here(self, bytes: &[u8], out: &mut [f32]) {
         assert_eq!(
             bytes.len(),
             out.len() * self.size(),
@@ -79,6 +87,7 @@ impl FloatBits {
     }
 
     /// The bits of the nearest value of this type, ties to even; of a 16-bit type in the low half.
+    #[inline(always)]
     pub fn to_bits(self, value: f32) -> u32 {
         match self {
             Self::F32 => value.to_bits(),
@@ -140,6 +149,7 @@ fn widen_f16(bits: u16) -> f32 {
 }
 
 /// The bits of a value that is an f16, or of a NaN.
+#[inline(always)]
 fn narrow_f16(value: f32) -> u16 {
     let bits = value.to_bits();
     let (sign, magnitude) = (bits >> 16 & 0x8000, bits & !SIGN);
@@ -189,11 +199,13 @@ fn round_bf16(value: f32) -> f32 {
 }
 
 /// The largest magnitude; NaN when there is one. 0 for no value.
+#[inline(always)]
 pub(crate) fn absmax(values: &[f32]) -> f32 {
     absmax_of(values.iter().copied())
 }
 
 /// [`absmax`] of values that are made on the way.
+#[inline(always)]
 pub(crate) fn absmax_of(values: impl Iterator<Item = f32>) -> f32 {
     // Magnitudes order as their bits do, and NaN comes last: that is PyTorch's `abs().max()`, which
     // keeps NaN, where `f32::max` drops it. Signed, because SSE2 compares nothing else.
@@ -203,39 +215,90 @@ pub(crate) fn absmax_of(values: impl Iterator<Item = f32>) -> f32 {
     f32::from_bits(bits as u32)
 }
 
-/// [`absmax`] of weights as they are stored.
-pub(crate) fn absmax_stored(source: FloatBits, bytes: &[u8]) -> f32 {
-    let mut scratch = [0.0; 512];
-    let chunks = bytes.chunks(scratch.len() * source.size());
-    absmax_of(chunks.map(|chunk| {
-        let values = &mut scratch[..chunk.len() / source.size()];
-        source.widen(chunk, values);
-        absmax(values)
-    }))
+for_processors! {
+    fn widen(source: FloatBits, bytes: &[u8], out: &mut [f32]) -> () {
+        source.widen_here(bytes, out);
+    }
 }
 
-/// Smallest and largest; NaN when there is one. Infinities the wrong way round for no value.
-pub(crate) fn range(values: &[f32]) -> (f32, f32) {
-    const LANES: usize = 16;
-    let (mut min, mut max) = ([f32::INFINITY; LANES], [f32::NEG_INFINITY; LANES]);
-    let mut nan = [false; LANES];
-    let mut take = |values: &[f32]| {
-        for (k, value) in values.iter().enumerate() {
-            min[k] = if *value < min[k] { *value } else { min[k] };
-            max[k] = if *value > max[k] { *value } else { max[k] };
-            nan[k] |= value.is_nan();
-        }
-    };
-    let (whole, rest) = values.as_chunks::<LANES>();
-    whole.iter().for_each(|values| take(values));
-    take(rest);
-    if nan.contains(&true) {
-        return (f32::NAN, f32::NAN);
+for_processors! {
+    /// [`absmax`] of weights as they are stored.
+    pub(crate) fn absmax_stored(source: FloatBits, bytes: &[u8]) -> f32 {
+        absmax_here(source, bytes)
     }
-    (
-        min.into_iter().fold(f32::INFINITY, f32::min),
-        max.into_iter().fold(f32::NEG_INFINITY, f32::max),
-    )
+}
+
+/// [`absmax_stored`] as a part of vector code.
+#[inline(always)]
+pub(crate) fn absmax_here(source: FloatBits, bytes: &[u8]) -> f32 {
+    // Magnitudes order as their bits do in every type, see `absmax_of`.
+    if source == FloatBits::F32 {
+        let values = bytes.as_chunks().0.iter();
+        return absmax_of(values.map(|bytes| f32::from_le_bytes(*bytes)));
+    }
+    let bits = bytes.as_chunks().0.iter().fold(0, |largest: i16, bytes| {
+        largest.max(i16::from_le_bytes(*bytes) & i16::MAX)
+    });
+    source.from_bits(bits as u32)
+}
+
+/// Smallest and largest of bits, as whole numbers that are in the order of the floats: NaN before all or after all. The
+/// compiler knows how to reduce lanes of whole numbers, which for floats it does one by one.
+macro_rules! ends {
+    ($int:ty, $bits:expr) => {{
+        let (mut min, mut max) = (<$int>::MAX, <$int>::MIN);
+        // Its own inverse.
+        let turned = |bits: $int| bits ^ (bits >> (<$int>::BITS - 1) & <$int>::MAX);
+        for bits in $bits {
+            min = min.min(turned(bits));
+            max = max.max(turned(bits));
+        }
+        (turned(min), turned(max))
+    }};
+}
+
+/// Smallest and largest of the weights that are numbers, infinities the wrong way round if none is; and whether one is
+/// none.
+#[inline(always)]
+pub(crate) fn range_of_numbers(source: FloatBits, bytes: &[u8]) -> (f32, f32, bool) {
+    let (min, max) = if source == FloatBits::F32 {
+        let bits = bytes.as_chunks().0.iter();
+        let (min, max) = ends!(i32, bits.map(|bytes| i32::from_le_bytes(*bytes)));
+        (min as u32, max as u32)
+    } else {
+        let bits = bytes.as_chunks().0.iter();
+        let (min, max) = ends!(i16, bits.map(|bytes| i16::from_le_bytes(*bytes)));
+        (min as u32 & 0xffff, max as u32 & 0xffff)
+    };
+    let (min, max) = (source.from_bits(min), source.from_bits(max));
+    // Of no weight both ends are NaN.
+    if min.is_nan() || max.is_nan() {
+        let (min, max) = range_beside_nan(source, bytes);
+        return (min, max, !bytes.is_empty());
+    }
+    (min, max, false)
+}
+
+#[cold]
+fn range_beside_nan(source: FloatBits, bytes: &[u8]) -> (f32, f32) {
+    let mut ends = (f32::INFINITY, f32::NEG_INFINITY);
+    for bytes in bytes.chunks(source.size()) {
+        let mut value = [0.0];
+        source.widen_here(bytes, &mut value);
+        ends = (ends.0.min(value[0]), ends.1.max(value[0]));
+    }
+    ends
+}
+
+/// Smallest and largest; NaN when there is one. Infinities the wrong way round for no weight.
+#[inline(always)]
+pub(crate) fn range(source: FloatBits, bytes: &[u8]) -> (f32, f32) {
+    let (min, max, nan) = range_of_numbers(source, bytes);
+    if nan {
+        (f32::NAN, f32::NAN)
+    } else {
+        (min, max)
+    }
 }
 
 /// The [`range`] of two parts, of theirs.
@@ -248,14 +311,16 @@ pub(crate) fn join_ranges(a: (f32, f32), b: (f32, f32)) -> (f32, f32) {
 
 /// [`range`] of weights as they are stored, by all workers.
 pub(crate) fn range_stored(source: FloatBits, bytes: &[u8]) -> (f32, f32) {
-    const JOB: usize = 4096;
-    let jobs = bytes.par_chunks(JOB * source.size()).map(|bytes| {
-        let mut values = [0.0; JOB];
-        let values = &mut values[..bytes.len() / source.size()];
-        source.widen(bytes, values);
-        range(values)
-    });
-    jobs.reduce(|| (f32::INFINITY, f32::NEG_INFINITY), join_ranges)
+    const JOB: usize = 1 << 15;
+    let jobs = bytes.par_chunks(JOB * source.size());
+    jobs.map(|bytes| range_job(source, bytes))
+        .reduce(|| (f32::INFINITY, f32::NEG_INFINITY), join_ranges)
+}
+
+for_processors! {
+    fn range_job(source: FloatBits, bytes: &[u8]) -> (f32, f32) {
+        range(source, bytes)
+    }
 }
 
 /// A table of bit patterns as floats.

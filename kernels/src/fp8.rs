@@ -136,6 +136,7 @@ impl Fp8Kind {
     /// The code of a weight that is already divided by its scale, nearest even: for a method that scales
     /// in a way of its own. In E4M3 magnitudes of 464 and more, and infinity, become 448; in E5M2 those of
     /// 61440 and more become infinity, so that it wants a clamp to [`largest`](Self::largest) first.
+    #[inline(always)]
     pub fn encode(self, value: f32) -> u8 {
         match self {
             Self::E4m3 => e4m3(value),

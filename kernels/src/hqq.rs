@@ -189,6 +189,7 @@ impl Plan {
     }
 
     /// What the weights of a group between `min` and `max` are multiplied by, and its first zero.
+    #[inline(always)]
     fn scaling(&self, min: f32, max: f32) -> (f32, f32) {
         let range = max - min;
         let scale = if range.abs() <= SMALLEST_RANGE {

@@ -37,6 +37,7 @@ use crate::format::Format;
 use crate::lanes;
 use crate::pack::{self, CODES8};
 use crate::packer::{self, Order, Packer};
+use crate::simd::for_processors;
 
 /// Between two neighbouring codes where the largest magnitude is 1: the number that bitsandbytes writes
 /// as 0.007874015718698502.
@@ -103,6 +104,13 @@ pub fn packer(shape: [usize; 2], source: FloatBits) -> Result<Box<dyn Packer>, F
     }))
 }
 
+for_processors! {
+    /// Codes of weights of one row.
+    fn encode(source: FloatBits, factor: f32, bytes: &[u8], codes: &mut [u8]) -> () {
+        packer::code8(source, bytes, codes, |weight| code(weight, factor));
+    }
+}
+
 struct Int8Packer {
     source: FloatBits,
     order: Order,
@@ -124,13 +132,16 @@ impl Packer for Int8Packer {
             .zip(&mut *largest)
             .for_each(|(row, largest)| *largest = absmax_stored(source, row));
 
-        packer::choose8(source, tile, words, |k, values, codes| {
+        packer::choose8(source, tile, words, |k, bytes, codes| {
             // Up to the end of the row.
-            let len = (i - k % i).min(values.len());
+            let len = (i - k % i).min(codes.len());
             let factor = factor(largest[k / i]);
-            for (to, weight) in codes[..len].iter_mut().zip(values) {
-                *to = code(*weight, factor);
-            }
+            encode(
+                source,
+                factor,
+                &bytes[..len * source.size()],
+                &mut codes[..len],
+            );
             len
         });
     }

@@ -13,6 +13,8 @@
 
 pub mod error;
 
+mod simd;
+
 pub mod float;
 
 #[cfg(feature = "cube")]

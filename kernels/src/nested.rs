@@ -23,9 +23,10 @@ pub(crate) mod pack_cube;
 
 use rayon::prelude::*;
 
-use crate::float::floats;
+use crate::float::{absmax_of, floats};
 use crate::pack;
 use crate::reduce;
+use crate::simd::for_processors;
 
 /// Scales under one upper scale.
 pub const BLOCK: usize = 256;
@@ -76,13 +77,40 @@ const POSITIVE: [f32; 127] = floats([
 
 /// The code whose value is nearest to `value`; of two equally near, the lower. By itself, it is the
 /// 8-bit code of bitsandbytes' block-wise quantization.
+#[inline(always)]
 pub fn nearest(value: f32) -> u8 {
-    // The last code that is not above the value; distances are rounded to f32, as there.
-    let above = MAP.partition_point(|code| *code <= value);
+    // How many codes are not above the value, at most 255, by halves and without a branch.
+    let mut above = 0;
+    let mut half = MAP.len() / 2;
+    while half > 0 {
+        above += if MAP[above + half - 1] <= value {
+            half
+        } else {
+            0
+        };
+        half /= 2;
+    }
+    // The last code is not above the value either.
+    if MAP[above] <= value {
+        return above as u8;
+    }
+    // Distances are rounded to f32, as there.
     let below = above.saturating_sub(1);
-    match MAP.get(above) {
-        Some(next) if (value - next).abs() < (value - MAP[below]).abs() => above as u8,
-        _ => below as u8,
+    let nearer = (value - MAP[above]).abs() < (value - MAP[below]).abs();
+    (if nearer { above } else { below }) as u8
+}
+
+for_processors! {
+    /// Chooses the codes of up to 256 scales, and gives their upper scale.
+    fn quantize_block(offset: f32, block: &[f32], codes: &mut [u8]) -> f32 {
+        let largest = absmax_of(block.iter().map(|scale| scale - offset));
+        for (code, scale) in codes.iter_mut().zip(block) {
+            *code = match largest {
+                0.0 => 0,
+                _ => nearest((scale - offset) / largest),
+            };
+        }
+        largest
     }
 }
 
@@ -108,14 +136,7 @@ pub fn quantize(absmax: &[f32]) -> Vec<u32> {
         .zip(&mut upper)
         .with_min_len(JOB_BLOCKS)
         .for_each(|((codes, block), upper)| {
-            let largest = crate::float::absmax_of(block.iter().map(|scale| scale - offset));
-            *upper = largest;
-            for (code, scale) in codes.iter_mut().zip(block) {
-                *code = match largest {
-                    0.0 => 0,
-                    _ => nearest((scale - offset) / largest),
-                };
-            }
+            *upper = quantize_block(offset, block, codes);
         });
     from_parts(&codes, &upper, offset)
 }

@@ -75,20 +75,6 @@ pub(crate) fn unpack_stream<const BITS: usize>(words: &[u32; BITS]) -> [u32; STR
     codes
 }
 
-/// Codes, each below `2^BITS`, as a stream's words.
-#[inline(always)]
-pub(crate) fn pack_stream<const BITS: usize>(codes: &[u32; STREAM]) -> [u32; BITS] {
-    let mut words = [0; BITS];
-    for (k, code) in codes.iter().enumerate() {
-        let (word, shift) = (BITS * k / 32, BITS * k % 32);
-        words[word] |= code << shift;
-        if shift + BITS > 32 {
-            words[word + 1] |= code >> (32 - shift);
-        }
-    }
-    words
-}
-
 /// The codes `first..first + out.len()` of a stream, as floats.
 #[inline(always)]
 pub(crate) fn unpack_codes<const BITS: usize>(words: &[u32], first: usize, out: &mut [f32]) {
@@ -139,29 +125,75 @@ pub fn pack_codes(bits: usize, codes: impl IntoIterator<Item = u32>) -> Vec<u32>
     words
 }
 
-/// Codes, as floats, to the words of a stream.
-pub(crate) fn pack_floats(bits: usize, codes: &[f32], words: &mut [u32]) {
-    let pack = match bits {
-        1 => pack_streams::<1>,
-        2 => pack_streams::<2>,
-        3 => pack_streams::<3>,
-        4 => pack_streams::<4>,
-        5 => pack_streams::<5>,
-        6 => pack_streams::<6>,
-        8 => pack_streams::<8>,
-        bits => panic!("codes of {bits} bits"),
+/// `size` bits at the lower end of each `width` bits.
+const fn low_bits(size: usize, width: usize) -> u64 {
+    let ends = if width < 64 {
+        u64::MAX / ((1 << width) - 1)
+    } else {
+        1
     };
-    pack(codes, words);
+    ((1 << size) - 1) * ends
 }
 
+/// Eight codes, a byte each and below `2^BITS`, next to each other.
+#[inline(always)]
+pub(crate) fn join8<const BITS: usize>(codes: [u8; 8]) -> u64 {
+    // Neighbours move together, then pairs, then fours.
+    let codes = u64::from_le_bytes(codes);
+    let low = const { low_bits(BITS, 16) };
+    let pairs = codes & low | codes >> (8 - BITS) & low << BITS;
+    let low = const { low_bits(2 * BITS, 32) };
+    let fours = pairs & low | pairs >> (16 - 2 * BITS) & low << (2 * BITS);
+    let low = const { low_bits(4 * BITS, 64) };
+    fours & low | fours >> (32 - 4 * BITS) & low << (4 * BITS)
+}
+
+/// Codes, a byte each, to the words of a stream. As many words as codes fill; more codes are zero.
+#[inline(always)]
+pub(crate) fn pack_bytes<const BITS: usize>(codes: &[u8; STREAM]) -> [u32; BITS] {
+    // Eight codes are whole bytes.
+    let mut bytes = [[0; BITS]; STREAM / 8];
+    for (to, codes) in bytes.iter_mut().zip(codes.as_chunks::<8>().0) {
+        let joined = join8::<BITS>(*codes).to_le_bytes();
+        to.copy_from_slice(&joined[..BITS]);
+    }
+    let mut words = [0; BITS];
+    for (word, four) in words.iter_mut().zip(bytes.as_flattened().as_chunks().0) {
+        *word = u32::from_le_bytes(*four);
+    }
+    words
+}
+
+/// Codes, as floats, to the words of a stream.
+#[inline(always)]
+pub(crate) fn pack_floats(bits: usize, codes: &[f32], words: &mut [u32]) {
+    match bits {
+        1 => pack_streams::<1>(codes, words),
+        2 => pack_streams::<2>(codes, words),
+        3 => pack_streams::<3>(codes, words),
+        4 => pack_streams::<4>(codes, words),
+        5 => pack_streams::<5>(codes, words),
+        6 => pack_streams::<6>(codes, words),
+        8 => pack_streams::<8>(codes, words),
+        bits => panic!("codes of {bits} bits"),
+    }
+}
+
+#[inline(always)]
 fn pack_streams<const BITS: usize>(codes: &[f32], words: &mut [u32]) {
-    for (codes, words) in codes.chunks(STREAM).zip(words.as_chunks_mut::<BITS>().0) {
+    // At 2^23 an f32 steps by 1: the code is the low bits.
+    const WHOLE: f32 = 8_388_608.0;
+    let (streams, tail) = codes.as_chunks::<STREAM>();
+    let (whole, rest) = words.split_at_mut(streams.len() * BITS);
+    for (codes, words) in streams.iter().zip(whole.as_chunks_mut::<BITS>().0) {
+        *words = pack_bytes(&codes.map(|code| (code + WHOLE).to_bits() as u8));
+    }
+    if !tail.is_empty() {
         let mut stream = [0; STREAM];
-        for (to, code) in stream.iter_mut().zip(codes) {
-            // Through i32, because SSE2 converts nothing else.
-            *to = *code as i32 as u32;
+        for (to, code) in stream.iter_mut().zip(tail) {
+            *to = (code + WHOLE).to_bits() as u8;
         }
-        *words = pack_stream(&stream);
+        rest.copy_from_slice(&pack_bytes::<BITS>(&stream));
     }
 }
 

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use crate::error::FormatError;
 use crate::float::{FloatBits, absmax, absmax_stored};
 use crate::format::{Format, Packed};
-use crate::pack::CODES8;
+use crate::pack::{CODES8, STREAM};
 
 /// Chooses codes for one weight, fed tile by tile.
 ///
@@ -111,7 +111,7 @@ pub(crate) fn check_size([rows, cols]: [usize; 2]) -> Result<(), FormatError> {
 
 /// The largest magnitude among `bytes`; NaN when there is one.
 pub(crate) fn largest(source: FloatBits, bytes: &[u8]) -> f32 {
-    let chunks = bytes.par_chunks((1 << 16) * source.size());
+    let chunks = bytes.par_chunks((1 << 15) * source.size());
     chunks
         .map(|chunk| absmax_stored(source, chunk))
         .reduce(|| 0.0, |a, b| absmax(&[a, b]))
@@ -119,35 +119,44 @@ pub(crate) fn largest(source: FloatBits, bytes: &[u8]) -> f32 {
 
 /// Chooses the 8-bit codes of a tile, straight into its words, in jobs side by side.
 ///
-/// `choose(k, values, codes)` is given what is left of a job, whose first weight is the tile's `k`; it sets codes of as
+/// `choose(k, bytes, codes)` is given what is left of a job, whose first weight is the tile's `k`; it sets codes of as
 /// many weights as it likes, at least one, and says of how many.
 pub(crate) fn choose8(
     source: FloatBits,
     tile: &[u8],
     words: &mut [u32],
-    choose: impl Fn(usize, &[f32], &mut [u8]) -> usize + Sync,
+    choose: impl Fn(usize, &[u8], &mut [u8]) -> usize + Sync,
 ) {
     /// Weights of a job.
-    const JOB: usize = 4096;
+    const JOB: usize = 16_384;
     let jobs = tile.par_chunks(JOB * source.size());
     jobs.zip(words.par_chunks_mut(JOB / CODES8))
         .enumerate()
         .for_each(|(job, (bytes, words))| {
-            let mut values = [0.0; JOB];
-            let values = &mut values[..bytes.len() / source.size()];
-            source.widen(bytes, values);
-
             let mut codes = [0; JOB];
+            let n = bytes.len() / source.size();
             let mut done = 0;
-            while done < values.len() {
-                let left = done..values.len();
-                done += choose(job * JOB + done, &values[left.clone()], &mut codes[left]);
+            while done < n {
+                let bytes = &bytes[done * source.size()..];
+                done += choose(job * JOB + done, bytes, &mut codes[done..n]);
             }
             // The codes after the last weight are still zero.
             for (word, four) in words.iter_mut().zip(codes.as_chunks().0) {
                 *word = u32::from_le_bytes(*four);
             }
         });
+}
+
+/// Sets the codes of weights as a part of vector code.
+#[inline(always)]
+pub(crate) fn code8(source: FloatBits, bytes: &[u8], codes: &mut [u8], code: impl Fn(f32) -> u8) {
+    let pieces = bytes.chunks(STREAM * source.size());
+    for (bytes, codes) in pieces.zip(codes.chunks_mut(STREAM)) {
+        let mut values = [0.0; STREAM];
+        source.widen_here(bytes, &mut values[..codes.len()]);
+        let chosen = values.map(&code);
+        codes.copy_from_slice(&chosen[..codes.len()]);
+    }
 }
 
 /// The methods of [`Packer`] that a packer's [`Order`] answers.

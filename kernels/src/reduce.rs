@@ -12,6 +12,8 @@
 pub(crate) mod pack_cube;
 pub(crate) mod running;
 
+use crate::simd::for_processors;
+
 /// Lanes of PyTorch's vector on x86-64.
 const LANES: usize = 8;
 
@@ -24,8 +26,9 @@ pub(crate) const ROW: usize = SIDE_BY_SIDE * LANES;
 /// Levels of partial sums in the cascade.
 const LEVELS: usize = 4;
 
-/// `values.sum()` of a contiguous tensor: the part of [`mean`] that has an order.
-pub fn sum(values: &[f32]) -> f32 {
+/// [`sum`] as a part of vector code.
+#[inline(always)]
+pub(crate) fn sum_here(values: &[f32]) -> f32 {
     if values.len() < LANES {
         // [rows, 4] scalars
         let (rows, left) = values.as_chunks::<SIDE_BY_SIDE>();
@@ -44,20 +47,23 @@ pub fn sum(values: &[f32]) -> f32 {
 }
 
 /// The sum of the columns of whole rows, and of what is left of a row.
+#[inline(always)]
 fn total(partials: &[f32; ROW], left: &[f32]) -> f32 {
     let (left, tail) = left.as_chunks::<LANES>();
-    let mut lanes = [0.0f32; LANES];
-    for (lane, sum) in lanes.iter_mut().enumerate() {
-        *sum = left
-            .iter()
-            .fold(partials[lane], |sum, vector| sum + vector[lane]);
-        for side in 1..SIDE_BY_SIDE {
-            *sum += partials[side * LANES + lane];
-        }
-    }
+    let (sides, _) = partials.as_chunks::<LANES>();
+    let mut lanes = sides[0];
+    left.iter().for_each(|vector| add(&mut lanes, vector));
+    sides[1..].iter().for_each(|side| add(&mut lanes, side));
     // The scalars come first.
     let tail = tail.iter().fold(0.0, |sum, value| sum + value);
     lanes.iter().fold(tail, |sum, lane| sum + lane)
+}
+
+for_processors! {
+    /// `values.sum()` of a contiguous tensor: the part of [`mean`] that has an order.
+    pub fn sum(values: &[f32]) -> f32 {
+        sum_here(values)
+    }
 }
 
 /// `values.mean()` of a contiguous tensor; NaN for an empty one.
@@ -65,13 +71,26 @@ pub fn mean(values: &[f32]) -> f32 {
     sum(values) / values.len() as f32
 }
 
+/// [`mean`] as a part of vector code.
+#[inline(always)]
+pub(crate) fn mean_here(values: &[f32]) -> f32 {
+    sum_here(values) / values.len() as f32
+}
+
 /// Column sums of `[rows, N]` through four levels of partial sums: level 0 takes `2^step` rows, then
 /// empties into level 1, that one after `2^step` times into level 2, and so on.
+#[inline(always)]
 fn cascade<const N: usize>(rows: &[[f32; N]]) -> [f32; N] {
     let step = step(rows.len());
-    let mut levels = [[0.0f32; N]; LEVELS];
-
     let whole = rows.len() >> step << step;
+    if whole == 0 {
+        // The upper levels stay empty, and adding nothing to a sum that began with 0 changes nothing.
+        let mut sum = [0.0; N];
+        rows.iter().for_each(|row| add(&mut sum, row));
+        return sum;
+    }
+
+    let mut levels = [[0.0f32; N]; LEVELS];
     for (chunk, rows) in rows[..whole].chunks(1 << step).enumerate() {
         for row in rows {
             add(&mut levels[0], row);
@@ -98,6 +117,7 @@ fn cascade<const N: usize>(rows: &[[f32; N]]) -> [f32; N] {
 
 /// The columns' means of a `[r, c]` matrix, of which these are up to 32 neighbouring columns, `[r, 32]`. Of those,
 /// PyTorch sums `whole` at once, the others in four interleaved sums.
+#[inline(always)]
 pub(crate) fn column_means(rows: &[[f32; ROW]], whole: usize) -> [f32; ROW] {
     let mut sums = if whole > 0 { cascade(rows) } else { [0.0; ROW] };
     if whole < ROW {
@@ -130,6 +150,7 @@ const fn step(rows: usize) -> u32 {
     if step > 4 { step } else { 4 }
 }
 
+#[inline(always)]
 fn add<const N: usize>(sums: &mut [f32; N], row: &[f32; N]) {
     for (sum, value) in sums.iter_mut().zip(row) {
         *sum += value;

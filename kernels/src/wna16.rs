@@ -34,6 +34,7 @@ use crate::float::{FloatBits, epsilon, join_ranges, range, range_stored};
 use crate::format::{Affine, Along, Format, Offset};
 use crate::pack::{self, STREAM};
 use crate::packer::{self, Order, Packer};
+use crate::simd::for_processors;
 
 /// How codes are chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -118,12 +119,14 @@ impl Wna16 {
     }
 
     /// Smallest and largest code, before they are moved up.
+    #[inline(always)]
     fn bounds(self) -> [f32; 2] {
         let half = (1u32 << (self.bits - 1)) as f32;
         [-half, half - 1.0]
     }
 
     /// Scale and zero of a group between `min` and `max`.
+    #[inline(always)]
     fn scaling(self, (min, max): (f32, f32), source: FloatBits) -> (f32, f32) {
         let [least, most] = self.bounds();
         let steps = most - least;
@@ -150,6 +153,7 @@ impl Wna16 {
     }
 
     /// Weights to codes from 0 on, in place.
+    #[inline(always)]
     fn choose(self, values: &mut [f32], scale: f32, zero: f32, source: FloatBits) {
         // The type is known to the compiler in each.
         match source {
@@ -185,6 +189,47 @@ struct Wna16Packer {
     ends: (f32, f32),
 }
 
+for_processors! {
+    /// Chooses the codes of a job under one scale.
+    fn pack_with(
+        method: Wna16,
+        source: FloatBits,
+        scale: f32,
+        zero: f32,
+        bytes: &[u8],
+        words: &mut [u32],
+    ) -> () {
+        let mut values = vec![0.0; bytes.len() / source.size()];
+        source.widen_here(bytes, &mut values);
+        method.choose(&mut values, scale, zero, source);
+        pack::pack_floats(method.bits, &values, words);
+    }
+}
+
+for_processors! {
+    /// Chooses scales, zeros and codes of the groups of a job.
+    fn pack_groups(
+        method: Wna16,
+        source: FloatBits,
+        affine: Affine,
+        bytes: &[u8],
+        words: &mut [u32],
+        scales: &mut [u32],
+    ) -> () {
+        let mut values = vec![0.0; bytes.len() / source.size()];
+        source.widen_here(bytes, &mut values);
+        let groups = values
+            .chunks_exact_mut(affine.group)
+            .zip(bytes.chunks_exact(affine.group * source.size()));
+        for ((values, bytes), pair) in groups.zip(scales.chunks_exact_mut(affine.param_words())) {
+            let (scale, zero) = method.scaling(range(source, bytes), source);
+            affine.store(scale, zero - method.bounds()[0], pair);
+            method.choose(values, scale, zero, source);
+        }
+        pack::pack_floats(method.bits, &values, words);
+    }
+}
+
 /// Weights of a job, about.
 const JOB: usize = 4096;
 
@@ -207,20 +252,13 @@ impl Packer for Wna16Packer {
             return;
         }
         let all = (method.scale == Scale::Tensor).then(|| method.scaling(self.ends, source));
-        let (bits, least) = (affine.bits, method.bounds()[0]);
-        let store = |(scale, zero): (f32, f32), words: &mut [u32]| {
-            affine.store(scale, zero - least, words);
-        };
-
+        let bits = affine.bits;
         if let Some((scale, zero)) = all {
-            store((scale, zero), &mut self.scales);
+            affine.store(scale, zero - method.bounds()[0], &mut self.scales);
             tile.par_chunks(JOB * source.size())
                 .zip(words.par_chunks_mut(JOB / STREAM * bits))
                 .for_each(|(bytes, words)| {
-                    let mut values = vec![0.0; bytes.len() / source.size()];
-                    source.widen(bytes, &mut values);
-                    method.choose(&mut values, scale, zero, source);
-                    pack::pack_floats(bits, &values, words);
+                    pack_with(method, source, scale, zero, bytes, words);
                 });
             return;
         }
@@ -234,15 +272,7 @@ impl Packer for Wna16Packer {
             .zip(words.par_chunks_mut(job / STREAM * bits))
             .zip(scales.par_chunks_mut(job / affine.group * size))
             .for_each(|((bytes, words), scales)| {
-                let mut values = vec![0.0; bytes.len() / source.size()];
-                source.widen(bytes, &mut values);
-                let groups = values.chunks_exact_mut(affine.group);
-                for (values, pair) in groups.zip(scales.chunks_exact_mut(size)) {
-                    let (scale, zero) = method.scaling(range(values), source);
-                    store((scale, zero), pair);
-                    method.choose(values, scale, zero, source);
-                }
-                pack::pack_floats(bits, &values, words);
+                pack_groups(method, source, affine, bytes, words, scales);
             });
     }
 

@@ -110,14 +110,14 @@ pub enum PipelineError {
         /// Why.
         source: FormatError,
     },
-    /// The method made something else than it had told the plan.
+    /// The method's packer makes something else than the method had told the plan.
     #[error(
-        "{tensor}: was packed as {format} of {shape:?}, which is not what its method had planned"
+        "{tensor}: would be packed as {format} of {shape:?}, which is not what its method had planned"
     )]
     NotAsPlanned {
         /// The tensor.
         tensor: String,
-        /// What was made.
+        /// What would be made.
         format: Format,
         /// Of this shape.
         shape: [usize; 2],

@@ -4,10 +4,11 @@ use rayon::prelude::*;
 
 use super::{Recipe, Scaling, e4m3, e5m2};
 use crate::error::FormatError;
-use crate::float::{FloatBits, absmax, absmax_of, absmax_stored};
+use crate::float::{FloatBits, absmax, absmax_here};
 use crate::format::{Format, Fp8Kind, Tile};
 use crate::pack::CODES8;
 use crate::packer::{self, Order, Packer};
+use crate::simd::for_processors;
 
 /// Packs a weight of `shape` `[o, i]`.
 ///
@@ -90,35 +91,33 @@ impl Fp8Packer {
     fn scalings(&mut self, first_row: usize, fed: usize, bytes: &[u8]) -> Vec<Scaling> {
         let (shape, source, kind, recipe) = (self.order.shape, self.source, self.kind, self.recipe);
         let ([rows, cols], [_, grid_cols]) = (self.tile.sides(shape), self.tile.grid(shape));
-        let (size, row_bytes) = (source.size(), shape[1] * source.size());
+        let row_bytes = shape[1] * source.size();
 
         let first = first_row / rows * grid_cols;
         let count = (first_row + fed).div_ceil(rows) * grid_cols - first;
+        // Not read by a fixed scale; found by the pass before.
+        let mut amax = vec![self.whole; count];
+        if !matches!(recipe, Recipe::Fixed(_)) && self.tile != Tile::Tensor {
+            /// Scale tiles that a job reads beside each other.
+            const WIDE: usize = 16;
+            let segment = cols.min(shape[1]) * source.size();
+            amax.par_chunks_mut(grid_cols)
+                .zip(bytes.par_chunks(rows.saturating_mul(row_bytes)))
+                .for_each(|(amax, bytes)| {
+                    let jobs = amax.par_chunks_mut(WIDE).enumerate();
+                    jobs.for_each(|(k, amax)| {
+                        let from = k * WIDE * segment;
+                        largest(source, bytes, row_bytes, from, segment, amax);
+                    });
+                });
+        }
         let stored = &mut self.scales[first..][..count];
-        let whole = self.whole;
-        stored
-            .par_iter_mut()
-            .enumerate()
-            .map(|(k, stored)| {
-                let amax = match (recipe, self.tile) {
-                    // Not read by a fixed scale; found by the pass before.
-                    (Recipe::Fixed(_), _) | (_, Tile::Tensor) => whole,
-                    _ => {
-                        let from = k % grid_cols * cols * size;
-                        let to = (from + cols.saturating_mul(size)).min(row_bytes);
-                        let segments = bytes
-                            .chunks(row_bytes)
-                            .skip(k / grid_cols * rows)
-                            .take(rows)
-                            .map(|row| absmax_stored(source, &row[from..to]));
-                        absmax_of(segments)
-                    }
-                };
-                let scaling = recipe.scaling(source, kind, amax);
-                *stored = scaling.scale.to_bits();
-                scaling
-            })
-            .collect()
+        let scalings = stored.iter_mut().zip(amax).map(|(stored, amax)| {
+            let scaling = recipe.scaling(source, kind, amax);
+            *stored = scaling.scale.to_bits();
+            scaling
+        });
+        scalings.collect()
     }
 
     /// Chooses the codes of these rows, straight into their words.
@@ -129,35 +128,65 @@ impl Fp8Packer {
         // A scale tile may have begun in rows fed before, where it is the whole weight.
         let first_tile_row = first_row / rows;
 
-        packer::choose8(source, bytes, words, |k, values, codes| {
-            // Up to the end of the scale tile or of the row.
+        packer::choose8(source, bytes, words, |k, bytes, codes| {
+            // Up to the end of the row.
             let (r, c) = (first_row + k / i, k % i);
-            let end = (c / cols + 1).saturating_mul(cols).min(i);
-            let len = (end - c).min(values.len());
-            let scaling = scalings[(r / rows - first_tile_row) * grid_cols + c / cols];
-            let (from, to) = (&values[..len], &mut codes[..len]);
-            encode(recipe, source, kind, scaling.by, from, to);
+            let len = (i - c).min(codes.len());
+            let scalings = &scalings[(r / rows - first_tile_row) * grid_cols..];
+            let (from, to) = (&bytes[..len * source.size()], &mut codes[..len]);
+            encode((recipe, source, kind), scalings, cols, c, from, to);
             len
         });
     }
 }
 
-/// Codes of weights under one scale.
-fn encode(
-    recipe: Recipe,
-    source: FloatBits,
-    kind: Fp8Kind,
-    by: f32,
-    weights: &[f32],
-    codes: &mut [u8],
-) {
-    match kind {
-        Fp8Kind::E4m3 => encode_with(recipe, source, by, weights, codes, |value| {
-            e4m3(value.clamp(-448.0, 448.0))
-        }),
-        Fp8Kind::E5m2 => encode_with(recipe, source, by, weights, codes, |value| {
-            e5m2(value.clamp(-57344.0, 57344.0))
-        }),
+for_processors! {
+    /// The largest magnitudes of scale tiles beside each other: of `segment` bytes in each row, the first from `from` on.
+    fn largest(
+        source: FloatBits,
+        bytes: &[u8],
+        row_bytes: usize,
+        from: usize,
+        segment: usize,
+        amax: &mut [f32],
+    ) -> () {
+        amax.fill(0.0);
+        for row in bytes.chunks(row_bytes) {
+            for (amax, bytes) in amax.iter_mut().zip(row[from..].chunks(segment)) {
+                *amax = absmax(&[*amax, absmax_here(source, bytes)]);
+            }
+        }
+    }
+}
+
+for_processors! {
+    /// Codes of weights of a row from column `first` on, under the scales of its scale tiles, `cols` wide.
+    fn encode(
+        how: (Recipe, FloatBits, Fp8Kind),
+        scalings: &[Scaling],
+        cols: usize,
+        first: usize,
+        bytes: &[u8],
+        codes: &mut [u8],
+    ) -> () {
+        let (recipe, source, kind) = how;
+        let (mut c, mut bytes, mut codes) = (first, bytes, codes);
+        while !codes.is_empty() {
+            let len = (cols - c % cols).min(codes.len());
+            let (from, to);
+            (from, bytes) = bytes.split_at(len * source.size());
+            (to, codes) = codes.split_at_mut(len);
+            let by = scalings[c / cols].by;
+            match kind {
+                Fp8Kind::E4m3 => encode_with(recipe, source, by, from, to, |value| {
+                    e4m3(value.clamp(-448.0, 448.0))
+                }),
+                Fp8Kind::E5m2 => encode_with(recipe, source, by, from, to, |value| {
+                    e5m2(value.clamp(-57344.0, 57344.0))
+                }),
+            }
+            c += len;
+        }
     }
 }
 
@@ -167,23 +196,23 @@ fn encode_with(
     recipe: Recipe,
     source: FloatBits,
     by: f32,
-    weights: &[f32],
+    bytes: &[u8],
     codes: &mut [u8],
     cast: impl Fn(f32) -> u8,
 ) {
-    let pairs = codes.iter_mut().zip(weights);
+    use FloatBits::{Bf16, F16, F32};
     match (recipe, source) {
-        (Recipe::CompressedTensors, FloatBits::F16) => {
-            pairs.for_each(|(code, weight)| *code = cast(FloatBits::F16.round(weight / by)));
+        (Recipe::CompressedTensors, F16) => {
+            packer::code8(F16, bytes, codes, |weight| cast(F16.round(weight / by)));
         }
-        (Recipe::CompressedTensors, FloatBits::Bf16) => {
-            pairs.for_each(|(code, weight)| *code = cast(FloatBits::Bf16.round(weight / by)));
+        (Recipe::CompressedTensors, Bf16) => {
+            packer::code8(Bf16, bytes, codes, |weight| cast(Bf16.round(weight / by)));
         }
-        (Recipe::CompressedTensors, FloatBits::F32) | (Recipe::Fixed(_), _) => {
-            pairs.for_each(|(code, weight)| *code = cast(weight / by));
+        (Recipe::CompressedTensors, F32) | (Recipe::Fixed(_), _) => {
+            packer::code8(source, bytes, codes, |weight| cast(weight / by));
         }
         (Recipe::FineGrained { .. }, _) => {
-            pairs.for_each(|(code, weight)| *code = cast(weight * by));
+            packer::code8(source, bytes, codes, |weight| cast(weight * by));
         }
     }
 }

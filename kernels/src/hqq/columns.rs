@@ -6,13 +6,14 @@ use rayon::prelude::*;
 
 use super::Plan;
 use super::power::{self, LANES};
-use super::solve::{self, STEPS, for_processors};
+use super::solve::{self, STEPS};
 use crate::float::join_ranges;
 use crate::format::Format;
 use crate::pack::{self, STREAM};
 use crate::packer::{self, Order, Packer};
 use crate::reduce::running::Running;
 use crate::reduce::{self, ROW};
+use crate::simd::for_processors;
 
 /// Rows of lanes in a row of the sums.
 const PARTS: usize = ROW / LANES;
@@ -77,7 +78,7 @@ impl Columns {
                 let mut scratch = [0.0; ROW];
                 let values = &mut scratch[..run];
                 plan.source
-                    .widen(&tile[from * size..][..run * size], values);
+                    .widen_here(&tile[from * size..][..run * size], values);
                 for (ends, value) in ends[block * ROW + column..].iter_mut().zip(&*values) {
                     *ends = join_ranges(*ends, (*value, *value));
                 }
@@ -206,6 +207,38 @@ for_processors! {
     }
 }
 
+/// Weights of a job.
+const JOB: usize = 4096;
+
+for_processors! {
+    /// Codes of weights from column `column` on.
+    fn pack_job(
+        plan: &Plan,
+        column: usize,
+        bytes: &[u8],
+        words: &mut [u32],
+        scales: &[f32],
+        zeros: &[f32],
+    ) -> () {
+        let mut values = [0.0; JOB];
+        let values = &mut values[..bytes.len() / plan.source.size()];
+        plan.source.widen_here(bytes, values);
+        let mut column = column;
+        let mut rest = &mut *values;
+        while !rest.is_empty() {
+            // Neighbours are in neighbouring groups, up to the last one.
+            let len = rest.len().min(scales.len() - column);
+            let (values, after) = rest.split_at_mut(len);
+            let params = scales[column..].iter().zip(&zeros[column..]);
+            for (value, (scale, zero)) in values.iter_mut().zip(params) {
+                *value = solve::code(*value, *scale, *zero, plan.largest);
+            }
+            (column, rest) = (0, after);
+        }
+        pack::pack_floats(plan.affine.bits, values, words);
+    }
+}
+
 impl Packer for Columns {
     packer::in_order!();
 
@@ -218,30 +251,14 @@ impl Packer for Columns {
         if self.scales.is_empty() {
             self.scale();
         }
-        /// Weights of a job.
-        const JOB: usize = 4096;
         let (plan, scales, zeros) = (self.plan, &self.scales, &self.zeros);
         let (source, bits) = (plan.source, plan.affine.bits);
         tile.par_chunks(JOB * source.size())
             .zip(words.par_chunks_mut(JOB / STREAM * bits))
             .enumerate()
             .for_each(|(job, (bytes, words))| {
-                let mut values = [0.0; JOB];
-                let values = &mut values[..bytes.len() / source.size()];
-                source.widen(bytes, values);
-                let mut column = (first + job * JOB) % scales.len();
-                let mut rest = &mut *values;
-                while !rest.is_empty() {
-                    // Neighbours are in neighbouring groups, up to the last one.
-                    let len = rest.len().min(scales.len() - column);
-                    let (values, after) = rest.split_at_mut(len);
-                    let params = scales[column..].iter().zip(&zeros[column..]);
-                    for (value, (scale, zero)) in values.iter_mut().zip(params) {
-                        *value = solve::code(*value, *scale, *zero, plan.largest);
-                    }
-                    (column, rest) = (0, after);
-                }
-                pack::pack_floats(bits, values, words);
+                let column = (first + job * JOB) % scales.len();
+                pack_job(&plan, column, bytes, words, scales, zeros);
             });
     }
 

@@ -4,16 +4,20 @@ use rayon::prelude::*;
 
 use super::Plan;
 use super::power::{self, LANES};
-use super::solve::{self, STEPS, for_processors};
+use super::solve::{self, STEPS};
 use crate::float::{join_ranges, range, range_stored};
 use crate::format::Format;
 use crate::pack::{self, STREAM};
 use crate::packer::{self, Order, Packer};
 use crate::reduce;
 use crate::reduce::running::{Running, chunk_sum};
+use crate::simd::for_processors;
 
 /// Weights of a job, about: their errors of all steps stay in the second cache.
 const JOB: usize = 2048;
+
+/// Groups that take their steps together, so that the processor does not wait for the sum of one.
+const PAIR: usize = 2;
 
 /// Jobs whose sums are kept at a time.
 const JOBS: usize = 512;
@@ -86,9 +90,7 @@ impl Rows {
                 .zip(paths.par_chunks_mut(each));
             let errors = jobs.enumerate().map(|(job, ((bytes, scales), paths))| {
                 let first = first + (batch * JOBS + job) * each * group;
-                let mut weights = vec![0.0; bytes.len() / source.size()];
-                source.widen(bytes, &mut weights);
-                solve_job(&plan, first, &weights, scales, paths, chunk)
+                solve_job(&plan, first, bytes, scales, paths, chunk)
             });
             let errors: Vec<Errors> = errors.collect();
             self.sums
@@ -130,11 +132,7 @@ impl Rows {
             tile.par_chunks(JOB * source.size())
                 .zip(words.par_chunks_mut(JOB / STREAM * bits))
                 .for_each(|(bytes, words)| {
-                    let mut values = vec![0.0; bytes.len() / source.size()];
-                    source.widen(bytes, &mut values);
-                    let len = values.len();
-                    choose(&mut values, len, &[scale], &[zero], plan.largest);
-                    pack::pack_floats(bits, &values, words);
+                    pack_job(&plan, JOB, bytes, words, &[scale], &[zero]);
                 });
             return;
         }
@@ -148,27 +146,43 @@ impl Rows {
             .zip(scales.par_chunks_mut(job / group))
             .zip(zeros.par_chunks_mut(job / group))
             .for_each(|(((bytes, words), scales), zeros)| {
-                let mut values = vec![0.0; bytes.len() / source.size()];
-                source.widen(bytes, &mut values);
                 if scale_here {
-                    let to = scales.iter_mut().zip(zeros.iter_mut());
-                    for ((scale, zero), values) in to.zip(values.chunks_exact(group)) {
-                        let (min, max) = range(values);
-                        (*scale, *zero) = plan.scaling(min, max);
-                    }
+                    scale_job(&plan, bytes, scales, zeros);
                 }
-                choose(&mut values, group, scales, zeros, plan.largest);
-                pack::pack_floats(bits, &values, words);
+                pack_job(&plan, group, bytes, words, scales, zeros);
             });
     }
 }
 
-/// Weights to codes, in place.
-fn choose(values: &mut [f32], group: usize, scales: &[f32], zeros: &[f32], largest: f32) {
-    for ((values, scale), zero) in values.chunks_mut(group).zip(scales).zip(zeros) {
-        for value in values {
-            *value = solve::code(*value, *scale, *zero, largest);
+for_processors! {
+    /// Scales and first zeros of the groups of a job.
+    fn scale_job(plan: &Plan, bytes: &[u8], scales: &mut [f32], zeros: &mut [f32]) -> () {
+        let groups = bytes.chunks_exact(plan.affine.group * plan.source.size());
+        for ((scale, zero), bytes) in scales.iter_mut().zip(zeros).zip(groups) {
+            let (min, max) = range(plan.source, bytes);
+            (*scale, *zero) = plan.scaling(min, max);
         }
+    }
+}
+
+for_processors! {
+    /// Codes of the groups of a job.
+    fn pack_job(
+        plan: &Plan,
+        group: usize,
+        bytes: &[u8],
+        words: &mut [u32],
+        scales: &[f32],
+        zeros: &[f32],
+    ) -> () {
+        let mut values = vec![0.0; bytes.len() / plan.source.size()];
+        plan.source.widen_here(bytes, &mut values);
+        for ((values, scale), zero) in values.chunks_mut(group).zip(scales).zip(zeros) {
+            for value in values {
+                *value = solve::code(*value, *scale, *zero, plan.largest);
+            }
+        }
+        pack::pack_floats(plan.affine.bits, &values, words);
     }
 }
 
@@ -200,53 +214,61 @@ for_processors! {
     fn solve_job(
         plan: &Plan,
         first: usize,
-        weights: &[f32],
+        bytes: &[u8],
         scales: &mut [f32],
         paths: &mut [[f32; STEPS]],
         chunk: usize,
     ) -> Errors {
-        let group = plan.affine.group;
+        let (group, source) = (plan.affine.group, plan.source);
+        let mut weights = vec![0.0; bytes.len() / source.size()];
+        source.widen_here(bytes, &mut weights);
         let n = weights.len();
         let vectored = power::vectored(plan.n()) - first.min(power::vectored(plan.n()));
         let mut errors = vec![0.0; STEPS * n];
         // Groups are filled up to whole lanes with zeros, whose errors go nowhere.
         let chunks = group.div_ceil(LANES);
-        let mut scratch = vec![[[0.0; LANES]; 2]; chunks];
-        let mut terms = vec![[0.0; LANES]; chunks];
-        let to = scales.iter_mut().zip(paths);
-        for (at, (weights, (scale, path))) in weights.chunks_exact(group).zip(to).enumerate() {
-            let at = at * group;
-            let (min, max) = range(weights);
-            let (by, mut zero) = plan.scaling(min, max);
-            *scale = by;
-            for ([to, _], weights) in scratch.iter_mut().zip(weights.chunks(LANES)) {
-                to[..weights.len()].copy_from_slice(weights);
+        let mut scratch = vec![[[0.0; LANES]; 2]; PAIR * chunks];
+        let mut terms = vec![[0.0; LANES]; PAIR * chunks];
+        let pairs = scales.chunks_mut(PAIR).zip(paths.chunks_mut(PAIR));
+        let pairs = weights.chunks(PAIR * group).zip(pairs);
+        for (at, (weights, (scales, paths))) in (0..).step_by(PAIR * group).zip(pairs) {
+            let mut zeros = [0.0; PAIR];
+            for (g, scale) in scales.iter_mut().enumerate() {
+                let bytes = &bytes[(at + g * group) * source.size()..][..group * source.size()];
+                let (min, max) = range(source, bytes);
+                (*scale, zeros[g]) = plan.scaling(min, max);
+                let lanes = scratch[g * chunks..].iter_mut();
+                for ([to, _], weights) in lanes.zip(weights[g * group..][..group].chunks(LANES)) {
+                    to[..weights.len()].copy_from_slice(weights);
+                }
             }
-            let scales = [by; LANES];
-            let mut step = 0;
-            while step < STEPS {
-                let zeros = [zero; LANES];
-                for (k, ([weights, errors], terms)) in scratch.iter_mut().zip(&mut terms).enumerate() {
-                    let vectored = vectored.saturating_sub(at + k * LANES).min(LANES);
-                    solve::step(weights, &scales, &zeros, plan.largest, vectored, errors, terms);
+            let (mut step, mut still) = (0, false);
+            while step < STEPS && !still {
+                still = true;
+                for (g, (scale, path)) in scales.iter().zip(&mut *paths).enumerate() {
+                    let at = at + g * group;
+                    let (scales, zero) = ([*scale; LANES], [zeros[g]; LANES]);
+                    let lanes = scratch[g * chunks..].iter_mut();
+                    let terms = &mut terms[g * chunks..][..chunks];
+                    for (k, ([weights, errors], terms)) in lanes.zip(&mut *terms).enumerate() {
+                        let vectored = vectored.saturating_sub(at + k * LANES).min(LANES);
+                        solve::step(weights, &scales, &zero, plan.largest, vectored, errors, terms);
+                    }
+                    let to = &mut errors[step * n + at..][..group];
+                    for (to, [_, errors]) in to.chunks_mut(LANES).zip(&scratch[g * chunks..]) {
+                        to.copy_from_slice(&errors[..to.len()]);
+                    }
+                    let next = reduce::mean_here(&terms.as_flattened()[..group]);
+                    still &= next.to_bits() == zeros[g].to_bits();
+                    (zeros[g], path[step]) = (next, next);
                 }
-                let to = &mut errors[step * n + at..][..group];
-                for (to, [_, errors]) in to.chunks_mut(LANES).zip(&scratch) {
-                    to.copy_from_slice(&errors[..to.len()]);
-                }
-                let next = reduce::mean(&terms.as_flattened()[..group]);
-                path[step] = next;
                 step += 1;
-                if next.to_bits() == zero.to_bits() {
-                    // All further steps are this one again.
-                    break;
-                }
-                zero = next;
             }
+            // All further steps are the last one again.
             for again in step..STEPS {
-                path[again] = path[step - 1];
+                paths.iter_mut().for_each(|path| path[again] = path[step - 1]);
                 let from = (step - 1) * n + at;
-                errors.copy_within(from..from + group, again * n + at);
+                errors.copy_within(from..from + weights.len(), again * n + at);
             }
         }
 

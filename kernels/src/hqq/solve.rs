@@ -75,30 +75,3 @@ pub(crate) fn steps(errors: &[f32; STEPS]) -> usize {
     }
     STEPS
 }
-
-/// Declares a function twice: for a processor with AVX2 and fused products, and for any other. Both give the same
-/// bits; without fused products each is a call.
-macro_rules! for_processors {
-    ($(#[$doc:meta])* fn $name:ident($($arg:ident: $type:ty),* $(,)?) -> $result:ty $body:block) => {
-        $(#[$doc])*
-        fn $name($($arg: $type),*) -> $result {
-            #[inline(always)]
-            fn portable($($arg: $type),*) -> $result $body
-
-            #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx2,fma")]
-            fn wide($($arg: $type),*) -> $result {
-                portable($($arg),*)
-            }
-
-            #[cfg(target_arch = "x86_64")]
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-                // SAFETY: the processor was just asked.
-                return unsafe { wide($($arg),*) };
-            }
-            portable($($arg),*)
-        }
-    };
-}
-
-pub(crate) use for_processors;

@@ -6,7 +6,9 @@ use super::{E2M1, Micro, SPAN, power};
 use crate::error::FormatError;
 use crate::float::{FloatBits, absmax};
 use crate::format::{Format, Fp8Kind};
+use crate::pack;
 use crate::packer::{self, Order, Packer};
+use crate::simd::for_processors;
 
 /// Packs a weight of `shape` `[o, i]`. Reads the source twice for a global scale, else once.
 ///
@@ -61,14 +63,7 @@ impl Packer for MicroPacker {
             .zip(words.par_chunks_mut(JOB / micro.codes()))
             .zip(scales.par_chunks_mut(JOB / micro.group()))
             .for_each(|((bytes, words), scales)| {
-                let mut values = [0.0; JOB];
-                let values = &mut values[..bytes.len() / source.size()];
-                source.widen(bytes, values);
-                match micro {
-                    Micro::Mxfp4 => mxfp4(source, values, words, scales),
-                    Micro::Mxfp8 => mxfp8(source, values, words, scales),
-                    Micro::Nvfp4 { .. } => nvfp4(source, encode, values, words, scales),
-                }
+                pack_groups(micro, source, encode, bytes, words, scales);
             });
     }
 
@@ -76,6 +71,27 @@ impl Packer for MicroPacker {
         self.order.finish();
         let global = self.micro.is_global().then_some(self.largest / SPAN);
         self.micro.join(&self.scales, global)
+    }
+}
+
+for_processors! {
+    /// Chooses scales and codes of the groups of a job.
+    fn pack_groups(
+        micro: Micro,
+        source: FloatBits,
+        encode: f32,
+        bytes: &[u8],
+        words: &mut [u32],
+        scales: &mut [u8],
+    ) -> () {
+        let mut values = [0.0; JOB];
+        let values = &mut values[..bytes.len() / source.size()];
+        source.widen_here(bytes, values);
+        match micro {
+            Micro::Mxfp4 => mxfp4(source, values, words, scales),
+            Micro::Mxfp8 => mxfp8(source, values, words, scales),
+            Micro::Nvfp4 { .. } => nvfp4(source, encode, values, words, scales),
+        }
     }
 }
 
@@ -89,6 +105,7 @@ fn encode(largest: f32) -> f32 {
 const NAN: u8 = 255;
 
 /// The E8M0 byte of a group: `amax / largest` in the source's type, up to the next power of two.
+#[inline(always)]
 fn exponent(source: FloatBits, values: &[f32], largest: f32) -> u8 {
     /// 2^-127.
     const SMALLEST: u32 = 1 << 22;
@@ -104,10 +121,12 @@ fn exponent(source: FloatBits, values: &[f32], largest: f32) -> u8 {
 
 /// What weights of a group with this E8M0 byte are multiplied by. A quotient by a power of two is exact, unless it
 /// is so small that its code is 0, so that it needs no rounding to the source's type.
+#[inline(always)]
 fn inverse(byte: u8) -> f32 {
     1.0 / power(byte)
 }
 
+#[inline(always)]
 fn mxfp4(source: FloatBits, values: &[f32], words: &mut [u32], scales: &mut [u8]) {
     const GROUP: usize = Micro::Mxfp4.group();
     let groups = values.as_chunks::<GROUP>().0.iter();
@@ -120,6 +139,7 @@ fn mxfp4(source: FloatBits, values: &[f32], words: &mut [u32], scales: &mut [u8]
     }
 }
 
+#[inline(always)]
 fn mxfp8(source: FloatBits, values: &[f32], words: &mut [u32], scales: &mut [u8]) {
     const GROUP: usize = Micro::Mxfp8.group();
     let groups = values.as_chunks::<GROUP>().0.iter();
@@ -137,6 +157,7 @@ fn mxfp8(source: FloatBits, values: &[f32], words: &mut [u32], scales: &mut [u8]
 }
 
 /// The source's type is chosen outside the loop.
+#[inline(always)]
 fn nvfp4(source: FloatBits, encode: f32, values: &[f32], words: &mut [u32], scales: &mut [u8]) {
     match source {
         FloatBits::F32 => nvfp4_with(encode, values, words, scales, |value| value),
@@ -182,7 +203,7 @@ const HUGE: f32 = 4_194_304.0;
 
 /// The nearest E2M1 code of a magnitude below [`HUGE`], a tie to the smaller one; never that of -0. 0 for NaN.
 #[inline(always)]
-fn e2m1(value: f32) -> u32 {
+fn e2m1(value: f32) -> u8 {
     /// The middles between neighbours.
     const MIDDLES: [f32; 7] = [0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5.0];
     let magnitude = value.abs();
@@ -191,13 +212,13 @@ fn e2m1(value: f32) -> u32 {
         code += u32::from(magnitude > middle);
     }
     let sign = value.to_bits() >> 31 << 3;
-    if code == 0 { 0 } else { code | sign }
+    (if code == 0 { 0 } else { code | sign }) as u8
 }
 
 /// The first E2M1 code whose difference to `value` is least, each rounded to `f32`: for infinities, and long before
 /// them, the first of all.
 #[cold]
-fn nearest(value: f32) -> u32 {
+fn nearest(value: f32) -> u8 {
     let differences = E2M1.map(|level| (value - level).abs());
     let mut least = 0;
     for (k, difference) in differences.iter().enumerate() {
@@ -205,17 +226,15 @@ fn nearest(value: f32) -> u32 {
             least = k;
         }
     }
-    least as u32
+    least as u8
 }
 
 /// Codes as words, `WORDS` times eight of them.
 #[inline(always)]
-fn pack4<const CODES: usize, const WORDS: usize>(codes: &[u32; CODES]) -> [u32; WORDS] {
+fn pack4<const CODES: usize, const WORDS: usize>(codes: &[u8; CODES]) -> [u32; WORDS] {
     let mut words = [0; WORDS];
-    for (word, eight) in words.iter_mut().zip(codes.as_chunks::<8>().0) {
-        for (k, code) in eight.iter().enumerate() {
-            *word |= code << (4 * k);
-        }
+    for (word, eight) in words.iter_mut().zip(codes.as_chunks().0) {
+        *word = pack::join8::<4>(*eight) as u32;
     }
     words
 }
