@@ -1,5 +1,6 @@
 //! The whole road in one file: open, plan, run, build.
 
+mod strategy;
 mod verify;
 
 use core::marker::PhantomData;
@@ -9,20 +10,20 @@ use burn::tensor::Device;
 
 use crate::{
     auto,
-    config::{Facts, Keep, LoadConfig, Pattern, Strategy},
+    config::{LoadConfig, Pattern, Strategy},
     dialect::{self, Dialect, To},
     error::Error,
     model::{Architecture, Role, Slot, Weight, Weights},
     pipeline::{
         self, Event, Finished, Flow, Observers, PipelineError, Settings, Sink, SinkError, Timing,
     },
-    plan::{Order, Plan, Request, Step},
+    plan::{Plan, Request, Step},
     presinq,
     quant::{PackedWeight, QuantSpec},
-    report::{LoadReport, MemoryWatch, memory},
+    report::{LoadReport, MemoryWatch},
     save::{self, FolderSink, SaveConfig, Saved},
     source::Checkpoint,
-    stream::{Limits, Stream},
+    stream::Stream,
     target::{Capabilities, DTypeChoice, Memory, Target, TargetError},
     tokenizer::{Tokenizer, TokenizerFiles},
 };
@@ -150,36 +151,6 @@ impl<T: Target> Loader<T> {
         Ok(plan)
     }
 
-    /// Chooses where `bytes_kept` of finished weights live, unless the caller has.
-    fn place(&self, plan: &mut Plan, bytes_kept: u64) {
-        let asked = self.config.strategy;
-        (plan.strategy, plan.strategy_reason) = match asked {
-            Strategy::Auto => Strategy::choose(&Facts {
-                bytes_kept,
-                host: self.host_bytes(),
-                device: self.device_bytes(),
-                memory: T::MEMORY,
-                unified: self.capabilities.unified,
-                disk: matches!(self.config.keep, Keep::Disk(_)),
-            }),
-            _ => (asked, "asked for".to_owned()),
-        };
-    }
-
-    /// Bytes of host memory that may be used.
-    fn host_bytes(&self) -> Option<u64> {
-        let all = memory::available();
-        let budget = self.config.host_budget;
-        budget.map_or(all, |budget| budget.resolve(all))
-    }
-
-    /// Bytes of the device's memory that may be used.
-    fn device_bytes(&self) -> Option<u64> {
-        let all = self.capabilities.memory;
-        let budget = self.config.device_budget;
-        budget.map_or(all, |budget| budget.resolve(all))
-    }
-
     /// Chooses for the weights that are left open, if any are.
     fn decide(&self, plan: &mut Plan, to: Option<To>) -> Result<(), Error> {
         let policy = &self.config.policy;
@@ -259,56 +230,6 @@ impl<T: Target> Loader<T> {
         let report = self.report(&plan, &timings, started, memory);
         tracing::info!(seconds = report.seconds, tensors = report.tensors, "loaded");
         Ok(Loaded { model, report })
-    }
-
-    /// Hands every finished weight of the model to a sink of one's own, in an order of one's own: what becomes of them
-    /// is the sink's business. Of the strategy only where weights are packed matters here: on the host with
-    /// [`Strategy::UnifiedMemory`] and [`Strategy::Streaming`], elsewhere on a device that can.
-    ///
-    /// # Errors
-    ///
-    /// Any [`Error`].
-    pub fn run_with<A: Architecture>(
-        &self,
-        order: &Order,
-        sink: &mut dyn Sink,
-    ) -> Result<LoadReport, Error> {
-        let memory = MemoryWatch::start();
-        let started = Instant::now();
-        let config = A::config(self.checkpoint.config())?;
-        let mut plan = self.plan_for::<A>(&config)?;
-        plan.check_complete()?;
-        order.sort(&mut plan, &A::slots(&config));
-        let observers = Observers(self.config.observers.clone());
-        let settings = self.settings_for(plan.strategy, &observers);
-        let timings = self.run(&mut plan, sink, &settings)?;
-        Ok(self.report(&plan, &timings, started, memory))
-    }
-
-    /// What keeps the matrices of `plan`, where they are to be streamed.
-    fn stream(&self, plan: &Plan) -> Result<Option<Stream>, Error> {
-        if plan.strategy != Strategy::Streaming {
-            return Ok(None);
-        }
-        // What streams has what the rest leaves, and a tenth less for what is computed.
-        let resident = plan.steps.iter().filter(|step| !step.streams());
-        let resident: u64 = resident.map(Step::bytes_kept).sum();
-        let limits = Limits {
-            ahead: self.config.prefetch,
-            bytes: self
-                .device_bytes()
-                .map(|bytes| (bytes / 10 * 9).saturating_sub(resident)),
-        };
-        let stream = Stream::new(&self.device, &self.config.keep, limits);
-        stream.map(Some).map_err(|error| {
-            let Keep::Disk(folder) = &self.config.keep else {
-                unreachable!("host memory needs no file");
-            };
-            Error::Keep {
-                folder: folder.display().to_string(),
-                source: error,
-            }
-        })
     }
 
     /// Saves the model as a checkpoint, packed on the way. Weights go through one by one: nothing but what is in
