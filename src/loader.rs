@@ -5,6 +5,7 @@ mod kept;
 mod module;
 mod save;
 mod start;
+mod strategy;
 mod verify;
 
 pub use start::{Loading, Running, Saving};
@@ -18,19 +19,18 @@ use burn::tensor::Device;
 
 use crate::{
     auto,
-    config::{Auto, Keep, LoadConfig, Pattern, Strategy},
+    config::{Auto, LoadConfig, Pattern},
     dialect::{self, Dialect, To},
     error::Error,
     model::{Architecture, Role, Slot, Weights},
     observe::{Event, Observer, tell},
     pipeline::{self, Settings, Sink, Timing},
-    plan::{Goes, Order, Plan, Request, Step},
+    plan::{Plan, Request, Step},
     presinq,
     quant::QuantSpec,
     report::{LoadReport, Recording},
     save::{SaveConfig, Saved},
     source::Checkpoint,
-    stream::{Limits, Stream},
     target::{Capabilities, DTypeChoice, Memory, Target, TargetError},
     tokenizer::{Tokenizer, TokenizerFiles},
     verify::VerifyError,
@@ -258,59 +258,6 @@ impl<T: Target> Loader<T> {
         finished(&report, &observers)?;
         tracing::info!(seconds = report.seconds, tensors = report.tensors, "loaded");
         Ok(Loaded { model, report })
-    }
-
-    /// Hands every finished weight of the model to a sink of one's own, in an order of one's own: what becomes of them
-    /// is the sink's business. Of the strategy only where weights are packed matters here: on the host with
-    /// [`Strategy::UnifiedMemory`] and [`Strategy::Streaming`], elsewhere on a device that can.
-    ///
-    /// # Errors
-    ///
-    /// Any [`Error`].
-    pub fn run_with<A: Architecture>(
-        &self,
-        order: &Order,
-        sink: &mut dyn Sink,
-    ) -> Result<LoadReport, Error> {
-        let recording = self.record();
-        let config = A::config(self.checkpoint.config())?;
-        let mut plan = self.plan_for::<A>(&config)?;
-        plan.check_complete()?;
-        order.sort(&mut plan, &A::slots(&config));
-        let observers = recording.among(&self.config.observers);
-        // What the sink keeps is its own.
-        let in_flight = self.in_flight(&plan, Goes::Device { packs: true })?;
-        let settings = self.settings_for(in_flight, &observers);
-        let timings = self.run(&mut plan, sink, &settings)?;
-        let report = self.report(&plan, in_flight, &timings, recording);
-        finished(&report, &observers)?;
-        Ok(report)
-    }
-
-    /// What keeps the matrices of `plan`, where they are to be streamed.
-    fn stream(&self, plan: &Plan) -> Result<Option<Stream>, Error> {
-        if plan.strategy != Strategy::Streaming {
-            return Ok(None);
-        }
-        // What streams has what the rest leaves, and a tenth less for what is computed.
-        let resident = plan.steps.iter().filter(|step| !step.streams());
-        let resident: u64 = resident.map(Step::bytes_kept).sum();
-        let limits = Limits {
-            ahead: self.config.prefetch,
-            bytes: self
-                .device_bytes()
-                .map(|bytes| (bytes / 10 * 9).saturating_sub(resident)),
-        };
-        let stream = Stream::new(&self.device, &self.config.keep, limits);
-        stream.map(Some).map_err(|error| {
-            let Keep::Disk(folder) = &self.config.keep else {
-                unreachable!("host memory needs no file");
-            };
-            Error::Keep {
-                folder: folder.display().to_string(),
-                source: error,
-            }
-        })
     }
 
     /// Saves the model as a checkpoint, packed on the way. Weights go through one by one: nothing but what is in

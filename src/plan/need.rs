@@ -87,12 +87,15 @@ impl Step {
         }
     }
 
-    /// Bytes of the scales before they are nested.
+    /// Bytes of the scales, and of what they are before they are nested: their differences from the mean, and codes.
     fn scales(&self) -> u64 {
         let shape = self.matrix();
         let words = match self.action.format() {
             None => 0,
-            Some(Format::Nf4(blocks) | Format::Fp4(blocks)) => blocks.count(shape[0] * shape[1]),
+            Some(Format::Nf4(blocks) | Format::Fp4(blocks)) => {
+                let count = blocks.count(shape[0] * shape[1]);
+                if blocks.nested { 4 * count } else { count }
+            }
             Some(format) => format.scales_len(shape),
         };
         4 * words as u64
