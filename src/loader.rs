@@ -10,6 +10,7 @@ mod verify;
 
 pub use start::{Loading, Running, Saving};
 
+use budget::Room;
 use module::ModuleSink;
 
 use core::marker::PhantomData;
@@ -224,8 +225,8 @@ impl<T: Target> Loader<T> {
         let mut plan = self.plan_for::<A>(config)?;
         self.check(&plan)?;
         let observers = recording.among(&self.config.observers);
-        let in_flight = self.in_flight(&plan, self.goes(plan.strategy))?;
-        let place = self.settings_for(in_flight, &observers);
+        let room = self.room(&plan, self.goes(plan.strategy))?;
+        let place = self.settings_for(room, &observers);
         let settings = Settings {
             device: place.device.filter(|_| !plan.strategy.packs_on_host()),
             ..place.clone()
@@ -253,7 +254,7 @@ impl<T: Target> Loader<T> {
             reason: format!("{error:?}"),
         })?;
 
-        let mut report = self.report(&plan, in_flight, &timings, recording);
+        let mut report = self.report(&plan, room, &timings, recording);
         report.verified = verified;
         finished(&report, &observers)?;
         tracing::info!(seconds = report.seconds, tensors = report.tensors, "loaded");
@@ -306,20 +307,18 @@ impl<T: Target> Loader<T> {
     }
 
     fn settings<'a>(&'a self, observer: &'a dyn Observer) -> Settings<'a> {
-        let in_flight = self
-            .config
-            .resolved_in_flight_bytes_max(self.config.strategy);
-        self.settings_for(in_flight, observer)
+        self.settings_for(self.asked(self.config.strategy), observer)
     }
 
-    fn settings_for<'a>(&'a self, in_flight: u64, observer: &'a dyn Observer) -> Settings<'a> {
+    fn settings_for<'a>(&'a self, room: Room, observer: &'a dyn Observer) -> Settings<'a> {
         let workers = self.config.workers.count();
         Settings {
             readers: workers.min(READERS_MAX),
+            tile_bytes: room.tile,
             device: (T::MEMORY == Memory::Device).then_some(&self.device),
             allocation_max: self.capabilities.largest_allocation,
             ..match &self.config.shared {
-                None => Settings::new(workers, in_flight, observer),
+                None => Settings::new(workers, room.in_flight, observer),
                 Some(shared) => Settings::sharing(workers, shared.in_flight(), observer),
             }
         }
@@ -356,12 +355,18 @@ impl<T: Target> Loader<T> {
     fn report(
         &self,
         plan: &Plan,
-        in_flight: u64,
+        room: Room,
         timings: &[Timing],
         recording: Recording,
     ) -> LoadReport {
         let capabilities = &self.capabilities;
-        LoadReport::new(plan, capabilities, in_flight, timings, recording.stop())
+        LoadReport::new(
+            plan,
+            capabilities,
+            room.in_flight,
+            timings,
+            recording.stop(),
+        )
     }
 
     /// The checkpoint's tokenizer.

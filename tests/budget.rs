@@ -200,21 +200,23 @@ fn what_cannot_work_is_refused_before_a_weight_is_read(base: &Path, folder: &Pat
     let loader = open("none", "60MiB");
     let before = read.load(Ordering::Relaxed);
     let error = loader.load::<Wide>().map(drop).expect_err("too little");
-    let row = (COLS * 2) as u64;
-    refused(error, 60 * MIB, 2 * SOURCE + row);
+    // Two tiles of 64 KiB are in flight at least.
+    refused(error, 60 * MIB, 2 * SOURCE + (128 << 10));
     assert_eq!(read.load(Ordering::Relaxed), before);
 
-    // Groups of hqq that run along columns need the whole matrix at once, and its codes are written whole.
-    let loader = open("hqq:bits=4,group=64,axis=0", "20MiB");
+    // Files of hqq have the codes of rows far apart side by side: a weight is written whole, and there is no room for it.
+    let loader = open("hqq:bits=4,group=64,axis=1,unsolved", "20MiB");
     let before = read.load(Ordering::Relaxed);
     let to = SaveConfig::new(folder.join("refused"));
     let error = loader.save::<Wide>(&to).map(drop).expect_err("too little");
-    let said = error.to_string();
-    let source = std::error::Error::source(&error).map(ToString::to_string);
-    let said = said + &source.unwrap_or_default();
-    assert!(said.contains(&SOURCE.to_string()), "{said} lacks {SOURCE}");
-    assert!(said.contains(&(20 * MIB).to_string()), "{said}");
+    let firebox::Error::Plan(PlanError::HostBudget { needed, .. }) = error else {
+        panic!("{error}")
+    };
+    let packed = (ROWS * COLS / 2) as u64;
+    assert!(needed > 20 * MIB && needed > 2 * packed, "{needed}");
+    refused(error, 20 * MIB, needed);
     assert_eq!(read.load(Ordering::Relaxed), before);
+    assert!(!folder.join("refused").exists(), "a folder was made");
 }
 
 /// One matrix of two is the same in both models. Catches a weight that is told to be shared and is not.

@@ -13,6 +13,21 @@ use crate::{
 /// Left to threads, buffers and what else a process has, where the system limits all of it.
 const RESERVE: u64 = 32 << 20;
 
+/// The smallest tiles that a budget is kept by: below, reads cost more than their bytes.
+const TILE_LEAST: u64 = 64 << 10;
+
+/// Tiles in flight at least: one is read while another is converted.
+const TILES_LEAST: u64 = 2;
+
+/// How much is read ahead.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Room {
+    /// Bytes of source weights that may be in host memory at once.
+    pub(super) in_flight: u64,
+    /// Bytes that are read at once, about.
+    pub(super) tile: u64,
+}
+
 /// Rows of a weight that are unpacked at a time while many inputs are multiplied, at most.
 const UNPACKED: u64 = 64 << 20;
 
@@ -24,7 +39,7 @@ impl<T: Target> Loader<T> {
     /// [`Error::Plan`].
     pub fn check(&self, plan: &Plan) -> Result<(), Error> {
         plan.check_complete()?;
-        let in_flight = self.in_flight(plan, self.goes(plan.strategy))?;
+        let Room { in_flight, .. } = self.room(plan, self.goes(plan.strategy))?;
         // Tiles of a host target are counted on the host.
         let memory = match T::MEMORY {
             Memory::Host => None,
@@ -66,36 +81,49 @@ impl<T: Target> Loader<T> {
         }
     }
 
-    /// Bytes of source weights that may be in host memory at once: what was asked for, or what the budget leaves.
+    /// What was asked for, or what the budget leaves: tiles get smaller first.
     ///
     /// # Errors
     ///
     /// [`PlanError::HostBudget`] where it leaves too little.
-    pub(super) fn in_flight(&self, plan: &Plan, goes: Goes<'_>) -> Result<u64, Error> {
-        let asked = self.config.resolved_in_flight_bytes_max(plan.strategy);
+    pub(super) fn room(&self, plan: &Plan, goes: Goes<'_>) -> Result<Room, Error> {
+        let asked = self.asked(plan.strategy);
         let Some(budget) = self.host_bytes() else {
             return Ok(asked);
         };
-        // Small tiles take less scratch than large ones.
-        let tile = TILE_BYTES.min(asked / 8);
-        let Need {
-            kept,
-            scratch,
-            at_once,
-            tensor,
-        } = plan.need(goes, tile);
-        let needed = kept.saturating_add(scratch).saturating_add(at_once);
-        if needed > budget {
-            return Err(PlanError::HostBudget {
-                budget,
-                needed,
+        let mut tile = asked.tile;
+        loop {
+            let Need {
                 kept,
+                scratch,
                 at_once,
                 tensor,
+            } = plan.need(goes, tile);
+            let taken = kept.saturating_add(scratch);
+            let least = at_once.max(TILES_LEAST * tile);
+            if taken.saturating_add(least) <= budget {
+                let in_flight = asked.in_flight.min(budget - taken);
+                return Ok(Room { in_flight, tile });
             }
-            .into());
+            if tile <= TILE_LEAST {
+                return Err(PlanError::HostBudget {
+                    budget,
+                    needed: taken.saturating_add(least),
+                    kept,
+                    at_once,
+                    tensor,
+                }
+                .into());
+            }
+            tile /= 2;
         }
-        Ok(asked.min(budget - kept - scratch))
+    }
+
+    /// What was asked for, whatever memory there is.
+    pub(super) fn asked(&self, strategy: Strategy) -> Room {
+        let in_flight = self.config.resolved_in_flight_bytes_max(strategy);
+        let tile = TILE_BYTES.min(in_flight / 8);
+        Room { in_flight, tile }
     }
 
     /// Bytes of host memory that the load may take.

@@ -1,13 +1,13 @@
 //! Saving a plan: opened, decided, carried out from where an interrupted save was.
 
-use super::{Loader, finished};
+use super::{Loader, budget::Room, finished};
 use crate::{
     config::LoadConfig,
     dialect::To,
     error::Error,
     model::Link,
     observe::Observer,
-    pipeline::{self, Settings, Sink, Timing},
+    pipeline::{self, Settings, Timing},
     plan::{Action, Goes, Plan, PlanError, Step, Stored},
     presinq,
     quant::QuantSpec,
@@ -56,6 +56,8 @@ impl<T: Target> Loader<T> {
         let becomes: Vec<String> = plan.steps.iter().map(save::becomes).collect();
         adapt(&mut plan);
         let layout = Layout::new(to, &plan, self.checkpoint.float_dtype().bits())?;
+        let in_pieces = |step: &Step| layout.in_pieces(step);
+        let room = self.room(&plan, Goes::Files(&in_pieces))?;
         let mut journal = match journal {
             Some(journal) => journal,
             None => save::create(to)?,
@@ -65,10 +67,10 @@ impl<T: Target> Loader<T> {
         }
         let mut folder = FolderSink::open(layout, &plan, journal)?;
 
-        let ran = self.run_rest(&mut plan, &mut folder, &observers);
+        let ran = self.run_rest(&mut plan, &mut folder, room, &observers);
         let (done, total) = (folder.done(), plan.steps.len());
-        let saved = ran.and_then(|(timings, in_flight)| {
-            let report = self.report(&plan, in_flight, &timings, recording);
+        let saved = ran.and_then(|timings| {
+            let report = self.report(&plan, room, &timings, recording);
             let saved = folder.finish(&self.checkpoint, report)?;
             finished(&saved.report, &observers)?;
             Ok(saved)
@@ -81,18 +83,17 @@ impl<T: Target> Loader<T> {
         })
     }
 
-    /// Carries out what is not in the folder yet. Timings are those of all steps; beside them is what may be in flight.
+    /// Carries out what is not in the folder yet. Timings are those of all steps.
     fn run_rest(
         &self,
         plan: &mut Plan,
         folder: &mut FolderSink<'_>,
+        room: Room,
         observer: &dyn Observer,
-    ) -> Result<(Vec<Timing>, u64), Error> {
-        let in_pieces = |step: &Step| folder.in_pieces(step);
-        let in_flight = self.in_flight(plan, Goes::Files(&in_pieces))?;
+    ) -> Result<Vec<Timing>, Error> {
         let settings = Settings {
             allocation_max: None,
-            ..self.settings_for(in_flight, observer)
+            ..self.settings_for(room, observer)
         };
         let done = folder.resumed();
         let mut rest = plan.clone();
@@ -117,7 +118,7 @@ impl<T: Target> Loader<T> {
         });
         let ran = ran.map_err(|error| self.config.observers.explain(error.into()))?;
         let taken_over = vec![Timing::default(); done];
-        Ok(([taken_over, ran].concat(), in_flight))
+        Ok([taken_over, ran].concat())
     }
 
     /// Chooses for the weights that are left open what the save that was interrupted had chosen.

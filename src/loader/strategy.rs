@@ -32,19 +32,19 @@ impl<T: Target> Loader<T> {
         order.sort(&mut plan, &A::slots(&config));
         let observers = recording.among(&self.config.observers);
         // What the sink keeps is its own.
-        let in_flight = self.in_flight(
+        let room = self.room(
             &plan,
             Goes::Device {
                 packs: !plan.strategy.packs_on_host(),
             },
         )?;
-        let settings = self.settings_for(in_flight, &observers);
+        let settings = self.settings_for(room, &observers);
         let settings = Settings {
             device: settings.device.filter(|_| !plan.strategy.packs_on_host()),
             ..settings
         };
         let timings = self.run(&mut plan, sink, &settings)?;
-        let report = self.report(&plan, in_flight, &timings, recording);
+        let report = self.report(&plan, room, &timings, recording);
         finished(&report, &observers)?;
         Ok(report)
     }

@@ -213,16 +213,14 @@ impl<T: Target> Loader<T> {
     ) -> Result<Vec<Stats>, Error> {
         let recording = self.record();
         let observers = recording.among(&self.config.observers);
-        let settings = self.settings(&observers);
+        let room = self.asked(self.config.strategy);
+        let settings = self.settings_for(room, &observers);
         let mut sink = CompareSink::new(&**dense.source(), originals, &settings)?;
         let ran = self.run(plan, &mut sink, &settings);
         if let Some(error) = sink.failed {
             return Err(error.into());
         }
-        finished(
-            &self.report(plan, settings.in_flight.max(), &ran?, recording),
-            &observers,
-        )?;
+        finished(&self.report(plan, room, &ran?, recording), &observers)?;
         Ok(sink.sums.into_iter().map(Sums::stats).collect())
     }
 }

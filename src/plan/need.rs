@@ -81,22 +81,22 @@ impl Step {
             Goes::Device { .. } => parts + self.scales() + whole,
             Goes::Files(in_pieces) if parts == 0 && in_pieces(self) => {
                 let piece = tile.max(self.bytes_at_once());
-                UNDER_WAY * piece.min(self.bytes_kept()) + 2 * self.scales()
+                UNDER_WAY * piece.min(self.bytes_kept()) + self.scales()
             }
             Goes::Files(_) => parts + self.scales() + whole,
         }
     }
 
-    /// Bytes of the scales, and of what they are before they are nested: their differences from the mean, and codes.
+    /// Bytes of the scales twice, as a packer and as a file has them; of nested ones as well what they are before.
     fn scales(&self) -> u64 {
         let shape = self.matrix();
         let words = match self.action.format() {
             None => 0,
             Some(Format::Nf4(blocks) | Format::Fp4(blocks)) => {
                 let count = blocks.count(shape[0] * shape[1]);
-                if blocks.nested { 4 * count } else { count }
+                if blocks.nested { 4 * count } else { 2 * count }
             }
-            Some(format) => format.scales_len(shape),
+            Some(format) => 2 * format.scales_len(shape),
         };
         4 * words as u64
     }

@@ -167,6 +167,13 @@ impl<'a> Layout<'a> {
         }
     }
 
+    /// What lies in the file row after row: plain numbers, and codes of most dialects.
+    pub(crate) fn in_pieces(&self, step: &Step) -> bool {
+        let empty = step.slot.shape.contains(&0);
+        let codes = || self.codes(step).is_some();
+        !empty && (step.action.format().is_none() || codes())
+    }
+
     fn codes(&self, step: &Step) -> Option<Codes> {
         let writer = self.writer.as_ref()?;
         writer.codes(&step.slot, step.action.format()?)
@@ -456,11 +463,8 @@ impl Sink for FolderSink<'_> {
         written.map_err(|error| refused(step, error))
     }
 
-    /// What lies in the file row after row: plain numbers, and codes of most dialects.
     fn in_pieces(&self, step: &Step) -> bool {
-        let empty = step.slot.shape.contains(&0);
-        let codes = || self.layout.codes(step).is_some();
-        !empty && (step.action.format().is_none() || codes())
+        self.layout.in_pieces(step)
     }
 
     fn piece(&mut self, step: &Step, piece: Piece) -> Result<(), SinkError> {
