@@ -328,16 +328,19 @@ fn pack_block<L: Levels>(
     // bitsandbytes clamps to [-1, 1] here. Every bound lies inside, so that no code would change.
     let streams = bytes.chunks(STREAM * source.size());
     for (bytes, words) in streams.zip(words.chunks_mut(STREAM / CODES4)) {
-        let (mut values, mut codes) = ([0.0; STREAM], [0; STREAM]);
+        let mut values = [0.0; STREAM];
         let len = bytes.len() / source.size();
-        source.widen_here(bytes, &mut values[..len]);
-        for (code, value) in codes.iter_mut().zip(values) {
-            *code = code_here::<L>(scale(value));
-        }
-        if len < STREAM {
+        // Of whole streams, nothing needs to go through memory.
+        if len == STREAM {
+            source.widen_here(bytes, &mut values);
+            let codes = values.map(|value| code_here::<L>(scale(value)));
+            words.copy_from_slice(&pack::pack_bytes::<4>(&codes));
+        } else {
+            source.widen_here(bytes, &mut values[..len]);
+            let mut codes = values.map(|value| code_here::<L>(scale(value)));
             codes[len..].fill(0);
+            words.copy_from_slice(&pack::pack_bytes::<4>(&codes)[..words.len()]);
         }
-        words.copy_from_slice(&pack::pack_bytes::<4>(&codes)[..words.len()]);
     }
 }
 

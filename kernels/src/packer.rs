@@ -150,12 +150,17 @@ pub(crate) fn choose8(
 /// Sets the codes of weights as a part of vector code.
 #[inline(always)]
 pub(crate) fn code8(source: FloatBits, bytes: &[u8], codes: &mut [u8], code: impl Fn(f32) -> u8) {
+    let mut values = [0.0; STREAM];
     let pieces = bytes.chunks(STREAM * source.size());
-    for (bytes, codes) in pieces.zip(codes.chunks_mut(STREAM)) {
-        let mut values = [0.0; STREAM];
-        source.widen_here(bytes, &mut values[..codes.len()]);
-        let chosen = values.map(&code);
-        codes.copy_from_slice(&chosen[..codes.len()]);
+    let (whole, tail) = codes.as_chunks_mut::<STREAM>();
+    for (bytes, codes) in pieces.clone().zip(whole) {
+        source.widen_here(bytes, &mut values);
+        *codes = values.map(&code);
+    }
+    if let Some(bytes) = pieces.last().filter(|_| !tail.is_empty()) {
+        source.widen_here(bytes, &mut values[..tail.len()]);
+        let chosen = values.map(code);
+        tail.copy_from_slice(&chosen[..tail.len()]);
     }
 }
 

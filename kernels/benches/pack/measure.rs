@@ -61,7 +61,7 @@ impl Bench {
             bytes as f64
                 / median(|| {
                     seconds(pool, || {
-                        assert!(black_box(run()), "right once, and wrong now")
+                        assert!(black_box(run()), "right once, and wrong now");
                     })
                 })
         });
