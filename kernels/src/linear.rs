@@ -221,3 +221,6 @@ pub fn rows(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,6 +17,8 @@
 //! The conversions from and to bytes are for checkpoints that are already packed: bytes as their libraries
 //! store them, words as a [`Packed`](crate::format::Packed) holds them.
 
+use pulp::bytemuck::cast_slice;
+
 use crate::lanes::{LANES, Lanes};
 
 /// 4-bit codes of a word.
@@ -206,7 +208,7 @@ pub(crate) fn unpack8(words: &[u32], first: usize, out: &mut [f32], value: impl 
         return;
     }
     // One loop over bytes: of one over words, compilers make vectors of the wrong dimension.
-    let codes = &pulp::bytemuck::cast_slice::<u32, u8>(words)[first..][..out.len()];
+    let codes = &cast_slice::<u32, u8>(words)[first..][..out.len()];
     for (to, code) in out.iter_mut().zip(codes) {
         *to = value(*code);
     }
