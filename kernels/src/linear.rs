@@ -1,7 +1,7 @@
 //! Products with a packed weight on the host, and its rows as embeddings.
 //!
-//! 4-bit codes times a few inputs are multiplied as they are unpacked ([`fours`]). All else is unpacked a few rows at a
-//! time into scratch that fits the cache ([`dot`]); the weight is never whole. Each output is summed in the same order
+//! 4-bit codes times a few inputs are multiplied as they are unpacked (`fours`). All else is unpacked a few rows at a
+//! time into scratch that fits the cache (`dot`); the weight is never whole. Each output is summed in the same order
 //! whatever the number of threads or of inputs.
 //!
 //! Letters: `o` rows of the weight, `i` columns, `m` inputs.
