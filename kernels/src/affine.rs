@@ -311,8 +311,8 @@ impl Unpack<'_> {
 fn codes<L: Lanes, const BITS: usize>(lanes: L, words: &[u32], first: usize, out: &mut [f32]) {
     match BITS {
         4 => pack::look_up4(lanes, words, first, lanes.load(&CODES4), out),
-        8 => pack::unpack8(words, first, out, |code| f32::from(code)),
-        _ => pack::unpack_codes::<BITS>(words, first, out),
+        8 => pack::unpack8(words, first, out, f32::from),
+        _ => pack::unpack_codes::<L, BITS>(lanes, words, first, out),
     }
 }
 

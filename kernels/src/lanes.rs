@@ -39,6 +39,9 @@ pub(crate) trait Lanes: Copy + Send + Sync {
     fn codes(self, words: &[u32; 2]) -> Self::Codes;
     /// The codes of four words in the order that takes the fewest steps, see [`chunk_order`].
     fn chunk(self, words: &[u32; 4]) -> [Self::Codes; 2];
+    /// Sixteen `BITS`-bit codes of a stream as floats, the first of which begins at bit `16 * BITS * half % 32` of
+    /// `words`; `BITS` is at most 6, and words that no code is in do not matter.
+    fn stream<const BITS: usize>(self, words: &[u32; 4], half: usize) -> Self::Floats;
     /// `table[code]`.
     fn look_up(self, table: Self::Floats, codes: Self::Codes) -> Self::Floats;
     /// Asks for the word `at` to be brought near; there need not be one.
@@ -109,6 +112,34 @@ pub(crate) fn to_chunks(values: &mut [f32]) {
             chunk[LANES * vector + lane] = value;
         }
     }
+}
+
+/// Where the code `k` of [`Lanes::stream`] is: the word it begins in, the bit there, and how far the next word, which has
+/// the rest of it, is shifted up; by 32, so away, where there is no rest.
+pub(crate) const fn place(bits: usize, half: usize, k: usize) -> [u32; 3] {
+    let at = LANES * bits * half % 32 + bits * k;
+    let (word, shift) = (at / 32, at % 32);
+    [word as u32, shift as u32, 32 - shift as u32]
+}
+
+/// [`place`] of all sixteen: words, bits, shifts.
+#[cfg_attr(
+    not(target_arch = "x86_64"),
+    allow(dead_code, reason = "one code at a time there")
+)]
+const fn places(bits: usize, half: usize) -> [[u32; LANES]; 3] {
+    let mut all = [[0; LANES]; 3];
+    let mut k = 0;
+    while k < LANES {
+        let place = place(bits, half, k);
+        let mut part = 0;
+        while part < 3 {
+            all[part][k] = place[part];
+            part += 1;
+        }
+        k += 1;
+    }
+    all
 }
 
 /// The sum of sixteen, each half added to the other.
@@ -202,6 +233,20 @@ impl<const MUL_ADD: bool> Lanes for Portable<MUL_ADD> {
                     #[inline(always)]
                     |k| words[k % 4] >> (shift + 4 * (k / 4)),
                 )
+            },
+        )
+    }
+
+    #[inline(always)]
+    fn stream<const BITS: usize>(self, words: &[u32; 4], half: usize) -> Self::Floats {
+        core::array::from_fn(
+            #[inline(always)]
+            |k| {
+                let [word, bit, rest] = place(BITS, half, k);
+                let next = u64::from(words[(word as usize + 1).min(3)]) << rest;
+                let code = words[word as usize] >> bit | next as u32;
+                // Through i32, because SSE2 converts nothing else.
+                (code & ((1 << BITS) - 1)) as i32 as f32
             },
         )
     }

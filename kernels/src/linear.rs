@@ -1,7 +1,7 @@
 //! Products with a packed weight on the host, and its rows as embeddings.
 //!
-//! 4-bit codes times one input are multiplied as they are unpacked ([`fours`]). All else is unpacked a few rows at a
-//! time into scratch that fits the cache ([`dot`]); the weight is never whole. Each output is summed in the same order
+//! 4-bit codes times a few inputs are multiplied as they are unpacked (`fours`). All else is unpacked a few rows at a
+//! time into scratch that fits the cache (`dot`); the weight is never whole. Each output is summed in the same order
 //! whatever the number of threads or of inputs.
 //!
 //! Letters: `o` rows of the weight, `i` columns, `m` inputs.
@@ -23,6 +23,9 @@ use fours::{Fours, Staged};
 /// Rows of a job: of what is multiplied with one input, and with several, where all of them are unpacked together so
 /// that each input is read once for all.
 const JOB_ROWS: [usize; 2] = [32, 16];
+
+/// Inputs up to which codes are unpacked once for each, in registers, rather than once in memory.
+const FEW: usize = 4;
 
 /// Rows unpacked together for one input.
 const ROWS: usize = 4;
@@ -177,7 +180,7 @@ impl Work for Part<'_> {
             y,
         } = self;
         let Job { m, cols, .. } = job;
-        if let (1, Some(fours)) = (m, &job.fours) {
+        if let (1..=FEW, Some(fours)) = (m, &job.fours) {
             fours.multiply(lanes, first, job.x, &mut scratch.staged, y);
             return;
         }
@@ -221,3 +224,6 @@ pub fn rows(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -23,7 +23,7 @@
 //! ```
 //!
 //! E2M1 codes are the nearest ones, a tie to the smaller magnitude and 0 always positive; E4M3 codes are those of
-//! [`fp8`](crate::fp8). MLX's Metal kernel takes even codes in a tie, and MLX up to 0.32.2 the nearest power of
+//! [`fp8`]. MLX's Metal kernel takes even codes in a tie, and MLX up to 0.32.2 the nearest power of
 //! two for the scale, which clips.
 //!
 //! # What every weight gives back

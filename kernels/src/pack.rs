@@ -17,6 +17,8 @@
 //! The conversions from and to bytes are for checkpoints that are already packed: bytes as their libraries
 //! store them, words as a [`Packed`](crate::format::Packed) holds them.
 
+use pulp::bytemuck::cast_slice;
+
 use crate::lanes::{LANES, Lanes};
 
 /// 4-bit codes of a word.
@@ -65,36 +67,35 @@ pub const fn code(words: &[u32], bits: usize, k: usize) -> u32 {
     (low | high) & ((1 << bits) - 1)
 }
 
-/// A stream's words as codes. The count of bits is known to the compiler, so that no shift is computed.
+/// The codes `first..first + out.len()` of a stream, as floats. At most 6 bits.
 #[inline(always)]
-pub(crate) fn unpack_stream<const BITS: usize>(words: &[u32; BITS]) -> [u32; STREAM] {
-    let mut codes = [0; STREAM];
-    for (k, to) in codes.iter_mut().enumerate() {
-        *to = code(words, BITS, k);
-    }
-    codes
-}
-
-/// The codes `first..first + out.len()` of a stream, as floats.
-#[inline(always)]
-pub(crate) fn unpack_codes<const BITS: usize>(words: &[u32], first: usize, out: &mut [f32]) {
-    // Single codes up to the next whole words, and after the last ones. Through i32, because SSE2 converts
-    // nothing else.
-    let one = |k: usize| code(words, BITS, k) as i32 as f32;
-    let head = out.len().min(first.next_multiple_of(STREAM) - first);
+pub(crate) fn unpack_codes<L: Lanes, const BITS: usize>(
+    lanes: L,
+    words: &[u32],
+    first: usize,
+    out: &mut [f32],
+) {
+    // Single codes up to the next sixteen, and after the last ones.
+    let head = out.len().min(first.next_multiple_of(LANES) - first);
     let (head, rest) = out.split_at_mut(head);
-    for (k, to) in (first..).zip(head.iter_mut()) {
-        *to = one(k);
+    let next = first + head.len();
+    let (vectors, tail) = rest.as_chunks_mut::<LANES>();
+    for (k, vector) in (next / LANES..).zip(vectors.iter_mut()) {
+        let rest = &words[k * LANES * BITS / 32..];
+        let four = match rest.first_chunk::<4>() {
+            Some(four) => *four,
+            None => core::array::from_fn(|k| rest.get(k).copied().unwrap_or_default()),
+        };
+        let values = if k % 2 == 0 {
+            lanes.stream::<BITS>(&four, 0)
+        } else {
+            lanes.stream::<BITS>(&four, 1)
+        };
+        lanes.store(values, vector);
     }
-    let first = first + head.len();
-    let (streams, tail) = rest.as_chunks_mut::<STREAM>();
-    let words_of = words[words.len().min(first / STREAM * BITS)..].as_chunks::<BITS>();
-    for (to, words) in streams.iter_mut().zip(words_of.0) {
-        *to = unpack_stream(words).map(|code| code as i32 as f32);
-    }
-    let first = first + STREAM * streams.len();
-    for (k, to) in (first..).zip(tail) {
-        *to = one(k);
+    let last = next + LANES * vectors.len();
+    for (k, to) in (first..).zip(head).chain((last..).zip(tail)) {
+        *to = code(words, BITS, k) as f32;
     }
 }
 
@@ -238,7 +239,7 @@ pub(crate) fn unpack8(words: &[u32], first: usize, out: &mut [f32], value: impl 
         return;
     }
     // One loop over bytes: of one over words, compilers make vectors of the wrong dimension.
-    let codes = &pulp::bytemuck::cast_slice::<u32, u8>(words)[first..][..out.len()];
+    let codes = &cast_slice::<u32, u8>(words)[first..][..out.len()];
     for (to, code) in out.iter_mut().zip(codes) {
         *to = value(*code);
     }

@@ -60,10 +60,12 @@ fn products_are_those_of_the_unpacked_weight() {
         [70, 7],
         [16, 257],
         [5, 192],
+        // Columns that are multiplied in two turns, rows that are not multiplied together.
+        [21, 1056],
     ] {
         for packed in every_format(shape, &mut random) {
             let w = packed.dequantize();
-            for m in [1, 2, 5] {
+            for m in [1, 2, 5, 7] {
                 let x: Vec<f32> = (0..m * i).map(|_| random.weight()).collect();
                 let mut y = vec![f32::NAN; m * o];
                 linear(
@@ -100,7 +102,7 @@ fn an_output_has_the_same_bits_alone_and_among_others() {
         .num_threads(3)
         .build()
         .unwrap();
-    let both = [[39, 100], [39, 64]].map(|shape| every_format(shape, &mut random));
+    let both = [[39, 100], [39, 64], [50, 1152]].map(|shape| every_format(shape, &mut random));
     for Packed {
         format,
         shape: shape @ [o, i],
@@ -108,7 +110,8 @@ fn an_output_has_the_same_bits_alone_and_among_others() {
         scales,
     } in both.into_iter().flatten()
     {
-        let m = 3;
+        // Tiles of six, two and one.
+        let m = 9;
         let x: Vec<f32> = (0..m * i).map(|_| random.weight()).collect();
         let mut together = vec![0.0; m * o];
         pool.install(|| linear(format, shape, &words, &scales, &x, &mut together));

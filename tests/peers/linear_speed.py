@@ -5,8 +5,9 @@ Needs PyTorch and bitsandbytes 0.50 or newer; nothing of firebox:
 
     python3 tests/peers/linear_speed.py [--json FILE]
 
-Each figure is the median and the best of 25 samples of at least 4 ms, with one PyTorch thread and with all; weights are taken in
-turn from 256 MiB of copies, so that no cache holds them, as in the benchmark. The product is what `Linear4bit` calls in
+Figures are the median and the best of 25 samples of at least 4 ms, with one PyTorch thread and with all, and for one
+thread the time that it was on a processor; weights are taken in turn from 256 MiB of copies, so that no cache holds
+them: as in the benchmark. The product is what `Linear4bit` calls in
 the forward pass on a processor with AVX512-BF16: its weight repacked, inputs and scales in bf16. The time of
 repacking, which happens once, is not in it. Other processors unpack the weight and multiply, and that is timed there.
 """
@@ -28,7 +29,7 @@ SAMPLES, SAMPLE = 25, 0.004
 
 
 def measure(run):
-    """Seconds of a call: the median and the best."""
+    """Seconds of a call: the median, the best, and those that this thread was on a processor."""
     count = 0
 
     def some(calls):
@@ -41,8 +42,10 @@ def measure(run):
 
     some(2)
     calls = max(1, min(1000, round(SAMPLE / some(1))))
+    started = time.thread_time()
     seconds = [some(calls) for _ in range(SAMPLES)]
-    return statistics.median(seconds), min(seconds)
+    own = (time.thread_time() - started) / (calls * SAMPLES)
+    return statistics.median(seconds), min(seconds), own
 
 
 def quantized(shape, nested):
@@ -100,8 +103,8 @@ def main():
     options.add_argument("--json", metavar="FILE", help="the figures for programs too")
     options = options.parse_args()
     print(f"bitsandbytes {bnb.__version__}, PyTorch {torch.__version__}, AVX512-BF16: {F.has_avx512bf16()}\n")
-    print("| case | threads | ms | best | GB/s packed |")
-    print("|---|---|---|---|---|")
+    print("| case | threads | ms | best | own | GB/s packed |")
+    print("|---|---|---|---|---|---|")
     cases = [
         (f"unpack nf4{':nested' * nested} into {name}", unpacked, (UNPACKED, nested, dtype))
         for nested in (False, True)
@@ -114,9 +117,13 @@ def main():
         run, packed = make(*arguments)
         for threads in sorted({1, os.cpu_count()}):
             torch.set_num_threads(threads)
-            seconds, best = measure(run)
-            print(f"| {name} | {threads} | {1e3 * seconds:.3f} | {1e3 * best:.3f} | {packed / seconds / 1e9:.2f} |", flush=True)
-            figures.append({"case": name, "threads": threads, "seconds": seconds, "best": best, "packed_bytes": packed})
+            median, best, own = measure(run)
+            # What other threads do is in no thread's own time.
+            alone = own if threads == 1 else None
+            rate = packed / (alone or best) / 1e9
+            shown = f"{1e3 * alone:.3f}" if alone else ""
+            print(f"| {name} | {threads} | {1e3 * median:.3f} | {1e3 * best:.3f} | {shown} | {rate:.2f} |", flush=True)
+            figures.append({"case": name, "threads": threads, "seconds": median, "best": best, "own": alone})
     if options.json:
         with open(options.json, "w", encoding="utf-8") as file:
             json.dump(figures, file, indent=1)

@@ -13,6 +13,9 @@ const SAMPLE: f64 = 0.004;
 pub(crate) struct Times {
     pub(crate) median: f64,
     pub(crate) best: f64,
+    /// Of this thread on a processor, on average, where the system tells: what the run would take alone. Means nothing
+    /// where other threads work too.
+    pub(crate) own: Option<f64>,
 }
 
 pub(crate) fn measure(run: &mut dyn FnMut(usize)) -> Times {
@@ -28,10 +31,20 @@ pub(crate) fn measure(run: &mut dyn FnMut(usize)) -> Times {
     // The first runs touch fresh memory.
     some(2);
     let calls = (SAMPLE / some(1)).ceil().clamp(1.0, 1000.0) as usize;
+    let started = on_processor();
     let mut seconds = [(); SAMPLES].map(|()| some(calls));
+    let own = on_processor().zip(started);
     seconds.sort_by(f64::total_cmp);
     Times {
         median: seconds[SAMPLES / 2],
         best: seconds[0],
+        own: own.map(|(end, start)| (end - start) / (calls * SAMPLES) as f64),
     }
+}
+
+/// Seconds that this thread has been on a processor, as Linux counts them.
+fn on_processor() -> Option<f64> {
+    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+    let nanoseconds: f64 = stat.split(' ').next()?.parse().ok()?;
+    Some(nanoseconds / 1e9)
 }

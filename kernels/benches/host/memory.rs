@@ -12,7 +12,7 @@ pub(crate) const BYTES: usize = 512 << 20;
 /// Words of a job.
 const JOB: usize = 1 << 16;
 
-/// Bytes a second, in the best run: what the cores can do.
+/// Bytes a second: what the cores can do.
 pub(crate) struct Bandwidth {
     pub(crate) read: f64,
     pub(crate) write: f64,
@@ -47,8 +47,9 @@ pub(crate) fn bandwidth(pool: &rayon::ThreadPool) -> Bandwidth {
             jobs.for_each(|words| words.fill(std::hint::black_box(k as u64)));
         })
     });
+    let alone = pool.current_num_threads() == 1;
     Bandwidth {
-        read: BYTES as f64 / read.best,
-        write: BYTES as f64 / write.best,
+        read: BYTES as f64 / read.own.filter(|_| alone).unwrap_or(read.best),
+        write: BYTES as f64 / write.own.filter(|_| alone).unwrap_or(write.best),
     }
 }

@@ -87,8 +87,8 @@ fn product(name: String, packed: &Arc<Packed>, m: usize) -> Case {
                         (sum + xw, size + xw.abs())
                     });
                     let found = f64::from(y[k * o + r]);
-                    // NaN is no answer either.
-                    if !((found - sum).abs() <= TOLERANCE * size) {
+                    let off = (found - sum).abs();
+                    if off.is_nan() || off > TOLERANCE * size {
                         return Err(format!("input {k}, row {r}: {found:e}, not {sum:e}"));
                     }
                 }

@@ -5,7 +5,7 @@ use core::arch::x86_64::_MM_HINT_T0 as NEAR;
 use pulp::x86::{V3, V4};
 use pulp::{cast, f32x8, f32x16, u32x8, u32x16};
 
-use super::{LANES, Lanes};
+use super::{LANES, Lanes, places};
 
 /// A lane for each code of two words.
 const WORD_OF: [u32; LANES] = [0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1];
@@ -67,6 +67,21 @@ impl Lanes for V4 {
         let lower = self.avx512f._mm512_srlv_epi32(words, cast(CHUNK_SHIFT));
         let upper = self.avx512f._mm512_srli_epi32::<16>(lower);
         [cast(lower), cast(upper)]
+    }
+
+    #[inline(always)]
+    fn stream<const BITS: usize>(self, words: &[u32; 4], half: usize) -> f32x16 {
+        let [word, bit, rest] = [const { places(BITS, 0) }, const { places(BITS, 1) }][half];
+        let words = self.avx512f._mm512_broadcast_i32x4(cast(*words));
+        let next = word.map(|word| word + 1);
+        let low = self.avx512f._mm512_permutexvar_epi32(cast(word), words);
+        let high = self.avx512f._mm512_permutexvar_epi32(cast(next), words);
+        let low = self.avx512f._mm512_srlv_epi32(low, cast(bit));
+        let high = self.avx512f._mm512_sllv_epi32(high, cast(rest));
+        let codes = self.avx512f._mm512_or_si512(low, high);
+        let mask = self.splat_u32x16((1 << BITS) - 1);
+        let codes = self.avx512f._mm512_and_si512(codes, cast(mask));
+        cast(self.avx512f._mm512_cvtepi32_ps(codes))
     }
 
     #[inline(always)]
@@ -179,6 +194,29 @@ impl Lanes for V3 {
             |lower| cast(self.avx2._mm256_srli_epi32::<16>(lower)),
         );
         [[cast(lower[0]), cast(lower[1])], upper]
+    }
+
+    #[inline(always)]
+    fn stream<const BITS: usize>(self, words: &[u32; 4], half: usize) -> Two<f32x8> {
+        let places = [const { places(BITS, 0) }, const { places(BITS, 1) }][half];
+        let [word, bit, rest]: [Two<u32x8>; 3] = cast(places);
+        let next: Two<u32x8> = cast(places[0].map(|word| word + 1));
+        let words = self.avx2._mm256_broadcastsi128_si256(cast(*words));
+        let mask = cast(self.splat_u32x8((1 << BITS) - 1));
+        [0, 1].map(
+            #[inline(always)]
+            |k| {
+                let low = self.avx2._mm256_permutevar8x32_epi32(words, cast(word[k]));
+                let high = self.avx2._mm256_permutevar8x32_epi32(words, cast(next[k]));
+                let low = self.avx2._mm256_srlv_epi32(low, cast(bit[k]));
+                let high = self.avx2._mm256_sllv_epi32(high, cast(rest[k]));
+                let codes = self.avx2._mm256_or_si256(low, high);
+                cast(
+                    self.avx
+                        ._mm256_cvtepi32_ps(self.avx2._mm256_and_si256(codes, mask)),
+                )
+            },
+        )
     }
 
     #[inline(always)]

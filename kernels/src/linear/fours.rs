@@ -11,6 +11,9 @@ use crate::{fp4, nf4};
 /// Words of a chunk.
 const WORDS: usize = CHUNK / CODES4;
 
+/// The most rows that a processor multiplies together.
+const ROWS: usize = 4;
+
 /// A weight of such codes, whose rows are whole groups and whose groups are whole chunks.
 #[derive(Clone, Copy)]
 pub(super) struct Fours<'a> {
@@ -123,7 +126,7 @@ impl<'a> Fours<'a> {
         words.as_chunks().0
     }
 
-    /// Rows from `first` on times the input `x`, `[i]` in chunks.
+    /// Rows from `first` on times the inputs `x`, `[m, i]` in chunks, one after another, into `[rows, m]`.
     #[inline(always)]
     pub(super) fn multiply<L: Lanes>(
         &self,
@@ -133,21 +136,35 @@ impl<'a> Fours<'a> {
         staged: &mut Staged,
         y: &mut [f32],
     ) {
-        let mut r = 0;
-        while r < y.len() {
-            let rows = if r + L::ROWS <= y.len() { L::ROWS } else { 1 };
-            self.stage(first + r, rows, staged);
-            let y = &mut y[r..][..rows];
-            match self.scales {
-                Stored::Blocks(levels, _) => {
-                    self.some(lanes, Levels(levels), first + r, x, staged, y)
+        let cols = self.groups * self.chunks * CHUNK;
+        let m = x.len() / cols;
+        let mut first = first;
+        let mut rest = y;
+        while !rest.is_empty() {
+            let rows = if rest.len() >= L::ROWS * m {
+                L::ROWS
+            } else {
+                1
+            };
+            let (y, after) = rest.split_at_mut(rows * m);
+            self.stage(first, rows, staged);
+            for (k, x) in x.chunks_exact(cols).enumerate() {
+                let mut found = [0.0; ROWS];
+                let found = &mut found[..rows];
+                match self.scales {
+                    Stored::Blocks(levels, _) => {
+                        self.some(lanes, Levels(levels), first, x, staged, found);
+                    }
+                    Stored::Micro(..) => self.some(lanes, Levels(E2M1), first, x, staged, found),
+                    Stored::Affine(affine, _) => {
+                        self.some(lanes, Whole(affine), first, x, staged, found);
+                    }
                 }
-                Stored::Micro(..) => self.some(lanes, Levels(E2M1), first + r, x, staged, y),
-                Stored::Affine(affine, _) => {
-                    self.some(lanes, Whole(affine), first + r, x, staged, y);
+                for (y, found) in y.chunks_exact_mut(m).zip(found) {
+                    y[k] = *found;
                 }
             }
-            r += rows;
+            (first, rest) = (first + rows, after);
         }
     }
 

@@ -1,0 +1,126 @@
+//! Every processor's products against those of what all processors have. What this one lacks is not tested.
+
+use super::*;
+use crate::affine;
+use crate::float::FloatBits;
+use crate::format::{Affine, Along, Offset, Packed};
+use crate::lanes::Portable;
+use crate::micro::{self, Micro};
+use crate::packer::pack_whole;
+use crate::{fp4, int8, nf4};
+
+/// Numbers that repeat nowhere near.
+fn numbers(n: usize, seed: u32) -> Vec<f32> {
+    let mut state = seed;
+    let next = |_| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as f32 / 8e6 - 1.0
+    };
+    (0..n).map(next).collect()
+}
+
+/// All outputs, of rows in jobs as the program makes them.
+struct All<'a>(Job<'a>);
+
+impl Work for All<'_> {
+    type Output = Vec<u32>;
+
+    #[inline(always)]
+    fn on<L: Lanes>(self, lanes: L) -> Vec<u32> {
+        let Self(job) = self;
+        let mut y = vec![f32::NAN; job.shape[0] * job.m];
+        for (k, y) in y.chunks_mut(16 * job.m).enumerate() {
+            let scratch = &mut Scratch::default();
+            let first = 16 * k;
+            Part {
+                job,
+                first,
+                scratch,
+                y,
+            }
+            .on(lanes);
+        }
+        y.into_iter().map(f32::to_bits).collect()
+    }
+}
+
+/// Formats with tables of their own, and one without.
+fn every_table(shape: [usize; 2]) -> Vec<Packed> {
+    let source = FloatBits::F32;
+    let bytes: Vec<u8> = numbers(shape[0] * shape[1], 3)
+        .into_iter()
+        .flat_map(f32::to_le_bytes)
+        .collect();
+    let packers = [
+        nf4::packer(shape, source, 64, false),
+        nf4::packer(shape, source, 32, true),
+        fp4::packer(shape, source, 64, false),
+        affine::packer(shape, source, 4, 32),
+        micro::packer(shape, source, Micro::Mxfp4),
+        int8::packer(shape, source),
+    ];
+    let mut all: Vec<Packed> = packers
+        .map(|packer| pack_whole(packer.expect("the shape fits"), &bytes))
+        .into();
+    // With a zero instead of a bias.
+    let zero = Affine::new(4, 64, Along::Flat, Offset::Zero, FloatBits::F32).expect("it exists");
+    let groups = zero.groups(shape);
+    let pairs = [7, 5].map(|seed| {
+        numbers(groups, seed)
+            .into_iter()
+            .map(f32::to_bits)
+            .collect()
+    });
+    let [scales, zeros]: [Vec<u32>; 2] = pairs;
+    all.push(Packed {
+        format: Format::Affine(zero),
+        scales: zero.join(&scales, &zeros),
+        ..all[0].clone()
+    });
+    all
+}
+
+#[test]
+fn every_processor_multiplies_to_the_same_bits() {
+    let shape @ [_, i] = [23, 1152];
+    for packed in every_table(shape) {
+        let Packed {
+            format,
+            ref words,
+            ref scales,
+            ..
+        } = packed;
+        for m in [1, 3, 9] {
+            let x = numbers(m * i, 11);
+            let fours = Fours::new(format, shape, words, scales);
+            assert_eq!(fours.is_some(), format != Format::Int8, "{format}");
+            let job = Job {
+                format,
+                shape,
+                words,
+                scales,
+                fours,
+                cols: i,
+                x: &ordered(&x, i, fours.is_some()),
+                m,
+            };
+            let expected = lanes::on(Portable::<true>, All(job));
+            #[cfg(target_arch = "x86_64")]
+            {
+                use pulp::x86::{V3, V4};
+                if let Some(lanes) = V3::try_new() {
+                    assert_eq!(lanes::on(lanes, All(job)), expected, "AVX2, {format}");
+                }
+                if let Some(lanes) = V4::try_new() {
+                    assert_eq!(lanes::on(lanes, All(job)), expected, "AVX-512, {format}");
+                }
+            }
+            // As the program adds where there is no such instruction.
+            let twice = lanes::on(Portable::<false>, All(job));
+            for (twice, once) in twice.into_iter().zip(expected) {
+                let [twice, once] = [twice, once].map(f32::from_bits);
+                assert!((twice - once).abs() < 1e-3, "{format}: {twice}, not {once}");
+            }
+        }
+    }
+}
