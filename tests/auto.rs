@@ -11,6 +11,7 @@ use std::sync::Arc;
 use common::{Golden, ids, rms_difference, values};
 use firebox::{
     Cpu, DType, Error, LoadConfig, Loader, Rule,
+    config::Budget,
     dialect::To,
     model::{Architecture, llama::Llama},
     plan::{Plan, PlanError},
@@ -159,13 +160,39 @@ fn what_is_saved_is_of_one_dialect() {
     }
 }
 
+/// Given a budget alone, weights are as wide as fits beside what a load and a product take: 32 MiB in flight and 64 MiB
+/// unpacked. Would catch a budget that is filled to the brim, and one that is not used.
+#[test]
+fn without_a_size_the_budget_is_one() {
+    let beside = 96 << 20;
+    for fitting in [1_300_000, 2_500_000] {
+        let budget = Budget::Bytes(beside + fitting);
+        let config = config("auto").dtype(DType::Bf16).device_budget(budget);
+        let plan = plan::<Llama>(config).expect("a plan");
+        let found = plan.totals().bytes_kept;
+        assert!(
+            found <= fitting && found > fitting / 10 * 9,
+            "{fitting}: {found}"
+        );
+    }
+    // Where everything fits nothing is lost.
+    let plan = plan::<Llama>(config("auto").dtype(DType::Bf16)).expect("a plan");
+    assert_eq!(plan.totals().packed, 0);
+    // Where nothing does, both numbers are told.
+    let little = config("auto").device_budget(Budget::Bytes(beside + 1000));
+    match self::plan::<Llama>(little) {
+        Err(Error::Plan(PlanError::Budget { needed, .. })) => assert!(needed > Some(1000)),
+        other => panic!("{other:?}"),
+    }
+}
+
 /// A size is for all weights together.
 #[test]
 fn no_rule_can_ask_for_a_size() {
     let error = "*.mlp.*=auto:bits=4".parse::<Rule>().unwrap_err();
     assert!(error.to_string().contains("--quant"), "{error}");
     for wrong in [
-        "auto",
+        "auto:4",
         "auto:bits=0",
         "auto:bits=4,size=2GB",
         "auto:bits=x",
@@ -176,7 +203,7 @@ fn no_rule_can_ask_for_a_size() {
             "{wrong}"
         );
     }
-    for right in ["auto:bits=4.25", "auto:size=2000000"] {
+    for right in ["auto", "auto:bits=4.25", "auto:size=2000000"] {
         let spec: firebox::quant::QuantSpec = right.parse().expect("a spec");
         assert_eq!(spec.to_string(), right);
     }

@@ -151,7 +151,7 @@ fn loads_stay_within_their_budget(folder: &Path) {
 /// large.
 fn saves_need_little_however_large_the_weights(base: &Path, folder: &Path) {
     const BUDGET: u64 = 8 * MIB;
-    assert!(SOURCE >= 4 * BUDGET);
+    const { assert!(SOURCE >= 4 * BUDGET) };
     for (nth, quant) in [
         "none",
         "nf4",
@@ -215,7 +215,9 @@ fn what_cannot_work_is_refused_before_a_weight_is_read(base: &Path, folder: &Pat
     let packed = (ROWS * COLS / 2) as u64;
     assert!(needed > 20 * MIB && needed > 2 * packed, "{needed}");
     refused(error, 20 * MIB, needed);
-    assert_eq!(read.load(Ordering::Relaxed), before);
+    // Saves know their source by 16 KiB of each tensor.
+    let read = read.load(Ordering::Relaxed) - before;
+    assert!(read <= 2 * (16 << 10), "{read} bytes");
     assert!(!folder.join("refused").exists(), "a folder was made");
 }
 
@@ -235,7 +237,7 @@ fn equal_weights_are_held_once(base: &Path, tuned: &Path) {
         assert_eq!(shared.bytes_saved(), each, "{quant}");
         let held = COUNTING.live() - before;
         assert!(
-            held >= 3 * each && held < 3 * each + 2 * MIB,
+            held + MIB >= 3 * each && held < 3 * each + 2 * MIB,
             "{quant}: {held} bytes are held, three matrices have {}",
             3 * each
         );
@@ -243,7 +245,10 @@ fn equal_weights_are_held_once(base: &Path, tuned: &Path) {
         // It keeps what it has seen; without it the models do.
         drop(shared);
         let held = COUNTING.live() - before;
-        assert!(held >= 3 * each, "{quant}: {held} bytes of three matrices");
+        assert!(
+            held + MIB >= 3 * each && held < 3 * each + 2 * MIB,
+            "{quant}: {held} bytes of three matrices are held without it"
+        );
         if quant == "nf4" {
             for (folder, loaded) in [base, tuned].into_iter().zip(&models) {
                 let loader = Loader::<Cpu>::new(config(folder, quant)).expect("opens");

@@ -329,7 +329,6 @@ fn matrix_bytes(matrix: &Matrix) -> u64 {
         }
         Matrix::Streamed(weight) => weight.bytes(),
         Matrix::Split(parts) => parts.iter().map(matrix_bytes).sum(),
-        Matrix::Streamed(_) => panic!("nothing was to be streamed"),
     }
 }
 

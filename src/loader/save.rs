@@ -71,16 +71,17 @@ impl<T: Target> Loader<T> {
         let (done, total) = (folder.done(), plan.steps.len());
         let saved = ran.and_then(|timings| {
             let report = self.report(&plan, room, &timings, recording);
-            let saved = folder.finish(&self.checkpoint, report)?;
-            finished(&saved.report, &observers)?;
-            Ok(saved)
+            Ok(folder.finish(&self.checkpoint, report)?)
         });
-        saved.map_err(|error| Error::Interrupted {
+        let saved = saved.map_err(|error| Error::Interrupted {
             folder: to.folder().to_owned(),
             done,
             total,
             source: Box::new(error),
-        })
+        })?;
+        // Whoever stops it now stops nothing: every file is there.
+        finished(&saved.report, &observers)?;
+        Ok(saved)
     }
 
     /// Carries out what is not in the folder yet. Timings are those of all steps.

@@ -155,6 +155,16 @@ impl<'a> Account<'a> {
     }
 }
 
+/// Buffers are kept for the next tile, not for the next load.
+impl Drop for Account<'_> {
+    fn drop(&mut self) {
+        let mut state = self.bytes.lock();
+        if state.used == 0 {
+            state.kept.clear();
+        }
+    }
+}
+
 impl Loan<'_> {
     pub(super) fn bytes(&self) -> &[u8] {
         &self.buffer[..self.len]
@@ -236,11 +246,14 @@ mod tests {
     #[test]
     fn buffers_in_use_and_kept_never_exceed_the_bound() {
         let bytes = InFlight::new(100);
+        let account = Account::new(&bytes);
         for len in [10, 20, 30, 40, 50, 60, 100, 5, 95] {
-            drop(Account::new(&bytes).borrow(len));
+            drop(account.borrow(len));
             let state = bytes.lock();
             let kept: usize = state.kept.iter().map(Vec::len).sum();
             assert!(kept <= 100, "{kept} kept after a loan of {len}");
         }
+        drop(account);
+        assert!(bytes.lock().kept.is_empty(), "kept after the last run");
     }
 }

@@ -10,10 +10,9 @@ use std::{
 };
 
 use firebox::{
-    LoadConfig,
+    LoadConfig, Shared,
     model::llama::Llama,
     observe::{Event, Flow},
-    source::{Source, SourceError},
     verify::{Limits, VerifyConfig},
 };
 
@@ -161,62 +160,34 @@ fn choosing_and_balancing_are_told_before_weights_are() {
     assert_eq!(count("balanced"), 2 * 4 * 4);
 }
 
-/// Counts bytes handed out.
-#[derive(Debug)]
-struct Counting {
-    inner: Arc<dyn Source>,
-    read: Arc<AtomicU64>,
-}
-
-impl Source for Counting {
-    fn describe(&self) -> String {
-        self.inner.describe()
-    }
-    fn size(&self, file: &str) -> Result<u64, SourceError> {
-        self.inner.size(file)
-    }
-    fn read_at(&self, file: &str, offset: u64, into: &mut [u8]) -> Result<(), SourceError> {
-        self.read.fetch_add(into.len() as u64, Ordering::SeqCst);
-        self.inner.read_at(file, offset, into)
-    }
-    fn peek(&self, file: &str, offset: u64, into: &mut [u8]) -> Result<(), SourceError> {
-        self.inner.peek(file, offset, into)
-    }
-}
-
 /// One that dawdles when a tensor is finished leaves the reader all the time it wants. Would catch a pipeline that
 /// reads on beyond its budget meanwhile, and one that loses events.
 #[test]
 fn a_slow_observer_slows_the_load_and_nothing_else() {
     const BUDGET: u64 = 16 << 10;
-    let read = Arc::new(AtomicU64::new(0));
-    let source = Counting {
-        inner: tiny(),
-        read: Arc::clone(&read),
-    };
-    let (told, ahead) = (AtomicU64::new(0), Arc::new(AtomicU64::new(0)));
-    let most = Arc::clone(&ahead);
-    let config = LoadConfig::from_source(Arc::new(source))
+    let shared = Shared::new(BUDGET);
+    let told = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&told);
+    let config = LoadConfig::from_source(tiny())
         .quant("nf4".parse().unwrap())
         .in_flight_bytes_max(BUDGET)
+        .share(&shared)
         .observer(move |event: &Event<'_>| {
             match event {
                 Event::Read { bytes, .. } => {
-                    told.fetch_add(*bytes, Ordering::SeqCst);
+                    counted.fetch_add(*bytes, Ordering::SeqCst);
                 }
                 Event::Packed { .. } | Event::Placed { .. } | Event::Started { .. } => {
                     std::thread::sleep(Duration::from_millis(20));
-                    let read = read.load(Ordering::SeqCst);
-                    most.fetch_max(read - told.load(Ordering::SeqCst), Ordering::SeqCst);
                 }
                 _ => {}
             }
             Flow::Continue
         });
     let slow = loader(config).load::<Tiny>().unwrap();
-    let ahead = ahead.load(Ordering::SeqCst);
-    // It may hold a tile that has not been told of while others fill the budget.
-    assert!((BUDGET / 2..=2 * BUDGET).contains(&ahead), "{ahead}");
+    let peak = shared.in_flight().peak();
+    assert!((BUDGET / 2..=BUDGET).contains(&peak), "{peak}");
+    assert_eq!(told.load(Ordering::SeqCst), slow.report.bytes_source);
     assert!(slow.report.seconds > 0.24, "{}", slow.report.seconds);
     assert_eq!(slow.report.bytes_read, slow.report.bytes_source);
 }

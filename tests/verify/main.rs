@@ -8,6 +8,7 @@ mod common;
 mod errors;
 
 mod golden;
+mod loading;
 
 use std::sync::Arc;
 
