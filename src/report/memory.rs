@@ -156,12 +156,27 @@ fn limit() -> Option<u64> {
     None
 }
 
-/// The limit of this process's control group (version 2), if it has one.
+/// The limit of this process's control group, if it has one.
 fn container() -> Option<u64> {
-    let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
-    let group = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
-    let limit = fs::read_to_string(format!("/sys/fs/cgroup{}/memory.max", group.trim())).ok()?;
-    limit.trim().parse().ok()
+    let limit = limit_file(&fs::read_to_string("/proc/self/cgroup").ok()?)?;
+    // A group without a limit says `max`, or a number that no machine has.
+    fs::read_to_string(limit).ok()?.trim().parse().ok()
+}
+
+/// Where the limit of the group among `groups` stands, in either version of control groups.
+fn limit_file(groups: &str) -> Option<String> {
+    let group = |of: &str| {
+        groups.lines().find_map(|line| {
+            let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
+            let mut controllers = controllers.split(',');
+            controllers
+                .any(|controller| controller == of)
+                .then_some(path.trim_end_matches('/'))
+        })
+    };
+    let first =
+        group("memory").map(|path| format!("/sys/fs/cgroup/memory{path}/memory.limit_in_bytes"));
+    first.or_else(|| group("").map(|path| format!("/sys/fs/cgroup{path}/memory.max")))
 }
 
 /// `RssAnon:     1234 kB` among other lines.
@@ -190,6 +205,24 @@ mod tests {
         let (_, peak) = seen.since.peak().expect("linux tells");
         let grown = peak - seen.before.expect("linux tells");
         assert!(grown >= LEN as u64 * 9 / 10, "saw {grown} of {LEN} bytes");
+    }
+
+    /// Lines as Linux writes them, of version 2 alone, of version 1, and of both side by side.
+    #[test]
+    fn limits_are_found_in_both_versions_of_control_groups() {
+        let first = "/sys/fs/cgroup/memory/jobs/memory.limit_in_bytes";
+        for (groups, expected) in [
+            (
+                "0::/user.slice/a.scope\n",
+                Some("/sys/fs/cgroup/user.slice/a.scope/memory.max"),
+            ),
+            ("0::/\n", Some("/sys/fs/cgroup/memory.max")),
+            ("5:cpu,cpuacct:/x\n4:memory:/jobs\n", Some(first)),
+            ("4:memory:/jobs\n0::/user\n", Some(first)),
+            ("5:cpu,cpuacct:/x\n", None),
+        ] {
+            assert_eq!(limit_file(groups).as_deref(), expected, "{groups}");
+        }
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! Every kind of save, and every kind of source.
 
 use std::{
-    fs,
     path::Path,
     sync::{Arc, Mutex},
 };
@@ -12,7 +11,7 @@ use firebox::{
     model::llama::Llama,
     pipeline::{Event, Flow},
     save::{SaveConfig, Saved},
-    source::{Memory, Source},
+    source::Memory,
 };
 use tempfile::tempdir;
 
@@ -124,8 +123,10 @@ fn bare_tensors_go_on() {
 #[cfg(feature = "hub")]
 #[test]
 fn a_model_of_the_hub_goes_on() {
+    use std::fs;
+
     use crate::loopback::{FIRST, ID, Loopback, SECOND};
-    use firebox::source::Hub;
+    use firebox::source::{Hub, Source};
 
     let files_of = |folder: &Path| {
         let entries = fs::read_dir(folder)
