@@ -7,6 +7,7 @@ use firebox::{
     Cpu, DType, Keep, LoadConfig, Loader, Strategy, Target,
     model::{GenerateOptions, Matrix, generate, llama::Llama},
     save::SaveConfig,
+    target::Memory,
 };
 
 use crate::common::{Golden, MODELS, max_abs_difference, values};
@@ -94,7 +95,8 @@ pub(crate) fn tiles_and_parts_change_nothing<T: Target>() {
 }
 
 /// Weights that come to the device when they are needed, whole and in parts, from memory and from a file: the answers of
-/// those that are there, to the bit, since it is the same words and the same kernels.
+/// those that are there. On a host to the bit; on a device Burn fuses other operations where a weight arrives between
+/// them, which rounds otherwise in the pass that waits for weights, and as before in the next.
 pub(crate) fn streamed_models_answer_as_loaded_ones_do<T: Target>() {
     let golden = Golden("llama_bf16_untied");
     let folder = tempfile::tempdir().expect("a folder");
@@ -106,7 +108,11 @@ pub(crate) fn streamed_models_answer_as_loaded_ones_do<T: Target>() {
             for pass in 0..2 {
                 let found = logits(&model, golden);
                 let error = max_abs_difference(&found, &expected);
-                assert!(error == 0.0, "{quant}, pass {pass}: largest error {error}");
+                let most = match (T::MEMORY, pass) {
+                    (Memory::Device, 0) => 2e-5,
+                    _ => 0.0,
+                };
+                assert!(error <= most, "{quant}, pass {pass}: largest error {error}");
             }
         }
         let unified = logits(
