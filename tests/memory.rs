@@ -3,12 +3,11 @@
 
 #![cfg(all(feature = "cpu", feature = "autodiff"))]
 
-use std::{
-    alloc::{GlobalAlloc, Layout, System},
-    sync::atomic::{AtomicUsize, Ordering},
-};
+#[path = "common/counting.rs"]
+mod counting;
 
 use burn::tensor::{DType, Tensor, TensorData};
+use counting::COUNTING;
 use firebox::{
     Cpu, Target,
     quant::{
@@ -18,32 +17,8 @@ use firebox::{
     },
 };
 
-struct Counting;
-
-static LIVE: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: the system allocator does the work; counting allocates nothing.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let live = LIVE.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
-        PEAK.fetch_max(live, Ordering::Relaxed);
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static COUNTING: Counting = Counting;
-
 const SHAPE: [usize; 2] = [2048, 4096];
-const DENSE: usize = SHAPE[0] * SHAPE[1] * size_of::<f32>();
+const DENSE: u64 = (SHAPE[0] * SHAPE[1] * size_of::<f32>()) as u64;
 
 /// Catches a product that keeps its unpacked weight for the backward pass, and a forward pass that unpacks
 /// the whole weight in the first place.
@@ -60,11 +35,9 @@ fn no_dense_weight_waits_for_the_backward_pass() {
     let ones = TensorData::new(vec![1.0_f32; SHAPE[1]], [1, SHAPE[1]]);
     let x = Tensor::<2>::from_data(ones, (&device, DType::F32)).require_grad();
 
-    let before = LIVE.load(Ordering::Relaxed);
-    PEAK.store(before, Ordering::Relaxed);
-    let y = ops::linear(x.clone(), &packed);
-    let between = LIVE.load(Ordering::Relaxed).saturating_sub(before);
-    let peak = PEAK.load(Ordering::Relaxed) - before;
+    let before = COUNTING.live();
+    let (y, peak) = COUNTING.peak(|| ops::linear(x.clone(), &packed));
+    let between = COUNTING.live().saturating_sub(before);
     assert!(
         between < DENSE / 64,
         "{between} bytes wait, a dense weight is {DENSE}"

@@ -3,18 +3,16 @@
 
 #![cfg(all(feature = "cpu", feature = "autodiff"))]
 
-use std::{
-    alloc::{GlobalAlloc, Layout, System},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-};
+#[path = "common/counting.rs"]
+mod counting;
+
+use std::sync::Arc;
 
 use burn::{
     module::Module,
     tensor::{Tensor, TensorData},
 };
+use counting::COUNTING;
 use firebox::{
     Cpu, Keep, LoadConfig, Loader, Strategy, Target,
     model::{Architecture, BuildError, ConfigError, Linear, Matrix, Slot, Weights},
@@ -23,35 +21,11 @@ use firebox::{
 use safetensors::{Dtype, tensor::TensorView};
 use serde_json::Value;
 
-struct Counting;
-
-static LIVE: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: the system allocator does the work; counting allocates nothing.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let live = LIVE.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
-        PEAK.fetch_max(live, Ordering::Relaxed);
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static COUNTING: Counting = Counting;
-
 const SIDE: usize = 1024;
 const LAYERS: usize = 12;
 const AHEAD: usize = 2;
 /// Half a byte a weight, and 4 for each 64 of them.
-const PACKED: usize = SIDE * SIDE / 2 + SIDE * SIDE / 64 * 4;
+const PACKED: u64 = (SIDE * SIDE / 2 + SIDE * SIDE / 64 * 4) as u64;
 
 #[derive(Module, Debug)]
 struct Deep {
@@ -105,10 +79,10 @@ fn only_the_ring_is_in_memory() {
         .keep(Keep::Disk(folder.path().to_owned()));
     let device = Cpu::device(0).expect("there is always a CPU").autodiff();
     let loader = Loader::<Cpu>::on(config, device).expect("a checkpoint");
-    let before = LIVE.load(Ordering::Relaxed);
+    let before = COUNTING.live();
     let model = loader.load::<Deep>().expect("a model").model;
     // Before the ring holds anything.
-    let base = LIVE.load(Ordering::Relaxed);
+    let base = COUNTING.live();
     let kept = base.saturating_sub(before);
     assert!(
         kept < PACKED,
@@ -119,13 +93,11 @@ fn only_the_ring_is_in_memory() {
         let ones = TensorData::new(vec![1e-2_f32; SIDE], [1, SIDE]);
         let x = Tensor::<2>::from_data(ones, &Cpu::device(0).expect("a CPU"));
         let x = x.autodiff().require_grad();
-        PEAK.store(0, Ordering::Relaxed);
-        let mut y = x.clone();
-        for layer in &model.layers {
-            y = layer.forward(y);
-        }
-        let forward = PEAK.load(Ordering::Relaxed).saturating_sub(base);
-        let between = LIVE.load(Ordering::Relaxed).saturating_sub(base);
+        let layers = &model.layers;
+        let (y, most) =
+            COUNTING.most(|| layers.iter().fold(x.clone(), |y, layer| layer.forward(y)));
+        let forward = most.saturating_sub(base);
+        let between = COUNTING.live().saturating_sub(base);
         let gradients = y.sum().backward();
         assert_eq!(x.grad(&gradients).expect("x has one").dims(), [1, SIDE]);
         (forward, between)
@@ -135,7 +107,7 @@ fn only_the_ring_is_in_memory() {
     for _ in 0..3 {
         let (forward, between) = step();
         // Beside them inputs, outputs and scratch of one row each.
-        let most = (AHEAD + 1) * PACKED + PACKED / 2;
+        let most = (AHEAD as u64 + 1) * PACKED + PACKED / 2;
         assert!(forward <= most, "{forward} bytes at once, {most} allowed");
         assert!(
             between <= most - PACKED,

@@ -1,5 +1,7 @@
 //! An allocator that counts.
 
+#![allow(dead_code, reason = "each test binary uses a part")]
+
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     sync::atomic::{AtomicUsize, Ordering},
@@ -24,11 +26,17 @@ impl Counting {
 
     /// What `run` gives, and the most that was allocated meanwhile, beside what was before.
     pub(crate) fn peak<R>(&self, run: impl FnOnce() -> R) -> (R, u64) {
-        let before = self.live.load(Ordering::SeqCst);
-        self.peak.store(before, Ordering::SeqCst);
+        let before = self.live();
+        let (result, most) = self.most(run);
+        (result, most - before)
+    }
+
+    /// What `run` gives, and the most that was allocated meanwhile, all together.
+    pub(crate) fn most<R>(&self, run: impl FnOnce() -> R) -> (R, u64) {
+        self.peak
+            .store(self.live.load(Ordering::SeqCst), Ordering::SeqCst);
         let result = run();
-        let peak = self.peak.load(Ordering::SeqCst);
-        (result, (peak - before) as u64)
+        (result, self.peak.load(Ordering::SeqCst) as u64)
     }
 
     fn grow(&self, bytes: usize) {

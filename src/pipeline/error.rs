@@ -1,0 +1,103 @@
+//! A plan that could not be carried out.
+
+use firebox_kernels::{error::FormatError, format::Format};
+
+use crate::{dialect::DialectError, source::SourceError};
+
+/// A sink that could not take a weight.
+#[derive(Debug, thiserror::Error)]
+#[error("{tensor}: could not be placed: {reason}")]
+pub struct SinkError {
+    /// The tensor.
+    pub tensor: String,
+    /// Why not.
+    pub reason: Box<dyn std::error::Error + Send + Sync>,
+}
+
+/// A plan that could not be carried out.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PipelineError {
+    /// A read failed.
+    #[error("{tensor}: {source}")]
+    Read {
+        /// The tensor.
+        tensor: String,
+        /// Why.
+        source: SourceError,
+    },
+    /// The method refused a weight that the plan had accepted.
+    #[error("{tensor}: {source}")]
+    Format {
+        /// The tensor.
+        tensor: String,
+        /// Why.
+        source: FormatError,
+    },
+    /// The method's packer makes something else than the method had told the plan.
+    #[error(
+        "{tensor}: would be packed as {format} of {shape:?}, which is not what its method had planned"
+    )]
+    NotAsPlanned {
+        /// The tensor.
+        tensor: String,
+        /// What would be made.
+        format: Format,
+        /// Of this shape.
+        shape: [usize; 2],
+    },
+    /// A packed weight of the checkpoint is not what it says.
+    #[error(transparent)]
+    Dialect(#[from] DialectError),
+    /// The sink refused.
+    #[error(transparent)]
+    Sink(#[from] SinkError),
+    /// An observer asked to stop.
+    #[error("cancelled at {at}, {done} of {total} tensors were finished")]
+    Cancelled {
+        /// The tensor of the event.
+        at: String,
+        /// Tensors finished before.
+        done: usize,
+        /// Tensors of the plan.
+        total: usize,
+    },
+    /// An observer panicked, or could not do what it is for.
+    #[error("an observer failed when it was told `{event}` of {at}: {reason}")]
+    Observer {
+        /// [`Event::kind`].
+        event: &'static str,
+        /// The tensor of the event.
+        at: String,
+        /// What it said.
+        reason: String,
+    },
+    /// The device failed while it packed a weight, out of memory for example.
+    #[error("{tensor}: the device failed: {reason}")]
+    Device {
+        /// The tensor.
+        tensor: String,
+        /// What it says.
+        reason: String,
+    },
+    /// The device has other bytes than were sent to it.
+    #[error(
+        "{tensor}: arrived on the device with the checksum {found:#x} and was sent with {sent:#x}; its driver loses writes: try another version of it, or another target"
+    )]
+    Lost {
+        /// The tensor.
+        tensor: String,
+        /// Of what was sent.
+        sent: u32,
+        /// Of what is there.
+        found: u32,
+    },
+    /// No worker threads could be had.
+    #[error("could not start {count} worker threads: {reason}")]
+    Workers {
+        /// Threads asked for.
+        count: usize,
+        /// Why not.
+        reason: String,
+    },
+}
