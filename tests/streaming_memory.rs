@@ -117,7 +117,7 @@ fn only_the_ring_is_in_memory() {
     let Matrix::Streamed(weight) = &model.layers[0].weight else {
         panic!("{:?}", model.layers[0].weight);
     };
-    assert_eq!(weight.bytes(), PACKED as u64);
+    assert_eq!(weight.bytes(), PACKED);
     let stats = weight.ring().stats();
     assert!(stats.weights_peak <= AHEAD + 1, "{stats:?}");
     // Each layer forward and back, four times.

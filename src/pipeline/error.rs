@@ -65,7 +65,7 @@ pub enum PipelineError {
     /// An observer panicked, or could not do what it is for.
     #[error("an observer failed when it was told `{event}` of {at}: {reason}")]
     Observer {
-        /// [`Event::kind`].
+        /// [`Event::kind`](super::Event::kind).
         event: &'static str,
         /// The tensor of the event.
         at: String,
