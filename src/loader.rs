@@ -20,7 +20,7 @@ use burn::tensor::Device;
 
 use crate::{
     auto,
-    config::{Auto, LoadConfig, Pattern},
+    config::{Auto, LoadConfig, Pattern, cores},
     dialect::{self, Dialect, To},
     error::Error,
     model::{Architecture, Role, Slot, Weights},
@@ -29,7 +29,7 @@ use crate::{
     plan::{Plan, Request, Step},
     presinq,
     quant::QuantSpec,
-    report::{LoadReport, Recording},
+    report::{LoadReport, Means, Recording},
     save::{SaveConfig, Saved},
     source::Checkpoint,
     target::{Capabilities, DTypeChoice, Memory, Target, TargetError},
@@ -311,9 +311,9 @@ impl<T: Target> Loader<T> {
     }
 
     fn settings_for<'a>(&'a self, room: Room, observer: &'a dyn Observer) -> Settings<'a> {
-        let workers = self.config.workers.count();
+        let workers = room.workers;
         Settings {
-            readers: workers.min(READERS_MAX),
+            readers: cores().min(READERS_MAX),
             tile_bytes: room.tile,
             device: (T::MEMORY == Memory::Device).then_some(&self.device),
             allocation_max: self.capabilities.largest_allocation,
@@ -359,14 +359,15 @@ impl<T: Target> Loader<T> {
         timings: &[Timing],
         recording: Recording,
     ) -> LoadReport {
-        let capabilities = &self.capabilities;
-        LoadReport::new(
-            plan,
-            capabilities,
-            room.in_flight,
-            timings,
-            recording.stop(),
-        )
+        let means = Means {
+            device: self.capabilities.name.clone(),
+            workers: room.workers,
+            in_flight_bytes_max: room.in_flight,
+            probe: self.checkpoint.source().probe(),
+            host_bytes_max: self.host_bytes(),
+            device_bytes_max: self.device_bytes(),
+        };
+        LoadReport::new(plan, means, timings, recording.stop())
     }
 
     /// The checkpoint's tokenizer.

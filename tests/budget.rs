@@ -8,22 +8,25 @@ mod counting;
 
 use std::{
     fs,
+    num::NonZeroUsize,
     path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
+        mpsc,
     },
 };
 
-use burn::module::Module;
+use burn::{module::Module, tensor::TensorData};
 use counting::COUNTING;
 use firebox::{
-    Cpu, DType, LoadConfig, Loader, Shared,
+    Cpu, DType, LoadConfig, Loader, Shared, Workers,
     config::Budget,
     model::{Architecture, BuildError, ConfigError, Linear, Matrix, Slot, Weights},
+    observe::{Event, Flow},
     plan::PlanError,
     save::SaveConfig,
-    source::{Local, Source, SourceError},
+    source::{Local, Reading, Source, SourceError},
 };
 use safetensors::{Dtype, tensor::TensorView};
 
@@ -117,6 +120,82 @@ fn memory_is_what_was_promised() {
     saves_need_little_however_large_the_weights(&base, folder.path());
     what_cannot_work_is_refused_before_a_weight_is_read(&base, folder.path());
     equal_weights_are_held_once(&base, &tuned);
+    mapped_weights_stay_in_their_file(&base);
+    shards_are_as_large_and_as_many_as_asked(&base);
+    threads_are_as_many_as_there_is_work_for(&base);
+}
+
+fn numbers(model: Wide) -> Vec<TensorData> {
+    let weights = [model.first, model.second].map(|linear| linear.weight);
+    let numbers = weights.map(|weight| match weight {
+        Matrix::Dense(weight) => weight.val().into_data(),
+        other => panic!("nothing was to be packed: {other:?}"),
+    });
+    numbers.into()
+}
+
+/// Catches a map that is copied out of, one whose numbers are others, one that is written to, and one that ends before
+/// the model.
+fn mapped_weights_stay_in_their_file(folder: &Path) {
+    let file = folder.join("model.safetensors");
+    let before = fs::read(&file).expect("readable");
+    let load = |reading| {
+        let loader = Loader::<Cpu>::new(config(folder, "none").reading(reading)).expect("opens");
+        COUNTING.peak(|| loader.load::<Wide>().expect("loads").model)
+    };
+    let (mapped, peak) = load(Reading::Mapped);
+    assert!(peak < MIB, "{peak} bytes for two times {SOURCE} in a map");
+    let (read, peak) = load(Reading::Buffered);
+    assert!(peak >= 2 * SOURCE, "{peak} bytes hold two times {SOURCE}");
+    let [mapped, read] = [mapped, read].map(numbers);
+    assert!(mapped == read, "other numbers");
+    // Nobody else has these: Burn may write where they lie.
+    let (owned, _) = load(Reading::Mapped);
+    let Matrix::Dense(weight) = owned.first.weight else {
+        panic!("nothing was to be packed");
+    };
+    let (_, weight, _) = weight.consume();
+    let zero = weight.zeros_like().slice([0..1, 0..COLS]);
+    let changed = weight.slice_assign([0..1, 0..COLS], zero).into_data();
+    assert!(changed != read[0], "nothing was written");
+    assert!(fs::read(&file).expect("readable") == before, "the file");
+}
+
+/// Catches a size that only some reads keep to, and shards ahead that are counted otherwise.
+fn shards_are_as_large_and_as_many_as_asked(folder: &Path) {
+    for (shard, ahead) in [(2 * MIB, 3), (5 * MIB, 1), (MIB, 0)] {
+        let (reads, seen) = mpsc::channel();
+        let asked = config(folder, "nf4").shard_bytes(shard).prefetch(ahead);
+        let asked = asked.observer(move |event: &Event<'_>| {
+            if let Event::Read { bytes, .. } = event {
+                reads.send(*bytes).expect("the test listens");
+            }
+            Flow::Continue
+        });
+        let loaded = Loader::<Cpu>::new(asked).expect("opens").load::<Wide>();
+        let report = loaded.expect("loads").report;
+        assert_eq!(report.in_flight_bytes_max, (ahead as u64 + 1) * shard);
+        let mut left = SOURCE;
+        for read in seen {
+            assert_eq!(read, shard.min(left), "shards of {shard} bytes");
+            left -= read;
+            left = if left == 0 { SOURCE } else { left };
+        }
+    }
+}
+
+/// Catches threads for a load that only reads, and threads that are too many for tiles of a small budget.
+fn threads_are_as_many_as_there_is_work_for(folder: &Path) {
+    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let workers = |config: LoadConfig| {
+        let loaded = Loader::<Cpu>::new(config).expect("opens").load::<Wide>();
+        loaded.expect("loads").report.workers
+    };
+    assert_eq!(workers(config(folder, "none")), 1);
+    assert_eq!(workers(config(folder, "nf4")), cores.min(64));
+    assert_eq!(workers(config(folder, "nf4").shard_bytes(64 << 10)), 1);
+    let asked = Workers::Count(NonZeroUsize::new(3).expect("not zero"));
+    assert_eq!(workers(config(folder, "none").workers(asked)), 3);
 }
 
 /// Catches finished weights that are copied, tiles beyond the budget, and queues between the stages that nobody counts.

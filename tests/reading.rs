@@ -96,6 +96,46 @@ fn every_mode_reads_the_same_bytes() {
     }
 }
 
+/// Catches a map that is off, one that is gone before what was shared of it, and one that is shared unasked.
+#[test]
+fn maps_alone_share_what_they_have() {
+    let folder = folder();
+    let path = folder.path().join(FILE);
+    let file = counted(LEN, 1);
+    fs::write(&path, &file).unwrap();
+    for (mode, source) in sources(folder.path()) {
+        let ranges = [(0, LEN), (1, 1), (4095, 2 << 20), (LEN - 1, 1)];
+        let shared = ranges.map(|(offset, len)| {
+            let shared = source.share(FILE, offset as u64, len).unwrap();
+            (offset, shared)
+        });
+        let beyond = source.share(FILE, 1, LEN).unwrap_err();
+        let as_said = matches!(beyond, SourceError::Truncated { wanted_end, len, .. }
+            if (wanted_end, len) == (LEN as u64 + 1, LEN as u64));
+        assert!(as_said, "{mode}: {beyond:?}");
+        drop(source);
+        for (offset, shared) in shared {
+            assert_eq!(shared.is_some(), mode == Reading::Mapped, "{mode}");
+            let same = shared.is_none_or(|shared| shared == file[offset..][..shared.len()]);
+            assert!(same, "{mode}: from {offset} on");
+        }
+    }
+    let source = Local::open(folder.path()).unwrap().reading(Reading::Mapped);
+    assert_eq!(source.size(FILE).unwrap(), LEN as u64);
+    let cut = OpenOptions::new().write(true).open(&path).unwrap();
+    cut.set_len(5000).unwrap();
+    let error = source.share(FILE, 4096, 1000).unwrap_err();
+    let as_said = matches!(
+        error,
+        SourceError::Truncated {
+            wanted_end: 5096,
+            len: 5000,
+            ..
+        }
+    );
+    assert!(as_said, "{error:?}");
+}
+
 #[test]
 fn every_mode_refuses_what_lies_beyond_the_end() {
     let folder = folder();

@@ -44,7 +44,8 @@ pub struct LoadConfig {
     pub(crate) policy: Policy,
     pub(crate) strategy: Strategy,
     pub(crate) keep: Keep,
-    pub(crate) prefetch: usize,
+    pub(crate) prefetch: Option<usize>,
+    pub(crate) shard_bytes: Option<u64>,
     pub(crate) host_budget: Option<Budget>,
     pub(crate) device_budget: Option<Budget>,
     pub(crate) workers: Workers,
@@ -62,8 +63,11 @@ pub struct LoadConfig {
     pub(crate) cache_packed: Option<PathBuf>,
 }
 
-/// Two are enough for one to be used while the next arrives; more only help where weights differ much in size.
+/// Two are enough for one to be used while the next arrives; more only help where sizes differ much.
 const PREFETCH: usize = 2;
+
+/// Bytes of a tile that a worker gets at least: below, waking it costs more than its work.
+const WORKER_BYTES: u64 = 64 << 10;
 
 /// Where a model is.
 #[derive(Debug, Clone)]
@@ -86,7 +90,8 @@ pub(crate) struct HubOptions {
 /// How many threads convert weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Workers {
-    /// As many as the process may run on.
+    /// As many as the process may run on and the load has work for: one where nothing is converted, or a device converts
+    /// everything, and less where a small budget leaves tiles that are too small to share.
     #[default]
     Auto,
     /// This many.
@@ -94,13 +99,21 @@ pub enum Workers {
 }
 
 impl Workers {
-    /// Threads.
-    pub fn count(self) -> usize {
+    /// Threads that share tiles of `tile` bytes, where the host `converts` at all.
+    pub(crate) fn count(self, tile: u64, converts: bool) -> usize {
+        let useful = if converts { tile / WORKER_BYTES } else { 1 };
         match self {
-            Self::Auto => std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
+            Self::Auto => usize::try_from(useful)
+                .unwrap_or(usize::MAX)
+                .clamp(1, cores()),
             Self::Count(count) => count.get(),
         }
     }
+}
+
+/// Threads that the process may run at once.
+pub(crate) fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
 }
 
 impl LoadConfig {
@@ -123,7 +136,8 @@ impl LoadConfig {
             policy: Policy::default(),
             strategy: Strategy::default(),
             keep: Keep::default(),
-            prefetch: PREFETCH,
+            prefetch: None,
+            shard_bytes: None,
             host_budget: None,
             device_budget: None,
             workers: Workers::default(),
@@ -225,10 +239,18 @@ impl LoadConfig {
         self
     }
 
-    /// Weights that [`Strategy::Streaming`] fetches ahead of the product that is computed, 2 if not given. With 0, every
-    /// product waits for its weight.
-    pub fn prefetch(mut self, weights: usize) -> Self {
-        self.prefetch = weights;
+    /// How many are fetched ahead of the one in use, 2 if not given: weights of [`Strategy::Streaming`], before the product
+    /// that needs them, and shards of a load that has a [`shard_bytes`](Self::shard_bytes). With 0, each is waited for.
+    pub fn prefetch(mut self, ahead: usize) -> Self {
+        self.prefetch = Some(ahead);
+        self
+    }
+
+    /// Reads shards of about so many bytes (rows are not cut), and [`prefetch`](Self::prefetch) of them ahead of the one
+    /// that is converted, which is what is in flight unless [`in_flight_bytes_max`](Self::in_flight_bytes_max) says less.
+    /// If not given, tiles of 4 MiB, as many as the strategy has in flight.
+    pub fn shard_bytes(mut self, bytes: u64) -> Self {
+        self.shard_bytes = Some(bytes);
         self
     }
 
@@ -320,9 +342,16 @@ impl LoadConfig {
         self
     }
 
+    /// What is fetched ahead of what is in use.
+    pub(crate) fn resolved_prefetch(&self) -> usize {
+        self.prefetch.unwrap_or(PREFETCH)
+    }
+
     /// Bytes in flight, where the strategy is `strategy`.
     pub(crate) fn resolved_in_flight_bytes_max(&self, strategy: Strategy) -> u64 {
-        self.in_flight_bytes_max
-            .unwrap_or(strategy.in_flight_bytes_max())
+        let shards = |shard: u64| shard.saturating_mul(self.resolved_prefetch() as u64 + 1);
+        let limits = [self.shard_bytes.map(shards), self.in_flight_bytes_max];
+        let asked = limits.into_iter().flatten().min();
+        asked.unwrap_or(strategy.in_flight_bytes_max())
     }
 }

@@ -4,7 +4,7 @@ use super::Loader;
 use crate::{
     config::{Facts, Keep, Strategy},
     error::Error,
-    pipeline::TILE_BYTES,
+    pipeline::tile_bytes,
     plan::{Goes, Need, Plan, PlanError},
     report::memory,
     target::{Capabilities, Memory, Target},
@@ -19,13 +19,15 @@ const TILE_LEAST: u64 = 64 << 10;
 /// Tiles in flight at least: one is read while another is converted.
 const TILES_LEAST: u64 = 2;
 
-/// How much is read ahead.
+/// How much is read ahead, and by how many threads it is converted.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Room {
     /// Bytes of source weights that may be in host memory at once.
     pub(super) in_flight: u64,
     /// Bytes that are read at once, about.
     pub(super) tile: u64,
+    /// Threads that convert.
+    pub(super) workers: usize,
 }
 
 /// Rows of a weight that are unpacked at a time while many inputs are multiplied, at most.
@@ -88,10 +90,12 @@ impl<T: Target> Loader<T> {
     /// [`PlanError::HostBudget`] where it leaves too little.
     pub(super) fn room(&self, plan: &Plan, goes: Goes<'_>) -> Result<Room, Error> {
         let asked = self.asked(plan.strategy);
-        let Some(budget) = self.host_bytes() else {
-            return Ok(asked);
-        };
+        let workers = |tile| self.config.workers.count(tile, plan.converts(goes));
         let mut tile = asked.tile;
+        let Some(budget) = self.host_bytes() else {
+            let workers = workers(tile);
+            return Ok(Room { workers, ..asked });
+        };
         loop {
             let Need {
                 kept,
@@ -102,8 +106,11 @@ impl<T: Target> Loader<T> {
             let taken = kept.saturating_add(scratch);
             let least = at_once.max(TILES_LEAST * tile);
             if taken.saturating_add(least) <= budget {
-                let in_flight = asked.in_flight.min(budget - taken);
-                return Ok(Room { in_flight, tile });
+                return Ok(Room {
+                    in_flight: asked.in_flight.min(budget - taken),
+                    tile,
+                    workers: workers(tile),
+                });
             }
             if tile <= TILE_LEAST {
                 return Err(PlanError::HostBudget {
@@ -121,13 +128,23 @@ impl<T: Target> Loader<T> {
 
     /// What was asked for, whatever memory there is.
     pub(super) fn asked(&self, strategy: Strategy) -> Room {
-        let in_flight = self.config.resolved_in_flight_bytes_max(strategy);
-        let tile = TILE_BYTES.min(in_flight / 8);
-        Room { in_flight, tile }
+        let in_flight = match &self.config.shared {
+            Some(shared) => shared.in_flight().max(),
+            None => self.config.resolved_in_flight_bytes_max(strategy),
+        };
+        let tile = match self.config.shard_bytes {
+            Some(shard) => shard.min(in_flight),
+            None => tile_bytes(in_flight),
+        };
+        Room {
+            in_flight,
+            tile,
+            workers: self.config.workers.count(tile, true),
+        }
     }
 
     /// Bytes of host memory that the load may take.
-    fn host_bytes(&self) -> Option<u64> {
+    pub(super) fn host_bytes(&self) -> Option<u64> {
         let all = memory::available();
         let left = all.map(|all| all.saturating_sub(memory::anonymous().unwrap_or(0) + RESERVE));
         match self.config.host_budget {

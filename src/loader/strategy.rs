@@ -58,7 +58,7 @@ impl<T: Target> Loader<T> {
         let resident = plan.steps.iter().filter(|step| !step.streams());
         let resident: u64 = resident.map(Step::bytes_kept).sum();
         let limits = Limits {
-            ahead: self.config.prefetch,
+            ahead: self.config.resolved_prefetch(),
             bytes: self
                 .device_bytes()
                 .map(|bytes| (bytes / 10 * 9).saturating_sub(resident)),

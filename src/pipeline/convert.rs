@@ -1,6 +1,6 @@
 //! Converting: source bytes of one tensor, tile by tile, into its finished weight.
 
-use burn::tensor::{Element, TensorData};
+use burn::tensor::{AllocationProperty, Element, TensorData};
 use firebox_kernels::{error::FormatError, float::FloatBits, format::Packed, packer::Packer};
 use half::{bf16, f16, slice::HalfFloatSliceExt, vec::HalfBitsVecExt};
 use rayon::{ThreadPool, prelude::*};
@@ -9,7 +9,7 @@ use super::{PipelineError, Settings, pages, read::Tile, upload::DevicePacker};
 use crate::{
     plan::{Action, Step, Stored},
     quant::PackedWeight,
-    source::TensorInfo,
+    source::{Bytes, TensorInfo},
     target::DType,
 };
 
@@ -36,6 +36,8 @@ pub enum Dense {
     F16(Vec<f16>),
     /// The upper half of an IEEE single.
     Bf16(Vec<bf16>),
+    /// Numbers of some type where the source has them, in the machine's order and aligned; never changed.
+    Shared(DType, Bytes),
 }
 
 /// Some rows of a weight, for a sink that takes it as it comes.
@@ -344,7 +346,14 @@ impl Dense {
             Self::F32(_) => DType::F32,
             Self::F16(_) => DType::F16,
             Self::Bf16(_) => DType::Bf16,
+            Self::Shared(dtype, _) => *dtype,
         }
+    }
+
+    /// What the source has of numbers of `dtype`, if they can be used as they are.
+    pub(super) fn shared(dtype: DType, bytes: Bytes) -> Option<Self> {
+        let aligned = bytes.as_ptr().addr().is_multiple_of(dtype.size());
+        (cfg!(target_endian = "little") && aligned).then_some(Self::Shared(dtype, bytes))
     }
 
     /// The numbers as bytes, in the machine's order.
@@ -353,6 +362,7 @@ impl Dense {
             Self::F32(values) => bytemuck::cast_slice(values),
             Self::F16(values) => bytemuck::cast_slice(values.reinterpret_cast()),
             Self::Bf16(values) => bytemuck::cast_slice(values.reinterpret_cast()),
+            Self::Shared(_, bytes) => bytes,
         }
     }
 
@@ -361,6 +371,7 @@ impl Dense {
             Self::F32(values) => bytemuck::cast_slice_mut(values),
             Self::F16(values) => bytemuck::cast_slice_mut(values.reinterpret_cast_mut()),
             Self::Bf16(values) => bytemuck::cast_slice_mut(values.reinterpret_cast_mut()),
+            Self::Shared(..) => unreachable!("what the source has is not written to"),
         }
     }
 
@@ -391,6 +402,11 @@ impl Dense {
             Self::F32(values) => each(&values[first..], out, |value| value),
             Self::F16(values) => each(&values[first..], out, f16::to_f32),
             Self::Bf16(values) => each(&values[first..], out, bf16::to_f32),
+            Self::Shared(dtype, bytes) => {
+                let float = dtype.bits();
+                let size = float.size();
+                float.widen(&bytes[first * size..][..out.len() * size], out);
+            }
         }
     }
 
@@ -404,6 +420,12 @@ impl Dense {
             Self::F32(values) => (DType::F32, flat(values)),
             Self::F16(values) => (DType::F16, flat(values)),
             Self::Bf16(values) => (DType::Bf16, flat(values)),
+            Self::Shared(dtype, bytes) => {
+                let len = bytes.len() / dtype.size();
+                let bytes = burn::tensor::Bytes::from_shared(bytes, AllocationProperty::Other);
+                let data = TensorData::from_bytes(bytes, [len], dtype.burn().into());
+                (dtype, data)
+            }
         }
     }
 
@@ -427,6 +449,7 @@ impl Dense {
             (Self::Bf16(values), _) => {
                 fill(values, source, first, bytes, narrow(source, bf16::from_f32));
             }
+            (Self::Shared(..), _) => unreachable!("what the source has is not written to"),
         }
     }
 }

@@ -87,10 +87,6 @@ impl<'a> Account<'a> {
         }
     }
 
-    pub(super) fn max(&self) -> u64 {
-        self.bytes.max
-    }
-
     /// Waits for `len` bytes. A loan larger than the whole bound is granted when nothing else is in
     /// flight. `None` once the account is closed.
     pub(super) fn borrow(&self, len: usize) -> Option<Loan<'a>> {

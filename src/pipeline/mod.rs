@@ -88,8 +88,7 @@ pub struct Settings<'a> {
     pub workers: usize,
     /// Threads that share each read.
     pub readers: usize,
-    /// Bytes that are read at once, about: rows are not cut, nor what has to stay together. An eighth of
-    /// [`in_flight`](Self::in_flight) at most.
+    /// Bytes that are read at once, about: rows are not cut, nor what has to stay together.
     pub tile_bytes: u64,
     /// Bytes of source weights in memory at once. A tile that cannot be split further passes alone.
     pub in_flight: Arc<InFlight>,
@@ -112,7 +111,7 @@ impl<'a> Settings<'a> {
         Self {
             workers,
             readers: 1,
-            tile_bytes: TILE_BYTES,
+            tile_bytes: tile_bytes(in_flight.max()),
             in_flight: Arc::clone(in_flight),
             device: None,
             allocation_max: None,
@@ -128,7 +127,12 @@ impl<'a> Settings<'a> {
 
 /// Large enough that a read costs little besides its bytes, small enough to stay in the cache of
 /// today's processors until it is converted.
-pub const TILE_BYTES: u64 = 4 << 20;
+const TILE_BYTES: u64 = 4 << 20;
+
+/// Bytes of a tile, of which several are to be among `in_flight`.
+pub(crate) fn tile_bytes(in_flight: u64) -> u64 {
+    TILE_BYTES.min(in_flight / 8)
+}
 
 fn pool(count: usize, name: &'static str) -> Result<ThreadPool, PipelineError> {
     let count = count.max(1);

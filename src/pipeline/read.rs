@@ -17,6 +17,7 @@ use crate::{
     observe::Span,
     plan::{Plan, Step, Stored},
     source::{Source, SourceError, TensorInfo},
+    target::DType,
 };
 
 /// What the reader hands over: for every tensor, in plan order, `Begin Tile* End`, or `Begin Filled* Whole End` where
@@ -150,7 +151,7 @@ impl<'a, 'r> Reader<'a, 'r> {
         self.messages.send(Message::Begin(converter))?;
 
         for (pass, (tensor, rows, row_bytes)) in passes.into_iter().enumerate() {
-            let tile_rows = tile_rows(rows, row_bytes, together, self.tile_bytes());
+            let tile_rows = tile_rows(rows, row_bytes, together, self.settings.tile_bytes);
             for first_row in (0..rows).step_by(tile_rows) {
                 let rows = tile_rows.min(rows - first_row);
                 let len = rows * row_bytes;
@@ -172,17 +173,37 @@ impl<'a, 'r> Reader<'a, 'r> {
         Ok(self.messages.send(Message::End)?)
     }
 
-    /// Reads a weight that is kept as it is stored to where it stays.
+    /// Reads a weight that is kept as it is stored to where it stays, or finds it there.
     fn direct(&self, step: &Step) -> Result<(), Stop> {
-        let tensor = &step.parts[0];
-        let mut dense = Dense::zeros(step.float().into(), step.slot.shape.iter().product());
-        let together = self.tile_bytes().max(1) as usize;
+        let (tensor, dtype) = (&step.parts[0], step.float().into());
+        if let Some((dense, read)) = self.shared(step, tensor, dtype)? {
+            let bytes = tensor.bytes();
+            self.messages.send(Message::Filled { bytes, read })?;
+            return Ok(self.messages.send(Message::Whole(dense))?);
+        }
+        let mut dense = Dense::zeros(dtype, step.slot.shape.iter().product());
+        let together = self.settings.tile_bytes.max(1) as usize;
         for (nth, part) in dense.bytes_mut().chunks_mut(together).enumerate() {
             let read = self.read(step, tensor, nth * together, part)?;
             let bytes = part.len() as u64;
             self.messages.send(Message::Filled { bytes, read })?;
         }
         Ok(self.messages.send(Message::Whole(dense))?)
+    }
+
+    /// The numbers of `tensor` where the source has them.
+    fn shared(
+        &self,
+        step: &Step,
+        tensor: &TensorInfo,
+        dtype: DType,
+    ) -> Result<Option<(Dense, Span)>, Stop> {
+        let started = Instant::now();
+        let len = tensor.bytes() as usize;
+        let shared = self.source.share(&tensor.file, tensor.range.start, len);
+        let shared = shared.map_err(|error| failed(step, error))?;
+        let dense = shared.and_then(|bytes| Dense::shared(dtype, bytes));
+        Ok(dense.map(|dense| (dense, Span::since(started))))
     }
 
     /// Fills `into` with what `tensor` has from byte `at` on, by all threads.
@@ -206,13 +227,8 @@ impl<'a, 'r> Reader<'a, 'r> {
             }),
             _ => one((0, into)),
         };
-        match read {
-            Ok(()) => Ok(Span::since(started)),
-            Err(source) => {
-                let tensor = step.slot.name.clone();
-                Err(PipelineError::Read { tensor, source }.into())
-            }
-        }
+        read.map_err(|error| failed(step, error))?;
+        Ok(Span::since(started))
     }
 
     fn memory(&self, len: usize, uploads: bool) -> Result<Memory<'a>, Stop> {
@@ -227,11 +243,11 @@ impl<'a, 'r> Reader<'a, 'r> {
             }
         }
     }
+}
 
-    /// An eighth of what may be in flight at most, so that several tiles are.
-    fn tile_bytes(&self) -> u64 {
-        self.settings.tile_bytes.min(self.account.max() / 8)
-    }
+fn failed(step: &Step, source: SourceError) -> Stop {
+    let tensor = step.slot.name.clone();
+    PipelineError::Read { tensor, source }.into()
 }
 
 /// Bytes of a read that one thread takes.

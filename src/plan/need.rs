@@ -46,6 +46,18 @@ impl Plan {
             tensor: largest.map_or_else(String::new, |step| step.slot.name.clone()),
         }
     }
+
+    /// Whether the host's threads have anything to convert.
+    pub(crate) fn converts(&self, goes: Goes<'_>) -> bool {
+        let packs = matches!(goes, Goes::Device { packs: true });
+        let converts = |step: &Step| match (&step.action, &step.source) {
+            (Action::Dense(dtype), Stored::Plain(source)) => {
+                *dtype != (*source).into() || !step.scaling.is_none()
+            }
+            _ => !(packs && step.packs_on_devices()),
+        };
+        !self.links.is_empty() || self.steps.iter().any(converts)
+    }
 }
 
 impl Step {
@@ -68,16 +80,24 @@ impl Step {
         (together.min(rows) * cols * source.size()) as u64
     }
 
+    /// Whether it is packed by a method that devices have.
+    fn packs_on_devices(&self) -> bool {
+        let Action::Pack(spec, _) = &self.action else {
+            return false;
+        };
+        spec.method()
+            .is_some_and(|method| method.packing().is_some())
+    }
+
     fn scratch(&self, goes: Goes<'_>, tile: u64) -> u64 {
         let parts = match self.source {
             Stored::Packed(_) => self.bytes_source(),
             Stored::Plain(_) => 0,
         };
         let whole = UNDER_WAY * self.bytes_kept();
-        let packs = matches!(&self.action, Action::Pack(spec, _) if spec.method().is_some_and(|method| method.packing().is_some()));
         match goes {
             Goes::Host => parts + self.scales(),
-            Goes::Device { packs: true } if packs => 0,
+            Goes::Device { packs: true } if self.packs_on_devices() => 0,
             Goes::Device { .. } => parts + self.scales() + whole,
             Goes::Files(in_pieces) if parts == 0 && in_pieces(self) => {
                 let piece = tile.max(self.bytes_at_once());

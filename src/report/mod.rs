@@ -31,7 +31,8 @@ use crate::{
     pipeline::Timing,
     plan::{Plan, instead},
     quant::QuantSpec,
-    target::{Capabilities, DType},
+    source::Probe,
+    target::DType,
     verify::{Stats, VerifyReport, numbers},
 };
 
@@ -77,7 +78,13 @@ pub struct LoadReport {
     pub host_bytes_before: Option<u64>,
     /// Bytes of source weights that may be in host memory at once.
     pub in_flight_bytes_max: u64,
-    /// Bytes of the device's memory, where it has its own and tells.
+    /// Threads that convert.
+    pub workers: usize,
+    /// How weights were read and why, where that was looked into.
+    pub probe: Option<Probe>,
+    /// Bytes of host memory that the load might take beside what the process had: the budget, or what the system leaves.
+    pub host_bytes_max: Option<u64>,
+    /// Bytes of the device's memory that the model might take: the budget, or all of it where the device tells.
     pub device_bytes_max: Option<u64>,
     /// Anonymous memory of the process over time.
     #[serde(skip)]
@@ -127,11 +134,21 @@ pub struct TensorReport {
     pub error: Option<Stats>,
 }
 
+/// What a load was given to work with.
+pub(crate) struct Means {
+    /// What the device's driver calls it.
+    pub(crate) device: String,
+    pub(crate) workers: usize,
+    pub(crate) in_flight_bytes_max: u64,
+    pub(crate) probe: Option<Probe>,
+    pub(crate) host_bytes_max: Option<u64>,
+    pub(crate) device_bytes_max: Option<u64>,
+}
+
 impl LoadReport {
     pub(crate) fn new(
         plan: &Plan,
-        capabilities: &Capabilities,
-        in_flight_bytes_max: u64,
+        means: Means,
         timings: &[Timing],
         mut recorded: Recorded,
     ) -> Self {
@@ -164,7 +181,7 @@ impl LoadReport {
         Self {
             model: plan.model.clone(),
             target: plan.target,
-            device: capabilities.name.clone(),
+            device: means.device,
             quant: quants(plan),
             dtype: plan.dtype,
             dtype_wanted: plan.dtype_wanted,
@@ -179,8 +196,11 @@ impl LoadReport {
             bytes_packed: totals.bytes_kept,
             peak_host_bytes: recorded.host.since.peak().map(|(_, bytes)| bytes),
             host_bytes_before: recorded.host.before,
-            in_flight_bytes_max,
-            device_bytes_max: capabilities.memory,
+            in_flight_bytes_max: means.in_flight_bytes_max,
+            workers: means.workers,
+            probe: means.probe,
+            host_bytes_max: means.host_bytes_max,
+            device_bytes_max: means.device_bytes_max,
             host_bytes: recorded.host.since,
             device_bytes: recorded.device,
             tensors: totals.tensors,
@@ -248,8 +268,12 @@ impl fmt::Display for LoadReport {
         )?;
         write!(
             f,
-            "strategy {}, read {:.2} s, convert {:.2} s, place {:.2} s",
-            self.strategy, self.seconds_read, self.seconds_convert, self.seconds_place
+            "strategy {}, workers {}, read {:.2} s, convert {:.2} s, place {:.2} s",
+            self.strategy,
+            self.workers,
+            self.seconds_read,
+            self.seconds_convert,
+            self.seconds_place
         )?;
         match self.peak_host_bytes {
             Some(peak) => write!(f, ", peak memory {}", Bytes(peak)),

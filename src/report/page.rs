@@ -138,7 +138,8 @@ impl LoadReport {
                 "bits a linear weight",
                 format!("{:.2}", self.bits_per_weight()),
             ),
-            ("read", Bytes(self.bytes_read).to_string()),
+            ("workers", self.workers.to_string()),
+            ("read", self.read()),
             ("kept", Bytes(self.bytes_packed).to_string()),
             ("host memory before", bytes(self.host_bytes_before)),
             ("host memory at most", bytes(self.peak_host_bytes)),
@@ -154,20 +155,33 @@ impl LoadReport {
         markup.newline();
     }
 
+    fn read(&self) -> String {
+        let bytes = Bytes(self.bytes_read);
+        self.probe.map_or(bytes.to_string(), |probe| {
+            format!("{bytes}, {}: {}", probe.chosen, probe.reason)
+        })
+    }
+
     fn memory(&self, markup: &mut Markup) {
         markup.element("h2", &[], "Host memory");
         let own = self.device_bytes.points().is_empty();
         // What the pipeline promises: weights that stay on the host, and what is in flight.
         let kept = if own { self.bytes_packed } else { 0 };
-        let limits = self.host_bytes_before.map(|before| Limit {
-            name: if own {
-                "before + weights + in flight"
-            } else {
-                "before + in flight"
-            },
-            bytes: before + kept + self.in_flight_bytes_max,
-        });
-        let limits: Vec<Limit> = limits.into_iter().collect();
+        let name = if own {
+            "before + weights + in flight"
+        } else {
+            "before + in flight"
+        };
+        let promised = (name, Some(kept + self.in_flight_bytes_max));
+        let budget = ("before + what the load may take", self.host_bytes_max);
+        let before = self.host_bytes_before.unwrap_or_default();
+        let limits: Vec<Limit> = [promised, budget]
+            .into_iter()
+            .filter_map(|(name, bytes)| {
+                let bytes = before + bytes?;
+                Some(Limit { name, bytes })
+            })
+            .collect();
         if self.host_bytes.points().is_empty() {
             markup.element("p", &[("class", &"note")], "This system does not tell.");
         } else {
@@ -182,7 +196,7 @@ impl LoadReport {
         let said = "What the device has set aside, asked after every tensor.";
         markup.element("p", &[("class", &"note")], said);
         let limits = self.device_bytes_max.map(|bytes| Limit {
-            name: "the device has",
+            name: "the model may take",
             bytes,
         });
         let limits: Vec<Limit> = limits.into_iter().collect();

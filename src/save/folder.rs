@@ -531,6 +531,7 @@ fn bytes_of(dense: &Dense) -> (FloatBits, Cow<'_, [u8]>) {
         }
         Dense::F16(values) => (FloatBits::F16, halves(values.reinterpret_cast())),
         Dense::Bf16(values) => (FloatBits::Bf16, halves(values.reinterpret_cast())),
+        Dense::Shared(dtype, bytes) => (dtype.bits(), bytes[..].into()),
     }
 }
 

@@ -34,6 +34,7 @@ mod catalog;
 
 pub(crate) mod checkpoint;
 
+pub use bytes::Bytes;
 pub use catalog::{Catalog, CatalogError, TensorInfo};
 pub use checkpoint::{Checkpoint, CheckpointError, WeightFile};
 pub use dtype::Dtype;
@@ -96,6 +97,16 @@ pub trait Source: core::fmt::Debug + Send + Sync {
     /// Like [`read_at`](Self::read_at).
     fn peek(&self, file: &str, offset: u64, into: &mut [u8]) -> Result<(), SourceError> {
         self.read_at(file, offset, into)
+    }
+
+    /// The `len` bytes of `file` that start at `offset`, where they lie in memory that may be kept for as long as the model
+    /// lives: a map. `None` where they have to be read.
+    ///
+    /// # Errors
+    ///
+    /// As [`read_at`](Self::read_at).
+    fn share(&self, _file: &str, _offset: u64, _len: usize) -> Result<Option<Bytes>, SourceError> {
+        Ok(None)
     }
 
     /// What names the state of all files, where something does: the commit of a model on the hub. The same name is

@@ -148,6 +148,26 @@ fn a_streamed_model_generates_the_same_text() {
     }
 }
 
+/// Would catch options that the program does not hand on.
+#[test]
+fn how_to_read_is_as_asked() {
+    let report = json(&[
+        "load",
+        TINYRUST,
+        "--quant=nf4",
+        "--read-shard=1MiB",
+        "--prefetch=1",
+        "--workers=3",
+    ]);
+    assert_eq!(report["in_flight_bytes_max"], 2 << 20);
+    assert_eq!(report["workers"], 3);
+    assert_eq!(report["probe"]["reason"], "little to read");
+    let mapped = json(&["load", TINYRUST, "--dtype=bf16", "--reading=mapped"]);
+    assert_eq!(mapped["probe"], serde_json::Value::Null);
+    assert_eq!(mapped["bytes_read"], report["bytes_read"]);
+    assert_eq!(mapped["workers"], 1);
+}
+
 /// The same numbers for people.
 #[test]
 fn load_prints_a_report_and_a_table() {

@@ -153,9 +153,14 @@ pub(crate) struct LoadArgs {
     #[arg(long, value_enum, default_value_t)]
     strategy: StrategyName,
 
-    /// With --strategy streaming, weights that are fetched ahead of the product that is computed, 64 at most; 2 if not given
+    /// How many are fetched ahead of the one in use, 64 at most; 2 if not given: weights with --strategy streaming, and
+    /// shards with --read-shard
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=64))]
     prefetch: Option<u8>,
+
+    /// Read shards of about so many bytes, and --prefetch of them ahead: 64MiB. Tiles of 4 MiB if not given
+    #[arg(long, value_name = "SIZE")]
+    read_shard: Option<Bytes>,
 
     /// Stream weights from a file in FOLDER instead of host memory; it is gone with the model
     #[arg(long, value_name = "FOLDER")]
@@ -173,7 +178,7 @@ pub(crate) struct LoadArgs {
     #[arg(long, value_name = "SIZE")]
     in_flight: Option<Bytes>,
 
-    /// Threads that convert weights, 1024 at most; one for each core if not given
+    /// Threads that convert weights, 1024 at most; as many as there are cores and work for them if not given
     #[arg(long, value_name = "N", value_parser = workers)]
     workers: Option<NonZeroUsize>,
 
@@ -200,8 +205,11 @@ impl LoadArgs {
         if let Some(dtype) = self.dtype {
             config = config.dtype(dtype);
         }
-        if let Some(weights) = self.prefetch {
-            config = config.prefetch(weights.into());
+        if let Some(ahead) = self.prefetch {
+            config = config.prefetch(ahead.into());
+        }
+        if let Some(Bytes(bytes)) = self.read_shard {
+            config = config.shard_bytes(bytes);
         }
         if let Some(folder) = &self.spill {
             config = config.keep(Keep::Disk(folder.clone()));

@@ -1,7 +1,8 @@
-//! A map of a file, copied from.
+//! A map of a file, copied from or kept.
 
-use std::{fs::File, io};
+use std::{fs::File, io, ops::Range, sync::Arc};
 
+use bytes::Bytes;
 use memmap2::Mmap;
 
 /// What is made present and copied at once, in bytes: stays in the processor's cache on the way.
@@ -9,14 +10,37 @@ const PIECE: usize = 1 << 20;
 
 /// The whole of a file.
 #[derive(Debug)]
-pub(super) struct Mapped(Mmap);
+pub(super) struct Mapped(Arc<Mmap>);
+
+/// A part of it that somebody keeps.
+struct Part {
+    map: Arc<Mmap>,
+    range: Range<usize>,
+}
+
+impl AsRef<[u8]> for Part {
+    fn as_ref(&self) -> &[u8] {
+        &self.map[self.range.clone()]
+    }
+}
 
 impl Mapped {
     pub(super) fn open(file: &File) -> io::Result<Self> {
         // SAFETY: Memory of a map must not change while there is a reference to it, and other programs may write to
-        // the file. References are made in `read_exact_at` alone, for a copy of plain bytes that live no longer; a file
-        // that changes is against the contract of `Source`, and gives other bytes, as it does in every other mode.
-        unsafe { Mmap::map(file) }.map(Self)
+        // the file. What is referred to are plain bytes, for which no value is wrong; a file that changes is against the
+        // contract of `Source`, and whoever asks for maps is told what comes of it.
+        unsafe { Mmap::map(file) }.map(|map| Self(Arc::new(map)))
+    }
+
+    /// The bytes of `range`, made present, or an error if the file has become shorter than it was.
+    pub(super) fn share(&self, file: &File, range: Range<usize>) -> io::Result<Bytes> {
+        let starts = range.clone().step_by(PIECE);
+        let present = starts.map(|start| self.make_present(start, PIECE.min(range.end - start)));
+        let present: io::Result<()> = present.collect();
+        self.is_inside(file, range.end)?;
+        present?;
+        let map = Arc::clone(&self.0);
+        Ok(Bytes::from_owner(Part { map, range }))
     }
 
     /// Fills `into`, or says that the file has become shorter than it was.
@@ -33,12 +57,17 @@ impl Mapped {
         for piece in into.chunks_mut(PIECE) {
             let end = start + piece.len();
             let present = self.make_present(start, piece.len());
-            if file.metadata()?.len() < end as u64 || end > self.0.len() {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
+            self.is_inside(file, end)?;
             present?;
             piece.copy_from_slice(&self.0[start..end]);
             start = end;
+        }
+        Ok(())
+    }
+
+    fn is_inside(&self, file: &File, end: usize) -> io::Result<()> {
+        if file.metadata()?.len() < end as u64 || end > self.0.len() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
         }
         Ok(())
     }

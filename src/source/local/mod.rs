@@ -19,6 +19,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
+use bytes::Bytes;
+
 use super::{Source, SourceError, stays_inside};
 use direct::Direct;
 use open::{Opened, Shared};
@@ -172,23 +174,24 @@ impl Local {
         Ok(Arc::clone(opened))
     }
 
-    fn read(
+    /// Reads `len` bytes that start at `offset` by `read`, which is not asked for none.
+    fn read<R: Default>(
         &self,
         file: &str,
         offset: u64,
-        into: &mut [u8],
-        read: impl FnOnce(&Opened, &mut [u8]) -> io::Result<()>,
-    ) -> Result<(), SourceError> {
+        len: usize,
+        read: impl FnOnce(&Opened) -> io::Result<R>,
+    ) -> Result<R, SourceError> {
         let opened = self.opened(file)?;
-        let end = offset.saturating_add(into.len() as u64);
+        let end = offset.saturating_add(len as u64);
         if end > opened.len {
             return Err(SourceError::truncated(self, file, end, opened.len));
         }
-        if into.is_empty() {
-            return Ok(());
+        if len == 0 {
+            return Ok(R::default());
         }
-        match read(&opened, into) {
-            Ok(()) => Ok(()),
+        match read(&opened) {
+            Ok(read) => Ok(read),
             // Cut after it was opened.
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 let now = opened.file.metadata().map_or(offset, |meta| meta.len());
@@ -257,7 +260,7 @@ impl Source for Local {
     }
 
     fn read_at(&self, file: &str, offset: u64, into: &mut [u8]) -> Result<(), SourceError> {
-        self.read(file, offset, into, |opened, into| {
+        self.read(file, offset, into.len(), |opened| {
             if let Some(map) = &opened.map {
                 map.read_exact_at(&opened.file, offset, into)
             } else if let Some(direct) = self.direct(file, opened, into.len()) {
@@ -269,8 +272,19 @@ impl Source for Local {
     }
 
     fn peek(&self, file: &str, offset: u64, into: &mut [u8]) -> Result<(), SourceError> {
-        self.read(file, offset, into, |opened, into| {
+        self.read(file, offset, into.len(), |opened| {
             opened.read_exact_at(offset, into)
+        })
+    }
+
+    fn share(&self, file: &str, offset: u64, len: usize) -> Result<Option<Bytes>, SourceError> {
+        self.read(file, offset, len, |opened| {
+            let Some(map) = &opened.map else {
+                return Ok(None);
+            };
+            // The range is inside the file, and the file in memory.
+            let start = offset as usize;
+            map.share(&opened.file, start..start + len).map(Some)
         })
     }
 

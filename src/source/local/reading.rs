@@ -13,8 +13,12 @@ pub enum Reading {
     Auto,
     /// Through the page cache, by positional reads.
     Buffered,
-    /// Copied out of a map of the file. No faster from a disk; from the page cache it may be. A file that another
-    /// program cuts in the very moment of the copy, or a disk that fails then, ends the process with a signal.
+    /// From a map of the file. What a module keeps as it is stored stays there and is never copied, for as long as the model
+    /// lives: loading is as quick as making pages present, takes no memory besides the page cache, and several
+    /// processes have one copy. All else is copied out of it, no faster from a disk; from the page cache it may be.
+    ///
+    /// A file that another program changes is a model that changes; one that it cuts, or a disk that fails, ends the process
+    /// with a signal when the weight is used, or in the moment of the copy.
     Mapped,
     /// Past the page cache (`O_DIRECT`), on Linux. Leaves the page cache alone, and reads from the disk again what was
     /// read before. Takes a third of the processor time where `into` is as far from a multiple of 4096 as the offset
