@@ -223,9 +223,8 @@ impl<T: Target> Loader<T> {
     fn load_as<A: Architecture>(&self, config: &A::Config) -> Result<Loaded<A>, Error> {
         let recording = self.record();
         let mut plan = self.plan_for::<A>(config)?;
-        self.check(&plan)?;
+        let room = self.checked(&plan)?;
         let observers = recording.among(&self.config.observers);
-        let room = self.room(&plan, self.goes(plan.strategy))?;
         let place = self.settings_for(room, &observers);
         let settings = Settings {
             device: place.device.filter(|_| !plan.strategy.packs_on_host()),

@@ -40,8 +40,17 @@ impl<T: Target> Loader<T> {
     ///
     /// [`Error::Plan`].
     pub fn check(&self, plan: &Plan) -> Result<(), Error> {
+        self.checked(plan).map(|_| ())
+    }
+
+    /// How much of the plan of a module may be read ahead.
+    ///
+    /// # Errors
+    ///
+    /// As [`check`](Self::check).
+    pub(super) fn checked(&self, plan: &Plan) -> Result<Room, Error> {
         plan.check_complete()?;
-        let Room { in_flight, .. } = self.room(plan, self.goes(plan.strategy))?;
+        let room = self.room(plan, self.goes(plan.strategy))?;
         // Tiles of a host target are counted on the host.
         let memory = match T::MEMORY {
             Memory::Host => None,
@@ -51,7 +60,8 @@ impl<T: Target> Loader<T> {
             memory,
             ..self.capabilities.clone()
         };
-        Ok(plan.check(&capabilities, in_flight)?)
+        plan.check(&capabilities, room.in_flight)?;
+        Ok(room)
     }
 
     /// Chooses where `bytes_kept` of finished weights live, unless the caller has.

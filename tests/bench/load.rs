@@ -1,8 +1,10 @@
-//! How fast a checkpoint loads, and how much memory that takes, against the plain read rate of the same files.
+//! How fast a checkpoint loads, by one worker and by all, and how much memory that takes, against the plain read rate of
+//! the same files in the same rounds.
 //!
 //! ```console
-//! $ cargo bench --bench load            # a synthetic Llama-3-8B of 2 GiB, written once to target/bench
-//! $ cargo bench --bench load -- DIR 5   # another checkpoint, five runs each
+//! $ cargo bench --bench load              # a synthetic Llama-3-8B of 2 GiB, written once to target/bench
+//! $ cargo bench --bench load -- DIR 5     # another checkpoint, five rounds
+//! $ cargo bench --bench load -- cold      # the page cache is emptied of it before every load (Linux)
 //! ```
 //!
 //! Every load is a process of its own, so that its peak is its own. The answer is checked: one weight is read
@@ -12,13 +14,15 @@
 
 use std::{
     env, fs,
+    num::NonZeroUsize,
     path::{Path, PathBuf},
     process::Command,
+    thread,
     time::Instant,
 };
 
 use firebox::{
-    Cpu, LoadConfig, Loader,
+    Cpu, LoadConfig, Loader, Workers,
     config::Bytes,
     model::{Matrix, llama::Llama},
     plan::{Action, Stored},
@@ -29,86 +33,134 @@ use firebox::{
 
 type Failure = Box<dyn std::error::Error>;
 
-const QUANTS: [&str; 10] = [
-    "none",
-    "nf4",
-    "nf4:nested",
-    "fp4",
-    "fp8:e4m3,scale=tensor",
-    "fp8:e4m3,scale=channel",
-    "fp8:e4m3,scale=block",
-    "fp8:e5m2,scale=tensor",
-    "mlx",
-    "int8",
+/// Quantization, type of what stays plain, way to read.
+const CASES: [[&str; 3]; 13] = [
+    ["none", "bf16", "mapped"],
+    ["none", "bf16", "auto"],
+    ["none", "f32", "auto"],
+    ["nf4", "bf16", "auto"],
+    ["nf4:nested", "bf16", "auto"],
+    ["fp4", "bf16", "auto"],
+    ["fp8:e4m3,scale=tensor", "bf16", "auto"],
+    ["fp8:e4m3,scale=channel", "bf16", "auto"],
+    ["fp8:e4m3,scale=block", "bf16", "auto"],
+    ["fp8:e5m2,scale=tensor", "bf16", "auto"],
+    ["mlx", "bf16", "auto"],
+    ["wna16", "bf16", "auto"],
+    ["int8", "bf16", "auto"],
 ];
 
 /// What a load may hold besides the finished weights.
-const OVERHEAD_MAX: u64 = 512 << 20;
+const OVERHEAD_MAX: u64 = 256 << 20;
 
 fn main() -> Result<(), Failure> {
     let args: Vec<String> = env::args().skip(1).filter(|arg| arg != "--bench").collect();
     match args.first().map(String::as_str) {
-        Some("--child") => child(&args[1], &args[2]),
-        _ => parent(&args),
+        Some("--child") => child(&args[1..]),
+        _ => parent(args),
     }
 }
 
-fn parent(args: &[String]) -> Result<(), Failure> {
+fn parent(mut args: Vec<String>) -> Result<(), Failure> {
+    let cold = args.iter().any(|arg| arg == "cold");
+    args.retain(|arg| arg != "cold");
     let model = match args.first() {
         Some(model) => PathBuf::from(model),
         None => synthetic()?,
     };
-    let runs: usize = args.get(1).map_or(Ok(3), |runs| runs.parse())?;
+    let rounds: usize = args.get(1).map_or(Ok(3), |rounds| rounds.parse())?;
+    let all = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let workers: &[usize] = if all > 1 && !cold { &[1, all] } else { &[all] };
+    let prepare = || if cold { forget(&model) } else { Ok(()) };
 
-    let mut plain: Vec<f64> = (0..runs + 1)
-        .map(|_| read_rate(&model))
-        .collect::<Result<_, _>>()?;
-    // The first run may have come from the disk.
-    plain.remove(0);
+    // The first read may come from the disk even where nobody asked for that.
+    read_rate(&model)?;
+    let mut plain = Vec::new();
+    let mut rates = vec![vec![Vec::new(); workers.len()]; CASES.len()];
+    let mut memory = vec![[0; 2]; CASES.len()];
+    for _ in 0..rounds {
+        prepare()?;
+        plain.push(read_rate(&model)?);
+        for (nth, case) in CASES.iter().enumerate() {
+            for (count, rates) in workers.iter().zip(&mut rates[nth]) {
+                prepare()?;
+                let (rate, [kept, peak]) = load(&model, case, *count)?;
+                rates.push(rate);
+                memory[nth] = [kept, peak.max(memory[nth][1])];
+                assert!(
+                    peak <= kept + OVERHEAD_MAX,
+                    "{case:?}: peak {peak}, finished weights {kept}, {OVERHEAD_MAX} allowed besides"
+                );
+            }
+        }
+    }
+
     let plain = median(plain);
+    let state = if cold { "disk" } else { "page cache" };
     println!(
-        "{}: plain reads {:.2} GB/s (page cache)\n",
+        "{}: plain reads {:.2} GB/s ({state})\n",
         model.display(),
         plain / 1e9
     );
-    println!("| quant | load | of plain reads | finished | peak | peak - finished |");
-    println!("|---|---|---|---|---|---|");
-    for quant in QUANTS {
-        let mut rates = Vec::new();
-        let (mut peak, mut kept) = (0, 0);
-        for _ in 0..runs {
-            let output = Command::new(env::current_exe()?)
-                .args(["--child", &model.to_string_lossy(), quant])
-                .output()?;
-            if !output.status.success() {
-                return Err(format!("{quant}: {}", String::from_utf8_lossy(&output.stderr)).into());
-            }
-            let report: serde_json::Value = serde_json::from_slice(&output.stdout)?;
-            let number = |field: &str| report[field].as_f64().ok_or(format!("no {field}"));
-            rates.push(number("bytes_source")? / number("seconds")?);
-            peak = peak.max(number("peak_host_bytes")? as u64);
-            kept = number("bytes_packed")? as u64;
-        }
-        assert!(
-            peak <= kept + OVERHEAD_MAX,
-            "{quant}: peak {peak}, finished weights {kept}, {OVERHEAD_MAX} allowed besides"
-        );
-        let rate = median(rates);
+    let counts: Vec<String> = workers
+        .iter()
+        .map(|count| format!("{count} workers"))
+        .collect();
+    println!(
+        "| quant | plain type | read | {} | of plain reads | finished | peak - finished |",
+        counts.join(" | ")
+    );
+    println!("|---|---|---|{}---|---|---|", "---|".repeat(counts.len()));
+    for ((case, rates), [kept, peak]) in CASES.iter().zip(rates).zip(memory) {
+        let rates: Vec<f64> = rates.into_iter().map(median).collect();
+        let best = rates.iter().copied().fold(0.0, f64::max);
+        let said: Vec<String> = rates
+            .iter()
+            .map(|rate| format!("{:.2} GB/s", rate / 1e9))
+            .collect();
         println!(
-            "| {quant} | {:.2} GB/s | {:.0} % | {} | {} | {} |",
-            rate / 1e9,
-            100.0 * rate / plain,
+            "| {} | {} | {:.0} % | {} | {} |",
+            case.join(" | "),
+            said.join(" | "),
+            100.0 * best / plain,
             Bytes(kept),
-            Bytes(peak),
             Bytes(peak.saturating_sub(kept)),
         );
     }
     Ok(())
 }
 
+/// Source bytes a second; bytes of the finished weights, and at most.
+fn load(model: &Path, case: &[&str; 3], workers: usize) -> Result<(f64, [u64; 2]), Failure> {
+    let output = Command::new(env::current_exe()?)
+        .args(["--child", &model.to_string_lossy()])
+        .args(case)
+        .arg(workers.to_string())
+        .output()?;
+    if !output.status.success() {
+        return Err(format!("{case:?}: {}", String::from_utf8_lossy(&output.stderr)).into());
+    }
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    let number = |field: &str| report[field].as_f64().ok_or(format!("no {field}"));
+    let rate = number("bytes_source")? / number("seconds")?;
+    let bytes = [
+        number("bytes_packed")? as u64,
+        number("peak_host_bytes")? as u64,
+    ];
+    Ok((rate, bytes))
+}
+
 /// Loads, checks one weight, prints the report.
-fn child(model: &str, quant: &str) -> Result<(), Failure> {
-    let loader = Loader::<Cpu>::new(LoadConfig::new(model).quant(quant.parse()?))?;
+fn child(args: &[String]) -> Result<(), Failure> {
+    let [model, quant, dtype, reading, workers] = args else {
+        return Err("a model, a case and a number of workers".into());
+    };
+    let config = LoadConfig::new(model)
+        .quant(quant.parse()?)
+        .dtype(dtype.parse()?)
+        .reading(reading.parse()?)
+        .workers(Workers::Count(workers.parse()?));
+    let loader = Loader::<Cpu>::new(config)?;
     let loaded = loader.load::<Llama>()?;
     check(&loader, &loaded.model, &quant.parse()?)?;
     println!("{}", serde_json::to_string(&loaded.report)?);
@@ -144,7 +196,11 @@ fn check(loader: &Loader<Cpu>, model: &Llama, quant: &QuantSpec) -> Result<(), F
         (Matrix::Dense(weight), None, Action::Dense(_)) => {
             let mut expected = vec![0.0; shape[0] * shape[1]];
             float.widen(&bytes, &mut expected);
-            let found = weight.val().into_data().try_into_vec::<f32>()?;
+            let found = weight
+                .val()
+                .into_data()
+                .convert::<f32>()
+                .try_into_vec::<f32>()?;
             assert!(found == expected, "{name} is not what the file says");
         }
         (Matrix::Packed(weight), Some(method), Action::Pack(..)) => {
@@ -193,6 +249,23 @@ fn read_rate(model: &Path) -> Result<f64, Failure> {
         }
     }
     Ok(checkpoint.total_bytes() as f64 / started.elapsed().as_secs_f64())
+}
+
+/// Takes the weights out of the page cache.
+#[cfg(target_os = "linux")]
+fn forget(model: &Path) -> Result<(), Failure> {
+    use rustix::fs::{Advice, fadvise};
+    for entry in fs::read_dir(model)? {
+        let file = fs::File::open(entry?.path())?;
+        file.sync_all()?;
+        fadvise(&file, 0, None, Advice::DontNeed)?;
+    }
+    Ok(())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn forget(_: &Path) -> Result<(), Failure> {
+    Err("the page cache is emptied on Linux only".into())
 }
 
 fn median(mut values: Vec<f64>) -> f64 {

@@ -58,13 +58,7 @@ pub(crate) fn no_dense_weight_waits_for_the_backward_pass<T: Target>() {
     };
     device.sync().expect("a device that works");
     device.memory_cleanup();
-    let in_use = || {
-        device.sync().expect("a device that works");
-        device
-            .memory_pool_usage()
-            .expect("a device counts its memory")
-            .bytes_in_use
-    };
+    let in_use = || crate::memory::in_use(&device);
 
     let before = in_use();
     let x = matrix::<T>(numbers(16 * i, 8), [16, i]);

@@ -6,6 +6,7 @@
 mod common;
 
 mod gradients;
+mod memory;
 mod models;
 mod opening;
 mod operations;
@@ -32,6 +33,7 @@ macro_rules! suite {
                 gradients::the_activation_gets_the_dense_gradient,
                 gradients::streamed_weights_give_the_loaded_gradient,
                 gradients::no_dense_weight_waits_for_the_backward_pass,
+                memory::a_load_keeps_to_the_memory_of_its_device,
                 models::logits_are_those_of_transformers,
                 models::packed_models_answer_as_their_dense_weights_do,
                 models::tiles_and_parts_change_nothing,
