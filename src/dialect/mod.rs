@@ -31,6 +31,7 @@ mod gptq;
 
 use compressed_tensors::whole::Whole;
 pub use error::DialectError;
+use find::Find;
 pub(crate) use write::dtype;
 pub use write::{Codes, Elements, Tensor, To, Writer};
 
@@ -60,7 +61,16 @@ pub trait Dialect: fmt::Debug + Send + Sync {
     /// # Errors
     ///
     /// [`DialectError`] when configuration and tensors disagree.
-    fn find(&self, slot: &Slot, catalog: &Catalog) -> Result<Option<Adopt>, DialectError>;
+    fn find(&self, slot: &Slot, catalog: &Catalog) -> Result<Option<Adopt>, DialectError> {
+        match Find::new(self.name(), slot, catalog) {
+            Some(find) => self.adopt(&find),
+            None => Ok(None),
+        }
+    }
+
+    /// The same for a weight that can be packed.
+    #[doc(hidden)]
+    fn adopt(&self, find: &Find<'_>) -> Result<Option<Adopt>, DialectError>;
 
     /// Whether `tensor` is one of the dialect's that no weight needs: the scale of activations.
     fn leaves_out(&self, tensor: &str) -> bool {
