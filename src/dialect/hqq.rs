@@ -206,10 +206,8 @@ impl Dialect for HqqFile {
         let layout = Layout::new(affine, shape, hqq);
         let elements = layout.apart() * layout.cols;
         let bytes = elements as u64 * layout.dtype().bits() / 8;
-        // The same bytes may be declared as floats.
-        if plain_view(codes.dtype) && codes.bytes() == bytes {
-            // Compared with `view_as_float` when that is read.
-        } else {
+        // The same bytes may be declared as floats, which is compared with `view_as_float` when that is read.
+        if !plain_view(codes.dtype) || codes.bytes() != bytes {
             find.dtype(codes, &[layout.dtype()])?;
             find.shape(codes, &[&[layout.apart(), layout.cols]])?;
         }
@@ -359,17 +357,16 @@ struct HqqWriter {
 }
 
 pub(super) fn writer(matrices: &Matrices<'_>) -> Result<Box<dyn Writer>, DialectError> {
-    let params = |step: &Step, format: Format| {
-        match (&step.action, &step.source) {
-            (Action::Pack(QuantSpec::Hqq(hqq), _), _) => Some(*hqq),
+    let params = |step: &Step, _| {
+        let hqq = match (&step.action, &step.source) {
+            (Action::Pack(QuantSpec::Hqq(hqq), _), _) => *hqq,
             (Action::Keep(_), Stored::Packed(adopt)) => match adopt.said {
-                Said::Hqq(hqq) => Some(hqq),
-                _ => None,
+                Said::Hqq(hqq) => hqq,
+                _ => return None,
             },
-            _ => None,
-        }
-        .map(|hqq| (hqq, format))
-        .map(|(hqq, _)| Hqq {
+            _ => return None,
+        };
+        Some(Hqq {
             // Each weight's own.
             params: FloatBits::F32,
             ..hqq

@@ -17,17 +17,15 @@ mod error;
 mod find;
 mod names;
 mod stream;
-
 mod write;
 
+mod awq;
 mod bitsandbytes;
 mod compressed_tensors;
 mod fp8;
+mod gptq;
 mod hqq;
 mod mlx;
-
-mod awq;
-mod gptq;
 
 use compressed_tensors::whole::Whole;
 pub use error::DialectError;
