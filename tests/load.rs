@@ -7,7 +7,7 @@ mod common;
 use std::{fs, ops::ControlFlow, sync::Arc};
 
 use burn::tensor::{FloatDType, Tensor};
-use common::{Golden, MODELS, ids, max_abs_difference, rms_difference, values};
+use common::{Golden, MODELS, ids, linears, max_abs_difference, rms_difference, values};
 use firebox::{
     Cpu, Error, LoadConfig, Loaded, Loader, load_model_and_tokenizer,
     model::{Embedding, GenerateOptions, Linear, Matrix, Role, generate, llama::Llama},
@@ -229,20 +229,22 @@ fn a_rule_for_the_head_of_a_tied_model_is_refused() {
 /// The seven matrices of a block, by their names.
 fn matrices(model: &Llama) -> impl Iterator<Item = (String, &Matrix)> {
     model.blocks.iter().enumerate().flat_map(|(layer, block)| {
-        let (attention, mlp) = (&block.attention, &block.mlp);
-        let named: [(&str, &Linear); 7] = [
-            ("self_attn.q_proj", &attention.q_proj),
-            ("self_attn.k_proj", &attention.k_proj),
-            ("self_attn.v_proj", &attention.v_proj),
-            ("self_attn.o_proj", &attention.o_proj),
-            ("mlp.gate_proj", &mlp.gate_proj),
-            ("mlp.up_proj", &mlp.up_proj),
-            ("mlp.down_proj", &mlp.down_proj),
+        let names = [
+            "self_attn.q_proj",
+            "self_attn.k_proj",
+            "self_attn.v_proj",
+            "self_attn.o_proj",
+            "mlp.gate_proj",
+            "mlp.up_proj",
+            "mlp.down_proj",
         ];
-        named.map(|(name, linear)| {
-            let name = format!("model.layers.{layer}.{name}.weight");
-            (name, &linear.weight)
-        })
+        names
+            .into_iter()
+            .zip(linears(block))
+            .map(move |(name, linear)| {
+                let name = format!("model.layers.{layer}.{name}.weight");
+                (name, &linear.weight)
+            })
     })
 }
 
@@ -342,17 +344,8 @@ fn bytes_held(model: &Llama) -> u64 {
         bytes += matrix_bytes(&head.weight);
     }
     for block in &model.blocks {
-        let (attention, mlp) = (&block.attention, &block.mlp);
-        let linears = [
-            &attention.q_proj,
-            &attention.k_proj,
-            &attention.v_proj,
-            &attention.o_proj,
-            &mlp.gate_proj,
-            &mlp.up_proj,
-            &mlp.down_proj,
-        ];
-        bytes += linears.into_iter().map(bias).sum::<u64>();
+        bytes += linears(block).into_iter().map(bias).sum::<u64>();
+        let attention = &block.attention;
         let norms = [&block.attention_norm, &block.mlp_norm].into_iter();
         let norms = norms.chain(&attention.q_norm).chain(&attention.k_norm);
         bytes += norms.map(|n| dense_bytes(&n.scale.val())).sum::<u64>();
@@ -437,9 +430,9 @@ fn add_up(report: &LoadReport) {
         assert!((total - sum).abs() < 1e-9 * (1.0 + total), "{total} {sum}");
     }
 
-    let linears = || tensors().filter(|tensor| tensor.role == Role::Linear);
-    let weights: usize = linears().map(|tensor| tensor.weights).sum();
-    let bits: u64 = linears().map(|tensor| 8 * tensor.bytes_packed).sum();
+    let of_linears = || tensors().filter(|tensor| tensor.role == Role::Linear);
+    let weights: usize = of_linears().map(|tensor| tensor.weights).sum();
+    let bits: u64 = of_linears().map(|tensor| 8 * tensor.bytes_packed).sum();
     assert_eq!(report.bits_per_weight(), bits as f64 / weights as f64);
 }
 

@@ -48,11 +48,30 @@ fn sources(folder: &Path) -> Vec<(Reading, Local)> {
     MODES.into_iter().map(open).filter(has).collect()
 }
 
+/// Every mode, with a folder of its own that has a file of [`LEN`] bytes.
+fn alone() -> impl Iterator<Item = (Reading, TempDir, Local)> {
+    MODES.into_iter().filter_map(|mode| {
+        let folder = folder();
+        fs::write(folder.path().join(FILE), counted(LEN, 1)).unwrap();
+        let mut sources = sources(folder.path()).into_iter();
+        let (_, source) = sources.find(|(of, _)| *of == mode)?;
+        Some((mode, folder, source))
+    })
+}
+
 /// `len` bytes, `shift` bytes after a multiple of 4096.
 fn aligned(memory: &mut Vec<u8>, shift: usize, len: usize) -> &mut [u8] {
     memory.resize(len + 2 * 4096, 0xee);
     let start = memory.as_ptr().align_offset(4096) + shift;
     &mut memory[start..][..len]
+}
+
+/// Where the range would end, and how long the file is.
+#[track_caller]
+fn assert_truncated(mode: Reading, error: &SourceError, end: u64, has: u64) {
+    let as_said = matches!(error, SourceError::Truncated { wanted_end, len, .. }
+        if (*wanted_end, *len) == (end, has));
+    assert!(as_said, "{mode}: {error:?}");
 }
 
 /// Catches a block too many or too few at either end, in every position of file and memory to each other.
@@ -152,10 +171,7 @@ fn every_mode_refuses_what_lies_beyond_the_end() {
             let error = source
                 .read_at(FILE, offset, &mut vec![0; count])
                 .unwrap_err();
-            let end = offset.saturating_add(count as u64);
-            let as_said = matches!(error, SourceError::Truncated { wanted_end, len: has, .. }
-                if wanted_end == end && has == len);
-            assert!(as_said, "{mode}: {error:?}");
+            assert_truncated(mode, &error, offset.saturating_add(count as u64), len);
         }
     }
 }
@@ -163,14 +179,8 @@ fn every_mode_refuses_what_lies_beyond_the_end() {
 /// A download that another program cuts while it is being read. In a map that is a signal where nobody looks.
 #[test]
 fn every_mode_notices_a_file_that_is_cut() {
-    for mode in MODES {
-        let folder = folder();
+    for (mode, folder, source) in alone() {
         let path = folder.path().join(FILE);
-        fs::write(&path, counted(LEN, 1)).unwrap();
-        let sources = sources(folder.path());
-        let Some((_, source)) = sources.into_iter().find(|(of, _)| *of == mode) else {
-            continue;
-        };
         let mut into = vec![0; LEN];
         source.read_at(FILE, 0, &mut into).unwrap();
         // In the middle of a block.
@@ -190,10 +200,7 @@ fn every_mode_notices_a_file_that_is_cut() {
             let error = source
                 .read_at(FILE, offset, &mut into[..count])
                 .unwrap_err();
-            let end = offset + count as u64;
-            let as_said = matches!(error, SourceError::Truncated { wanted_end, len, .. }
-                if wanted_end == end && len == cut);
-            assert!(as_said, "{mode}: {error:?}");
+            assert_truncated(mode, &error, offset + count as u64, cut);
         }
         source.read_at(FILE, 0, &mut into[..cut as usize]).unwrap();
     }
@@ -201,14 +208,8 @@ fn every_mode_notices_a_file_that_is_cut() {
 
 #[test]
 fn every_mode_keeps_to_the_file_that_it_opened() {
-    for mode in MODES {
-        let folder = folder();
+    for (mode, folder, source) in alone() {
         let path = folder.path().join(FILE);
-        fs::write(&path, counted(LEN, 1)).unwrap();
-        let sources = sources(folder.path());
-        let Some((_, source)) = sources.into_iter().find(|(of, _)| *of == mode) else {
-            continue;
-        };
         source.read_at(FILE, 0, &mut [0; 10]).unwrap();
         fs::write(folder.path().join("new"), counted(LEN, 2)).unwrap();
         fs::rename(folder.path().join("new"), &path).unwrap();

@@ -17,13 +17,10 @@ use super::{
     Adopt, Dialect, DialectError, Said,
     compressed_tensors::whole::{Scale, Whole, filled},
     find::Find,
-    gptq::{self, codes_shape, group_size, transposed},
+    gptq::{self, group_size, transposed},
     names::Excepted,
 };
-use crate::{
-    model::{Slot, fields::Fields},
-    source::{Catalog, Dtype},
-};
+use crate::model::fields::Fields;
 
 pub(super) const NAME: &str = "awq";
 const SKIP: &str = "modules_to_not_convert";
@@ -57,7 +54,7 @@ pub(super) fn declared(config: Fields<'_>) -> Result<Arc<dyn Dialect>, DialectEr
     }
     Ok(Arc::new(Awq {
         group: group_size(config)?,
-        excepted: Excepted::new(config.texts(SKIP)?.unwrap_or_default()),
+        excepted: Excepted::new(config, SKIP)?,
     }))
 }
 
@@ -71,36 +68,24 @@ impl Dialect for Awq {
         NAME
     }
 
-    fn find(&self, slot: &Slot, catalog: &Catalog) -> Result<Option<Adopt>, DialectError> {
-        let Some(find) = Find::new(NAME, slot, catalog) else {
-            return Ok(None);
-        };
-        let excepted = self.excepted.names(find.module());
-        let Some(codes) = find.codes("qweight", excepted, SKIP)? else {
+    fn adopt(&self, find: &Find<'_>) -> Result<Option<Adopt>, DialectError> {
+        let Some(codes) = find.codes("qweight", &self.excepted)? else {
             return Ok(None);
         };
         let shape @ [o, i] = find.shape;
         let group = self.group.unwrap_or(i).max(1);
         let (groups, across) = (i.div_ceil(group), o.div_ceil(8));
-        let (zeros, scales) = (find.need("qzeros")?, find.need("scales")?);
-        for tensor in [codes, zeros] {
-            find.dtype(tensor, &[Dtype::I32])?;
-        }
         let other = (gptq::NAME, gptq::words(shape, BITS));
-        codes_shape(&find, codes, words(shape), other)?;
-        find.shape(zeros, &[&[groups, across]])?;
-        let params = find.floats(scales)?;
-        find.shape(scales, &[&[groups, o]])?;
-
+        let shapes = [words(shape), [groups, across], [groups, o]];
+        let (parts, params) = gptq::parts(find, codes, other, shapes)?;
         let affine = Affine::new(BITS, group, Along::Flat, Offset::Zero, params);
-        let affine = affine.map_err(|source| find.format_error(source))?;
+        let affine = find.format(affine)?;
         let format = Format::Affine(affine);
         if !i.is_multiple_of(group) {
             let found = format!("rows of {i} weights");
             let declared = format!("{group}, which does not divide them");
             find.agree(codes, found, "group_size", declared)?;
         }
-        let parts = vec![codes.clone(), zeros.clone(), scales.clone()];
         let adopt = Adopt::new(format, parts, move |parts| {
             let code = |words: &[u32], row: usize, r: usize| {
                 words[row * across + r / 8] >> (BITS * PLACES[r % 8]) & 0xf

@@ -2,14 +2,15 @@
 
 use firebox_kernels::{error::FormatError, float::FloatBits};
 
-use super::{DialectError, plain};
+use super::{DialectError, names::Excepted, plain};
 use crate::{
     model::{Role, Slot},
     source::{Catalog, Dtype, TensorInfo},
 };
 
 /// One weight `[out, in]` that may be packed, and the tensors around it.
-pub(super) struct Find<'a> {
+#[derive(Debug)]
+pub struct Find<'a> {
     pub(super) dialect: &'static str,
     pub(super) slot: &'a Slot,
     pub(super) shape: [usize; 2],
@@ -84,14 +85,14 @@ impl<'a> Find<'a> {
         }
     }
 
-    /// Codes that have a name of their own beside the weight, `None` where it is plain. Refuses codes that `field`
-    /// excepts, plain numbers that it does not, and both at once, of which either could be meant.
+    /// Codes that have a name of their own beside the weight, `None` where it is plain. Refuses codes of a weight that
+    /// is excepted, plain numbers of one that is not, and both at once, of which either could be meant.
     pub(super) fn codes(
         &self,
         name: &str,
-        excepted: bool,
-        field: &'static str,
+        list: &Excepted,
     ) -> Result<Option<&'a TensorInfo>, DialectError> {
+        let (excepted, field) = (list.names(self.module()), list.field);
         match (self.beside(name), self.weight()) {
             (None, weight) => self.plain(weight, excepted, field).map(|()| None),
             (Some(_), _) if excepted => Err(self.excepted(field)),
@@ -124,10 +125,12 @@ impl<'a> Find<'a> {
         plain(tensor.dtype).ok_or_else(expected)
     }
 
-    /// The error of a format that cannot be, or not in this shape.
-    pub(super) fn format_error(&self, source: FormatError) -> DialectError {
-        let tensor = self.slot.name.clone();
-        DialectError::Format { tensor, source }
+    /// Refuses a format that cannot be, or not in this shape.
+    pub(super) fn format<T>(&self, made: Result<T, FormatError>) -> Result<T, DialectError> {
+        made.map_err(|source| {
+            let tensor = self.slot.name.clone();
+            DialectError::Format { tensor, source }
+        })
     }
 
     fn dtype_error(&self, tensor: &TensorInfo, expected: &str) -> DialectError {

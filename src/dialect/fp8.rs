@@ -27,7 +27,7 @@ use crate::{
     model::{Slot, fields::Fields},
     plan::{Action, Step, Stored},
     quant::QuantSpec,
-    source::{Catalog, Dtype},
+    source::Dtype,
 };
 
 pub(super) const NAME: &str = "fp8";
@@ -44,8 +44,6 @@ struct Fp8 {
     kind: Fp8Kind,
     tile: Option<[usize; 2]>,
     excepted: Excepted,
-    /// The list of exceptions.
-    skip: &'static str,
 }
 
 pub(super) fn declared(config: Fields<'_>) -> Result<Arc<dyn Dialect>, DialectError> {
@@ -65,18 +63,11 @@ pub(super) fn declared(config: Fields<'_>) -> Result<Arc<dyn Dialect>, DialectEr
                 .into());
         }
     };
-    let (mut skip, mut excepted) = (SKIP[0], Excepted::default());
-    for field in SKIP {
-        if let Some(names) = config.texts(field)? {
-            (skip, excepted) = (field, Excepted::new(names));
-            break;
-        }
-    }
+    let skip = SKIP.into_iter().find(|field| config.get(field).is_some());
     Ok(Arc::new(Fp8 {
         kind,
         tile,
-        excepted,
-        skip,
+        excepted: Excepted::new(config, skip.unwrap_or(SKIP[0]))?,
     }))
 }
 
@@ -85,10 +76,7 @@ impl Dialect for Fp8 {
         NAME
     }
 
-    fn find(&self, slot: &Slot, catalog: &Catalog) -> Result<Option<Adopt>, DialectError> {
-        let Some(find) = Find::new(NAME, slot, catalog) else {
-            return Ok(None);
-        };
+    fn adopt(&self, find: &Find<'_>) -> Result<Option<Adopt>, DialectError> {
         let Some(weight) = find.weight() else {
             return Ok(None);
         };
@@ -104,10 +92,11 @@ impl Dialect for Fp8 {
             find.agree(weight, weight.dtype, "fmt", stored)?;
         }
         if weight.dtype != stored {
-            return find.plain(Some(weight), excepted, self.skip).map(|()| None);
+            let plain = find.plain(Some(weight), excepted, self.excepted.field);
+            return plain.map(|()| None);
         }
         if excepted {
-            return Err(find.excepted(self.skip));
+            return Err(find.excepted(self.excepted.field));
         }
         find.shape(weight, &[&find.shape])?;
 

@@ -14,6 +14,7 @@
 use std::sync::Arc;
 
 use firebox_kernels::{
+    float::FloatBits,
     format::{Affine, Along, Format, Offset},
     pack::pack_codes,
 };
@@ -26,8 +27,8 @@ use super::{
     stream::{Stream, words_of},
 };
 use crate::{
-    model::{Slot, fields::Fields},
-    source::{Catalog, Dtype, TensorInfo},
+    model::fields::Fields,
+    source::{Dtype, TensorInfo},
 };
 
 pub(super) const NAME: &str = "gptq";
@@ -61,7 +62,7 @@ pub(super) fn declared(config: Fields<'_>) -> Result<Arc<dyn Dialect>, DialectEr
         group: group_size(config)?,
         ordered: config.flag("desc_act")?.unwrap_or(false),
         added: added(config)?,
-        excepted: Excepted::new(config.texts(SKIP)?.unwrap_or_default()),
+        excepted: Excepted::new(config, SKIP)?,
     }))
 }
 
@@ -102,22 +103,30 @@ pub(super) fn group_size(config: Fields<'_>) -> Result<Option<usize>, DialectErr
     }
 }
 
-/// Refuses codes that do not have the shape `own`, and those of the `other` layout by its name.
-pub(super) fn codes_shape(
+/// Codes, zero points and scales, which have to have these shapes, and the type of the scales. Codes of the `other`
+/// layout are refused by its name.
+pub(super) fn parts(
     find: &Find<'_>,
     codes: &TensorInfo,
-    own: [usize; 2],
-    (other, shape): (&str, [usize; 2]),
-) -> Result<(), DialectError> {
-    if codes.shape == shape && own != shape {
-        let found = format!(
-            "{shape:?}, as {other} lays out a weight of {:?}",
-            find.shape
-        );
+    (other, others): (&str, [usize; 2]),
+    [own, of_zeros, of_scales]: [[usize; 2]; 3],
+) -> Result<(Vec<TensorInfo>, FloatBits), DialectError> {
+    let (zeros, scales) = (find.need("qzeros")?, find.need("scales")?);
+    for tensor in [codes, zeros] {
+        find.dtype(tensor, &[Dtype::I32])?;
+    }
+    if codes.shape == others && own != others {
+        let shape = find.shape;
+        let found = format!("{others:?}, as {other} lays out a weight of {shape:?}");
         let declared = format!("{}, which has {own:?} there", find.dialect);
         find.agree(codes, found, "quant_method", declared)?;
     }
-    find.shape(codes, &[&own])
+    find.shape(codes, &[&own])?;
+    find.shape(zeros, &[&of_zeros])?;
+    let params = find.floats(scales)?;
+    find.shape(scales, &[&of_scales])?;
+    let parts = [codes, zeros, scales].map(TensorInfo::clone);
+    Ok((parts.into(), params))
 }
 
 /// The shape of the codes of a weight `[o, i]`.
@@ -136,31 +145,16 @@ impl Dialect for Gptq {
         NAME
     }
 
-    fn find(&self, slot: &Slot, catalog: &Catalog) -> Result<Option<Adopt>, DialectError> {
-        let Some(find) = Find::new(NAME, slot, catalog) else {
-            return Ok(None);
-        };
-        let excepted = self.excepted.names(find.module());
-        let Some(codes) = find.codes("qweight", excepted, SKIP)? else {
+    fn adopt(&self, find: &Find<'_>) -> Result<Option<Adopt>, DialectError> {
+        let Some(codes) = find.codes("qweight", &self.excepted)? else {
             return Ok(None);
         };
         let (shape @ [o, i], bits) = (find.shape, self.bits);
         let group = self.group.unwrap_or(i).min(i).max(1);
         let groups = i.div_ceil(group);
-        let (zeros, scales) = (find.need("qzeros")?, find.need("scales")?);
-        for tensor in [codes, zeros] {
-            find.dtype(tensor, &[Dtype::I32])?;
-        }
-        codes_shape(
-            &find,
-            codes,
-            words(shape, bits),
-            (awq::NAME, awq::words(shape)),
-        )?;
-        find.shape(zeros, &[&[groups, words_of(o, bits)]])?;
-        let params = find.floats(scales)?;
-        find.shape(scales, &[&[groups, o]])?;
-        let mut parts = vec![codes.clone(), zeros.clone(), scales.clone()];
+        let other = (awq::NAME, awq::words(shape));
+        let shapes = [words(shape, bits), [groups, words_of(o, bits)], [groups, o]];
+        let (mut parts, params) = parts(find, codes, other, shapes)?;
         let order = if self.ordered {
             Some(find.need("g_idx")?)
         } else {
@@ -178,7 +172,7 @@ impl Dialect for Gptq {
             Along::Flat
         };
         let affine = Affine::new(bits, group, along, Offset::Zero, params);
-        let affine = affine.map_err(|source| find.format_error(source))?;
+        let affine = find.format(affine)?;
         let this = self.clone();
         let adopt = Adopt::new(Format::Affine(affine), parts, move |parts| {
             this.assemble(parts, affine, shape, groups)

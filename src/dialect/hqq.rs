@@ -36,7 +36,7 @@ use crate::{
     model::{Slot, fields::Fields},
     plan::{Action, Step, Stored},
     quant::QuantSpec,
-    source::{Catalog, Dtype},
+    source::Dtype,
 };
 
 pub(super) const NAME: &str = "hqq";
@@ -94,7 +94,7 @@ pub(super) fn declared(config: Fields<'_>) -> Result<Arc<dyn Dialect>, DialectEr
             round_zero: flag("round_zero", false)?,
             params: FloatBits::F32,
         },
-        excepted: Excepted::new(config.texts(SKIP)?.unwrap_or_default()),
+        excepted: Excepted::new(config, SKIP)?,
     }))
 }
 
@@ -190,20 +190,15 @@ impl Dialect for HqqFile {
         NAME
     }
 
-    fn find(&self, slot: &Slot, catalog: &Catalog) -> Result<Option<Adopt>, DialectError> {
-        let Some(find) = Find::new(NAME, slot, catalog) else {
-            return Ok(None);
-        };
-        let excepted = self.excepted.names(find.module());
-        let Some(codes) = find.codes("W_q", excepted, SKIP)? else {
+    fn adopt(&self, find: &Find<'_>) -> Result<Option<Adopt>, DialectError> {
+        let Some(codes) = find.codes("W_q", &self.excepted)? else {
             return Ok(None);
         };
         let (scale, zero) = (find.need("scale")?, find.need("zero")?);
         let params = find.floats(scale)?;
         find.dtype(zero, &[scale.dtype])?;
         let hqq = Hqq { params, ..self.hqq };
-        let format = hqq.format(find.shape);
-        let format = format.map_err(|source| find.format_error(source))?;
+        let format = find.format(hqq.format(find.shape))?;
         let Format::Affine(affine) = format else {
             unreachable!("HQQ has whole numbers");
         };
@@ -211,10 +206,8 @@ impl Dialect for HqqFile {
         let layout = Layout::new(affine, shape, hqq);
         let elements = layout.apart() * layout.cols;
         let bytes = elements as u64 * layout.dtype().bits() / 8;
-        // The same bytes may be declared as floats.
-        if plain_view(codes.dtype) && codes.bytes() == bytes {
-            // Compared with `view_as_float` when that is read.
-        } else {
+        // The same bytes may be declared as floats, which is compared with `view_as_float` when that is read.
+        if !plain_view(codes.dtype) || codes.bytes() != bytes {
             find.dtype(codes, &[layout.dtype()])?;
             find.shape(codes, &[&[layout.apart(), layout.cols]])?;
         }
@@ -364,17 +357,16 @@ struct HqqWriter {
 }
 
 pub(super) fn writer(matrices: &Matrices<'_>) -> Result<Box<dyn Writer>, DialectError> {
-    let params = |step: &Step, format: Format| {
-        match (&step.action, &step.source) {
-            (Action::Pack(QuantSpec::Hqq(hqq), _), _) => Some(*hqq),
+    let params = |step: &Step, _| {
+        let hqq = match (&step.action, &step.source) {
+            (Action::Pack(QuantSpec::Hqq(hqq), _), _) => *hqq,
             (Action::Keep(_), Stored::Packed(adopt)) => match adopt.said {
-                Said::Hqq(hqq) => Some(hqq),
-                _ => None,
+                Said::Hqq(hqq) => hqq,
+                _ => return None,
             },
-            _ => None,
-        }
-        .map(|hqq| (hqq, format))
-        .map(|(hqq, _)| Hqq {
+            _ => return None,
+        };
+        Some(Hqq {
             // Each weight's own.
             params: FloatBits::F32,
             ..hqq

@@ -25,7 +25,7 @@ use super::{
 use crate::{
     model::{Slot, fields::Fields},
     quant::method::{self, Method},
-    source::{Catalog, Dtype},
+    source::Dtype,
 };
 
 pub(super) const NAME: &str = "mlx";
@@ -118,10 +118,7 @@ impl Dialect for Mlx {
         NAME
     }
 
-    fn find(&self, slot: &Slot, catalog: &Catalog) -> Result<Option<Adopt>, DialectError> {
-        let Some(find) = Find::new(NAME, slot, catalog) else {
-            return Ok(None);
-        };
+    fn adopt(&self, find: &Find<'_>) -> Result<Option<Adopt>, DialectError> {
         let scheme = match self.modules.get(find.module()) {
             Some(of_module) => *of_module,
             None => Some(self.all),
@@ -150,7 +147,7 @@ impl Dialect for Mlx {
                 (micro.format(find.shape, FloatBits::F32), [o, i / group])
             }
         };
-        let format = format.map_err(|source| find.format_error(source))?;
+        let format = find.format(format)?;
         find.shape(weight, &[&[o, i * bits / 32]])?;
         find.shape(scales, &[&groups])?;
         let mut parts = vec![weight.clone(), scales.clone()];

@@ -17,20 +17,19 @@ mod error;
 mod find;
 mod names;
 mod stream;
-
 mod write;
 
+mod awq;
 mod bitsandbytes;
 mod compressed_tensors;
 mod fp8;
+mod gptq;
 mod hqq;
 mod mlx;
 
-mod awq;
-mod gptq;
-
 use compressed_tensors::whole::Whole;
 pub use error::DialectError;
+use find::Find;
 pub(crate) use write::dtype;
 pub use write::{Codes, Elements, Tensor, To, Writer};
 
@@ -60,7 +59,16 @@ pub trait Dialect: fmt::Debug + Send + Sync {
     /// # Errors
     ///
     /// [`DialectError`] when configuration and tensors disagree.
-    fn find(&self, slot: &Slot, catalog: &Catalog) -> Result<Option<Adopt>, DialectError>;
+    fn find(&self, slot: &Slot, catalog: &Catalog) -> Result<Option<Adopt>, DialectError> {
+        match Find::new(self.name(), slot, catalog) {
+            Some(find) => self.adopt(&find),
+            None => Ok(None),
+        }
+    }
+
+    /// The same for a weight that can be packed.
+    #[doc(hidden)]
+    fn adopt(&self, find: &Find<'_>) -> Result<Option<Adopt>, DialectError>;
 
     /// Whether `tensor` is one of the dialect's that no weight needs: the scale of activations.
     fn leaves_out(&self, tensor: &str) -> bool {

@@ -1,198 +1,34 @@
-//! The folder: which weights go to which file, and finished weights becoming files.
+//! Finished weights becoming the files of a folder.
 
 use std::{
     borrow::Cow,
     collections::BTreeMap,
     fs::{self, File},
     io::{self, Write},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use firebox_kernels::{float::FloatBits, format::Packed};
 use half::slice::HalfFloatSliceExt;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::{
     COPIED, SaveConfig, SaveError, Saved,
     identity::Identity,
     journal::{Busy, Done, Journal},
+    layout::Layout,
     shard::{Place, Shard, Written, rename, with_end},
 };
 use crate::{
-    dialect::{Codes, DECLARED, DialectError, Tensor, To, Writer, dtype},
+    dialect::{To, dtype},
     pipeline::{Dense, Finished, Piece, Sink, SinkError},
-    plan::{Action, Plan, Step, Stored},
+    plan::{Plan, Step},
     report::LoadReport,
     source::{
         Checkpoint,
-        checkpoint::{CONFIG, INDEX, SINGLE},
+        checkpoint::{CONFIG, INDEX},
     },
 };
-
-/// Bytes that a tensor may take in a header beside the name of its weight; more than any takes.
-const HEADER_ROOM: u64 = 176;
-
-/// What is decided before a file is written.
-#[derive(Debug)]
-pub(crate) struct Layout<'a> {
-    to: &'a SaveConfig,
-    writer: Option<Box<dyn Writer>>,
-    dialect: Option<To>,
-    /// The type that most plain weights of the checkpoint are stored in.
-    source: FloatBits,
-    /// Weights of each shard.
-    shards: Vec<usize>,
-    /// Room for the header of each shard.
-    rooms: Vec<u64>,
-}
-
-impl<'a> Layout<'a> {
-    /// Refuses weights that the dialect cannot hold.
-    pub(crate) fn new(
-        to: &'a SaveConfig,
-        plan: &Plan,
-        source: FloatBits,
-    ) -> Result<Self, SaveError> {
-        let (dialect, writer) = match writer(to, plan, source)? {
-            Some((dialect, writer)) => (Some(dialect), Some(writer)),
-            None => (None, None),
-        };
-
-        let (mut shards, mut rooms) = (Vec::new(), Vec::new());
-        let mut bytes = u64::MAX;
-        for step in &plan.steps {
-            let kept = step.bytes_kept();
-            if bytes.saturating_add(kept) > to.shard_bytes {
-                shards.push(0);
-                rooms.push(HEADER_ROOM);
-                bytes = 0;
-            }
-            bytes += kept;
-            // Just made, if there was none.
-            if let (Some(count), Some(room)) = (shards.last_mut(), rooms.last_mut()) {
-                *count += 1;
-                let packed = step.action.format().is_some();
-                let tensors = writer.as_ref().filter(|_| packed);
-                let tensors = tensors.map_or(1, |writer| writer.tensors_max() as u64);
-                *room += tensors * (step.slot.name.len() as u64 + HEADER_ROOM);
-            }
-        }
-        Ok(Self {
-            to,
-            writer,
-            dialect,
-            source,
-            shards,
-            rooms,
-        })
-    }
-
-    fn shard_name(&self, nth: usize) -> String {
-        match self.shards.len() {
-            0 | 1 => SINGLE.to_owned(),
-            count => format!("model-{:05}-of-{count:05}.safetensors", nth + 1),
-        }
-    }
-
-    fn path(&self, file: &str) -> PathBuf {
-        self.to.folder.join(file)
-    }
-
-    fn place(&self, nth: usize) -> Place {
-        let writer = self.writer.as_ref();
-        Place {
-            path: self.path(&self.shard_name(nth)),
-            format: writer.map_or("pt", |writer| writer.metadata()),
-            room: self.rooms[nth].next_multiple_of(8),
-        }
-    }
-
-    /// Writes the tensors of a weight.
-    fn put(&self, step: &Step, weight: Finished, shard: &mut Shard) -> io::Result<Vec<Written>> {
-        let slot = &step.slot;
-        let mut written = Vec::new();
-        let packed = match weight {
-            Finished::Dense(weight) => {
-                let (float, bytes) = bytes_of(&weight);
-                shard.begin(slot.name.clone(), dtype(float), &slot.shape)?;
-                shard.append(&bytes)?;
-                return Ok(vec![shard.end()]);
-            }
-            Finished::Packed(packed) => packed,
-            Finished::Placed(parts) => match &parts[..] {
-                [part] => part.to_host(),
-                _ => unreachable!("weights are placed whole, to be saved"),
-            },
-            // Its rows are in the file.
-            Finished::Pieces(scales) => {
-                written.push(shard.end());
-                let Some(format) = step.action.format() else {
-                    return Ok(written);
-                };
-                Packed {
-                    format,
-                    shape: step.matrix(),
-                    words: Vec::new(),
-                    scales,
-                }
-            }
-        };
-        for tensor in self.tensors(step, packed) {
-            shard.begin(tensor.name, tensor.dtype, &tensor.shape)?;
-            shard.append(&tensor.bytes)?;
-            written.push(shard.end());
-        }
-        Ok(written)
-    }
-
-    /// Writes the next rows of a weight.
-    fn put_piece(&self, step: &Step, piece: Piece, shard: &mut Shard) -> io::Result<()> {
-        let slot = &step.slot;
-        match piece {
-            Piece::Dense(piece) => {
-                let (float, bytes) = bytes_of(&piece);
-                if !shard.is_open() {
-                    shard.begin(slot.name.clone(), dtype(float), &slot.shape)?;
-                }
-                shard.append(&bytes)
-            }
-            Piece::Words { rows, words } => {
-                let codes = self.codes(step);
-                let codes = codes.expect("pieces are asked for where codes can be written so");
-                if !shard.is_open() {
-                    shard.begin(codes.name.clone(), codes.dtype, &codes.shape)?;
-                }
-                shard.append(&codes.bytes(rows, &words))
-            }
-        }
-    }
-
-    /// What lies in the file row after row: plain numbers, and codes of most dialects.
-    pub(crate) fn in_pieces(&self, step: &Step) -> bool {
-        let empty = step.slot.shape.contains(&0);
-        let codes = || self.codes(step).is_some();
-        !empty && (step.action.format().is_none() || codes())
-    }
-
-    fn codes(&self, step: &Step) -> Option<Codes> {
-        let writer = self.writer.as_ref()?;
-        writer.codes(&step.slot, step.action.format()?)
-    }
-
-    fn tensors(&self, step: &Step, packed: Packed) -> Vec<Tensor> {
-        let packed = match (&step.action, self.to.nested) {
-            (Action::Keep(_), Some(nested)) => packed.renested(nested),
-            _ => packed,
-        };
-        let source = match step.source {
-            Stored::Plain(float) => float,
-            Stored::Packed(ref adopt) => adopt.float().unwrap_or(self.source),
-        };
-        let writer = self.writer.as_ref();
-        let writer = writer.expect("a plan with packed weights has a writer");
-        writer.tensors(&step.slot, packed, source)
-    }
-}
 
 /// Finished weights become files, and are told of in the journal.
 pub(crate) struct FolderSink<'a> {
@@ -214,8 +50,8 @@ impl<'a> FolderSink<'a> {
     ) -> Result<Self, SaveError> {
         let (mut at, mut current, mut resumed) = ((0, 0), None, 0);
         let mut steps = plan.steps.iter();
-        for (nth, count) in layout.shards.iter().copied().enumerate() {
-            let (name, place) = (layout.shard_name(nth), layout.place(nth));
+        for (nth, name) in layout.names().into_iter().enumerate() {
+            let (count, place) = (layout.weights(nth), layout.place(nth));
             let told = journal
                 .done()
                 .iter()
@@ -289,7 +125,7 @@ impl<'a> FolderSink<'a> {
     fn write_piece(&mut self, step: &Step, piece: Piece) -> Result<(), SaveError> {
         let wanted = step.bytes_kept();
         let mut shard = self.shard(wanted)?;
-        let written = self.layout.put_piece(step, piece, &mut shard);
+        let written = self.put_piece(step, piece, &mut shard);
         let path = self.layout.place(self.at.1).partial();
         written.map_err(SaveError::at(&path, wanted))?;
         self.current = Some(shard);
@@ -303,15 +139,15 @@ impl<'a> FolderSink<'a> {
         let failed = |wanted| SaveError::at(&path, wanted);
         let wanted = step.bytes_kept();
         let mut shard = self.shard(wanted)?;
-        let tensors = self.layout.put(step, weight, &mut shard);
+        let tensors = self.put(step, weight, &mut shard);
         let tensors = tensors.map_err(failed(wanted))?;
         shard.flush().map_err(failed(wanted))?;
         self.journal.tell(Done {
             weight: step.slot.name.clone(),
-            file: self.layout.shard_name(nth),
+            file: self.layout.name(nth),
             tensors,
         })?;
-        if done + 1 < self.layout.shards[nth] {
+        if done + 1 < self.layout.weights(nth) {
             self.current = Some(shard);
             self.at = (done + 1, nth);
         } else {
@@ -323,6 +159,66 @@ impl<'a> FolderSink<'a> {
         Ok(())
     }
 
+    /// Writes the tensors of a weight.
+    fn put(&self, step: &Step, weight: Finished, shard: &mut Shard) -> io::Result<Vec<Written>> {
+        let slot = &step.slot;
+        let mut written = Vec::new();
+        let packed = match weight {
+            Finished::Dense(weight) => {
+                let (float, bytes) = bytes_of(&weight);
+                shard.begin(slot.name.clone(), dtype(float), &slot.shape)?;
+                shard.append(&bytes)?;
+                return Ok(vec![shard.end()]);
+            }
+            Finished::Packed(packed) => packed,
+            Finished::Placed(parts) => match &parts[..] {
+                [part] => part.to_host(),
+                _ => unreachable!("weights are placed whole, to be saved"),
+            },
+            // Its rows are in the file.
+            Finished::Pieces(scales) => {
+                written.push(shard.end());
+                let Some(format) = step.action.format() else {
+                    return Ok(written);
+                };
+                Packed {
+                    format,
+                    shape: step.matrix(),
+                    words: Vec::new(),
+                    scales,
+                }
+            }
+        };
+        for tensor in self.layout.tensors(step, packed) {
+            shard.begin(tensor.name, tensor.dtype, &tensor.shape)?;
+            shard.append(&tensor.bytes)?;
+            written.push(shard.end());
+        }
+        Ok(written)
+    }
+
+    /// Writes the next rows of a weight.
+    fn put_piece(&self, step: &Step, piece: Piece, shard: &mut Shard) -> io::Result<()> {
+        let slot = &step.slot;
+        match piece {
+            Piece::Dense(piece) => {
+                let (float, bytes) = bytes_of(&piece);
+                if !shard.is_open() {
+                    shard.begin(slot.name.clone(), dtype(float), &slot.shape)?;
+                }
+                shard.append(&bytes)
+            }
+            Piece::Words { rows, words } => {
+                let codes = self.layout.codes(step);
+                let codes = codes.expect("pieces are asked for where codes can be written so");
+                if !shard.is_open() {
+                    shard.begin(codes.name.clone(), codes.dtype, &codes.shape)?;
+                }
+                shard.append(&codes.bytes(rows, &words))
+            }
+        }
+    }
+
     /// Writes everything else, the configuration last: without it a folder is no model.
     pub(crate) fn finish(
         self,
@@ -332,8 +228,7 @@ impl<'a> FolderSink<'a> {
         let Self {
             layout, journal, ..
         } = self;
-        let files = (0..layout.shards.len()).map(|nth| layout.shard_name(nth));
-        let files: Vec<String> = files.collect();
+        let files = layout.names();
         let tensors = || {
             let done = journal.done().iter();
             done.flat_map(|done| done.tensors.iter().map(|tensor| (tensor, &done.file)))
@@ -347,27 +242,18 @@ impl<'a> FolderSink<'a> {
                 "metadata": { "total_size": bytes },
                 "weight_map": weight_map,
             });
-            layout.write(INDEX, &pretty(&index))?;
+            write(&layout.path(INDEX), &pretty(&index))?;
         }
         for file in COPIED {
             let read = checkpoint.read_optional(file);
             let read = read.map_err(|error| io::Error::other(error.to_string()));
-            if let Some(bytes) = read.map_err(SaveError::at(&layout.path(file), 0))? {
-                layout.write(file, &bytes)?;
+            let path = layout.path(file);
+            if let Some(bytes) = read.map_err(SaveError::at(&path, 0))? {
+                write(&path, &bytes)?;
             }
         }
-        let mut config = checkpoint.config().clone();
-        if let Value::Object(config) = &mut config {
-            for field in DECLARED {
-                config.remove(field);
-            }
-            if layout.dialect == Some(To::Mlx) {
-                older_positions(config);
-            }
-            let fields = layout.writer.iter().flat_map(|writer| writer.config());
-            config.extend(fields.map(|(field, value)| (field.to_owned(), value)));
-        }
-        layout.write(CONFIG, &pretty(&config))?;
+        let config = layout.config(checkpoint.config());
+        write(&layout.path(CONFIG), &pretty(&config))?;
         if !layout.to.kept {
             journal.remove()?;
         }
@@ -379,44 +265,6 @@ impl<'a> FolderSink<'a> {
             resumed: self.resumed,
             report,
         })
-    }
-}
-
-/// A writer and its dialect.
-type OfDialect = (To, Box<dyn Writer>);
-
-/// What writes the packed weights of `plan`, if there are any.
-fn writer(to: &SaveConfig, plan: &Plan, source: FloatBits) -> Result<Option<OfDialect>, SaveError> {
-    let mut packed = plan
-        .steps
-        .iter()
-        .filter(|step| step.action.format().is_some());
-    let Some(first) = packed.next() else {
-        return match to.dialect {
-            None => Ok(None),
-            Some(asked) => {
-                let dialect = asked.name();
-                Err(DialectError::NothingPacked { dialect }.into())
-            }
-        };
-    };
-    let Some(dialect) = to.dialect.or(To::usual(first)) else {
-        let tensor = first.slot.name.clone();
-        return Err(DialectError::NoDialect { tensor }.into());
-    };
-    let error = match dialect.writer(plan, source) {
-        Err(error) if to.kept => error,
-        writer => return Ok(Some((dialect, writer?))),
-    };
-    // Any dialect will do that holds them all.
-    let others = packed.filter_map(To::usual);
-    let mut writers = others.filter_map(|to| Some((to, to.writer(plan, source).ok()?)));
-    match writers.next() {
-        Some(found) => Ok(Some(found)),
-        None => Err(SaveError::NotKept {
-            dialect: dialect.name(),
-            source: Box::new(error),
-        }),
     }
 }
 
@@ -439,22 +287,19 @@ fn restore(
     Ok((count, None))
 }
 
-impl Layout<'_> {
-    /// Writes a small file: all of it is there, and on the disk, or nothing of it.
-    fn write(&self, file: &str, bytes: &[u8]) -> Result<(), SaveError> {
-        let path = self.path(file);
-        if fs::read(&path).is_ok_and(|found| found == bytes) {
-            return Ok(());
-        }
-        let partial = with_end(&path, ".partial");
-        let written = (|| {
-            let mut file = File::create(&partial)?;
-            file.write_all(bytes)?;
-            file.sync_all()?;
-            rename(&partial, &path)
-        })();
-        written.map_err(SaveError::at(&path, bytes.len() as u64))
+/// Writes a small file: all of it is there, and on the disk, or nothing of it.
+fn write(path: &Path, bytes: &[u8]) -> Result<(), SaveError> {
+    if fs::read(path).is_ok_and(|found| found == bytes) {
+        return Ok(());
     }
+    let partial = with_end(path, ".partial");
+    let written = (|| {
+        let mut file = File::create(&partial)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        rename(&partial, path)
+    })();
+    written.map_err(SaveError::at(path, bytes.len() as u64))
 }
 
 impl Sink for FolderSink<'_> {
@@ -532,27 +377,6 @@ fn bytes_of(dense: &Dense) -> (FloatBits, Cow<'_, [u8]>) {
         Dense::F16(values) => (FloatBits::F16, halves(values.reinterpret_cast())),
         Dense::Bf16(values) => (FloatBits::Bf16, halves(values.reinterpret_cast())),
         Dense::Shared(dtype, bytes) => (dtype.bits(), bytes[..].into()),
-    }
-}
-
-/// mlx-lm 0.32 reads positions of a Llama in the words of transformers 4 alone: both are written where they are not its
-/// defaults.
-fn older_positions(config: &mut Map<String, Value>) {
-    let Some(Value::Object(rope)) = config.get("rope_parameters").cloned() else {
-        return;
-    };
-    if config.contains_key("rope_theta") {
-        return;
-    }
-    let plain = rope.get("rope_type").is_none_or(|kind| kind == "default");
-    let theta = rope.get("rope_theta").cloned().unwrap_or(json!(10_000.0));
-    if plain && theta == json!(10_000.0) {
-        return;
-    }
-    config.insert("rope_theta".to_owned(), theta);
-    if !plain {
-        let scaling = rope.into_iter().filter(|(field, _)| field != "rope_theta");
-        config.insert("rope_scaling".to_owned(), scaling.collect());
     }
 }
 

@@ -18,14 +18,16 @@ mod error;
 mod folder;
 mod identity;
 mod journal;
+mod layout;
 mod shard;
 
 use std::path::{Path, PathBuf};
 
 pub use self::{error::SaveError, identity::Difference};
 pub(crate) use self::{
-    folder::{FolderSink, Layout, create, find, is_kept},
+    folder::{FolderSink, create, find, is_kept},
     identity::{Identity, becomes},
+    layout::Layout,
 };
 use crate::{
     dialect::To,

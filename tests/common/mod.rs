@@ -10,7 +10,10 @@ use std::{env, fs, path::PathBuf};
 use burn::tensor::{DType as BurnDType, Int, Tensor, TensorData};
 use firebox::{
     LoadConfig, Loader,
-    model::{Weight, Weights, llama::Llama},
+    model::{
+        Linear, Weight, Weights,
+        llama::{Block, Llama},
+    },
     target::{Cpu, DType, Target},
 };
 use half::{bf16, f16};
@@ -156,6 +159,20 @@ pub(crate) fn ids(rows: &[Vec<u32>]) -> Tensor<2, Int> {
         TensorData::new(flat, [rows.len(), rows[0].len()]),
         (&device, BurnDType::I32),
     )
+}
+
+/// Every matrix of a block.
+pub(crate) fn linears(block: &Block) -> [&Linear; 7] {
+    let (attention, mlp) = (&block.attention, &block.mlp);
+    [
+        &attention.q_proj,
+        &attention.k_proj,
+        &attention.v_proj,
+        &attention.o_proj,
+        &mlp.gate_proj,
+        &mlp.up_proj,
+        &mlp.down_proj,
+    ]
 }
 
 /// Numbers of a tensor, row-major.

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use super::{
     Tensors,
-    vectors::{One, assert_values, checkpoint, of_case, packed, vectors, written},
+    vectors::{One, assert_values, checkpoint, name, of_case, packed, vectors, written},
 };
 
 /// A case as a checkpoint: its name, shape, declaration and tensors.
@@ -27,7 +27,7 @@ fn layers() -> (Vec<Layer>, Tensors) {
     let (all, cases) = vectors("calibrated");
     assert_eq!(cases.len(), 17);
     let layer = |case: &Value| {
-        let what = case["name"].as_str().expect("a name").to_owned();
+        let what = name(case).to_owned();
         let value = &all[&format!("{what}/dequant")];
         let mut config = case.clone();
         config["modules_to_not_convert"] = json!(["lm_head"]);
@@ -37,9 +37,7 @@ fn layers() -> (Vec<Layer>, Tensors) {
         Layer {
             shape: [value.1[0], value.1[1]],
             config,
-            own: of_case(&all, case, |field| {
-                (field != "dequant").then(|| format!("up.{field}"))
-            }),
+            own: of_case(&all, case, |field| field != "dequant"),
             what,
         }
     };

@@ -55,16 +55,27 @@ pub(super) fn vectors(name: &str) -> (Tensors, Vec<Value>) {
     (tensors_of(&path), cases)
 }
 
-/// The tensors of a case whose names `keep` renames.
-pub(super) fn of_case(
-    all: &Tensors,
-    case: &Value,
-    keep: impl Fn(&str) -> Option<String>,
-) -> Tensors {
-    let prefix = format!("{}/", case["name"].as_str().expect("a name"));
+pub(super) fn name(case: &Value) -> &str {
+    case["name"].as_str().expect("a name")
+}
+
+/// The cases whose names begin so.
+fn named<'a>(cases: &'a [Value], start: &str) -> Vec<&'a Value> {
+    let begins = |case: &&Value| name(case).starts_with(start);
+    cases.iter().filter(begins).collect()
+}
+
+/// The tensors of a case that `keep` says yes to, as parts of the layer.
+pub(super) fn of_case(all: &Tensors, case: &Value, keep: impl Fn(&str) -> bool) -> Tensors {
+    renamed(all, case, |field| keep(field).then_some(field))
+}
+
+/// The tensors of a case that `part` has a name for, as parts of the layer.
+fn renamed(all: &Tensors, case: &Value, part: impl Fn(&str) -> Option<&str>) -> Tensors {
+    let prefix = format!("{}/", name(case));
     let own = all.iter().filter_map(|(name, tensor)| {
-        let name = keep(name.strip_prefix(&prefix)?)?;
-        Some((name, tensor.clone()))
+        let part = part(name.strip_prefix(&prefix)?)?;
+        Some((format!("up.{part}"), tensor.clone()))
     });
     own.collect()
 }
@@ -144,10 +155,8 @@ fn whole_numbers_of_compressed_tensors() {
     let (all, cases) = vectors("ct_int");
     assert_eq!(cases.len(), 12);
     for case in &cases {
-        let what = case["name"].as_str().expect("a name");
-        let own = of_case(&all, case, |field| {
-            (field != "dequant").then(|| format!("up.{field}"))
-        });
+        let what = name(case);
+        let own = of_case(&all, case, |field| field != "dequant");
         let value = &all[&format!("{what}/dequant")];
         let shape = [value.1[0], value.1[1]];
         let format = match case["format"].as_str() {
@@ -188,10 +197,8 @@ fn floats_of_compressed_tensors_and_transformers() {
     let (all, cases) = vectors("fp8_scaled");
     assert_eq!(cases.len(), 15);
     for case in &cases {
-        let what = case["name"].as_str().expect("a name");
-        let own = of_case(&all, case, |field| {
-            (!field.starts_with("dequant")).then(|| format!("up.{field}"))
-        });
+        let what = name(case);
+        let own = of_case(&all, case, |field| !field.starts_with("dequant"));
         let shape = &own["up.weight"].1;
         let (config, to) = if what.starts_with("ct_") {
             let config = json!({
@@ -242,15 +249,15 @@ fn whole_numbers_and_small_floats_of_mlx() {
     for (file, mode) in [("mlx_affine", Some("affine")), ("mlx_fp", None)] {
         let (all, cases) = vectors(file);
         for case in &cases {
-            let what = case["name"].as_str().expect("a name");
+            let what = name(case);
             let sides: Vec<usize> = serde_json::from_value(case["shape"].clone()).expect("sides");
             let global = all.contains_key(&format!("{what}/global_scale"));
             let (&[o, i], false) = (&sides[..], global) else {
                 continue;
             };
-            let own = of_case(&all, case, |field| match field {
-                "w" => Some("up.weight".to_owned()),
-                "scales" | "biases" => Some(format!("up.{field}")),
+            let own = renamed(&all, case, |field| match field {
+                "w" => Some("weight"),
+                "scales" | "biases" => Some(field),
                 _ => None,
             });
             let said = json!({
@@ -280,19 +287,11 @@ fn whole_numbers_and_small_floats_of_mlx() {
 #[test]
 fn layers_of_hqq() {
     let (all, cases) = vectors("hqq");
-    let layers = |case: &&Value| {
-        case["name"]
-            .as_str()
-            .expect("a name")
-            .starts_with("linear_")
-    };
-    let cases: Vec<&Value> = cases.iter().filter(layers).collect();
+    let cases = named(&cases, "linear_");
     assert_eq!(cases.len(), 16);
     for case in cases {
-        let what = case["name"].as_str().expect("a name");
-        let own = of_case(&all, case, |field| {
-            (field != "dequant" && field != "bias").then(|| format!("up.{field}"))
-        });
+        let what = name(case);
+        let own = of_case(&all, case, |field| !["dequant", "bias"].contains(&field));
         let value = &all[&format!("{what}/dequant")];
         let flag = |name: &str| Value::from(own[&format!("up.{name}")].2 == [1]);
         let config = json!({
@@ -331,9 +330,7 @@ fn a_layer_of_hqq_without_channels() {
     let case = cases.iter().find(|case| case["name"] == "chan_none");
     let case = case.expect("the case");
     let own = of_case(&all, case, |field| {
-        ["W_q", "scale", "zero"]
-            .contains(&field)
-            .then(|| format!("up.{field}"))
+        ["W_q", "scale", "zero"].contains(&field)
     });
     let config = json!({
         "quant_method": "hqq",
@@ -370,14 +367,12 @@ fn four_bits_of_bitsandbytes() {
     let (all, cases) = vectors("bnb_4bit");
     let mut count = 0;
     for case in &cases {
-        let what = case["name"].as_str().expect("a name");
+        let what = name(case);
         let sides: Vec<usize> = serde_json::from_value(case["shape"].clone()).expect("sides");
         let &[o, i] = &sides[..] else {
             continue;
         };
-        let own = of_case(&all, case, |field| {
-            field.starts_with("weight").then(|| format!("up.{field}"))
-        });
+        let own = of_case(&all, case, |field| field.starts_with("weight"));
         let config = json!({
             "shape": [o, i],
             "dtype": case["dtype"],
@@ -404,17 +399,12 @@ fn four_bits_of_bitsandbytes() {
 #[test]
 fn scales_of_bitsandbytes_are_nested_and_made_plain() {
     let (all, cases) = vectors("bnb_4bit");
-    let nested = |case: &&Value| {
-        let name = case["name"].as_str().expect("a name");
-        case["nested"] == true && name.starts_with("nested_")
-    };
-    let cases: Vec<&Value> = cases.iter().filter(nested).collect();
+    let mut cases = named(&cases, "nested_");
+    cases.retain(|case| case["nested"] == true);
     assert_eq!(cases.len(), 4);
     for case in cases {
-        let what = case["name"].as_str().expect("a name");
-        let own = of_case(&all, case, |field| {
-            field.starts_with("weight").then(|| format!("up.{field}"))
-        });
+        let what = name(case);
+        let own = of_case(&all, case, |field| field.starts_with("weight"));
         let config = json!({
             "shape": case["shape"],
             "dtype": case["dtype"],
@@ -460,19 +450,12 @@ fn scales_of_bitsandbytes_are_nested_and_made_plain() {
 #[test]
 fn eight_bits_of_bitsandbytes() {
     let (all, cases) = vectors("bnb_int8");
-    let layers = |case: &&Value| {
-        case["name"]
-            .as_str()
-            .expect("a name")
-            .starts_with("linear8bit")
-    };
-    let cases: Vec<&Value> = cases.iter().filter(layers).collect();
+    let cases = named(&cases, "linear8bit");
     assert_eq!(cases.len(), 2);
     for case in cases {
-        let what = case["name"].as_str().expect("a name");
+        let what = name(case);
         let own = of_case(&all, case, |field| {
-            let kept = ["weight", "SCB", "weight_format"].contains(&field);
-            kept.then(|| format!("up.{field}"))
+            ["weight", "SCB", "weight_format"].contains(&field)
         });
         let shape = &own["up.weight"].1;
         let config = json!({ "quant_method": "bitsandbytes", "load_in_8bit": true });

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MODELS = ROOT / "tests/golden/models"
 BF16 = "llama_bf16_untied"
 F32 = "llama_f32_tied"
-# What `tests/llama.rs` allows between two ways to add the same products in f32.
+# What `tests/llama` allows between two ways to add the same products in f32.
 LOGITS = 1e-4
 # Between ours in f32 and a library's own, which computes in half types and may quantize activations: 1.1 was seen,
 # and 3.8 and more with a wrong model.

@@ -24,7 +24,7 @@ use firebox::{
 use tempfile::tempdir;
 
 use crate::{
-    common::Golden,
+    common::{Golden, linears},
     files::{JOURNAL, assert_same, files},
     watched::Watched,
 };
@@ -62,17 +62,7 @@ fn bits(model: &Llama) -> Bits {
     let mut visitor = Visitor(Vec::new());
     model.visit(&mut visitor);
     let matrices = |block: &Block| {
-        let (attention, mlp) = (&block.attention, &block.mlp);
-        let linear = [
-            &attention.q_proj,
-            &attention.k_proj,
-            &attention.v_proj,
-            &attention.o_proj,
-            &mlp.gate_proj,
-            &mlp.up_proj,
-            &mlp.down_proj,
-        ];
-        linear.map(|linear| match &linear.weight {
+        linears(block).map(|linear| match &linear.weight {
             Matrix::Packed(packed) => Some(packed.layout()),
             _ => None,
         })

@@ -117,27 +117,41 @@ pub(crate) fn words(packed: &PackedWeight) -> [Vec<u32>; 2] {
     })
 }
 
-pub(crate) fn packing_gives_the_hosts_bits<T: Target>() {
+/// Packs values on the host and on the device, from every type that the device stores, in every way that takes their
+/// shape, and has both checked; how many there are.
+fn pack_on_both<T: Target>(
+    values: &[f32],
+    shape: [usize; 2],
+    check: impl Fn(&str, Packed, &PackedWeight),
+) -> usize {
     let device = T::device(0).expect("a device");
+    let mut checked = 0;
+    for (source, dtype) in SOURCES {
+        let bytes = stored(values, source);
+        for packing in every_packing() {
+            let Some(expected) = on_host(packing, shape, source, &bytes) else {
+                continue;
+            };
+            let Some(dense) = tensor::<T>(bytes.clone(), shape, dtype, &device) else {
+                continue;
+            };
+            let packed = PackedWeight::quantize(dense, packing).expect("as on the host");
+            let of = format!("{packing:?} {shape:?} {dtype:?}");
+            check(&of, expected, &packed);
+            checked += 1;
+        }
+    }
+    checked
+}
+
+pub(crate) fn packing_gives_the_hosts_bits<T: Target>() {
     let mut checked = 0;
     for (seed, shape @ [o, i]) in SHAPES.into_iter().enumerate() {
         let values = numbers(o * i, seed as u64);
-        for (source, dtype) in SOURCES {
-            let bytes = stored(&values, source);
-            for packing in every_packing() {
-                let Some(expected) = on_host(packing, shape, source, &bytes) else {
-                    continue;
-                };
-                let Some(dense) = tensor::<T>(bytes.clone(), shape, dtype, &device) else {
-                    continue;
-                };
-                let packed = PackedWeight::quantize(dense, packing).expect("as on the host");
-                let of = format!("{packing:?} {shape:?} {dtype:?}");
-                assert_eq!(packed.layout().format, expected.format, "{of}");
-                assert_eq!(words(&packed), [expected.words, expected.scales], "{of}");
-                checked += 1;
-            }
-        }
+        checked += pack_on_both::<T>(&values, shape, |of, expected, packed| {
+            assert_eq!(packed.layout().format, expected.format, "{of}");
+            assert_eq!(words(packed), [expected.words, expected.scales], "{of}");
+        });
     }
     // Half types may be missing; that f32 goes through is the least.
     assert!(checked >= 70, "{checked}");
@@ -145,7 +159,6 @@ pub(crate) fn packing_gives_the_hosts_bits<T: Target>() {
 
 /// Zeros of both signs, infinities, both NaN, the smallest and the largest numbers, alone and together.
 pub(crate) fn special_values_pack_as_on_the_host<T: Target>() {
-    let device = T::device(0).expect("a device");
     let odd = [
         0.0,
         -0.0,
@@ -178,22 +191,11 @@ pub(crate) fn special_values_pack_as_on_the_host<T: Target>() {
             .for_each(|value| *value *= 1e-37);
         values[row(3) + 5] = special;
     }
-    for (source, dtype) in SOURCES {
-        let bytes = stored(&values, source);
-        for packing in every_packing() {
-            let Some(expected) = on_host(packing, shape, source, &bytes) else {
-                continue;
-            };
-            let Some(dense) = tensor::<T>(bytes.clone(), shape, dtype, &device) else {
-                continue;
-            };
-            let packed = PackedWeight::quantize(dense, packing).expect("as on the host");
-            let of = format!("{packing:?} {dtype:?}");
-            let [found_words, found_scales] = words(&packed);
-            assert_eq!(found_words, expected.words, "words of {of}");
-            assert!(same(&found_scales, &expected.scales), "scales of {of}");
-        }
-    }
+    pack_on_both::<T>(&values, shape, |of, expected, packed| {
+        let [found_words, found_scales] = words(packed);
+        assert_eq!(found_words, expected.words, "words of {of}");
+        assert!(same(&found_scales, &expected.scales), "scales of {of}");
+    });
 }
 
 /// Equal to the bit, or both NaN: which NaN it is, nobody promises.

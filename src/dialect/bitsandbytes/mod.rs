@@ -32,8 +32,8 @@ use serde::Deserialize;
 
 use super::{Adopt, Dialect, DialectError, Halves, Parts, find::Find, names::Excepted};
 use crate::{
-    model::{Role, Slot, fields::Fields},
-    source::{Catalog, Dtype, TensorInfo},
+    model::{Role, fields::Fields},
+    source::{Dtype, TensorInfo},
 };
 
 pub(super) const NAME: &str = "bitsandbytes";
@@ -98,7 +98,8 @@ impl Levels {
 
 pub(super) fn declared(config: Fields<'_>) -> Result<Arc<dyn Dialect>, DialectError> {
     let flag = |field: &str| config.flag(field).map(|flag| flag.unwrap_or(false));
-    let excepted = config.texts(SKIP)?.map(Excepted::new);
+    let listed = config.get(SKIP).is_some();
+    let excepted = listed.then(|| Excepted::new(config, SKIP)).transpose()?;
     let declared = match (flag("load_in_4bit")?, flag("load_in_8bit")?) {
         (true, false) => {
             let field = "bnb_4bit_quant_type";
@@ -132,21 +133,18 @@ impl Dialect for BitsAndBytes {
         NAME
     }
 
-    fn find(&self, slot: &Slot, catalog: &Catalog) -> Result<Option<Adopt>, DialectError> {
-        let Some(find) = Find::new(NAME, slot, catalog) else {
-            return Ok(None);
-        };
+    fn adopt(&self, find: &Find<'_>) -> Result<Option<Adopt>, DialectError> {
         let (Self::Bits4 { excepted, .. } | Self::Int8 { excepted }) = self;
         let excepted = match excepted {
             Some(excepted) => excepted.names(find.module()),
             // transformers keeps the head by itself.
-            None => slot.role == Role::Head,
+            None => find.slot.role == Role::Head,
         };
         let adopt = match self {
             Self::Bits4 {
                 quant_type, nested, ..
-            } => bits4(&find, *quant_type, *nested)?,
-            Self::Int8 { .. } => int8(&find)?,
+            } => bits4(find, *quant_type, *nested)?,
+            Self::Int8 { .. } => int8(find)?,
         };
         match adopt {
             Some(_) if excepted => Err(find.excepted(SKIP)),

@@ -43,7 +43,6 @@ use crate::{
     model::{Slot, fields::Fields},
     plan::{Action, Step, Stored},
     quant::QuantSpec,
-    source::Catalog,
 };
 
 pub(super) const NAME: &str = "compressed-tensors";
@@ -84,13 +83,10 @@ impl Dialect for CompressedTensors {
         NAME
     }
 
-    fn find(&self, slot: &Slot, catalog: &Catalog) -> Result<Option<Adopt>, DialectError> {
-        let Some(find) = Find::new(NAME, slot, catalog) else {
-            return Ok(None);
-        };
+    fn adopt(&self, find: &Find<'_>) -> Result<Option<Adopt>, DialectError> {
         let meant = |targets: &[Target]| {
             let mut targets = targets.iter();
-            targets.any(|target| target.is_match(find.module(), slot.role))
+            targets.any(|target| target.is_match(find.module(), find.slot.role))
         };
         let targeted = self.groups.iter().find(|group| meant(&group.targets));
         let group = targeted.filter(|_| !meant(&self.ignore));
@@ -104,8 +100,8 @@ impl Dialect for CompressedTensors {
                 plain.map(|()| None)
             }
             (true, None) => Err(find.excepted(targeted.map_or("config_groups", |_| IGNORE))),
-            (true, Some(Scheme::Floats(tile))) => floats::find(&find, tile).map(Some),
-            (true, Some(Scheme::Whole(whole))) => whole.find(&find).map(Some),
+            (true, Some(Scheme::Floats(tile))) => floats::find(find, tile).map(Some),
+            (true, Some(Scheme::Whole(whole))) => whole.find(find).map(Some),
         }
     }
 

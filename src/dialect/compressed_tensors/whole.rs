@@ -127,12 +127,9 @@ impl Whole {
         } else {
             Along::Flat
         };
-        let affine = self.affine(shape, along, params);
-        let affine = affine.map_err(|source| find.format_error(source))?;
+        let affine = find.format(self.affine(shape, along, params))?;
         let format = Format::Affine(affine);
-        format
-            .validate_shape(shape)
-            .map_err(|source| find.format_error(source))?;
+        find.format(format.validate_shape(shape))?;
         let parts = parts.into_iter().cloned().collect();
         let adopt = Adopt::new(format, parts, move |parts| {
             self.assemble(parts, affine, shape, zeros, order)

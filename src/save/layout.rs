@@ -1,0 +1,210 @@
+//! Which weights go to which file, under which names, in which dialect: what is decided before a file is written.
+
+use std::path::PathBuf;
+
+use firebox_kernels::{float::FloatBits, format::Packed};
+use serde_json::{Map, Value, json};
+
+use super::{SaveConfig, SaveError, shard::Place};
+use crate::{
+    dialect::{Codes, DECLARED, DialectError, Tensor, To, Writer},
+    plan::{Action, Plan, Step, Stored},
+    source::checkpoint::SINGLE,
+};
+
+/// Bytes that a tensor may take in a header beside the name of its weight; more than any takes.
+const HEADER_ROOM: u64 = 176;
+
+/// What is decided before a file is written.
+#[derive(Debug)]
+pub(crate) struct Layout<'a> {
+    pub(super) to: &'a SaveConfig,
+    pub(super) dialect: Option<To>,
+    writer: Option<Box<dyn Writer>>,
+    /// The type that most plain weights of the checkpoint are stored in.
+    source: FloatBits,
+    shares: Vec<Share>,
+}
+
+/// What one file gets.
+#[derive(Debug)]
+struct Share {
+    weights: usize,
+    bytes: u64,
+    /// Room for its header.
+    room: u64,
+}
+
+impl<'a> Layout<'a> {
+    /// Refuses weights that the dialect cannot hold.
+    pub(crate) fn new(
+        to: &'a SaveConfig,
+        plan: &Plan,
+        source: FloatBits,
+    ) -> Result<Self, SaveError> {
+        let (dialect, writer) = writer(to, plan, source)?.unzip();
+        let mut shares: Vec<Share> = Vec::new();
+        for step in &plan.steps {
+            let kept = step.bytes_kept();
+            let is_full = |share: &Share| share.bytes.saturating_add(kept) > to.shard_bytes;
+            if shares.last().is_none_or(is_full) {
+                shares.push(Share {
+                    weights: 0,
+                    bytes: 0,
+                    room: HEADER_ROOM,
+                });
+            }
+            let share = shares
+                .last_mut()
+                .expect("one was just made, if there was none");
+            let tensors = match &writer {
+                Some(writer) if step.action.format().is_some() => writer.tensors_max() as u64,
+                _ => 1,
+            };
+            share.weights += 1;
+            share.bytes += kept;
+            share.room += tensors * (step.slot.name.len() as u64 + HEADER_ROOM);
+        }
+        Ok(Self {
+            to,
+            dialect,
+            writer,
+            source,
+            shares,
+        })
+    }
+
+    pub(super) fn path(&self, file: &str) -> PathBuf {
+        self.to.folder.join(file)
+    }
+
+    /// Names of the shards.
+    pub(super) fn names(&self) -> Vec<String> {
+        let shards = 0..self.shares.len();
+        shards.map(|nth| self.name(nth)).collect()
+    }
+
+    pub(super) fn name(&self, nth: usize) -> String {
+        match self.shares.len() {
+            0 | 1 => SINGLE.to_owned(),
+            count => format!("model-{:05}-of-{count:05}.safetensors", nth + 1),
+        }
+    }
+
+    /// How many weights a shard gets.
+    pub(super) fn weights(&self, nth: usize) -> usize {
+        self.shares[nth].weights
+    }
+
+    pub(super) fn place(&self, nth: usize) -> Place {
+        let writer = self.writer.as_ref();
+        Place {
+            path: self.path(&self.name(nth)),
+            format: writer.map_or("pt", |writer| writer.metadata()),
+            room: self.shares[nth].room.next_multiple_of(8),
+        }
+    }
+
+    /// What lies in the file row after row: plain numbers, and codes of most dialects.
+    pub(crate) fn in_pieces(&self, step: &Step) -> bool {
+        let empty = step.slot.shape.contains(&0);
+        let codes = || self.codes(step).is_some();
+        !empty && (step.action.format().is_none() || codes())
+    }
+
+    /// How codes are written in pieces, where they can be.
+    pub(super) fn codes(&self, step: &Step) -> Option<Codes> {
+        let writer = self.writer.as_ref()?;
+        writer.codes(&step.slot, step.action.format()?)
+    }
+
+    /// The tensors of a packed weight.
+    pub(super) fn tensors(&self, step: &Step, packed: Packed) -> Vec<Tensor> {
+        let packed = match (&step.action, self.to.nested) {
+            (Action::Keep(_), Some(nested)) => packed.renested(nested),
+            _ => packed,
+        };
+        let source = match step.source {
+            Stored::Plain(float) => float,
+            Stored::Packed(ref adopt) => adopt.float().unwrap_or(self.source),
+        };
+        let writer = self.writer.as_ref();
+        let writer = writer.expect("a plan with packed weights has a writer");
+        writer.tensors(&step.slot, packed, source)
+    }
+
+    /// `config.json` of a checkpoint, saying what becomes of it here.
+    pub(super) fn config(&self, of: &Value) -> Value {
+        let mut config = of.clone();
+        if let Value::Object(config) = &mut config {
+            for field in DECLARED {
+                config.remove(field);
+            }
+            if self.dialect == Some(To::Mlx) {
+                older_positions(config);
+            }
+            let fields = self.writer.iter().flat_map(|writer| writer.config());
+            config.extend(fields.map(|(field, value)| (field.to_owned(), value)));
+        }
+        config
+    }
+}
+
+/// A writer and its dialect.
+type OfDialect = (To, Box<dyn Writer>);
+
+/// What writes the packed weights of `plan`, if there are any.
+fn writer(to: &SaveConfig, plan: &Plan, source: FloatBits) -> Result<Option<OfDialect>, SaveError> {
+    let mut packed = plan
+        .steps
+        .iter()
+        .filter(|step| step.action.format().is_some());
+    let Some(first) = packed.next() else {
+        return match to.dialect {
+            None => Ok(None),
+            Some(asked) => {
+                let dialect = asked.name();
+                Err(DialectError::NothingPacked { dialect }.into())
+            }
+        };
+    };
+    let Some(dialect) = to.dialect.or(To::usual(first)) else {
+        let tensor = first.slot.name.clone();
+        return Err(DialectError::NoDialect { tensor }.into());
+    };
+    let error = match dialect.writer(plan, source) {
+        Err(error) if to.kept => error,
+        writer => return Ok(Some((dialect, writer?))),
+    };
+    // Any dialect will do that holds them all.
+    let others = packed.filter_map(To::usual);
+    let mut writers = others.filter_map(|to| Some((to, to.writer(plan, source).ok()?)));
+    match writers.next() {
+        Some(found) => Ok(Some(found)),
+        None => Err(SaveError::NotKept {
+            dialect: dialect.name(),
+            source: Box::new(error),
+        }),
+    }
+}
+
+/// mlx-lm 0.32 reads positions of a Llama in the words of transformers 4 alone: both are written where they are not its
+/// defaults.
+fn older_positions(config: &mut Map<String, Value>) {
+    let Some(Value::Object(rope)) = config.get("rope_parameters").cloned() else {
+        return;
+    };
+    if config.contains_key("rope_theta") {
+        return;
+    }
+    let plain = rope.get("rope_type").is_none_or(|kind| kind == "default");
+    let theta = rope.get("rope_theta").cloned().unwrap_or(json!(10_000.0));
+    if plain && theta == json!(10_000.0) {
+        return;
+    }
+    config.insert("rope_theta".to_owned(), theta);
+    if !plain {
+        let scaling = rope.into_iter().filter(|(field, _)| field != "rope_theta");
+        config.insert("rope_scaling".to_owned(), scaling.collect());
+    }
+}

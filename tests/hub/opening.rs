@@ -1,0 +1,179 @@
+//! A checkpoint on the hub: what is downloaded to open it, and what is not.
+
+use std::sync::Arc;
+
+use firebox::source::{Checkpoint, CheckpointError, HubBuilder, Source, SourceError, SourceExt};
+
+use super::{counted, loopback, model, serve, tinyrust, two_files};
+
+#[test]
+fn a_checkpoint_opens_from_the_hub_and_then_offline() {
+    let (hub, cache) = serve(tinyrust());
+    let online = Checkpoint::open(Arc::new(model(&hub, &cache).build().unwrap())).unwrap();
+    // What a load does: it reads from every shard.
+    for file in online.files() {
+        online.source().read_at(&file.name, 0, &mut [0]).unwrap();
+    }
+    let requests = hub.log().len();
+
+    let offline = model(&hub, &cache).offline(true).build().unwrap();
+    let offline = Checkpoint::open(Arc::new(offline)).unwrap();
+    assert_eq!(
+        hub.log().len(),
+        requests,
+        "offline, and still asked the hub"
+    );
+    assert_eq!(offline.config(), online.config());
+    assert_eq!(offline.total_bytes(), 2_886_432 + 2_953_136 + 1_116_008);
+    assert!(offline.catalog().iter().eq(online.catalog()));
+    for (file, bytes) in tinyrust() {
+        if file.ends_with(".safetensors") {
+            assert_eq!(offline.source().read(&file).unwrap(), bytes, "{file}");
+        }
+    }
+}
+
+/// Catches `inspect` of a model of 100 GB that downloads 100 GB.
+#[test]
+fn opening_brings_headers_and_reading_brings_the_weights() {
+    let files = tinyrust();
+    let (hub, cache) = serve(files.clone());
+    let checkpoint = Checkpoint::open(Arc::new(model(&hub, &cache).build().unwrap())).unwrap();
+    assert_eq!(checkpoint.total_bytes(), 2_886_432 + 2_953_136 + 1_116_008);
+    let of_weights = hub.sent(".safetensors");
+    assert!(
+        (1..=3 * (64 << 10)).contains(&of_weights),
+        "{of_weights} bytes of weights were sent"
+    );
+    let of_headers = |request: &loopback::Request| request.path.starts_with("/cdn/");
+    let requests = hub
+        .log()
+        .iter()
+        .filter(|request| of_headers(request))
+        .count();
+    assert_eq!(requests, 3, "a header takes one request");
+
+    let shard = &checkpoint.files()[0].name;
+    let mut bytes = vec![0; 1000];
+    checkpoint
+        .source()
+        .read_at(shard, 5000, &mut bytes)
+        .unwrap();
+    assert_eq!(bytes, files[&**shard][5000..6000]);
+    assert_eq!(hub.downloads(shard), 1);
+    // In the cache now, and peeked at there.
+    let requests = hub.log().len();
+    checkpoint.source().peek(shard, 0, &mut bytes).unwrap();
+    assert_eq!(bytes, files[&**shard][..1000]);
+    assert_eq!(hub.log().len(), requests);
+}
+
+/// Around the 64 KiB that the first peek brings, and with a hub that knows no ranges.
+#[test]
+fn any_range_is_peeked_at_without_a_download() {
+    let bytes = counted(10_000_000);
+    let served = [("model.safetensors".to_owned(), bytes.clone())];
+    for ignore_ranges in [false, true] {
+        let (hub, cache) = serve(served.clone().into());
+        hub.set(|state| state.ignore_ranges = ignore_ranges);
+        let source = model(&hub, &cache).build().unwrap();
+        for (offset, len) in [
+            (0, 8),
+            (8, 70_000),
+            (65_530, 20),
+            (65_536, 1),
+            (100_000, 9),
+            (7, 0),
+        ] {
+            let mut into = vec![0; len];
+            let peeked = source.peek("model.safetensors", offset as u64, &mut into);
+            peeked.unwrap();
+            assert_eq!(into, bytes[offset..offset + len], "{offset} + {len}");
+        }
+        let error = source.peek("model.safetensors", 9_999_999, &mut [0; 2]);
+        let error = error.unwrap_err();
+        assert!(matches!(error, SourceError::Truncated { .. }), "{error:?}");
+        // Five requests. Sockets hold some of what nobody reads.
+        let sent = hub.sent("model.safetensors");
+        assert!(
+            sent < if ignore_ranges { 25_000_000 } else { 100_000 },
+            "{sent} bytes were sent"
+        );
+        assert!(!cache.path().join("models--org--tiny").exists());
+    }
+}
+
+#[test]
+fn a_shard_that_the_hub_lacks_or_the_cache_offline_is_missing() {
+    let mut files = tinyrust();
+    let gone = files.keys().find(|name| name.ends_with(".safetensors"));
+    let gone = gone.unwrap().clone();
+    let (whole, cache) = serve(files.clone());
+    Checkpoint::open(Arc::new(model(&whole, &cache).build().unwrap())).unwrap();
+    let missing = |source: HubBuilder| {
+        let error = Checkpoint::open(Arc::new(source.build().unwrap())).unwrap_err();
+        match error {
+            CheckpointError::MissingShard { shard, source, .. } => (shard, *source),
+            error => panic!("{error:?}"),
+        }
+    };
+    let (shard, error) = missing(model(&whole, &cache).offline(true));
+    assert_eq!(shard, gone);
+    assert!(matches!(error, SourceError::NotCached { .. }), "{error:?}");
+
+    files.remove(&gone);
+    let (hub, cache) = serve(files);
+    let (shard, error) = missing(model(&hub, &cache));
+    assert_eq!(shard, gone);
+    assert!(matches!(error, SourceError::NotFound { .. }), "{error:?}");
+}
+
+/// Catches a plan made over the hub that downloads the weights in order to weigh them.
+#[test]
+fn asking_for_a_length_downloads_nothing() {
+    let (hub, cache) = serve(two_files());
+    let source = model(&hub, &cache).build().unwrap();
+    assert_eq!(source.size("model.safetensors").unwrap(), 100_000);
+    assert_eq!(hub.downloads("model.safetensors"), 0);
+}
+
+/// The whole road of a stranger: a model id, a mirror and an empty cache; then the same without a
+/// network. Would catch a program that does not find what its library downloads.
+#[cfg(all(feature = "cli", feature = "cpu"))]
+#[test]
+fn the_program_speaks_from_a_model_id_and_then_offline() {
+    let (hub, cache) = serve(tinyrust());
+    let text = |offline: &str| {
+        let ran = std::process::Command::new(env!("CARGO_BIN_EXE_firebox"))
+            .args([
+                "generate",
+                loopback::ID,
+                "--prompt",
+                "To create a new package, run",
+            ])
+            .args(["--max-new-tokens", "5", "--json"])
+            .env("HF_ENDPOINT", &hub.url)
+            .env("HF_HOME", cache.path())
+            .env("HF_HUB_OFFLINE", offline)
+            .env_remove("HF_HUB_CACHE")
+            .env_remove("HUGGINGFACE_HUB_CACHE")
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&ran.stderr);
+        assert!(ran.status.success(), "offline {offline}: {said}");
+        let answer: serde_json::Value = serde_json::from_slice(&ran.stdout).unwrap();
+        answer["text"].as_str().unwrap().to_owned()
+    };
+
+    let online = text("0");
+    assert!(online.starts_with(" the crate"), "{online}");
+    assert_eq!(hub.downloads("model-00001-of-00003.safetensors"), 1);
+
+    let requests = hub.log().len();
+    assert_eq!(text("1"), online);
+    assert_eq!(
+        hub.log().len(),
+        requests,
+        "offline, and still asked the hub"
+    );
+}
