@@ -37,6 +37,7 @@ macro_rules! suite {
                 models::logits_are_those_of_transformers,
                 models::packed_models_answer_as_their_dense_weights_do,
                 models::tiles_and_parts_change_nothing,
+                models::mapped_models_answer_as_read_ones_do,
                 models::streamed_models_answer_as_loaded_ones_do,
                 models::saved_files_are_those_of_the_cpu,
                 models::greedy_text_is_that_of_transformers,

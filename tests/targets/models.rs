@@ -7,6 +7,7 @@ use firebox::{
     Cpu, DType, Keep, LoadConfig, Loader, Strategy, Target,
     model::{GenerateOptions, Matrix, generate, llama::Llama},
     save::SaveConfig,
+    source::Reading,
     target::Memory,
 };
 
@@ -91,6 +92,18 @@ pub(crate) fn tiles_and_parts_change_nothing<T: Target>() {
         }
         let error = max_abs_difference(&logits(&model, golden), &expected);
         assert!(error < 2e-5, "{quant}: largest error {error}");
+    }
+}
+
+/// Weights that stay in the file's map, or go to the device out of it, whole and in parts.
+pub(crate) fn mapped_models_answer_as_read_ones_do<T: Target>() {
+    let golden = Golden("llama_f32_tied");
+    let asked = || config(golden, "none");
+    let expected = logits(&load::<T>(asked()), golden);
+    for config in [asked(), asked().allocation_max(60_000)] {
+        let found = logits(&load::<T>(config.reading(Reading::Mapped)), golden);
+        let error = max_abs_difference(&found, &expected);
+        assert!(error < 2e-5, "largest error {error}");
     }
 }
 
