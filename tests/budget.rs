@@ -121,6 +121,7 @@ fn memory_is_what_was_promised() {
     what_cannot_work_is_refused_before_a_weight_is_read(&base, folder.path());
     equal_weights_are_held_once(&base, &tuned);
     mapped_weights_stay_in_their_file(&base);
+    mapped_weights_are_packed_from_their_file(&base);
     shards_are_as_large_and_as_many_as_asked(&base);
     threads_are_as_many_as_there_is_work_for(&base);
 }
@@ -159,6 +160,28 @@ fn mapped_weights_stay_in_their_file(folder: &Path) {
     let changed = weight.slice_assign([0..1, 0..COLS], zero).into_data();
     assert!(changed != read[0], "nothing was written");
     assert!(fs::read(&file).expect("readable") == before, "the file");
+}
+
+/// Catches tiles of a map that are copied all the same, and codes of other bytes.
+fn mapped_weights_are_packed_from_their_file(folder: &Path) {
+    let load = |reading| {
+        let config = config(folder, "nf4").reading(reading);
+        let loader = Loader::<Cpu>::new(config).expect("opens");
+        let (loaded, peak) = COUNTING.peak(|| loader.load::<Wide>().expect("loads"));
+        let words = [loaded.model.first, loaded.model.second].map(|linear| match linear.weight {
+            Matrix::Packed(packed) => packed.words.val().into_data(),
+            other => panic!("all was to be packed: {other:?}"),
+        });
+        (words, peak.saturating_sub(loaded.report.bytes_packed))
+    };
+    let (read, beside) = load(Reading::Buffered);
+    assert!(
+        beside >= 4 * MIB,
+        "{beside} bytes beside the packed weights"
+    );
+    let (mapped, beside) = load(Reading::Mapped);
+    assert!(beside < 3 * MIB, "{beside} bytes beside the packed weights");
+    assert!(mapped == read, "other codes");
 }
 
 /// Catches a size that only some reads keep to, and shards ahead that are counted otherwise.

@@ -1,6 +1,6 @@
 //! Reading ahead: tensors in plan order, cut into tiles of whole rows.
 
-use std::time::Instant;
+use std::{ops::Range, time::Instant};
 
 use burn::tensor::Bytes;
 use crossbeam_channel::Sender;
@@ -16,8 +16,7 @@ use super::{
 use crate::{
     observe::Span,
     plan::{Plan, Step, Stored},
-    source::{Source, SourceError, TensorInfo},
-    target::DType,
+    source::{self, Source, SourceError, TensorInfo},
 };
 
 /// What the reader hands over: for every tensor, in plan order, `Begin Tile* End`, or `Begin Filled* Whole End` where
@@ -51,6 +50,11 @@ enum Memory<'a> {
     Host(Loan<'a>),
     /// A buffer that a device takes, and its share of the budget. The last word is filled up with zeros.
     Staged(Bytes, Permit<'a>),
+    /// What the source has, and its share of the budget: it is in memory all the same.
+    Shared(
+        source::Bytes,
+        #[expect(dead_code, reason = "held until the tile is dropped")] Permit<'a>,
+    ),
 }
 
 impl<'a> Tile<'a> {
@@ -58,6 +62,7 @@ impl<'a> Tile<'a> {
         match &self.memory {
             Memory::Host(loan) => loan.bytes(),
             Memory::Staged(bytes, _) => bytes,
+            Memory::Shared(bytes, _) => bytes,
         }
     }
 
@@ -65,6 +70,7 @@ impl<'a> Tile<'a> {
         match &mut self.memory {
             Memory::Host(loan) => loan.bytes_mut(),
             Memory::Staged(bytes, _) => bytes,
+            Memory::Shared(..) => unreachable!("what is changed is not shared"),
         }
     }
 
@@ -72,7 +78,7 @@ impl<'a> Tile<'a> {
     pub(super) fn into_staged(self) -> (Bytes, Permit<'a>) {
         match self.memory {
             Memory::Staged(bytes, permit) => (bytes, permit),
-            Memory::Host(_) => unreachable!("tiles of a converter that uploads are staged"),
+            _ => unreachable!("tiles of a converter that uploads are staged"),
         }
     }
 }
@@ -155,12 +161,8 @@ impl<'a, 'r> Reader<'a, 'r> {
             for first_row in (0..rows).step_by(tile_rows) {
                 let rows = tile_rows.min(rows - first_row);
                 let len = rows * row_bytes;
-                let mut memory = self.memory(len, uploads)?;
-                let bytes = match &mut memory {
-                    Memory::Host(loan) => loan.bytes_mut(),
-                    Memory::Staged(bytes, _) => &mut bytes[..len],
-                };
-                let read = self.read(step, tensor, first_row * row_bytes, bytes)?;
+                let at = first_row * row_bytes;
+                let (memory, read) = self.memory(step, tensor, at..at + len, uploads)?;
                 self.messages.send(Message::Tile(Tile {
                     pass,
                     first_row,
@@ -176,8 +178,10 @@ impl<'a, 'r> Reader<'a, 'r> {
     /// Reads a weight that is kept as it is stored to where it stays, or finds it there.
     fn direct(&self, step: &Step) -> Result<(), Stop> {
         let (tensor, dtype) = (&step.parts[0], step.float().into());
-        if let Some((dense, read)) = self.shared(step, tensor, dtype)? {
-            let bytes = tensor.bytes();
+        let bytes = tensor.bytes();
+        if let Some((shared, read)) = self.shared(step, tensor, 0, bytes as usize)?
+            && let Some(dense) = Dense::shared(dtype, shared)
+        {
             self.messages.send(Message::Filled { bytes, read })?;
             return Ok(self.messages.send(Message::Whole(dense))?);
         }
@@ -191,19 +195,19 @@ impl<'a, 'r> Reader<'a, 'r> {
         Ok(self.messages.send(Message::Whole(dense))?)
     }
 
-    /// The numbers of `tensor` where the source has them.
+    /// The `len` bytes of `tensor` from byte `at` on, where the source has them.
     fn shared(
         &self,
         step: &Step,
         tensor: &TensorInfo,
-        dtype: DType,
-    ) -> Result<Option<(Dense, Span)>, Stop> {
+        at: usize,
+        len: usize,
+    ) -> Result<Option<(source::Bytes, Span)>, Stop> {
         let started = Instant::now();
-        let len = tensor.bytes() as usize;
-        let shared = self.source.share(&tensor.file, tensor.range.start, len);
+        let offset = tensor.range.start + at as u64;
+        let shared = self.source.share(&tensor.file, offset, len);
         let shared = shared.map_err(|error| failed(step, error))?;
-        let dense = shared.and_then(|bytes| Dense::shared(dtype, bytes));
-        Ok(dense.map(|dense| (dense, Span::since(started))))
+        Ok(shared.map(|bytes| (bytes, Span::since(started))))
     }
 
     /// Fills `into` with what `tensor` has from byte `at` on, by all threads.
@@ -231,15 +235,33 @@ impl<'a, 'r> Reader<'a, 'r> {
         Ok(Span::since(started))
     }
 
-    fn memory(&self, len: usize, uploads: bool) -> Result<Memory<'a>, Stop> {
+    /// Bytes `range` of `tensor`, where the source has them if nobody has to change them, else read.
+    fn memory(
+        &self,
+        step: &Step,
+        tensor: &TensorInfo,
+        range: Range<usize>,
+        uploads: bool,
+    ) -> Result<(Memory<'a>, Span), Stop> {
+        let (at, len) = (range.start, range.len());
+        let permit = || self.account.permit(len).ok_or(Stop::Abandoned);
+        if !uploads
+            && step.scaling.is_none()
+            && let Some((bytes, read)) = self.shared(step, tensor, at, len)?
+        {
+            return Ok((Memory::Shared(bytes, permit()?), read));
+        }
         match &self.staging {
             Some(staging) if uploads => {
-                let permit = self.account.permit(len).ok_or(Stop::Abandoned)?;
-                Ok(Memory::Staged(staging.buffer(len), permit))
+                let permit = permit()?;
+                let mut bytes = staging.buffer(len);
+                let read = self.read(step, tensor, at, &mut bytes[..len])?;
+                Ok((Memory::Staged(bytes, permit), read))
             }
             _ => {
-                let loan = self.account.borrow(len).ok_or(Stop::Abandoned)?;
-                Ok(Memory::Host(loan))
+                let mut loan = self.account.borrow(len).ok_or(Stop::Abandoned)?;
+                let read = self.read(step, tensor, at, loan.bytes_mut())?;
+                Ok((Memory::Host(loan), read))
             }
         }
     }

@@ -34,10 +34,11 @@ use firebox::{
 type Failure = Box<dyn std::error::Error>;
 
 /// Quantization, type of what stays plain, way to read.
-const CASES: [[&str; 3]; 13] = [
+const CASES: [[&str; 3]; 14] = [
     ["none", "bf16", "mapped"],
     ["none", "bf16", "auto"],
     ["none", "f32", "auto"],
+    ["nf4", "bf16", "mapped"],
     ["nf4", "bf16", "auto"],
     ["nf4:nested", "bf16", "auto"],
     ["fp4", "bf16", "auto"],

@@ -15,10 +15,11 @@ pub enum Reading {
     Buffered,
     /// From a map of the file. What a module keeps as it is stored stays there and is never copied, for as long as the model
     /// lives: loading is as quick as making pages present, takes no memory besides the page cache, and several
-    /// processes have one copy. All else is copied out of it, no faster from a disk; from the page cache it may be.
+    /// processes have one copy. All else is converted from there without a copy in between: no faster from a disk; from the page
+    /// cache it is.
     ///
     /// A file that another program changes is a model that changes; one that it cuts, or a disk that fails, ends the process
-    /// with a signal when the weight is used, or in the moment of the copy.
+    /// with a signal, whenever a weight is used or converted.
     Mapped,
     /// Past the page cache (`O_DIRECT`), on Linux. Leaves the page cache alone, and reads from the disk again what was
     /// read before. Takes a third of the processor time where `into` is as far from a multiple of 4096 as the offset
