@@ -43,7 +43,7 @@ mod pinned {
     use core::{mem::MaybeUninit, sync::atomic::Ordering};
 
     use burn::tensor::{AllocationProperty, Bytes, DType, TensorData};
-    use cubecl::environment::bytes::{AccessError, AccessPolicy, AllocationController};
+    use cubecl_environment::bytes::{AccessError, AccessPolicy, AllocationController};
 
     use super::Staging;
 
