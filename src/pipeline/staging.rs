@@ -56,9 +56,10 @@ mod pinned {
             let unread = unsafe { Bytes::from_controller(Box::new(Unread(len)), len) };
             let mut data = TensorData::from_bytes(unread, [len], DType::U8);
             self.device.staging(core::iter::once(&mut data));
-            let staged = data.bytes.property() == AllocationProperty::Pinned;
+            let bytes = data.into_bytes();
+            let staged = bytes.property() == AllocationProperty::Pinned;
             self.pinned.store(staged, Ordering::Relaxed);
-            staged.then_some(data.bytes)
+            staged.then_some(bytes)
         }
     }
 
