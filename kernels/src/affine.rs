@@ -45,12 +45,16 @@ use crate::error::FormatError;
 use crate::float::{FloatBits, range_of_numbers};
 use crate::format::{Affine, Along, Format, Offset};
 use crate::lanes::{self, Lanes, Work};
+use crate::number::Narrow;
 use crate::pack::{self, STREAM};
 use crate::packer::{self, Order, Packer};
 use crate::simd::for_processors;
 
 /// Scales and offsets widened at a time.
 const SCRATCH: usize = 256;
+
+/// Weights, about, that are unpacked before they are scaled.
+const NEAR: usize = 4096;
 
 /// Steps are not smaller than this, so that no group divides by zero.
 const SMALLEST_STEP: f32 = 1e-7;
@@ -96,15 +100,20 @@ impl Affine {
         }
     }
 
-    /// The weights of the sixteen codes of 4 bits.
+    /// The weights of sixteen codes.
     #[inline(always)]
-    pub(crate) fn table<L: Lanes>(self, lanes: L, scale: f32, offset: f32) -> L::Floats {
-        let codes = lanes.load(&CODES4);
+    fn weights<L: Lanes>(self, lanes: L, codes: L::Floats, scale: f32, offset: f32) -> L::Floats {
         let (scale, offset) = (lanes.splat(scale), lanes.splat(offset));
         match self.form {
             Offset::Bias => lanes.add(lanes.mul(codes, scale), offset),
             Offset::Zero => lanes.mul(lanes.sub(codes, offset), scale),
         }
+    }
+
+    /// The weights of the sixteen codes of 4 bits.
+    #[inline(always)]
+    pub(crate) fn table<L: Lanes>(self, lanes: L, scale: f32, offset: f32) -> L::Floats {
+        self.weights(lanes, lanes.load(&CODES4), scale, offset)
     }
 
     /// Makes weights of their codes, in place, from row `first_row` on.
@@ -216,13 +225,13 @@ impl Affine {
 }
 
 /// Gives back weights from row `first_row` on, as many rows as `out` takes.
-pub(crate) fn dequantize(
+pub(crate) fn dequantize<T: Narrow>(
     affine: Affine,
     shape: [usize; 2],
     words: &[u32],
     scales: &[u32],
     first_row: usize,
-    out: &mut [f32],
+    out: &mut [T],
 ) {
     if let Err(error) = affine.check_shape(shape) {
         panic!("{error}");
@@ -238,16 +247,16 @@ pub(crate) fn dequantize(
 }
 
 /// Rows from `first_row` on.
-struct Unpack<'a> {
+struct Unpack<'a, T> {
     affine: Affine,
     shape: [usize; 2],
     words: &'a [u32],
     scales: &'a [u32],
     first_row: usize,
-    out: &'a mut [f32],
+    out: &'a mut [T],
 }
 
-impl Work for Unpack<'_> {
+impl<T: Narrow> Work for Unpack<'_, T> {
     type Output = ();
 
     #[inline(always)]
@@ -265,7 +274,7 @@ impl Work for Unpack<'_> {
     }
 }
 
-impl Unpack<'_> {
+impl<T: Narrow> Unpack<'_, T> {
     #[inline(always)]
     fn with<L: Lanes, const BITS: usize>(self, lanes: L) {
         let Self {
@@ -276,33 +285,66 @@ impl Unpack<'_> {
             first_row,
             out,
         } = self;
-        let first = first_row * shape[1];
+        let i = shape[1];
+        let first = first_row * i;
         let whole = affine.along == Along::Flat
             && affine.group.is_multiple_of(STREAM)
             && first.is_multiple_of(affine.group)
             && out.len().is_multiple_of(affine.group);
-        if !whole {
-            codes::<L, BITS>(lanes, words, first, out);
-            affine.scale(shape, scales, first_row, out);
+        if whole {
+            for (k, out) in (first / affine.group..).zip(out.chunks_exact_mut(affine.group)) {
+                let params = affine.params(scales, k);
+                unpack::<L, T, BITS>(lanes, affine, params, words, k * affine.group, out);
+            }
             return;
         }
-        for (k, values) in (first / affine.group..).zip(out.chunks_exact_mut(affine.group)) {
-            let (first, (scale, offset)) = (k * affine.group, affine.params(scales, k));
-            if BITS == 4 {
-                let table = affine.table(lanes, scale, offset);
-                pack::look_up4(lanes, words, first, table, values);
-                continue;
-            }
-            codes::<L, BITS>(lanes, words, first, values);
-            match affine.form {
-                Offset::Bias => values
-                    .iter_mut()
-                    .for_each(|q| *q = from_bias(*q, scale, offset)),
-                Offset::Zero => values
-                    .iter_mut()
-                    .for_each(|q| *q = from_zero(*q, scale, offset)),
-            }
+        // Codes stay near until they are scaled.
+        let together = (NEAR / i.max(1)).max(1);
+        let mut scratch = Vec::new();
+        let rows = (first_row..).step_by(together);
+        for (r, out) in rows.zip(out.chunks_mut((together * i).max(1))) {
+            T::through(
+                out,
+                &mut scratch,
+                #[inline(always)]
+                |values| {
+                    codes::<L, BITS>(lanes, words, r * i, values);
+                    affine.scale(shape, scales, r, values);
+                },
+            );
         }
+    }
+}
+
+/// Weights of the codes from `first` on, all under one scale and offset.
+#[inline(always)]
+fn unpack<L: Lanes, T: Narrow, const BITS: usize>(
+    lanes: L,
+    affine: Affine,
+    (scale, offset): (f32, f32),
+    words: &[u32],
+    first: usize,
+    out: &mut [T],
+) {
+    match (BITS, affine.form) {
+        (4, _) => {
+            let table = affine.table(lanes, scale, offset);
+            pack::look_up4(lanes, words, first, table, out);
+        }
+        (8, Offset::Bias) => pack::unpack8(words, first, out, |code| {
+            from_bias(code.into(), scale, offset)
+        }),
+        (8, Offset::Zero) => pack::unpack8(words, first, out, |code| {
+            from_zero(code.into(), scale, offset)
+        }),
+        _ => pack::unpack_codes::<L, T, BITS>(
+            lanes,
+            words,
+            first,
+            out,
+            #[inline(always)]
+            |codes| affine.weights(lanes, codes, scale, offset),
+        ),
     }
 }
 
@@ -312,7 +354,7 @@ fn codes<L: Lanes, const BITS: usize>(lanes: L, words: &[u32], first: usize, out
     match BITS {
         4 => pack::look_up4(lanes, words, first, lanes.load(&CODES4), out),
         8 => pack::unpack8(words, first, out, f32::from),
-        _ => pack::unpack_codes::<L, BITS>(lanes, words, first, out),
+        _ => pack::unpack_codes::<L, f32, BITS>(lanes, words, first, out, |codes| codes),
     }
 }
 

@@ -44,6 +44,7 @@ use crate::float::{FloatBits, absmax_here};
 use crate::format::{Blocks, Format, Packed};
 use crate::lanes::{self, Lanes, Work};
 use crate::nested::{self, Nested};
+use crate::number::Narrow;
 use crate::pack::{self, CODES4, STREAM};
 use crate::packer::{self, Order, Packer};
 use crate::simd::for_processors;
@@ -141,13 +142,13 @@ impl Packed {
 }
 
 /// Gives back weights from row `first_row` on, as many as `out` takes.
-pub(crate) fn dequantize<L: Levels>(
+pub(crate) fn dequantize<L: Levels, T: Narrow>(
     blocks: Blocks,
     shape: [usize; 2],
     words: &[u32],
     scales: &[u32],
     first_row: usize,
-    out: &mut [f32],
+    out: &mut [T],
 ) {
     lanes::run(Unpack {
         levels: &L::LEVELS,
@@ -160,16 +161,16 @@ pub(crate) fn dequantize<L: Levels>(
 }
 
 /// Weights from `first` on.
-struct Unpack<'a> {
+struct Unpack<'a, T> {
     levels: &'a [f32; 16],
     block: usize,
     words: &'a [u32],
     scales: Scales<'a>,
     first: usize,
-    out: &'a mut [f32],
+    out: &'a mut [T],
 }
 
-impl Work for Unpack<'_> {
+impl<T: Narrow> Work for Unpack<'_, T> {
     type Output = ();
 
     #[inline(always)]

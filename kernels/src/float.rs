@@ -91,7 +91,7 @@ impl FloatBits {
     pub fn to_bits(self, value: f32) -> u32 {
         match self {
             Self::F32 => value.to_bits(),
-            Self::F16 => narrow_f16(round_f16(value)).into(),
+            Self::F16 => narrow_f16(value).into(),
             Self::Bf16 => round_bf16(value).to_bits() >> 16,
         }
     }
@@ -130,7 +130,7 @@ pub(crate) const fn epsilon(source: FloatBits) -> f32 {
 const SIGN: u32 = 1 << 31;
 
 /// A NaN that no operation changes.
-const QUIET: u32 = 1 << 22;
+pub(crate) const QUIET: u32 = 1 << 22;
 
 /// The value of an f16.
 #[inline(always)]
@@ -148,20 +148,28 @@ fn widen_f16(bits: u16) -> f32 {
     f32::from_bits(sign | if magnitude < 0x400 { subnormal } else { normal })
 }
 
-/// The bits of a value that is an f16, or of a NaN.
+/// The bits of the nearest f16, ties to even.
 #[inline(always)]
-fn narrow_f16(value: f32) -> u16 {
+pub(crate) fn narrow_f16(value: f32) -> u16 {
+    const SMALLEST_NORMAL: u32 = (127 - 14) << 23;
+    const INFINITE: u32 = 0x7c00;
     let bits = value.to_bits();
     let (sign, magnitude) = (bits >> 16 & 0x8000, bits & !SIGN);
-    let narrow = if magnitude >= f32::INFINITY.to_bits() {
-        0x7c00 | magnitude >> 13 & 0x3ff
-    } else if magnitude < (127 - 14) << 23 {
-        // Steps of 2^-24.
-        (f32::from_bits(magnitude) * f32::from_bits((127 + 24) << 23)) as u32
+    // What is cut off rounds by its own carry, then the exponent's bias changes from 127 to 15.
+    let rounded = magnitude.wrapping_add(0xfff + (magnitude >> 13 & 1)) >> 13;
+    let normal = rounded.wrapping_sub((127 - 15) << 10);
+    let normal = if normal < INFINITE { normal } else { INFINITE };
+    // Next to 1/2 an f32 steps by 2^-24, as subnormal f16 do: the adder rounds.
+    let subnormal = (f32::from_bits(magnitude) + 0.5).to_bits();
+    let subnormal = subnormal.wrapping_sub(0.5f32.to_bits());
+    let narrow = if magnitude < SMALLEST_NORMAL {
+        subnormal
     } else {
-        (magnitude >> 13) - ((127 - 15) << 10)
+        normal
     };
-    (sign | narrow) as u16
+    let nan = INFINITE | 0x200 | magnitude >> 13 & 0x3ff;
+    let is_nan = magnitude > f32::INFINITY.to_bits();
+    (sign | if is_nan { nan } else { narrow }) as u16
 }
 
 /// To the nearest f16, ties to even, and back.

@@ -14,6 +14,7 @@ pub use affine::{Affine, Along, Offset};
 use crate::error::FormatError;
 use crate::fp4::Fp4;
 use crate::nf4::Nf4;
+use crate::number::{Narrow, Number, Room};
 use crate::{blocks, fp8, int8, micro, nested, pack};
 
 pub use crate::micro::Micro;
@@ -250,20 +251,31 @@ impl Format {
 
     /// Gives back the rows `rows` of a weight of `shape`, as `[rows, i]` in `out`.
     ///
-    /// A value is one f32 product (and in two formats one step more), not yet rounded to the weight's own
-    /// type. Runs on the current rayon pool where there are many.
+    /// A value is one f32 product (and in two formats one step more), rounded once more where `out` holds halves.
+    /// Runs on the current rayon pool where there are many.
     ///
     /// # Panics
     ///
     /// When a buffer's length or the range does not fit the shape, or the shape does not fit the format, or a list of
     /// columns is one that [`Packed::new`] refuses.
-    pub fn dequantize_rows(
+    pub fn dequantize_rows<T: Number>(
         self,
         shape: [usize; 2],
         words: &[u32],
         scales: &[u32],
         rows: Range<usize>,
-        out: &mut [f32],
+        out: &mut [T],
+    ) {
+        self.fill(shape, words, scales, rows, T::room(out));
+    }
+
+    fn fill(
+        self,
+        shape: [usize; 2],
+        words: &[u32],
+        scales: &[u32],
+        rows: Range<usize>,
+        out: Room<'_>,
     ) {
         self.assert_lengths(shape, words, scales);
         assert!(
@@ -275,14 +287,30 @@ impl Format {
             rows.len() * shape[1],
             "values of rows {rows:?} of {shape:?}"
         );
+        match out {
+            Room::F32(out) => self.pieces(shape, words, scales, rows.start, out),
+            Room::F16(out) => self.pieces(shape, words, scales, rows.start, out),
+            Room::Bf16(out) => self.pieces(shape, words, scales, rows.start, out),
+        }
+    }
+
+    /// Gives back rows from `first_row` on, as many as `out` takes.
+    fn pieces<T: Narrow>(
+        self,
+        shape: [usize; 2],
+        words: &[u32],
+        scales: &[u32],
+        first_row: usize,
+        out: &mut [T],
+    ) {
         if out.len() < 2 * PIECE {
-            self.unpack(shape, words, scales, rows.start, out);
+            self.unpack(shape, words, scales, first_row, out);
             return;
         }
         let piece = (PIECE / shape[1]).max(1);
         let pieces = out.par_chunks_mut(piece * shape[1]).enumerate();
         pieces.for_each(|(k, out)| {
-            self.unpack(shape, words, scales, rows.start + k * piece, out);
+            self.unpack(shape, words, scales, first_row + k * piece, out);
         });
     }
 
@@ -300,21 +328,21 @@ impl Format {
         );
     }
 
-    /// Gives back rows from `first_row` on, as many as `out` takes, on this thread.
-    fn unpack(
+    /// The same on this thread.
+    fn unpack<T: Narrow>(
         self,
         shape: [usize; 2],
         words: &[u32],
         scales: &[u32],
         first_row: usize,
-        out: &mut [f32],
+        out: &mut [T],
     ) {
         match self {
             Self::Nf4(blocks) => {
-                blocks::dequantize::<Nf4>(blocks, shape, words, scales, first_row, out);
+                blocks::dequantize::<Nf4, T>(blocks, shape, words, scales, first_row, out);
             }
             Self::Fp4(blocks) => {
-                blocks::dequantize::<Fp4>(blocks, shape, words, scales, first_row, out);
+                blocks::dequantize::<Fp4, T>(blocks, shape, words, scales, first_row, out);
             }
             Self::Fp8(kind, tile) => {
                 fp8::dequantize(kind, tile, shape, words, scales, first_row, out);

@@ -46,6 +46,7 @@ use crate::error::FormatError;
 use crate::float::{FloatBits, epsilon};
 use crate::format::{Fp8Kind, Tile};
 use crate::lanes;
+use crate::number::Narrow;
 use crate::pack;
 
 /// `f32` to E4M3, nearest even. Magnitudes of 464 and more, and infinity, become 448.
@@ -154,14 +155,14 @@ impl Fp8Kind {
 }
 
 /// Gives back weights from row `first_row` on, as many rows as `out` takes.
-pub(crate) fn dequantize(
+pub(crate) fn dequantize<T: Narrow>(
     kind: Fp8Kind,
     tile: Tile,
     shape: [usize; 2],
     words: &[u32],
     scales: &[u32],
     first_row: usize,
-    out: &mut [f32],
+    out: &mut [T],
 ) {
     let i = shape[1];
     if i == 0 {
@@ -197,7 +198,7 @@ struct Unpack<'a> {
 
 impl Unpack<'_> {
     #[inline(always)]
-    fn rows(&self, out: &mut [f32], value: impl Fn(u8) -> f32) {
+    fn rows<T: Narrow>(&self, out: &mut [T], value: impl Fn(u8) -> f32) {
         let [rows, cols] = self.sides;
         for (r, values) in (self.first_row..).zip(out.chunks_mut(self.i)) {
             let scales = &self.scales[r / rows * self.grid_cols..];

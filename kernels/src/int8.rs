@@ -35,6 +35,7 @@ use crate::error::FormatError;
 use crate::float::{FloatBits, absmax_stored};
 use crate::format::Format;
 use crate::lanes;
+use crate::number::Narrow;
 use crate::pack::{self, CODES8};
 use crate::packer::{self, Order, Packer};
 use crate::simd::for_processors;
@@ -50,12 +51,12 @@ fn value(code: i8, largest: f32) -> f32 {
 }
 
 /// Gives back weights from row `first_row` on, as many rows as `out` takes.
-pub(crate) fn dequantize(
+pub(crate) fn dequantize<T: Narrow>(
     shape: [usize; 2],
     words: &[u32],
     scales: &[u32],
     first_row: usize,
-    out: &mut [f32],
+    out: &mut [T],
 ) {
     let i = shape[1];
     if i == 0 {

@@ -12,6 +12,8 @@ mod tests;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+use crate::float::{FloatBits, narrow_f16};
+
 /// Floats of a vector.
 pub(crate) const LANES: usize = 16;
 
@@ -30,6 +32,10 @@ pub(crate) trait Lanes: Copy + Send + Sync {
     fn splat(self, value: f32) -> Self::Floats;
     fn load(self, values: &[f32; LANES]) -> Self::Floats;
     fn store(self, values: Self::Floats, to: &mut [f32; LANES]);
+    /// Bits of the nearest halves, ties to even; a NaN is quiet, with what it has room for.
+    fn f16(self, values: Self::Floats) -> [u16; LANES];
+    /// The same of bf16.
+    fn bf16(self, values: Self::Floats) -> [u16; LANES];
     fn add(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
     fn sub(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
     fn mul(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
@@ -185,6 +191,19 @@ impl<const MUL_ADD: bool> Lanes for Portable<MUL_ADD> {
     #[inline(always)]
     fn store(self, values: Self::Floats, to: &mut [f32; LANES]) {
         *to = values;
+    }
+
+    #[inline(always)]
+    fn f16(self, values: Self::Floats) -> [u16; LANES] {
+        values.map(narrow_f16)
+    }
+
+    #[inline(always)]
+    fn bf16(self, values: Self::Floats) -> [u16; LANES] {
+        values.map(
+            #[inline(always)]
+            |value| FloatBits::Bf16.to_bits(value) as u16,
+        )
     }
 
     #[inline(always)]

@@ -27,6 +27,8 @@ pub mod format;
 
 mod lanes;
 
+pub mod number;
+
 pub mod pack;
 
 pub mod packer;

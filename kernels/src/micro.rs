@@ -53,6 +53,7 @@ use crate::error::FormatError;
 use crate::format::Fp8Kind;
 use crate::fp8;
 use crate::lanes::{self, Lanes, Work};
+use crate::number::Narrow;
 use crate::pack::{self, CODES4, CODES8};
 
 /// Small floats with an 8-bit scale for each group of a row.
@@ -191,13 +192,13 @@ const fn power(byte: u8) -> f32 {
 }
 
 /// Gives back weights from row `first_row` on, as many rows as `out` takes.
-pub(crate) fn dequantize(
+pub(crate) fn dequantize<T: Narrow>(
     micro: Micro,
     shape: [usize; 2],
     words: &[u32],
     scales: &[u32],
     first_row: usize,
-    out: &mut [f32],
+    out: &mut [T],
 ) {
     if let Err(error) = micro.check_columns(shape[1]) {
         panic!("{error}");
@@ -213,15 +214,15 @@ pub(crate) fn dequantize(
 }
 
 /// Groups from `first` on.
-struct Unpack<'a> {
+struct Unpack<'a, T> {
     micro: Micro,
     words: &'a [u32],
     scales: &'a [u32],
     first: usize,
-    out: &'a mut [f32],
+    out: &'a mut [T],
 }
 
-impl Work for Unpack<'_> {
+impl<T: Narrow> Work for Unpack<'_, T> {
     type Output = ();
 
     #[inline(always)]
