@@ -44,11 +44,10 @@ use rayon::prelude::*;
 use crate::error::FormatError;
 use crate::float::{FloatBits, range_of_numbers};
 use crate::format::{Affine, Along, Format, Offset};
-use crate::lanes::{self, Lanes, Work};
+use crate::lanes::{self, Lanes, Work, for_processors};
 use crate::number::Narrow;
 use crate::pack::{self, STREAM};
 use crate::packer::{self, Order, Packer};
-use crate::simd::for_processors;
 
 /// Scales and offsets widened at a time.
 const SCRATCH: usize = 256;
@@ -468,7 +467,7 @@ for_processors! {
         bytes: &[u8],
         words: &mut [u32],
         scales: &mut [u32],
-    ) -> () {
+    ) {
         match affine.bits {
             2 => pack_as::<2>(affine, source, bytes, words, scales),
             3 => pack_as::<3>(affine, source, bytes, words, scales),

@@ -42,12 +42,11 @@ use rayon::prelude::*;
 use crate::error::FormatError;
 use crate::float::{FloatBits, absmax_here};
 use crate::format::{Blocks, Format, Packed};
-use crate::lanes::{self, Lanes, Work};
+use crate::lanes::{self, Lanes, Work, for_processors};
 use crate::nested::{self, Nested};
 use crate::number::Narrow;
 use crate::pack::{self, CODES4, STREAM};
 use crate::packer::{self, Order, Packer};
-use crate::simd::for_processors;
 
 /// The smallest block.
 pub const MIN: usize = 32;
@@ -283,7 +282,7 @@ for_processors! {
         bytes: &[u8],
         words: &mut [u32],
         absmax: &mut [f32],
-    ) -> () {
+    ) {
         match source {
             FloatBits::F32 => pack_stored::<L>(FloatBits::F32, block, bytes, words, absmax),
             FloatBits::F16 => pack_stored::<L>(FloatBits::F16, block, bytes, words, absmax),

@@ -7,7 +7,7 @@ use core::fmt;
 
 use rayon::prelude::*;
 
-use crate::simd::for_processors;
+use crate::lanes::for_processors;
 
 #[cfg(feature = "cube")]
 pub(crate) mod cube;
@@ -224,7 +224,7 @@ pub(crate) fn absmax_of(values: impl Iterator<Item = f32>) -> f32 {
 }
 
 for_processors! {
-    fn widen(source: FloatBits, bytes: &[u8], out: &mut [f32]) -> () {
+    fn widen(source: FloatBits, bytes: &[u8], out: &mut [f32]) {
         source.widen_here(bytes, out);
     }
 }
@@ -392,6 +392,13 @@ mod tests {
                     bf16::from_f32(value).to_f32(),
                     bits,
                 );
+                // Which NaN it is, too.
+                let halves = [FloatBits::F16, FloatBits::Bf16].map(|to| to.to_bits(value));
+                let expected = [
+                    f16::from_f32(value).to_bits(),
+                    bf16::from_f32(value).to_bits(),
+                ];
+                assert_eq!(halves, expected.map(u32::from), "{bits:#x}");
                 for source in [FloatBits::F32, FloatBits::F16, FloatBits::Bf16] {
                     let there_and_back = source.from_bits(source.to_bits(value));
                     assert_same(there_and_back, source.round(value), bits);
@@ -408,8 +415,14 @@ mod tests {
             };
             for value in [middle.next_down(), middle, middle.next_up()] {
                 for value in [value, -value] {
-                    let expected = f16::from_f32(value).to_f32();
-                    assert_same(FloatBits::F16.round(value), expected, value.to_bits());
+                    let expected = f16::from_f32(value);
+                    assert_same(
+                        FloatBits::F16.round(value),
+                        expected.to_f32(),
+                        value.to_bits(),
+                    );
+                    let found = FloatBits::F16.to_bits(value);
+                    assert_eq!(found, expected.to_bits().into(), "{value:e}");
                 }
             }
         }

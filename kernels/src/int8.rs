@@ -34,11 +34,10 @@ use rayon::prelude::*;
 use crate::error::FormatError;
 use crate::float::{FloatBits, absmax_stored};
 use crate::format::Format;
-use crate::lanes;
+use crate::lanes::{self, for_processors};
 use crate::number::Narrow;
 use crate::pack::{self, CODES8};
 use crate::packer::{self, Order, Packer};
-use crate::simd::for_processors;
 
 /// Between two neighbouring codes where the largest magnitude is 1: the number that bitsandbytes writes
 /// as 0.007874015718698502.
@@ -107,7 +106,7 @@ pub fn packer(shape: [usize; 2], source: FloatBits) -> Result<Box<dyn Packer>, F
 
 for_processors! {
     /// Codes of weights of one row.
-    fn encode(source: FloatBits, factor: f32, bytes: &[u8], codes: &mut [u8]) -> () {
+    fn encode(source: FloatBits, factor: f32, bytes: &[u8], codes: &mut [u8]) {
         packer::code8(source, bytes, codes, |weight| code(weight, factor));
     }
 }

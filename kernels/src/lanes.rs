@@ -76,20 +76,42 @@ pub(crate) fn run<W: Work>(work: W) -> W::Output {
     on(Portable::<NATIVE_MUL_ADD>, work)
 }
 
-/// Runs what is no different on one processor than on another, and [`run`] for which compilers find vectors.
+/// [`run`] for loops over plain arrays, of which compilers make vectors.
 #[inline]
-pub(crate) fn vectorized<F: FnOnce()>(work: F) {
+pub(crate) fn vectorized<R>(work: impl FnOnce() -> R) -> R {
     struct Plain<F>(F);
-    impl<F: FnOnce()> Work for Plain<F> {
-        type Output = ();
+    impl<F: FnOnce() -> R, R> Work for Plain<F> {
+        type Output = R;
 
         #[inline(always)]
-        fn on<L: Lanes>(self, _: L) {
-            self.0();
+        fn on<L: Lanes>(self, _: L) -> R {
+            self.0()
         }
     }
-    run(Plain(work));
+    run(Plain(work))
 }
+
+/// Declares a function whose body is [`vectorized`]. What it calls has to be `#[inline(always)]`.
+///
+/// Asking for the processor takes some ten nanoseconds, so a call should be worth a thousand weights.
+macro_rules! for_processors {
+    (
+        $(#[$doc:meta])*
+        $visibility:vis fn $name:ident $(<$levels:ident: $bound:ident>)? (
+            $($arg:ident: $type:ty),* $(,)?
+        ) $(-> $result:ty)? $body:block
+    ) => {
+        $(#[$doc])*
+        $visibility fn $name $(<$levels: $bound>)? ($($arg: $type),*) $(-> $result)? {
+            $crate::lanes::vectorized(
+                #[inline(always)]
+                move || $body,
+            )
+        }
+    };
+}
+
+pub(crate) use for_processors;
 
 /// Does the work with these.
 pub(crate) fn on<L: Lanes, W: Work>(lanes: L, work: W) -> W::Output {

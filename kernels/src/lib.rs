@@ -13,8 +13,6 @@
 
 pub mod error;
 
-mod simd;
-
 pub mod float;
 
 #[cfg(feature = "cube")]
