@@ -4,7 +4,7 @@
 
 use half::{bf16, f16, slice::HalfFloatSliceExt};
 
-use crate::float::FloatBits;
+use crate::float::{FloatBits, narrow_f16};
 use crate::lanes::{LANES, Lanes};
 
 /// `f32`, or what it rounds to: to nearest even, to the bit as `half` does.
@@ -55,14 +55,32 @@ impl Room<'_> {
 
 /// How a [`Number`] is made.
 pub(crate) trait Narrow: Copy + Send {
-    /// Without branches, so that a loop becomes vector code.
+    /// Of one value, without branches, so that a loop becomes vector code.
     fn of(value: f32) -> Self;
 
-    /// [`of`](Self::of) all.
+    /// Of sixteen.
     fn store<L: Lanes>(lanes: L, values: L::Floats, to: &mut [Self; LANES]);
 
-    /// What `make` writes, for values that are not made in one step.
-    fn through(out: &mut [Self], scratch: &mut Vec<f32>, make: impl FnOnce(&mut [f32]));
+    /// Of what `make` writes, where values take more than a step: into `out` itself, or into scratch, of which there has to
+    /// be as much.
+    #[inline(always)]
+    fn through<L: Lanes>(
+        lanes: L,
+        out: &mut [Self],
+        scratch: &mut [f32],
+        make: impl FnOnce(&mut [f32]),
+    ) {
+        let values = &mut scratch[..out.len()];
+        make(values);
+        let (vectors, tail) = out.as_chunks_mut::<LANES>();
+        let (values, rest) = values.as_chunks::<LANES>();
+        for (to, values) in vectors.iter_mut().zip(values) {
+            Self::store(lanes, lanes.load(values), to);
+        }
+        for (to, value) in tail.iter_mut().zip(rest) {
+            *to = Self::of(*value);
+        }
+    }
 }
 
 impl Narrow for f32 {
@@ -77,7 +95,7 @@ impl Narrow for f32 {
     }
 
     #[inline(always)]
-    fn through(out: &mut [Self], _: &mut Vec<f32>, make: impl FnOnce(&mut [f32])) {
+    fn through<L: Lanes>(_: L, out: &mut [Self], _: &mut [f32], make: impl FnOnce(&mut [f32])) {
         make(out);
     }
 }
@@ -85,18 +103,13 @@ impl Narrow for f32 {
 impl Narrow for f16 {
     #[inline(always)]
     fn of(value: f32) -> Self {
-        Self::from_bits(FloatBits::F16.to_bits(value) as u16)
+        Self::from_bits(narrow_f16(value))
     }
 
     #[inline(always)]
     fn store<L: Lanes>(lanes: L, values: L::Floats, to: &mut [Self; LANES]) {
         to.reinterpret_cast_mut()
             .copy_from_slice(&lanes.f16(values));
-    }
-
-    #[inline(always)]
-    fn through(out: &mut [Self], scratch: &mut Vec<f32>, make: impl FnOnce(&mut [f32])) {
-        through(out, scratch, make);
     }
 }
 
@@ -110,19 +123,5 @@ impl Narrow for bf16 {
     fn store<L: Lanes>(lanes: L, values: L::Floats, to: &mut [Self; LANES]) {
         to.reinterpret_cast_mut()
             .copy_from_slice(&lanes.bf16(values));
-    }
-
-    #[inline(always)]
-    fn through(out: &mut [Self], scratch: &mut Vec<f32>, make: impl FnOnce(&mut [f32])) {
-        through(out, scratch, make);
-    }
-}
-
-#[inline(always)]
-fn through<T: Narrow>(out: &mut [T], scratch: &mut Vec<f32>, make: impl FnOnce(&mut [f32])) {
-    scratch.resize(out.len(), 0.0);
-    make(scratch);
-    for (to, value) in out.iter_mut().zip(&*scratch) {
-        *to = T::of(*value);
     }
 }
