@@ -16,7 +16,7 @@
 //! rounds halves away from zero.
 //!
 //! MLX gives `f32` back as we do. A half type it rounds after both steps, `round(round(code * scale) + bias)`,
-//! where the product may overflow f16; here the steps are `f32`, and the caller rounds once.
+//! where the product may overflow f16; here the steps are `f32`, and a half is rounded once.
 //!
 //! # What every weight gives back
 //!
