@@ -16,7 +16,7 @@
 //! rounds halves away from zero.
 //!
 //! MLX gives `f32` back as we do. A half type it rounds after both steps, `round(round(code * scale) + bias)`,
-//! where the product may overflow f16; here the steps are `f32`, and the caller rounds once.
+//! where the product may overflow f16; here the steps are `f32`, and a half is rounded once.
 //!
 //! # What every weight gives back
 //!
@@ -43,14 +43,17 @@ use rayon::prelude::*;
 
 use crate::error::FormatError;
 use crate::float::{FloatBits, range_of_numbers};
-use crate::format::{Affine, Along, Format, Offset};
-use crate::lanes::{self, Lanes, Work};
+use crate::format::{Affine, Along, Format, Offset, Part};
+use crate::lanes::{Lanes, for_processors};
+use crate::number::Narrow;
 use crate::pack::{self, STREAM};
 use crate::packer::{self, Order, Packer};
-use crate::simd::for_processors;
 
 /// Scales and offsets widened at a time.
 const SCRATCH: usize = 256;
+
+/// Weights, about, that are unpacked before they are scaled.
+const NEAR: usize = 4096;
 
 /// Steps are not smaller than this, so that no group divides by zero.
 const SMALLEST_STEP: f32 = 1e-7;
@@ -96,10 +99,9 @@ impl Affine {
         }
     }
 
-    /// The weights of the sixteen codes of 4 bits.
+    /// The weights of sixteen codes.
     #[inline(always)]
-    pub(crate) fn table<L: Lanes>(self, lanes: L, scale: f32, offset: f32) -> L::Floats {
-        let codes = lanes.load(&CODES4);
+    fn weights<L: Lanes>(self, lanes: L, codes: L::Floats, scale: f32, offset: f32) -> L::Floats {
         let (scale, offset) = (lanes.splat(scale), lanes.splat(offset));
         match self.form {
             Offset::Bias => lanes.add(lanes.mul(codes, scale), offset),
@@ -107,9 +109,22 @@ impl Affine {
         }
     }
 
+    /// The weights of the sixteen codes of 4 bits.
+    #[inline(always)]
+    pub(crate) fn table<L: Lanes>(self, lanes: L, scale: f32, offset: f32) -> L::Floats {
+        self.weights(lanes, lanes.load(&CODES4), scale, offset)
+    }
+
     /// Makes weights of their codes, in place, from row `first_row` on.
     #[inline(always)]
-    fn scale(self, shape: [usize; 2], scales: &[u32], first_row: usize, values: &mut [f32]) {
+    fn scale(
+        self,
+        shape: [usize; 2],
+        scales: &[u32],
+        first_row: usize,
+        values: &mut [f32],
+        weight: impl Fn(f32, f32, f32) -> f32,
+    ) {
         let [_, i] = shape;
         match self.along {
             Along::Flat => {
@@ -121,7 +136,7 @@ impl Affine {
                     let (values, after) = rest.split_at_mut(len);
                     let (scale, offset) = self.params(scales, k / self.group);
                     for value in values {
-                        *value = self.weight(*value, scale, offset);
+                        *value = weight(*value, scale, offset);
                     }
                     (k, rest) = (k + len, after);
                 }
@@ -138,7 +153,7 @@ impl Affine {
                     let (values, after) = rest.split_at_mut(len);
                     self.params_from(scales, first, &mut by[..len], &mut offsets[..len]);
                     for ((value, by), offset) in values.iter_mut().zip(&by).zip(&offsets) {
-                        *value = self.weight(*value, *by, *offset);
+                        *value = weight(*value, *by, *offset);
                     }
                     (k, rest) = (k + len, after);
                 }
@@ -151,7 +166,7 @@ impl Affine {
                     self.params_from(scales, r * groups, &mut by, &mut offsets);
                     for (value, group) in row.iter_mut().zip(list) {
                         let group = *group as usize;
-                        *value = self.weight(*value, by[group], offsets[group]);
+                        *value = weight(*value, by[group], offsets[group]);
                     }
                 }
             }
@@ -192,127 +207,99 @@ impl Affine {
             words => words.copy_from_slice(&[scale, offset]),
         }
     }
+}
 
-    /// The scales words of a weight whose groups have these scales and offsets, stored as they come in a
-    /// checkpoint: bits of [`params`](Self::params), 16-bit ones in the low half.
-    ///
-    /// # Panics
-    ///
-    /// When there are not as many scales as offsets.
-    ///
-    /// In [`Along::Ordered`] the list of columns has to be appended.
-    pub fn join(self, scales: &[u32], offsets: &[u32]) -> Vec<u32> {
-        assert_eq!(scales.len(), offsets.len(), "scales and offsets");
-        let pairs = scales.iter().zip(offsets);
-        match self.params {
-            FloatBits::F32 => pairs
-                .flat_map(|(scale, offset)| [*scale, *offset])
-                .collect(),
-            FloatBits::F16 | FloatBits::Bf16 => pairs
-                .map(|(scale, offset)| offset << 16 | scale & 0xffff)
-                .collect(),
-        }
+/// Gives back as many rows as `out` takes.
+#[inline(always)]
+pub(crate) fn unpack<L: Lanes, T: Narrow>(lanes: L, affine: Affine, part: Part<'_>, out: &mut [T]) {
+    if let Err(error) = affine.check_shape(part.shape) {
+        panic!("{error}");
+    }
+    match affine.bits {
+        1 => unpack_bits::<L, T, 1>(lanes, affine, part, out),
+        2 => unpack_bits::<L, T, 2>(lanes, affine, part, out),
+        3 => unpack_bits::<L, T, 3>(lanes, affine, part, out),
+        4 => unpack_bits::<L, T, 4>(lanes, affine, part, out),
+        5 => unpack_bits::<L, T, 5>(lanes, affine, part, out),
+        6 => unpack_bits::<L, T, 6>(lanes, affine, part, out),
+        8 => unpack_bits::<L, T, 8>(lanes, affine, part, out),
+        bits => panic!("affine codes of {bits} bits"),
     }
 }
 
-/// Gives back weights from row `first_row` on, as many rows as `out` takes.
-pub(crate) fn dequantize(
+#[inline(always)]
+fn unpack_bits<L: Lanes, T: Narrow, const BITS: usize>(
+    lanes: L,
     affine: Affine,
-    shape: [usize; 2],
-    words: &[u32],
-    scales: &[u32],
-    first_row: usize,
-    out: &mut [f32],
+    part: Part<'_>,
+    out: &mut [T],
 ) {
-    if let Err(error) = affine.check_shape(shape) {
-        panic!("{error}");
-    }
-    lanes::run(Unpack {
-        affine,
+    let Part {
         shape,
         words,
         scales,
         first_row,
-        out,
-    });
-}
-
-/// Rows from `first_row` on.
-struct Unpack<'a> {
-    affine: Affine,
-    shape: [usize; 2],
-    words: &'a [u32],
-    scales: &'a [u32],
-    first_row: usize,
-    out: &'a mut [f32],
-}
-
-impl Work for Unpack<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn on<L: Lanes>(self, lanes: L) {
-        match self.affine.bits {
-            1 => self.with::<L, 1>(lanes),
-            2 => self.with::<L, 2>(lanes),
-            3 => self.with::<L, 3>(lanes),
-            4 => self.with::<L, 4>(lanes),
-            5 => self.with::<L, 5>(lanes),
-            6 => self.with::<L, 6>(lanes),
-            8 => self.with::<L, 8>(lanes),
-            bits => panic!("affine codes of {bits} bits"),
+    } = part;
+    let i = shape[1];
+    let first = first_row * i;
+    let whole = affine.along == Along::Flat
+        && affine.group.is_multiple_of(STREAM)
+        && first.is_multiple_of(affine.group)
+        && out.len().is_multiple_of(affine.group);
+    if whole {
+        for (k, out) in (first / affine.group..).zip(out.chunks_exact_mut(affine.group)) {
+            let params = affine.params(scales, k);
+            unpack_group::<L, T, BITS>(lanes, affine, params, words, k * affine.group, out);
         }
+        return;
     }
-}
-
-impl Unpack<'_> {
-    #[inline(always)]
-    fn with<L: Lanes, const BITS: usize>(self, lanes: L) {
-        let Self {
-            affine,
-            shape,
-            words,
-            scales,
-            first_row,
-            out,
-        } = self;
-        let first = first_row * shape[1];
-        let whole = affine.along == Along::Flat
-            && affine.group.is_multiple_of(STREAM)
-            && first.is_multiple_of(affine.group)
-            && out.len().is_multiple_of(affine.group);
-        if !whole {
-            codes::<L, BITS>(lanes, words, first, out);
-            affine.scale(shape, scales, first_row, out);
-            return;
-        }
-        for (k, values) in (first / affine.group..).zip(out.chunks_exact_mut(affine.group)) {
-            let (first, (scale, offset)) = (k * affine.group, affine.params(scales, k));
-            if BITS == 4 {
-                let table = affine.table(lanes, scale, offset);
-                pack::look_up4(lanes, words, first, table, values);
-                continue;
-            }
-            codes::<L, BITS>(lanes, words, first, values);
+    // Codes, as floats, stay near until they are scaled.
+    let form = Offset::Bias;
+    let codes = Affine { form, ..affine };
+    let together = (NEAR / i.max(1)).max(1) * i.max(1);
+    let mut scratch = vec![0.0; together.min(out.len())];
+    let firsts = (first..).step_by(together);
+    for (first, out) in firsts.zip(out.chunks_mut(together)) {
+        T::through(lanes, out, &mut scratch, |values| {
+            unpack_group::<L, f32, BITS>(lanes, codes, (1.0, 0.0), words, first, values);
+            let r = first / i;
             match affine.form {
-                Offset::Bias => values
-                    .iter_mut()
-                    .for_each(|q| *q = from_bias(*q, scale, offset)),
-                Offset::Zero => values
-                    .iter_mut()
-                    .for_each(|q| *q = from_zero(*q, scale, offset)),
+                Offset::Bias => affine.scale(shape, scales, r, values, from_bias),
+                Offset::Zero => affine.scale(shape, scales, r, values, from_zero),
             }
-        }
+        });
     }
 }
 
-/// The codes from `first` on, as floats.
+/// Weights of the codes from `first` on, all under one scale and offset.
 #[inline(always)]
-fn codes<L: Lanes, const BITS: usize>(lanes: L, words: &[u32], first: usize, out: &mut [f32]) {
-    match BITS {
-        4 => pack::look_up4(lanes, words, first, lanes.load(&CODES4), out),
-        8 => pack::unpack8(words, first, out, f32::from),
-        _ => pack::unpack_codes::<L, BITS>(lanes, words, first, out),
+fn unpack_group<L: Lanes, T: Narrow, const BITS: usize>(
+    lanes: L,
+    affine: Affine,
+    (scale, offset): (f32, f32),
+    words: &[u32],
+    first: usize,
+    out: &mut [T],
+) {
+    match (BITS, affine.form) {
+        (4, _) => {
+            let table = affine.table(lanes, scale, offset);
+            pack::look_up4(lanes, words, first, table, out);
+        }
+        (8, Offset::Bias) => pack::unpack8(words, first, out, |code| {
+            from_bias(code.into(), scale, offset)
+        }),
+        (8, Offset::Zero) => pack::unpack8(words, first, out, |code| {
+            from_zero(code.into(), scale, offset)
+        }),
+        _ => pack::unpack_codes::<L, T, BITS>(
+            lanes,
+            words,
+            first,
+            out,
+            #[inline(always)]
+            |codes| affine.weights(lanes, codes, scale, offset),
+        ),
     }
 }
 
@@ -426,7 +413,7 @@ for_processors! {
         bytes: &[u8],
         words: &mut [u32],
         scales: &mut [u32],
-    ) -> () {
+    ) {
         match affine.bits {
             2 => pack_as::<2>(affine, source, bytes, words, scales),
             3 => pack_as::<3>(affine, source, bytes, words, scales),

@@ -41,12 +41,12 @@ use rayon::prelude::*;
 
 use crate::error::FormatError;
 use crate::float::{FloatBits, absmax_here};
-use crate::format::{Blocks, Format, Packed};
-use crate::lanes::{self, Lanes, Work};
+use crate::format::{Blocks, Format, Packed, Part};
+use crate::lanes::{Lanes, for_processors};
 use crate::nested::{self, Nested};
+use crate::number::Narrow;
 use crate::pack::{self, CODES4, STREAM};
 use crate::packer::{self, Order, Packer};
-use crate::simd::for_processors;
 
 /// The smallest block.
 pub const MIN: usize = 32;
@@ -140,52 +140,29 @@ impl Packed {
     }
 }
 
-/// Gives back weights from row `first_row` on, as many as `out` takes.
-pub(crate) fn dequantize<L: Levels>(
+/// Gives back as many weights as `out` takes.
+#[inline(always)]
+pub(crate) fn unpack<S: Levels, L: Lanes, T: Narrow>(
+    lanes: L,
     blocks: Blocks,
-    shape: [usize; 2],
-    words: &[u32],
-    scales: &[u32],
-    first_row: usize,
-    out: &mut [f32],
+    part: Part<'_>,
+    out: &mut [T],
 ) {
-    lanes::run(Unpack {
-        levels: &L::LEVELS,
-        block: blocks.block,
-        words,
-        scales: Scales::new(blocks, shape[0] * shape[1], scales),
-        first: first_row * shape[1],
-        out,
-    });
-}
-
-/// Weights from `first` on.
-struct Unpack<'a> {
-    levels: &'a [f32; 16],
-    block: usize,
-    words: &'a [u32],
-    scales: Scales<'a>,
-    first: usize,
-    out: &'a mut [f32],
-}
-
-impl Work for Unpack<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn on<L: Lanes>(self, lanes: L) {
-        let levels = lanes.load(self.levels);
-        let (mut first, mut rest) = (self.first, self.out);
-        while !rest.is_empty() {
-            let block = first / self.block;
-            let len = ((block + 1) * self.block - first).min(rest.len());
-            let (values, after) = rest.split_at_mut(len);
-            // Sixteen products a block instead of one a weight: the same products.
-            let table = lanes.mul(levels, lanes.splat(self.scales.get(block)));
-            pack::look_up4(lanes, self.words, first, table, values);
-            first += len;
-            rest = after;
-        }
+    let [o, i] = part.shape;
+    let (levels, scales) = (
+        lanes.load(&S::LEVELS),
+        Scales::new(blocks, o * i, part.scales),
+    );
+    let (mut first, mut rest) = (part.first_row * i, out);
+    while !rest.is_empty() {
+        let block = first / blocks.block;
+        let len = ((block + 1) * blocks.block - first).min(rest.len());
+        let (values, after) = rest.split_at_mut(len);
+        // Sixteen products a block instead of one a weight: the same products.
+        let table = lanes.mul(levels, lanes.splat(scales.get(block)));
+        pack::look_up4(lanes, part.words, first, table, values);
+        first += len;
+        rest = after;
     }
 }
 
@@ -282,7 +259,7 @@ for_processors! {
         bytes: &[u8],
         words: &mut [u32],
         absmax: &mut [f32],
-    ) -> () {
+    ) {
         match source {
             FloatBits::F32 => pack_stored::<L>(FloatBits::F32, block, bytes, words, absmax),
             FloatBits::F16 => pack_stored::<L>(FloatBits::F16, block, bytes, words, absmax),

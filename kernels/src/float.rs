@@ -7,7 +7,7 @@ use core::fmt;
 
 use rayon::prelude::*;
 
-use crate::simd::for_processors;
+use crate::lanes::for_processors;
 
 #[cfg(feature = "cube")]
 pub(crate) mod cube;
@@ -91,7 +91,7 @@ impl FloatBits {
     pub fn to_bits(self, value: f32) -> u32 {
         match self {
             Self::F32 => value.to_bits(),
-            Self::F16 => narrow_f16(round_f16(value)).into(),
+            Self::F16 => narrow_f16(value).into(),
             Self::Bf16 => round_bf16(value).to_bits() >> 16,
         }
     }
@@ -130,7 +130,7 @@ pub(crate) const fn epsilon(source: FloatBits) -> f32 {
 const SIGN: u32 = 1 << 31;
 
 /// A NaN that no operation changes.
-const QUIET: u32 = 1 << 22;
+pub(crate) const QUIET: u32 = 1 << 22;
 
 /// The value of an f16.
 #[inline(always)]
@@ -148,20 +148,28 @@ fn widen_f16(bits: u16) -> f32 {
     f32::from_bits(sign | if magnitude < 0x400 { subnormal } else { normal })
 }
 
-/// The bits of a value that is an f16, or of a NaN.
+/// The bits of the nearest f16, ties to even.
 #[inline(always)]
-fn narrow_f16(value: f32) -> u16 {
+pub(crate) fn narrow_f16(value: f32) -> u16 {
+    const SMALLEST_NORMAL: u32 = (127 - 14) << 23;
+    const INFINITE: u32 = 0x7c00;
     let bits = value.to_bits();
     let (sign, magnitude) = (bits >> 16 & 0x8000, bits & !SIGN);
-    let narrow = if magnitude >= f32::INFINITY.to_bits() {
-        0x7c00 | magnitude >> 13 & 0x3ff
-    } else if magnitude < (127 - 14) << 23 {
-        // Steps of 2^-24.
-        (f32::from_bits(magnitude) * f32::from_bits((127 + 24) << 23)) as u32
+    // What is cut off rounds by its own carry, then the exponent's bias changes from 127 to 15.
+    let rounded = magnitude.wrapping_add(0xfff + (magnitude >> 13 & 1)) >> 13;
+    let normal = rounded.wrapping_sub((127 - 15) << 10);
+    let normal = if normal < INFINITE { normal } else { INFINITE };
+    // Next to 1/2 an f32 steps by 2^-24, as subnormal f16 do: the adder rounds.
+    let subnormal = (f32::from_bits(magnitude) + 0.5).to_bits();
+    let subnormal = subnormal.wrapping_sub(0.5f32.to_bits());
+    let narrow = if magnitude < SMALLEST_NORMAL {
+        subnormal
     } else {
-        (magnitude >> 13) - ((127 - 15) << 10)
+        normal
     };
-    (sign | narrow) as u16
+    let nan = INFINITE | 0x200 | magnitude >> 13 & 0x3ff;
+    let is_nan = magnitude > f32::INFINITY.to_bits();
+    (sign | if is_nan { nan } else { narrow }) as u16
 }
 
 /// To the nearest f16, ties to even, and back.
@@ -216,7 +224,7 @@ pub(crate) fn absmax_of(values: impl Iterator<Item = f32>) -> f32 {
 }
 
 for_processors! {
-    fn widen(source: FloatBits, bytes: &[u8], out: &mut [f32]) -> () {
+    fn widen(source: FloatBits, bytes: &[u8], out: &mut [f32]) {
         source.widen_here(bytes, out);
     }
 }
@@ -384,6 +392,13 @@ mod tests {
                     bf16::from_f32(value).to_f32(),
                     bits,
                 );
+                // Which NaN it is, too.
+                let halves = [FloatBits::F16, FloatBits::Bf16].map(|to| to.to_bits(value));
+                let expected = [
+                    f16::from_f32(value).to_bits(),
+                    bf16::from_f32(value).to_bits(),
+                ];
+                assert_eq!(halves, expected.map(u32::from), "{bits:#x}");
                 for source in [FloatBits::F32, FloatBits::F16, FloatBits::Bf16] {
                     let there_and_back = source.from_bits(source.to_bits(value));
                     assert_same(there_and_back, source.round(value), bits);
@@ -400,8 +415,14 @@ mod tests {
             };
             for value in [middle.next_down(), middle, middle.next_up()] {
                 for value in [value, -value] {
-                    let expected = f16::from_f32(value).to_f32();
-                    assert_same(FloatBits::F16.round(value), expected, value.to_bits());
+                    let expected = f16::from_f32(value);
+                    assert_same(
+                        FloatBits::F16.round(value),
+                        expected.to_f32(),
+                        value.to_bits(),
+                    );
+                    let found = FloatBits::F16.to_bits(value);
+                    assert_eq!(found, expected.to_bits().into(), "{value:e}");
                 }
             }
         }

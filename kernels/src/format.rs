@@ -13,7 +13,9 @@ pub use affine::{Affine, Along, Offset};
 
 use crate::error::FormatError;
 use crate::fp4::Fp4;
+use crate::lanes::{self, Lanes, Work};
 use crate::nf4::Nf4;
+use crate::number::{Narrow, Number, Room};
 use crate::{blocks, fp8, int8, micro, nested, pack};
 
 pub use crate::micro::Micro;
@@ -250,20 +252,31 @@ impl Format {
 
     /// Gives back the rows `rows` of a weight of `shape`, as `[rows, i]` in `out`.
     ///
-    /// A value is one f32 product (and in two formats one step more), not yet rounded to the weight's own
-    /// type. Runs on the current rayon pool where there are many.
+    /// A value is one f32 product (and in two formats one step more), rounded once more where `out` holds halves.
+    /// Runs on the current rayon pool where there are many.
     ///
     /// # Panics
     ///
     /// When a buffer's length or the range does not fit the shape, or the shape does not fit the format, or a list of
     /// columns is one that [`Packed::new`] refuses.
-    pub fn dequantize_rows(
+    pub fn dequantize_rows<T: Number>(
         self,
         shape: [usize; 2],
         words: &[u32],
         scales: &[u32],
         rows: Range<usize>,
-        out: &mut [f32],
+        out: &mut [T],
+    ) {
+        self.fill(shape, words, scales, rows, T::room(out));
+    }
+
+    fn fill(
+        self,
+        shape: [usize; 2],
+        words: &[u32],
+        scales: &[u32],
+        rows: Range<usize>,
+        out: Room<'_>,
     ) {
         self.assert_lengths(shape, words, scales);
         assert!(
@@ -275,14 +288,33 @@ impl Format {
             rows.len() * shape[1],
             "values of rows {rows:?} of {shape:?}"
         );
+        let part = Part {
+            shape,
+            words,
+            scales,
+            first_row: rows.start,
+        };
+        match out {
+            Room::F32(out) => self.pieces(part, out),
+            Room::F16(out) => self.pieces(part, out),
+            Room::Bf16(out) => self.pieces(part, out),
+        }
+    }
+
+    /// As many rows as `out` takes.
+    fn pieces<T: Narrow>(self, part: Part<'_>, out: &mut [T]) {
+        let format = self;
         if out.len() < 2 * PIECE {
-            self.unpack(shape, words, scales, rows.start, out);
+            lanes::run(Unpack { format, part, out });
             return;
         }
-        let piece = (PIECE / shape[1]).max(1);
-        let pieces = out.par_chunks_mut(piece * shape[1]).enumerate();
+        let i = part.shape[1];
+        let piece = (PIECE / i).max(1);
+        let pieces = out.par_chunks_mut(piece * i).enumerate();
         pieces.for_each(|(k, out)| {
-            self.unpack(shape, words, scales, rows.start + k * piece, out);
+            let first_row = part.first_row + k * piece;
+            let part = Part { first_row, ..part };
+            lanes::run(Unpack { format, part, out });
         });
     }
 
@@ -299,33 +331,38 @@ impl Format {
             "scales of {self} {shape:?}"
         );
     }
+}
 
-    /// Gives back rows from `first_row` on, as many as `out` takes, on this thread.
-    fn unpack(
-        self,
-        shape: [usize; 2],
-        words: &[u32],
-        scales: &[u32],
-        first_row: usize,
-        out: &mut [f32],
-    ) {
-        match self {
-            Self::Nf4(blocks) => {
-                blocks::dequantize::<Nf4>(blocks, shape, words, scales, first_row, out);
-            }
-            Self::Fp4(blocks) => {
-                blocks::dequantize::<Fp4>(blocks, shape, words, scales, first_row, out);
-            }
-            Self::Fp8(kind, tile) => {
-                fp8::dequantize(kind, tile, shape, words, scales, first_row, out);
-            }
-            Self::Affine(affine) => {
-                crate::affine::dequantize(affine, shape, words, scales, first_row, out);
-            }
-            Self::Int8 => int8::dequantize(shape, words, scales, first_row, out),
-            Self::Micro(micro) => {
-                micro::dequantize(micro, shape, words, scales, first_row, out);
-            }
+/// A packed weight from `first_row` on.
+#[derive(Clone, Copy)]
+pub(crate) struct Part<'a> {
+    /// Of the whole weight, as are its words and scales.
+    pub(crate) shape: [usize; 2],
+    pub(crate) words: &'a [u32],
+    pub(crate) scales: &'a [u32],
+    pub(crate) first_row: usize,
+}
+
+/// Gives back as many rows as `out` takes, on this thread.
+struct Unpack<'a, T> {
+    format: Format,
+    part: Part<'a>,
+    out: &'a mut [T],
+}
+
+impl<T: Narrow> Work for Unpack<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn on<L: Lanes>(self, lanes: L) {
+        let Self { format, part, out } = self;
+        match format {
+            Format::Nf4(blocks) => blocks::unpack::<Nf4, L, T>(lanes, blocks, part, out),
+            Format::Fp4(blocks) => blocks::unpack::<Fp4, L, T>(lanes, blocks, part, out),
+            Format::Fp8(kind, tile) => fp8::unpack(kind, tile, part, out),
+            Format::Affine(affine) => crate::affine::unpack(lanes, affine, part, out),
+            Format::Int8 => int8::unpack(part, out),
+            Format::Micro(micro) => micro::unpack(lanes, micro, part, out),
         }
     }
 }

@@ -44,8 +44,8 @@ pub(crate) use host::tile_rows;
 
 use crate::error::FormatError;
 use crate::float::{FloatBits, epsilon};
-use crate::format::{Fp8Kind, Tile};
-use crate::lanes;
+use crate::format::{Fp8Kind, Part, Tile};
+use crate::number::Narrow;
 use crate::pack;
 
 /// `f32` to E4M3, nearest even. Magnitudes of 464 and more, and infinity, become 448.
@@ -153,58 +153,24 @@ impl Fp8Kind {
     }
 }
 
-/// Gives back weights from row `first_row` on, as many rows as `out` takes.
-pub(crate) fn dequantize(
-    kind: Fp8Kind,
-    tile: Tile,
-    shape: [usize; 2],
-    words: &[u32],
-    scales: &[u32],
-    first_row: usize,
-    out: &mut [f32],
-) {
-    let i = shape[1];
-    if i == 0 {
-        return;
+/// Gives back as many rows as `out` takes.
+#[inline(always)]
+pub(crate) fn unpack<T: Narrow>(kind: Fp8Kind, tile: Tile, part: Part<'_>, out: &mut [T]) {
+    match kind {
+        Fp8Kind::E4m3 => unpack_with(tile, part, out, e4m3_value),
+        Fp8Kind::E5m2 => unpack_with(tile, part, out, e5m2_value),
     }
-    let unpack = Unpack {
-        sides: tile.sides(shape),
-        grid_cols: tile.grid(shape)[1],
-        i,
-        words,
-        scales,
-        first_row,
-    };
-    lanes::vectorized(
-        #[inline(always)]
-        || match kind {
-            Fp8Kind::E4m3 => unpack.rows(out, e4m3_value),
-            Fp8Kind::E5m2 => unpack.rows(out, e5m2_value),
-        },
-    );
 }
 
-/// Rows from `first_row` on.
-struct Unpack<'a> {
-    /// Of a scale tile.
-    sides: [usize; 2],
-    grid_cols: usize,
-    i: usize,
-    words: &'a [u32],
-    scales: &'a [u32],
-    first_row: usize,
-}
-
-impl Unpack<'_> {
-    #[inline(always)]
-    fn rows(&self, out: &mut [f32], value: impl Fn(u8) -> f32) {
-        let [rows, cols] = self.sides;
-        for (r, values) in (self.first_row..).zip(out.chunks_mut(self.i)) {
-            let scales = &self.scales[r / rows * self.grid_cols..];
-            for (t, values) in values.chunks_mut(cols).enumerate() {
-                let (first, scale) = (r * self.i + t * cols, f32::from_bits(scales[t]));
-                pack::unpack8(self.words, first, values, |code| value(code) * scale);
-            }
+#[inline(always)]
+fn unpack_with<T: Narrow>(tile: Tile, part: Part<'_>, out: &mut [T], value: impl Fn(u8) -> f32) {
+    let i = part.shape[1];
+    let ([rows, cols], [_, grid_cols]) = (tile.sides(part.shape), tile.grid(part.shape));
+    for (r, values) in (part.first_row..).zip(out.chunks_mut(i.max(1))) {
+        let scales = &part.scales[r / rows * grid_cols..];
+        for (t, values) in values.chunks_mut(cols).enumerate() {
+            let (first, scale) = (r * i + t * cols, f32::from_bits(scales[t]));
+            pack::unpack8(part.words, first, values, |code| value(code) * scale);
         }
     }
 }

@@ -33,11 +33,11 @@ use rayon::prelude::*;
 
 use crate::error::FormatError;
 use crate::float::{FloatBits, absmax_stored};
-use crate::format::Format;
-use crate::lanes;
+use crate::format::{Format, Part};
+use crate::lanes::for_processors;
+use crate::number::Narrow;
 use crate::pack::{self, CODES8};
 use crate::packer::{self, Order, Packer};
-use crate::simd::for_processors;
 
 /// Between two neighbouring codes where the largest magnitude is 1: the number that bitsandbytes writes
 /// as 0.007874015718698502.
@@ -49,27 +49,14 @@ fn value(code: i8, largest: f32) -> f32 {
     f32::from(code) * largest * STEP
 }
 
-/// Gives back weights from row `first_row` on, as many rows as `out` takes.
-pub(crate) fn dequantize(
-    shape: [usize; 2],
-    words: &[u32],
-    scales: &[u32],
-    first_row: usize,
-    out: &mut [f32],
-) {
-    let i = shape[1];
-    if i == 0 {
-        return;
+/// Gives back as many rows as `out` takes.
+#[inline(always)]
+pub(crate) fn unpack<T: Narrow>(part: Part<'_>, out: &mut [T]) {
+    let i = part.shape[1];
+    for (r, values) in (part.first_row..).zip(out.chunks_mut(i.max(1))) {
+        let largest = f32::from_bits(part.scales[r]);
+        pack::unpack8(part.words, r * i, values, |code| value(code as i8, largest));
     }
-    lanes::vectorized(
-        #[inline(always)]
-        || {
-            for (r, values) in (first_row..).zip(out.chunks_mut(i)) {
-                let largest = f32::from_bits(scales[r]);
-                pack::unpack8(words, r * i, values, |code| value(code as i8, largest));
-            }
-        },
-    );
 }
 
 /// What a row multiplies its weights by: `1 / largest * 127`, rounding twice.
@@ -106,7 +93,7 @@ pub fn packer(shape: [usize; 2], source: FloatBits) -> Result<Box<dyn Packer>, F
 
 for_processors! {
     /// Codes of weights of one row.
-    fn encode(source: FloatBits, factor: f32, bytes: &[u8], codes: &mut [u8]) -> () {
+    fn encode(source: FloatBits, factor: f32, bytes: &[u8], codes: &mut [u8]) {
         packer::code8(source, bytes, codes, |weight| code(weight, factor));
     }
 }

@@ -12,6 +12,8 @@ mod tests;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+use crate::float::{FloatBits, narrow_f16};
+
 /// Floats of a vector.
 pub(crate) const LANES: usize = 16;
 
@@ -30,6 +32,10 @@ pub(crate) trait Lanes: Copy + Send + Sync {
     fn splat(self, value: f32) -> Self::Floats;
     fn load(self, values: &[f32; LANES]) -> Self::Floats;
     fn store(self, values: Self::Floats, to: &mut [f32; LANES]);
+    /// Bits of the nearest halves, ties to even; a NaN is quiet, with what it has room for.
+    fn f16(self, values: Self::Floats) -> [u16; LANES];
+    /// The same of bf16.
+    fn bf16(self, values: Self::Floats) -> [u16; LANES];
     fn add(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
     fn sub(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
     fn mul(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
@@ -70,20 +76,42 @@ pub(crate) fn run<W: Work>(work: W) -> W::Output {
     on(Portable::<NATIVE_MUL_ADD>, work)
 }
 
-/// Runs what is no different on one processor than on another, and [`run`] for which compilers find vectors.
+/// [`run`] for loops over plain arrays, of which compilers make vectors.
 #[inline]
-pub(crate) fn vectorized<F: FnOnce()>(work: F) {
+pub(crate) fn vectorized<R>(work: impl FnOnce() -> R) -> R {
     struct Plain<F>(F);
-    impl<F: FnOnce()> Work for Plain<F> {
-        type Output = ();
+    impl<F: FnOnce() -> R, R> Work for Plain<F> {
+        type Output = R;
 
         #[inline(always)]
-        fn on<L: Lanes>(self, _: L) {
-            self.0();
+        fn on<L: Lanes>(self, _: L) -> R {
+            self.0()
         }
     }
-    run(Plain(work));
+    run(Plain(work))
 }
+
+/// Declares a function whose body is [`vectorized`]. What it calls has to be `#[inline(always)]`.
+///
+/// Asking for the processor takes some ten nanoseconds, so a call should be worth a thousand weights.
+macro_rules! for_processors {
+    (
+        $(#[$doc:meta])*
+        $visibility:vis fn $name:ident $(<$levels:ident: $bound:ident>)? (
+            $($arg:ident: $type:ty),* $(,)?
+        ) $(-> $result:ty)? $body:block
+    ) => {
+        $(#[$doc])*
+        $visibility fn $name $(<$levels: $bound>)? ($($arg: $type),*) $(-> $result)? {
+            $crate::lanes::vectorized(
+                #[inline(always)]
+                move || $body,
+            )
+        }
+    };
+}
+
+pub(crate) use for_processors;
 
 /// Does the work with these.
 pub(crate) fn on<L: Lanes, W: Work>(lanes: L, work: W) -> W::Output {
@@ -185,6 +213,19 @@ impl<const MUL_ADD: bool> Lanes for Portable<MUL_ADD> {
     #[inline(always)]
     fn store(self, values: Self::Floats, to: &mut [f32; LANES]) {
         *to = values;
+    }
+
+    #[inline(always)]
+    fn f16(self, values: Self::Floats) -> [u16; LANES] {
+        values.map(narrow_f16)
+    }
+
+    #[inline(always)]
+    fn bf16(self, values: Self::Floats) -> [u16; LANES] {
+        values.map(
+            #[inline(always)]
+            |value| FloatBits::Bf16.to_bits(value) as u16,
+        )
     }
 
     #[inline(always)]

@@ -6,14 +6,12 @@
 //! * `words`: the codes, row-major `[out, in]`, least-significant code first inside little-endian words;
 //! * `scales`: everything else the format needs to give a weight back, as bit patterns.
 //!
-//! Reading order: [`float`] (source values) → [`mod@format`] (the layout) → [`pack`] (codes in words) →
-//! [`packer`] (how tiles of a weight become packed) → what 4-bit formats share ([`reduce`],
-//! [`nested`], [`blocks`]) → the formats themselves ([`nf4`], [`fp4`], [`fp8`], [`mod@affine`],
-//! [`int8`], [`micro`]), the methods [`hqq`] and [`wna16`] → [`linear`].
+//! Reading order: [`float`] (source values) → [`mod@format`] (the layout) → [`number`] (what weights are given
+//! back in) → [`pack`] (codes in words) → [`packer`] (how tiles of a weight become packed) → what 4-bit formats
+//! share ([`reduce`], [`nested`], [`blocks`]) → the formats themselves ([`nf4`], [`fp4`], [`fp8`],
+//! [`mod@affine`], [`int8`], [`micro`]), the methods [`hqq`] and [`wna16`] → [`linear`].
 
 pub mod error;
-
-mod simd;
 
 pub mod float;
 
@@ -26,6 +24,8 @@ mod exact;
 pub mod format;
 
 mod lanes;
+
+pub mod number;
 
 pub mod pack;
 

@@ -18,6 +18,7 @@ use rayon::prelude::*;
 use crate::error::FormatError;
 use crate::format::Format;
 use crate::lanes::{self, LANES, Lanes, Work};
+use crate::number::Number;
 use fours::{Fours, Staged};
 
 /// Rows of a job: of what is multiplied with one input, and with several, where all of them are unpacked together so
@@ -204,13 +205,13 @@ impl Work for Part<'_> {
 /// # Panics
 ///
 /// When a length does not fit the shape.
-pub fn rows(
+pub fn rows<T: Number + Send>(
     format: Format,
     shape: [usize; 2],
     words: &[u32],
     scales: &[u32],
     ids: &[usize],
-    out: &mut [f32],
+    out: &mut [T],
 ) -> Result<(), FormatError> {
     let [o, i] = shape;
     assert_eq!(out.len(), ids.len() * i, "{} rows of {shape:?}", ids.len());

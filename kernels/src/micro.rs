@@ -50,9 +50,10 @@ use core::fmt;
 pub use host::packer;
 
 use crate::error::FormatError;
-use crate::format::Fp8Kind;
+use crate::format::{Fp8Kind, Part};
 use crate::fp8;
-use crate::lanes::{self, Lanes, Work};
+use crate::lanes::Lanes;
+use crate::number::Narrow;
 use crate::pack::{self, CODES4, CODES8};
 
 /// Small floats with an 8-bit scale for each group of a row.
@@ -190,54 +191,24 @@ const fn power(byte: u8) -> f32 {
     })
 }
 
-/// Gives back weights from row `first_row` on, as many rows as `out` takes.
-pub(crate) fn dequantize(
-    micro: Micro,
-    shape: [usize; 2],
-    words: &[u32],
-    scales: &[u32],
-    first_row: usize,
-    out: &mut [f32],
-) {
-    if let Err(error) = micro.check_columns(shape[1]) {
+/// Gives back as many groups as `out` takes.
+#[inline(always)]
+pub(crate) fn unpack<L: Lanes, T: Narrow>(lanes: L, micro: Micro, part: Part<'_>, out: &mut [T]) {
+    let (cols, group) = (part.shape[1], micro.group());
+    if let Err(error) = micro.check_columns(cols) {
         panic!("{error}");
     }
-    let first = first_row * shape[1] / micro.group();
-    lanes::run(Unpack {
-        micro,
-        words,
-        scales,
-        first,
-        out,
-    });
-}
-
-/// Groups from `first` on.
-struct Unpack<'a> {
-    micro: Micro,
-    words: &'a [u32],
-    scales: &'a [u32],
-    first: usize,
-    out: &'a mut [f32],
-}
-
-impl Work for Unpack<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn on<L: Lanes>(self, lanes: L) {
-        let (micro, words, group) = (self.micro, self.words, self.micro.group());
-        for (k, values) in (self.first..).zip(self.out.chunks_exact_mut(group)) {
-            let scale = micro.scale(self.scales, k);
-            match micro {
-                Micro::Mxfp4 | Micro::Nvfp4 { .. } => {
-                    let table = lanes.mul(lanes.load(&E2M1), lanes.splat(scale));
-                    pack::look_up4(lanes, words, k * group, table, values);
-                }
-                Micro::Mxfp8 => pack::unpack8(words, k * group, values, |code| {
-                    fp8::e4m3_value(code) * scale
-                }),
+    let first = part.first_row * cols / group;
+    for (k, values) in (first..).zip(out.chunks_exact_mut(group)) {
+        let scale = micro.scale(part.scales, k);
+        match micro {
+            Micro::Mxfp4 | Micro::Nvfp4 { .. } => {
+                let table = lanes.mul(lanes.load(&E2M1), lanes.splat(scale));
+                pack::look_up4(lanes, part.words, k * group, table, values);
             }
+            Micro::Mxfp8 => pack::unpack8(part.words, k * group, values, |code| {
+                fp8::e4m3_value(code) * scale
+            }),
         }
     }
 }

@@ -24,9 +24,9 @@ pub(crate) mod pack_cube;
 use rayon::prelude::*;
 
 use crate::float::{absmax_of, floats};
+use crate::lanes::for_processors;
 use crate::pack;
 use crate::reduce;
-use crate::simd::for_processors;
 
 /// Scales under one upper scale.
 pub const BLOCK: usize = 256;

@@ -20,6 +20,7 @@
 use pulp::bytemuck::cast_slice;
 
 use crate::lanes::{LANES, Lanes};
+use crate::number::Narrow;
 
 /// 4-bit codes of a word.
 pub const CODES4: usize = 8;
@@ -67,13 +68,14 @@ pub const fn code(words: &[u32], bits: usize, k: usize) -> u32 {
     (low | high) & ((1 << bits) - 1)
 }
 
-/// The codes `first..first + out.len()` of a stream, as floats. At most 6 bits.
+/// `weights(codes)` of the codes `first..first + out.len()` of a stream, as floats. At most 6 bits.
 #[inline(always)]
-pub(crate) fn unpack_codes<L: Lanes, const BITS: usize>(
+pub(crate) fn unpack_codes<L: Lanes, T: Narrow, const BITS: usize>(
     lanes: L,
     words: &[u32],
     first: usize,
-    out: &mut [f32],
+    out: &mut [T],
+    weights: impl Fn(L::Floats) -> L::Floats,
 ) {
     // Single codes up to the next sixteen, and after the last ones.
     let head = out.len().min(first.next_multiple_of(LANES) - first);
@@ -91,11 +93,14 @@ pub(crate) fn unpack_codes<L: Lanes, const BITS: usize>(
         } else {
             lanes.stream::<BITS>(&four, 1)
         };
-        lanes.store(values, vector);
+        T::store(lanes, weights(values), vector);
     }
     let last = next + LANES * vectors.len();
     for (k, to) in (first..).zip(head).chain((last..).zip(tail)) {
-        *to = code(words, BITS, k) as f32;
+        let mut weight = [0.0; LANES];
+        let code = lanes.splat(code(words, BITS, k) as f32);
+        lanes.store(weights(code), &mut weight);
+        *to = T::of(weight[0]);
     }
 }
 
@@ -200,12 +205,12 @@ fn pack_streams<const BITS: usize>(codes: &[f32], words: &mut [u32]) {
 
 /// `table[code]` of the 4-bit codes `first..first + out.len()`.
 #[inline(always)]
-pub(crate) fn look_up4<L: Lanes>(
+pub(crate) fn look_up4<L: Lanes, T: Narrow>(
     lanes: L,
     words: &[u32],
     first: usize,
     table: L::Floats,
-    out: &mut [f32],
+    out: &mut [T],
 ) {
     // A row may begin inside a word: single codes up to the next word, then two words at a time.
     let head = out.len().min(first.next_multiple_of(CODES4) - first);
@@ -216,7 +221,7 @@ pub(crate) fn look_up4<L: Lanes>(
         .iter_mut()
         .zip(words[words.len().min(next / CODES4)..].as_chunks().0)
     {
-        lanes.store(lanes.look_up(table, lanes.codes(words)), vector);
+        T::store(lanes, lanes.look_up(table, lanes.codes(words)), vector);
     }
     if head.is_empty() && tail.is_empty() {
         return;
@@ -225,23 +230,28 @@ pub(crate) fn look_up4<L: Lanes>(
     lanes.store(table, &mut values);
     let last = next + LANES * vectors.len();
     for (k, value) in (first..).zip(head).chain((last..).zip(tail)) {
-        *value = values[code4(words, k) as usize];
+        *value = T::of(values[code4(words, k) as usize]);
     }
 }
 
 /// `value(code)` of the 8-bit codes `first..first + out.len()`.
 #[inline(always)]
-pub(crate) fn unpack8(words: &[u32], first: usize, out: &mut [f32], value: impl Fn(u8) -> f32) {
+pub(crate) fn unpack8<T: Narrow>(
+    words: &[u32],
+    first: usize,
+    out: &mut [T],
+    value: impl Fn(u8) -> f32,
+) {
     if cfg!(target_endian = "big") {
         for (k, to) in (first..).zip(out) {
-            *to = value(code8(words, k) as u8);
+            *to = T::of(value(code8(words, k) as u8));
         }
         return;
     }
     // One loop over bytes: of one over words, compilers make vectors of the wrong dimension.
     let codes = &cast_slice::<u32, u8>(words)[first..][..out.len()];
     for (to, code) in out.iter_mut().zip(codes) {
-        *to = value(*code);
+        *to = T::of(value(*code));
     }
 }
 

@@ -12,7 +12,7 @@
 pub(crate) mod pack_cube;
 pub(crate) mod running;
 
-use crate::simd::for_processors;
+use crate::lanes::for_processors;
 
 /// Lanes of PyTorch's vector on x86-64.
 const LANES: usize = 8;

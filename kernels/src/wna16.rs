@@ -32,9 +32,9 @@ use rayon::prelude::*;
 use crate::error::FormatError;
 use crate::float::{FloatBits, epsilon, join_ranges, range, range_stored};
 use crate::format::{Affine, Along, Format, Offset};
+use crate::lanes::for_processors;
 use crate::pack::{self, STREAM};
 use crate::packer::{self, Order, Packer};
-use crate::simd::for_processors;
 
 /// How codes are chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -198,7 +198,7 @@ for_processors! {
         zero: f32,
         bytes: &[u8],
         words: &mut [u32],
-    ) -> () {
+    ) {
         let mut values = vec![0.0; bytes.len() / source.size()];
         source.widen_here(bytes, &mut values);
         method.choose(&mut values, scale, zero, source);
@@ -215,7 +215,7 @@ for_processors! {
         bytes: &[u8],
         words: &mut [u32],
         scales: &mut [u32],
-    ) -> () {
+    ) {
         let mut values = vec![0.0; bytes.len() / source.size()];
         source.widen_here(bytes, &mut values);
         let groups = values

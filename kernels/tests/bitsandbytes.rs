@@ -5,7 +5,9 @@
 
 mod common;
 
-use common::{Golden, Tensor, as_floats, assert_bits, assert_bytes, fed, rounded, size, text};
+use common::{
+    Golden, Tensor, as_floats, assert_bits, assert_bytes, fed, in_all_types, rounded, size, text,
+};
 use firebox_kernels::error::FormatError;
 use firebox_kernels::float::FloatBits;
 use firebox_kernels::format::{Blocks, Format, Packed};
@@ -210,7 +212,7 @@ fn every_file_unpacks_to_the_values_of_bitsandbytes() {
         let words = pack::from_bitsandbytes(&case.get("weight").bytes, case.n());
         let shape = case.input.matrix();
         let packed = Packed::new(case.format(), shape, words, case.stored_scales()).unwrap();
-        let values = packed.dequantize();
+        let values = in_all_types(&packed);
         let expected = case.get("dequant");
         assert_bits(
             &rounded(&values, expected.source()),
@@ -440,7 +442,7 @@ fn every_weight_gives_back_what_is_documented() {
         let bytes: Vec<u8> = all.iter().flat_map(|weight| weight.to_le_bytes()).collect();
         let packer: Result<Box<dyn Packer>, FormatError> =
             packer([1, n], FloatBits::F32, 32, nested);
-        fed(packer.unwrap(), &bytes, 4 * n, 0).dequantize()
+        in_all_types(&fed(packer.unwrap(), &bytes, 4 * n, 0))
     };
     for packer in [nf4::packer, fp4::packer] {
         for n in [32, 31] {

@@ -2,7 +2,9 @@
 
 mod common;
 
-use common::{Golden, Random, Tensor, as_floats, assert_bits, assert_bytes, fed, rounded, text};
+use common::{
+    Golden, Random, Tensor, as_floats, assert_bits, assert_bytes, fed, in_all_types, rounded, text,
+};
 use firebox_kernels::error::FormatError;
 use firebox_kernels::float::FloatBits;
 use firebox_kernels::format::{Format, Packed};
@@ -52,7 +54,7 @@ fn every_case_has_the_codes_scales_and_values_of_bitsandbytes() {
         let shape = input.matrix();
         let expected = get("dequant").floats();
         assert_bits(
-            &from_file(shape, &codes, &largest).dequantize(),
+            &in_all_types(&from_file(shape, &codes, &largest)),
             &expected,
             name,
         );
@@ -66,7 +68,7 @@ fn every_case_has_the_codes_scales_and_values_of_bitsandbytes() {
         let found = pack::to_bytes(&packed.words, shape[0] * shape[1]);
         assert_bytes(&found, &codes.bytes, name);
         assert_bits(&as_floats(&packed.scales), &largest.floats(), name);
-        assert_bits(&packed.dequantize(), &expected, name);
+        assert_bits(&in_all_types(&packed), &expected, name);
         checked += 1;
     }
     assert_eq!((checked, outliers), (8, vec!["outliers_thr6"]));
@@ -107,7 +109,7 @@ fn every_weight_gives_back_what_is_documented() {
     let (nan, inf, max) = (f32::NAN, f32::INFINITY, f32::MAX);
     let of = |weights: &[f32], source| {
         let shape = [1, weights.len()];
-        packed(shape, source, &stored(weights, source)).dequantize()
+        in_all_types(&packed(shape, source, &stored(weights, source)))
     };
     for source in FLOATS {
         for bad in [nan, -nan, f32::from_bits(0x7fc1_2345), inf, -inf] {

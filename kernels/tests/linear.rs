@@ -172,7 +172,7 @@ fn empty_products_are_zero() {
             &packed.words,
             &packed.scales,
             &[],
-            &mut [],
+            &mut [0f32; 0],
         )
         .unwrap();
     }

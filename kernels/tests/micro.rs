@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Golden, Random, Tensor, assert_bits, assert_bytes, fed, rounded, text};
+use common::{Golden, Random, Tensor, assert_bits, assert_bytes, fed, in_all_types, rounded, text};
 use firebox_kernels::error::FormatError;
 use firebox_kernels::float::FloatBits;
 use firebox_kernels::format::{Format, Micro, Packed};
@@ -98,7 +98,7 @@ fn every_case_packs_to_the_words_and_scales_of_mlx() {
 #[test]
 fn every_file_unpacks_to_the_values_of_mlx() {
     each(|case| {
-        let values = case.stored().dequantize();
+        let values = in_all_types(&case.stored());
         assert_bits(&values, &case.get("dequant_f32").floats(), case.name);
         // bf16, but f32 where there is a global scale. What MLX rounds before the last product is exact.
         let expected = case.get("dequant");
@@ -118,7 +118,7 @@ fn every_byte_is_the_value_that_torch_gives_it() {
     let format = Format::Micro(Micro::Mxfp8);
     let scales = Micro::Mxfp8.join(&[127; 8], None);
     let packed = Packed::new(format, [8, 32], pack::from_bytes(&bytes), scales).unwrap();
-    assert_bits(&packed.dequantize(), &e4m3, "codes of mxfp8");
+    assert_bits(&in_all_types(&packed), &e4m3, "codes of mxfp8");
 
     // Code 2 is 1.
     for (micro, values) in [
@@ -130,7 +130,7 @@ fn every_byte_is_the_value_that_torch_gives_it() {
         let scales = micro.join(&bytes, None);
         let packed = Packed::new(Format::Micro(micro), [256, group], words, scales).unwrap();
         let expected: Vec<f32> = values.iter().flat_map(|v| vec![*v; group]).collect();
-        assert_bits(&packed.dequantize(), &expected, &micro.to_string());
+        assert_bits(&in_all_types(&packed), &expected, &micro.to_string());
     }
 }
 
@@ -150,7 +150,7 @@ fn a_global_scale_multiplies_scales_first() {
         Packed::new(Format::Micro(micro), shape, words.clone(), scales).unwrap()
     };
     let plain = Micro::Nvfp4 { global: false };
-    let found = stored(micro, Some(global)).dequantize();
+    let found = in_all_types(&stored(micro, Some(global)));
     let plain_scales = plain.join(&scales, None);
     let mut told_apart = 0;
     for (k, value) in stored(plain, None).dequantize().into_iter().enumerate() {
@@ -170,7 +170,7 @@ fn given_back(weights: &[f32], source: FloatBits, micro: Micro) -> Vec<f32> {
         .flat_map(|weight| source.to_bits(*weight).to_le_bytes()[..source.size()].to_vec())
         .collect();
     let packer = micro::packer([1, 32], source, micro).unwrap();
-    let mut back = fed(packer, &bytes, bytes.len(), 0).dequantize();
+    let mut back = in_all_types(&fed(packer, &bytes, bytes.len(), 0));
     back.truncate(micro.group());
     back
 }

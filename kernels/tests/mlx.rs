@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Golden, Random, Tensor, assert_bits, fed, size, text};
+use common::{Golden, Random, Tensor, assert_bits, fed, in_all_types, size, text};
 use firebox_kernels::affine;
 use firebox_kernels::error::FormatError;
 use firebox_kernels::float::FloatBits;
@@ -144,7 +144,7 @@ fn every_file_unpacks_to_the_values_of_mlx() {
             round(round(code * scales[k / group]) + biases[k / group])
         };
         let in_f32: Vec<_> = (0..n).map(|k| value(k, &|step| step)).collect();
-        assert_bits(&packed.dequantize(), &in_f32, case.name);
+        assert_bits(&in_all_types(&packed), &in_f32, case.name);
 
         if let Some(expected) = golden.try_get(&format!("{}/dequant", case.name)) {
             let as_mlx: Vec<_> = (0..n)
@@ -239,7 +239,7 @@ fn a_zero_is_subtracted_before_the_scale() {
         )
         .unwrap();
         let mut told_apart = 0;
-        for (k, value) in packed.dequantize().into_iter().enumerate() {
+        for (k, value) in in_all_types(&packed).into_iter().enumerate() {
             let (scale, zero) = (
                 params.from_bits(scales[k / 32]),
                 params.from_bits(zeros[k / 32]),
@@ -267,7 +267,7 @@ fn given_back(weights: &[f32], source: FloatBits) -> Vec<f32> {
         .flat_map(|weight| source.to_bits(*weight).to_le_bytes()[..source.size()].to_vec())
         .collect();
     let packer = affine::packer([1, 32], source, 4, 32).unwrap();
-    fed(packer, &bytes, bytes.len(), 0).dequantize()
+    in_all_types(&fed(packer, &bytes, bytes.len(), 0))
 }
 
 /// The table in the documentation of `affine`.

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Golden, Random, Tensor, assert_bits, fed, rounded, size, text};
+use common::{Golden, Random, Tensor, assert_bits, fed, in_all_types, rounded, size, text};
 use firebox_kernels::error::FormatError;
 use firebox_kernels::float::FloatBits;
 use firebox_kernels::format::{Affine, Format, Offset, Packed};
@@ -120,7 +120,7 @@ fn every_case_packs_to_the_codes_scales_and_zeros_of_compressed_tensors() {
             assert_eq!(found, *code, "{name}: code {k}");
         }
         let expected = get("dequant").unwrap();
-        let values = rounded(&packed.dequantize(), expected.source());
+        let values = rounded(&in_all_types(&packed), expected.source());
         assert_bits(&values, &expected.floats(), name);
 
         for tiles in [1, 3] {
@@ -150,7 +150,7 @@ fn given_back(weights: &[f32], symmetric: bool, source: FloatBits) -> Vec<f32> {
         symmetric,
     };
     let packer = method.packer([1, weights.len()], source).unwrap();
-    fed(packer, &bytes, bytes.len(), 0).dequantize()
+    in_all_types(&fed(packer, &bytes, bytes.len(), 0))
 }
 
 /// The table in the documentation of `wna16`.

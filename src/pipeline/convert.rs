@@ -377,16 +377,18 @@ impl Dense {
 
     /// What `packed` gives back.
     fn given_back(dtype: DType, packed: &Packed) -> Self {
-        let [rows, cols] = packed.shape;
-        let mut dense = Self::zeros(dtype, rows * cols);
-        let together = (CHUNK / cols.max(1)).max(1);
-        let mut values = vec![0.0; together * cols];
-        for first in (0..rows).step_by(together) {
-            let rows = first..rows.min(first + together);
-            let values = &mut values[..rows.len() * cols];
-            let Packed { format, shape, .. } = packed;
-            format.dequantize_rows(*shape, &packed.words, &packed.scales, rows, values);
-            dense.feed(FloatBits::F32, first * cols, bytemuck::cast_slice(values));
+        let Packed {
+            format,
+            shape,
+            words,
+            scales,
+        } = packed;
+        let (rows, len) = (0..shape[0], shape[0] * shape[1]);
+        let mut dense = Self::zeros(dtype, len);
+        match &mut dense {
+            Self::F32(out) => format.dequantize_rows(*shape, words, scales, rows, out),
+            Self::F16(out) => format.dequantize_rows(*shape, words, scales, rows, out),
+            Self::Bf16(out) => format.dequantize_rows(*shape, words, scales, rows, out),
         }
         dense
     }

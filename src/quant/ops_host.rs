@@ -9,9 +9,12 @@ use burn::{
         ops::{FloatTensorOps, IntTensorOps},
         tensor::{FloatTensor, IntTensor},
     },
-    tensor::{DType, FloatDType, TensorData, read_sync},
+    tensor::{DType, Element, FloatDType, TensorData, read_sync},
 };
-use firebox_kernels::{compare, float::FloatBits, format::Packed, linear, nested, pack, packer};
+use firebox_kernels::{
+    compare, float::FloatBits, format::Packed, linear, nested, number::Number, pack, packer,
+};
+use half::{bf16, f16, vec::HalfBitsVecExt};
 
 use super::{
     ops::{PackedParts, QuantBackend, Rows},
@@ -29,13 +32,17 @@ macro_rules! host_ops {
                 dtype: FloatDType,
             ) -> FloatTensor<Self> {
                 let device = words.device();
-                let Layout { format, shape } = layout;
-                let found = [rows.len(), shape[1]];
-                let mut weights = vec![0.0; rows.len() * shape[1]];
-                Self::lend([words, scales], |[words, scales]| {
-                    format.dequantize_rows(shape, words, scales, rows, &mut weights);
+                let len = rows.len() * layout.shape[1];
+                let weights = Self::lend([words, scales], |parts| match dtype {
+                    FloatDType::F16 => {
+                        unpacked(vec![0; len].reinterpret_into::<f16>(), layout, parts, rows)
+                    }
+                    FloatDType::BF16 => {
+                        unpacked(vec![0; len].reinterpret_into::<bf16>(), layout, parts, rows)
+                    }
+                    _ => unpacked(vec![0f32; len], layout, parts, rows),
                 });
-                placed::<Self>(weights, found, dtype, &device)
+                placed::<Self>(weights, dtype, &device)
             }
 
             fn packed_linear(
@@ -52,7 +59,7 @@ macro_rules! host_ops {
                 Self::lend([words, scales], |[words, scales]| {
                     linear::linear(format, shape, words, scales, &x, &mut y);
                 });
-                placed::<Self>(y, [rows, shape[0]], dtype, &device)
+                placed::<Self>(TensorData::new(y, [rows, shape[0]]), dtype, &device)
             }
 
             fn packed_rows(
@@ -63,17 +70,21 @@ macro_rules! host_ops {
                 dtype: FloatDType,
             ) -> FloatTensor<Self> {
                 let device = words.device();
-                let Layout { format, shape } = layout;
                 let ids: Vec<usize> = host(Self::int_into_data(ids))
                     .iter::<i64>()
                     .map(|id| usize::try_from(id).expect("a token id is not negative"))
                     .collect();
-                let mut found = vec![0.0; ids.len() * shape[1]];
-                Self::lend([words, scales], |[words, scales]| {
-                    linear::rows(format, shape, words, scales, &ids, &mut found)
-                        .expect("an id is a row of the table");
+                let len = ids.len() * layout.shape[1];
+                let found = Self::lend([words, scales], |parts| match dtype {
+                    FloatDType::F16 => {
+                        embedded(vec![0; len].reinterpret_into::<f16>(), layout, parts, &ids)
+                    }
+                    FloatDType::BF16 => {
+                        embedded(vec![0; len].reinterpret_into::<bf16>(), layout, parts, &ids)
+                    }
+                    _ => embedded(vec![0f32; len], layout, parts, &ids),
                 });
-                placed::<Self>(found, [ids.len(), shape[1]], dtype, &device)
+                placed::<Self>(found, dtype, &device)
             }
 
             fn packed_bits(x: FloatTensor<Self>) -> IntTensor<Self> {
@@ -172,14 +183,20 @@ mod ndarray {
 
 /// Lends words where they are: a packed weight is never copied to be multiplied.
 trait Lend: Backend {
-    fn lend<const N: usize>(tensors: [IntTensor<Self>; N], run: impl FnOnce([&[u32]; N]));
+    fn lend<const N: usize, R>(
+        tensors: [IntTensor<Self>; N],
+        run: impl FnOnce([&[u32]; N]) -> R,
+    ) -> R;
 }
 
 #[cfg(feature = "cpu")]
 impl Lend for burn::backend::Flex {
-    fn lend<const N: usize>(tensors: [IntTensor<Self>; N], run: impl FnOnce([&[u32]; N])) {
+    fn lend<const N: usize, R>(
+        tensors: [IntTensor<Self>; N],
+        run: impl FnOnce([&[u32]; N]) -> R,
+    ) -> R {
         let tensors = tensors.map(|tensor| tensor.to_contiguous());
-        run(tensors.each_ref().map(|tensor| tensor.storage::<u32>()));
+        run(tensors.each_ref().map(|tensor| tensor.storage::<u32>()))
     }
 }
 
@@ -187,11 +204,14 @@ impl Lend for burn::backend::Flex {
 #[cfg(feature = "ndarray")]
 #[expect(deprecated, reason = "it is a target for as long as Burn has it")]
 impl Lend for burn::backend::NdArray {
-    fn lend<const N: usize>(tensors: [IntTensor<Self>; N], run: impl FnOnce([&[u32]; N])) {
+    fn lend<const N: usize, R>(
+        tensors: [IntTensor<Self>; N],
+        run: impl FnOnce([&[u32]; N]) -> R,
+    ) -> R {
         let words = tensors.map(|tensor| host(Self::int_into_data(tensor)));
         run(words
             .each_ref()
-            .map(|data| data.as_slice().expect("words are u32 on every backend")));
+            .map(|data| data.as_slice().expect("words are u32 on every backend")))
     }
 }
 
@@ -225,14 +245,29 @@ fn floats<B: Backend>(tensor: FloatTensor<B>) -> Vec<f32> {
         .expect("converted to f32 one line above")
 }
 
-fn placed<B: Backend>(
-    values: Vec<f32>,
-    shape: [usize; 2],
-    dtype: FloatDType,
-    device: &B::Device,
-) -> FloatTensor<B> {
-    B::float_from_data(
-        TensorData::new(values, shape).convert_dtype(dtype.into()),
-        device,
-    )
+/// These rows of a weight.
+fn unpacked<T: Number + Element>(
+    mut out: Vec<T>,
+    Layout { format, shape }: Layout,
+    [words, scales]: [&[u32]; 2],
+    rows: Range<usize>,
+) -> TensorData {
+    let found = [rows.len(), shape[1]];
+    format.dequantize_rows(shape, words, scales, rows, &mut out);
+    TensorData::new(out, found)
+}
+
+/// The rows `ids` of a weight.
+fn embedded<T: Number + Element>(
+    mut out: Vec<T>,
+    Layout { format, shape }: Layout,
+    [words, scales]: [&[u32]; 2],
+    ids: &[usize],
+) -> TensorData {
+    linear::rows(format, shape, words, scales, ids, &mut out).expect("an id is a row of the table");
+    TensorData::new(out, [ids.len(), shape[1]])
+}
+
+fn placed<B: Backend>(values: TensorData, dtype: FloatDType, device: &B::Device) -> FloatTensor<B> {
+    B::float_from_data(values.convert_dtype(dtype.into()), device)
 }

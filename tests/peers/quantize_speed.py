@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""How fast the Python libraries choose codes on the CPU, for `cargo bench -p firebox-kernels --bench pack`.
+"""How fast the Python libraries choose codes on the CPU, for `cargo bench -p firebox-kernels --bench host -- pack`.
 
 Needs torch, bitsandbytes, mlx with mlx-cpu, hqq and compressed-tensors; nothing of firebox:
 

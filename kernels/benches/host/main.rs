@@ -1,14 +1,15 @@
-//! How fast packed weights are on the host, against how fast the same cores read and write memory.
+//! How fast weights are packed, given back and multiplied on the host, against how fast the same cores read and write
+//! memory.
 //!
 //! ```console
-//! $ cargo bench -p firebox-kernels --bench host
+//! $ cargo bench -p firebox-kernels --bench host -- pack
 //! ```
 //!
 //! Every case runs on one thread and on all. Milliseconds are those of a run: the median and the best of many, and for
 //! one thread those that it was on a processor. Rates are of the last of these, or else of the best.
 //!
-//! Words on the command line keep the cases whose line contains one of
-//! them. Answers are checked before they are timed; a wrong one is told and fails the benchmark.
+//! Words on the command line keep the cases whose name begins with one of them. Answers are checked before they are
+//! timed; a wrong one is told and fails the benchmark.
 
 #![allow(
     clippy::print_stdout,
@@ -20,6 +21,7 @@
 mod common;
 mod measure;
 mod memory;
+mod pack;
 mod product;
 mod unpack;
 
@@ -35,14 +37,22 @@ pub(crate) struct Case {
     /// Bytes that one run reads and writes: packed words and scales, and floats.
     pub(crate) packed: usize,
     pub(crate) floats: usize,
-    /// Whether floats are written, so that the time to write them is part of the ideal one.
-    pub(crate) writes: bool,
-    /// Multiplications and additions, 0 where the case is about bytes.
-    pub(crate) flops: f64,
+    pub(crate) kind: Kind,
     /// Runs once; told how often it ran before, to take another copy of its weight each time.
     pub(crate) run: Box<dyn FnMut(usize) + Send>,
     /// What is wrong with the answer of a run, if anything.
     pub(crate) check: Box<dyn FnMut() -> Result<(), String> + Send>,
+}
+
+/// What is made of what.
+#[derive(Clone, Copy)]
+pub(crate) enum Kind {
+    /// Words and scales, of floats.
+    Pack,
+    /// Floats, of words and scales.
+    Unpack,
+    /// Products, by so many multiplications and additions; floats are few.
+    Multiply(f64),
 }
 
 /// The benchmarks, each of which makes its cases one at a time: they are large.
@@ -51,7 +61,7 @@ type Cases = fn(&Wanted, &mut dyn FnMut(Case));
 /// Whether the command line asks for the case of this name.
 pub(crate) type Wanted = dyn Fn(&str) -> bool;
 
-const ALL: [Cases; 2] = [unpack::cases, product::cases];
+const ALL: [Cases; 3] = [pack::cases, unpack::cases, product::cases];
 
 fn main() -> ExitCode {
     let only: Vec<String> = env::args()
@@ -75,7 +85,8 @@ fn main() -> ExitCode {
         "\n| case | threads | ms | best | own | GB/s packed | GB/s of floats | of memory | GFLOP/s |"
     );
     println!("|---|---|---|---|---|---|---|---|---|");
-    let wanted = move |name: &str| only.is_empty() || only.iter().any(|word| name.contains(word));
+    let wanted =
+        move |name: &str| only.is_empty() || only.iter().any(|word| name.starts_with(word));
     let mut wrong = 0;
     for cases in ALL {
         cases(&wanted, &mut |mut case| {
@@ -99,13 +110,16 @@ fn line(case: &Case, threads: usize, memory: &Bandwidth, times: Times) {
     let own = times.own.filter(|_| threads == 1);
     let seconds = own.unwrap_or(times.best);
     let rate = |bytes: usize| format!("{:.2}", bytes as f64 / seconds / 1e9);
-    let (written, floats, flops) = if case.writes {
-        (case.floats, rate(case.floats), String::new())
-    } else {
-        let flops = case.flops / seconds / 1e9;
-        (0, String::new(), format!("{flops:.1}"))
+    let (read, written) = match case.kind {
+        Kind::Pack => (case.floats, case.packed),
+        Kind::Unpack => (case.packed, case.floats),
+        Kind::Multiply(_) => (case.packed, 0),
     };
-    let ideal = case.packed as f64 / memory.read + written as f64 / memory.write;
+    let ideal = read as f64 / memory.read + written as f64 / memory.write;
+    let (floats, flops) = match case.kind {
+        Kind::Multiply(flops) => (String::new(), format!("{:.1}", flops / seconds / 1e9)),
+        Kind::Pack | Kind::Unpack => (rate(case.floats), String::new()),
+    };
     println!(
         "| {} | {threads} | {} | {} | {} | {} | {floats} | {:.0} % | {flops} |",
         case.name,

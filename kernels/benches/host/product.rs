@@ -6,8 +6,8 @@ use firebox_kernels::format::Packed;
 use firebox_kernels::linear::{linear, rows};
 
 use crate::common::Random;
-use crate::unpack::{FORMATS, copies, packed, weight};
-use crate::{Case, Wanted};
+use crate::unpack::{FORMATS, check_row, copies, packed, weight};
+use crate::{Case, Kind, Wanted};
 
 /// Of models with 8 billion parameters, and the weight that peers were measured with.
 const SHAPES: [[usize; 2]; 4] = [[4096, 4096], [14336, 4096], [4096, 14336], [4096, 11008]];
@@ -56,29 +56,15 @@ fn product(name: String, packed: &Arc<Packed>, m: usize) -> Case {
         name,
         packed: packed.bytes(),
         floats: 4 * m * (o + i),
-        writes: false,
-        flops: 2.0 * (m * o * i) as f64,
+        kind: Kind::Multiply(2.0 * (m * o * i) as f64),
         run: Box::new(move |k| {
-            let Packed {
-                format,
-                shape,
-                words,
-                scales,
-            } = &copies[k % copies.len()];
             let mut y = y_run.lock().expect("no run panics");
-            linear(*format, *shape, words, scales, &x_run, &mut y);
+            multiply(&copies[k % copies.len()], &x_run, &mut y);
         }),
         check: Box::new(move || {
             let mut y = y.lock().expect("no run panics");
             y.fill(f32::NAN);
-            linear(
-                packed.format,
-                packed.shape,
-                &packed.words,
-                &packed.scales,
-                &x,
-                &mut y,
-            );
+            multiply(&packed, &x, &mut y);
             for r in [0, 1, 2, 3, o / 3, o - 1] {
                 let w: Vec<f64> = (0..i).map(|c| weight(&packed, r, c).into()).collect();
                 for k in [0, m / 2, m - 1] {
@@ -98,48 +84,51 @@ fn product(name: String, packed: &Arc<Packed>, m: usize) -> Case {
     }
 }
 
+fn multiply(packed: &Packed, x: &[f32], y: &mut [f32]) {
+    let Packed {
+        format,
+        shape,
+        ref words,
+        ref scales,
+    } = *packed;
+    linear(format, shape, words, scales, x, y);
+}
+
 /// 512 rows of the weight.
 fn embedding(name: String, packed: &Arc<Packed>) -> Case {
     let ([o, i], packed) = (packed.shape, Arc::clone(packed));
     let mut random = Random(5);
     let ids: Vec<usize> = (0..512).map(|_| random.next() as usize % o).collect();
     let out = Arc::new(Mutex::new(vec![0.0; ids.len() * i]));
-    let (checked, ids_checked, out_checked) = (Arc::clone(&packed), ids.clone(), Arc::clone(&out));
+    let (packed_run, ids_run, out_run) = (Arc::clone(&packed), ids.clone(), Arc::clone(&out));
     Case {
         name,
         packed: packed.bytes() * ids.len() / o,
         floats: 4 * ids.len() * i,
-        writes: true,
-        flops: 0.0,
+        kind: Kind::Unpack,
         run: Box::new(move |_| {
-            let Packed {
-                format,
-                shape,
-                words,
-                scales,
-            } = &*packed;
-            let mut out = out.lock().expect("no run panics");
-            rows(*format, *shape, words, scales, &ids, &mut out).expect("ids are rows");
+            look_up(
+                &packed_run,
+                &ids_run,
+                &mut out_run.lock().expect("no run panics"),
+            );
         }),
         check: Box::new(move || {
-            let Packed {
-                format,
-                shape,
-                words,
-                scales,
-            } = &*checked;
-            let mut out = out_checked.lock().expect("no run panics");
+            let mut out = out.lock().expect("no run panics");
             out.fill(f32::NAN);
-            rows(*format, *shape, words, scales, &ids_checked, &mut out).expect("ids are rows");
-            for k in [0, 1, 511] {
-                for c in 0..i {
-                    let right = weight(&checked, ids_checked[k], c);
-                    if out[k * i + c].to_bits() != right.to_bits() {
-                        return Err(format!("id {k}, column {c}: not {right:e}"));
-                    }
-                }
-            }
-            Ok(())
+            look_up(&packed, &ids, &mut out);
+            let mut found = ids.iter().zip(out.chunks(i));
+            found.try_for_each(|(id, row)| check_row(&packed, *id, row))
         }),
     }
+}
+
+fn look_up(packed: &Packed, ids: &[usize], out: &mut [f32]) {
+    let Packed {
+        format,
+        shape,
+        ref words,
+        ref scales,
+    } = *packed;
+    rows(format, shape, words, scales, ids, out).expect("ids are rows");
 }

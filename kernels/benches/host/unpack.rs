@@ -1,14 +1,17 @@
-//! Weights given back: packed words in, `f32` out.
+//! Weights given back: packed words in, `f32` or halves out.
 
 use std::sync::{Arc, Mutex};
 
 use firebox_kernels::float::FloatBits;
 use firebox_kernels::format::{Affine, Along, Format, Fp8Kind, Micro, Offset, Packed, Tile};
 use firebox_kernels::fp8::Recipe;
+use firebox_kernels::number::Number;
 use firebox_kernels::{affine, fp4, fp8, int8, micro, nf4, pack};
 
+use half::{bf16, f16};
+
 use crate::common::{Random, fed};
-use crate::{Case, Wanted, memory};
+use crate::{Case, Kind, Wanted, memory};
 
 /// The weight that peers were measured with.
 const SHAPE: [usize; 2] = [4096, 11008];
@@ -73,8 +76,8 @@ fn other_order(shape: [usize; 2], along: Along) -> Packed {
         .map(|_| random.next() as u32)
         .collect();
     let pairs = affine.groups(shape);
-    let scale = half::f16::from_f32(0.01).to_bits();
-    let zero = half::f16::from_f32(7.5).to_bits();
+    let scale = f16::from_f32(0.01).to_bits();
+    let zero = f16::from_f32(7.5).to_bits();
     let mut scales = affine.join(&vec![scale.into(); pairs], &vec![zero.into(); pairs]);
     if along == Along::Ordered {
         scales.extend((0..shape[1]).map(|c| (c * 37 % shape[1] / 64) as u32));
@@ -84,55 +87,103 @@ fn other_order(shape: [usize; 2], along: Along) -> Packed {
 
 pub(crate) fn cases(wanted: &Wanted, each: &mut dyn FnMut(Case)) {
     for format in FORMATS {
-        let name = format!("unpack {format}");
-        if wanted(&name) {
-            each(case(name, packed(format, SHAPE)));
+        let names = ["f32", "bf16", "f16"].map(|to| format!("unpack {format} to {to}"));
+        if !names.iter().any(|name| wanted(name)) {
+            continue;
+        }
+        let packed = Arc::new(packed(format, SHAPE));
+        let makers = [case::<f32>, case::<bf16>, case::<f16>];
+        for (name, make) in names.into_iter().zip(makers) {
+            if wanted(&name) {
+                each(make(name, &packed));
+            }
         }
     }
 }
 
-fn case(name: String, packed: Packed) -> Case {
+/// What weights are given back in.
+pub(crate) trait Value: Number + Send + 'static {
+    fn of(value: f32) -> Self;
+    fn bits(self) -> u32;
+}
+
+impl Value for f32 {
+    fn of(value: f32) -> Self {
+        value
+    }
+
+    fn bits(self) -> u32 {
+        self.to_bits()
+    }
+}
+
+impl Value for f16 {
+    fn of(value: f32) -> Self {
+        Self::from_f32(value)
+    }
+
+    fn bits(self) -> u32 {
+        self.to_bits().into()
+    }
+}
+
+impl Value for bf16 {
+    fn of(value: f32) -> Self {
+        Self::from_f32(value)
+    }
+
+    fn bits(self) -> u32 {
+        self.to_bits().into()
+    }
+}
+
+fn case<T: Value>(name: String, packed: &Arc<Packed>) -> Case {
+    let (copies, packed) = (copies(packed), Arc::clone(packed));
     let [o, i] = packed.shape;
-    let copies = copies(&packed);
-    let out = Arc::new(Mutex::new(vec![0.0; o * i]));
+    let out = Arc::new(Mutex::new(vec![T::of(0.0); o * i]));
     let answer = Arc::clone(&out);
     Case {
         name,
         packed: packed.bytes(),
-        floats: 4 * o * i,
-        writes: true,
-        flops: 0.0,
+        floats: size_of::<T>() * o * i,
+        kind: Kind::Unpack,
         run: Box::new(move |k| {
-            let Packed {
-                format,
-                shape,
-                words,
-                scales,
-            } = &copies[k % copies.len()];
             let mut out = out.lock().expect("no run panics");
-            format.dequantize_rows(*shape, words, scales, 0..shape[0], &mut out);
+            give_back(&copies[k % copies.len()], &mut out);
         }),
         check: Box::new(move || {
-            let Packed {
-                format,
-                shape,
-                words,
-                scales,
-            } = &packed;
             let mut out = answer.lock().expect("no run panics");
-            out.fill(f32::NAN);
-            format.dequantize_rows(*shape, words, scales, 0..o, &mut out);
-            for r in [0, 1, o / 2, o - 1] {
-                for c in 0..i {
-                    let (found, right) = (out[r * i + c], weight(&packed, r, c));
-                    if found.to_bits() != right.to_bits() {
-                        return Err(format!("row {r}, column {c}: {found:e}, not {right:e}"));
-                    }
-                }
-            }
-            Ok(())
+            out.fill(T::of(f32::NAN));
+            give_back(&packed, &mut out);
+            let rows = [0, 1, o / 2, o - 1];
+            let mut rows = rows.into_iter().map(|r| (r, &out[r * i..][..i]));
+            rows.try_for_each(|(r, row)| check_row(&packed, r, row))
         }),
     }
+}
+
+fn give_back<T: Value>(packed: &Packed, out: &mut [T]) {
+    let Packed {
+        format,
+        shape,
+        ref words,
+        ref scales,
+    } = *packed;
+    format.dequantize_rows(shape, words, scales, 0..shape[0], out);
+}
+
+/// Compares bits of row `r`.
+pub(crate) fn check_row<T: Value>(packed: &Packed, r: usize, row: &[T]) -> Result<(), String> {
+    for (c, found) in row.iter().enumerate() {
+        let right = weight(packed, r, c);
+        let (found, bits) = (found.bits(), T::of(right).bits());
+        if found != bits {
+            return Err(format!(
+                "row {r}, column {c}: {found:#x}, not {bits:#x} of {right:e}"
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Copies of a weight that no cache holds together.

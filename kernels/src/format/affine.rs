@@ -105,6 +105,27 @@ impl Affine {
         self.pairs_len(shape).saturating_add(list)
     }
 
+    /// The scales words of a weight whose groups have these scales and offsets, stored as they come in a
+    /// checkpoint: bits of [`params`](Self::params), 16-bit ones in the low half.
+    ///
+    /// # Panics
+    ///
+    /// When there are not as many scales as offsets.
+    ///
+    /// In [`Along::Ordered`] the list of columns has to be appended.
+    pub fn join(self, scales: &[u32], offsets: &[u32]) -> Vec<u32> {
+        assert_eq!(scales.len(), offsets.len(), "scales and offsets");
+        let pairs = scales.iter().zip(offsets);
+        match self.params {
+            FloatBits::F32 => pairs
+                .flat_map(|(scale, offset)| [*scale, *offset])
+                .collect(),
+            FloatBits::F16 | FloatBits::Bf16 => pairs
+                .map(|(scale, offset)| offset << 16 | scale & 0xffff)
+                .collect(),
+        }
+    }
+
     /// The group of the weight in row `r`, column `c` of a weight of `shape` `[o, i]`.
     ///
     /// # Panics

@@ -6,9 +6,9 @@ use super::{Recipe, Scaling, e4m3, e5m2};
 use crate::error::FormatError;
 use crate::float::{FloatBits, absmax, absmax_here};
 use crate::format::{Format, Fp8Kind, Tile};
+use crate::lanes::for_processors;
 use crate::pack::CODES8;
 use crate::packer::{self, Order, Packer};
-use crate::simd::for_processors;
 
 /// Packs a weight of `shape` `[o, i]`.
 ///
@@ -149,7 +149,7 @@ for_processors! {
         from: usize,
         segment: usize,
         amax: &mut [f32],
-    ) -> () {
+    ) {
         amax.fill(0.0);
         for row in bytes.chunks(row_bytes) {
             for (amax, bytes) in amax.iter_mut().zip(row[from..].chunks(segment)) {
@@ -168,7 +168,7 @@ for_processors! {
         first: usize,
         bytes: &[u8],
         codes: &mut [u8],
-    ) -> () {
+    ) {
         let (recipe, source, kind) = how;
         let (mut c, mut bytes, mut codes) = (first, bytes, codes);
         while !codes.is_empty() {

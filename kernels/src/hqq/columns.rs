@@ -9,11 +9,11 @@ use super::power::{self, LANES};
 use super::solve::{self, STEPS};
 use crate::float::join_ranges;
 use crate::format::Format;
+use crate::lanes::for_processors;
 use crate::pack::{self, STREAM};
 use crate::packer::{self, Order, Packer};
 use crate::reduce::running::Running;
 use crate::reduce::{self, ROW};
-use crate::simd::for_processors;
 
 /// Rows of lanes in a row of the sums.
 const PARTS: usize = ROW / LANES;
@@ -175,7 +175,7 @@ for_processors! {
         weights: &[[f32; ROW]],
         block: &mut Block,
         errors: &mut [[f32; ROW]],
-    ) -> () {
+    ) {
         let columns = plan.affine.groups(plan.shape);
         let vectored = power::vectored(plan.n());
         let mut terms = vec![[0.0; ROW]; weights.len()];
@@ -219,7 +219,7 @@ for_processors! {
         words: &mut [u32],
         scales: &[f32],
         zeros: &[f32],
-    ) -> () {
+    ) {
         let mut values = [0.0; JOB];
         let values = &mut values[..bytes.len() / plan.source.size()];
         plan.source.widen_here(bytes, values);

@@ -7,11 +7,11 @@ use super::power::{self, LANES};
 use super::solve::{self, STEPS};
 use crate::float::{join_ranges, range, range_stored};
 use crate::format::Format;
+use crate::lanes::for_processors;
 use crate::pack::{self, STREAM};
 use crate::packer::{self, Order, Packer};
 use crate::reduce;
 use crate::reduce::running::{Running, chunk_sum};
-use crate::simd::for_processors;
 
 /// Weights of a job, about: their errors of all steps stay in the second cache.
 const JOB: usize = 2048;
@@ -156,7 +156,7 @@ impl Rows {
 
 for_processors! {
     /// Scales and first zeros of the groups of a job.
-    fn scale_job(plan: &Plan, bytes: &[u8], scales: &mut [f32], zeros: &mut [f32]) -> () {
+    fn scale_job(plan: &Plan, bytes: &[u8], scales: &mut [f32], zeros: &mut [f32]) {
         let groups = bytes.chunks_exact(plan.affine.group * plan.source.size());
         for ((scale, zero), bytes) in scales.iter_mut().zip(zeros).zip(groups) {
             let (min, max) = range(plan.source, bytes);
@@ -174,7 +174,7 @@ for_processors! {
         words: &mut [u32],
         scales: &[f32],
         zeros: &[f32],
-    ) -> () {
+    ) {
         let mut values = vec![0.0; bytes.len() / plan.source.size()];
         plan.source.widen_here(bytes, &mut values);
         for ((values, scale), zero) in values.chunks_mut(group).zip(scales).zip(zeros) {

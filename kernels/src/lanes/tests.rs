@@ -1,5 +1,7 @@
 //! Every processor's operations against the obvious ones. What this processor lacks is not tested.
 
+use half::{bf16, f16};
+
 use super::*;
 
 /// Values and words of every kind, and all operations on them, as bits.
@@ -139,5 +141,36 @@ fn codes_are_those_of_the_words() {
     #[cfg(target_arch = "x86_64")]
     if let Some(lanes) = pulp::x86::V3::try_new() {
         on(lanes, Codes);
+    }
+}
+
+/// Halves of every processor against those of `half`: of NaN, infinities, subnormals, ties and what is next to them.
+#[test]
+fn halves_are_those_of_half() {
+    struct Halves;
+    impl Work for Halves {
+        type Output = ();
+
+        #[inline(always)]
+        fn on<L: Lanes>(self, lanes: L) {
+            for upper in 0..=u16::MAX {
+                const LOWER: [u32; LANES] = [
+                    0, 1, 0xfff, 0x1000, 0x1001, 0x1fff, 0x2000, 0x3000, 0x5000, 0x7000, 0x7fff,
+                    0x8000, 0x8001, 0xb000, 0xf000, 0xffff,
+                ];
+                let values = LOWER.map(|lower| f32::from_bits(u32::from(upper) << 16 | lower));
+                let floats = lanes.load(&values);
+                let f16s = values.map(|value| f16::from_f32(value).to_bits());
+                assert_eq!(lanes.f16(floats), f16s, "{upper:#x}");
+                let bf16s = values.map(|value| bf16::from_f32(value).to_bits());
+                assert_eq!(lanes.bf16(floats), bf16s, "{upper:#x}");
+            }
+        }
+    }
+    run(Halves);
+    on(Portable::<false>, Halves);
+    #[cfg(target_arch = "x86_64")]
+    if let Some(lanes) = pulp::x86::V3::try_new() {
+        on(lanes, Halves);
     }
 }

@@ -1,11 +1,14 @@
 //! AVX-512 and AVX2, through the safe intrinsics that `pulp` hands out to who has asked for the processor.
 
-use core::arch::x86_64::_MM_HINT_T0 as NEAR;
+use core::arch::x86_64::{
+    _CMP_UNORD_Q as UNORDERED, _MM_FROUND_TO_NEAREST_INT as NEAREST, _MM_HINT_T0 as NEAR,
+};
 
 use pulp::x86::{V3, V4};
 use pulp::{cast, f32x8, f32x16, u32x8, u32x16};
 
 use super::{LANES, Lanes, places};
+use crate::float::{QUIET, narrow_f16};
 
 /// A lane for each code of two words.
 const WORD_OF: [u32; LANES] = [0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1];
@@ -32,6 +35,31 @@ impl Lanes for V4 {
     #[inline(always)]
     fn store(self, values: f32x16, to: &mut [f32; LANES]) {
         *to = cast(values);
+    }
+
+    #[inline(always)]
+    fn f16(self, values: f32x16) -> [u16; LANES] {
+        cast(self.avx512f._mm512_cvtps_ph::<NEAREST>(cast(values)))
+    }
+
+    #[inline(always)]
+    fn bf16(self, values: f32x16) -> [u16; LANES] {
+        let bits = cast(values);
+        let odd = self.avx512f._mm512_srli_epi32::<16>(bits);
+        let odd = self
+            .avx512f
+            ._mm512_and_si512(odd, cast(self.splat_u32x16(1)));
+        let half = self
+            .avx512f
+            ._mm512_add_epi32(odd, cast(self.splat_u32x16(0x7fff)));
+        let rounded = self.avx512f._mm512_add_epi32(bits, half);
+        let nan = self
+            .avx512f
+            ._mm512_cmpunord_ps_mask(cast(values), cast(values));
+        let quiet = cast(self.splat_u32x16(QUIET));
+        let rounded = self.avx512f._mm512_mask_or_epi32(rounded, nan, bits, quiet);
+        let upper = self.avx512f._mm512_srli_epi32::<16>(rounded);
+        cast(self.avx512f._mm512_cvtepi32_epi16(upper))
     }
 
     #[inline(always)]
@@ -129,6 +157,39 @@ impl Lanes for V3 {
     #[inline(always)]
     fn store(self, values: Two<f32x8>, to: &mut [f32; LANES]) {
         *to = cast(values);
+    }
+
+    /// There may be no instruction for it.
+    #[inline(always)]
+    fn f16(self, values: Two<f32x8>) -> [u16; LANES] {
+        cast::<_, [f32; LANES]>(values).map(narrow_f16)
+    }
+
+    #[inline(always)]
+    fn bf16(self, values: Two<f32x8>) -> [u16; LANES] {
+        let [lower, upper] = values.map(
+            #[inline(always)]
+            |values| {
+                let bits = cast(values);
+                let odd = self.avx2._mm256_srli_epi32::<16>(bits);
+                let odd = self.avx2._mm256_and_si256(odd, cast(self.splat_u32x8(1)));
+                let half = self
+                    .avx2
+                    ._mm256_add_epi32(odd, cast(self.splat_u32x8(0x7fff)));
+                let rounded = self.avx2._mm256_add_epi32(bits, half);
+                let quiet = self
+                    .avx2
+                    ._mm256_or_si256(bits, cast(self.splat_u32x8(QUIET)));
+                let nan = self
+                    .avx
+                    ._mm256_cmp_ps::<UNORDERED>(cast(values), cast(values));
+                let rounded = self.avx._mm256_blendv_ps(cast(rounded), cast(quiet), nan);
+                self.avx2._mm256_srli_epi32::<16>(cast(rounded))
+            },
+        );
+        // Packing takes fours of one and of the other in turn.
+        let packed = self.avx2._mm256_packus_epi32(lower, upper);
+        cast(self.avx2._mm256_permute4x64_epi64::<0b11_01_10_00>(packed))
     }
 
     #[inline(always)]

@@ -6,9 +6,9 @@ use super::{E2M1, Micro, SPAN, power};
 use crate::error::FormatError;
 use crate::float::{FloatBits, absmax};
 use crate::format::{Format, Fp8Kind};
+use crate::lanes::for_processors;
 use crate::pack;
 use crate::packer::{self, Order, Packer};
-use crate::simd::for_processors;
 
 /// Packs a weight of `shape` `[o, i]`. Reads the source twice for a global scale, else once.
 ///
@@ -83,7 +83,7 @@ for_processors! {
         bytes: &[u8],
         words: &mut [u32],
         scales: &mut [u8],
-    ) -> () {
+    ) {
         let mut values = [0.0; JOB];
         let values = &mut values[..bytes.len() / source.size()];
         source.widen_here(bytes, values);

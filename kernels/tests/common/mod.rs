@@ -5,6 +5,7 @@
 use firebox_kernels::float::FloatBits;
 use firebox_kernels::format::Packed;
 use firebox_kernels::packer::{Packer, pack_whole};
+use half::{bf16, f16};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 
@@ -120,6 +121,35 @@ pub(crate) fn assert_bytes(found: &[u8], expected: &[u8], what: &str) {
     }
 }
 
+/// What a weight gives back, once that agrees with what it gives back in halves: each the nearest to its `f32`.
+#[track_caller]
+pub(crate) fn in_all_types(packed: &Packed) -> Vec<f32> {
+    let Packed {
+        format,
+        shape,
+        words,
+        scales,
+    } = packed;
+    let values = packed.dequantize();
+    // In parts, which begin anywhere in a word or a group.
+    let cut = shape[0] / 3;
+    let (mut f16s, mut bf16s) = (vec![f16::ONE; values.len()], vec![bf16::ONE; values.len()]);
+    for rows in [0..cut, cut..shape[0]] {
+        let at = rows.start * shape[1]..rows.end * shape[1];
+        format.dequantize_rows(*shape, words, scales, rows.clone(), &mut f16s[at.clone()]);
+        format.dequantize_rows(*shape, words, scales, rows, &mut bf16s[at]);
+    }
+    for (k, value) in values.iter().enumerate() {
+        let found = [f16s[k].to_bits(), bf16s[k].to_bits()];
+        let expected = [
+            f16::from_f32(*value).to_bits(),
+            bf16::from_f32(*value).to_bits(),
+        ];
+        assert_eq!(found, expected, "{format} {shape:?}: value {k}, {value:e}");
+    }
+    values
+}
+
 /// Rounds to the type that a golden value is stored in.
 pub(crate) fn rounded(values: &[f32], to: FloatBits) -> Vec<f32> {
     values.iter().map(|value| to.round(*value)).collect()
@@ -186,8 +216,8 @@ impl Random {
             let weight = self.weight();
             match source {
                 FloatBits::F32 => bytes.extend(weight.to_le_bytes()),
-                FloatBits::F16 => bytes.extend(half::f16::from_f32(weight).to_le_bytes()),
-                FloatBits::Bf16 => bytes.extend(half::bf16::from_f32(weight).to_le_bytes()),
+                FloatBits::F16 => bytes.extend(f16::from_f32(weight).to_le_bytes()),
+                FloatBits::Bf16 => bytes.extend(bf16::from_f32(weight).to_le_bytes()),
             }
         }
         bytes

@@ -1,5 +1,7 @@
 //! Choosing codes, as a load does: tile by tile, into memory that is there.
 
+use std::sync::{Arc, Mutex};
+
 use firebox_kernels::{
     float::FloatBits,
     format::{Blocks, Fp8Kind, Micro, Tile},
@@ -11,7 +13,8 @@ use firebox_kernels::{
     wna16::{Scale, Wna16},
 };
 
-use crate::measure::Bench;
+use crate::common::Random;
+use crate::{Case, Kind, Wanted};
 
 /// A matrix of a model with 7 billion parameters.
 const SHAPE: [usize; 2] = [4096, 11_008];
@@ -43,10 +46,10 @@ impl Method {
 
 /// A name, a method, and what [`digest`] makes of words and scales: computed when codes were chosen one by one, by the
 /// code that golden vectors were first compared with.
-type Case = (&'static str, Method, u64);
+type Known = (&'static str, Method, u64);
 
 #[rustfmt::skip]
-fn cases() -> Vec<Case> {
+fn known() -> Vec<Known> {
     let bits4 = |nested| Blocks { block: 64, nested };
     let (nf4, fp4) = (|nested| Packing::Nf4(bits4(nested)), Packing::Fp4(bits4(false)));
     let fp8 = |kind, tile, recipe| Method::Packing(Packing::Fp8 { kind, tile, recipe });
@@ -85,26 +88,43 @@ fn cases() -> Vec<Case> {
     ]
 }
 
-pub(crate) fn run(bench: &mut Bench) {
-    let bytes = weights();
-    let mut words = vec![0; SHAPE[0] * SHAPE[1] / 4];
-    for (name, method, expected) in cases() {
-        let mut checked = false;
-        bench.case(&format!("pack {name}"), bytes.len(), || {
-            let packer = method.packer();
-            let words = &mut words[..packer.format().words_len(SHAPE)];
-            let scales = fed(packer, &bytes, words);
-            // What is timed was checked before.
-            if checked {
-                return true;
-            }
-            checked = true;
+pub(crate) fn cases(wanted: &Wanted, each: &mut dyn FnMut(Case)) {
+    let mut bytes = None;
+    for (name, method, digest) in known() {
+        let name = format!("pack {name}");
+        if wanted(&name) {
+            let bytes = bytes.get_or_insert_with(|| Arc::new(weights()));
+            each(case(name, method, bytes, digest));
+        }
+    }
+}
+
+fn case(name: String, method: Method, bytes: &Arc<Vec<u8>>, expected: u64) -> Case {
+    let format = method.packer().format();
+    let words = vec![0; format.words_len(SHAPE)];
+    let state = Arc::new(Mutex::new((words, method)));
+    let (run_state, run_bytes) = (Arc::clone(&state), Arc::clone(bytes));
+    let bytes = Arc::clone(bytes);
+    Case {
+        name,
+        packed: format.packed_bytes(SHAPE),
+        floats: bytes.len(),
+        kind: Kind::Pack,
+        run: Box::new(move |_| {
+            let (words, method) = &mut *run_state.lock().expect("no run panics");
+            fed(method.packer(), &run_bytes, words);
+        }),
+        check: Box::new(move || {
+            let (words, method) = &mut *state.lock().expect("no run panics");
+            words.fill(0xdead_beef);
+            let scales = fed(method.packer(), &bytes, words);
             let found = digest(words, &scales);
-            if found != expected {
-                eprintln!("{name}: {found:#018x}");
+            if found == expected {
+                Ok(())
+            } else {
+                Err(format!("{found:#018x}, not {expected:#018x}"))
             }
-            found == expected
-        });
+        }),
     }
 }
 
@@ -127,13 +147,10 @@ fn fed(mut packer: Box<dyn Packer>, bytes: &[u8], words: &mut [u32]) -> Vec<u32>
 
 /// Weights about as large and as often as those of a model: sums of four numbers, none above 0.07.
 fn weights() -> Vec<u8> {
-    let mut state = 7u64;
+    let mut random = Random(7);
     let mut bytes = Vec::with_capacity(SHAPE[0] * SHAPE[1] * SOURCE.size());
     for _ in 0..SHAPE[0] * SHAPE[1] {
-        // xorshift (Marsaglia 2003)
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
+        let state = random.next();
         let four = [0, 16, 32, 48].map(|shift| f32::from((state >> shift) as i16) / 32768.0);
         let weight = four.into_iter().sum::<f32>() * 0.0175;
         bytes.extend_from_slice(&(SOURCE.to_bits(weight) as u16).to_le_bytes());
