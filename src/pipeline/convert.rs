@@ -389,6 +389,7 @@ impl Dense {
             Self::F32(out) => format.dequantize_rows(*shape, words, scales, rows, out),
             Self::F16(out) => format.dequantize_rows(*shape, words, scales, rows, out),
             Self::Bf16(out) => format.dequantize_rows(*shape, words, scales, rows, out),
+            Self::Shared(..) => unreachable!("zeros are nobody else's"),
         }
         dense
     }
