@@ -194,7 +194,8 @@ mod tests {
     #[test]
     #[cfg(target_os = "linux")]
     fn a_watch_sees_memory_that_is_gone_again() {
-        const LEN: usize = 64 << 20;
+        // Far more than the tests beside this one have and free meanwhile.
+        const LEN: usize = 256 << 20;
         let watch = MemoryWatch::start(Instant::now());
         let block = vec![1_u8; LEN];
         std::thread::sleep(EVERY * 10);
@@ -203,8 +204,8 @@ mod tests {
         std::thread::sleep(EVERY * 10);
         let seen = watch.stop();
         let (_, peak) = seen.since.peak().expect("linux tells");
-        let grown = peak - seen.before.expect("linux tells");
-        assert!(grown >= LEN as u64 * 9 / 10, "saw {grown} of {LEN} bytes");
+        let grown = peak.saturating_sub(seen.before.expect("linux tells"));
+        assert!(grown >= LEN as u64 / 2, "saw {grown} of {LEN} bytes");
     }
 
     /// Lines as Linux writes them, of version 2 alone, of version 1, and of both side by side.
