@@ -1,6 +1,6 @@
 //! The backward pass of packed products.
 
-use firebox::{Target, target::Memory};
+use firebox::Target;
 
 #[cfg(feature = "autodiff")]
 use {
@@ -38,40 +38,6 @@ pub(crate) fn the_activation_gets_the_dense_gradient<T: Target>() {
             }
         }
     }
-}
-
-/// Memory in use between forward and backward: the inputs, the outputs and the packed words, and not the
-/// dense weight, which here is much larger than all of them. On the host nothing counts a backend's
-/// memory; `tests/memory.rs` counts every allocation there.
-#[cfg(feature = "autodiff")]
-pub(crate) fn no_dense_weight_waits_for_the_backward_pass<T: Target>() {
-    if T::MEMORY == Memory::Host {
-        return;
-    }
-    let device = T::device(0).expect("a device");
-    let shape @ [o, i] = [4096, 2048];
-    let dense_bytes = (o * i * size_of::<f32>()) as u64;
-    let packing = crate::weights::every_packing()[0];
-    let packed = {
-        let dense = matrix::<T>(numbers(o * i, 5), shape);
-        firebox::quant::PackedWeight::quantize(dense, packing).expect("a shape of whole blocks")
-    };
-    device.sync().expect("a device that works");
-    device.memory_cleanup();
-    let in_use = || crate::memory::in_use(&device);
-
-    let before = in_use();
-    let x = matrix::<T>(numbers(16 * i, 8), [16, i]);
-    let x = x.autodiff().require_grad();
-    let y = ops::linear(x.clone(), &packed);
-    let y = ops::linear(y.slice([0..16, 0..i]), &packed);
-    let between = in_use() - before;
-    assert!(
-        between < dense_bytes / 8,
-        "{between} bytes between forward and backward, a dense weight is {dense_bytes}"
-    );
-    let gradients = y.sum().backward();
-    assert_eq!(read(x.grad(&gradients).expect("a gradient")).len(), 16 * i);
 }
 
 /// The gradient that reaches the scale of the very first norm, through every layer of a model that streams and of one

@@ -13,6 +13,24 @@ mod operations;
 mod verify;
 mod weights;
 
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+/// Leave for a test to run, for as long as it is held.
+#[allow(dead_code, reason = "held, not read")]
+enum Turn {
+    Together(RwLockReadGuard<'static, ()>),
+    Alone(RwLockWriteGuard<'static, ()>),
+}
+
+/// Waits for it. Tests that ask a device for its memory have the device for themselves.
+fn turn(group: &str) -> Turn {
+    static DEVICE: RwLock<()> = RwLock::new(());
+    match group {
+        "memory" => Turn::Alone(DEVICE.write().unwrap_or_else(PoisonError::into_inner)),
+        _ => Turn::Together(DEVICE.read().unwrap_or_else(PoisonError::into_inner)),
+    }
+}
+
 /// Runs every test on the target.
 macro_rules! suite {
     ($module:ident, $feature:literal, $target:ident) => {
@@ -32,8 +50,8 @@ macro_rules! suite {
                 operations::operations_join_others,
                 gradients::the_activation_gets_the_dense_gradient,
                 gradients::streamed_weights_give_the_loaded_gradient,
-                gradients::no_dense_weight_waits_for_the_backward_pass,
                 memory::a_load_keeps_to_the_memory_of_its_device,
+                memory::no_dense_weight_waits_for_the_backward_pass,
                 models::logits_are_those_of_transformers,
                 models::packed_models_answer_as_their_dense_weights_do,
                 models::tiles_and_parts_change_nothing,
@@ -49,6 +67,7 @@ macro_rules! suite {
         $(
             #[test]
             fn $test() {
+                let _turn = crate::turn(stringify!($group));
                 crate::$group::$test::<$target>();
             }
         )*
