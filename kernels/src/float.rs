@@ -422,7 +422,7 @@ mod tests {
                         value.to_bits(),
                     );
                     let found = FloatBits::F16.to_bits(value);
-                    assert_eq!(found, expected.to_bits().into(), "{value:e}");
+                    assert_eq!(found, u32::from(expected.to_bits()), "{value:e}");
                 }
             }
         }
