@@ -7,7 +7,7 @@ use std::{
 
 use firebox::{
     LoadConfig,
-    source::{Local, Reading, Source, SourceError},
+    source::{Access, Local, Reading, Source, SourceError},
 };
 use tempfile::TempDir;
 
@@ -125,10 +125,12 @@ fn maps_alone_share_what_they_have() {
     for (mode, source) in sources(folder.path()) {
         let ranges = [(0, LEN), (1, 1), (4095, 2 << 20), (LEN - 1, 1)];
         let shared = ranges.map(|(offset, len)| {
-            let shared = source.share(FILE, offset as u64, len).unwrap();
+            let shared = source
+                .share(FILE, offset as u64, len, Access::Often)
+                .unwrap();
             (offset, shared)
         });
-        let beyond = source.share(FILE, 1, LEN).unwrap_err();
+        let beyond = source.share(FILE, 1, LEN, Access::Once).unwrap_err();
         let as_said = matches!(beyond, SourceError::Truncated { wanted_end, len, .. }
             if (wanted_end, len) == (LEN as u64 + 1, LEN as u64));
         assert!(as_said, "{mode}: {beyond:?}");
@@ -143,7 +145,7 @@ fn maps_alone_share_what_they_have() {
     assert_eq!(source.size(FILE).unwrap(), LEN as u64);
     let cut = OpenOptions::new().write(true).open(&path).unwrap();
     cut.set_len(5000).unwrap();
-    let error = source.share(FILE, 4096, 1000).unwrap_err();
+    let error = source.share(FILE, 4096, 1000, Access::Once).unwrap_err();
     let as_said = matches!(
         error,
         SourceError::Truncated {
@@ -340,6 +342,11 @@ fn auto_looks_at_the_disk_once_there_is_enough_to_read() {
     assert_eq!(source.probe(), Some(probe), "looked at again");
 
     let less = Local::open(folder.path()).unwrap();
+    assert_eq!(
+        less.share("b.safetensors", 0, 1 << 20, Access::Once)
+            .unwrap(),
+        None
+    );
     less.read_at("b.safetensors", 0, &mut into).unwrap();
     let probe = less.probe().unwrap();
     assert_eq!(
@@ -353,6 +360,30 @@ fn auto_looks_at_the_disk_once_there_is_enough_to_read() {
         source.read_at("b.safetensors", 0, &mut into).unwrap();
         assert_eq!(source.probe(), None, "{mode}");
     }
+}
+
+/// Would catch maps of what a map could lose, and copies of what is in memory. `target` is to be on a disk of this machine.
+#[cfg(target_os = "linux")]
+#[test]
+fn auto_maps_what_is_in_the_page_cache() {
+    const LEN: usize = 1 << 30;
+    let folder = folder();
+    let path = folder.path().join(FILE);
+    File::create(&path).unwrap().set_len(LEN as u64).unwrap();
+    let source = Local::open(folder.path()).unwrap();
+    // Where it looks for pages: at every 64th part.
+    for place in (0..LEN).step_by(LEN / 64) {
+        source.peek(FILE, place as u64, &mut [0]).unwrap();
+    }
+    let shared = source.share(FILE, 5, 1 << 20, Access::Once).unwrap();
+    let probe = source.probe().unwrap();
+    assert_eq!(
+        (probe.chosen, probe.reason),
+        (Reading::Mapped, "in the page cache")
+    );
+    assert_eq!(shared.unwrap(), vec![0; 1 << 20]);
+    // What is short goes the same way from now on.
+    assert!(source.share(FILE, 5, 1, Access::Once).unwrap().is_some());
 }
 
 #[test]

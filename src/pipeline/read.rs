@@ -16,7 +16,7 @@ use super::{
 use crate::{
     observe::Span,
     plan::{Plan, Step, Stored},
-    source::{self, Source, SourceError, TensorInfo},
+    source::{self, Access, Source, SourceError, TensorInfo},
 };
 
 /// What the reader hands over: for every tensor, in plan order, `Begin Tile* End`, or `Begin Filled* Whole End` where
@@ -179,7 +179,7 @@ impl<'a, 'r> Reader<'a, 'r> {
     fn direct(&self, step: &Step) -> Result<(), Stop> {
         let (tensor, dtype) = (&step.parts[0], step.float().into());
         let bytes = tensor.bytes();
-        if let Some((shared, read)) = self.shared(step, tensor, 0, bytes as usize)?
+        if let Some((shared, read)) = self.shared(step, tensor, 0..bytes as usize, Access::Often)?
             && let Some(dense) = Dense::shared(dtype, shared)
         {
             self.messages.send(Message::Filled { bytes, read })?;
@@ -195,17 +195,17 @@ impl<'a, 'r> Reader<'a, 'r> {
         Ok(self.messages.send(Message::Whole(dense))?)
     }
 
-    /// The `len` bytes of `tensor` from byte `at` on, where the source has them.
+    /// Bytes `range` of `tensor`, where the source has them.
     fn shared(
         &self,
         step: &Step,
         tensor: &TensorInfo,
-        at: usize,
-        len: usize,
+        range: Range<usize>,
+        access: Access,
     ) -> Result<Option<(source::Bytes, Span)>, Stop> {
         let started = Instant::now();
-        let offset = tensor.range.start + at as u64;
-        let shared = self.source.share(&tensor.file, offset, len);
+        let offset = tensor.range.start + range.start as u64;
+        let shared = self.source.share(&tensor.file, offset, range.len(), access);
         let shared = shared.map_err(|error| failed(step, error))?;
         Ok(shared.map(|bytes| (bytes, Span::since(started))))
     }
@@ -247,7 +247,7 @@ impl<'a, 'r> Reader<'a, 'r> {
         let permit = || self.account.permit(len).ok_or(Stop::Abandoned);
         if !uploads
             && step.scaling.is_none()
-            && let Some((bytes, read)) = self.shared(step, tensor, at, len)?
+            && let Some((bytes, read)) = self.shared(step, tensor, range, Access::Once)?
         {
             return Ok((Memory::Shared(bytes, permit()?), read));
         }

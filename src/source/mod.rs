@@ -100,12 +100,18 @@ pub trait Source: core::fmt::Debug + Send + Sync {
     }
 
     /// The `len` bytes of `file` that start at `offset`, where they lie in memory that may be kept for as long as the model
-    /// lives: a map. `None` where they have to be read.
+    /// lives: a map. `None` where they have to be read. A source that wraps another should forward it.
     ///
     /// # Errors
     ///
     /// As [`read_at`](Self::read_at).
-    fn share(&self, _file: &str, _offset: u64, _len: usize) -> Result<Option<Bytes>, SourceError> {
+    fn share(
+        &self,
+        _file: &str,
+        _offset: u64,
+        _len: usize,
+        _access: Access,
+    ) -> Result<Option<Bytes>, SourceError> {
         Ok(None)
     }
 
@@ -133,6 +139,15 @@ pub trait Source: core::fmt::Debug + Send + Sync {
     fn weights_file(&self) -> Option<&str> {
         None
     }
+}
+
+/// What [shared](Source::share) memory is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Looked at once, in order: a weight that is converted.
+    Once,
+    /// Kept, and looked at again and again: a weight of a model.
+    Often,
 }
 
 /// What callers of a [`Source`] want besides. Implemented for every source; not to be implemented.

@@ -35,10 +35,10 @@ type Failure = Box<dyn std::error::Error>;
 
 /// Quantization, type of what stays plain, way to read.
 const CASES: [[&str; 3]; 14] = [
-    ["none", "bf16", "mapped"],
+    ["none", "bf16", "buffered"],
     ["none", "bf16", "auto"],
     ["none", "f32", "auto"],
-    ["nf4", "bf16", "mapped"],
+    ["nf4", "bf16", "buffered"],
     ["nf4", "bf16", "auto"],
     ["nf4:nested", "bf16", "auto"],
     ["fp4", "bf16", "auto"],

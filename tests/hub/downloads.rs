@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use firebox::source::{Source, SourceError, SourceExt};
+use firebox::source::{Access, Reading, Source, SourceError, SourceExt};
 
 use super::{
     counted,
@@ -115,6 +115,21 @@ fn a_file_is_downloaded_once_whatever_the_number_of_readers() {
             });
         }
     });
+    assert_eq!(hub.downloads("model.safetensors"), 1);
+}
+
+/// Would catch a hub whose weights are copied though they lie in a cache on this machine.
+#[test]
+fn what_is_in_the_cache_can_be_mapped() {
+    let (hub, cache) = serve(two_files());
+    for mode in [Reading::Mapped, Reading::Buffered] {
+        let source = model(&hub, &cache).reading(mode).build().unwrap();
+        let shared = source
+            .share("model.safetensors", 10, 99_990, Access::Often)
+            .unwrap();
+        let expected = (mode == Reading::Mapped).then(|| vec![7; 99_990]);
+        assert_eq!(shared.as_deref(), expected.as_deref(), "{mode}");
+    }
     assert_eq!(hub.downloads("model.safetensors"), 1);
 }
 

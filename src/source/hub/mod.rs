@@ -46,7 +46,7 @@ pub use download::Download;
 use download::Hook;
 use listing::Listing;
 
-use super::{Local, Probe, Reading, Source, SourceError, stays_inside};
+use super::{Access, Bytes, Local, Probe, Reading, Source, SourceError, stays_inside};
 
 /// A model on the hub, in the cache that Python's `huggingface_hub` uses.
 ///
@@ -211,6 +211,25 @@ impl Hub {
     }
 }
 
+impl Hub {
+    /// What `read` finds in the cache, after a download where the file is not there yet.
+    fn cached<R>(
+        &self,
+        file: &str,
+        mut read: impl FnMut(&Local) -> Result<R, SourceError>,
+    ) -> Result<R, SourceError> {
+        self.check_name(file)?;
+        let pinned = self.pin(file)?;
+        match read(&pinned.local) {
+            Err(error) if error.is_absent() => {
+                self.download(&pinned, file)?;
+                read(&pinned.local)
+            }
+            found => found,
+        }
+    }
+}
+
 impl Source for Hub {
     fn describe(&self) -> String {
         format!("{}@{}", self.id, self.revision)
@@ -241,15 +260,17 @@ impl Source for Hub {
     }
 
     fn read_at(&self, file: &str, offset: u64, into: &mut [u8]) -> Result<(), SourceError> {
-        self.check_name(file)?;
-        let pinned = self.pin(file)?;
-        match pinned.local.read_at(file, offset, into) {
-            Err(error) if error.is_absent() => {
-                self.download(&pinned, file)?;
-                pinned.local.read_at(file, offset, into)
-            }
-            read => read,
-        }
+        self.cached(file, |local| local.read_at(file, offset, into))
+    }
+
+    fn share(
+        &self,
+        file: &str,
+        offset: u64,
+        len: usize,
+        access: Access,
+    ) -> Result<Option<Bytes>, SourceError> {
+        self.cached(file, |local| local.share(file, offset, len, access))
     }
 
     fn peek(&self, file: &str, offset: u64, into: &mut [u8]) -> Result<(), SourceError> {

@@ -21,7 +21,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use bytes::Bytes;
 
-use super::{Source, SourceError, stays_inside};
+use super::{Access, Source, SourceError, stays_inside};
 use direct::Direct;
 use open::{Opened, Shared};
 
@@ -201,17 +201,16 @@ impl Local {
         }
     }
 
-    /// The way past the page cache, where `file` is to be read by it.
-    fn direct<'a>(&self, file: &str, opened: &'a Opened, len: usize) -> Option<&'a Direct> {
-        let chosen = match self.reading {
-            Reading::Auto if !file.ends_with(WEIGHTS) => return None,
+    /// How so many bytes of `file` are read.
+    fn way(&self, file: &str, len: usize) -> Reading {
+        match self.reading {
+            _ if !file.ends_with(WEIGHTS) => Reading::Buffered,
             Reading::Auto if len >= LARGE => self.probe.get_or_init(|| self.look()).chosen,
-            Reading::Auto => self.probe.get()?.chosen,
+            Reading::Auto => self
+                .probe
+                .get()
+                .map_or(Reading::Buffered, |probe| probe.chosen),
             given => given,
-        };
-        match chosen {
-            Reading::Direct if file.ends_with(WEIGHTS) => opened.direct(),
-            _ => None,
         }
     }
 
@@ -261,9 +260,10 @@ impl Source for Local {
 
     fn read_at(&self, file: &str, offset: u64, into: &mut [u8]) -> Result<(), SourceError> {
         self.read(file, offset, into.len(), |opened| {
-            if let Some(map) = &opened.map {
+            let way = self.way(file, into.len());
+            if let (Reading::Mapped, Some(map)) = (way, opened.map()) {
                 map.read_exact_at(&opened.file, offset, into)
-            } else if let Some(direct) = self.direct(file, opened, into.len()) {
+            } else if let (Reading::Direct, Some(direct)) = (way, opened.direct()) {
                 direct.read_exact_at(offset, into)
             } else {
                 opened.read_exact_at(offset, into)
@@ -277,14 +277,21 @@ impl Source for Local {
         })
     }
 
-    fn share(&self, file: &str, offset: u64, len: usize) -> Result<Option<Bytes>, SourceError> {
+    fn share(
+        &self,
+        file: &str,
+        offset: u64,
+        len: usize,
+        access: Access,
+    ) -> Result<Option<Bytes>, SourceError> {
         self.read(file, offset, len, |opened| {
-            let Some(map) = &opened.map else {
+            let (Reading::Mapped, Some(map)) = (self.way(file, len), opened.map()) else {
                 return Ok(None);
             };
             // The range is inside the file, and the file in memory.
             let start = offset as usize;
-            map.share(&opened.file, start..start + len).map(Some)
+            map.share(&opened.file, start..start + len, access)
+                .map(Some)
         })
     }
 

@@ -14,9 +14,9 @@ use super::{Direct, mapped::Mapped};
 pub(super) struct Opened {
     pub(super) file: File,
     pub(super) len: u64,
-    /// Where the file is to be mapped.
-    pub(super) map: Option<Mapped>,
-    /// Where direct reads were asked for or chosen; `None` in it where they do not go.
+    /// Where a map was asked for or chosen; `None` in it where there can be none.
+    map: OnceLock<Option<Mapped>>,
+    /// Where direct reads were; `None` in it where they do not go.
     direct: OnceLock<Option<Direct>>,
 }
 
@@ -27,17 +27,18 @@ impl Opened {
         Ok(Self {
             file,
             len,
-            map: None,
+            map: OnceLock::new(),
             direct: OnceLock::new(),
         })
     }
 
-    pub(super) fn with_map(mut self) -> io::Result<Self> {
+    pub(super) fn with_map(self) -> io::Result<Self> {
         // An empty file cannot be mapped everywhere, and is never read from.
-        if self.len > 0 {
-            self.map = Some(Mapped::open(&self.file)?);
-        }
-        Ok(self)
+        let map = (self.len > 0).then(|| Mapped::open(&self.file));
+        Ok(Self {
+            map: OnceLock::from(map.transpose()?),
+            ..self
+        })
     }
 
     pub(super) fn with_direct(self) -> io::Result<Self> {
@@ -46,6 +47,12 @@ impl Opened {
             direct: OnceLock::from(Some(direct)),
             ..self
         })
+    }
+
+    pub(super) fn map(&self) -> Option<&Mapped> {
+        self.map
+            .get_or_init(|| Mapped::open(&self.file).ok())
+            .as_ref()
     }
 
     pub(super) fn direct(&self) -> Option<&Direct> {
@@ -84,6 +91,29 @@ fn read_exact_at(file: &File, mut offset: u64, mut into: &mut [u8]) -> io::Resul
         }
     }
     Ok(())
+}
+
+/// Whether `file` is on a disk of this machine, as far as one can tell: one that a cable or a server cannot take away
+/// from a map.
+#[cfg(target_os = "linux")]
+pub(super) fn is_local(file: &File) -> bool {
+    /// Which `libc` does not name.
+    const ZFS_SUPER_MAGIC: libc::c_long = 0x2fc1_2fc1;
+    const LOCAL: [libc::c_long; 7] = [
+        libc::BTRFS_SUPER_MAGIC,
+        libc::EXT4_SUPER_MAGIC,
+        libc::F2FS_SUPER_MAGIC,
+        libc::OVERLAYFS_SUPER_MAGIC,
+        libc::TMPFS_MAGIC,
+        libc::XFS_SUPER_MAGIC,
+        ZFS_SUPER_MAGIC,
+    ];
+    rustix::fs::fstatfs(file).is_ok_and(|found| LOCAL.contains(&(found.f_type as libc::c_long)))
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn is_local(_: &File) -> bool {
+    false
 }
 
 /// The file system that `file` is on, by its name: `ext4`, `nfs4`.

@@ -1,4 +1,4 @@
-//! Whether a disk is better read through the page cache or past it.
+//! Whether a disk is better read through the page cache or past it, and through it by a map or by copies.
 
 use std::{
     io,
@@ -6,7 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Reading, open::Shared};
+use super::{
+    Reading,
+    open::{Shared, is_local},
+};
 
 /// Fewer bytes of weights than this are not worth a look: 1 GiB.
 const BYTES_MIN: u64 = 1 << 30;
@@ -51,7 +54,8 @@ pub struct Probe {
     pub buffered_gbps: Option<f64>,
     /// The least that reads past it reached, in GB/s, where they were timed.
     pub direct_gbps: Option<f64>,
-    /// [`Reading::Buffered`] or [`Reading::Direct`].
+    /// [`Reading::Mapped`] or [`Reading::Direct`]; [`Reading::Buffered`] where there is little to read, or a map could lose
+    /// its disk.
     pub chosen: Reading,
     /// Why, in a few words.
     pub reason: &'static str,
@@ -63,6 +67,7 @@ impl Probe {
         let started = Instant::now();
         let mut facts = Facts {
             weight_bytes: files.iter().map(|file| file.len).sum(),
+            local: files.iter().all(|file| is_local(&file.file)),
             ..Facts::default()
         };
         if facts.weight_bytes >= BYTES_MIN {
@@ -86,6 +91,8 @@ impl Probe {
 #[derive(Debug, Clone, Copy, Default)]
 struct Facts {
     weight_bytes: u64,
+    /// Whether all files are on disks of this machine.
+    local: bool,
     /// Bytes that the page cache could take without pushing out programs.
     available: Option<u64>,
     cached: Option<f64>,
@@ -98,13 +105,18 @@ impl Facts {
         if self.weight_bytes < BYTES_MIN {
             return (Reading::Buffered, "little to read");
         }
+        let through = if self.local {
+            Reading::Mapped
+        } else {
+            Reading::Buffered
+        };
         match self.cached {
             None => return (Reading::Buffered, "the page cache cannot be asked"),
-            Some(cached) if cached > CACHED => return (Reading::Buffered, "in the page cache"),
+            Some(cached) if cached > CACHED => return (through, "in the page cache"),
             Some(_) => {}
         }
         let (Some(buffered), Some(direct)) = (self.buffered, self.direct) else {
-            return (Reading::Buffered, "direct reads could not be timed");
+            return (through, "direct reads could not be timed");
         };
         if direct >= CLEARLY * buffered {
             return (Reading::Direct, "direct reads are faster");
@@ -113,7 +125,7 @@ impl Facts {
         if !fits && direct >= NEARLY * buffered {
             return (Reading::Direct, "more than the page cache could hold");
         }
-        (Reading::Buffered, "direct reads are not worth it")
+        (through, "direct reads are not worth it")
     }
 
     fn look(&mut self, files: &[Shared]) {
@@ -320,7 +332,7 @@ mod tests {
                 Some(0.0),
                 Some(2.0),
                 Some(2.9),
-                "buffered: direct reads are not worth it",
+                "mapped: direct reads are not worth it",
             ),
             (
                 16,
@@ -336,7 +348,7 @@ mod tests {
                 Some(0.11),
                 Some(2.0),
                 Some(3.0),
-                "buffered: in the page cache",
+                "mapped: in the page cache",
             ),
             (
                 16,
@@ -344,7 +356,7 @@ mod tests {
                 Some(1.0),
                 None,
                 None,
-                "buffered: in the page cache",
+                "mapped: in the page cache",
             ),
             (
                 16,
@@ -360,7 +372,7 @@ mod tests {
                 Some(0.0),
                 Some(2.0),
                 None,
-                "buffered: direct reads could not be timed",
+                "mapped: direct reads could not be timed",
             ),
             (
                 16,
@@ -368,7 +380,7 @@ mod tests {
                 Some(0.0),
                 None,
                 Some(3.0),
-                "buffered: direct reads could not be timed",
+                "mapped: direct reads could not be timed",
             ),
             (
                 16,
@@ -376,7 +388,7 @@ mod tests {
                 Some(0.0),
                 Some(2.0),
                 Some(1.8),
-                "buffered: direct reads are not worth it",
+                "mapped: direct reads are not worth it",
             ),
             (
                 17,
@@ -392,7 +404,7 @@ mod tests {
                 Some(0.0),
                 Some(2.0),
                 Some(1.7),
-                "buffered: direct reads are not worth it",
+                "mapped: direct reads are not worth it",
             ),
             (
                 17,
@@ -400,7 +412,7 @@ mod tests {
                 Some(0.5),
                 Some(2.0),
                 Some(1.8),
-                "buffered: in the page cache",
+                "mapped: in the page cache",
             ),
             (
                 17,
@@ -416,7 +428,7 @@ mod tests {
                 Some(0.0),
                 Some(2.0),
                 Some(1.8),
-                "buffered: direct reads are not worth it",
+                "mapped: direct reads are not worth it",
             ),
             (
                 17,
@@ -429,15 +441,19 @@ mod tests {
         ];
         for row in table {
             let (gib, free, cached, buffered, direct, expected) = row;
-            let facts = Facts {
-                weight_bytes: gib * GIB,
-                available: free.map(|gib| gib * GIB),
-                cached,
-                buffered,
-                direct,
-            };
-            let (chosen, reason) = facts.choose();
-            assert_eq!(format!("{chosen}: {reason}"), expected, "{row:?}");
+            let elsewhere = expected.replace("mapped", "buffered");
+            for (local, expected) in [(true, expected), (false, &elsewhere)] {
+                let facts = Facts {
+                    weight_bytes: gib * GIB,
+                    local,
+                    available: free.map(|gib| gib * GIB),
+                    cached,
+                    buffered,
+                    direct,
+                };
+                let (chosen, reason) = facts.choose();
+                assert_eq!(format!("{chosen}: {reason}"), expected, "{row:?}, {local}");
+            }
         }
     }
 }

@@ -8,7 +8,9 @@ use core::{fmt, str::FromStr};
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Reading {
-    /// Through the page cache, or past it where a short [`Probe`](super::Probe) of the disk says that it pays.
+    /// As a short [`Probe`](super::Probe) of the disk says, from 1 GiB of weights on: past the page cache where that
+    /// pays, mapped from any other disk of this machine, and buffered where a map could lose its disk. What is smaller
+    /// is buffered.
     #[default]
     Auto,
     /// Through the page cache, by positional reads.
