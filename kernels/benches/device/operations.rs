@@ -167,7 +167,7 @@ impl Bench<'_> {
     fn read(&self, buffer: &Buffer, at: usize, len: usize, size: usize) -> Vec<u8> {
         let total = buffer.len() * size;
         let handle = buffer.clone().into_handle();
-        let after = handle.size() - total as u64;
+        let after = handle.size_in_used() - total as u64;
         let handle = handle.offset_start((at * size) as u64);
         let handle = handle.offset_end((total - (at + len) * size) as u64 + after);
         self.client.read_one(handle).expect("the device answers")[..len * size].to_vec()
