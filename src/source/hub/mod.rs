@@ -209,9 +209,7 @@ impl Hub {
             source: source.into(),
         }
     }
-}
 
-impl Hub {
     /// What `read` finds in the cache, after a download where the file is not there yet.
     fn cached<R>(
         &self,

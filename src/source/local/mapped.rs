@@ -49,7 +49,10 @@ impl Mapped {
         unsafe { Mmap::map(file) }.map(|map| Self(Arc::new(map)))
     }
 
-    /// The bytes of `range`, made present, or an error if the file has become shorter than it was.
+    /// The bytes of `range`, or an error if the file has become shorter than it was.
+    ///
+    /// Touching a page that the file no longer has is a signal and no error. So pages are made present first, which
+    /// fails as a read does, and the length is asked for again. Between that and the use there remains a moment.
     pub(super) fn share(
         &self,
         file: &File,
@@ -69,9 +72,6 @@ impl Mapped {
     }
 
     /// Fills `into`, or says that the file has become shorter than it was.
-    ///
-    /// Touching a page that the file no longer has is a signal and no error. So pages are made present first, which
-    /// fails as a read does, and the length is asked for again. Between that and the copy there remains a moment.
     pub(super) fn read_exact_at(
         &self,
         file: &File,
@@ -80,12 +80,9 @@ impl Mapped {
     ) -> io::Result<()> {
         let mut start = usize::try_from(offset).map_err(|_| io::ErrorKind::UnexpectedEof)?;
         for piece in into.chunks_mut(PIECE) {
-            let end = start + piece.len();
-            let present = self.make_present(start, piece.len());
-            self.is_inside(file, end)?;
-            present?;
-            piece.copy_from_slice(&self.0[start..end]);
-            start = end;
+            let range = start..start + piece.len();
+            start = range.end;
+            piece.copy_from_slice(&self.share(file, range, Access::Once)?);
         }
         Ok(())
     }
