@@ -204,7 +204,7 @@ def main():
     cores = sorted(os.sched_getaffinity(0))
     options.add_argument("--threads", type=int, default=len(cores), metavar="N", help="of each; all cores if not given")
     options.add_argument("--cold", action="store_true", help="drop the checkpoint from the page cache before each load")
-    options.add_argument("--reading", default="auto", help="how firebox reads: auto, or mapped as safetensors does")
+    options.add_argument("--reading", default="auto", help="how firebox reads: auto, buffered, mapped or direct")
     options.add_argument("--json", metavar="FILE", help="the figures for programs too")
     options.add_argument("--theirs", metavar="FOLDER", help=argparse.SUPPRESS)
     options = options.parse_args()

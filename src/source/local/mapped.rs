@@ -46,7 +46,10 @@ impl Mapped {
         // SAFETY: Memory of a map must not change while there is a reference to it, and other programs may write to
         // the file. What is referred to are plain bytes, for which no value is wrong; a file that changes is against the
         // contract of `Source`, and whoever asks for maps is told what comes of it.
-        unsafe { Mmap::map(file) }.map(|map| Self(Arc::new(map)))
+        let map = unsafe { Mmap::map(file) }?;
+        let mapped = Self(Arc::new(map));
+        mapped.expect(&(0..mapped.0.len()), Access::Once)?;
+        Ok(mapped)
     }
 
     /// The bytes of `range`, or an error if the file has become shorter than it was.

@@ -67,7 +67,6 @@ impl Probe {
         let started = Instant::now();
         let mut facts = Facts {
             weight_bytes: files.iter().map(|file| file.len).sum(),
-            local: files.iter().all(|file| is_local(&file.file)),
             ..Facts::default()
         };
         if facts.weight_bytes >= BYTES_MIN {
@@ -129,6 +128,7 @@ impl Facts {
     }
 
     fn look(&mut self, files: &[Shared]) {
+        self.local = files.iter().all(|file| is_local(&file.file));
         self.available = available();
         let samples: Vec<Sample<'_>> = (0..SAMPLES)
             .filter_map(|i| Sample::at(files, self.weight_bytes / SAMPLES * i))
