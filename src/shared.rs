@@ -25,7 +25,7 @@ use crate::{
     observe::{Event, Flow},
     pipeline::{Finished, InFlight, PipelineError, SinkError},
     plan::Step,
-    target::Target,
+    target::{Target, ToBurn},
 };
 
 /// What several loads share. Cloning gives the same one.

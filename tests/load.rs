@@ -14,13 +14,12 @@ use firebox::{
     quant::ops,
     report::LoadReport,
     source::{CheckpointError, Memory},
-    target::DType,
+    target::{DType, ToBurn},
     tokenizer::SpecialTokens,
 };
 use firebox_kernels::{
     affine,
     error::FormatError,
-    float::FloatBits,
     format::{Fp8Kind, Tile},
     fp4,
     fp8::{self, Recipe},
@@ -31,7 +30,7 @@ use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 
 // ------------------------------------------------------------------------------------ references
 
-type MakePacker = fn([usize; 2], FloatBits) -> Result<Box<dyn Packer>, FormatError>;
+type MakePacker = fn([usize; 2], DType) -> Result<Box<dyn Packer>, FormatError>;
 
 const BLOCK: Tile = Tile::Block {
     rows: 128,
@@ -122,11 +121,11 @@ fn dequantized(golden: Golden, choose: impl Fn(&str) -> Option<MakePacker>) -> M
         .with("model.safetensors", file)
 }
 
-fn bits(view: &TensorView<'_>) -> FloatBits {
+fn bits(view: &TensorView<'_>) -> DType {
     match view.dtype() {
-        Dtype::F32 => FloatBits::F32,
-        Dtype::F16 => FloatBits::F16,
-        Dtype::BF16 => FloatBits::Bf16,
+        Dtype::F32 => DType::F32,
+        Dtype::F16 => DType::F16,
+        Dtype::BF16 => DType::Bf16,
         other => panic!("no golden model has {other:?}"),
     }
 }

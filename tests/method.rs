@@ -15,7 +15,7 @@ use firebox::{
         Method, QuantSpec,
         kernels::{
             error::FormatError,
-            float::FloatBits,
+            float::DType,
             format::{Blocks, Format},
             nf4,
             pack::CODES4,
@@ -35,11 +35,11 @@ struct Clipped {
 }
 
 impl Method for Clipped {
-    fn format(&self, _shape: [usize; 2], _source: FloatBits) -> Result<Format, FormatError> {
+    fn format(&self, _shape: [usize; 2], _source: DType) -> Result<Format, FormatError> {
         Blocks::new("clipped", self.block, false).map(Format::Nf4)
     }
 
-    fn packer(&self, shape: [usize; 2], source: FloatBits) -> Result<Box<dyn Packer>, FormatError> {
+    fn packer(&self, shape: [usize; 2], source: DType) -> Result<Box<dyn Packer>, FormatError> {
         let format = self.format(shape, source)?;
         Ok(Box::new(ClippedPacker {
             block: self.block,
@@ -53,7 +53,7 @@ impl Method for Clipped {
 
 struct ClippedPacker {
     block: usize,
-    source: FloatBits,
+    source: DType,
     format: Format,
     shape: [usize; 2],
     scales: Vec<u32>,
@@ -177,7 +177,7 @@ fn the_words_in_the_module_are_those_of_the_method() {
             .iter()
             .flat_map(|weight| weight.to_le_bytes())
             .collect();
-        let plain = nf4::packer(shape, FloatBits::F32, 32, false).expect("a packer");
+        let plain = nf4::packer(shape, DType::F32, 32, false).expect("a packer");
         let plain = pack_whole(plain, &bytes);
         assert!(plain.words != words, "{name}: the codes of nf4");
     }

@@ -21,12 +21,12 @@ use firebox::{
         Bits4, Method, QuantSpec,
         kernels::{
             error::FormatError,
-            float::FloatBits,
             format::{Blocks, Format},
             packer::Packer,
         },
     },
     source::{Fault, Source, SourceError},
+    target::ToBurn,
 };
 use half::{bf16, f16};
 use safetensors::Dtype;
@@ -180,11 +180,11 @@ const NF4: Bits4 = Bits4::Nf4(Blocks {
 });
 
 impl Method for Dawdling {
-    fn format(&self, shape: [usize; 2], source: FloatBits) -> Result<Format, FormatError> {
+    fn format(&self, shape: [usize; 2], source: DType) -> Result<Format, FormatError> {
         NF4.format(shape, source)
     }
 
-    fn packer(&self, shape: [usize; 2], source: FloatBits) -> Result<Box<dyn Packer>, FormatError> {
+    fn packer(&self, shape: [usize; 2], source: DType) -> Result<Box<dyn Packer>, FormatError> {
         Ok(Box::new(DawdlingPacker {
             inner: NF4.packer(shape, source)?,
             fed: 0,

@@ -7,7 +7,7 @@ use firebox::{
         Fp8, Mlx, QuantSpec, SpecError,
         kernels::{
             error::FormatError,
-            float::FloatBits,
+            float::DType,
             format::{Affine, Along, Blocks, Format, Fp8Kind, Offset, Tile},
             fp8::Recipe,
         },
@@ -161,7 +161,7 @@ fn every_mlx_prints_to_a_spec_that_reads_back_equal() {
                 .parse()
                 .unwrap_or_else(|error| panic!("{words}: {error}"));
             assert!(matches!(again, QuantSpec::Mlx(again) if again == method));
-            for params in [FloatBits::F32, FloatBits::F16, FloatBits::Bf16] {
+            for params in [DType::F32, DType::F16, DType::Bf16] {
                 let form = Offset::Bias;
                 let affine = Affine {
                     bits,
@@ -234,11 +234,7 @@ fn a_format_prints_as_the_spec_that_asks_for_it() {
             .parse()
             .unwrap_or_else(|error| panic!("{words}: {error}"));
         let method = spec.method().expect("not none");
-        assert_eq!(
-            method.format([256, 256], FloatBits::F32),
-            Ok(format),
-            "{words}"
-        );
+        assert_eq!(method.format([256, 256], DType::F32), Ok(format), "{words}");
         assert_eq!(spec.to_string(), words);
     }
 }

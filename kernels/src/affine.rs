@@ -42,7 +42,7 @@ pub(crate) mod pack_cube;
 use rayon::prelude::*;
 
 use crate::error::FormatError;
-use crate::float::{FloatBits, range_of_numbers};
+use crate::float::{DType, range_of_numbers};
 use crate::format::{Affine, Along, Format, Offset, Part};
 use crate::lanes::{Lanes, for_processors};
 use crate::number::Narrow;
@@ -79,7 +79,7 @@ impl Affine {
     #[inline]
     pub fn params(self, scales: &[u32], k: usize) -> (f32, f32) {
         match self.params {
-            FloatBits::F32 => (
+            DType::F32 => (
                 f32::from_bits(scales[2 * k]),
                 f32::from_bits(scales[2 * k + 1]),
             ),
@@ -185,7 +185,7 @@ impl Affine {
         let words = &scales[first * self.param_words()..];
         let to = by.iter_mut().zip(offsets);
         match self.params {
-            FloatBits::F32 => {
+            DType::F32 => {
                 for ((by, offset), [scale, bits]) in to.zip(words.as_chunks::<2>().0) {
                     (*by, *offset) = (f32::from_bits(*scale), f32::from_bits(*bits));
                 }
@@ -315,7 +315,7 @@ const CODES4: [f32; 16] = [
 /// As [`check_mlx`], and [`FormatError::Columns`] where `i` is not whole groups.
 pub fn mlx_format(
     shape: [usize; 2],
-    source: FloatBits,
+    source: DType,
     bits: usize,
     group: usize,
 ) -> Result<Format, FormatError> {
@@ -353,7 +353,7 @@ pub const fn check_mlx(bits: usize, group: usize) -> Result<(), FormatError> {
 /// As [`mlx_format`], and [`FormatError::Size`].
 pub fn packer(
     shape: [usize; 2],
-    source: FloatBits,
+    source: DType,
     bits: usize,
     group: usize,
 ) -> Result<Box<dyn Packer>, FormatError> {
@@ -372,7 +372,7 @@ pub fn packer(
 }
 
 struct MlxPacker {
-    source: FloatBits,
+    source: DType,
     affine: Affine,
     order: Order,
     /// `[o, i / group, words of a pair]`.
@@ -409,7 +409,7 @@ for_processors! {
     /// Chooses scales, biases and codes of the groups of a job.
     fn pack_groups(
         affine: Affine,
-        source: FloatBits,
+        source: DType,
         bytes: &[u8],
         words: &mut [u32],
         scales: &mut [u32],
@@ -428,7 +428,7 @@ for_processors! {
 #[inline(always)]
 fn pack_as<const BITS: usize>(
     affine: Affine,
-    source: FloatBits,
+    source: DType,
     bytes: &[u8],
     words: &mut [u32],
     scales: &mut [u32],

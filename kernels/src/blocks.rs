@@ -40,7 +40,7 @@ use core::marker::PhantomData;
 use rayon::prelude::*;
 
 use crate::error::FormatError;
-use crate::float::{FloatBits, absmax_here};
+use crate::float::{DType, absmax_here};
 use crate::format::{Blocks, Format, Packed, Part};
 use crate::lanes::{Lanes, for_processors};
 use crate::nested::{self, Nested};
@@ -254,16 +254,16 @@ const fn halves<L: Levels>() -> [u32; 2] {
 for_processors! {
     /// Chooses the codes of some blocks of `block` weights, the last of which may be partial, and their scales.
     fn pack_blocks<L: Levels>(
-        source: FloatBits,
+        source: DType,
         block: usize,
         bytes: &[u8],
         words: &mut [u32],
         absmax: &mut [f32],
     ) {
         match source {
-            FloatBits::F32 => pack_stored::<L>(FloatBits::F32, block, bytes, words, absmax),
-            FloatBits::F16 => pack_stored::<L>(FloatBits::F16, block, bytes, words, absmax),
-            FloatBits::Bf16 => pack_stored::<L>(FloatBits::Bf16, block, bytes, words, absmax),
+            DType::F32 => pack_stored::<L>(DType::F32, block, bytes, words, absmax),
+            DType::F16 => pack_stored::<L>(DType::F16, block, bytes, words, absmax),
+            DType::Bf16 => pack_stored::<L>(DType::Bf16, block, bytes, words, absmax),
         }
     }
 }
@@ -271,7 +271,7 @@ for_processors! {
 /// `source` is known to the compiler.
 #[inline(always)]
 fn pack_stored<L: Levels>(
-    source: FloatBits,
+    source: DType,
     block: usize,
     bytes: &[u8],
     words: &mut [u32],
@@ -297,7 +297,7 @@ fn pack_stored<L: Levels>(
 /// Chooses the codes of one block whose weights `scale` divides by the largest.
 #[inline(always)]
 fn pack_block<L: Levels>(
-    source: FloatBits,
+    source: DType,
     bytes: &[u8],
     words: &mut [u32],
     scale: impl Fn(f32) -> f32,
@@ -323,7 +323,7 @@ fn pack_block<L: Levels>(
 
 /// Packs a weight into blocks. One pass; a tile is whole blocks and whole words.
 struct BlocksPacker<L> {
-    source: FloatBits,
+    source: DType,
     blocks: Blocks,
     order: Order,
     /// Weights already packed.
@@ -336,7 +336,7 @@ struct BlocksPacker<L> {
 /// The packer of the levels `L` for a weight of `shape` `[o, i]`.
 pub(crate) fn packer<L: Levels>(
     shape: [usize; 2],
-    source: FloatBits,
+    source: DType,
     block: usize,
     nested: bool,
 ) -> Result<Box<dyn Packer>, FormatError> {

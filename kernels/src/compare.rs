@@ -29,7 +29,7 @@ use rayon::prelude::*;
 pub use cube::compare;
 
 use crate::blocks::Scales;
-use crate::float::FloatBits;
+use crate::float::DType;
 use crate::format::{Along, Format, Packed};
 
 /// What the sums of a device may be off, relative to sums of magnitudes, up to 2^30 weights: fewer than
@@ -188,7 +188,7 @@ impl Sums {
 /// # Panics
 ///
 /// When a length does not fit the shape.
-pub fn host(source: FloatBits, bytes: &[u8], packed: &Packed) -> Sums {
+pub fn host(source: DType, bytes: &[u8], packed: &Packed) -> Sums {
     let [o, i] = packed.shape;
     assert_eq!(
         bytes.len(),
@@ -204,7 +204,7 @@ pub fn host(source: FloatBits, bytes: &[u8], packed: &Packed) -> Sums {
 /// # Panics
 ///
 /// When these are not whole rows of the weight.
-pub fn host_rows(source: FloatBits, bytes: &[u8], packed: &Packed, first: usize) -> Sums {
+pub fn host_rows(source: DType, bytes: &[u8], packed: &Packed, first: usize) -> Sums {
     let [o, i] = packed.shape;
     if bytes.is_empty() {
         return Sums::default();

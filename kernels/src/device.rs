@@ -9,7 +9,7 @@ use core::ops::Range;
 
 use cubecl::{client::Client, features::Plane, ir::ElemType, prelude::*};
 
-use crate::float::FloatBits;
+use crate::float::DType;
 use crate::format::{Along, Format};
 use crate::launch::{self, Buffer};
 use crate::{fp4, linear, nested, nf4, pack};
@@ -41,7 +41,7 @@ impl Weight {
     /// # Panics
     ///
     /// When a buffer's length or the range does not fit the shape.
-    pub fn dequantize(&self, client: &Client, rows: Range<usize>, dtype: FloatBits) -> Buffer {
+    pub fn dequantize(&self, client: &Client, rows: Range<usize>, dtype: DType) -> Buffer {
         let [o, i] = self.shape;
         assert!(
             rows.start <= rows.end && rows.end <= o,
@@ -80,13 +80,7 @@ impl Weight {
     /// # Panics
     ///
     /// When a buffer's length does not fit the shape, or `id_type` is none of `i32`, `i64` and `u32`.
-    pub fn rows(
-        &self,
-        client: &Client,
-        ids: &Buffer,
-        id_type: ElemType,
-        dtype: FloatBits,
-    ) -> Buffer {
+    pub fn rows(&self, client: &Client, ids: &Buffer, id_type: ElemType, dtype: DType) -> Buffer {
         let [o, i] = self.shape;
         let id_words = if id_type == i64::elem_type_native() {
             2
@@ -130,7 +124,7 @@ impl Weight {
     ///
     /// When a buffer's length does not fit the shape, or `m` is above [`INPUTS`]: with more inputs it is
     /// faster to give the weight back.
-    pub fn linear(&self, client: &Client, x: &Buffer, x_type: FloatBits, m: usize) -> Buffer {
+    pub fn linear(&self, client: &Client, x: &Buffer, x_type: DType, m: usize) -> Buffer {
         let [o, i] = self.shape;
         assert!(m <= INPUTS, "{m} inputs");
         assert_eq!(x.len(), m * i, "{m} inputs to {:?}", self.shape);
@@ -191,12 +185,7 @@ impl Weight {
 
     /// How kernels that give `n` weights back in the type `dtype` are launched: weights of a vector, whether
     /// units give eights, and the grid.
-    fn units(
-        &self,
-        client: &Client,
-        n: usize,
-        dtype: FloatBits,
-    ) -> (usize, bool, CubeCount, CubeDim) {
+    fn units(&self, client: &Client, n: usize, dtype: DType) -> (usize, bool, CubeCount, CubeDim) {
         let eights = read::in_eights(self.format, self.shape[1]);
         let (vector, unit) = if eights {
             (widest(client, dtype), EIGHT)
@@ -274,7 +263,7 @@ impl Weight {
 const MANY_ROWS: usize = 16384;
 
 /// The most elements of an eight, in the type `dtype`, that a device moves at once.
-fn widest(client: &Client, dtype: FloatBits) -> usize {
+fn widest(client: &Client, dtype: DType) -> usize {
     let mut sizes = client.io_optimized_vector_sizes(dtype.size());
     sizes.find(|size| *size <= EIGHT).unwrap_or(1)
 }

@@ -3,7 +3,7 @@
 //! Written without branches, so that loops over them become vector code: `half` asks the processor for
 //! its instructions once a value, which took most of the time of packing.
 
-use core::fmt;
+use core::{fmt, str::FromStr};
 
 use rayon::prelude::*;
 
@@ -14,9 +14,14 @@ pub(crate) mod cube;
 #[cfg(feature = "cube")]
 pub(crate) mod pack_cube;
 
-/// How a source weight is stored. Always little-endian.
+/// The type of dense values: of a source tensor, of dense weights, of activations. Stored little-endian.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum FloatBits {
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "lowercase")
+)]
+pub enum DType {
     /// IEEE single.
     F32,
     /// IEEE half.
@@ -25,8 +30,20 @@ pub enum FloatBits {
     Bf16,
 }
 
-impl FloatBits {
-    /// Bytes of one weight.
+impl DType {
+    /// All of them, in the order in which they are listed to people.
+    pub const ALL: [Self; 3] = [Self::F32, Self::F16, Self::Bf16];
+
+    /// `"f32"`, `"f16"`, `"bf16"`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::Bf16 => "bf16",
+        }
+    }
+
+    /// Bytes of one value.
     pub const fn size(self) -> usize {
         match self {
             Self::F32 => 4,
@@ -107,22 +124,32 @@ impl FloatBits {
     }
 }
 
-impl fmt::Display for FloatBits {
+impl fmt::Display for DType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::F32 => "f32",
-            Self::F16 => "f16",
-            Self::Bf16 => "bf16",
-        })
+        f.write_str(self.name())
+    }
+}
+
+/// A name that is no [`DType`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("unknown dtype `{0}`; write f32, f16 or bf16")]
+pub struct UnknownDType(String);
+
+impl FromStr for DType {
+    type Err = UnknownDType;
+
+    fn from_str(name: &str) -> Result<Self, UnknownDType> {
+        let named = Self::ALL.into_iter().find(|dtype| dtype.name() == name);
+        named.ok_or_else(|| UnknownDType(name.to_owned()))
     }
 }
 
 /// The step above 1 of a float type.
-pub(crate) const fn epsilon(source: FloatBits) -> f32 {
+pub(crate) const fn epsilon(source: DType) -> f32 {
     match source {
-        FloatBits::F32 => f32::EPSILON,
-        FloatBits::F16 => 1.0 / 1024.0,
-        FloatBits::Bf16 => 1.0 / 128.0,
+        DType::F32 => f32::EPSILON,
+        DType::F16 => 1.0 / 1024.0,
+        DType::Bf16 => 1.0 / 128.0,
     }
 }
 
@@ -224,23 +251,23 @@ pub(crate) fn absmax_of(values: impl Iterator<Item = f32>) -> f32 {
 }
 
 for_processors! {
-    fn widen(source: FloatBits, bytes: &[u8], out: &mut [f32]) {
+    fn widen(source: DType, bytes: &[u8], out: &mut [f32]) {
         source.widen_here(bytes, out);
     }
 }
 
 for_processors! {
     /// [`absmax`] of weights as they are stored.
-    pub(crate) fn absmax_stored(source: FloatBits, bytes: &[u8]) -> f32 {
+    pub(crate) fn absmax_stored(source: DType, bytes: &[u8]) -> f32 {
         absmax_here(source, bytes)
     }
 }
 
 /// [`absmax_stored`] as a part of vector code.
 #[inline(always)]
-pub(crate) fn absmax_here(source: FloatBits, bytes: &[u8]) -> f32 {
+pub(crate) fn absmax_here(source: DType, bytes: &[u8]) -> f32 {
     // Magnitudes order as their bits do in every type, see `absmax_of`.
-    if source == FloatBits::F32 {
+    if source == DType::F32 {
         let values = bytes.as_chunks().0.iter();
         return absmax_of(values.map(|bytes| f32::from_le_bytes(*bytes)));
     }
@@ -268,8 +295,8 @@ macro_rules! ends {
 /// Smallest and largest of the weights that are numbers, infinities the wrong way round if none is; and whether one is
 /// none.
 #[inline(always)]
-pub(crate) fn range_of_numbers(source: FloatBits, bytes: &[u8]) -> (f32, f32, bool) {
-    let (min, max) = if source == FloatBits::F32 {
+pub(crate) fn range_of_numbers(source: DType, bytes: &[u8]) -> (f32, f32, bool) {
+    let (min, max) = if source == DType::F32 {
         let bits = bytes.as_chunks().0.iter();
         let (min, max) = ends!(i32, bits.map(|bytes| i32::from_le_bytes(*bytes)));
         (min as u32, max as u32)
@@ -288,7 +315,7 @@ pub(crate) fn range_of_numbers(source: FloatBits, bytes: &[u8]) -> (f32, f32, bo
 }
 
 #[cold]
-fn range_beside_nan(source: FloatBits, bytes: &[u8]) -> (f32, f32) {
+fn range_beside_nan(source: DType, bytes: &[u8]) -> (f32, f32) {
     let mut ends = (f32::INFINITY, f32::NEG_INFINITY);
     for bytes in bytes.chunks(source.size()) {
         let mut value = [0.0];
@@ -300,7 +327,7 @@ fn range_beside_nan(source: FloatBits, bytes: &[u8]) -> (f32, f32) {
 
 /// Smallest and largest; NaN when there is one. Infinities the wrong way round for no weight.
 #[inline(always)]
-pub(crate) fn range(source: FloatBits, bytes: &[u8]) -> (f32, f32) {
+pub(crate) fn range(source: DType, bytes: &[u8]) -> (f32, f32) {
     let (min, max, nan) = range_of_numbers(source, bytes);
     if nan {
         (f32::NAN, f32::NAN)
@@ -318,7 +345,7 @@ pub(crate) fn join_ranges(a: (f32, f32), b: (f32, f32)) -> (f32, f32) {
 }
 
 /// [`range`] of weights as they are stored, by all workers.
-pub(crate) fn range_stored(source: FloatBits, bytes: &[u8]) -> (f32, f32) {
+pub(crate) fn range_stored(source: DType, bytes: &[u8]) -> (f32, f32) {
     const JOB: usize = 1 << 15;
     let jobs = bytes.par_chunks(JOB * source.size());
     jobs.map(|bytes| range_job(source, bytes))
@@ -326,7 +353,7 @@ pub(crate) fn range_stored(source: FloatBits, bytes: &[u8]) -> (f32, f32) {
 }
 
 for_processors! {
-    fn range_job(source: FloatBits, bytes: &[u8]) -> (f32, f32) {
+    fn range_job(source: DType, bytes: &[u8]) -> (f32, f32) {
         range(source, bytes)
     }
 }
@@ -357,16 +384,16 @@ mod tests {
     fn every_half_widens_as_in_half_and_narrows_back() {
         for bits in 0..=u16::MAX {
             let mut out = [0.0];
-            FloatBits::F16.widen(&bits.to_le_bytes(), &mut out);
+            DType::F16.widen(&bits.to_le_bytes(), &mut out);
             assert_same(out[0], f16::from_bits(bits).to_f32(), bits.into());
             assert_eq!(
-                FloatBits::F16.to_bits(out[0]),
+                DType::F16.to_bits(out[0]),
                 u32::from(f16::from_f32(out[0]).to_bits())
             );
-            FloatBits::Bf16.widen(&bits.to_le_bytes(), &mut out);
+            DType::Bf16.widen(&bits.to_le_bytes(), &mut out);
             assert_same(out[0], bf16::from_bits(bits).to_f32(), bits.into());
             assert_eq!(
-                FloatBits::Bf16.to_bits(out[0]),
+                DType::Bf16.to_bits(out[0]),
                 u32::from(bf16::from_f32(out[0]).to_bits())
             );
         }
@@ -382,24 +409,20 @@ mod tests {
             ] {
                 let bits = u32::from(upper) << 16 | lower;
                 let value = f32::from_bits(bits);
+                assert_same(DType::F16.round(value), f16::from_f32(value).to_f32(), bits);
                 assert_same(
-                    FloatBits::F16.round(value),
-                    f16::from_f32(value).to_f32(),
-                    bits,
-                );
-                assert_same(
-                    FloatBits::Bf16.round(value),
+                    DType::Bf16.round(value),
                     bf16::from_f32(value).to_f32(),
                     bits,
                 );
                 // Which NaN it is, too.
-                let halves = [FloatBits::F16, FloatBits::Bf16].map(|to| to.to_bits(value));
+                let halves = [DType::F16, DType::Bf16].map(|to| to.to_bits(value));
                 let expected = [
                     f16::from_f32(value).to_bits(),
                     bf16::from_f32(value).to_bits(),
                 ];
                 assert_eq!(halves, expected.map(u32::from), "{bits:#x}");
-                for source in [FloatBits::F32, FloatBits::F16, FloatBits::Bf16] {
+                for source in [DType::F32, DType::F16, DType::Bf16] {
                     let there_and_back = source.from_bits(source.to_bits(value));
                     assert_same(there_and_back, source.round(value), bits);
                 }
@@ -416,12 +439,8 @@ mod tests {
             for value in [middle.next_down(), middle, middle.next_up()] {
                 for value in [value, -value] {
                     let expected = f16::from_f32(value);
-                    assert_same(
-                        FloatBits::F16.round(value),
-                        expected.to_f32(),
-                        value.to_bits(),
-                    );
-                    let found = FloatBits::F16.to_bits(value);
+                    assert_same(DType::F16.round(value), expected.to_f32(), value.to_bits());
+                    let found = DType::F16.to_bits(value);
                     assert_eq!(found, u32::from(expected.to_bits()), "{value:e}");
                 }
             }

@@ -43,7 +43,7 @@ pub use host::packer;
 pub(crate) use host::tile_rows;
 
 use crate::error::FormatError;
-use crate::float::{FloatBits, epsilon};
+use crate::float::{DType, epsilon};
 use crate::format::{Fp8Kind, Part, Tile};
 use crate::number::Narrow;
 use crate::pack;
@@ -269,7 +269,7 @@ impl Recipe {
         }
     }
 
-    fn scaling(self, source: FloatBits, kind: Fp8Kind, amax: f32) -> Scaling {
+    fn scaling(self, source: DType, kind: Fp8Kind, amax: f32) -> Scaling {
         match self {
             Self::CompressedTensors => {
                 let scale = source.round(amax / kind.largest());

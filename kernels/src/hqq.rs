@@ -42,7 +42,7 @@ mod rows;
 pub(crate) mod solve;
 
 use crate::error::FormatError;
-use crate::float::FloatBits;
+use crate::float::DType;
 use crate::format::{Affine, Along, Format, Offset};
 use crate::packer::{self, Packer};
 
@@ -60,7 +60,7 @@ pub struct Hqq {
     /// Whether zeros begin as whole numbers, as hqq's layers have it with 4 bits.
     pub round_zero: bool,
     /// How scales and zeros are stored: hqq's layers round them to the type they compute in.
-    pub params: FloatBits,
+    pub params: DType,
 }
 
 /// How many different codes there are.
@@ -140,11 +140,7 @@ impl Hqq {
     /// # Errors
     ///
     /// As [`format`](Self::format), and [`FormatError::Size`].
-    pub fn packer(
-        self,
-        shape: [usize; 2],
-        source: FloatBits,
-    ) -> Result<Box<dyn Packer>, FormatError> {
+    pub fn packer(self, shape: [usize; 2], source: DType) -> Result<Box<dyn Packer>, FormatError> {
         packer::check_size(shape)?;
         self.format(shape)?;
         let plan = Plan {
@@ -169,7 +165,7 @@ impl Hqq {
 #[derive(Debug, Clone, Copy)]
 struct Plan {
     shape: [usize; 2],
-    source: FloatBits,
+    source: DType,
     affine: Affine,
     largest: f32,
     solve: bool,

@@ -32,7 +32,7 @@ pub(crate) mod pack_cube;
 use rayon::prelude::*;
 
 use crate::error::FormatError;
-use crate::float::{FloatBits, absmax_stored};
+use crate::float::{DType, absmax_stored};
 use crate::format::{Format, Part};
 use crate::lanes::for_processors;
 use crate::number::Narrow;
@@ -81,7 +81,7 @@ fn code(weight: f32, factor: f32) -> u8 {
 /// # Errors
 ///
 /// [`FormatError::Size`].
-pub fn packer(shape: [usize; 2], source: FloatBits) -> Result<Box<dyn Packer>, FormatError> {
+pub fn packer(shape: [usize; 2], source: DType) -> Result<Box<dyn Packer>, FormatError> {
     packer::check_size(shape)?;
     let tile_rows = packer::tile_rows(shape, 1, CODES8);
     Ok(Box::new(Int8Packer {
@@ -93,13 +93,13 @@ pub fn packer(shape: [usize; 2], source: FloatBits) -> Result<Box<dyn Packer>, F
 
 for_processors! {
     /// Codes of weights of one row.
-    fn encode(source: FloatBits, factor: f32, bytes: &[u8], codes: &mut [u8]) {
+    fn encode(source: DType, factor: f32, bytes: &[u8], codes: &mut [u8]) {
         packer::code8(source, bytes, codes, |weight| code(weight, factor));
     }
 }
 
 struct Int8Packer {
-    source: FloatBits,
+    source: DType,
     order: Order,
     /// `[o]`.
     largest: Vec<f32>,

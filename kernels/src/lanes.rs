@@ -12,7 +12,7 @@ mod tests;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-use crate::float::{FloatBits, narrow_f16};
+use crate::float::{DType, narrow_f16};
 
 /// Floats of a vector.
 pub(crate) const LANES: usize = 16;
@@ -224,7 +224,7 @@ impl<const MUL_ADD: bool> Lanes for Portable<MUL_ADD> {
     fn bf16(self, values: Self::Floats) -> [u16; LANES] {
         values.map(
             #[inline(always)]
-            |value| FloatBits::Bf16.to_bits(value) as u16,
+            |value| DType::Bf16.to_bits(value) as u16,
         )
     }
 

@@ -101,12 +101,12 @@ pub(crate) fn shares_memory(client: &Client) -> bool {
 }
 
 /// A float type that a kernel writes, chosen at run time.
-pub(crate) fn elem(bits: crate::float::FloatBits) -> ElemType {
-    use crate::float::FloatBits;
+pub(crate) fn elem(bits: crate::float::DType) -> ElemType {
+    use crate::float::DType;
     match bits {
-        FloatBits::F32 => f32::elem_type_native(),
-        FloatBits::F16 => half::f16::elem_type_native(),
-        FloatBits::Bf16 => half::bf16::elem_type_native(),
+        DType::F32 => f32::elem_type_native(),
+        DType::F16 => half::f16::elem_type_native(),
+        DType::Bf16 => half::bf16::elem_type_native(),
     }
 }
 

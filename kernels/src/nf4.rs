@@ -9,7 +9,7 @@
 
 use crate::blocks::{self, Levels};
 use crate::error::FormatError;
-use crate::float::{FloatBits, floats};
+use crate::float::{DType, floats};
 use crate::format::{Blocks, Format};
 use crate::packer::Packer;
 
@@ -59,7 +59,7 @@ impl Levels for Nf4 {
 /// [`FormatError::Block`] unless `block` is a power of two from 32 to 4096; [`FormatError::Size`].
 pub fn packer(
     shape: [usize; 2],
-    source: FloatBits,
+    source: DType,
     block: usize,
     nested: bool,
 ) -> Result<Box<dyn Packer>, FormatError> {

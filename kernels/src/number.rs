@@ -4,7 +4,7 @@
 
 use half::{bf16, f16, slice::HalfFloatSliceExt};
 
-use crate::float::{FloatBits, narrow_f16};
+use crate::float::{DType, narrow_f16};
 use crate::lanes::{LANES, Lanes};
 
 /// `f32`, or what it rounds to: to nearest even, to the bit as `half` does.
@@ -116,7 +116,7 @@ impl Narrow for f16 {
 impl Narrow for bf16 {
     #[inline(always)]
     fn of(value: f32) -> Self {
-        Self::from_bits(FloatBits::Bf16.to_bits(value) as u16)
+        Self::from_bits(DType::Bf16.to_bits(value) as u16)
     }
 
     #[inline(always)]

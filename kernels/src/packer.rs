@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use crate::error::FormatError;
-use crate::float::{FloatBits, absmax, absmax_stored};
+use crate::float::{DType, absmax, absmax_stored};
 use crate::format::{Format, Packed};
 use crate::pack::{CODES8, STREAM};
 
@@ -110,7 +110,7 @@ pub(crate) fn check_size([rows, cols]: [usize; 2]) -> Result<(), FormatError> {
 }
 
 /// The largest magnitude among `bytes`; NaN when there is one.
-pub(crate) fn largest(source: FloatBits, bytes: &[u8]) -> f32 {
+pub(crate) fn largest(source: DType, bytes: &[u8]) -> f32 {
     let chunks = bytes.par_chunks((1 << 15) * source.size());
     chunks
         .map(|chunk| absmax_stored(source, chunk))
@@ -122,7 +122,7 @@ pub(crate) fn largest(source: FloatBits, bytes: &[u8]) -> f32 {
 /// `choose(k, bytes, codes)` is given what is left of a job, whose first weight is the tile's `k`; it sets codes of as
 /// many weights as it likes, at least one, and says of how many.
 pub(crate) fn choose8(
-    source: FloatBits,
+    source: DType,
     tile: &[u8],
     words: &mut [u32],
     choose: impl Fn(usize, &[u8], &mut [u8]) -> usize + Sync,
@@ -149,7 +149,7 @@ pub(crate) fn choose8(
 
 /// Sets the codes of weights as a part of vector code.
 #[inline(always)]
-pub(crate) fn code8(source: FloatBits, bytes: &[u8], codes: &mut [u8], code: impl Fn(f32) -> u8) {
+pub(crate) fn code8(source: DType, bytes: &[u8], codes: &mut [u8], code: impl Fn(f32) -> u8) {
     let mut values = [0.0; STREAM];
     let pieces = bytes.chunks(STREAM * source.size());
     let (whole, tail) = codes.as_chunks_mut::<STREAM>();
@@ -204,7 +204,7 @@ impl Order {
     pub(crate) const fn new(
         format: Format,
         shape: [usize; 2],
-        source: FloatBits,
+        source: DType,
         tile_rows: usize,
         passes: usize,
     ) -> Self {

@@ -1,7 +1,7 @@
 //! How codes are chosen, as a value that names the host half and the device half alike.
 
 use crate::error::FormatError;
-use crate::float::FloatBits;
+use crate::float::DType;
 use crate::format::{Blocks, Format, Fp8Kind, Tile};
 use crate::fp8::{self, Recipe};
 use crate::pack::CODES8;
@@ -41,7 +41,7 @@ impl Packing {
     /// # Errors
     ///
     /// [`FormatError`] when it cannot represent such a weight.
-    pub fn format(self, shape: [usize; 2], source: FloatBits) -> Result<Format, FormatError> {
+    pub fn format(self, shape: [usize; 2], source: DType) -> Result<Format, FormatError> {
         let format = match self {
             Self::Nf4(blocks) => Format::Nf4(blocks),
             Self::Fp4(blocks) => Format::Fp4(blocks),
@@ -84,11 +84,7 @@ impl Packing {
     /// # Errors
     ///
     /// As [`format`](Self::format), and [`FormatError::Size`].
-    pub fn packer(
-        self,
-        shape: [usize; 2],
-        source: FloatBits,
-    ) -> Result<Box<dyn Packer>, FormatError> {
+    pub fn packer(self, shape: [usize; 2], source: DType) -> Result<Box<dyn Packer>, FormatError> {
         match self {
             Self::Nf4(Blocks { block, nested }) => nf4::packer(shape, source, block, nested),
             Self::Fp4(Blocks { block, nested }) => fp4::packer(shape, source, block, nested),

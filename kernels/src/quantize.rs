@@ -6,7 +6,7 @@ use cubecl::client::Client;
 
 use crate::affine;
 use crate::blocks;
-use crate::float::{self, FloatBits};
+use crate::float::{self, DType};
 use crate::fp4::Fp4;
 use crate::fp8::{self, pack_cube::Plan};
 use crate::int8;
@@ -31,7 +31,7 @@ pub fn quantize(
     client: &Client,
     packing: Packing,
     shape: [usize; 2],
-    source: FloatBits,
+    source: DType,
     bytes: &Buffer,
     amax: Option<&Buffer>,
 ) -> (Buffer, Buffer) {
@@ -61,7 +61,7 @@ pub fn quantize(
 /// # Panics
 ///
 /// When `bytes` is not as long as `n` weights are, or they are 2^32 or more.
-pub fn absmax(client: &Client, source: FloatBits, n: usize, bytes: &Buffer) -> Buffer {
+pub fn absmax(client: &Client, source: DType, n: usize, bytes: &Buffer) -> Buffer {
     assert_eq!(bytes.len(), source.words(n), "words of {n} {source:?}");
     assert!(u32::try_from(n).is_ok(), "{n} weights in one tile");
     float::pack_cube::absmax(client, source, n, bytes)

@@ -30,7 +30,7 @@
 use rayon::prelude::*;
 
 use crate::error::FormatError;
-use crate::float::{FloatBits, epsilon, join_ranges, range, range_stored};
+use crate::float::{DType, epsilon, join_ranges, range, range_stored};
 use crate::format::{Affine, Along, Format, Offset};
 use crate::lanes::for_processors;
 use crate::pack::{self, STREAM};
@@ -65,11 +65,11 @@ impl Wna16 {
     ///
     /// [`FormatError::Bits`], [`FormatError::EmptyGroup`], and [`FormatError::Columns`] where rows are not whole
     /// groups.
-    pub fn format(self, shape: [usize; 2], source: FloatBits) -> Result<Format, FormatError> {
+    pub fn format(self, shape: [usize; 2], source: DType) -> Result<Format, FormatError> {
         self.affine(shape, source).map(Format::Affine)
     }
 
-    fn affine(self, [o, cols]: [usize; 2], source: FloatBits) -> Result<Affine, FormatError> {
+    fn affine(self, [o, cols]: [usize; 2], source: DType) -> Result<Affine, FormatError> {
         if !matches!(self.bits, 2..=6 | 8) {
             let (found, least) = (self.bits, 2);
             return Err(FormatError::Bits { found, least });
@@ -92,11 +92,7 @@ impl Wna16 {
     /// # Errors
     ///
     /// As [`format`](Self::format), and [`FormatError::Size`].
-    pub fn packer(
-        self,
-        shape: [usize; 2],
-        source: FloatBits,
-    ) -> Result<Box<dyn Packer>, FormatError> {
+    pub fn packer(self, shape: [usize; 2], source: DType) -> Result<Box<dyn Packer>, FormatError> {
         packer::check_size(shape)?;
         let affine = self.affine(shape, source)?;
         let tensor = self.scale == Scale::Tensor;
@@ -127,7 +123,7 @@ impl Wna16 {
 
     /// Scale and zero of a group between `min` and `max`.
     #[inline(always)]
-    fn scaling(self, (min, max): (f32, f32), source: FloatBits) -> (f32, f32) {
+    fn scaling(self, (min, max): (f32, f32), source: DType) -> (f32, f32) {
         let [least, most] = self.bounds();
         let steps = most - least;
         // NaN stays.
@@ -154,12 +150,12 @@ impl Wna16 {
 
     /// Weights to codes from 0 on, in place.
     #[inline(always)]
-    fn choose(self, values: &mut [f32], scale: f32, zero: f32, source: FloatBits) {
+    fn choose(self, values: &mut [f32], scale: f32, zero: f32, source: DType) {
         // The type is known to the compiler in each.
         match source {
-            FloatBits::F32 => self.choose_with(values, scale, zero, |v| v),
-            FloatBits::F16 => self.choose_with(values, scale, zero, |v| FloatBits::F16.round(v)),
-            FloatBits::Bf16 => self.choose_with(values, scale, zero, |v| FloatBits::Bf16.round(v)),
+            DType::F32 => self.choose_with(values, scale, zero, |v| v),
+            DType::F16 => self.choose_with(values, scale, zero, |v| DType::F16.round(v)),
+            DType::Bf16 => self.choose_with(values, scale, zero, |v| DType::Bf16.round(v)),
         }
     }
 
@@ -181,7 +177,7 @@ impl Wna16 {
 
 struct Wna16Packer {
     method: Wna16,
-    source: FloatBits,
+    source: DType,
     affine: Affine,
     order: Order,
     scales: Vec<u32>,
@@ -193,7 +189,7 @@ for_processors! {
     /// Chooses the codes of a job under one scale.
     fn pack_with(
         method: Wna16,
-        source: FloatBits,
+        source: DType,
         scale: f32,
         zero: f32,
         bytes: &[u8],
@@ -210,7 +206,7 @@ for_processors! {
     /// Chooses scales, zeros and codes of the groups of a job.
     fn pack_groups(
         method: Wna16,
-        source: FloatBits,
+        source: DType,
         affine: Affine,
         bytes: &[u8],
         words: &mut [u32],

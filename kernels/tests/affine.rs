@@ -4,13 +4,13 @@ mod common;
 
 use common::{Random, assert_bits, in_all_types};
 use firebox_kernels::error::FormatError;
-use firebox_kernels::float::FloatBits;
+use firebox_kernels::float::DType;
 use firebox_kernels::format::{Affine, Along, Format, Offset, Packed};
 use firebox_kernels::linear::{linear, rows};
 use firebox_kernels::pack;
 
 const BITS: [usize; 7] = [1, 2, 3, 4, 5, 6, 8];
-const FLOATS: [FloatBits; 3] = [FloatBits::F32, FloatBits::F16, FloatBits::Bf16];
+const FLOATS: [DType; 3] = [DType::F32, DType::F16, DType::Bf16];
 
 /// A weight with random codes and parameters, and what it should give back.
 struct Case {
@@ -221,7 +221,7 @@ fn a_code_of_more_bits_is_a_bug() {
 /// With both numbers.
 #[test]
 fn what_cannot_be_is_refused() {
-    let affine = |bits, group, along| Affine::new(bits, group, along, Offset::Zero, FloatBits::F32);
+    let affine = |bits, group, along| Affine::new(bits, group, along, Offset::Zero, DType::F32);
     for found in [0, 7, 9, 16] {
         let refused = affine(found, 64, Along::Flat);
         assert_eq!(refused, Err(FormatError::Bits { found, least: 1 }));
@@ -255,7 +255,7 @@ fn what_cannot_be_is_refused() {
 #[test]
 fn empty_weights_give_back_nothing() {
     for along in [Along::Flat, Along::Strided, Along::Ordered] {
-        let affine = Affine::new(3, 7, along, Offset::Zero, FloatBits::F16).unwrap();
+        let affine = Affine::new(3, 7, along, Offset::Zero, DType::F16).unwrap();
         for shape in [[0, 64], [64, 0], [0, 0]] {
             let format = Format::Affine(affine);
             let scales = vec![0; format.scales_len(shape)];

@@ -9,7 +9,7 @@ use common::{
     Golden, Tensor, as_floats, assert_bits, assert_bytes, fed, in_all_types, rounded, size, text,
 };
 use firebox_kernels::error::FormatError;
-use firebox_kernels::float::FloatBits;
+use firebox_kernels::float::DType;
 use firebox_kernels::format::{Blocks, Format, Packed};
 use firebox_kernels::packer::Packer;
 use firebox_kernels::packer::pack_whole;
@@ -408,7 +408,7 @@ fn a_full_block_multiplies_and_a_partial_one_divides() {
                 let mut weights = vec![0.0; n];
                 (weights[0], weights[1]) = (absmax, weight);
                 let bytes: Vec<u8> = weights.iter().flat_map(|w: &f32| w.to_le_bytes()).collect();
-                let packer = nf4::packer([1, n], FloatBits::F32, 32, false).unwrap();
+                let packer = nf4::packer([1, n], DType::F32, 32, false).unwrap();
                 let packed = fed(packer, &bytes, 4 * n, 0);
                 assert_eq!(
                     pack::code4(&packed.words, 1),
@@ -440,8 +440,7 @@ fn every_weight_gives_back_what_is_documented() {
         let mut all = vec![0.0; n];
         all[..weights.len()].copy_from_slice(weights);
         let bytes: Vec<u8> = all.iter().flat_map(|weight| weight.to_le_bytes()).collect();
-        let packer: Result<Box<dyn Packer>, FormatError> =
-            packer([1, n], FloatBits::F32, 32, nested);
+        let packer: Result<Box<dyn Packer>, FormatError> = packer([1, n], DType::F32, 32, nested);
         in_all_types(&fed(packer.unwrap(), &bytes, 4 * n, 0))
     };
     for packer in [nf4::packer, fp4::packer] {
@@ -497,7 +496,7 @@ fn tiles_of_any_size_pack_alike() {
         [2, 32],
     ];
     for shape in shapes {
-        for source in [FloatBits::F32, FloatBits::F16, FloatBits::Bf16] {
+        for source in [DType::F32, DType::F16, DType::Bf16] {
             let bytes = random.weights(shape[0] * shape[1], source);
             for (block, nested) in [(32, false), (64, true), (512, false), (4096, true)] {
                 for make in [nf4::packer, fp4::packer] {
@@ -518,7 +517,7 @@ fn tiles_of_any_size_pack_alike() {
 #[test]
 fn tiles_are_as_small_as_blocks_allow() {
     let rows = |shape, block| {
-        nf4::packer(shape, FloatBits::Bf16, block, false)
+        nf4::packer(shape, DType::Bf16, block, false)
             .unwrap()
             .tile_rows()
     };
@@ -539,7 +538,7 @@ fn blocks_that_do_not_exist_are_refused() {
             min: 32,
             max: 4096,
         };
-        let refused = nf4::packer([1, 64], FloatBits::F32, found, false).err();
+        let refused = nf4::packer([1, 64], DType::F32, found, false).err();
         assert_eq!(refused, Some(error.clone()));
         let format = Format::Nf4(Blocks {
             block: found,
@@ -551,7 +550,7 @@ fn blocks_that_do_not_exist_are_refused() {
         );
     }
     let shape = [usize::MAX, 2];
-    let refused = nf4::packer(shape, FloatBits::F32, 64, false).err();
+    let refused = nf4::packer(shape, DType::F32, 64, false).err();
     assert_eq!(
         refused,
         Some(FormatError::Size {
@@ -566,7 +565,7 @@ fn blocks_that_do_not_exist_are_refused() {
 fn empty_weights_pack_to_nothing() {
     for shape in [[0, 64], [64, 0], [0, 0]] {
         for nested in [false, true] {
-            let packer = nf4::packer(shape, FloatBits::F16, 64, nested).unwrap();
+            let packer = nf4::packer(shape, DType::F16, 64, nested).unwrap();
             let packed = pack_whole(packer, &[]);
             assert_eq!(packed.scales.len(), usize::from(nested));
             assert!(Packed::new(packed.format, shape, packed.words, packed.scales).is_ok());

@@ -1,7 +1,7 @@
 //! Sizes and names of formats, written out.
 
 use firebox_kernels::error::FormatError;
-use firebox_kernels::float::FloatBits;
+use firebox_kernels::float::DType;
 use firebox_kernels::format::{
     Affine, Along, Blocks, Format, Fp8Kind, Micro, Offset, Packed, Tile,
 };
@@ -10,11 +10,11 @@ fn nf4(block: usize, nested: bool) -> Format {
     Format::Nf4(Blocks::new("nf4", block, nested).unwrap())
 }
 
-fn affine(bits: usize, group: usize, form: Offset, params: FloatBits) -> Format {
+fn affine(bits: usize, group: usize, form: Offset, params: DType) -> Format {
     Format::Affine(Affine::new(bits, group, Along::Flat, form, params).unwrap())
 }
 
-fn along(along: Along, bits: usize, group: usize, params: FloatBits) -> Format {
+fn along(along: Along, bits: usize, group: usize, params: DType) -> Format {
     Format::Affine(Affine::new(bits, group, along, Offset::Zero, params).unwrap())
 }
 
@@ -71,35 +71,35 @@ fn sizes_and_names_are_these() {
             "fp8:e5m2,scale=64x32",
         ),
         (
-            affine(4, 64, Offset::Bias, FloatBits::Bf16),
+            affine(4, 64, Offset::Bias, DType::Bf16),
             [4096, 4096],
             1 << 21,
             1 << 18,
             "affine:bits=4,group=64,bias=bf16",
         ),
         (
-            affine(4, 64, Offset::Bias, FloatBits::F32),
+            affine(4, 64, Offset::Bias, DType::F32),
             [4096, 4096],
             1 << 21,
             1 << 19,
             "affine:bits=4,group=64,bias=f32",
         ),
         (
-            affine(3, 32, Offset::Zero, FloatBits::F16),
+            affine(3, 32, Offset::Zero, DType::F16),
             [5, 96],
             45,
             15,
             "affine:bits=3,group=32,zero=f16",
         ),
         (
-            affine(5, 128, Offset::Zero, FloatBits::F32),
+            affine(5, 128, Offset::Zero, DType::F32),
             [3, 128],
             60,
             6,
             "affine:bits=5,group=128,zero=f32",
         ),
         (
-            affine(8, 32, Offset::Bias, FloatBits::F16),
+            affine(8, 32, Offset::Bias, DType::F16),
             [0, 32],
             0,
             0,
@@ -107,21 +107,21 @@ fn sizes_and_names_are_these() {
         ),
         // One scale for all, in the order of the columns of `[8, 90]`, and a list for 72 columns.
         (
-            affine(1, 720, Offset::Zero, FloatBits::F16),
+            affine(1, 720, Offset::Zero, DType::F16),
             [10, 72],
             23,
             1,
             "affine:bits=1,group=720,zero=f16",
         ),
         (
-            along(Along::Strided, 6, 8, FloatBits::F32),
+            along(Along::Strided, 6, 8, DType::F32),
             [10, 72],
             23 * 6,
             180,
             "affine:bits=6,group=8,strided,zero=f32",
         ),
         (
-            along(Along::Ordered, 4, 32, FloatBits::F16),
+            along(Along::Ordered, 4, 32, DType::F16),
             [10, 72],
             92,
             30 + 72,
@@ -170,7 +170,7 @@ fn bits_per_weight_count_the_scales() {
     assert_eq!(nf4(64, false).bits_per_weight([4096, 4096]), 4.5);
     let nested = nf4(64, true).bits_per_weight([4096, 4096]);
     assert!((4.1269..4.1270).contains(&nested), "{nested}");
-    let affine = affine(3, 64, Offset::Bias, FloatBits::F16);
+    let affine = affine(3, 64, Offset::Bias, DType::F16);
     assert_eq!(affine.bits_per_weight([4096, 4096]), 3.5);
     assert_eq!(Format::Int8.bits_per_weight([4096, 64]), 8.5);
     let mxfp4 = Format::Micro(Micro::Mxfp4);
@@ -201,7 +201,7 @@ fn buffers_of_other_lengths_are_refused() {
     assert!(Packed::new(format, huge, vec![], vec![]).is_err());
     assert!(Packed::new(Format::Fp8(Fp8Kind::E4m3, Tile::Row), huge, vec![], vec![]).is_err());
     assert!(Packed::new(Format::Int8, huge, vec![], vec![]).is_err());
-    let affine = affine(8, 32, Offset::Bias, FloatBits::F32);
+    let affine = affine(8, 32, Offset::Bias, DType::F32);
     let huge = [usize::MAX, 1 << 40];
     assert!(Packed::new(affine, huge, vec![], vec![]).is_err());
 }
@@ -212,8 +212,8 @@ fn some_rows_are_rows_of_all() {
     for (format, i) in [
         (nf4(32, false), 13),
         (Format::Int8, 13),
-        (affine(3, 32, Offset::Zero, FloatBits::F32), 64),
-        (affine(6, 64, Offset::Bias, FloatBits::F16), 64),
+        (affine(3, 32, Offset::Zero, DType::F32), 64),
+        (affine(6, 64, Offset::Bias, DType::F16), 64),
         (Format::Micro(Micro::Mxfp4), 96),
         (Format::Micro(Micro::Mxfp8), 32),
         (Format::Micro(Micro::Nvfp4 { global: true }), 48),

@@ -6,7 +6,7 @@ use common::{
     Golden, as_floats, assert_bits, assert_bytes, fed, in_all_types, rounded, size, text,
 };
 use firebox_kernels::error::FormatError;
-use firebox_kernels::float::FloatBits;
+use firebox_kernels::float::DType;
 use firebox_kernels::format::{Format, Fp8Kind, Packed, Tile};
 use firebox_kernels::fp8::{self, Recipe};
 use firebox_kernels::pack;
@@ -242,7 +242,7 @@ fn tiles_of_any_size_pack_alike() {
         [9, 5000],
         [257, 130],
     ] {
-        for source in [FloatBits::F32, FloatBits::F16, FloatBits::Bf16] {
+        for source in [DType::F32, DType::F16, DType::Bf16] {
             let bytes = random.weights(shape[0] * shape[1], source);
             for (kind, _) in KINDS {
                 for tile in tiles {
@@ -267,7 +267,7 @@ fn tiles_of_any_size_pack_alike() {
 fn assert_plain(
     packed: &Packed,
     bytes: &[u8],
-    source: FloatBits,
+    source: DType,
     kind: Fp8Kind,
     tile: Tile,
     recipe: Recipe,
@@ -309,14 +309,7 @@ fn packed(weights: &[f32], kind: Fp8Kind, recipe: Recipe) -> (Vec<u8>, f32) {
         .iter()
         .flat_map(|weight| weight.to_le_bytes())
         .collect();
-    let packer = fp8::packer(
-        [1, weights.len()],
-        FloatBits::F32,
-        kind,
-        Tile::Tensor,
-        recipe,
-    )
-    .unwrap();
+    let packer = fp8::packer([1, weights.len()], DType::F32, kind, Tile::Tensor, recipe).unwrap();
     let packed = fed(packer, &bytes, bytes.len(), 0);
     (
         pack::to_bytes(&packed.words, weights.len()),
@@ -389,7 +382,7 @@ fn power_of_two_scales_round_their_logarithm_first() {
 #[test]
 fn what_cannot_scale_is_refused() {
     let refused = |tile, recipe| {
-        fp8::packer([4, 4], FloatBits::F32, Fp8Kind::E4m3, tile, recipe)
+        fp8::packer([4, 4], DType::F32, Fp8Kind::E4m3, tile, recipe)
             .err()
             .unwrap()
     };
@@ -425,7 +418,7 @@ fn empty_weights_pack_to_nothing() {
             },
         ] {
             let recipe = Recipe::CompressedTensors;
-            let packer = fp8::packer(shape, FloatBits::Bf16, Fp8Kind::E4m3, tile, recipe).unwrap();
+            let packer = fp8::packer(shape, DType::Bf16, Fp8Kind::E4m3, tile, recipe).unwrap();
             let Packed {
                 format,
                 words,
@@ -448,14 +441,14 @@ fn given_back(
     kind: Fp8Kind,
     tile: Tile,
     recipe: Recipe,
-    source: FloatBits,
+    source: DType,
 ) -> Vec<f32> {
     let bytes: Vec<u8> = match source {
-        FloatBits::F32 => weights.iter().flat_map(|w| w.to_le_bytes()).collect(),
-        FloatBits::F16 => (weights.iter())
+        DType::F32 => weights.iter().flat_map(|w| w.to_le_bytes()).collect(),
+        DType::F16 => (weights.iter())
             .flat_map(|w| f16::from_f32(*w).to_le_bytes())
             .collect(),
-        FloatBits::Bf16 => (weights.iter())
+        DType::Bf16 => (weights.iter())
             .flat_map(|w| bf16::from_f32(*w).to_le_bytes())
             .collect(),
     };
@@ -467,24 +460,23 @@ fn given_back(
 /// catch another answer, and a zero that loses its sign.
 #[test]
 fn every_weight_gives_back_what_is_documented() {
-    use FloatBits::{Bf16, F16, F32};
+    use DType::{Bf16, F16, F32};
     let (nan, inf, max) = (f32::NAN, f32::INFINITY, f32::MAX);
     let max_bf16 = f32::from_bits(0x7f7f_0000);
     let plain = Recipe::CompressedTensors;
     let fine = Recipe::FineGrained { ue8m0: false };
     let ue8m0 = Recipe::FineGrained { ue8m0: true };
     let half = Recipe::Fixed(0.5);
-    let check =
-        |kinds: &[Fp8Kind], recipe, source: FloatBits, weights: [f32; 3], back: [f32; 3]| {
-            for kind in kinds {
-                // A scale of a row and of the whole are the same here.
-                for tile in [Tile::Tensor, Tile::Row] {
-                    let values = given_back(&weights, *kind, tile, recipe, source);
-                    let what = format!("{kind} {recipe:?} {source:?} {weights:?}");
-                    assert_bits(&rounded(&values, source), &back, &what);
-                }
+    let check = |kinds: &[Fp8Kind], recipe, source: DType, weights: [f32; 3], back: [f32; 3]| {
+        for kind in kinds {
+            // A scale of a row and of the whole are the same here.
+            for tile in [Tile::Tensor, Tile::Row] {
+                let values = given_back(&weights, *kind, tile, recipe, source);
+                let what = format!("{kind} {recipe:?} {source:?} {weights:?}");
+                assert_bits(&rounded(&values, source), &back, &what);
             }
-        };
+        }
+    };
 
     let both = &[Fp8Kind::E4m3, Fp8Kind::E5m2][..];
     let (e4m3, e5m2) = both.split_at(1);

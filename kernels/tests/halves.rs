@@ -3,7 +3,7 @@
 mod common;
 
 use common::in_all_types;
-use firebox_kernels::float::FloatBits;
+use firebox_kernels::float::DType;
 use firebox_kernels::format::{
     Affine, Along, Blocks, Format, Fp8Kind, Micro, Offset, Packed, Tile,
 };
@@ -103,7 +103,7 @@ fn every_format_rounds_as_half_does() {
         (Format::Micro(Micro::Nvfp4 { global: true }), 48),
     ];
     for bits in [1, 2, 3, 4, 5, 6, 8] {
-        for params in [FloatBits::F32, FloatBits::F16, FloatBits::Bf16] {
+        for params in [DType::F32, DType::F16, DType::Bf16] {
             for form in [Offset::Bias, Offset::Zero] {
                 formats.push((affine(bits, 64, Along::Flat, form, params), 128));
                 formats.push((affine(bits, 16, Along::Flat, form, params), 48));

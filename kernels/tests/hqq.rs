@@ -4,7 +4,7 @@ mod common;
 
 use common::{Golden, Random, Tensor, assert_bits, fed, in_all_types, size, text};
 use firebox_kernels::error::FormatError;
-use firebox_kernels::float::FloatBits;
+use firebox_kernels::float::DType;
 use firebox_kernels::format::{Affine, Along, Format, Offset, Packed};
 use firebox_kernels::hqq::power::powers;
 use firebox_kernels::hqq::{Axis, Group, Hqq, Levels};
@@ -13,7 +13,7 @@ use firebox_kernels::packer::pack_whole;
 use safetensors::Dtype;
 use serde_json::Value;
 
-const FLOATS: [FloatBits; 3] = [FloatBits::F32, FloatBits::F16, FloatBits::Bf16];
+const FLOATS: [DType; 3] = [DType::F32, DType::F16, DType::Bf16];
 
 /// What a case asks for.
 struct Case<'a> {
@@ -38,9 +38,9 @@ impl<'a> Case<'a> {
             group => Group::Of(group.as_u64().unwrap() as usize),
         };
         let params = match case["compute_dtype"].as_str() {
-            Some("bfloat16") => FloatBits::Bf16,
-            Some("float16") => FloatBits::F16,
-            _ => FloatBits::F32,
+            Some("bfloat16") => DType::Bf16,
+            Some("float16") => DType::F16,
+            _ => DType::F32,
         };
         let four = levels == Levels::Bits(4);
         let hqq = Hqq {
@@ -167,7 +167,7 @@ fn every_case_packs_to_the_codes_scales_and_zeros_of_hqq() {
                 .map(|k| round(round(codes[k] as f32 - zeros[group(k)]) * scales[group(k)]))
                 .collect();
             assert_bits(&found, &expected.floats(), case.name);
-            if affine.params == FloatBits::F32 {
+            if affine.params == DType::F32 {
                 assert_bits(&in_all_types(&packed), &expected.floats(), case.name);
             }
             values += 1;
@@ -250,9 +250,9 @@ fn given_back(weights: &[f32], optimize: bool) -> Vec<f32> {
         axis: Axis::Last,
         optimize,
         round_zero: false,
-        params: FloatBits::F32,
+        params: DType::F32,
     };
-    let packer = hqq.packer([1, weights.len()], FloatBits::F32).unwrap();
+    let packer = hqq.packer([1, weights.len()], DType::F32).unwrap();
     in_all_types(&fed(packer, &bytes, bytes.len(), 0))
 }
 
@@ -286,9 +286,9 @@ fn what_cannot_be_is_refused() {
         axis: Axis::Last,
         optimize: true,
         round_zero: false,
-        params: FloatBits::F16,
+        params: DType::F16,
     };
-    let refused = |hqq: Hqq, shape| hqq.packer(shape, FloatBits::F32).err();
+    let refused = |hqq: Hqq, shape| hqq.packer(shape, DType::F32).err();
     for found in [0, 7, 9] {
         let hqq = hqq(Levels::Bits(found), Group::Of(64));
         assert_eq!(
@@ -324,9 +324,9 @@ fn empty_weights_pack_to_nothing() {
                 axis,
                 optimize: true,
                 round_zero: true,
-                params: FloatBits::F32,
+                params: DType::F32,
             };
-            let packed = pack_whole(hqq.packer(shape, FloatBits::Bf16).unwrap(), &[]);
+            let packed = pack_whole(hqq.packer(shape, DType::Bf16).unwrap(), &[]);
             assert_eq!((packed.bytes(), packed.dequantize().len()), (0, 0));
         }
     }

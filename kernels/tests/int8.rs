@@ -6,20 +6,20 @@ use common::{
     Golden, Random, Tensor, as_floats, assert_bits, assert_bytes, fed, in_all_types, rounded, text,
 };
 use firebox_kernels::error::FormatError;
-use firebox_kernels::float::FloatBits;
+use firebox_kernels::float::DType;
 use firebox_kernels::format::{Format, Packed};
 use firebox_kernels::packer::pack_whole;
 use firebox_kernels::{int8, pack};
 
-const FLOATS: [FloatBits; 3] = [FloatBits::F32, FloatBits::F16, FloatBits::Bf16];
+const FLOATS: [DType; 3] = [DType::F32, DType::F16, DType::Bf16];
 
-fn packed(shape: [usize; 2], source: FloatBits, bytes: &[u8]) -> Packed {
+fn packed(shape: [usize; 2], source: DType, bytes: &[u8]) -> Packed {
     let packer = int8::packer(shape, source).unwrap();
     fed(packer, bytes, shape[1] * source.size(), 0)
 }
 
 /// Values in the bytes of `source`.
-fn stored(values: &[f32], source: FloatBits) -> Vec<u8> {
+fn stored(values: &[f32], source: DType) -> Vec<u8> {
     let bits = values.iter().map(|value| source.to_bits(*value));
     bits.flat_map(|bits| bits.to_le_bytes()[..source.size()].to_vec())
         .collect()
@@ -84,7 +84,7 @@ fn a_weight_that_was_cast_has_the_bytes_of_linear8bitlt() {
         let (input, codes, largest) = (get("input"), get("weight"), get("SCB"));
         let shape = input.matrix();
         let weights = input.floats();
-        let cast = packed(shape, FloatBits::F16, &stored(&weights, FloatBits::F16));
+        let cast = packed(shape, DType::F16, &stored(&weights, DType::F16));
         let found = pack::to_bytes(&cast.words, shape[0] * shape[1]);
         assert_bytes(&found, &codes.bytes, name);
         assert_bits(&as_floats(&cast.scales), &largest.floats(), name);
@@ -127,17 +127,14 @@ fn every_weight_gives_back_what_is_documented() {
             assert_eq!(back[1], 0.0, "{source} {largest}");
         }
     }
-    for source in [FloatBits::F32, FloatBits::Bf16] {
+    for source in [DType::F32, DType::Bf16] {
         assert_eq!(of(&[3.7e-37, -1e-37], source), [0.0; 2]);
         assert!((of(&[3.8e-37], source)[0] / 3.8e-37 - 1.0).abs() < 0.01);
         assert!((of(&[2.6e36], source)[0] / 2.6e36 - 1.0).abs() < 0.01);
         assert_eq!(of(&[2.8e36, -2.8e36], source), [inf, -inf]);
     }
-    assert_eq!(of(&[max, 0.0], FloatBits::F32), [inf, 0.0]);
-    assert_eq!(
-        rounded(&of(&[65504.0], FloatBits::F16), FloatBits::F16),
-        [65504.0]
-    );
+    assert_eq!(of(&[max, 0.0], DType::F32), [inf, 0.0]);
+    assert_eq!(rounded(&of(&[65504.0], DType::F16), DType::F16), [65504.0]);
 }
 
 /// Rows that begin inside a word, and jobs that end inside a row.
@@ -177,7 +174,7 @@ fn tiles_of_any_size_pack_alike() {
 
 #[test]
 fn tiles_are_as_small_as_words_allow() {
-    let rows = |shape| int8::packer(shape, FloatBits::Bf16).unwrap().tile_rows();
+    let rows = |shape| int8::packer(shape, DType::Bf16).unwrap().tile_rows();
     assert_eq!(rows([4096, 4096]), 1);
     assert_eq!(rows([4096, 34]), 2);
     assert_eq!(rows([4096, 33]), 4);
@@ -188,7 +185,7 @@ fn tiles_are_as_small_as_words_allow() {
 #[test]
 fn a_weight_beyond_memory_is_refused() {
     let (rows, cols) = (usize::MAX, 2);
-    let refused = int8::packer([rows, cols], FloatBits::F32).err();
+    let refused = int8::packer([rows, cols], DType::F32).err();
     assert_eq!(refused, Some(FormatError::Size { rows, cols }));
 }
 
@@ -196,7 +193,7 @@ fn a_weight_beyond_memory_is_refused() {
 #[test]
 fn empty_weights_pack_to_nothing() {
     for shape in [[0, 64], [64, 0], [0, 0]] {
-        let packer = int8::packer(shape, FloatBits::F16).unwrap();
+        let packer = int8::packer(shape, DType::F16).unwrap();
         let Packed {
             format,
             words,

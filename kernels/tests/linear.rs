@@ -4,7 +4,7 @@ mod common;
 
 use common::{Random, fed};
 use firebox_kernels::error::FormatError;
-use firebox_kernels::float::FloatBits;
+use firebox_kernels::float::DType;
 use firebox_kernels::format::{Fp8Kind, Micro, Packed, Tile};
 use firebox_kernels::fp8::Recipe;
 use firebox_kernels::linear::{linear, rows};
@@ -13,7 +13,7 @@ use firebox_kernels::{affine, fp4, fp8, int8, micro, nf4};
 
 /// One weight in every format that has its shape.
 fn every_format(shape: [usize; 2], random: &mut Random) -> Vec<Packed> {
-    let source = FloatBits::Bf16;
+    let source = DType::Bf16;
     let bytes = random.weights(shape[0] * shape[1], source);
     let fp8 = |kind, tile| {
         fp8::packer(
@@ -155,7 +155,7 @@ fn empty_products_are_zero() {
         ([8, 0], vec![], vec![1.0; 16]),
         ([8, 8], vec![], vec![]),
     ] {
-        let packer = nf4::packer(shape, FloatBits::F32, 64, false).unwrap();
+        let packer = nf4::packer(shape, DType::F32, 64, false).unwrap();
         let packed = pack_whole(packer, &vec![0; shape[0] * shape[1] * 4]);
         linear(
             packed.format,

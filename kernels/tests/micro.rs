@@ -4,7 +4,7 @@ mod common;
 
 use common::{Golden, Random, Tensor, assert_bits, assert_bytes, fed, in_all_types, rounded, text};
 use firebox_kernels::error::FormatError;
-use firebox_kernels::float::FloatBits;
+use firebox_kernels::float::DType;
 use firebox_kernels::format::{Format, Micro, Packed};
 use firebox_kernels::micro::{self, SPAN};
 use firebox_kernels::pack;
@@ -17,7 +17,7 @@ const ALL: [Micro; 4] = [
     Micro::Nvfp4 { global: true },
 ];
 
-const FLOATS: [FloatBits; 3] = [FloatBits::F32, FloatBits::F16, FloatBits::Bf16];
+const FLOATS: [DType; 3] = [DType::F32, DType::F16, DType::Bf16];
 
 /// What a case of `mlx_fp` or `mlx_fp_global` asks for.
 struct Case<'a> {
@@ -162,7 +162,7 @@ fn a_global_scale_multiplies_scales_first() {
     assert!(told_apart > 20, "{told_apart} told apart");
 }
 
-fn given_back(weights: &[f32], source: FloatBits, micro: Micro) -> Vec<f32> {
+fn given_back(weights: &[f32], source: DType, micro: Micro) -> Vec<f32> {
     let mut all = weights.to_vec();
     all.resize(32, 0.0);
     let bytes: Vec<u8> = all
@@ -205,11 +205,11 @@ fn every_weight_gives_back_what_is_documented() {
         assert_eq!(given_back(&[tiny], source, plain)[0], 0.0);
         assert_eq!(given_back(&[-1.1 * tiny], source, plain)[0], -3.0 / 512.0);
     }
-    for source in [FloatBits::F32, FloatBits::Bf16] {
+    for source in [DType::F32, DType::Bf16] {
         let step = f32::from_bits(1 << 22) / 2.0;
         for (micro, step) in [(Micro::Mxfp4, step), (Micro::Mxfp8, step / 256.0)] {
             // Steps that bf16 holds.
-            if source == FloatBits::F32 || micro == Micro::Mxfp4 {
+            if source == DType::F32 || micro == Micro::Mxfp4 {
                 let back = given_back(&[3.0 * step, -step, 2.0 * step], source, micro);
                 assert_bits(
                     &back[..3],
@@ -239,7 +239,7 @@ fn a_group_without_a_scale_is_zeros() {
     let weights = [-1.0, f32::NAN, 2.0, -f32::NAN].repeat(8);
     let bytes: Vec<u8> = weights.iter().flat_map(|w| w.to_le_bytes()).collect();
     for micro in [Micro::Mxfp4, Micro::Mxfp8] {
-        let packer = micro::packer([1, 32], FloatBits::F32, micro).unwrap();
+        let packer = micro::packer([1, 32], DType::F32, micro).unwrap();
         let packed = fed(packer, &bytes, bytes.len(), 0);
         assert_eq!(scale_bytes(&packed, micro), [255]);
         assert_eq!(packed.words, vec![0; packed.words.len()], "{micro}");
@@ -289,7 +289,7 @@ fn rows_that_are_not_whole_groups_are_refused() {
         (Micro::Mxfp8, 33, 32),
         (Micro::Nvfp4 { global: false }, 24, 16),
     ] {
-        let refused = micro::packer([2, cols], FloatBits::Bf16, micro).err();
+        let refused = micro::packer([2, cols], DType::Bf16, micro).err();
         let refused = refused.expect("refused");
         assert_eq!(refused, FormatError::Columns { cols, group });
         assert!(refused.to_string().contains("dense"), "{refused}");

@@ -5,7 +5,7 @@ mod common;
 use common::{Golden, Random, Tensor, assert_bits, fed, in_all_types, size, text};
 use firebox_kernels::affine;
 use firebox_kernels::error::FormatError;
-use firebox_kernels::float::FloatBits;
+use firebox_kernels::float::DType;
 use firebox_kernels::format::{Affine, Along, Format, Offset, Packed};
 use firebox_kernels::linear::linear;
 use firebox_kernels::pack;
@@ -14,7 +14,7 @@ use serde_json::Value;
 
 const BITS: [usize; 6] = [2, 3, 4, 5, 6, 8];
 const GROUPS: [usize; 3] = [32, 64, 128];
-const FLOATS: [FloatBits; 3] = [FloatBits::F32, FloatBits::F16, FloatBits::Bf16];
+const FLOATS: [DType; 3] = [DType::F32, DType::F16, DType::Bf16];
 
 /// What a case of `mlx_affine` asks for.
 struct Case<'a> {
@@ -199,8 +199,7 @@ fn codes_are_a_stream_of_bits() {
         let bit = |k: usize| words[k / 32] >> (k % 32) & 1;
         let expected = |k: usize| (0..bits).map(|b| bit(k * bits + b) << b).sum::<u32>();
         for group in GROUPS {
-            let affine =
-                Affine::new(bits, group, Along::Flat, Offset::Bias, FloatBits::F32).unwrap();
+            let affine = Affine::new(bits, group, Along::Flat, Offset::Bias, DType::F32).unwrap();
             let groups = o * i / group;
             let scales = affine.join(&vec![1f32.to_bits(); groups], &vec![0; groups]);
             let packed = Packed::new(Format::Affine(affine), shape, words.clone(), scales).unwrap();
@@ -253,13 +252,13 @@ fn a_zero_is_subtracted_before_the_scale() {
             told_apart += usize::from(value != code * scale - zero * scale);
         }
         assert!(
-            params != FloatBits::F32 || told_apart > 20,
+            params != DType::F32 || told_apart > 20,
             "{told_apart} told apart"
         );
     }
 }
 
-fn given_back(weights: &[f32], source: FloatBits) -> Vec<f32> {
+fn given_back(weights: &[f32], source: DType) -> Vec<f32> {
     let mut all = weights.to_vec();
     all.resize(32, *weights.last().unwrap());
     let bytes: Vec<u8> = all
@@ -295,7 +294,7 @@ fn every_weight_gives_back_what_is_documented() {
         }
         // f16 has no smaller magnitude than 6e-8.
         for zero in [0.0, -0.0, 4.9e-8, -4.9e-8] {
-            if source != FloatBits::F16 || zero == 0.0 {
+            if source != DType::F16 || zero == 0.0 {
                 assert_bits(&of(&[zero]), &[0.0; 32], "zeros");
                 assert!(of(&[zero, -1e-9]).iter().all(|value| *value == 0.0));
             }
@@ -307,7 +306,7 @@ fn every_weight_gives_back_what_is_documented() {
             assert_eq!(of(&[largest, 0.5, -0.25])[0], largest, "{source}");
         }
     }
-    for source in [FloatBits::F32, FloatBits::Bf16] {
+    for source in [DType::F32, DType::Bf16] {
         let huge = source.round(max / 1.5);
         assert_bits(
             &given_back(&[huge, -huge, 1.0], source),
@@ -326,7 +325,7 @@ fn the_code_of_zero_is_even_in_a_tie() {
         let mut weights = [0f32; 32];
         (weights[0], weights[31]) = (largest, other);
         let bytes: Vec<u8> = weights.iter().flat_map(|w| w.to_le_bytes()).collect();
-        let packer = affine::packer([1, 32], FloatBits::F32, 4, 32).unwrap();
+        let packer = affine::packer([1, 32], DType::F32, 4, 32).unwrap();
         let packed = fed(packer, &bytes, bytes.len(), 0);
         // Steps of 1 put 0 at code 8.5; at code 8 they are 8.5 / 8.
         let scale = -largest.signum() * 1.0625;
@@ -372,7 +371,7 @@ fn tiles_of_any_size_pack_alike() {
 /// Both numbers and what to do.
 #[test]
 fn what_cannot_be_is_refused() {
-    let packer = |cols, bits, group| affine::packer([2, cols], FloatBits::Bf16, bits, group).err();
+    let packer = |cols, bits, group| affine::packer([2, cols], DType::Bf16, bits, group).err();
     for found in [0, 1, 7, 9, 16] {
         assert_eq!(
             packer(64, found, 64),
@@ -399,12 +398,12 @@ fn what_cannot_be_is_refused() {
         group: 64,
         along: Along::Flat,
         form: Offset::Bias,
-        params: FloatBits::F32,
+        params: DType::F32,
     });
     let packed = Packed::new(wild, [1, 64], vec![], vec![]);
     assert_eq!(packed, Err(FormatError::Bits { found: 7, least: 1 }));
     let (rows, cols) = (usize::MAX, 64);
-    let refused = affine::packer([rows, cols], FloatBits::F32, 4, 64).err();
+    let refused = affine::packer([rows, cols], DType::F32, 4, 64).err();
     assert_eq!(refused, Some(FormatError::Size { rows, cols }));
 }
 

@@ -4,14 +4,14 @@ mod common;
 
 use common::{Golden, Random, Tensor, assert_bits, fed, in_all_types, rounded, size, text};
 use firebox_kernels::error::FormatError;
-use firebox_kernels::float::FloatBits;
+use firebox_kernels::float::DType;
 use firebox_kernels::format::{Affine, Format, Offset, Packed};
 use firebox_kernels::pack;
 use firebox_kernels::packer::pack_whole;
 use firebox_kernels::wna16::{Scale, Wna16};
 use serde_json::Value;
 
-const FLOATS: [FloatBits; 3] = [FloatBits::F32, FloatBits::F16, FloatBits::Bf16];
+const FLOATS: [DType; 3] = [DType::F32, DType::F16, DType::Bf16];
 
 fn method(case: &Value) -> Wna16 {
     Wna16 {
@@ -138,7 +138,7 @@ fn every_case_packs_to_the_codes_scales_and_zeros_of_compressed_tensors() {
     assert_eq!((packs, zeroed), (8, 4));
 }
 
-fn given_back(weights: &[f32], symmetric: bool, source: FloatBits) -> Vec<f32> {
+fn given_back(weights: &[f32], symmetric: bool, source: DType) -> Vec<f32> {
     let bytes = weights.iter().flat_map(|weight| {
         let bits = source.to_bits(*weight).to_le_bytes();
         bits[..source.size()].to_vec()
@@ -173,14 +173,14 @@ fn every_weight_gives_back_what_is_documented() {
             }
         }
         let most = match source {
-            FloatBits::F16 => 65504.0,
+            DType::F16 => 65504.0,
             _ => 3.3e38,
         };
         let back = given_back(&[-most, most], false, source);
         assert!(back.iter().all(|value| value.is_nan()), "{back:?}");
     }
     // A tenth of the smallest subnormal f16 is no scale.
-    let tiny = given_back(&[6e-8, -6e-8], true, FloatBits::F16);
+    let tiny = given_back(&[6e-8, -6e-8], true, DType::F16);
     assert_bits(&tiny, &[0.0; 2], "tiny");
 }
 
@@ -230,7 +230,7 @@ fn what_cannot_be_is_refused() {
             scale,
             symmetric: true,
         };
-        method.packer(shape, FloatBits::F32).err()
+        method.packer(shape, DType::F32).err()
     };
     for found in [0, 1, 7, 16] {
         let bits = Some(FormatError::Bits { found, least: 2 });
@@ -256,7 +256,7 @@ fn empty_weights_pack_to_nothing() {
                 scale,
                 symmetric: false,
             };
-            let packed = pack_whole(method.packer(shape, FloatBits::Bf16).unwrap(), &[]);
+            let packed = pack_whole(method.packer(shape, DType::Bf16).unwrap(), &[]);
             assert_eq!((packed.bytes(), packed.dequantize().len()), (0, 0));
         }
     }

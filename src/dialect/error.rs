@@ -4,7 +4,7 @@ use firebox_kernels::{error::FormatError, format::Format};
 
 use crate::{
     model::{ConfigError, Role},
-    source::Dtype,
+    source::StoredType,
 };
 
 /// A quantized checkpoint that is not what it says, or that is not read.
@@ -29,7 +29,7 @@ pub enum DialectError {
         /// The tensor.
         tensor: String,
         /// Its type.
-        dtype: Dtype,
+        dtype: StoredType,
         /// Who writes such tensors.
         of: String,
         /// What the configuration says.
@@ -72,7 +72,7 @@ pub enum DialectError {
         /// The tensor.
         tensor: String,
         /// Its type.
-        dtype: Dtype,
+        dtype: StoredType,
         /// The list of exceptions.
         field: &'static str,
     },
@@ -102,7 +102,7 @@ pub enum DialectError {
         /// The tensor.
         tensor: String,
         /// Its type.
-        found: Dtype,
+        found: StoredType,
         /// The dialect.
         dialect: &'static str,
         /// What it should be.

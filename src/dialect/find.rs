@@ -1,11 +1,11 @@
 //! Looking for the parts of one weight, and comparing what is found with what has to be.
 
-use firebox_kernels::{error::FormatError, float::FloatBits};
+use firebox_kernels::{error::FormatError, float::DType};
 
 use super::{DialectError, names::Excepted, plain};
 use crate::{
     model::{Role, Slot},
-    source::{Catalog, Dtype, TensorInfo},
+    source::{Catalog, StoredType, TensorInfo},
 };
 
 /// One weight `[out, in]` that may be packed, and the tensors around it.
@@ -111,16 +111,20 @@ impl<'a> Find<'a> {
         DialectError::Excepted { tensor, field }
     }
 
-    pub(super) fn dtype(&self, tensor: &TensorInfo, allowed: &[Dtype]) -> Result<(), DialectError> {
+    pub(super) fn dtype(
+        &self,
+        tensor: &TensorInfo,
+        allowed: &[StoredType],
+    ) -> Result<(), DialectError> {
         if allowed.contains(&tensor.dtype) {
             return Ok(());
         }
-        let names: Vec<String> = allowed.iter().map(Dtype::to_string).collect();
+        let names: Vec<String> = allowed.iter().map(StoredType::to_string).collect();
         Err(self.dtype_error(tensor, &names.join(" or ")))
     }
 
     /// The type of a tensor that has to hold plain numbers.
-    pub(super) fn floats(&self, tensor: &TensorInfo) -> Result<FloatBits, DialectError> {
+    pub(super) fn floats(&self, tensor: &TensorInfo) -> Result<DType, DialectError> {
         let expected = || self.dtype_error(tensor, "F32, F16 or BF16");
         plain(tensor.dtype).ok_or_else(expected)
     }

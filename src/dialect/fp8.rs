@@ -11,7 +11,7 @@
 use std::sync::Arc;
 
 use firebox_kernels::{
-    float::FloatBits,
+    float::DType,
     format::{Format, Fp8Kind, Packed, Tile},
     fp8::Recipe,
 };
@@ -27,7 +27,7 @@ use crate::{
     model::{Slot, fields::Fields},
     plan::{Action, Step, Stored},
     quant::QuantSpec,
-    source::Dtype,
+    source::StoredType,
 };
 
 pub(super) const NAME: &str = "fp8";
@@ -37,7 +37,12 @@ const SKIP: [&str; 3] = [
     "ignored_layers",
     "ignored_modules",
 ];
-const SCALES: [Dtype; 4] = [Dtype::F32, Dtype::F16, Dtype::BF16, Dtype::F8E8M0];
+const SCALES: [StoredType; 4] = [
+    StoredType::F32,
+    StoredType::F16,
+    StoredType::BF16,
+    StoredType::F8E8M0,
+];
 
 #[derive(Debug)]
 struct Fp8 {
@@ -83,10 +88,10 @@ impl Dialect for Fp8 {
         let excepted = self.excepted.names(find.module());
         let stored = stored(self.kind);
         let floats = [
-            Dtype::F8E4M3,
-            Dtype::F8E5M2,
-            Dtype::F8E4M3Fnuz,
-            Dtype::F8E5M2Fnuz,
+            StoredType::F8E4M3,
+            StoredType::F8E5M2,
+            StoredType::F8E4M3Fnuz,
+            StoredType::F8E5M2Fnuz,
         ];
         if floats.contains(&weight.dtype) {
             find.agree(weight, weight.dtype, "fmt", stored)?;
@@ -125,7 +130,7 @@ impl Dialect for Fp8 {
         let parts = vec![weight.clone(), scale.clone()];
         let format = Format::Fp8(self.kind, tile);
         let said = match scale.dtype {
-            Dtype::F8E8M0 => Said::Powers,
+            StoredType::F8E8M0 => Said::Powers,
             _ => Said::Nothing,
         };
         let adopt = Adopt::new(format, parts, |parts| {
@@ -196,7 +201,7 @@ impl Writer for Fp8Writer {
         Some(Codes::new(slot, stored(self.kind), &slot.shape, format))
     }
 
-    fn tensors(&self, slot: &Slot, mut packed: Packed, _: FloatBits) -> Vec<Tensor> {
+    fn tensors(&self, slot: &Slot, mut packed: Packed, _: DType) -> Vec<Tensor> {
         let name = format!("{}.weight_scale_inv", module(slot));
         let grid = self.tile.grid(packed.shape);
         let codes = self.codes(slot, packed.format);
@@ -204,9 +209,9 @@ impl Writer for Fp8Writer {
         let mut tensors = codes.unwrap_or_default();
         let scales = if self.powers {
             let exponents = packed.scales.iter().map(|bits| (bits >> 23) as u8);
-            Tensor::new(name, Dtype::F8E8M0, &grid, exponents.collect())
+            Tensor::new(name, StoredType::F8E8M0, &grid, exponents.collect())
         } else {
-            Tensor::words(name, Dtype::F32, &grid, packed.scales)
+            Tensor::words(name, StoredType::F32, &grid, packed.scales)
         };
         tensors.push(scales);
         tensors
@@ -214,9 +219,9 @@ impl Writer for Fp8Writer {
 }
 
 /// The type of codes in a file.
-pub(super) const fn stored(kind: Fp8Kind) -> Dtype {
+pub(super) const fn stored(kind: Fp8Kind) -> StoredType {
     match kind {
-        Fp8Kind::E4m3 => Dtype::F8E4M3,
-        Fp8Kind::E5m2 => Dtype::F8E5M2,
+        Fp8Kind::E4m3 => StoredType::F8E4M3,
+        Fp8Kind::E5m2 => StoredType::F8E5M2,
     }
 }

@@ -14,7 +14,7 @@
 use std::sync::Arc;
 
 use firebox_kernels::{
-    float::FloatBits,
+    float::DType,
     format::{Affine, Along, Format, Offset},
     pack::pack_codes,
 };
@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     model::fields::Fields,
-    source::{Dtype, TensorInfo},
+    source::{StoredType, TensorInfo},
 };
 
 pub(super) const NAME: &str = "gptq";
@@ -110,10 +110,10 @@ pub(super) fn parts(
     codes: &TensorInfo,
     (other, others): (&str, [usize; 2]),
     [own, of_zeros, of_scales]: [[usize; 2]; 3],
-) -> Result<(Vec<TensorInfo>, FloatBits), DialectError> {
+) -> Result<(Vec<TensorInfo>, DType), DialectError> {
     let (zeros, scales) = (find.need("qzeros")?, find.need("scales")?);
     for tensor in [codes, zeros] {
-        find.dtype(tensor, &[Dtype::I32])?;
+        find.dtype(tensor, &[StoredType::I32])?;
     }
     if codes.shape == others && own != others {
         let shape = find.shape;
@@ -161,7 +161,7 @@ impl Dialect for Gptq {
             find.beside("g_idx")
         };
         if let Some(order) = order {
-            find.dtype(order, &[Dtype::I32])?;
+            find.dtype(order, &[StoredType::I32])?;
             find.shape(order, &[&[i]])?;
             parts.push(order.clone());
         }

@@ -17,7 +17,7 @@
 use std::sync::Arc;
 
 use firebox_kernels::{
-    float::FloatBits,
+    float::DType,
     format::{Affine, Format, Packed},
     hqq::{Axis, Group, Hqq, Levels},
     pack::pack_codes,
@@ -36,7 +36,7 @@ use crate::{
     model::{Slot, fields::Fields},
     plan::{Action, Step, Stored},
     quant::QuantSpec,
-    source::Dtype,
+    source::StoredType,
 };
 
 pub(super) const NAME: &str = "hqq";
@@ -92,7 +92,7 @@ pub(super) fn declared(config: Fields<'_>) -> Result<Arc<dyn Dialect>, DialectEr
             axis,
             optimize: flag("optimize", true)?,
             round_zero: flag("round_zero", false)?,
-            params: FloatBits::F32,
+            params: DType::F32,
         },
         excepted: Excepted::new(config, SKIP)?,
     }))
@@ -134,11 +134,11 @@ impl Layout {
         }
     }
 
-    const fn dtype(self) -> Dtype {
+    const fn dtype(self) -> StoredType {
         if self.bits == 3 {
-            Dtype::I32
+            StoredType::I32
         } else {
-            Dtype::U8
+            StoredType::U8
         }
     }
 
@@ -232,7 +232,7 @@ impl Dialect for HqqFile {
     }
 }
 
-fn plain_view(dtype: Dtype) -> bool {
+fn plain_view(dtype: StoredType) -> bool {
     super::plain(dtype).is_some()
 }
 
@@ -306,15 +306,21 @@ fn said(bytes: &[u8]) -> String {
 }
 
 /// Name, type, shape and bytes of what stands beside the codes.
-type Scalar = (&'static str, Dtype, Vec<usize>, Vec<u8>);
+type Scalar = (&'static str, StoredType, Vec<usize>, Vec<u8>);
 
 fn scalars(hqq: Hqq, layout: Layout, shape: [usize; 2], viewed: bool) -> Vec<Scalar> {
-    let int = |value: usize| (Dtype::I32, vec![], (value as i32).to_le_bytes().to_vec());
-    let flag = |value: bool| (Dtype::U8, vec![], vec![u8::from(value)]);
-    let text = |text: &str| (Dtype::U8, vec![text.len()], text.as_bytes().to_vec());
+    let int = |value: usize| {
+        (
+            StoredType::I32,
+            vec![],
+            (value as i32).to_le_bytes().to_vec(),
+        )
+    };
+    let flag = |value: bool| (StoredType::U8, vec![], vec![u8::from(value)]);
+    let text = |text: &str| (StoredType::U8, vec![text.len()], text.as_bytes().to_vec());
     let nbits = match hqq.levels {
         Levels::Bits(bits) => int(bits),
-        Levels::Three => (Dtype::F32, vec![], 1.58_f32.to_le_bytes().to_vec()),
+        Levels::Three => (StoredType::F32, vec![], 1.58_f32.to_le_bytes().to_vec()),
     };
     let sides = shape.iter().flat_map(|side| (*side as i64).to_le_bytes());
     let group = match hqq.axis {
@@ -330,7 +336,7 @@ fn scalars(hqq: Hqq, layout: Layout, shape: [usize; 2], viewed: bool) -> Vec<Sca
         nbits,
         int(group),
         int(usize::from(hqq.axis == Axis::Last)),
-        (Dtype::I64, vec![2], sides.collect()),
+        (StoredType::I64, vec![2], sides.collect()),
         text(&layout.name()),
         flag(hqq.group != Group::All),
         flag(false),
@@ -368,7 +374,7 @@ pub(super) fn writer(matrices: &Matrices<'_>) -> Result<Box<dyn Writer>, Dialect
         };
         Some(Hqq {
             // Each weight's own.
-            params: FloatBits::F32,
+            params: DType::F32,
             ..hqq
         })
     };
@@ -421,7 +427,7 @@ impl Writer for HqqWriter {
         vec![("quantization_config", config)]
     }
 
-    fn tensors(&self, slot: &Slot, packed: Packed, _: FloatBits) -> Vec<Tensor> {
+    fn tensors(&self, slot: &Slot, packed: Packed, _: DType) -> Vec<Tensor> {
         let Format::Affine(affine) = packed.format else {
             unreachable!("the plan's formats were looked at");
         };
@@ -462,7 +468,7 @@ impl Writer for HqqWriter {
         }
         let compute = format!("torch.{}", torch(affine.params)).into_bytes();
         let len = compute.len();
-        tensors.push(Tensor::new(name(COMPUTE), Dtype::U8, &[len], compute));
+        tensors.push(Tensor::new(name(COMPUTE), StoredType::U8, &[len], compute));
         tensors
     }
 }

@@ -12,7 +12,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use firebox_kernels::{
-    float::FloatBits,
+    float::DType,
     format::{Affine, Along, Format, Micro, Offset, Packed},
 };
 use serde_json::{Value, json};
@@ -25,7 +25,7 @@ use super::{
 use crate::{
     model::{Slot, fields::Fields},
     quant::method::{self, Method},
-    source::Dtype,
+    source::StoredType,
 };
 
 pub(super) const NAME: &str = "mlx";
@@ -126,7 +126,7 @@ impl Dialect for Mlx {
         let Some(weight) = find.weight() else {
             return Ok(None);
         };
-        if weight.dtype != Dtype::U32 {
+        if weight.dtype != StoredType::U32 {
             let plain = find.plain(Some(weight), scheme.is_none(), FIELD);
             return plain.map(|()| None);
         }
@@ -143,8 +143,8 @@ impl Dialect for Mlx {
                 )
             }
             Scheme::Micro(micro) => {
-                find.dtype(scales, &[Dtype::U8])?;
-                (micro.format(find.shape, FloatBits::F32), [o, i / group])
+                find.dtype(scales, &[StoredType::U8])?;
+                (micro.format(find.shape, DType::F32), [o, i / group])
             }
         };
         let format = find.format(format)?;
@@ -222,10 +222,10 @@ impl Writer for MlxWriter {
     fn codes(&self, slot: &Slot, format: Format) -> Option<Codes> {
         let columns = slot.shape[1] * format.code_bits() / 32;
         let shape = [slot.shape[0], columns];
-        Some(Codes::new(slot, Dtype::U32, &shape, format))
+        Some(Codes::new(slot, StoredType::U32, &shape, format))
     }
 
-    fn tensors(&self, slot: &Slot, mut packed: Packed, _: FloatBits) -> Vec<Tensor> {
+    fn tensors(&self, slot: &Slot, mut packed: Packed, _: DType) -> Vec<Tensor> {
         let [o, i] = packed.shape;
         let name = |suffix: &str| format!("{}.{suffix}", module(slot));
         let codes = self.codes(slot, packed.format);
@@ -234,7 +234,7 @@ impl Writer for MlxWriter {
         match packed.format {
             Format::Micro(micro) => {
                 let (name, groups) = (name("scales"), [o, i / micro.group()]);
-                tensors.push(Tensor::words(name, Dtype::U8, &groups, packed.scales));
+                tensors.push(Tensor::words(name, StoredType::U8, &groups, packed.scales));
             }
             Format::Affine(affine) => {
                 let groups = [o, i / affine.group];

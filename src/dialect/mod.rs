@@ -37,7 +37,7 @@ use core::fmt;
 use std::sync::Arc;
 
 use firebox_kernels::{
-    float::FloatBits,
+    float::DType,
     format::{Format, Packed},
     hqq::Hqq,
 };
@@ -45,7 +45,7 @@ use serde_json::Value;
 
 use crate::{
     model::{Slot, fields::Fields},
-    source::{Catalog, Dtype, TensorInfo},
+    source::{Catalog, StoredType, TensorInfo},
 };
 
 /// How one project writes quantized weights to disk.
@@ -93,7 +93,7 @@ pub struct Adopt {
 enum Said {
     Nothing,
     /// The type that the weight, and so its scales, had.
-    Float(FloatBits),
+    Float(DType),
     /// Scales are powers of two, and stored as such.
     Powers,
     /// In compressed-tensors' words.
@@ -124,7 +124,7 @@ impl Adopt {
     }
 
     /// The type that the weight had before it was packed, where the file says it.
-    pub(crate) fn float(&self) -> Option<FloatBits> {
+    pub(crate) fn float(&self) -> Option<DType> {
         match self.said {
             Said::Float(float) => Some(float),
             _ => None,
@@ -208,7 +208,7 @@ impl Parts<'_> {
     /// Plain numbers as they are stored, 16-bit ones in the low half of a word.
     fn stored(&self, part: usize) -> Vec<u32> {
         let bytes = self.bytes(part);
-        if self.tensor(part).dtype == Dtype::F32 {
+        if self.tensor(part).dtype == StoredType::F32 {
             return bytemuck::pod_collect_to_vec(bytes);
         }
         let (halves, _) = bytes.as_chunks();
@@ -226,11 +226,11 @@ impl Parts<'_> {
 }
 
 /// The float type of plain numbers.
-pub(crate) fn plain(dtype: Dtype) -> Option<FloatBits> {
+pub(crate) fn plain(dtype: StoredType) -> Option<DType> {
     match dtype {
-        Dtype::F32 => Some(FloatBits::F32),
-        Dtype::F16 => Some(FloatBits::F16),
-        Dtype::BF16 => Some(FloatBits::Bf16),
+        StoredType::F32 => Some(DType::F32),
+        StoredType::F16 => Some(DType::F16),
+        StoredType::BF16 => Some(DType::Bf16),
         _ => None,
     }
 }
@@ -331,7 +331,7 @@ fn signs(tensor: &TensorInfo) -> &'static [&'static str] {
         &["hqq"]
     } else if ends(&[".qweight", ".qzeros"]) {
         &["gptq", "awq"]
-    } else if ends(&[".weight"]) && tensor.dtype == Dtype::U32 {
+    } else if ends(&[".weight"]) && tensor.dtype == StoredType::U32 {
         &["mlx"]
     } else {
         &[]

@@ -4,7 +4,7 @@ use core::{fmt, str::FromStr};
 use std::borrow::Cow;
 
 use firebox_kernels::{
-    float::FloatBits,
+    float::DType,
     format::{Affine, Format, Packed, Tile},
     pack,
 };
@@ -15,7 +15,7 @@ use crate::{
     model::{Role, Slot},
     plan::{Action, Plan, Step, Stored},
     quant::QuantSpec,
-    source::Dtype,
+    source::StoredType,
 };
 
 /// A tensor to be written.
@@ -24,7 +24,7 @@ pub struct Tensor {
     /// Its name.
     pub name: String,
     /// What its elements are.
-    pub dtype: Dtype,
+    pub dtype: StoredType,
     /// Its shape, outermost dimension first.
     pub shape: Vec<usize>,
     /// Its elements, little-endian and row-major.
@@ -68,7 +68,7 @@ impl PartialEq for Elements {
 impl Eq for Elements {}
 
 impl Tensor {
-    pub(super) fn new(name: String, dtype: Dtype, shape: &[usize], bytes: Vec<u8>) -> Self {
+    pub(super) fn new(name: String, dtype: StoredType, shape: &[usize], bytes: Vec<u8>) -> Self {
         let shape = shape.to_vec();
         Self {
             name,
@@ -79,7 +79,7 @@ impl Tensor {
     }
 
     /// Words, without what fills up the last one.
-    pub(super) fn words(name: String, dtype: Dtype, shape: &[usize], words: Vec<u32>) -> Self {
+    pub(super) fn words(name: String, dtype: StoredType, shape: &[usize], words: Vec<u32>) -> Self {
         let len = shape.iter().product::<usize>() * dtype.bits() as usize / 8;
         let bytes = Elements(Held::Words(words, len));
         let shape = shape.to_vec();
@@ -92,7 +92,7 @@ impl Tensor {
     }
 
     /// Bits of `f32` in the type `float`, which held them before they were widened.
-    pub(super) fn floats(name: String, float: FloatBits, shape: &[usize], bits: &[u32]) -> Self {
+    pub(super) fn floats(name: String, float: DType, shape: &[usize], bits: &[u32]) -> Self {
         let mut bytes = Vec::with_capacity(bits.len() * float.size());
         for bits in bits {
             let stored = float.to_bits(f32::from_bits(*bits)).to_le_bytes();
@@ -109,7 +109,7 @@ pub struct Codes {
     /// The tensor's name.
     pub name: String,
     /// What its elements are.
-    pub dtype: Dtype,
+    pub dtype: StoredType,
     /// Its shape, outermost dimension first.
     pub shape: Vec<usize>,
     /// `[out, in]` of the weight.
@@ -121,7 +121,7 @@ pub struct Codes {
 }
 
 impl Codes {
-    pub(super) fn new(slot: &Slot, dtype: Dtype, shape: &[usize], format: Format) -> Self {
+    pub(super) fn new(slot: &Slot, dtype: StoredType, shape: &[usize], format: Format) -> Self {
         Self {
             name: slot.name.clone(),
             dtype,
@@ -183,7 +183,7 @@ pub trait Writer: fmt::Debug + Send + Sync {
 
     /// The tensors of the weight of `slot`, which was stored as `source` before it was packed. Where
     /// [`codes`](Self::codes) are written already, there are no words, and these are the others.
-    fn tensors(&self, slot: &Slot, packed: Packed, source: FloatBits) -> Vec<Tensor>;
+    fn tensors(&self, slot: &Slot, packed: Packed, source: DType) -> Vec<Tensor>;
 }
 
 /// A dialect that is written.
@@ -250,7 +250,7 @@ impl To {
     ///
     /// [`DialectError::Unwritable`] for a format that the dialect does not have, [`DialectError::Mixed`] for
     /// formats that it does not have in one checkpoint.
-    pub fn writer(self, plan: &Plan, source: FloatBits) -> Result<Box<dyn Writer>, DialectError> {
+    pub fn writer(self, plan: &Plan, source: DType) -> Result<Box<dyn Writer>, DialectError> {
         let matrices = Matrices::of(plan);
         match self {
             Self::BitsAndBytes => bitsandbytes::writer(&matrices, source),
@@ -395,19 +395,19 @@ pub(super) fn module(slot: &Slot) -> &str {
 }
 
 /// The type of plain numbers in a file.
-pub(crate) const fn dtype(float: FloatBits) -> Dtype {
+pub(crate) const fn dtype(float: DType) -> StoredType {
     match float {
-        FloatBits::F32 => Dtype::F32,
-        FloatBits::F16 => Dtype::F16,
-        FloatBits::Bf16 => Dtype::BF16,
+        DType::F32 => StoredType::F32,
+        DType::F16 => StoredType::F16,
+        DType::Bf16 => StoredType::BF16,
     }
 }
 
 /// The name that PyTorch has for a type.
-pub(super) const fn torch(float: FloatBits) -> &'static str {
+pub(super) const fn torch(float: DType) -> &'static str {
     match float {
-        FloatBits::F32 => "float32",
-        FloatBits::F16 => "float16",
-        FloatBits::Bf16 => "bfloat16",
+        DType::F32 => "float32",
+        DType::F16 => "float16",
+        DType::Bf16 => "bfloat16",
     }
 }

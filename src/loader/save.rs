@@ -55,7 +55,7 @@ impl<T: Target> Loader<T> {
         self.place(&mut plan, kept.unwrap_or(0));
         let becomes: Vec<String> = plan.steps.iter().map(save::becomes).collect();
         adapt(&mut plan);
-        let layout = Layout::new(to, &plan, self.checkpoint.float_dtype().bits())?;
+        let layout = Layout::new(to, &plan, self.checkpoint.float_dtype())?;
         let in_pieces = |step: &Step| layout.in_pieces(step);
         let room = self.room(&plan, Goes::Files(&in_pieces))?;
         let mut journal = match journal {

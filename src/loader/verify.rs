@@ -165,7 +165,7 @@ impl<T: Target> Loader<T> {
                 continue;
             }
             // What it cannot pack is left to the next.
-            if let Some(step) = step.instead(quant, step.float().into()) {
+            if let Some(step) = step.instead(quant, step.float()) {
                 open.push(k);
                 steps.push(step);
             }

@@ -6,7 +6,7 @@ use burn::{
 };
 
 use super::linear::Matrix;
-use crate::target::DType;
+use crate::target::{DType, ToBurn};
 
 /// A table `[vocabulary, features]`.
 #[derive(Module, Debug)]

@@ -1,7 +1,7 @@
 //! Converting: source bytes of one tensor, tile by tile, into its finished weight.
 
 use burn::tensor::{AllocationProperty, Element, TensorData};
-use firebox_kernels::{error::FormatError, float::FloatBits, format::Packed, packer::Packer};
+use firebox_kernels::{error::FormatError, float::DType, format::Packed, packer::Packer};
 use half::{bf16, f16, slice::HalfFloatSliceExt, vec::HalfBitsVecExt};
 use rayon::{ThreadPool, prelude::*};
 
@@ -10,7 +10,7 @@ use crate::{
     plan::{Action, Step, Stored},
     quant::PackedWeight,
     source::{Bytes, TensorInfo},
-    target::DType,
+    target::ToBurn,
 };
 
 /// A finished weight.
@@ -59,7 +59,7 @@ pub(super) enum Converter {
     /// Nothing to do: the reader reads to where the weight stays.
     Direct,
     Dense {
-        source: FloatBits,
+        source: DType,
         cols: usize,
         values: Dense,
     },
@@ -72,7 +72,7 @@ pub(super) enum Converter {
     },
     /// What the sink takes as it comes: nothing of the weight stays here but its scales, if it is packed.
     Pieces {
-        source: FloatBits,
+        source: DType,
         into: Pieces,
     },
     Device(DevicePacker),
@@ -107,9 +107,7 @@ impl Converter {
             Action::Dense(dtype) if !whole => pieces(Pieces::Dense(*dtype)),
             // Bytes of a file are numbers as they are on machines of their order.
             Action::Dense(dtype)
-                if *dtype == source.into()
-                    && step.scaling.is_none()
-                    && cfg!(target_endian = "little") =>
+                if *dtype == source && step.scaling.is_none() && cfg!(target_endian = "little") =>
             {
                 Self::Direct
             }
@@ -197,7 +195,7 @@ impl Converter {
             {
                 return Ok(workers.install(|| {
                     let scaled = step.scaling.widen(float, first_row, cols, tile.bytes());
-                    self.feed_dense(FloatBits::F32, first_row, bytemuck::cast_slice(&scaled))
+                    self.feed_dense(DType::F32, first_row, bytemuck::cast_slice(&scaled))
                 }));
             }
             // What is packed is scaled where it lies, in its own type: that is what the plan's format and a device's
@@ -246,7 +244,7 @@ impl Converter {
     }
 
     /// Takes plain numbers of `source` that stay plain.
-    fn feed_dense(&mut self, source: FloatBits, first_row: usize, bytes: &[u8]) -> Option<Piece> {
+    fn feed_dense(&mut self, source: DType, first_row: usize, bytes: &[u8]) -> Option<Piece> {
         match self {
             Self::Dense { cols, values, .. } => {
                 values.feed(source, first_row * *cols, bytes);
@@ -406,7 +404,7 @@ impl Dense {
             Self::F16(values) => each(&values[first..], out, f16::to_f32),
             Self::Bf16(values) => each(&values[first..], out, bf16::to_f32),
             Self::Shared(dtype, bytes) => {
-                let float = dtype.bits();
+                let float = *dtype;
                 let size = float.size();
                 float.widen(&bytes[first * size..][..out.len() * size], out);
             }
@@ -433,17 +431,17 @@ impl Dense {
     }
 
     /// Rounds to nearest even where the type gets narrower; a half stays the same half to the bit.
-    fn feed(&mut self, source: FloatBits, first: usize, bytes: &[u8]) {
+    fn feed(&mut self, source: DType, first: usize, bytes: &[u8]) {
         match (self, source) {
             (Self::F32(values), _) => {
                 fill(values, source, first, bytes, |bytes, out| {
                     source.widen(bytes, out);
                 });
             }
-            (Self::F16(values), FloatBits::F16) => {
+            (Self::F16(values), DType::F16) => {
                 fill(values, source, first, bytes, copy(f16::from_le_bytes));
             }
-            (Self::Bf16(values), FloatBits::Bf16) => {
+            (Self::Bf16(values), DType::Bf16) => {
                 fill(values, source, first, bytes, copy(bf16::from_le_bytes));
             }
             (Self::F16(values), _) => {
@@ -459,7 +457,7 @@ impl Dense {
 
 fn fill<V: Send>(
     values: &mut [V],
-    source: FloatBits,
+    source: DType,
     first: usize,
     bytes: &[u8],
     convert: impl Fn(&[u8], &mut [V]) + Sync,
@@ -478,7 +476,7 @@ fn copy<V>(read: impl Fn([u8; 2]) -> V) -> impl Fn(&[u8], &mut [V]) {
     }
 }
 
-fn narrow<V>(source: FloatBits, round: impl Fn(f32) -> V) -> impl Fn(&[u8], &mut [V]) {
+fn narrow<V>(source: DType, round: impl Fn(f32) -> V) -> impl Fn(&[u8], &mut [V]) {
     move |bytes, out| {
         let mut wide = [0.0; 256];
         for (out, bytes) in out

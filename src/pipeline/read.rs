@@ -177,7 +177,7 @@ impl<'a, 'r> Reader<'a, 'r> {
 
     /// Reads a weight that is kept as it is stored to where it stays, or finds it there.
     fn direct(&self, step: &Step) -> Result<(), Stop> {
-        let (tensor, dtype) = (&step.parts[0], step.float().into());
+        let (tensor, dtype) = (&step.parts[0], step.float());
         let bytes = tensor.bytes();
         if let Some((shared, read)) = self.shared(step, tensor, 0..bytes as usize, Access::Often)?
             && let Some(dense) = Dense::shared(dtype, shared)

@@ -1,6 +1,6 @@
 //! Converting on a device: tiles are uploaded, packed there, and their source bytes freed.
 
-use burn::tensor::{Bytes, DType, Device, Int, Tensor, TensorData};
+use burn::tensor::{Bytes, DType as BurnDType, Device, Int, Tensor, TensorData};
 use firebox_kernels::{
     checksum::checksum,
     error::FormatError,
@@ -15,6 +15,7 @@ use crate::{
         Layout, PackedWeight,
         ops::{self, Rows},
     },
+    target::ToBurn,
 };
 
 /// Packs one weight on a device, fed tile by tile.
@@ -153,7 +154,7 @@ pub(crate) fn upload(
     settings: &Settings<'_>,
 ) -> Result<Vec<Tensor<1>>, PipelineError> {
     let (dtype, data) = dense.into_data();
-    let place = |data| Tensor::from_data(data, (device, DType::from(dtype.burn())));
+    let place = |data| Tensor::from_data(data, (device, BurnDType::from(dtype.burn())));
     if settings.device.is_none() {
         return Ok(vec![place(data)]);
     }
@@ -185,8 +186,8 @@ pub(crate) fn upload(
 
 fn words(bytes: Bytes, device: &Device) -> Tensor<1, Int> {
     let len = bytes.len() / size_of::<u32>();
-    let data = TensorData::from_bytes(bytes, [len], DType::U32);
-    Tensor::from_data(data, (device, DType::U32))
+    let data = TensorData::from_bytes(bytes, [len], BurnDType::U32);
+    Tensor::from_data(data, (device, BurnDType::U32))
 }
 
 /// Burn copies what is alone.

@@ -13,7 +13,7 @@ use crate::{
     config::{Policy, Strategy},
     dialect::{Adopt, Dialect, DialectError, plain},
     model::{Link, Slot},
-    source::{Catalog, Dtype, TensorInfo},
+    source::{Catalog, StoredType, TensorInfo},
     target::{Capabilities, DTypeChoice},
 };
 
@@ -45,7 +45,7 @@ pub enum PlanError {
         /// Its file.
         file: String,
         /// Its type.
-        found: Dtype,
+        found: StoredType,
     },
     /// Slots without tensors.
     #[error(

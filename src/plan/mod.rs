@@ -14,7 +14,7 @@ pub use order::{Compare, Order};
 pub(crate) use print::instead;
 pub use scaling::Scaling;
 
-use firebox_kernels::{float::FloatBits, format::Format};
+use firebox_kernels::{float::DType, format::Format};
 use serde::Serialize;
 
 use crate::{
@@ -23,7 +23,6 @@ use crate::{
     model::{Link, Role, Slot},
     quant::QuantSpec,
     source::TensorInfo,
-    target::DType,
 };
 
 /// What happens to every tensor of a checkpoint.
@@ -73,7 +72,7 @@ pub struct Step {
 #[derive(Debug, Clone)]
 pub enum Stored {
     /// Plain numbers of this type.
-    Plain(FloatBits),
+    Plain(DType),
     /// Packed, in the checkpoint's dialect.
     Packed(Adopt),
 }
@@ -110,7 +109,7 @@ impl Step {
     /// # Panics
     ///
     /// Where the checkpoint has it packed.
-    pub(crate) fn float(&self) -> FloatBits {
+    pub(crate) fn float(&self) -> DType {
         match &self.source {
             Stored::Plain(float) => *float,
             Stored::Packed(_) => panic!("{} is packed in the checkpoint", self.slot.name),

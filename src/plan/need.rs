@@ -52,7 +52,7 @@ impl Plan {
         let packs = matches!(goes, Goes::Device { packs: true });
         let converts = |step: &Step| match (&step.action, &step.source) {
             (Action::Dense(dtype), Stored::Plain(source)) => {
-                *dtype != (*source).into() || !step.scaling.is_none()
+                *dtype != *source || !step.scaling.is_none()
             }
             _ => !(packs && step.packs_on_devices()),
         };

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use firebox_kernels::float::FloatBits;
+use firebox_kernels::float::DType;
 use half::f16;
 use rayon::prelude::*;
 
@@ -45,7 +45,7 @@ impl Scaling {
     /// [`apply`](Self::apply) to what is stored as `float`, rounded back to it. Spread over the current rayon pool.
     pub(crate) fn apply_stored(
         &self,
-        float: FloatBits,
+        float: DType,
         first_row: usize,
         cols: usize,
         bytes: &mut [u8],
@@ -63,7 +63,7 @@ impl Scaling {
     /// [`apply`](Self::apply) to what is stored as `float`, widened and left so.
     pub(crate) fn widen(
         &self,
-        float: FloatBits,
+        float: DType,
         first_row: usize,
         cols: usize,
         bytes: &[u8],
@@ -84,21 +84,21 @@ impl Scaling {
 }
 
 /// Rounds to nearest even.
-fn narrow(float: FloatBits, values: &[f32], bytes: &mut [u8]) {
+fn narrow(float: DType, values: &[f32], bytes: &mut [u8]) {
     match float {
-        FloatBits::F32 => {
+        DType::F32 => {
             for (value, bytes) in values.iter().zip(bytes.as_chunks_mut().0) {
                 *bytes = value.to_le_bytes();
             }
         }
-        FloatBits::F16 => {
+        DType::F16 => {
             for (value, bytes) in values.iter().zip(bytes.as_chunks_mut().0) {
                 *bytes = f16::from_f32(*value).to_le_bytes();
             }
         }
-        FloatBits::Bf16 => {
+        DType::Bf16 => {
             for (value, bytes) in values.iter().zip(bytes.as_chunks_mut().0) {
-                let upper = FloatBits::Bf16.round(*value).to_bits() >> 16;
+                let upper = DType::Bf16.round(*value).to_bits() >> 16;
                 *bytes = (upper as u16).to_le_bytes();
             }
         }

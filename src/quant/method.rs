@@ -5,7 +5,7 @@ use core::fmt::Debug;
 use firebox_kernels::{
     affine,
     error::FormatError,
-    float::FloatBits,
+    float::DType,
     format::{Blocks, Format, Fp8Kind, Micro, Tile},
     fp8::Recipe,
     hqq::Hqq,
@@ -26,7 +26,7 @@ pub trait Method: Debug + Send + Sync {
     /// # Errors
     ///
     /// [`FormatError`] when the method cannot represent such a weight.
-    fn format(&self, shape: [usize; 2], source: FloatBits) -> Result<Format, FormatError>;
+    fn format(&self, shape: [usize; 2], source: DType) -> Result<Format, FormatError>;
 
     /// Starts one weight of `[out, in]`, stored as `source`. What is packed has the
     /// [`format`](Self::format) of these two.
@@ -34,7 +34,7 @@ pub trait Method: Debug + Send + Sync {
     /// # Errors
     ///
     /// As [`format`](Self::format).
-    fn packer(&self, shape: [usize; 2], source: FloatBits) -> Result<Box<dyn Packer>, FormatError>;
+    fn packer(&self, shape: [usize; 2], source: DType) -> Result<Box<dyn Packer>, FormatError>;
 
     /// What a device can do in this method's stead, if it can: the same codes to the bit. Without it,
     /// weights are packed on the host and uploaded.
@@ -47,7 +47,7 @@ pub trait Method: Debug + Send + Sync {
 macro_rules! method {
     ($method:ty, |$this:ident| $packing:expr) => {
         impl Method for $method {
-            fn format(&self, shape: [usize; 2], source: FloatBits) -> Result<Format, FormatError> {
+            fn format(&self, shape: [usize; 2], source: DType) -> Result<Format, FormatError> {
                 let $this = self;
                 $packing.format(shape, source)
             }
@@ -55,7 +55,7 @@ macro_rules! method {
             fn packer(
                 &self,
                 shape: [usize; 2],
-                source: FloatBits,
+                source: DType,
             ) -> Result<Box<dyn Packer>, FormatError> {
                 let $this = self;
                 $packing.packer(shape, source)
@@ -178,38 +178,38 @@ method!(Int8, |_this| Packing::Int8);
 /// Whole numbers whose zeros are moved until the error is sparse, as hqq chooses them. Scales and zeros are
 /// stored in the weight's own type, and `params` says nothing.
 impl Method for Hqq {
-    fn format(&self, shape: [usize; 2], source: FloatBits) -> Result<Format, FormatError> {
+    fn format(&self, shape: [usize; 2], source: DType) -> Result<Format, FormatError> {
         stored_as(*self, source).format(shape)
     }
 
-    fn packer(&self, shape: [usize; 2], source: FloatBits) -> Result<Box<dyn Packer>, FormatError> {
+    fn packer(&self, shape: [usize; 2], source: DType) -> Result<Box<dyn Packer>, FormatError> {
         stored_as(*self, source).packer(shape, source)
     }
 }
 
-fn stored_as(hqq: Hqq, params: FloatBits) -> Hqq {
+fn stored_as(hqq: Hqq, params: DType) -> Hqq {
     Hqq { params, ..hqq }
 }
 
 /// Whole numbers between the ends of a group, as compressed-tensors chooses them.
 impl Method for Wna16 {
-    fn format(&self, shape: [usize; 2], source: FloatBits) -> Result<Format, FormatError> {
+    fn format(&self, shape: [usize; 2], source: DType) -> Result<Format, FormatError> {
         (*self).format(shape, source)
     }
 
-    fn packer(&self, shape: [usize; 2], source: FloatBits) -> Result<Box<dyn Packer>, FormatError> {
+    fn packer(&self, shape: [usize; 2], source: DType) -> Result<Box<dyn Packer>, FormatError> {
         (*self).packer(shape, source)
     }
 }
 
 /// Small floats with an 8-bit scale for each group of a row, as MLX chooses them.
 impl Method for Micro {
-    fn format(&self, shape: [usize; 2], _: FloatBits) -> Result<Format, FormatError> {
+    fn format(&self, shape: [usize; 2], _: DType) -> Result<Format, FormatError> {
         let format = Format::Micro(*self);
         format.validate_shape(shape).map(|()| format)
     }
 
-    fn packer(&self, shape: [usize; 2], source: FloatBits) -> Result<Box<dyn Packer>, FormatError> {
+    fn packer(&self, shape: [usize; 2], source: DType) -> Result<Box<dyn Packer>, FormatError> {
         micro::packer(shape, source, *self)
     }
 }

@@ -16,11 +16,11 @@ use burn::{
         Backend, Dispatch, ExtensionType, backend_extension,
         tensor::{FloatTensor, IntTensor},
     },
-    tensor::{DType, FloatDType, Int, Tensor},
+    tensor::{DType as BurnDType, FloatDType, Int, Tensor},
 };
 #[cfg(all(feature = "cube", feature = "fusion"))]
 use firebox_kernels::{checksum, compare, nested};
-use firebox_kernels::{float::FloatBits, packing::Packing};
+use firebox_kernels::{float::DType, packing::Packing};
 
 use super::packed::{Layout, PackedWeight};
 
@@ -42,13 +42,13 @@ pub struct Rows {
     /// `[rows, in]`.
     pub shape: [usize; 2],
     /// How a weight is stored.
-    pub source: FloatBits,
+    pub source: DType,
 }
 
 /// Operations on packed weights. A target whose backend lacks them does not compile.
 ///
 /// `words` and `scales` are `u32` tensors of rank 1, laid out as `layout.format` says; `bits` are
-/// source weights of a [`FloatBits`], two halves or one single in each `u32`, the last one padded with
+/// source weights of a [`DType`], two halves or one single in each `u32`, the last one padded with
 /// zeros.
 #[backend_extension(
     Flex: cfg(feature = "cpu"),
@@ -59,7 +59,7 @@ pub struct Rows {
 )]
 pub trait QuantBackend: Backend {
     /// The rows `rows` of the dense weight: `[rows, in]` in `dtype`.
-    #[fusion(dtype = DType::from(*dtype), shape = Shape::new([rows.len(), layout.shape[1]]))]
+    #[fusion(dtype = BurnDType::from(*dtype), shape = Shape::new([rows.len(), layout.shape[1]]))]
     fn packed_dequantize(
         words: IntTensor<Self>,
         scales: IntTensor<Self>,
@@ -78,7 +78,7 @@ pub trait QuantBackend: Backend {
     ) -> FloatTensor<Self>;
 
     /// The rows that `ids` `[m]` name: `[m, in]` in `dtype`. Only those rows are unpacked.
-    #[fusion(dtype = DType::from(*dtype), shape = Shape::new([ids[0], layout.shape[1]]))]
+    #[fusion(dtype = BurnDType::from(*dtype), shape = Shape::new([ids[0], layout.shape[1]]))]
     fn packed_rows(
         ids: IntTensor<Self>,
         words: IntTensor<Self>,
@@ -90,18 +90,18 @@ pub trait QuantBackend: Backend {
     /// The numbers of `x`, f32, f16 or bf16, as their bit patterns.
     #[fusion(meta = |x: &TensorSpec| {
         let len = bits_len(x.dtype, x.shape.num_elements());
-        TensorSpec::new(Shape::new([len]), DType::U32)
+        TensorSpec::new(Shape::new([len]), BurnDType::U32)
     })]
     fn packed_bits(x: FloatTensor<Self>) -> IntTensor<Self>;
 
     /// Bits of the largest magnitude in `bits`, `[1]`; those of a NaN if there is one.
-    #[fusion(dtype = DType::U32, shape = Shape::new([1]))]
+    #[fusion(dtype = BurnDType::U32, shape = Shape::new([1]))]
     fn packed_absmax(bits: IntTensor<Self>, rows: Rows) -> IntTensor<Self>;
 
     /// Chooses codes for some rows of a weight: whole tiles of its packer. Scales of a nested format are
     /// plain still. `absmax` is that of the whole weight, for a format with one scale; others ignore it.
     #[fusion(meta = |_: &TensorSpec, _: &TensorSpec, rows: &Rows| {
-        let [words, scales] = rows.parts_len().map(|len| TensorSpec::new(Shape::new([len]), DType::U32));
+        let [words, scales] = rows.parts_len().map(|len| TensorSpec::new(Shape::new([len]), BurnDType::U32));
         PackedPartsMetadata { words, scales }
     })]
     fn packed_quantize(
@@ -111,22 +111,22 @@ pub trait QuantBackend: Backend {
     ) -> PackedParts<Self>;
 
     /// Nested scales from all plain ones of a weight.
-    #[fusion(dtype = DType::U32, shape = Shape::new([nested::words_len(scales.num_elements())]))]
+    #[fusion(dtype = BurnDType::U32, shape = Shape::new([nested::words_len(scales.num_elements())]))]
     fn packed_nest(scales: IntTensor<Self>) -> IntTensor<Self>;
 
     /// Words that add up to the [`checksum`](firebox_kernels::checksum) of `bits`.
-    #[fusion(dtype = DType::U32, shape = Shape::new([checksum::cube::SUMS]))]
+    #[fusion(dtype = BurnDType::U32, shape = Shape::new([checksum::cube::SUMS]))]
     fn packed_checksums(bits: IntTensor<Self>) -> IntTensor<Self>;
 
     /// Sums over the errors of a packed weight against its source, as
     /// [`compare`](firebox_kernels::compare) has them in words.
-    #[fusion(dtype = DType::U32, shape = Shape::new([compare::SUMS]))]
+    #[fusion(dtype = BurnDType::U32, shape = Shape::new([compare::SUMS]))]
     fn packed_compare(
         bits: IntTensor<Self>,
         words: IntTensor<Self>,
         scales: IntTensor<Self>,
         layout: Layout,
-        source: FloatBits,
+        source: DType,
     ) -> IntTensor<Self>;
 }
 
@@ -149,18 +149,18 @@ impl Rows {
 /// # Panics
 ///
 /// For any other type than f32, f16 and bf16.
-pub(super) fn float_bits(dtype: DType) -> FloatBits {
+pub(super) fn float_bits(dtype: BurnDType) -> DType {
     match dtype {
-        DType::F32 => FloatBits::F32,
-        DType::F16 => FloatBits::F16,
-        DType::BF16 => FloatBits::Bf16,
+        BurnDType::F32 => DType::F32,
+        BurnDType::F16 => DType::F16,
+        BurnDType::BF16 => DType::Bf16,
         other => panic!("weights are f32, f16 or bf16, not {other:?}"),
     }
 }
 
 /// Words that hold the bits of `n` numbers of `dtype`.
 #[cfg(feature = "cube")]
-pub(super) fn bits_len(dtype: DType, n: usize) -> usize {
+pub(super) fn bits_len(dtype: BurnDType, n: usize) -> usize {
     (n * dtype.size()).div_ceil(size_of::<u32>())
 }
 
@@ -254,7 +254,7 @@ pub(crate) fn checksums(bits: Tensor<1, Int>) -> Tensor<1, Int> {
 pub(crate) fn compare(
     bits: Tensor<1, Int>,
     weight: &PackedWeight,
-    source: FloatBits,
+    source: DType,
 ) -> Tensor<1, Int> {
     Tensor::from_dispatch(<Dispatch as QuantBackend>::packed_compare(
         bits.into_dispatch(),

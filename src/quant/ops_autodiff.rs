@@ -17,7 +17,7 @@ use burn::{
     },
     tensor::{FloatDType, Slice},
 };
-use firebox_kernels::float::FloatBits;
+use firebox_kernels::float::DType;
 
 use super::{
     ops::{PackedParts, QuantBackend, Rows},
@@ -98,7 +98,7 @@ impl<B: QuantBackend, C: CheckpointStrategy> QuantBackend for Autodiff<B, C> {
         words: IntTensor<Self>,
         scales: IntTensor<Self>,
         layout: Layout,
-        source: FloatBits,
+        source: DType,
     ) -> IntTensor<Self> {
         B::packed_compare(bits, words, scales, layout, source)
     }

@@ -10,13 +10,13 @@ use burn::{
         ops::FloatTensorOps,
         tensor::{FloatTensor, IntTensor},
     },
-    tensor::{DType, FloatDType, Shape},
+    tensor::{DType as BurnDType, FloatDType, Shape},
 };
 use burn_cubecl::{CubeBackend, kernel::into_contiguous, tensor::CubeTensor};
 use firebox_kernels::{
     checksum, compare,
     device::{INPUTS, Weight},
-    float::FloatBits,
+    float::DType,
     launch::Buffer,
     quantize,
 };
@@ -96,14 +96,14 @@ impl QuantBackend for CubeBackend {
             device,
             ..
         } = into_contiguous(x);
-        CubeTensor::new_contiguous(client, device, Shape::new([len]), handle, DType::U32)
+        CubeTensor::new_contiguous(client, device, Shape::new([len]), handle, BurnDType::U32)
     }
 
     fn packed_absmax(bits: IntTensor<Self>, rows: Rows) -> IntTensor<Self> {
         let (like, bits) = buffer(bits);
         let n = rows.shape[0] * rows.shape[1];
         let largest = quantize::absmax(&like.client, rows.source, n, &bits);
-        like.tensor(largest, [1], DType::U32)
+        like.tensor(largest, [1], BurnDType::U32)
     }
 
     fn packed_quantize(
@@ -124,7 +124,7 @@ impl QuantBackend for CubeBackend {
         );
         let [words, scales] = [words, scales].map(|part| {
             let len = part.len();
-            like.tensor(part, [len], DType::U32)
+            like.tensor(part, [len], BurnDType::U32)
         });
         PackedParts { words, scales }
     }
@@ -133,13 +133,13 @@ impl QuantBackend for CubeBackend {
         let (like, scales) = buffer(scales);
         let nested = quantize::nest(&like.client, &scales);
         let len = nested.len();
-        like.tensor(nested, [len], DType::U32)
+        like.tensor(nested, [len], BurnDType::U32)
     }
 
     fn packed_checksums(bits: IntTensor<Self>) -> IntTensor<Self> {
         let (like, bits) = buffer(bits);
         let sums = checksum::cube::partial_sums(&like.client, &bits);
-        like.tensor(sums, [checksum::cube::SUMS], DType::U32)
+        like.tensor(sums, [checksum::cube::SUMS], BurnDType::U32)
     }
 
     fn packed_compare(
@@ -147,12 +147,12 @@ impl QuantBackend for CubeBackend {
         words: IntTensor<Self>,
         scales: IntTensor<Self>,
         layout: Layout,
-        source: FloatBits,
+        source: DType,
     ) -> IntTensor<Self> {
         let (like, weight) = weight(words, scales, layout);
         let (_, bits) = buffer(bits);
         let sums = compare::compare(&like.client, source, &bits, &weight);
-        like.tensor(sums, [compare::SUMS], DType::U32)
+        like.tensor(sums, [compare::SUMS], BurnDType::U32)
     }
 }
 
@@ -167,7 +167,7 @@ impl Like {
         &self,
         buffer: Buffer,
         shape: [usize; D],
-        dtype: DType,
+        dtype: BurnDType,
     ) -> CubeTensor {
         CubeTensor::new_contiguous(
             self.client.clone(),

@@ -9,10 +9,10 @@ use burn::{
         ops::{FloatTensorOps, IntTensorOps},
         tensor::{FloatTensor, IntTensor},
     },
-    tensor::{DType, Element, FloatDType, TensorData, read_sync},
+    tensor::{DType as BurnDType, Element, FloatDType, TensorData, read_sync},
 };
 use firebox_kernels::{
-    compare, float::FloatBits, format::Packed, linear, nested, number::Number, pack, packer,
+    compare, float::DType, format::Packed, linear, nested, number::Number, pack, packer,
 };
 use half::{bf16, f16, vec::HalfBitsVecExt};
 
@@ -148,7 +148,7 @@ macro_rules! host_ops {
                 words: IntTensor<Self>,
                 scales: IntTensor<Self>,
                 layout: Layout,
-                source: FloatBits,
+                source: DType,
             ) -> IntTensor<Self> {
                 let device = bits.device();
                 let mut sums = Vec::new();
@@ -240,7 +240,7 @@ fn host(
 }
 
 fn floats<B: Backend>(tensor: FloatTensor<B>) -> Vec<f32> {
-    let data = host(B::float_into_data(tensor)).convert_dtype(DType::F32);
+    let data = host(B::float_into_data(tensor)).convert_dtype(BurnDType::F32);
     data.try_into_vec()
         .expect("converted to f32 one line above")
 }

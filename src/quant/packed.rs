@@ -2,12 +2,12 @@
 
 use burn::{
     module::{Module, Param, ParamId},
-    tensor::{DType, Device, Int, Tensor, TensorData},
+    tensor::{DType as BurnDType, Device, Int, Tensor, TensorData},
 };
 use firebox_kernels::{
     compare::{Stats, Sums},
     error::FormatError,
-    float::FloatBits,
+    float::DType,
     format::{Format, Packed},
     packing::Packing,
 };
@@ -62,7 +62,7 @@ impl PackedWeight {
         };
         let place = |words: Vec<u32>| {
             let len = words.len();
-            Tensor::from_data(TensorData::new(words, [len]), (device, DType::U32))
+            Tensor::from_data(TensorData::new(words, [len]), (device, BurnDType::U32))
         };
         Self::new(place(packed.words), place(packed.scales), layout)
     }
@@ -129,7 +129,7 @@ impl PackedWeight {
 
     /// What [`compare`](Self::compare) adds up, from the bits of a source that is stored as `source`: two halves or
     /// one single in each word. The error is what the device says.
-    pub(crate) fn sums(&self, bits: Tensor<1, Int>, source: FloatBits) -> Result<Sums, String> {
+    pub(crate) fn sums(&self, bits: Tensor<1, Int>, source: DType) -> Result<Sums, String> {
         let sums = ops::compare(bits, self, source).try_into_data();
         let sums = sums.map_err(|error| error.to_string())?;
         let sums: Vec<u32> = sums.try_into_vec().map_err(|error| format!("{error:?}"))?;

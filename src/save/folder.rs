@@ -8,7 +8,7 @@ use std::{
     path::Path,
 };
 
-use firebox_kernels::{float::FloatBits, format::Packed};
+use firebox_kernels::{float::DType, format::Packed};
 use half::slice::HalfFloatSliceExt;
 use serde_json::{Value, json};
 
@@ -359,7 +359,7 @@ pub(crate) fn is_kept(folder: &Path, identity: &Identity) -> bool {
 }
 
 /// Plain numbers as they lie in a file.
-fn bytes_of(dense: &Dense) -> (FloatBits, Cow<'_, [u8]>) {
+fn bytes_of(dense: &Dense) -> (DType, Cow<'_, [u8]>) {
     fn halves(bits: &[u16]) -> Cow<'_, [u8]> {
         if cfg!(target_endian = "little") {
             return bytemuck::cast_slice(bits).into();
@@ -368,15 +368,15 @@ fn bytes_of(dense: &Dense) -> (FloatBits, Cow<'_, [u8]>) {
     }
     match dense {
         Dense::F32(values) if cfg!(target_endian = "little") => {
-            (FloatBits::F32, bytemuck::cast_slice(values).into())
+            (DType::F32, bytemuck::cast_slice(values).into())
         }
         Dense::F32(values) => {
             let bytes = values.iter().flat_map(|value| value.to_le_bytes());
-            (FloatBits::F32, bytes.collect())
+            (DType::F32, bytes.collect())
         }
-        Dense::F16(values) => (FloatBits::F16, halves(values.reinterpret_cast())),
-        Dense::Bf16(values) => (FloatBits::Bf16, halves(values.reinterpret_cast())),
-        Dense::Shared(dtype, bytes) => (dtype.bits(), bytes[..].into()),
+        Dense::F16(values) => (DType::F16, halves(values.reinterpret_cast())),
+        Dense::Bf16(values) => (DType::Bf16, halves(values.reinterpret_cast())),
+        Dense::Shared(dtype, bytes) => (*dtype, bytes[..].into()),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use firebox_kernels::{float::FloatBits, format::Packed};
+use firebox_kernels::{float::DType, format::Packed};
 use serde_json::{Map, Value, json};
 
 use super::{SaveConfig, SaveError, shard::Place};
@@ -22,7 +22,7 @@ pub(crate) struct Layout<'a> {
     pub(super) dialect: Option<To>,
     writer: Option<Box<dyn Writer>>,
     /// The type that most plain weights of the checkpoint are stored in.
-    source: FloatBits,
+    source: DType,
     shares: Vec<Share>,
 }
 
@@ -37,11 +37,7 @@ struct Share {
 
 impl<'a> Layout<'a> {
     /// Refuses weights that the dialect cannot hold.
-    pub(crate) fn new(
-        to: &'a SaveConfig,
-        plan: &Plan,
-        source: FloatBits,
-    ) -> Result<Self, SaveError> {
+    pub(crate) fn new(to: &'a SaveConfig, plan: &Plan, source: DType) -> Result<Self, SaveError> {
         let (dialect, writer) = writer(to, plan, source)?.unzip();
         let mut shares: Vec<Share> = Vec::new();
         for step in &plan.steps {
@@ -154,7 +150,7 @@ impl<'a> Layout<'a> {
 type OfDialect = (To, Box<dyn Writer>);
 
 /// What writes the packed weights of `plan`, if there are any.
-fn writer(to: &SaveConfig, plan: &Plan, source: FloatBits) -> Result<Option<OfDialect>, SaveError> {
+fn writer(to: &SaveConfig, plan: &Plan, source: DType) -> Result<Option<OfDialect>, SaveError> {
     let mut packed = plan
         .steps
         .iter()

@@ -153,7 +153,7 @@ pub(crate) fn adapt(plan: &mut Plan, to: &SaveConfig) {
 pub(crate) fn keep_types(plan: &mut Plan) {
     for step in &mut plan.steps {
         if let (Stored::Plain(float), Action::Dense(dtype)) = (&step.source, &mut step.action) {
-            *dtype = (*float).into();
+            *dtype = *float;
         }
     }
 }

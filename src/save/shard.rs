@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, json};
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::source::{Dtype, header::LENGTH_BYTES};
+use crate::source::{StoredType, header::LENGTH_BYTES};
 
 /// A tensor that is in a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -142,7 +142,9 @@ impl Place {
 /// Tensors as they lie in the finished file.
 fn in_order(written: &[Written]) -> impl Iterator<Item = &Written> {
     let mut late: Vec<&Written> = written.iter().filter(|tensor| tensor.late).collect();
-    late.sort_by_key(|tensor| core::cmp::Reverse(Dtype::from_name(&tensor.dtype).map(Dtype::bits)));
+    late.sort_by_key(|tensor| {
+        core::cmp::Reverse(StoredType::from_name(&tensor.dtype).map(StoredType::bits))
+    });
     written.iter().filter(|tensor| !tensor.late).chain(late)
 }
 
@@ -204,7 +206,12 @@ impl Shard {
     }
 
     /// Begins a tensor, which has to be [ended](Self::end) before the next.
-    pub(super) fn begin(&mut self, name: String, dtype: Dtype, shape: &[usize]) -> io::Result<()> {
+    pub(super) fn begin(
+        &mut self,
+        name: String,
+        dtype: StoredType,
+        shape: &[usize],
+    ) -> io::Result<()> {
         assert!(self.open.is_none(), "{name} begins within another tensor");
         let bytes = shape.iter().product::<usize>() as u64 * dtype.bits() / 8;
         let late = !bytes.is_multiple_of(8);

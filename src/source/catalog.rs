@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::dtype::Dtype;
+use super::dtype::StoredType;
 use super::header::Header;
 use super::index::Index;
 use crate::target::DType;
@@ -18,7 +18,7 @@ pub struct TensorInfo {
     /// The file that holds it.
     pub file: Arc<str>,
     /// What an element is. Elements are little-endian and row-major.
-    pub dtype: Dtype,
+    pub dtype: StoredType,
     /// Outermost dimension first; empty for a scalar.
     pub shape: Vec<usize>,
     /// Its bytes, counted from the start of the file.
@@ -90,9 +90,9 @@ impl Catalog {
             of_type.map(TensorInfo::bytes).sum::<u64>()
         };
         [
-            (bytes(Dtype::F16), DType::F16),
-            (bytes(Dtype::BF16), DType::Bf16),
-            (bytes(Dtype::F32), DType::F32),
+            (bytes(StoredType::F16), DType::F16),
+            (bytes(StoredType::BF16), DType::Bf16),
+            (bytes(StoredType::F32), DType::F32),
         ]
         .into_iter()
         .max_by_key(|(bytes, _)| *bytes)

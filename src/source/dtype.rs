@@ -5,7 +5,7 @@ use core::fmt;
 /// What one element of a tensor is, by the names that safetensors 0.8 has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
-pub enum Dtype {
+pub enum StoredType {
     /// `BOOL`: a byte, 0 or 1.
     Bool,
     /// `F4`: MX E2M1, two a byte.
@@ -52,7 +52,7 @@ pub enum Dtype {
     U64,
 }
 
-impl Dtype {
+impl StoredType {
     /// Every dtype, narrow ones first.
     pub const ALL: [Self; 22] = [
         Self::F4,
@@ -136,7 +136,7 @@ impl Dtype {
     }
 }
 
-impl fmt::Display for Dtype {
+impl fmt::Display for StoredType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
     }

@@ -37,7 +37,7 @@ pub(crate) mod checkpoint;
 pub use bytes::Bytes;
 pub use catalog::{Catalog, CatalogError, TensorInfo};
 pub use checkpoint::{Checkpoint, CheckpointError, WeightFile};
-pub use dtype::Dtype;
+pub use dtype::StoredType;
 pub use header::{Entry, Header, HeaderError};
 #[cfg(feature = "hub")]
 pub use hub::{Download, Hub, HubBuilder};

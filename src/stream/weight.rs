@@ -27,7 +27,7 @@ use crate::{
     model::Weight,
     pipeline::Dense,
     quant::{Layout, PackedWeight, ops},
-    target::DType,
+    target::{DType, ToBurn},
 };
 
 use super::{

@@ -33,7 +33,8 @@ pub use cube::Vulkan;
 pub use cube::WebGpu;
 #[cfg(feature = "wgpu")]
 pub use cube::Wgpu;
-pub use dtype::DType;
+pub use dtype::{DType, ToBurn};
+
 #[cfg(feature = "ndarray")]
 pub use ndarray::NdArray;
 

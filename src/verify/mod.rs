@@ -41,7 +41,7 @@ use serde::Serialize;
 use crate::{
     plan::{Step, Stored},
     quant::QuantSpec,
-    source::Dtype,
+    source::StoredType,
 };
 
 /// What to verify by, and what to try instead of what is beyond it.
@@ -275,7 +275,7 @@ pub enum VerifyError {
         /// The source.
         against: String,
         /// Its type there.
-        found: Dtype,
+        found: StoredType,
     },
 }
 

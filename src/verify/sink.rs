@@ -2,10 +2,10 @@
 
 use std::time::Instant;
 
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn::tensor::{DType as BurnDType, Device, Tensor, TensorData};
 use firebox_kernels::{
     compare::{self, Sums},
-    float::FloatBits,
+    float::DType,
 };
 use rayon::{ThreadPool, prelude::*};
 
@@ -20,7 +20,7 @@ use crate::{
 /// What a weight is compared with.
 pub(crate) struct Original {
     pub(crate) tensor: TensorInfo,
-    pub(crate) float: FloatBits,
+    pub(crate) float: DType,
 }
 
 impl Original {
@@ -173,7 +173,7 @@ impl<'a> Comparer<'a> {
                         .map_err(|source| read_error(step, source))?;
                     let len = words.len();
                     let data = TensorData::new(words, [len]);
-                    let bits = Tensor::from_data(data, (device, DType::U32));
+                    let bits = Tensor::from_data(data, (device, BurnDType::U32));
                     part.sums(bits, float)
                         .map_err(|reason| PipelineError::Device {
                             tensor: step.slot.name.clone(),
@@ -203,7 +203,7 @@ fn read_error(step: &Step, source: SourceError) -> PipelineError {
 }
 
 /// Compares plain numbers from the one at `first` on.
-fn plain(float: FloatBits, bytes: &[u8], dense: &Dense, first: usize) -> Sums {
+fn plain(float: DType, bytes: &[u8], dense: &Dense, first: usize) -> Sums {
     let chunks = bytes.par_chunks(CHUNK * float.size()).enumerate();
     let sums: Vec<Sums> = chunks
         .map(|(k, bytes)| {

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use firebox::source::{Catalog, Checkpoint, Dtype, Index, Local, TensorInfo};
+use firebox::source::{Catalog, Checkpoint, Index, Local, StoredType, TensorInfo};
 
 use super::{open, shard, two_shards};
 
@@ -20,7 +20,7 @@ fn the_checkpoints_in_this_repository_open() {
             38,
             6_951_424,
             6_955_576,
-            Dtype::BF16,
+            StoredType::BF16,
             "llama",
         ),
         (
@@ -29,7 +29,7 @@ fn the_checkpoints_in_this_repository_open() {
             39,
             4_461_056,
             4_465_328,
-            Dtype::BF16,
+            StoredType::BF16,
             "llama",
         ),
         (
@@ -38,7 +38,7 @@ fn the_checkpoints_in_this_repository_open() {
             34,
             203_264,
             206_688,
-            Dtype::F16,
+            StoredType::F16,
             "llama",
         ),
         (
@@ -47,7 +47,7 @@ fn the_checkpoints_in_this_repository_open() {
             38,
             2_232_832,
             2_236_888,
-            Dtype::F32,
+            StoredType::F32,
             "llama",
         ),
         (
@@ -56,7 +56,7 @@ fn the_checkpoints_in_this_repository_open() {
             21,
             266_880,
             269_048,
-            Dtype::BF16,
+            StoredType::BF16,
             "mistral",
         ),
         (
@@ -65,10 +65,18 @@ fn the_checkpoints_in_this_repository_open() {
             26,
             201_856,
             204_536,
-            Dtype::BF16,
+            StoredType::BF16,
             "qwen2",
         ),
-        ("qwen3_bf16", 5, 25, 291_648, 294_328, Dtype::BF16, "qwen3"),
+        (
+            "qwen3_bf16",
+            5,
+            25,
+            291_648,
+            294_328,
+            StoredType::BF16,
+            "qwen3",
+        ),
     ] {
         let path = match name.contains('/') {
             true => folder(name),

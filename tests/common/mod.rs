@@ -14,7 +14,7 @@ use firebox::{
         Linear, Weight, Weights,
         llama::{Block, Llama},
     },
-    target::{Cpu, DType, Target},
+    target::{Cpu, DType, Target, ToBurn},
 };
 use half::{bf16, f16};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};

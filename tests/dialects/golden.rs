@@ -7,10 +7,7 @@ use firebox::{
     dialect::To,
     model::llama::Llama,
     pipeline::Finished,
-    quant::kernels::{
-        float::FloatBits,
-        format::{Format, Packed},
-    },
+    quant::kernels::format::{Format, Packed},
     save::SaveConfig,
 };
 use safetensors::Dtype;
@@ -89,14 +86,14 @@ fn rounded_twice(from: &Path, to: &Path) {
         };
         // With a scale of 1 and a zero of 0 a weight is its code.
         let groups = affine.groups(packed.shape);
-        let (one, none) = (FloatBits::Bf16.to_bits(1.0), FloatBits::Bf16.to_bits(0.0));
+        let (one, none) = (DType::Bf16.to_bits(1.0), DType::Bf16.to_bits(0.0));
         let scales = affine.join(&vec![one; groups], &vec![none; groups]);
         let codes = Packed {
             scales,
             ..packed.clone()
         }
         .dequantize();
-        let round = |value: f32| FloatBits::Bf16.round(value);
+        let round = |value: f32| DType::Bf16.round(value);
         let weights = codes.iter().enumerate().map(|(k, code)| {
             let (scale, zero) = affine.params(&packed.scales, k / affine.group);
             round(round(code - zero) * scale)

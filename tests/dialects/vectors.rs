@@ -7,7 +7,7 @@ use firebox::{
     dialect::To,
     model::{Architecture, BuildError, ConfigError, Linear, Slot, Weights},
     pipeline::Finished,
-    quant::kernels::{float::FloatBits, format::Packed},
+    quant::kernels::{float::DType, format::Packed},
     save::SaveConfig,
     source::Memory,
 };
@@ -123,11 +123,11 @@ pub(super) fn written(loader: &Loader<Cpu>, to: To) -> (Tensors, Value) {
     )
 }
 
-fn float(dtype: Dtype) -> FloatBits {
+fn float(dtype: Dtype) -> DType {
     match dtype {
-        Dtype::F32 => FloatBits::F32,
-        Dtype::F16 => FloatBits::F16,
-        Dtype::BF16 => FloatBits::Bf16,
+        Dtype::F32 => DType::F32,
+        Dtype::F16 => DType::F16,
+        Dtype::BF16 => DType::Bf16,
         other => panic!("{other} is no plain float"),
     }
 }

@@ -7,7 +7,7 @@ mod text;
 use std::collections::{BTreeMap, HashMap};
 
 use firebox::source::{
-    Dtype, Entry, Header, HeaderError,
+    Entry, Header, HeaderError, StoredType,
     header::{header_len, parse},
 };
 use safetensors::tensor::{Dtype as Theirs, TensorView};
@@ -68,15 +68,15 @@ const DTYPES: [(&str, u64, Theirs); 22] = [
 /// Catches a dtype that is missing, misspelt or of the wrong width.
 #[test]
 fn every_dtype_has_the_reference_s_name_and_width() {
-    assert_eq!(Dtype::ALL.len(), DTYPES.len());
+    assert_eq!(StoredType::ALL.len(), DTYPES.len());
     for (name, bits, theirs) in DTYPES {
-        let dtype = Dtype::from_name(name).expect(name);
+        let dtype = StoredType::from_name(name).expect(name);
         assert_eq!(dtype.bits(), bits, "{name}");
         assert_eq!(dtype.bits(), theirs.bitsize() as u64, "{name}");
         assert_eq!(dtype.to_string(), theirs.to_string());
     }
     for name in ["", "f32", "F8", "BF16 ", "E4M3"] {
-        assert_eq!(Dtype::from_name(name), None, "{name:?}");
+        assert_eq!(StoredType::from_name(name), None, "{name:?}");
     }
 }
 
@@ -141,9 +141,9 @@ fn ranges_count_from_the_start_of_the_file() {
         read(&file(header, 16)).unwrap(),
         Header {
             entries: vec![
-                entry("a", Dtype::F32, &[], 0, 4),
-                entry("none", Dtype::I64, &[0], 4, 4),
-                entry("b", Dtype::BF16, &[2, 3], 4, 16),
+                entry("a", StoredType::F32, &[], 0, 4),
+                entry("none", StoredType::I64, &[0], 4, 4),
+                entry("b", StoredType::BF16, &[2, 3], 4, 16),
             ],
             metadata: BTreeMap::new(),
         }

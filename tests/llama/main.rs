@@ -13,7 +13,7 @@ use firebox::{
     model::{
         Architecture, BuildError, CacheError, GenerateOptions, StopReason, generate, llama::Llama,
     },
-    target::DType,
+    target::{DType, ToBurn},
 };
 
 // ---------------------------------------------------------------------------------------- numbers

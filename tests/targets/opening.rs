@@ -2,7 +2,7 @@
 
 use firebox::{
     DType, Error, LoadConfig, Loader, Target,
-    target::{Capabilities, Memory, TargetError},
+    target::{Capabilities, Memory, TargetError, ToBurn},
 };
 
 use crate::common::Golden;

@@ -3,7 +3,7 @@
 use burn::tensor::{FloatDType, Int, Tensor, TensorData};
 use firebox::{
     Target,
-    quant::{PackedWeight, kernels::float::FloatBits, ops},
+    quant::{PackedWeight, kernels::float::DType, ops},
 };
 
 use crate::weights::{SHAPES, every_packing, numbers, on_host, stored};
@@ -11,11 +11,11 @@ use crate::weights::{SHAPES, every_packing, numbers, on_host, stored};
 /// Every packing of a weight of this shape, on the host's values and on the device.
 pub(crate) fn weights<T: Target>(shape: [usize; 2]) -> Vec<(String, Vec<f32>, PackedWeight)> {
     let device = T::device(0).expect("a device");
-    let bytes = stored(&numbers(shape[0] * shape[1], 5), FloatBits::Bf16);
+    let bytes = stored(&numbers(shape[0] * shape[1], 5), DType::Bf16);
     every_packing()
         .into_iter()
         .filter_map(|packing| {
-            let packed = on_host(packing, shape, FloatBits::Bf16, &bytes)?;
+            let packed = on_host(packing, shape, DType::Bf16, &bytes)?;
             let dense = packed.dequantize();
             Some((
                 format!("{packing:?} {shape:?}"),

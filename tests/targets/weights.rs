@@ -1,12 +1,12 @@
 //! Packing and unpacking, against the host halves of the formats.
 
-use burn::tensor::{Bytes, DType, Device, Tensor, TensorData};
+use burn::tensor::{Bytes, DType as BurnDType, Device, Tensor, TensorData};
 use firebox::{
     Target,
     quant::{
         PackedWeight,
         kernels::{
-            float::FloatBits,
+            float::DType,
             format::{Blocks, Fp8Kind, Packed, Tile},
             fp8::Recipe,
             packer::pack_whole,
@@ -14,6 +14,7 @@ use firebox::{
         },
         ops,
     },
+    target::ToBurn,
 };
 use half::{bf16, f16};
 
@@ -54,10 +55,10 @@ pub(crate) fn every_packing() -> Vec<Packing> {
 pub(crate) const SHAPES: [[usize; 2]; 6] =
     [[1, 1], [3, 33], [7, 128], [50, 65], [16, 257], [96, 384]];
 
-pub(crate) const SOURCES: [(FloatBits, DType); 3] = [
-    (FloatBits::F32, DType::F32),
-    (FloatBits::F16, DType::F16),
-    (FloatBits::Bf16, DType::BF16),
+pub(crate) const SOURCES: [(DType, BurnDType); 3] = [
+    (DType::F32, BurnDType::F32),
+    (DType::F16, BurnDType::F16),
+    (DType::Bf16, BurnDType::BF16),
 ];
 
 /// Weights as they come: many small, few large. A linear congruence, so that every run has the same.
@@ -75,11 +76,11 @@ pub(crate) fn numbers(n: usize, seed: u64) -> Vec<f32> {
 }
 
 /// Little-endian bytes of `values` as `source` stores them.
-pub(crate) fn stored(values: &[f32], source: FloatBits) -> Vec<u8> {
+pub(crate) fn stored(values: &[f32], source: DType) -> Vec<u8> {
     let bytes = |value: &f32| match source {
-        FloatBits::F32 => value.to_le_bytes().to_vec(),
-        FloatBits::F16 => f16::from_f32(*value).to_le_bytes().to_vec(),
-        FloatBits::Bf16 => bf16::from_f32(*value).to_le_bytes().to_vec(),
+        DType::F32 => value.to_le_bytes().to_vec(),
+        DType::F16 => f16::from_f32(*value).to_le_bytes().to_vec(),
+        DType::Bf16 => bf16::from_f32(*value).to_le_bytes().to_vec(),
     };
     values.iter().flat_map(bytes).collect()
 }
@@ -88,7 +89,7 @@ pub(crate) fn stored(values: &[f32], source: FloatBits) -> Vec<u8> {
 pub(crate) fn on_host(
     packing: Packing,
     shape: [usize; 2],
-    source: FloatBits,
+    source: DType,
     bytes: &[u8],
 ) -> Option<Packed> {
     let packer = packing.packer(shape, source).ok()?;
@@ -99,11 +100,11 @@ pub(crate) fn on_host(
 fn tensor<T: Target>(
     bytes: Vec<u8>,
     shape: [usize; 2],
-    dtype: DType,
+    dtype: BurnDType,
     device: &Device,
 ) -> Option<Tensor<2>> {
     let has = T::capabilities(device).dtypes;
-    if !has.iter().any(|has| DType::from(has.burn()) == dtype) {
+    if !has.iter().any(|has| BurnDType::from(has.burn()) == dtype) {
         return None;
     }
     let data = TensorData::from_bytes(Bytes::from_bytes_vec(bytes), shape, dtype);
@@ -211,9 +212,9 @@ fn same(found: &[u32], expected: &[u32]) -> bool {
 pub(crate) fn dequantizing_gives_the_hosts_values<T: Target>() {
     let device = T::device(0).expect("a device");
     for (seed, shape @ [o, i]) in SHAPES.into_iter().enumerate() {
-        let bytes = stored(&numbers(o * i, seed as u64), FloatBits::Bf16);
+        let bytes = stored(&numbers(o * i, seed as u64), DType::Bf16);
         for packing in every_packing() {
-            let Some(packed) = on_host(packing, shape, FloatBits::Bf16, &bytes) else {
+            let Some(packed) = on_host(packing, shape, DType::Bf16, &bytes) else {
                 continue;
             };
             let expected = packed.dequantize();
@@ -232,9 +233,9 @@ pub(crate) fn errors_are_those_of_the_dense_weight<T: Target>() {
     let device = T::device(0).expect("a device");
     for (seed, shape @ [o, i]) in SHAPES.into_iter().enumerate() {
         let values = numbers(o * i, seed as u64);
-        let bytes = stored(&values, FloatBits::F32);
+        let bytes = stored(&values, DType::F32);
         for packing in every_packing() {
-            let Some(packed) = on_host(packing, shape, FloatBits::F32, &bytes) else {
+            let Some(packed) = on_host(packing, shape, DType::F32, &bytes) else {
                 continue;
             };
             let results = packed.dequantize();
@@ -252,7 +253,7 @@ pub(crate) fn errors_are_those_of_the_dense_weight<T: Target>() {
             let cosine = sum(&|s, r| s * r) / (sum(&|s, _| s * s) * sum(&|_, r| r * r)).sqrt();
 
             let source = TensorData::new(values.clone(), shape);
-            let source = Tensor::from_data(source, (&device, DType::F32));
+            let source = Tensor::from_data(source, (&device, BurnDType::F32));
             let found = PackedWeight::from_host(packed, &device).compare(source);
             let of = format!("{packing:?} {shape:?} {found:?}");
             let near = |a: f64, b: f64| (a - b).abs() <= 1e-5 * b.abs().max(1e-9);

@@ -3,7 +3,7 @@
 use cubecl::{client::Client, ir::features::TypeUsage, prelude::*};
 use firebox_kernels::{
     device::Weight,
-    float::FloatBits,
+    float::DType,
     format::{Blocks, Fp8Kind, Packed, Tile},
     fp8::Recipe,
     launch::Buffer,
@@ -131,7 +131,7 @@ pub(crate) fn run(
         wrong: 0,
     };
     for shape @ [o, i] in sizes.shapes().iter().copied() {
-        let source = FloatBits::Bf16;
+        let source = DType::Bf16;
         let bytes = Random(7).weights(o * i, source);
         for (name, packing) in packings() {
             if !bench.wants("quantize dequantize linear", name, shape) {
@@ -177,7 +177,7 @@ impl Bench<'_> {
         &mut self,
         name: &str,
         packing: Packing,
-        source: FloatBits,
+        source: DType,
         bytes: &[u8],
         packed: &Packed,
     ) {
@@ -242,7 +242,7 @@ impl Bench<'_> {
             return;
         }
         let weights = self.weights(packed);
-        let mut types = vec![FloatBits::F32, half(self.client)];
+        let mut types = vec![DType::F32, half(self.client)];
         types.dedup();
         for dtype in types {
             let size = o * i * dtype.size();
@@ -318,7 +318,7 @@ fn check(
     packed: &Packed,
     r: usize,
     x: &[f32],
-    dtype: FloatBits,
+    dtype: DType,
     found: impl Fn(usize) -> f32,
 ) -> Result<(), String> {
     let i = packed.shape[1];
@@ -335,9 +335,9 @@ fn check(
         let (sum, size) = products.fold((0.0, 0.0), |(sum, size), xw| (sum + xw, size + xw.abs()));
         // Half of the last bit of what is stored, and what a sum in `f32` is off.
         let bits = match dtype {
-            FloatBits::F32 => 24,
-            FloatBits::F16 => 11,
-            FloatBits::Bf16 => 8,
+            DType::F32 => 24,
+            DType::F16 => 11,
+            DType::Bf16 => 8,
         };
         let allowed = 2f64.powi(-bits) * sum.abs() + 1e-5 * size;
         let off = (f64::from(found(k)) - sum).abs();
@@ -349,24 +349,24 @@ fn check(
 }
 
 /// The half type that the device computes in, `bf16` first.
-fn half(client: &Client) -> FloatBits {
+fn half(client: &Client) -> DType {
     let has = |elem| {
         let usage = client.features().type_usage(elem);
         usage.contains(TypeUsage::Arithmetic) && usage.contains(TypeUsage::Buffer)
     };
     if has(half::bf16::elem_type_native()) {
-        FloatBits::Bf16
+        DType::Bf16
     } else if has(half::f16::elem_type_native()) {
-        FloatBits::F16
+        DType::F16
     } else {
-        FloatBits::F32
+        DType::F32
     }
 }
 
-const fn word(dtype: FloatBits) -> &'static str {
+const fn word(dtype: DType) -> &'static str {
     match dtype {
-        FloatBits::F32 => "f32",
-        FloatBits::F16 => "f16",
-        FloatBits::Bf16 => "bf16",
+        DType::F32 => "f32",
+        DType::F16 => "f16",
+        DType::Bf16 => "bf16",
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use firebox_kernels::{
-    float::FloatBits,
+    float::DType,
     format::{Blocks, Fp8Kind, Micro, Tile},
     fp8::Recipe,
     hqq::{Axis, Group, Hqq, Levels},
@@ -19,7 +19,7 @@ use crate::{Case, Kind, Wanted};
 /// A matrix of a model with 7 billion parameters.
 const SHAPE: [usize; 2] = [4096, 11_008];
 
-const SOURCE: FloatBits = FloatBits::Bf16;
+const SOURCE: DType = DType::Bf16;
 
 /// Bytes of a tile, about: those of a load.
 const TILE: usize = 4 << 20;

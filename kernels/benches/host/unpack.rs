@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use firebox_kernels::float::FloatBits;
+use firebox_kernels::float::DType;
 use firebox_kernels::format::{Affine, Along, Format, Fp8Kind, Micro, Offset, Packed, Tile};
 use firebox_kernels::fp8::Recipe;
 use firebox_kernels::number::Number;
@@ -38,7 +38,7 @@ pub(crate) const FORMATS: [&str; 16] = [
 
 /// A weight in one of the formats, in groups of 64 where there is a choice.
 pub(crate) fn packed(format: &str, shape: [usize; 2]) -> Packed {
-    let source = FloatBits::Bf16;
+    let source = DType::Bf16;
     let affine = |bits| affine::packer(shape, source, bits, 64);
     let packer = match format {
         "nf4" => nf4::packer(shape, source, 64, false),
@@ -69,7 +69,7 @@ pub(crate) fn packed(format: &str, shape: [usize; 2]) -> Packed {
 
 /// Groups that packers of this crate do not make alone: HQQ's first axis, and GPTQ's order of columns.
 fn other_order(shape: [usize; 2], along: Along) -> Packed {
-    let affine = Affine::new(4, 64, along, Offset::Zero, FloatBits::F16).expect("it exists");
+    let affine = Affine::new(4, 64, along, Offset::Zero, DType::F16).expect("it exists");
     let format = Format::Affine(affine);
     let mut random = Random(3);
     let words = (0..format.words_len(shape))

@@ -16,7 +16,7 @@ use cubecl::{client::Client, prelude::*};
 use firebox_kernels::{
     checksum, compare,
     device::{INPUTS, Weight},
-    float::FloatBits,
+    float::DType,
     format::{Affine, Along, Blocks, Format, Fp8Kind, Micro, Offset, Tile},
     fp8::Recipe,
     launch::Buffer,
@@ -25,7 +25,7 @@ use firebox_kernels::{
 };
 use firebox_kernels_cuda::{Compiled, client, compile, launched, nvrtc, ptxas};
 
-const FLOATS: [FloatBits; 3] = [FloatBits::F32, FloatBits::F16, FloatBits::Bf16];
+const FLOATS: [DType; 3] = [DType::F32, DType::F16, DType::Bf16];
 
 /// Rows of whole eights, then rows that are not, where a format allows them.
 const SHAPES: [[usize; 2]; 2] = [[64, 4096], [5, 33]];
@@ -52,22 +52,22 @@ fn formats() -> Vec<Format> {
     let affine = |bits, form, params| {
         Format::Affine(Affine::new(bits, 64, Along::Flat, form, params).expect("an affine format"))
     };
-    formats.extend([1, 2, 3, 4, 5, 6, 8].map(|bits| affine(bits, Offset::Bias, FloatBits::Bf16)));
-    formats.push(affine(4, Offset::Zero, FloatBits::F16));
-    formats.push(affine(3, Offset::Zero, FloatBits::F32));
+    formats.extend([1, 2, 3, 4, 5, 6, 8].map(|bits| affine(bits, Offset::Bias, DType::Bf16)));
+    formats.push(affine(4, Offset::Zero, DType::F16));
+    formats.push(affine(3, Offset::Zero, DType::F32));
     let micro = [Micro::Mxfp4, Micro::Mxfp8].into_iter();
     let micro = micro.chain([false, true].map(|global| Micro::Nvfp4 { global }));
     formats.extend(micro.map(Format::Micro));
     // One weight at a time.
     for (bits, along) in [(5, Along::Strided), (4, Along::Ordered)] {
-        let affine = Affine::new(bits, 64, along, Offset::Zero, FloatBits::F16);
+        let affine = Affine::new(bits, 64, along, Offset::Zero, DType::F16);
         formats.push(Format::Affine(affine.expect("an affine format")));
     }
     formats
 }
 
 /// Room for a weight before it is packed.
-fn stored(client: &Client, source: FloatBits, [o, i]: [usize; 2]) -> Buffer {
+fn stored(client: &Client, source: DType, [o, i]: [usize; 2]) -> Buffer {
     Buffer::empty(client, (o * i * source.size()).div_ceil(4), 4)
 }
 
@@ -79,7 +79,7 @@ fn use_weights(client: &Client) {
         words: Buffer::empty(client, format.words_len(shape), 4),
         scales: Buffer::empty(client, format.scales_len(shape), 4),
     };
-    let linear = |weight: &Weight, dtype: FloatBits, m| {
+    let linear = |weight: &Weight, dtype: DType, m| {
         let x = Buffer::empty(client, m * weight.shape[1], dtype.size());
         weight.linear(client, &x, dtype, m);
     };
@@ -101,10 +101,10 @@ fn use_weights(client: &Client) {
                 linear(&weight, dtype, 1);
                 compare::compare(client, dtype, &stored(client, dtype, shape), &weight);
             }
-            linear(&weight, FloatBits::F32, 3);
-            linear(&weight, FloatBits::Bf16, INPUTS);
+            linear(&weight, DType::F32, 3);
+            linear(&weight, DType::Bf16, INPUTS);
         }
-        linear(&weight(format, MANY), FloatBits::Bf16, 1);
+        linear(&weight(format, MANY), DType::Bf16, 1);
     }
 }
 
@@ -171,7 +171,7 @@ fn every_kernel() -> &'static [Compiled] {
     KERNELS.get_or_init(|| {
         let client = client();
         choose_codes(&client);
-        checksum::cube::partial_sums(&client, &stored(&client, FloatBits::F32, MANY));
+        checksum::cube::partial_sums(&client, &stored(&client, DType::F32, MANY));
         use_weights(&client);
         let launched = launched(&client);
         println!("{} kernels", launched.len());

@@ -11,7 +11,7 @@ use cubecl::{client::Client, ir::features::Plane, prelude::*};
 
 use super::{SMALLEST_STEP, mlx_format};
 use crate::exact;
-use crate::float::FloatBits;
+use crate::float::DType;
 use crate::float::pack_cube::{RUN, read_one, read_run};
 use crate::launch::{self, Buffer, rounded};
 use crate::pack::STREAM;
@@ -87,11 +87,11 @@ const fn largest(bits: usize) -> f32 {
 
 /// The bits of a number rounded to a type, 16-bit ones in the low half.
 #[cube]
-fn stored(bits: u32, #[comptime] to: FloatBits) -> u32 {
+fn stored(bits: u32, #[comptime] to: DType) -> u32 {
     match to {
-        FloatBits::F32 => bits,
-        FloatBits::Bf16 => exact::round_bf16(bits) >> 16u32,
-        FloatBits::F16 => {
+        DType::F32 => bits,
+        DType::Bf16 => exact::round_bf16(bits) >> 16u32,
+        DType::F16 => {
             let rounded = exact::round_f16(bits);
             let magnitude = rounded & !exact::SIGN;
             let special = 0x7c00u32 | ((magnitude >> 13u32) & 0x3ffu32);
@@ -123,7 +123,7 @@ fn range_without_nan<N: Size>(
     source: &[Vector<u32, N>],
     first: usize,
     count: usize,
-    #[comptime] of: FloatBits,
+    #[comptime] of: DType,
 ) -> (u32, u32) {
     let (mut min, mut max) = (HIGHEST.runtime(), LOWEST.runtime());
     for k in 0..count {
@@ -138,11 +138,7 @@ fn range_without_nan<N: Size>(
 
 /// A unit's weights, from `first` on.
 #[cube]
-fn read<N: Size>(
-    source: &[Vector<u32, N>],
-    first: usize,
-    #[comptime] of: FloatBits,
-) -> Sequence<u32> {
+fn read<N: Size>(source: &[Vector<u32, N>], first: usize, #[comptime] of: DType) -> Sequence<u32> {
     let mut weights = Sequence::<u32>::new();
     #[unroll]
     for run in 0..RUNS {
@@ -175,7 +171,7 @@ fn codes_kernel<N: Size>(
     streams: u32,
     units_log2: u32,
     zero: u32,
-    #[comptime] of: FloatBits,
+    #[comptime] of: DType,
     #[comptime] bits: usize,
     #[comptime] together: bool,
 ) {
@@ -225,7 +221,7 @@ fn codes_kernel<N: Size>(
         let (scale, bias) = scaling(min, max, bits);
         if place == 0 {
             let group = stream >> units_log2 as usize;
-            if comptime!(matches!(of, FloatBits::F32)) {
+            if comptime!(matches!(of, DType::F32)) {
                 scales[2 * group] = scale;
                 scales[2 * group + 1] = bias;
             } else {
@@ -300,7 +296,7 @@ pub(crate) fn quantize(
     bits: usize,
     group: usize,
     shape: [usize; 2],
-    source: FloatBits,
+    source: DType,
     bytes: &Buffer,
 ) -> (Buffer, Buffer) {
     let format = mlx_format(shape, source, bits, group).unwrap_or_else(|error| panic!("{error}"));

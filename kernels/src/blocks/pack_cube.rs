@@ -13,7 +13,7 @@ use cubecl::{client::Client, prelude::*};
 
 use super::{FLOOR, Levels};
 use crate::exact;
-use crate::float::FloatBits;
+use crate::float::DType;
 use crate::float::pack_cube::{
     RUN, largest_at_end, largest_of_run, largest_together, plane, read_one, read_run,
 };
@@ -123,7 +123,7 @@ fn scales_kernel<N: Size>(
     scales: &mut [u32],
     total: u32,
     block: u32,
-    #[comptime] of: FloatBits,
+    #[comptime] of: DType,
 ) {
     let (n, block) = (total as usize, block as usize);
     if ABSOLUTE_POS < scales.len() {
@@ -144,7 +144,7 @@ fn scales_kernel<N: Size>(
 /// What sets one build of the kernel apart from another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Build {
-    source: FloatBits,
+    source: DType,
     /// Runs of a unit.
     runs: usize,
     /// Whether the units of a block find its scale together; else it is there.
@@ -236,7 +236,7 @@ pub(crate) fn quantize<L: Levels>(
     client: &Client,
     block: usize,
     n: usize,
-    source: FloatBits,
+    source: DType,
     bytes: &Buffer,
 ) -> (Buffer, Buffer) {
     let words = Buffer::empty(client, n.div_ceil(CODES4), 4);

@@ -9,7 +9,7 @@ use super::{SLACK, SUMS};
 use crate::blocks;
 use crate::device::Weight;
 use crate::device::read::{self, EIGHT, Scale, Stored};
-use crate::float::FloatBits;
+use crate::float::DType;
 use crate::float::pack_cube::widen;
 use crate::format::{Affine, Format};
 use crate::launch::{self, Buffer};
@@ -33,7 +33,7 @@ const FLOATS: usize = 6;
 /// # Panics
 ///
 /// When a buffer's length does not fit the shape.
-pub fn compare(client: &Client, source: FloatBits, bytes: &Buffer, weight: &Weight) -> Buffer {
+pub fn compare(client: &Client, source: DType, bytes: &Buffer, weight: &Weight) -> Buffer {
     let n = weight.shape[0] * weight.shape[1];
     assert_eq!(bytes.len(), source.words(n), "words of {n} {source:?}");
     if n == 0 {
@@ -92,7 +92,7 @@ fn partial<N: Size>(
     weights: u32,
     units: u32,
     sums: &mut [u32],
-    #[comptime] of: FloatBits,
+    #[comptime] of: DType,
     #[comptime] eights: bool,
     #[comptime] shared: Option<[u32; 16]>,
 ) {
@@ -121,7 +121,7 @@ fn partial_with<N: Size>(
     weights: u32,
     units: u32,
     sums: &mut [u32],
-    #[comptime] of: FloatBits,
+    #[comptime] of: DType,
     #[comptime] eights: bool,
 ) {
     let unit = ABSOLUTE_POS;

@@ -1,7 +1,7 @@
 use cubecl::{client::Client, prelude::*};
 
 use crate::exact;
-use crate::float::FloatBits;
+use crate::float::DType;
 use crate::launch::{self, Buffer};
 use crate::targets::on_devices;
 
@@ -118,10 +118,6 @@ fn sums(client: &Client) {
 
 fn halves(client: &Client) {
     let (a, b) = pairs();
-    check(client, Operation::F16, &a, &b, |a, _| {
-        FloatBits::F16.round(a)
-    });
-    check(client, Operation::Bf16, &a, &b, |a, _| {
-        FloatBits::Bf16.round(a)
-    });
+    check(client, Operation::F16, &a, &b, |a, _| DType::F16.round(a));
+    check(client, Operation::Bf16, &a, &b, |a, _| DType::Bf16.round(a));
 }

@@ -2,13 +2,13 @@
 
 use cubecl::{client::Client, ir::features::Plane, prelude::*};
 
-use super::FloatBits;
+use super::DType;
 use crate::launch::{self, Buffer};
 
 /// Weights that a unit reads at a time.
 pub(crate) const RUN: usize = 8;
 
-impl FloatBits {
+impl DType {
     /// Words of `n` weights, the last one padded.
     pub(crate) const fn words(self, n: usize) -> usize {
         (n * self.size()).div_ceil(4)
@@ -29,7 +29,7 @@ impl FloatBits {
 pub(crate) fn read_run<N: Size>(
     source: &[Vector<u32, N>],
     first: usize,
-    #[comptime] of: FloatBits,
+    #[comptime] of: DType,
 ) -> Sequence<u32> {
     let vector = N::value();
     let vectors = comptime!(RUN * of.size() / 4 / vector);
@@ -51,11 +51,7 @@ pub(crate) fn read_run<N: Size>(
 
 /// The weight `k`, as bits of `f32`: for what is rare, and in few instructions.
 #[cube]
-pub(crate) fn read_one<N: Size>(
-    source: &[Vector<u32, N>],
-    k: usize,
-    #[comptime] of: FloatBits,
-) -> u32 {
+pub(crate) fn read_one<N: Size>(source: &[Vector<u32, N>], k: usize, #[comptime] of: DType) -> u32 {
     let vector = N::value();
     let per_word = comptime!(4 / of.size());
     let at = k / per_word;
@@ -81,7 +77,7 @@ pub(crate) fn largest_at_end<N: Size>(
     source: &[Vector<u32, N>],
     first: usize,
     count: usize,
-    #[comptime] of: FloatBits,
+    #[comptime] of: DType,
 ) -> u32 {
     let mut largest = 0u32;
     for k in 0..count {
@@ -95,7 +91,7 @@ pub(crate) fn largest_at_end<N: Size>(
 pub(crate) fn largest_of_run<N: Size>(
     source: &[Vector<u32, N>],
     first: usize,
-    #[comptime] of: FloatBits,
+    #[comptime] of: DType,
 ) -> u32 {
     let weights = read_run::<N>(source, first, of);
     let mut largest = 0u32;
@@ -128,13 +124,13 @@ pub(crate) fn plane(client: &Client) -> Option<usize> {
 
 /// Weight `p` of a word.
 #[cube]
-pub(crate) fn widen(word: u32, #[comptime] p: usize, #[comptime] of: FloatBits) -> u32 {
+pub(crate) fn widen(word: u32, #[comptime] p: usize, #[comptime] of: DType) -> u32 {
     match comptime!((of, p)) {
-        (FloatBits::F32, _) => word,
-        (FloatBits::Bf16, 0) => word << 16u32,
-        (FloatBits::Bf16, _) => word & 0xffff_0000u32,
-        (FloatBits::F16, 0) => widen_f16(word & 0xffffu32),
-        (FloatBits::F16, _) => widen_f16(word >> 16u32),
+        (DType::F32, _) => word,
+        (DType::Bf16, 0) => word << 16u32,
+        (DType::Bf16, _) => word & 0xffff_0000u32,
+        (DType::F16, 0) => widen_f16(word & 0xffffu32),
+        (DType::F16, _) => widen_f16(word >> 16u32),
     }
 }
 
@@ -156,7 +152,7 @@ fn absmax_kernel<N: Size>(
     source: &[Vector<u32, N>],
     maxima: &mut [u32],
     total: u32,
-    #[comptime] of: FloatBits,
+    #[comptime] of: DType,
 ) {
     let n = total as usize;
     let units = maxima.len();
@@ -181,7 +177,7 @@ const MANY: usize = 1 << 16;
 const RUNS: usize = 8;
 
 /// One word: the bits of the largest magnitude among `n` weights. NaN is larger than all.
-pub(crate) fn absmax(client: &Client, source: FloatBits, n: usize, bytes: &Buffer) -> Buffer {
+pub(crate) fn absmax(client: &Client, source: DType, n: usize, bytes: &Buffer) -> Buffer {
     if n == 0 {
         return Buffer::upload(client, &[0]);
     }
@@ -202,5 +198,5 @@ pub(crate) fn absmax(client: &Client, source: FloatBits, n: usize, bytes: &Buffe
     if units == 1 {
         return maxima;
     }
-    absmax(client, FloatBits::F32, units, &maxima)
+    absmax(client, DType::F32, units, &maxima)
 }

@@ -3,7 +3,7 @@
 use core::fmt;
 
 use crate::error::FormatError;
-use crate::float::FloatBits;
+use crate::float::DType;
 
 /// Whole numbers with a scale and an offset for each group of weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -17,7 +17,7 @@ pub struct Affine {
     /// What the offset is.
     pub form: Offset,
     /// How scales and offsets are stored.
-    pub params: FloatBits,
+    pub params: DType,
 }
 
 /// Which weights share a scale, in a weight of `[o, i]` with `n = o * i`. The weight in row `r`, column `c`
@@ -55,7 +55,7 @@ impl Affine {
         group: usize,
         along: Along,
         form: Offset,
-        params: FloatBits,
+        params: DType,
     ) -> Result<Self, FormatError> {
         if !matches!(bits, 1..=6 | 8) {
             return Err(FormatError::Bits {
@@ -78,8 +78,8 @@ impl Affine {
     /// Words that the scale and the offset of a group take.
     pub const fn param_words(self) -> usize {
         match self.params {
-            FloatBits::F32 => 2,
-            FloatBits::F16 | FloatBits::Bf16 => 1,
+            DType::F32 => 2,
+            DType::F16 | DType::Bf16 => 1,
         }
     }
 
@@ -117,10 +117,10 @@ impl Affine {
         assert_eq!(scales.len(), offsets.len(), "scales and offsets");
         let pairs = scales.iter().zip(offsets);
         match self.params {
-            FloatBits::F32 => pairs
+            DType::F32 => pairs
                 .flat_map(|(scale, offset)| [*scale, *offset])
                 .collect(),
-            FloatBits::F16 | FloatBits::Bf16 => pairs
+            DType::F16 | DType::Bf16 => pairs
                 .map(|(scale, offset)| offset << 16 | scale & 0xffff)
                 .collect(),
         }

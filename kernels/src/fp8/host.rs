@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::{Recipe, Scaling, e4m3, e5m2};
 use crate::error::FormatError;
-use crate::float::{FloatBits, absmax, absmax_here};
+use crate::float::{DType, absmax, absmax_here};
 use crate::format::{Format, Fp8Kind, Tile};
 use crate::lanes::for_processors;
 use crate::pack::CODES8;
@@ -20,7 +20,7 @@ use crate::packer::{self, Order, Packer};
 /// positive and finite, [`FormatError::Size`].
 pub fn packer(
     shape: [usize; 2],
-    source: FloatBits,
+    source: DType,
     kind: Fp8Kind,
     tile: Tile,
     recipe: Recipe,
@@ -53,7 +53,7 @@ pub(crate) fn tile_rows(shape: [usize; 2], tile: Tile) -> usize {
 }
 
 struct Fp8Packer {
-    source: FloatBits,
+    source: DType,
     kind: Fp8Kind,
     tile: Tile,
     recipe: Recipe,
@@ -143,7 +143,7 @@ impl Fp8Packer {
 for_processors! {
     /// The largest magnitudes of scale tiles beside each other: of `segment` bytes in each row, the first from `from` on.
     fn largest(
-        source: FloatBits,
+        source: DType,
         bytes: &[u8],
         row_bytes: usize,
         from: usize,
@@ -162,7 +162,7 @@ for_processors! {
 for_processors! {
     /// Codes of weights of a row from column `first` on, under the scales of its scale tiles, `cols` wide.
     fn encode(
-        how: (Recipe, FloatBits, Fp8Kind),
+        how: (Recipe, DType, Fp8Kind),
         scalings: &[Scaling],
         cols: usize,
         first: usize,
@@ -194,13 +194,13 @@ for_processors! {
 #[inline(always)]
 fn encode_with(
     recipe: Recipe,
-    source: FloatBits,
+    source: DType,
     by: f32,
     bytes: &[u8],
     codes: &mut [u8],
     cast: impl Fn(f32) -> u8,
 ) {
-    use FloatBits::{Bf16, F16, F32};
+    use DType::{Bf16, F16, F32};
     match (recipe, source) {
         (Recipe::CompressedTensors, F16) => {
             packer::code8(F16, bytes, codes, |weight| cast(F16.round(weight / by)));

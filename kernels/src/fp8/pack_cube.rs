@@ -9,7 +9,7 @@ use cubecl::{client::Client, prelude::*};
 
 use super::{Recipe, epsilon};
 use crate::exact;
-use crate::float::FloatBits;
+use crate::float::DType;
 use crate::float::pack_cube::{RUN, largest_of_run, largest_together, plane, read_one, read_run};
 use crate::format::{Fp8Kind, Tile};
 use crate::launch::{self, Buffer};
@@ -25,7 +25,7 @@ const SCALING: usize = 2;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Way {
     /// Divided, then rounded to a type.
-    Divide(FloatBits),
+    Divide(DType),
     Multiply,
 }
 
@@ -53,7 +53,7 @@ fn scaling(
     amax: u32,
     largest: u32,
     #[comptime] rule: Rule,
-    #[comptime] source: FloatBits,
+    #[comptime] source: DType,
 ) -> (u32, u32) {
     let mut scale = amax;
     let mut by = amax;
@@ -103,18 +103,18 @@ fn power_above(scale: u32) -> u32 {
 }
 
 #[cube]
-fn round_to(bits: u32, #[comptime] to: FloatBits) -> u32 {
+fn round_to(bits: u32, #[comptime] to: DType) -> u32 {
     match to {
-        FloatBits::F32 => bits,
-        FloatBits::F16 => exact::round_f16(bits),
-        FloatBits::Bf16 => exact::round_bf16(bits),
+        DType::F32 => bits,
+        DType::F16 => exact::round_f16(bits),
+        DType::Bf16 => exact::round_bf16(bits),
     }
 }
 
 /// Where the weights of a scale lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Cut {
-    source: FloatBits,
+    source: DType,
     /// Whether a run lies in one row and in one tile.
     even: bool,
     /// Whether units exchange what they find.
@@ -237,7 +237,7 @@ fn quick_code(
     let largest = comptime!(kind.largest().to_bits());
     let code = match way {
         Way::Multiply => cast(product.min(largest), kind),
-        Way::Divide(FloatBits::Bf16) => {
+        Way::Divide(DType::Bf16) => {
             // Both have eight bits, so that a quotient is in the middle between two bf16, or differs from it by one
             // part in 2^17 or more. What is within 2^-20 is the middle.
             let odd = (product >> 11u32) & 0x20u32;
@@ -247,7 +247,7 @@ fn quick_code(
         Way::Divide(to) => {
             // Where rounding decides, in either type, the last bits are zero.
             let last = comptime!(match to {
-                FloatBits::F16 => 0xfffu32,
+                DType::F16 => 0xfffu32,
                 _ => 0x7_ffffu32,
             });
             let mut code = cast(round_to(product, to).min(largest), kind);
@@ -344,7 +344,7 @@ pub(crate) fn quantize(
     client: &Client,
     Plan { kind, tile, recipe }: Plan,
     shape: [usize; 2],
-    source: FloatBits,
+    source: DType,
     bytes: &Buffer,
     amax: Option<&Buffer>,
 ) -> (Buffer, Buffer) {
@@ -388,7 +388,7 @@ pub(crate) fn quantize(
     let way = match recipe {
         Recipe::CompressedTensors => Way::Divide(source),
         Recipe::FineGrained { .. } => Way::Multiply,
-        Recipe::Fixed(_) => Way::Divide(FloatBits::F32),
+        Recipe::Fixed(_) => Way::Divide(DType::F32),
     };
     let sides = || {
         // A tile larger than the weight is as large as the weight.

@@ -10,7 +10,7 @@
 use cubecl::{client::Client, prelude::*};
 
 use crate::exact;
-use crate::float::FloatBits;
+use crate::float::DType;
 use crate::float::pack_cube::{RUN, largest_of_run, largest_together, plane, read_one, read_run};
 use crate::launch::{self, Buffer, rounded};
 use crate::pack::CODES8;
@@ -62,7 +62,7 @@ fn largest_kernel<N: Size>(
     columns: u32,
     units_log2: u32,
     joined: u32,
-    #[comptime] of: FloatBits,
+    #[comptime] of: DType,
     #[comptime] runs: bool,
     #[comptime] together: bool,
 ) {
@@ -103,7 +103,7 @@ fn runs_kernel<N: Size>(
     columns: u32,
     units_log2: u32,
     zero: u32,
-    #[comptime] of: FloatBits,
+    #[comptime] of: DType,
 ) {
     let columns = columns as usize;
     let units = 1usize << units_log2 as usize;
@@ -148,7 +148,7 @@ fn words_kernel<N: Size>(
     words: &mut [u32],
     total: u32,
     columns: u32,
-    #[comptime] of: FloatBits,
+    #[comptime] of: DType,
 ) {
     if ABSOLUTE_POS < words.len() {
         let first = ABSOLUTE_POS * CODES8;
@@ -166,7 +166,7 @@ fn words_kernel<N: Size>(
 pub(crate) fn quantize(
     client: &Client,
     shape: [usize; 2],
-    source: FloatBits,
+    source: DType,
     bytes: &Buffer,
 ) -> (Buffer, Buffer) {
     let [rows, i] = shape;

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::affine;
-use crate::float::FloatBits;
+use crate::float::DType;
 use crate::format::{Affine, Along, Offset, Packed};
 use crate::lanes::Portable;
 use crate::micro::{self, Micro};
@@ -46,7 +46,7 @@ impl Work for All<'_> {
 
 /// Formats with tables of their own, and one without.
 fn every_table(shape: [usize; 2]) -> Vec<Packed> {
-    let source = FloatBits::F32;
+    let source = DType::F32;
     let bytes: Vec<u8> = numbers(shape[0] * shape[1], 3)
         .into_iter()
         .flat_map(f32::to_le_bytes)
@@ -63,7 +63,7 @@ fn every_table(shape: [usize; 2]) -> Vec<Packed> {
         .map(|packer| pack_whole(packer.expect("the shape fits"), &bytes))
         .into();
     // With a zero instead of a bias.
-    let zero = Affine::new(4, 64, Along::Flat, Offset::Zero, FloatBits::F32).expect("it exists");
+    let zero = Affine::new(4, 64, Along::Flat, Offset::Zero, DType::F32).expect("it exists");
     let groups = zero.groups(shape);
     let pairs = [7, 5].map(|seed| {
         numbers(groups, seed)

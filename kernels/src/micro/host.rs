@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::{E2M1, Micro, SPAN, power};
 use crate::error::FormatError;
-use crate::float::{FloatBits, absmax};
+use crate::float::{DType, absmax};
 use crate::format::{Format, Fp8Kind};
 use crate::lanes::for_processors;
 use crate::pack;
@@ -17,7 +17,7 @@ use crate::packer::{self, Order, Packer};
 /// [`FormatError::Columns`] where `i` is not whole groups; [`FormatError::Size`].
 pub fn packer(
     shape: [usize; 2],
-    source: FloatBits,
+    source: DType,
     micro: Micro,
 ) -> Result<Box<dyn Packer>, FormatError> {
     let format = Format::Micro(micro);
@@ -35,7 +35,7 @@ pub fn packer(
 }
 
 struct MicroPacker {
-    source: FloatBits,
+    source: DType,
     micro: Micro,
     order: Order,
     /// Largest magnitude of the weight so far, where there is a global scale.
@@ -78,7 +78,7 @@ for_processors! {
     /// Chooses scales and codes of the groups of a job.
     fn pack_groups(
         micro: Micro,
-        source: FloatBits,
+        source: DType,
         encode: f32,
         bytes: &[u8],
         words: &mut [u32],
@@ -106,7 +106,7 @@ const NAN: u8 = 255;
 
 /// The E8M0 byte of a group: `amax / largest` in the source's type, up to the next power of two.
 #[inline(always)]
-fn exponent(source: FloatBits, values: &[f32], largest: f32) -> u8 {
+fn exponent(source: DType, values: &[f32], largest: f32) -> u8 {
     /// 2^-127.
     const SMALLEST: u32 = 1 << 22;
     let scale = source.round(absmax(values) / largest).to_bits();
@@ -127,7 +127,7 @@ fn inverse(byte: u8) -> f32 {
 }
 
 #[inline(always)]
-fn mxfp4(source: FloatBits, values: &[f32], words: &mut [u32], scales: &mut [u8]) {
+fn mxfp4(source: DType, values: &[f32], words: &mut [u32], scales: &mut [u8]) {
     const GROUP: usize = Micro::Mxfp4.group();
     let groups = values.as_chunks::<GROUP>().0.iter();
     let words = words.as_chunks_mut::<{ GROUP / 8 }>().0;
@@ -140,7 +140,7 @@ fn mxfp4(source: FloatBits, values: &[f32], words: &mut [u32], scales: &mut [u8]
 }
 
 #[inline(always)]
-fn mxfp8(source: FloatBits, values: &[f32], words: &mut [u32], scales: &mut [u8]) {
+fn mxfp8(source: DType, values: &[f32], words: &mut [u32], scales: &mut [u8]) {
     const GROUP: usize = Micro::Mxfp8.group();
     let groups = values.as_chunks::<GROUP>().0.iter();
     let words = words.as_chunks_mut::<{ GROUP / 4 }>().0;
@@ -158,14 +158,14 @@ fn mxfp8(source: FloatBits, values: &[f32], words: &mut [u32], scales: &mut [u8]
 
 /// The source's type is chosen outside the loop.
 #[inline(always)]
-fn nvfp4(source: FloatBits, encode: f32, values: &[f32], words: &mut [u32], scales: &mut [u8]) {
+fn nvfp4(source: DType, encode: f32, values: &[f32], words: &mut [u32], scales: &mut [u8]) {
     match source {
-        FloatBits::F32 => nvfp4_with(encode, values, words, scales, |value| value),
-        FloatBits::F16 => nvfp4_with(encode, values, words, scales, |value| {
-            FloatBits::F16.round(value)
+        DType::F32 => nvfp4_with(encode, values, words, scales, |value| value),
+        DType::F16 => nvfp4_with(encode, values, words, scales, |value| {
+            DType::F16.round(value)
         }),
-        FloatBits::Bf16 => nvfp4_with(encode, values, words, scales, |value| {
-            FloatBits::Bf16.round(value)
+        DType::Bf16 => nvfp4_with(encode, values, words, scales, |value| {
+            DType::Bf16.round(value)
         }),
     }
 }

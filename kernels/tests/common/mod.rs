@@ -2,7 +2,7 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
-use firebox_kernels::float::FloatBits;
+use firebox_kernels::float::DType;
 use firebox_kernels::format::Packed;
 use firebox_kernels::packer::{Packer, pack_whole};
 use half::{bf16, f16};
@@ -59,11 +59,11 @@ impl Golden {
 }
 
 impl Tensor {
-    pub(crate) fn source(&self) -> FloatBits {
+    pub(crate) fn source(&self) -> DType {
         match self.dtype {
-            Dtype::F32 => FloatBits::F32,
-            Dtype::F16 => FloatBits::F16,
-            Dtype::BF16 => FloatBits::Bf16,
+            Dtype::F32 => DType::F32,
+            Dtype::F16 => DType::F16,
+            Dtype::BF16 => DType::Bf16,
             other => panic!("{other:?} is no float of a weight"),
         }
     }
@@ -151,7 +151,7 @@ pub(crate) fn in_all_types(packed: &Packed) -> Vec<f32> {
 }
 
 /// Rounds to the type that a golden value is stored in.
-pub(crate) fn rounded(values: &[f32], to: FloatBits) -> Vec<f32> {
+pub(crate) fn rounded(values: &[f32], to: DType) -> Vec<f32> {
     values.iter().map(|value| to.round(*value)).collect()
 }
 
@@ -210,14 +210,14 @@ impl Random {
     }
 
     /// `n` weights in the bytes of `source`.
-    pub(crate) fn weights(&mut self, n: usize, source: FloatBits) -> Vec<u8> {
+    pub(crate) fn weights(&mut self, n: usize, source: DType) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(n * source.size());
         for _ in 0..n {
             let weight = self.weight();
             match source {
-                FloatBits::F32 => bytes.extend(weight.to_le_bytes()),
-                FloatBits::F16 => bytes.extend(f16::from_f32(weight).to_le_bytes()),
-                FloatBits::Bf16 => bytes.extend(bf16::from_f32(weight).to_le_bytes()),
+                DType::F32 => bytes.extend(weight.to_le_bytes()),
+                DType::F16 => bytes.extend(f16::from_f32(weight).to_le_bytes()),
+                DType::Bf16 => bytes.extend(bf16::from_f32(weight).to_le_bytes()),
             }
         }
         bytes

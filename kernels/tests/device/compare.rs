@@ -2,7 +2,7 @@
 
 use cubecl::client::Client;
 use firebox_kernels::compare;
-use firebox_kernels::float::FloatBits;
+use firebox_kernels::float::DType;
 use firebox_kernels::format::{Along, Blocks, Format, Fp8Kind, Tile};
 use firebox_kernels::launch::Buffer;
 
@@ -15,12 +15,12 @@ crate::targets::on_devices!(compared_as_on_the_host);
 fn compared_as_on_the_host(client: &Client) {
     let mut random = Random(11);
     for (shape, source) in [
-        ([1, 1], FloatBits::F32),
-        ([3, 33], FloatBits::F16),
-        ([33, 96], FloatBits::F16),
-        ([16, 257], FloatBits::Bf16),
-        ([40, 136], FloatBits::F32),
-        ([320, 4096], FloatBits::Bf16),
+        ([1, 1], DType::F32),
+        ([3, 33], DType::F16),
+        ([33, 96], DType::F16),
+        ([16, 257], DType::Bf16),
+        ([40, 136], DType::F32),
+        ([320, 4096], DType::Bf16),
     ] {
         let row_bytes = shape[1] * source.size();
         for packed in every_format(shape, &mut random) {
@@ -41,9 +41,9 @@ fn compared_as_on_the_host(client: &Client) {
             let mut bytes = random.weights(shape[0] * shape[1], source);
             if shape[0] > 1 {
                 let infinite: &[u8] = match source {
-                    FloatBits::F32 => &f32::INFINITY.to_le_bytes(),
-                    FloatBits::F16 => &0x7e00u16.to_le_bytes(),
-                    FloatBits::Bf16 => &0xff80u16.to_le_bytes(),
+                    DType::F32 => &f32::INFINITY.to_le_bytes(),
+                    DType::F16 => &0x7e00u16.to_le_bytes(),
+                    DType::Bf16 => &0xff80u16.to_le_bytes(),
                 };
                 bytes[row_bytes + 4 * source.size()..][..source.size()].copy_from_slice(infinite);
             }

@@ -1,7 +1,7 @@
 //! Products on a device, against sums in `f64` of the weight that the host gives back.
 
 use cubecl::client::Client;
-use firebox_kernels::float::FloatBits;
+use firebox_kernels::float::DType;
 use firebox_kernels::format::{Blocks, Format, Fp8Kind, Micro, Offset, Tile};
 use firebox_kernels::launch::Buffer;
 
@@ -42,7 +42,7 @@ fn products_are_those_of_the_unpacked_weight(client: &Client) {
                 let x: Vec<f32> = (0..m * i).map(|_| random.weight()).collect();
                 let bits: Vec<u32> = x.iter().map(|x| x.to_bits()).collect();
                 let x_buffer = Buffer::upload(client, &bits);
-                let y = weight.linear(client, &x_buffer, FloatBits::F32, m);
+                let y = weight.linear(client, &x_buffer, DType::F32, m);
                 let y = floats(client, y);
                 assert_eq!(y.len(), m * o);
                 for (k, y) in y.iter().enumerate() {

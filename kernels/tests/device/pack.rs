@@ -1,7 +1,7 @@
 //! Codes that a device chooses are those of the host's packers, which golden files tie to the Python libraries.
 
 use cubecl::client::Client;
-use firebox_kernels::float::FloatBits;
+use firebox_kernels::float::DType;
 use firebox_kernels::format::{Blocks, Fp8Kind, Tile};
 use firebox_kernels::fp8::Recipe;
 use firebox_kernels::launch::Buffer;
@@ -20,7 +20,7 @@ on_devices!(
     nested_weights
 );
 
-const SOURCES: [FloatBits; 3] = [FloatBits::F32, FloatBits::F16, FloatBits::Bf16];
+const SOURCES: [DType; 3] = [DType::F32, DType::F16, DType::Bf16];
 
 const SHAPES: [[usize; 2]; 6] = [[1, 1], [3, 33], [7, 65], [16, 257], [3, 4096], [2, 12_347]];
 
@@ -60,7 +60,7 @@ fn packed(
     client: &Client,
     packing: Packing,
     shape: [usize; 2],
-    source: FloatBits,
+    source: DType,
     bytes: &[u8],
     tiles: usize,
 ) -> (Vec<u32>, Vec<u32>) {
@@ -95,7 +95,7 @@ fn check(
     client: &Client,
     packing: Packing,
     shape: [usize; 2],
-    source: FloatBits,
+    source: DType,
     bytes: &[u8],
     what: &str,
 ) {
@@ -110,7 +110,7 @@ fn check(
 }
 
 /// Weights at which something happens: every value that is hard on its own, and blocks that are.
-fn special(n: usize, source: FloatBits, seed: u64) -> Vec<u8> {
+fn special(n: usize, source: DType, seed: u64) -> Vec<u8> {
     let mut random = Random(seed);
     let hard = [
         0.0,
@@ -160,9 +160,9 @@ fn special(n: usize, source: FloatBits, seed: u64) -> Vec<u8> {
             value = hard[(random.next() % hard.len() as u64) as usize];
         }
         match source {
-            FloatBits::F32 => bytes.extend(value.to_le_bytes()),
-            FloatBits::F16 => bytes.extend(half::f16::from_f32(value).to_le_bytes()),
-            FloatBits::Bf16 => bytes.extend(half::bf16::from_f32(value).to_le_bytes()),
+            DType::F32 => bytes.extend(value.to_le_bytes()),
+            DType::F16 => bytes.extend(half::f16::from_f32(value).to_le_bytes()),
+            DType::Bf16 => bytes.extend(half::bf16::from_f32(value).to_le_bytes()),
         }
     }
     bytes
@@ -248,9 +248,9 @@ fn largest(client: &Client) {
                 {
                     // The last one: what a kernel would leave out.
                     let value = match source {
-                        FloatBits::F32 => value.to_le_bytes().to_vec(),
-                        FloatBits::F16 => half::f16::from_f32(value).to_le_bytes().to_vec(),
-                        FloatBits::Bf16 => half::bf16::from_f32(value).to_le_bytes().to_vec(),
+                        DType::F32 => value.to_le_bytes().to_vec(),
+                        DType::F16 => half::f16::from_f32(value).to_le_bytes().to_vec(),
+                        DType::Bf16 => half::bf16::from_f32(value).to_le_bytes().to_vec(),
                     };
                     let at = bytes.len() - value.len();
                     bytes[at..].copy_from_slice(&value);
@@ -272,7 +272,7 @@ fn largest(client: &Client) {
 /// From weights to nested scales, in tiles and with buffers that stay on the device.
 fn nested_weights(client: &Client) {
     let mut random = Random(29);
-    let (shape, source) = ([700, 129], FloatBits::Bf16);
+    let (shape, source) = ([700, 129], DType::Bf16);
     let bytes = random.weights(shape[0] * shape[1], source);
     for block in [32, 64, 4096] {
         let blocks = Blocks {

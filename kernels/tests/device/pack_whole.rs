@@ -1,7 +1,7 @@
 //! Whole-number codes that a device chooses: those of the host's packers for every pattern of bits.
 
 use cubecl::client::Client;
-use firebox_kernels::float::FloatBits;
+use firebox_kernels::float::DType;
 use firebox_kernels::packing::Packing;
 use firebox_kernels::quantize::quantize;
 
@@ -11,7 +11,7 @@ use crate::targets::on_devices;
 
 on_devices!(mlx, int8, empty);
 
-const SOURCES: [FloatBits; 3] = [FloatBits::F32, FloatBits::F16, FloatBits::Bf16];
+const SOURCES: [DType; 3] = [DType::F32, DType::F16, DType::Bf16];
 
 /// What a row of special weights is made of.
 const KINDS: usize = 18;
@@ -58,7 +58,7 @@ fn special(random: &mut Random, kind: usize, i: usize) -> Vec<u32> {
 }
 
 /// A weight's bytes: at random, but for a row in two that is special.
-fn weights(random: &mut Random, [o, i]: [usize; 2], source: FloatBits) -> Vec<u8> {
+fn weights(random: &mut Random, [o, i]: [usize; 2], source: DType) -> Vec<u8> {
     let mut bytes = Vec::new();
     for r in 0..o {
         if r % 2 == 0 {
@@ -68,11 +68,11 @@ fn weights(random: &mut Random, [o, i]: [usize; 2], source: FloatBits) -> Vec<u8
         let kind = (r / 2) % KINDS;
         for bits in special(random, kind, i) {
             let stored = match source {
-                FloatBits::F32 => bits,
+                DType::F32 => bits,
                 // The upper half keeps what a kind is: a sign, an exponent, the first bits.
-                FloatBits::Bf16 => bits >> 16,
-                FloatBits::F16 if kind < 4 => bits >> 16,
-                FloatBits::F16 => FloatBits::F16.to_bits(f32::from_bits(bits)),
+                DType::Bf16 => bits >> 16,
+                DType::F16 if kind < 4 => bits >> 16,
+                DType::F16 => DType::F16.to_bits(f32::from_bits(bits)),
             };
             bytes.extend(&stored.to_le_bytes()[..source.size()]);
         }
@@ -81,7 +81,7 @@ fn weights(random: &mut Random, [o, i]: [usize; 2], source: FloatBits) -> Vec<u8
 }
 
 #[track_caller]
-fn check(client: &Client, packing: Packing, shape: [usize; 2], source: FloatBits, bytes: &[u8]) {
+fn check(client: &Client, packing: Packing, shape: [usize; 2], source: DType, bytes: &[u8]) {
     let packer = packing.packer(shape, source).unwrap();
     let (o, i, together) = (shape[0], shape[1], packer.tile_rows());
     let host = fed(packer, bytes, i * source.size(), 0);
@@ -148,12 +148,12 @@ fn int8(client: &Client) {
 fn empty(client: &Client) {
     for shape in [[0, 64], [64, 0], [0, 0]] {
         for packing in [Packing::Int8, Packing::Mlx { bits: 3, group: 64 }] {
-            let format = packing.format(shape, FloatBits::F16).unwrap();
+            let format = packing.format(shape, DType::F16).unwrap();
             let (words, scales) = quantize(
                 client,
                 packing,
                 shape,
-                FloatBits::F16,
+                DType::F16,
                 &upload(client, &[]),
                 None,
             );

@@ -4,7 +4,7 @@ use cubecl::client::Client;
 use cubecl::features::TypeUsage;
 use cubecl::prelude::*;
 use firebox_kernels::device::Weight;
-use firebox_kernels::float::FloatBits;
+use firebox_kernels::float::DType;
 use firebox_kernels::format::{
     Affine, Along, Blocks, Format, Fp8Kind, Micro, Offset, Packed, Tile,
 };
@@ -47,7 +47,7 @@ pub(crate) const MICRO: [Micro; 4] = [
 
 /// A weight of this shape in every format.
 pub(crate) fn every_format(shape: [usize; 2], random: &mut Random) -> Vec<Packed> {
-    let source = FloatBits::Bf16;
+    let source = DType::Bf16;
     let bytes = random.weights(shape[0] * shape[1], source);
     let mut packers: Vec<Box<dyn Packer>> = Vec::new();
     for (block, nested) in [
@@ -91,7 +91,7 @@ pub(crate) fn every_format(shape: [usize; 2], random: &mut Random) -> Vec<Packed
         };
         packers.push(method.packer(shape, source).unwrap());
     }
-    for (bits, params) in [(1, FloatBits::F16), (6, FloatBits::F32)] {
+    for (bits, params) in [(1, DType::F16), (6, DType::F32)] {
         let method = Hqq {
             levels: Levels::Bits(bits),
             group: Group::Line,
@@ -111,7 +111,7 @@ pub(crate) fn every_format(shape: [usize; 2], random: &mut Random) -> Vec<Packed
 /// A weight whose columns are in groups of any order.
 fn ordered(shape: [usize; 2], random: &mut Random) -> Packed {
     let along = Along::Ordered;
-    let affine = Affine::new(4, 32, along, Offset::Zero, FloatBits::F16).unwrap();
+    let affine = Affine::new(4, 32, along, Offset::Zero, DType::F16).unwrap();
     let format = Format::Affine(affine);
     let words = (0..format.words_len(shape)).map(|_| random.next() as u32);
     let words = words.collect();
@@ -161,7 +161,7 @@ fn dequantize_is_the_hosts(client: &Client) {
             let [o, i] = shape;
             let expected = packed.dequantize();
             for rows in [0..o, o / 3..o - o / 3, o - 1..o, 1..1] {
-                let found = weight.dequantize(client, rows.clone(), FloatBits::F32);
+                let found = weight.dequantize(client, rows.clone(), DType::F32);
                 let what = format!("{} {shape:?} {rows:?}", packed.format);
                 assert_bits(
                     &floats(client, found),
@@ -199,14 +199,14 @@ fn any_words_give_what_they_give_on_the_host(client: &Client) {
         formats.push(Format::Fp8(kind, Tile::Block { rows: 3, cols: 32 }));
     }
     for (bits, group, form, params) in [
-        (2, 32, Offset::Zero, FloatBits::F32),
-        (3, 64, Offset::Bias, FloatBits::F16),
-        (3, 32, Offset::Zero, FloatBits::Bf16),
-        (4, 32, Offset::Zero, FloatBits::F16),
-        (5, 32, Offset::Bias, FloatBits::F32),
-        (6, 32, Offset::Zero, FloatBits::F32),
-        (8, 32, Offset::Zero, FloatBits::Bf16),
-        (8, 64, Offset::Bias, FloatBits::F16),
+        (2, 32, Offset::Zero, DType::F32),
+        (3, 64, Offset::Bias, DType::F16),
+        (3, 32, Offset::Zero, DType::Bf16),
+        (4, 32, Offset::Zero, DType::F16),
+        (5, 32, Offset::Bias, DType::F32),
+        (6, 32, Offset::Zero, DType::F32),
+        (8, 32, Offset::Zero, DType::Bf16),
+        (8, 64, Offset::Bias, DType::F16),
     ] {
         formats.push(Format::Affine(
             Affine::new(bits, group, Along::Flat, form, params).unwrap(),
@@ -214,15 +214,15 @@ fn any_words_give_what_they_give_on_the_host(client: &Client) {
     }
     formats.extend(MICRO.map(Format::Micro));
     for (bits, group, along, params) in [
-        (1, 64, Along::Flat, FloatBits::F16),
-        (3, 27, Along::Flat, FloatBits::F32),
-        (5, 9, Along::Flat, FloatBits::Bf16),
-        (2, 63, Along::Flat, FloatBits::F16),
-        (4, 64, Along::Strided, FloatBits::F16),
-        (6, 9, Along::Strided, FloatBits::F32),
-        (8, 315, Along::Strided, FloatBits::Bf16),
-        (3, 7, Along::Ordered, FloatBits::F32),
-        (4, 32, Along::Ordered, FloatBits::Bf16),
+        (1, 64, Along::Flat, DType::F16),
+        (3, 27, Along::Flat, DType::F32),
+        (5, 9, Along::Flat, DType::Bf16),
+        (2, 63, Along::Flat, DType::F16),
+        (4, 64, Along::Strided, DType::F16),
+        (6, 9, Along::Strided, DType::F32),
+        (8, 315, Along::Strided, DType::Bf16),
+        (3, 7, Along::Ordered, DType::F32),
+        (4, 32, Along::Ordered, DType::Bf16),
     ] {
         let affine = Affine::new(bits, group, along, Offset::Zero, params);
         formats.push(Format::Affine(affine.unwrap()));
@@ -243,7 +243,7 @@ fn any_words_give_what_they_give_on_the_host(client: &Client) {
                     random.next() as u32
                 }
                 Format::Nf4(of) | Format::Fp4(of) if of.nested => (0.1 + k as f32).to_bits(),
-                Format::Affine(of) if of.params != FloatBits::F32 => random.next() as u32,
+                Format::Affine(of) if of.params != DType::F32 => random.next() as u32,
                 Format::Affine(_) => random.weight().to_bits(),
                 Format::Micro(of) if of.is_global() && k + 1 == format.scales_len(shape) => {
                     0.37f32.to_bits()
@@ -264,7 +264,7 @@ fn any_words_give_what_they_give_on_the_host(client: &Client) {
             let packed = Packed::new(format, shape, words, scales).unwrap();
             let weight = upload(client, &packed);
             let expected = packed.dequantize();
-            let found = weight.dequantize(client, 0..shape[0], FloatBits::F32);
+            let found = weight.dequantize(client, 0..shape[0], DType::F32);
             let mut found = floats(client, found);
             for (found, expected) in found.iter_mut().zip(&expected) {
                 if expected.is_subnormal() && *found == 0.0 {
@@ -274,11 +274,11 @@ fn any_words_give_what_they_give_on_the_host(client: &Client) {
             let what = format!("{format} {shape:?}");
             assert_bits(&found, &expected, &what);
             if half {
-                let out = weight.dequantize(client, 0..shape[0], FloatBits::F16);
+                let out = weight.dequantize(client, 0..shape[0], DType::F16);
                 let bytes = client.read_one(out.into_handle()).unwrap();
                 let mut found = vec![0.0; expected.len()];
-                FloatBits::F16.widen(&bytes[..2 * expected.len()], &mut found);
-                let expected = rounded(&expected, FloatBits::F16);
+                DType::F16.widen(&bytes[..2 * expected.len()], &mut found);
+                let expected = rounded(&expected, DType::F16);
                 for (found, expected) in found.iter().zip(&expected) {
                     let off = (found - expected).abs() / expected.abs();
                     let same = found == expected || found.is_nan() && expected.is_nan();
@@ -308,7 +308,7 @@ fn rows_are_the_hosts(client: &Client) {
             let wide = client.create_from_slice(bytemuck::cast_slice(&wide));
             // SAFETY: seven ids of eight bytes.
             let wide = unsafe { Buffer::new(wide, ids.len()) };
-            let found = weight.rows(client, &wide, i64::elem_type_native(), FloatBits::F32);
+            let found = weight.rows(client, &wide, i64::elem_type_native(), DType::F32);
             let what = format!("{} {shape:?}", packed.format);
             assert_bits(&floats(client, found), &expected, &what);
 
@@ -317,7 +317,7 @@ fn rows_are_the_hosts(client: &Client) {
                 &ids[..6].iter().map(|id| *id as u32).collect::<Vec<_>>(),
             );
             for id_type in [i32::elem_type_native(), u32::elem_type_native()] {
-                let found = weight.rows(client, &narrow, id_type, FloatBits::F32);
+                let found = weight.rows(client, &narrow, id_type, DType::F32);
                 assert_bits(&floats(client, found), &expected[..6 * i], &what);
             }
         }

@@ -33,13 +33,18 @@ use serde::Deserialize;
 use super::{Adopt, Dialect, DialectError, Halves, Parts, find::Find, names::Excepted};
 use crate::{
     model::{Role, fields::Fields},
-    source::{Dtype, TensorInfo},
+    source::{StoredType, TensorInfo},
 };
 
 pub(super) const NAME: &str = "bitsandbytes";
 const SKIP: &str = "llm_int8_skip_modules";
 /// What `quant_storage` may be.
-const STORAGE: [Dtype; 4] = [Dtype::U8, Dtype::F32, Dtype::F16, Dtype::BF16];
+const STORAGE: [StoredType; 4] = [
+    StoredType::U8,
+    StoredType::F32,
+    StoredType::F16,
+    StoredType::BF16,
+];
 /// Words for what tensors and configuration say.
 const BITS: [&str; 2] = ["4 bits", "8 bits"];
 const SCALES: [&str; 2] = ["plain scales", "nested scales"];
@@ -198,10 +203,17 @@ fn bits4(find: &Find<'_>, levels: Levels, nested: bool) -> Result<Option<Adopt>,
     find.shape(weight, &[&[bytes / size, 1]])?;
 
     let absmax = find.need("weight.absmax")?;
-    let has = absmax.dtype == Dtype::U8 || find.beside("weight.nested_absmax").is_some();
+    let has = absmax.dtype == StoredType::U8 || find.beside("weight.nested_absmax").is_some();
     let [has, declared] = [has, nested].map(|nested| SCALES[usize::from(nested)]);
     find.agree(absmax, has, "bnb_4bit_use_double_quant", declared)?;
-    find.dtype(absmax, &[if nested { Dtype::U8 } else { Dtype::F32 }])?;
+    find.dtype(
+        absmax,
+        &[if nested {
+            StoredType::U8
+        } else {
+            StoredType::F32
+        }],
+    )?;
     let g = absmax.elements() as usize;
     let block = block(n, g).ok_or_else(|| {
         let expected = "a scale for each block of 32, 64, … 4096 weights".to_owned();
@@ -209,17 +221,17 @@ fn bits4(find: &Find<'_>, levels: Levels, nested: bool) -> Result<Option<Adopt>,
     })?;
     find.shape(absmax, &[&[g]])?;
     let map = find.need("weight.quant_map")?;
-    find.dtype(map, &[Dtype::F32])?;
+    find.dtype(map, &[StoredType::F32])?;
     find.shape(map, &[&[16]])?;
-    find.dtype(state, &[Dtype::U8])?;
+    find.dtype(state, &[StoredType::U8])?;
 
     let mut parts = vec![weight, absmax, map, state];
     if nested {
         let upper = find.need("weight.nested_absmax")?;
-        find.dtype(upper, &[Dtype::F32])?;
+        find.dtype(upper, &[StoredType::F32])?;
         find.shape(upper, &[&[g.div_ceil(nested::BLOCK)]])?;
         let map = find.need("weight.nested_quant_map")?;
-        find.dtype(map, &[Dtype::F32])?;
+        find.dtype(map, &[StoredType::F32])?;
         find.shape(map, &[&[MAP.len()]])?;
         parts.extend([upper, map]);
     }
@@ -372,20 +384,20 @@ fn int8(find: &Find<'_>) -> Result<Option<Adopt>, DialectError> {
             find.agree(absmax, BITS[0], "load_in_8bit", BITS[1])?;
         }
         return match find.weight() {
-            Some(weight) if weight.dtype == Dtype::I8 => {
+            Some(weight) if weight.dtype == StoredType::I8 => {
                 Err(find.need("SCB").expect_err("it was looked for"))
             }
             _ => Ok(None),
         };
     };
     let weight = find.need("weight")?;
-    find.dtype(weight, &[Dtype::I8])?;
+    find.dtype(weight, &[StoredType::I8])?;
     find.shape(weight, &[&find.shape])?;
-    find.dtype(scb, &[Dtype::F32])?;
+    find.dtype(scb, &[StoredType::F32])?;
     find.shape(scb, &[&[find.shape[0]]])?;
     let mut parts = vec![weight.clone(), scb.clone()];
     if let Some(format) = find.beside("weight_format") {
-        find.dtype(format, &[Dtype::U8])?;
+        find.dtype(format, &[StoredType::U8])?;
         find.shape(format, &[&[], &[1]])?;
         parts.push(format.clone());
     }

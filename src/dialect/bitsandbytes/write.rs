@@ -1,7 +1,7 @@
 //! The half that writes.
 
 use firebox_kernels::{
-    float::FloatBits,
+    float::DType,
     format::{Format, Packed},
     nested::{self, MAP},
 };
@@ -17,14 +17,14 @@ use super::{
 use crate::{
     model::{Role, Slot},
     plan::Step,
-    source::Dtype,
+    source::StoredType,
 };
 
 /// Writes every packed weight with the same levels, plain or nested, or as signed bytes.
 #[derive(Debug)]
 struct BitsAndBytesWriter {
     kind: Kind,
-    source: FloatBits,
+    source: DType,
     /// What is not packed, where that is more than the head.
     excepted: Option<Vec<String>>,
 }
@@ -37,7 +37,7 @@ enum Kind {
 
 pub(in super::super) fn writer(
     matrices: &Matrices<'_>,
-    source: FloatBits,
+    source: DType,
 ) -> Result<Box<dyn Writer>, DialectError> {
     let kind = |_: &Step, format| match format {
         Format::Nf4(blocks) => Some(Kind::Bits4(Levels::Nf4, blocks.nested)),
@@ -90,14 +90,13 @@ impl Writer for BitsAndBytesWriter {
     fn codes(&self, slot: &Slot, format: Format) -> Option<Codes> {
         let n = slot.shape[0] * slot.shape[1];
         Some(match self.kind {
-            Kind::Int8 => Codes::new(slot, Dtype::I8, &slot.shape, format),
-            Kind::Bits4(levels, _) => {
-                Codes::new(slot, Dtype::U8, &[n.div_ceil(2), 1], format).high_first(levels.zero())
-            }
+            Kind::Int8 => Codes::new(slot, StoredType::I8, &slot.shape, format),
+            Kind::Bits4(levels, _) => Codes::new(slot, StoredType::U8, &[n.div_ceil(2), 1], format)
+                .high_first(levels.zero()),
         })
     }
 
-    fn tensors(&self, slot: &Slot, mut packed: Packed, source: FloatBits) -> Vec<Tensor> {
+    fn tensors(&self, slot: &Slot, mut packed: Packed, source: DType) -> Vec<Tensor> {
         let (shape @ [o, _], n) = (packed.shape, packed.shape[0] * packed.shape[1]);
         let codes = self.codes(slot, packed.format);
         let codes = codes.map(|codes| codes.unless_written(core::mem::take(&mut packed.words)));
@@ -105,8 +104,8 @@ impl Writer for BitsAndBytesWriter {
         let Kind::Bits4(levels, _) = self.kind else {
             let scb = format!("{}.SCB", module(slot));
             let format = format!("{}.weight_format", module(slot));
-            tensors.push(Tensor::words(scb, Dtype::F32, &[o], packed.scales));
-            tensors.push(Tensor::new(format, Dtype::U8, &[], vec![0]));
+            tensors.push(Tensor::words(scb, StoredType::F32, &[o], packed.scales));
+            tensors.push(Tensor::new(format, StoredType::U8, &[], vec![0]));
             return tensors;
         };
         let (Format::Nf4(blocks) | Format::Fp4(blocks)) = packed.format else {
@@ -114,7 +113,12 @@ impl Writer for BitsAndBytesWriter {
         };
         let name = |suffix: &str| format!("{}.{suffix}", slot.name);
         let floats = |suffix: &str, values: &[u32]| {
-            Tensor::words(name(suffix), Dtype::F32, &[values.len()], values.to_vec())
+            Tensor::words(
+                name(suffix),
+                StoredType::F32,
+                &[values.len()],
+                values.to_vec(),
+            )
         };
         let g = blocks.count(n);
         tensors.push(floats("quant_map", &levels.values().map(f32::to_bits)));
@@ -129,7 +133,7 @@ impl Writer for BitsAndBytesWriter {
             let (upper, offset) = rest.split_at(g.div_ceil(nested::BLOCK));
             tensors.push(Tensor::words(
                 name("absmax"),
-                Dtype::U8,
+                StoredType::U8,
                 &[g],
                 codes.to_vec(),
             ));
@@ -147,7 +151,7 @@ impl Writer for BitsAndBytesWriter {
         let len = state.len();
         tensors.push(Tensor::new(
             name(&key),
-            Dtype::U8,
+            StoredType::U8,
             &[len],
             state.into_bytes(),
         ));

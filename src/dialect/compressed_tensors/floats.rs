@@ -1,17 +1,17 @@
 //! 8-bit floats.
 
 use firebox_kernels::{
-    float::FloatBits,
+    float::DType,
     format::{Format, Fp8Kind, Packed, Tile},
 };
 
 use super::super::{Adopt, Codes, DialectError, Said, Tensor, find::Find, write::module};
-use crate::{model::Slot, source::Dtype};
+use crate::{model::Slot, source::StoredType};
 
 /// The packed weight, whose codes are there.
 pub(super) fn find(find: &Find<'_>, tile: Tile) -> Result<Adopt, DialectError> {
     let weight = find.need("weight")?;
-    find.dtype(weight, &[Dtype::F8E4M3])?;
+    find.dtype(weight, &[StoredType::F8E4M3])?;
     find.shape(weight, &[&find.shape])?;
     if let Tile::Block { rows: 1, cols } = tile
         && !find.shape[1].is_multiple_of(cols)
@@ -42,7 +42,7 @@ pub(super) fn find(find: &Find<'_>, tile: Tile) -> Result<Adopt, DialectError> {
 }
 
 /// The tensors of a weight that was stored as `source`.
-pub(super) fn tensors(slot: &Slot, packed: Packed, tile: Tile, source: FloatBits) -> Vec<Tensor> {
+pub(super) fn tensors(slot: &Slot, packed: Packed, tile: Tile, source: DType) -> Vec<Tensor> {
     let name = format!("{}.weight_scale", module(slot));
     let grid = tile.grid(packed.shape);
     let shape: &[usize] = if tile == Tile::Tensor { &[1] } else { &grid };
@@ -54,7 +54,7 @@ pub(super) fn tensors(slot: &Slot, packed: Packed, tile: Tile, source: FloatBits
     let stored = if packed.scales.iter().all(exact) {
         source
     } else {
-        FloatBits::F32
+        DType::F32
     };
     let mut tensors = codes(slot, packed.format).unless_written(packed.words);
     tensors.push(Tensor::floats(name, stored, shape, &packed.scales));
@@ -62,5 +62,5 @@ pub(super) fn tensors(slot: &Slot, packed: Packed, tile: Tile, source: FloatBits
 }
 
 pub(super) fn codes(slot: &Slot, format: Format) -> Codes {
-    Codes::new(slot, Dtype::F8E4M3, &slot.shape, format)
+    Codes::new(slot, StoredType::F8E4M3, &slot.shape, format)
 }

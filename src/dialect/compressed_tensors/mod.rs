@@ -23,7 +23,7 @@ pub(super) mod whole;
 use std::{collections::HashMap, sync::Arc};
 
 use firebox_kernels::{
-    float::FloatBits,
+    float::DType,
     format::{Along, Format, Fp8Kind, Offset, Packed, Tile},
     wna16,
 };
@@ -271,7 +271,7 @@ impl Writer for CompressedTensorsWriter {
         }
     }
 
-    fn tensors(&self, slot: &Slot, packed: Packed, source: FloatBits) -> Vec<Tensor> {
+    fn tensors(&self, slot: &Slot, packed: Packed, source: DType) -> Vec<Tensor> {
         match (self.schemes[&slot.name], packed.format) {
             (Scheme::Whole(whole), Format::Affine(affine)) => whole.tensors(slot, packed, affine),
             (Scheme::Floats(tile), _) => floats::tensors(slot, packed, tile, source),

@@ -1,7 +1,7 @@
 //! Whole numbers: packed into words, or a byte each.
 
 use firebox_kernels::{
-    float::FloatBits,
+    float::DType,
     format::{Affine, Along, Format, Offset, Packed},
     pack::pack_codes,
 };
@@ -12,7 +12,7 @@ use super::super::{
     stream::{Stream, rows, words_of},
     write::{module, pairs},
 };
-use crate::{model::Slot, source::Dtype};
+use crate::{model::Slot, source::StoredType};
 
 /// How some weights are packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +53,7 @@ impl Whole {
         self,
         [o, i]: [usize; 2],
         along: Along,
-        params: FloatBits,
+        params: DType,
     ) -> Result<Affine, firebox_kernels::error::FormatError> {
         let group = match self.scale {
             Scale::Tensor => o * i,
@@ -77,15 +77,15 @@ impl Whole {
         let mut parts = Vec::new();
         if self.words {
             let packed = find.need("weight_packed")?;
-            find.dtype(packed, &[Dtype::I32])?;
+            find.dtype(packed, &[StoredType::I32])?;
             find.shape(packed, &[&[o, words_of(i, self.bits)]])?;
             let said = find.need("weight_shape")?;
-            find.dtype(said, &[Dtype::I64])?;
+            find.dtype(said, &[StoredType::I64])?;
             find.shape(said, &[&[2]])?;
             parts.extend([packed, scale, said]);
         } else {
             let weight = find.need("weight")?;
-            find.dtype(weight, &[Dtype::I8])?;
+            find.dtype(weight, &[StoredType::I8])?;
             find.shape(weight, &[&shape])?;
             parts.extend([weight, scale]);
         }
@@ -98,10 +98,10 @@ impl Whole {
             (_, false) => {
                 let zeros = find.need("weight_zero_point")?;
                 if self.words {
-                    find.dtype(zeros, &[Dtype::I32])?;
+                    find.dtype(zeros, &[StoredType::I32])?;
                     find.shape(zeros, &[&[words_of(grid[0], self.bits), groups]])?;
                 } else {
-                    find.dtype(zeros, &[Dtype::I8])?;
+                    find.dtype(zeros, &[StoredType::I8])?;
                     find.shape(zeros, &[&scale.shape])?;
                 }
                 parts.push(zeros);
@@ -110,7 +110,7 @@ impl Whole {
         };
         let order = match find.beside("weight_g_idx") {
             Some(order) if matches!(self.scale, Scale::Group(_)) => {
-                find.dtype(order, &[Dtype::I32])?;
+                find.dtype(order, &[StoredType::I32])?;
                 find.shape(order, &[&[i]])?;
                 parts.push(order);
                 Some(parts.len() - 1)
@@ -229,16 +229,26 @@ impl Whole {
                 .collect();
             tensors.push(Tensor::words(
                 name("weight_packed"),
-                Dtype::I32,
+                StoredType::I32,
                 &[o, across],
                 words,
             ));
-            tensors.push(Tensor::new(name("weight_shape"), Dtype::I64, &[2], said));
+            tensors.push(Tensor::new(
+                name("weight_shape"),
+                StoredType::I64,
+                &[2],
+                said,
+            ));
         } else {
             let bytes = (0..o * i)
                 .map(|k| code(k).wrapping_sub(middle) as u8)
                 .collect();
-            tensors.push(Tensor::new(slot.name.clone(), Dtype::I8, &shape, bytes));
+            tensors.push(Tensor::new(
+                slot.name.clone(),
+                StoredType::I8,
+                &shape,
+                bytes,
+            ));
         }
         tensors.push(Tensor::floats(
             name("weight_scale"),
@@ -259,10 +269,10 @@ impl Whole {
                     };
                     (0..down).for_each(|r| column.put(&mut words, r, zero(r * across + g)));
                 }
-                Tensor::words(zero_point, Dtype::I32, &[high, across], words)
+                Tensor::words(zero_point, StoredType::I32, &[high, across], words)
             } else {
                 let bytes = (0..down * across).map(|k| zero(k).wrapping_sub(middle) as u8);
-                Tensor::new(zero_point, Dtype::I8, grid, bytes.collect())
+                Tensor::new(zero_point, StoredType::I8, grid, bytes.collect())
             });
         }
         tensors

@@ -3,7 +3,7 @@
 use core::{fmt, str::FromStr};
 
 use firebox_kernels::{
-    float::FloatBits,
+    float::DType,
     format::Micro,
     hqq::{Axis, Group, Hqq, Levels},
     wna16::{Scale, Wna16},
@@ -139,7 +139,7 @@ pub(super) fn hqq<'a>(
         optimize: unsolved.is_none(),
         round_zero: zero.map_or(rounds(levels), |(_, whole)| whole),
         // The weight's own type, which is known with the weight.
-        params: FloatBits::F32,
+        params: DType::F32,
     })
 }
 

@@ -2,7 +2,7 @@
 
 #[cfg(doc)]
 use super::HEADER_BYTES_MAX;
-use crate::source::dtype::Dtype;
+use crate::source::dtype::StoredType;
 
 /// A lie or a mistake in a header. Offsets in messages count from the start of the file, except in
 /// [`Inverted`](Self::Inverted), where there is no telling what was meant.
@@ -103,7 +103,7 @@ pub enum HeaderError {
         /// The tensor.
         tensor: String,
         /// Its dtype.
-        dtype: Dtype,
+        dtype: StoredType,
         /// Its shape as written.
         shape: Vec<u64>,
     },
@@ -116,7 +116,7 @@ pub enum HeaderError {
         /// The tensor.
         tensor: String,
         /// Its dtype.
-        dtype: Dtype,
+        dtype: StoredType,
         /// Its shape.
         shape: Vec<usize>,
         /// Its length in bits.
@@ -146,7 +146,7 @@ pub enum HeaderError {
         /// The tensor.
         tensor: String,
         /// Its dtype.
-        dtype: Dtype,
+        dtype: StoredType,
         /// Its shape.
         shape: Vec<usize>,
         /// Bytes that dtype and shape take.

@@ -26,7 +26,7 @@ use std::ops::Range;
 
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 
-use super::dtype::Dtype;
+use super::dtype::StoredType;
 use super::pairs::Pairs;
 
 /// The most bytes a header may have: the limit of the reference implementation, so that every file
@@ -51,7 +51,7 @@ pub struct Entry {
     /// Its name in the checkpoint.
     pub name: String,
     /// What an element is. Elements are little-endian and row-major.
-    pub dtype: Dtype,
+    pub dtype: StoredType,
     /// Outermost dimension first; empty for a scalar.
     pub shape: Vec<usize>,
     /// Its bytes, counted from the start of the file.
@@ -170,7 +170,7 @@ fn checked_entry(
     file_len: u64,
 ) -> Result<Entry, HeaderError> {
     let file = || file.to_owned();
-    let Some(dtype) = Dtype::from_name(&raw.dtype) else {
+    let Some(dtype) = StoredType::from_name(&raw.dtype) else {
         return Err(HeaderError::UnknownDtype {
             file: file(),
             tensor,
