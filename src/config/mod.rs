@@ -4,12 +4,14 @@ mod auto;
 mod budget;
 mod open;
 mod policy;
+mod role;
 mod size;
 mod strategy;
 
 pub use auto::Auto;
 pub use budget::{Budget, BudgetError};
 pub use policy::{Pattern, Policy, Rule, RuleError};
+pub use role::Role;
 pub use size::{Bytes, SizeError};
 pub use strategy::{Facts, Keep, Strategy};
 

@@ -4,8 +4,9 @@ use core::{fmt, str::FromStr};
 
 use globset::{GlobBuilder, GlobMatcher};
 
+use super::Role;
 use crate::{
-    model::{Role, Slot},
+    model::Slot,
     quant::{QuantSpec, SpecError},
 };
 
@@ -46,7 +47,7 @@ pub enum RuleError {
         reason: String,
     },
     /// Not a role that can be quantized.
-    #[error("pattern `{pattern}`: write role:linear, role:head or role:embedding")]
+    #[error("pattern `{pattern}`: write role:linear, role:expert, role:router, role:head or role:embedding")]
     Role {
         /// What was written.
         pattern: String,
@@ -90,13 +91,12 @@ impl FromStr for Pattern {
 
     fn from_str(text: &str) -> Result<Self, RuleError> {
         let matches = match text.strip_prefix("role:") {
-            Some("linear") => Matches::Role(Role::Linear),
-            Some("head") => Matches::Role(Role::Head),
-            Some("embedding") => Matches::Role(Role::Embedding),
-            Some(_) => {
-                return Err(RuleError::Role {
+            Some(name) => {
+                let mut roles = Role::ALL.into_iter().filter(|role| role.is_matrix());
+                let named = roles.find(|role| role.name() == name);
+                Matches::Role(named.ok_or_else(|| RuleError::Role {
                     pattern: text.to_owned(),
-                });
+                })?)
             }
             None => Matches::Name(glob(text, text)?, glob(text, &format!("{text}.*"))?),
         };
@@ -192,12 +192,12 @@ impl Policy {
     /// What becomes of the tensor of `slot`. Only matrices can be packed: anything else stays dense
     /// whatever a pattern says, so that `*=nf4` is not an error.
     pub fn choose(&self, slot: &Slot) -> QuantSpec {
-        if !packable(slot) || self.skip.iter().any(|pattern| pattern.is_match(slot)) {
+        if !slot.is_matrix() || self.skip.iter().any(|pattern| pattern.is_match(slot)) {
             return QuantSpec::None;
         }
         match self.rules.iter().find(|rule| rule.pattern.is_match(slot)) {
             Some(rule) => rule.quant.clone(),
-            None if slot.role == Role::Linear => self.linear.clone(),
+            None if slot.role.is_quantized_by_default() => self.linear.clone(),
             None => QuantSpec::None,
         }
     }
@@ -211,11 +211,7 @@ impl Policy {
         patterns.filter(|pattern| {
             !slots
                 .iter()
-                .any(|slot| packable(slot) && pattern.is_match(slot))
+                .any(|slot| slot.is_matrix() && pattern.is_match(slot))
         })
     }
-}
-
-fn packable(slot: &Slot) -> bool {
-    slot.shape.len() == 2 && matches!(slot.role, Role::Linear | Role::Head | Role::Embedding)
 }

@@ -21,8 +21,7 @@ impl<'a> Find<'a> {
     /// `None` for what no dialect packs: anything but a matrix called `….weight`.
     pub(super) fn new(dialect: &'static str, slot: &'a Slot, catalog: &'a Catalog) -> Option<Self> {
         let shape = slot.shape[..].try_into().ok()?;
-        let matrix = matches!(slot.role, Role::Linear | Role::Head | Role::Embedding);
-        (matrix && slot.name.ends_with(".weight")).then_some(Self {
+        (slot.role.is_matrix() && slot.name.ends_with(".weight")).then_some(Self {
             dialect,
             slot,
             shape,

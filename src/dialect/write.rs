@@ -298,7 +298,7 @@ impl<'a> Matrices<'a> {
             let slot = &step.slot;
             match step.action.format() {
                 Some(format) => packed.push((step, format)),
-                None if matches!(slot.role, Role::Linear | Role::Head | Role::Embedding) => {
+                None if slot.role.is_matrix() => {
                     plain.push(slot);
                 }
                 None => {}

@@ -1,65 +1,86 @@
-//! A place in a model that a tensor of the checkpoint goes to.
+//! A place in a model that values of the checkpoint go to.
 
-use core::fmt;
+use core::ops::Range;
+
+pub use crate::config::Role;
 
 /// A place in a model, named as the checkpoint names its tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Slot {
-    /// Name in the checkpoint: `model.layers.0.mlp.up_proj.weight`.
+    /// Its name: `model.layers.0.mlp.up_proj.weight`.
     pub name: String,
-    /// Shape in the checkpoint; `[out, in]` for matrices.
+    /// Its shape; `[out, in]` for matrices, `[experts, out, in]` for stacks of them.
     pub shape: Vec<usize>,
-    /// What it is for: the plan's defaults go by this.
+    /// The purpose that decides about its defaults.
     pub role: Role,
+    /// Where its values come from: pieces of stored tensors, one after another along the rows. The tensor of
+    /// the slot's own name, unless a constructor says otherwise.
+    pub from: Vec<Origin>,
 }
 
-/// What a tensor is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-#[non_exhaustive]
-pub enum Role {
-    /// A matrix that multiplies activations: quantized when a quantization is asked for.
-    Linear,
-    /// The matrix that makes logits: left dense unless a rule names it.
-    Head,
-    /// A table of rows looked up by token: left dense unless a rule names it.
-    Embedding,
-    /// The scale or shift of a normalisation: never quantized.
-    Norm,
-    /// A vector added to a product: never quantized.
-    Bias,
-    /// Anything else: never quantized.
-    Other,
+/// Some rows of a stored tensor that become rows of a slot.
+///
+/// Rows count over all axes but the last: a tensor `[experts, out, in]` has `experts * out` of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// The name of the tensor in the checkpoint.
+    pub tensor: String,
+    /// The stored rows, `None` for all of them.
+    pub rows: Option<Range<usize>>,
+    /// Whether the tensor is stored `[in, out]`: its rows become columns of the slot.
+    pub transposed: bool,
 }
 
-impl Role {
-    /// `"linear"`, `"head"`, …
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Linear => "linear",
-            Self::Head => "head",
-            Self::Embedding => "embedding",
-            Self::Norm => "norm",
-            Self::Bias => "bias",
-            Self::Other => "other",
+impl Origin {
+    /// All of the tensor of this name, as it is stored.
+    pub fn whole(tensor: impl Into<String>) -> Self {
+        Self {
+            tensor: tensor.into(),
+            rows: None,
+            transposed: false,
         }
     }
-}
 
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+    /// Some stored rows of it.
+    pub fn rows(self, rows: Range<usize>) -> Self {
+        Self {
+            rows: Some(rows),
+            ..self
+        }
+    }
+
+    /// Stored as `[in, out]`.
+    pub fn transposed(self) -> Self {
+        Self {
+            transposed: true,
+            ..self
+        }
     }
 }
 
 impl Slot {
     /// A slot of any shape.
     pub fn new(name: impl Into<String>, shape: impl Into<Vec<usize>>, role: Role) -> Self {
+        let name = name.into();
         Self {
-            name: name.into(),
+            from: vec![Origin::whole(name.clone())],
+            name,
             shape: shape.into(),
             role,
         }
+    }
+
+    /// The same slot, its values taken from other tensors than the one of its name.
+    pub fn made_of(self, from: impl IntoIterator<Item = Origin>) -> Self {
+        Self {
+            from: from.into_iter().collect(),
+            ..self
+        }
+    }
+
+    /// Whether it is a matrix `[out, in]` that can be quantized.
+    pub fn is_matrix(&self) -> bool {
+        self.shape.len() == 2 && self.role.is_matrix()
     }
 
     /// A matrix `[out, in]` that multiplies activations.

@@ -20,7 +20,7 @@ use serde::Serialize;
 use crate::{
     config::Strategy,
     dialect::Adopt,
-    model::{Link, Role, Slot},
+    model::{Link, Slot},
     quant::QuantSpec,
     source::TensorInfo,
 };
@@ -129,8 +129,7 @@ impl Step {
     /// Whether [`Strategy::Streaming`] leaves it off the device until it is needed: matrices that multiply or are looked
     /// up. Everything else is small.
     pub(crate) fn streams(&self) -> bool {
-        let role = matches!(self.slot.role, Role::Linear | Role::Head | Role::Embedding);
-        role && self.slot.shape.len() == 2
+        self.slot.is_matrix()
     }
 
     /// Bytes of the smallest part that the finished weight can be cut into: rows of a matrix, everything

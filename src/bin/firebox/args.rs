@@ -129,7 +129,7 @@ pub(crate) struct LoadArgs {
     dtype: Option<DType>,
 
     /// What becomes of weights that PATTERN names: a glob over tensor names, a module path, or
-    /// role:linear, role:head, role:embedding. The first match wins
+    /// role:linear, role:expert, role:router, role:head, role:embedding. The first match wins
     #[arg(long = "rule", value_name = "PATTERN=SPEC")]
     rules: Vec<Rule>,
 
