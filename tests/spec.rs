@@ -1,15 +1,18 @@
 //! The words of `--quant`, `--rule` and `--skip`: other people's scripts depend on every one.
 
+use std::sync::Arc;
+
 use firebox::{
     config::{Bytes, Pattern, Rule},
     model::{Role, Slot},
     quant::{
-        Fp8, Mlx, QuantSpec, SpecError,
+        Fp8, Method, Mlx, QuantSpec, SpecError,
         kernels::{
             error::FormatError,
             float::DType,
-            format::{Affine, Along, Blocks, Format, Fp8Kind, Offset, Tile},
+            format::{Affine, Along, Blocks, Format, Fp8Kind, Micro, Offset, Tile},
             fp8::Recipe,
+            packer::Packer,
         },
     },
 };
@@ -87,7 +90,61 @@ fn every_documented_spec_is_read_and_printed_in_full() {
             printed,
             "what is printed is read back as itself"
         );
+        let json = serde_json::to_string(&spec).expect("JSON");
+        assert_eq!(json, format!("\"{printed}\""));
+        let again: QuantSpec = serde_json::from_str(&json).expect(&json);
+        assert_eq!(again, spec, "{json}");
     }
+}
+
+/// Would catch a field of a format that JSON loses, and a custom method that reads back as something else.
+#[test]
+fn formats_are_read_back_from_json_and_custom_methods_are_refused_by_name() {
+    let blocks = Blocks {
+        block: 64,
+        nested: true,
+    };
+    let affine = |along, form, params| {
+        Format::Affine(Affine {
+            bits: 3,
+            group: 48,
+            along,
+            form,
+            params,
+        })
+    };
+    let mut formats = vec![
+        Format::Nf4(blocks),
+        Format::Fp4(blocks.plain()),
+        affine(Along::Flat, Offset::Bias, DType::F32),
+        affine(Along::Strided, Offset::Zero, DType::F16),
+        affine(Along::Ordered, Offset::Zero, DType::Bf16),
+        Format::Int8,
+        Format::Micro(Micro::Mxfp4),
+        Format::Micro(Micro::Mxfp8),
+        Format::Micro(Micro::Nvfp4 { global: true }),
+    ];
+    formats.extend(TILES.map(|tile| Format::Fp8(Fp8Kind::E5m2, tile)));
+    for format in formats {
+        let json = serde_json::to_string(&format).expect("JSON");
+        let again: Format = serde_json::from_str(&json).expect(&json);
+        assert_eq!(again, format, "{json}");
+    }
+
+    #[derive(Debug)]
+    struct Mine;
+    impl Method for Mine {
+        fn format(&self, _: [usize; 2], _: DType) -> Result<Format, FormatError> {
+            Ok(Format::Int8)
+        }
+        fn packer(&self, _: [usize; 2], _: DType) -> Result<Box<dyn Packer>, FormatError> {
+            Err(FormatError::EmptyGroup)
+        }
+    }
+    let spec = QuantSpec::Custom(Arc::new(Mine));
+    let json = serde_json::to_string(&spec).expect("JSON");
+    let error = serde_json::from_str::<QuantSpec>(&json).expect_err("no words");
+    assert!(error.to_string().contains("`Mine`"), "{error}");
 }
 
 const TILES: [Tile; 7] = [

@@ -25,6 +25,11 @@ const PIECE: usize = 1 << 16;
 
 /// How many words a weight of `[o, i]` takes and what they mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "snake_case")
+)]
 #[non_exhaustive]
 pub enum Format {
     /// Sixteen normal-quantile levels times a block's largest magnitude.
@@ -43,6 +48,7 @@ pub enum Format {
 
 /// Blocks of a 4-bit format: they run over the *flattened* weight and may straddle rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Blocks {
     /// Weights under one scale: a power of two, 32 to 4096.
     pub block: usize,
@@ -52,6 +58,11 @@ pub struct Blocks {
 
 /// The two 8-bit floats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "snake_case")
+)]
 pub enum Fp8Kind {
     /// Four exponent bits, three mantissa bits, no infinity, largest 448 ("e4m3fn").
     E4m3,
@@ -61,6 +72,11 @@ pub enum Fp8Kind {
 
 /// Which weights share an FP8 scale.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "snake_case")
+)]
 pub enum Tile {
     /// The whole weight.
     Tensor,

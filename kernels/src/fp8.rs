@@ -218,6 +218,11 @@ fn wide<const MANTISSA: u32, const BIAS: u32>(code: u8, infinite: u32, nan: u32)
 /// `largest` is the largest value of the [`Fp8Kind`], `amax` the largest magnitude of the tile, and
 /// codes are `cast(clamp(.., -largest, largest))`.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "snake_case")
+)]
 pub enum Recipe {
     /// compressed-tensors 0.20 and llm-compressor 0.14, every step rounded to the source's type:
     /// `scale = amax / largest`, or the type's epsilon where that is 0; code of `weight / scale`.

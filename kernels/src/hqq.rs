@@ -48,6 +48,7 @@ use crate::packer::{self, Packer};
 
 /// How codes are chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Hqq {
     /// How many different codes there are.
     pub levels: Levels,
@@ -65,6 +66,11 @@ pub struct Hqq {
 
 /// How many different codes there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "snake_case")
+)]
 pub enum Levels {
     /// All of 1, 2, 3, 4, 5, 6 or 8 bits.
     Bits(usize),
@@ -74,6 +80,11 @@ pub enum Levels {
 
 /// How many weights share a scale and a zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "snake_case")
+)]
 pub enum Group {
     /// So many.
     Of(usize),
@@ -85,6 +96,11 @@ pub enum Group {
 
 /// Which weights share a scale and a zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "snake_case")
+)]
 pub enum Axis {
     /// `axis=0`: those of a column of the weight written down as `[group, n / group]`.
     First,

@@ -58,6 +58,11 @@ use crate::pack::{self, CODES4, CODES8};
 
 /// Small floats with an 8-bit scale for each group of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "snake_case")
+)]
 pub enum Micro {
     /// 4-bit floats in groups of 32, whose scale is a power of two.
     Mxfp4,

@@ -10,6 +10,11 @@ use crate::{affine, fp4, int8, nf4};
 
 /// A way to choose codes that the host and every device have.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "snake_case")
+)]
 pub enum Packing {
     /// The nearest NF4 level, as [`nf4::packer`].
     Nf4(Blocks),

@@ -38,6 +38,7 @@ use crate::packer::{self, Order, Packer};
 
 /// How codes are chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Wna16 {
     /// Bits of a code: 2, 3, 4, 5, 6 or 8.
     pub bits: usize,
@@ -49,6 +50,11 @@ pub struct Wna16 {
 
 /// Which weights share a scale.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "snake_case")
+)]
 pub enum Scale {
     /// So many of a row, which is whole groups.
     Group(usize),

@@ -412,3 +412,31 @@ impl serde::Serialize for QuantSpec {
         serializer.collect_str(self)
     }
 }
+
+/// From the words that it is written as. A method of the caller's has none: the error names what was written for it.
+impl<'de> serde::Deserialize<'de> for QuantSpec {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let words = String::deserialize(deserializer)?;
+        words.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// A custom method is equal to itself only.
+impl PartialEq for QuantSpec {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::None, Self::None) => true,
+            (Self::Bits4(a), Self::Bits4(b)) => a == b,
+            (Self::Fp8(a), Self::Fp8(b)) => a == b,
+            (Self::Mlx(a), Self::Mlx(b)) => a == b,
+            (Self::Hqq(a), Self::Hqq(b)) => a == b,
+            (Self::Wna16(a), Self::Wna16(b)) => a == b,
+            (Self::Micro(a), Self::Micro(b)) => a == b,
+            (Self::Int8(a), Self::Int8(b)) => a == b,
+            (Self::Auto(a), Self::Auto(b)) => a == b,
+            (Self::Kept(a), Self::Kept(b)) => a == b,
+            (Self::Custom(a), Self::Custom(b)) => Arc::ptr_eq(a, b),
+            _ => false,
+        }
+    }
+}

@@ -7,6 +7,7 @@ use crate::float::DType;
 
 /// Whole numbers with a scale and an offset for each group of weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Affine {
     /// Bits of a code: 1, 2, 3, 4, 5, 6 or 8.
     pub bits: usize,
@@ -23,6 +24,11 @@ pub struct Affine {
 /// Which weights share a scale, in a weight of `[o, i]` with `n = o * i`. The weight in row `r`, column `c`
 /// is weight `k = r * i + c`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "snake_case")
+)]
 pub enum Along {
     /// Consecutive ones, whatever the rows: `k / group`. A group of `i` weights is a row, one of `n` the whole
     /// weight. `n` is whole groups.
@@ -37,6 +43,11 @@ pub enum Along {
 
 /// What the offset of an affine format is. Either way each of the two steps rounds to `f32`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "snake_case")
+)]
 pub enum Offset {
     /// The weight of code 0: `code * scale + bias`.
     Bias,
