@@ -11,7 +11,7 @@ use std::{env, io::Write, ops::ControlFlow};
 use firebox::{
     Cpu, LoadConfig, Loader,
     model::{GenerateOptions, generate, llama::Llama},
-    tokenizer::SpecialTokens,
+    text::SpecialTokens,
 };
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -10,13 +10,12 @@ use crate::{
     dialect::DialectError,
     model::{BuildError, ConfigError},
     pipeline::PipelineError,
+    place::{SaveError, VerifyError},
     plan::PlanError,
     quant::SpecError,
-    save::SaveError,
     source::{CheckpointError, SourceError},
     target::TargetError,
-    tokenizer::TokenizerError,
-    verify::VerifyError,
+    text::TokenizerError,
 };
 
 /// A load that failed.
@@ -54,7 +53,7 @@ pub enum Error {
     #[error(transparent)]
     Save(#[from] SaveError),
     /// A save was interrupted. What is in the folder stays, and a save with
-    /// [`SaveConfig::resume`](crate::save::SaveConfig::resume) goes on with it.
+    /// [`SaveConfig::resume`](crate::config::SaveConfig::resume) goes on with it.
     #[error(
         "{source}; {done} of {total} weights are in {}, and the same again with `--resume` (`SaveConfig::resume`) makes the others",
         folder.display()

@@ -20,25 +20,22 @@
 //!                                    └─ is a value: printable, testable, serialisable
 //! ```
 //!
-//! | module | takes | gives |
-//! |---|---|---|
-//! | [`config`] | what the caller wants | a [`LoadConfig`] |
-//! | [`source`] | a folder, a hub model, memory | a [`Checkpoint`](source::Checkpoint): configuration and the place of every tensor, no weights |
-//! | [`dialect`] | configuration and tensors of a quantized checkpoint | which tensors make up each weight, and their format |
-//! | [`plan`] | a checkpoint and the [slots](model::Slot) of an [architecture](model::Architecture) | a [`Plan`](plan::Plan): what happens to every tensor, with all sizes |
-//! | [`pipeline`] | a plan and a source | finished weights, to a [`Sink`](pipeline::Sink) |
-//! | [`observe`] | what happens meanwhile | callbacks, JSON lines, progress; a way to stop |
-//! | [`model`] | finished weights | a Burn module |
-//! | [`stream`] | finished weights | matrices that come to the device when they are needed |
-//! | [`save`] | finished weights | a checkpoint that the Python libraries read |
-//! | [`tokenizer`] | `tokenizer.json` and friends | text to ids and back |
-//!
-//! Beside the road: [`verify`] (how far packed weights are from their source), [`target`] (where a model goes, as a
-//! type), [`quant`] (methods, packed weights and
-//! their products; the formats themselves are the crate `firebox-kernels`), [`report`] and [`synth`].
-//!
-//! Imports run `config, source, quant, model::slot → dialect → plan → pipeline → loader`: the plan sees slots and
-//! sizes, never an architecture or a kernel.
+//! | room | holds |
+//! |---|---|
+//! | [`config`] | the request: plain data |
+//! | [`source`] | the files there are: a [`Checkpoint`](source::Checkpoint) is configuration and the place of every tensor |
+//! | [`quant`] | packed tensors, methods that pack them, operations on them |
+//! | [`target`] | the devices a model can go to |
+//! | [`model`] | the modules that want tensors: [slots](model::Slot), layers, [architectures](model::Architecture) |
+//! | [`dialect`] | the ways in which Python projects write packed weights |
+//! | [`plan`] | the decision about every tensor, with all sizes |
+//! | [`observe`] | events, and how to stop a load |
+//! | [`pipeline`] | reading and converting, within a budget of bytes |
+//! | `prepare` | measurements that need weights before they are packed |
+//! | [`place`] | the ends of the pipeline: a module, a comparison, a folder |
+//! | [`report`] | numbers and pictures of a load |
+//! | [`Loader`] | the road from a configuration to a module |
+//! | [`text`] | the tokenizer |
 //!
 //! # Errors
 //!
@@ -50,43 +47,43 @@
 //! [Decisions](_docs::design), [how to add a format, a method, a target…](_docs::extend),
 //! [measurements](_docs::benchmarks).
 
-// In the order data meets them; blank lines keep it that way.
+// The order of imports: a room imports only rooms above it. Blank lines keep the order.
 pub mod config;
 
 pub mod source;
 
-pub mod dialect;
-pub mod model;
 pub mod quant;
+
 pub mod target;
+
+pub mod model;
+
+pub mod dialect;
 
 pub mod plan;
 
 pub mod observe;
+
 pub mod pipeline;
 
-pub mod stream;
+mod prepare;
 
-mod auto;
-mod presinq;
+pub mod place;
+
+pub mod report;
 
 mod loader;
 
-mod shared;
-
-pub mod report;
-pub mod save;
-pub mod tokenizer;
-pub mod verify;
+pub mod text;
 
 pub mod synth;
 
 mod error;
 
-pub use config::{Keep, LoadConfig, Rule, Strategy, Workers};
+pub use config::{Keep, LoadConfig, Rule, SaveConfig, Strategy, VerifyConfig, Workers};
 pub use error::Error;
 pub use loader::{Loaded, Loader, Loading, Running, Saving, load_model_and_tokenizer};
-pub use shared::Shared;
+pub use place::Shared;
 #[cfg(feature = "cpu")]
 pub use target::Cpu;
 #[cfg(feature = "cuda")]

@@ -12,10 +12,10 @@ use common::{Golden, ids, rms_difference, values};
 use firebox::{
     Cpu, DType, Error, LoadConfig, Loader, Rule,
     config::Budget,
+    config::SaveConfig,
     dialect::To,
     model::{Architecture, llama::Llama},
     plan::{Plan, PlanError},
-    save::SaveConfig,
 };
 use tempfile::TempDir;
 use tiny::{IN, OUT, Tiny, checkpoint, tiny_entries};

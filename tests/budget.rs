@@ -22,10 +22,10 @@ use counting::COUNTING;
 use firebox::{
     Cpu, DType, LoadConfig, Loader, Shared, Workers,
     config::Budget,
+    config::SaveConfig,
     model::{Architecture, BuildError, ConfigError, Linear, Matrix, Slot, Weights},
     observe::{Event, Flow},
     plan::PlanError,
-    save::SaveConfig,
     source::{Local, Reading, Source, SourceError},
 };
 use safetensors::{Dtype, tensor::TensorView};

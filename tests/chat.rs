@@ -5,7 +5,7 @@
 
 use std::error::Error;
 
-use firebox::tokenizer::{GenerationPrompt, Message, Tokenizer, TokenizerError, TokenizerFiles};
+use firebox::text::{GenerationPrompt, Message, Tokenizer, TokenizerError, TokenizerFiles};
 use serde_json::{Value, json};
 
 const TOKENIZER: &[u8] = include_bytes!("golden/tokenizer/metaspace/tokenizer.json");

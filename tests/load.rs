@@ -15,7 +15,7 @@ use firebox::{
     report::LoadReport,
     source::{CheckpointError, Memory},
     target::{DType, ToBurn},
-    tokenizer::SpecialTokens,
+    text::SpecialTokens,
 };
 use firebox_kernels::{
     affine,

@@ -9,13 +9,13 @@ use burn::tensor::Tensor;
 use common::{Golden, MODELS, ids, max_abs_difference, rms_difference, values};
 use firebox::{
     Cpu, DType, Error, LoadConfig, Loader,
+    config::SaveConfig,
     dialect::To,
     model::{
         Architecture, Matrix,
         llama::{Block, Llama},
     },
     plan::PlanError,
-    save::SaveConfig,
 };
 use safetensors::{Dtype, SafeTensors};
 use tempfile::TempDir;

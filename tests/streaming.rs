@@ -17,10 +17,10 @@ use common::{Golden, ids, values};
 use firebox::{
     Cpu, Error, Keep, LoadConfig, Loader, Strategy,
     config::Budget,
+    model::stream::{Ring, StreamStats, StreamedWeight},
     model::{Linear, Matrix, llama::Llama},
     pipeline::{Finished, Sink, SinkError},
     plan::{Order, Step},
-    stream::{Ring, StreamStats, StreamedWeight},
 };
 use tempfile::TempDir;
 use tiny::{IN, OUT, Tiny, tiny};

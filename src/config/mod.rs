@@ -5,25 +5,28 @@ mod budget;
 mod open;
 mod policy;
 mod role;
+mod save;
 mod size;
 mod strategy;
+mod verify;
 
 pub use auto::Auto;
 pub use budget::{Budget, BudgetError};
 pub use policy::{Pattern, Policy, Rule, RuleError};
 pub use role::Role;
+pub use save::SaveConfig;
 pub use size::{Bytes, SizeError};
 pub use strategy::{Facts, Keep, Strategy};
+pub use verify::{Beyond, Limit, Limits, VerifyConfig};
 
 use std::{num::NonZeroUsize, path::PathBuf, sync::Arc};
 
 use crate::{
     observe::{Observer, Observers},
+    place::Shared,
     quant::QuantSpec,
-    shared::Shared,
     source::{Reading, Secret, Source},
     target::DType,
-    verify::VerifyConfig,
 };
 
 /// What to load and how.
@@ -222,7 +225,7 @@ impl LoadConfig {
     /// share. One that is not finished is gone on with, and one that another process writes is waited for. Nothing is
     /// ever removed: to make room, remove folders of `folder`, or all of it. A load without anything to pack does
     /// not use it, and weights that no dialect holds side by side are refused
-    /// ([`SaveError::NotKept`](crate::save::SaveError::NotKept)). A method of one's own is known by what `Debug`
+    /// ([`SaveError::NotKept`](crate::place::SaveError::NotKept)). A method of one's own is known by what `Debug`
     /// prints of it.
     pub fn cache_packed(mut self, folder: impl Into<PathBuf>) -> Self {
         self.cache_packed = Some(folder.into());

@@ -47,7 +47,9 @@ pub enum RuleError {
         reason: String,
     },
     /// Not a role that can be quantized.
-    #[error("pattern `{pattern}`: write role:linear, role:expert, role:router, role:head or role:embedding")]
+    #[error(
+        "pattern `{pattern}`: write role:linear, role:expert, role:router, role:head or role:embedding"
+    )]
     Role {
         /// What was written.
         pattern: String,

@@ -6,8 +6,7 @@ use crate::{
     error::Error,
     pipeline::tile_bytes,
     plan::{Goes, Need, Plan, PlanError},
-    report::memory,
-    target::{Capabilities, Memory, Target},
+    target::{Capabilities, Memory, Target, memory},
 };
 
 /// Left to threads, buffers and what else a process has, where the system limits all of it.

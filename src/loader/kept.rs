@@ -4,12 +4,15 @@ use std::{path::Path, sync::Arc};
 
 use super::Loader;
 use crate::{
-    config::{LoadConfig, Model, Policy},
+    config::{LoadConfig, Model, Policy, SaveConfig},
     error::Error,
     model::Architecture,
+    place::{
+        SaveError,
+        folder::{self as save, Identity},
+    },
     plan::{Action, Plan},
     quant::QuantSpec,
-    save::{self, Identity, SaveConfig, SaveError},
     source::Local,
     target::Target,
 };

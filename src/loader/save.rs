@@ -2,16 +2,19 @@
 
 use super::{Loader, budget::Room, finished};
 use crate::{
-    config::LoadConfig,
+    config::{LoadConfig, SaveConfig},
     dialect::To,
     error::Error,
     model::Link,
     observe::Observer,
     pipeline::{self, Settings, Timing},
+    place::{
+        Saved,
+        folder::{self as save, FolderSink, Identity, Layout},
+    },
     plan::{Action, Goes, Plan, PlanError, Step, Stored},
-    presinq,
+    prepare,
     quant::QuantSpec,
-    save::{self, FolderSink, Identity, Layout, SaveConfig, Saved},
     target::Target,
 };
 
@@ -113,7 +116,7 @@ impl<T: Target> Loader<T> {
         let source = &**self.checkpoint.source();
         self.announce(&rest, &settings)?;
         // Factors come out as they did, and take weights that are in the folder too.
-        let ran = presinq::balance(plan, source, &settings).and_then(|()| {
+        let ran = prepare::balance(plan, source, &settings).and_then(|()| {
             rest.steps.clone_from_slice(&plan.steps[done..]);
             pipeline::run(&rest, source, folder, &settings)
         });

@@ -18,11 +18,12 @@ use std::{
 
 use super::{Loaded, Loader};
 use crate::{
+    config::SaveConfig,
     error::Error,
     model::Architecture,
     observe::{Event, Flow, Observer, Progress},
     pipeline::PipelineError,
-    save::{SaveConfig, Saved},
+    place::Saved,
     target::Target,
 };
 

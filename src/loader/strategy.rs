@@ -5,10 +5,11 @@ use crate::{
     config::{Keep, Strategy},
     error::Error,
     model::Architecture,
+    model::stream::Limits,
     pipeline::{Settings, Sink},
+    place::Stream,
     plan::{Goes, Order, Plan, Step},
     report::LoadReport,
-    stream::{Limits, Stream},
     target::Target,
 };
 

@@ -4,20 +4,17 @@ use firebox_kernels::compare::{Stats, Sums};
 
 use super::{Loader, finished};
 use crate::{
-    config::{Pattern, Rule},
+    config::{Limits, Pattern, Rule, VerifyConfig},
     dialect,
     error::Error,
     model::Architecture,
     pipeline::{Settings, Sink, Timing},
+    place::{CompareSink, Guard, Original, VerifyError, folder as save, refuse_kept},
     plan::{Action, Plan, Step},
     quant::QuantSpec,
-    save,
+    report::{Fallback, TensorCheck, VerifyReport, check},
     source::Checkpoint,
     target::{Capabilities, Target},
-    verify::{
-        CompareSink, Fallback, Guard, Limits, Original, TensorCheck, VerifyConfig, VerifyError,
-        VerifyReport, check, refuse_kept,
-    },
 };
 
 impl<T: Target> Loader<T> {
@@ -28,7 +25,7 @@ impl<T: Target> Loader<T> {
     /// use firebox::{
     ///     Cpu, LoadConfig, Loader,
     ///     model::llama::Llama,
-    ///     verify::{Limits, VerifyConfig},
+    ///     config::Limits, VerifyConfig,
     /// };
     ///
     /// let loader = Loader::<Cpu>::new(LoadConfig::new("assets/tinyrust").quant("nf4".parse()?))?;

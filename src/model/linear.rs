@@ -5,10 +5,8 @@ use burn::{
     tensor::{FloatDType, Int, Tensor},
 };
 
-use crate::{
-    quant::{PackedWeight, ops},
-    stream::StreamedWeight,
-};
+use super::stream::StreamedWeight;
+use crate::quant::{PackedWeight, ops};
 
 /// A matrix `[out, in]`, as the checkpoint orients it.
 #[derive(Module, Debug)]

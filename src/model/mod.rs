@@ -12,6 +12,8 @@ mod weights;
 
 pub(crate) mod fields;
 
+pub mod stream;
+
 mod embedding;
 mod linear;
 mod norm;

@@ -8,11 +8,12 @@ use burn::{
 };
 use firebox_kernels::format::Format;
 
+use super::stream::StreamedWeight;
 use super::{
     embedding::Embedding,
     linear::{Linear, Matrix},
 };
-use crate::{quant::PackedWeight, stream::StreamedWeight, target::DType};
+use crate::{quant::PackedWeight, target::DType};
 
 /// A finished weight on its device.
 #[derive(Debug, Clone)]

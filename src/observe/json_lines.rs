@@ -11,7 +11,7 @@ use std::{
 use serde_json::{Map, Value, json};
 
 use super::{Event, Flow, Observer};
-use crate::report::memory;
+use crate::target::memory;
 
 /// Writes each event as one line of JSON: an object that is whole when it is there.
 ///

@@ -31,12 +31,13 @@ pub(crate) use tell::{Observers, tell};
 use core::fmt::Debug;
 use std::{sync::Arc, time::Duration};
 
+use firebox_kernels::compare::Stats;
+
 use crate::{
     model::Link,
     plan::{Plan, Step},
     quant::QuantSpec,
     report::LoadReport,
-    verify::Stats,
 };
 
 /// Something that happened.

@@ -1,27 +1,23 @@
 //! How a load came about: bytes, seconds, memory, tensor by tensor.
 
-pub(crate) mod memory;
-mod recording;
 mod series;
+mod watch;
 
-mod markup;
-
-mod axis;
-
-mod chart;
-mod stages;
-
-mod errors;
+mod recording;
 
 mod page;
 
-use memory::MemoryWatch;
+mod verify;
+
 pub(crate) use recording::{Recorded, Recording};
 pub use series::Series;
+pub use verify::{Fallback, TensorCheck, VerifyReport};
+pub(crate) use verify::{check, numbers};
 
 use core::fmt;
 use std::time::{Duration, Instant};
 
+use firebox_kernels::compare::Stats;
 use serde::Serialize;
 
 use crate::{
@@ -33,7 +29,6 @@ use crate::{
     quant::QuantSpec,
     source::Probe,
     target::DType,
-    verify::{Stats, VerifyReport, numbers},
 };
 
 /// How a load came about. Serialises to what `firebox load --json` prints.

@@ -8,11 +8,13 @@ use std::{
 
 use burn::tensor::Device;
 
-use super::{MemoryWatch, Series, memory, memory::Looker};
-use crate::{
-    observe::{Event, Flow, Observer, Observers},
-    verify::Stats,
+use super::{
+    Series,
+    watch::{Looker, MemoryWatch, Seen},
 };
+use firebox_kernels::compare::Stats;
+
+use crate::observe::{Event, Flow, Observer, Observers};
 
 /// Watches memory and listens until the report is made.
 #[derive(Debug)]
@@ -27,7 +29,7 @@ pub(crate) struct Recording {
 pub(crate) struct Recorded {
     pub(crate) started: Instant,
     pub(crate) ended: Instant,
-    pub(crate) host: memory::Seen,
+    pub(crate) host: Seen,
     /// Memory of the device.
     pub(crate) device: Series,
     /// By tensor, of those that were verified.

@@ -6,7 +6,7 @@ use burn::{
 };
 
 use super::{Capabilities, DType, Memory, Target, TargetError, only, plain, sealed};
-use crate::report::memory;
+use crate::target::memory;
 
 /// The CPU. There is one device, index 0; threads are the pipeline's and the kernels' business.
 #[derive(Debug, Clone, Copy, Default)]

@@ -18,6 +18,7 @@ mod cpu;
 #[cfg(feature = "cube")]
 mod cube;
 mod dtype;
+pub(crate) mod memory;
 #[cfg(feature = "ndarray")]
 mod ndarray;
 

@@ -3,7 +3,7 @@
 use burn::{backend::DispatchDevice, tensor::Device};
 
 use super::{Capabilities, DType, Memory, Target, TargetError, only, plain, sealed};
-use crate::report::memory;
+use crate::target::memory;
 
 /// The CPU through `ndarray`, for comparing with [`Cpu`](super::Cpu). Burn has deprecated it.
 #[derive(Debug, Clone, Copy, Default)]

@@ -1,6 +1,6 @@
 //! How far numbers are from others, by the definitions: two passes, in f64.
 
-use firebox::verify::Stats;
+use firebox::quant::kernels::compare::Stats;
 use half::{bf16, f16};
 use safetensors::Dtype;
 

@@ -3,10 +3,7 @@
 use std::fs;
 
 use firebox::{
-    Cpu, Error, Loader,
-    config::Pattern,
-    model::llama::Llama,
-    save::{SaveConfig, SaveError},
+    Cpu, Error, Loader, config::Pattern, config::SaveConfig, model::llama::Llama, place::SaveError,
 };
 use safetensors::Dtype;
 use tempfile::TempDir;

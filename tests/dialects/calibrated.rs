@@ -2,9 +2,10 @@
 
 use firebox::{
     Error,
+    config::SaveConfig,
     dialect::{DialectError, To},
+    place::SaveError,
     quant::kernels::format::{Along, Format},
-    save::{SaveConfig, SaveError},
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;

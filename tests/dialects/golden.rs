@@ -4,11 +4,11 @@ use std::path::Path;
 
 use firebox::{
     Cpu, DType, Loader,
+    config::SaveConfig,
     dialect::To,
     model::llama::Llama,
     pipeline::Finished,
     quant::kernels::format::{Format, Packed},
-    save::SaveConfig,
 };
 use safetensors::Dtype;
 use tempfile::TempDir;

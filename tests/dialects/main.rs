@@ -25,11 +25,11 @@ use std::{
 use common::Golden;
 use firebox::{
     Cpu, LoadConfig, Loader,
+    config::SaveConfig,
     dialect::To,
     model::llama::Llama,
     pipeline::{self, Event, Finished, Flow, Settings, Sink, SinkError},
     plan::{Plan, Step},
-    save::SaveConfig,
 };
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde_json::Value;
@@ -161,7 +161,7 @@ pub(crate) fn load(path: &Path) -> LoadConfig {
     LoadConfig::new(path.to_string_lossy())
 }
 
-pub(crate) fn save(config: LoadConfig, to: &SaveConfig) -> firebox::save::Saved {
+pub(crate) fn save(config: LoadConfig, to: &SaveConfig) -> firebox::place::Saved {
     let loader = Loader::<Cpu>::new(config).expect("a checkpoint");
     loader.save::<Llama>(to).expect("a checkpoint can be saved")
 }

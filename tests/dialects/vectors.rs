@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use firebox::{
     Cpu, LoadConfig, Loader,
+    config::SaveConfig,
     dialect::To,
     model::{Architecture, BuildError, ConfigError, Linear, Slot, Weights},
     pipeline::Finished,
     quant::kernels::{float::DType, format::Packed},
-    save::SaveConfig,
     source::Memory,
 };
 use safetensors::{Dtype, SafeTensors};

@@ -5,9 +5,8 @@
 use std::path::Path;
 
 use firebox::{
-    Cpu, Error, Loader,
-    model::llama::Llama,
-    verify::{Limits, Stats, VerifyReport},
+    Cpu, Error, Loader, config::Limits, model::llama::Llama, quant::kernels::compare::Stats,
+    report::VerifyReport,
 };
 use safetensors::Dtype;
 use serde_json::Value;

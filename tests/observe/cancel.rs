@@ -12,12 +12,12 @@ use std::{
 
 use firebox::{
     Error, LoadConfig, Loaded,
+    config::SaveConfig,
+    config::{Limits, VerifyConfig},
     model::llama::Llama,
     observe::{Event, Flow},
     pipeline::PipelineError,
     plan::Step,
-    save::SaveConfig,
-    verify::{Limits, VerifyConfig},
 };
 use tempfile::TempDir;
 

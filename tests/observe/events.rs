@@ -11,9 +11,9 @@ use std::{
 
 use firebox::{
     LoadConfig, Shared,
+    config::{Limits, VerifyConfig},
     model::llama::Llama,
     observe::{Event, Flow},
-    verify::{Limits, VerifyConfig},
 };
 
 use crate::{

@@ -4,9 +4,9 @@ use std::{fs, path::Path};
 
 use firebox::{
     LoadConfig,
+    config::{Limits, VerifyConfig},
     model::llama::Llama,
     observe::JsonLines,
-    verify::{Limits, VerifyConfig},
 };
 use serde_json::Value;
 use tempfile::TempDir;

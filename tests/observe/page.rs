@@ -4,8 +4,8 @@ use std::{fs, ops::RangeInclusive};
 
 use firebox::{
     model::llama::Llama,
+    quant::kernels::compare::Stats,
     report::{LoadReport, TensorReport},
-    verify::Stats,
 };
 use roxmltree::{Document, Node, ParsingOptions};
 use serde_json::Value;

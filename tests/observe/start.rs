@@ -17,10 +17,10 @@ use std::{
 
 use firebox::{
     Error, LoadConfig, Loaded, Loading, Saving,
+    config::SaveConfig,
     model::{Architecture, BuildError, ConfigError, Slot, Weights, llama::Llama},
     observe::{Event, Flow, Progress},
     pipeline::PipelineError,
-    save::SaveConfig,
 };
 use tempfile::TempDir;
 

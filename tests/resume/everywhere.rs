@@ -8,9 +8,10 @@ use std::{
 use firebox::{
     Cpu, Error, LoadConfig, Loader,
     config::Pattern,
+    config::SaveConfig,
     model::llama::Llama,
     pipeline::{Event, Flow},
-    save::{SaveConfig, Saved},
+    place::Saved,
     source::Memory,
 };
 use tempfile::tempdir;

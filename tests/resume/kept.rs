@@ -17,8 +17,8 @@ use firebox::{
         llama::{Block, Llama},
     },
     pipeline::{Event, Flow},
+    place::SaveError,
     quant::{Layout, QuantSpec},
-    save::SaveError,
     source::{Local, Source},
 };
 use tempfile::tempdir;

@@ -8,9 +8,10 @@ use std::{
 
 use firebox::{
     DType, Error, LoadConfig,
+    config::SaveConfig,
     dialect::To,
     pipeline::{Event, Flow},
-    save::{SaveConfig, SaveError},
+    place::SaveError,
     source::{Memory, Source, SourceExt},
 };
 use tempfile::{TempDir, tempdir};

@@ -8,8 +8,9 @@ use std::{
 
 use firebox::{
     Cpu, Error, LoadConfig, Loader,
+    config::SaveConfig,
     pipeline::{Event, Flow},
-    save::{SaveConfig, Saved},
+    place::Saved,
     source::{Checkpoint, Source, SourceError},
 };
 

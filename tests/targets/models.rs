@@ -5,8 +5,8 @@ use std::ops::ControlFlow;
 use burn::tensor::{Int, Tensor, TensorData};
 use firebox::{
     Cpu, DType, Keep, LoadConfig, Loader, Strategy, Target,
+    config::SaveConfig,
     model::{GenerateOptions, Matrix, generate, llama::Llama},
-    save::SaveConfig,
     source::Reading,
     target::Memory,
 };

@@ -2,9 +2,11 @@
 
 use firebox::{
     Cpu, LoadConfig, Loader, Target,
+    config::{Limits, VerifyConfig},
     model::llama::Llama,
+    quant::kernels::compare::Stats,
     quant::kernels::compare::TOLERANCE,
-    verify::{Limits, Stats, VerifyConfig, VerifyReport},
+    report::VerifyReport,
 };
 
 use crate::common::Golden;

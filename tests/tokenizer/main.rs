@@ -12,7 +12,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use firebox::tokenizer::{SpecialTokens, Tokenizer, TokenizerError, TokenizerFiles};
+use firebox::text::{SpecialTokens, Tokenizer, TokenizerError, TokenizerFiles};
 use serde_json::{Value, json};
 
 fn golden() -> PathBuf {

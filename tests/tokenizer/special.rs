@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use firebox::tokenizer::{Tokenizer, TokenizerError, TokenizerFiles};
+use firebox::text::{Tokenizer, TokenizerError, TokenizerFiles};
 use serde_json::{Value, json};
 
 use super::golden;

@@ -1,6 +1,6 @@
 //! Text that comes token by token is the text of all of them.
 
-use firebox::tokenizer::{SpecialTokens, Tokenizer};
+use firebox::text::{SpecialTokens, Tokenizer};
 use serde_json::{Value, json};
 
 use super::{encodings, from_json, golden, ids, open};

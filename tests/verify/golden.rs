@@ -2,10 +2,7 @@
 
 use std::fs;
 
-use firebox::{
-    source::Memory,
-    verify::{Stats, VerifyConfig},
-};
+use firebox::{config::VerifyConfig, quant::kernels::compare::Stats, source::Memory};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde_json::Value;
 

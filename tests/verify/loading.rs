@@ -7,12 +7,13 @@ use std::sync::{
 
 use firebox::{
     Cpu, Error, LoadConfig, Loader,
+    config::{Limits, VerifyConfig},
     model::Matrix,
     observe::{Event, Flow},
     pipeline::PipelineError,
+    place::VerifyError,
     quant::kernels::format::Packed,
     report::LoadReport,
-    verify::{Limits, VerifyConfig, VerifyError},
 };
 
 use super::{

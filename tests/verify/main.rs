@@ -16,10 +16,13 @@ use common::{Entry, Tiny, checkpoint, tiny_entries};
 use errors::assert_close;
 use firebox::{
     Cpu, DType, Error, LoadConfig, Loader, Rule,
+    config::{Limit, Limits, VerifyConfig},
     model::{Architecture, BuildError, ConfigError, Slot, Weights},
+    place::VerifyError,
     quant::QuantSpec,
+    quant::kernels::compare::Stats,
+    report::VerifyReport,
     source::{Fault, Memory},
-    verify::{Limit, Limits, Stats, VerifyConfig, VerifyError, VerifyReport},
 };
 use half::bf16;
 use safetensors::Dtype;

@@ -8,7 +8,7 @@ use firebox::{
     config::Bytes,
     model::llama::{Llama, LlamaConfig},
     quant::QuantSpec,
-    tokenizer::{SpecialTokens, Tokenizer},
+    text::{SpecialTokens, Tokenizer},
 };
 use serde::Serialize;
 

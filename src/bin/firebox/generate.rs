@@ -6,7 +6,7 @@ use clap::{ArgGroup, Args};
 use firebox::{
     Loaded, Target,
     model::{Draw, GenerateError, GenerateOptions, Sampling, StopReason, generate},
-    tokenizer::{GenerationPrompt, Message, SpecialTokens, Tokenizer, TokenizerError},
+    text::{GenerationPrompt, Message, SpecialTokens, Tokenizer, TokenizerError},
 };
 use serde_json::json;
 

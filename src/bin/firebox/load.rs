@@ -12,7 +12,7 @@ use firebox::{
     },
     quant::QuantSpec,
     report::LoadReport,
-    tokenizer::Tokenizer,
+    text::Tokenizer,
 };
 
 use crate::{

@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use firebox::{
     Loader, Target,
+    config::SaveConfig,
     config::{Bytes, Pattern},
     dialect::To,
     model::llama::Llama,
+    place::Saved,
     quant::QuantSpec,
-    save::{SaveConfig, Saved},
-    verify::VerifyReport,
+    report::VerifyReport,
 };
 use serde::Serialize;
 

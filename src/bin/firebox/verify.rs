@@ -4,9 +4,10 @@ use clap::Args;
 use firebox::{
     Loader, Target,
     config::Pattern,
+    config::{Limits, VerifyConfig},
     model::llama::Llama,
     quant::QuantSpec,
-    verify::{Limits, VerifyConfig, VerifyReport},
+    report::VerifyReport,
 };
 
 use crate::{

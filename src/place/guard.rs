@@ -1,13 +1,17 @@
 //! Verifying while loading: what is within the limits passes on, what is not is packed otherwise first.
 
 use super::{
-    Fallback, Original, TensorCheck, VerifyConfig, VerifyError, check, refuse_kept, sink::Comparer,
+    VerifyError,
+    compare::{Comparer, Original},
+    refuse_kept,
 };
 use crate::{
+    config::VerifyConfig,
     error::Error,
     observe::{Event, Flow},
     pipeline::{self, Finished, InFlight, PipelineError, Settings, Sink, SinkError},
     plan::{Action, Plan, Step},
+    report::{Fallback, TensorCheck, check},
     source::Source,
 };
 

@@ -22,9 +22,8 @@ use serde_json::Value;
 
 mod chat;
 mod error;
+mod jinja;
 mod stream;
-mod strftime;
-mod tojson;
 
 pub use chat::{ChatTemplate, GenerationPrompt, Message};
 pub use error::{BoxError, TokenizerError};
@@ -33,7 +32,7 @@ pub use stream::StreamDecoder;
 /// The files that describe a tokenizer, as the checkpoint has them. Only the first is required.
 ///
 /// ```
-/// # use firebox::tokenizer::TokenizerFiles;
+/// # use firebox::text::TokenizerFiles;
 /// # let tokenizer_json = b"{}";
 /// let files = TokenizerFiles { tokenizer_json, ..TokenizerFiles::default() };
 /// ```
@@ -142,7 +141,7 @@ pub enum SpecialTokens {
 /// A checkpoint's tokenizer: text to ids, ids to text, conversations to text.
 ///
 /// ```
-/// use firebox::tokenizer::{SpecialTokens, Tokenizer, TokenizerFiles};
+/// use firebox::text::{SpecialTokens, Tokenizer, TokenizerFiles};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let tokenizer_json = include_bytes!("../../assets/tinyrust/tokenizer.json");

@@ -4,8 +4,13 @@ use core::fmt;
 
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 
-use super::{Beyond, Limits, Stats};
-use crate::{config::Rule, plan::Step, quant::QuantSpec};
+use firebox_kernels::compare::Stats;
+
+use crate::{
+    config::{Beyond, Limits, Rule},
+    plan::Step,
+    quant::QuantSpec,
+};
 
 /// How far the weights of a quantization are from their source. Serialises to what `firebox verify --json` prints.
 #[derive(Debug, Clone)]

@@ -23,16 +23,13 @@ use firebox_kernels::{
 #[cfg(feature = "autodiff")]
 use crate::quant::gradient;
 use crate::{
-    config::Keep,
-    model::Weight,
-    pipeline::Dense,
     quant::{Layout, PackedWeight, ops},
     target::{DType, ToBurn},
 };
 
 use super::{
-    ring::{Limits, Ring},
-    shelf::{Shelf, Shelved, room},
+    ring::Ring,
+    shelf::{Shelved, room},
 };
 
 /// A matrix `[out, in]` that is kept in host memory or in a file, and on a device only while it is multiplied.
@@ -61,8 +58,9 @@ pub(super) struct Entry {
     kept: Kept,
 }
 
+/// The bytes of a streamed weight where they stay.
 #[derive(Debug)]
-enum Kept {
+pub(crate) enum Kept {
     Packed {
         layout: Layout,
         words: Shelved,
@@ -127,6 +125,21 @@ impl Entry {
 }
 
 impl StreamedWeight {
+    /// The weight `name`, which `ring` brings to `device`.
+    pub(crate) fn new(name: &str, kept: Kept, ring: &Ring, device: &Device) -> Self {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let entry = Entry {
+            id: COUNT.fetch_add(1, Ordering::Relaxed),
+            name: name.to_owned(),
+            kept,
+        };
+        Self {
+            entry: Arc::new(entry),
+            ring: ring.clone(),
+            device: device.clone(),
+        }
+    }
+
     /// `[out, in]`.
     pub fn shape(&self) -> [usize; 2] {
         self.entry.shape()
@@ -348,110 +361,3 @@ impl ModuleDisplayDefault for StreamedWeight {
 }
 
 impl ModuleDisplay for StreamedWeight {}
-
-/// Makes the streamed weights of one model.
-#[derive(Debug)]
-pub(crate) struct Stream {
-    shelf: Shelf,
-    ring: Ring,
-    device: Device,
-}
-
-impl Stream {
-    /// # Errors
-    ///
-    /// When no file can be made in the folder of [`Keep::Disk`].
-    pub(crate) fn new(device: &Device, keep: &Keep, limits: Limits) -> io::Result<Self> {
-        Ok(Self {
-            shelf: Shelf::new(keep)?,
-            ring: Ring::new(device, limits),
-            device: device.clone(),
-        })
-    }
-
-    /// Keeps a packed weight, in parts of at most `largest` bytes.
-    pub(crate) fn packed(
-        &self,
-        name: &str,
-        packed: Packed,
-        largest: Option<u64>,
-    ) -> io::Result<Weight> {
-        let cut = largest.and_then(|largest| packed.format.cut(packed.shape, largest));
-        let parts = match cut {
-            Some(parts) if parts.len() > 1 => {
-                parts.into_iter().map(|rows| packed.part(rows)).collect()
-            }
-            _ => vec![packed],
-        };
-        self.weight(name, parts, |packed| {
-            let Packed {
-                format,
-                shape,
-                words,
-                scales,
-            } = packed;
-            Ok(Kept::Packed {
-                layout: Layout { format, shape },
-                words: self.shelf.put(Bytes::from_elems(words))?,
-                scales: self.shelf.put(Bytes::from_elems(scales))?,
-            })
-        })
-    }
-
-    /// Keeps plain numbers `[out, in]`, in parts of at most `largest` bytes.
-    pub(crate) fn dense(
-        &self,
-        name: &str,
-        dense: Dense,
-        [rows, cols]: [usize; 2],
-        largest: Option<u64>,
-    ) -> io::Result<Weight> {
-        let (dtype, data) = dense.into_data();
-        let row = cols * dtype.size();
-        let together = largest.map_or(rows, |largest| {
-            usize::try_from(largest).map_or(rows, |largest| largest / row.max(1))
-        });
-        let together = together.max(1);
-        let bytes = data.into_bytes();
-        let parts = if together >= rows {
-            vec![(rows, bytes)]
-        } else {
-            let parts = bytes.chunks(together * row);
-            let part = |part: &[u8]| (part.len() / row, Bytes::from_bytes_vec(part.to_vec()));
-            parts.map(part).collect()
-        };
-        self.weight(name, parts, |(rows, bytes)| {
-            Ok(Kept::Dense {
-                dtype,
-                shape: [rows, cols],
-                values: self.shelf.put(bytes)?,
-            })
-        })
-    }
-
-    fn weight<P>(
-        &self,
-        name: &str,
-        parts: Vec<P>,
-        keep: impl Fn(P) -> io::Result<Kept>,
-    ) -> io::Result<Weight> {
-        static COUNT: AtomicU64 = AtomicU64::new(0);
-        let part = |part| {
-            let entry = Entry {
-                id: COUNT.fetch_add(1, Ordering::Relaxed),
-                name: name.to_owned(),
-                kept: keep(part)?,
-            };
-            Ok(StreamedWeight {
-                entry: Arc::new(entry),
-                ring: self.ring.clone(),
-                device: self.device.clone(),
-            })
-        };
-        parts
-            .into_iter()
-            .map(part)
-            .collect::<io::Result<_>>()
-            .map(Weight::Streamed)
-    }
-}

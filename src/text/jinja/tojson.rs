@@ -5,7 +5,7 @@ use minijinja::Error;
 use minijinja::value::{Kwargs, Value, ValueKind};
 
 /// The filter.
-pub(super) fn tojson(value: &Value, options: Kwargs) -> Result<String, Error> {
+pub(in crate::text) fn tojson(value: &Value, options: Kwargs) -> Result<String, Error> {
     let indent = match options.get::<Option<Value>>("indent")? {
         None => None,
         Some(indent) if indent.is_none() => None,

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use firebox_kernels::{float::DType, format::Packed};
 use serde_json::{Map, Value, json};
 
-use super::{SaveConfig, SaveError, shard::Place};
+use super::{SaveError, shard::Place};
 use crate::{
+    config::SaveConfig,
     dialect::{Codes, DECLARED, DialectError, Tensor, To, Writer},
     plan::{Action, Plan, Step, Stored},
     source::checkpoint::SINGLE,

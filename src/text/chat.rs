@@ -18,8 +18,7 @@ use minijinja::value::{Enumerator, Object, Value};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind};
 use serde::{Deserialize, Serialize};
 
-use super::strftime::strftime;
-use super::tojson::tojson;
+use super::jinja::{strftime::strftime, tojson::tojson};
 use super::{TokenizerError, TokenizerFiles};
 
 /// The name that the only template of a checkpoint goes by.

@@ -18,14 +18,14 @@ use crate::config::Keep;
 
 /// Gives bytes a place.
 #[derive(Debug)]
-pub(super) enum Shelf {
+pub(crate) enum Shelf {
     Host,
     Disk(Arc<Spill>),
 }
 
 /// Bytes in their place.
 #[derive(Debug)]
-pub(super) enum Shelved {
+pub(crate) enum Shelved {
     /// Shared: a copy of the handle is no copy of the bytes.
     Host(Bytes),
     Disk {
@@ -36,14 +36,14 @@ pub(super) enum Shelved {
 }
 
 impl Shelf {
-    pub(super) fn new(keep: &Keep) -> io::Result<Self> {
+    pub(crate) fn new(keep: &Keep) -> io::Result<Self> {
         Ok(match keep {
             Keep::Host => Self::Host,
             Keep::Disk(folder) => Self::Disk(Arc::new(Spill::new(folder)?)),
         })
     }
 
-    pub(super) fn put(&self, bytes: Bytes) -> io::Result<Shelved> {
+    pub(crate) fn put(&self, bytes: Bytes) -> io::Result<Shelved> {
         Ok(match self {
             Self::Host => Shelved::Host(bytes.shared()),
             Self::Disk(spill) => Shelved::Disk {
@@ -108,7 +108,7 @@ pub(super) fn room(len: usize) -> Bytes {
 
 /// A file that lives as long as somebody reads from it.
 #[derive(Debug)]
-pub(super) struct Spill {
+pub(crate) struct Spill {
     file: File,
     /// Where the file has still a name. On Unix it loses it at once: whatever ends the process, nothing is left.
     path: Option<PathBuf>,

@@ -88,7 +88,7 @@ impl Decoding {
 /// yet is held back, never shown as U+FFFD. The work for one id does not grow with the text before it.
 ///
 /// ```
-/// # use firebox::tokenizer::{SpecialTokens, Tokenizer, TokenizerFiles};
+/// # use firebox::text::{SpecialTokens, Tokenizer, TokenizerFiles};
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let tokenizer_json = include_bytes!("../../assets/tinyrust/tokenizer.json");
 /// # let tokenizer = Tokenizer::from_bytes(TokenizerFiles { tokenizer_json, ..TokenizerFiles::default() })?;

@@ -13,13 +13,14 @@ use half::slice::HalfFloatSliceExt;
 use serde_json::{Value, json};
 
 use super::{
-    COPIED, SaveConfig, SaveError, Saved,
+    COPIED, SaveError, Saved,
     identity::Identity,
     journal::{Busy, Done, Journal},
     layout::Layout,
     shard::{Place, Shard, Written, rename, with_end},
 };
 use crate::{
+    config::SaveConfig,
     dialect::{To, dtype},
     pipeline::{Dense, Finished, Piece, Sink, SinkError},
     plan::{Plan, Step},

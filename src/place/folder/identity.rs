@@ -8,9 +8,10 @@
 use serde_json::{Map, Value, json};
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
-use super::{COPIED, SaveConfig};
+use super::COPIED;
 use crate::{
     config::LoadConfig,
+    config::SaveConfig,
     error::Error,
     pipeline::PipelineError,
     plan::{Action, Plan, Step},

@@ -1,19 +1,18 @@
 //! Finished weights become tensors on the device, to be built into a module, or are kept to be streamed there.
 
+use super::{dedup::Shared, stream::Stream};
 use crate::{
     model::{Weight, Weights},
     pipeline::{self, Finished, Settings, Sink, SinkError},
     plan::Step,
     quant::PackedWeight,
-    shared::Shared,
-    stream::Stream,
 };
 
-pub(super) struct ModuleSink<'a> {
-    pub(super) weights: Weights,
-    pub(super) settings: &'a Settings<'a>,
-    pub(super) shared: Option<&'a Shared>,
-    pub(super) stream: Option<Stream>,
+pub(crate) struct ModuleSink<'a> {
+    pub(crate) weights: Weights,
+    pub(crate) settings: &'a Settings<'a>,
+    pub(crate) shared: Option<&'a Shared>,
+    pub(crate) stream: Option<Stream>,
 }
 
 impl Sink for ModuleSink<'_> {

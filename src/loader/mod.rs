@@ -2,16 +2,15 @@
 
 mod budget;
 mod kept;
-mod module;
 mod save;
 mod start;
 mod strategy;
+mod together;
 mod verify;
 
 pub use start::{Loading, Running, Saving};
 
 use budget::Room;
-use module::ModuleSink;
 
 use core::marker::PhantomData;
 use std::sync::Arc;
@@ -19,22 +18,20 @@ use std::sync::Arc;
 use burn::tensor::Device;
 
 use crate::{
-    auto,
-    config::{Auto, LoadConfig, Pattern, cores},
+    config::{Auto, LoadConfig, Pattern, SaveConfig, cores},
     dialect::{self, Dialect, To},
     error::Error,
     model::{Architecture, Role, Slot, Weights},
     observe::{Event, Observer, tell},
     pipeline::{self, Settings, Sink, Timing},
+    place::{ModuleSink, Saved, VerifyError},
     plan::{Plan, Request, Step},
-    presinq,
+    prepare,
     quant::QuantSpec,
     report::{LoadReport, Means, Recording},
-    save::{SaveConfig, Saved},
     source::Checkpoint,
     target::{Capabilities, DTypeChoice, Memory, Target, TargetError},
-    tokenizer::{Tokenizer, TokenizerFiles},
-    verify::VerifyError,
+    text::{Tokenizer, TokenizerFiles},
 };
 
 /// Loads one checkpoint to one target.
@@ -169,14 +166,14 @@ impl<T: Target> Loader<T> {
             told => told,
         };
         let candidates = match &self.config.candidates[..] {
-            [] => auto::candidates(to),
+            [] => prepare::candidates(to),
             named => named.to_vec(),
         };
         let open = |step: &Step| matches!(policy.choose(&step.slot), QuantSpec::Auto(_));
         let source = &**self.checkpoint.source();
         let observers = &self.config.observers;
         let settings = self.settings(observers);
-        let decided = auto::decide(plan, open, limit, &candidates, source, &settings);
+        let decided = prepare::decide(plan, open, limit, &candidates, source, &settings);
         decided.map_err(|error| observers.explain(error))
     }
 
@@ -332,7 +329,7 @@ impl<T: Target> Loader<T> {
     ) -> Result<Vec<Timing>, Error> {
         self.announce(plan, settings)?;
         let source = &**self.checkpoint.source();
-        let ran = presinq::balance(plan, source, settings)
+        let ran = prepare::balance(plan, source, settings)
             .and_then(|()| pipeline::run(plan, source, sink, settings));
         ran.map_err(|error| self.config.observers.explain(error.into()))
     }

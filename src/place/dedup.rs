@@ -9,23 +9,18 @@ use std::{
     hash::{DefaultHasher, Hash, Hasher},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
-    thread,
 };
 
 use burn::tensor::Device;
 use firebox_kernels::format::Packed;
 
 use crate::{
-    config::LoadConfig,
-    error::Error,
-    loader::{Loaded, Loader},
-    model::{Architecture, Weight},
-    observe::{Event, Flow},
-    pipeline::{Finished, InFlight, PipelineError, SinkError},
+    model::Weight,
+    pipeline::{Finished, InFlight, SinkError},
     plan::Step,
-    target::{Target, ToBurn},
+    target::ToBurn,
 };
 
 /// What several loads share. Cloning gives the same one.
@@ -69,56 +64,6 @@ impl Shared {
     /// Bytes of finished weights that are not held because an equal weight is.
     pub fn bytes_saved(&self) -> u64 {
         self.0.saved.load(Ordering::Relaxed)
-    }
-
-    /// Loads several models at once, each as its configuration says; they come in the order of `configs`.
-    ///
-    /// # Errors
-    ///
-    /// The first [`Error`] in the order of `configs`. The other loads are cancelled then.
-    pub fn load<T: Target, A: Architecture + Send>(
-        &self,
-        configs: impl IntoIterator<Item = LoadConfig>,
-    ) -> Result<Vec<Loaded<A>>, Error> {
-        let failed = Arc::new(AtomicBool::new(false));
-        let loads: Vec<Loader<T>> = configs
-            .into_iter()
-            .map(|config| {
-                let failed = Arc::clone(&failed);
-                let stop = move |_: &Event<'_>| match failed.load(Ordering::Relaxed) {
-                    true => Flow::Cancel,
-                    false => Flow::Continue,
-                };
-                Loader::new(config.share(self).observer(stop))
-            })
-            .collect::<Result<_, _>>()?;
-        let ended: Vec<Result<Loaded<A>, Error>> = thread::scope(|scope| {
-            let started: Vec<_> = (loads.iter())
-                .map(|loader| {
-                    scope.spawn(|| {
-                        let loaded = loader.load();
-                        failed.fetch_or(loaded.is_err(), Ordering::Relaxed);
-                        loaded
-                    })
-                })
-                .collect();
-            let ended = started.into_iter().map(|load| {
-                load.join()
-                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-            });
-            ended.collect()
-        });
-        let cancelled = |loaded: &Result<_, Error>| {
-            matches!(
-                loaded,
-                Err(Error::Pipeline(PipelineError::Cancelled { .. }))
-            )
-        };
-        // Those that were cancelled come after whoever was the reason.
-        let (mut ended, others): (Vec<_>, Vec<_>) =
-            ended.into_iter().partition(|end| !cancelled(end));
-        ended.extend(others);
-        ended.into_iter().collect()
     }
 
     /// The weight that `finished` becomes: one that is equal and on `device` already, or what `place` makes of it.

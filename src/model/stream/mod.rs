@@ -18,5 +18,6 @@ mod weight;
 
 pub(crate) use ring::Limits;
 pub use ring::{Ring, StreamStats};
-pub(crate) use weight::Stream;
+pub(crate) use shelf::Shelf;
+pub(crate) use weight::Kept;
 pub use weight::StreamedWeight;

@@ -4,13 +4,21 @@ use std::{fs, io, path::Path};
 
 use serde::Serialize;
 
-use super::{
-    LoadReport, Series, TensorReport,
-    chart::{self, Limit},
-    errors,
+mod markup;
+
+mod axis;
+
+mod chart;
+mod stages;
+
+mod errors;
+
+use self::{
+    chart::Limit,
     markup::Markup,
-    stages::{self, Group, ROWS_MAX, STAGES},
+    stages::{Group, ROWS_MAX, STAGES},
 };
+use super::{LoadReport, Series, TensorReport};
 use crate::{config::Bytes, plan::instead};
 
 /// Rows of the table at most; more tensors are added up by layer.

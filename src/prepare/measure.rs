@@ -6,12 +6,13 @@
 //!
 //! Memory is what the pipeline needs for one packed weight; weights are read twice a candidate.
 
-mod choose;
-
 use firebox_kernels::format::Packed;
 use rayon::{ThreadPool, prelude::*};
 
-use self::choose::{Choice, choose};
+use super::{
+    balance,
+    choose::{Choice, choose},
+};
 use crate::{
     config::Auto,
     dialect::To,
@@ -19,7 +20,6 @@ use crate::{
     observe::{Event, Flow, tell},
     pipeline::{self, Finished, PipelineError, Settings, Sink, SinkError},
     plan::{Action, Plan, PlanError, Step, Stored},
-    presinq,
     quant::QuantSpec,
     source::Source,
 };
@@ -81,7 +81,7 @@ pub(crate) fn decide(
         .collect();
     // What is packed is not what is stored, where columns are balanced first.
     let mut measured = plan.clone();
-    presinq::balance(&mut measured, source, settings)?;
+    balance(&mut measured, source, settings)?;
     measured.links.clear();
     let steps: Vec<Step> = (places.iter())
         .map(|place| measured.steps[*place].clone())

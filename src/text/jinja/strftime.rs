@@ -33,7 +33,7 @@ const MONTHS: [&str; 12] = [
 /// # Errors
 ///
 /// The directive that is not known.
-pub(super) fn strftime(format: &str, seconds: u64) -> Result<String, String> {
+pub(in crate::text) fn strftime(format: &str, seconds: u64) -> Result<String, String> {
     let days = seconds / 86_400;
     let (year, month, day, day_of_year) = civil(days);
     let [hour, minute, second] = [seconds / 3600 % 24, seconds / 60 % 60, seconds % 60];

@@ -1,0 +1,21 @@
+//! The ends of the pipeline: a module, weights that stream, comparisons, files of a folder.
+
+mod dedup;
+mod module;
+
+mod stream;
+
+mod compare;
+mod guard;
+mod verify;
+
+pub(crate) mod folder;
+
+pub(crate) use compare::{CompareSink, Original};
+pub use dedup::Shared;
+pub use folder::{Difference, SaveError, Saved};
+pub(crate) use guard::Guard;
+pub(crate) use module::ModuleSink;
+pub(crate) use stream::Stream;
+pub use verify::VerifyError;
+pub(crate) use verify::refuse_kept;

@@ -1,0 +1,130 @@
+//! How far a quantization is from its source, tensor by tensor, what is too far, and what to do with it.
+//!
+//! ```text
+//! plan ─► pipeline ─► finished weight ─► compared with its source ─► Stats ─► within the Limits?
+//!                                          (read again, in tiles)               │ no
+//!                       plan of these tensors alone ◄── the next fallback ◄─────┘
+//! ```
+//!
+//! [`Loader::verify`](crate::Loader::verify) packs as a load would, on the same target, and compares each weight
+//! with the numbers it was packed from. [`Loader::verify_against`](crate::Loader::verify_against) compares what a
+//! quantized checkpoint holds with the checkpoint that it was made from.
+//!
+//! [`LoadConfig::verify`](crate::LoadConfig::verify) does so during a load: a weight passes on to the module when it is
+//! within the limits, or else the first fallback that is.
+//!
+//! In memory are one finished weight, what the pipeline has in flight, and a tile of the source; on a device that packs,
+//! the source of one part of the weight beside it. A source is read once more than a load reads it, and again for each fallback that
+//! is tried.
+//!
+//! # What the numbers are of special weights
+//!
+//! Only weights that are finite in the source and come back finite are compared; the others are counted. The relative
+//! error, cosine and signal to noise of a weight that is zero throughout and comes back so are 0, 1 and infinite;
+//! where it comes back as anything else they are infinite, 0 and minus infinite.
+
+use firebox_kernels::format::Format;
+
+use crate::{
+    config::Beyond,
+    plan::{Step, Stored},
+    source::StoredType,
+};
+
+/// Weights that cannot be compared, or are too far from their source to be loaded.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum VerifyError {
+    /// Nothing is quantized.
+    #[error(
+        "no weight of {model} is quantized: say how, or name the checkpoint that it was made from"
+    )]
+    NothingPacked {
+        /// The checkpoint.
+        model: String,
+    },
+    /// Balanced weights are others than the checkpoint has.
+    #[error(
+        "weights that are balanced before they are packed cannot be compared with those of the checkpoint; leave `presinq` out"
+    )]
+    Balanced,
+    /// Weights that come from where packed ones are kept were verified, if at all, when they were packed.
+    #[error(
+        "weights that are kept packed cannot be compared with their source while they are loaded; leave out the limits, or the cache of packed weights"
+    )]
+    Cached,
+    /// Packed in the checkpoint already, so that its source is elsewhere.
+    #[error(
+        "{tensor} is packed as {format} in the checkpoint and its source is not there; name the checkpoint that it was made from"
+    )]
+    Kept {
+        /// The tensor.
+        tensor: String,
+        /// How it is packed.
+        format: Format,
+    },
+    /// Beyond the limits, while it was loaded, and so is every fallback.
+    #[error(
+        "{tensor} as {quant} is beyond the limits ({}), and none of {tried} fallbacks is within them; add a wider one, or `none`",
+        .beyond.iter().map(Beyond::to_string).collect::<Vec<_>>().join(", ")
+    )]
+    Beyond {
+        /// The tensor.
+        tensor: String,
+        /// As what it was packed.
+        quant: String,
+        /// What it is beyond.
+        beyond: Vec<Beyond>,
+        /// Fallbacks that were tried, or could not pack it.
+        tried: usize,
+    },
+    /// The source lacks a tensor.
+    #[error(
+        "{against} has no tensor {tensor}; it is not what the quantized checkpoint was made from"
+    )]
+    Missing {
+        /// The tensor.
+        tensor: String,
+        /// The source.
+        against: String,
+    },
+    /// The source has another shape.
+    #[error(
+        "{tensor} is {found:?} in {against}, and {expected:?} in the quantized checkpoint; they are of different models"
+    )]
+    Shape {
+        /// The tensor.
+        tensor: String,
+        /// The source.
+        against: String,
+        /// Its shape there.
+        found: Vec<usize>,
+        /// Its shape in the quantized checkpoint.
+        expected: Vec<usize>,
+    },
+    /// The source does not have it as plain numbers.
+    #[error(
+        "{tensor} is stored as {found} in {against}; what is compared with is F32, F16 or BF16"
+    )]
+    Dtype {
+        /// The tensor.
+        tensor: String,
+        /// The source.
+        against: String,
+        /// Its type there.
+        found: StoredType,
+    },
+}
+
+/// Refuses weights that the checkpoint has packed.
+pub(crate) fn refuse_kept(steps: &[Step]) -> Result<(), VerifyError> {
+    for step in steps {
+        if let (Stored::Packed(adopt), Some(_)) = (&step.source, step.action.format()) {
+            return Err(VerifyError::Kept {
+                tensor: step.slot.name.clone(),
+                format: adopt.format,
+            });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,103 @@
+//! Memory of this process and machine, asked of the system.
+//!
+//! Only *anonymous* memory counts: pages of files are the system's cache and go when they are needed.
+
+use std::fs;
+
+/// Anonymous bytes of this process that are in memory.
+pub(crate) fn anonymous() -> Option<u64> {
+    kib(&fs::read_to_string("/proc/self/status").ok()?, "RssAnon:")
+}
+
+/// Bytes of memory that this process may use: the machine's, or less where a container or a limit of the process says so.
+pub(crate) fn available() -> Option<u64> {
+    let machine = kib(&fs::read_to_string("/proc/meminfo").ok()?, "MemTotal:")?;
+    let limits = [container(), limit()].into_iter().flatten();
+    Some(limits.fold(machine, u64::min))
+}
+
+/// The limits of this process on its data and its addresses. Both count more than what is in memory, such as the stacks
+/// of threads: what there is of that so far is taken off.
+#[cfg(target_os = "linux")]
+fn limit() -> Option<u64> {
+    use rustix::process::{Resource, getrlimit};
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let anonymous = kib(&status, "RssAnon:")?;
+    let left = |resource, counted: &str| {
+        let limit = getrlimit(resource).current?;
+        let beside = kib(&status, counted)?.saturating_sub(anonymous);
+        Some(limit.saturating_sub(beside))
+    };
+    let limits = [
+        left(Resource::Data, "VmData:"),
+        left(Resource::As, "VmSize:"),
+    ];
+    limits.into_iter().flatten().min()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn limit() -> Option<u64> {
+    None
+}
+
+/// The limit of this process's control group, if it has one.
+fn container() -> Option<u64> {
+    let limit = limit_file(&fs::read_to_string("/proc/self/cgroup").ok()?)?;
+    // A group without a limit says `max`, or a number that no machine has.
+    fs::read_to_string(limit).ok()?.trim().parse().ok()
+}
+
+/// Where the limit of the group among `groups` stands, in either version of control groups.
+fn limit_file(groups: &str) -> Option<String> {
+    let group = |of: &str| {
+        groups.lines().find_map(|line| {
+            let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
+            let mut controllers = controllers.split(',');
+            controllers
+                .any(|controller| controller == of)
+                .then_some(path.trim_end_matches('/'))
+        })
+    };
+    let first =
+        group("memory").map(|path| format!("/sys/fs/cgroup/memory{path}/memory.limit_in_bytes"));
+    first.or_else(|| group("").map(|path| format!("/sys/fs/cgroup{path}/memory.max")))
+}
+
+/// `RssAnon:     1234 kB` among other lines.
+fn kib(text: &str, field: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(field))?;
+    let number: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(number << 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Lines as Linux writes them, of version 2 alone, of version 1, and of both side by side.
+    #[test]
+    fn limits_are_found_in_both_versions_of_control_groups() {
+        let first = "/sys/fs/cgroup/memory/jobs/memory.limit_in_bytes";
+        for (groups, expected) in [
+            (
+                "0::/user.slice/a.scope\n",
+                Some("/sys/fs/cgroup/user.slice/a.scope/memory.max"),
+            ),
+            ("0::/\n", Some("/sys/fs/cgroup/memory.max")),
+            ("5:cpu,cpuacct:/x\n4:memory:/jobs\n", Some(first)),
+            ("4:memory:/jobs\n0::/user\n", Some(first)),
+            ("5:cpu,cpuacct:/x\n", None),
+        ] {
+            assert_eq!(limit_file(groups).as_deref(), expected, "{groups}");
+        }
+    }
+
+    #[test]
+    fn fields_are_in_kibibytes() {
+        assert_eq!(
+            kib("Name:\tx\nRssAnon:\t    1234 kB\n", "RssAnon:"),
+            Some(1_263_616)
+        );
+        assert_eq!(kib("Name:\tx\n", "RssAnon:"), None);
+    }
+}
