@@ -15,7 +15,7 @@ use common::{IN, OUT, Tiny, stored, tiny, tiny_entries};
 use firebox::{
     Cpu, DType, LoadConfig, Loader,
     model::{Architecture, BuildError, ConfigError, Matrix, Slot, Weights},
-    pipeline::{Event, Finished, Flow, PipelineError, Settings, Sink, SinkError},
+    pipeline::{Dense, Event, Finished, Flow, PipelineError, Settings, Sink, SinkError, Values},
     plan::{Plan, Step},
     quant::{
         Bits4, Method, QuantSpec,
@@ -63,7 +63,7 @@ fn run(plan: &Plan, source: &dyn Source, workers: usize, budget: u64) -> Vec<(St
 fn bits((name, weight): &(String, Finished)) -> (String, Vec<u32>, Vec<u32>) {
     match weight {
         Finished::Packed(packed) => (name.clone(), packed.words.clone(), packed.scales.clone()),
-        Finished::Dense(firebox::pipeline::Dense::F32(values)) => (
+        Finished::Dense(Dense::Owned(Values::F32(values))) => (
             name.clone(),
             values.iter().map(|value| value.to_bits()).collect(),
             Vec::new(),
@@ -373,10 +373,7 @@ fn a_sink_that_refuses_ends_the_run() {
     struct Full;
     impl Sink for Full {
         fn place(&mut self, step: &Step, _: Finished) -> Result<(), SinkError> {
-            Err(SinkError {
-                tensor: step.slot.name.clone(),
-                reason: "no space left".into(),
-            })
+            Err(SinkError::new(&*step.slot.name, "no space left"))
         }
     }
     let source = tiny();

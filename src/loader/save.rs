@@ -59,8 +59,8 @@ impl<T: Target> Loader<T> {
         let becomes: Vec<String> = plan.steps.iter().map(save::becomes).collect();
         adapt(&mut plan);
         let layout = Layout::new(to, &plan, self.checkpoint.float_dtype())?;
-        let in_pieces = |step: &Step| layout.in_pieces(step);
-        let room = self.room(&plan, Goes::Files(&in_pieces))?;
+        let by_rows = |step: &Step| layout.takes_rows(step);
+        let room = self.room(&plan, Goes::Files(&by_rows))?;
         let mut journal = match journal {
             Some(journal) => journal,
             None => save::create(to)?,

@@ -9,7 +9,9 @@ use crate::{
     error::Error,
     model::Architecture,
     pipeline::{Settings, Sink, Timing},
-    place::{CompareSink, Guard, Original, VerifyError, folder as save, refuse_kept},
+    place::{
+        Checked, CompareSink, Guard, Original, VerifyError, folder as save, refuse_kept, refused,
+    },
     plan::{Action, Plan, Step},
     quant::QuantSpec,
     report::{Fallback, TensorCheck, VerifyReport, check},
@@ -98,33 +100,35 @@ impl<T: Target> Loader<T> {
         config: &VerifyConfig,
         settings: &Settings<'_>,
     ) -> Result<(Vec<Timing>, VerifyReport), Error> {
+        if !plan.links.is_empty() {
+            return Err(VerifyError::Balanced.into());
+        }
+        refuse_kept(&plan.steps)?;
         let planned = plan.clone();
         let source = &**self.checkpoint.source();
         let mut guard = Guard::new(inner, &planned, config, source, settings)?;
         let ran = self.run(plan, &mut guard, settings);
-        let Guard {
-            checks,
-            instead,
-            failed,
-            ..
-        } = guard;
-        if let Some(error) = failed {
-            return Err(error);
-        }
-        let timings = ran?;
-        for instead in instead {
-            let mut steps = plan.steps.iter_mut();
-            if let Some(step) = steps.find(|step| step.slot.name == instead.slot.name) {
-                *step = instead;
-            }
-        }
+        let checked = guard.checked;
+        let timings = ran.map_err(|error| match error {
+            Error::Pipeline(error) => refused(error).map_or_else(Error::Pipeline, Error::Verify),
+            error => error,
+        })?;
         let report = VerifyReport {
             model: plan.model.clone(),
             against: None,
             target: plan.target,
             limits: config.limits,
-            tensors: checks,
+            tensors: checked
+                .iter()
+                .map(|checked| row(checked, &config.limits))
+                .collect(),
         };
+        for (instead, _) in checked.into_iter().filter_map(|checked| checked.fallback) {
+            let mut steps = plan.steps.iter_mut();
+            if let Some(step) = steps.find(|step| step.slot.name == instead.slot.name) {
+                *step = instead;
+            }
+        }
         Ok((timings, report))
     }
 
@@ -213,11 +217,9 @@ impl<T: Target> Loader<T> {
         let room = self.asked(self.config.strategy);
         let settings = self.settings_for(room, &observers);
         let mut sink = CompareSink::new(&**dense.source(), originals, &settings)?;
-        let ran = self.run(plan, &mut sink, &settings);
-        if let Some(error) = sink.failed {
-            return Err(error.into());
-        }
-        finished(&self.report(plan, room, &ran?, recording), &observers)?;
+        let timings = self.run(plan, &mut sink, &settings)?;
+        let report = self.report(plan, room, &timings, recording);
+        finished(&report, &observers)?;
         Ok(sink.sums.into_iter().map(Sums::stats).collect())
     }
 }
@@ -232,6 +234,18 @@ fn report(plan: &Plan, against: Option<String>, stats: &[Stats], limits: &Limits
         tensors: tensors
             .map(|(step, stats)| check(step, *stats, limits))
             .collect(),
+    }
+}
+
+/// The report's row of a weight that was verified during a load.
+fn row(checked: &Checked, limits: &Limits) -> TensorCheck {
+    let fallback = checked.fallback.as_ref();
+    TensorCheck {
+        fallback: fallback.map(|(step, stats)| Fallback {
+            quant: step.quant(),
+            stats: *stats,
+        }),
+        ..check(&checked.step, checked.stats, limits)
     }
 }
 

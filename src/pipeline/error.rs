@@ -6,12 +6,50 @@ use crate::{dialect::DialectError, source::SourceError};
 
 /// A sink that could not take a weight.
 #[derive(Debug, thiserror::Error)]
-#[error("{tensor}: could not be placed: {reason}")]
-pub struct SinkError {
-    /// The tensor.
-    pub tensor: String,
-    /// Why not.
-    pub reason: Box<dyn std::error::Error + Send + Sync>,
+#[non_exhaustive]
+pub enum SinkError {
+    /// The sink refused the weight.
+    #[error("{tensor}: could not be placed: {reason}")]
+    Refused {
+        /// The tensor.
+        tensor: String,
+        /// Why the sink refused it.
+        reason: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The sink read, compared or packed by itself, and that failed. [`run`](super::run) returns this error as it is.
+    #[error(transparent)]
+    Pipeline(Box<PipelineError>),
+}
+
+impl SinkError {
+    /// A sink refuses `tensor` because of `reason`.
+    pub fn new(
+        tensor: impl Into<String>,
+        reason: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self::Refused {
+            tensor: tensor.into(),
+            reason: reason.into(),
+        }
+    }
+}
+
+impl From<PipelineError> for SinkError {
+    fn from(error: PipelineError) -> Self {
+        match error {
+            PipelineError::Sink(error) => error,
+            error => Self::Pipeline(Box::new(error)),
+        }
+    }
+}
+
+impl From<SinkError> for PipelineError {
+    fn from(error: SinkError) -> Self {
+        match error {
+            SinkError::Pipeline(error) => *error,
+            error @ SinkError::Refused { .. } => Self::Sink(error),
+        }
+    }
 }
 
 /// A plan that could not be carried out.
@@ -34,16 +72,26 @@ pub enum PipelineError {
         /// Why.
         source: FormatError,
     },
-    /// The method's packer makes something else than the method had told the plan.
+    /// The plan says that a weight stays packed, and the checkpoint has it dense.
+    #[error(
+        "{tensor}: is to stay packed as {format}, and the checkpoint has it dense; make the plan again"
+    )]
+    NotPacked {
+        /// The tensor.
+        tensor: String,
+        /// The format that the plan names.
+        format: Format,
+    },
+    /// The method's packer makes another format or shape than its method had told the plan.
     #[error(
         "{tensor}: would be packed as {format} of {shape:?}, which is not what its method had planned"
     )]
     NotAsPlanned {
         /// The tensor.
         tensor: String,
-        /// What would be made.
+        /// The format that the packer makes.
         format: Format,
-        /// Of this shape.
+        /// The shape that the packer makes.
         shape: [usize; 2],
     },
     /// A packed weight of the checkpoint is not what it says.
@@ -51,7 +99,7 @@ pub enum PipelineError {
     Dialect(#[from] DialectError),
     /// The sink refused.
     #[error(transparent)]
-    Sink(#[from] SinkError),
+    Sink(SinkError),
     /// An observer asked to stop.
     #[error("cancelled at {at}, {done} of {total} tensors were finished")]
     Cancelled {

@@ -20,16 +20,21 @@ mod error;
 
 mod in_flight;
 mod pages;
-
 mod staging;
 
-mod read;
+mod cut;
+mod dense;
+mod tile;
 
 mod convert;
 mod upload;
 
+mod read;
+
 pub use crate::observe::{Event, Flow, Observer};
-pub use convert::{Dense, Finished, Piece};
+pub use convert::{Finished, RowBatch};
+pub(crate) use cut::{cut_dense, cut_packed};
+pub use dense::{Dense, Values};
 pub use error::{PipelineError, SinkError};
 pub use in_flight::InFlight;
 pub(crate) use upload::upload;
@@ -45,8 +50,10 @@ use crossbeam_channel::{Receiver, RecvError, SendError, bounded};
 use rayon::ThreadPool;
 
 use self::{
+    convert::{Completed, Convert},
     in_flight::Account,
-    read::{Message, read},
+    read::{Incoming, Straight, read},
+    tile::Tile,
 };
 use crate::{
     observe::{Shards, Span, Spans, extend, tell},
@@ -54,31 +61,39 @@ use crate::{
     source::Source,
 };
 
-/// What becomes of each finished weight: a module, a file, host memory, a ring.
+/// The end of the pipeline: it takes finished weights and makes a module, files, or anything else of them.
 pub trait Sink {
     /// Takes one finished weight. Called in the order of the plan, from the thread that runs the
     /// pipeline.
     ///
     /// # Errors
     ///
-    /// Whatever stops the load; nothing more is read after it.
+    /// [`SinkError`], which stops the run; nothing more is read after it.
     fn place(&mut self, step: &Step, weight: Finished) -> Result<(), SinkError>;
 
-    /// Whether the rows of this weight are taken one [`piece`](Self::piece) after another, so that it is never whole in
-    /// memory. Asked before anything is read. Weights that the checkpoint has packed, and those that a device packs, come
-    /// whole all the same.
-    fn in_pieces(&self, _step: &Step) -> bool {
-        false
+    /// This sink as one that takes the rows of this weight batch by batch, so that the weight is never whole in memory;
+    /// `None` to get it whole. Asked before anything is read, and again for every batch. Weights that the checkpoint has
+    /// packed, and weights that a device packs, always come whole.
+    fn rows_of(&mut self, _step: &Step) -> Option<&mut dyn RowSink> {
+        None
     }
+}
 
-    /// Takes the next rows of a weight; [`place`](Self::place) with [`Finished::Pieces`] follows the last.
+/// A sink that can take a weight batch by batch.
+pub trait RowSink: Sink {
+    /// Takes the next rows of a weight. Called as [`place`](Sink::place) is.
     ///
     /// # Errors
     ///
-    /// As [`place`](Self::place).
-    fn piece(&mut self, step: &Step, _piece: Piece) -> Result<(), SinkError> {
-        unreachable!("{} was to be placed whole", step.slot.name)
-    }
+    /// As [`place`](Sink::place).
+    fn rows(&mut self, step: &Step, rows: RowBatch) -> Result<(), SinkError>;
+
+    /// Takes the scales of a weight whose rows were all taken. A dense weight has no scales.
+    ///
+    /// # Errors
+    ///
+    /// As [`place`](Sink::place).
+    fn end(&mut self, step: &Step, scales: Vec<u32>) -> Result<(), SinkError>;
 }
 
 /// How to carry out a plan.
@@ -129,6 +144,9 @@ impl<'a> Settings<'a> {
 /// today's processors until it is converted.
 const TILE_BYTES: u64 = 4 << 20;
 
+/// Values that one worker converts or compares at a time.
+const CHUNK: usize = 64 << 10;
+
 /// Bytes of a tile, of which several are to be among `in_flight`.
 pub(crate) fn tile_bytes(in_flight: u64) -> u64 {
     TILE_BYTES.min(in_flight / 8)
@@ -162,6 +180,12 @@ pub struct Timing {
 }
 
 impl Timing {
+    fn read(&mut self, bytes: u64, span: Span) {
+        self.bytes += bytes;
+        self.read += span.took();
+        extend(&mut self.spans.read, span);
+    }
+
     fn converted(&mut self, span: Span) {
         self.convert += span.took();
         extend(&mut self.spans.convert, span);
@@ -184,10 +208,10 @@ pub fn run(
     sink: &mut dyn Sink,
     settings: &Settings<'_>,
 ) -> Result<Vec<Timing>, PipelineError> {
-    let whole: Vec<bool> = plan
+    let by_rows: Vec<bool> = plan
         .steps
         .iter()
-        .map(|step| !sink.in_pieces(step))
+        .map(|step| sink.rows_of(step).is_some())
         .collect();
     let account = Account::new(&settings.in_flight);
     let mut placing = Placing {
@@ -196,38 +220,39 @@ pub fn run(
         settings,
         shards: Shards::new(plan),
         timings: Vec::new(),
-        pieces: Timing::default(),
+        rows: Timing::default(),
     };
     let workers = settings.pool()?;
     thread::scope(|scope| {
-        // The account bounds the bytes in flight; this bounds the messages of tensors that have none.
-        let (send, messages) = bounded(MESSAGES_WAITING_MAX);
+        // The account bounds the bytes in flight; this bounds the tensors that have none.
+        let (send, tensors) = bounded(TENSORS_WAITING_MAX);
         // Wakes a reader that waits for bytes, should this thread leave early.
         let _closing = account.close_on_drop();
         let account = &account;
         spawn(scope, "firebox-read", move || {
-            read(plan, &whole, source, settings, account, send);
+            read(plan, &by_rows, source, settings, account, send);
         })?;
         let converting = Converting { plan, workers };
         if settings.device.is_some() {
-            match converting.run(&messages, |note| Ok(placing.take(note)?)) {
-                Ok(()) => {}
-                Err(Stop::Failed(error)) => return Err(error),
-                Err(Stop::Abandoned) => unreachable!("the reader ends every tensor or fails"),
+            // Only a reader that panics abandons a tensor, and the scope passes its panic on.
+            if let Err(Stop::Failed(error)) =
+                converting.run(&tensors, |note| Ok(placing.take(note)?))
+            {
+                return Err(error);
             }
         } else {
             let (give, notes) = bounded(MESSAGES_WAITING_MAX);
             // Weights wait for the sink, but not many of them.
             let (wait, taken) = bounded(WEIGHTS_WAITING_MAX);
             let convert = move || {
-                let told = converting.run(&messages, |note| {
+                let ran = converting.run(&tensors, |note| {
                     if note.holds_memory() {
                         wait.send(())?;
                     }
                     Ok(give.send(note)?)
                 });
-                if let Err(Stop::Failed(error)) = told {
-                    // Whether anybody still listens does not matter: this was the last note.
+                if let Err(Stop::Failed(error)) = ran {
+                    // If nobody receives it, the run has failed already.
                     let _ = give.send(Note::Failed(error));
                 }
             };
@@ -259,9 +284,11 @@ fn spawn<'s>(
     }
 }
 
-/// Messages between two threads, most of which hold no memory of their own.
+/// Messages between two threads, most of which hold no memory that is not counted.
 const MESSAGES_WAITING_MAX: usize = 16;
-/// Finished weights, or pieces, between the converter and the sink.
+/// Tensors between the reader and the converter.
+const TENSORS_WAITING_MAX: usize = 4;
+/// Finished weights, or batches of rows, between the converter and the sink.
 const WEIGHTS_WAITING_MAX: usize = 1;
 
 /// Why a thread of the pipeline ends early.
@@ -289,18 +316,19 @@ impl From<PipelineError> for Stop {
     }
 }
 
-/// What the converter tells, tensor by tensor: `Started (Read Piece?)* Finished`, or `Failed` and nothing more.
+/// What the converter reports: for each tensor `Started`, any number of `Read` and `Rows`, and then `Finished`; or
+/// `Failed`, and nothing more.
 enum Note<'a> {
     Started(&'a Step),
     Read(&'a Step, u64, Duration),
-    Piece(&'a Step, Piece),
-    Finished(&'a Step, Finished, Timing),
+    Rows(&'a Step, RowBatch),
+    Finished(&'a Step, Completed, Timing),
     Failed(PipelineError),
 }
 
 impl Note<'_> {
     fn holds_memory(&self) -> bool {
-        matches!(self, Self::Piece(..) | Self::Finished(..))
+        matches!(self, Self::Rows(..) | Self::Finished(..))
     }
 }
 
@@ -311,62 +339,74 @@ struct Converting<'a> {
 }
 
 impl<'a> Converting<'a> {
-    fn run<'t>(
+    fn run(
         &self,
-        messages: &Receiver<Message<'t>>,
+        tensors: &Receiver<Result<Incoming<'_>, PipelineError>>,
         mut give: impl FnMut(Note<'a>) -> Result<(), Stop>,
     ) -> Result<(), Stop> {
-        let mut steps = self.plan.steps.iter();
-        steps.try_for_each(|step| self.tensor(step, messages, &mut give))
+        for step in &self.plan.steps {
+            let incoming = tensors.recv()??;
+            give(Note::Started(step))?;
+            let mut timing = Timing::default();
+            let completed = match incoming {
+                Incoming::Straight(progress) => {
+                    let dense = Self::straight(step, &progress, &mut timing, &mut give)?;
+                    Completed::Weight(Finished::Dense(dense))
+                }
+                Incoming::Tiles {
+                    converter,
+                    count,
+                    tiles,
+                } => {
+                    let tiles = (0..count).map(|_| tiles.recv()?.map_err(Stop::from));
+                    self.convert(step, converter, tiles, &mut timing, &mut give)?
+                }
+            };
+            give(Note::Finished(step, completed, timing))?;
+        }
+        Ok(())
     }
 
-    fn tensor<'t>(
-        &self,
+    /// Waits for a weight that the reader reads to where it stays.
+    fn straight(
         step: &'a Step,
-        messages: &Receiver<Message<'t>>,
+        progress: &Receiver<Result<Straight, PipelineError>>,
+        timing: &mut Timing,
         give: &mut impl FnMut(Note<'a>) -> Result<(), Stop>,
-    ) -> Result<(), Stop> {
-        let mut converter = match messages.recv()? {
-            Message::Begin(converter) => converter,
-            Message::Failed(error) => return Err(error.into()),
-            _ => unreachable!("the reader begins a tensor first"),
-        };
-        give(Note::Started(step))?;
-        let mut timing = Timing::default();
-        let mut whole = None;
+    ) -> Result<Dense, Stop> {
         loop {
-            let (bytes, read, tile) = match messages.recv()? {
-                Message::Tile(tile) => (tile.bytes().len() as u64, tile.read, Some(tile)),
-                Message::Filled { bytes, read } => (bytes, read, None),
-                Message::Whole(dense) => {
-                    whole = Some(Finished::Dense(dense));
-                    continue;
+            match progress.recv()?? {
+                Straight::Part { bytes, read } => {
+                    timing.read(bytes, read);
+                    give(Note::Read(step, bytes, read.took()))?;
                 }
-                Message::Failed(error) => return Err(error.into()),
-                Message::End => break,
-                Message::Begin(_) => unreachable!("the reader ends a tensor before the next"),
-            };
-            timing.bytes += bytes;
-            timing.read += read.took();
-            extend(&mut timing.spans.read, read);
-            give(Note::Read(step, bytes, read.took()))?;
-            if let Some(tile) = tile {
-                let (piece, span) = timed(|| converter.feed(step, tile, &self.workers));
-                timing.converted(span);
-                if let Some(piece) = piece? {
-                    give(Note::Piece(step, piece))?;
-                }
+                Straight::Whole(dense) => return Ok(dense),
             }
         }
-        let finished = match whole {
-            Some(whole) => whole,
-            None => {
-                let (finished, span) = timed(|| self.workers.install(|| converter.finish(step)));
-                timing.converted(span);
-                finished?
+    }
+
+    fn convert<'t>(
+        &self,
+        step: &'a Step,
+        mut converter: Box<dyn Convert>,
+        tiles: impl Iterator<Item = Result<Tile<'t>, Stop>>,
+        timing: &mut Timing,
+        give: &mut impl FnMut(Note<'a>) -> Result<(), Stop>,
+    ) -> Result<Completed, Stop> {
+        for tile in tiles {
+            let tile = tile?;
+            let (bytes, read) = (tile.bytes().len() as u64, tile.read);
+            timing.read(bytes, read);
+            give(Note::Read(step, bytes, read.took()))?;
+            let (rows, span) = timed(|| converter.feed(step, tile, &self.workers));
+            timing.converted(span);
+            if let Some(rows) = rows? {
+                give(Note::Rows(step, rows))?;
             }
-        };
-        give(Note::Finished(step, finished, timing))
+        }
+        let (completed, span) = timed(|| self.workers.install(|| converter.finish(step)));
+        timing.converted(span);
+        Ok(completed?)
     }
 }
 
@@ -377,8 +417,8 @@ struct Placing<'a> {
     settings: &'a Settings<'a>,
     shards: Shards,
     timings: Vec<Timing>,
-    /// Placing the pieces of the current weight.
-    pieces: Timing,
+    /// Placing the rows of the current weight.
+    rows: Timing,
 }
 
 impl Placing<'_> {
@@ -396,25 +436,37 @@ impl Placing<'_> {
                 bytes,
                 seconds,
             }),
-            Note::Piece(step, piece) => {
-                let (placed, span) = timed(|| self.sink.piece(step, piece));
-                self.pieces.placed(span);
+            Note::Rows(step, rows) => {
+                let (placed, span) = timed(|| self.row_sink(step)?.rows(step, rows));
+                self.rows.placed(span);
                 Ok(placed?)
             }
-            Note::Finished(step, finished, mut timing) => {
+            Note::Finished(step, completed, mut timing) => {
                 let seconds = timing.convert;
                 self.tell(&Event::Packed { step, seconds })?;
-                let (placed, span) = timed(|| self.sink.place(step, finished));
+                let (placed, span) = timed(|| match completed {
+                    Completed::Weight(weight) => self.sink.place(step, weight),
+                    Completed::Rows(scales) => self.row_sink(step)?.end(step, scales),
+                });
                 placed?;
-                self.pieces.placed(span);
-                let pieces = core::mem::take(&mut self.pieces);
-                (timing.place, timing.spans.place) = (pieces.place, pieces.spans.place);
+                self.rows.placed(span);
+                let rows = core::mem::take(&mut self.rows);
+                (timing.place, timing.spans.place) = (rows.place, rows.spans.place);
                 self.timings.push(timing);
                 let seconds = timing.place;
                 self.tell(&Event::Placed { step, seconds })
             }
             Note::Failed(error) => Err(error),
         }
+    }
+
+    /// The sink of the rows of a weight, which had said that it takes them.
+    fn row_sink(&mut self, step: &Step) -> Result<&mut dyn RowSink, SinkError> {
+        let sink = self.sink.rows_of(step);
+        sink.ok_or_else(|| {
+            let reason = "its sink took rows before the run, and takes them no more";
+            SinkError::new(&*step.slot.name, reason)
+        })
     }
 
     fn tell(&self, event: &Event<'_>) -> Result<(), PipelineError> {

@@ -2,16 +2,17 @@
 
 use std::{ops::Range, time::Instant};
 
-use burn::tensor::Bytes;
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Receiver, Sender, bounded};
+use firebox_kernels::float::DType;
 use rayon::{ThreadPool, prelude::*};
 
 use super::{
-    PipelineError, Settings, Stop,
-    convert::{Converter, Dense},
-    in_flight::{Account, Loan, Permit},
+    Dense, MESSAGES_WAITING_MAX, PipelineError, Settings, Stop, Values,
+    convert::{Convert, Road},
+    in_flight::Account,
     pool,
     staging::Staging,
+    tile::{Tile, TileMemory},
 };
 use crate::{
     observe::Span,
@@ -19,88 +20,51 @@ use crate::{
     source::{self, Access, Source, SourceError, TensorInfo},
 };
 
-/// What the reader hands over: for every tensor, in plan order, `Begin Tile* End`, or `Begin Filled* Whole End` where
-/// it reads into the finished weight itself; or `Failed` and nothing more.
-pub(super) enum Message<'a> {
-    Begin(Converter),
-    Tile(Tile<'a>),
-    /// So much was read into the finished weight.
-    Filled {
-        bytes: u64,
-        read: Span,
+/// A tensor that is being read, with the receiver of what is read of it.
+pub(super) enum Incoming<'a> {
+    /// `count` tiles for a converter.
+    Tiles {
+        converter: Box<dyn Convert>,
+        count: usize,
+        tiles: Receiver<Result<Tile<'a>, PipelineError>>,
     },
+    /// A weight that the reader reads to where it stays.
+    Straight(Receiver<Result<Straight, PipelineError>>),
+}
+
+/// The progress of a weight that is read to where it stays.
+pub(super) enum Straight {
+    /// A part of it is there.
+    Part { bytes: u64, read: Span },
+    /// All of it is there.
     Whole(Dense),
-    End,
-    Failed(PipelineError),
 }
 
-/// Some rows of a tensor, as the checkpoint stores them.
-pub(super) struct Tile<'a> {
-    /// How often the tensor was read before, or which part of a packed weight this is of.
-    pub(super) pass: usize,
-    pub(super) first_row: usize,
-    pub(super) rows: usize,
-    pub(super) read: Span,
-    memory: Memory<'a>,
-}
-
-/// What a tile is in.
-enum Memory<'a> {
-    /// A buffer that is used again.
-    Host(Loan<'a>),
-    /// A buffer that a device takes, and its share of the budget. The last word is filled up with zeros.
-    Staged(Bytes, Permit<'a>),
-    /// What the source has, and its share of the budget: it is in memory all the same.
-    Shared(
-        source::Bytes,
-        #[expect(dead_code, reason = "held until the tile is dropped")] Permit<'a>,
-    ),
-}
-
-impl<'a> Tile<'a> {
-    pub(super) fn bytes(&self) -> &[u8] {
-        match &self.memory {
-            Memory::Host(loan) => loan.bytes(),
-            Memory::Staged(bytes, _) => bytes,
-            Memory::Shared(bytes, _) => bytes,
-        }
-    }
-
-    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
-        match &mut self.memory {
-            Memory::Host(loan) => loan.bytes_mut(),
-            Memory::Staged(bytes, _) => bytes,
-            Memory::Shared(..) => unreachable!("what is changed is not shared"),
-        }
-    }
-
-    /// The tile's bytes for a device, in whole words, and what to hold until it has taken them.
-    pub(super) fn into_staged(self) -> (Bytes, Permit<'a>) {
-        match self.memory {
-            Memory::Staged(bytes, permit) => (bytes, permit),
-            _ => unreachable!("tiles of a converter that uploads are staged"),
-        }
-    }
-}
-
-/// Reads every tensor of `plan`, never more than `account` allows ahead. `whole` says which steps are finished in one
-/// piece, in host memory.
+/// Reads every tensor of `plan`, in its order, and never more than `account` allows ahead. `by_rows` says for which
+/// steps the sink takes rows.
 pub(super) fn read<'a>(
     plan: &Plan,
-    whole: &[bool],
+    by_rows: &[bool],
     source: &dyn Source,
     settings: &Settings<'_>,
     account: &Account<'a>,
-    messages: Sender<Message<'a>>,
+    tensors: Sender<Result<Incoming<'a>, PipelineError>>,
 ) {
-    let ran = Reader::new(source, settings, account, &messages).and_then(|reader| {
-        let mut steps = plan.steps.iter().zip(whole);
-        steps.try_for_each(|(step, whole)| reader.tensor(step, *whole))
+    let ran = Reader::new(source, settings, account, &tensors).and_then(|reader| {
+        let mut steps = plan.steps.iter().zip(by_rows);
+        steps.try_for_each(|(step, by_rows)| reader.tensor(step, *by_rows))
     });
-    if let Err(Stop::Failed(error)) = ran {
-        // Whether anybody still listens does not matter: this was the last message.
-        let _ = messages.send(Message::Failed(error));
-    }
+    let _ = hand_over(&tensors, ran);
+}
+
+/// Sends a failure to the receiver of `to`, and ends the reader.
+fn hand_over<T>(to: &Sender<Result<T, PipelineError>>, ran: Result<(), Stop>) -> Result<(), Stop> {
+    let Err(Stop::Failed(error)) = ran else {
+        return ran;
+    };
+    // If nobody receives it, the run has failed already.
+    let _ = to.send(Err(error));
+    Err(Stop::Abandoned)
 }
 
 struct Reader<'a, 'r> {
@@ -110,7 +74,7 @@ struct Reader<'a, 'r> {
     /// Threads that share each read, if there are several.
     threads: Option<ThreadPool>,
     account: &'r Account<'a>,
-    messages: &'r Sender<Message<'a>>,
+    tensors: &'r Sender<Result<Incoming<'a>, PipelineError>>,
 }
 
 impl<'a, 'r> Reader<'a, 'r> {
@@ -118,7 +82,7 @@ impl<'a, 'r> Reader<'a, 'r> {
         source: &'r dyn Source,
         settings: &'r Settings<'r>,
         account: &'r Account<'a>,
-        messages: &'r Sender<Message<'a>>,
+        tensors: &'r Sender<Result<Incoming<'a>, PipelineError>>,
     ) -> Result<Self, Stop> {
         let several = settings.readers > 1;
         let threads = several.then(|| pool(settings.readers, "firebox-read"));
@@ -128,71 +92,97 @@ impl<'a, 'r> Reader<'a, 'r> {
             staging: settings.device.map(Staging::new),
             threads: threads.transpose()?,
             account,
-            messages,
+            tensors,
         })
     }
 
-    fn tensor(&self, step: &Step, whole: bool) -> Result<(), Stop> {
-        let converter = Converter::new(step, self.settings, whole).map_err(|source| {
-            let tensor = step.slot.name.clone();
-            PipelineError::Format { tensor, source }
-        })?;
-        if let Converter::Direct = converter {
-            self.messages.send(Message::Begin(converter))?;
-            self.direct(step)?;
-            return Ok(self.messages.send(Message::End)?);
+    fn tensor(&self, step: &Step, by_rows: bool) -> Result<(), Stop> {
+        match Road::of(step, self.settings, by_rows)? {
+            Road::Straight(dtype) => {
+                let (send, receive) = bounded(MESSAGES_WAITING_MAX);
+                self.tensors.send(Ok(Incoming::Straight(receive)))?;
+                hand_over(&send, self.straight(step, dtype, &send))
+            }
+            Road::Tiles(converter) => self.tiles(step, converter),
         }
-        // A packed weight is read as its parts are stored: their rows are bytes.
-        let passes: Vec<(&TensorInfo, usize, usize)> = match &step.source {
-            Stored::Plain(float) => {
-                let [rows, cols] = step.matrix();
-                vec![(&step.parts[0], rows, cols * float.size()); converter.passes()]
-            }
-            Stored::Packed(_) => {
-                let parts = step.parts.iter();
-                parts.map(|part| (part, part.bytes() as usize, 1)).collect()
-            }
-        };
-        let (together, uploads) = (converter.tile_rows(), converter.uploads());
-        self.messages.send(Message::Begin(converter))?;
-
-        for (pass, (tensor, rows, row_bytes)) in passes.into_iter().enumerate() {
-            let tile_rows = tile_rows(rows, row_bytes, together, self.settings.tile_bytes);
-            for first_row in (0..rows).step_by(tile_rows) {
-                let rows = tile_rows.min(rows - first_row);
-                let len = rows * row_bytes;
-                let at = first_row * row_bytes;
-                let (memory, read) = self.memory(step, tensor, at..at + len, uploads)?;
-                self.messages.send(Message::Tile(Tile {
-                    pass,
-                    first_row,
-                    rows,
-                    read,
-                    memory,
-                }))?;
-            }
-        }
-        Ok(self.messages.send(Message::End)?)
     }
 
-    /// Reads a weight that is kept as it is stored to where it stays, or finds it there.
-    fn direct(&self, step: &Step) -> Result<(), Stop> {
-        let (tensor, dtype) = (&step.parts[0], step.float());
+    fn tiles(&self, step: &Step, converter: Box<dyn Convert>) -> Result<(), Stop> {
+        let uploads = converter.uploads();
+        let together = converter.tile_rows();
+        // A packed weight is read as its tensors are stored: their rows are bytes.
+        let passes: Vec<Pass<'_>> = match &step.source {
+            Stored::Plain(dtype) => {
+                let [rows, cols] = step.matrix();
+                let row_bytes = cols * dtype.size();
+                let pass = Pass::new(&step.parts[0], rows, row_bytes, together, self.settings);
+                vec![pass; converter.passes()]
+            }
+            Stored::Packed(_) => {
+                let pass = |tensor| {
+                    let rows = TensorInfo::bytes(tensor) as usize;
+                    Pass::new(tensor, rows, 1, together, self.settings)
+                };
+                step.parts.iter().map(pass).collect()
+            }
+        };
+        let (send, receive) = bounded(MESSAGES_WAITING_MAX);
+        self.tensors.send(Ok(Incoming::Tiles {
+            converter,
+            count: passes.iter().map(Pass::tiles).sum(),
+            tiles: receive,
+        }))?;
+        let mut passes = passes.iter().enumerate();
+        let ran = passes.try_for_each(|(nth, pass)| self.pass(step, nth, pass, uploads, &send));
+        hand_over(&send, ran)
+    }
+
+    fn pass(
+        &self,
+        step: &Step,
+        nth: usize,
+        pass: &Pass<'_>,
+        uploads: bool,
+        tiles: &Sender<Result<Tile<'a>, PipelineError>>,
+    ) -> Result<(), Stop> {
+        for first_row in (0..pass.rows).step_by(pass.tile_rows) {
+            let rows = pass.tile_rows.min(pass.rows - first_row);
+            let range = first_row * pass.row_bytes..(first_row + rows) * pass.row_bytes;
+            let (memory, read) = self.memory(step, pass.tensor, range, uploads)?;
+            tiles.send(Ok(Tile {
+                pass: nth,
+                first_row,
+                rows,
+                read,
+                memory,
+            }))?;
+        }
+        Ok(())
+    }
+
+    /// Reads a weight that stays as it is stored to where it stays, or finds it there.
+    fn straight(
+        &self,
+        step: &Step,
+        dtype: DType,
+        progress: &Sender<Result<Straight, PipelineError>>,
+    ) -> Result<(), Stop> {
+        let tensor = &step.parts[0];
         let bytes = tensor.bytes();
         if let Some((shared, read)) = self.shared(step, tensor, 0..bytes as usize, Access::Often)?
             && let Some(dense) = Dense::shared(dtype, shared)
         {
-            self.messages.send(Message::Filled { bytes, read })?;
-            return Ok(self.messages.send(Message::Whole(dense))?);
+            progress.send(Ok(Straight::Part { bytes, read }))?;
+            return Ok(progress.send(Ok(Straight::Whole(dense)))?);
         }
-        let mut dense = Dense::zeros(dtype, step.slot.shape.iter().product());
+        let mut values = Values::zeros(dtype, step.slot.shape.iter().product());
         let together = self.settings.tile_bytes.max(1) as usize;
-        for (nth, part) in dense.bytes_mut().chunks_mut(together).enumerate() {
+        for (nth, part) in values.bytes_mut().chunks_mut(together).enumerate() {
             let read = self.read(step, tensor, nth * together, part)?;
             let bytes = part.len() as u64;
-            self.messages.send(Message::Filled { bytes, read })?;
+            progress.send(Ok(Straight::Part { bytes, read }))?;
         }
-        Ok(self.messages.send(Message::Whole(dense))?)
+        Ok(progress.send(Ok(Straight::Whole(Dense::Owned(values))))?)
     }
 
     /// Bytes `range` of `tensor`, where the source has them.
@@ -242,26 +232,26 @@ impl<'a, 'r> Reader<'a, 'r> {
         tensor: &TensorInfo,
         range: Range<usize>,
         uploads: bool,
-    ) -> Result<(Memory<'a>, Span), Stop> {
+    ) -> Result<(TileMemory<'a>, Span), Stop> {
         let (at, len) = (range.start, range.len());
         let permit = || self.account.permit(len).ok_or(Stop::Abandoned);
         if !uploads
             && step.scaling.is_none()
             && let Some((bytes, read)) = self.shared(step, tensor, range, Access::Once)?
         {
-            return Ok((Memory::Shared(bytes, permit()?), read));
+            return Ok((TileMemory::Shared(bytes, permit()?), read));
         }
         match &self.staging {
             Some(staging) if uploads => {
                 let permit = permit()?;
                 let mut bytes = staging.buffer(len);
                 let read = self.read(step, tensor, at, &mut bytes[..len])?;
-                Ok((Memory::Staged(bytes, permit), read))
+                Ok((TileMemory::Staged(bytes, permit), read))
             }
             _ => {
                 let mut loan = self.account.borrow(len).ok_or(Stop::Abandoned)?;
                 let read = self.read(step, tensor, at, loan.bytes_mut())?;
-                Ok((Memory::Host(loan), read))
+                Ok((TileMemory::Host(loan), read))
             }
         }
     }
@@ -270,6 +260,37 @@ impl<'a, 'r> Reader<'a, 'r> {
 fn failed(step: &Step, source: SourceError) -> Stop {
     let tensor = step.slot.name.clone();
     PipelineError::Read { tensor, source }.into()
+}
+
+/// One reading of a tensor, in tiles.
+#[derive(Clone)]
+struct Pass<'p> {
+    tensor: &'p TensorInfo,
+    rows: usize,
+    row_bytes: usize,
+    /// Rows of each tile but the last.
+    tile_rows: usize,
+}
+
+impl<'p> Pass<'p> {
+    fn new(
+        tensor: &'p TensorInfo,
+        rows: usize,
+        row_bytes: usize,
+        together: [usize; 2],
+        settings: &Settings<'_>,
+    ) -> Self {
+        Self {
+            tensor,
+            rows,
+            row_bytes,
+            tile_rows: tile_rows(rows, row_bytes, together, settings.tile_bytes),
+        }
+    }
+
+    fn tiles(&self) -> usize {
+        self.rows.div_ceil(self.tile_rows)
+    }
 }
 
 /// Bytes of a read that one thread takes.

@@ -38,8 +38,6 @@ pub(crate) struct CompareSink<'a> {
     comparer: Comparer<'a>,
     /// Of the weights so far.
     pub(crate) sums: Vec<Sums>,
-    /// What the pipeline is told as a failure of its sink.
-    pub(crate) failed: Option<PipelineError>,
 }
 
 /// Compares finished weights with what is read again.
@@ -66,7 +64,6 @@ impl<'a> CompareSink<'a> {
             originals,
             comparer: Comparer::new(source, settings)?,
             sums: Vec::new(),
-            failed: None,
         })
     }
 }
@@ -120,7 +117,6 @@ impl<'a> Comparer<'a> {
                 plain(float, bytes, dense, first * cols)
             }),
             Finished::Placed(parts) => return self.placed(step, original, shape, parts),
-            Finished::Pieces(_) => unreachable!("weights are compared whole"),
         };
         sums.map_err(|source| read_error(step, source))
     }
@@ -221,18 +217,10 @@ impl Sink for CompareSink<'_> {
     fn place(&mut self, step: &Step, weight: Finished) -> Result<(), SinkError> {
         let (original, done) = (&self.originals[self.sums.len()], self.sums.len());
         let total = self.originals.len();
-        match self
+        let sums = self
             .comparer
-            .compare(step, original, &weight, [done, total])
-        {
-            Ok(sums) => self.sums.push(sums),
-            Err(error) => {
-                let reason = error.to_string().into();
-                self.failed = Some(error);
-                let tensor = step.slot.name.clone();
-                return Err(SinkError { tensor, reason });
-            }
-        }
+            .compare(step, original, &weight, [done, total])?;
+        self.sums.push(sums);
         Ok(())
     }
 }

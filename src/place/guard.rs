@@ -1,17 +1,16 @@
-//! Verifying while loading: what is within the limits passes on, what is not is packed otherwise first.
+//! Verifying during a load: a weight beyond the limits is replaced by a fallback before it is placed.
+
+use firebox_kernels::compare::{Stats, Sums};
 
 use super::{
     VerifyError,
     compare::{Comparer, Original},
-    refuse_kept,
 };
 use crate::{
     config::VerifyConfig,
-    error::Error,
     observe::{Event, Flow},
     pipeline::{self, Finished, InFlight, PipelineError, Settings, Sink, SinkError},
     plan::{Action, Plan, Step},
-    report::{Fallback, TensorCheck, check},
     source::Source,
 };
 
@@ -23,30 +22,27 @@ pub(crate) struct Guard<'a> {
     source: &'a dyn Source,
     settings: &'a Settings<'a>,
     comparer: Comparer<'a>,
-    /// Of the packed weights so far.
-    pub(crate) checks: Vec<TensorCheck>,
-    /// What became of weights that were beyond the limits.
-    pub(crate) instead: Vec<Step>,
-    /// What the pipeline is told as a failure of its sink.
-    pub(crate) failed: Option<Error>,
+    /// The packed weights so far.
+    pub(crate) checked: Vec<Checked>,
+}
+
+/// A weight that was compared with its source.
+pub(crate) struct Checked {
+    /// As it was planned.
+    pub(crate) step: Step,
+    pub(crate) stats: Stats,
+    /// The fallback that took its place, if it was beyond the limits.
+    pub(crate) fallback: Option<(Step, Stats)>,
 }
 
 impl<'a> Guard<'a> {
-    /// # Errors
-    ///
-    /// [`VerifyError::Balanced`] where weights are changed before they are packed, [`VerifyError::Kept`] where the
-    /// checkpoint has them packed.
     pub(crate) fn new(
         inner: &'a mut dyn Sink,
         plan: &'a Plan,
         config: &'a VerifyConfig,
         source: &'a dyn Source,
         settings: &'a Settings<'a>,
-    ) -> Result<Self, Error> {
-        if !plan.links.is_empty() {
-            return Err(VerifyError::Balanced.into());
-        }
-        refuse_kept(&plan.steps)?;
+    ) -> Result<Self, PipelineError> {
         Ok(Self {
             inner,
             plan,
@@ -54,28 +50,30 @@ impl<'a> Guard<'a> {
             source,
             settings,
             comparer: Comparer::new(source, settings)?,
-            checks: Vec::new(),
-            instead: Vec::new(),
-            failed: None,
+            checked: Vec::new(),
         })
     }
 
-    fn check(&mut self, step: &Step, weight: Finished) -> Result<(), Error> {
-        let original = Original::of(step);
-        let done = [self.checks.len(), self.plan.steps.len()];
+    /// Hands on the weight if it is within the limits, or else the first fallback that is.
+    fn check(&mut self, step: &Step, weight: Finished) -> Result<(), SinkError> {
+        let (original, limits) = (Original::of(step), &self.config.limits);
+        let done = [self.checked.len(), self.plan.steps.len()];
         let compare = |step: &Step, weight: &Finished| {
             let sums = self.comparer.compare(step, &original, weight, done);
-            sums.map(|sums| sums.stats())
+            sums.map(Sums::stats)
         };
-        let mut found = check(step, compare(step, &weight)?, &self.config.limits);
-        if found.beyond.is_empty() {
-            self.checks.push(found);
-            return Ok(self
-                .inner
-                .place(step, weight)
-                .map_err(PipelineError::from)?);
+        let stats = compare(step, &weight)?;
+        let beyond = limits.beyond(&stats);
+        let mut checked = Checked {
+            step: step.clone(),
+            stats,
+            fallback: None,
+        };
+        if beyond.is_empty() {
+            self.checked.push(checked);
+            return self.inner.place(step, weight);
         }
-        // Its memory may be needed for what comes in its place.
+        // The fallback may need its memory.
         drop(weight);
         for quant in &self.config.fallbacks {
             let Some(step) = step.instead(quant, self.plan.dtype) else {
@@ -83,22 +81,19 @@ impl<'a> Guard<'a> {
             };
             let weight = self.pack(&step)?;
             let stats = compare(&step, &weight)?;
-            if self.config.limits.beyond(&stats).is_empty() {
-                let quant = quant.clone();
-                found.fallback = Some(Fallback { quant, stats });
-                self.checks.push(found);
-                let placed = self.inner.place(&step, weight);
-                self.instead.push(step);
-                return Ok(placed.map_err(PipelineError::from)?);
+            if limits.beyond(&stats).is_empty() {
+                checked.fallback = Some((step.clone(), stats));
+                self.checked.push(checked);
+                return self.inner.place(&step, weight);
             }
         }
-        Err(VerifyError::Beyond {
-            tensor: found.name,
-            quant: found.quant.to_string(),
-            beyond: found.beyond,
+        let error = VerifyError::Beyond {
+            tensor: step.slot.name.clone(),
+            quant: step.quant().to_string(),
+            beyond,
             tried: self.config.fallbacks.len(),
-        }
-        .into())
+        };
+        Err(SinkError::new(&*step.slot.name, error))
     }
 
     /// Reads and packs one weight beside the load, with little of it in flight.
@@ -131,11 +126,6 @@ impl Sink for Guard<'_> {
         if !matches!(step.action, Action::Pack(..)) {
             return self.inner.place(step, weight);
         }
-        self.check(step, weight).map_err(|error| {
-            let reason = error.to_string().into();
-            self.failed = Some(error);
-            let tensor = step.slot.name.clone();
-            SinkError { tensor, reason }
-        })
+        self.check(step, weight)
     }
 }

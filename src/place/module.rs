@@ -1,9 +1,9 @@
-//! Finished weights become tensors on the device, to be built into a module, or are kept to be streamed there.
+//! Finished weights become tensors on the device, or are stored to be streamed there; a module is built of both.
 
 use super::{dedup::Shared, stream::Stream};
 use crate::{
     model::{Weight, Weights},
-    pipeline::{self, Finished, Settings, Sink, SinkError},
+    pipeline::{self, Finished, Settings, Sink, SinkError, cut_packed},
     plan::Step,
     quant::PackedWeight,
 };
@@ -19,7 +19,7 @@ impl Sink for ModuleSink<'_> {
     fn place(&mut self, step: &Step, finished: Finished) -> Result<(), SinkError> {
         let device = self.weights.device();
         let weight = match (self.shared, self.stream.as_ref()) {
-            (_, Some(stream)) if step.streams() => self.keep(stream, step, finished),
+            (_, Some(stream)) if step.streams() => self.store(stream, step, finished),
             (Some(shared), _) => shared.settle(step, finished, device, |finished| {
                 self.weight(step, finished)
             }),
@@ -31,45 +31,34 @@ impl Sink for ModuleSink<'_> {
 }
 
 impl ModuleSink<'_> {
+    /// The weight on the device.
     fn weight(&self, step: &Step, finished: Finished) -> Result<Weight, SinkError> {
         let device = self.weights.device();
         Ok(match finished {
             Finished::Placed(parts) => Weight::Packed(parts),
             Finished::Packed(packed) => {
-                let cut = self.settings.allocation_max;
-                let cut = cut.and_then(|largest| packed.format.cut(packed.shape, largest));
-                Weight::Packed(match cut {
-                    Some(parts) if parts.len() > 1 => parts
-                        .into_iter()
-                        .map(|rows| PackedWeight::from_host(packed.part(rows), device))
-                        .collect(),
-                    _ => vec![PackedWeight::from_host(packed, device)],
-                })
+                let parts = cut_packed(packed, self.settings.allocation_max);
+                let placed = parts
+                    .into_iter()
+                    .map(|part| PackedWeight::from_host(part, device));
+                Weight::Packed(placed.collect())
             }
             Finished::Dense(dense) => {
-                let parts = pipeline::upload(step, dense, device, self.settings);
-                let parts = parts.map_err(|error| refused(step, error))?;
+                let parts = pipeline::upload(step, dense, device, self.settings)?;
                 Weight::Dense(parts, step.slot.shape.clone())
             }
-            Finished::Pieces(_) => unreachable!("weights of a module are placed whole"),
         })
     }
 
-    fn keep(&self, stream: &Stream, step: &Step, finished: Finished) -> Result<Weight, SinkError> {
-        let (name, cut) = (&step.slot.name, self.settings.allocation_max);
-        let kept = match finished {
-            Finished::Packed(packed) => stream.packed(name, packed, cut),
-            Finished::Dense(dense) => stream.dense(name, dense, step.matrix(), cut),
-            Finished::Placed(_) => unreachable!("what is streamed is packed on the host"),
-            Finished::Pieces(_) => unreachable!("weights of a module are placed whole"),
+    /// The weight in host memory or on disk, from where it is streamed. A weight that a device has packed is there
+    /// already, and stays.
+    fn store(&self, stream: &Stream, step: &Step, finished: Finished) -> Result<Weight, SinkError> {
+        let (name, largest) = (&step.slot.name, self.settings.allocation_max);
+        let stored = match finished {
+            Finished::Packed(packed) => stream.packed(name, packed, largest),
+            Finished::Dense(dense) => stream.dense(name, dense, step.matrix(), largest),
+            Finished::Placed(parts) => return Ok(Weight::Packed(parts)),
         };
-        kept.map_err(|error| refused(step, error))
-    }
-}
-
-fn refused(step: &Step, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> SinkError {
-    SinkError {
-        tensor: step.slot.name.clone(),
-        reason: error.into(),
+        stored.map_err(|error| SinkError::new(&**name, error))
     }
 }

@@ -11,7 +11,7 @@ use crate::{
         Weight,
         stream::{Kept, Limits, Ring, Shelf, StreamedWeight},
     },
-    pipeline::Dense,
+    pipeline::{Dense, cut_dense, cut_packed},
     quant::Layout,
 };
 
@@ -35,21 +35,14 @@ impl Stream {
         })
     }
 
-    /// Keeps a packed weight, in parts of at most `largest` bytes.
+    /// Stores a packed weight, in parts of at most `largest` bytes.
     pub(crate) fn packed(
         &self,
         name: &str,
         packed: Packed,
         largest: Option<u64>,
     ) -> io::Result<Weight> {
-        let cut = largest.and_then(|largest| packed.format.cut(packed.shape, largest));
-        let parts = match cut {
-            Some(parts) if parts.len() > 1 => {
-                parts.into_iter().map(|rows| packed.part(rows)).collect()
-            }
-            _ => vec![packed],
-        };
-        self.weight(name, parts, |packed| {
+        self.weight(name, cut_packed(packed, largest), |packed| {
             let Packed {
                 format,
                 shape,
@@ -64,7 +57,7 @@ impl Stream {
         })
     }
 
-    /// Keeps plain numbers `[out, in]`, in parts of at most `largest` bytes.
+    /// Stores dense values `[out, in]`, in parts of at most `largest` bytes.
     pub(crate) fn dense(
         &self,
         name: &str,
@@ -73,20 +66,11 @@ impl Stream {
         largest: Option<u64>,
     ) -> io::Result<Weight> {
         let (dtype, data) = dense.into_data();
-        let row = cols * dtype.size();
-        let together = largest.map_or(rows, |largest| {
-            usize::try_from(largest).map_or(rows, |largest| largest / row.max(1))
-        });
-        let together = together.max(1);
-        let bytes = data.into_bytes();
-        let parts = if together >= rows {
-            vec![(rows, bytes)]
-        } else {
-            let parts = bytes.chunks(together * row);
-            let part = |part: &[u8]| (part.len() / row, Bytes::from_bytes_vec(part.to_vec()));
-            parts.map(part).collect()
-        };
-        self.weight(name, parts, |(rows, bytes)| {
+        let row_bytes = cols * dtype.size();
+        let parts = cut_dense(data.into_bytes(), row_bytes, largest);
+        self.weight(name, parts, |bytes| {
+            // Rows without columns have no bytes to count them by.
+            let rows = bytes.len().checked_div(row_bytes).unwrap_or(rows);
             Ok(Kept::Dense {
                 dtype,
                 shape: [rows, cols],
@@ -99,12 +83,12 @@ impl Stream {
         &self,
         name: &str,
         parts: Vec<P>,
-        keep: impl Fn(P) -> io::Result<Kept>,
+        store: impl Fn(P) -> io::Result<Kept>,
     ) -> io::Result<Weight> {
         let part = |part| {
             Ok(StreamedWeight::new(
                 name,
-                keep(part)?,
+                store(part)?,
                 &self.ring,
                 &self.device,
             ))

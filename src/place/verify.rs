@@ -27,6 +27,7 @@ use firebox_kernels::format::Format;
 
 use crate::{
     config::Beyond,
+    pipeline::{PipelineError, SinkError},
     plan::{Step, Stored},
     source::StoredType,
 };
@@ -127,4 +128,15 @@ pub(crate) fn refuse_kept(steps: &[Step]) -> Result<(), VerifyError> {
         }
     }
     Ok(())
+}
+
+/// The reason of a sink that refused a weight, where that is a [`VerifyError`]; any other error as it is.
+pub(crate) fn refused(error: PipelineError) -> Result<VerifyError, PipelineError> {
+    let PipelineError::Sink(SinkError::Refused { tensor, reason }) = error else {
+        return Err(error);
+    };
+    match reason.downcast() {
+        Ok(error) => Ok(*error),
+        Err(reason) => Err(PipelineError::Sink(SinkError::Refused { tensor, reason })),
+    }
 }

@@ -102,14 +102,14 @@ impl<'a> Layout<'a> {
         }
     }
 
-    /// What lies in the file row after row: plain numbers, and codes of most dialects.
-    pub(crate) fn in_pieces(&self, step: &Step) -> bool {
+    /// Whether a weight can be written row after row: dense values, and the codes of most dialects.
+    pub(crate) fn takes_rows(&self, step: &Step) -> bool {
         let empty = step.slot.shape.contains(&0);
         let codes = || self.codes(step).is_some();
         !empty && (step.action.format().is_none() || codes())
     }
 
-    /// How codes are written in pieces, where they can be.
+    /// How codes are written row after row, where they can be.
     pub(super) fn codes(&self, step: &Step) -> Option<Codes> {
         let writer = self.writer.as_ref()?;
         writer.codes(&step.slot, step.action.format()?)

@@ -9,7 +9,6 @@ use std::{
 };
 
 use firebox_kernels::{float::DType, format::Packed};
-use half::slice::HalfFloatSliceExt;
 use serde_json::{Value, json};
 
 use super::{
@@ -22,7 +21,7 @@ use super::{
 use crate::{
     config::SaveConfig,
     dialect::{To, dtype},
-    pipeline::{Dense, Finished, Piece, Sink, SinkError},
+    pipeline::{Finished, RowBatch, RowSink, Sink, SinkError},
     plan::{Plan, Step},
     report::LoadReport,
     source::{
@@ -123,25 +122,30 @@ impl<'a> FolderSink<'a> {
         }
     }
 
-    fn write_piece(&mut self, step: &Step, piece: Piece) -> Result<(), SaveError> {
+    /// Writes the next rows of a weight.
+    fn write_rows(&mut self, step: &Step, rows: RowBatch) -> Result<(), SaveError> {
         let wanted = step.bytes_kept();
         let mut shard = self.shard(wanted)?;
-        let written = self.put_piece(step, piece, &mut shard);
+        let written = self.put_rows(step, rows, &mut shard);
         let path = self.layout.place(self.at.1).partial();
         written.map_err(SaveError::at(&path, wanted))?;
         self.current = Some(shard);
         Ok(())
     }
 
-    fn write(&mut self, step: &Step, weight: Finished) -> Result<(), SaveError> {
+    /// Writes a weight, or the rest of it, with `put`, and reports it in the journal.
+    fn write(
+        &mut self,
+        step: &Step,
+        put: impl FnOnce(&Self, &mut Shard) -> io::Result<Vec<Written>>,
+    ) -> Result<(), SaveError> {
         let (done, nth) = self.at;
         let place = self.layout.place(nth);
         let (path, room) = (place.partial(), place.room);
         let failed = |wanted| SaveError::at(&path, wanted);
         let wanted = step.bytes_kept();
         let mut shard = self.shard(wanted)?;
-        let tensors = self.put(step, weight, &mut shard);
-        let tensors = tensors.map_err(failed(wanted))?;
+        let tensors = put(self, &mut shard).map_err(failed(wanted))?;
         shard.flush().map_err(failed(wanted))?;
         self.journal.tell(Done {
             weight: step.slot.name.clone(),
@@ -152,7 +156,7 @@ impl<'a> FolderSink<'a> {
             self.current = Some(shard);
             self.at = (done + 1, nth);
         } else {
-            // What is told of a complete file outlives a loss of power as the file does.
+            // The journal's lines survive a loss of power as the complete file does.
             self.journal.sync()?;
             shard.finish().map_err(failed(room))?;
             self.at = (0, nth + 1);
@@ -160,36 +164,30 @@ impl<'a> FolderSink<'a> {
         Ok(())
     }
 
-    /// Writes the tensors of a weight.
+    /// Writes the tensors of a whole weight.
     fn put(&self, step: &Step, weight: Finished, shard: &mut Shard) -> io::Result<Vec<Written>> {
-        let slot = &step.slot;
-        let mut written = Vec::new();
-        let packed = match weight {
+        match weight {
             Finished::Dense(weight) => {
-                let (float, bytes) = bytes_of(&weight);
-                shard.begin(slot.name.clone(), dtype(float), &slot.shape)?;
-                shard.append(&bytes)?;
-                return Ok(vec![shard.end()]);
+                let slot = &step.slot;
+                shard.begin(slot.name.clone(), dtype(weight.dtype()), &slot.shape)?;
+                shard.append(&stored_bytes(weight.dtype(), weight.bytes()))?;
+                Ok(vec![shard.end()])
             }
-            Finished::Packed(packed) => packed,
-            Finished::Placed(parts) => match &parts[..] {
-                [part] => part.to_host(),
-                _ => unreachable!("weights are placed whole, to be saved"),
-            },
-            // Its rows are in the file.
-            Finished::Pieces(scales) => {
-                written.push(shard.end());
-                let Some(format) = step.action.format() else {
-                    return Ok(written);
-                };
-                Packed {
-                    format,
-                    shape: step.matrix(),
-                    words: Vec::new(),
-                    scales,
-                }
+            Finished::Packed(packed) => self.put_packed(step, packed, shard),
+            Finished::Placed(parts) => {
+                assert_eq!(parts.len(), 1, "parts of {}", step.slot.name);
+                self.put_packed(step, parts[0].to_host(), shard)
             }
-        };
+        }
+    }
+
+    fn put_packed(
+        &self,
+        step: &Step,
+        packed: Packed,
+        shard: &mut Shard,
+    ) -> io::Result<Vec<Written>> {
+        let mut written = Vec::new();
         for tensor in self.layout.tensors(step, packed) {
             shard.begin(tensor.name, tensor.dtype, &tensor.shape)?;
             shard.append(&tensor.bytes)?;
@@ -198,26 +196,45 @@ impl<'a> FolderSink<'a> {
         Ok(written)
     }
 
-    /// Writes the next rows of a weight.
-    fn put_piece(&self, step: &Step, piece: Piece, shard: &mut Shard) -> io::Result<()> {
+    /// Writes some rows of a weight.
+    fn put_rows(&self, step: &Step, rows: RowBatch, shard: &mut Shard) -> io::Result<()> {
         let slot = &step.slot;
-        match piece {
-            Piece::Dense(piece) => {
-                let (float, bytes) = bytes_of(&piece);
+        match rows {
+            RowBatch::Dense(values) => {
                 if !shard.is_open() {
-                    shard.begin(slot.name.clone(), dtype(float), &slot.shape)?;
+                    shard.begin(slot.name.clone(), dtype(values.dtype()), &slot.shape)?;
                 }
-                shard.append(&bytes)
+                shard.append(&stored_bytes(values.dtype(), values.bytes()))
             }
-            Piece::Words { rows, words } => {
+            RowBatch::Words { rows, words } => {
                 let codes = self.layout.codes(step);
-                let codes = codes.expect("pieces are asked for where codes can be written so");
+                let codes = codes.expect("rows are asked for where codes can be written by rows");
                 if !shard.is_open() {
                     shard.begin(codes.name.clone(), codes.dtype, &codes.shape)?;
                 }
                 shard.append(&codes.bytes(rows, &words))
             }
         }
+    }
+
+    /// Writes what is left of a weight whose rows are in the file: the tensors of its scales.
+    fn put_scales(
+        &self,
+        step: &Step,
+        scales: Vec<u32>,
+        shard: &mut Shard,
+    ) -> io::Result<Vec<Written>> {
+        let mut written = vec![shard.end()];
+        if let Some(format) = step.action.format() {
+            let packed = Packed {
+                format,
+                shape: step.matrix(),
+                words: Vec::new(),
+                scales,
+            };
+            written.extend(self.put_packed(step, packed, shard)?);
+        }
+        Ok(written)
     }
 
     /// Writes everything else, the configuration last: without it a folder is no model.
@@ -305,24 +322,24 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), SaveError> {
 
 impl Sink for FolderSink<'_> {
     fn place(&mut self, step: &Step, weight: Finished) -> Result<(), SinkError> {
-        let written = self.write(step, weight);
-        written.map_err(|error| refused(step, error))
+        let written = self.write(step, |sink, shard| sink.put(step, weight, shard));
+        written.map_err(|error| SinkError::new(&*step.slot.name, error))
     }
 
-    fn in_pieces(&self, step: &Step) -> bool {
-        self.layout.in_pieces(step)
-    }
-
-    fn piece(&mut self, step: &Step, piece: Piece) -> Result<(), SinkError> {
-        let written = self.write_piece(step, piece);
-        written.map_err(|error| refused(step, error))
+    fn rows_of(&mut self, step: &Step) -> Option<&mut dyn RowSink> {
+        self.layout.takes_rows(step).then_some(self)
     }
 }
 
-fn refused(step: &Step, error: SaveError) -> SinkError {
-    SinkError {
-        tensor: step.slot.name.clone(),
-        reason: error.into(),
+impl RowSink for FolderSink<'_> {
+    fn rows(&mut self, step: &Step, rows: RowBatch) -> Result<(), SinkError> {
+        let written = self.write_rows(step, rows);
+        written.map_err(|error| SinkError::new(&*step.slot.name, error))
+    }
+
+    fn end(&mut self, step: &Step, scales: Vec<u32>) -> Result<(), SinkError> {
+        let written = self.write(step, |sink, shard| sink.put_scales(step, scales, shard));
+        written.map_err(|error| SinkError::new(&*step.slot.name, error))
     }
 }
 
@@ -359,26 +376,15 @@ pub(crate) fn is_kept(folder: &Path, identity: &Identity) -> bool {
     folder.join(CONFIG).exists() && Journal::is_of(folder, identity)
 }
 
-/// Plain numbers as they lie in a file.
-fn bytes_of(dense: &Dense) -> (DType, Cow<'_, [u8]>) {
-    fn halves(bits: &[u16]) -> Cow<'_, [u8]> {
-        if cfg!(target_endian = "little") {
-            return bytemuck::cast_slice(bits).into();
-        }
-        bits.iter().flat_map(|bits| bits.to_le_bytes()).collect()
+/// The bytes of dense values as they are in a file: in little-endian order.
+fn stored_bytes(dtype: DType, bytes: &[u8]) -> Cow<'_, [u8]> {
+    if cfg!(target_endian = "little") {
+        return bytes.into();
     }
-    match dense {
-        Dense::F32(values) if cfg!(target_endian = "little") => {
-            (DType::F32, bytemuck::cast_slice(values).into())
-        }
-        Dense::F32(values) => {
-            let bytes = values.iter().flat_map(|value| value.to_le_bytes());
-            (DType::F32, bytes.collect())
-        }
-        Dense::F16(values) => (DType::F16, halves(values.reinterpret_cast())),
-        Dense::Bf16(values) => (DType::Bf16, halves(values.reinterpret_cast())),
-        Dense::Shared(dtype, bytes) => (*dtype, bytes[..].into()),
-    }
+    let values = bytes.chunks(dtype.size());
+    values
+        .flat_map(|value| value.iter().rev().copied())
+        .collect()
 }
 
 fn pretty(value: &Value) -> Vec<u8> {
