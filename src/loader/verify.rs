@@ -8,11 +8,9 @@ use crate::{
     dialect,
     error::Error,
     model::Architecture,
-    pipeline::{Settings, Sink, Timing},
-    place::{
-        Checked, CompareSink, Guard, Original, VerifyError, folder as save, refuse_kept, refused,
-    },
-    plan::{Action, Plan, Step},
+    pipeline::{Original, Settings, Sink, Timing},
+    place::{Checked, CompareSink, Guard, VerifyError, folder as save, refuse_kept, refused},
+    plan::{Action, Plan, Scaling, Step},
     quant::QuantSpec,
     report::{Fallback, TensorCheck, VerifyReport, check},
     source::Checkpoint,
@@ -260,7 +258,7 @@ fn original(step: &Step, dense: &Checkpoint, against: &str) -> Result<Original, 
     let Some(found) = dense.catalog().get(&tensor) else {
         return Err(VerifyError::Missing { tensor, against });
     };
-    let Some(float) = dialect::plain(found.dtype) else {
+    let Some(dtype) = dialect::plain(found.dtype) else {
         let found = found.dtype;
         return Err(VerifyError::Dtype {
             tensor,
@@ -276,8 +274,12 @@ fn original(step: &Step, dense: &Checkpoint, against: &str) -> Result<Original, 
             expected: step.slot.shape.clone(),
         });
     }
-    let tensor = found.clone();
-    Ok(Original { tensor, float })
+    Ok(Original {
+        tensor: found.clone(),
+        dtype,
+        shape: step.matrix(),
+        scaling: Scaling::default(),
+    })
 }
 
 /// The numbers of a weight that stays as it is stored.

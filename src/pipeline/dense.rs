@@ -5,8 +5,8 @@ use firebox_kernels::{float::DType, format::Packed};
 use half::{bf16, f16, slice::HalfFloatSliceExt, vec::HalfBitsVecExt};
 use rayon::prelude::*;
 
-use super::{CHUNK, pages};
-use crate::{source::Bytes, target::ToBurn};
+use super::pages;
+use crate::{plan::CHUNK, source::Bytes, target::ToBurn};
 
 /// The dense values of a finished weight, in host memory.
 #[derive(Debug, Clone)]

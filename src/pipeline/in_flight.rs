@@ -1,4 +1,4 @@
-//! Bytes in flight, bounded: whoever wants to read waits until enough has been given back.
+//! Bytes in flight, bounded: a reader waits until enough of them are free.
 
 use std::sync::{
     Condvar, Mutex, MutexGuard, PoisonError,
@@ -7,8 +7,8 @@ use std::sync::{
 
 /// Bytes of source weights that may be in host memory at once, and the buffers they are in. Several loads may share one.
 ///
-/// Buffers are kept and used again, since fresh memory costs a page fault for every 4 KiB. Kept
-/// buffers count: those in use and those kept never exceed the bound together.
+/// Buffers are used again, since fresh memory costs a page fault for every 4 KiB. Spare
+/// buffers count: those in use and those to spare never exceed the bound together.
 #[derive(Debug)]
 pub struct InFlight {
     max: u64,
@@ -18,28 +18,38 @@ pub struct InFlight {
 
 #[derive(Debug, Default)]
 struct State {
+    /// Bytes in use or set aside.
     used: u64,
-    /// What `used` came to, at most.
+    /// The largest value of `used`.
     peak: u64,
-    kept: Vec<Vec<u8>>,
+    /// Bytes that are set aside, part of `used`.
+    aside: u64,
+    /// Buffers to be used again.
+    spare: Vec<Vec<u8>>,
 }
 
 /// One run's share of the bytes in flight. Once it is closed, nobody borrows through it or waits any more.
 #[derive(Debug)]
 pub(super) struct Account<'a> {
     bytes: &'a InFlight,
+    /// Bytes that are set aside for this account.
+    aside: u64,
+    /// Whether it waits for bytes that are in flight elsewhere.
+    waits: bool,
     closed: AtomicBool,
 }
 
-/// A buffer on loan. Dropping it gives its bytes back.
+/// A buffer on loan. Its bytes are free again when it is dropped.
 #[derive(Debug)]
 pub(super) struct Loan<'a> {
     bytes: &'a InFlight,
     buffer: Vec<u8>,
     len: usize,
+    /// Bytes that count for it, beside those that were set aside.
+    counted: u64,
 }
 
-/// Bytes in a buffer of somebody else's that count as long as this lives.
+/// Bytes in another buffer, which count as long as this lives.
 #[derive(Debug)]
 pub(super) struct Permit<'a> {
     bytes: &'a InFlight,
@@ -83,46 +93,68 @@ impl<'a> Account<'a> {
     pub(super) fn new(bytes: &'a InFlight) -> Self {
         Self {
             bytes,
+            aside: 0,
+            waits: true,
             closed: AtomicBool::new(false),
         }
+    }
+
+    /// An account with `len` bytes set aside, for one loan or permit at a time, which never waits: a sink may not wait
+    /// for bytes that are freed only after it has taken a weight.
+    pub(super) fn set_aside(bytes: &'a InFlight, len: u64) -> Self {
+        let mut state = bytes.lock();
+        state.aside += len;
+        state.take(len);
+        drop(state);
+        let mut account = Self::new(bytes);
+        (account.aside, account.waits) = (len, false);
+        account
     }
 
     /// Waits for `len` bytes. A loan larger than the whole bound is granted when nothing else is in
     /// flight. `None` once the account is closed.
     pub(super) fn borrow(&self, len: usize) -> Option<Loan<'a>> {
         let mut state = self.wait(len as u64)?;
+        let others = state.used - self.aside;
         let fits = |buffer: &Vec<u8>| {
-            let used = state.used + buffer.len() as u64;
-            buffer.len() >= len && (state.used == 0 || used <= self.bytes.max)
+            let used = others + buffer.len() as u64;
+            buffer.len() >= len && (others == 0 || used <= self.bytes.max)
         };
-        let buffer = match state.kept.iter().position(fits) {
-            Some(fits) => state.kept.swap_remove(fits),
+        let buffer = match state.spare.iter().position(fits) {
+            Some(fits) => state.spare.swap_remove(fits),
             None => {
-                state.kept.clear();
+                state.spare.clear();
                 vec![0; len]
             }
         };
-        state.take(buffer.len() as u64);
+        let counted = (buffer.len() as u64).saturating_sub(self.aside);
+        state.take(counted);
         Some(Loan {
             bytes: self.bytes,
             buffer,
             len,
+            counted,
         })
     }
 
     /// Waits for `len` bytes as [`borrow`](Self::borrow) does, and leaves the buffer to the caller.
     pub(super) fn permit(&self, len: usize) -> Option<Permit<'a>> {
-        let len = len as u64;
-        self.wait(len)?.take(len);
+        let mut state = self.wait(len as u64)?;
+        let len = (len as u64).saturating_sub(self.aside);
+        state.take(len);
         let bytes = self.bytes;
         Some(Permit { bytes, len })
     }
 
-    /// Until `len` bytes are free, or nothing is in flight; `None` once closed.
+    /// Waits until `len` bytes are free, or nothing but what is set aside is in flight; `None` once closed.
     fn wait(&self, len: u64) -> Option<MutexGuard<'a, State>> {
         let bytes = self.bytes;
         let mut state = bytes.lock();
-        while !self.is_closed() && state.used > 0 && state.used + len > bytes.max {
+        while !self.is_closed()
+            && self.waits
+            && state.used > state.aside
+            && state.used + len > bytes.max
+        {
             state = bytes
                 .freed
                 .wait(state)
@@ -131,7 +163,7 @@ impl<'a> Account<'a> {
         (!self.is_closed()).then_some(state)
     }
 
-    fn is_closed(&self) -> bool {
+    pub(super) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Relaxed)
     }
 
@@ -151,13 +183,17 @@ impl<'a> Account<'a> {
     }
 }
 
-/// Buffers are kept for the next tile, not for the next load.
+/// Buffers are spared for the next tile, not for the next load.
 impl Drop for Account<'_> {
     fn drop(&mut self) {
         let mut state = self.bytes.lock();
+        state.aside -= self.aside;
+        state.used -= self.aside;
         if state.used == 0 {
-            state.kept.clear();
+            state.spare.clear();
         }
+        drop(state);
+        self.bytes.freed.notify_all();
     }
 }
 
@@ -181,10 +217,10 @@ impl Drop for Permit<'_> {
 impl Drop for Loan<'_> {
     fn drop(&mut self) {
         let mut state = self.bytes.lock();
-        state.used -= self.buffer.len() as u64;
-        let kept: u64 = state.kept.iter().map(|buffer| buffer.len() as u64).sum();
-        if state.used + kept + self.buffer.len() as u64 <= self.bytes.max {
-            state.kept.push(core::mem::take(&mut self.buffer));
+        state.used -= self.counted;
+        let spare: u64 = state.spare.iter().map(|buffer| buffer.len() as u64).sum();
+        if state.used + spare + self.buffer.len() as u64 <= self.bytes.max {
+            state.spare.push(core::mem::take(&mut self.buffer));
         }
         drop(state);
         self.bytes.freed.notify_all();
@@ -238,18 +274,44 @@ mod tests {
         });
     }
 
-    /// Would catch kept buffers that are not counted: memory would reach twice the bound.
+    /// Would catch a sink that waits for the reader while the reader waits for the sink, and a reader that takes what is
+    /// set aside.
     #[test]
-    fn buffers_in_use_and_kept_never_exceed_the_bound() {
+    fn bytes_that_are_set_aside_are_there_at_once() {
+        let bytes = InFlight::new(100);
+        let reader = Account::new(&bytes);
+        let sink = Account::set_aside(&bytes, 20);
+        let first = reader.borrow(80);
+        assert_eq!(sink.borrow(20).map(|loan| loan.bytes().len()), Some(20));
+        assert_eq!(bytes.peak(), 100);
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| reader.borrow(10).is_some());
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            assert!(
+                !waiting.is_finished(),
+                "10 of the 20 set aside were granted"
+            );
+            drop(first);
+            assert!(waiting.join().expect("no panic"));
+        });
+        // Alone but for what is set aside.
+        assert!(reader.borrow(100).is_some());
+        drop(sink);
+        assert_eq!(bytes.lock().used, 0);
+    }
+
+    /// Would catch spare buffers that are not counted: memory would reach twice the bound.
+    #[test]
+    fn buffers_in_use_and_to_spare_never_exceed_the_bound() {
         let bytes = InFlight::new(100);
         let account = Account::new(&bytes);
         for len in [10, 20, 30, 40, 50, 60, 100, 5, 95] {
             drop(account.borrow(len));
             let state = bytes.lock();
-            let kept: usize = state.kept.iter().map(Vec::len).sum();
-            assert!(kept <= 100, "{kept} kept after a loan of {len}");
+            let spare: usize = state.spare.iter().map(Vec::len).sum();
+            assert!(spare <= 100, "{spare} to spare after a loan of {len}");
         }
         drop(account);
-        assert!(bytes.lock().kept.is_empty(), "kept after the last run");
+        assert!(bytes.lock().spare.is_empty(), "spared after the last run");
     }
 }

@@ -31,12 +31,17 @@ mod upload;
 
 mod read;
 
+mod compare;
+mod rows;
+
 pub use crate::observe::{Event, Flow, Observer};
+pub(crate) use compare::Comparer;
 pub use convert::{Finished, RowBatch};
 pub(crate) use cut::{cut_dense, cut_packed};
 pub use dense::{Dense, Values};
 pub use error::{PipelineError, SinkError};
 pub use in_flight::InFlight;
+pub(crate) use rows::{Original, RowReader, read_error};
 pub(crate) use upload::upload;
 
 use std::{
@@ -143,9 +148,6 @@ impl<'a> Settings<'a> {
 /// Large enough that a read costs little besides its bytes, small enough to stay in the cache of
 /// today's processors until it is converted.
 const TILE_BYTES: u64 = 4 << 20;
-
-/// Values that one worker converts or compares at a time.
-const CHUNK: usize = 64 << 10;
 
 /// Bytes of a tile, of which several are to be among `in_flight`.
 pub(crate) fn tile_bytes(in_flight: u64) -> u64 {

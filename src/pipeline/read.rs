@@ -2,12 +2,12 @@
 
 use std::{ops::Range, time::Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, unbounded};
 use firebox_kernels::float::DType;
 use rayon::{ThreadPool, prelude::*};
 
 use super::{
-    Dense, MESSAGES_WAITING_MAX, PipelineError, Settings, Stop, Values,
+    Dense, PipelineError, Settings, Stop, Values,
     convert::{Convert, Road},
     in_flight::Account,
     pool,
@@ -21,6 +21,9 @@ use crate::{
 };
 
 /// A tensor that is being read, with the receiver of what is read of it.
+///
+/// These inner channels have no bound: the account bounds the bytes of tiles. A bounded one would leave the reader
+/// waiting for ever when a run fails while its receiver lies in the outer channel, unseen.
 pub(super) enum Incoming<'a> {
     /// `count` tiles for a converter.
     Tiles {
@@ -99,7 +102,7 @@ impl<'a, 'r> Reader<'a, 'r> {
     fn tensor(&self, step: &Step, by_rows: bool) -> Result<(), Stop> {
         match Road::of(step, self.settings, by_rows)? {
             Road::Straight(dtype) => {
-                let (send, receive) = bounded(MESSAGES_WAITING_MAX);
+                let (send, receive) = unbounded();
                 self.tensors.send(Ok(Incoming::Straight(receive)))?;
                 hand_over(&send, self.straight(step, dtype, &send))
             }
@@ -126,7 +129,7 @@ impl<'a, 'r> Reader<'a, 'r> {
                 step.parts.iter().map(pass).collect()
             }
         };
-        let (send, receive) = bounded(MESSAGES_WAITING_MAX);
+        let (send, receive) = unbounded();
         self.tensors.send(Ok(Incoming::Tiles {
             converter,
             count: passes.iter().map(Pass::tiles).sum(),
@@ -178,6 +181,9 @@ impl<'a, 'r> Reader<'a, 'r> {
         let mut values = Values::zeros(dtype, step.slot.shape.iter().product());
         let together = self.settings.tile_bytes.max(1) as usize;
         for (nth, part) in values.bytes_mut().chunks_mut(together).enumerate() {
+            if self.account.is_closed() {
+                return Err(Stop::Abandoned);
+            }
             let read = self.read(step, tensor, nth * together, part)?;
             let bytes = part.len() as u64;
             progress.send(Ok(Straight::Part { bytes, read }))?;

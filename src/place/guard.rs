@@ -2,14 +2,11 @@
 
 use firebox_kernels::compare::{Stats, Sums};
 
-use super::{
-    VerifyError,
-    compare::{Comparer, Original},
-};
+use super::{VerifyError, compare::Comparing};
 use crate::{
     config::VerifyConfig,
     observe::{Event, Flow},
-    pipeline::{self, Finished, InFlight, PipelineError, Settings, Sink, SinkError},
+    pipeline::{self, Finished, InFlight, Original, PipelineError, Settings, Sink, SinkError},
     plan::{Action, Plan, Step},
     source::Source,
 };
@@ -21,7 +18,7 @@ pub(crate) struct Guard<'a> {
     config: &'a VerifyConfig,
     source: &'a dyn Source,
     settings: &'a Settings<'a>,
-    comparer: Comparer<'a>,
+    comparing: Comparing<'a>,
     /// The packed weights so far.
     pub(crate) checked: Vec<Checked>,
 }
@@ -49,7 +46,7 @@ impl<'a> Guard<'a> {
             config,
             source,
             settings,
-            comparer: Comparer::new(source, settings)?,
+            comparing: Comparing::new(source, settings)?,
             checked: Vec::new(),
         })
     }
@@ -59,7 +56,7 @@ impl<'a> Guard<'a> {
         let (original, limits) = (Original::of(step), &self.config.limits);
         let done = [self.checked.len(), self.plan.steps.len()];
         let compare = |step: &Step, weight: &Finished| {
-            let sums = self.comparer.compare(step, &original, weight, done);
+            let sums = self.comparing.compare(step, &original, weight, done);
             sums.map(Sums::stats)
         };
         let stats = compare(step, &weight)?;

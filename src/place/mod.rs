@@ -11,7 +11,7 @@ mod verify;
 
 pub(crate) mod folder;
 
-pub(crate) use compare::{CompareSink, Original};
+pub(crate) use compare::CompareSink;
 pub use dedup::Shared;
 pub use folder::{Difference, SaveError, Saved};
 pub(crate) use guard::{Checked, Guard};

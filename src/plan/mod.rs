@@ -12,6 +12,7 @@ pub(crate) use bind::Request;
 pub(crate) use need::{Goes, Need};
 pub use order::{Compare, Order};
 pub(crate) use print::instead;
+pub(crate) use scaling::CHUNK;
 pub use scaling::Scaling;
 
 use firebox_kernels::{float::DType, format::Format};

@@ -15,8 +15,8 @@ pub struct Scaling {
     pub cols: Option<Arc<[f32]>>,
 }
 
-/// Weights that one worker multiplies at a time.
-const CHUNK: usize = 64 << 10;
+/// Values that one worker multiplies, converts or compares at a time.
+pub(crate) const CHUNK: usize = 64 << 10;
 
 impl Scaling {
     /// Whether nothing is multiplied.

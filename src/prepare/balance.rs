@@ -18,7 +18,7 @@ use rayon::{ThreadPool, prelude::*};
 use crate::{
     model::Link,
     observe::{Event, tell},
-    pipeline::{PipelineError, Settings},
+    pipeline::{Original, PipelineError, RowReader, Settings, read_error},
     plan::{Plan, Step},
     source::Source,
 };
@@ -29,9 +29,6 @@ const STEPS: usize = 4;
 /// The most that a factor may differ from the mean of its link: a column of almost nothing would take a norm out of the
 /// range of f16.
 const FACTOR_MAX: f64 = 64.0;
-
-/// Bytes read at once, at least a row.
-const TILE_BYTES: usize = 4 << 20;
 
 /// Rows whose sums are added in `f32`. Fixed, so that sums depend on neither threads nor memory.
 const ROWS: usize = 16;
@@ -50,6 +47,7 @@ pub(crate) fn balance(
         return Ok(());
     }
     let workers = settings.pool()?;
+    let reader = RowReader::new(source, settings);
     let places: HashMap<String, usize> = (plan.steps.iter().enumerate())
         .map(|(place, step)| (step.slot.name.clone(), place))
         .collect();
@@ -57,7 +55,7 @@ pub(crate) fn balance(
         let to: Vec<&Step> = (link.to.iter())
             .map(|name| &plan.steps[places[name]])
             .collect();
-        let factors = factors(link, &to, source, &workers)?;
+        let factors = factors(link, &to, &reader, &workers)?;
         let inverse = factors
             .iter()
             .map(|factor| (1.0 / f64::from(*factor)) as f32);
@@ -80,7 +78,7 @@ pub(crate) fn balance(
 fn factors(
     link: &Link,
     to: &[&Step],
-    source: &dyn Source,
+    reader: &RowReader<'_>,
     workers: &ThreadPool,
 ) -> Result<Vec<f32>, PipelineError> {
     let cols = to.first().map_or(0, |step| step.matrix()[1]);
@@ -91,7 +89,7 @@ fn factors(
             .collect();
         let mut sums = vec![0.0; cols];
         for step in to {
-            add(step, &columns, source, workers, &mut sums)?;
+            add(step, &columns, reader, workers, &mut sums)?;
         }
         let mut squares = vec![0.0; factors.len()];
         for (column, sum) in sums.iter().enumerate() {
@@ -128,35 +126,25 @@ fn centred(factors: &[f64]) -> Vec<f32> {
 fn add(
     step: &Step,
     columns: &[f32],
-    source: &dyn Source,
+    reader: &RowReader<'_>,
     workers: &ThreadPool,
     sums: &mut [f64],
 ) -> Result<(), PipelineError> {
-    let (float, [rows, cols], part) = (step.float(), step.matrix(), &step.parts[0]);
-    let row_bytes = cols * float.size();
-    if rows * cols == 0 {
-        return Ok(());
-    }
-    let tile = (TILE_BYTES / row_bytes / ROWS * ROWS).max(ROWS).min(rows);
-    let mut bytes = vec![0; tile * row_bytes];
-    for first in (0..rows).step_by(tile) {
-        let bytes = &mut bytes[..tile.min(rows - first) * row_bytes];
-        let offset = part.range.start + (first * row_bytes) as u64;
-        let read = source.read_at(&part.file, offset, bytes);
-        read.map_err(|source| PipelineError::Read {
-            tensor: step.slot.name.clone(),
-            source,
-        })?;
+    let original = Original::of(step);
+    let (dtype, [rows, cols]) = (original.dtype, original.shape);
+    let row_bytes = cols * dtype.size();
+    for tile in reader.tiles(&original, 0..rows, ROWS) {
+        let tile = tile.map_err(|source| read_error(step, source))?;
         let of_rows = |bytes: &[u8]| {
             let (mut row, mut sums) = (vec![0.0; cols], vec![0.0; cols]);
             for bytes in bytes.chunks(row_bytes) {
-                float.widen(bytes, &mut row);
+                dtype.widen(bytes, &mut row);
                 add_row(&mut row, columns, &mut sums);
             }
             sums
         };
         let parts: Vec<Vec<f32>> = workers.install(|| {
-            let parts = bytes.par_chunks(ROWS * row_bytes).map(of_rows);
+            let parts = tile.bytes().par_chunks(ROWS * row_bytes).map(of_rows);
             parts.collect()
         });
         for part in parts {

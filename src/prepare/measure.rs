@@ -6,9 +6,6 @@
 //!
 //! Memory is what the pipeline needs for one packed weight; weights are read twice a candidate.
 
-use firebox_kernels::format::Packed;
-use rayon::{ThreadPool, prelude::*};
-
 use super::{
     balance,
     choose::{Choice, choose},
@@ -18,7 +15,7 @@ use crate::{
     dialect::To,
     error::Error,
     observe::{Event, Flow, tell},
-    pipeline::{self, Finished, PipelineError, Settings, Sink, SinkError},
+    pipeline::{self, Comparer, Finished, Original, PipelineError, Settings, Sink, SinkError},
     plan::{Action, Plan, PlanError, Step, Stored},
     quant::QuantSpec,
     source::Source,
@@ -165,10 +162,9 @@ fn errors(
     if plan.steps.iter().all(|step| step.action.format().is_none()) {
         return Ok(vec![0.0; plan.steps.len()]);
     }
-    let mut sink = Compare {
-        source,
-        workers: settings.pool()?,
-        errors: Vec::new(),
+    let mut errors = Errors {
+        comparer: Comparer::new(source, settings)?,
+        each: Vec::new(),
     };
     // Codes are the same on every device; packed on the host they are at hand.
     let quiet = |_: &Event<'_>| Flow::Continue;
@@ -178,74 +174,25 @@ fn errors(
         observer: &quiet,
         ..settings.clone()
     };
-    pipeline::run(plan, source, &mut sink, &settings)?;
-    Ok(sink.errors)
+    pipeline::run(plan, source, &mut errors, &settings)?;
+    Ok(errors.each)
 }
 
-/// Compares every packed weight with what it was packed from.
-struct Compare<'a> {
-    source: &'a dyn Source,
-    workers: ThreadPool,
-    errors: Vec<f64>,
+/// Compares every packed weight with the values that it was packed from.
+struct Errors<'a> {
+    comparer: Comparer<'a>,
+    each: Vec<f64>,
 }
 
-/// Weights that one worker compares at a time.
-const CHUNK: usize = 64 << 10;
-/// Chunks read at once.
-const CHUNKS: usize = 32;
-
-impl Sink for Compare<'_> {
+impl Sink for Errors<'_> {
     fn place(&mut self, step: &Step, weight: Finished) -> Result<(), SinkError> {
-        let Finished::Packed(packed) = weight else {
-            self.errors.push(0.0);
-            return Ok(());
+        let sums = self.comparer.sums(step, &Original::of(step), &weight)?;
+        let relative = if sums.source_squares > 0.0 {
+            sums.error_squares / sums.source_squares
+        } else {
+            0.0
         };
-        let [rows, cols] = packed.shape;
-        let (float, part) = (step.float(), &step.parts[0]);
-        let (together, row_bytes) = ((CHUNK / cols.max(1)).max(1), cols * float.size());
-        let mut sums = [0.0; 2];
-        let mut bytes = vec![0; together * CHUNKS * row_bytes];
-        for first in (0..rows).step_by(together * CHUNKS) {
-            let rows = (together * CHUNKS).min(rows - first);
-            let bytes = &mut bytes[..rows * row_bytes];
-            let offset = part.range.start + (first * row_bytes) as u64;
-            let read = self.source.read_at(&part.file, offset, bytes);
-            read.map_err(|source| PipelineError::Read {
-                tensor: step.slot.name.clone(),
-                source,
-            })?;
-            let values = self.workers.install(|| {
-                let values = step.scaling.widen(float, first, cols, bytes);
-                let chunks = values.par_chunks((together * cols).max(1)).enumerate();
-                let parts =
-                    chunks.map(|(nth, values)| squares(&packed, first + nth * together, values));
-                parts.collect::<Vec<_>>()
-            });
-            for part in values {
-                sums = [sums[0] + part[0], sums[1] + part[1]];
-            }
-        }
-        let [error, square] = sums;
-        let relative = if square > 0.0 { error / square } else { 0.0 };
-        self.errors.push(relative * numbers(step) as f64);
+        self.each.push(relative * numbers(step) as f64);
         Ok(())
     }
-}
-
-/// Of the rows from `first` on, whose values are given: squares of the errors and of the values.
-fn squares(packed: &Packed, first: usize, values: &[f32]) -> [f64; 2] {
-    let Packed {
-        format,
-        shape,
-        words,
-        scales,
-    } = packed;
-    let mut back = vec![0.0; values.len()];
-    let rows = first..first + values.len() / shape[1].max(1);
-    format.dequantize_rows(*shape, words, scales, rows, &mut back);
-    let pairs = values.iter().zip(&back);
-    pairs.fold([0.0; 2], |[error, square], (value, back)| {
-        let (value, back) = (f64::from(*value), f64::from(*back));
-        [error + (value - back).powi(2), square + value * value]
-    })
 }

@@ -1,0 +1,141 @@
+//! Comparing a finished weight with the values that it was made from.
+
+use core::ops::Range;
+
+use burn::tensor::Device;
+use firebox_kernels::{
+    compare::{self, Sums},
+    float::DType,
+};
+use rayon::{ThreadPool, prelude::*};
+
+use super::{
+    Dense, Finished, PipelineError, Settings,
+    rows::{Original, RowReader, read_error},
+};
+use crate::{
+    plan::{CHUNK, Step},
+    quant::PackedWeight,
+    source::Source,
+};
+
+/// Compares finished weights with their originals, which it reads again. Made for a sink of a run.
+pub(crate) struct Comparer<'a> {
+    reader: RowReader<'a>,
+    /// The device that packs, and its largest allocation.
+    device: Option<(&'a Device, u64)>,
+    workers: ThreadPool,
+}
+
+impl<'a> Comparer<'a> {
+    pub(crate) fn new(
+        source: &'a dyn Source,
+        settings: &'a Settings<'_>,
+    ) -> Result<Self, PipelineError> {
+        let largest = settings.allocation_max.unwrap_or(u64::MAX);
+        Ok(Self {
+            reader: RowReader::beside(source, settings),
+            device: settings.device.map(|device| (device, largest)),
+            workers: settings.pool()?,
+        })
+    }
+
+    /// The sums of one weight, over all of its values.
+    pub(crate) fn sums(
+        &self,
+        step: &Step,
+        original: &Original,
+        weight: &Finished,
+    ) -> Result<Sums, PipelineError> {
+        let [rows, cols] = original.shape;
+        match weight {
+            Finished::Packed(packed) => {
+                self.tiles(step, original, 0..rows, |first, dtype, bytes| {
+                    compare::host_rows(dtype, bytes, packed, first)
+                })
+            }
+            Finished::Dense(dense) => self.tiles(step, original, 0..rows, |first, dtype, bytes| {
+                compare_dense(dtype, bytes, dense, first * cols)
+            }),
+            Finished::Placed(parts) => self.placed(step, original, parts),
+        }
+    }
+
+    /// Reads rows of an original, and adds up the sums that `of` makes of each tile: of its first row, the type of its
+    /// values, and their bytes.
+    fn tiles(
+        &self,
+        step: &Step,
+        original: &Original,
+        rows: Range<usize>,
+        of: impl Fn(usize, DType, &[u8]) -> Sums + Sync,
+    ) -> Result<Sums, PipelineError> {
+        let (dtype, [_, cols], scaling) = (original.dtype, original.shape, &original.scaling);
+        let mut sums = Sums::default();
+        for tile in self.reader.tiles(original, rows, 1) {
+            let tile = tile.map_err(|source| read_error(step, source))?;
+            let (first, bytes) = (tile.first, tile.bytes());
+            let of_tile = self.workers.install(|| {
+                if scaling.is_none() {
+                    return of(first, dtype, bytes);
+                }
+                let values = scaling.widen(dtype, first, cols, bytes);
+                of(first, DType::F32, bytemuck::cast_slice(&values))
+            });
+            sums = sums.join(of_tile);
+        }
+        Ok(sums)
+    }
+
+    /// Compares the parts of a weight on their device, if the original of a part fits there in one allocation.
+    fn placed(
+        &self,
+        step: &Step,
+        original: &Original,
+        parts: &[PackedWeight],
+    ) -> Result<Sums, PipelineError> {
+        let (mut sums, mut first) = (Sums::default(), 0);
+        for part in parts {
+            let rows = first..first + part.layout().shape[0];
+            let bytes = rows.len() * original.shape[1] * original.dtype.size();
+            let of_part = match self.device {
+                Some((device, largest))
+                    if bytes.next_multiple_of(size_of::<u32>()) as u64 <= largest
+                        && original.scaling.is_none() =>
+                {
+                    let bits = self.reader.on_device(original, rows.clone(), device);
+                    let bits = bits.map_err(|source| read_error(step, source))?;
+                    let sums = part.sums(bits, original.dtype);
+                    sums.map_err(|reason| PipelineError::Device {
+                        tensor: step.slot.name.clone(),
+                        reason,
+                    })?
+                }
+                _ => {
+                    let packed = part.to_host();
+                    self.tiles(step, original, rows.clone(), |row, dtype, bytes| {
+                        compare::host_rows(dtype, bytes, &packed, row - rows.start)
+                    })?
+                }
+            };
+            sums = sums.join(of_part);
+            first = rows.end;
+        }
+        Ok(sums)
+    }
+}
+
+/// Compares dense values, from the one at `first` on.
+fn compare_dense(dtype: DType, bytes: &[u8], dense: &Dense, first: usize) -> Sums {
+    let chunks = bytes.par_chunks(CHUNK * dtype.size()).enumerate();
+    let sums: Vec<Sums> = chunks
+        .map(|(k, bytes)| {
+            let mut sources = vec![0.0; bytes.len() / dtype.size()];
+            dtype.widen(bytes, &mut sources);
+            let mut results = vec![0.0; sources.len()];
+            dense.widen(first + k * CHUNK, &mut results);
+            compare::plain(&sources, &results)
+        })
+        .collect();
+    sums.into_iter().fold(Sums::default(), Sums::join)
+}

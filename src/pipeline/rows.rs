@@ -1,0 +1,134 @@
+//! Reading dense values again, some rows at a time, within the byte budget: to balance, measure or compare weights.
+
+use core::ops::Range;
+
+use burn::tensor::{DType as BurnDType, Device, Int, Tensor, TensorData};
+use firebox_kernels::float::DType;
+
+use super::{
+    PipelineError, Settings, TILE_BYTES,
+    in_flight::{Account, Loan},
+};
+use crate::{
+    plan::{Scaling, Step},
+    source::{Source, SourceError, TensorInfo},
+};
+
+/// Dense values of a checkpoint, as a matrix.
+pub(crate) struct Original {
+    pub(crate) tensor: TensorInfo,
+    pub(crate) dtype: DType,
+    /// `[rows, columns]`, as [`Step::matrix`] has them.
+    pub(crate) shape: [usize; 2],
+    /// What the values are multiplied by before they are packed.
+    pub(crate) scaling: Scaling,
+}
+
+impl Original {
+    /// The values that a step packs.
+    pub(crate) fn of(step: &Step) -> Self {
+        Self {
+            tensor: step.parts[0].clone(),
+            dtype: step.float(),
+            shape: step.matrix(),
+            scaling: step.scaling.clone(),
+        }
+    }
+
+    fn row_bytes(&self) -> usize {
+        self.shape[1] * self.dtype.size()
+    }
+}
+
+/// Some rows of an [`Original`], as they are stored.
+pub(crate) struct RowTile<'a> {
+    /// The first of the rows.
+    pub(crate) first: usize,
+    loan: Loan<'a>,
+}
+
+impl RowTile<'_> {
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.loan.bytes()
+    }
+}
+
+/// Reads rows, a tile at a time.
+pub(crate) struct RowReader<'a> {
+    source: &'a dyn Source,
+    account: Account<'a>,
+    tile_bytes: usize,
+}
+
+impl<'a> RowReader<'a> {
+    /// A reader that waits for its share of the bytes in flight.
+    pub(crate) fn new(source: &'a dyn Source, settings: &'a Settings<'_>) -> Self {
+        let tile_bytes = settings.tile_bytes.min(TILE_BYTES);
+        Self {
+            source,
+            account: Account::new(&settings.in_flight),
+            tile_bytes: tile_bytes as usize,
+        }
+    }
+
+    /// A reader for a sink of a run: the bytes of one tile are set aside for it.
+    pub(crate) fn beside(source: &'a dyn Source, settings: &'a Settings<'_>) -> Self {
+        let reader = Self::new(source, settings);
+        Self {
+            account: Account::set_aside(&settings.in_flight, reader.tile_bytes as u64),
+            ..reader
+        }
+    }
+
+    /// Tiles of `rows`, each but the last a multiple of `together` rows. Nothing comes of rows without columns.
+    pub(crate) fn tiles<'r>(
+        &'r self,
+        original: &'r Original,
+        rows: Range<usize>,
+        together: usize,
+    ) -> impl Iterator<Item = Result<RowTile<'a>, SourceError>> + 'r {
+        let row_bytes = original.row_bytes();
+        let tile_rows = self.tile_bytes / row_bytes.max(1) / together * together;
+        let tile_rows = tile_rows.max(together);
+        let rows = if row_bytes == 0 { 0..0 } else { rows };
+        let end = rows.end;
+        rows.step_by(tile_rows).map(move |first| {
+            let len = tile_rows.min(end - first) * row_bytes;
+            let loan = self.account.borrow(len);
+            let mut loan = loan.expect("the account of a reader is never closed");
+            self.read(original, first, loan.bytes_mut())?;
+            Ok(RowTile { first, loan })
+        })
+    }
+
+    /// The bits of `rows` on `device`, as words; zeros fill the last one.
+    pub(crate) fn on_device(
+        &self,
+        original: &Original,
+        rows: Range<usize>,
+        device: &Device,
+    ) -> Result<Tensor<1, Int>, SourceError> {
+        let len = rows.len() * original.row_bytes();
+        let _counted = self.account.permit(len);
+        let mut words = vec![0_u32; len.div_ceil(size_of::<u32>())];
+        let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut words);
+        self.read(original, rows.start, &mut bytes[..len])?;
+        let len = words.len();
+        let data = TensorData::new(words, [len]);
+        Ok(Tensor::from_data(data, (device, BurnDType::U32)))
+    }
+
+    fn read(&self, original: &Original, first: usize, into: &mut [u8]) -> Result<(), SourceError> {
+        let TensorInfo { file, range, .. } = &original.tensor;
+        let offset = range.start + (first * original.row_bytes()) as u64;
+        self.source.read_at(file, offset, into)
+    }
+}
+
+/// A read of the weight of `step` that failed.
+pub(crate) fn read_error(step: &Step, source: SourceError) -> PipelineError {
+    PipelineError::Read {
+        tensor: step.slot.name.clone(),
+        source,
+    }
+}
