@@ -18,12 +18,13 @@ use firebox::{
     text::SpecialTokens,
 };
 use firebox_kernels::{
-    affine,
     error::FormatError,
     format::{Fp8Kind, Tile},
-    fp4,
-    fp8::{self, Recipe},
-    int8, nf4,
+    formats::{
+        affine, bits4,
+        fp8::{self, Recipe},
+        int8,
+    },
     packer::{Packer, pack_whole},
 };
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
@@ -41,9 +42,9 @@ const PLAIN: Recipe = Recipe::CompressedTensors;
 
 /// What people write, and the packer they mean.
 const SPECS: [(&str, MakePacker); 12] = [
-    ("nf4", |o_i, bits| nf4::packer(o_i, bits, 64, false)),
-    ("nf4:nested", |o_i, bits| nf4::packer(o_i, bits, 64, true)),
-    ("fp4", |o_i, bits| fp4::packer(o_i, bits, 64, false)),
+    ("nf4", |o_i, bits| bits4::nf4(o_i, bits, 64, false)),
+    ("nf4:nested", |o_i, bits| bits4::nf4(o_i, bits, 64, true)),
+    ("fp4", |o_i, bits| bits4::fp4(o_i, bits, 64, false)),
     ("fp8:e4m3,scale=tensor", |o_i, bits| {
         fp8::packer(o_i, bits, Fp8Kind::E4m3, Tile::Tensor, PLAIN)
     }),

@@ -14,11 +14,10 @@ use firebox::{
     quant::{
         Method, QuantSpec,
         kernels::{
+            arith::{float::DType, pack::CODES4},
             error::FormatError,
-            float::DType,
             format::{Blocks, Format},
-            nf4,
-            pack::CODES4,
+            formats::bits4::{self, levels::NF4},
             packer::{Packer, pack_whole},
         },
     },
@@ -89,7 +88,7 @@ impl Packer for ClippedPacker {
             let scale = sorted[sorted.len() * 9 / 10];
             *stored = scale.to_bits();
             for (k, weight) in (first..).zip(block) {
-                let code = u32::from(nf4::code(weight / scale));
+                let code = u32::from(NF4.code(weight / scale));
                 words[k / CODES4] |= code << (4 * (k % CODES4));
             }
         }
@@ -130,7 +129,7 @@ fn expected(values: &[f32]) -> (Vec<usize>, Vec<f32>) {
             .fold(f32::INFINITY, f32::min);
         scales.push(scale);
         codes.extend(block.iter().map(|weight| {
-            let distance = |code: &usize| (nf4::LEVELS[*code] - weight / scale).abs();
+            let distance = |code: &usize| (NF4.levels[*code] - weight / scale).abs();
             (0..16)
                 .min_by(|a, b| distance(a).total_cmp(&distance(b)))
                 .expect("sixteen levels")
@@ -177,7 +176,7 @@ fn the_words_in_the_module_are_those_of_the_method() {
             .iter()
             .flat_map(|weight| weight.to_le_bytes())
             .collect();
-        let plain = nf4::packer(shape, DType::F32, 32, false).expect("a packer");
+        let plain = bits4::nf4(shape, DType::F32, 32, false).expect("a packer");
         let plain = pack_whole(plain, &bytes);
         assert!(plain.words != words, "{name}: the codes of nf4");
     }
@@ -201,7 +200,7 @@ fn a_model_of_the_method_computes_with_its_weights() {
     let (codes, scales) = expected(&values);
     let column: Vec<f32> = (0..IN)
         .map(|row| row * OUT + OUT - 1)
-        .map(|k| nf4::LEVELS[codes[k]] * scales[k / 32])
+        .map(|k| NF4.levels[codes[k]] * scales[k / 32])
         .collect();
     assert_eq!(last_column(&model.down, OUT), column);
 }

@@ -8,10 +8,10 @@ use firebox::{
     quant::{
         Fp8, Method, Mlx, QuantSpec, SpecError,
         kernels::{
+            arith::float::DType,
             error::FormatError,
-            float::DType,
             format::{Affine, Along, Blocks, Format, Fp8Kind, Micro, Offset, Tile},
-            fp8::Recipe,
+            formats::fp8::Recipe,
             packer::Packer,
         },
     },

@@ -28,9 +28,9 @@ use rayon::prelude::*;
 #[cfg(feature = "cube")]
 pub use cube::compare;
 
-use crate::blocks::Scales;
-use crate::float::DType;
+use crate::arith::float::DType;
 use crate::format::{Along, Format, Packed};
+use crate::formats::bits4::Scales;
 
 /// What the sums of a device may be off, relative to sums of magnitudes, up to 2^30 weights: fewer than
 /// 256 additions that each round by 2^-24.

@@ -9,16 +9,23 @@ use core::ops::Range;
 
 use cubecl::{client::Client, features::Plane, ir::ElemType, prelude::*};
 
-use crate::float::DType;
+use crate::arith::float::DType;
+use crate::arith::launch::{self, Buffer};
 use crate::format::{Along, Format};
-use crate::launch::{self, Buffer};
-use crate::{fp4, linear, nested, nf4, pack};
-use linear::cube::{Plan, Team};
+use crate::{
+    arith::pack,
+    formats::{
+        bits4::levels::{FP4, NF4},
+        nested,
+    },
+    linear,
+};
+use linear::cube::{LinearPlan, Team};
 use read::{EIGHT, StoredLaunch};
 
 /// A packed weight in device memory.
 #[derive(Debug, Clone)]
-pub struct Weight {
+pub struct DeviceWeight {
     /// What the words mean.
     pub format: Format,
     /// `[o, i]` of the weight, not of the words: fewer than 2^32 weights.
@@ -29,10 +36,10 @@ pub struct Weight {
     pub scales: Buffer,
 }
 
-/// The most inputs that [`Weight::linear`] takes together.
+/// The most inputs that [`DeviceWeight::linear`] takes together.
 pub const INPUTS: usize = 8;
 
-impl Weight {
+impl DeviceWeight {
     /// The rows `rows`, `[rows, i]` in the type `dtype`.
     ///
     /// In `f32` these are the host's bits, but for results, and scales of FP8 and micro formats, below 2^-126,
@@ -144,7 +151,7 @@ impl Weight {
             (false, true) => Team::Cube,
             (false, false) => Team::Unit,
         };
-        let plan = Plan {
+        let plan = LinearPlan {
             team,
             inputs: m,
             rows: if m == 1 && o >= MANY_ROWS { 4 } else { 2 },
@@ -220,8 +227,8 @@ impl Weight {
             "scales of {format} {shape:?}"
         );
         let levels = match format {
-            Format::Nf4(_) => Some(nf4::LEVELS.map(f32::to_bits)),
-            Format::Fp4(_) => Some(fp4::LEVELS.map(f32::to_bits)),
+            Format::Nf4(_) => Some(NF4.levels.map(f32::to_bits)),
+            Format::Fp4(_) => Some(FP4.levels.map(f32::to_bits)),
             _ => None,
         };
         let (shared, levels) = match levels {

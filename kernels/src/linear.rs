@@ -15,10 +15,10 @@ use std::borrow::Cow;
 
 use rayon::prelude::*;
 
+use crate::arith::lanes::{self, LANES, Lanes, Work};
+use crate::arith::number::Number;
 use crate::error::FormatError;
 use crate::format::Format;
-use crate::lanes::{self, LANES, Lanes, Work};
-use crate::number::Number;
 use fours::{Fours, Staged};
 
 /// Rows of a job: of what is multiplied with one input, and with several, where all of them are unpacked together so
@@ -132,7 +132,7 @@ impl Job<'_> {
         let jobs = y_om.par_chunks_mut(job_rows * self.m).enumerate();
         jobs.for_each_init(Scratch::default, |scratch, (k, y)| {
             let (job, first) = (self, k * job_rows);
-            lanes::run(Part {
+            lanes::run(SomeRows {
                 job,
                 first,
                 scratch,
@@ -162,14 +162,14 @@ impl Job<'_> {
 }
 
 /// Some rows of a job, into `[rows, m]`.
-struct Part<'a> {
+struct SomeRows<'a> {
     job: Job<'a>,
     first: usize,
     scratch: &'a mut Scratch,
     y: &'a mut [f32],
 }
 
-impl Work for Part<'_> {
+impl Work for SomeRows<'_> {
     type Output = ();
 
     #[inline(always)]

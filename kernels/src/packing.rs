@@ -1,12 +1,13 @@
 //! How codes are chosen, as a value that names the host half and the device half alike.
 
+use crate::arith::float::DType;
+use crate::arith::pack::CODES8;
+use crate::arith::whole;
 use crate::error::FormatError;
-use crate::float::DType;
 use crate::format::{Blocks, Format, Fp8Kind, Tile};
-use crate::fp8::{self, Recipe};
-use crate::pack::CODES8;
-use crate::packer::{self, Packer};
-use crate::{affine, fp4, int8, nf4};
+use crate::formats::fp8::{self, Recipe};
+use crate::formats::{affine, bits4, int8};
+use crate::packer::Packer;
 
 /// A way to choose codes that the host and every device have.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -16,9 +17,9 @@ use crate::{affine, fp4, int8, nf4};
     serde(rename_all = "snake_case")
 )]
 pub enum Packing {
-    /// The nearest NF4 level, as [`nf4::packer`].
+    /// The nearest NF4 level, as [`bits4::nf4`].
     Nf4(Blocks),
-    /// The nearest FP4 level, as [`fp4::packer`].
+    /// The nearest FP4 level, as [`bits4::fp4`].
     Fp4(Blocks),
     /// The nearest 8-bit float, as [`fp8::packer`].
     Fp8 {
@@ -77,10 +78,10 @@ impl Packing {
     /// Rows of a weight of `shape` that have to stay together, as [`Packer::tile_rows`].
     pub fn tile_rows(self, shape: [usize; 2]) -> usize {
         match self {
-            Self::Nf4(blocks) | Self::Fp4(blocks) => packer::tile_rows(shape, 1, blocks.block),
-            Self::Fp8 { tile, .. } => fp8::tile_rows(shape, tile),
+            Self::Nf4(blocks) | Self::Fp4(blocks) => whole::tile_rows(shape, 1, blocks.block),
+            Self::Fp8 { tile, .. } => tile.rows_together(shape),
             Self::Mlx { .. } => 1,
-            Self::Int8 => packer::tile_rows(shape, 1, CODES8),
+            Self::Int8 => whole::tile_rows(shape, 1, CODES8),
         }
     }
 
@@ -91,8 +92,8 @@ impl Packing {
     /// As [`format`](Self::format), and [`FormatError::Size`].
     pub fn packer(self, shape: [usize; 2], source: DType) -> Result<Box<dyn Packer>, FormatError> {
         match self {
-            Self::Nf4(Blocks { block, nested }) => nf4::packer(shape, source, block, nested),
-            Self::Fp4(Blocks { block, nested }) => fp4::packer(shape, source, block, nested),
+            Self::Nf4(Blocks { block, nested }) => bits4::nf4(shape, source, block, nested),
+            Self::Fp4(Blocks { block, nested }) => bits4::fp4(shape, source, block, nested),
             Self::Fp8 { kind, tile, recipe } => fp8::packer(shape, source, kind, tile, recipe),
             Self::Mlx { bits, group } => affine::packer(shape, source, bits, group),
             Self::Int8 => int8::packer(shape, source),

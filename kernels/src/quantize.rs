@@ -4,15 +4,14 @@
 
 use cubecl::client::Client;
 
-use crate::affine;
-use crate::blocks;
-use crate::float::{self, DType};
-use crate::fp4::Fp4;
-use crate::fp8::{self, pack_cube::Plan};
-use crate::int8;
-use crate::launch::Buffer;
-use crate::nested;
-use crate::nf4::Nf4;
+use crate::arith::float::{self, DType};
+use crate::arith::launch::Buffer;
+use crate::formats::affine;
+use crate::formats::bits4;
+use crate::formats::bits4::levels::{Fp4, Nf4};
+use crate::formats::fp8::{self, pack_cube::Plan};
+use crate::formats::int8;
+use crate::formats::nested;
 use crate::packing::Packing;
 
 /// Words and scales of a tile of whole rows, `shape` `[rows, i]`, whose source is `bytes`.
@@ -43,8 +42,8 @@ pub fn quantize(
     );
     assert!(u32::try_from(n).is_ok(), "{n} weights in one tile");
     match packing {
-        Packing::Nf4(of) => blocks::pack_cube::quantize::<Nf4>(client, of.block, n, source, bytes),
-        Packing::Fp4(of) => blocks::pack_cube::quantize::<Fp4>(client, of.block, n, source, bytes),
+        Packing::Nf4(of) => bits4::pack_cube::quantize::<Nf4>(client, of.block, n, source, bytes),
+        Packing::Fp4(of) => bits4::pack_cube::quantize::<Fp4>(client, of.block, n, source, bytes),
         Packing::Fp8 { kind, tile, recipe } => {
             let plan = Plan { kind, tile, recipe };
             fp8::pack_cube::quantize(client, plan, shape, source, bytes, amax)

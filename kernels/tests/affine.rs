@@ -3,11 +3,11 @@
 mod common;
 
 use common::{Random, assert_bits, in_all_types};
+use firebox_kernels::arith::float::DType;
+use firebox_kernels::arith::pack;
 use firebox_kernels::error::FormatError;
-use firebox_kernels::float::DType;
 use firebox_kernels::format::{Affine, Along, Format, Offset, Packed};
 use firebox_kernels::linear::{linear, rows};
-use firebox_kernels::pack;
 
 const BITS: [usize; 7] = [1, 2, 3, 4, 5, 6, 8];
 const FLOATS: [DType; 3] = [DType::F32, DType::F16, DType::Bf16];

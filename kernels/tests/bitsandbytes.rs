@@ -8,12 +8,21 @@ mod common;
 use common::{
     Golden, Tensor, as_floats, assert_bits, assert_bytes, fed, in_all_types, rounded, size, text,
 };
+use firebox_kernels::arith::float::DType;
 use firebox_kernels::error::FormatError;
-use firebox_kernels::float::DType;
 use firebox_kernels::format::{Blocks, Format, Packed};
 use firebox_kernels::packer::Packer;
 use firebox_kernels::packer::pack_whole;
-use firebox_kernels::{blocks, fp4, nested, nf4, pack};
+use firebox_kernels::{
+    arith::pack,
+    formats::{
+        bits4::{
+            self,
+            levels::{FP4, NF4},
+        },
+        nested,
+    },
+};
 use serde_json::Value;
 
 /// What a case of `bnb_4bit` asks for.
@@ -66,7 +75,7 @@ impl<'a> Case<'a> {
 
     fn packer(&self) -> Box<dyn Packer> {
         let Blocks { block, nested } = self.blocks;
-        let make = if self.nf4 { nf4::packer } else { fp4::packer };
+        let make = if self.nf4 { bits4::nf4 } else { bits4::fp4 };
         make(self.input.matrix(), self.input.source(), block, nested).unwrap()
     }
 
@@ -113,7 +122,7 @@ fn each(check: impl Fn(&Case)) {
 fn every_case_packs_to_the_bytes_of_bitsandbytes() {
     each(|case| {
         let packed = case.packed();
-        let filler = if case.nf4 { nf4::ZERO } else { fp4::ZERO };
+        let filler = if case.nf4 { NF4.zero } else { FP4.zero };
         let bytes = pack::to_bitsandbytes(&packed.words, case.n(), filler);
         // Some cases store the bytes as bf16 or f32 (`quant_storage`): the same bytes.
         assert_bytes(&bytes, &case.get("weight").bytes, case.name);
@@ -177,7 +186,7 @@ fn every_nested_case_has_the_scales_of_bitsandbytes() {
                 // The scales before they were nested.
                 let Blocks { block, .. } = case.blocks;
                 let plain =
-                    nf4::packer(case.input.matrix(), case.input.source(), block, false).unwrap();
+                    bits4::nf4(case.input.matrix(), case.input.source(), block, false).unwrap();
                 let row_bytes = case.input.matrix()[1] * case.input.source().size();
                 let absmax = as_floats(&fed(plain, &case.input.bytes, row_bytes, 0).scales);
                 for (k, code) in case.get("weight.absmax").bytes.into_iter().enumerate() {
@@ -223,7 +232,7 @@ fn every_file_unpacks_to_the_values_of_bitsandbytes() {
             assert_bits(&values, &expected.floats(), case.name);
         }
         if let Some(expected) = case.golden.try_get(&format!("{}/absmax_f32", case.name)) {
-            let scales = blocks::Scales::new(case.blocks, case.n(), &packed.scales);
+            let scales = bits4::Scales::new(case.blocks, case.n(), &packed.scales);
             let found: Vec<_> = (0..case.blocks.count(case.n()))
                 .map(|k| scales.get(k))
                 .collect();
@@ -264,15 +273,15 @@ fn tables_are_those_of_bitsandbytes() {
             .get(&format!("basic_{kind}_f32/weight.quant_map"))
             .floats()
     };
-    assert_bits(&nf4::LEVELS, &map("nf4"), "nf4 levels");
-    assert_bits(&fp4::LEVELS, &map("fp4"), "fp4 levels");
+    assert_bits(&NF4.levels, &map("nf4"), "nf4 levels");
+    assert_bits(&FP4.levels, &map("fp4"), "fp4 levels");
     assert_bits(
-        &nf4::BOUNDS,
+        &NF4.bounds,
         &golden.get("bounds/nf4").floats(),
         "nf4 bounds",
     );
     assert_bits(
-        &fp4::BOUNDS,
+        &FP4.bounds,
         &golden.get("bounds/fp4").floats(),
         "fp4 bounds",
     );
@@ -284,7 +293,7 @@ fn tables_are_those_of_bitsandbytes() {
         .iter()
         .map(|b| b[0])
         .collect();
-    assert_bytes(&fp4::ASCENDING, &order, "fp4 order");
+    assert_bytes(&FP4.ascending, &order, "fp4 order");
     let golden = Golden::open("bnb_blockwise8", 19);
     assert_bits(
         &nested::MAP,
@@ -393,22 +402,19 @@ fn a_full_block_multiplies_and_a_partial_one_divides() {
     let mut told_apart = 0;
     for _ in 0..2000 {
         let absmax = 1.0 + random.weight().abs();
-        let bound = nf4::BOUNDS[random.next() as usize % 15];
+        let bound = NF4.bounds[random.next() as usize % 15];
         for weight in [
             (bound * absmax).next_down(),
             bound * absmax,
             (bound * absmax).next_up(),
         ] {
-            let codes = [
-                nf4::code(weight * (1.0 / absmax)),
-                nf4::code(weight / absmax),
-            ];
+            let codes = [NF4.code(weight * (1.0 / absmax)), NF4.code(weight / absmax)];
             told_apart += usize::from(codes[0] != codes[1]);
             for (n, code) in [(32, codes[0]), (31, codes[1])] {
                 let mut weights = vec![0.0; n];
                 (weights[0], weights[1]) = (absmax, weight);
                 let bytes: Vec<u8> = weights.iter().flat_map(|w: &f32| w.to_le_bytes()).collect();
-                let packer = nf4::packer([1, n], DType::F32, 32, false).unwrap();
+                let packer = bits4::nf4([1, n], DType::F32, 32, false).unwrap();
                 let packed = fed(packer, &bytes, 4 * n, 0);
                 assert_eq!(
                     pack::code4(&packed.words, 1),
@@ -443,7 +449,7 @@ fn every_weight_gives_back_what_is_documented() {
         let packer: Result<Box<dyn Packer>, FormatError> = packer([1, n], DType::F32, 32, nested);
         in_all_types(&fed(packer.unwrap(), &bytes, 4 * n, 0))
     };
-    for packer in [nf4::packer, fp4::packer] {
+    for packer in [bits4::nf4, bits4::fp4] {
         for n in [32, 31] {
             let of = |weights: &[f32]| back(packer, n, weights, false);
             assert_bits(&of(&[nan, inf, -inf, 1.0]), &vec![nan; n], "NaN");
@@ -499,7 +505,7 @@ fn tiles_of_any_size_pack_alike() {
         for source in [DType::F32, DType::F16, DType::Bf16] {
             let bytes = random.weights(shape[0] * shape[1], source);
             for (block, nested) in [(32, false), (64, true), (512, false), (4096, true)] {
-                for make in [nf4::packer, fp4::packer] {
+                for make in [bits4::nf4, bits4::fp4] {
                     let packer = || make(shape, source, block, nested).unwrap();
                     let row_bytes = shape[1] * source.size();
                     let whole = fed(packer(), &bytes, row_bytes, 0);
@@ -517,7 +523,7 @@ fn tiles_of_any_size_pack_alike() {
 #[test]
 fn tiles_are_as_small_as_blocks_allow() {
     let rows = |shape, block| {
-        nf4::packer(shape, DType::Bf16, block, false)
+        bits4::nf4(shape, DType::Bf16, block, false)
             .unwrap()
             .tile_rows()
     };
@@ -538,7 +544,7 @@ fn blocks_that_do_not_exist_are_refused() {
             min: 32,
             max: 4096,
         };
-        let refused = nf4::packer([1, 64], DType::F32, found, false).err();
+        let refused = bits4::nf4([1, 64], DType::F32, found, false).err();
         assert_eq!(refused, Some(error.clone()));
         let format = Format::Nf4(Blocks {
             block: found,
@@ -550,7 +556,7 @@ fn blocks_that_do_not_exist_are_refused() {
         );
     }
     let shape = [usize::MAX, 2];
-    let refused = nf4::packer(shape, DType::F32, 64, false).err();
+    let refused = bits4::nf4(shape, DType::F32, 64, false).err();
     assert_eq!(
         refused,
         Some(FormatError::Size {
@@ -565,7 +571,7 @@ fn blocks_that_do_not_exist_are_refused() {
 fn empty_weights_pack_to_nothing() {
     for shape in [[0, 64], [64, 0], [0, 0]] {
         for nested in [false, true] {
-            let packer = nf4::packer(shape, DType::F16, 64, nested).unwrap();
+            let packer = bits4::nf4(shape, DType::F16, 64, nested).unwrap();
             let packed = pack_whole(packer, &[]);
             assert_eq!(packed.scales.len(), usize::from(nested));
             assert!(Packed::new(packed.format, shape, packed.words, packed.scales).is_ok());

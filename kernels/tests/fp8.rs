@@ -5,11 +5,11 @@ mod common;
 use common::{
     Golden, as_floats, assert_bits, assert_bytes, fed, in_all_types, rounded, size, text,
 };
+use firebox_kernels::arith::float::DType;
+use firebox_kernels::arith::pack;
 use firebox_kernels::error::FormatError;
-use firebox_kernels::float::DType;
 use firebox_kernels::format::{Format, Fp8Kind, Packed, Tile};
-use firebox_kernels::fp8::{self, Recipe};
-use firebox_kernels::pack;
+use firebox_kernels::formats::fp8::{self, Recipe};
 use firebox_kernels::packer::pack_whole;
 use half::{bf16, f16};
 use serde_json::Value;

@@ -3,7 +3,7 @@
 mod common;
 
 use common::in_all_types;
-use firebox_kernels::float::DType;
+use firebox_kernels::arith::float::DType;
 use firebox_kernels::format::{
     Affine, Along, Blocks, Format, Fp8Kind, Micro, Offset, Packed, Tile,
 };

@@ -3,12 +3,12 @@
 mod common;
 
 use common::{Golden, Random, Tensor, assert_bits, fed, in_all_types, size, text};
+use firebox_kernels::arith::float::DType;
+use firebox_kernels::arith::pack;
 use firebox_kernels::error::FormatError;
-use firebox_kernels::float::DType;
 use firebox_kernels::format::{Affine, Along, Format, Offset, Packed};
-use firebox_kernels::hqq::power::powers;
-use firebox_kernels::hqq::{Axis, Group, Hqq, Levels};
-use firebox_kernels::pack;
+use firebox_kernels::formats::hqq::power::powers;
+use firebox_kernels::formats::hqq::{Axis, Group, Hqq, Levels};
 use firebox_kernels::packer::pack_whole;
 use safetensors::Dtype;
 use serde_json::Value;

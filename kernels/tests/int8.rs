@@ -5,11 +5,11 @@ mod common;
 use common::{
     Golden, Random, Tensor, as_floats, assert_bits, assert_bytes, fed, in_all_types, rounded, text,
 };
+use firebox_kernels::arith::float::DType;
 use firebox_kernels::error::FormatError;
-use firebox_kernels::float::DType;
 use firebox_kernels::format::{Format, Packed};
 use firebox_kernels::packer::pack_whole;
-use firebox_kernels::{int8, pack};
+use firebox_kernels::{arith::pack, formats::int8};
 
 const FLOATS: [DType; 3] = [DType::F32, DType::F16, DType::Bf16];
 

@@ -3,13 +3,13 @@
 mod common;
 
 use common::{Random, fed};
+use firebox_kernels::arith::float::DType;
 use firebox_kernels::error::FormatError;
-use firebox_kernels::float::DType;
 use firebox_kernels::format::{Fp8Kind, Micro, Packed, Tile};
-use firebox_kernels::fp8::Recipe;
+use firebox_kernels::formats::fp8::Recipe;
+use firebox_kernels::formats::{affine, bits4, fp8, int8, micro};
 use firebox_kernels::linear::{linear, rows};
 use firebox_kernels::packer::pack_whole;
-use firebox_kernels::{affine, fp4, fp8, int8, micro, nf4};
 
 /// One weight in every format that has its shape.
 fn every_format(shape: [usize; 2], random: &mut Random) -> Vec<Packed> {
@@ -32,9 +32,9 @@ fn every_format(shape: [usize; 2], random: &mut Random) -> Vec<Packed> {
     let micro = micro.chain([false, true].map(|global| Micro::Nvfp4 { global }));
     let micro = micro.filter_map(|micro| micro::packer(shape, source, micro).ok());
     [
-        nf4::packer(shape, source, 64, false).unwrap(),
-        nf4::packer(shape, source, 32, true).unwrap(),
-        fp4::packer(shape, source, 128, false).unwrap(),
+        bits4::nf4(shape, source, 64, false).unwrap(),
+        bits4::nf4(shape, source, 32, true).unwrap(),
+        bits4::fp4(shape, source, 128, false).unwrap(),
         fp8(Fp8Kind::E4m3, Tile::Tensor),
         fp8(Fp8Kind::E4m3, Tile::Row),
         fp8(Fp8Kind::E5m2, Tile::Block { rows: 8, cols: 24 }),
@@ -155,7 +155,7 @@ fn empty_products_are_zero() {
         ([8, 0], vec![], vec![1.0; 16]),
         ([8, 8], vec![], vec![]),
     ] {
-        let packer = nf4::packer(shape, DType::F32, 64, false).unwrap();
+        let packer = bits4::nf4(shape, DType::F32, 64, false).unwrap();
         let packed = pack_whole(packer, &vec![0; shape[0] * shape[1] * 4]);
         linear(
             packed.format,

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Golden, assert_bits, text};
-use firebox_kernels::reduce;
+use firebox_kernels::arith::reduce;
 
 /// Every length at which PyTorch changes its order: below a vector, below four, with and without left-over
 /// vectors and scalars, and above the first and second emptying of the cascade. A plain sum fails at 31.

@@ -3,12 +3,12 @@
 mod common;
 
 use common::{Golden, Random, Tensor, assert_bits, fed, in_all_types, rounded, size, text};
+use firebox_kernels::arith::float::DType;
+use firebox_kernels::arith::pack;
 use firebox_kernels::error::FormatError;
-use firebox_kernels::float::DType;
 use firebox_kernels::format::{Affine, Format, Offset, Packed};
-use firebox_kernels::pack;
+use firebox_kernels::formats::wna16::{ScaleGroup, Wna16};
 use firebox_kernels::packer::pack_whole;
-use firebox_kernels::wna16::{Scale, Wna16};
 use serde_json::Value;
 
 const FLOATS: [DType; 3] = [DType::F32, DType::F16, DType::Bf16];
@@ -17,9 +17,9 @@ fn method(case: &Value) -> Wna16 {
     Wna16 {
         bits: size(case, "num_bits"),
         scale: match text(case, "strategy") {
-            "group" => Scale::Group(size(case, "group_size")),
-            "channel" => Scale::Channel,
-            "tensor" => Scale::Tensor,
+            "group" => ScaleGroup::Group(size(case, "group_size")),
+            "channel" => ScaleGroup::Channel,
+            "tensor" => ScaleGroup::Tensor,
             other => panic!("{other}"),
         },
         symmetric: case["symmetric"].as_bool().unwrap(),
@@ -146,7 +146,7 @@ fn given_back(weights: &[f32], symmetric: bool, source: DType) -> Vec<f32> {
     let bytes: Vec<u8> = bytes.collect();
     let method = Wna16 {
         bits: 4,
-        scale: Scale::Channel,
+        scale: ScaleGroup::Channel,
         symmetric,
     };
     let packer = method.packer([1, weights.len()], source).unwrap();
@@ -189,10 +189,10 @@ fn every_weight_gives_back_what_is_documented() {
 fn odd_weights_pack_alike_in_tiles() {
     let mut random = Random(12);
     for (shape, scale) in [
-        ([70, 33], Scale::Channel),
-        ([70, 33], Scale::Group(11)),
-        ([9, 250], Scale::Tensor),
-        ([300, 24], Scale::Group(8)),
+        ([70, 33], ScaleGroup::Channel),
+        ([70, 33], ScaleGroup::Group(11)),
+        ([9, 250], ScaleGroup::Tensor),
+        ([300, 24], ScaleGroup::Group(8)),
     ] {
         for (bits, source) in [3, 5, 6].into_iter().zip(FLOATS) {
             let method = Wna16 {
@@ -234,23 +234,27 @@ fn what_cannot_be_is_refused() {
     };
     for found in [0, 1, 7, 16] {
         let bits = Some(FormatError::Bits { found, least: 2 });
-        assert_eq!(refused(found, Scale::Channel, [2, 64]), bits);
+        assert_eq!(refused(found, ScaleGroup::Channel, [2, 64]), bits);
     }
-    let empty = refused(4, Scale::Group(0), [2, 64]);
+    let empty = refused(4, ScaleGroup::Group(0), [2, 64]);
     assert_eq!(empty, Some(FormatError::EmptyGroup));
     let (cols, group) = (96, 64);
     let columns = Some(FormatError::Columns { cols, group });
-    assert_eq!(refused(4, Scale::Group(64), [2, 96]), columns);
+    assert_eq!(refused(4, ScaleGroup::Group(64), [2, 96]), columns);
     let (rows, cols) = (usize::MAX, 64);
     let size = Some(FormatError::Size { rows, cols });
-    assert_eq!(refused(4, Scale::Tensor, [rows, cols]), size);
+    assert_eq!(refused(4, ScaleGroup::Tensor, [rows, cols]), size);
 }
 
 /// Nothing to feed, nothing to divide by.
 #[test]
 fn empty_weights_pack_to_nothing() {
     for shape in [[0, 64], [64, 0], [0, 0]] {
-        for scale in [Scale::Group(32), Scale::Channel, Scale::Tensor] {
+        for scale in [
+            ScaleGroup::Group(32),
+            ScaleGroup::Channel,
+            ScaleGroup::Tensor,
+        ] {
             let method = Wna16 {
                 bits: 3,
                 scale,

@@ -9,8 +9,8 @@
 use std::sync::Arc;
 
 use firebox_kernels::{
+    arith::pack::pack_codes,
     format::{Affine, Along, Format, Offset},
-    pack::pack_codes,
 };
 
 use super::{

@@ -1,6 +1,6 @@
 //! Looking for the parts of one weight, and comparing what is found with what has to be.
 
-use firebox_kernels::{error::FormatError, float::DType};
+use firebox_kernels::{arith::float::DType, error::FormatError};
 
 use super::{DialectError, names::Excepted, plain};
 use crate::{

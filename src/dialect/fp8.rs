@@ -11,9 +11,9 @@
 use std::sync::Arc;
 
 use firebox_kernels::{
-    float::DType,
+    arith::float::DType,
     format::{Format, Fp8Kind, Packed, Tile},
-    fp8::Recipe,
+    formats::fp8::Recipe,
 };
 use serde_json::{Value, json};
 

@@ -14,9 +14,8 @@
 use std::sync::Arc;
 
 use firebox_kernels::{
-    float::DType,
+    arith::{float::DType, pack::pack_codes},
     format::{Affine, Along, Format, Offset},
-    pack::pack_codes,
 };
 
 use super::{

@@ -17,10 +17,9 @@
 use std::sync::Arc;
 
 use firebox_kernels::{
-    float::DType,
+    arith::{float::DType, pack::pack_codes},
     format::{Affine, Format, Packed},
-    hqq::{Axis, Group, Hqq, Levels},
-    pack::pack_codes,
+    formats::hqq::{Axis, Group, Hqq, Levels},
 };
 use serde_json::{Value, json};
 

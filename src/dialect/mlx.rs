@@ -12,7 +12,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use firebox_kernels::{
-    float::DType,
+    arith::float::DType,
     format::{Affine, Along, Format, Micro, Offset, Packed},
 };
 use serde_json::{Value, json};

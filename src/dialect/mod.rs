@@ -37,9 +37,9 @@ use core::fmt;
 use std::sync::Arc;
 
 use firebox_kernels::{
-    float::DType,
+    arith::float::DType,
     format::{Format, Packed},
-    hqq::Hqq,
+    formats::hqq::Hqq,
 };
 use serde_json::Value;
 

@@ -4,9 +4,8 @@ use core::{fmt, str::FromStr};
 use std::borrow::Cow;
 
 use firebox_kernels::{
-    float::DType,
+    arith::{float::DType, pack},
     format::{Affine, Format, Packed, Tile},
-    pack,
 };
 use serde_json::Value;
 

@@ -4,8 +4,8 @@ use core::ops::Range;
 
 use burn::tensor::Device;
 use firebox_kernels::{
+    arith::float::DType,
     compare::{self, Sums},
-    float::DType,
 };
 use rayon::{ThreadPool, prelude::*};
 

@@ -1,7 +1,7 @@
 //! Dense values in host memory: converted for a weight, or shared with the source.
 
 use burn::tensor::{AllocationProperty, Element, TensorData};
-use firebox_kernels::{float::DType, format::Packed};
+use firebox_kernels::{arith::float::DType, format::Packed};
 use half::{bf16, f16, slice::HalfFloatSliceExt, vec::HalfBitsVecExt};
 use rayon::prelude::*;
 

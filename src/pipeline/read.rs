@@ -3,7 +3,7 @@
 use std::{ops::Range, time::Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
-use firebox_kernels::float::DType;
+use firebox_kernels::arith::float::DType;
 use rayon::{ThreadPool, prelude::*};
 
 use super::{

@@ -3,7 +3,7 @@
 use core::ops::Range;
 
 use burn::tensor::{DType as BurnDType, Device, Int, Tensor, TensorData};
-use firebox_kernels::float::DType;
+use firebox_kernels::arith::float::DType;
 
 use super::{
     PipelineError, Settings, TILE_BYTES,

@@ -1,7 +1,7 @@
 //! Dense weights on a device, and what arrives there.
 
 use burn::tensor::{Bytes, DType as BurnDType, Device, Int, Tensor, TensorData};
-use firebox_kernels::checksum::checksum;
+use firebox_kernels::arith::checksum::checksum;
 
 use super::{Dense, PipelineError, Settings, cut_dense};
 use crate::{plan::Step, quant::ops, target::ToBurn};

@@ -15,7 +15,7 @@ pub(crate) use print::instead;
 pub(crate) use scaling::CHUNK;
 pub use scaling::Scaling;
 
-use firebox_kernels::{float::DType, format::Format};
+use firebox_kernels::{arith::float::DType, format::Format};
 use serde::Serialize;
 
 use crate::{

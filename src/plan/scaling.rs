@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use firebox_kernels::float::DType;
+use firebox_kernels::arith::float::DType;
 use half::f16;
 use rayon::prelude::*;
 

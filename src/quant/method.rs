@@ -3,16 +3,12 @@
 use core::fmt::Debug;
 
 use firebox_kernels::{
-    affine,
+    arith::float::DType,
     error::FormatError,
-    float::DType,
     format::{Blocks, Format, Fp8Kind, Micro, Tile},
-    fp8::Recipe,
-    hqq::Hqq,
-    micro,
+    formats::{affine, fp8::Recipe, hqq::Hqq, micro, wna16::Wna16},
     packer::Packer,
     packing::Packing,
-    wna16::Wna16,
 };
 
 /// Chooses codes and scales for one weight.

@@ -35,7 +35,7 @@ mod packed;
 
 /// The crate of the formats: what a [`Method`] of one's own is written with.
 pub use firebox_kernels as kernels;
-pub use firebox_kernels::{hqq::Hqq, wna16::Wna16};
+pub use firebox_kernels::formats::{hqq::Hqq, wna16::Wna16};
 pub use method::{Bits4, Fp8, Int8, Method, Mlx};
 pub use packed::{Layout, PackedWeight};
 pub use spec::{QuantSpec, SpecError};

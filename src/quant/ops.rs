@@ -19,8 +19,8 @@ use burn::{
     tensor::{DType as BurnDType, FloatDType, Int, Tensor},
 };
 #[cfg(all(feature = "cube", feature = "fusion"))]
-use firebox_kernels::{checksum, compare, nested};
-use firebox_kernels::{float::DType, packing::Packing};
+use firebox_kernels::{arith::checksum, compare, formats::nested};
+use firebox_kernels::{arith::float::DType, packing::Packing};
 
 use super::packed::{Layout, PackedWeight};
 
@@ -114,7 +114,7 @@ pub trait QuantBackend: Backend {
     #[fusion(dtype = BurnDType::U32, shape = Shape::new([nested::words_len(scales.num_elements())]))]
     fn packed_nest(scales: IntTensor<Self>) -> IntTensor<Self>;
 
-    /// Words that add up to the [`checksum`](firebox_kernels::checksum) of `bits`.
+    /// Words that add up to the [`checksum`](firebox_kernels::arith::checksum) of `bits`.
     #[fusion(dtype = BurnDType::U32, shape = Shape::new([checksum::cube::SUMS]))]
     fn packed_checksums(bits: IntTensor<Self>) -> IntTensor<Self>;
 

@@ -17,7 +17,7 @@ use burn::{
     },
     tensor::{FloatDType, Slice},
 };
-use firebox_kernels::float::DType;
+use firebox_kernels::arith::float::DType;
 
 use super::{
     ops::{PackedParts, QuantBackend, Rows},

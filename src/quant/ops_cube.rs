@@ -14,10 +14,9 @@ use burn::{
 };
 use burn_cubecl::{CubeBackend, kernel::into_contiguous, tensor::CubeTensor};
 use firebox_kernels::{
-    checksum, compare,
-    device::{INPUTS, Weight},
-    float::DType,
-    launch::Buffer,
+    arith::{checksum, float::DType, launch::Buffer},
+    compare,
+    device::{DeviceWeight, INPUTS},
     quantize,
 };
 
@@ -193,11 +192,11 @@ fn buffer(tensor: CubeTensor) -> (Like, Buffer) {
     (Like { client, device }, buffer)
 }
 
-fn weight(words: CubeTensor, scales: CubeTensor, layout: Layout) -> (Like, Weight) {
+fn weight(words: CubeTensor, scales: CubeTensor, layout: Layout) -> (Like, DeviceWeight) {
     let (like, words) = buffer(words);
     let (_, scales) = buffer(scales);
     let Layout { format, shape } = layout;
-    let weight = Weight {
+    let weight = DeviceWeight {
         format,
         shape,
         words,

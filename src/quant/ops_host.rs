@@ -12,7 +12,11 @@ use burn::{
     tensor::{DType as BurnDType, Element, FloatDType, TensorData, read_sync},
 };
 use firebox_kernels::{
-    compare, float::DType, format::Packed, linear, nested, number::Number, pack, packer,
+    arith::{float::DType, number::Number, pack},
+    compare,
+    format::Packed,
+    formats::nested,
+    linear, packer,
 };
 use half::{bf16, f16, vec::HalfBitsVecExt};
 

@@ -5,9 +5,9 @@ use burn::{
     tensor::{DType as BurnDType, Device, Int, Tensor, TensorData},
 };
 use firebox_kernels::{
+    arith::float::DType,
     compare::{Stats, Sums},
     error::FormatError,
-    float::DType,
     format::{Format, Packed},
     packing::Packing,
 };

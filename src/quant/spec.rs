@@ -26,9 +26,7 @@ use std::sync::Arc;
 use firebox_kernels::{
     error::FormatError,
     format::{Blocks, Format, Fp8Kind, Micro, Tile},
-    fp8::Recipe,
-    hqq::Hqq,
-    wna16::Wna16,
+    formats::{fp8::Recipe, hqq::Hqq, wna16::Wna16},
 };
 
 use crate::config::Auto;

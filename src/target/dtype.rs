@@ -1,7 +1,7 @@
 //! The types of dense values, as Burn calls them.
 
 use burn::tensor::FloatDType;
-pub use firebox_kernels::float::DType;
+pub use firebox_kernels::arith::float::DType;
 
 /// A [`DType`] in Burn's words.
 pub trait ToBurn {

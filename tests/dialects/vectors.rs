@@ -8,7 +8,7 @@ use firebox::{
     dialect::To,
     model::{Architecture, BuildError, ConfigError, Linear, Slot, Weights},
     pipeline::Finished,
-    quant::kernels::{float::DType, format::Packed},
+    quant::kernels::{arith::float::DType, format::Packed},
     source::Memory,
 };
 use safetensors::{Dtype, SafeTensors};

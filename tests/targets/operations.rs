@@ -3,7 +3,7 @@
 use burn::tensor::{FloatDType, Int, Tensor, TensorData};
 use firebox::{
     Target,
-    quant::{PackedWeight, kernels::float::DType, ops},
+    quant::{PackedWeight, kernels::arith::float::DType, ops},
 };
 
 use crate::weights::{SHAPES, every_packing, numbers, on_host, stored};

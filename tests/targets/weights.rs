@@ -6,9 +6,9 @@ use firebox::{
     quant::{
         PackedWeight,
         kernels::{
-            float::DType,
+            arith::float::DType,
             format::{Blocks, Fp8Kind, Packed, Tile},
-            fp8::Recipe,
+            formats::fp8::Recipe,
             packer::pack_whole,
             packing::Packing,
         },

@@ -2,11 +2,10 @@
 
 use cubecl::{client::Client, ir::features::TypeUsage, prelude::*};
 use firebox_kernels::{
-    device::Weight,
-    float::DType,
+    arith::{float::DType, launch::Buffer},
+    device::DeviceWeight,
     format::{Blocks, Fp8Kind, Packed, Tile},
-    fp8::Recipe,
-    launch::Buffer,
+    formats::fp8::Recipe,
     packing::Packing,
     quantize,
 };
@@ -223,11 +222,11 @@ impl Bench<'_> {
     }
 
     /// Enough copies of a packed weight on the device.
-    fn weights(&self, packed: &Packed) -> Vec<Weight> {
+    fn weights(&self, packed: &Packed) -> Vec<DeviceWeight> {
         let upload = |words| Buffer::upload(self.client, words);
         let copies = self.sizes.copies(packed.bytes());
         (0..copies)
-            .map(|_| Weight {
+            .map(|_| DeviceWeight {
                 format: packed.format,
                 shape: packed.shape,
                 words: upload(&packed.words),

@@ -3,14 +3,16 @@
 use std::sync::{Arc, Mutex};
 
 use firebox_kernels::{
-    float::DType,
+    arith::float::DType,
     format::{Blocks, Fp8Kind, Micro, Tile},
-    fp8::Recipe,
-    hqq::{Axis, Group, Hqq, Levels},
-    micro,
+    formats::{
+        fp8::Recipe,
+        hqq::{Axis, Group, Hqq, Levels},
+        micro,
+        wna16::{ScaleGroup, Wna16},
+    },
     packer::Packer,
     packing::Packing,
-    wna16::{Scale, Wna16},
 };
 
 use crate::common::Random;
@@ -75,9 +77,9 @@ fn known() -> Vec<Known> {
         ("fp8 e4m3, block", fp8(e4m3, block, fine), 0xec64_745b_2180_32fc),
         ("fp8 e5m2, channel", fp8(e5m2, Tile::Row, plain), 0x9477_ef1e_4bed_c057),
         ("int8", Method::Packing(Packing::Int8), 0x9aae_acdd_2ed9_ad02),
-        ("wna16 4 bits, group 128", wna16(4, Scale::Group(128), true), 0x27cd_e321_d3f2_3a29),
-        ("wna16 4 bits, group 128, asymmetric", wna16(4, Scale::Group(128), false), 0x2ec3_e3ca_0bcd_61a5),
-        ("wna16 8 bits, channel", wna16(8, Scale::Channel, true), 0x2b3e_6dab_aff6_5963),
+        ("wna16 4 bits, group 128", wna16(4, ScaleGroup::Group(128), true), 0x27cd_e321_d3f2_3a29),
+        ("wna16 4 bits, group 128, asymmetric", wna16(4, ScaleGroup::Group(128), false), 0x2ec3_e3ca_0bcd_61a5),
+        ("wna16 8 bits, channel", wna16(8, ScaleGroup::Channel, true), 0x2b3e_6dab_aff6_5963),
         ("mxfp4", Method::Micro(Micro::Mxfp4), 0x3f5d_8a6e_646c_ea9c),
         ("mxfp8", Method::Micro(Micro::Mxfp8), 0x0ec8_9821_7913_327d),
         ("nvfp4", Method::Micro(Micro::Nvfp4 { global: false }), 0x94db_6ae0_22ca_6734),

@@ -2,11 +2,21 @@
 
 use std::sync::{Arc, Mutex};
 
-use firebox_kernels::float::DType;
+use firebox_kernels::arith::float::DType;
+use firebox_kernels::arith::number::Number;
 use firebox_kernels::format::{Affine, Along, Format, Fp8Kind, Micro, Offset, Packed, Tile};
-use firebox_kernels::fp8::Recipe;
-use firebox_kernels::number::Number;
-use firebox_kernels::{affine, fp4, fp8, int8, micro, nf4, pack};
+use firebox_kernels::formats::fp8::Recipe;
+use firebox_kernels::{
+    arith::pack,
+    formats::{
+        affine,
+        bits4::{
+            self,
+            levels::{FP4, NF4},
+        },
+        fp8, int8, micro,
+    },
+};
 
 use half::{bf16, f16};
 
@@ -41,9 +51,9 @@ pub(crate) fn packed(format: &str, shape: [usize; 2]) -> Packed {
     let source = DType::Bf16;
     let affine = |bits| affine::packer(shape, source, bits, 64);
     let packer = match format {
-        "nf4" => nf4::packer(shape, source, 64, false),
-        "nf4:nested" => nf4::packer(shape, source, 64, true),
-        "fp4" => fp4::packer(shape, source, 64, false),
+        "nf4" => bits4::nf4(shape, source, 64, false),
+        "nf4:nested" => bits4::nf4(shape, source, 64, true),
+        "fp4" => bits4::fp4(shape, source, 64, false),
         "affine:2" => affine(2),
         "affine:3" => affine(3),
         "affine:4" => affine(4),
@@ -203,10 +213,10 @@ pub(crate) fn weight(packed: &Packed, r: usize, c: usize) -> f32 {
     match *format {
         Format::Nf4(blocks) | Format::Fp4(blocks) => {
             let levels = match format {
-                Format::Nf4(_) => &nf4::LEVELS,
-                _ => &fp4::LEVELS,
+                Format::Nf4(_) => &NF4.levels,
+                _ => &FP4.levels,
             };
-            let scales = firebox_kernels::blocks::Scales::new(blocks, shape[0] * i, scales);
+            let scales = bits4::Scales::new(blocks, shape[0] * i, scales);
             levels[pack::code4(words, k) as usize] * scales.get(k / blocks.block)
         }
         Format::Affine(affine) => {

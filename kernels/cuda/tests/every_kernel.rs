@@ -14,12 +14,11 @@ use std::{
 
 use cubecl::{client::Client, prelude::*};
 use firebox_kernels::{
-    checksum, compare,
-    device::{INPUTS, Weight},
-    float::DType,
+    arith::{checksum, float::DType, launch::Buffer},
+    compare,
+    device::{DeviceWeight, INPUTS},
     format::{Affine, Along, Blocks, Format, Fp8Kind, Micro, Offset, Tile},
-    fp8::Recipe,
-    launch::Buffer,
+    formats::fp8::Recipe,
     packing::Packing,
     quantize,
 };
@@ -73,13 +72,13 @@ fn stored(client: &Client, source: DType, [o, i]: [usize; 2]) -> Buffer {
 
 /// Everything that a packed weight does, in every type.
 fn use_weights(client: &Client) {
-    let weight = |format: Format, shape| Weight {
+    let weight = |format: Format, shape| DeviceWeight {
         format,
         shape,
         words: Buffer::empty(client, format.words_len(shape), 4),
         scales: Buffer::empty(client, format.scales_len(shape), 4),
     };
-    let linear = |weight: &Weight, dtype: DType, m| {
+    let linear = |weight: &DeviceWeight, dtype: DType, m| {
         let x = Buffer::empty(client, m * weight.shape[1], dtype.size());
         weight.linear(client, &x, dtype, m);
     };
@@ -216,7 +215,10 @@ fn every_kernel_compiles() {
 }
 
 /// Kernels for devices whose units cannot exchange values.
-const ELSEWHERE: [(&str, &str); 1] = [("firebox_kernels::blocks::pack_cube", "scales_kernel")];
+const ELSEWHERE: [(&str, &str); 1] = [(
+    "firebox_kernels::formats::bits4::pack_cube",
+    "scales_kernel",
+)];
 
 /// Nobody has to remember to add an operation here: a function of the crate that is a kernel and was not
 /// launched fails this test.

@@ -6,13 +6,13 @@
 use cubecl::{client::Client, prelude::*};
 
 use super::{SLACK, SUMS};
-use crate::blocks;
-use crate::device::Weight;
-use crate::device::read::{self, EIGHT, Scale, Stored};
-use crate::float::DType;
-use crate::float::pack_cube::widen;
+use crate::arith::float::DType;
+use crate::arith::float::pack_cube::widen;
+use crate::arith::launch::{self, Buffer};
+use crate::device::DeviceWeight;
+use crate::device::read::{self, EIGHT, ScaleAndOffset, Stored};
 use crate::format::{Affine, Format};
-use crate::launch::{self, Buffer};
+use crate::formats::bits4;
 
 /// Units of the first kernel at most.
 const MOST_UNITS: usize = 1 << 16;
@@ -33,7 +33,7 @@ const FLOATS: usize = 6;
 /// # Panics
 ///
 /// When a buffer's length does not fit the shape.
-pub fn compare(client: &Client, source: DType, bytes: &Buffer, weight: &Weight) -> Buffer {
+pub fn compare(client: &Client, source: DType, bytes: &Buffer, weight: &DeviceWeight) -> Buffer {
     let n = weight.shape[0] * weight.shape[1];
     assert_eq!(bytes.len(), source.words(n), "words of {n} {source:?}");
     if n == 0 {
@@ -97,7 +97,7 @@ fn partial<N: Size>(
     #[comptime] shared: Option<[u32; 16]>,
 ) {
     if comptime!(shared.is_some()) {
-        let levels = blocks::cube::levels(comptime!(shared.unwrap()));
+        let levels = bits4::cube::levels(comptime!(shared.unwrap()));
         partial_with::<N>(stored, &levels, source, weights, units, sums, of, eights);
     } else {
         partial_with::<N>(
@@ -219,7 +219,7 @@ fn zeros() -> Array<u32> {
 
 /// The least and the greatest that a scale can give, with the slack.
 #[cube]
-fn range(stored: &Stored, scale: &Scale) -> (f32, f32) {
+fn range(stored: &Stored, scale: &ScaleAndOffset) -> (f32, f32) {
     let first = read::scaled(stored, least(stored.format), scale);
     let last = read::scaled(stored, most(stored.format), scale);
     let (low, high) = match comptime!(stored.format) {

@@ -6,9 +6,9 @@
 
 use cubecl::prelude::*;
 
-use crate::float::cube::whole;
+use crate::arith::float::cube::whole;
 use crate::format::{Affine, Along, Format, Tile};
-use crate::{affine, fp8, int8, micro, nested};
+use crate::formats::{affine, fp8, int8, micro, nested};
 
 /// Weights that are read together.
 pub(crate) const EIGHT: usize = 8;
@@ -16,7 +16,7 @@ pub(crate) const EIGHT: usize = 8;
 /// The buffers of a packed weight, and what a kernel cannot know of its shape when it is compiled.
 #[derive(CubeType, CubeLaunch)]
 pub(crate) struct Stored {
-    /// Codes.
+    /// EightCodes.
     pub(crate) words: Box<[u32]>,
     /// Everything else.
     pub(crate) scales: Box<[u32]>,
@@ -29,7 +29,7 @@ pub(crate) struct Stored {
     /// The word of `scales` at which the upper ones begin, where they are nested, or the list of columns, where
     /// there is one; the number of groups, where those are strided.
     pub(crate) upper: u32,
-    /// 0; see [`rounded`](crate::launch::rounded).
+    /// 0; see [`rounded`](crate::arith::launch::rounded).
     pub(crate) zero: u32,
     /// What the words mean.
     #[cube(comptime)]
@@ -38,16 +38,16 @@ pub(crate) struct Stored {
 
 /// What some weights are scaled by.
 #[derive(CubeType, Clone, Copy)]
-pub(crate) struct Scale {
+pub(crate) struct ScaleAndOffset {
     /// Multiplied by.
     pub(crate) by: f32,
     /// Added before or after, in the affine formats.
     pub(crate) offset: f32,
 }
 
-/// Codes of an eight: the first one in the lowest bits of `low`, and so on into `high`.
+/// EightCodes of an eight: the first one in the lowest bits of `low`, and so on into `high`.
 #[derive(CubeType, Clone, Copy)]
-pub(crate) struct Codes {
+pub(crate) struct EightCodes {
     low: u32,
     high: u32,
 }
@@ -78,20 +78,20 @@ pub(crate) const fn in_eights(format: Format, cols: usize) -> bool {
 
 /// The codes of the eight `k`, counted over the whole weight.
 #[cube]
-pub(crate) fn codes(stored: &Stored, k: usize) -> Codes {
+pub(crate) fn codes(stored: &Stored, k: usize) -> EightCodes {
     let bits = comptime!(bits_of(stored.format));
     if comptime!(bits == 4) {
-        Codes {
+        EightCodes {
             low: stored.words[k],
             high: 0u32,
         }
     } else if comptime!(bits == 8) {
-        Codes {
+        EightCodes {
             low: stored.words[2 * k],
             high: stored.words[2 * k + 1],
         }
     } else if comptime!(bits == 2) {
-        Codes {
+        EightCodes {
             low: stored.words[k / 2] >> (k as u32 % 2 * 16),
             high: 0u32,
         }
@@ -103,7 +103,7 @@ pub(crate) fn codes(stored: &Stored, k: usize) -> Codes {
         let (low, high) = (stored.words[word], stored.words[next]);
         // In two steps, because a shift by 32 is no shift on some devices.
         let over = (high << 1) << (31 - shift);
-        Codes {
+        EightCodes {
             low: (low >> shift) | over,
             high: high >> shift,
         }
@@ -113,7 +113,7 @@ pub(crate) fn codes(stored: &Stored, k: usize) -> Codes {
 /// The code `t` of an eight, as a number before it is scaled.
 #[cube]
 pub(crate) fn number(
-    codes: &Codes,
+    codes: &EightCodes,
     #[comptime] t: usize,
     levels: &[f32],
     #[comptime] format: Format,
@@ -146,7 +146,7 @@ fn number_of(code: u32, levels: &[f32], #[comptime] format: Format) -> f32 {
 
 /// The weight of a number that [`number`] gives.
 #[cube]
-pub(crate) fn scaled(stored: &Stored, number: f32, scale: &Scale) -> f32 {
+pub(crate) fn scaled(stored: &Stored, number: f32, scale: &ScaleAndOffset) -> f32 {
     match comptime!(stored.format) {
         Format::Affine(affine) => {
             let form = comptime!(affine.form);
@@ -159,14 +159,14 @@ pub(crate) fn scaled(stored: &Stored, number: f32, scale: &Scale) -> f32 {
 
 /// What the weight in row `r`, column `c` is scaled by; it is `k` in the whole weight.
 #[cube]
-pub(crate) fn scale(stored: &Stored, r: usize, c: usize, k: usize) -> Scale {
+pub(crate) fn scale(stored: &Stored, r: usize, c: usize, k: usize) -> ScaleAndOffset {
     match comptime!(stored.format) {
         Format::Nf4(blocks) | Format::Fp4(blocks) => {
             let block = k / comptime!(blocks.block);
             if comptime!(blocks.nested) {
                 let upper = stored.upper as usize;
                 let by = nested::cube::get(&stored.scales, &stored.map, upper, block, stored.zero);
-                Scale { by, offset: 0.0 }
+                ScaleAndOffset { by, offset: 0.0 }
             } else {
                 only(stored, block)
             }
@@ -190,7 +190,7 @@ pub(crate) fn scale(stored: &Stored, r: usize, c: usize, k: usize) -> Scale {
                     r * groups + column.min(groups - 1)
                 }
             };
-            Scale {
+            ScaleAndOffset {
                 by: affine::cube::scale(&stored.scales, group, affine),
                 offset: affine::cube::offset(&stored.scales, group, affine),
             }
@@ -198,7 +198,7 @@ pub(crate) fn scale(stored: &Stored, r: usize, c: usize, k: usize) -> Scale {
         Format::Int8 => only(stored, r),
         Format::Micro(micro) => {
             let group = k / comptime!(micro.group());
-            Scale {
+            ScaleAndOffset {
                 by: micro::cube::scale(&stored.scales, group, stored.zero, micro),
                 offset: 0.0,
             }
@@ -208,8 +208,8 @@ pub(crate) fn scale(stored: &Stored, r: usize, c: usize, k: usize) -> Scale {
 
 /// The word `k` of the scales, where it is all there is to know.
 #[cube]
-fn only(stored: &Stored, k: usize) -> Scale {
-    Scale {
+fn only(stored: &Stored, k: usize) -> ScaleAndOffset {
+    ScaleAndOffset {
         by: f32::reinterpret(stored.scales[k]),
         offset: 0.0,
     }

@@ -3,7 +3,7 @@
 use cubecl::prelude::*;
 
 use super::read::{self, EIGHT, Stored};
-use crate::blocks;
+use crate::formats::bits4;
 
 /// Weights from `first` on, as many as `out` takes; a unit gives one weight, or one eight.
 #[cube(launch_unchecked)]
@@ -16,7 +16,7 @@ pub(super) fn dequantize<F: Numeric, N: Size>(
     #[define(F)] _dtype: ElemType,
 ) {
     if comptime!(shared.is_some()) {
-        let levels = blocks::cube::levels(comptime!(shared.unwrap()));
+        let levels = bits4::cube::levels(comptime!(shared.unwrap()));
         dequantize_with::<F, N>(stored, &levels, first as usize, out, eights);
     } else {
         dequantize_with::<F, N>(stored, &stored.levels, first as usize, out, eights);
@@ -60,7 +60,7 @@ pub(super) fn rows<F: Numeric, N: Size>(
     #[define(F)] _dtype: ElemType,
 ) {
     if comptime!(shared.is_some()) {
-        let levels = blocks::cube::levels(comptime!(shared.unwrap()));
+        let levels = bits4::cube::levels(comptime!(shared.unwrap()));
         rows_with::<F, N>(stored, &levels, rows, ids, out, id_words, eights);
     } else {
         rows_with::<F, N>(stored, &stored.levels, rows, ids, out, id_words, eights);

@@ -2,8 +2,8 @@
 
 use core::fmt;
 
+use crate::arith::float::DType;
 use crate::error::FormatError;
-use crate::float::DType;
 
 /// Whole numbers with a scale and an offset for each group of weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

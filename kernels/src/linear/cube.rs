@@ -6,8 +6,8 @@
 
 use cubecl::prelude::*;
 
-use crate::blocks;
-use crate::device::read::{self, Codes, EIGHT, Scale, Stored};
+use crate::device::read::{self, EIGHT, EightCodes, ScaleAndOffset, Stored};
+use crate::formats::bits4;
 
 /// Units of a cube: several planes everywhere, and few enough that small weights have cubes for all of a
 /// device.
@@ -26,7 +26,7 @@ pub(crate) enum Team {
 
 /// What the kernel is compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Plan {
+pub(crate) struct LinearPlan {
     /// Which units work together.
     pub(crate) team: Team,
     /// Inputs, `m`.
@@ -46,11 +46,11 @@ pub(crate) fn linear<F: Numeric, N: Size>(
     x: &[Vector<F, N>],
     rows: u32,
     y: &mut [F],
-    #[comptime] plan: Plan,
+    #[comptime] plan: LinearPlan,
     #[define(F)] _dtype: ElemType,
 ) {
     if comptime!(plan.levels.is_some()) {
-        let levels = blocks::cube::levels(comptime!(plan.levels.unwrap()));
+        let levels = bits4::cube::levels(comptime!(plan.levels.unwrap()));
         linear_with::<F, N>(stored, &levels, x, rows as usize, y, plan);
     } else {
         linear_with::<F, N>(stored, &stored.levels, x, rows as usize, y, plan);
@@ -64,7 +64,7 @@ fn linear_with<F: Numeric, N: Size>(
     x: &[Vector<F, N>],
     rows: usize,
     y: &mut [F],
-    #[comptime] plan: Plan,
+    #[comptime] plan: LinearPlan,
 ) {
     let (cols, step) = (stored.cols as usize, comptime!(plan.rows));
     let (team, teams, unit, units) = place(plan.team);
@@ -177,12 +177,12 @@ fn span<F: Numeric, N: Size>(
     apart: usize,
     sums: &mut Array<f32>,
     #[comptime] eights: usize,
-    #[comptime] plan: Plan,
+    #[comptime] plan: LinearPlan,
 ) {
     let (cols, size) = (stored.cols as usize, N::value());
     // All loads of codes and scales come first, so that they are under way together.
-    let mut codes = Sequence::<Codes>::new();
-    let mut scales = Sequence::<Scale>::new();
+    let mut codes = Sequence::<EightCodes>::new();
+    let mut scales = Sequence::<ScaleAndOffset>::new();
     #[unroll]
     for e in 0..eights {
         #[unroll]
@@ -238,7 +238,7 @@ fn column<F: Numeric, N: Size>(
     rows: usize,
     c: usize,
     sums: &mut Array<f32>,
-    #[comptime] plan: Plan,
+    #[comptime] plan: LinearPlan,
 ) {
     #[unroll]
     for r in 0..comptime!(plan.rows) {

@@ -3,7 +3,7 @@
 //! An output is one vector of partial sums over its row, sixteen columns at a time, whose lanes are added at the end:
 //! the same whichever rows and inputs it is computed among.
 
-use crate::lanes::{self, LANES, Lanes};
+use crate::arith::lanes::{self, LANES, Lanes};
 
 /// Columns multiplied before those after them: as many as leave the inputs of a tile in the nearest cache.
 const COLS: usize = 1024;
@@ -13,7 +13,7 @@ const ROWS: usize = 4;
 const INPUTS: usize = 6;
 
 /// Partial sums of an output.
-type Sums = [f32; LANES];
+type Partials = [f32; LANES];
 
 /// `y = w * transpose(x)`, with `w` `[rows, cols]`, `x` `[m, cols]`, `y` `[rows, m]` and whole vectors in a row. `sums` is
 /// scratch.
@@ -23,7 +23,7 @@ pub(super) fn products<L: Lanes>(
     w: &[f32],
     x: &[f32],
     cols: usize,
-    sums: &mut Vec<Sums>,
+    sums: &mut Vec<Partials>,
     y: &mut [f32],
 ) {
     let (rows, m) = (w.len() / cols, x.len() / cols);
@@ -46,7 +46,7 @@ fn panel<L: Lanes, const M: usize>(
     x: &[f32],
     cols: usize,
     first: usize,
-    sums: &mut Vec<Sums>,
+    sums: &mut Vec<Partials>,
     y: &mut [f32],
 ) -> usize {
     let (rows, m) = (w.len() / cols, x.len() / cols);
@@ -83,7 +83,7 @@ fn tile<L: Lanes, const R: usize, const M: usize>(
     lanes: L,
     w: [&[f32]; R],
     x: [&[f32]; M],
-    sums: &mut [Sums],
+    sums: &mut [Partials],
 ) {
     let len = w[0].len() / LANES;
     let w = w.map(

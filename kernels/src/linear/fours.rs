@@ -1,12 +1,12 @@
 //! Products with 4-bit codes whose groups have a value for each of the sixteen: a table in a register, looked up in
 //! the order that costs least, with inputs in that order too.
 
-use crate::blocks::Scales;
-use crate::format::{Affine, Along, Format};
-use crate::lanes::{self, CHUNK, LANES, Lanes};
-use crate::micro::{E2M1, Micro};
-use crate::pack::CODES4;
-use crate::{fp4, nf4};
+use crate::arith::lanes::{self, CHUNK, LANES, Lanes};
+use crate::arith::pack::CODES4;
+use crate::format::{Affine, Along, Format, Micro};
+use crate::formats::bits4::Scales;
+use crate::formats::bits4::levels::{FP4, NF4};
+use crate::formats::micro::E2M1;
 
 /// Words of a chunk.
 const WORDS: usize = CHUNK / CODES4;
@@ -18,7 +18,7 @@ const ROWS: usize = 4;
 #[derive(Clone, Copy)]
 pub(super) struct Fours<'a> {
     words: &'a [u32],
-    scales: Stored<'a>,
+    scales: GroupScales<'a>,
     /// Chunks of a group.
     chunks: usize,
     /// Groups of a row.
@@ -27,7 +27,7 @@ pub(super) struct Fours<'a> {
 
 /// Where the scale of a group, and what comes with it, is found.
 #[derive(Clone, Copy)]
-enum Stored<'a> {
+enum GroupScales<'a> {
     Blocks([f32; LANES], Scales<'a>),
     Micro(Micro, &'a [u32]),
     Affine(Affine, &'a [u32]),
@@ -46,19 +46,19 @@ trait Values: Copy {
 }
 
 #[derive(Clone, Copy)]
-struct Levels([f32; LANES]);
+struct ScaledLevels([f32; LANES]);
 
 #[derive(Clone, Copy)]
-struct Whole(Affine);
+struct AffineTable(Affine);
 
-impl Values for Levels {
+impl Values for ScaledLevels {
     #[inline(always)]
     fn table<L: Lanes>(self, lanes: L, scale: f32, _: f32) -> L::Floats {
         lanes.mul(lanes.load(&self.0), lanes.splat(scale))
     }
 }
 
-impl Values for Whole {
+impl Values for AffineTable {
     #[inline(always)]
     fn table<L: Lanes>(self, lanes: L, scale: f32, offset: f32) -> L::Floats {
         self.0.table(lanes, scale, offset)
@@ -77,17 +77,18 @@ impl<'a> Fours<'a> {
         let (group, scales) = match format {
             Format::Nf4(blocks) => {
                 let scales = Scales::new(blocks, o * i, scales);
-                (blocks.block, Stored::Blocks(nf4::LEVELS, scales))
+                (blocks.block, GroupScales::Blocks(NF4.levels, scales))
             }
             Format::Fp4(blocks) => {
                 let scales = Scales::new(blocks, o * i, scales);
-                (blocks.block, Stored::Blocks(fp4::LEVELS, scales))
+                (blocks.block, GroupScales::Blocks(FP4.levels, scales))
             }
-            Format::Micro(Micro::Mxfp4) => {
-                (Micro::Mxfp4.group(), Stored::Micro(Micro::Mxfp4, scales))
-            }
+            Format::Micro(Micro::Mxfp4) => (
+                Micro::Mxfp4.group(),
+                GroupScales::Micro(Micro::Mxfp4, scales),
+            ),
             Format::Affine(affine) if affine.bits == 4 && affine.along == Along::Flat => {
-                (affine.group, Stored::Affine(affine, scales))
+                (affine.group, GroupScales::Affine(affine, scales))
             }
             _ => return None,
         };
@@ -106,13 +107,13 @@ impl<'a> Fours<'a> {
         staged.scales.resize(len, 0.0);
         staged.offsets.resize(len, 0.0);
         match self.scales {
-            Stored::Blocks(_, scales) => scales.fill(at, &mut staged.scales),
-            Stored::Micro(micro, scales) => {
+            GroupScales::Blocks(_, scales) => scales.fill(at, &mut staged.scales),
+            GroupScales::Micro(micro, scales) => {
                 for (k, scale) in (at..).zip(&mut staged.scales) {
                     *scale = micro.scale(scales, k);
                 }
             }
-            Stored::Affine(affine, scales) => {
+            GroupScales::Affine(affine, scales) => {
                 affine.params_from(scales, at, &mut staged.scales, &mut staged.offsets);
             }
         }
@@ -152,12 +153,14 @@ impl<'a> Fours<'a> {
                 let mut found = [0.0; ROWS];
                 let found = &mut found[..rows];
                 match self.scales {
-                    Stored::Blocks(levels, _) => {
-                        self.some(lanes, Levels(levels), first, x, staged, found);
+                    GroupScales::Blocks(levels, _) => {
+                        self.some(lanes, ScaledLevels(levels), first, x, staged, found);
                     }
-                    Stored::Micro(..) => self.some(lanes, Levels(E2M1), first, x, staged, found),
-                    Stored::Affine(affine, _) => {
-                        self.some(lanes, Whole(affine), first, x, staged, found);
+                    GroupScales::Micro(..) => {
+                        self.some(lanes, ScaledLevels(E2M1), first, x, staged, found)
+                    }
+                    GroupScales::Affine(affine, _) => {
+                        self.some(lanes, AffineTable(affine), first, x, staged, found);
                     }
                 }
                 for (y, found) in y.chunks_exact_mut(m).zip(found) {
@@ -242,10 +245,14 @@ impl<'a> Fours<'a> {
         for (r, out) in (first..).zip(out.chunks_exact_mut(cols)) {
             self.stage(r, 1, staged);
             match self.scales {
-                Stored::Blocks(levels, _) => self.unpack_row(lanes, Levels(levels), r, staged, out),
-                Stored::Micro(..) => self.unpack_row(lanes, Levels(E2M1), r, staged, out),
-                Stored::Affine(affine, _) => {
-                    self.unpack_row(lanes, Whole(affine), r, staged, out);
+                GroupScales::Blocks(levels, _) => {
+                    self.unpack_row(lanes, ScaledLevels(levels), r, staged, out)
+                }
+                GroupScales::Micro(..) => {
+                    self.unpack_row(lanes, ScaledLevels(E2M1), r, staged, out)
+                }
+                GroupScales::Affine(affine, _) => {
+                    self.unpack_row(lanes, AffineTable(affine), r, staged, out);
                 }
             }
         }

@@ -1,13 +1,13 @@
 //! Every processor's products against those of what all processors have. What this one lacks is not tested.
 
 use super::*;
-use crate::affine;
-use crate::float::DType;
-use crate::format::{Affine, Along, Offset, Packed};
-use crate::lanes::Portable;
-use crate::micro::{self, Micro};
+use crate::arith::float::DType;
+use crate::arith::lanes::Portable;
+use crate::format::{Affine, Along, Micro, Offset, Packed};
+use crate::formats::affine;
+use crate::formats::micro;
+use crate::formats::{bits4, int8};
 use crate::packer::pack_whole;
-use crate::{fp4, int8, nf4};
 
 /// Numbers that repeat nowhere near.
 fn numbers(n: usize, seed: u32) -> Vec<f32> {
@@ -32,7 +32,7 @@ impl Work for All<'_> {
         for (k, y) in y.chunks_mut(16 * job.m).enumerate() {
             let scratch = &mut Scratch::default();
             let first = 16 * k;
-            Part {
+            SomeRows {
                 job,
                 first,
                 scratch,
@@ -52,9 +52,9 @@ fn every_table(shape: [usize; 2]) -> Vec<Packed> {
         .flat_map(f32::to_le_bytes)
         .collect();
     let packers = [
-        nf4::packer(shape, source, 64, false),
-        nf4::packer(shape, source, 32, true),
-        fp4::packer(shape, source, 64, false),
+        bits4::nf4(shape, source, 64, false),
+        bits4::nf4(shape, source, 32, true),
+        bits4::fp4(shape, source, 64, false),
         affine::packer(shape, source, 4, 32),
         micro::packer(shape, source, Micro::Mxfp4),
         int8::packer(shape, source),

@@ -2,7 +2,7 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
-use firebox_kernels::float::DType;
+use firebox_kernels::arith::float::DType;
 use firebox_kernels::format::Packed;
 use firebox_kernels::packer::{Packer, pack_whole};
 use half::{bf16, f16};

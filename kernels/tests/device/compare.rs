@@ -1,10 +1,10 @@
 //! What a device says of a packed weight and its source, against what the host says.
 
 use cubecl::client::Client;
+use firebox_kernels::arith::float::DType;
+use firebox_kernels::arith::launch::Buffer;
 use firebox_kernels::compare;
-use firebox_kernels::float::DType;
 use firebox_kernels::format::{Along, Blocks, Format, Fp8Kind, Tile};
-use firebox_kernels::launch::Buffer;
 
 use crate::common::Random;
 use crate::unpack::{every_format, upload};

@@ -1,9 +1,9 @@
 //! Products on a device, against sums in `f64` of the weight that the host gives back.
 
 use cubecl::client::Client;
-use firebox_kernels::float::DType;
+use firebox_kernels::arith::float::DType;
+use firebox_kernels::arith::launch::Buffer;
 use firebox_kernels::format::{Blocks, Format, Fp8Kind, Micro, Offset, Tile};
-use firebox_kernels::launch::Buffer;
 
 use crate::common::Random;
 use crate::unpack::{SHAPES, every_format, floats, upload};

@@ -1,11 +1,11 @@
 //! Codes that a device chooses are those of the host's packers, which golden files tie to the Python libraries.
 
 use cubecl::client::Client;
-use firebox_kernels::float::DType;
+use firebox_kernels::arith::float::DType;
+use firebox_kernels::arith::launch::Buffer;
 use firebox_kernels::format::{Blocks, Fp8Kind, Tile};
-use firebox_kernels::fp8::Recipe;
-use firebox_kernels::launch::Buffer;
-use firebox_kernels::nested;
+use firebox_kernels::formats::fp8::Recipe;
+use firebox_kernels::formats::nested;
 use firebox_kernels::packing::Packing;
 use firebox_kernels::quantize::{absmax, nest, quantize};
 

@@ -1,7 +1,7 @@
 //! Whole-number codes that a device chooses: those of the host's packers for every pattern of bits.
 
 use cubecl::client::Client;
-use firebox_kernels::float::DType;
+use firebox_kernels::arith::float::DType;
 use firebox_kernels::packing::Packing;
 use firebox_kernels::quantize::quantize;
 

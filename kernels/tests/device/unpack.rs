@@ -3,17 +3,17 @@
 use cubecl::client::Client;
 use cubecl::features::TypeUsage;
 use cubecl::prelude::*;
-use firebox_kernels::device::Weight;
-use firebox_kernels::float::DType;
+use firebox_kernels::arith::float::DType;
+use firebox_kernels::arith::launch::Buffer;
+use firebox_kernels::device::DeviceWeight;
 use firebox_kernels::format::{
     Affine, Along, Blocks, Format, Fp8Kind, Micro, Offset, Packed, Tile,
 };
-use firebox_kernels::fp8::Recipe;
-use firebox_kernels::hqq::{Axis, Group, Hqq, Levels};
-use firebox_kernels::launch::Buffer;
+use firebox_kernels::formats::fp8::Recipe;
+use firebox_kernels::formats::hqq::{Axis, Group, Hqq, Levels};
+use firebox_kernels::formats::wna16::{ScaleGroup, Wna16};
+use firebox_kernels::formats::{affine, bits4, fp8, int8, micro};
 use firebox_kernels::packer::Packer;
-use firebox_kernels::wna16::{Scale, Wna16};
-use firebox_kernels::{affine, fp4, fp8, int8, micro, nf4};
 use half::f16;
 
 use crate::common::{Random, assert_bits, fed, rounded};
@@ -57,8 +57,8 @@ pub(crate) fn every_format(shape: [usize; 2], random: &mut Random) -> Vec<Packed
         (64, true),
         (32, true),
     ] {
-        packers.push(nf4::packer(shape, source, block, nested).unwrap());
-        packers.push(fp4::packer(shape, source, block, nested).unwrap());
+        packers.push(bits4::nf4(shape, source, block, nested).unwrap());
+        packers.push(bits4::fp4(shape, source, block, nested).unwrap());
     }
     for kind in [Fp8Kind::E4m3, Fp8Kind::E5m2] {
         let block = |rows, cols| Tile::Block { rows, cols };
@@ -83,7 +83,7 @@ pub(crate) fn every_format(shape: [usize; 2], random: &mut Random) -> Vec<Packed
         }
     }
     // A scale a row, one for all, and one for each column.
-    for (bits, scale) in [(3, Scale::Channel), (8, Scale::Tensor)] {
+    for (bits, scale) in [(3, ScaleGroup::Channel), (8, ScaleGroup::Tensor)] {
         let method = Wna16 {
             bits,
             scale,
@@ -136,8 +136,8 @@ fn affine_scales(affine: Affine, shape: [usize; 2], random: &mut Random) -> Vec<
 }
 
 /// The weight on a device.
-pub(crate) fn upload(client: &Client, packed: &Packed) -> Weight {
-    Weight {
+pub(crate) fn upload(client: &Client, packed: &Packed) -> DeviceWeight {
+    DeviceWeight {
         format: packed.format,
         shape: packed.shape,
         words: Buffer::upload(client, &packed.words),

@@ -23,10 +23,12 @@ pub(super) use write::writer;
 use std::sync::Arc;
 
 use firebox_kernels::{
+    arith::pack,
     format::{Blocks, Format},
-    fp4,
-    nested::{self, MAP},
-    nf4, pack,
+    formats::{
+        bits4::levels::{FP4, NF4},
+        nested::{self, MAP},
+    },
 };
 use serde::Deserialize;
 
@@ -80,16 +82,16 @@ impl Levels {
 
     const fn values(self) -> &'static [f32; 16] {
         match self {
-            Self::Nf4 => &nf4::LEVELS,
-            Self::Fp4 => &fp4::LEVELS,
+            Self::Nf4 => &NF4.levels,
+            Self::Fp4 => &FP4.levels,
         }
     }
 
     /// The code of 0, which fills up a last byte.
     const fn zero(self) -> u8 {
         match self {
-            Self::Nf4 => nf4::ZERO,
-            Self::Fp4 => fp4::ZERO,
+            Self::Nf4 => NF4.zero,
+            Self::Fp4 => FP4.zero,
         }
     }
 

@@ -1,9 +1,9 @@
 //! The half that writes.
 
 use firebox_kernels::{
-    float::DType,
+    arith::float::DType,
     format::{Format, Packed},
-    nested::{self, MAP},
+    formats::nested::{self, MAP},
 };
 use serde_json::{Value, json};
 

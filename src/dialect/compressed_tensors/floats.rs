@@ -1,7 +1,7 @@
 //! 8-bit floats.
 
 use firebox_kernels::{
-    float::DType,
+    arith::float::DType,
     format::{Format, Fp8Kind, Packed, Tile},
 };
 

@@ -23,9 +23,9 @@ pub(super) mod whole;
 use std::{collections::HashMap, sync::Arc};
 
 use firebox_kernels::{
-    float::DType,
+    arith::float::DType,
     format::{Along, Format, Fp8Kind, Offset, Packed, Tile},
-    wna16,
+    formats::wna16,
 };
 use serde_json::{Map, Value, json};
 
@@ -136,9 +136,9 @@ fn scheme(step: &Step, format: Format) -> Option<Scheme> {
     match (&step.action, &step.source) {
         (Action::Pack(QuantSpec::Wna16(method), _), _) => {
             let scale = match method.scale {
-                wna16::Scale::Tensor => Scale::Tensor,
-                wna16::Scale::Channel => Scale::Channel,
-                wna16::Scale::Group(group) => Scale::Group(group),
+                wna16::ScaleGroup::Tensor => Scale::Tensor,
+                wna16::ScaleGroup::Channel => Scale::Channel,
+                wna16::ScaleGroup::Group(group) => Scale::Group(group),
             };
             Some(Scheme::Whole(Whole {
                 bits: method.bits,

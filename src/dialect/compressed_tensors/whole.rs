@@ -1,9 +1,8 @@
 //! Whole numbers: packed into words, or a byte each.
 
 use firebox_kernels::{
-    float::DType,
+    arith::{float::DType, pack::pack_codes},
     format::{Affine, Along, Format, Offset, Packed},
-    pack::pack_codes,
 };
 
 use super::super::{

@@ -1,6 +1,6 @@
 //! Dense values that stay dense.
 
-use firebox_kernels::float::DType;
+use firebox_kernels::arith::float::DType;
 use rayon::ThreadPool;
 
 use super::{

@@ -2,7 +2,7 @@
 
 use burn::tensor::{Bytes, Device, Int, Tensor};
 use firebox_kernels::{
-    checksum::checksum,
+    arith::checksum::checksum,
     error::FormatError,
     format::{Format, Tile as ScaleTile},
     packing::Packing,

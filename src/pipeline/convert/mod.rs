@@ -14,7 +14,7 @@ mod dense;
 mod device;
 mod packed;
 
-use firebox_kernels::{float::DType, format::Packed};
+use firebox_kernels::{arith::float::DType, format::Packed};
 use rayon::ThreadPool;
 
 use self::{

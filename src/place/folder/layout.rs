@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use firebox_kernels::{float::DType, format::Packed};
+use firebox_kernels::{arith::float::DType, format::Packed};
 use serde_json::{Map, Value, json};
 
 use super::{SaveError, shard::Place};

@@ -8,7 +8,7 @@ use std::{
     path::Path,
 };
 
-use firebox_kernels::{float::DType, format::Packed};
+use firebox_kernels::{arith::float::DType, format::Packed};
 use serde_json::{Value, json};
 
 use super::{

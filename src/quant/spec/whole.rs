@@ -3,10 +3,12 @@
 use core::{fmt, str::FromStr};
 
 use firebox_kernels::{
-    float::DType,
+    arith::float::DType,
     format::Micro,
-    hqq::{Axis, Group, Hqq, Levels},
-    wna16::{Scale, Wna16},
+    formats::{
+        hqq::{Axis, Group, Hqq, Levels},
+        wna16::{ScaleGroup, Wna16},
+    },
 };
 
 use super::{super::method::Mlx, SpecError, say, unknown_option};
@@ -203,12 +205,12 @@ pub(super) fn wna16<'a>(
             Some(("group", text)) => {
                 let known = "a number of weights";
                 let group = value(spec, "group", text, known, count)?;
-                say(spec, &mut scale, option, Scale::Group(group))?;
+                say(spec, &mut scale, option, ScaleGroup::Group(group))?;
             }
             Some(("scale", text)) => {
                 let read = |text: &str| match text {
-                    "tensor" => Some(Scale::Tensor),
-                    "channel" => Some(Scale::Channel),
+                    "tensor" => Some(ScaleGroup::Tensor),
+                    "channel" => Some(ScaleGroup::Channel),
                     _ => None,
                 };
                 let known = "tensor or channel, or group=N instead";
@@ -225,7 +227,7 @@ pub(super) fn wna16<'a>(
     }
     Ok(Wna16 {
         bits: bits.map_or(BITS, |(_, bits)| bits),
-        scale: scale.map_or(Scale::Group(WNA16_GROUP), |(_, scale)| scale),
+        scale: scale.map_or(ScaleGroup::Group(WNA16_GROUP), |(_, scale)| scale),
         symmetric: asymmetric.is_none(),
     })
 }
@@ -233,9 +235,9 @@ pub(super) fn wna16<'a>(
 pub(super) fn print_wna16(wna16: Wna16, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     write!(f, "wna16:bits={}", wna16.bits)?;
     match wna16.scale {
-        Scale::Group(group) => write!(f, ",group={group}")?,
-        Scale::Channel => f.write_str(",scale=channel")?,
-        Scale::Tensor => f.write_str(",scale=tensor")?,
+        ScaleGroup::Group(group) => write!(f, ",group={group}")?,
+        ScaleGroup::Channel => f.write_str(",scale=channel")?,
+        ScaleGroup::Tensor => f.write_str(",scale=tensor")?,
     }
     if wna16.symmetric {
         Ok(())

@@ -1,0 +1,18 @@
+//! Tools: floats and how they round, vectors of sixteen, sums in PyTorch's order, codes in words, and what launching a
+//! kernel takes. None of them knows a format.
+//!
+//! [`halves`] → [`lanes`] → [`float`] → [`number`] → [`pack`]; [`reduce`], [`whole`], [`checksum`]; for devices
+//! [`exact`] and [`launch`].
+
+pub mod checksum;
+#[cfg(feature = "cube")]
+pub(crate) mod exact;
+pub mod float;
+pub(crate) mod halves;
+pub(crate) mod lanes;
+#[cfg(feature = "cube")]
+pub mod launch;
+pub mod number;
+pub mod pack;
+pub mod reduce;
+pub(crate) mod whole;

@@ -1,0 +1,240 @@
+//! HQQ: whole numbers whose zeros are moved until the error is sparse.
+//!
+//! ```text
+//! code[k]   = clamp(rint(weight[k] * s + zero[g]), 0, largest)       s = largest / (max - min) of the group
+//! weight[k] = (code[k] - zero[g]) * scale[g]                         scale = 1 / s, as stored
+//! ```
+//!
+//! That is half-quadratic quantization (Badri and Shaji, "Half-Quadratic Quantization of Large Machine Learning
+//! Models", 2023) as `Quantizer.quantize` of hqq 0.2.8 computes it on the CPU, to the bit, with PyTorch on one
+//! thread. A step of the solver computes what is off with the present zero, shrinks that (`p = 0.7`,
+//! `beta = 10`), and takes for the next zero the mean of what the codes then ask for. Scales stay. Of at most 20
+//! steps the last one is the first after which the mean error *of the whole weight* is no longer smaller than ever;
+//! its zero is kept all the same. On a GPU hqq solves in f16, with other zeros.
+//!
+//! Three things make it quick, none of which changes a bit. JobErrors up to 0.17 are shrunk to nothing, so that
+//! ordinary weights never need a power. A group goes through all steps at once, while it is in the nearest
+//! cache, and what the other groups decide is only where to stop: its zeros after each step are kept until then, 80
+//! bytes a group, and the source is read twice. And a zero that does not move any more ends its group's work.
+//!
+//! Along the first axis the weights of a group lie all over the weight, which therefore is kept, widened, until its
+//! zeros are solved for, with an error beside each: 8 bytes a weight. Along the last axis a worker has the errors of all steps
+//! for a group at a time, or for 2048 weights of smaller ones: 80 bytes for each weight of the group, which asks for
+//! groups that are not much longer than a row.
+//!
+//! Values are `f32` steps, of which the caller rounds the last. hqq gives half types back as
+//! `round(round(code - zero) * scale)`.
+//!
+//! # What every weight gives back
+//!
+//! | the group holds | it gives back |
+//! |---|---|
+//! | a NaN or an infinity | NaN everywhere; and the solver ends after its first step, for all groups |
+//! | a range up to 1e-4 | steps of 1 |
+//! | a range below `largest / 20000` | steps of 1/20000 |
+//! | anything else | weights between its ends, which themselves may be off by some steps |
+//!
+//! Letters: `o` rows, `i` columns, `n = o * i`.
+
+mod columns;
+pub mod power;
+mod rows;
+pub(crate) mod solve;
+
+use crate::arith::float::DType;
+use crate::error::FormatError;
+use crate::format::{Affine, Along, Format, Offset};
+use crate::packer::{self, Packer};
+
+/// How codes are chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Hqq {
+    /// How many different codes there are.
+    pub levels: Levels,
+    /// How many weights share a scale and a zero.
+    pub group: Group,
+    /// Which ones do.
+    pub axis: Axis,
+    /// Whether zeros are solved for. They never are with [`Group::All`].
+    pub optimize: bool,
+    /// Whether zeros begin as whole numbers, as hqq's layers have it with 4 bits.
+    pub round_zero: bool,
+    /// How scales and zeros are stored: hqq's layers round them to the type they compute in.
+    pub params: DType,
+}
+
+/// How many different codes there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "snake_case")
+)]
+pub enum Levels {
+    /// All of 1, 2, 3, 4, 5, 6 or 8 bits.
+    Bits(usize),
+    /// Three, in 2 bits: what hqq calls 1.58 bits.
+    Three,
+}
+
+/// How many weights share a scale and a zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "snake_case")
+)]
+pub enum Group {
+    /// So many.
+    Of(usize),
+    /// A row along the last axis, a column along the first: what hqq calls `None`.
+    Line,
+    /// All: what hqq calls not `channel_wise`.
+    All,
+}
+
+/// Which weights share a scale and a zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "snake_case")
+)]
+pub enum Axis {
+    /// `axis=0`: those of a column of the weight written down as `[group, n / group]`.
+    First,
+    /// `axis=1`: consecutive ones.
+    Last,
+}
+
+impl Hqq {
+    /// Bits of a code.
+    pub const fn bits(self) -> usize {
+        match self.levels {
+            Levels::Bits(bits) => bits,
+            Levels::Three => 2,
+        }
+    }
+
+    /// The largest code.
+    fn largest(self) -> f32 {
+        match self.levels {
+            Levels::Bits(bits) => ((1u32 << bits) - 1) as f32,
+            Levels::Three => 2.0,
+        }
+    }
+
+    /// What a weight of `shape` `[o, i]` is packed into.
+    ///
+    /// # JobErrors
+    ///
+    /// [`FormatError::Bits`], [`FormatError::EmptyGroup`], and [`FormatError::Groups`] where the weight is not whole
+    /// groups.
+    pub fn format(self, shape: [usize; 2]) -> Result<Format, FormatError> {
+        let format = Format::Affine(self.affine(shape)?);
+        format.validate_shape(shape).map(|()| format)
+    }
+
+    fn affine(self, [o, i]: [usize; 2]) -> Result<Affine, FormatError> {
+        let along = match (self.axis, self.group) {
+            (Axis::Last, _) | (_, Group::All) => Along::Flat,
+            (Axis::First, _) => Along::Strided,
+        };
+        let group = match (self.group, self.axis) {
+            (Group::Of(group), _) => group,
+            (Group::Line, Axis::Last) => i.max(1),
+            (Group::Line, Axis::First) => o.max(1),
+            (Group::All, _) => o.saturating_mul(i).max(1),
+        };
+        Affine::new(self.bits(), group, along, Offset::Zero, self.params)
+    }
+
+    /// Packs a weight of `shape` `[o, i]` that is stored as `source`. One pass where zeros are not solved for and groups are
+    /// consecutive weights, but not all; else two.
+    ///
+    /// # JobErrors
+    ///
+    /// As [`format`](Self::format), and [`FormatError::Size`].
+    pub fn packer(self, shape: [usize; 2], source: DType) -> Result<Box<dyn Packer>, FormatError> {
+        packer::check_size(shape)?;
+        self.format(shape)?;
+        let plan = HqqPlan {
+            shape,
+            source,
+            affine: self.affine(shape)?,
+            largest: self.largest(),
+            solve: self.optimize && self.group != Group::All,
+            round_zero: self.round_zero,
+        };
+        // One group is consecutive weights along either axis.
+        let columns = plan.affine.along == Along::Strided && plan.affine.groups(shape) > 1;
+        Ok(if columns {
+            Box::new(columns::FirstAxisPacker::new(plan))
+        } else {
+            Box::new(rows::LastAxisPacker::new(plan, self.group == Group::All))
+        })
+    }
+}
+
+/// What is known before a weight is read.
+#[derive(Debug, Clone, Copy)]
+struct HqqPlan {
+    shape: [usize; 2],
+    source: DType,
+    affine: Affine,
+    largest: f32,
+    solve: bool,
+    round_zero: bool,
+}
+
+/// Ranges smaller than this are not scaled.
+const SMALLEST_RANGE: f32 = 1e-4;
+
+/// The most that weights are multiplied by.
+const LARGEST_SCALE: f32 = 2e4;
+
+impl HqqPlan {
+    /// Weights.
+    const fn n(&self) -> usize {
+        self.shape[0] * self.shape[1]
+    }
+
+    /// What the weights of a group between `min` and `max` are multiplied by, and its first zero.
+    #[inline(always)]
+    fn scaling(&self, min: f32, max: f32) -> (f32, f32) {
+        let range = max - min;
+        let scale = if range.abs() <= SMALLEST_RANGE {
+            1.0
+        } else {
+            // PyTorch computes `largest / range` like this.
+            1.0 / range * self.largest
+        };
+        // NaN stays.
+        let scale = if scale > LARGEST_SCALE {
+            LARGEST_SCALE
+        } else {
+            scale
+        };
+        let zero = -min * scale;
+        let zero = if self.round_zero {
+            zero.round_ties_even()
+        } else {
+            zero
+        };
+        (scale, zero)
+    }
+
+    /// The words of every group's scale and zero.
+    fn pairs(&self, scales: &[f32], zeros: &[f32]) -> Vec<u32> {
+        let size = self.affine.param_words();
+        let mut words = vec![0; scales.len() * size];
+        let pairs = scales.iter().zip(zeros);
+        for (words, (scale, zero)) in words.chunks_exact_mut(size).zip(pairs) {
+            // Which NaN a processor makes differs.
+            let plain = |value: f32| if value.is_nan() { f32::NAN } else { value };
+            self.affine.store(plain(1.0 / scale), plain(*zero), words);
+        }
+        words
+    }
+}
