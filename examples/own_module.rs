@@ -97,9 +97,10 @@ impl Classifier {
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let config = LoadConfig::from_source(Arc::new(checkpoint()?))
+    let config = LoadConfig::default()
         .quant("nf4".parse()?)
-        .rule("role:embedding=fp8:e4m3,scale=channel".parse()?);
+        .rule("role:embedding=fp8:e4m3,scale=channel".parse()?)
+        .source(Arc::new(checkpoint()?));
     let loader = Loader::<Cpu>::new(config)?;
     println!("{}\n", loader.plan::<Classifier>()?);
 

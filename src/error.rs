@@ -79,7 +79,7 @@ pub enum Error {
     Tokenizer(#[from] TokenizerError),
     /// No file for weights to stream from can be made.
     #[error("{folder}: no file for weights to stream from can be made here: {source}")]
-    Keep {
+    StreamFile {
         /// The folder.
         folder: String,
         /// Why not.

@@ -80,9 +80,9 @@ pub mod synth;
 
 mod error;
 
-pub use config::{Keep, LoadConfig, Rule, SaveConfig, Strategy, VerifyConfig, Workers};
+pub use config::{LoadConfig, Rule, SaveConfig, Strategy, StreamFrom, VerifyConfig, Workers};
 pub use error::Error;
-pub use loader::{Loaded, Loader, Loading, Running, Saving, load_model_and_tokenizer};
+pub use loader::{LoadRequest, Loaded, Loader, Loading, Running, Saving, load_model_and_tokenizer};
 pub use place::Shared;
 #[cfg(feature = "cpu")]
 pub use target::Cpu;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use common::{Golden, ids, rms_difference, values};
 use firebox::{
-    Cpu, DType, Error, LoadConfig, Loader, Rule,
+    Cpu, DType, Error, LoadConfig, LoadRequest, Loader, Rule,
     config::Budget,
     config::SaveConfig,
     dialect::To,
@@ -26,7 +26,7 @@ fn config(quant: &str) -> LoadConfig {
     LoadConfig::new(GOLDEN.path("").to_string_lossy()).quant(quant.parse().expect("a spec"))
 }
 
-fn plan<A: Architecture>(config: LoadConfig) -> Result<Plan, Error> {
+fn plan<A: Architecture>(config: impl Into<LoadRequest>) -> Result<Plan, Error> {
     Loader::<Cpu>::new(config)
         .expect("a checkpoint")
         .plan::<A>()
@@ -59,8 +59,9 @@ fn the_weight_that_loses_more_gets_the_bits() {
             config.candidate(int8).candidate(nf4)
         };
         let auto = "auto:bits=6.5".parse().expect("a spec");
-        let config = LoadConfig::from_source(Arc::new(checkpoint(&entries))).quant(auto);
-        let plan = plan::<Tiny>(candidates(config)).expect("a plan");
+        let config = candidates(LoadConfig::default().quant(auto));
+        let source = Arc::new(checkpoint(&entries));
+        let plan = plan::<Tiny>(config.source(source)).expect("a plan");
         let mut found = chosen(&plan);
         found.sort();
         let spec = |name: &str| {

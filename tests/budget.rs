@@ -21,12 +21,12 @@ use burn::{module::Module, tensor::TensorData};
 use counting::COUNTING;
 use firebox::{
     Cpu, DType, LoadConfig, Loader, Shared, Workers,
-    config::Budget,
     config::SaveConfig,
+    config::{Budget, Reading},
     model::{Architecture, BuildError, ConfigError, Linear, Matrix, Slot, Weights},
     observe::{Event, Flow},
     plan::PlanError,
-    source::{Local, Reading, Source, SourceError},
+    source::{Local, Source, SourceError},
 };
 use safetensors::{Dtype, tensor::TensorView};
 
@@ -283,10 +283,11 @@ fn what_cannot_work_is_refused_before_a_weight_is_read(base: &Path, folder: &Pat
     let read = Arc::new(AtomicU64::new(0));
     let open = |quant: &str, budget: &str| {
         let source = Watched(Local::open(base).expect("a folder"), Arc::clone(&read));
-        let config = LoadConfig::from_source(Arc::new(source))
+        let config = LoadConfig::default()
             .quant(quant.parse().expect("a spec"))
             .dtype(DType::Bf16)
-            .host_budget(budget.parse().expect("a budget"));
+            .host_budget(budget.parse().expect("a budget"))
+            .source(Arc::new(source));
         Loader::<Cpu>::new(config).expect("opens")
     };
     let refused = |error: firebox::Error, budget: u64, needed: u64| {

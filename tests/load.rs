@@ -9,7 +9,7 @@ use std::{fs, ops::ControlFlow, sync::Arc};
 use burn::tensor::{FloatDType, Tensor};
 use common::{Golden, MODELS, ids, linears, max_abs_difference, rms_difference, values};
 use firebox::{
-    Cpu, Error, LoadConfig, Loaded, Loader, load_model_and_tokenizer,
+    Cpu, Error, LoadConfig, LoadRequest, Loaded, Loader, load_model_and_tokenizer,
     model::{Embedding, GenerateOptions, Linear, Matrix, Role, generate, llama::Llama},
     quant::ops,
     report::LoadReport,
@@ -135,7 +135,7 @@ fn config(golden: Golden) -> LoadConfig {
     LoadConfig::new(golden.path("").to_string_lossy())
 }
 
-fn load(config: LoadConfig) -> Loaded<Llama> {
+fn load(config: impl Into<LoadRequest>) -> Loaded<Llama> {
     let loader = Loader::<Cpu>::new(config).expect("a checkpoint");
     loader.load().expect("a model")
 }
@@ -166,7 +166,7 @@ fn a_packed_model_computes_as_its_dequantized_weights() {
                 linear(name) && !(left_out.is_some() && name.ends_with("down_proj.weight"))
             };
             let source = dequantized(golden, |name| packs(name).then_some(packer));
-            let reference = load(LoadConfig::from_source(Arc::new(source))).model;
+            let reference = load(LoadConfig::default().source(Arc::new(source))).model;
             let reference = logits(golden, &reference);
 
             // Only the order of sums differs.
@@ -204,7 +204,7 @@ fn packed_embeddings_and_heads_compute_as_their_dequantized_weights() {
                 "lm_head.weight" => Some(packer_of(head)),
                 name => linear(name).then_some(packer_of("fp4")),
             });
-            let reference = load(LoadConfig::from_source(Arc::new(source))).model;
+            let reference = load(LoadConfig::default().source(Arc::new(source))).model;
 
             let table = &packed.embedding.table;
             assert!(matches!(table, Matrix::Packed(_)), "{}", golden.0);
@@ -267,7 +267,7 @@ fn packed_weights_are_in_the_module() {
     let source = dequantized(golden, |name| {
         linear(name).then_some(packer_of("nf4:nested"))
     });
-    let reference = load(LoadConfig::from_source(Arc::new(source))).model;
+    let reference = load(LoadConfig::default().source(Arc::new(source))).model;
     for ((name, packed), (_, dense)) in matrices(&model).zip(matrices(&reference)) {
         let (Matrix::Packed(packed), Matrix::Dense(dense)) = (packed, dense) else {
             panic!("{name}: {packed:?}, {dense:?}")
@@ -476,8 +476,9 @@ fn a_missing_tokenizer_costs_no_weights() {
             .with("model.safetensors", weights),
     );
 
-    let error = load_model_and_tokenizer::<Cpu, Llama>(LoadConfig::from_source(source.clone()))
-        .expect_err("there is no tokenizer");
+    let error =
+        load_model_and_tokenizer::<Cpu, Llama>(LoadConfig::default().source(source.clone()))
+            .expect_err("there is no tokenizer");
 
     assert!(
         matches!(error, Error::Checkpoint(CheckpointError::Source(_))),

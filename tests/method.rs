@@ -103,9 +103,10 @@ impl Packer for ClippedPacker {
 
 /// Tiny, packed by [`Clipped`], read in tiles as small as they get.
 fn load() -> Tiny {
-    let config = LoadConfig::from_source(tiny())
+    let config = LoadConfig::default()
         .quant(QuantSpec::Custom(Arc::new(Clipped { block: 32 })))
-        .in_flight_bytes_max(1);
+        .in_flight_bytes_max(1)
+        .source(tiny());
     let loader = Loader::<Cpu>::new(config).expect("a checkpoint");
     let plan = loader.plan::<Tiny>().expect("a plan").to_string();
     assert!(plan.contains("Clipped"), "{plan}");
@@ -209,7 +210,7 @@ fn a_model_of_the_method_computes_with_its_weights() {
 #[test]
 fn what_the_method_refuses_is_refused_with_the_name_of_the_tensor() {
     let spec = QuantSpec::Custom(Arc::new(Clipped { block: 48 }));
-    let config = LoadConfig::from_source(tiny()).quant(spec);
+    let config = LoadConfig::default().quant(spec).source(tiny());
     let loader = Loader::<Cpu>::new(config).expect("a checkpoint");
     let error = loader
         .load::<Tiny>()

@@ -43,7 +43,9 @@ impl Sink for Keep {
 }
 
 fn planned(source: Arc<dyn Source>, quant: &str) -> Plan {
-    let config = LoadConfig::from_source(source).quant(quant.parse().expect("a spec"));
+    let config = LoadConfig::default()
+        .quant(quant.parse().expect("a spec"))
+        .source(source);
     Loader::<Cpu>::new(config)
         .expect("a checkpoint")
         .plan::<Tiny>()
@@ -115,7 +117,7 @@ fn dense_weights_arrive_as_they_are_stored() {
     ] {
         for asked in DType::ALL {
             let source = Arc::new(stored(&tiny_entries(), dtype, bytes));
-            let config = LoadConfig::from_source(source).dtype(asked);
+            let config = LoadConfig::default().dtype(asked).source(source);
             let loaded = Loader::<Cpu>::new(config)
                 .expect("opens")
                 .load::<Tiny>()
@@ -231,8 +233,8 @@ fn reading_ahead_stays_within_the_budget() {
         most: Arc::clone(&most),
     };
     let source = tiny();
-    let config = LoadConfig::from_source(source.clone());
-    let config = config.quant(QuantSpec::Custom(Arc::new(method)));
+    let config = LoadConfig::default().quant(QuantSpec::Custom(Arc::new(method)));
+    let config = config.source(source.clone());
     let loader = Loader::<Cpu>::new(config).expect("a checkpoint");
     let mut plan = loader.plan::<Tiny>().expect("a plan");
     // Norms and biases are read to their place, ahead or not; of one weight the packer knows all that is read.
@@ -263,8 +265,9 @@ fn reading_ahead_stays_within_the_budget() {
 fn every_tensor_is_started_read_packed_and_placed() {
     let told = Arc::new(Mutex::new(Vec::new()));
     let teller = Arc::clone(&told);
-    let config = LoadConfig::from_source(tiny())
+    let config = LoadConfig::default()
         .quant("nf4".parse().expect("a spec"))
+        .source(tiny())
         .observer(move |event: &Event<'_>| {
             let (what, name) = match event {
                 Event::Planned { .. } => ("planned", ""),
@@ -303,8 +306,9 @@ fn every_tensor_is_started_read_packed_and_placed() {
 fn a_load_can_be_cancelled_at_every_event() {
     for stop_at in 0..17 {
         let seen = AtomicU64::new(0);
-        let config = LoadConfig::from_source(tiny())
+        let config = LoadConfig::default()
             .in_flight_bytes_max(1000)
+            .source(tiny())
             .observer(move |event: &Event<'_>| {
                 // Tiles are many at this budget: count them once a tensor.
                 if matches!(event, Event::Read { .. }) {
@@ -343,7 +347,8 @@ fn a_source_that_fails_half_way_names_tensor_and_file() {
         (Fault::CutAt(100_000), "100000"),
     ] {
         let source = tiny();
-        let loader = Loader::<Cpu>::new(LoadConfig::from_source(source.clone())).expect("opens");
+        let loader =
+            Loader::<Cpu>::new(LoadConfig::default().source(source.clone())).expect("opens");
         source.fault("model.safetensors", fault);
         let said = loader
             .load::<Tiny>()
@@ -363,7 +368,7 @@ fn a_source_that_fails_half_way_names_tensor_and_file() {
 #[test]
 fn a_slow_source_is_waited_for() {
     let source = tiny();
-    let loader = Loader::<Cpu>::new(LoadConfig::from_source(source.clone())).expect("opens");
+    let loader = Loader::<Cpu>::new(LoadConfig::default().source(source.clone())).expect("opens");
     source.fault("model.safetensors", Fault::Slow(Duration::from_millis(5)));
     loader.load::<Tiny>().expect("slow is not wrong");
 }
@@ -411,7 +416,7 @@ impl Architecture for Forgetful {
 /// Would catch a model that silently lacks one of its weights.
 #[test]
 fn a_weight_that_nobody_takes_is_refused() {
-    let loader = Loader::<Cpu>::new(LoadConfig::from_source(tiny())).expect("opens");
+    let loader = Loader::<Cpu>::new(LoadConfig::default().source(tiny())).expect("opens");
     let said = loader
         .load::<Forgetful>()
         .map(|_| ())
@@ -426,8 +431,10 @@ fn a_weight_that_nobody_takes_is_refused() {
 fn the_report_counts_the_bytes_that_were_read() {
     let linear = 2 * (OUT * IN * 4) as u64;
     for (quant, again) in [("nf4", 0), ("fp8:e4m3,scale=tensor", linear)] {
-        let config = LoadConfig::from_source(tiny()).quant(quant.parse().expect("a spec"));
-        let loaded = Loader::<Cpu>::new(config)
+        let config = LoadConfig::default()
+            .quant(quant.parse().expect("a spec"))
+            .source(tiny());
+        let loaded = Loader::<Cpu>::new(config.source(tiny()))
             .expect("opens")
             .load::<Tiny>()
             .expect("loads");
@@ -451,7 +458,7 @@ fn the_report_names_what_rules_packed() {
         (&["*=nf4"], "nf4:block=64"),
         (&["up=nf4", "down=fp4"], " + "),
     ] {
-        let mut config = LoadConfig::from_source(tiny());
+        let mut config = LoadConfig::default();
         for rule in rules {
             config = config.rule(rule.parse().expect("a rule"));
         }

@@ -6,11 +6,11 @@ mod common;
 use std::sync::Arc;
 
 use common::{IN, OUT, Tiny, checkpoint, stored, tiny, tiny_entries, values};
-use firebox::{Cpu, Error, LoadConfig, Loader, plan::Plan};
+use firebox::{Cpu, Error, LoadConfig, LoadRequest, Loader, plan::Plan};
 use safetensors::Dtype;
 use serde_json::json;
 
-fn plan(config: LoadConfig) -> Result<Plan, Error> {
+fn plan(config: impl Into<LoadRequest>) -> Result<Plan, Error> {
     Loader::<Cpu>::new(config)?.plan::<Tiny>()
 }
 
@@ -34,7 +34,9 @@ fn quants(plan: &Plan) -> Vec<(String, String)> {
 #[test]
 fn a_plan_knows_every_byte_before_one_is_read() {
     let source = tiny();
-    let config = LoadConfig::from_source(source.clone()).quant("nf4".parse().expect("a spec"));
+    let config = LoadConfig::default()
+        .quant("nf4".parse().expect("a spec"))
+        .source(source.clone());
     let plan = plan(config).expect("a plan");
 
     let step = plan
@@ -74,7 +76,7 @@ fn a_plan_knows_every_byte_before_one_is_read() {
 fn a_plan_knows_how_scales_are_stored() {
     let kept = |source| {
         let rule = "down=mlx:group=32".parse().expect("a rule");
-        let plan = plan(LoadConfig::from_source(Arc::new(source)).rule(rule)).expect("a plan");
+        let plan = plan(LoadConfig::default().rule(rule).source(Arc::new(source))).expect("a plan");
         let mut steps = plan.steps.iter();
         let step = steps.find(|step| step.slot.name == "down.weight");
         step.expect("planned").bytes_kept()
@@ -90,12 +92,16 @@ fn a_plan_knows_how_scales_are_stored() {
 /// one it is nor what to do.
 #[test]
 fn rows_that_are_not_whole_groups_are_refused() {
-    let groups_of_64 = LoadConfig::from_source(tiny()).rule("down=mlx".parse().expect("a rule"));
+    let groups_of_64 = LoadConfig::default()
+        .rule("down=mlx".parse().expect("a rule"))
+        .source(tiny());
     let said = message(plan(groups_of_64));
     for part in ["down.weight", "96", "64", "groups of 32"] {
         assert!(said.contains(part), "`{said}` lacks `{part}`");
     }
-    let config = LoadConfig::from_source(tiny()).quant("mlx:group=32".parse().expect("a spec"));
+    let config = LoadConfig::default()
+        .quant("mlx:group=32".parse().expect("a spec"))
+        .source(tiny());
     let loader = Loader::<Cpu>::new(config).expect("a checkpoint");
     let said = message(loader.load::<Tiny>());
     for part in ["up.weight", "200", "32", "dense"] {
@@ -106,7 +112,7 @@ fn rows_that_are_not_whole_groups_are_refused() {
 /// Would catch rules applied in another order, or defaults that reach norms and biases.
 #[test]
 fn the_first_rule_that_matches_wins() {
-    let config = LoadConfig::from_source(tiny())
+    let config = LoadConfig::default()
         .quant("nf4".parse().expect("a spec"))
         .rule("down=fp8:e5m2".parse().expect("a rule"))
         .rule("*=fp4".parse().expect("a rule"));
@@ -119,10 +125,13 @@ fn the_first_rule_that_matches_wins() {
     let expected: Vec<_> = expected
         .map(|(name, quant)| (name.into(), quant.into()))
         .into();
-    assert_eq!(quants(&plan(config.clone()).expect("a plan")), expected);
+    assert_eq!(
+        quants(&plan(config.clone().source(tiny())).expect("a plan")),
+        expected
+    );
 
     let skipped = config.skip("down".parse().expect("a pattern"));
-    let quants = quants(&plan(skipped).expect("a plan"));
+    let quants = quants(&plan(skipped.source(tiny())).expect("a plan"));
     assert_eq!(
         quants[0],
         ("down.weight".into(), "none".into()),
@@ -133,13 +142,13 @@ fn the_first_rule_that_matches_wins() {
 /// Would catch a mistyped pattern that silently quantizes nothing.
 #[test]
 fn a_pattern_without_a_tensor_is_an_error() {
-    let base = || LoadConfig::from_source(tiny());
+    let base = LoadConfig::default;
     let rule = base().rule("dwon=nf4".parse().expect("a rule"));
-    assert!(message(plan(rule)).contains("`dwon`"));
+    assert!(message(plan(rule.source(tiny()))).contains("`dwon`"));
     let skip = base().skip("up_proj".parse().expect("a pattern"));
-    assert!(message(plan(skip)).contains("`up_proj`"));
+    assert!(message(plan(skip.source(tiny()))).contains("`up_proj`"));
     let only_a_norm = base().rule("norm=nf4".parse().expect("a rule"));
-    assert!(message(plan(only_a_norm)).contains("`norm`"));
+    assert!(message(plan(only_a_norm.source(tiny()))).contains("`norm`"));
 }
 
 #[test]
@@ -148,7 +157,7 @@ fn missing_unused_and_unexpected_tensors_are_told_apart() {
     entries.retain(|(name, ..)| *name != "down.weight");
     entries.push(("rotary.inv_freq", vec![4], values(4, 5)));
     entries.push(("something.else", vec![2, 2], values(4, 6)));
-    let loader = Loader::<Cpu>::new(LoadConfig::from_source(Arc::new(checkpoint(&entries))))
+    let loader = Loader::<Cpu>::new(LoadConfig::default().source(Arc::new(checkpoint(&entries))))
         .expect("a checkpoint");
     let plan = loader.plan::<Tiny>().expect("a plan");
     assert_eq!(plan.missing, ["down.weight"]);
@@ -165,9 +174,9 @@ fn missing_unused_and_unexpected_tensors_are_told_apart() {
 fn a_shape_that_config_json_does_not_imply_is_refused() {
     let mut entries = tiny_entries();
     entries[0].1 = vec![IN, OUT];
-    let said = message(plan(LoadConfig::from_source(Arc::new(checkpoint(
-        &entries,
-    )))));
+    let said = message(plan(
+        LoadConfig::default().source(Arc::new(checkpoint(&entries))),
+    ));
     for part in ["up.weight", "model.safetensors", "[200, 96]", "[96, 200]"] {
         assert!(said.contains(part), "`{said}` lacks `{part}`");
     }
@@ -176,7 +185,7 @@ fn a_shape_that_config_json_does_not_imply_is_refused() {
 #[test]
 fn a_type_that_is_no_plain_float_is_refused() {
     let source = stored(&tiny_entries(), Dtype::F8_E4M3, |_| vec![0x38]);
-    let said = message(plan(LoadConfig::from_source(Arc::new(source))));
+    let said = message(plan(LoadConfig::default().source(Arc::new(source))));
     for part in ["model.safetensors", "F8_E4M3", "BF16"] {
         assert!(said.contains(part), "`{said}` lacks `{part}`");
     }
@@ -185,14 +194,14 @@ fn a_type_that_is_no_plain_float_is_refused() {
 #[test]
 fn another_architecture_is_refused() {
     let source = checkpoint(&tiny_entries()).with("config.json", br#"{"model_type":"rwkv"}"#);
-    let said = message(plan(LoadConfig::from_source(Arc::new(source))));
+    let said = message(plan(LoadConfig::default().source(Arc::new(source))));
     assert!(said.contains("rwkv") && said.contains("tiny"), "{said}");
 }
 
 /// Would catch a plan that is let through although the device cannot hold it.
 #[test]
 fn what_does_not_fit_is_refused_with_both_numbers() {
-    let plan = plan(LoadConfig::from_source(tiny())).expect("a plan");
+    let plan = plan(LoadConfig::default().source(tiny())).expect("a plan");
     let device = <Cpu as firebox::Target>::device(0).expect("a cpu");
     let mut capabilities = <Cpu as firebox::Target>::capabilities(&device);
 
@@ -222,7 +231,9 @@ fn what_does_not_fit_is_refused_with_both_numbers() {
 /// The JSON is an interface: scripts read these names.
 #[test]
 fn a_plan_prints_as_a_table_and_as_json() {
-    let config = LoadConfig::from_source(tiny()).quant("fp8".parse().expect("a spec"));
+    let config = LoadConfig::default()
+        .quant("fp8".parse().expect("a spec"))
+        .source(tiny());
     let plan = plan(config).expect("a plan");
     let value = serde_json::to_value(&plan).expect("serialises");
     assert_eq!(value["target"], "cpu");

@@ -7,7 +7,8 @@ use std::{
 
 use firebox::{
     LoadConfig,
-    source::{Access, Local, Reading, Source, SourceError},
+    config::Reading,
+    source::{Access, Local, Source, SourceError},
 };
 use tempfile::TempDir;
 

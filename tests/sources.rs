@@ -6,9 +6,8 @@ mod loopback;
 
 use std::time::{Duration, Instant};
 
-use firebox::source::{
-    Fault, Local, Memory, Reading, SMALL_FILE_BYTES_MAX, Source, SourceError, SourceExt,
-};
+use firebox::config::Reading;
+use firebox::source::{Fault, Local, Memory, SMALL_FILE_BYTES_MAX, Source, SourceError, SourceExt};
 use tempfile::TempDir;
 
 /// A file whose bytes tell where they are from.

@@ -15,7 +15,7 @@ use std::{
 use burn::{module::Module, tensor::Tensor};
 use common::{Golden, ids, values};
 use firebox::{
-    Cpu, Error, Keep, LoadConfig, Loader, Strategy,
+    Cpu, Error, LoadConfig, Loader, Strategy, StreamFrom,
     config::Budget,
     model::stream::{Ring, StreamStats, StreamedWeight},
     model::{Linear, Matrix, llama::Llama},
@@ -72,7 +72,10 @@ fn streamed_models_answer_as_full_ones_do() {
         let full = load(config(golden, quant).strategy(Strategy::Full));
         let expected = bits(full.forward(tokens.clone()));
         let folder = TempDir::new().expect("a folder");
-        for keep in [Keep::Host, Keep::Disk(folder.path().join("spill"))] {
+        for keep in [
+            StreamFrom::Host,
+            StreamFrom::Disk(folder.path().join("spill")),
+        ] {
             // The ring does not look into weights: one format shows what it may hold.
             let aheads: &[usize] = if quant == "nf4" {
                 &[0, 1, 2, 1000]
@@ -80,7 +83,9 @@ fn streamed_models_answer_as_full_ones_do() {
                 &[2]
             };
             for &ahead in aheads {
-                let config = config(golden, quant).keep(keep.clone()).prefetch(ahead);
+                let config = config(golden, quant)
+                    .stream_from(keep.clone())
+                    .prefetch(ahead);
                 let model = load(config.strategy(Strategy::Streaming));
                 assert!(streamed(&model.embedding.table).bytes() > 0);
                 for pass in 0..2 {
@@ -188,10 +193,11 @@ fn a_device_budget_bounds_the_bytes_of_the_ring() {
     // 19,200 weights each: half a byte a weight and 4 for each of 300 blocks. Nine tenths of the budget, less 4 bytes
     // for each of the 296 numbers that do not stream, hold one of them and not two.
     const EACH: u64 = 9_600 + 1_200;
-    let config = LoadConfig::from_source(tiny())
+    let config = LoadConfig::default()
         .quant("nf4".parse().expect("a spec"))
         .strategy(Strategy::Streaming)
-        .device_budget(Budget::Bytes(20_000));
+        .device_budget(Budget::Bytes(20_000))
+        .source(tiny());
     let loader = Loader::<Cpu>::new(config).expect("a checkpoint");
     let model = loader.load::<Tiny>().expect("a model").model;
     for _ in 0..20 {
@@ -229,10 +235,11 @@ mod training {
     }
 
     fn tiny_model(quant: &str, strategy: Strategy, ahead: usize) -> Tiny {
-        let config = LoadConfig::from_source(tiny())
+        let config = LoadConfig::default()
             .quant(quant.parse().expect("a spec"))
             .strategy(strategy)
-            .prefetch(ahead);
+            .prefetch(ahead)
+            .source(tiny());
         let device = Cpu::device(0).expect("there is always a CPU").autodiff();
         let loader = Loader::<Cpu>::on(config, device).expect("a checkpoint");
         loader.load::<Tiny>().expect("a model").model
@@ -348,9 +355,10 @@ mod training {
 fn a_file_to_stream_from_is_gone_with_its_model() {
     let folder = TempDir::new().expect("a folder");
     let on = |folder| {
-        let config = LoadConfig::from_source(tiny())
+        let config = LoadConfig::default()
             .strategy(Strategy::Streaming)
-            .keep(Keep::Disk(folder));
+            .stream_from(StreamFrom::Disk(folder))
+            .source(tiny());
         Loader::<Cpu>::new(config)
             .expect("a checkpoint")
             .load::<Tiny>()
@@ -365,7 +373,7 @@ fn a_file_to_stream_from_is_gone_with_its_model() {
     let file = folder.path().join("file");
     std::fs::write(&file, []).expect("a file");
     match on(file.join("inside")) {
-        Err(error @ Error::Keep { .. }) => {
+        Err(error @ Error::StreamFile { .. }) => {
             assert!(error.to_string().contains("file/inside: "), "{error}");
         }
         other => panic!("{other:?}"),
@@ -385,9 +393,10 @@ fn matrices_in_parts_stream_part_by_part() {
             None,
         )
     };
-    let config = LoadConfig::from_source(tiny())
+    let config = LoadConfig::default()
         .quant("nf4".parse().expect("a spec"))
-        .strategy(Strategy::Streaming);
+        .strategy(Strategy::Streaming)
+        .source(tiny());
     let loader = Loader::<Cpu>::new(config).expect("a checkpoint");
     let model = loader.load::<Tiny>().expect("a model").model;
     let once = bits(model.down.forward(input(1, OUT)));
@@ -409,7 +418,7 @@ impl Sink for Names {
 /// Would catch an order that is ignored, and one that changes what is loaded.
 #[test]
 fn a_sink_gets_weights_in_the_order_it_asks_for() {
-    let loader = Loader::<Cpu>::new(LoadConfig::from_source(tiny())).expect("a checkpoint");
+    let loader = Loader::<Cpu>::new(LoadConfig::default().source(tiny())).expect("a checkpoint");
     let by_name = Order::by(|a, b| a.slot.name.cmp(&b.slot.name));
     for (order, expected) in [
         // As `Tiny::slots` has them.
@@ -442,11 +451,11 @@ fn plan_and_report_say_the_strategy() {
         ),
         (Some(Strategy::Streaming), Strategy::Streaming, "asked for"),
     ] {
-        let mut config = LoadConfig::from_source(tiny());
+        let mut config = LoadConfig::default();
         if let Some(asked) = asked {
             config = config.strategy(asked);
         }
-        let loader = Loader::<Cpu>::new(config).expect("a checkpoint");
+        let loader = Loader::<Cpu>::new(config.source(tiny())).expect("a checkpoint");
         let plan = loader.plan::<Tiny>().expect("a plan");
         let report = loader.load::<Tiny>().expect("a model").report;
         for (strategy, reason) in [
@@ -461,12 +470,15 @@ fn plan_and_report_say_the_strategy() {
     }
     // A host that is too small for the weights and what is read ahead, and no disk to stream from; then one.
     let small = |keep| {
-        let config = LoadConfig::from_source(tiny()).host_budget(Budget::Bytes(1 << 20));
-        let loader = Loader::<Cpu>::new(config.keep(keep)).expect("a checkpoint");
+        let config = LoadConfig::default()
+            .host_budget(Budget::Bytes(1 << 20))
+            .stream_from(keep)
+            .source(tiny());
+        let loader = Loader::<Cpu>::new(config).expect("a checkpoint");
         loader.plan::<Tiny>().expect("a plan").strategy
     };
-    assert_eq!(small(Keep::Host), Strategy::LowMemory);
-    assert_eq!(small(Keep::Disk("spill".into())), Strategy::Streaming);
+    assert_eq!(small(StreamFrom::Host), Strategy::LowMemory);
+    assert_eq!(small(StreamFrom::Disk("spill".into())), Strategy::Streaming);
 }
 
 /// Several threads with one model: would catch a ring that lends one weight's bytes for another's, and threads that

@@ -14,7 +14,7 @@ use burn::{
 };
 use counting::COUNTING;
 use firebox::{
-    Cpu, Keep, LoadConfig, Loader, Strategy, Target,
+    Cpu, LoadConfig, Loader, Strategy, StreamFrom, Target,
     model::{Architecture, BuildError, ConfigError, Linear, Matrix, Slot, Weights},
     source::Memory,
 };
@@ -72,11 +72,12 @@ fn checkpoint() -> Memory {
 fn only_the_ring_is_in_memory() {
     let folder = tempfile::tempdir().expect("a folder");
     let source = Arc::new(checkpoint());
-    let config = LoadConfig::from_source(source)
+    let config = LoadConfig::default()
         .quant("nf4".parse().expect("a spec"))
         .strategy(Strategy::Streaming)
         .prefetch(AHEAD)
-        .keep(Keep::Disk(folder.path().to_owned()));
+        .stream_from(StreamFrom::Disk(folder.path().to_owned()))
+        .source(source);
     let device = Cpu::device(0).expect("there is always a CPU").autodiff();
     let loader = Loader::<Cpu>::on(config, device).expect("a checkpoint");
     let before = COUNTING.live();

@@ -5,11 +5,12 @@ use core::{fmt, str::FromStr};
 use super::size::Bytes;
 
 /// A part of a memory: reads and prints `8.00 GiB` or `80%`.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Budget {
-    /// So many bytes.
+    /// This many bytes.
     Bytes(u64),
-    /// This share of what there is, above 0 and at most 1.
+    /// This share of the memory, above 0 and at most 1.
     Share(f64),
 }
 
@@ -19,7 +20,7 @@ pub enum Budget {
 pub struct BudgetError(String);
 
 impl Budget {
-    /// Bytes, of a memory of `total`. `None` for a share of a memory whose size nobody tells.
+    /// Bytes, of a memory of `total`. `None` for a share of a memory of unknown size.
     pub fn resolve(self, total: Option<u64>) -> Option<u64> {
         match self {
             Self::Bytes(bytes) => Some(bytes),

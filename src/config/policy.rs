@@ -4,11 +4,10 @@ use core::{fmt, str::FromStr};
 
 use globset::{GlobBuilder, GlobMatcher};
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+
 use super::Role;
-use crate::{
-    model::Slot,
-    quant::{QuantSpec, SpecError},
-};
+use crate::quant::{QuantSpec, SpecError};
 
 /// Names of tensors, or a role.
 ///
@@ -71,13 +70,11 @@ pub enum RuleError {
 }
 
 impl Pattern {
-    /// Whether the tensor of `slot` is meant.
-    pub fn is_match(&self, slot: &Slot) -> bool {
+    /// Whether the pattern names the tensor `name`, which has the role `role`.
+    pub fn is_match(&self, name: &str, role: Role) -> bool {
         match &self.matches {
-            Matches::Role(role) => *role == slot.role,
-            Matches::Name(itself, below) => {
-                itself.is_match(&slot.name) || below.is_match(&slot.name)
-            }
+            Matches::Role(matched) => *matched == role,
+            Matches::Name(itself, below) => itself.is_match(name) || below.is_match(name),
         }
     }
 }
@@ -109,6 +106,26 @@ impl FromStr for Pattern {
     }
 }
 
+/// By the text: equal texts match equal names.
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Serialize for Pattern {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.text)
+    }
+}
+
+impl<'de> Deserialize<'de> for Pattern {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(D::Error::custom)
+    }
+}
+
 fn glob(text: &str, pattern: &str) -> Result<GlobMatcher, RuleError> {
     let error = |reason: String| RuleError::Pattern {
         pattern: text.to_owned(),
@@ -124,11 +141,12 @@ fn glob(text: &str, pattern: &str) -> Result<GlobMatcher, RuleError> {
 }
 
 /// One line of a policy.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Rule {
     /// Which tensors.
     pub pattern: Pattern,
-    /// What becomes of them.
+    /// Their quantization.
     pub quant: QuantSpec,
 }
 
@@ -179,8 +197,9 @@ impl FromStr for Rule {
     }
 }
 
-/// What becomes of every tensor.
-#[derive(Debug, Clone, Default)]
+/// The quantization of every tensor.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Policy {
     /// Left dense, before any rule.
     pub skip: Vec<Pattern>,
@@ -191,29 +210,35 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// What becomes of the tensor of `slot`. Only matrices can be packed: anything else stays dense
-    /// whatever a pattern says, so that `*=nf4` is not an error.
-    pub fn choose(&self, slot: &Slot) -> QuantSpec {
-        if !slot.is_matrix() || self.skip.iter().any(|pattern| pattern.is_match(slot)) {
+    /// The quantization of the tensor `name`, which has this role and shape. Only matrices can be packed: all other
+    /// tensors stay dense whatever a pattern says, so that `*=nf4` is not an error.
+    pub fn choose(&self, name: &str, role: Role, shape: &[usize]) -> QuantSpec {
+        let matched = |pattern: &Pattern| pattern.is_match(name, role);
+        if !can_be_packed(role, shape) || self.skip.iter().any(matched) {
             return QuantSpec::None;
         }
-        match self.rules.iter().find(|rule| rule.pattern.is_match(slot)) {
+        match self.rules.iter().find(|rule| matched(&rule.pattern)) {
             Some(rule) => rule.quant.clone(),
-            None if slot.role.is_quantized_by_default() => self.linear.clone(),
+            None if role.is_quantized_by_default() => self.linear.clone(),
             None => QuantSpec::None,
         }
     }
 
-    /// Patterns that name none of these slots: a typing error that would go unseen.
-    pub fn idle<'a>(&'a self, slots: &'a [Slot]) -> impl Iterator<Item = &'a Pattern> {
-        let patterns = self
-            .skip
-            .iter()
-            .chain(self.rules.iter().map(|rule| &rule.pattern));
-        patterns.filter(|pattern| {
-            !slots
-                .iter()
-                .any(|slot| slot.is_matrix() && pattern.is_match(slot))
+    /// Patterns that name no matrix among `tensors` (name, role, shape): typing errors that would go unseen.
+    pub fn idle<'a>(
+        &'a self,
+        tensors: impl Iterator<Item = (&'a str, Role, &'a [usize])> + Clone + 'a,
+    ) -> impl Iterator<Item = &'a Pattern> {
+        let rules = self.rules.iter().map(|rule| &rule.pattern);
+        self.skip.iter().chain(rules).filter(move |pattern| {
+            !tensors.clone().any(|(name, role, shape)| {
+                can_be_packed(role, shape) && pattern.is_match(name, role)
+            })
         })
     }
+}
+
+/// Whether a tensor is a matrix `[out, in]` that can be quantized.
+fn can_be_packed(role: Role, shape: &[usize]) -> bool {
+    shape.len() == 2 && role.is_matrix()
 }

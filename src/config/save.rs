@@ -2,18 +2,32 @@
 
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use crate::dialect::To;
 
 /// Where to save, and in which dialect.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct SaveConfig {
     pub(crate) folder: PathBuf,
+    #[serde(default)]
     pub(crate) dialect: Option<To>,
+    #[serde(default = "shard_bytes")]
     pub(crate) shard_bytes: u64,
+    #[serde(default)]
     pub(crate) nested: Option<bool>,
+    #[serde(default)]
     pub(crate) resume: bool,
-    /// Whether this is for loads to come: in any dialect, with the journal, which says what it is of.
-    pub(crate) kept: bool,
+    /// Whether this folder is part of the cache of packed weights: written in any dialect, and its journal stays, since
+    /// it says which source and configuration the weights come from.
+    #[serde(skip)]
+    pub(crate) cache: bool,
+}
+
+/// Bytes of a shard if not given: 5 GB, as Python's libraries write them.
+const fn shard_bytes() -> u64 {
+    5_000_000_000
 }
 
 impl SaveConfig {
@@ -22,39 +36,39 @@ impl SaveConfig {
         Self {
             folder: folder.into(),
             dialect: None,
-            shard_bytes: 5_000_000_000,
+            shard_bytes: shard_bytes(),
             nested: None,
             resume: false,
-            kept: false,
+            cache: false,
         }
     }
 
-    /// For loads to come. Of a folder that another process writes the end is waited for.
-    pub(crate) fn kept(folder: PathBuf) -> Self {
+    /// A folder of the cache of packed weights. Waits if another process is writing the same folder.
+    pub(crate) fn for_cache(folder: PathBuf) -> Self {
         Self {
             resume: true,
-            kept: true,
+            cache: true,
             ..Self::new(folder)
         }
     }
 
-    /// Whether to go on with a save into the same folder that was interrupted: weights that are in its files are
+    /// Whether to resume a save into the same folder that was interrupted: weights that are in its files are
     /// neither read nor packed again, and the files become those that an uninterrupted save writes. Refused where
-    /// source or configuration are others ([`SaveError::Changed`](crate::place::SaveError::Changed)). With nothing to go on with, the save begins. Observers
-    /// are told of what is left alone, the report tells of all.
+    /// source or configuration differ ([`SaveError::Changed`](crate::place::SaveError::Changed)). Where there is nothing
+    /// to resume, the save begins. Events report the remaining weights only, the report all of them.
     pub fn resume(mut self, resume: bool) -> Self {
         self.resume = resume;
         self
     }
 
-    /// Whether the scales of 4-bit weights that the checkpoint has packed become nested or plain; as they are, if not
-    /// given. Plain ones are exactly those that the nested give; nested ones are the nearest codes.
+    /// Whether the scales of 4-bit weights that the checkpoint has packed become nested or plain; unchanged if not
+    /// given. Plain scales have exactly the values of the nested ones; nested scales are the nearest codes.
     pub fn nested(mut self, nested: bool) -> Self {
         self.nested = Some(nested);
         self
     }
 
-    /// The dialect; that in which most of the world reads the format, if not given.
+    /// The dialect. If not given, the one in which most libraries read the format.
     pub fn dialect(mut self, dialect: To) -> Self {
         self.dialect = Some(dialect);
         self

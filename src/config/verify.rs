@@ -3,12 +3,13 @@
 use core::fmt;
 
 use firebox_kernels::compare::Stats;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::quant::QuantSpec;
 
 /// What to verify by, and what to try instead of what is beyond it.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct VerifyConfig {
     pub(crate) limits: Limits,
     pub(crate) fallbacks: Vec<QuantSpec>,
@@ -33,7 +34,8 @@ impl VerifyConfig {
 
 /// How far a weight may be from its source. Where any limit is given, a weight with a number that is not finite, in the
 /// source or in what comes back, is beyond it: nothing can be said of such a number.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Limits {
     /// Most that [`Stats::relative_error`] may be.

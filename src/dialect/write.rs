@@ -186,10 +186,12 @@ pub trait Writer: fmt::Debug + Send + Sync {
 }
 
 /// A dialect that is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum To {
     /// bitsandbytes, as transformers saves it.
+    #[serde(rename = "bitsandbytes")]
     BitsAndBytes,
     /// compressed-tensors, as llm-compressor saves it.
     CompressedTensors,

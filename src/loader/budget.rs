@@ -1,8 +1,13 @@
 //! Memory: what a load may take, where finished weights live, and how much may be read ahead.
 
-use super::Loader;
+use std::num::NonZeroUsize;
+
+use super::{
+    Loader,
+    choose::{MemoryFacts, choose},
+};
 use crate::{
-    config::{Facts, Keep, Strategy},
+    config::{Strategy, StreamFrom, Workers},
     error::Error,
     pipeline::tile_bytes,
     plan::{Goes, Need, Plan, PlanError},
@@ -28,6 +33,9 @@ pub(super) struct Room {
     /// Threads that convert.
     pub(super) workers: usize,
 }
+
+/// Bytes of a tile that a worker gets at least: below, waking it costs more than its work.
+const WORKER_BYTES: u64 = 64 << 10;
 
 /// Rows of a weight that are unpacked at a time while many inputs are multiplied, at most.
 const UNPACKED: u64 = 64 << 20;
@@ -65,15 +73,15 @@ impl<T: Target> Loader<T> {
 
     /// Chooses where `bytes_kept` of finished weights live, unless the caller has.
     pub(super) fn place(&self, plan: &mut Plan, bytes_kept: u64) {
-        let asked = self.config.strategy;
+        let asked = self.config.place.strategy;
         (plan.strategy, plan.strategy_reason) = match asked {
-            Strategy::Auto => Strategy::choose(&Facts {
-                bytes_kept,
+            Strategy::Auto => choose(&MemoryFacts {
+                weights: bytes_kept,
                 host: self.host_bytes(),
                 device: self.device_bytes(),
                 memory: T::MEMORY,
                 unified: self.capabilities.unified,
-                disk: matches!(self.config.keep, Keep::Disk(_)),
+                disk: matches!(self.config.place.stream_from, StreamFrom::Disk(_)),
             }),
             _ => (asked, "asked for".to_owned()),
         };
@@ -82,9 +90,9 @@ impl<T: Target> Loader<T> {
     /// Where the weights of a module are made and stay.
     pub(super) fn goes(&self, strategy: Strategy) -> Goes<'static> {
         let streams = strategy == Strategy::Streaming;
-        match (T::MEMORY, &self.config.keep) {
-            (_, Keep::Disk(_)) if streams => Goes::Device { packs: false },
-            (_, Keep::Host) if streams => Goes::Host,
+        match (T::MEMORY, &self.config.place.stream_from) {
+            (_, StreamFrom::Disk(_)) if streams => Goes::Device { packs: false },
+            (_, StreamFrom::Host) if streams => Goes::Host,
             (Memory::Host, _) => Goes::Host,
             (Memory::Device, _) => Goes::Device {
                 packs: !strategy.packs_on_host(),
@@ -99,7 +107,7 @@ impl<T: Target> Loader<T> {
     /// [`PlanError::HostBudget`] where it leaves too little.
     pub(super) fn room(&self, plan: &Plan, goes: Goes<'_>) -> Result<Room, Error> {
         let asked = self.asked(plan.strategy);
-        let workers = |tile| self.config.workers.count(tile, plan.converts(goes));
+        let workers = |tile| worker_count(self.config.read.workers, tile, plan.converts(goes));
         let mut tile = asked.tile;
         let Some(budget) = self.host_bytes() else {
             let workers = workers(tile);
@@ -137,18 +145,18 @@ impl<T: Target> Loader<T> {
 
     /// What was asked for, whatever memory there is.
     pub(super) fn asked(&self, strategy: Strategy) -> Room {
-        let in_flight = match &self.config.shared {
+        let in_flight = match &self.shared {
             Some(shared) => shared.in_flight().max(),
-            None => self.config.resolved_in_flight_bytes_max(strategy),
+            None => self.config.read.resolved_in_flight_bytes_max(strategy),
         };
-        let tile = match self.config.shard_bytes {
+        let tile = match self.config.read.shard_bytes {
             Some(shard) => shard.min(in_flight),
             None => tile_bytes(in_flight),
         };
         Room {
             in_flight,
             tile,
-            workers: self.config.workers.count(tile, true),
+            workers: worker_count(self.config.read.workers, tile, true),
         }
     }
 
@@ -156,7 +164,7 @@ impl<T: Target> Loader<T> {
     pub(super) fn host_bytes(&self) -> Option<u64> {
         let all = memory::available();
         let left = all.map(|all| all.saturating_sub(memory::anonymous().unwrap_or(0) + RESERVE));
-        match self.config.host_budget {
+        match self.config.place.host_budget {
             None => left,
             Some(budget) => [budget.resolve(all), left].into_iter().flatten().min(),
         }
@@ -175,6 +183,7 @@ impl<T: Target> Loader<T> {
                 let memory = [device, self.host_bytes()].into_iter().flatten().min();
                 let in_flight = self
                     .config
+                    .read
                     .resolved_in_flight_bytes_max(Strategy::LowMemory);
                 (memory, in_flight + UNPACKED)
             }
@@ -186,7 +195,23 @@ impl<T: Target> Loader<T> {
     /// Bytes of the device's memory that may be used.
     pub(super) fn device_bytes(&self) -> Option<u64> {
         let all = self.capabilities.memory;
-        let budget = self.config.device_budget;
+        let budget = self.config.place.device_budget;
         budget.map_or(all, |budget| budget.resolve(all))
     }
+}
+
+/// Threads that share tiles of `tile` bytes, where the host `converts` at all.
+fn worker_count(workers: Workers, tile: u64, converts: bool) -> usize {
+    let useful = if converts { tile / WORKER_BYTES } else { 1 };
+    match workers {
+        Workers::Auto => usize::try_from(useful)
+            .unwrap_or(usize::MAX)
+            .clamp(1, cores()),
+        Workers::Count(count) => count.get(),
+    }
+}
+
+/// Threads that the process may run at once.
+pub(super) fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
 }

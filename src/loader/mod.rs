@@ -1,16 +1,20 @@
 //! The whole road in one file: open, plan, run, build.
 
 mod budget;
-mod kept;
+mod cached;
+mod choose;
+mod open;
+mod request;
 mod save;
 mod start;
 mod strategy;
 mod together;
 mod verify;
 
+pub use request::LoadRequest;
 pub use start::{Loading, Running, Saving};
 
-use budget::Room;
+use budget::{Room, cores};
 
 use core::marker::PhantomData;
 use std::sync::Arc;
@@ -18,13 +22,13 @@ use std::sync::Arc;
 use burn::tensor::Device;
 
 use crate::{
-    config::{Auto, LoadConfig, Pattern, SaveConfig, cores},
+    config::{Auto, LoadConfig, Pattern, SaveConfig},
     dialect::{self, Dialect, To},
     error::Error,
     model::{Architecture, Role, Slot, Weights},
-    observe::{Event, Observer, tell},
+    observe::{Event, Observer, Observers, tell},
     pipeline::{self, Settings, Sink, Timing},
-    place::{ModuleSink, Saved, VerifyError},
+    place::{ModuleSink, Saved, Shared, VerifyError},
     plan::{Plan, Request, Step},
     prepare,
     quant::QuantSpec,
@@ -47,6 +51,8 @@ use crate::{
 #[derive(Debug)]
 pub struct Loader<T: Target> {
     config: LoadConfig,
+    shared: Option<Shared>,
+    observers: Observers,
     checkpoint: Checkpoint,
     dialect: Option<Arc<dyn Dialect>>,
     device: Device,
@@ -74,17 +80,19 @@ impl<T: Target> Loader<T> {
     ///
     /// [`Error::Target`] for the device, [`Error::Source`], [`Error::Checkpoint`] and [`Error::Dialect`] for the
     /// files.
-    pub fn new(config: LoadConfig) -> Result<Self, Error> {
-        let device = T::device(config.device)?;
-        Self::on(config, device)
+    pub fn new(request: impl Into<LoadRequest>) -> Result<Self, Error> {
+        let request = request.into();
+        let device = T::device(request.config.place.device)?;
+        Self::on(request, device)
     }
 
-    /// Opens the checkpoint for a device of one's own, which may record gradients.
+    /// Opens the checkpoint for a device that the caller has opened, which may record gradients.
     ///
     /// # Errors
     ///
     /// [`TargetError::Foreign`] when the device is of another target, else as [`new`](Self::new).
-    pub fn on(mut config: LoadConfig, device: Device) -> Result<Self, Error> {
+    pub fn on(request: impl Into<LoadRequest>, device: Device) -> Result<Self, Error> {
+        let mut request = request.into();
         if !T::owns(&device) {
             let found = format!("{:?}", device.as_dispatch());
             let target = T::NAME;
@@ -92,13 +100,22 @@ impl<T: Target> Loader<T> {
         }
         let mut capabilities = T::capabilities(&device);
         if T::MEMORY == Memory::Device {
-            let limits = [capabilities.largest_allocation, config.allocation_max];
+            let limits = [
+                capabilities.largest_allocation,
+                request.config.place.allocation_max,
+            ];
             capabilities.largest_allocation = limits.into_iter().flatten().min();
         }
-        config.observers = config.observers.apart();
-        let checkpoint = config.open()?;
+        request.observers = request.observers.apart();
+        let checkpoint = request.open()?;
+        let LoadRequest {
+            config,
+            shared,
+            observers,
+            ..
+        } = request;
         let dialect = dialect::detect(checkpoint.config(), checkpoint.catalog())?;
-        let dtype = capabilities.dtype(config.dtype, checkpoint.catalog().float_dtype());
+        let dtype = capabilities.dtype(config.pack.dtype, checkpoint.catalog().float_dtype());
         tracing::debug!(
             model = checkpoint.source().describe(),
             files = checkpoint.files().len(),
@@ -108,6 +125,8 @@ impl<T: Target> Loader<T> {
         );
         Ok(Self {
             config,
+            shared,
+            observers,
             checkpoint,
             dialect,
             device,
@@ -153,7 +172,7 @@ impl<T: Target> Loader<T> {
 
     /// Chooses for the weights that are left open, if any are.
     fn decide(&self, plan: &mut Plan, to: Option<To>) -> Result<(), Error> {
-        let policy = &self.config.policy;
+        let policy = &self.config.pack.policy;
         let QuantSpec::Auto(limit) = policy.linear else {
             return Ok(());
         };
@@ -165,13 +184,13 @@ impl<T: Target> Loader<T> {
             Auto::Fitting => Auto::Size(self.fitting()?),
             told => told,
         };
-        let candidates = match &self.config.candidates[..] {
+        let candidates = match &self.config.pack.candidates[..] {
             [] => prepare::candidates(to),
             named => named.to_vec(),
         };
-        let open = |step: &Step| matches!(policy.choose(&step.slot), QuantSpec::Auto(_));
+        let open = |step: &Step| matches!(step.slot.quant(policy), QuantSpec::Auto(_));
         let source = &**self.checkpoint.source();
-        let observers = &self.config.observers;
+        let observers = &self.observers;
         let settings = self.settings(observers);
         let decided = prepare::decide(plan, open, limit, &candidates, source, &settings);
         decided.map_err(|error| observers.explain(error))
@@ -181,7 +200,7 @@ impl<T: Target> Loader<T> {
         let mut plan = Plan::bind(&self.request(), A::slots(config), |tensor| {
             A::leaves_out(config, tensor)
         })?;
-        if self.config.presinq {
+        if self.config.pack.presinq {
             plan.link(A::links(config))?;
         }
         Ok(plan)
@@ -192,8 +211,8 @@ impl<T: Target> Loader<T> {
             model: self.checkpoint.source().describe(),
             catalog: self.checkpoint.catalog(),
             dialect: self.dialect.as_deref(),
-            dequantize: self.config.dequantize,
-            policy: &self.config.policy,
+            dequantize: self.config.pack.dequantize,
+            policy: &self.config.pack.policy,
             target: T::NAME,
             dtype: self.dtype,
         }
@@ -206,13 +225,13 @@ impl<T: Target> Loader<T> {
     /// Any [`Error`]; on a failure or a cancel nothing of the model stays in memory.
     pub fn load<A: Architecture>(&self) -> Result<Loaded<A>, Error> {
         let config = A::config(self.checkpoint.config())?;
-        if self.config.cache_packed.is_some() && self.config.verify.is_some() {
+        if self.config.pack.cache.is_some() && self.config.pack.verify.is_some() {
             return Err(VerifyError::Cached.into());
         }
-        if let Some(folder) = &self.config.cache_packed
-            && let Some(kept) = self.kept::<A>(&config, folder)?
+        if let Some(folder) = &self.config.pack.cache
+            && let Some(cached) = self.cached::<A>(&config, folder)?
         {
-            return kept.load_as(&config);
+            return cached.load_as(&config);
         }
         self.load_as(&config)
     }
@@ -221,7 +240,7 @@ impl<T: Target> Loader<T> {
         let recording = self.record();
         let mut plan = self.plan_for::<A>(config)?;
         let room = self.checked(&plan)?;
-        let observers = recording.among(&self.config.observers);
+        let observers = recording.among(&self.observers);
         let place = self.settings_for(room, &observers);
         let settings = Settings {
             device: place.device.filter(|_| !plan.strategy.packs_on_host()),
@@ -230,10 +249,10 @@ impl<T: Target> Loader<T> {
         let mut module = ModuleSink {
             weights: Weights::new(self.device.clone(), self.dtype.dtype),
             settings: &place,
-            shared: self.config.shared.as_ref(),
+            shared: self.shared.as_ref(),
             stream: self.stream(&plan)?,
         };
-        let (timings, verified) = match &self.config.verify {
+        let (timings, verified) = match &self.config.pack.verify {
             None => (self.run(&mut plan, &mut module, &settings)?, None),
             Some(config) => {
                 let (timings, report) =
@@ -284,14 +303,17 @@ impl<T: Target> Loader<T> {
         let floats = floats.filter(|tensor| dialect::plain(tensor.dtype).is_some());
         let slots = floats.map(|tensor| {
             let mut slot = Slot::new(&*tensor.name, tensor.shape.clone(), Role::Linear);
-            let named = include.is_empty() || include.iter().any(|pattern| pattern.is_match(&slot));
+            let named = include.is_empty()
+                || include
+                    .iter()
+                    .any(|pattern| pattern.is_match(&slot.name, slot.role));
             if slot.shape.len() != 2 || !named {
                 slot.role = Role::Other;
             }
             slot
         });
         let mut plan = Plan::bind(&self.request(), slots.collect(), |_| false)?;
-        if self.config.presinq {
+        if self.config.pack.presinq {
             // Nobody says what makes the input of a tensor of no model.
             plan.link(Vec::new())?;
         }
@@ -303,7 +325,7 @@ impl<T: Target> Loader<T> {
     }
 
     fn settings<'a>(&'a self, observer: &'a dyn Observer) -> Settings<'a> {
-        self.settings_for(self.asked(self.config.strategy), observer)
+        self.settings_for(self.asked(self.config.place.strategy), observer)
     }
 
     fn settings_for<'a>(&'a self, room: Room, observer: &'a dyn Observer) -> Settings<'a> {
@@ -313,7 +335,7 @@ impl<T: Target> Loader<T> {
             tile_bytes: room.tile,
             device: (T::MEMORY == Memory::Device).then_some(&self.device),
             allocation_max: self.capabilities.largest_allocation,
-            ..match &self.config.shared {
+            ..match &self.shared {
                 None => Settings::new(workers, room.in_flight, observer),
                 Some(shared) => Settings::sharing(workers, shared.in_flight(), observer),
             }
@@ -331,7 +353,7 @@ impl<T: Target> Loader<T> {
         let source = &**self.checkpoint.source();
         let ran = prepare::balance(plan, source, settings)
             .and_then(|()| pipeline::run(plan, source, sink, settings));
-        ran.map_err(|error| self.config.observers.explain(error.into()))
+        ran.map_err(|error| self.observers.explain(error.into()))
     }
 
     /// Tells of the plan.
@@ -395,9 +417,9 @@ impl<T: Target> Loader<T> {
 ///
 /// Any [`Error`].
 pub fn load_model_and_tokenizer<T: Target, A: Architecture>(
-    config: LoadConfig,
+    request: impl Into<LoadRequest>,
 ) -> Result<(A, Tokenizer), Error> {
-    let loader = Loader::<T>::new(config)?;
+    let loader = Loader::<T>::new(request)?;
     // First, since it is quick and a missing tokenizer should not cost a load.
     let tokenizer = loader.tokenizer()?;
     Ok((loader.load()?.model, tokenizer))

@@ -2,7 +2,7 @@
 
 use super::{Loader, budget::Room, finished};
 use crate::{
-    config::{LoadConfig, SaveConfig},
+    config::{PackConfig, SaveConfig},
     dialect::To,
     error::Error,
     model::Link,
@@ -22,7 +22,7 @@ impl<T: Target> Loader<T> {
     /// Saves the weights of a plan in the types that they are stored in.
     pub(super) fn save_plan(&self, mut plan: Plan, to: &SaveConfig) -> Result<Saved, Error> {
         save::adapt(&mut plan, to);
-        if self.config.dtype.is_none() {
+        if self.config.pack.dtype.is_none() {
             // What is given back has the type that config.json goes on to name.
             plan.give_back(self.checkpoint.float_dtype());
         }
@@ -43,7 +43,7 @@ impl<T: Target> Loader<T> {
         adapt: impl FnOnce(&mut Plan),
     ) -> Result<Saved, Error> {
         let recording = self.record();
-        let observers = recording.among(&self.config.observers);
+        let observers = recording.among(&self.observers);
         let journal = save::find(to)?;
         let known = match &journal {
             Some(journal) => journal.check(identity)?,
@@ -120,18 +120,18 @@ impl<T: Target> Loader<T> {
             rest.steps.clone_from_slice(&plan.steps[done..]);
             pipeline::run(&rest, source, folder, &settings)
         });
-        let ran = ran.map_err(|error| self.config.observers.explain(error.into()))?;
+        let ran = ran.map_err(|error| self.observers.explain(error.into()))?;
         let taken_over = vec![Timing::default(); done];
         Ok([taken_over, ran].concat())
     }
 
     /// Chooses for the weights that are left open what the save that was interrupted had chosen.
     fn decide_as(&self, plan: &mut Plan, becomes: &[String]) -> Result<(), Error> {
-        let LoadConfig {
+        let PackConfig {
             policy, candidates, ..
-        } = &self.config;
+        } = &self.config.pack;
         for (step, chosen) in plan.steps.iter_mut().zip(becomes) {
-            let open = matches!(policy.choose(&step.slot), QuantSpec::Auto(_));
+            let open = matches!(step.slot.quant(policy), QuantSpec::Auto(_));
             if !open || save::becomes(step) == *chosen {
                 continue;
             }

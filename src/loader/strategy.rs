@@ -2,7 +2,7 @@
 
 use super::{Loader, finished};
 use crate::{
-    config::{Keep, Strategy},
+    config::{Strategy, StreamFrom},
     error::Error,
     model::Architecture,
     model::stream::Limits,
@@ -31,7 +31,7 @@ impl<T: Target> Loader<T> {
         let mut plan = self.plan_for::<A>(&config)?;
         plan.check_complete()?;
         order.sort(&mut plan, &A::slots(&config));
-        let observers = recording.among(&self.config.observers);
+        let observers = recording.among(&self.observers);
         // What the sink keeps is its own.
         let room = self.room(
             &plan,
@@ -59,17 +59,17 @@ impl<T: Target> Loader<T> {
         let resident = plan.steps.iter().filter(|step| !step.streams());
         let resident: u64 = resident.map(Step::bytes_kept).sum();
         let limits = Limits {
-            ahead: self.config.resolved_prefetch(),
+            ahead: self.config.read.resolved_prefetch(),
             bytes: self
                 .device_bytes()
                 .map(|bytes| (bytes / 10 * 9).saturating_sub(resident)),
         };
-        let stream = Stream::new(&self.device, &self.config.keep, limits);
+        let stream = Stream::new(&self.device, &self.config.place.stream_from, limits);
         stream.map(Some).map_err(|error| {
-            let Keep::Disk(folder) = &self.config.keep else {
+            let StreamFrom::Disk(folder) = &self.config.place.stream_from else {
                 unreachable!("host memory needs no file");
             };
-            Error::Keep {
+            Error::StreamFile {
                 folder: folder.display().to_string(),
                 source: error,
             }

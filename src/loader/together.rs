@@ -8,9 +8,8 @@ use std::{
     thread,
 };
 
-use super::{Loaded, Loader};
+use super::{LoadRequest, Loaded, Loader};
 use crate::{
-    config::LoadConfig,
     error::Error,
     model::Architecture,
     observe::{Event, Flow},
@@ -20,25 +19,25 @@ use crate::{
 };
 
 impl Shared {
-    /// Loads several models at once, each as its configuration says; they come in the order of `configs`.
+    /// Loads several models at once, each as its request says, and returns them in the order of `requests`.
     ///
     /// # Errors
     ///
-    /// The first [`Error`] in the order of `configs`. The other loads are cancelled then.
+    /// The first [`Error`] in the order of `requests`. The other loads are cancelled then.
     pub fn load<T: Target, A: Architecture + Send>(
         &self,
-        configs: impl IntoIterator<Item = LoadConfig>,
+        requests: impl IntoIterator<Item = impl Into<LoadRequest>>,
     ) -> Result<Vec<Loaded<A>>, Error> {
         let failed = Arc::new(AtomicBool::new(false));
-        let loads: Vec<Loader<T>> = configs
+        let loads: Vec<Loader<T>> = requests
             .into_iter()
-            .map(|config| {
+            .map(|request| {
                 let failed = Arc::clone(&failed);
                 let stop = move |_: &Event<'_>| match failed.load(Ordering::Relaxed) {
                     true => Flow::Cancel,
                     false => Flow::Continue,
                 };
-                Loader::new(config.share(self).observer(stop))
+                Loader::new(request.into().share(self).observer(stop))
             })
             .collect::<Result<_, _>>()?;
         let ended: Vec<Result<Loaded<A>, Error>> = thread::scope(|scope| {

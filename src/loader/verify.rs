@@ -86,7 +86,7 @@ impl<T: Target> Loader<T> {
     /// With more rules, before those that there are.
     #[must_use]
     pub fn with_rules(mut self, rules: Vec<Rule>) -> Self {
-        self.config.policy.rules.splice(0..0, rules);
+        self.config.pack.policy.rules.splice(0..0, rules);
         self
     }
 
@@ -131,7 +131,7 @@ impl<T: Target> Loader<T> {
     }
 
     fn verify_plan(&self, mut plan: Plan, config: &VerifyConfig) -> Result<VerifyReport, Error> {
-        if self.config.presinq {
+        if self.config.pack.presinq {
             return Err(VerifyError::Balanced.into());
         }
         self.check_parts(&plan)?;
@@ -211,8 +211,8 @@ impl<T: Target> Loader<T> {
         originals: Vec<Original>,
     ) -> Result<Vec<Stats>, Error> {
         let recording = self.record();
-        let observers = recording.among(&self.config.observers);
-        let room = self.asked(self.config.strategy);
+        let observers = recording.among(&self.observers);
+        let room = self.asked(self.config.place.strategy);
         let settings = self.settings_for(room, &observers);
         let mut sink = CompareSink::new(&**dense.source(), originals, &settings)?;
         let timings = self.run(plan, &mut sink, &settings)?;

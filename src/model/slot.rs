@@ -3,6 +3,7 @@
 use core::ops::Range;
 
 pub use crate::config::Role;
+use crate::{config::Policy, quant::QuantSpec};
 
 /// A place in a model, named as the checkpoint names its tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,6 +82,11 @@ impl Slot {
     /// Whether it is a matrix `[out, in]` that can be quantized.
     pub fn is_matrix(&self) -> bool {
         self.shape.len() == 2 && self.role.is_matrix()
+    }
+
+    /// The quantization that `policy` asks for.
+    pub(crate) fn quant(&self, policy: &Policy) -> QuantSpec {
+        policy.choose(&self.name, self.role, &self.shape)
     }
 
     /// A matrix `[out, in]` that multiplies activations.

@@ -6,7 +6,7 @@ use burn::tensor::{Bytes, Device};
 use firebox_kernels::format::Packed;
 
 use crate::{
-    config::Keep,
+    config::StreamFrom,
     model::{
         Weight,
         stream::{Kept, Limits, Ring, Shelf, StreamedWeight},
@@ -26,8 +26,8 @@ pub(crate) struct Stream {
 impl Stream {
     /// # Errors
     ///
-    /// When no file can be made in the folder of [`Keep::Disk`].
-    pub(crate) fn new(device: &Device, keep: &Keep, limits: Limits) -> io::Result<Self> {
+    /// When no file can be made in the folder of [`StreamFrom::Disk`].
+    pub(crate) fn new(device: &Device, keep: &StreamFrom, limits: Limits) -> io::Result<Self> {
         Ok(Self {
             shelf: Shelf::new(keep)?,
             ring: Ring::new(device, limits),

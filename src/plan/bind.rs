@@ -209,7 +209,10 @@ impl Plan {
         slots: Vec<Slot>,
         leaves_out: impl Fn(&str) -> bool,
     ) -> Result<Self, PlanError> {
-        if let Some(pattern) = request.policy.idle(&slots).next() {
+        let tensors = slots
+            .iter()
+            .map(|slot| (&*slot.name, slot.role, &*slot.shape));
+        if let Some(pattern) = request.policy.idle(tensors).next() {
             return Err(PlanError::IdlePattern {
                 pattern: pattern.to_string(),
             });
@@ -380,7 +383,7 @@ fn step(request: &Request<'_>, tensor: &TensorInfo, slot: Slot) -> Result<Step, 
             found: tensor.dtype,
         });
     };
-    let quant = request.policy.choose(&slot);
+    let quant = slot.quant(request.policy);
     let action = match (quant.method(), slot.shape[..].try_into()) {
         (Some(method), Ok(shape)) => {
             let format = method.format(shape, source);
@@ -403,7 +406,7 @@ fn step(request: &Request<'_>, tensor: &TensorInfo, slot: Slot) -> Result<Step, 
 
 /// A weight that the checkpoint has packed: kept so, or given back.
 fn adopted(request: &Request<'_>, slot: Slot, adopt: Adopt) -> Result<Step, PlanError> {
-    let quant = request.policy.choose(&slot);
+    let quant = slot.quant(request.policy);
     if quant.method().is_some() {
         return Err(PlanError::Packed {
             tensor: slot.name,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::dtype::StoredType;
 use super::header::Header;
 use super::index::Index;
-use crate::target::DType;
+use firebox_kernels::arith::float::DType;
 
 /// One tensor of a checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]

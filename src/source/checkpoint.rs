@@ -9,7 +9,7 @@ use super::catalog::{Catalog, CatalogError};
 use super::header::{self, Header, HeaderError, LENGTH_BYTES};
 use super::index::{Index, IndexError};
 use super::{Source, SourceError, SourceExt};
-use crate::target::DType;
+use firebox_kernels::arith::float::DType;
 
 /// The model's configuration.
 pub(crate) const CONFIG: &str = "config.json";

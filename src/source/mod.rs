@@ -22,7 +22,6 @@ mod memory;
 mod hub;
 
 mod pairs;
-mod secret;
 
 mod dtype;
 
@@ -42,9 +41,8 @@ pub use header::{Entry, Header, HeaderError};
 #[cfg(feature = "hub")]
 pub use hub::{Download, Hub, HubBuilder};
 pub use index::{Index, IndexError};
-pub use local::{Local, Probe, Reading};
+pub use local::{Local, Probe};
 pub use memory::{Fault, Memory};
-pub(crate) use secret::Secret;
 
 /// The most that [`SourceExt::read`] reads at once, in bytes: 128 MiB.
 ///

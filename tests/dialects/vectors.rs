@@ -101,7 +101,7 @@ fn model(config: Value, tensors: &Tensors) -> Loader<Cpu> {
     let source = Memory::new()
         .with("config.json", config.to_string().into_bytes())
         .with("model.safetensors", weights);
-    Loader::new(LoadConfig::from_source(Arc::new(source))).expect("a checkpoint")
+    Loader::new(LoadConfig::default().source(Arc::new(source))).expect("a checkpoint")
 }
 
 pub(super) fn packed(loader: &Loader<Cpu>) -> Packed {

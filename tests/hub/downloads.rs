@@ -7,7 +7,8 @@ use std::{
     time::Duration,
 };
 
-use firebox::source::{Access, Reading, Source, SourceError, SourceExt};
+use firebox::config::Reading;
+use firebox::source::{Access, Source, SourceError, SourceExt};
 
 use super::{
     counted,

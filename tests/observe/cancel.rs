@@ -11,7 +11,7 @@ use std::{
 };
 
 use firebox::{
-    Error, LoadConfig, Loaded,
+    Error, LoadConfig, LoadRequest, Loaded,
     config::SaveConfig,
     config::{Limits, VerifyConfig},
     model::llama::Llama,
@@ -45,7 +45,7 @@ fn at(
     kind: &'static str,
     nth: usize,
     at: impl Fn(&Event<'_>) -> Flow + Send + Sync + 'static,
-) -> (LoadConfig, Arc<AtomicUsize>) {
+) -> (LoadRequest, Arc<AtomicUsize>) {
     let after = Arc::new(AtomicUsize::new(0));
     let (seen, counting) = (AtomicUsize::new(0), Arc::clone(&after));
     let config = config.observer(move |event: &Event<'_>| {

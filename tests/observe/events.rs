@@ -10,7 +10,7 @@ use std::{
 };
 
 use firebox::{
-    LoadConfig, Shared,
+    LoadConfig, LoadRequest, Shared,
     config::{Limits, VerifyConfig},
     model::llama::Llama,
     observe::{Event, Flow},
@@ -29,7 +29,7 @@ struct Told {
     bytes: u64,
 }
 
-fn listen(config: LoadConfig) -> (LoadConfig, Arc<Mutex<Vec<Told>>>) {
+fn listen(config: LoadConfig) -> (LoadRequest, Arc<Mutex<Vec<Told>>>) {
     let told = Arc::new(Mutex::new(Vec::new()));
     let teller = Arc::clone(&told);
     let config = config.observer(move |event: &Event<'_>| {
@@ -168,9 +168,10 @@ fn a_slow_observer_slows_the_load_and_nothing_else() {
     let shared = Shared::new(BUDGET);
     let told = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&told);
-    let config = LoadConfig::from_source(tiny())
+    let config = LoadConfig::default()
         .quant("nf4".parse().unwrap())
         .in_flight_bytes_max(BUDGET)
+        .source(tiny())
         .share(&shared)
         .observer(move |event: &Event<'_>| {
             match event {

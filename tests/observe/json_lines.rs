@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use firebox::{
-    LoadConfig,
+    LoadConfig, LoadRequest,
     config::{Limits, VerifyConfig},
     model::llama::Llama,
     observe::JsonLines,
@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use crate::{loader, tinyrust};
 
-fn to(config: LoadConfig, path: &Path) -> LoadConfig {
+fn to(config: LoadConfig, path: &Path) -> LoadRequest {
     config.observer(JsonLines::create(path).unwrap())
 }
 

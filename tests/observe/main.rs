@@ -20,7 +20,7 @@ mod start;
 
 use std::{env, process::Command};
 
-use firebox::{Cpu, Error, LoadConfig, Loader, pipeline::PipelineError};
+use firebox::{Cpu, Error, LoadConfig, LoadRequest, Loader, pipeline::PipelineError};
 
 /// The model of the repository: three files, 38 tensors.
 const TINYRUST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/tinyrust");
@@ -29,7 +29,7 @@ fn tinyrust(quant: &str) -> LoadConfig {
     LoadConfig::new(TINYRUST).quant(quant.parse().expect("a spec"))
 }
 
-fn loader(config: LoadConfig) -> Loader<Cpu> {
+fn loader(config: impl Into<LoadRequest>) -> Loader<Cpu> {
     Loader::new(config).expect("a checkpoint")
 }
 

@@ -16,7 +16,7 @@ use std::{
 };
 
 use firebox::{
-    Error, LoadConfig, Loaded, Loading, Saving,
+    Error, LoadConfig, LoadRequest, Loaded, Loading, Saving,
     config::SaveConfig,
     model::{Architecture, BuildError, ConfigError, Slot, Weights, llama::Llama},
     observe::{Event, Flow, Progress},
@@ -37,18 +37,20 @@ fn cancelled<R>(result: Result<R, Error>) -> (String, usize, usize) {
 }
 
 /// A load whose observer waits for leave at every started tensor.
-fn held() -> (LoadConfig, mpsc::Sender<()>, Arc<AtomicUsize>) {
+fn held() -> (LoadRequest, mpsc::Sender<()>, Arc<AtomicUsize>) {
     let (leave, wait) = mpsc::channel();
     let (wait, told) = (Mutex::new(wait), Arc::new(AtomicUsize::new(0)));
     let count = Arc::clone(&told);
-    let config = LoadConfig::from_source(tiny()).observer(move |event: &Event<'_>| {
-        count.fetch_add(1, Ordering::SeqCst);
-        if let Event::Started { .. } = event {
-            // An error: nobody is left to give leave.
-            let _ = wait.lock().unwrap().recv();
-        }
-        Flow::Continue
-    });
+    let config = LoadConfig::default()
+        .source(tiny())
+        .observer(move |event: &Event<'_>| {
+            count.fetch_add(1, Ordering::SeqCst);
+            if let Event::Started { .. } = event {
+                // An error: nobody is left to give leave.
+                let _ = wait.lock().unwrap().recv();
+            }
+            Flow::Continue
+        });
     (config, leave, told)
 }
 
@@ -121,9 +123,10 @@ fn progress_is_that_of_the_moment() {
 fn a_tensor_that_is_read_twice_counts_once() {
     let seen: Arc<Mutex<Vec<Progress>>> = Arc::default();
     let (all, progress) = (Arc::clone(&seen), Mutex::new(Progress::default()));
-    let config = LoadConfig::from_source(tiny())
+    let config = LoadConfig::default()
         .quant("fp8:e4m3,scale=tensor".parse().unwrap())
         .in_flight_bytes_max(16 << 10)
+        .source(tiny())
         .observer(move |event: &Event<'_>| {
             let mut progress = progress.lock().unwrap();
             progress.observe(event);
@@ -157,7 +160,7 @@ fn a_handle_cancels_at_the_next_event() {
     // The one after `Started`, whose answer was given before the cancel or after it.
     assert!(told.load(Ordering::SeqCst) <= before + 1);
 
-    let done = loader(LoadConfig::from_source(tiny())).start::<Tiny>();
+    let done = loader(LoadConfig::default().source(tiny())).start::<Tiny>();
     until(|| done.is_finished());
     done.cancel();
     done.wait().unwrap();
@@ -205,19 +208,21 @@ fn an_observer_may_drop_the_handle_of_its_own_load() {
     let own: Arc<Mutex<Option<Loading<Tiny>>>> = Arc::default();
     let (handle, (done, ended)) = (Arc::clone(&own), mpsc::channel());
     let done = Mutex::new(done);
-    let config = LoadConfig::from_source(tiny()).observer(move |event: &Event<'_>| {
-        if let Event::Started { .. } = event {
-            let handle = loop {
-                if let Some(handle) = handle.lock().unwrap().take() {
-                    break handle;
-                }
-            };
-            drop(handle);
-            done.lock().unwrap().send(()).unwrap();
-            return Flow::Cancel;
-        }
-        Flow::Continue
-    });
+    let config = LoadConfig::default()
+        .source(tiny())
+        .observer(move |event: &Event<'_>| {
+            if let Event::Started { .. } = event {
+                let handle = loop {
+                    if let Some(handle) = handle.lock().unwrap().take() {
+                        break handle;
+                    }
+                };
+                drop(handle);
+                done.lock().unwrap().send(()).unwrap();
+                return Flow::Cancel;
+            }
+            Flow::Continue
+        });
     *own.lock().unwrap() = Some(loader(config).start::<Tiny>());
     ended
         .recv_timeout(Duration::from_secs(30))
@@ -265,7 +270,7 @@ fn a_load_can_be_awaited() {
     );
     later.join().unwrap();
 
-    let ready = loader(LoadConfig::from_source(tiny())).start::<Tiny>();
+    let ready = loader(LoadConfig::default().source(tiny())).start::<Tiny>();
     until(|| ready.is_finished());
     let (loaded, woken) = block_on(ready);
     assert_eq!((loaded.unwrap().report.tensors, woken), (4, 0));
@@ -311,12 +316,12 @@ fn a_panic_of_the_load_comes_out_where_it_is_waited_for() {
     for wait in [(|loading| drop(loading.wait())) as Wait, |loading| {
         drop(block_on(loading));
     }] {
-        let loading = loader(LoadConfig::from_source(tiny())).start::<Explosive>();
+        let loading = loader(LoadConfig::default().source(tiny())).start::<Explosive>();
         let panic = catch_unwind(AssertUnwindSafe(|| wait(loading))).unwrap_err();
         assert_eq!(panic.downcast_ref::<&str>(), Some(&"out of luck"));
     }
     // Who does not look does not see.
-    drop(loader(LoadConfig::from_source(tiny())).start::<Explosive>());
+    drop(loader(LoadConfig::default().source(tiny())).start::<Explosive>());
 }
 
 /// Would catch a save that is another than that of `save`.

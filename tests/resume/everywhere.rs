@@ -6,7 +6,7 @@ use std::{
 };
 
 use firebox::{
-    Cpu, Error, LoadConfig, Loader,
+    Cpu, Error, LoadConfig, LoadRequest, Loader,
     config::Pattern,
     config::SaveConfig,
     model::llama::Llama,
@@ -26,15 +26,15 @@ fn placed(event: &Event<'_>) -> bool {
     matches!(event, Event::Placed { .. })
 }
 
-fn save_llama(config: LoadConfig, to: &SaveConfig) -> Result<Saved, Error> {
+fn save_llama(config: impl Into<LoadRequest>, to: &SaveConfig) -> Result<Saved, Error> {
     Loader::<Cpu>::new(config)?.save::<Llama>(to)
 }
 
 /// Interrupts `save` after `weights`, resumes it, and compares with one that is not interrupted.
 #[track_caller]
 fn goes_on(
-    config: impl Fn() -> LoadConfig,
-    save: impl Fn(LoadConfig, &SaveConfig) -> Result<Saved, Error>,
+    config: impl Fn() -> LoadRequest,
+    save: impl Fn(LoadRequest, &SaveConfig) -> Result<Saved, Error>,
     to: impl Fn(&Path) -> SaveConfig,
     weights: usize,
 ) {
@@ -107,11 +107,13 @@ fn bare_tensors_go_on() {
     assert!(shard.is_file());
     let config = || {
         let path = shard.to_string_lossy().into_owned();
-        LoadConfig::new(path)
-            .bare()
-            .quant("int8".parse().expect("a spec"))
+        LoadRequest::from(
+            LoadConfig::new(path)
+                .bare()
+                .quant("int8".parse().expect("a spec")),
+        )
     };
-    let save = |config: LoadConfig, to: &SaveConfig| {
+    let save = |config: LoadRequest, to: &SaveConfig| {
         let include: Pattern = "*mlp*".parse().expect("a pattern");
         Loader::<Cpu>::new(config)?.save_tensors(&[include], to)
     };
@@ -158,8 +160,8 @@ fn a_model_of_the_hub_goes_on() {
             source.version().expect("a commit").as_deref().map(str::len),
             Some(40)
         );
-        let config = LoadConfig::from_source(Arc::new(source));
-        config.quant("nf4".parse().expect("a spec"))
+        let config = LoadConfig::default().quant("nf4".parse().expect("a spec"));
+        config.source(Arc::new(source))
     };
     let [folder, whole, first, second] = [(); 4].map(|()| tempdir().expect("a folder"));
     save_llama(config(first.path()), &SaveConfig::new(whole.path())).expect("saved");

@@ -3,7 +3,7 @@
 use std::{fs, fs::OpenOptions, io::Write as _, path::Path, sync::Arc};
 
 use firebox::{
-    Error, LoadConfig,
+    Error, LoadRequest,
     pipeline::{Event, PipelineError},
     place::Saved,
     source::{Fault, Source},
@@ -21,7 +21,7 @@ const WEIGHTS: [&str; 4] = ["down.weight", "norm.weight", "up.bias", "up.weight"
 const QUANT: &str = "nf4:nested";
 
 /// The files of a save that nothing interrupts.
-fn whole(config: LoadConfig) -> Files {
+fn whole(config: impl Into<LoadRequest>) -> Files {
     let folder = tempdir().expect("a folder");
     save(config, &to(folder.path())).expect("saved");
     let whole = files(folder.path());
@@ -167,9 +167,7 @@ fn what_was_chosen_stays() {
     let auto = |source: Arc<dyn Source>| {
         let [nf4, none] = ["nf4", "none"].map(|spec| spec.parse().expect("a spec"));
         // Room for one of the two matrices as it is.
-        config(source, "auto:bits=20")
-            .candidate(nf4)
-            .candidate(none)
+        config(source, "auto:bits=20").with(|config| config.candidate(nf4).candidate(none))
     };
     let source = Watched::tiny();
     let expected = whole(auto(source.clone()));

@@ -11,7 +11,7 @@ use burn::{
     tensor::{Int, Tensor, TensorData},
 };
 use firebox::{
-    Cpu, DType, Error, LoadConfig, Loaded, Loader,
+    Cpu, DType, Error, LoadConfig, LoadRequest, Loaded, Loader,
     model::{
         Matrix,
         llama::{Block, Llama},
@@ -39,7 +39,7 @@ fn of(golden: Golden) -> LoadConfig {
     LoadConfig::new(golden.path("").to_string_lossy())
 }
 
-fn load(config: LoadConfig) -> Result<Loaded<Llama>, Error> {
+fn load(config: impl Into<LoadRequest>) -> Result<Loaded<Llama>, Error> {
     Loader::<Cpu>::new(config)?.load()
 }
 
@@ -84,10 +84,10 @@ fn entries(cache: &Path) -> Vec<PathBuf> {
 }
 
 /// Counts weights that are packed, by a spec, not kept.
-fn packed(config: LoadConfig) -> (LoadConfig, Arc<Mutex<usize>>) {
+fn packed(config: impl Into<LoadRequest>) -> (LoadRequest, Arc<Mutex<usize>>) {
     let count = Arc::new(Mutex::new(0));
     let seen = Arc::clone(&count);
-    let config = config.observer(move |event: &Event<'_>| {
+    let config = config.into().observer(move |event: &Event<'_>| {
         if let Event::Packed { step, .. } = event {
             let packs = !matches!(step.quant(), QuantSpec::None | QuantSpec::Kept(_));
             *seen.lock().expect("no panic") += usize::from(packs);
@@ -230,9 +230,9 @@ fn the_source_is_not_read_again() {
     let local = Local::open(&folder).expect("a model");
     let source = Watched::new(local);
     let load = || {
-        let config = LoadConfig::from_source(source.clone() as Arc<dyn Source>);
-        let config = config.quant("nf4".parse().expect("a spec"));
-        load(config.cache_packed(cache.path())).expect("loads")
+        let config = LoadConfig::default().quant("nf4".parse().expect("a spec"));
+        let config = config.cache_packed(cache.path());
+        load(config.source(source.clone() as Arc<dyn Source>)).expect("loads")
     };
     load();
     assert!(!source.tensors_read().is_empty());
@@ -345,13 +345,14 @@ fn loads_that_begin_at_once_pack_once() {
         let start = || {
             let together = Arc::clone(&together);
             let auto = config("auto:bits=5").candidate("mlx:bits=4".parse().expect("a spec"));
+            let auto = auto.cache_packed(cache.path());
             let auto = auto.observer(move |event: &Event<'_>| {
                 if matches!(event, Event::Measured { .. }) {
                     together.wait();
                 }
                 Flow::Continue
             });
-            let (config, count) = packed(auto.cache_packed(cache.path()));
+            let (config, count) = packed(auto);
             load(config).expect("loads");
             *count.lock().expect("no panic")
         };

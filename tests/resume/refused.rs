@@ -7,7 +7,7 @@ use std::{
 };
 
 use firebox::{
-    DType, Error, LoadConfig,
+    DType, Error, LoadRequest,
     config::SaveConfig,
     dialect::To,
     pipeline::{Event, Flow},
@@ -30,7 +30,7 @@ fn tiny_source() -> Arc<dyn Source> {
     source(&tiny_entries())
 }
 
-fn interrupted(config: LoadConfig) -> TempDir {
+fn interrupted(config: impl Into<LoadRequest>) -> TempDir {
     let folder = tempdir().expect("a folder");
     let placed = |event: &Event<'_>| matches!(event, Event::Placed { .. });
     save(cancel(config, 1, placed), &to(folder.path())).expect_err("cancelled");
@@ -41,7 +41,7 @@ fn interrupted(config: LoadConfig) -> TempDir {
 /// That the save is refused for this difference, and that the folder stays as it is.
 #[track_caller]
 fn differs(
-    config: LoadConfig,
+    config: impl Into<LoadRequest>,
     to: impl Fn(&Path) -> SaveConfig,
     field: &str,
     was: &str,
@@ -73,23 +73,23 @@ fn another_configuration_is_refused() {
         "nf4:block=64",
         "nf4:block=64,nested",
     );
-    let rule = nf4().rule("up=none".parse().expect("a rule"));
+    let rule = nf4().with(|config| config.rule("up=none".parse().expect("a rule")));
     differs(rule, to, "configuration.rules", "[]", r#"["up=none"]"#);
     differs(
-        nf4().skip(some("up")),
+        nf4().with(|config| config.skip(some("up"))),
         to,
         "configuration.skip",
         "[]",
         r#"["up"]"#,
     );
     differs(
-        nf4().dequantize(true),
+        nf4().with(|config| config.dequantize(true)),
         to,
         "configuration.dequantize",
         "false",
         "true",
     );
-    let candidate = nf4().candidate("int8".parse().expect("a spec"));
+    let candidate = nf4().with(|config| config.candidate("int8".parse().expect("a spec")));
     differs(
         candidate,
         to,
@@ -255,14 +255,16 @@ fn a_state_with_a_name_is_known_by_it() {
 #[test]
 fn what_files_do_not_depend_on_may_change() {
     let folder = interrupted(config(tiny_source(), "nf4"));
-    let other = config(tiny_source(), "nf4")
-        .workers(firebox::Workers::Count(std::num::NonZeroUsize::MIN))
-        .in_flight_bytes_max(1 << 12);
+    let other = config(tiny_source(), "nf4").with(|config| {
+        config
+            .workers(firebox::Workers::Count(std::num::NonZeroUsize::MIN))
+            .in_flight_bytes_max(1 << 12)
+    });
     let saved = save(other, &to(folder.path()).resume(true)).expect("is the same");
     assert_eq!(saved.resumed, 2);
     // Plain weights stay in the type that they are stored in, whatever is computed in.
     let folder = interrupted(config(tiny_source(), "nf4"));
-    let other = config(tiny_source(), "nf4").dtype(DType::Bf16);
+    let other = config(tiny_source(), "nf4").with(|config| config.dtype(DType::Bf16));
     save(other, &to(folder.path()).resume(true)).expect("is the same");
 }
 

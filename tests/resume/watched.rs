@@ -7,7 +7,7 @@ use std::{
 };
 
 use firebox::{
-    Cpu, Error, LoadConfig, Loader,
+    Cpu, Error, LoadConfig, LoadRequest, Loader,
     config::SaveConfig,
     pipeline::{Event, Flow},
     place::Saved,
@@ -84,18 +84,24 @@ pub(crate) fn to(folder: &Path) -> SaveConfig {
     SaveConfig::new(folder).shard_bytes(SHARD_BYTES)
 }
 
-pub(crate) fn config(source: Arc<dyn Source>, quant: &str) -> LoadConfig {
-    LoadConfig::from_source(source).quant(quant.parse().expect("a spec"))
+pub(crate) fn config(source: Arc<dyn Source>, quant: &str) -> LoadRequest {
+    LoadConfig::default()
+        .quant(quant.parse().expect("a spec"))
+        .source(source)
 }
 
-pub(crate) fn save(config: LoadConfig, to: &SaveConfig) -> Result<Saved, Error> {
+pub(crate) fn save(config: impl Into<LoadRequest>, to: &SaveConfig) -> Result<Saved, Error> {
     Loader::<Cpu>::new(config)?.save::<Tiny>(to)
 }
 
 /// Cancels at the `nth` event that `is` meant, counted from 0.
-pub(crate) fn cancel(config: LoadConfig, nth: usize, is: fn(&Event<'_>) -> bool) -> LoadConfig {
+pub(crate) fn cancel(
+    config: impl Into<LoadRequest>,
+    nth: usize,
+    is: fn(&Event<'_>) -> bool,
+) -> LoadRequest {
     let seen = Mutex::new(0);
-    config.observer(move |event: &Event<'_>| {
+    config.into().observer(move |event: &Event<'_>| {
         let mut seen = seen.lock().expect("no panic");
         if !is(event) {
             return Flow::Continue;

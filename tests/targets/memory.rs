@@ -90,12 +90,13 @@ pub(crate) fn a_load_keeps_to_the_memory_of_its_device<T: Target>() {
     let device = T::device(0).expect("a device");
     let source = Arc::new(files());
     for quant in ["none", "nf4", "fp8:scale=tensor", "mlx:bits=4"] {
-        let config = LoadConfig::from_source(source.clone())
+        let config = LoadConfig::default()
             .quant(quant.parse().expect("a spec"))
             .dtype(DType::F32)
             .strategy(Strategy::Full)
             .in_flight_bytes_max(32 * MIB);
-        let loader = Loader::<T>::on(config.clone(), device.clone()).expect("opens");
+        let loader =
+            Loader::<T>::on(config.clone().source(source.clone()), device.clone()).expect("opens");
         let plan = loader.plan::<Wide>().expect("a plan");
         let kept = plan.totals().bytes_kept;
         let one = plan.steps[0].bytes_kept();
@@ -104,6 +105,7 @@ pub(crate) fn a_load_keeps_to_the_memory_of_its_device<T: Target>() {
         let (watched, highest) = (device.clone(), Arc::clone(&most));
         let config = config
             .device_budget(Budget::Bytes(kept + 32 * MIB))
+            .source(source.clone())
             .observer(move |_: &Event<'_>| {
                 highest.fetch_max(in_use(&watched), Ordering::Relaxed);
                 Flow::Continue
@@ -122,7 +124,7 @@ pub(crate) fn a_load_keeps_to_the_memory_of_its_device<T: Target>() {
         assert_eq!(loaded.report.device_bytes_max, Some(kept + 32 * MIB));
         drop(loaded);
 
-        let config = config.device_budget(Budget::Bytes(kept + 8 * MIB));
+        let config = config.with(|config| config.device_budget(Budget::Bytes(kept + 8 * MIB)));
         let loader = Loader::<T>::on(config, device.clone()).expect("opens");
         match loader.load::<Wide>() {
             Err(Error::Plan(PlanError::DoesNotFit { needed, memory, .. })) => {

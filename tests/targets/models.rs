@@ -4,10 +4,10 @@ use std::ops::ControlFlow;
 
 use burn::tensor::{Int, Tensor, TensorData};
 use firebox::{
-    Cpu, DType, Keep, LoadConfig, Loader, Strategy, Target,
+    Cpu, DType, LoadConfig, Loader, Strategy, StreamFrom, Target,
+    config::Reading,
     config::SaveConfig,
     model::{GenerateOptions, Matrix, generate, llama::Llama},
-    source::Reading,
     target::Memory,
 };
 
@@ -116,8 +116,8 @@ pub(crate) fn streamed_models_answer_as_loaded_ones_do<T: Target>() {
     for quant in ["none", "nf4:nested"] {
         let small = || config(golden, quant).allocation_max(60_000);
         let expected = logits(&load::<T>(small().strategy(Strategy::Full)), golden);
-        for keep in [Keep::Host, Keep::Disk(folder.path().to_owned())] {
-            let model = load::<T>(small().strategy(Strategy::Streaming).keep(keep));
+        for keep in [StreamFrom::Host, StreamFrom::Disk(folder.path().to_owned())] {
+            let model = load::<T>(small().strategy(Strategy::Streaming).stream_from(keep));
             for pass in 0..2 {
                 let found = logits(&model, golden);
                 let error = max_abs_difference(&found, &expected);

@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use firebox::{
-    Cpu, Error, LoadConfig, Loader,
+    Cpu, Error, LoadConfig, LoadRequest, Loader,
     config::{Limits, VerifyConfig},
     model::Matrix,
     observe::{Event, Flow},
@@ -22,11 +22,11 @@ use super::{
 };
 
 fn config(quant: &str) -> LoadConfig {
-    LoadConfig::from_source(tiny()).quant(spec(quant))
+    LoadConfig::default().quant(spec(quant))
 }
 
-fn load(config: LoadConfig) -> Result<(Vec<Packed>, LoadReport), Error> {
-    let loaded = Loader::<Cpu>::new(config)?.load::<Tiny>()?;
+fn load(config: impl Into<LoadRequest>) -> Result<(Vec<Packed>, LoadReport), Error> {
+    let loaded = Loader::<Cpu>::new(config.into().source(tiny()))?.load::<Tiny>()?;
     let model = loaded.model;
     let words = [&model.up, &model.down].map(|linear| match &linear.weight {
         Matrix::Packed(packed) => packed.to_host(),

@@ -159,8 +159,8 @@ impl Saving {
     }
 
     fn load(&self, more: impl FnOnce(LoadConfig) -> LoadConfig) -> Result<Small, Error> {
-        let config = LoadConfig::from_source(Arc::new(self.files()));
-        let loader = Loader::<Cpu>::new(more(config))?;
+        let config = more(LoadConfig::default()).source(Arc::new(self.files()));
+        let loader = Loader::<Cpu>::new(config)?;
         Ok(loader.load::<Small>()?.model)
     }
 

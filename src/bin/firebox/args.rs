@@ -8,11 +8,10 @@ use std::{
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use firebox::{
-    DType, Keep, LoadConfig, Rule, Strategy, Workers,
-    config::{Budget, Bytes, Pattern},
+    DType, LoadConfig, LoadRequest, Rule, Strategy, StreamFrom, Workers,
+    config::{Budget, Bytes, Pattern, Reading},
     observe::JsonLines,
     quant::QuantSpec,
-    source::Reading,
 };
 
 use crate::{
@@ -192,7 +191,7 @@ pub(crate) struct LoadArgs {
 }
 
 impl LoadArgs {
-    pub(crate) fn config(&self, quant: QuantSpec) -> Result<LoadConfig, Failure> {
+    pub(crate) fn config(&self, quant: QuantSpec) -> LoadConfig {
         let mut config = self
             .model
             .config()
@@ -212,7 +211,7 @@ impl LoadArgs {
             config = config.shard_bytes(bytes);
         }
         if let Some(folder) = &self.spill {
-            config = config.keep(Keep::Disk(folder.clone()));
+            config = config.stream_from(StreamFrom::Disk(folder.clone()));
         }
         if let Some(budget) = self.host_budget {
             config = config.host_budget(budget);
@@ -232,10 +231,16 @@ impl LoadArgs {
         for rule in &self.rules {
             config = config.rule(rule.clone());
         }
-        if let Some(path) = &self.events {
-            config = config.observer(self.events_file(path)?);
-        }
-        Ok(config)
+        config
+    }
+
+    /// The configuration, observed by the file of events if one was asked for.
+    pub(crate) fn request(&self, config: LoadConfig) -> Result<LoadRequest, Failure> {
+        let request = LoadRequest::from(config);
+        Ok(match &self.events {
+            Some(path) => request.observer(self.events_file(path)?),
+            None => request,
+        })
     }
 
     fn events_file(&self, path: &Path) -> Result<Arc<JsonLines>, Failure> {

@@ -52,11 +52,11 @@ pub(crate) struct LoadCommand {
 
 impl OnTarget for LoadCommand {
     fn run<T: Target>(self) -> Result<(), Failure> {
-        let mut config = self.cache.in_config(self.load.config(self.quant.quant)?);
+        let mut config = self.cache.in_config(self.load.config(self.quant.quant));
         if self.limits.any() {
             config = config.verify(self.limits.config());
         }
-        let Loaded { report, .. } = Opened::<T>::of(config)?.load()?;
+        let Loaded { report, .. } = Opened::<T>::of(&self.load, config)?.load()?;
         if let Some(folder) = &self.report {
             report.write_html(folder)?;
         }
@@ -83,12 +83,12 @@ impl<T: Target> Opened<T> {
         cache: &CacheArgs,
         quant: &QuantSpec,
     ) -> Result<Self, Failure> {
-        Self::of(cache.in_config(args.config(quant.clone())?))
+        Self::of(args, cache.in_config(args.config(quant.clone())))
     }
 
-    fn of(config: LoadConfig) -> Result<Self, Failure> {
+    fn of(args: &LoadArgs, config: LoadConfig) -> Result<Self, Failure> {
         let bar = Bar::new();
-        let loader = Loader::new(config.observer(bar.clone()))?;
+        let loader = Loader::new(args.request(config)?.observer(bar.clone()))?;
         Ok(Self { loader, bar })
     }
 

@@ -24,7 +24,7 @@ pub(crate) struct PlanCommand {
 
 impl OnTarget for PlanCommand {
     fn run<T: Target>(self) -> Result<(), Failure> {
-        let loader = Loader::<T>::new(self.load.config(self.quant.quant)?)?;
+        let loader = Loader::<T>::new(self.load.request(self.load.config(self.quant.quant))?)?;
         let plan = loader.plan::<Llama>()?;
         if self.json {
             output::json(&plan)?;

@@ -137,13 +137,13 @@ impl SaveArgs {
         to: SaveConfig,
     ) -> Result<(), Failure> {
         let bar = Bar::new();
-        let config = self.load.config(quant)?.observer(bar.clone());
+        let config = self.load.config(quant);
         let config = if bare.is_some() {
             config.bare()
         } else {
             config
         };
-        let mut loader = Loader::<T>::new(config)?;
+        let mut loader = Loader::<T>::new(self.load.request(config)?.observer(bar.clone()))?;
         let mut verified = None;
         if let Some(limits) = limits {
             let report = match bare {

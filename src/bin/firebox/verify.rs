@@ -71,17 +71,22 @@ pub(crate) struct LimitArgs {
 impl OnTarget for VerifyCommand {
     fn run<T: Target>(self) -> Result<(), Failure> {
         let bar = Bar::new();
-        let config = self.load.config(self.quant.quant)?.observer(bar.clone());
+        let config = self.load.config(self.quant.quant);
+        let open = |config| -> Result<Loader<T>, Failure> {
+            Ok(Loader::new(
+                self.load.request(config)?.observer(bar.clone()),
+            )?)
+        };
         let limits = &self.limits;
         let report = match &self.against {
             Some(against) => {
                 let dense = self.load.model.another(against).open()?;
-                Loader::<T>::new(config)?.verify_against::<Llama>(&dense, &limits.limits())
+                open(config)?.verify_against::<Llama>(&dense, &limits.limits())
             }
             None if self.load.model.bare() || !self.include.is_empty() => {
-                Loader::<T>::new(config.bare())?.verify_tensors(&self.include, &limits.config())
+                open(config.bare())?.verify_tensors(&self.include, &limits.config())
             }
-            None => Loader::<T>::new(config)?.verify::<Llama>(&limits.config()),
+            None => open(config)?.verify::<Llama>(&limits.config()),
         };
         bar.clear();
         let report = report?;

@@ -7,7 +7,7 @@
 //!                  what comes next is what came next the last time, backward passes too
 //! ```
 //!
-//! Reading order: where bytes stay ([`Keep`](crate::config::Keep)) → the [`Ring`] of those on their way → the
+//! Reading order: where bytes stay ([`StreamFrom`](crate::config::StreamFrom)) → the [`Ring`] of those on their way → the
 //! [`StreamedWeight`] in a module.
 
 mod shelf;

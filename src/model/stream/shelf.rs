@@ -14,7 +14,7 @@ use std::{
 
 use burn::tensor::Bytes;
 
-use crate::config::Keep;
+use crate::config::StreamFrom;
 
 /// Gives bytes a place.
 #[derive(Debug)]
@@ -36,10 +36,10 @@ pub(crate) enum Shelved {
 }
 
 impl Shelf {
-    pub(crate) fn new(keep: &Keep) -> io::Result<Self> {
+    pub(crate) fn new(keep: &StreamFrom) -> io::Result<Self> {
         Ok(match keep {
-            Keep::Host => Self::Host,
-            Keep::Disk(folder) => Self::Disk(Arc::new(Spill::new(folder)?)),
+            StreamFrom::Host => Self::Host,
+            StreamFrom::Disk(folder) => Self::Disk(Arc::new(Spill::new(folder)?)),
         })
     }
 

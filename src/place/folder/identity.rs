@@ -97,14 +97,14 @@ impl Identity {
 
 fn configuration(config: &LoadConfig, to: &SaveConfig) -> Value {
     let texts = |texts: &mut dyn Iterator<Item = String>| Value::from_iter(texts);
-    let policy = &config.policy;
+    let policy = &config.pack.policy;
     json!({
         "quant": policy.linear.to_string(),
         "rules": texts(&mut policy.rules.iter().map(ToString::to_string)),
         "skip": texts(&mut policy.skip.iter().map(ToString::to_string)),
-        "candidates": texts(&mut config.candidates.iter().map(ToString::to_string)),
-        "presinq": config.presinq,
-        "dequantize": config.dequantize,
+        "candidates": texts(&mut config.pack.candidates.iter().map(ToString::to_string)),
+        "presinq": config.pack.presinq,
+        "dequantize": config.pack.dequantize,
         "dialect": to.dialect.map(|dialect| dialect.name()),
         "nested": to.nested,
         "shard_bytes": to.shard_bytes,

@@ -170,7 +170,7 @@ fn writer(to: &SaveConfig, plan: &Plan, source: DType) -> Result<Option<OfDialec
         return Err(DialectError::NoDialect { tensor }.into());
     };
     let error = match dialect.writer(plan, source) {
-        Err(error) if to.kept => error,
+        Err(error) if to.cache => error,
         writer => return Ok(Some((dialect, writer?))),
     };
     // Any dialect will do that holds them all.

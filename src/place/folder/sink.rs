@@ -272,7 +272,7 @@ impl<'a> FolderSink<'a> {
         }
         let config = layout.config(checkpoint.config());
         write(&layout.path(CONFIG), &pretty(&config))?;
-        if !layout.to.kept {
+        if !layout.to.cache {
             journal.remove()?;
         }
         Ok(Saved {
@@ -352,7 +352,7 @@ pub(crate) fn create(to: &SaveConfig) -> Result<Journal, SaveError> {
 /// The journal to go on by, if there is one. Refuses a folder with anything else in it.
 pub(crate) fn find(to: &SaveConfig) -> Result<Option<Journal>, SaveError> {
     let folder = to.folder.clone();
-    let busy = if to.kept { Busy::Wait } else { Busy::Refuse };
+    let busy = if to.cache { Busy::Wait } else { Busy::Refuse };
     match Journal::find(&folder, busy)? {
         Some(journal) if to.resume => return Ok(Some(journal)),
         Some(_) => return Err(SaveError::Unfinished { folder }),

@@ -10,7 +10,10 @@ use hf_hub::api::sync::ApiBuilder;
 
 use super::Hub;
 use super::download::{Download, Hook};
-use crate::source::{Reading, Secret, SourceError, stays_inside};
+use crate::{
+    config::{Reading, Secret},
+    source::{SourceError, stays_inside},
+};
 
 /// Where models are when nobody says otherwise.
 const ENDPOINT: &str = "https://huggingface.co";

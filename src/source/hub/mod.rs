@@ -46,7 +46,9 @@ pub use download::Download;
 use download::Hook;
 use listing::Listing;
 
-use super::{Access, Bytes, Local, Probe, Reading, Source, SourceError, stays_inside};
+use crate::config::Reading;
+
+use super::{Access, Bytes, Local, Probe, Source, SourceError, stays_inside};
 
 /// A model on the hub, in the cache that Python's `huggingface_hub` uses.
 ///

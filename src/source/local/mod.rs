@@ -9,10 +9,8 @@ mod direct;
 mod mapped;
 mod open;
 mod probe;
-mod reading;
 
 pub use probe::Probe;
-pub use reading::Reading;
 
 use std::collections::HashMap;
 use std::io;
@@ -22,6 +20,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use bytes::Bytes;
 
 use super::{Access, Source, SourceError, stays_inside};
+use crate::config::Reading;
 use direct::Direct;
 use open::{Opened, Shared};
 

@@ -6,10 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{
-    Reading,
-    open::{Shared, is_local},
-};
+use super::open::{Shared, is_local};
+use crate::config::Reading;
 
 /// Fewer bytes of weights than this are not worth a look: 1 GiB.
 const BYTES_MIN: u64 = 1 << 30;

@@ -11,7 +11,8 @@ use std::{
     time::Instant,
 };
 
-use firebox::source::{Local, Reading, Source};
+use firebox::config::Reading;
+use firebox::source::{Local, Source};
 use memmap2::MmapMut;
 use rustix::fs::{Advice, fadvise};
 

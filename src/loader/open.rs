@@ -4,8 +4,9 @@
 use core::ops::ControlFlow;
 use std::{path::Path, sync::Arc};
 
-use super::{LoadConfig, Model};
+use super::LoadRequest;
 use crate::{
+    config::LoadConfig,
     error::Error,
     source::{Checkpoint, CheckpointError, Local, Source, SourceError, checkpoint::CONFIG},
 };
@@ -16,6 +17,17 @@ use crate::{
 };
 
 impl LoadConfig {
+    /// Opens the checkpoint, as [`LoadRequest::open`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Source`] and [`Error::Checkpoint`].
+    pub fn open(&self) -> Result<Checkpoint, Error> {
+        LoadRequest::from(self.clone()).open()
+    }
+}
+
+impl LoadRequest {
     /// Opens the checkpoint: configuration and headers, no weights.
     ///
     /// What exists on disk wins; anything else that looks like one is a model id of the hub.
@@ -24,20 +36,22 @@ impl LoadConfig {
     ///
     /// [`Error::Source`] and [`Error::Checkpoint`].
     pub fn open(&self) -> Result<Checkpoint, Error> {
-        let open = if self.bare {
+        let open = if self.config.bare {
             Checkpoint::bare
         } else {
             Checkpoint::open
         };
-        match &self.model {
-            Model::Source(source) => Ok(open(Arc::clone(source))?),
-            Model::Named(name) if Path::new(name).exists() || !looks_like_id(name) => {
-                Ok(open(Arc::new(Local::open(name)?.reading(self.reading)))?)
-            }
-            Model::Named(name) => hub(name, self)
-                .and_then(|hub| Ok(open(hub)?))
-                .map_err(|error| not_here(name, self.observers.explain(error))),
+        if let Some(source) = &self.source {
+            return Ok(open(Arc::clone(source))?);
         }
+        let name = &self.config.model;
+        if Path::new(name).exists() || !looks_like_id(name) {
+            let folder = Local::open(name)?.reading(self.config.read.reading);
+            return Ok(open(Arc::new(folder))?);
+        }
+        hub(name, self)
+            .and_then(|hub| Ok(open(hub)?))
+            .map_err(|error| not_here(name, self.observers.explain(error)))
     }
 }
 
@@ -77,8 +91,9 @@ fn looks_like_id(name: &str) -> bool {
 }
 
 #[cfg(feature = "hub")]
-fn hub(id: &str, config: &LoadConfig) -> Result<Arc<dyn Source>, Error> {
-    let (options, observers) = (&config.hub, config.observers.clone());
+fn hub(id: &str, request: &LoadRequest) -> Result<Arc<dyn Source>, Error> {
+    let (config, observers) = (&request.config, request.observers.clone());
+    let options = &config.hub;
     let mut hub = crate::source::Hub::builder(id).on_download(move |download| {
         let Download { file, done, total } = *download;
         match observers.observe(&Event::Download { file, done, total }) {
@@ -86,7 +101,7 @@ fn hub(id: &str, config: &LoadConfig) -> Result<Arc<dyn Source>, Error> {
             Flow::Cancel => ControlFlow::Break(()),
         }
     });
-    hub = hub.reading(config.reading);
+    hub = hub.reading(config.read.reading);
     if let Some(revision) = &options.revision {
         hub = hub.revision(revision);
     }
@@ -103,7 +118,7 @@ fn hub(id: &str, config: &LoadConfig) -> Result<Arc<dyn Source>, Error> {
 }
 
 #[cfg(not(feature = "hub"))]
-fn hub(id: &str, _config: &LoadConfig) -> Result<Arc<dyn Source>, Error> {
+fn hub(id: &str, _request: &LoadRequest) -> Result<Arc<dyn Source>, Error> {
     Err(Error::NoHub {
         model: id.to_owned(),
     })

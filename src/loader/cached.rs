@@ -1,10 +1,10 @@
-//! Packed weights that are kept on disk, for the next load of the same.
+//! The cache of packed weights: the next load with the same source and configuration reads them.
 
 use std::{path::Path, sync::Arc};
 
-use super::Loader;
+use super::{LoadRequest, Loader};
 use crate::{
-    config::{LoadConfig, Model, Policy, SaveConfig},
+    config::{LoadConfig, PackConfig, SaveConfig},
     error::Error,
     model::Architecture,
     place::{
@@ -18,15 +18,15 @@ use crate::{
 };
 
 impl<T: Target> Loader<T> {
-    /// What loads the packed weights that `folder` keeps, after they are put there if they are not. `None` where there is
-    /// nothing to pack.
-    pub(super) fn kept<A: Architecture>(
+    /// A loader of the packed weights that the cache `folder` has; they are packed and written there first if it does
+    /// not have them. `None` where no weight is to be packed.
+    pub(super) fn cached<A: Architecture>(
         &self,
         config: &A::Config,
         folder: &Path,
     ) -> Result<Option<Self>, Error> {
         let plan = self.bind_for::<A>(config)?;
-        let open = matches!(self.config.policy.linear, QuantSpec::Auto(_));
+        let open = matches!(self.config.pack.policy.linear, QuantSpec::Auto(_));
         let packs = |plan: &Plan| {
             let mut steps = plan.steps.iter();
             steps.any(|step| matches!(step.action, Action::Pack(..)))
@@ -44,10 +44,10 @@ impl<T: Target> Loader<T> {
             // A choice may depend on the size of plain weights where they are loaded; else all types share the files.
             keep_types(&mut known);
         }
-        let to = SaveConfig::kept(folder.to_owned());
+        let to = SaveConfig::for_cache(folder.to_owned());
         let identity = Identity::new(&known, &self.config, &to, &self.checkpoint)?;
         let entry = folder.join(identity.key());
-        let to = SaveConfig::kept(entry.clone());
+        let to = SaveConfig::for_cache(entry.clone());
         loop {
             if save::is_kept(&entry, &identity) {
                 match self.of_entry(&entry) {
@@ -72,17 +72,21 @@ impl<T: Target> Loader<T> {
     /// Loads a checkpoint of ours to the same device, with the same types.
     fn of_entry(&self, entry: &Path) -> Result<Self, Error> {
         let config = LoadConfig {
-            model: Model::Source(Arc::new(Local::open(entry)?)),
-            dtype: Some(self.dtype.wanted),
-            policy: Policy::default(),
-            candidates: Vec::new(),
             bare: false,
-            dequantize: false,
-            presinq: false,
-            cache_packed: None,
+            pack: PackConfig {
+                dtype: Some(self.dtype.wanted),
+                verify: self.config.pack.verify.clone(),
+                ..PackConfig::default()
+            },
             ..self.config.clone()
         };
-        Self::on(config, self.device.clone())
+        let request = LoadRequest {
+            source: Some(Arc::new(Local::open(entry)?)),
+            config,
+            shared: self.shared.clone(),
+            observers: self.observers.clone(),
+        };
+        Self::on(request, self.device.clone())
     }
 }
 

@@ -4,11 +4,11 @@ use core::{fmt, str::FromStr};
 
 /// How the weights of a folder are read. Other files, and the headers of weights, are always read through the page
 /// cache.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Reading {
-    /// As a short [`Probe`](super::Probe) of the disk says, from 1 GiB of weights on: past the page cache where that
+    /// As a short [`Probe`](crate::source::Probe) of the disk says, from 1 GiB of weights on: past the page cache where that
     /// pays, mapped from any other disk of this machine, and buffered where a map could lose its disk. What is smaller
     /// is buffered.
     #[default]

@@ -1,0 +1,281 @@
+//! What to load and how.
+
+use std::path::PathBuf;
+
+use firebox_kernels::arith::float::DType;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Budget, HubConfig, Pattern, Policy, Reading, Rule, Strategy, StreamFrom, VerifyConfig, Workers,
+    hub::Secret,
+};
+use crate::quant::QuantSpec;
+
+/// What to load and how: plain data, which can be written to a file and read again.
+///
+/// A source of the caller's, observers and memory that several loads share are no data:
+/// [`source`](Self::source), [`observer`](Self::observer) and [`share`](Self::share) make a
+/// [`LoadRequest`](crate::LoadRequest), which holds both.
+///
+/// ```no_run
+/// use firebox::{Cpu, LoadConfig, Loader, model::llama::Llama};
+///
+/// let config = LoadConfig::new("assets/tinyrust")
+///     .quant("nf4:block=64,nested".parse()?)
+///     .skip("model.layers.0".parse()?);
+/// let loaded = Loader::<Cpu>::new(config)?.load::<Llama>()?;
+/// println!("{}", loaded.report);
+/// # Ok::<(), firebox::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LoadConfig {
+    pub(crate) model: String,
+    /// Whether there is no `config.json`.
+    pub(crate) bare: bool,
+    pub(crate) hub: HubConfig,
+    pub(crate) pack: PackConfig,
+    pub(crate) place: PlaceConfig,
+    pub(crate) read: ReadConfig,
+}
+
+/// What becomes of the weights. The plan reads it.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct PackConfig {
+    pub(crate) dtype: Option<DType>,
+    pub(crate) policy: Policy,
+    pub(crate) candidates: Vec<QuantSpec>,
+    pub(crate) dequantize: bool,
+    pub(crate) presinq: bool,
+    pub(crate) verify: Option<VerifyConfig>,
+    /// Folder of the cache of packed weights.
+    pub(crate) cache: Option<PathBuf>,
+}
+
+/// Where finished weights live, and the memory that they may take.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct PlaceConfig {
+    /// Index of the device.
+    pub(crate) device: usize,
+    pub(crate) strategy: Strategy,
+    pub(crate) stream_from: StreamFrom,
+    pub(crate) host_budget: Option<Budget>,
+    pub(crate) device_budget: Option<Budget>,
+    pub(crate) allocation_max: Option<u64>,
+}
+
+/// How weights are read and converted.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct ReadConfig {
+    pub(crate) reading: Reading,
+    pub(crate) workers: Workers,
+    pub(crate) in_flight_bytes_max: Option<u64>,
+    pub(crate) shard_bytes: Option<u64>,
+    pub(crate) prefetch: Option<usize>,
+}
+
+/// Two are enough for one to be used while the next arrives; more only help where sizes differ much.
+const PREFETCH: usize = 2;
+
+impl ReadConfig {
+    /// Weights or shards that are fetched ahead of the one in use.
+    pub(crate) fn resolved_prefetch(&self) -> usize {
+        self.prefetch.unwrap_or(PREFETCH)
+    }
+
+    /// Bytes in flight, where the strategy is `strategy`.
+    pub(crate) fn resolved_in_flight_bytes_max(&self, strategy: Strategy) -> u64 {
+        let shards = |shard: u64| shard.saturating_mul(self.resolved_prefetch() as u64 + 1);
+        let limits = [self.shard_bytes.map(shards), self.in_flight_bytes_max];
+        let asked = limits.into_iter().flatten().min();
+        asked.unwrap_or(strategy.in_flight_bytes_max())
+    }
+}
+
+impl LoadConfig {
+    /// A model: a folder, a `.safetensors` file, or a model id of the hub such as
+    /// `meta-llama/Llama-3.2-1B`. What exists on disk wins.
+    pub fn new(model: impl Into<String>) -> Self {
+        Self {
+            model: model.into(),
+            ..Self::default()
+        }
+    }
+
+    /// Takes tensors that belong to no particular model, without a `config.json`. They can be
+    /// [saved](crate::Loader::save_tensors), not built into a module.
+    pub fn bare(mut self) -> Self {
+        self.bare = true;
+        self
+    }
+
+    /// Type of dense weights and activations; the target's own choice if not given.
+    pub fn dtype(mut self, dtype: DType) -> Self {
+        self.pack.dtype = Some(dtype);
+        self
+    }
+
+    /// Quantization of linear weights that no rule names. Dense if not given.
+    pub fn quant(mut self, quant: QuantSpec) -> Self {
+        self.pack.policy.linear = quant;
+        self
+    }
+
+    /// Adds a rule. The first rule that matches a tensor wins, before [`quant`](Self::quant); rules
+    /// reach heads and embeddings too, which `quant` leaves alone.
+    pub fn rule(mut self, rule: Rule) -> Self {
+        self.pack.policy.rules.push(rule);
+        self
+    }
+
+    /// Leaves the tensors that `pattern` names dense, before any rule.
+    pub fn skip(mut self, pattern: Pattern) -> Self {
+        self.pack.policy.skip.push(pattern);
+        self
+    }
+
+    /// Whether the packed weights of a quantized checkpoint are dequantized. They stay packed if not given.
+    pub fn dequantize(mut self, dequantize: bool) -> Self {
+        self.pack.dequantize = dequantize;
+        self
+    }
+
+    /// Adds a candidate for [`QuantSpec::Auto`] to choose from. If none is given they are NF4, MLX's codes of 2 to 8
+    /// bits, INT8, FP8 with a scale for each row and `none`; of these, when saving, those that the dialect holds side
+    /// by side, and MLX's where no dialect is named.
+    pub fn candidate(mut self, quant: QuantSpec) -> Self {
+        self.pack.candidates.push(quant);
+        self
+    }
+
+    /// Whether the columns of linear weights are balanced before they are packed (Pre-SINQ, the form of SINQ that costs
+    /// nothing later): the layer before a matrix takes up the factors. The model computes the same but for rounding, and
+    /// most formats of 4 bits and fewer lose less. Not if not given.
+    ///
+    /// Which layer comes before a matrix is said by the [links](crate::model::Architecture::links) of the architecture.
+    pub fn presinq(mut self, presinq: bool) -> Self {
+        self.pack.presinq = presinq;
+        self
+    }
+
+    /// Caches packed weights in `folder`: the next load with the same source and configuration reads them instead of
+    /// packing again, and makes the same module to the bit. Not if not given.
+    ///
+    /// Each source and configuration has its own folder there, an ordinary quantized checkpoint that all targets
+    /// share. A load resumes a folder that is not finished, and waits for one that another process writes. Nothing is
+    /// ever removed: to make room, remove folders of `folder`, or all of it. A load that packs nothing does
+    /// not use the cache, and weights that no dialect can hold in one checkpoint are refused
+    /// ([`SaveError::NotKept`](crate::place::SaveError::NotKept)). A custom method is recognised by its `Debug` text.
+    pub fn cache_packed(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.pack.cache = Some(folder.into());
+        self
+    }
+
+    /// Where finished weights live. Chosen by sizes and memories if not given.
+    pub fn strategy(mut self, strategy: Strategy) -> Self {
+        self.place.strategy = strategy;
+        self
+    }
+
+    /// Where [`Strategy::Streaming`] keeps weights; [`StreamFrom::Host`] if not given.
+    pub fn stream_from(mut self, from: StreamFrom) -> Self {
+        self.place.stream_from = from;
+        self
+    }
+
+    /// How many weights or shards are fetched ahead of the one in use, 2 if not given: weights of
+    /// [`Strategy::Streaming`], before the product that needs them, and shards of a load that has a
+    /// [`shard_bytes`](Self::shard_bytes). With 0 nothing is fetched ahead.
+    pub fn prefetch(mut self, ahead: usize) -> Self {
+        self.read.prefetch = Some(ahead);
+        self
+    }
+
+    /// Reads shards of about `bytes` bytes (rows are not cut), [`prefetch`](Self::prefetch) of them ahead of the one
+    /// that is converted. Bytes in flight are then `bytes * (prefetch + 1)`, unless
+    /// [`in_flight_bytes_max`](Self::in_flight_bytes_max) is less. If not given, reads tiles of 4 MiB, as many as the
+    /// strategy has in flight.
+    pub fn shard_bytes(mut self, bytes: u64) -> Self {
+        self.read.shard_bytes = Some(bytes);
+        self
+    }
+
+    /// How much host memory the load may take.
+    pub fn host_budget(mut self, budget: Budget) -> Self {
+        self.place.host_budget = Some(budget);
+        self
+    }
+
+    /// How much of the device's memory the load may take.
+    pub fn device_budget(mut self, budget: Budget) -> Self {
+        self.place.device_budget = Some(budget);
+        self
+    }
+
+    /// Bytes of source weights in host memory at once, instead of the number that the strategy has. A tile that
+    /// cannot be split any further passes alone, however large.
+    pub fn in_flight_bytes_max(mut self, bytes: u64) -> Self {
+        self.read.in_flight_bytes_max = Some(bytes);
+        self
+    }
+
+    /// Threads that convert weights. [`Workers::Auto`] if not given.
+    pub fn workers(mut self, workers: Workers) -> Self {
+        self.read.workers = workers;
+        self
+    }
+
+    /// How weights on disk are read. [`Reading::Auto`] if not given. Custom sources ignore it.
+    pub fn reading(mut self, reading: Reading) -> Self {
+        self.read.reading = reading;
+        self
+    }
+
+    /// Device index of the target, 0 if not given.
+    pub fn device(mut self, index: usize) -> Self {
+        self.place.device = index;
+        self
+    }
+
+    /// Bytes of the largest allocation on a device, where that should be less than the device's own limit:
+    /// larger weights are placed in parts. Host targets have no limit.
+    pub fn allocation_max(mut self, bytes: u64) -> Self {
+        self.place.allocation_max = Some(bytes);
+        self
+    }
+
+    /// Compares every packed weight with its source before the module gets it. A weight that is beyond the limits is
+    /// packed as the first fallback that is within them; without one the load ends. The source is read once more. Not
+    /// if not given.
+    pub fn verify(mut self, verify: VerifyConfig) -> Self {
+        self.pack.verify = Some(verify);
+        self
+    }
+
+    /// Branch, tag or commit of a model of the hub, `main` if not given.
+    pub fn revision(mut self, revision: impl Into<String>) -> Self {
+        self.hub.revision = Some(revision.into());
+        self
+    }
+
+    /// Access token for the hub, from the usual places if not given. It is not written with the configuration.
+    pub fn token(mut self, token: impl Into<String>) -> Self {
+        self.hub.token = Some(Secret(token.into()));
+        self
+    }
+
+    /// Cache folder for the hub, the one Python uses if not given.
+    pub fn cache(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.hub.cache = Some(folder.into());
+        self
+    }
+
+    /// Whether to stay off the network and use the hub's cache only, `HF_HUB_OFFLINE` if not given.
+    pub fn offline(mut self, offline: bool) -> Self {
+        self.hub.offline = Some(offline);
+        self
+    }
+}
