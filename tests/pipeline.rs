@@ -462,7 +462,7 @@ fn the_report_names_what_rules_packed() {
         for rule in rules {
             config = config.rule(rule.parse().expect("a rule"));
         }
-        let loaded = Loader::<Cpu>::new(config)
+        let loaded = Loader::<Cpu>::new(config.source(tiny()))
             .expect("opens")
             .load::<Tiny>()
             .expect("loads");

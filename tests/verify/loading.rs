@@ -50,7 +50,7 @@ fn a_weight_beyond_a_limit_becomes_the_first_fallback_within_it() {
     assert!(found == expected, "words are those of int8");
 
     let verified = report.verified.as_ref().expect("it was verified");
-    let loader = Loader::<Cpu>::new(config("nf4")).expect("opens");
+    let loader = Loader::<Cpu>::new(config("nf4").source(tiny())).expect("opens");
     let beforehand = loader.verify::<Tiny>(&limits()).expect("can be compared");
     assert_eq!(verified.tensors.len(), 2);
     for (found, expected) in verified.tensors.iter().zip(&beforehand.tensors) {
