@@ -254,9 +254,9 @@ fn what_is_packed_is_what_targets_say_and_ignore_leaves() {
         ("packed, and the group is null", |s| s.say("quantization_config/config_groups/group_0", json!(null)),
             "planning: Excepted", &["up.weight", "packed", "`config_groups`"]),
         ("e5m2", |s| s.relabel("up.weight", "F8_E5M2", &SHAPE),
-            "planning: StoredType", &["up.weight", "F8_E5M2", "F8_E4M3"]),
+            "planning: Dtype", &["up.weight", "F8_E5M2", "F8_E4M3"]),
         ("bytes", |s| s.relabel("up.weight", "I8", &SHAPE),
-            "planning: StoredType", &["up.weight", "I8", "F8_E4M3"]),
+            "planning: Dtype", &["up.weight", "I8", "F8_E4M3"]),
         ("a weight turned round", |s| s.relabel("up.weight", "F8_E4M3", &[48, 3]),
             "planning: Shape", &["up.weight", "[48, 3]", "[3, 48]"]),
     ];
@@ -278,11 +278,11 @@ fn scales_of_a_tensor() {
         ("nothing in it", |s| rescale(s, &[0]),
             "planning: Shape", &["up.weight_scale", "[0]", "[] or [1] or [1, 1]"]),
         ("F64", |s| s.put("up.weight_scale", "F64", &[1], [0; 8]),
-            "planning: StoredType", &["up.weight_scale", "F64", "F32, F16 or BF16"]),
+            "planning: Dtype", &["up.weight_scale", "F64", "F32, F16 or BF16"]),
         ("F8_E8M0", |s| s.put("up.weight_scale", "F8_E8M0", &[1], [127]),
-            "planning: StoredType", &["up.weight_scale", "F8_E8M0", "F32, F16 or BF16"]),
+            "planning: Dtype", &["up.weight_scale", "F8_E8M0", "F32, F16 or BF16"]),
         ("a whole number", |s| s.put("up.weight_scale", "I32", &[1], [1, 0, 0, 0]),
-            "planning: StoredType", &["up.weight_scale", "I32", "F32, F16 or BF16"]),
+            "planning: Dtype", &["up.weight_scale", "I32", "F32, F16 or BF16"]),
     ];
     refused(&tensor(), cases);
 }

@@ -107,7 +107,7 @@ fn parts_of_packed_words() {
         ("too few words", |s| s.put("up.weight_packed", "I32", &[3, 5], [0; 60]),
             "planning: Shape", &["up.weight_packed", "[3, 5]", "[3, 6]"]),
         ("unsigned words", |s| s.relabel("up.weight_packed", "U32", &[3, 6]),
-            "planning: StoredType", &["up.weight_packed", "U32", "I32"]),
+            "planning: Dtype", &["up.weight_packed", "U32", "I32"]),
         ("a scale a row", |s| s.put("up.weight_scale", "F32", &[3, 1], f32s(&[1.0; 3])),
             "planning: Shape", &["up.weight_scale", "[3, 1]", "[3, 3]"]),
         ("zero points, declared symmetric", |s| s.put("up.weight_zero_point", "I32", &[1, 3], [0; 12]),
@@ -135,7 +135,7 @@ fn parts_of_packed_words() {
         ("zero points along rows", |s| s.put("up.weight_zero_point", "I32", &[3, 1], [0; 12]),
             "planning: Shape", &["up.weight_zero_point", "[3, 1]", "[1, 3]"]),
         ("zero points by the byte", |s| s.put("up.weight_zero_point", "I8", &[3, 3], [0; 9]),
-            "planning: StoredType", &["up.weight_zero_point", "I8", "I32"]),
+            "planning: Dtype", &["up.weight_zero_point", "I8", "I32"]),
     ];
     refused(&packed(false), cases);
 }
@@ -145,9 +145,9 @@ fn parts_of_bytes() {
     #[rustfmt::skip]
     let cases: &[Case] = &[
         ("unsigned bytes", |s| s.relabel("up.weight", "U8", &SHAPE),
-            "planning: StoredType", &["up.weight", "U8", "I8"]),
+            "planning: Dtype", &["up.weight", "U8", "I8"]),
         ("floats", |s| s.relabel("up.weight", "F8_E4M3", &SHAPE),
-            "planning: StoredType", &["up.weight", "F8_E4M3", "I8"]),
+            "planning: Dtype", &["up.weight", "F8_E4M3", "I8"]),
         ("turned round", |s| s.relabel("up.weight", "I8", &[48, 3]),
             "planning: Shape", &["up.weight", "[48, 3]", "[3, 48]"]),
         ("one scale", |s| s.put("up.weight_scale", "F32", &[1], f32s(&[1.0])),
