@@ -53,13 +53,13 @@ fn a_plan_knows_every_byte_before_one_is_read() {
     let last_weight = plan
         .steps
         .iter()
-        .map(|step| step.parts[0].range.end)
+        .map(|step| step.pieces[0].tensor.range.end)
         .max()
         .expect("steps");
     let first_weight = plan
         .steps
         .iter()
-        .map(|step| step.parts[0].range.start)
+        .map(|step| step.begins().1)
         .min()
         .expect("steps");
     let weights = first_weight..last_weight;

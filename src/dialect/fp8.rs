@@ -157,7 +157,7 @@ struct Fp8Writer {
 }
 
 pub(super) fn writer(matrices: &Matrices<'_>) -> Result<Box<dyn Writer>, DialectError> {
-    let powers = |step: &Step| match (&step.action, &step.source) {
+    let powers = |step: &Step| match (&step.action, &step.stored) {
         (Action::Pack(QuantSpec::Fp8(method), _), _) => {
             method.recipe() == Recipe::FineGrained { ue8m0: true }
         }

@@ -363,7 +363,7 @@ struct HqqWriter {
 
 pub(super) fn writer(matrices: &Matrices<'_>) -> Result<Box<dyn Writer>, DialectError> {
     let params = |step: &Step, _| {
-        let hqq = match (&step.action, &step.source) {
+        let hqq = match (&step.action, &step.stored) {
             (Action::Pack(QuantSpec::Hqq(hqq), _), _) => *hqq,
             (Action::Keep(_), Stored::Packed(adopt)) => match adopt.said {
                 Said::Hqq(hqq) => hqq,

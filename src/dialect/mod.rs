@@ -315,6 +315,24 @@ fn declared(config: &Value) -> Result<Option<Arc<dyn Dialect>>, DialectError> {
     }
 }
 
+/// Whether the weight `name` is packed in some dialect, by the tensors that are there.
+pub(crate) fn is_packed(name: &str, catalog: &Catalog) -> bool {
+    const BESIDE: [&str; 7] = [
+        "W_q",
+        "qweight",
+        "weight_packed",
+        "weight_scale",
+        "weight_scale_inv",
+        "SCB",
+        "weight.absmax",
+    ];
+    let own = catalog.get(name);
+    let module = name.strip_suffix(".weight").unwrap_or(name);
+    let mut beside = BESIDE.iter();
+    own.is_some_and(|tensor| !signs(tensor).is_empty())
+        || beside.any(|part| catalog.get(&format!("{module}.{part}")).is_some())
+}
+
 /// The dialects that write a tensor of such a name and type; none for plain weights.
 fn signs(tensor: &TensorInfo) -> &'static [&'static str] {
     let name = &*tensor.name;

@@ -226,7 +226,7 @@ impl To {
 
     /// The dialect in which most of the world reads what `step` is packed into.
     pub(crate) fn usual(step: &Step) -> Option<Self> {
-        let said = match (&step.source, &step.action) {
+        let said = match (&step.stored, &step.action) {
             (_, Action::Pack(QuantSpec::Hqq(_), _)) => Some(Self::Hqq),
             (_, Action::Pack(QuantSpec::Wna16(_), _)) => Some(Self::CompressedTensors),
             (Stored::Packed(adopt), Action::Keep(_)) => match adopt.said {

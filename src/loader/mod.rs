@@ -197,11 +197,12 @@ impl<T: Target> Loader<T> {
     }
 
     fn bind_for<A: Architecture>(&self, config: &A::Config) -> Result<Plan, Error> {
-        let mut plan = Plan::bind(&self.request(), A::slots(config), |tensor| {
+        let slots = A::slots(config);
+        let mut plan = Plan::bind(&self.request(), &slots, |tensor| {
             A::leaves_out(config, tensor)
         })?;
         if self.config.pack.presinq {
-            plan.link(A::links(config))?;
+            plan.link(A::links(config), &slots)?;
         }
         Ok(plan)
     }
@@ -312,10 +313,10 @@ impl<T: Target> Loader<T> {
             }
             slot
         });
-        let mut plan = Plan::bind(&self.request(), slots.collect(), |_| false)?;
+        let mut plan = Plan::bind(&self.request(), &slots.collect::<Vec<_>>(), |_| false)?;
         if self.config.pack.presinq {
             // Nobody says what makes the input of a tensor of no model.
-            plan.link(Vec::new())?;
+            plan.link(Vec::new(), &[])?;
         }
         Ok(plan)
     }

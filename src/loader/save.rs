@@ -140,7 +140,7 @@ impl<T: Target> Loader<T> {
                 Some(quant) => quant.clone(),
                 None => chosen.parse()?,
             };
-            let (Some(method), Stored::Plain(float)) = (quant.method(), &step.source) else {
+            let (Some(method), Stored::Plain(float)) = (quant.method(), &step.stored) else {
                 continue;
             };
             let format = method.format(step.matrix(), *float);

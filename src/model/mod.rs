@@ -37,7 +37,7 @@ pub use linear::{Linear, Matrix};
 pub use link::Link;
 pub use norm::RmsNorm;
 pub use rope::{Rope, RopeScaling, Rotation};
-pub use slot::{Role, Slot};
+pub use slot::{Origin, Role, Slot};
 pub use weights::{BuildError, Weight, Weights};
 
 use core::fmt::Debug;

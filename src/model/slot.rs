@@ -50,6 +50,11 @@ impl Origin {
         }
     }
 
+    /// Whether it is all of the tensor, as it is stored.
+    pub fn is_whole(&self) -> bool {
+        self.rows.is_none() && !self.transposed
+    }
+
     /// Stored as `[in, out]`.
     pub fn transposed(self) -> Self {
         Self {

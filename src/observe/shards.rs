@@ -11,11 +11,12 @@ pub(crate) struct Shards(HashMap<String, u64>);
 impl Shards {
     pub(crate) fn new(plan: &Plan) -> Self {
         let mut wanted: HashMap<String, u64> = HashMap::new();
-        for part in plan.steps.iter().flat_map(|step| &step.parts) {
-            match wanted.get_mut(&*part.file) {
-                Some(bytes) => *bytes += part.bytes(),
+        for (file, range) in plan.steps.iter().flat_map(Step::reads) {
+            let bytes = range.end - range.start;
+            match wanted.get_mut(file) {
+                Some(wanted) => *wanted += bytes,
                 None => {
-                    wanted.insert(part.file.to_string(), part.bytes());
+                    wanted.insert(file.to_owned(), bytes);
                 }
             }
         }
@@ -24,7 +25,7 @@ impl Shards {
 
     /// Files that `step` is the first to take from.
     pub(crate) fn opened(&mut self, step: &Step) -> Vec<(String, u64)> {
-        let files = step.parts.iter().map(|part| &*part.file);
+        let files = step.reads().map(|(file, _)| file);
         files.filter_map(|file| self.0.remove_entry(file)).collect()
     }
 }

@@ -114,11 +114,17 @@ impl<'a, 'r> Reader<'a, 'r> {
         let uploads = converter.uploads();
         let together = converter.tile_rows();
         // A packed weight is read as its tensors are stored: their rows are bytes.
-        let passes: Vec<Pass<'_>> = match &step.source {
+        let passes: Vec<Pass<'_>> = match &step.stored {
             Stored::Plain(dtype) => {
                 let [rows, cols] = step.matrix();
                 let row_bytes = cols * dtype.size();
-                let pass = Pass::new(&step.parts[0], rows, row_bytes, together, self.settings);
+                let pass = Pass::new(
+                    &step.pieces[0].tensor,
+                    rows,
+                    row_bytes,
+                    together,
+                    self.settings,
+                );
                 vec![pass; converter.passes()]
             }
             Stored::Packed(_) => {
@@ -126,7 +132,7 @@ impl<'a, 'r> Reader<'a, 'r> {
                     let rows = TensorInfo::bytes(tensor) as usize;
                     Pass::new(tensor, rows, 1, together, self.settings)
                 };
-                step.parts.iter().map(pass).collect()
+                step.tensors().map(pass).collect()
             }
         };
         let (send, receive) = unbounded();
@@ -170,7 +176,7 @@ impl<'a, 'r> Reader<'a, 'r> {
         dtype: DType,
         progress: &Sender<Result<Straight, PipelineError>>,
     ) -> Result<(), Stop> {
-        let tensor = &step.parts[0];
+        let tensor = &step.pieces[0].tensor;
         let bytes = tensor.bytes();
         if let Some((shared, read)) = self.shared(step, tensor, 0..bytes as usize, Access::Often)?
             && let Some(dense) = Dense::shared(dtype, shared)

@@ -28,7 +28,7 @@ impl Original {
     /// The values that a step packs.
     pub(crate) fn of(step: &Step) -> Self {
         Self {
-            tensor: step.parts[0].clone(),
+            tensor: step.pieces[0].tensor.clone(),
             dtype: step.float(),
             shape: step.matrix(),
             scaling: step.scaling.clone(),

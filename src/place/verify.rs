@@ -120,7 +120,7 @@ pub enum VerifyError {
 /// Refuses weights that the checkpoint has packed.
 pub(crate) fn refuse_kept(steps: &[Step]) -> Result<(), VerifyError> {
     for step in steps {
-        if let (Stored::Packed(adopt), Some(_)) = (&step.source, step.action.format()) {
+        if let (Stored::Packed(adopt), Some(_)) = (&step.stored, step.action.format()) {
             return Err(VerifyError::Kept {
                 tensor: step.slot.name.clone(),
                 format: adopt.format,

@@ -1,193 +1,16 @@
 //! Making a plan: slots are bound to tensors, each gets its quantization, sizes are checked against
 //! the device.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-};
+use std::collections::{HashMap, HashSet};
 
-use firebox_kernels::{error::FormatError, format::Format};
-
-use super::{Action, Plan, Scaling, Step, Stored};
+use super::{Action, Piece, Plan, PlanError, Scaling, Step, Stored, piece};
 use crate::{
     config::{Policy, Strategy},
-    dialect::{Adopt, Dialect, DialectError, plain},
+    dialect::{self, Adopt, Dialect},
     model::{Link, Slot},
-    source::{Catalog, StoredType, TensorInfo},
+    source::Catalog,
     target::{Capabilities, DTypeChoice},
 };
-
-/// A plan that cannot be made, or cannot be carried out.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-#[non_exhaustive]
-pub enum PlanError {
-    /// The checkpoint and its config disagree.
-    #[error(
-        "{tensor} in {file} is {found:?}, config.json implies {expected:?}; the weights and the config are of different models"
-    )]
-    Shape {
-        /// The tensor.
-        tensor: String,
-        /// Its file.
-        file: String,
-        /// Its shape.
-        found: Vec<usize>,
-        /// The shape the architecture wants.
-        expected: Vec<usize>,
-    },
-    /// A type that is not a plain float.
-    #[error(
-        "{tensor} in {file} is stored as {found}; weights of an unquantized checkpoint are F32, F16 or BF16"
-    )]
-    Dtype {
-        /// The tensor.
-        tensor: String,
-        /// Its file.
-        file: String,
-        /// Its type.
-        found: StoredType,
-    },
-    /// Slots without tensors.
-    #[error(
-        "{model} lacks {count} of {wanted} tensors, first {first}; the checkpoint is incomplete or of another architecture"
-    )]
-    Missing {
-        /// The checkpoint.
-        model: String,
-        /// How many are missing.
-        count: usize,
-        /// How many the architecture wants.
-        wanted: usize,
-        /// The first of them.
-        first: String,
-    },
-    /// The method cannot pack this weight.
-    #[error("{tensor}: {source}")]
-    Format {
-        /// The tensor.
-        tensor: String,
-        /// Why not.
-        source: FormatError,
-    },
-    /// The checkpoint's dialect and its tensors disagree.
-    #[error(transparent)]
-    Dialect(#[from] DialectError),
-    /// The checkpoint has it packed already.
-    #[error(
-        "{tensor} is packed as {format} in the checkpoint and cannot become {quant}: quantize the model it was made from, or what `firebox convert --dequantize` makes of it"
-    )]
-    Packed {
-        /// The tensor.
-        tensor: String,
-        /// How it is packed.
-        format: Format,
-        /// What was asked for.
-        quant: String,
-    },
-    /// More bytes than were asked for, whatever is chosen.
-    #[error(
-        "{asked} leaves {budget} bytes for the weights that are chosen for, {}; ask for more, or name smaller candidates",
-        match needed {
-            Some(needed) => format!("the smallest candidates take {needed}"),
-            None => "and some of them no candidate can pack".to_owned(),
-        }
-    )]
-    Budget {
-        /// What was asked for.
-        asked: String,
-        /// Bytes that it leaves.
-        budget: u64,
-        /// Bytes of the smallest candidates; `None` where there is no candidate for some weight.
-        needed: Option<u64>,
-    },
-    /// Its columns can not be balanced any more.
-    #[error(
-        "{tensor} is packed as {format} in the checkpoint and its columns cannot be balanced; balance the model it was made from"
-    )]
-    Balance {
-        /// The tensor.
-        tensor: String,
-        /// How it is packed.
-        format: Format,
-    },
-    /// Columns are to be balanced, and nobody says of which weights.
-    #[error(
-        "the architecture names no layers that share an input, so no columns can be balanced; load without that"
-    )]
-    NoLinks,
-    /// A link of the architecture between weights that do not go together.
-    #[error(
-        "{tensor} shares {found} features where {expected} are made; `links` of the architecture is wrong"
-    )]
-    Link {
-        /// The tensor.
-        tensor: String,
-        /// Features that it has.
-        found: usize,
-        /// Features of what makes them.
-        expected: usize,
-    },
-    /// A pattern without a tensor.
-    #[error(
-        "pattern `{pattern}` names no weight that can be quantized; `firebox plan` lists the names"
-    )]
-    IdlePattern {
-        /// The pattern.
-        pattern: String,
-    },
-    /// Too large for the device.
-    #[error(
-        "the finished weights are {needed} bytes and {in_flight} more are in flight, {target} has {memory}; quantize further or choose another target"
-    )]
-    DoesNotFit {
-        /// Bytes of finished weights.
-        needed: u64,
-        /// Bytes of source weights in flight.
-        in_flight: u64,
-        /// Bytes the device has.
-        memory: u64,
-        /// [`Target::NAME`](crate::Target::NAME).
-        target: &'static str,
-    },
-    /// Weights are to be as wide as fits, and nobody knows how much does.
-    #[error(
-        "{target} does not tell how much memory it has; give a device budget, or a size: auto:size=8GiB"
-    )]
-    NoBudget {
-        /// [`Target::NAME`](crate::Target::NAME).
-        target: &'static str,
-    },
-    /// The host has less memory than the load takes at least, by its budget or by itself.
-    #[error(
-        "{needed} bytes of host memory are needed at least, {kept} of them for finished weights and {at_once} to read {tensor}, and {budget} may be used; raise the budget, quantize further, or stream from a disk"
-    )]
-    HostBudget {
-        /// Bytes that may be used.
-        budget: u64,
-        /// Bytes that are needed.
-        needed: u64,
-        /// Of these, finished weights that stay.
-        kept: u64,
-        /// Of these, the largest read that cannot be split.
-        at_once: u64,
-        /// The tensor that is read so.
-        tensor: String,
-    },
-    /// What has to stay together of a weight is too large for one allocation of the device.
-    #[error(
-        "{tensor} cannot be cut below {needed} bytes, the largest allocation of {target} is {largest}; quantize it otherwise or choose another target"
-    )]
-    Allocation {
-        /// The tensor.
-        tensor: String,
-        /// Bytes of the smallest part.
-        needed: u64,
-        /// Bytes of the largest allocation.
-        largest: u64,
-        /// [`Target::NAME`](crate::Target::NAME).
-        target: &'static str,
-    },
-}
 
 /// What a plan is made from, besides the slots.
 #[derive(Debug)]
@@ -206,7 +29,7 @@ impl Plan {
     /// Binds slots to tensors. `leaves_out` tells known leftovers from surprises.
     pub(crate) fn bind(
         request: &Request<'_>,
-        slots: Vec<Slot>,
+        slots: &[Slot],
         leaves_out: impl Fn(&str) -> bool,
     ) -> Result<Self, PlanError> {
         let tensors = slots
@@ -218,39 +41,37 @@ impl Plan {
             });
         }
 
-        let order: Vec<String> = slots.iter().map(|slot| slot.name.clone()).collect();
-        // By the tensor that a slot's weight begins with; and the other tensors that weights are made of.
-        let (mut open, mut parts) = (HashMap::new(), HashSet::new());
+        let places = request.catalog.iter().enumerate();
+        let places: HashMap<&str, usize> = places.map(|(k, tensor)| (&*tensor.name, k)).collect();
+        let (mut steps, mut used, mut missing) = (Vec::new(), HashSet::new(), Vec::new());
         for slot in slots {
-            let adopt = match request.dialect {
-                Some(dialect) => dialect.find(&slot, request.catalog)?,
-                None => None,
+            let Some(step) = request.step(slot)? else {
+                missing.push(slot.name.clone());
+                continue;
             };
-            let first = match &adopt {
-                Some(adopt) => {
-                    parts.extend(adopt.parts[1..].iter().map(|part| Arc::clone(&part.name)));
-                    adopt.parts[0].name.to_string()
-                }
-                None => slot.name.clone(),
-            };
-            open.insert(first, (slot, adopt));
+            used.extend(step.tensors().map(|tensor| places[&*tensor.name]));
+            let first_row = step.pieces.first().map_or(0, |piece| piece.rows.start);
+            let first = step.tensors().next().map(|tensor| places[&*tensor.name]);
+            steps.push(((first, first_row), step));
         }
-        let (mut steps, mut unused, mut unexpected) = (Vec::new(), Vec::new(), Vec::new());
-        for tensor in request.catalog.iter() {
+        steps.sort_by_key(|(place, _)| *place);
+
+        let (mut unused, mut unexpected) = (Vec::new(), Vec::new());
+        for (place, tensor) in request.catalog.iter().enumerate() {
             let name = &*tensor.name;
             let of_dialect = || {
                 let dialect = request.dialect;
                 dialect.is_some_and(|dialect| dialect.leaves_out(name))
             };
-            match open.remove(name) {
-                Some((slot, Some(adopt))) => steps.push(adopted(request, slot, adopt)?),
-                Some((slot, None)) => steps.push(step(request, tensor, slot)?),
-                None if parts.contains(name) => {}
-                None if leaves_out(name) || of_dialect() => unused.push(name.to_owned()),
-                None => unexpected.push(name.to_owned()),
+            if used.contains(&place) {
+                continue;
+            }
+            if leaves_out(name) || of_dialect() {
+                unused.push(name.to_owned());
+            } else {
+                unexpected.push(name.to_owned());
             }
         }
-        let open: HashSet<String> = open.into_values().map(|(slot, _)| slot.name).collect();
         Ok(Self {
             model: request.model.clone(),
             target: request.target,
@@ -258,23 +79,26 @@ impl Plan {
             dtype_wanted: request.dtype.wanted,
             strategy: Strategy::Auto,
             strategy_reason: String::new(),
-            steps,
+            steps: steps.into_iter().map(|(_, step)| step).collect(),
             links: Vec::new(),
-            missing: order
-                .into_iter()
-                .filter(|name| open.contains(name))
-                .collect(),
+            missing,
             unused,
             unexpected,
         })
     }
 
-    /// Asks for the columns of `links` to be balanced before the weights are read.
-    pub(crate) fn link(&mut self, links: Vec<Link>) -> Result<(), PlanError> {
+    /// Asks for the columns of `links` to be balanced before the weights are read. `slots` are those that the plan
+    /// was bound for.
+    pub(crate) fn link(&mut self, links: Vec<Link>, slots: &[Slot]) -> Result<(), PlanError> {
         if links.is_empty() {
             return Err(PlanError::NoLinks);
         }
+        let names: HashSet<&str> = slots.iter().map(|slot| &*slot.name).collect();
         for link in &links {
+            let mut named = link.from.iter().chain(&link.to);
+            if let Some(name) = named.find(|name| !names.contains(&***name)) {
+                return Err(PlanError::LinkName { name: name.clone() });
+            }
             self.check_link(link)?;
         }
         self.links = links;
@@ -287,7 +111,7 @@ impl Plan {
             let named = names.iter().map(|name| {
                 let step = self.steps.iter().find(|step| step.slot.name == *name);
                 if let Some(Step {
-                    source: Stored::Packed(adopt),
+                    stored: Stored::Packed(adopt),
                     ..
                 }) = step
                 {
@@ -296,7 +120,7 @@ impl Plan {
                 }
                 Ok(step)
             });
-            // What is missing is told of when the plan is checked.
+            // A slot without a tensor is reported when the plan is checked.
             named
                 .filter_map(Result::transpose)
                 .collect::<Result<Vec<_>, _>>()
@@ -366,64 +190,92 @@ impl Plan {
     }
 }
 
-fn step(request: &Request<'_>, tensor: &TensorInfo, slot: Slot) -> Result<Step, PlanError> {
-    let file = || tensor.file.to_string();
-    if tensor.shape != slot.shape {
-        return Err(PlanError::Shape {
-            tensor: slot.name,
-            file: file(),
-            found: tensor.shape.clone(),
-            expected: slot.shape,
-        });
-    }
-    let Some(source) = plain(tensor.dtype) else {
-        return Err(PlanError::Dtype {
-            tensor: slot.name,
-            file: file(),
-            found: tensor.dtype,
-        });
-    };
-    let quant = slot.quant(request.policy);
-    let action = match (quant.method(), slot.shape[..].try_into()) {
-        (Some(method), Ok(shape)) => {
-            let format = method.format(shape, source);
-            let format = format.map_err(|source| PlanError::Format {
-                tensor: slot.name.clone(),
-                source,
-            })?;
-            Action::Pack(quant, format)
+impl Request<'_> {
+    /// What happens to one slot; `None` where a tensor is missing.
+    fn step(&self, slot: &Slot) -> Result<Option<Step>, PlanError> {
+        if let Some(adopt) = self.adopt(slot)? {
+            return self.adopted(slot, adopt).map(Some);
         }
-        _ => Action::Dense(request.dtype.dtype),
-    };
-    Ok(Step {
-        slot,
-        parts: vec![tensor.clone()],
-        source: Stored::Plain(source),
-        action,
-        scaling: Scaling::default(),
-    })
-}
-
-/// A weight that the checkpoint has packed: kept so, or given back.
-fn adopted(request: &Request<'_>, slot: Slot, adopt: Adopt) -> Result<Step, PlanError> {
-    let quant = slot.quant(request.policy);
-    if quant.method().is_some() {
-        return Err(PlanError::Packed {
-            tensor: slot.name,
-            format: adopt.format,
-            quant: quant.to_string(),
-        });
+        let mut pieces = Vec::new();
+        for origin in &slot.from {
+            match self.catalog.get(&origin.tensor) {
+                Some(tensor) => pieces.push(Piece::new(slot, origin, tensor)?),
+                None => return Ok(None),
+            }
+        }
+        self.packed(slot, pieces).map(Some)
     }
-    let action = if request.dequantize {
-        Action::Dense(request.dtype.dtype)
-    } else {
-        Action::Keep(adopt.format)
-    };
-    Ok(Step {
-        slot,
-        parts: adopt.parts.clone(),
-        source: Stored::Packed(adopt),
-        action,
-        scaling: Scaling::default(),
-    })
+
+    /// The packed weight that a slot is, where the dialect of the checkpoint has it.
+    fn adopt(&self, slot: &Slot) -> Result<Option<Adopt>, PlanError> {
+        let Some(dialect) = self.dialect else {
+            return Ok(None);
+        };
+        if let [origin] = &slot.from[..]
+            && origin.is_whole()
+        {
+            if origin.tensor == slot.name {
+                return Ok(dialect.find(slot, self.catalog)?);
+            }
+            let stored = Slot::new(&*origin.tensor, slot.shape.clone(), slot.role);
+            return Ok(dialect.find(&stored, self.catalog)?);
+        }
+        let mut origins = slot.from.iter();
+        match origins.find(|origin| dialect::is_packed(&origin.tensor, self.catalog)) {
+            None => Ok(None),
+            Some(origin) => Err(PlanError::PackedPiece {
+                slot: slot.name.clone(),
+                tensor: origin.tensor.clone(),
+                dialect: dialect.name(),
+            }),
+        }
+    }
+
+    /// A weight of plain values: packed, or left dense.
+    fn packed(&self, slot: &Slot, pieces: Vec<Piece>) -> Result<Step, PlanError> {
+        let dtype = piece::check(slot, &pieces)?;
+        let quant = slot.quant(self.policy);
+        let action = match (quant.method(), slot.shape[..].try_into()) {
+            (Some(method), Ok(shape)) => {
+                let format = method.format(shape, dtype);
+                let format = format.map_err(|source| PlanError::Format {
+                    tensor: slot.name.clone(),
+                    source,
+                })?;
+                Action::Pack(quant, format)
+            }
+            _ => Action::Dense(self.dtype.dtype),
+        };
+        Ok(Step {
+            slot: slot.clone(),
+            pieces,
+            stored: Stored::Plain(dtype),
+            action,
+            scaling: Scaling::default(),
+        })
+    }
+
+    /// A weight that the checkpoint has packed: it stays so, or is dequantized.
+    fn adopted(&self, slot: &Slot, adopt: Adopt) -> Result<Step, PlanError> {
+        let quant = slot.quant(self.policy);
+        if quant.method().is_some() {
+            return Err(PlanError::Packed {
+                tensor: slot.name.clone(),
+                format: adopt.format,
+                quant: quant.to_string(),
+            });
+        }
+        let action = if self.dequantize {
+            Action::Dense(self.dtype.dtype)
+        } else {
+            Action::Keep(adopt.format)
+        };
+        Ok(Step {
+            slot: slot.clone(),
+            pieces: Vec::new(),
+            stored: Stored::Packed(adopt),
+            action,
+            scaling: Scaling::default(),
+        })
+    }
 }

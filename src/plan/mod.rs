@@ -2,18 +2,23 @@
 //! `plan`, `load` and every report start from it.
 
 mod bind;
+mod error;
 mod need;
 mod order;
+mod piece;
 mod print;
 mod scaling;
 
-pub use bind::PlanError;
 pub(crate) use bind::Request;
+pub use error::PlanError;
 pub(crate) use need::{Goes, Need};
 pub use order::{Compare, Order};
+pub use piece::Piece;
 pub(crate) use print::instead;
 pub(crate) use scaling::CHUNK;
 pub use scaling::Scaling;
+
+use core::ops::Range;
 
 use firebox_kernels::{arith::float::DType, format::Format};
 use serde::Serialize;
@@ -57,12 +62,13 @@ pub struct Plan {
 /// What happens to one tensor.
 #[derive(Debug, Clone)]
 pub struct Step {
-    /// Where it goes.
+    /// The slot that the weight is for.
     pub slot: Slot,
-    /// The tensors it is made of: one, or those of a packed weight with its codes first.
-    pub parts: Vec<TensorInfo>,
-    /// How they store it.
-    pub source: Stored,
+    /// The stored rows that the weight is made of, in the order of its rows. Empty where the checkpoint has the weight
+    /// packed: [`Adopt::parts`] are its tensors then.
+    pub pieces: Vec<Piece>,
+    /// How the checkpoint stores the weight.
+    pub stored: Stored,
     /// What becomes of it.
     pub action: Action,
     /// What it is multiplied by on the way. Found when the plan is carried out, for it takes the weights.
@@ -100,9 +106,43 @@ impl Action {
 }
 
 impl Step {
+    /// The tensors that the weight is read from: one for each piece, or those of a packed weight, codes first.
+    pub fn tensors(&self) -> impl Iterator<Item = &TensorInfo> {
+        let packed = match &self.stored {
+            Stored::Packed(adopt) => &adopt.parts[..],
+            Stored::Plain(_) => &[],
+        };
+        self.pieces.iter().map(|piece| &piece.tensor).chain(packed)
+    }
+
+    /// The bytes that are read: the file and the range in it, in the order of [`tensors`](Self::tensors).
+    pub fn reads(&self) -> impl Iterator<Item = (&str, Range<u64>)> {
+        let packed = match &self.stored {
+            Stored::Packed(adopt) => &adopt.parts[..],
+            Stored::Plain(_) => &[],
+        };
+        let pieces = self.pieces.iter();
+        let pieces = pieces.map(|piece| (&*piece.tensor.file, piece.range()));
+        pieces.chain(packed.iter().map(|part| (&*part.file, part.range.clone())))
+    }
+
+    /// The file that is read first, and where in it.
+    pub fn begins(&self) -> (&str, u64) {
+        let first = self.reads().next();
+        first.map_or(("", 0), |(file, range)| (file, range.start))
+    }
+
+    /// The tensor that holds the weight as it is: the same rows, in the same order, and nothing else.
+    pub fn whole(&self) -> Option<&TensorInfo> {
+        match &self.pieces[..] {
+            [piece] if piece.is_whole() => Some(&piece.tensor),
+            _ => None,
+        }
+    }
+
     /// Bytes of the weight in the checkpoint.
     pub fn bytes_source(&self) -> u64 {
-        self.parts.iter().map(TensorInfo::bytes).sum()
+        self.reads().map(|(_, range)| range.end - range.start).sum()
     }
 
     /// The type of the plain numbers that it is packed from.
@@ -111,7 +151,7 @@ impl Step {
     ///
     /// Where the checkpoint has it packed.
     pub(crate) fn float(&self) -> DType {
-        match &self.source {
+        match &self.stored {
             Stored::Plain(float) => *float,
             Stored::Packed(_) => panic!("{} is packed in the checkpoint", self.slot.name),
         }
@@ -147,10 +187,10 @@ impl Step {
         bytes as u64
     }
 
-    /// `[rows, columns]`: the shape of a matrix, and one weight a row for everything else.
+    /// `[rows, columns]`: the rows count over all axes but the last, and a vector has a row for each value.
     pub(crate) fn matrix(&self) -> [usize; 2] {
         match self.slot.shape[..] {
-            [rows, cols] => [rows, cols],
+            [ref outer @ .., cols] if !outer.is_empty() => [outer.iter().product(), cols],
             _ => [self.slot.shape.iter().product(), 1],
         }
     }
@@ -197,7 +237,7 @@ impl Plan {
     /// Packed weights that become plain numbers become those of `to`.
     pub(crate) fn give_back(&mut self, to: DType) {
         for step in &mut self.steps {
-            if let (Stored::Packed(_), Action::Dense(dtype)) = (&step.source, &mut step.action) {
+            if let (Stored::Packed(_), Action::Dense(dtype)) = (&step.stored, &mut step.action) {
                 *dtype = to;
             }
         }

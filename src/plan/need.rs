@@ -50,7 +50,7 @@ impl Plan {
     /// Whether the host's threads have anything to convert.
     pub(crate) fn converts(&self, goes: Goes<'_>) -> bool {
         let packs = matches!(goes, Goes::Device { packs: true });
-        let converts = |step: &Step| match (&step.action, &step.source) {
+        let converts = |step: &Step| match (&step.action, &step.stored) {
             (Action::Dense(dtype), Stored::Plain(source)) => {
                 *dtype != *source || !step.scaling.is_none()
             }
@@ -64,7 +64,7 @@ impl Step {
     /// Bytes that are read at once at least: the rows that its method has to see together.
     fn bytes_at_once(&self) -> u64 {
         let shape @ [rows, cols] = self.matrix();
-        let Stored::Plain(source) = self.source else {
+        let Stored::Plain(source) = self.stored else {
             return 1;
         };
         let together = match &self.action {
@@ -90,7 +90,7 @@ impl Step {
     }
 
     fn scratch(&self, goes: Goes<'_>, tile: u64) -> u64 {
-        let parts = match self.source {
+        let parts = match self.stored {
             Stored::Packed(_) => self.bytes_source(),
             Stored::Plain(_) => 0,
         };

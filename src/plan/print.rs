@@ -109,8 +109,9 @@ impl Serialize for Step {
         step.serialize_field("name", &self.slot.name)?;
         step.serialize_field("shape", &self.slot.shape)?;
         step.serialize_field("role", &self.slot.role)?;
-        step.serialize_field("file", &*self.parts[0].file)?;
-        step.serialize_field("offset", &self.parts[0].range.start)?;
+        let (file, offset) = self.begins();
+        step.serialize_field("file", file)?;
+        step.serialize_field("offset", &offset)?;
         step.serialize_field("quant", &self.quant())?;
         step.serialize_field("bytes_read", &self.bytes_source())?;
         step.serialize_field("bytes_kept", &self.bytes_kept())?;

@@ -72,7 +72,7 @@ pub(crate) fn decide(
     source: &dyn Source,
     settings: &Settings<'_>,
 ) -> Result<(), Error> {
-    let plain = |step: &Step| matches!(step.source, Stored::Plain(_)) && open(step);
+    let plain = |step: &Step| matches!(step.stored, Stored::Plain(_)) && open(step);
     let places: Vec<usize> = (0..plan.steps.len())
         .filter(|place| plain(&plan.steps[*place]))
         .collect();

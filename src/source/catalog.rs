@@ -10,7 +10,7 @@ use super::index::Index;
 use firebox_kernels::arith::float::DType;
 
 /// One tensor of a checkpoint.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[non_exhaustive]
 pub struct TensorInfo {
     /// Name in the checkpoint: `model.layers.0.mlp.up_proj.weight`.

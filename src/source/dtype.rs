@@ -136,6 +136,22 @@ impl StoredType {
     }
 }
 
+impl serde::Serialize for StoredType {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for StoredType {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+        Self::from_name(&name).ok_or_else(|| {
+            let expected = "the name of a safetensors type, such as BF16";
+            serde::de::Error::invalid_value(serde::de::Unexpected::Str(&name), &expected)
+        })
+    }
+}
+
 impl fmt::Display for StoredType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())

@@ -179,7 +179,7 @@ fn check(loader: &Loader<Cpu>, model: &Llama, quant: &QuantSpec) -> Result<(), F
         .find(|step| step.slot.name == name)
         .ok_or("no such weight")?;
     let shape: [usize; 2] = step.slot.shape[..].try_into()?;
-    let (Stored::Plain(float), [part]) = (&step.source, &step.parts[..]) else {
+    let (Stored::Plain(float), Some(part)) = (&step.stored, step.whole()) else {
         return Err("the benchmark's checkpoint is plain".into());
     };
     let float = *float;

@@ -65,7 +65,7 @@ fn at(
 fn every_kind_of_event_can_stop_a_load() {
     let plan = loader(telling("planned")).plan::<Llama>().unwrap();
     let tensor = |k: usize| plan.steps[k].slot.name.as_str();
-    let of_the_first = |step: &&Step| step.parts[0].file == plan.steps[0].parts[0].file;
+    let of_the_first = |step: &&Step| step.begins().0 == plan.steps[0].begins().0;
     let first_file = plan.steps.iter().filter(of_the_first).count();
     for (kind, nth, names, finished) in [
         ("balanced", 3, "", 0),

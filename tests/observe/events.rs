@@ -67,7 +67,7 @@ fn tensors_come_in_order_and_bytes_add_up() {
         let mut files: HashMap<&str, u64> = HashMap::new();
         let mut tiles = 0;
         for step in &plan.steps {
-            let file = &*step.parts[0].file;
+            let (file, _) = step.begins();
             if !files.contains_key(file) {
                 let opened = events.next().unwrap();
                 assert_eq!((opened.kind, &*opened.about), ("shard", file));

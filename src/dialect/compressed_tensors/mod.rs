@@ -133,7 +133,7 @@ fn scheme(step: &Step, format: Format) -> Option<Scheme> {
             _ => None,
         };
     };
-    match (&step.action, &step.source) {
+    match (&step.action, &step.stored) {
         (Action::Pack(QuantSpec::Wna16(method), _), _) => {
             let scale = match method.scale {
                 wna16::ScaleGroup::Tensor => Scale::Tensor,

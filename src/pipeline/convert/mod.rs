@@ -113,7 +113,7 @@ impl Road {
             tensor: step.slot.name.clone(),
             source,
         };
-        let converter: Box<dyn Convert> = match (&step.source, &step.action) {
+        let converter: Box<dyn Convert> = match (&step.stored, &step.action) {
             (Stored::Packed(adopt), _) => Box::new(Adopted::new(adopt)),
             (Stored::Plain(source), Action::Dense(dtype)) if by_rows => {
                 Box::new(DenseRows::new(*source, *dtype, cols))

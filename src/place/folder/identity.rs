@@ -5,6 +5,8 @@
 //! for each tensor a checksum of 16 KiB spread over it, or of all of a smaller one. Weights that were trained further
 //! differ there; a change that spares these bytes of every tensor is not seen.
 
+use core::ops::Range;
+
 use serde_json::{Map, Value, json};
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
@@ -113,24 +115,36 @@ fn configuration(config: &LoadConfig, to: &SaveConfig) -> Value {
 
 /// A weight, and bytes of it where they can be read.
 fn weight(step: &Step, source: Option<&dyn Source>) -> Result<Value, PipelineError> {
-    let tensor = |part: &TensorInfo| -> Result<_, PipelineError> {
-        let sample = source.map(|source| sample(source, part)).transpose();
-        let sample = sample.map_err(|source| PipelineError::Read {
-            tensor: step.slot.name.clone(),
-            source,
-        })?;
-        let said = json!({
-            "dtype": part.dtype.name(),
-            "shape": part.shape,
-            "file": &*part.file,
-            "bytes": [part.range.start, part.range.end],
-            "sample": sample,
-        });
-        Ok((part.name.to_string(), said))
-    };
-    let parts = step.parts.iter().map(tensor);
-    let parts: Map<String, Value> = parts.collect::<Result<_, PipelineError>>()?;
-    Ok(json!({ "shape": step.slot.shape, "becomes": becomes(step), "tensors": parts }))
+    let tensor =
+        |(part, (file, range)): (&TensorInfo, (&str, Range<u64>))| -> Result<_, PipelineError> {
+            let sample = source
+                .map(|source| sample(source, file, &range))
+                .transpose();
+            let sample = sample.map_err(|source| PipelineError::Read {
+                tensor: step.slot.name.clone(),
+                source,
+            })?;
+            let said = json!({
+                "dtype": part.dtype.name(),
+                "shape": part.shape,
+                "file": file,
+                "bytes": [range.start, range.end],
+                "sample": sample,
+            });
+            Ok(said)
+        };
+    let mut tensors = Map::new();
+    for (nth, read) in step.tensors().zip(step.reads()).enumerate() {
+        let name = match step.pieces.get(nth) {
+            Some(piece) if !piece.is_whole() => {
+                let transposed = if piece.transposed { ", transposed" } else { "" };
+                format!("{}, rows {:?}{transposed}", piece.tensor.name, piece.rows)
+            }
+            _ => read.0.name.to_string(),
+        };
+        tensors.insert(name, tensor(read)?);
+    }
+    Ok(json!({ "shape": step.slot.shape, "becomes": becomes(step), "tensors": tensors }))
 }
 
 /// What becomes of a weight: its quantization, or the type of plain numbers.
@@ -142,15 +156,15 @@ pub(crate) fn becomes(step: &Step) -> String {
 }
 
 /// A checksum of bytes here and there, the first and the last among them.
-fn sample(source: &dyn Source, part: &TensorInfo) -> Result<String, SourceError> {
+fn sample(source: &dyn Source, file: &str, range: &Range<u64>) -> Result<String, SourceError> {
     let mut hash = Xxh3::new();
     let mut read = |start: u64, end: u64| {
         let mut bytes = vec![0; (end - start) as usize];
-        source.peek(&part.file, start, &mut bytes)?;
+        source.peek(file, start, &mut bytes)?;
         hash.update(&bytes);
         Ok(())
     };
-    let (range, bytes) = (&part.range, part.bytes());
+    let bytes = range.end - range.start;
     if bytes <= SAMPLE * SAMPLES {
         read(range.start, range.end)?;
     } else {

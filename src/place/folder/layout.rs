@@ -121,7 +121,7 @@ impl<'a> Layout<'a> {
             (Action::Keep(_), Some(nested)) => packed.renested(nested),
             _ => packed,
         };
-        let source = match step.source {
+        let source = match step.stored {
             Stored::Plain(float) => float,
             Stored::Packed(ref adopt) => adopt.float().unwrap_or(self.source),
         };

@@ -81,7 +81,7 @@ pub(crate) fn adapt(plan: &mut Plan, to: &SaveConfig) {
 /// Plain weights stay in the type they are stored in.
 pub(crate) fn keep_types(plan: &mut Plan) {
     for step in &mut plan.steps {
-        if let (Stored::Plain(float), Action::Dense(dtype)) = (&step.source, &mut step.action) {
+        if let (Stored::Plain(float), Action::Dense(dtype)) = (&step.stored, &mut step.action) {
             *dtype = *float;
         }
     }

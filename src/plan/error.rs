@@ -1,0 +1,272 @@
+//! Why a plan cannot be made, or cannot be carried out.
+
+use core::ops::Range;
+
+use firebox_kernels::{error::FormatError, format::Format};
+
+use crate::{dialect::DialectError, source::StoredType};
+
+/// A plan that cannot be made, or cannot be carried out.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PlanError {
+    /// The checkpoint and its config disagree.
+    #[error(
+        "{tensor} in {file} is {found:?}, config.json implies {expected:?}; the weights and the config are of different models"
+    )]
+    Shape {
+        /// The tensor.
+        tensor: String,
+        /// Its file.
+        file: String,
+        /// Its shape.
+        found: Vec<usize>,
+        /// The shape the architecture wants.
+        expected: Vec<usize>,
+    },
+    /// A slot takes rows that a tensor does not have.
+    #[error(
+        "{slot} takes rows {} to {} of {tensor} in {file}, which is {found:?} and has {has} rows; the slot's origin is wrong, or the weights are of another model",
+        rows.start,
+        rows.end
+    )]
+    Rows {
+        /// The slot.
+        slot: String,
+        /// The tensor.
+        tensor: String,
+        /// Its file.
+        file: String,
+        /// Its shape.
+        found: Vec<usize>,
+        /// The rows that the slot takes.
+        rows: Range<usize>,
+        /// The rows of the tensor, over all axes but the last.
+        has: usize,
+    },
+    /// A piece of a slot has rows of another length.
+    #[error(
+        "{slot} is {expected:?} and takes [{}, {}] values of {tensor} in {file}, which is {found:?}; a piece has rows of the slot",
+        piece[0],
+        piece[1]
+    )]
+    Piece {
+        /// The slot.
+        slot: String,
+        /// Its shape.
+        expected: Vec<usize>,
+        /// The tensor.
+        tensor: String,
+        /// Its file.
+        file: String,
+        /// Its shape.
+        found: Vec<usize>,
+        /// Rows and columns that the slot would take of it.
+        piece: [usize; 2],
+    },
+    /// The pieces of a slot do not add up to its rows.
+    #[error(
+        "{slot} is {expected:?} and its {pieces} pieces have {found} rows together, not {}; the weights and the config are of different models",
+        rows
+    )]
+    Pieces {
+        /// The slot.
+        slot: String,
+        /// Its shape.
+        expected: Vec<usize>,
+        /// How many pieces it has.
+        pieces: usize,
+        /// Rows of all pieces.
+        found: usize,
+        /// Rows of the slot.
+        rows: usize,
+    },
+    /// The pieces of a slot are of several types.
+    #[error(
+        "{slot} is made of {first} ({first_dtype}) and {second} ({second_dtype}); the pieces of a weight have one type"
+    )]
+    PieceTypes {
+        /// The slot.
+        slot: String,
+        /// A tensor.
+        first: String,
+        /// Its type.
+        first_dtype: StoredType,
+        /// Another tensor.
+        second: String,
+        /// Its type.
+        second_dtype: StoredType,
+    },
+    /// Rows of a tensor that the checkpoint has packed.
+    #[error(
+        "{slot} takes a part of {tensor}, which {dialect} has packed, and a packed tensor is only taken whole; `firebox convert --dequantize` makes a checkpoint that can be loaded"
+    )]
+    PackedPiece {
+        /// The slot.
+        slot: String,
+        /// The tensor.
+        tensor: String,
+        /// The dialect of the checkpoint.
+        dialect: &'static str,
+    },
+    /// A type that is not a plain float.
+    #[error(
+        "{tensor} in {file} is stored as {found}; weights of an unquantized checkpoint are F32, F16 or BF16"
+    )]
+    Dtype {
+        /// The tensor.
+        tensor: String,
+        /// Its file.
+        file: String,
+        /// Its type.
+        found: StoredType,
+    },
+    /// Slots without tensors.
+    #[error(
+        "{model} lacks {count} of {wanted} tensors, first {first}; the checkpoint is incomplete or of another architecture"
+    )]
+    Missing {
+        /// The checkpoint.
+        model: String,
+        /// How many are missing.
+        count: usize,
+        /// How many the architecture wants.
+        wanted: usize,
+        /// The first of them.
+        first: String,
+    },
+    /// The method cannot pack this weight.
+    #[error("{tensor}: {source}")]
+    Format {
+        /// The tensor.
+        tensor: String,
+        /// Why not.
+        source: FormatError,
+    },
+    /// The checkpoint's dialect and its tensors disagree.
+    #[error(transparent)]
+    Dialect(#[from] DialectError),
+    /// The checkpoint has it packed already.
+    #[error(
+        "{tensor} is packed as {format} in the checkpoint and cannot become {quant}: quantize the model it was made from, or what `firebox convert --dequantize` makes of it"
+    )]
+    Packed {
+        /// The tensor.
+        tensor: String,
+        /// How it is packed.
+        format: Format,
+        /// What was asked for.
+        quant: String,
+    },
+    /// More bytes than were asked for, whatever is chosen.
+    #[error(
+        "{asked} leaves {budget} bytes for the weights that are chosen for, {}; ask for more, or name smaller candidates",
+        match needed {
+            Some(needed) => format!("the smallest candidates take {needed}"),
+            None => "and some of them no candidate can pack".to_owned(),
+        }
+    )]
+    Budget {
+        /// What was asked for.
+        asked: String,
+        /// Bytes that it leaves.
+        budget: u64,
+        /// Bytes of the smallest candidates; `None` where there is no candidate for some weight.
+        needed: Option<u64>,
+    },
+    /// Its columns can not be balanced any more.
+    #[error(
+        "{tensor} is packed as {format} in the checkpoint and its columns cannot be balanced; balance the model it was made from"
+    )]
+    Balance {
+        /// The tensor.
+        tensor: String,
+        /// How it is packed.
+        format: Format,
+    },
+    /// Columns are to be balanced, and nobody says of which weights.
+    #[error(
+        "the architecture names no layers that share an input, so no columns can be balanced; load without that"
+    )]
+    NoLinks,
+    /// A link of the architecture names something else than a slot.
+    #[error(
+        "a link of the architecture names {name}, and no slot has that name; `links` and `slots` of the architecture disagree"
+    )]
+    LinkName {
+        /// The name.
+        name: String,
+    },
+    /// A link of the architecture between weights that do not go together.
+    #[error(
+        "{tensor} shares {found} features where {expected} are made; `links` of the architecture is wrong"
+    )]
+    Link {
+        /// The tensor.
+        tensor: String,
+        /// Features that it has.
+        found: usize,
+        /// Features of what makes them.
+        expected: usize,
+    },
+    /// A pattern without a tensor.
+    #[error(
+        "pattern `{pattern}` names no weight that can be quantized; `firebox plan` lists the names"
+    )]
+    IdlePattern {
+        /// The pattern.
+        pattern: String,
+    },
+    /// Too large for the device.
+    #[error(
+        "the finished weights are {needed} bytes and {in_flight} more are in flight, {target} has {memory}; quantize further or choose another target"
+    )]
+    DoesNotFit {
+        /// Bytes of finished weights.
+        needed: u64,
+        /// Bytes of source weights in flight.
+        in_flight: u64,
+        /// Bytes the device has.
+        memory: u64,
+        /// [`Target::NAME`](crate::Target::NAME).
+        target: &'static str,
+    },
+    /// Weights are to be as wide as fits, and nobody knows how much does.
+    #[error(
+        "{target} does not tell how much memory it has; give a device budget, or a size: auto:size=8GiB"
+    )]
+    NoBudget {
+        /// [`Target::NAME`](crate::Target::NAME).
+        target: &'static str,
+    },
+    /// The host has less memory than the load takes at least, by its budget or by itself.
+    #[error(
+        "{needed} bytes of host memory are needed at least, {kept} of them for finished weights and {at_once} to read {tensor}, and {budget} may be used; raise the budget, quantize further, or stream from a disk"
+    )]
+    HostBudget {
+        /// Bytes that may be used.
+        budget: u64,
+        /// Bytes that are needed.
+        needed: u64,
+        /// Of these, finished weights that stay.
+        kept: u64,
+        /// Of these, the largest read that cannot be split.
+        at_once: u64,
+        /// The tensor that is read so.
+        tensor: String,
+    },
+    /// What has to stay together of a weight is too large for one allocation of the device.
+    #[error(
+        "{tensor} cannot be cut below {needed} bytes, the largest allocation of {target} is {largest}; quantize it otherwise or choose another target"
+    )]
+    Allocation {
+        /// The tensor.
+        tensor: String,
+        /// Bytes of the smallest part.
+        needed: u64,
+        /// Bytes of the largest allocation.
+        largest: u64,
+        /// [`Target::NAME`](crate::Target::NAME).
+        target: &'static str,
+    },
+}

@@ -1,0 +1,184 @@
+//! Pieces: which rows of which stored tensors a slot is made of.
+//!
+//! A stored tensor is read as rows: `[experts, out, in]` has `experts * out` rows of `in` values. A vector is a column:
+//! each of its values is a row. The pieces of a slot follow one another along the rows of the slot.
+//!
+//! ```text
+//! slot [out, in]        piece                       stored
+//! rows 0..a      ◄────  rows r..r+a                 [.., in]
+//! rows a..a+b    ◄────  rows s..s+in, transposed    [.., b]
+//! ```
+
+use core::ops::Range;
+
+use firebox_kernels::arith::float::DType;
+
+use super::PlanError;
+use crate::{
+    dialect::plain,
+    model::{Origin, Slot},
+    source::TensorInfo,
+};
+
+/// Some rows of a stored tensor that become rows of a slot.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Piece {
+    /// The stored tensor.
+    pub tensor: TensorInfo,
+    /// The stored rows, counted over all axes but the last; a vector has a row for each value.
+    pub rows: Range<usize>,
+    /// Whether these rows become columns of the slot.
+    pub transposed: bool,
+}
+
+impl Piece {
+    /// The rows that `origin` asks for, where `tensor` has them.
+    pub(super) fn new(
+        slot: &Slot,
+        origin: &Origin,
+        tensor: &TensorInfo,
+    ) -> Result<Self, PlanError> {
+        let [has, _] = stored_rows(tensor);
+        let rows = origin.rows.clone().unwrap_or(0..has);
+        if rows.start > rows.end || rows.end > has {
+            return Err(PlanError::Rows {
+                slot: slot.name.clone(),
+                tensor: tensor.name.to_string(),
+                file: tensor.file.to_string(),
+                found: tensor.shape.clone(),
+                rows,
+                has,
+            });
+        }
+        Ok(Self {
+            tensor: tensor.clone(),
+            rows,
+            transposed: origin.transposed,
+        })
+    }
+
+    /// Whether it is all of the tensor, as it is stored.
+    pub fn is_whole(&self) -> bool {
+        self.rows == (0..stored_rows(&self.tensor)[0]) && !self.transposed
+    }
+
+    /// Rows and columns of the slot that it fills.
+    pub fn shape(&self) -> [usize; 2] {
+        let [_, cols] = stored_rows(&self.tensor);
+        if self.transposed {
+            [cols, self.rows.len()]
+        } else {
+            [self.rows.len(), cols]
+        }
+    }
+
+    /// Bytes of a stored row.
+    pub fn row_bytes(&self) -> u64 {
+        let [rows, _] = stored_rows(&self.tensor);
+        self.tensor.bytes() / rows.max(1) as u64
+    }
+
+    /// Bytes that are stored.
+    pub fn bytes(&self) -> u64 {
+        self.rows.len() as u64 * self.row_bytes()
+    }
+
+    /// Its bytes, counted from the start of the tensor's file.
+    pub fn range(&self) -> Range<u64> {
+        let start = self.tensor.range.start + self.rows.start as u64 * self.row_bytes();
+        start..start + self.bytes()
+    }
+}
+
+/// A stored tensor as rows and columns.
+fn stored_rows(tensor: &TensorInfo) -> [usize; 2] {
+    match tensor.shape[..] {
+        [] => [1, 1],
+        [len] => [len, 1],
+        [ref outer @ .., cols] => [outer.iter().product(), cols],
+    }
+}
+
+/// Refuses pieces that do not make up the slot. Returns the type of their values.
+pub(super) fn check(slot: &Slot, pieces: &[Piece]) -> Result<DType, PlanError> {
+    if let ([piece], [origin]) = (pieces, &slot.from[..])
+        && origin.is_whole()
+        && piece.tensor.shape != slot.shape
+    {
+        return Err(PlanError::Shape {
+            tensor: origin.tensor.clone(),
+            file: piece.tensor.file.to_string(),
+            found: piece.tensor.shape.clone(),
+            expected: slot.shape.clone(),
+        });
+    }
+    let [rows, cols] = match slot.shape[..] {
+        [] => [1, 1],
+        [len] => [len, 1],
+        [ref outer @ .., cols] => [outer.iter().product(), cols],
+    };
+    let (mut found, mut values) = (0, 0);
+    for piece in pieces {
+        let shape = piece.shape();
+        // A vector is a row of a matrix as well.
+        let is_row = shape == [cols, 1] && piece.tensor.shape.len() == 1 && !piece.transposed;
+        if shape[1] != cols && !is_row {
+            return Err(PlanError::Piece {
+                slot: slot.name.clone(),
+                expected: slot.shape.clone(),
+                tensor: piece.tensor.name.to_string(),
+                file: piece.tensor.file.to_string(),
+                found: piece.tensor.shape.clone(),
+                piece: shape,
+            });
+        }
+        found += if shape[1] == cols { shape[0] } else { 1 };
+        values += shape[0] * shape[1];
+    }
+    if found != rows || values != rows * cols {
+        return Err(PlanError::Pieces {
+            slot: slot.name.clone(),
+            expected: slot.shape.clone(),
+            pieces: pieces.len(),
+            found,
+            rows,
+        });
+    }
+    dtype(slot, pieces)
+}
+
+/// The type of plain values that all pieces have.
+fn dtype(slot: &Slot, pieces: &[Piece]) -> Result<DType, PlanError> {
+    let mut found = None;
+    for Piece { tensor, .. } in pieces {
+        let Some(dtype) = plain(tensor.dtype) else {
+            return Err(PlanError::Dtype {
+                tensor: tensor.name.to_string(),
+                file: tensor.file.to_string(),
+                found: tensor.dtype,
+            });
+        };
+        match found {
+            Some((first, _)) if first != dtype => {
+                return Err(PlanError::PieceTypes {
+                    slot: slot.name.clone(),
+                    first: pieces[0].tensor.name.to_string(),
+                    first_dtype: pieces[0].tensor.dtype,
+                    second: tensor.name.to_string(),
+                    second_dtype: tensor.dtype,
+                });
+            }
+            Some(_) => {}
+            None => found = Some((dtype, tensor)),
+        }
+    }
+    found
+        .map(|(dtype, _)| dtype)
+        .ok_or_else(|| PlanError::Pieces {
+            slot: slot.name.clone(),
+            expected: slot.shape.clone(),
+            pieces: 0,
+            found: 0,
+            rows: slot.shape.iter().product(),
+        })
+}
