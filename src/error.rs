@@ -9,9 +9,11 @@ use crate::{
     config::RuleError,
     dialect::DialectError,
     model::{BuildError, ConfigError},
+    observe::Stopped,
     pipeline::PipelineError,
-    place::{SaveError, VerifyError},
+    place::{SaveError, VerifyError, folder::IdentityError},
     plan::PlanError,
+    prepare::PrepareError,
     quant::SpecError,
     source::{CheckpointError, SourceError},
     target::TargetError,
@@ -93,4 +95,30 @@ pub enum Error {
         /// What was asked for.
         model: String,
     },
+}
+
+/// An observer stopped the load.
+impl From<Stopped> for Error {
+    fn from(stopped: Stopped) -> Self {
+        Self::Pipeline(stopped.into())
+    }
+}
+
+impl From<PrepareError> for Error {
+    fn from(error: PrepareError) -> Self {
+        match error {
+            PrepareError::Plan(error) => error.into(),
+            PrepareError::Pipeline(error) => error.into(),
+        }
+    }
+}
+
+impl From<IdentityError> for Error {
+    fn from(error: IdentityError) -> Self {
+        match error {
+            IdentityError::Source(error) => error.into(),
+            IdentityError::Checkpoint(error) => error.into(),
+            IdentityError::Pipeline(error) => error.into(),
+        }
+    }
 }

@@ -34,8 +34,8 @@
 //! | `prepare` | measurements that need weights before they are packed |
 //! | [`place`] | the ends of the pipeline: a module, a comparison, a folder |
 //! | [`report`] | numbers and pictures of a load |
-//! | [`Loader`] | the road from a configuration to a module |
 //! | [`text`] | the tokenizer |
+//! | [`Loader`] | the road from a configuration to a module |
 //!
 //! # Errors
 //!
@@ -47,7 +47,8 @@
 //! [Decisions](_docs::design), [how to add a format, a method, a target…](_docs::extend),
 //! [measurements](_docs::benchmarks).
 
-// The order of imports: a room imports only rooms above it. Blank lines keep the order.
+// The order of imports: a room imports only rooms above it, and no two files of different folders import each other
+// (`tests/frame` reads the order here). Blank lines keep the order.
 pub mod config;
 
 pub mod source;
@@ -72,13 +73,13 @@ pub mod place;
 
 pub mod report;
 
-mod loader;
-
 pub mod text;
 
 pub mod synth;
 
 mod error;
+
+mod loader;
 
 pub use config::{LoadConfig, Rule, SaveConfig, Strategy, StreamFrom, VerifyConfig, Workers};
 pub use error::Error;

@@ -27,13 +27,13 @@ use crate::{
     error::Error,
     model::{Architecture, Role, Slot, Weights},
     observe::{Event, Observer, Observers, tell},
-    pipeline::{self, Settings, Sink, Timing},
-    place::{ModuleSink, Saved, Shared, VerifyError},
+    pipeline::{self, PipelineError, Settings, Sink, Timing},
+    place::{ModuleSink, Shared, VerifyError},
     plan::{Plan, Request, Step},
     prepare,
     quant::QuantSpec,
-    report::{LoadReport, Means, Recording},
-    source::Checkpoint,
+    report::{LoadReport, Means, Recording, Saved},
+    source::{Checkpoint, CheckpointError, SourceError},
     target::{Capabilities, DTypeChoice, Memory, Target, TargetError},
     text::{Tokenizer, TokenizerFiles},
 };
@@ -193,7 +193,7 @@ impl<T: Target> Loader<T> {
         let observers = &self.observers;
         let settings = self.settings(observers);
         let decided = prepare::decide(plan, open, limit, &candidates, source, &settings);
-        decided.map_err(|error| observers.explain(error))
+        decided.map_err(|error| explain(observers, error.into()))
     }
 
     fn bind_for<A: Architecture>(&self, config: &A::Config) -> Result<Plan, Error> {
@@ -354,7 +354,7 @@ impl<T: Target> Loader<T> {
         let source = &**self.checkpoint.source();
         let ran = prepare::balance(plan, source, settings)
             .and_then(|()| pipeline::run(plan, source, sink, settings));
-        ran.map_err(|error| self.observers.explain(error.into()))
+        ran.map_err(|error| explain(&self.observers, error.into()))
     }
 
     /// Tells of the plan.
@@ -426,8 +426,26 @@ pub fn load_model_and_tokenizer<T: Target, A: Architecture>(
     Ok((loader.load()?.model, tokenizer))
 }
 
-/// Tells of the end.
+/// An observer that failed during a download stopped that download: the error is then the observer's. Any other error
+/// stays as it is.
+fn explain(observers: &Observers, error: Error) -> Error {
+    let stopped = match &error {
+        Error::Source(source)
+        | Error::Checkpoint(CheckpointError::Source(source))
+        | Error::Pipeline(PipelineError::Read { source, .. }) => source,
+        _ => return error,
+    };
+    if !matches!(stopped, SourceError::Cancelled { .. }) {
+        return error;
+    }
+    match observers.take_failure() {
+        Some(failure) => PipelineError::from(failure).into(),
+        None => error,
+    }
+}
+
+/// Reports the end to the observers.
 fn finished(report: &LoadReport, observer: &dyn Observer) -> Result<(), Error> {
-    let (done, total) = (report.tensors, report.tensors);
-    Ok(tell(observer, &Event::Finished { report }, done, total)?)
+    let (totals, done, total) = (report.totals(), report.tensors, report.tensors);
+    Ok(tell(observer, &Event::Finished { totals }, done, total)?)
 }

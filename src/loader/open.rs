@@ -4,7 +4,7 @@
 use core::ops::ControlFlow;
 use std::{path::Path, sync::Arc};
 
-use super::LoadRequest;
+use super::{LoadRequest, explain};
 use crate::{
     config::LoadConfig,
     error::Error,
@@ -51,7 +51,7 @@ impl LoadRequest {
         }
         hub(name, self)
             .and_then(|hub| Ok(open(hub)?))
-            .map_err(|error| not_here(name, self.observers.explain(error)))
+            .map_err(|error| not_here(name, explain(&self.observers, error)))
     }
 }
 

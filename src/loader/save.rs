@@ -1,6 +1,6 @@
 //! Saving a plan: opened, decided, carried out from where an interrupted save was.
 
-use super::{Loader, budget::Room, finished};
+use super::{Loader, budget::Room, explain, finished};
 use crate::{
     config::{PackConfig, SaveConfig},
     dialect::To,
@@ -8,13 +8,11 @@ use crate::{
     model::Link,
     observe::Observer,
     pipeline::{self, Settings, Timing},
-    place::{
-        Saved,
-        folder::{self as save, FolderSink, Identity, Layout},
-    },
+    place::folder::{self as save, FolderSink, Identity, Layout},
     plan::{Action, Goes, Plan, PlanError, Step, Stored},
     prepare,
     quant::QuantSpec,
+    report::Saved,
     target::Target,
 };
 
@@ -74,7 +72,7 @@ impl<T: Target> Loader<T> {
         let (done, total) = (folder.done(), plan.steps.len());
         let saved = ran.and_then(|timings| {
             let report = self.report(&plan, room, &timings, recording);
-            Ok(folder.finish(&self.checkpoint, report)?)
+            Ok(Saved::new(folder.finish(&self.checkpoint)?, report))
         });
         let saved = saved.map_err(|error| Error::Interrupted {
             folder: to.folder().to_owned(),
@@ -120,7 +118,7 @@ impl<T: Target> Loader<T> {
             rest.steps.clone_from_slice(&plan.steps[done..]);
             pipeline::run(&rest, source, folder, &settings)
         });
-        let ran = ran.map_err(|error| self.observers.explain(error.into()))?;
+        let ran = ran.map_err(|error| explain(&self.observers, error.into()))?;
         let taken_over = vec![Timing::default(); done];
         Ok([taken_over, ran].concat())
     }

@@ -23,7 +23,7 @@ use crate::{
     model::Architecture,
     observe::{Event, Flow, Observer, Progress},
     pipeline::PipelineError,
-    place::Saved,
+    report::Saved,
     target::Target,
 };
 

@@ -161,14 +161,14 @@ fn fields(event: &Event<'_>) -> Value {
             "sqnr_db": stats.sqnr,
             "seconds": seconds.as_secs_f64(),
         }),
-        Event::Finished { report } => json!({
-            "tensors": report.tensors,
-            "bytes": report.bytes_source,
-            "bytes_read": report.bytes_read,
-            "bytes_kept": report.bytes_packed,
-            "seconds": report.seconds,
+        Event::Finished { totals } => json!({
+            "tensors": totals.tensors,
+            "bytes": totals.bytes_source,
+            "bytes_read": totals.bytes_read,
+            "bytes_kept": totals.bytes_finished,
+            "seconds": totals.seconds,
             "host_bytes": memory::anonymous(),
-            "peak_host_bytes": report.peak_host_bytes,
+            "peak_host_bytes": totals.peak_host_bytes,
         }),
     }
 }

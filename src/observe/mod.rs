@@ -26,7 +26,7 @@ pub use progress::Progress;
 pub(crate) use shards::Shards;
 pub(crate) use span::extend;
 pub use span::{Span, Spans};
-pub(crate) use tell::{Observers, tell};
+pub(crate) use tell::{Failure, Observers, Stopped, tell};
 
 use core::fmt::Debug;
 use std::{sync::Arc, time::Duration};
@@ -37,7 +37,6 @@ use crate::{
     model::Link,
     plan::{Plan, Step},
     quant::QuantSpec,
-    report::LoadReport,
 };
 
 /// Something that happened.
@@ -116,9 +115,27 @@ pub enum Event<'a> {
     /// The model is built, or saved, or verified. Who stops a load now still gets no model; files that are written
     /// stay.
     Finished {
-        /// How it came about.
-        report: &'a LoadReport,
+        /// Numbers of the whole run.
+        totals: RunTotals,
     },
+}
+
+/// Numbers of a whole run.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub struct RunTotals {
+    /// Tensors of the plan.
+    pub tensors: usize,
+    /// Their bytes in the checkpoint.
+    pub bytes_source: u64,
+    /// Bytes read: more than the source has where a format needs to see it twice.
+    pub bytes_read: u64,
+    /// Bytes of the finished weights, packed and dense.
+    pub bytes_finished: u64,
+    /// Seconds from the plan to the end.
+    pub seconds: f64,
+    /// Most anonymous memory that the process held during the run; `None` where the system does not tell.
+    pub peak_host_bytes: Option<u64>,
 }
 
 impl Event<'_> {

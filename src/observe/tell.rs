@@ -1,4 +1,4 @@
-//! Telling: every observer, one that fails too.
+//! Reporting events to every observer, and catching those that fail.
 
 use std::{
     any::Any,
@@ -7,37 +7,59 @@ use std::{
 };
 
 use super::{Event, Flow, Observer, trace::trace};
-use crate::{
-    error::Error,
-    pipeline::PipelineError,
-    source::{CheckpointError, SourceError},
-};
 
-/// Tells `observer`, when `done` of `total` tensors are finished.
+/// An observer ended the run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Stopped {
+    /// It asked to stop.
+    Cancelled {
+        /// The tensor of the event.
+        at: String,
+        /// Tensors finished before.
+        done: usize,
+        /// Tensors of the plan.
+        total: usize,
+    },
+    /// It failed or panicked.
+    Failed(Failure),
+}
+
+/// An observer that failed, and at which event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Failure {
+    /// [`Event::kind`].
+    pub(crate) event: &'static str,
+    /// The tensor or file of the event.
+    pub(crate) at: String,
+    /// The observer's own words, or those of its panic.
+    pub(crate) reason: String,
+}
+
+/// Reports an event to `observer`, when `done` of `total` tensors are finished.
 ///
 /// # Errors
 ///
-/// [`PipelineError::Cancelled`] where it wants to stop, [`PipelineError::Observer`] where it fails or panics.
+/// [`Stopped`] where the observer asks to stop, fails or panics.
 pub(crate) fn tell(
     observer: &dyn Observer,
     event: &Event<'_>,
     done: usize,
     total: usize,
-) -> Result<(), PipelineError> {
+) -> Result<(), Stopped> {
     match caught(observer, event) {
         Ok(Flow::Continue) => Ok(()),
-        Ok(Flow::Cancel) => Err(PipelineError::Cancelled {
+        Ok(Flow::Cancel) => Err(Stopped::Cancelled {
             at: event.name(),
             done,
             total,
         }),
-        Err(reason) => Err(failed(event, reason)),
+        Err(reason) => Err(Stopped::Failed(Failure::new(event, reason))),
     }
 }
 
-/// What `observer` answers; an error where it fails or panics.
+/// The answer of `observer`; an error where it fails or panics.
 fn caught(observer: &dyn Observer, event: &Event<'_>) -> Result<Flow, String> {
-    // It is told nothing more afterwards: whatever state the panic left it in is nobody's concern.
+    // It gets no further event, so the state in which a panic left it does not matter.
     let told = catch_unwind(AssertUnwindSafe(|| {
         let flow = observer.observe(event);
         let failure = (flow == Flow::Cancel).then(|| observer.failure()).flatten();
@@ -50,18 +72,20 @@ fn caught(observer: &dyn Observer, event: &Event<'_>) -> Result<Flow, String> {
     }
 }
 
-/// What a panic said.
+/// The text of a panic.
 fn said(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("without a word")
 }
 
-fn failed(event: &Event<'_>, reason: String) -> PipelineError {
-    PipelineError::Observer {
-        event: event.kind(),
-        at: event.name(),
-        reason,
+impl Failure {
+    fn new(event: &Event<'_>, reason: String) -> Self {
+        Self {
+            event: event.kind(),
+            at: event.name(),
+            reason,
+        }
     }
 }
 
@@ -69,23 +93,16 @@ fn failed(event: &Event<'_>, reason: String) -> PipelineError {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Observers {
     each: Vec<Arc<dyn Observer>>,
-    shared: Arc<Shared>,
+    common: Arc<Common>,
 }
 
-/// What all clones have together: a source that downloads has one since it was opened.
+/// Common to all clones: a source that downloads holds a clone since it was opened.
 #[derive(Debug, Default)]
-struct Shared {
-    /// Observers that came later.
+struct Common {
+    /// Observers that joined later.
     late: Mutex<Vec<Arc<dyn Observer>>>,
-    /// Why they cancelled, until somebody asks: a download knows only that it is to stop.
-    failed: Mutex<Option<Failed>>,
-}
-
-#[derive(Debug)]
-struct Failed {
-    event: &'static str,
-    at: String,
-    reason: String,
+    /// The failure that cancelled the load, until it is taken: a download knows only that it has to stop.
+    failed: Mutex<Option<Failure>>,
 }
 
 impl Observers {
@@ -93,44 +110,30 @@ impl Observers {
         self.each.push(observer);
     }
 
-    /// These, and one more.
+    /// These observers and one more.
     pub(crate) fn and(mut self, observer: Arc<dyn Observer>) -> Self {
         self.push(observer);
         self
     }
 
-    /// These, sharing nothing with those of other loads.
+    /// These observers, for another load: failures and observers that join later are not common any more.
     pub(crate) fn apart(self) -> Self {
-        let shared = Arc::default();
-        Self { shared, ..self }
+        let common = Arc::default();
+        Self { common, ..self }
     }
 
-    /// One more, of every clone.
+    /// Adds an observer to every clone.
     pub(crate) fn join(&self, observer: Arc<dyn Observer>) {
-        lock(&self.shared.late).push(observer);
+        lock(&self.common.late).push(observer);
     }
 
-    /// A download that an observer's failure has stopped as that failure; any other error as it is.
-    pub(crate) fn explain(&self, error: Error) -> Error {
-        let stopped = match &error {
-            Error::Source(source)
-            | Error::Checkpoint(CheckpointError::Source(source))
-            | Error::Pipeline(PipelineError::Read { source, .. }) => source,
-            _ => return error,
-        };
-        if !matches!(stopped, SourceError::Cancelled { .. }) {
-            return error;
-        }
-        match self.failed().take() {
-            None => error,
-            Some(Failed { event, at, reason }) => {
-                PipelineError::Observer { event, at, reason }.into()
-            }
-        }
+    /// Why an observer failed, once: a download that it stopped knows only that it has to stop.
+    pub(crate) fn take_failure(&self) -> Option<Failure> {
+        self.failed().take()
     }
 
-    fn failed(&self) -> MutexGuard<'_, Option<Failed>> {
-        lock(&self.shared.failed)
+    fn failed(&self) -> MutexGuard<'_, Option<Failure>> {
+        lock(&self.common.failed)
     }
 }
 
@@ -138,21 +141,20 @@ fn lock<V>(mutex: &Mutex<V>) -> MutexGuard<'_, V> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Tells everybody; one who wants to stop stops it for all.
+/// Every observer gets the event; one that asks to stop stops the load.
 impl Observer for Observers {
     fn observe(&self, event: &Event<'_>) -> Flow {
         trace(event);
         let mut flow = Flow::Continue;
-        // The handle of a load first, so that it knows what others dawdle over.
-        let late = lock(&self.shared.late).clone();
+        // The handle of a load comes first, so that its progress is right while another observer is slow.
+        let late = lock(&self.common.late).clone();
         for each in late.iter().chain(&self.each) {
             match caught(&**each, event) {
                 Ok(Flow::Continue) => {}
                 Ok(Flow::Cancel) => flow = Flow::Cancel,
                 Err(reason) => {
                     flow = Flow::Cancel;
-                    let (event, at) = (event.kind(), event.name());
-                    self.failed().get_or_insert(Failed { event, at, reason });
+                    self.failed().get_or_insert(Failure::new(event, reason));
                 }
             }
         }

@@ -45,9 +45,9 @@ pub(super) fn trace(event: &Event<'_>) {
             let tensor = &step.slot.name;
             debug!(tensor, sqnr_db = stats.sqnr, ?seconds, "verified");
         }
-        Event::Finished { report } => debug!(
-            tensors = report.tensors,
-            seconds = report.seconds,
+        Event::Finished { totals } => debug!(
+            tensors = totals.tensors,
+            seconds = totals.seconds,
             "finished"
         ),
     }

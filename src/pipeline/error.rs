@@ -2,7 +2,11 @@
 
 use firebox_kernels::{error::FormatError, format::Format};
 
-use crate::{dialect::DialectError, source::SourceError};
+use crate::{
+    dialect::DialectError,
+    observe::{Failure, Stopped},
+    source::SourceError,
+};
 
 /// A sink that could not take a weight.
 #[derive(Debug, thiserror::Error)]
@@ -148,4 +152,19 @@ pub enum PipelineError {
         /// Why not.
         reason: String,
     },
+}
+
+impl From<Stopped> for PipelineError {
+    fn from(stopped: Stopped) -> Self {
+        match stopped {
+            Stopped::Cancelled { at, done, total } => Self::Cancelled { at, done, total },
+            Stopped::Failed(failure) => failure.into(),
+        }
+    }
+}
+
+impl From<Failure> for PipelineError {
+    fn from(Failure { event, at, reason }: Failure) -> Self {
+        Self::Observer { event, at, reason }
+    }
 }

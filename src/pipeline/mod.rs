@@ -473,7 +473,7 @@ impl Placing<'_> {
 
     fn tell(&self, event: &Event<'_>) -> Result<(), PipelineError> {
         let (done, total) = (self.timings.len(), self.plan.steps.len());
-        tell(self.settings.observer, event, done, total)
+        Ok(tell(self.settings.observer, event, done, total)?)
     }
 }
 

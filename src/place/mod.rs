@@ -13,7 +13,8 @@ pub(crate) mod folder;
 
 pub(crate) use compare::CompareSink;
 pub use dedup::Shared;
-pub use folder::{Difference, SaveError, Saved};
+pub(crate) use folder::SavedFolder;
+pub use folder::{Difference, SaveError};
 pub(crate) use guard::{Checked, Guard};
 pub(crate) use module::ModuleSink;
 pub(crate) use stream::Stream;

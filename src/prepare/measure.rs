@@ -13,7 +13,6 @@ use super::{
 use crate::{
     config::Auto,
     dialect::To,
-    error::Error,
     observe::{Event, Flow, tell},
     pipeline::{self, Comparer, Finished, Original, PipelineError, Settings, Sink, SinkError},
     plan::{Action, Plan, PlanError, Step, Stored},
@@ -59,11 +58,32 @@ pub(crate) fn candidates(to: Option<To>) -> Vec<QuantSpec> {
     words.iter().map(spec).collect()
 }
 
+/// Weights could not be measured, or no choice fits.
+#[derive(Debug)]
+pub(crate) enum PrepareError {
+    /// No choice fits.
+    Plan(PlanError),
+    /// Weights could not be read, packed or compared.
+    Pipeline(PipelineError),
+}
+
+impl From<PlanError> for PrepareError {
+    fn from(error: PlanError) -> Self {
+        Self::Plan(error)
+    }
+}
+
+impl From<PipelineError> for PrepareError {
+    fn from(error: PipelineError) -> Self {
+        Self::Pipeline(error)
+    }
+}
+
 /// Decides what becomes of the weights of `plan` that are `open`, all of which it leaves plain so far.
 ///
 /// # Errors
 ///
-/// [`PlanError::Budget`] where the smallest candidates are too much, and what reading and packing may come to.
+/// [`PlanError::Budget`] where the smallest candidates are too much, and errors of reading and packing.
 pub(crate) fn decide(
     plan: &mut Plan,
     open: impl Fn(&Step) -> bool,
@@ -71,7 +91,7 @@ pub(crate) fn decide(
     candidates: &[QuantSpec],
     source: &dyn Source,
     settings: &Settings<'_>,
-) -> Result<(), Error> {
+) -> Result<(), PrepareError> {
     let plain = |step: &Step| matches!(step.stored, Stored::Plain(_)) && open(step);
     let places: Vec<usize> = (0..plan.steps.len())
         .filter(|place| plain(&plan.steps[*place]))
@@ -96,7 +116,7 @@ pub(crate) fn decide(
             actions[weight].push(step.action.clone());
         }
         let event = Event::Measured { quant };
-        tell(settings.observer, &event, 0, plan.steps.len())?;
+        tell(settings.observer, &event, 0, plan.steps.len()).map_err(PipelineError::from)?;
     }
 
     let budget = budget(plan, &places, auto);

@@ -5,11 +5,14 @@ mod watch;
 
 mod recording;
 
+mod saved;
+
 mod page;
 
 mod verify;
 
 pub(crate) use recording::{Recorded, Recording};
+pub use saved::Saved;
 pub use series::Series;
 pub use verify::{Fallback, TensorCheck, VerifyReport};
 pub(crate) use verify::{check, numbers};
@@ -23,7 +26,7 @@ use serde::Serialize;
 use crate::{
     config::{Bytes, Strategy},
     model::Role,
-    observe::Span,
+    observe::{RunTotals, Span},
     pipeline::Timing,
     plan::{Plan, instead},
     quant::QuantSpec,
@@ -201,6 +204,18 @@ impl LoadReport {
             tensors: totals.tensors,
             per_tensor: tensors,
             verified: None,
+        }
+    }
+
+    /// The numbers of the whole run, as the event that ends it has them.
+    pub(crate) fn totals(&self) -> RunTotals {
+        RunTotals {
+            tensors: self.tensors,
+            bytes_source: self.bytes_source,
+            bytes_read: self.bytes_read,
+            bytes_finished: self.bytes_packed,
+            seconds: self.seconds,
+            peak_host_bytes: self.peak_host_bytes,
         }
     }
 

@@ -161,7 +161,7 @@ pub(crate) fn load(path: &Path) -> LoadConfig {
     LoadConfig::new(path.to_string_lossy())
 }
 
-pub(crate) fn save(config: LoadConfig, to: &SaveConfig) -> firebox::place::Saved {
+pub(crate) fn save(config: LoadConfig, to: &SaveConfig) -> firebox::report::Saved {
     let loader = Loader::<Cpu>::new(config).expect("a checkpoint");
     loader.save::<Llama>(to).expect("a checkpoint can be saved")
 }

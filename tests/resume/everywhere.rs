@@ -11,7 +11,7 @@ use firebox::{
     config::SaveConfig,
     model::llama::Llama,
     pipeline::{Event, Flow},
-    place::Saved,
+    report::Saved,
     source::Memory,
 };
 use tempfile::tempdir;

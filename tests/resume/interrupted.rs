@@ -5,7 +5,7 @@ use std::{fs, fs::OpenOptions, io::Write as _, path::Path, sync::Arc};
 use firebox::{
     Error, LoadRequest,
     pipeline::{Event, PipelineError},
-    place::Saved,
+    report::Saved,
     source::{Fault, Source},
 };
 use tempfile::{TempDir, tempdir};

@@ -10,7 +10,7 @@ use firebox::{
     Cpu, Error, LoadConfig, LoadRequest, Loader,
     config::SaveConfig,
     pipeline::{Event, Flow},
-    place::Saved,
+    report::Saved,
     source::{Checkpoint, Source, SourceError},
 };
 

@@ -9,8 +9,8 @@ use firebox::{
     config::{Bytes, Pattern},
     dialect::To,
     model::llama::Llama,
-    place::Saved,
     quant::QuantSpec,
+    report::Saved,
     report::VerifyReport,
 };
 use serde::Serialize;

@@ -14,10 +14,9 @@ use super::COPIED;
 use crate::{
     config::LoadConfig,
     config::SaveConfig,
-    error::Error,
     pipeline::PipelineError,
     plan::{Action, Plan, Step},
-    source::{Checkpoint, Source, SourceError, TensorInfo},
+    source::{Checkpoint, CheckpointError, Source, SourceError, TensorInfo},
 };
 
 /// Bytes read at once of a tensor, and how often.
@@ -40,18 +39,47 @@ pub struct Difference {
     pub now: String,
 }
 
+/// Files or weights could not be read to identify a save.
+#[derive(Debug)]
+pub(crate) enum IdentityError {
+    /// The state of the source is not known.
+    Source(SourceError),
+    /// A small file could not be read.
+    Checkpoint(CheckpointError),
+    /// A weight could not be read.
+    Pipeline(PipelineError),
+}
+
+impl From<SourceError> for IdentityError {
+    fn from(error: SourceError) -> Self {
+        Self::Source(error)
+    }
+}
+
+impl From<CheckpointError> for IdentityError {
+    fn from(error: CheckpointError) -> Self {
+        Self::Checkpoint(error)
+    }
+}
+
+impl From<PipelineError> for IdentityError {
+    fn from(error: PipelineError) -> Self {
+        Self::Pipeline(error)
+    }
+}
+
 impl Identity {
     /// Of `plan`, before anything is chosen by measuring.
     ///
     /// # Errors
     ///
-    /// What reading comes to.
+    /// [`IdentityError`] where files or weights cannot be read.
     pub(crate) fn new(
         plan: &Plan,
         asked: &LoadConfig,
         to: &SaveConfig,
         checkpoint: &Checkpoint,
-    ) -> Result<Self, Error> {
+    ) -> Result<Self, IdentityError> {
         let source = &**checkpoint.source();
         let version = source.version()?;
         let files = checkpoint.files().iter();

@@ -25,14 +25,13 @@ use std::path::PathBuf;
 
 pub use self::{error::SaveError, identity::Difference};
 pub(crate) use self::{
-    identity::{Identity, becomes},
+    identity::{Identity, IdentityError, becomes},
     layout::Layout,
     sink::{FolderSink, create, find, is_kept},
 };
 use crate::{
     config::SaveConfig,
     plan::{Action, Plan, Stored},
-    report::LoadReport,
     source::checkpoint::GENERATION_CONFIG,
 };
 
@@ -50,22 +49,18 @@ const COPIED: [&str; 10] = [
     "merges.txt",
 ];
 
-/// What was saved.
-#[derive(Debug, Clone, serde::Serialize)]
-#[non_exhaustive]
-pub struct Saved {
-    /// The folder.
-    pub folder: PathBuf,
-    /// The dialect; `None` where no weight is packed.
-    pub dialect: Option<&'static str>,
+/// A folder that is finished.
+#[derive(Debug)]
+pub(crate) struct SavedFolder {
+    pub(crate) folder: PathBuf,
+    /// `None` where no weight is packed.
+    pub(crate) dialect: Option<&'static str>,
     /// Files of weights.
-    pub files: Vec<String>,
+    pub(crate) files: Vec<String>,
     /// Bytes of all tensors in them.
-    pub bytes_written: u64,
-    /// Weights that an interrupted save had finished. The report tells of them without time and bytes read.
-    pub resumed: usize,
-    /// How the weights came about.
-    pub report: LoadReport,
+    pub(crate) bytes: u64,
+    /// Weights that an interrupted save had finished.
+    pub(crate) resumed: usize,
 }
 
 /// What is saved of a plan: plain weights in the type they are stored in, and scales nested as asked.

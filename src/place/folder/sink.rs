@@ -12,7 +12,7 @@ use firebox_kernels::{arith::float::DType, format::Packed};
 use serde_json::{Value, json};
 
 use super::{
-    COPIED, SaveError, Saved,
+    COPIED, SaveError, SavedFolder,
     identity::Identity,
     journal::{Busy, Done, Journal},
     layout::Layout,
@@ -23,7 +23,6 @@ use crate::{
     dialect::{To, dtype},
     pipeline::{Finished, RowBatch, RowSink, Sink, SinkError},
     plan::{Plan, Step},
-    report::LoadReport,
     source::{
         Checkpoint,
         checkpoint::{CONFIG, INDEX},
@@ -238,11 +237,7 @@ impl<'a> FolderSink<'a> {
     }
 
     /// Writes everything else, the configuration last: without it a folder is no model.
-    pub(crate) fn finish(
-        self,
-        checkpoint: &Checkpoint,
-        report: LoadReport,
-    ) -> Result<Saved, SaveError> {
+    pub(crate) fn finish(self, checkpoint: &Checkpoint) -> Result<SavedFolder, SaveError> {
         let Self {
             layout, journal, ..
         } = self;
@@ -275,13 +270,12 @@ impl<'a> FolderSink<'a> {
         if !layout.to.cache {
             journal.remove()?;
         }
-        Ok(Saved {
+        Ok(SavedFolder {
             folder: layout.to.folder.clone(),
             dialect: layout.dialect.map(To::name),
             files,
-            bytes_written: bytes,
+            bytes,
             resumed: self.resumed,
-            report,
         })
     }
 }
