@@ -8,7 +8,7 @@ use std::{
 use firebox::{
     LoadConfig,
     config::Reading,
-    source::{Access, Local, Source, SourceError},
+    source::{Access, Local, Source, SourceError, SourceExt},
 };
 use tempfile::TempDir;
 

@@ -7,7 +7,9 @@ mod loopback;
 use std::time::{Duration, Instant};
 
 use firebox::config::Reading;
-use firebox::source::{Fault, Local, Memory, SMALL_FILE_BYTES_MAX, Source, SourceError, SourceExt};
+use firebox::source::{
+    Access, Fault, Local, Memory, SMALL_FILE_BYTES_MAX, Source, SourceError, SourceExt,
+};
 use tempfile::TempDir;
 
 /// A file whose bytes tell where they are from.
@@ -373,4 +375,41 @@ fn memory_fails_ends_early_and_dawdles_when_told() {
     read(0, 100).unwrap();
     let ranges: Vec<_> = memory.reads().into_iter().map(|(_, range)| range).collect();
     assert_eq!(ranges, [0..50, 49..51, 0..50, 49..51, 0..1, 0..100]);
+}
+
+/// A source around another one. Would catch a hint that callers ask of the wrapper alone.
+#[test]
+fn a_source_that_wraps_another_passes_its_hints_on() {
+    use firebox::source::SourceHints;
+    #[derive(Debug)]
+    struct Wrapper(Local, bool);
+    impl Source for Wrapper {
+        fn describe(&self) -> String {
+            self.0.describe()
+        }
+        fn size(&self, file: &str) -> Result<u64, SourceError> {
+            self.0.size(file)
+        }
+        fn read_at(&self, file: &str, offset: u64, into: &mut [u8]) -> Result<(), SourceError> {
+            self.0.read_at(file, offset, into)
+        }
+        fn hints(&self) -> Option<&dyn SourceHints> {
+            self.1.then_some(&self.0)
+        }
+    }
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("a.safetensors");
+    std::fs::write(&path, counted(100)).unwrap();
+    for passes in [true, false] {
+        let inner = Local::open(&path).unwrap().reading(Reading::Mapped);
+        let source = Wrapper(inner, passes);
+        let file = passes.then_some("a.safetensors");
+        assert_eq!(source.weights_file(), file);
+        let shared = source.share("a.safetensors", 10, 20, Access::Once).unwrap();
+        let expected = passes.then(|| counted(100)[10..30].to_vec());
+        assert_eq!(shared.map(|bytes| bytes.to_vec()), expected);
+        let mut peeked = [0; 4];
+        source.peek("a.safetensors", 50, &mut peeked).unwrap();
+        assert_eq!(peeked, counted(100)[50..54]);
+    }
 }

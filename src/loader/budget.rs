@@ -1,13 +1,12 @@
 //! Memory: what a load may take, where finished weights live, and how much may be read ahead.
 
-use std::num::NonZeroUsize;
-
 use super::{
     Loader,
     choose::{MemoryFacts, choose},
+    room::{Room, worker_count},
 };
 use crate::{
-    config::{Strategy, StreamFrom, Workers},
+    config::{Strategy, StreamFrom},
     error::Error,
     pipeline::tile_bytes,
     plan::{Goes, Need, Plan, PlanError},
@@ -22,20 +21,6 @@ const TILE_LEAST: u64 = 64 << 10;
 
 /// Tiles in flight at least: one is read while another is converted.
 const TILES_LEAST: u64 = 2;
-
-/// How much is read ahead, and by how many threads it is converted.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Room {
-    /// Bytes of source weights that may be in host memory at once.
-    pub(super) in_flight: u64,
-    /// Bytes that are read at once, about.
-    pub(super) tile: u64,
-    /// Threads that convert.
-    pub(super) workers: usize,
-}
-
-/// Bytes of a tile that a worker gets at least: below, waking it costs more than its work.
-const WORKER_BYTES: u64 = 64 << 10;
 
 /// Rows of a weight that are unpacked at a time while many inputs are multiplied, at most.
 const UNPACKED: u64 = 64 << 20;
@@ -198,20 +183,4 @@ impl<T: Target> Loader<T> {
         let budget = self.config.place.device_budget;
         budget.map_or(all, |budget| budget.resolve(all))
     }
-}
-
-/// Threads that share tiles of `tile` bytes, where the host `converts` at all.
-fn worker_count(workers: Workers, tile: u64, converts: bool) -> usize {
-    let useful = if converts { tile / WORKER_BYTES } else { 1 };
-    match workers {
-        Workers::Auto => usize::try_from(useful)
-            .unwrap_or(usize::MAX)
-            .clamp(1, cores()),
-        Workers::Count(count) => count.get(),
-    }
-}
-
-/// Threads that the process may run at once.
-pub(super) fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
 }

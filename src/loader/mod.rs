@@ -5,6 +5,7 @@ mod cached;
 mod choose;
 mod open;
 mod request;
+mod room;
 mod save;
 mod start;
 mod strategy;
@@ -14,7 +15,7 @@ mod verify;
 pub use request::LoadRequest;
 pub use start::{Loading, Running, Saving};
 
-use budget::{Room, cores};
+use room::{Room, cores};
 
 use core::marker::PhantomData;
 use std::sync::Arc;
@@ -33,7 +34,7 @@ use crate::{
     prepare,
     quant::QuantSpec,
     report::{LoadReport, Means, Recording, Saved},
-    source::{Checkpoint, CheckpointError, SourceError},
+    source::{Checkpoint, CheckpointError, SourceError, SourceExt},
     target::{Capabilities, DTypeChoice, Memory, Target, TargetError},
     text::{Tokenizer, TokenizerFiles},
 };
@@ -60,9 +61,6 @@ pub struct Loader<T: Target> {
     dtype: DTypeChoice,
     target: PhantomData<T>,
 }
-
-/// Threads that share a read: more win nothing, on a disk or from the page cache.
-const READERS_MAX: usize = 2;
 
 /// A module and how it came about.
 #[derive(Debug)]
@@ -332,7 +330,7 @@ impl<T: Target> Loader<T> {
     fn settings_for<'a>(&'a self, room: Room, observer: &'a dyn Observer) -> Settings<'a> {
         let workers = room.workers;
         Settings {
-            readers: cores().min(READERS_MAX),
+            readers: cores().min(self.checkpoint.source().concurrency()),
             tile_bytes: room.tile,
             device: (T::MEMORY == Memory::Device).then_some(&self.device),
             allocation_max: self.capabilities.largest_allocation,

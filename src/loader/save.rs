@@ -1,6 +1,6 @@
 //! Saving a plan: opened, decided, carried out from where an interrupted save was.
 
-use super::{Loader, budget::Room, explain, finished};
+use super::{Loader, explain, finished, room::Room};
 use crate::{
     config::{PackConfig, SaveConfig},
     dialect::To,

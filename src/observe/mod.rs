@@ -1,19 +1,20 @@
-//! What a load tells while it runs, who listens, and how to stop it.
+//! Events of a load, who gets them, and how they stop it.
 //!
 //! ```text
 //! Planned ─► per tensor: ShardOpened? Started Read* Packed Placed Verified? ─► Finished
 //! ```
 //!
-//! Before `Planned` come [`Download`](Event::Download) of what the hub is asked for then, and [`Measured`](Event::Measured)
-//! where formats are chosen by it; after it [`Balanced`](Event::Balanced) where columns are.
+//! [`Download`](Event::Download) comes before `Planned` where the hub has to be asked, and so does
+//! [`Measured`](Event::Measured) where formats are chosen by their errors. [`Balanced`](Event::Balanced) comes after it.
 //!
-//! | who listens | how |
+//! | observer | how |
 //! |---|---|
 //! | a closure | [`LoadConfig::observer`](crate::LoadConfig::observer) |
 //! | a file of JSON lines | [`JsonLines`] |
 //! | a bar, a handle | [`Progress`], fed by an observer |
 //! | `tracing` | always: debug level, tiles at trace level, target `firebox::observe` |
 
+mod event;
 mod json_lines;
 mod progress;
 mod shards;
@@ -21,215 +22,10 @@ mod span;
 mod tell;
 mod trace;
 
+pub use event::{Event, Flow, Observer, RunTotals};
 pub use json_lines::JsonLines;
 pub use progress::Progress;
 pub(crate) use shards::Shards;
 pub(crate) use span::extend;
 pub use span::{Span, Spans};
 pub(crate) use tell::{Failure, Observers, Stopped, tell};
-
-use core::fmt::Debug;
-use std::{sync::Arc, time::Duration};
-
-use firebox_kernels::compare::Stats;
-
-use crate::{
-    model::Link,
-    plan::{Plan, Step},
-    quant::QuantSpec,
-};
-
-/// Something that happened.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum Event<'a> {
-    /// A file of the hub is on its way. Told when it begins, some ten times a second, and when it is
-    /// there; from the thread that reads, since nothing else happens meanwhile.
-    Download {
-        /// Its name.
-        file: &'a str,
-        /// Bytes that are here.
-        done: u64,
-        /// Bytes there will be.
-        total: u64,
-    },
-    /// The plan is made, no weight has been read.
-    Planned {
-        /// It.
-        plan: &'a Plan,
-    },
-    /// The columns of some matrices are balanced; no weight has been packed.
-    Balanced {
-        /// Which matrices.
-        link: &'a Link,
-    },
-    /// What a candidate would lose is measured; no weight has been packed to stay.
-    Measured {
-        /// The candidate.
-        quant: &'a QuantSpec,
-    },
-    /// The first tensor of a file is next. Its bytes may have been read ahead already.
-    ShardOpened {
-        /// The file's name.
-        file: &'a str,
-        /// Bytes of it that the plan wants: over all files, [`Totals::bytes_source`](crate::plan::Totals).
-        bytes: u64,
-    },
-    /// A tensor is next. Its bytes may have been read ahead already.
-    Started {
-        /// Which.
-        step: &'a Step,
-    },
-    /// Some rows of the tensor have arrived.
-    Read {
-        /// Which tensor.
-        step: &'a Step,
-        /// Bytes that arrived.
-        bytes: u64,
-        /// Time the read took.
-        seconds: Duration,
-    },
-    /// The tensor is converted and its source bytes are given back.
-    Packed {
-        /// Which.
-        step: &'a Step,
-        /// Time the conversion took.
-        seconds: Duration,
-    },
-    /// The finished weight is where it belongs.
-    Placed {
-        /// Which.
-        step: &'a Step,
-        /// Time the placing took.
-        seconds: Duration,
-    },
-    /// The finished weight is compared with its source. Told while it is placed, by whoever compares.
-    Verified {
-        /// Which.
-        step: &'a Step,
-        /// How far it is.
-        stats: &'a Stats,
-        /// Time the comparison took, which is part of the placing.
-        seconds: Duration,
-    },
-    /// The model is built, or saved, or verified. Who stops a load now still gets no model; files that are written
-    /// stay.
-    Finished {
-        /// Numbers of the whole run.
-        totals: RunTotals,
-    },
-}
-
-/// Numbers of a whole run.
-#[derive(Debug, Clone, Copy, PartialEq)]
-#[non_exhaustive]
-pub struct RunTotals {
-    /// Tensors of the plan.
-    pub tensors: usize,
-    /// Their bytes in the checkpoint.
-    pub bytes_source: u64,
-    /// Bytes read: more than the source has where a format needs to see it twice.
-    pub bytes_read: u64,
-    /// Bytes of the finished weights, packed and dense.
-    pub bytes_finished: u64,
-    /// Seconds from the plan to the end.
-    pub seconds: f64,
-    /// Most anonymous memory that the process held during the run; `None` where the system does not tell.
-    pub peak_host_bytes: Option<u64>,
-}
-
-impl Event<'_> {
-    /// What happened, in a word: `"download"`, `"planned"`, `"balanced"`, `"measured"`, `"shard"`, `"started"`,
-    /// `"read"`, `"packed"`, `"placed"`, `"verified"` or `"finished"`.
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Self::Download { .. } => "download",
-            Self::Planned { .. } => "planned",
-            Self::Balanced { .. } => "balanced",
-            Self::Measured { .. } => "measured",
-            Self::ShardOpened { .. } => "shard",
-            Self::Started { .. } => "started",
-            Self::Read { .. } => "read",
-            Self::Packed { .. } => "packed",
-            Self::Placed { .. } => "placed",
-            Self::Verified { .. } => "verified",
-            Self::Finished { .. } => "finished",
-        }
-    }
-
-    /// The tensor that it is about.
-    pub fn step(&self) -> Option<&Step> {
-        match self {
-            Self::Started { step }
-            | Self::Read { step, .. }
-            | Self::Packed { step, .. }
-            | Self::Placed { step, .. }
-            | Self::Verified { step, .. } => Some(step),
-            _ => None,
-        }
-    }
-
-    /// The tensor it is about, or what else, for messages.
-    pub(crate) fn name(&self) -> String {
-        match self {
-            Self::Download { file, .. } | Self::ShardOpened { file, .. } => (*file).to_owned(),
-            Self::Planned { .. } => "the plan".to_owned(),
-            Self::Balanced { link } => link.to.first().cloned().unwrap_or_default(),
-            Self::Measured { quant } => quant.to_string(),
-            Self::Finished { .. } => "the end".to_owned(),
-            Self::Started { step }
-            | Self::Read { step, .. }
-            | Self::Packed { step, .. }
-            | Self::Placed { step, .. }
-            | Self::Verified { step, .. } => step.slot.name.clone(),
-        }
-    }
-}
-
-/// Whether to go on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Flow {
-    /// Go on.
-    Continue,
-    /// Stop: the load ends with [`PipelineError::Cancelled`](crate::pipeline::PipelineError::Cancelled).
-    Cancel,
-}
-
-/// Somebody who is told of every event.
-///
-/// Called from the thread that runs the pipeline, in order, so a slow observer slows the load; only
-/// [`Event::Download`] comes from the thread that reads.
-/// Every closure `Fn(&Event) -> Flow` is one. One that panics ends the load with
-/// [`PipelineError::Observer`](crate::pipeline::PipelineError::Observer).
-pub trait Observer: Send + Sync {
-    /// Takes an event; the answer may stop the load.
-    fn observe(&self, event: &Event<'_>) -> Flow;
-
-    /// Asked after a [`Flow::Cancel`]: what went wrong, if it was no wish to stop. The load ends with
-    /// [`PipelineError::Observer`](crate::pipeline::PipelineError::Observer) then, which says it.
-    fn failure(&self) -> Option<String> {
-        None
-    }
-}
-
-impl<F: Fn(&Event<'_>) -> Flow + Send + Sync> Observer for F {
-    fn observe(&self, event: &Event<'_>) -> Flow {
-        self(event)
-    }
-}
-
-impl<O: Observer + ?Sized> Observer for Arc<O> {
-    fn observe(&self, event: &Event<'_>) -> Flow {
-        (**self).observe(event)
-    }
-
-    fn failure(&self) -> Option<String> {
-        (**self).failure()
-    }
-}
-
-impl Debug for dyn Observer + '_ {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str("Observer")
-    }
-}

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     observe::Span,
     plan::{Plan, Step, Stored},
-    source::{self, Access, Source, SourceError, TensorInfo},
+    source::{self, Access, Source, SourceError, SourceExt, TensorInfo},
 };
 
 /// A tensor that is being read, with the receiver of what is read of it.

@@ -126,7 +126,7 @@ impl Source for Memory {
             Some(Fault::FailFrom(_)) | None => {}
         }
         if end > len {
-            return Err(SourceError::truncated(self, file, end, len));
+            return Err(SourceError::truncated(self.describe(), file, end, len));
         }
         // `end` is at most the length of a slice, so both fit.
         into.copy_from_slice(&bytes[offset as usize..end as usize]);

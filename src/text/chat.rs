@@ -86,7 +86,7 @@ impl ChatTemplate {
     /// which is one template or a list of named ones.
     pub(super) fn find(
         files: &TokenizerFiles<'_>,
-        config: Option<&super::Object>,
+        config: Option<&super::files::Object>,
         special: BTreeMap<String, String>,
     ) -> Result<Option<Self>, TokenizerError> {
         const JINJA: &str = "chat_template.jinja";

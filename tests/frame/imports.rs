@@ -18,20 +18,13 @@ const BACK: [(&str, &str, &str); 5] = [
 ];
 
 /// Files that may import each other, below a folder, each with the reason.
-const CIRCLES: [(&str, &[&str], &str); 14] = [
+const CIRCLES: [(&str, &[&str], &str); 7] = [
     ("src", &["dialect", "plan"], "writers read plans"),
-    ("src/loader", &["mod.rs", "budget.rs"], ""),
     ("src/model/stream", &["ring.rs", "weight.rs"], ""),
-    ("src/observe", &["mod.rs", "tell.rs", "trace.rs"], ""),
     ("src/pipeline", &[""], ""),
     ("src/quant", &["ops.rs", "packed.rs"], ""),
     ("src/quant", &["spec.rs", "spec"], ""),
-    ("src/report/page", &[""], ""),
-    ("src/source", &["mod.rs", "local"], ""),
-    ("src/source/header", &[""], ""),
-    ("src/source/hub", &[""], ""),
     ("src/synth", &[""], ""),
-    ("src/text", &[""], ""),
     ("kernels/src/formats", &["hqq.rs", "hqq"], ""),
 ];
 

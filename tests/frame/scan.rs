@@ -212,8 +212,10 @@ fn without_tests(code: &str) -> String {
 fn uses(code: &str) -> Vec<Use> {
     let mut found = Vec::new();
     for (start, _) in code.match_indices("use ") {
-        let line = code[..start].rsplit('\n').next().unwrap_or("").trim();
-        if !(line.is_empty() || line.starts_with("pub")) {
+        let mut lines = code[..start].rsplit('\n').map(str::trim);
+        let [line, before] = [(); 2].map(|()| lines.next().unwrap_or(""));
+        let for_links = before == "#[cfg(doc)]";
+        if for_links || !(line.is_empty() || line.starts_with("pub")) {
             continue;
         }
         let Some(end) = code[start..].find(';') else {

@@ -2,10 +2,7 @@
 
 use std::fs;
 
-use firebox::{
-    LoadConfig,
-    source::{Source, SourceExt},
-};
+use firebox::{LoadConfig, source::SourceExt};
 use tempfile::TempDir;
 
 use super::{model, serve, two_files};

@@ -129,7 +129,7 @@ fn a_model_of_the_hub_goes_on() {
     use std::fs;
 
     use crate::loopback::{FIRST, ID, Loopback, SECOND};
-    use firebox::source::{Hub, Source};
+    use firebox::source::{Hub, SourceExt};
 
     let files_of = |folder: &Path| {
         let entries = fs::read_dir(folder)

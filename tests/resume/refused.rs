@@ -12,7 +12,7 @@ use firebox::{
     dialect::To,
     pipeline::{Event, Flow},
     place::SaveError,
-    source::{Memory, Source, SourceExt},
+    source::{Access, Bytes, Memory, Probe, Source, SourceError, SourceExt, SourceHints},
 };
 use tempfile::{TempDir, tempdir};
 
@@ -207,28 +207,46 @@ fn a_state_with_a_name_is_known_by_it() {
         fn describe(&self) -> String {
             self.0.describe()
         }
-        fn size(&self, file: &str) -> Result<u64, firebox::source::SourceError> {
+        fn size(&self, file: &str) -> Result<u64, SourceError> {
             self.0.size(file)
         }
-        fn read_at(
-            &self,
-            file: &str,
-            offset: u64,
-            into: &mut [u8],
-        ) -> Result<(), firebox::source::SourceError> {
+        fn read_at(&self, file: &str, offset: u64, into: &mut [u8]) -> Result<(), SourceError> {
             self.0.read_at(file, offset, into)
         }
-        fn peek(
-            &self,
-            file: &str,
-            offset: u64,
-            into: &mut [u8],
-        ) -> Result<(), firebox::source::SourceError> {
+        fn hints(&self) -> Option<&dyn SourceHints> {
+            Some(self)
+        }
+    }
+    impl SourceHints for Named {
+        fn peek(&self, file: &str, offset: u64, into: &mut [u8]) -> Result<(), SourceError> {
             *self.2.lock().expect("no panic") += 1;
             self.0.peek(file, offset, into)
         }
-        fn version(&self) -> Result<Option<String>, firebox::source::SourceError> {
+
+        fn version(&self) -> Result<Option<String>, SourceError> {
             Ok(Some(self.1.to_owned()))
+        }
+
+        fn share(
+            &self,
+            _: &str,
+            _: u64,
+            _: usize,
+            _: Access,
+        ) -> Result<Option<Bytes>, SourceError> {
+            Ok(None)
+        }
+
+        fn probe(&self) -> Option<Probe> {
+            None
+        }
+
+        fn weights_file(&self) -> Option<&str> {
+            None
+        }
+
+        fn concurrency(&self) -> usize {
+            2
         }
     }
     let named = |name| {

@@ -11,7 +11,7 @@ use firebox::{
     config::SaveConfig,
     pipeline::{Event, Flow},
     report::Saved,
-    source::{Checkpoint, Source, SourceError},
+    source::{Access, Bytes, Checkpoint, Probe, Source, SourceError, SourceExt, SourceHints},
 };
 
 use crate::tiny::{Tiny, tiny_entries};
@@ -72,8 +72,35 @@ impl Source for Watched {
         self.inner.read_at(file, offset, into)
     }
 
+    fn hints(&self) -> Option<&dyn SourceHints> {
+        Some(self)
+    }
+}
+
+/// Every byte but those of headers is to be seen: nothing is shared.
+impl SourceHints for Watched {
     fn peek(&self, file: &str, offset: u64, into: &mut [u8]) -> Result<(), SourceError> {
         self.inner.peek(file, offset, into)
+    }
+
+    fn version(&self) -> Result<Option<String>, SourceError> {
+        Ok(None)
+    }
+
+    fn share(&self, _: &str, _: u64, _: usize, _: Access) -> Result<Option<Bytes>, SourceError> {
+        Ok(None)
+    }
+
+    fn probe(&self) -> Option<Probe> {
+        None
+    }
+
+    fn weights_file(&self) -> Option<&str> {
+        None
+    }
+
+    fn concurrency(&self) -> usize {
+        2
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a save is of: source and configuration, so that a save that goes on with another is of the same.
 //!
 //! Weights are not read whole for it. Where the source can name the state of its files
-//! ([`Source::version`](crate::source::Source::version)) that is enough; elsewhere it is their names, types, shapes and places, and
+//! ([`SourceHints::version`](crate::source::SourceHints::version)) that is enough; elsewhere it is their names, types, shapes and places, and
 //! for each tensor a checksum of 16 KiB spread over it, or of all of a smaller one. Weights that were trained further
 //! differ there; a change that spares these bytes of every tensor is not seen.
 
@@ -16,7 +16,7 @@ use crate::{
     config::SaveConfig,
     pipeline::PipelineError,
     plan::{Action, Plan, Step},
-    source::{Checkpoint, CheckpointError, Source, SourceError, TensorInfo},
+    source::{Checkpoint, CheckpointError, Source, SourceError, SourceExt, TensorInfo},
 };
 
 /// Bytes read at once of a tensor, and how often.

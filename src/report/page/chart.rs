@@ -3,11 +3,10 @@
 use core::fmt::Write;
 
 use super::{
-    Series,
     axis::Area,
     markup::{Attributes, Markup, Px, WIDTH},
 };
-use crate::config::Bytes;
+use crate::{config::Bytes, report::Series};
 
 /// A line across the picture.
 pub(super) struct Limit {

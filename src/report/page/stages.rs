@@ -1,10 +1,10 @@
 //! When each tensor was read, converted and placed: a row each, or for many tensors a row for several.
 
 use super::{
-    TensorReport,
     axis::Area,
     markup::{Attributes, Markup, Px, WIDTH},
 };
+use crate::report::TensorReport;
 
 /// Rows at most. More tensors are grouped by layer, and more layers several together.
 pub(super) const ROWS_MAX: usize = 128;

@@ -9,7 +9,7 @@ use hf_hub::Cache;
 use hf_hub::api::sync::ApiBuilder;
 
 use super::Hub;
-use super::download::{Download, Hook};
+use super::hook::{Download, Hook};
 use crate::{
     config::{Reading, Secret},
     source::{SourceError, stays_inside},
@@ -45,8 +45,24 @@ pub struct HubBuilder {
     environment: Option<HashMap<String, Secret>>,
 }
 
+impl Hub {
+    /// The model `id` (`org/name`) on its main branch, with everything else from the environment.
+    ///
+    /// # Errors
+    ///
+    /// Like [`HubBuilder::build`].
+    pub fn open(id: impl Into<String>) -> Result<Self, SourceError> {
+        Self::builder(id).build()
+    }
+
+    /// A model whose revision, token or cache is given rather than looked up.
+    pub fn builder(id: impl Into<String>) -> HubBuilder {
+        HubBuilder::new(id.into())
+    }
+}
+
 impl HubBuilder {
-    pub(super) fn new(id: String) -> Self {
+    fn new(id: String) -> Self {
         Self {
             id,
             revision: None,

@@ -7,7 +7,6 @@
 //! A part is appended to, under the lock `blobs/<etag>.lock`, and goes on where it ended when a
 //! download was interrupted or stopped.
 
-use core::fmt;
 use core::ops::ControlFlow;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
@@ -17,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use hf_hub::api::sync::Api;
 
-use super::{Backoff, Hub, Pinned, is_commit, lock};
+use super::{Backoff, Hub, Pinned, hook::Download, is_commit, lock};
 use crate::source::{Source, SourceError};
 
 /// How long to wait while another process downloads the same file.
@@ -32,30 +31,6 @@ const TELL_EVERY: Duration = Duration::from_millis(100);
 
 /// Bytes that are read from the network at once.
 const CHUNK_BYTES: usize = 256 << 10;
-
-/// How far the download of a file is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Download<'a> {
-    /// The file.
-    pub file: &'a str,
-    /// Bytes that are there, those of an earlier, interrupted download among them.
-    pub done: u64,
-    /// Bytes of the file.
-    pub total: u64,
-}
-
-/// What is told of downloads.
-#[derive(Clone)]
-pub(super) struct Hook(pub(super) Arc<OnDownload>);
-
-type OnDownload = dyn Fn(&Download<'_>) -> ControlFlow<()> + Send + Sync;
-
-impl fmt::Debug for Hook {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Hook")
-    }
-}
 
 impl Hub {
     /// Makes `file` of the pinned commit a local file. It is not one now.
@@ -88,7 +63,7 @@ impl Hub {
             && len != size
         {
             self.drop_file(pinned, file);
-            return Err(SourceError::truncated(self, file, size, len));
+            return Err(SourceError::truncated(self.describe(), file, size, len));
         }
         self.note_ref(&pinned.commit);
         lock(&self.heads).remove(file);

@@ -1,19 +1,15 @@
 //! The list of files: which there are in a commit, and how long each is.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hf_hub::api::sync::Api;
 
-use super::{Backoff, Hub, Pinned, is_commit, lock};
+use super::{Backoff, Hub, Listing, Pinned, is_commit, lock};
 use crate::source::SourceError;
 
 /// The longest wait for the list of files. (Downloads have no limit of their own.)
 const LISTING_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// The files of a commit, with their lengths where the hub tells them.
-pub(super) type Listing = BTreeMap<String, Option<u64>>;
 
 impl Hub {
     pub(super) fn listing(

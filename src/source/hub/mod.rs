@@ -32,8 +32,10 @@ mod request;
 
 mod download;
 
+mod hook;
+
 use core::fmt;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -42,13 +44,13 @@ use hf_hub::api::sync::Api;
 use hf_hub::{Cache, Repo, RepoType};
 
 pub use builder::HubBuilder;
-pub use download::Download;
-use download::Hook;
-use listing::Listing;
+use hook::Hook;
 
-use crate::config::Reading;
+pub use hook::Download;
 
-use super::{Access, Bytes, Local, Probe, Source, SourceError, stays_inside};
+use crate::{config::Reading, source::local::CONCURRENCY};
+
+use super::{Access, Bytes, Local, Probe, Source, SourceError, SourceHints, stays_inside};
 
 /// A model on the hub, in the cache that Python's `huggingface_hub` uses.
 ///
@@ -73,6 +75,9 @@ pub struct Hub {
     reading: Reading,
 }
 
+/// The files of a commit, with their lengths where the hub tells them.
+type Listing = BTreeMap<String, Option<u64>>;
+
 /// The one commit that files are taken from.
 struct Pinned {
     commit: String,
@@ -82,20 +87,6 @@ struct Pinned {
 }
 
 impl Hub {
-    /// The model `id` (`org/name`) on its main branch, with everything else from the environment.
-    ///
-    /// # Errors
-    ///
-    /// Like [`HubBuilder::build`].
-    pub fn open(id: impl Into<String>) -> Result<Self, SourceError> {
-        Self::builder(id).build()
-    }
-
-    /// A model whose revision, token or cache is said rather than looked up.
-    pub fn builder(id: impl Into<String>) -> HubBuilder {
-        HubBuilder::new(id.into())
-    }
-
     /// The commit that files are taken from, 40 hexadecimal digits. Asks the hub the first time.
     ///
     /// # Errors
@@ -263,6 +254,13 @@ impl Source for Hub {
         self.cached(file, |local| local.read_at(file, offset, into))
     }
 
+    fn hints(&self) -> Option<&dyn SourceHints> {
+        Some(self)
+    }
+}
+
+/// All but the first read of a file come from the cache, which is a folder.
+impl SourceHints for Hub {
     fn share(
         &self,
         file: &str,
@@ -291,6 +289,14 @@ impl Source for Hub {
 
     fn probe(&self) -> Option<Probe> {
         lock(&self.pinned).as_ref()?.local.probe()
+    }
+
+    fn weights_file(&self) -> Option<&str> {
+        None
+    }
+
+    fn concurrency(&self) -> usize {
+        CONCURRENCY
     }
 }
 

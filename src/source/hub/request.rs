@@ -12,7 +12,7 @@ use ureq::http::{Response, Uri};
 use ureq::{Body, BodyReader};
 
 use super::{Backoff, Hub, Pinned, lock};
-use crate::source::{SourceError, stays_inside};
+use crate::source::{Source, SourceError, stays_inside};
 
 /// The longest wait for an answer to begin, and in the middle of one for more of it.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
@@ -49,7 +49,12 @@ impl Hub {
         if let Some(len) = size
             && wanted_end > len
         {
-            return Err(SourceError::truncated(self, file, wanted_end, len));
+            return Err(SourceError::truncated(
+                self.describe(),
+                file,
+                wanted_end,
+                len,
+            ));
         }
         let mut filled = 0;
         if offset < HEAD_BYTES as u64 {
@@ -75,7 +80,7 @@ impl Hub {
         let bytes = self.fetch(api, &pinned.commit, file, start, rest.len())?;
         if bytes.len() < rest.len() {
             return Err(SourceError::truncated(
-                self,
+                self.describe(),
                 file,
                 wanted_end,
                 start + bytes.len() as u64,

@@ -10,8 +10,6 @@ mod mapped;
 mod open;
 mod probe;
 
-pub use probe::Probe;
-
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,9 +17,8 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use bytes::Bytes;
 
-use super::{Access, Source, SourceError, stays_inside};
+use super::{Access, Probe, Source, SourceError, SourceHints, stays_inside};
 use crate::config::Reading;
-use direct::Direct;
 use open::{Opened, Shared};
 
 /// Files with this ending are weights.
@@ -184,7 +181,12 @@ impl Local {
         let opened = self.opened(file)?;
         let end = offset.saturating_add(len as u64);
         if end > opened.len {
-            return Err(SourceError::truncated(self, file, end, opened.len));
+            return Err(SourceError::truncated(
+                self.describe(),
+                file,
+                end,
+                opened.len,
+            ));
         }
         if len == 0 {
             return Ok(R::default());
@@ -194,7 +196,7 @@ impl Local {
             // Cut after it was opened.
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 let now = opened.file.metadata().map_or(offset, |meta| meta.len());
-                Err(SourceError::truncated(self, file, end, now))
+                Err(SourceError::truncated(self.describe(), file, end, now))
             }
             Err(error) => Err(self.failed(file, error)),
         }
@@ -229,7 +231,7 @@ impl Local {
             .iter()
             .filter_map(|name| self.opened(name).ok())
             .collect();
-        Probe::of(&files)
+        probe::look(&files)
     }
 
     fn failed(&self, file: &str, error: io::Error) -> SourceError {
@@ -270,6 +272,15 @@ impl Source for Local {
         })
     }
 
+    fn hints(&self) -> Option<&dyn SourceHints> {
+        Some(self)
+    }
+}
+
+/// Reads that are under way at once: more win nothing, on a disk or from the page cache.
+pub(super) const CONCURRENCY: usize = 2;
+
+impl SourceHints for Local {
     fn peek(&self, file: &str, offset: u64, into: &mut [u8]) -> Result<(), SourceError> {
         self.read(file, offset, into.len(), |opened| {
             opened.read_exact_at(offset, into)
@@ -300,6 +311,14 @@ impl Source for Local {
 
     fn weights_file(&self) -> Option<&str> {
         self.weights_file.as_deref()
+    }
+
+    fn version(&self) -> Result<Option<String>, SourceError> {
+        Ok(None)
+    }
+
+    fn concurrency(&self) -> usize {
+        CONCURRENCY
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use super::{Direct, mapped::Mapped};
+use super::{direct::Direct, mapped::Mapped};
 
 /// A file as it was when it was opened.
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::open::{Shared, is_local};
-use crate::config::Reading;
+use crate::{config::Reading, source::Probe};
 
 /// Fewer bytes of weights than this are not worth a look: 1 GiB.
 const BYTES_MIN: u64 = 1 << 30;
@@ -36,55 +36,30 @@ const CLEARLY: f64 = 1.5;
 /// How much slower they may be where it could not, and would give up everything else for them.
 const NEARLY: f64 = 0.9;
 
-/// How the weights of a folder are read, and why.
-///
-/// Made once, at the first large read in [`Reading::Auto`]: 64 places of the weights are looked up in the page cache, and
-/// where they are not there, ranges that nobody has read are read in both ways, twice in turn, for 20 ms and 14 MiB at
-/// most. Direct reads are taken at their worst, the others at their best.
-#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
-#[non_exhaustive]
-pub struct Probe {
-    /// Bytes of all weights in the folder.
-    pub weight_bytes: u64,
-    /// The share of the weights that is in the page cache, where the system can say.
-    pub cached_fraction: Option<f64>,
-    /// The most that reads through the page cache reached, in GB/s, where they were timed.
-    pub buffered_gbps: Option<f64>,
-    /// The least that reads past it reached, in GB/s, where they were timed.
-    pub direct_gbps: Option<f64>,
-    /// [`Reading::Mapped`] or [`Reading::Direct`]; [`Reading::Buffered`] where there is little to read, or a map could lose
-    /// its disk.
-    pub chosen: Reading,
-    /// Why, in a few words.
-    pub reason: &'static str,
-}
-
-impl Probe {
-    /// Looks at the weights of a folder.
-    pub(super) fn of(files: &[Shared]) -> Self {
-        let started = Instant::now();
-        let mut facts = Facts {
-            weight_bytes: files.iter().map(|file| file.len).sum(),
-            ..Facts::default()
-        };
-        if facts.weight_bytes >= BYTES_MIN {
-            facts.look(files);
-        }
-        let (chosen, reason) = facts.choose();
-        let probe = Self {
-            weight_bytes: facts.weight_bytes,
-            cached_fraction: facts.cached,
-            buffered_gbps: facts.buffered,
-            direct_gbps: facts.direct,
-            chosen,
-            reason,
-        };
-        tracing::debug!(?probe, elapsed = ?started.elapsed(), "chose how to read");
-        probe
+/// Looks at the weights of a folder.
+pub(super) fn look(files: &[Shared]) -> Probe {
+    let started = Instant::now();
+    let mut facts = Facts {
+        weight_bytes: files.iter().map(|file| file.len).sum(),
+        ..Facts::default()
+    };
+    if facts.weight_bytes >= BYTES_MIN {
+        facts.look(files);
     }
+    let (chosen, reason) = facts.choose();
+    let probe = Probe {
+        weight_bytes: facts.weight_bytes,
+        cached_fraction: facts.cached,
+        buffered_gbps: facts.buffered,
+        direct_gbps: facts.direct,
+        chosen,
+        reason,
+    };
+    tracing::debug!(?probe, elapsed = ?started.elapsed(), "chose how to read");
+    probe
 }
 
-/// What the choice goes by.
+/// The facts that the choice depends on.
 #[derive(Debug, Clone, Copy, Default)]
 struct Facts {
     weight_bytes: u64,

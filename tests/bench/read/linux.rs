@@ -12,7 +12,7 @@ use std::{
 };
 
 use firebox::config::Reading;
-use firebox::source::{Local, Source};
+use firebox::source::{Local, Source, SourceExt};
 use memmap2::MmapMut;
 use rustix::fs::{Advice, fadvise};
 

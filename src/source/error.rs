@@ -1,0 +1,220 @@
+//! Files that could not be read.
+
+#[cfg(doc)]
+use super::read::{SMALL_FILE_BYTES_MAX, Source};
+#[cfg(doc)]
+use crate::config::Reading;
+
+/// A file could not be read. There is a variant for each remedy; each names the file and the source (`at`, its
+/// [`Source::describe`]).
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SourceError {
+    /// The source is there, the file is not.
+    #[error("{at}/{file}: no such file")]
+    NotFound {
+        /// The source.
+        at: String,
+        /// The file asked for.
+        file: String,
+    },
+
+    /// The file is shorter than the range asked for.
+    #[error(
+        "{at}/{file}: bytes up to {wanted_end} were asked for, and the file has {len}; it is cut \
+         short, fetch it again"
+    )]
+    Truncated {
+        /// The source.
+        at: String,
+        /// The file.
+        file: String,
+        /// One past the last byte asked for.
+        wanted_end: u64,
+        /// Bytes that there are.
+        len: u64,
+    },
+
+    /// A file that should be small is not.
+    #[error("{at}/{file}: {len} bytes, and a file that is read whole may have {max}")]
+    TooLarge {
+        /// The source.
+        at: String,
+        /// The file.
+        file: String,
+        /// Its length in bytes.
+        len: u64,
+        /// The limit, [`SMALL_FILE_BYTES_MAX`].
+        max: u64,
+    },
+
+    /// A name that leads out of the model: absolute, or with `..` in it.
+    #[error("{at}: refused the file name {file:?}, which leads out of the model")]
+    Name {
+        /// The source.
+        at: String,
+        /// The name as it was given.
+        file: String,
+    },
+
+    /// This name is not that of a file.
+    #[error("{at}/{file}: is {found}, not a regular file")]
+    NotAFile {
+        /// The source.
+        at: String,
+        /// The name.
+        file: String,
+        /// Its kind: a folder, a pipe.
+        found: &'static str,
+    },
+
+    /// The operating system refused.
+    #[error("{at}/{file}: {source}")]
+    Io {
+        /// The source.
+        at: String,
+        /// The file.
+        file: String,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+
+    /// [`Reading::Direct`] was asked for where it does not go.
+    #[error(
+        "{at}/{file}: {file_system} has no direct reads ({source}); read it `buffered`, or leave the choice to `auto`"
+    )]
+    NoDirectReads {
+        /// The source.
+        at: String,
+        /// The file.
+        file: String,
+        /// The kind of file system, `tmpfs`.
+        file_system: String,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+
+    /// A path was given that is neither a folder nor a safetensors file.
+    #[error("{path}: {found}; give a model's folder or one .safetensors file")]
+    NotAModelPath {
+        /// The path as it was given.
+        path: String,
+        /// The thing that is there instead.
+        found: &'static str,
+    },
+
+    /// No file has this name, and the hub could not look it up as a model.
+    #[error("no folder or file {name:?} exists here, and as a model of the hub: {source}")]
+    NotHere {
+        /// The name as it was given.
+        name: String,
+        /// The hub's reason.
+        source: Box<SourceError>,
+    },
+
+    /// A model id or revision that cannot be one.
+    #[error("{given:?} is not a {what}: {why}")]
+    BadId {
+        /// The text as it was given.
+        given: String,
+        /// `"model id"` or `"revision"`.
+        what: &'static str,
+        /// The rule that it breaks.
+        why: &'static str,
+    },
+
+    /// The hub has no such model.
+    #[error("{endpoint} has no model {id}; check the spelling")]
+    NoModel {
+        /// The hub.
+        endpoint: String,
+        /// The model asked for.
+        id: String,
+    },
+
+    /// The hub has the model, not the revision.
+    #[error("{endpoint}: model {id} has no revision {revision:?}; name a branch, tag or commit")]
+    NoRevision {
+        /// The hub.
+        endpoint: String,
+        /// The model.
+        id: String,
+        /// The revision asked for.
+        revision: String,
+    },
+
+    /// The hub wants a token, or a better one. It answers so for a model that does not exist, too.
+    #[error(
+        "{at}/{file}: the hub answered {status} to a request {}; check the spelling, set HF_TOKEN \
+         to a token that may read it, and accept the licence on the model's page if it has one",
+        if *.with_token { "with a token" } else { "without a token" }
+    )]
+    Unauthorized {
+        /// The source.
+        at: String,
+        /// The file.
+        file: String,
+        /// 401 or 403.
+        status: u16,
+        /// Whether a token was sent.
+        with_token: bool,
+    },
+
+    /// Offline, and the cache lacks the file.
+    #[error(
+        "{at}/{file}: not in the cache {cache}, and offline; unset HF_HUB_OFFLINE (or `offline`) \
+         once to download it"
+    )]
+    NotCached {
+        /// The source.
+        at: String,
+        /// The file.
+        file: String,
+        /// The cache folder.
+        cache: String,
+    },
+
+    /// An observer of downloads asked to stop.
+    #[error("{at}/{file}: stopped, {done} of {total} bytes are downloaded and kept")]
+    Cancelled {
+        /// The source.
+        at: String,
+        /// The file.
+        file: String,
+        /// Bytes that have come.
+        done: u64,
+        /// Bytes of the file.
+        total: u64,
+    },
+
+    /// The hub could not be reached, or did not keep to its protocol.
+    #[error("{at}/{file}: {endpoint} failed: {source}")]
+    Network {
+        /// The source.
+        at: String,
+        /// The file.
+        file: String,
+        /// The hub.
+        endpoint: String,
+        /// The last of the failures.
+        source: Box<dyn core::error::Error + Send + Sync>,
+    },
+}
+
+impl SourceError {
+    /// A read of `file` of `at` up to `wanted_end`, when it ends at `len`.
+    pub(super) fn truncated(at: String, file: &str, wanted_end: u64, len: u64) -> Self {
+        Self::Truncated {
+            at,
+            file: file.to_owned(),
+            wanted_end,
+            len,
+        }
+    }
+
+    /// Whether there is no such file, as opposed to one that cannot be read.
+    #[must_use]
+    pub fn is_absent(&self) -> bool {
+        matches!(self, Self::NotFound { .. } | Self::NotCached { .. })
+    }
+}
