@@ -13,7 +13,7 @@ use firebox::{
     Cpu, DType, Error, LoadConfig, LoadRequest, Loader, Rule,
     config::Budget,
     config::SaveConfig,
-    dialect::To,
+    config::To,
     model::{Architecture, llama::Llama},
     plan::{Plan, PlanError},
 };

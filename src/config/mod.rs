@@ -13,6 +13,7 @@ mod role;
 mod save;
 mod size;
 mod strategy;
+mod to;
 mod verify;
 mod workers;
 
@@ -27,5 +28,6 @@ pub use role::Role;
 pub use save::SaveConfig;
 pub use size::{Bytes, SizeError};
 pub use strategy::{Strategy, StreamFrom};
+pub use to::{To, UnknownDialect};
 pub use verify::{Beyond, Limit, Limits, VerifyConfig};
 pub use workers::Workers;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::dialect::To;
+use super::To;
 
 /// Where to save, and in which dialect.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

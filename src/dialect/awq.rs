@@ -14,10 +14,10 @@ use firebox_kernels::{
 };
 
 use super::{
-    Adopt, Dialect, DialectError, Said,
+    Adopt, CodesAndScales, Dialect, DialectError, Parts, Recipe,
     compressed_tensors::whole::{Scale, Whole, filled},
-    find::Find,
     gptq::{self, group_size, transposed},
+    lookup::Lookup,
     names::Excepted,
 };
 use crate::model::fields::Fields;
@@ -68,43 +68,50 @@ impl Dialect for Awq {
         NAME
     }
 
-    fn adopt(&self, find: &Find<'_>) -> Result<Option<Adopt>, DialectError> {
-        let Some(codes) = find.codes("qweight", &self.excepted)? else {
+    fn adopt_matrix(&self, lookup: &Lookup<'_>) -> Result<Option<Adopt>, DialectError> {
+        let Some(codes) = lookup.codes("qweight", &self.excepted)? else {
             return Ok(None);
         };
-        let shape @ [o, i] = find.shape;
+        let shape @ [o, i] = lookup.shape;
         let group = self.group.unwrap_or(i).max(1);
         let (groups, across) = (i.div_ceil(group), o.div_ceil(8));
         let other = (gptq::NAME, gptq::words(shape, BITS));
         let shapes = [words(shape), [groups, across], [groups, o]];
-        let (parts, params) = gptq::parts(find, codes, other, shapes)?;
+        let (parts, params) = gptq::parts(lookup, codes, other, shapes)?;
         let affine = Affine::new(BITS, group, Along::Flat, Offset::Zero, params);
-        let affine = find.format(affine)?;
+        let affine = lookup.format(affine)?;
         let format = Format::Affine(affine);
         if !i.is_multiple_of(group) {
             let found = format!("rows of {i} weights");
             let declared = format!("{group}, which does not divide them");
-            find.agree(codes, found, "group_size", declared)?;
+            lookup.agree(codes, found, "group_size", declared)?;
         }
-        let adopt = Adopt::new(format, parts, move |parts| {
-            let code = |words: &[u32], row: usize, r: usize| {
-                words[row * across + r / 8] >> (BITS * PLACES[r % 8]) & 0xf
-            };
-            let stored = parts.stored(2);
-            let scales = transposed(affine, [o, groups], |r, g| {
-                let zero = code(&parts.words[1], g, r);
-                (stored[g * o + r], params.to_bits(zero as f32))
-            });
-            let rows = (0..o).flat_map(|r| (0..i).map(move |c| (r, c)));
-            let words = pack_codes(BITS, rows.map(|(r, c)| code(&parts.words[0], c, r)));
-            Ok((filled(words, affine, shape), scales))
-        });
+        let adopt = Adopt::new(format, parts, Recipe::Awq);
         let whole = Whole {
             bits: BITS,
             scale: self.group.map_or(Scale::Channel, Scale::Group),
             symmetric: false,
             words: true,
         };
-        Ok(Some(adopt.saying(Said::Whole(whole))))
+        Ok(Some(adopt.from(whole.into())))
     }
+}
+
+pub(super) fn assemble(
+    parts: &Parts<'_>,
+    affine: Affine,
+    shape @ [o, i]: [usize; 2],
+) -> CodesAndScales {
+    let (groups, across) = (i.div_ceil(affine.group), o.div_ceil(8));
+    let code = |words: &[u32], row: usize, r: usize| {
+        words[row * across + r / 8] >> (BITS * PLACES[r % 8]) & 0xf
+    };
+    let stored = parts.stored(2);
+    let scales = transposed(affine, [o, groups], |r, g| {
+        let zero = code(&parts.words[1], g, r);
+        (stored[g * o + r], affine.params.to_bits(zero as f32))
+    });
+    let rows = (0..o).flat_map(|r| (0..i).map(move |c| (r, c)));
+    let words = pack_codes(BITS, rows.map(|(r, c)| code(&parts.words[0], c, r)));
+    (filled(words, affine, shape), scales)
 }

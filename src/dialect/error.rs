@@ -132,13 +132,17 @@ pub enum DialectError {
         /// What should be.
         expected: String,
     },
-    /// No dialect of this name is written.
-    #[error("no dialect `{found}` is written; known are {known}")]
-    Unknown {
-        /// What was asked for.
-        found: String,
-        /// What could have been.
-        known: String,
+    /// A plan from elsewhere makes a packed weight in a way that does not lead to its format.
+    #[error(
+        "{tensor}: the plan makes {format} by {recipe}, which makes another format; make the plan anew"
+    )]
+    Recipe {
+        /// The tensor.
+        tensor: String,
+        /// The way.
+        recipe: String,
+        /// The format.
+        format: Format,
     },
     /// A packed weight that the dialect cannot hold.
     #[error(

@@ -13,24 +13,24 @@ use std::sync::Arc;
 use firebox_kernels::{
     arith::float::DType,
     format::{Format, Fp8Kind, Packed, Tile},
-    formats::fp8::Recipe,
+    formats::fp8,
 };
 use serde_json::{Value, json};
 
 use super::{
-    Adopt, Codes, Dialect, DialectError, Said, Tensor, Writer,
-    find::Find,
+    Adopt, Codes, Dialect, DialectError, PackedSlot, Provenance, Recipe, Tensor, Writer,
+    lookup::Lookup,
     names::Excepted,
     write::{Matrices, module},
 };
 use crate::{
+    config::To,
     model::{Slot, fields::Fields},
-    plan::{Action, Step, Stored},
-    quant::QuantSpec,
+    quant::method,
     source::StoredType,
 };
 
-pub(super) const NAME: &str = "fp8";
+pub(super) const NAME: &str = To::Fp8.name();
 /// Lists of exceptions, by their names over time.
 const SKIP: [&str; 3] = [
     "modules_to_not_convert",
@@ -81,11 +81,11 @@ impl Dialect for Fp8 {
         NAME
     }
 
-    fn adopt(&self, find: &Find<'_>) -> Result<Option<Adopt>, DialectError> {
-        let Some(weight) = find.weight() else {
+    fn adopt_matrix(&self, lookup: &Lookup<'_>) -> Result<Option<Adopt>, DialectError> {
+        let Some(weight) = lookup.weight() else {
             return Ok(None);
         };
-        let excepted = self.excepted.names(find.module());
+        let excepted = self.excepted.names(lookup.module());
         let stored = stored(self.kind);
         let floats = [
             StoredType::F8E4M3,
@@ -94,18 +94,21 @@ impl Dialect for Fp8 {
             StoredType::F8E5M2Fnuz,
         ];
         if floats.contains(&weight.dtype) {
-            find.agree(weight, weight.dtype, "fmt", stored)?;
+            lookup.agree(weight, weight.dtype, "fmt", stored)?;
         }
         if weight.dtype != stored {
-            let plain = find.plain(Some(weight), excepted, self.excepted.field);
+            let plain = lookup.plain(Some(weight), excepted, self.excepted.field);
             return plain.map(|()| None);
         }
         if excepted {
-            return Err(find.excepted(self.excepted.field));
+            return Err(lookup.excepted(self.excepted.field));
         }
-        find.shape(weight, &[&find.shape])?;
+        lookup.shape(weight, &[&lookup.shape])?;
 
-        let (inverse, older) = (find.beside("weight_scale_inv"), find.beside("weight_scale"));
+        let (inverse, older) = (
+            lookup.beside("weight_scale_inv"),
+            lookup.beside("weight_scale"),
+        );
         let scale = match (inverse, older, self.tile) {
             (Some(_), Some(second), _) => {
                 return Err(DialectError::Value {
@@ -115,29 +118,26 @@ impl Dialect for Fp8 {
                 });
             }
             (None, Some(scale), None) => scale,
-            _ => find.need("weight_scale_inv")?,
+            _ => lookup.need("weight_scale_inv")?,
         };
-        find.dtype(scale, &SCALES)?;
+        lookup.dtype(scale, &SCALES)?;
         let tile = match self.tile {
             Some([rows, cols]) => Tile::Block { rows, cols },
             None => Tile::Tensor,
         };
         match tile {
-            Tile::Block { .. } => find.shape(scale, &[&tile.grid(find.shape)])?,
-            _ => find.shape(scale, &[&[], &[1], &[1, 1]])?,
+            Tile::Block { .. } => lookup.shape(scale, &[&tile.grid(lookup.shape)])?,
+            _ => lookup.shape(scale, &[&[], &[1], &[1, 1]])?,
         }
 
         let parts = vec![weight.clone(), scale.clone()];
         let format = Format::Fp8(self.kind, tile);
-        let said = match scale.dtype {
-            StoredType::F8E8M0 => Said::Powers,
-            _ => Said::Nothing,
+        let provenance = Provenance {
+            powers: scale.dtype == StoredType::F8E8M0,
+            ..Provenance::default()
         };
-        let adopt = Adopt::new(format, parts, |parts| {
-            let scales = parts.floats(1);
-            Ok((parts.take(0), scales))
-        });
-        Ok(Some(adopt.saying(said)))
+        let adopt = Adopt::new(format, parts, Recipe::Floats);
+        Ok(Some(adopt.from(provenance)))
     }
 
     fn leaves_out(&self, tensor: &str) -> bool {
@@ -156,17 +156,15 @@ struct Fp8Writer {
     excepted: Vec<String>,
 }
 
-pub(super) fn writer(matrices: &Matrices<'_>) -> Result<Box<dyn Writer>, DialectError> {
-    let powers = |step: &Step| match (&step.action, &step.stored) {
-        (Action::Pack(QuantSpec::Fp8(method), _), _) => {
-            method.recipe() == Recipe::FineGrained { ue8m0: true }
-        }
-        (Action::Keep(_), Stored::Packed(adopt)) => adopt.said == Said::Powers,
-        _ => false,
-    };
-    let kind = |step: &Step, format| match format {
+/// Whether the scales that `method` chooses are powers of two.
+pub(super) fn has_powers(method: &method::Fp8) -> bool {
+    method.recipe() == fp8::Recipe::FineGrained { ue8m0: true }
+}
+
+pub(super) fn writer(matrices: &Matrices) -> Result<Box<dyn Writer>, DialectError> {
+    let kind = |weight: &PackedSlot| match weight.format {
         Format::Fp8(_, Tile::Row) => None,
-        Format::Fp8(kind, tile) => Some((kind, tile, powers(step))),
+        Format::Fp8(kind, tile) => Some((kind, tile, weight.provenance.powers)),
         _ => None,
     };
     let (kind, tile, powers) = matrices.kind(NAME, kind)?;

@@ -19,9 +19,9 @@ use firebox_kernels::{
 };
 
 use super::{
-    Adopt, Dialect, DialectError, Halves, Parts, Said, awq,
+    Adopt, CodesAndScales, Dialect, DialectError, Parts, Recipe, awq,
     compressed_tensors::whole::{Scale, Whole, columns, filled},
-    find::Find,
+    lookup::Lookup,
     names::Excepted,
     stream::{Stream, words_of},
 };
@@ -105,25 +105,25 @@ pub(super) fn group_size(config: Fields<'_>) -> Result<Option<usize>, DialectErr
 /// Codes, zero points and scales, which have to have these shapes, and the type of the scales. Codes of the `other`
 /// layout are refused by its name.
 pub(super) fn parts(
-    find: &Find<'_>,
+    lookup: &Lookup<'_>,
     codes: &TensorInfo,
     (other, others): (&str, [usize; 2]),
     [own, of_zeros, of_scales]: [[usize; 2]; 3],
 ) -> Result<(Vec<TensorInfo>, DType), DialectError> {
-    let (zeros, scales) = (find.need("qzeros")?, find.need("scales")?);
+    let (zeros, scales) = (lookup.need("qzeros")?, lookup.need("scales")?);
     for tensor in [codes, zeros] {
-        find.dtype(tensor, &[StoredType::I32])?;
+        lookup.dtype(tensor, &[StoredType::I32])?;
     }
     if codes.shape == others && own != others {
-        let shape = find.shape;
+        let shape = lookup.shape;
         let found = format!("{others:?}, as {other} lays out a weight of {shape:?}");
-        let declared = format!("{}, which has {own:?} there", find.dialect);
-        find.agree(codes, found, "quant_method", declared)?;
+        let declared = format!("{}, which has {own:?} there", lookup.dialect);
+        lookup.agree(codes, found, "quant_method", declared)?;
     }
-    find.shape(codes, &[&own])?;
-    find.shape(zeros, &[&of_zeros])?;
-    let params = find.floats(scales)?;
-    find.shape(scales, &[&of_scales])?;
+    lookup.shape(codes, &[&own])?;
+    lookup.shape(zeros, &[&of_zeros])?;
+    let params = lookup.floats(scales)?;
+    lookup.shape(scales, &[&of_scales])?;
     let parts = [codes, zeros, scales].map(TensorInfo::clone);
     Ok((parts.into(), params))
 }
@@ -144,24 +144,24 @@ impl Dialect for Gptq {
         NAME
     }
 
-    fn adopt(&self, find: &Find<'_>) -> Result<Option<Adopt>, DialectError> {
-        let Some(codes) = find.codes("qweight", &self.excepted)? else {
+    fn adopt_matrix(&self, lookup: &Lookup<'_>) -> Result<Option<Adopt>, DialectError> {
+        let Some(codes) = lookup.codes("qweight", &self.excepted)? else {
             return Ok(None);
         };
-        let (shape @ [o, i], bits) = (find.shape, self.bits);
+        let (shape @ [o, i], bits) = (lookup.shape, self.bits);
         let group = self.group.unwrap_or(i).min(i).max(1);
         let groups = i.div_ceil(group);
         let other = (awq::NAME, awq::words(shape));
         let shapes = [words(shape, bits), [groups, words_of(o, bits)], [groups, o]];
-        let (mut parts, params) = parts(find, codes, other, shapes)?;
+        let (mut parts, params) = parts(lookup, codes, other, shapes)?;
         let order = if self.ordered {
-            Some(find.need("g_idx")?)
+            Some(lookup.need("g_idx")?)
         } else {
-            find.beside("g_idx")
+            lookup.beside("g_idx")
         };
         if let Some(order) = order {
-            find.dtype(order, &[StoredType::I32])?;
-            find.shape(order, &[&[i]])?;
+            lookup.dtype(order, &[StoredType::I32])?;
+            lookup.shape(order, &[&[i]])?;
             parts.push(order.clone());
         }
 
@@ -171,11 +171,12 @@ impl Dialect for Gptq {
             Along::Flat
         };
         let affine = Affine::new(bits, group, along, Offset::Zero, params);
-        let affine = find.format(affine)?;
-        let this = self.clone();
-        let adopt = Adopt::new(Format::Affine(affine), parts, move |parts| {
-            this.assemble(parts, affine, shape, groups)
-        });
+        let affine = lookup.format(affine)?;
+        let recipe = Recipe::Gptq {
+            ordered: self.ordered,
+            added: self.added,
+        };
+        let adopt = Adopt::new(Format::Affine(affine), parts, recipe);
         // The same words and scales in another order.
         let whole = Whole {
             bits,
@@ -186,64 +187,62 @@ impl Dialect for Gptq {
             symmetric: false,
             words: true,
         };
-        Ok(Some(adopt.saying(Said::Whole(whole))))
+        Ok(Some(adopt.from(whole.into())))
     }
 }
 
-impl Gptq {
-    fn assemble(
-        &self,
-        parts: &mut Parts<'_>,
-        affine: Affine,
-        shape @ [o, i]: [usize; 2],
-        groups: usize,
-    ) -> Result<Halves, DialectError> {
-        let in_order = |c: usize| (c / affine.group) as u32;
-        let mut order: Vec<u32> = (0..i).map(in_order).collect();
-        if parts.tensors.len() > ORDER {
-            let list = columns(parts, ORDER, groups)?;
-            if !self.ordered && list != order {
-                let found = "groups in another order";
-                return Err(parts.wrong(ORDER, found, "ascending ones, as `desc_act` is false"));
-            }
-            order = list;
+pub(super) fn assemble(
+    parts: &Parts<'_>,
+    affine: Affine,
+    shape @ [o, i]: [usize; 2],
+    ordered: bool,
+    added: u32,
+) -> Result<CodesAndScales, DialectError> {
+    let (bits, groups) = (affine.bits, i.div_ceil(affine.group));
+    let in_order = |c: usize| (c / affine.group) as u32;
+    let mut order: Vec<u32> = (0..i).map(in_order).collect();
+    if parts.tensors.len() > ORDER {
+        let list = columns(parts, ORDER, groups)?;
+        if !ordered && list != order {
+            let found = "groups in another order";
+            return Err(parts.wrong(ORDER, found, "ascending ones, as `desc_act` is false"));
         }
-        let across = words_of(o, self.bits);
-        let zero = |r: usize, g: usize| {
-            let stream = Stream {
-                start: g * across,
-                stride: 1,
-                bits: self.bits,
-            };
-            stream.get(&parts.words[ZEROS], r) + self.added
-        };
-        let mut all = (0..groups).flat_map(|g| (0..o).map(move |r| (r, g)));
-        if let Some((r, g)) = all.find(|(r, g)| zero(*r, *g) >> self.bits != 0) {
-            let largest = (1 << self.bits) - 1;
-            let found = format!("{largest} as the zero point of output {r} in group {g}");
-            let expected =
-                format!("one below {largest}, since 1 is added in checkpoint_format gptq");
-            return Err(parts.wrong(ZEROS, found, expected));
-        }
-        let stored = parts.stored(SCALES);
-        let mut scales = transposed(affine, [o, groups], |r, g| {
-            (stored[g * o + r], affine.params.to_bits(zero(r, g) as f32))
-        });
-        if affine.along == Along::Ordered {
-            scales.extend(order);
-        }
-        let codes = (0..o).flat_map(|r| {
-            let column = Stream {
-                start: r,
-                stride: o,
-                bits: self.bits,
-            };
-            let words = &parts.words[CODES];
-            (0..i).map(move |c| column.get(words, c))
-        });
-        let words = pack_codes(self.bits, codes);
-        Ok((filled(words, affine, shape), scales))
+        order = list;
     }
+    let across = words_of(o, bits);
+    let zero = |r: usize, g: usize| {
+        let stream = Stream {
+            start: g * across,
+            stride: 1,
+            bits,
+        };
+        stream.get(&parts.words[ZEROS], r) + added
+    };
+    let mut all = (0..groups).flat_map(|g| (0..o).map(move |r| (r, g)));
+    if let Some((r, g)) = all.find(|(r, g)| zero(*r, *g) >> bits != 0) {
+        let largest = (1 << bits) - 1;
+        let found = format!("{largest} as the zero point of output {r} in group {g}");
+        let expected = format!("one below {largest}, since 1 is added in checkpoint_format gptq");
+        return Err(parts.wrong(ZEROS, found, expected));
+    }
+    let stored = parts.stored(SCALES);
+    let mut scales = transposed(affine, [o, groups], |r, g| {
+        (stored[g * o + r], affine.params.to_bits(zero(r, g) as f32))
+    });
+    if affine.along == Along::Ordered {
+        scales.extend(order);
+    }
+    let codes = (0..o).flat_map(|r| {
+        let column = Stream {
+            start: r,
+            stride: o,
+            bits,
+        };
+        let words = &parts.words[CODES];
+        (0..i).map(move |c| column.get(words, c))
+    });
+    let words = pack_codes(bits, codes);
+    Ok((filled(words, affine, shape), scales))
 }
 
 /// Words of scales from stored scales and offsets, by row and group.

@@ -24,21 +24,21 @@ use firebox_kernels::{
 use serde_json::{Value, json};
 
 use super::{
-    Adopt, Dialect, DialectError, Halves, Parts, Said, Tensor, Writer,
+    Adopt, CodesAndScales, Dialect, DialectError, PackedSlot, Parts, Provenance, Recipe, Tensor,
+    Writer,
     compressed_tensors::whole::filled,
-    find::Find,
+    lookup::Lookup,
     names::Excepted,
     stream::Stream,
     write::{Matrices, module, pairs, torch},
 };
 use crate::{
+    config::To,
     model::{Slot, fields::Fields},
-    plan::{Action, Step, Stored},
-    quant::QuantSpec,
     source::StoredType,
 };
 
-pub(super) const NAME: &str = "hqq";
+pub(super) const NAME: &str = To::Hqq.name();
 const SKIP: &str = "skip_modules";
 const PATH: &str = "quantization_config.quant_config.weight_quant_params.";
 
@@ -189,45 +189,46 @@ impl Dialect for HqqFile {
         NAME
     }
 
-    fn adopt(&self, find: &Find<'_>) -> Result<Option<Adopt>, DialectError> {
-        let Some(codes) = find.codes("W_q", &self.excepted)? else {
+    fn adopt_matrix(&self, lookup: &Lookup<'_>) -> Result<Option<Adopt>, DialectError> {
+        let Some(codes) = lookup.codes("W_q", &self.excepted)? else {
             return Ok(None);
         };
-        let (scale, zero) = (find.need("scale")?, find.need("zero")?);
-        let params = find.floats(scale)?;
-        find.dtype(zero, &[scale.dtype])?;
+        let (scale, zero) = (lookup.need("scale")?, lookup.need("zero")?);
+        let params = lookup.floats(scale)?;
+        lookup.dtype(zero, &[scale.dtype])?;
         let hqq = Hqq { params, ..self.hqq };
-        let format = find.format(hqq.format(find.shape))?;
+        let format = lookup.format(hqq.format(lookup.shape))?;
         let Format::Affine(affine) = format else {
             unreachable!("HQQ has whole numbers");
         };
-        let (shape, groups) = (find.shape, affine.groups(find.shape));
+        let (shape, groups) = (lookup.shape, affine.groups(lookup.shape));
         let layout = Layout::new(affine, shape, hqq);
         let elements = layout.apart() * layout.cols;
         let bytes = elements as u64 * layout.dtype().bits() / 8;
         // The same bytes may be declared as floats, which is compared with `view_as_float` when that is read.
         if !plain_view(codes.dtype) || codes.bytes() != bytes {
-            find.dtype(codes, &[layout.dtype()])?;
-            find.shape(codes, &[&[layout.apart(), layout.cols]])?;
+            lookup.dtype(codes, &[layout.dtype()])?;
+            lookup.shape(codes, &[&[layout.apart(), layout.cols]])?;
         }
         if layout.bits != 3 && !layout.rows.is_multiple_of(layout.codes()) {
             let found = format!("{} rows of codes", layout.rows);
             let declared = format!("{}, of which {} share a byte", layout.bits, layout.codes());
-            find.agree(codes, found, "nbits", declared)?;
+            lookup.agree(codes, found, "nbits", declared)?;
         }
         for tensor in [scale, zero] {
             match hqq.group {
-                Group::All => find.shape(tensor, &[&[], &[1], &[1, 1]])?,
-                _ => find.shape(tensor, &[&[groups, 1], &[1, groups], &[groups]])?,
+                Group::All => lookup.shape(tensor, &[&[], &[1], &[1, 1]])?,
+                _ => lookup.shape(tensor, &[&[groups, 1], &[1, groups], &[groups]])?,
             }
         }
         let mut parts = vec![codes.clone(), scale.clone(), zero.clone()];
         let scalars = SCALARS.iter().chain([&COMPUTE]);
-        parts.extend(scalars.filter_map(|name| find.beside(name)).cloned());
-        let adopt = Adopt::new(format, parts, move |parts| {
-            assemble(parts, hqq, affine, layout, shape)
-        });
-        Ok(Some(adopt.saying(Said::Hqq(hqq))))
+        parts.extend(scalars.filter_map(|name| lookup.beside(name)).cloned());
+        let adopt = Adopt::new(format, parts, Recipe::Hqq(hqq));
+        Ok(Some(adopt.from(Provenance {
+            hqq: Some(hqq),
+            ..Provenance::default()
+        })))
     }
 }
 
@@ -235,13 +236,13 @@ fn plain_view(dtype: StoredType) -> bool {
     super::plain(dtype).is_some()
 }
 
-fn assemble(
-    parts: &mut Parts<'_>,
+pub(super) fn assemble(
+    parts: &Parts<'_>,
     hqq: Hqq,
     affine: Affine,
-    layout: Layout,
     shape: [usize; 2],
-) -> Result<Halves, DialectError> {
+) -> Result<CodesAndScales, DialectError> {
+    let layout = Layout::new(affine, shape, hqq);
     let viewed = plain_view(parts.tensor(0).dtype);
     let expected = scalars(hqq, layout, shape, viewed);
     for part in 3..parts.tensors.len() {
@@ -361,20 +362,12 @@ struct HqqWriter {
     excepted: Vec<String>,
 }
 
-pub(super) fn writer(matrices: &Matrices<'_>) -> Result<Box<dyn Writer>, DialectError> {
-    let params = |step: &Step, _| {
-        let hqq = match (&step.action, &step.stored) {
-            (Action::Pack(QuantSpec::Hqq(hqq), _), _) => *hqq,
-            (Action::Keep(_), Stored::Packed(adopt)) => match adopt.said {
-                Said::Hqq(hqq) => hqq,
-                _ => return None,
-            },
-            _ => return None,
-        };
+pub(super) fn writer(matrices: &Matrices) -> Result<Box<dyn Writer>, DialectError> {
+    let params = |weight: &PackedSlot| {
         Some(Hqq {
             // Each weight's own.
             params: DType::F32,
-            ..hqq
+            ..weight.provenance.hqq?
         })
     };
     let hqq = matrices.kind(NAME, params)?;

@@ -18,17 +18,18 @@ use firebox_kernels::{
 use serde_json::{Value, json};
 
 use super::{
-    Adopt, Codes, Dialect, DialectError, Tensor, Writer,
-    find::Find,
+    Adopt, Codes, Dialect, DialectError, Recipe, Tensor, Writer,
+    lookup::Lookup,
     write::{Matrices, module, pairs},
 };
 use crate::{
+    config::To,
     model::{Slot, fields::Fields},
     quant::method::{self, Method},
     source::StoredType,
 };
 
-pub(super) const NAME: &str = "mlx";
+pub(super) const NAME: &str = To::Mlx.name();
 const FIELD: &str = "quantization";
 
 #[derive(Debug)]
@@ -118,52 +119,47 @@ impl Dialect for Mlx {
         NAME
     }
 
-    fn adopt(&self, find: &Find<'_>) -> Result<Option<Adopt>, DialectError> {
-        let scheme = match self.modules.get(find.module()) {
+    fn adopt_matrix(&self, lookup: &Lookup<'_>) -> Result<Option<Adopt>, DialectError> {
+        let scheme = match self.modules.get(lookup.module()) {
             Some(of_module) => *of_module,
             None => Some(self.all),
         };
-        let Some(weight) = find.weight() else {
+        let Some(weight) = lookup.weight() else {
             return Ok(None);
         };
         if weight.dtype != StoredType::U32 {
-            let plain = find.plain(Some(weight), scheme.is_none(), FIELD);
+            let plain = lookup.plain(Some(weight), scheme.is_none(), FIELD);
             return plain.map(|()| None);
         }
-        let scheme = scheme.ok_or_else(|| find.excepted(FIELD))?;
-        let [o, i] = find.shape;
+        let scheme = scheme.ok_or_else(|| lookup.excepted(FIELD))?;
+        let [o, i] = lookup.shape;
         let (bits, group, _) = scheme.fields();
-        let scales = find.need("scales")?;
+        let scales = lookup.need("scales")?;
         let (format, groups) = match scheme {
             Scheme::Affine { .. } => {
-                let params = find.floats(scales)?;
+                let params = lookup.floats(scales)?;
                 (
-                    method::Mlx::new(bits, group).and_then(|mlx| mlx.format(find.shape, params)),
+                    method::Mlx::new(bits, group).and_then(|mlx| mlx.format(lookup.shape, params)),
                     [o, i / group],
                 )
             }
             Scheme::Micro(micro) => {
-                find.dtype(scales, &[StoredType::U8])?;
-                (micro.format(find.shape, DType::F32), [o, i / group])
+                lookup.dtype(scales, &[StoredType::U8])?;
+                (micro.format(lookup.shape, DType::F32), [o, i / group])
             }
         };
-        let format = find.format(format)?;
-        find.shape(weight, &[&[o, i * bits / 32]])?;
-        find.shape(scales, &[&groups])?;
+        let format = lookup.format(format)?;
+        lookup.shape(weight, &[&[o, i * bits / 32]])?;
+        lookup.shape(scales, &[&groups])?;
         let mut parts = vec![weight.clone(), scales.clone()];
-        let Format::Affine(affine) = format else {
-            return Ok(Some(Adopt::new(format, parts, |parts| {
-                Ok((parts.take(0), parts.take(1)))
-            })));
+        let Format::Affine(_) = format else {
+            return Ok(Some(Adopt::new(format, parts, Recipe::Stored)));
         };
-        let biases = find.need("biases")?;
-        find.dtype(biases, &[scales.dtype])?;
-        find.shape(biases, &[&groups])?;
+        let biases = lookup.need("biases")?;
+        lookup.dtype(biases, &[scales.dtype])?;
+        lookup.shape(biases, &[&groups])?;
         parts.push(biases.clone());
-        Ok(Some(Adopt::new(format, parts, move |parts| {
-            let scales = affine.join(&parts.stored(1), &parts.stored(2));
-            Ok((parts.take(0), scales))
-        })))
+        Ok(Some(Adopt::new(format, parts, Recipe::Pairs)))
     }
 }
 
@@ -171,7 +167,7 @@ impl Dialect for Mlx {
 #[derive(Debug)]
 struct MlxWriter(Value);
 
-pub(super) fn writer(matrices: &Matrices<'_>) -> Result<Box<dyn Writer>, DialectError> {
+pub(super) fn writer(matrices: &Matrices) -> Result<Box<dyn Writer>, DialectError> {
     let scheme = |format| match format {
         Format::Affine(Affine {
             bits,
@@ -183,10 +179,10 @@ pub(super) fn writer(matrices: &Matrices<'_>) -> Result<Box<dyn Writer>, Dialect
         Format::Micro(micro) if !micro.is_global() => Some(Scheme::Micro(micro)),
         _ => None,
     };
-    let schemes = matrices.kinds(NAME, |_, format| scheme(format), true)?;
+    let schemes = matrices.kinds(NAME, |weight| scheme(weight.format), true)?;
     let of = |of: Scheme| {
         let packed = matrices.packed.iter();
-        packed.filter(move |(_, format)| scheme(*format) == Some(of))
+        packed.filter(move |weight| scheme(weight.format) == Some(of))
     };
     let most = schemes.iter().max_by_key(|scheme| of(**scheme).count());
     let common = *most.expect("something is packed");
@@ -195,9 +191,9 @@ pub(super) fn writer(matrices: &Matrices<'_>) -> Result<Box<dyn Writer>, Dialect
         json!({ "group_size": group, "bits": bits, "mode": mode })
     };
     let mut config = entry(common);
-    for (step, format) in &matrices.packed {
-        match scheme(*format) {
-            Some(scheme) if scheme != common => config[module(&step.slot)] = entry(scheme),
+    for weight in &matrices.packed {
+        match scheme(weight.format) {
+            Some(scheme) if scheme != common => config[module(&weight.slot)] = entry(scheme),
             _ => {}
         }
     }

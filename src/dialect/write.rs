@@ -1,6 +1,6 @@
 //! The half of a dialect that writes: packed weights as its tensors, and what `config.json` says of them.
 
-use core::{fmt, str::FromStr};
+use core::fmt;
 use std::borrow::Cow;
 
 use firebox_kernels::{
@@ -9,11 +9,10 @@ use firebox_kernels::{
 };
 use serde_json::Value;
 
-use super::{DialectError, Said, bitsandbytes, compressed_tensors, fp8, hqq, mlx};
+use super::{DialectError, Provenance, bitsandbytes, compressed_tensors, fp8, hqq, mlx};
 use crate::{
+    config::To,
     model::{Role, Slot},
-    plan::{Action, Plan, Step, Stored},
-    quant::QuantSpec,
     source::StoredType,
 };
 
@@ -185,168 +184,90 @@ pub trait Writer: fmt::Debug + Send + Sync {
     fn tensors(&self, slot: &Slot, packed: Packed, source: DType) -> Vec<Tensor>;
 }
 
-/// A dialect that is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
-#[non_exhaustive]
-pub enum To {
-    /// bitsandbytes, as transformers saves it.
-    #[serde(rename = "bitsandbytes")]
-    BitsAndBytes,
-    /// compressed-tensors, as llm-compressor saves it.
-    CompressedTensors,
-    /// Fine-grained FP8, as DeepSeek and transformers save it.
-    Fp8,
-    /// HQQ, as its own library saves it.
-    Hqq,
-    /// MLX, as mlx-lm saves it.
-    Mlx,
+/// A packed weight that is to be written.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PackedSlot {
+    /// Its slot.
+    pub slot: Slot,
+    /// Its format.
+    pub format: Format,
+    /// The type of its values before it was packed.
+    pub stored: DType,
+    /// Where it comes from, beyond its format.
+    pub provenance: Provenance,
 }
 
-impl To {
-    /// All of them.
-    pub const ALL: [Self; 5] = [
-        Self::BitsAndBytes,
-        Self::CompressedTensors,
-        Self::Fp8,
-        Self::Hqq,
-        Self::Mlx,
-    ];
-
-    /// The word for it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::BitsAndBytes => bitsandbytes::NAME,
-            Self::CompressedTensors => compressed_tensors::NAME,
-            Self::Fp8 => fp8::NAME,
-            Self::Hqq => hqq::NAME,
-            Self::Mlx => mlx::NAME,
-        }
+/// The dialect in which most libraries read a packed weight.
+pub fn usual(weight: &PackedSlot) -> Option<To> {
+    if weight.provenance.hqq.is_some() {
+        return Some(To::Hqq);
     }
-
-    /// The dialect in which most of the world reads what `step` is packed into.
-    pub(crate) fn usual(step: &Step) -> Option<Self> {
-        let said = match (&step.stored, &step.action) {
-            (_, Action::Pack(QuantSpec::Hqq(_), _)) => Some(Self::Hqq),
-            (_, Action::Pack(QuantSpec::Wna16(_), _)) => Some(Self::CompressedTensors),
-            (Stored::Packed(adopt), Action::Keep(_)) => match adopt.said {
-                Said::Hqq(_) => Some(Self::Hqq),
-                Said::Whole(_) => Some(Self::CompressedTensors),
-                _ => None,
-            },
-            _ => None,
-        };
-        said.or(match step.action.format()? {
-            Format::Nf4(_) | Format::Fp4(_) | Format::Int8 => Some(Self::BitsAndBytes),
-            Format::Fp8(_, Tile::Block { rows: 2.., .. }) => Some(Self::Fp8),
-            Format::Fp8(..) => Some(Self::CompressedTensors),
-            Format::Affine(_) | Format::Micro(_) => Some(Self::Mlx),
-            _ => None,
-        })
+    if weight.provenance.whole.is_some() {
+        return Some(To::CompressedTensors);
     }
-
-    /// What writes the packed weights of `plan`, whose plain weights were mostly stored as `source`.
-    ///
-    /// # Errors
-    ///
-    /// [`DialectError::Unwritable`] for a format that the dialect does not have, [`DialectError::Mixed`] for
-    /// formats that it does not have in one checkpoint.
-    pub fn writer(self, plan: &Plan, source: DType) -> Result<Box<dyn Writer>, DialectError> {
-        let matrices = Matrices::of(plan);
-        match self {
-            Self::BitsAndBytes => bitsandbytes::writer(&matrices, source),
-            Self::CompressedTensors => compressed_tensors::writer(&matrices),
-            Self::Fp8 => fp8::writer(&matrices),
-            Self::Hqq => hqq::writer(&matrices),
-            Self::Mlx => mlx::writer(&matrices),
-        }
+    match weight.format {
+        Format::Nf4(_) | Format::Fp4(_) | Format::Int8 => Some(To::BitsAndBytes),
+        Format::Fp8(_, Tile::Block { rows: 2.., .. }) => Some(To::Fp8),
+        Format::Fp8(..) => Some(To::CompressedTensors),
+        Format::Affine(_) | Format::Micro(_) => Some(To::Mlx),
+        _ => None,
     }
 }
 
-impl fmt::Display for To {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+/// The writer of a checkpoint's packed weights in the dialect `to`. Most dense weights of the checkpoint are stored as
+/// `source`.
+///
+/// # Errors
+///
+/// [`DialectError::Unwritable`] for a format that the dialect does not have, [`DialectError::Mixed`] for formats that the
+/// dialect does not have in one checkpoint, [`DialectError::NothingPacked`] where nothing is packed.
+pub fn writer(to: To, matrices: &Matrices, source: DType) -> Result<Box<dyn Writer>, DialectError> {
+    match to {
+        To::BitsAndBytes => bitsandbytes::writer(matrices, source),
+        To::CompressedTensors => compressed_tensors::writer(matrices),
+        To::Fp8 => fp8::writer(matrices),
+        To::Hqq => hqq::writer(matrices),
+        To::Mlx => mlx::writer(matrices),
     }
 }
 
-impl FromStr for To {
-    type Err = DialectError;
-
-    fn from_str(text: &str) -> Result<Self, DialectError> {
-        let named = Self::ALL.into_iter().find(|to| to.name() == text);
-        named.ok_or_else(|| DialectError::Unknown {
-            found: text.to_owned(),
-            known: Self::ALL.map(Self::name).join(", "),
-        })
-    }
-}
-
-/// What transformers calls the head of every model that this library builds.
-const TIED_HEAD: &str = "lm_head";
-
-/// The matrices of a plan, as writers ask about them.
-pub(super) struct Matrices<'a> {
+/// The matrices of a checkpoint that is written.
+#[derive(Debug, Clone, Default)]
+pub struct Matrices {
     /// Packed ones.
-    pub(super) packed: Vec<(&'a Step, Format)>,
-    /// Linear layers, heads and embeddings that stay plain.
-    pub(super) plain: Vec<&'a Slot>,
+    pub packed: Vec<PackedSlot>,
+    /// Linear layers, heads and embeddings that stay dense.
+    pub plain: Vec<Slot>,
+    /// The module of a head that shares the embedding's weight: it has no tensor, and is a module in Python all the same.
+    pub tied_head: Option<&'static str>,
 }
 
-impl<'a> Matrices<'a> {
-    fn of(plan: &'a Plan) -> Self {
-        let (mut packed, mut plain) = (Vec::new(), Vec::new());
-        for step in &plan.steps {
-            let slot = &step.slot;
-            match step.action.format() {
-                Some(format) => packed.push((step, format)),
-                None if slot.role.is_matrix() => {
-                    plain.push(slot);
-                }
-                None => {}
-            }
-        }
-        Self { packed, plain }
-    }
-
-    /// Modules of plain linear layers and heads. A head that is tied to the embedding is no tensor of ours, and a module
-    /// in Python all the same.
-    pub(super) fn excepted(&self) -> Vec<&'a str> {
-        let linear = self
-            .plain
-            .iter()
-            .filter(|slot| slot.role != Role::Embedding);
-        let mut names: Vec<&str> = linear.map(|slot| module(slot)).collect();
-        let packed = self.packed.iter().map(|(step, _)| &step.slot);
-        let roles: Vec<Role> = self
-            .plain
-            .iter()
-            .copied()
-            .chain(packed)
-            .map(|slot| slot.role)
-            .collect();
-        if roles.contains(&Role::Embedding) && !roles.contains(&Role::Head) {
-            names.push(TIED_HEAD);
-        }
+impl Matrices {
+    /// Modules of dense linear layers and heads.
+    pub(super) fn excepted(&self) -> Vec<&str> {
+        let linear = self.plain.iter();
+        let linear = linear.filter(|slot| slot.role != Role::Embedding);
+        let mut names: Vec<&str> = linear.map(module).chain(self.tied_head).collect();
         names.sort_unstable();
         names
     }
 
-    /// Refuses packed embeddings, and weights of which `of` makes nothing. Gives what it makes of the others, each
-    /// once.
+    /// Refuses packed embeddings, unless `embeddings` allows them, and weights for which `of` returns nothing. Returns
+    /// its results for the others, each once.
     pub(super) fn kinds<K: PartialEq>(
         &self,
         dialect: &'static str,
-        of: impl Fn(&Step, Format) -> Option<K>,
+        of: impl Fn(&PackedSlot) -> Option<K>,
         embeddings: bool,
     ) -> Result<Vec<K>, DialectError> {
         let mut kinds = Vec::new();
-        for &(step, format) in &self.packed {
-            let slot = &step.slot;
-            let kind = of(step, format).filter(|_| embeddings || slot.role != Role::Embedding);
+        for weight in &self.packed {
+            let slot = &weight.slot;
+            let kind = of(weight).filter(|_| embeddings || slot.role != Role::Embedding);
             let kind = kind.ok_or_else(|| DialectError::Unwritable {
                 tensor: slot.name.clone(),
                 role: slot.role,
-                format,
+                format: weight.format,
                 dialect,
             })?;
             if !kinds.contains(&kind) {
@@ -363,20 +284,21 @@ impl<'a> Matrices<'a> {
     pub(super) fn kind<K: PartialEq>(
         &self,
         dialect: &'static str,
-        of: impl Fn(&Step, Format) -> Option<K>,
+        of: impl Fn(&PackedSlot) -> Option<K>,
     ) -> Result<K, DialectError> {
         let mut kinds = self.kinds(dialect, of, false)?;
         if kinds.len() == 1 {
             return Ok(kinds.remove(0));
         }
-        let (first, format) = self.packed[0];
-        let other = self.packed.iter().find(|(_, other)| *other != format);
-        let (second, other) = *other.unwrap_or(&self.packed[0]);
+        let first = &self.packed[0];
+        let other = self.packed.iter();
+        let other = other.filter(|other| other.format != first.format);
+        let second = other.chain([first]).next().unwrap_or(first);
         Err(DialectError::Mixed {
             dialect,
             first: first.slot.name.clone(),
             second: second.slot.name.clone(),
-            formats: Box::new([format, other]),
+            formats: Box::new([first.format, second.format]),
         })
     }
 }

@@ -23,8 +23,8 @@ use std::sync::Arc;
 use burn::tensor::Device;
 
 use crate::{
-    config::{Auto, LoadConfig, Pattern, SaveConfig},
-    dialect::{self, Dialect, To},
+    config::{Auto, LoadConfig, Pattern, SaveConfig, To},
+    dialect::{self, Dialect},
     error::Error,
     model::{Architecture, Role, Slot, Weights},
     observe::{Event, Observer, Observers, tell},

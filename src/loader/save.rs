@@ -2,8 +2,7 @@
 
 use super::{Loader, explain, finished, room::Room};
 use crate::{
-    config::{PackConfig, SaveConfig},
-    dialect::To,
+    config::{PackConfig, SaveConfig, To},
     error::Error,
     model::Link,
     observe::Observer,

@@ -37,6 +37,7 @@ pub use linear::{Linear, Matrix};
 pub use link::Link;
 pub use norm::RmsNorm;
 pub use rope::{Rope, RopeScaling, Rotation};
+pub(crate) use slot::TIED_HEAD;
 pub use slot::{Origin, Role, Slot};
 pub use weights::{BuildError, Weight, Weights};
 

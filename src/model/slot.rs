@@ -5,6 +5,10 @@ use core::ops::Range;
 pub use crate::config::Role;
 use crate::{config::Policy, quant::QuantSpec};
 
+/// The module that transformers calls the head of a model, whose weight has no tensor of its own where it is the
+/// embedding's.
+pub(crate) const TIED_HEAD: &str = "lm_head";
+
 /// A place in a model, named as the checkpoint names its tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Slot {

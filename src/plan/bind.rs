@@ -8,7 +8,7 @@ use crate::{
     config::{Policy, Strategy},
     dialect::{self, Adopt, Dialect},
     model::{Link, Slot},
-    source::Catalog,
+    source::{Catalog, TensorInfo},
     target::{Capabilities, DTypeChoice},
 };
 
@@ -43,18 +43,33 @@ impl Plan {
 
         let places = request.catalog.iter().enumerate();
         let places: HashMap<&str, usize> = places.map(|(k, tensor)| (&*tensor.name, k)).collect();
-        let (mut steps, mut used, mut missing) = (Vec::new(), HashSet::new(), Vec::new());
+        let (mut found, mut used, mut missing) = (Vec::new(), HashSet::new(), Vec::new());
         for slot in slots {
-            let Some(step) = request.step(slot)? else {
+            let Some(origin) = request.origin(slot)? else {
                 missing.push(slot.name.clone());
                 continue;
             };
-            used.extend(step.tensors().map(|tensor| places[&*tensor.name]));
-            let first_row = step.pieces.first().map_or(0, |piece| piece.rows.start);
-            let first = step.tensors().next().map(|tensor| places[&*tensor.name]);
-            steps.push(((first, first_row), step));
+            let (tensors, first_row): (Vec<&TensorInfo>, usize) = match &origin {
+                Found::Packed(adopt) => (adopt.parts.iter().collect(), 0),
+                Found::Pieces(pieces) => {
+                    let first_row = pieces.first().map_or(0, |piece| piece.rows.start);
+                    (
+                        pieces.iter().map(|piece| &piece.tensor).collect(),
+                        first_row,
+                    )
+                }
+            };
+            let tensors: Vec<usize> = tensors.iter().map(|tensor| places[&*tensor.name]).collect();
+            let first = tensors.first().copied();
+            used.extend(tensors);
+            found.push(((first, first_row), slot, origin));
         }
-        steps.sort_by_key(|(place, _)| *place);
+        found.sort_by_key(|(place, ..)| *place);
+        let steps = found.into_iter().map(|(_, slot, found)| match found {
+            Found::Packed(adopt) => request.adopted(slot, adopt),
+            Found::Pieces(pieces) => request.plain(slot, pieces),
+        });
+        let steps = steps.collect::<Result<Vec<_>, _>>()?;
 
         let (mut unused, mut unexpected) = (Vec::new(), Vec::new());
         for (place, tensor) in request.catalog.iter().enumerate() {
@@ -79,7 +94,7 @@ impl Plan {
             dtype_wanted: request.dtype.wanted,
             strategy: Strategy::Auto,
             strategy_reason: String::new(),
-            steps: steps.into_iter().map(|(_, step)| step).collect(),
+            steps,
             links: Vec::new(),
             missing,
             unused,
@@ -190,11 +205,17 @@ impl Plan {
     }
 }
 
+/// What the checkpoint has for a slot.
+enum Found {
+    Packed(Adopt),
+    Pieces(Vec<Piece>),
+}
+
 impl Request<'_> {
-    /// What happens to one slot; `None` where a tensor is missing.
-    fn step(&self, slot: &Slot) -> Result<Option<Step>, PlanError> {
+    /// What the checkpoint has for a slot; `None` where a tensor is missing.
+    fn origin(&self, slot: &Slot) -> Result<Option<Found>, PlanError> {
         if let Some(adopt) = self.adopt(slot)? {
-            return self.adopted(slot, adopt).map(Some);
+            return Ok(Some(Found::Packed(adopt)));
         }
         let mut pieces = Vec::new();
         for origin in &slot.from {
@@ -203,7 +224,7 @@ impl Request<'_> {
                 None => return Ok(None),
             }
         }
-        self.packed(slot, pieces).map(Some)
+        Ok(Some(Found::Pieces(pieces)))
     }
 
     /// The packed weight that a slot is, where the dialect of the checkpoint has it.
@@ -215,10 +236,10 @@ impl Request<'_> {
             && origin.is_whole()
         {
             if origin.tensor == slot.name {
-                return Ok(dialect.find(slot, self.catalog)?);
+                return Ok(dialect.adopt(slot, self.catalog)?);
             }
             let stored = Slot::new(&*origin.tensor, slot.shape.clone(), slot.role);
-            return Ok(dialect.find(&stored, self.catalog)?);
+            return Ok(dialect.adopt(&stored, self.catalog)?);
         }
         let mut origins = slot.from.iter();
         match origins.find(|origin| dialect::is_packed(&origin.tensor, self.catalog)) {
@@ -232,7 +253,7 @@ impl Request<'_> {
     }
 
     /// A weight of plain values: packed, or left dense.
-    fn packed(&self, slot: &Slot, pieces: Vec<Piece>) -> Result<Step, PlanError> {
+    fn plain(&self, slot: &Slot, pieces: Vec<Piece>) -> Result<Step, PlanError> {
         let dtype = piece::check(slot, &pieces)?;
         let quant = slot.quant(self.policy);
         let action = match (quant.method(), slot.shape[..].try_into()) {

@@ -3,6 +3,7 @@
 
 mod bind;
 mod error;
+mod matrices;
 mod need;
 mod order;
 mod piece;
@@ -14,7 +15,6 @@ pub use error::PlanError;
 pub(crate) use need::{Goes, Need};
 pub use order::{Compare, Order};
 pub use piece::Piece;
-pub(crate) use print::instead;
 pub(crate) use scaling::CHUNK;
 pub use scaling::Scaling;
 

@@ -5,7 +5,7 @@ use core::fmt;
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 
 use super::{Plan, Step};
-use crate::{config::Bytes, target::DType};
+use crate::{config::Bytes, target::instead};
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -68,15 +68,6 @@ impl fmt::Display for Plan {
             Bytes(totals.bytes_source),
             Bytes(totals.bytes_kept)
         )
-    }
-}
-
-/// What a device without the wanted type makes people wonder about.
-pub(crate) fn instead(dtype: DType, wanted: DType) -> String {
-    if dtype == wanted {
-        String::new()
-    } else {
-        format!(" (this device does not compute in {wanted})")
     }
 }
 

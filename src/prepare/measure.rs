@@ -11,8 +11,7 @@ use super::{
     choose::{Choice, choose},
 };
 use crate::{
-    config::Auto,
-    dialect::To,
+    config::{Auto, To},
     observe::{Event, Flow, tell},
     pipeline::{self, Comparer, Finished, Original, PipelineError, Settings, Sink, SinkError},
     plan::{Action, Plan, PlanError, Step, Stored},

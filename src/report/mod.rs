@@ -28,10 +28,10 @@ use crate::{
     model::Role,
     observe::{RunTotals, Span},
     pipeline::Timing,
-    plan::{Plan, instead},
+    plan::Plan,
     quant::QuantSpec,
     source::Probe,
-    target::DType,
+    target::{DType, instead},
 };
 
 /// How a load came about. Serialises to what `firebox load --json` prints.

@@ -18,3 +18,12 @@ impl ToBurn for DType {
         }
     }
 }
+
+/// Why a load computes in `dtype` and not in the type that was `wanted`; empty where it is the same.
+pub(crate) fn instead(dtype: DType, wanted: DType) -> String {
+    if dtype == wanted {
+        String::new()
+    } else {
+        format!(" (this device does not compute in {wanted})")
+    }
+}

@@ -34,6 +34,7 @@ pub use cube::Vulkan;
 pub use cube::WebGpu;
 #[cfg(feature = "wgpu")]
 pub use cube::Wgpu;
+pub(crate) use dtype::instead;
 pub use dtype::{DType, ToBurn};
 
 #[cfg(feature = "ndarray")]

@@ -3,7 +3,8 @@
 use firebox::{
     Error,
     config::SaveConfig,
-    dialect::{DialectError, To},
+    config::To,
+    dialect::DialectError,
     place::SaveError,
     quant::kernels::format::{Along, Format},
 };

@@ -5,7 +5,7 @@ use std::path::Path;
 use firebox::{
     Cpu, DType, Loader,
     config::SaveConfig,
-    dialect::To,
+    config::To,
     model::llama::Llama,
     pipeline::Finished,
     quant::kernels::format::{Format, Packed},

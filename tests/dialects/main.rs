@@ -26,7 +26,7 @@ use common::Golden;
 use firebox::{
     Cpu, LoadConfig, Loader,
     config::SaveConfig,
-    dialect::To,
+    config::To,
     model::llama::Llama,
     pipeline::{self, Event, Finished, Flow, Settings, Sink, SinkError},
     plan::{Plan, Step},

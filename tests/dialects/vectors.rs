@@ -5,7 +5,7 @@ use std::sync::Arc;
 use firebox::{
     Cpu, LoadConfig, Loader,
     config::SaveConfig,
-    dialect::To,
+    config::To,
     model::{Architecture, BuildError, ConfigError, Linear, Slot, Weights},
     pipeline::Finished,
     quant::kernels::{arith::float::DType, format::Packed},

@@ -9,7 +9,7 @@ use std::{
 use firebox::{
     DType, Error, LoadRequest,
     config::SaveConfig,
-    dialect::To,
+    config::To,
     pipeline::{Event, Flow},
     place::SaveError,
     source::{Access, Bytes, Memory, Probe, Source, SourceError, SourceExt, SourceHints},

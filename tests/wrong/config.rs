@@ -196,7 +196,7 @@ fn plain_weights_that_are_declared_packed() {
             "quant_method": "fp8", "modules_to_not_convert": ["up", "down", "lm_head"],
         }), "opening: NoSigns", &["declares fp8", "no tensor"]),
         ("packed without a word about it", |s| s.put("up.weight", "F8_E4M3", &[3, 64], [0x38; 192]),
-            "planning: plan StoredType", &["up.weight", "F8_E4M3", "F32, F16 or BF16"]),
+            "planning: plan Dtype", &["up.weight", "F8_E4M3", "F32, F16 or BF16"]),
     ];
     refused(&dense(FIELD, json!(null)), cases);
 }

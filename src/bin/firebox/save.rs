@@ -6,8 +6,8 @@ use clap::{Args, ValueEnum};
 use firebox::{
     Loader, Target,
     config::SaveConfig,
+    config::To,
     config::{Bytes, Pattern},
-    dialect::To,
     model::llama::Llama,
     quant::QuantSpec,
     report::Saved,

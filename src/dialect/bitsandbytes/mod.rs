@@ -32,13 +32,16 @@ use firebox_kernels::{
 };
 use serde::Deserialize;
 
-use super::{Adopt, Dialect, DialectError, Halves, Parts, find::Find, names::Excepted};
+use super::{
+    Adopt, CodesAndScales, Dialect, DialectError, Parts, Recipe, lookup::Lookup, names::Excepted,
+};
 use crate::{
+    config::To,
     model::{Role, fields::Fields},
     source::{StoredType, TensorInfo},
 };
 
-pub(super) const NAME: &str = "bitsandbytes";
+pub(super) const NAME: &str = To::BitsAndBytes.name();
 const SKIP: &str = "llm_int8_skip_modules";
 /// What `quant_storage` may be.
 const STORAGE: [StoredType; 4] = [
@@ -140,23 +143,23 @@ impl Dialect for BitsAndBytes {
         NAME
     }
 
-    fn adopt(&self, find: &Find<'_>) -> Result<Option<Adopt>, DialectError> {
+    fn adopt_matrix(&self, lookup: &Lookup<'_>) -> Result<Option<Adopt>, DialectError> {
         let (Self::Bits4 { excepted, .. } | Self::Int8 { excepted }) = self;
         let excepted = match excepted {
-            Some(excepted) => excepted.names(find.module()),
+            Some(excepted) => excepted.names(lookup.module()),
             // transformers keeps the head by itself.
-            None => find.slot.role == Role::Head,
+            None => lookup.slot.role == Role::Head,
         };
         let adopt = match self {
             Self::Bits4 {
                 quant_type, nested, ..
-            } => bits4(find, *quant_type, *nested)?,
-            Self::Int8 { .. } => int8(find)?,
+            } => bits4(lookup, *quant_type, *nested)?,
+            Self::Int8 { .. } => int8(lookup)?,
         };
         match adopt {
-            Some(_) if excepted => Err(find.excepted(SKIP)),
+            Some(_) if excepted => Err(lookup.excepted(SKIP)),
             Some(_) => Ok(adopt),
-            None => find.plain(find.weight(), excepted, SKIP).map(|()| None),
+            None => lookup.plain(lookup.weight(), excepted, SKIP).map(|()| None),
         }
     }
 
@@ -166,21 +169,21 @@ impl Dialect for BitsAndBytes {
     }
 }
 
-fn bits4(find: &Find<'_>, levels: Levels, nested: bool) -> Result<Option<Adopt>, DialectError> {
+fn bits4(lookup: &Lookup<'_>, levels: Levels, nested: bool) -> Result<Option<Adopt>, DialectError> {
     let state_of = |levels: Levels| {
         let name = format!("weight.quant_state.bitsandbytes__{}", levels.name());
-        find.beside(&name).map(|state| (levels, state))
+        lookup.beside(&name).map(|state| (levels, state))
     };
     let mut states = Levels::ALL.into_iter().filter_map(state_of);
     let Some((found, state)) = states.next() else {
-        if let Some(scb) = find.beside("SCB") {
-            find.agree(scb, BITS[1], "load_in_4bit", BITS[0])?;
+        if let Some(scb) = lookup.beside("SCB") {
+            lookup.agree(scb, BITS[1], "load_in_4bit", BITS[0])?;
         }
         // Codes and scales without their description.
-        return match find.beside("weight.absmax") {
+        return match lookup.beside("weight.absmax") {
             Some(_) => {
                 let name = format!("weight.quant_state.bitsandbytes__{}", levels.name());
-                Err(find.need(&name).expect_err("it was looked for"))
+                Err(lookup.need(&name).expect_err("it was looked for"))
             }
             None => Ok(None),
         };
@@ -192,23 +195,23 @@ fn bits4(find: &Find<'_>, levels: Levels, nested: bool) -> Result<Option<Adopt>,
             expected: format!("one, and {} is there", state.name),
         });
     }
-    find.agree(state, found.name(), "bnb_4bit_quant_type", levels.name())?;
+    lookup.agree(state, found.name(), "bnb_4bit_quant_type", levels.name())?;
 
-    let n = find.weights();
-    let weight = find.need("weight")?;
-    find.dtype(weight, &STORAGE)?;
+    let n = lookup.weights();
+    let weight = lookup.need("weight")?;
+    lookup.dtype(weight, &STORAGE)?;
     let (bytes, size) = (n.div_ceil(2), weight.dtype.bits() as usize / 8);
     if !bytes.is_multiple_of(size) {
         let expected = format!("{bytes} bytes of codes");
-        return Err(shape_error(find, weight, expected));
+        return Err(shape_error(lookup, weight, expected));
     }
-    find.shape(weight, &[&[bytes / size, 1]])?;
+    lookup.shape(weight, &[&[bytes / size, 1]])?;
 
-    let absmax = find.need("weight.absmax")?;
-    let has = absmax.dtype == StoredType::U8 || find.beside("weight.nested_absmax").is_some();
+    let absmax = lookup.need("weight.absmax")?;
+    let has = absmax.dtype == StoredType::U8 || lookup.beside("weight.nested_absmax").is_some();
     let [has, declared] = [has, nested].map(|nested| SCALES[usize::from(nested)]);
-    find.agree(absmax, has, "bnb_4bit_use_double_quant", declared)?;
-    find.dtype(
+    lookup.agree(absmax, has, "bnb_4bit_use_double_quant", declared)?;
+    lookup.dtype(
         absmax,
         &[if nested {
             StoredType::U8
@@ -219,39 +222,39 @@ fn bits4(find: &Find<'_>, levels: Levels, nested: bool) -> Result<Option<Adopt>,
     let g = absmax.elements() as usize;
     let block = block(n, g).ok_or_else(|| {
         let expected = "a scale for each block of 32, 64, … 4096 weights".to_owned();
-        shape_error(find, absmax, expected)
+        shape_error(lookup, absmax, expected)
     })?;
-    find.shape(absmax, &[&[g]])?;
-    let map = find.need("weight.quant_map")?;
-    find.dtype(map, &[StoredType::F32])?;
-    find.shape(map, &[&[16]])?;
-    find.dtype(state, &[StoredType::U8])?;
+    lookup.shape(absmax, &[&[g]])?;
+    let map = lookup.need("weight.quant_map")?;
+    lookup.dtype(map, &[StoredType::F32])?;
+    lookup.shape(map, &[&[16]])?;
+    lookup.dtype(state, &[StoredType::U8])?;
 
     let mut parts = vec![weight, absmax, map, state];
     if nested {
-        let upper = find.need("weight.nested_absmax")?;
-        find.dtype(upper, &[StoredType::F32])?;
-        find.shape(upper, &[&[g.div_ceil(nested::BLOCK)]])?;
-        let map = find.need("weight.nested_quant_map")?;
-        find.dtype(map, &[StoredType::F32])?;
-        find.shape(map, &[&[MAP.len()]])?;
+        let upper = lookup.need("weight.nested_absmax")?;
+        lookup.dtype(upper, &[StoredType::F32])?;
+        lookup.shape(upper, &[&[g.div_ceil(nested::BLOCK)]])?;
+        let map = lookup.need("weight.nested_quant_map")?;
+        lookup.dtype(map, &[StoredType::F32])?;
+        lookup.shape(map, &[&[MAP.len()]])?;
         parts.extend([upper, map]);
     }
 
-    let (shape, blocks) = (find.shape, Blocks { block, nested });
+    let blocks = Blocks { block, nested };
     let parts = parts.into_iter().cloned().collect();
     Ok(Some(Adopt::new(
         levels.format(blocks),
         parts,
-        move |parts| assemble(parts, levels, blocks, shape),
+        Recipe::BitsAndBytes4,
     )))
 }
 
-fn shape_error(find: &Find<'_>, tensor: &TensorInfo, expected: String) -> DialectError {
+fn shape_error(lookup: &Lookup<'_>, tensor: &TensorInfo, expected: String) -> DialectError {
     DialectError::Shape {
         tensor: tensor.name.to_string(),
         found: tensor.shape.clone(),
-        weight: find.shape,
+        weight: lookup.shape,
         expected,
         dialect: NAME,
     }
@@ -290,12 +293,16 @@ const STATE: usize = 3;
 const NESTED_ABSMAX: usize = 4;
 const NESTED_MAP: usize = 5;
 
-fn assemble(
+pub(super) fn assemble4(
     parts: &mut Parts<'_>,
-    levels: Levels,
+    format: Format,
     blocks: Blocks,
     shape: [usize; 2],
-) -> Result<Halves, DialectError> {
+) -> Result<CodesAndScales, DialectError> {
+    let levels = match format {
+        Format::Fp4(_) => Levels::Fp4,
+        _ => Levels::Nf4,
+    };
     let wrong = |found: String, expected: String| parts.wrong(STATE, found, expected);
     let state: State = serde_json::from_slice(parts.bytes(STATE)).map_err(|error| {
         let found = format!("JSON that cannot be read ({error})");
@@ -380,34 +387,36 @@ fn table(
     }
 }
 
-fn int8(find: &Find<'_>) -> Result<Option<Adopt>, DialectError> {
-    let Some(scb) = find.beside("SCB") else {
-        if let Some(absmax) = find.beside("weight.absmax") {
-            find.agree(absmax, BITS[0], "load_in_8bit", BITS[1])?;
+fn int8(lookup: &Lookup<'_>) -> Result<Option<Adopt>, DialectError> {
+    let Some(scb) = lookup.beside("SCB") else {
+        if let Some(absmax) = lookup.beside("weight.absmax") {
+            lookup.agree(absmax, BITS[0], "load_in_8bit", BITS[1])?;
         }
-        return match find.weight() {
+        return match lookup.weight() {
             Some(weight) if weight.dtype == StoredType::I8 => {
-                Err(find.need("SCB").expect_err("it was looked for"))
+                Err(lookup.need("SCB").expect_err("it was looked for"))
             }
             _ => Ok(None),
         };
     };
-    let weight = find.need("weight")?;
-    find.dtype(weight, &[StoredType::I8])?;
-    find.shape(weight, &[&find.shape])?;
-    find.dtype(scb, &[StoredType::F32])?;
-    find.shape(scb, &[&[find.shape[0]]])?;
+    let weight = lookup.need("weight")?;
+    lookup.dtype(weight, &[StoredType::I8])?;
+    lookup.shape(weight, &[&lookup.shape])?;
+    lookup.dtype(scb, &[StoredType::F32])?;
+    lookup.shape(scb, &[&[lookup.shape[0]]])?;
     let mut parts = vec![weight.clone(), scb.clone()];
-    if let Some(format) = find.beside("weight_format") {
-        find.dtype(format, &[StoredType::U8])?;
-        find.shape(format, &[&[], &[1]])?;
+    if let Some(format) = lookup.beside("weight_format") {
+        lookup.dtype(format, &[StoredType::U8])?;
+        lookup.shape(format, &[&[], &[1]])?;
         parts.push(format.clone());
     }
-    Ok(Some(Adopt::new(Format::Int8, parts, |parts| {
-        if parts.tensors.len() > 2 && parts.bytes(2) != [0] {
-            let found = format!("weight format {}", parts.bytes(2)[0]);
-            return Err(parts.wrong(2, found, "0, row by row; the others are of single GPUs"));
-        }
-        Ok((parts.take(0), parts.take(1)))
-    })))
+    Ok(Some(Adopt::new(Format::Int8, parts, Recipe::BitsAndBytes8)))
+}
+
+pub(super) fn assemble8(parts: &mut Parts<'_>) -> Result<CodesAndScales, DialectError> {
+    if parts.tensors.len() > 2 && parts.bytes(2) != [0] {
+        let found = format!("weight format {}", parts.bytes(2)[0]);
+        return Err(parts.wrong(2, found, "0, row by row; the others are of single GPUs"));
+    }
+    Ok((parts.take(0), parts.take(1)))
 }

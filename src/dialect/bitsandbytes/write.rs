@@ -9,14 +9,13 @@ use serde_json::{Value, json};
 
 use super::{
     super::{
-        DialectError, Tensor, Writer,
+        DialectError, PackedSlot, Tensor, Writer,
         write::{Codes, Matrices, module, torch},
     },
     Levels, NAME, SKIP,
 };
 use crate::{
     model::{Role, Slot},
-    plan::Step,
     source::StoredType,
 };
 
@@ -36,10 +35,10 @@ enum Kind {
 }
 
 pub(in super::super) fn writer(
-    matrices: &Matrices<'_>,
+    matrices: &Matrices,
     source: DType,
 ) -> Result<Box<dyn Writer>, DialectError> {
-    let kind = |_: &Step, format| match format {
+    let kind = |weight: &PackedSlot| match weight.format {
         Format::Nf4(blocks) => Some(Kind::Bits4(Levels::Nf4, blocks.nested)),
         Format::Fp4(blocks) => Some(Kind::Bits4(Levels::Fp4, blocks.nested)),
         Format::Int8 => Some(Kind::Int8),
@@ -52,7 +51,7 @@ pub(in super::super) fn writer(
         && matrices
             .packed
             .iter()
-            .all(|(step, _)| step.slot.role == Role::Linear);
+            .all(|weight| weight.slot.role == Role::Linear);
     Ok(Box::new(BitsAndBytesWriter {
         kind,
         source,

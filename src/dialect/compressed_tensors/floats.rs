@@ -5,40 +5,42 @@ use firebox_kernels::{
     format::{Format, Fp8Kind, Packed, Tile},
 };
 
-use super::super::{Adopt, Codes, DialectError, Said, Tensor, find::Find, write::module};
+use super::super::{
+    Adopt, Codes, DialectError, Provenance, Recipe, Tensor, lookup::Lookup, write::module,
+};
 use crate::{model::Slot, source::StoredType};
 
 /// The packed weight, whose codes are there.
-pub(super) fn find(find: &Find<'_>, tile: Tile) -> Result<Adopt, DialectError> {
-    let weight = find.need("weight")?;
-    find.dtype(weight, &[StoredType::F8E4M3])?;
-    find.shape(weight, &[&find.shape])?;
+pub(super) fn adopt(lookup: &Lookup<'_>, tile: Tile) -> Result<Adopt, DialectError> {
+    let weight = lookup.need("weight")?;
+    lookup.dtype(weight, &[StoredType::F8E4M3])?;
+    lookup.shape(weight, &[&lookup.shape])?;
     if let Tile::Block { rows: 1, cols } = tile
-        && !find.shape[1].is_multiple_of(cols)
+        && !lookup.shape[1].is_multiple_of(cols)
     {
-        let found = format!("rows of {} weights", find.shape[1]);
+        let found = format!("rows of {} weights", lookup.shape[1]);
         let declared = format!("{cols}, which does not divide them");
-        find.agree(weight, found, "weights.group_size", declared)?;
+        lookup.agree(weight, found, "weights.group_size", declared)?;
     }
-    let scale = find.need("weight_scale")?;
-    let stored = find.floats(scale)?;
-    if let Some(zeros) = find.beside("weight_zero_point") {
-        find.agree(zeros, "zero points", "weights.symmetric", "true")?;
+    let scale = lookup.need("weight_scale")?;
+    let stored = lookup.floats(scale)?;
+    if let Some(zeros) = lookup.beside("weight_zero_point") {
+        lookup.agree(zeros, "zero points", "weights.symmetric", "true")?;
     }
-    if let Some(order) = find.beside("weight_g_idx") {
-        find.agree(order, "groups in an order", "weights.type", "float")?;
+    if let Some(order) = lookup.beside("weight_g_idx") {
+        lookup.agree(order, "groups in an order", "weights.type", "float")?;
     }
     match tile {
-        Tile::Tensor => find.shape(scale, &[&[], &[1], &[1, 1]])?,
-        _ => find.shape(scale, &[&tile.grid(find.shape)])?,
+        Tile::Tensor => lookup.shape(scale, &[&[], &[1], &[1, 1]])?,
+        _ => lookup.shape(scale, &[&tile.grid(lookup.shape)])?,
     }
     let parts = vec![weight.clone(), scale.clone()];
     let format = Format::Fp8(Fp8Kind::E4m3, tile);
-    let adopt = Adopt::new(format, parts, |parts| {
-        let scales = parts.floats(1);
-        Ok((parts.take(0), scales))
-    });
-    Ok(adopt.saying(Said::Float(stored)))
+    let adopt = Adopt::new(format, parts, Recipe::Floats);
+    Ok(adopt.from(Provenance {
+        dtype: Some(stored),
+        ..Provenance::default()
+    }))
 }
 
 /// The tensors of a weight that was stored as `source`.

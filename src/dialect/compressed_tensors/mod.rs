@@ -24,8 +24,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use firebox_kernels::{
     arith::float::DType,
-    format::{Along, Format, Fp8Kind, Offset, Packed, Tile},
-    formats::wna16,
+    format::{Affine, Along, Format, Fp8Kind, Offset, Packed, Tile},
 };
 use serde_json::{Map, Value, json};
 
@@ -34,18 +33,17 @@ use self::{
     whole::{Scale, Whole},
 };
 use super::{
-    Adopt, Codes, Dialect, DialectError, Said, Tensor, Writer,
-    find::Find,
+    Adopt, Codes, Dialect, DialectError, PackedSlot, Tensor, Writer,
+    lookup::Lookup,
     plain,
     write::{Matrices, module},
 };
 use crate::{
+    config::To,
     model::{Slot, fields::Fields},
-    plan::{Action, Step, Stored},
-    quant::QuantSpec,
 };
 
-pub(super) const NAME: &str = "compressed-tensors";
+pub(super) const NAME: &str = To::CompressedTensors.name();
 const IGNORE: &str = "ignore";
 const FLOATS: &str = "float-quantized";
 const NAIVE: &str = "naive-quantized";
@@ -83,25 +81,25 @@ impl Dialect for CompressedTensors {
         NAME
     }
 
-    fn adopt(&self, find: &Find<'_>) -> Result<Option<Adopt>, DialectError> {
+    fn adopt_matrix(&self, lookup: &Lookup<'_>) -> Result<Option<Adopt>, DialectError> {
         let meant = |targets: &[Target]| {
             let mut targets = targets.iter();
-            targets.any(|target| target.is_match(find.module(), find.slot.role))
+            targets.any(|target| target.is_match(lookup.module(), lookup.slot.role))
         };
         let targeted = self.groups.iter().find(|group| meant(&group.targets));
         let group = targeted.filter(|_| !meant(&self.ignore));
-        let codes = match find.weight() {
+        let codes = match lookup.weight() {
             Some(weight) => plain(weight.dtype).is_none(),
-            None => find.beside("weight_packed").is_some(),
+            None => lookup.beside("weight_packed").is_some(),
         };
         match (codes, group.map(|group| group.scheme)) {
             (false, scheme) => {
-                let plain = find.plain(find.weight(), scheme.is_none(), IGNORE);
+                let plain = lookup.plain(lookup.weight(), scheme.is_none(), IGNORE);
                 plain.map(|()| None)
             }
-            (true, None) => Err(find.excepted(targeted.map_or("config_groups", |_| IGNORE))),
-            (true, Some(Scheme::Floats(tile))) => floats::find(find, tile).map(Some),
-            (true, Some(Scheme::Whole(whole))) => whole.find(find).map(Some),
+            (true, None) => Err(lookup.excepted(targeted.map_or("config_groups", |_| IGNORE))),
+            (true, Some(Scheme::Floats(tile))) => floats::adopt(lookup, tile).map(Some),
+            (true, Some(Scheme::Whole(whole))) => whole.adopt(lookup).map(Some),
         }
     }
 
@@ -124,52 +122,32 @@ struct CompressedTensorsWriter {
     schemes: HashMap<String, Scheme>,
 }
 
-/// What a step's packed weight would be here: whole numbers only from methods and files that have them as such, since
+/// How a packed weight would be written here: whole numbers only from methods and files that have them as such, since
 /// the zeros of others lie between codes.
-fn scheme(step: &Step, format: Format) -> Option<Scheme> {
-    let Format::Affine(affine) = format else {
-        return match format {
-            Format::Fp8(Fp8Kind::E4m3, tile) => Some(Scheme::Floats(tile)),
-            _ => None,
-        };
-    };
-    match (&step.action, &step.stored) {
-        (Action::Pack(QuantSpec::Wna16(method), _), _) => {
-            let scale = match method.scale {
-                wna16::ScaleGroup::Tensor => Scale::Tensor,
-                wna16::ScaleGroup::Channel => Scale::Channel,
-                wna16::ScaleGroup::Group(group) => Scale::Group(group),
-            };
-            Some(Scheme::Whole(Whole {
-                bits: method.bits,
-                scale,
-                symmetric: method.symmetric,
-                words: true,
-            }))
-        }
-        (Action::Keep(_), Stored::Packed(adopt)) => {
-            let flat = affine.along == Along::Flat && affine.form == Offset::Zero;
-            match adopt.said {
-                Said::Whole(whole) if flat => Some(Scheme::Whole(whole)),
-                _ => None,
-            }
-        }
+fn scheme(weight: &PackedSlot) -> Option<Scheme> {
+    match weight.format {
+        Format::Fp8(Fp8Kind::E4m3, tile) => Some(Scheme::Floats(tile)),
+        Format::Affine(Affine {
+            along: Along::Flat,
+            form: Offset::Zero,
+            ..
+        }) => weight.provenance.whole.map(Scheme::Whole),
         _ => None,
     }
 }
 
-pub(super) fn writer(matrices: &Matrices<'_>) -> Result<Box<dyn Writer>, DialectError> {
+pub(super) fn writer(matrices: &Matrices) -> Result<Box<dyn Writer>, DialectError> {
     let schemes = matrices.kinds(NAME, scheme, false)?;
     let of = |of: Scheme| {
         let packed = matrices.packed.iter();
-        packed.filter(move |(step, format)| scheme(step, *format) == Some(of))
+        packed.filter(move |weight| scheme(weight) == Some(of))
     };
     let mut groups = Map::new();
     for (k, scheme) in schemes.iter().enumerate() {
         let targets: Vec<&str> = if schemes.len() == 1 {
             vec!["Linear"]
         } else {
-            of(*scheme).map(|(step, _)| module(&step.slot)).collect()
+            of(*scheme).map(|weight| module(&weight.slot)).collect()
         };
         groups.insert(format!("group_{k}"), scheme.group(&targets));
     }
@@ -190,7 +168,7 @@ pub(super) fn writer(matrices: &Matrices<'_>) -> Result<Box<dyn Writer>, Dialect
     });
     let schemes = schemes
         .iter()
-        .flat_map(|scheme| of(*scheme).map(|(step, _)| (step.slot.name.clone(), *scheme)));
+        .flat_map(|scheme| of(*scheme).map(|weight| (weight.slot.name.clone(), *scheme)));
     let schemes = schemes.collect();
     Ok(Box::new(CompressedTensorsWriter { config, schemes }))
 }

@@ -3,18 +3,20 @@
 use firebox_kernels::{
     arith::{float::DType, pack::pack_codes},
     format::{Affine, Along, Format, Offset, Packed},
+    formats::wna16::{ScaleGroup, Wna16},
 };
+use serde::{Deserialize, Serialize};
 
 use super::super::{
-    Adopt, DialectError, Halves, Parts, Said, Tensor,
-    find::Find,
+    Adopt, CodesAndScales, DialectError, Parts, Provenance, Recipe, Tensor,
+    lookup::Lookup,
     stream::{Stream, rows, words_of},
     write::{module, pairs},
 };
 use crate::{model::Slot, source::StoredType};
 
 /// How some weights are packed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Whole {
     pub(crate) bits: usize,
     pub(crate) scale: Scale,
@@ -24,7 +26,8 @@ pub(crate) struct Whole {
 }
 
 /// Which weights share a scale.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Scale {
     Tensor,
     Channel,
@@ -42,7 +45,30 @@ impl Scale {
     }
 }
 
+impl From<Whole> for Provenance {
+    fn from(whole: Whole) -> Self {
+        Self {
+            whole: Some(whole),
+            ..Self::default()
+        }
+    }
+}
+
 impl Whole {
+    /// The words for what `method` makes.
+    pub(in super::super) fn of(method: &Wna16) -> Self {
+        Self {
+            bits: method.bits,
+            scale: match method.scale {
+                ScaleGroup::Tensor => Scale::Tensor,
+                ScaleGroup::Channel => Scale::Channel,
+                ScaleGroup::Group(group) => Scale::Group(group),
+            },
+            symmetric: method.symmetric,
+            words: true,
+        }
+    }
+
     /// What the codes count from: they are stored as signed numbers, or larger by this.
     const fn middle(self) -> u32 {
         1 << (self.bits - 1)
@@ -63,59 +89,59 @@ impl Whole {
     }
 
     /// The packed weight, whose codes are there.
-    pub(super) fn find(self, find: &Find<'_>) -> Result<Adopt, DialectError> {
-        let shape @ [o, i] = find.shape;
-        let scale = find.need("weight_scale")?;
-        let params = find.floats(scale)?;
+    pub(super) fn adopt(self, lookup: &Lookup<'_>) -> Result<Adopt, DialectError> {
+        let shape @ [o, i] = lookup.shape;
+        let scale = lookup.need("weight_scale")?;
+        let params = lookup.floats(scale)?;
         let grid @ [_, groups] = self.scale.grid(shape);
         match self.scale {
-            Scale::Tensor => find.shape(scale, &[&[], &[1], &[1, 1]])?,
-            _ => find.shape(scale, &[&grid])?,
+            Scale::Tensor => lookup.shape(scale, &[&[], &[1], &[1, 1]])?,
+            _ => lookup.shape(scale, &[&grid])?,
         }
 
         let mut parts = Vec::new();
         if self.words {
-            let packed = find.need("weight_packed")?;
-            find.dtype(packed, &[StoredType::I32])?;
-            find.shape(packed, &[&[o, words_of(i, self.bits)]])?;
-            let said = find.need("weight_shape")?;
-            find.dtype(said, &[StoredType::I64])?;
-            find.shape(said, &[&[2]])?;
+            let packed = lookup.need("weight_packed")?;
+            lookup.dtype(packed, &[StoredType::I32])?;
+            lookup.shape(packed, &[&[o, words_of(i, self.bits)]])?;
+            let said = lookup.need("weight_shape")?;
+            lookup.dtype(said, &[StoredType::I64])?;
+            lookup.shape(said, &[&[2]])?;
             parts.extend([packed, scale, said]);
         } else {
-            let weight = find.need("weight")?;
-            find.dtype(weight, &[StoredType::I8])?;
-            find.shape(weight, &[&shape])?;
+            let weight = lookup.need("weight")?;
+            lookup.dtype(weight, &[StoredType::I8])?;
+            lookup.shape(weight, &[&shape])?;
             parts.extend([weight, scale]);
         }
-        let zeros = match (find.beside("weight_zero_point"), self.symmetric) {
+        let zeros = match (lookup.beside("weight_zero_point"), self.symmetric) {
             (Some(zeros), true) => {
-                find.agree(zeros, "zero points", "weights.symmetric", "true")?;
+                lookup.agree(zeros, "zero points", "weights.symmetric", "true")?;
                 None
             }
             (None, true) => None,
             (_, false) => {
-                let zeros = find.need("weight_zero_point")?;
+                let zeros = lookup.need("weight_zero_point")?;
                 if self.words {
-                    find.dtype(zeros, &[StoredType::I32])?;
-                    find.shape(zeros, &[&[words_of(grid[0], self.bits), groups]])?;
+                    lookup.dtype(zeros, &[StoredType::I32])?;
+                    lookup.shape(zeros, &[&[words_of(grid[0], self.bits), groups]])?;
                 } else {
-                    find.dtype(zeros, &[StoredType::I8])?;
-                    find.shape(zeros, &[&scale.shape])?;
+                    lookup.dtype(zeros, &[StoredType::I8])?;
+                    lookup.shape(zeros, &[&scale.shape])?;
                 }
                 parts.push(zeros);
                 Some(parts.len() - 1)
             }
         };
-        let order = match find.beside("weight_g_idx") {
+        let order = match lookup.beside("weight_g_idx") {
             Some(order) if matches!(self.scale, Scale::Group(_)) => {
-                find.dtype(order, &[StoredType::I32])?;
-                find.shape(order, &[&[i]])?;
+                lookup.dtype(order, &[StoredType::I32])?;
+                lookup.shape(order, &[&[i]])?;
                 parts.push(order);
                 Some(parts.len() - 1)
             }
             Some(order) => {
-                find.agree(order, "groups in an order", "weights.strategy", "no groups")?;
+                lookup.agree(order, "groups in an order", "weights.strategy", "no groups")?;
                 None
             }
             None => None,
@@ -126,24 +152,26 @@ impl Whole {
         } else {
             Along::Flat
         };
-        let affine = find.format(self.affine(shape, along, params))?;
+        let affine = lookup.format(self.affine(shape, along, params))?;
         let format = Format::Affine(affine);
-        find.format(format.validate_shape(shape))?;
+        lookup.format(format.validate_shape(shape))?;
         let parts = parts.into_iter().cloned().collect();
-        let adopt = Adopt::new(format, parts, move |parts| {
-            self.assemble(parts, affine, shape, zeros, order)
-        });
-        Ok(adopt.saying(Said::Whole(self)))
+        let recipe = Recipe::Whole {
+            whole: self,
+            zeros,
+            order,
+        };
+        Ok(Adopt::new(format, parts, recipe).from(self.into()))
     }
 
-    fn assemble(
+    pub(in super::super) fn assemble(
         self,
         parts: &mut Parts<'_>,
         affine: Affine,
         shape @ [o, i]: [usize; 2],
         zeros: Option<usize>,
         order: Option<usize>,
-    ) -> Result<Halves, DialectError> {
+    ) -> Result<CodesAndScales, DialectError> {
         const CODES: usize = 0;
         const SCALES: usize = 1;
         const SHAPE: usize = 2;

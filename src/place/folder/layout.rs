@@ -7,9 +7,9 @@ use serde_json::{Map, Value, json};
 
 use super::{SaveError, shard::Place};
 use crate::{
-    config::SaveConfig,
-    dialect::{Codes, DECLARED, DialectError, Tensor, To, Writer},
-    plan::{Action, Plan, Step, Stored},
+    config::{SaveConfig, To},
+    dialect::{self, Codes, DECLARED, DialectError, Tensor, Writer, usual},
+    plan::{Action, Plan, Step},
     source::checkpoint::SINGLE,
 };
 
@@ -121,13 +121,11 @@ impl<'a> Layout<'a> {
             (Action::Keep(_), Some(nested)) => packed.renested(nested),
             _ => packed,
         };
-        let source = match step.stored {
-            Stored::Plain(float) => float,
-            Stored::Packed(ref adopt) => adopt.float().unwrap_or(self.source),
-        };
+        let slot = step.packed_slot(self.source);
+        let stored = slot.map_or(self.source, |slot| slot.stored);
         let writer = self.writer.as_ref();
         let writer = writer.expect("a plan with packed weights has a writer");
-        writer.tensors(&step.slot, packed, source)
+        writer.tensors(&step.slot, packed, stored)
     }
 
     /// `config.json` of a checkpoint, saying what becomes of it here.
@@ -152,11 +150,8 @@ type OfDialect = (To, Box<dyn Writer>);
 
 /// What writes the packed weights of `plan`, if there are any.
 fn writer(to: &SaveConfig, plan: &Plan, source: DType) -> Result<Option<OfDialect>, SaveError> {
-    let mut packed = plan
-        .steps
-        .iter()
-        .filter(|step| step.action.format().is_some());
-    let Some(first) = packed.next() else {
+    let matrices = plan.matrices(source);
+    let Some((first, others)) = matrices.packed.split_first() else {
         return match to.dialect {
             None => Ok(None),
             Some(asked) => {
@@ -165,17 +160,18 @@ fn writer(to: &SaveConfig, plan: &Plan, source: DType) -> Result<Option<OfDialec
             }
         };
     };
-    let Some(dialect) = to.dialect.or(To::usual(first)) else {
+    let Some(dialect) = to.dialect.or(usual(first)) else {
         let tensor = first.slot.name.clone();
         return Err(DialectError::NoDialect { tensor }.into());
     };
-    let error = match dialect.writer(plan, source) {
+    let error = match dialect::writer(dialect, &matrices, source) {
         Err(error) if to.cache => error,
         writer => return Ok(Some((dialect, writer?))),
     };
     // Any dialect will do that holds them all.
-    let others = packed.filter_map(To::usual);
-    let mut writers = others.filter_map(|to| Some((to, to.writer(plan, source).ok()?)));
+    let others = others.iter().filter_map(usual);
+    let mut writers =
+        others.filter_map(|to| Some((to, dialect::writer(to, &matrices, source).ok()?)));
     match writers.next() {
         Some(found) => Ok(Some(found)),
         None => Err(SaveError::NotKept {

@@ -19,8 +19,8 @@ use super::{
     shard::{Place, Shard, Written, rename, with_end},
 };
 use crate::{
-    config::SaveConfig,
-    dialect::{To, dtype},
+    config::{SaveConfig, To},
+    dialect::dtype,
     pipeline::{Finished, RowBatch, RowSink, Sink, SinkError},
     plan::{Plan, Step},
     source::{

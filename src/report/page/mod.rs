@@ -19,7 +19,7 @@ use self::{
     stages::{Group, ROWS_MAX, STAGES},
 };
 use super::{LoadReport, Series, TensorReport};
-use crate::{config::Bytes, plan::instead};
+use crate::{config::Bytes, target::instead};
 
 /// Rows of the table at most; more tensors are added up by layer.
 const TABLE_MAX: usize = 2000;

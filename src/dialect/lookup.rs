@@ -1,4 +1,4 @@
-//! Looking for the parts of one weight, and comparing what is found with what has to be.
+//! Looking up the tensors of one packed weight, and comparing them with what the dialect prescribes.
 
 use firebox_kernels::{arith::float::DType, error::FormatError};
 
@@ -10,18 +10,18 @@ use crate::{
 
 /// One weight `[out, in]` that may be packed, and the tensors around it.
 #[derive(Debug)]
-pub struct Find<'a> {
+pub struct Lookup<'a> {
     pub(super) dialect: &'static str,
     pub(super) slot: &'a Slot,
     pub(super) shape: [usize; 2],
     catalog: &'a Catalog,
 }
 
-impl<'a> Find<'a> {
-    /// `None` for what no dialect packs: anything but a matrix called `….weight`.
+impl<'a> Lookup<'a> {
+    /// `None` for tensors that no dialect packs: all but matrices called `….weight`.
     pub(super) fn new(dialect: &'static str, slot: &'a Slot, catalog: &'a Catalog) -> Option<Self> {
         let shape = slot.shape[..].try_into().ok()?;
-        (slot.role.is_matrix() && slot.name.ends_with(".weight")).then_some(Self {
+        (slot.is_matrix() && slot.name.ends_with(".weight")).then_some(Self {
             dialect,
             slot,
             shape,
@@ -60,8 +60,8 @@ impl<'a> Find<'a> {
         })
     }
 
-    /// Plain numbers where `field` would have to except the weight from being packed, if `excepted` says no.
-    /// Only linear layers are packed by everyone.
+    /// Checks a weight that is not packed: an error if it is a linear layer that `field` does not list as an exception.
+    /// Every project packs linear layers; heads and embeddings may be dense without being listed.
     pub(super) fn plain(
         &self,
         weight: Option<&TensorInfo>,
@@ -84,8 +84,8 @@ impl<'a> Find<'a> {
         }
     }
 
-    /// Codes that have a name of their own beside the weight, `None` where it is plain. Refuses codes of a weight that
-    /// is excepted, plain numbers of one that is not, and both at once, of which either could be meant.
+    /// The codes of a dialect that names them otherwise than the weight; `None` where the weight is dense. Refuses codes of
+    /// a weight that is excepted, a dense weight that is not, and codes beside a dense weight: either could be meant.
     pub(super) fn codes(
         &self,
         name: &str,

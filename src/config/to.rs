@@ -1,0 +1,70 @@
+//! The dialects that can be written.
+
+use core::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+/// A dialect that is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum To {
+    /// bitsandbytes, as transformers saves it.
+    #[serde(rename = "bitsandbytes")]
+    BitsAndBytes,
+    /// compressed-tensors, as llm-compressor saves it.
+    CompressedTensors,
+    /// Fine-grained FP8, as DeepSeek and transformers save it.
+    Fp8,
+    /// HQQ, as its own library saves it.
+    Hqq,
+    /// MLX, as mlx-lm saves it.
+    Mlx,
+}
+
+/// A dialect that is not written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("no dialect `{found}` is written; known are {}", To::ALL.map(To::name).join(", "))]
+pub struct UnknownDialect {
+    /// The word.
+    pub found: String,
+}
+
+impl To {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::BitsAndBytes,
+        Self::CompressedTensors,
+        Self::Fp8,
+        Self::Hqq,
+        Self::Mlx,
+    ];
+
+    /// Its name: `bitsandbytes`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::BitsAndBytes => "bitsandbytes",
+            Self::CompressedTensors => "compressed-tensors",
+            Self::Fp8 => "fp8",
+            Self::Hqq => "hqq",
+            Self::Mlx => "mlx",
+        }
+    }
+}
+
+impl fmt::Display for To {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for To {
+    type Err = UnknownDialect;
+
+    fn from_str(text: &str) -> Result<Self, UnknownDialect> {
+        let named = Self::ALL.into_iter().find(|to| to.name() == text);
+        named.ok_or_else(|| UnknownDialect {
+            found: text.to_owned(),
+        })
+    }
+}

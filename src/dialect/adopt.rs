@@ -1,0 +1,250 @@
+//! A packed weight of a checkpoint, as data: its tensors, the format that they become, and how they become it.
+
+use firebox_kernels::{
+    arith::float::DType,
+    format::{Format, Packed},
+    formats::hqq::Hqq,
+};
+use serde::{Deserialize, Serialize};
+
+use super::{DialectError, awq, bitsandbytes, compressed_tensors::whole::Whole, gptq, hqq, plain};
+use crate::{
+    quant::QuantSpec,
+    source::{StoredType, TensorInfo},
+};
+
+/// A packed weight of a checkpoint: its tensors, and the packed weight that they become.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Adopt {
+    /// The format of the packed weight.
+    pub format: Format,
+    /// The tensors, codes first.
+    pub parts: Vec<TensorInfo>,
+    /// How words and scales are made of them.
+    pub(super) recipe: Recipe,
+    /// What the file says about the weight beyond its format.
+    pub(super) provenance: Provenance,
+}
+
+/// How the words and scales of a packed weight are made of its parts.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Recipe {
+    /// Codes and scales, both in the words of the format.
+    Stored,
+    /// Codes in the words of the format, and scales of any float type.
+    Floats,
+    /// Codes in the words of the format, and a scale and an offset for each group.
+    Pairs,
+    /// bitsandbytes' 4 bits.
+    BitsAndBytes4,
+    /// bitsandbytes' 8 bits.
+    BitsAndBytes8,
+    /// compressed-tensors' whole numbers; where zero points and the order of groups are among the parts.
+    Whole {
+        whole: Whole,
+        zeros: Option<usize>,
+        order: Option<usize>,
+    },
+    /// GPTQ; whether groups may be in any order, and what is added to stored zero points.
+    Gptq { ordered: bool, added: u32 },
+    /// AWQ.
+    Awq,
+    /// HQQ.
+    Hqq(Hqq),
+}
+
+/// Where a packed weight comes from, beyond its format: a dialect needs it to write the weight as its own project would.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Provenance {
+    /// The type that the weight, and so its scales, had before it was packed.
+    pub(super) dtype: Option<DType>,
+    /// Whether scales are powers of two, and stored as exponents.
+    pub(super) powers: bool,
+    /// Whole numbers, in the words of compressed-tensors.
+    pub(super) whole: Option<Whole>,
+    /// The parameters of HQQ.
+    pub(super) hqq: Option<Hqq>,
+}
+
+impl Provenance {
+    /// The provenance of a weight that `quant` packs.
+    pub fn packed_by(quant: &QuantSpec) -> Self {
+        let powers = match quant {
+            QuantSpec::Fp8(method) => super::fp8::has_powers(method),
+            _ => false,
+        };
+        Self {
+            dtype: None,
+            powers,
+            whole: match quant {
+                QuantSpec::Wna16(method) => Some(Whole::of(method)),
+                _ => None,
+            },
+            hqq: match quant {
+                QuantSpec::Hqq(hqq) => Some(*hqq),
+                _ => None,
+            },
+        }
+    }
+}
+
+/// Words of codes and words of scales.
+pub(super) type CodesAndScales = (Vec<u32>, Vec<u32>);
+
+impl Adopt {
+    pub(super) fn new(format: Format, parts: Vec<TensorInfo>, recipe: Recipe) -> Self {
+        Self {
+            format,
+            parts,
+            recipe,
+            provenance: Provenance::default(),
+        }
+    }
+
+    pub(super) fn from(self, provenance: Provenance) -> Self {
+        Self { provenance, ..self }
+    }
+
+    /// Where the weight comes from.
+    pub fn provenance(&self) -> Provenance {
+        self.provenance
+    }
+
+    /// The type that the weight had before it was packed, where the file says it.
+    pub(crate) fn float(&self) -> Option<DType> {
+        self.provenance.dtype
+    }
+
+    /// The weight of `shape`, from the bytes of its parts in words, filled up with zeros.
+    pub(crate) fn assemble(
+        &self,
+        shape: [usize; 2],
+        words: Vec<Vec<u32>>,
+    ) -> Result<Packed, DialectError> {
+        let mut parts = Parts {
+            tensors: &self.parts,
+            words,
+        };
+        let (words, scales) = self
+            .recipe
+            .codes_and_scales(self.format, shape, &mut parts)?;
+        Packed::new(self.format, shape, words, scales).map_err(|source| DialectError::Format {
+            tensor: self.parts[0].name.to_string(),
+            source,
+        })
+    }
+}
+
+impl Recipe {
+    fn codes_and_scales(
+        self,
+        format: Format,
+        shape: [usize; 2],
+        parts: &mut Parts<'_>,
+    ) -> Result<CodesAndScales, DialectError> {
+        match (self, format) {
+            (Self::Stored, _) => Ok((parts.take(0), parts.take(1))),
+            (Self::Floats, _) => {
+                let scales = parts.floats(1);
+                Ok((parts.take(0), scales))
+            }
+            (Self::Pairs, Format::Affine(affine)) => {
+                let scales = affine.join(&parts.stored(1), &parts.stored(2));
+                Ok((parts.take(0), scales))
+            }
+            (Self::BitsAndBytes4, Format::Nf4(blocks) | Format::Fp4(blocks)) => {
+                bitsandbytes::assemble4(parts, format, blocks, shape)
+            }
+            (Self::BitsAndBytes8, _) => bitsandbytes::assemble8(parts),
+            (
+                Self::Whole {
+                    whole,
+                    zeros,
+                    order,
+                },
+                Format::Affine(affine),
+            ) => whole.assemble(parts, affine, shape, zeros, order),
+            (Self::Gptq { ordered, added }, Format::Affine(affine)) => {
+                gptq::assemble(parts, affine, shape, ordered, added)
+            }
+            (Self::Awq, Format::Affine(affine)) => Ok(awq::assemble(parts, affine, shape)),
+            (Self::Hqq(params), Format::Affine(affine)) => {
+                hqq::assemble(parts, params, affine, shape)
+            }
+            // A plan from elsewhere may hold anything.
+            (recipe, format) => Err(DialectError::Recipe {
+                tensor: parts.tensor(0).name.to_string(),
+                recipe: format!("{recipe:?}"),
+                format,
+            }),
+        }
+    }
+}
+
+/// What the parts of a packed weight hold, by their place in [`Adopt::parts`].
+pub(super) struct Parts<'a> {
+    pub(super) tensors: &'a [TensorInfo],
+    pub(super) words: Vec<Vec<u32>>,
+}
+
+impl Parts<'_> {
+    pub(super) fn tensor(&self, part: usize) -> &TensorInfo {
+        &self.tensors[part]
+    }
+
+    /// The bytes in words, without a copy.
+    pub(super) fn take(&mut self, part: usize) -> Vec<u32> {
+        core::mem::take(&mut self.words[part])
+    }
+
+    pub(super) fn bytes(&self, part: usize) -> &[u8] {
+        let bytes: &[u8] = bytemuck::cast_slice(&self.words[part]);
+        &bytes[..self.tensors[part].bytes() as usize]
+    }
+
+    /// Floats of any type that [`Lookup`](super::lookup::Lookup) lets through as scales, as bits of `f32`.
+    pub(super) fn floats(&self, part: usize) -> Vec<u32> {
+        let (tensor, bytes) = (self.tensor(part), self.bytes(part));
+        match plain(tensor.dtype) {
+            Some(float) => {
+                let mut values = vec![0.0; tensor.elements() as usize];
+                float.widen(bytes, &mut values);
+                values.into_iter().map(f32::to_bits).collect()
+            }
+            // An exponent alone, 2^(byte - 127); 0 is below the normal numbers, 255 is NaN.
+            None => bytes
+                .iter()
+                .map(|byte| match byte {
+                    0 => 1 << 22,
+                    255 => f32::NAN.to_bits(),
+                    exponent => u32::from(*exponent) << 23,
+                })
+                .collect(),
+        }
+    }
+
+    /// Plain numbers as they are stored, 16-bit ones in the low half of a word.
+    pub(super) fn stored(&self, part: usize) -> Vec<u32> {
+        let bytes = self.bytes(part);
+        if self.tensor(part).dtype == StoredType::F32 {
+            return bytemuck::pod_collect_to_vec(bytes);
+        }
+        let (halves, _) = bytes.as_chunks();
+        let halves = halves.iter().map(|half| u16::from_le_bytes(*half));
+        halves.map(u32::from).collect()
+    }
+
+    pub(super) fn wrong(
+        &self,
+        part: usize,
+        found: impl ToString,
+        expected: impl ToString,
+    ) -> DialectError {
+        DialectError::Value {
+            tensor: self.tensor(part).name.to_string(),
+            found: found.to_string(),
+            expected: expected.to_string(),
+        }
+    }
+}

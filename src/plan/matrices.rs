@@ -1,0 +1,52 @@
+//! The matrices of a plan, as the writers of dialects see them.
+
+use firebox_kernels::arith::float::DType;
+
+use super::{Action, Plan, Step, Stored};
+use crate::{
+    dialect::{Matrices, PackedSlot, Provenance},
+    model::{Role, TIED_HEAD},
+};
+
+impl Step {
+    /// The weight as it will be written, where it is packed; most dense weights of the checkpoint are stored as `source`.
+    pub(crate) fn packed_slot(&self, source: DType) -> Option<PackedSlot> {
+        let stored = match &self.stored {
+            Stored::Plain(dtype) => *dtype,
+            Stored::Packed(adopt) => adopt.float().unwrap_or(source),
+        };
+        let provenance = match (&self.action, &self.stored) {
+            (Action::Pack(quant, _), _) => Provenance::packed_by(quant),
+            (_, Stored::Packed(adopt)) => adopt.provenance(),
+            _ => Provenance::default(),
+        };
+        Some(PackedSlot {
+            slot: self.slot.clone(),
+            format: self.action.format()?,
+            stored,
+            provenance,
+        })
+    }
+}
+
+impl Plan {
+    /// Packed and dense matrices; most dense weights of the checkpoint are stored as `source`.
+    pub(crate) fn matrices(&self, source: DType) -> Matrices {
+        let packed = self.steps.iter();
+        let packed = packed.filter_map(|step| step.packed_slot(source));
+        let plain = self
+            .steps
+            .iter()
+            .filter(|step| step.action.format().is_none() && step.slot.role.is_matrix());
+        let packed: Vec<PackedSlot> = packed.collect();
+        let plain: Vec<_> = plain.map(|step| step.slot.clone()).collect();
+        let slots = packed.iter().map(|weight| &weight.slot).chain(&plain);
+        let roles: Vec<Role> = slots.map(|slot| slot.role).collect();
+        let tied = roles.contains(&Role::Embedding) && !roles.contains(&Role::Head);
+        Matrices {
+            packed,
+            plain,
+            tied_head: tied.then_some(TIED_HEAD),
+        }
+    }
+}
