@@ -4,8 +4,8 @@ use std::num::NonZeroUsize;
 
 use firebox::{
     DType, LoadConfig, Rule, SaveConfig, Strategy, StreamFrom, VerifyConfig, Workers,
+    config::To,
     config::{Budget, Limits, Reading},
-    dialect::To,
 };
 use serde_json::{Value, json};
 

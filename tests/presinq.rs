@@ -10,7 +10,7 @@ use common::{Golden, MODELS, ids, max_abs_difference, rms_difference, values};
 use firebox::{
     Cpu, DType, Error, LoadConfig, Loader,
     config::SaveConfig,
-    dialect::To,
+    config::To,
     model::{
         Architecture, Matrix,
         llama::{Block, Llama},
