@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use firebox::{
     Cpu, LoadConfig, Loader,
-    model::llama::Llama,
+    model::CausalLm,
     pipeline::{Event, Flow},
 };
 
@@ -36,7 +36,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             }
             Flow::Continue
         });
-    let loaded = Loader::<Cpu>::new(watched)?.load::<Llama>()?;
+    let loaded = Loader::<Cpu>::new(watched)?.load::<CausalLm>()?;
     println!("\n{}\n", loaded.report);
 
     let placed = AtomicUsize::new(0);
@@ -44,7 +44,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Event::Placed { .. } if placed.fetch_add(1, Ordering::Relaxed) == 9 => Flow::Cancel,
         _ => Flow::Continue,
     });
-    match Loader::<Cpu>::new(impatient)?.load::<Llama>() {
+    match Loader::<Cpu>::new(impatient)?.load::<CausalLm>() {
         Ok(_) => Err("nobody cancelled".into()),
         Err(cancelled) => {
             println!("{cancelled}");

@@ -10,7 +10,7 @@ use std::{env, io::Write, ops::ControlFlow};
 
 use firebox::{
     Cpu, LoadConfig, Loader,
-    model::{GenerateOptions, generate, llama::Llama},
+    model::{CausalLm, GenerateOptions, generate},
     text::SpecialTokens,
 };
 
@@ -25,7 +25,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // The target is a type: with another one in this line, the same program runs elsewhere.
     let loader = Loader::<Cpu>::new(LoadConfig::new(model).quant(quant.parse()?))?;
     let tokenizer = loader.tokenizer()?;
-    let loaded = loader.load::<Llama>()?;
+    let loaded = loader.load::<CausalLm>()?;
 
     let ids = tokenizer.encode(&prompt, SpecialTokens::Include)?;
     let options = GenerateOptions {

@@ -6,7 +6,7 @@
 
 #![allow(clippy::print_stdout, reason = "an example")]
 
-use firebox::{Cpu, LoadConfig, Loader, config::Bytes, model::llama::Llama};
+use firebox::{Cpu, LoadConfig, Loader, config::Bytes, model::CausalLm};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let model = std::env::args()
@@ -20,7 +20,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .skip("model.layers.0".parse()?);
 
     // A plan is a value: it prints, serialises, and can be asked.
-    let plan = Loader::<Cpu>::new(config)?.plan::<Llama>()?;
+    let plan = Loader::<Cpu>::new(config)?.plan::<CausalLm>()?;
     println!("{plan}");
     let largest = plan.steps.iter().max_by_key(|step| step.bytes_kept());
     if let Some(step) = largest {

@@ -11,7 +11,7 @@ use std::collections::HashMap;
 
 use firebox::{
     Cpu, LoadConfig, Loader,
-    model::llama::Llama,
+    model::CausalLm,
     pipeline::{Finished, Sink, SinkError},
     plan::{Order, Step},
     quant::kernels::format::Packed,
@@ -36,7 +36,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let loader = Loader::<Cpu>::new(LoadConfig::new(model).quant("nf4".parse()?))?;
     let largest_first = Order::by(|a, b| b.bytes_kept().cmp(&a.bytes_kept()));
     let mut shelf = Shelf::default();
-    let report = loader.run_with::<Llama>(&largest_first, &mut shelf)?;
+    let report = loader.run_with::<CausalLm>(&largest_first, &mut shelf)?;
     println!("{} of {} weights kept", shelf.0.len(), report.tensors);
     Ok(())
 }

@@ -8,7 +8,7 @@
 
 use std::{env, thread, time::Duration};
 
-use firebox::{Cpu, LoadConfig, Loader, config::Bytes, model::llama::Llama};
+use firebox::{Cpu, LoadConfig, Loader, config::Bytes, model::CausalLm};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let model = env::args()
@@ -17,7 +17,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let config = LoadConfig::new(model).quant("nf4".parse()?);
 
     // Dropping the handle would cancel the load; in async code it can be awaited instead.
-    let loading = Loader::<Cpu>::new(config)?.start::<Llama>();
+    let loading = Loader::<Cpu>::new(config)?.start::<CausalLm>();
     while !loading.is_finished() {
         let progress = loading.progress();
         println!(

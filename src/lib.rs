@@ -1,13 +1,13 @@
 //! Loads language-model checkpoints into [Burn](https://burn.dev), quantizing them while they stream in.
 //!
 //! ```no_run
-//! use firebox::{Cpu, LoadConfig, Loader, model::llama::Llama};
+//! use firebox::{Cpu, LoadConfig, Loader, model::CausalLm};
 //!
 //! let config = LoadConfig::new("assets/tinyrust").quant("nf4:block=64,nested".parse()?);
 //! let loader = Loader::<Cpu>::new(config)?;
-//! println!("{}", loader.plan::<Llama>()?);
+//! println!("{}", loader.plan::<CausalLm>()?);
 //!
-//! let loaded = loader.load::<Llama>()?;
+//! let loaded = loader.load::<CausalLm>()?;
 //! println!("{}", loaded.report);
 //! # Ok::<(), firebox::Error>(())
 //! ```

@@ -14,7 +14,7 @@ use firebox::{
     config::Budget,
     config::SaveConfig,
     config::To,
-    model::{Architecture, llama::Llama},
+    model::{Architecture, CausalLm},
     plan::{Plan, PlanError},
 };
 use tempfile::TempDir;
@@ -84,16 +84,16 @@ fn the_weight_that_loses_more_gets_the_bits() {
 fn the_size_is_kept_to() {
     for bits in [2.5, 4.25, 7.3] {
         let loader = Loader::<Cpu>::new(config(&format!("auto:bits={bits}")));
-        let loaded = loader.expect("a checkpoint").load::<Llama>();
+        let loaded = loader.expect("a checkpoint").load::<CausalLm>();
         let found = loaded.expect("loads").report.bits_per_weight();
         assert!(found <= bits && found > bits - 0.4, "{bits}: {found}");
     }
     for size in [1_300_000, 2_500_000] {
-        let plan = plan::<Llama>(config(&format!("auto:size={size}")).dtype(DType::Bf16));
+        let plan = plan::<CausalLm>(config(&format!("auto:size={size}")).dtype(DType::Bf16));
         let found = plan.expect("a plan").totals().bytes_kept;
         assert!(found <= size && found > size / 10 * 9, "{size}: {found}");
     }
-    match plan::<Llama>(config("auto:bits=2")) {
+    match plan::<CausalLm>(config("auto:bits=2")) {
         Err(Error::Plan(PlanError::Budget {
             budget,
             needed: Some(needed),
@@ -114,7 +114,7 @@ fn at_the_size_of_one_width_a_choice_of_widths_loses_no_more() {
     let error = |config: LoadConfig| {
         let loaded = Loader::<Cpu>::new(config.dtype(DType::F32))
             .expect("a checkpoint")
-            .load::<Llama>();
+            .load::<CausalLm>();
         let logits = loaded
             .expect("loads")
             .model
@@ -141,7 +141,7 @@ fn what_is_saved_is_of_one_dialect() {
         let folder = TempDir::new().expect("a folder");
         let loader =
             Loader::<Cpu>::new(config(&format!("auto:bits={bits}"))).expect("a checkpoint");
-        let saved = loader.save::<Llama>(&SaveConfig::new(folder.path()).dialect(to));
+        let saved = loader.save::<CausalLm>(&SaveConfig::new(folder.path()).dialect(to));
         let saved = saved.expect("saved");
         assert_eq!(saved.dialect, Some(to.name()));
         let found = saved.report.bits_per_weight();
@@ -149,7 +149,7 @@ fn what_is_saved_is_of_one_dialect() {
         let again = LoadConfig::new(folder.path().to_string_lossy());
         let again = Loader::<Cpu>::new(again)
             .expect("a checkpoint")
-            .load::<Llama>();
+            .load::<CausalLm>();
         let again = again.expect("loads").report;
         let packed = again
             .per_tensor
@@ -169,7 +169,7 @@ fn without_a_size_the_budget_is_one() {
     for fitting in [1_300_000, 2_500_000] {
         let budget = Budget::Bytes(beside + fitting);
         let config = config("auto").dtype(DType::Bf16).device_budget(budget);
-        let plan = plan::<Llama>(config).expect("a plan");
+        let plan = plan::<CausalLm>(config).expect("a plan");
         let found = plan.totals().bytes_kept;
         assert!(
             found <= fitting && found > fitting / 10 * 9,
@@ -177,11 +177,11 @@ fn without_a_size_the_budget_is_one() {
         );
     }
     // Where everything fits nothing is lost.
-    let plan = plan::<Llama>(config("auto").dtype(DType::Bf16)).expect("a plan");
+    let plan = plan::<CausalLm>(config("auto").dtype(DType::Bf16)).expect("a plan");
     assert_eq!(plan.totals().packed, 0);
     // Where nothing does, both numbers are told.
     let little = config("auto").device_budget(Budget::Bytes(beside + 1000));
-    match self::plan::<Llama>(little) {
+    match self::plan::<CausalLm>(little) {
         Err(Error::Plan(PlanError::Budget { needed, .. })) => assert!(needed > Some(1000)),
         other => panic!("{other:?}"),
     }

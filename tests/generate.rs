@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use burn::tensor::{DType, Tensor, TensorData};
 use firebox::{
     model::{
-        Cache, CacheError, Decoder, Draw, GenerateError, GenerateOptions, Generated, Sampling,
+        Cache, CacheError, Draw, GenerateError, GenerateOptions, Generated, NextToken, Sampling,
         StopReason, generate,
     },
     target::{Cpu, Target},
@@ -30,7 +30,7 @@ impl Table {
     }
 }
 
-impl Decoder for Table {
+impl NextToken for Table {
     fn vocabulary(&self) -> usize {
         self.logits.len()
     }

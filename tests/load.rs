@@ -10,7 +10,7 @@ use burn::tensor::{FloatDType, Tensor};
 use common::{Golden, MODELS, ids, linears, max_abs_difference, rms_difference, values};
 use firebox::{
     Cpu, Error, LoadConfig, LoadRequest, Loaded, Loader, load_model_and_tokenizer,
-    model::{Embedding, GenerateOptions, Linear, Matrix, Role, generate, llama::Llama},
+    model::{CausalLm, Embedding, GenerateOptions, Linear, Matrix, Role, generate},
     quant::ops,
     report::LoadReport,
     source::{CheckpointError, Memory},
@@ -135,12 +135,12 @@ fn config(golden: Golden) -> LoadConfig {
     LoadConfig::new(golden.path("").to_string_lossy())
 }
 
-fn load(config: impl Into<LoadRequest>) -> Loaded<Llama> {
+fn load(config: impl Into<LoadRequest>) -> Loaded<CausalLm> {
     let loader = Loader::<Cpu>::new(config).expect("a checkpoint");
     loader.load().expect("a model")
 }
 
-fn logits(golden: Golden, model: &Llama) -> Vec<f32> {
+fn logits(golden: Golden, model: &CausalLm) -> Vec<f32> {
     values(model.forward(ids(&golden.ids("input_ids"))))
 }
 
@@ -221,13 +221,13 @@ fn a_rule_for_the_head_of_a_tied_model_is_refused() {
     let config = config(Golden("qwen2_bf16_tied"));
     let config = config.rule("role:head=fp8".parse().expect("a rule"));
     let loader = Loader::<Cpu>::new(config).expect("a checkpoint");
-    let error = loader.load::<Llama>().expect_err("there is no head");
+    let error = loader.load::<CausalLm>().expect_err("there is no head");
     assert!(matches!(error, Error::Plan(_)), "{error:?}");
     assert!(error.to_string().contains("role:head"), "{error}");
 }
 
 /// The seven matrices of a block, by their names.
-fn matrices(model: &Llama) -> impl Iterator<Item = (String, &Matrix)> {
+fn matrices(model: &CausalLm) -> impl Iterator<Item = (String, &Matrix)> {
     model.blocks.iter().enumerate().flat_map(|(layer, block)| {
         let names = [
             "self_attn.q_proj",
@@ -256,7 +256,7 @@ fn packed_weights_are_in_the_module() {
     let quant = "nf4:block=64,nested".parse().expect("a spec");
     let model = load(config(golden).quant(quant)).model;
     // 256 x 256 weights: half a byte each, 1 byte for each of 1024 blocks, 4 for each 256 blocks, 4 once.
-    let q = &model.blocks[0].attention.q_proj.weight;
+    let q = &linears(&model.blocks[0])[0].weight;
     let Matrix::Packed(q) = q else {
         panic!("{q:?} is dense")
     };
@@ -335,7 +335,7 @@ fn matrix_bytes(matrix: &Matrix) -> u64 {
 }
 
 /// Every weight of the module, counted on its tensors.
-fn bytes_held(model: &Llama) -> u64 {
+fn bytes_held(model: &CausalLm) -> u64 {
     let Embedding { table, .. } = &model.embedding;
     let bias = |linear: &Linear| linear.bias.as_ref().map_or(0, |b| dense_bytes(&b.val()));
     let mut bytes = matrix_bytes(table) + dense_bytes(&model.norm.scale.val());
@@ -346,9 +346,17 @@ fn bytes_held(model: &Llama) -> u64 {
     for block in &model.blocks {
         bytes += linears(block).into_iter().map(bias).sum::<u64>();
         let attention = &block.attention;
-        let norms = [&block.attention_norm, &block.mlp_norm].into_iter();
-        let norms = norms.chain(&attention.q_norm).chain(&attention.k_norm);
-        bytes += norms.map(|n| dense_bytes(&n.scale.val())).sum::<u64>();
+        let norms = [
+            &block.attention_norm,
+            &block.mlp_norm,
+            &attention.q_norm,
+            &attention.k_norm,
+        ];
+        bytes += norms
+            .into_iter()
+            .flatten()
+            .map(|n| dense_bytes(&n.scale.val()))
+            .sum::<u64>();
     }
     bytes
 }
@@ -443,7 +451,7 @@ fn add_up(report: &LoadReport) {
 fn model_and_tokenizer_come_in_one_call() {
     let golden = Golden("qwen3_bf16");
     let (model, tokenizer) =
-        load_model_and_tokenizer::<Cpu, Llama>(config(golden)).expect("both are there");
+        load_model_and_tokenizer::<Cpu, CausalLm>(config(golden)).expect("both are there");
 
     let prompt = tokenizer
         .encode("Once upon a time", SpecialTokens::Include)
@@ -477,7 +485,7 @@ fn a_missing_tokenizer_costs_no_weights() {
     );
 
     let error =
-        load_model_and_tokenizer::<Cpu, Llama>(LoadConfig::default().source(source.clone()))
+        load_model_and_tokenizer::<Cpu, CausalLm>(LoadConfig::default().source(source.clone()))
             .expect_err("there is no tokenizer");
 
     assert!(

@@ -11,10 +11,7 @@ use firebox::{
     Cpu, DType, Error, LoadConfig, Loader,
     config::SaveConfig,
     config::To,
-    model::{
-        Architecture, Matrix,
-        llama::{Block, Llama},
-    },
+    model::{Architecture, CausalLm, Matrix, decoder::Block},
     plan::PlanError,
 };
 use safetensors::{Dtype, SafeTensors};
@@ -24,7 +21,7 @@ fn config(golden: Golden) -> LoadConfig {
     LoadConfig::new(golden.path("").to_string_lossy()).presinq(true)
 }
 
-fn load(config: LoadConfig) -> Llama {
+fn load(config: LoadConfig) -> CausalLm {
     let loader = Loader::<Cpu>::new(config).expect("a checkpoint");
     loader.load().expect("loads").model
 }
@@ -93,14 +90,10 @@ fn the_model_computes_what_it_did() {
 
 /// Matrices that share an input.
 fn groups(block: &Block) -> [Vec<&Matrix>; 4] {
-    let (attention, mlp) = (&block.attention, &block.mlp);
-    [
-        vec![&attention.q_proj, &attention.k_proj, &attention.v_proj],
-        vec![&attention.o_proj],
-        vec![&mlp.gate_proj, &mlp.up_proj],
-        vec![&mlp.down_proj],
-    ]
-    .map(|group| group.into_iter().map(|linear| &linear.weight).collect())
+    let linears = block.linears();
+    // Queries, keys and values; the way out of attention; gate and `up`; `down`.
+    [0..3, 3..4, 4..6, 6..7]
+        .map(|group| linears[group].iter().map(|linear| &linear.weight).collect())
 }
 
 /// The file is an ordinary one: plain numbers in their own types, and the packed words that a load makes. Would catch
@@ -113,10 +106,10 @@ fn what_is_saved_is_an_ordinary_checkpoint() {
     let save = |quant: &str, name: &str| {
         let config = config(golden).quant(quant.parse().expect("a spec"));
         let loader = Loader::<Cpu>::new(config).expect("a checkpoint");
-        let saved = loader.save::<Llama>(&SaveConfig::new(at(name)));
+        let saved = loader.save::<CausalLm>(&SaveConfig::new(at(name)));
         saved.expect("saved").dialect
     };
-    let logits = |model: &Llama| values(model.forward(ids(&golden.ids("input_ids"))));
+    let logits = |model: &CausalLm| values(model.forward(ids(&golden.ids("input_ids"))));
     let saved = |name: &str| {
         let config = LoadConfig::new(at(name).to_string_lossy()).dtype(DType::F32);
         logits(&load(config))
@@ -160,13 +153,8 @@ fn the_weights_do_not_depend_on_threads_or_memory() {
         };
         let blocks = model.blocks.iter();
         let all = blocks.flat_map(|block| {
-            let (attention, mlp) = (&block.attention, &block.mlp);
-            [
-                of(&attention.q_proj.weight),
-                of(&attention.o_proj.weight),
-                of(&mlp.gate_proj.weight),
-                of(&mlp.down_proj.weight),
-            ]
+            let linears = block.linears();
+            [0, 3, 4, 6].map(|nth| of(&linears[nth].weight))
         });
         all.collect::<Vec<_>>()
     };
@@ -182,12 +170,12 @@ fn what_cannot_be_balanced_is_refused() {
     let golden = Golden("llama_f32_tied");
     let packed = LoadConfig::new(golden.path("").to_string_lossy()).quant("nf4".parse().expect(""));
     let loader = Loader::<Cpu>::new(packed).expect("a checkpoint");
-    let saved = loader.save::<Llama>(&SaveConfig::new(folder.path()));
+    let saved = loader.save::<CausalLm>(&SaveConfig::new(folder.path()));
     saved.expect("saved");
     let again = LoadConfig::new(folder.path().to_string_lossy()).presinq(true);
     let error = Loader::<Cpu>::new(again)
         .expect("a checkpoint")
-        .load::<Llama>();
+        .load::<CausalLm>();
     match error {
         Err(Error::Plan(PlanError::Balance { tensor, .. })) => {
             assert!(tensor.contains("layers.0.self_attn"), "{tensor}");
@@ -199,5 +187,5 @@ fn what_cannot_be_balanced_is_refused() {
     let tensors = Loader::<Cpu>::new(bare).expect("a checkpoint");
     let error = tensors.save_tensors(&[], &SaveConfig::new(folder.path().join("bare")));
     assert!(matches!(error, Err(Error::Plan(PlanError::NoLinks))));
-    assert!(!Llama::links(&Llama::config(&golden.json("config.json")).expect("")).is_empty());
+    assert!(!CausalLm::links(&CausalLm::config(&golden.json("config.json")).expect("")).is_empty());
 }

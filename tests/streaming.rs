@@ -18,7 +18,7 @@ use firebox::{
     Cpu, Error, LoadConfig, Loader, Strategy, StreamFrom,
     config::Budget,
     model::stream::{Ring, StreamStats, StreamedWeight},
-    model::{Linear, Matrix, llama::Llama},
+    model::{CausalLm, Linear, Matrix},
     pipeline::{Finished, Sink, SinkError},
     plan::{Order, Step},
 };
@@ -34,7 +34,7 @@ fn config(golden: Golden, quant: &str) -> LoadConfig {
         .rule(quant_of("head"))
 }
 
-fn load(config: LoadConfig) -> Llama {
+fn load(config: LoadConfig) -> CausalLm {
     let loader = Loader::<Cpu>::new(config).expect("a checkpoint");
     loader.load().unwrap_or_else(|e| panic!("{e}")).model
 }
@@ -50,8 +50,8 @@ fn streamed(matrix: &Matrix) -> &StreamedWeight {
     }
 }
 
-fn ring(model: &Llama) -> &Ring {
-    streamed(&model.blocks[0].mlp.up_proj.weight).ring()
+fn ring(model: &CausalLm) -> &Ring {
+    streamed(&model.blocks[0].linears()[5].weight).ring()
 }
 
 /// Would catch a weight that is kept or fetched in another order of its bytes, rows of an embedding that are looked
@@ -145,12 +145,8 @@ fn an_order_that_is_broken_costs_time_only() {
     let product = |k: usize| {
         let [expected, found] = [&full, &model].map(|model| {
             let block = &model.blocks[k / 4 % model.blocks.len()];
-            let linear = match k % 4 {
-                0 => &block.mlp.gate_proj,
-                1 => &block.mlp.up_proj,
-                2 => &block.attention.q_proj,
-                _ => &block.attention.o_proj,
-            };
+            // The gate, `up`, the queries, and the way out of attention.
+            let linear = block.linears()[[4, 5, 0, 3][k % 4]];
             let [_, cols] = linear.weight.shape();
             bits(linear.forward(input(3, cols)))
         });
@@ -280,14 +276,16 @@ mod training {
             let device = Cpu::device(0).expect("there is always a CPU").autodiff();
             let config = config(golden, "nf4").strategy(strategy);
             let loader = Loader::<Cpu>::on(config, device).expect("a checkpoint");
-            let mut model = loader.load::<Llama>().expect("a model").model;
-            let scale = &mut model.blocks[0].attention_norm.scale;
+            let mut model = loader.load::<CausalLm>().expect("a model").model;
+            let norm = model.blocks[0].attention_norm.as_mut();
+            let scale = &mut norm.expect("a norm").scale;
             *scale = Param::from_tensor(scale.val());
             model
         };
         let tokens = ids(&golden.ids("input_ids"));
-        let step = |model: &Llama| {
-            let scale = model.blocks[0].attention_norm.scale.val();
+        let step = |model: &CausalLm| {
+            let norm = model.blocks[0].attention_norm.as_ref();
+            let scale = norm.expect("a norm").scale.val();
             let logits = model.forward(tokens.clone());
             let loss = (logits.clone() * logits).mean();
             let gradients = loss.backward();

@@ -1,8 +1,8 @@
 //! Tools: floats and how they round, vectors of sixteen, sums in PyTorch's order, codes in words, and what launching a
 //! kernel takes. None of them knows a format.
 //!
-//! [`halves`] → [`lanes`] → [`float`] → [`number`] → [`pack`]; [`reduce`], [`whole`], [`checksum`]; for devices
-//! [`exact`] and [`launch`].
+//! `halves` → `lanes` → [`float`] → [`number`] → [`pack`]; [`reduce`], `whole`, [`checksum`]; for devices
+//! `exact` and `launch`.
 
 pub mod checksum;
 #[cfg(feature = "cube")]

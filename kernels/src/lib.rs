@@ -9,7 +9,7 @@
 //! Reading order: [`arith`] (tools that know no format) → [`mod@format`] (what the bits of each format mean) →
 //! [`packer`] (how tiles of a weight become packed) → [`formats`] (the codes of each format chosen, and dequantized) →
 //! [`packing`] (one list of all methods that choose codes) → [`linear`] (products) and [`compare`] (errors) on the
-//! host; [`device`], [`quantize`] and the files `cube` for devices. Each imports only those before it.
+//! host; `device`, `quantize` and the files `cube` for devices. Each imports only those before it.
 
 pub mod arith;
 

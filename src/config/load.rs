@@ -18,12 +18,12 @@ use crate::quant::QuantSpec;
 /// [`LoadRequest`](crate::LoadRequest), which holds both.
 ///
 /// ```no_run
-/// use firebox::{Cpu, LoadConfig, Loader, model::llama::Llama};
+/// use firebox::{Cpu, LoadConfig, Loader, model::CausalLm};
 ///
 /// let config = LoadConfig::new("assets/tinyrust")
 ///     .quant("nf4:block=64,nested".parse()?)
 ///     .skip("model.layers.0".parse()?);
-/// let loaded = Loader::<Cpu>::new(config)?.load::<Llama>()?;
+/// let loaded = Loader::<Cpu>::new(config)?.load::<CausalLm>()?;
 /// println!("{}", loaded.report);
 /// # Ok::<(), firebox::Error>(())
 /// ```

@@ -42,11 +42,11 @@ use crate::{
 /// Loads one checkpoint to one target.
 ///
 /// ```no_run
-/// use firebox::{Cpu, LoadConfig, Loader, model::llama::Llama};
+/// use firebox::{Cpu, LoadConfig, Loader, model::CausalLm};
 ///
 /// let loader = Loader::<Cpu>::new(LoadConfig::new("assets/tinyrust").quant("nf4".parse()?))?;
-/// println!("{}", loader.plan::<Llama>()?);
-/// let loaded = loader.load::<Llama>()?;
+/// println!("{}", loader.plan::<CausalLm>()?);
+/// let loaded = loader.load::<CausalLm>()?;
 /// # Ok::<(), firebox::Error>(())
 /// ```
 #[derive(Debug)]

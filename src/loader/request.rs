@@ -14,14 +14,14 @@ use crate::{
 /// Made from a [`LoadConfig`]:
 ///
 /// ```no_run
-/// use firebox::{Cpu, LoadConfig, Loader, model::llama::Llama, observe::{Event, Flow}};
+/// use firebox::{Cpu, LoadConfig, Loader, model::CausalLm, observe::{Event, Flow}};
 ///
 /// let config = LoadConfig::new("assets/tinyrust").quant("nf4".parse()?);
 /// let request = config.observer(|event: &Event<'_>| {
 ///     println!("{}", event.kind());
 ///     Flow::Continue
 /// });
-/// let loaded = Loader::<Cpu>::new(request)?.load::<Llama>()?;
+/// let loaded = Loader::<Cpu>::new(request)?.load::<CausalLm>()?;
 /// # Ok::<(), firebox::Error>(())
 /// ```
 #[derive(Debug, Clone)]

@@ -39,9 +39,9 @@ pub type Saving = Running<Saved>;
 /// at most for the tile or download that is under way.
 ///
 /// ```no_run
-/// use firebox::{Cpu, LoadConfig, Loader, model::llama::Llama};
+/// use firebox::{Cpu, LoadConfig, Loader, model::CausalLm};
 ///
-/// let loading = Loader::<Cpu>::new(LoadConfig::new("assets/tinyrust"))?.start::<Llama>();
+/// let loading = Loader::<Cpu>::new(LoadConfig::new("assets/tinyrust"))?.start::<CausalLm>();
 /// while !loading.is_finished() {
 ///     println!("{:.0} %", 100.0 * loading.progress().fraction());
 ///     std::thread::sleep(std::time::Duration::from_millis(100));

@@ -24,7 +24,7 @@ impl<T: Target> Loader<T> {
     /// ```no_run
     /// use firebox::{
     ///     Cpu, LoadConfig, Loader,
-    ///     model::llama::Llama,
+    ///     model::CausalLm,
     ///     config::Limits, VerifyConfig,
     /// };
     ///
@@ -32,9 +32,9 @@ impl<T: Target> Loader<T> {
     /// let config = VerifyConfig::new(Limits::default().min_sqnr(20.0))
     ///     .fallback("fp8:e4m3,scale=channel".parse()?)
     ///     .fallback("none".parse()?);
-    /// let report = loader.verify::<Llama>(&config)?;
+    /// let report = loader.verify::<CausalLm>(&config)?;
     /// println!("{report}");
-    /// let loaded = loader.with_rules(report.rules()).load::<Llama>()?;
+    /// let loaded = loader.with_rules(report.rules()).load::<CausalLm>()?;
     /// # Ok::<(), firebox::Error>(())
     /// ```
     ///

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::ConfigError;
+use super::error::ConfigError;
 
 /// Larger counts than any model has, small enough that the product of two is still exact.
 const COUNT_MAX: u64 = (1 << 31) - 1;

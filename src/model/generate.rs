@@ -1,7 +1,7 @@
-//! Tokens after a prompt, one at a time, from any model that can tell the next one.
+//! Tokens after a prompt, one at a time, from any model that computes the next one.
 //!
 //! ```text
-//! prompt ─► step ─► logits ─► sample ─► token ─► told to the caller ─┐
+//! prompt ─► step ─► logits ─► sample ─► token ─► handed to the caller ┐
 //!            ▲                                                       │
 //!            └───────────────────────────────────────────────────────┘
 //! ```
@@ -10,14 +10,14 @@ use core::{cmp::Ordering, ops::ControlFlow};
 
 use burn::tensor::{DType, Tensor};
 
-use super::cache::{Cache, CacheError};
+use super::layers::{Cache, CacheError};
 
-/// A model that tells the next token of one sequence.
-pub trait Decoder {
-    /// Tokens it knows: ids are below this, and so many logits come out.
+/// A model that computes logits for the next token of one sequence.
+pub trait NextToken {
+    /// The number of tokens that it knows: ids are below it, and there is a logit for each.
     fn vocabulary(&self) -> usize;
 
-    /// An empty cache of its own shape.
+    /// An empty cache of the model's shape.
     fn cache(&self) -> Cache;
 
     /// Adds `ids`, at least one, to the tokens that `cache` holds: logits `[vocabulary]` of the token
@@ -160,7 +160,7 @@ pub enum GenerateError {
 /// prompt longer than the context among them. A context that fills up later is a [`StopReason`], and
 /// the tokens are kept.
 pub fn generate(
-    model: &impl Decoder,
+    model: &impl NextToken,
     prompt: &[u32],
     options: &GenerateOptions,
     mut on_token: impl FnMut(u32) -> ControlFlow<()>,

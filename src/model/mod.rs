@@ -1,8 +1,8 @@
 //! Modules whose weights are dense or packed, and the trait that ties a module to a checkpoint.
 //!
-//! Reading order: [`Slot`] (what a module wants) → [`Weights`] (what it is handed) → the layers
-//! ([`Embedding`], [`Linear`], [`RmsNorm`], [`Rope`], [`Attention`] with its [`Cache`]) → [`llama`], a
-//! whole family of them → [`generate()`], tokens out of any of them.
+//! Reading order: [`Slot`] (what a module wants) → [`Weights`] (the finished ones) → [`layers`] → [`decoder`] (one
+//! module for every family, from a [`Spec`](decoder::Spec)) → `arch` (a file for each family: from `config.json` to a
+//! [`Spec`](decoder::Spec)) → [`generate()`], tokens out of any of them.
 
 mod slot;
 
@@ -10,33 +10,31 @@ mod link;
 
 mod weights;
 
+mod error;
+
 pub(crate) mod fields;
 
 pub mod stream;
 
-mod embedding;
-mod linear;
-mod norm;
-mod rope;
+pub mod layers;
 
-mod cache;
+pub mod decoder;
 
-mod attention;
-
-pub mod llama;
+mod arch;
 
 mod generate;
 
-pub use attention::{Attention, Heads, attend};
-pub use cache::{Cache, CacheError, LayerCache};
-pub use embedding::Embedding;
+pub use arch::families;
+pub use decoder::CausalLm;
+pub use error::ConfigError;
 pub use generate::{
-    Decoder, Draw, GenerateError, GenerateOptions, Generated, Sampling, StopReason, generate,
+    Draw, GenerateError, GenerateOptions, Generated, NextToken, Sampling, StopReason, generate,
 };
-pub use linear::{Linear, Matrix};
+pub use layers::{
+    Attention, Cache, CacheError, Embedding, LayerCache, Linear, Matrix, Norm, Rope, RopeScaling,
+    Rotation,
+};
 pub use link::Link;
-pub use norm::RmsNorm;
-pub use rope::{Rope, RopeScaling, Rotation};
 pub(crate) use slot::TIED_HEAD;
 pub use slot::{Origin, Role, Slot};
 pub use weights::{BuildError, Weight, Weights};
@@ -82,46 +80,4 @@ pub trait Architecture: Sized {
     fn leaves_out(_config: &Self::Config, _tensor: &str) -> bool {
         false
     }
-}
-
-/// A `config.json` that an architecture cannot be built from.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ConfigError {
-    /// A field is not there.
-    #[error("config.json: `{field}` is missing")]
-    Missing {
-        /// The field.
-        field: String,
-    },
-    /// A field has a value that cannot be.
-    #[error("config.json: `{field}` is {found}, expected {expected}")]
-    Value {
-        /// The field.
-        field: String,
-        /// What the file says.
-        found: String,
-        /// What it should say.
-        expected: String,
-    },
-    /// Another architecture.
-    #[error("config.json: `model_type` is \"{found}\"; known are {known}")]
-    Architecture {
-        /// What the file says.
-        found: String,
-        /// What can be loaded.
-        known: String,
-    },
-    /// Something this library does not do (yet).
-    #[error(
-        "config.json: `{field}` asks for {found}, which is not supported; supported: {supported}"
-    )]
-    Unsupported {
-        /// The field.
-        field: String,
-        /// What it asks for.
-        found: String,
-        /// What could be asked for.
-        supported: String,
-    },
 }

@@ -10,8 +10,8 @@ use firebox_kernels::format::Format;
 
 use super::stream::StreamedWeight;
 use super::{
-    embedding::Embedding,
-    linear::{Linear, Matrix},
+    decoder::Unsupported,
+    layers::{Embedding, Linear, Matrix},
 };
 use crate::{quant::PackedWeight, target::DType};
 
@@ -101,6 +101,9 @@ pub enum BuildError {
         /// How it is packed.
         format: Format,
     },
+    /// The module cannot be built from any weights.
+    #[error(transparent)]
+    Unsupported(#[from] Unsupported),
 }
 
 impl Weights {
@@ -202,6 +205,12 @@ impl Weights {
         Ok(Param::initialized(ParamId::new(), self.tensor(name)?))
     }
 
+    /// Takes a dense weight of two dimensions as a flat parameter, row after row.
+    pub(super) fn flat_param(&mut self, name: &str) -> Result<Param<Tensor<1>>, BuildError> {
+        let rows: Tensor<2> = self.tensor(name)?;
+        Ok(Param::initialized(ParamId::new(), rows.flatten(0, 1)))
+    }
+
     /// Takes `{path}.weight`, dense or packed, and `{path}.bias` if there is one.
     ///
     /// # Errors
@@ -232,7 +241,8 @@ impl Weights {
         ))
     }
 
-    fn matrix(&mut self, name: &str) -> Result<Matrix, BuildError> {
+    /// Takes a weight of two dimensions, dense or packed.
+    pub(super) fn matrix(&mut self, name: &str) -> Result<Matrix, BuildError> {
         let weight = self.take(name)?;
         let found = weight.shape();
         match (weight, found.as_slice()) {

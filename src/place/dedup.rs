@@ -28,11 +28,11 @@ use crate::{
 /// It keeps the weights that it has seen, so that a later load finds them: drop it when the last model is loaded.
 ///
 /// ```no_run
-/// use firebox::{Cpu, LoadConfig, Shared, model::llama::Llama};
+/// use firebox::{Cpu, LoadConfig, Shared, model::CausalLm};
 ///
 /// let shared = Shared::new(256 << 20);
 /// let models = ["base", "tuned"].map(LoadConfig::new);
-/// let loaded = shared.load::<Cpu, Llama>(models)?;
+/// let loaded = shared.load::<Cpu, CausalLm>(models)?;
 /// println!("{} bytes are held once instead of twice", shared.bytes_saved());
 /// # Ok::<(), firebox::Error>(())
 /// ```

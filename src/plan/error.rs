@@ -36,9 +36,9 @@ pub enum PlanError {
         /// The tensor.
         tensor: String,
         /// Its file.
-        file: String,
+        file: Box<str>,
         /// Its shape.
-        found: Vec<usize>,
+        found: Box<[usize]>,
         /// The rows that the slot takes.
         rows: Range<usize>,
         /// The rows of the tensor, over all axes but the last.
@@ -54,15 +54,15 @@ pub enum PlanError {
         /// The slot.
         slot: String,
         /// Its shape.
-        expected: Vec<usize>,
+        expected: Box<[usize]>,
         /// The tensor.
         tensor: String,
         /// Its file.
-        file: String,
+        file: Box<str>,
         /// Its shape.
-        found: Vec<usize>,
+        found: Box<[usize]>,
         /// Rows and columns that the slot would take of it.
-        piece: [usize; 2],
+        piece: Box<[usize; 2]>,
     },
     /// The pieces of a slot do not add up to its rows.
     #[error(

@@ -44,8 +44,8 @@ impl Piece {
             return Err(PlanError::Rows {
                 slot: slot.name.clone(),
                 tensor: tensor.name.to_string(),
-                file: tensor.file.to_string(),
-                found: tensor.shape.clone(),
+                file: (*tensor.file).into(),
+                found: tensor.shape.as_slice().into(),
                 rows,
                 has,
             });
@@ -125,11 +125,11 @@ pub(super) fn check(slot: &Slot, pieces: &[Piece]) -> Result<DType, PlanError> {
         if shape[1] != cols && !is_row {
             return Err(PlanError::Piece {
                 slot: slot.name.clone(),
-                expected: slot.shape.clone(),
+                expected: slot.shape.as_slice().into(),
                 tensor: piece.tensor.name.to_string(),
-                file: piece.tensor.file.to_string(),
-                found: piece.tensor.shape.clone(),
-                piece: shape,
+                file: (*piece.tensor.file).into(),
+                found: piece.tensor.shape.as_slice().into(),
+                piece: Box::new(shape),
             });
         }
         found += if shape[1] == cols { shape[0] } else { 1 };

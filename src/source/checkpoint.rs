@@ -57,7 +57,7 @@ pub struct WeightFile {
 impl Checkpoint {
     /// Reads `config.json`, the index if there is one, and the header of each file of weights.
     ///
-    /// The weights are the file that the user named ([`Source::weights_file`]), or else the files
+    /// The weights are the file that the user named ([`SourceHints::weights_file`](crate::source::SourceHints::weights_file)), or else the files
     /// in the index, or else `model.safetensors`. A folder is never searched: beside the shards of
     /// one saving often lie those of another.
     ///

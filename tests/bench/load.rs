@@ -24,7 +24,7 @@ use std::{
 use firebox::{
     Cpu, LoadConfig, Loader, Workers,
     config::Bytes,
-    model::{Matrix, llama::Llama},
+    model::{CausalLm, Matrix},
     plan::{Action, Stored},
     quant::{QuantSpec, kernels::packer::pack_whole},
     source::{Local, Source},
@@ -162,17 +162,17 @@ fn child(args: &[String]) -> Result<(), Failure> {
         .reading(reading.parse()?)
         .workers(Workers::Count(workers.parse()?));
     let loader = Loader::<Cpu>::new(config)?;
-    let loaded = loader.load::<Llama>()?;
+    let loaded = loader.load::<CausalLm>()?;
     check(&loader, &loaded.model, &quant.parse()?)?;
     println!("{}", serde_json::to_string(&loaded.report)?);
     Ok(())
 }
 
 /// The last layer's down projection: far into the stream, and the widest rows.
-fn check(loader: &Loader<Cpu>, model: &Llama, quant: &QuantSpec) -> Result<(), Failure> {
+fn check(loader: &Loader<Cpu>, model: &CausalLm, quant: &QuantSpec) -> Result<(), Failure> {
     let last = model.blocks.len() - 1;
     let name = format!("model.layers.{last}.mlp.down_proj.weight");
-    let plan = loader.plan::<Llama>()?;
+    let plan = loader.plan::<CausalLm>()?;
     let step = plan
         .steps
         .iter()
@@ -190,7 +190,7 @@ fn check(loader: &Loader<Cpu>, model: &Llama, quant: &QuantSpec) -> Result<(), F
         .read_at(&part.file, part.range.start, &mut bytes)?;
 
     match (
-        &model.blocks[last].mlp.down_proj.weight,
+        &model.blocks[last].linears()[6].weight,
         quant.method(),
         &step.action,
     ) {

@@ -10,10 +10,7 @@ use std::{env, fs, path::PathBuf};
 use burn::tensor::{DType as BurnDType, Int, Tensor, TensorData};
 use firebox::{
     LoadConfig, Loader,
-    model::{
-        Linear, Weight, Weights,
-        llama::{Block, Llama},
-    },
+    model::{CausalLm, Linear, Weight, Weights, decoder::Block},
     target::{Cpu, DType, Target, ToBurn},
 };
 use half::{bf16, f16};
@@ -24,7 +21,7 @@ use serde_json::Value;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Golden(pub(crate) &'static str);
 
-/// Every dense model of the family.
+/// Dense models of the Llama family.
 pub(crate) const MODELS: [Golden; 6] = [
     Golden("llama_bf16_untied"),
     Golden("llama_f16_tied_bias"),
@@ -33,6 +30,23 @@ pub(crate) const MODELS: [Golden; 6] = [
     Golden("qwen2_bf16_tied"),
     Golden("qwen3_bf16"),
 ];
+
+/// Every dense model of every family: the folders of `tests/golden/models`. A new one is found by itself.
+pub(crate) fn models() -> Vec<Golden> {
+    let folders = fs::read_dir(golden().join("models")).expect("golden models");
+    let names = folders.map(|folder| folder.expect("a folder").file_name());
+    let mut names: Vec<String> = names
+        .map(|name| name.into_string().expect("UTF-8"))
+        .collect();
+    names.sort();
+    assert!(
+        names.len() >= MODELS.len(),
+        "models of {}",
+        golden().display()
+    );
+    // The names live as long as the tests.
+    names.into_iter().map(|name| Golden(name.leak())).collect()
+}
 
 /// `tests/golden`, or the folder `FIREBOX_GOLDEN`: for tests that are carried to another machine.
 fn golden() -> PathBuf {
@@ -53,7 +67,7 @@ impl Golden {
     }
 
     /// The model, every weight as `dtype`, on the CPU, through the whole pipeline.
-    pub(crate) fn load(self, dtype: DType) -> Llama {
+    pub(crate) fn load(self, dtype: DType) -> CausalLm {
         let config = LoadConfig::new(self.path("").to_string_lossy()).dtype(dtype);
         let loader = Loader::<Cpu>::new(config).expect(self.0);
         loader.load().expect(self.0).model
@@ -162,17 +176,8 @@ pub(crate) fn ids(rows: &[Vec<u32>]) -> Tensor<2, Int> {
 }
 
 /// Every matrix of a block.
-pub(crate) fn linears(block: &Block) -> [&Linear; 7] {
-    let (attention, mlp) = (&block.attention, &block.mlp);
-    [
-        &attention.q_proj,
-        &attention.k_proj,
-        &attention.v_proj,
-        &attention.o_proj,
-        &mlp.gate_proj,
-        &mlp.up_proj,
-        &mlp.down_proj,
-    ]
+pub(crate) fn linears(block: &Block) -> Vec<&Linear> {
+    block.linears()
 }
 
 /// Numbers of a tensor, row-major.

@@ -3,7 +3,7 @@
 use std::fs;
 
 use firebox::{
-    Cpu, Error, Loader, config::Pattern, config::SaveConfig, model::llama::Llama, place::SaveError,
+    Cpu, Error, Loader, config::Pattern, config::SaveConfig, model::CausalLm, place::SaveError,
 };
 use safetensors::Dtype;
 use tempfile::TempDir;
@@ -70,7 +70,7 @@ fn a_folder_with_something_in_it_is_refused() {
     fs::write(folder.path().join("notes.txt"), "mine").expect("written");
     let loader = Loader::<Cpu>::new(load(&QUANTIZED[0].base())).expect("a checkpoint");
     let to = SaveConfig::new(folder.path());
-    let error = loader.save::<Llama>(&to).unwrap_err();
+    let error = loader.save::<CausalLm>(&to).unwrap_err();
     let Error::Save(SaveError::NotEmpty { folder: named }) = error else {
         panic!("{error}");
     };

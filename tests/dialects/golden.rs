@@ -6,7 +6,7 @@ use firebox::{
     Cpu, DType, Loader,
     config::SaveConfig,
     config::To,
-    model::llama::Llama,
+    model::CausalLm,
     pipeline::Finished,
     quant::kernels::format::{Format, Packed},
 };
@@ -110,7 +110,7 @@ fn logits_error(model: Quantized, at: &Path) -> f32 {
         format!("../quantized/{}", golden.0).into_boxed_str(),
     ));
     let loader = Loader::<Cpu>::new(load(at).dtype(DType::F32)).expect(model.name);
-    let loaded = loader.load::<Llama>().expect(model.name).model;
+    let loaded = loader.load::<CausalLm>().expect(model.name).model;
     let logits = loaded.forward(ids(&reference.ids("input_ids")));
     let (expected, _) = reference.floats("logits_f32");
     max_abs_difference(&values(logits), &expected)

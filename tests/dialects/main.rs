@@ -27,7 +27,7 @@ use firebox::{
     Cpu, LoadConfig, Loader,
     config::SaveConfig,
     config::To,
-    model::llama::Llama,
+    model::CausalLm,
     pipeline::{self, Event, Finished, Flow, Settings, Sink, SinkError},
     plan::{Plan, Step},
 };
@@ -163,13 +163,15 @@ pub(crate) fn load(path: &Path) -> LoadConfig {
 
 pub(crate) fn save(config: LoadConfig, to: &SaveConfig) -> firebox::report::Saved {
     let loader = Loader::<Cpu>::new(config).expect("a checkpoint");
-    loader.save::<Llama>(to).expect("a checkpoint can be saved")
+    loader
+        .save::<CausalLm>(to)
+        .expect("a checkpoint can be saved")
 }
 
 /// Every finished weight of a model of the Llama family, by name.
 pub(crate) fn read(path: &Path) -> Vec<(String, Finished)> {
     let loader = Loader::<Cpu>::new(load(path)).expect("a checkpoint");
-    finished(&loader, &loader.plan::<Llama>().expect("a plan"))
+    finished(&loader, &loader.plan::<CausalLm>().expect("a plan"))
 }
 
 /// Every finished weight of a plan, by name.

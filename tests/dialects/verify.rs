@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use firebox::{
-    Cpu, Error, Loader, config::Limits, model::llama::Llama, quant::kernels::compare::Stats,
+    Cpu, Error, Loader, config::Limits, model::CausalLm, quant::kernels::compare::Stats,
     report::VerifyReport,
 };
 use safetensors::Dtype;
@@ -113,7 +113,7 @@ fn given_back(all: &Tensors, name: &str, [rows, cols]: [usize; 2]) -> Option<Vec
 fn verify(quantized: &Path, dense: &Path, limits: &Limits) -> Result<VerifyReport, Error> {
     let dense = load(dense).open().expect("a checkpoint");
     let loader = Loader::<Cpu>::new(load(quantized)).expect("a checkpoint");
-    loader.verify_against::<Llama>(&dense, limits)
+    loader.verify_against::<CausalLm>(&dense, limits)
 }
 
 /// Would catch codes compared in the order of the file, scales of other groups, and a source of other names.

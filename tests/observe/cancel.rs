@@ -14,7 +14,7 @@ use firebox::{
     Error, LoadConfig, LoadRequest, Loaded,
     config::SaveConfig,
     config::{Limits, VerifyConfig},
-    model::llama::Llama,
+    model::CausalLm,
     observe::{Event, Flow},
     pipeline::PipelineError,
     plan::Step,
@@ -63,7 +63,7 @@ fn at(
 /// the moment.
 #[test]
 fn every_kind_of_event_can_stop_a_load() {
-    let plan = loader(telling("planned")).plan::<Llama>().unwrap();
+    let plan = loader(telling("planned")).plan::<CausalLm>().unwrap();
     let tensor = |k: usize| plan.steps[k].slot.name.as_str();
     let of_the_first = |step: &&Step| step.begins().0 == plan.steps[0].begins().0;
     let first_file = plan.steps.iter().filter(of_the_first).count();
@@ -79,7 +79,7 @@ fn every_kind_of_event_can_stop_a_load() {
         ("finished", 0, "the end", 38),
     ] {
         let (config, after) = at(telling(kind), kind, nth, |_| Flow::Cancel);
-        let stopped = loader(config).load::<Llama>().map(|_| ());
+        let stopped = loader(config).load::<CausalLm>().map(|_| ());
         let Err(Error::Pipeline(PipelineError::Cancelled { at, done, total })) = stopped else {
             panic!("{kind}: {stopped:?}");
         };
@@ -99,7 +99,7 @@ fn a_save_that_is_stopped_leaves_no_model() {
         let out = folder.path().join(kind);
         let (config, after) = at(tinyrust("nf4"), kind, 0, |_| Flow::Cancel);
         let stopped = loader(config)
-            .save::<Llama>(&SaveConfig::new(&out))
+            .save::<CausalLm>(&SaveConfig::new(&out))
             .map(|_| ());
         // Until the end it can be gone on with, which the error says.
         let cause = match &stopped {
@@ -122,7 +122,7 @@ fn a_save_that_is_stopped_leaves_no_model() {
 #[test]
 fn a_verification_can_be_stopped_at_a_weight() {
     let (config, after) = at(tinyrust("nf4"), "verified", 4, |_| Flow::Cancel);
-    let stopped = loader(config).verify::<Llama>(&VerifyConfig::new(Limits::default()));
+    let stopped = loader(config).verify::<CausalLm>(&VerifyConfig::new(Limits::default()));
     let Err(Error::Pipeline(PipelineError::Cancelled { at, done, total })) = stopped else {
         panic!("{stopped:?}");
     };
@@ -155,7 +155,7 @@ fn an_observer_that_panics_ends_the_load_and_no_more() {
             panic!("I do not like {}", event.kind())
         });
         let loader = loader(config);
-        let (event, at, reason) = observer_failure(loader.load::<Llama>());
+        let (event, at, reason) = observer_failure(loader.load::<CausalLm>());
         assert_eq!(
             (event, reason),
             (kind, format!("it panicked: I do not like {kind}"))
@@ -163,7 +163,7 @@ fn an_observer_that_panics_ends_the_load_and_no_more() {
         assert!(!at.is_empty());
         assert_eq!(after.load(Ordering::SeqCst), 0, "told on after {kind}");
         if kind == "read" {
-            let again = loader.load::<Llama>();
+            let again = loader.load::<CausalLm>();
             again.expect("its observer is content now");
         }
     }
@@ -191,7 +191,7 @@ fn panics_of_all_kinds_are_caught_wherever_observers_are_told() {
     ] {
         let (config, _) = at(tinyrust("nf4"), "verified", 2, panics);
         let config = config.observer(|_: &Event<'_>| Flow::Continue);
-        let verified = loader(config).verify::<Llama>(&VerifyConfig::new(Limits::default()));
+        let verified = loader(config).verify::<CausalLm>(&VerifyConfig::new(Limits::default()));
         let (event, at, reason) = observer_failure(verified);
         assert_eq!((event, &*reason), ("verified", said));
         assert_eq!(at, "model.layers.0.mlp.up_proj.weight");
@@ -208,7 +208,7 @@ fn everybody_is_told_of_the_event_that_one_stops_at() {
         count.fetch_add(usize::from(event.kind() == "started"), Ordering::SeqCst);
         Flow::Continue
     });
-    let stopped: Result<Loaded<Llama>, Error> = loader(config).load();
+    let stopped: Result<Loaded<CausalLm>, Error> = loader(config).load();
     assert!(stopped.is_err());
     assert_eq!(told.load(Ordering::SeqCst), 3);
 }

@@ -13,7 +13,7 @@ use std::{
 
 use firebox::{
     Error, LoadConfig,
-    model::llama::Llama,
+    model::CausalLm,
     observe::{Event, Flow},
     pipeline::PipelineError,
     source::SourceError,
@@ -61,7 +61,7 @@ fn a_download_can_be_stopped() {
         Some(done) if done > 0 => Flow::Cancel,
         _ => Flow::Continue,
     });
-    let error = loader(config).load::<Llama>().map(|_| ()).unwrap_err();
+    let error = loader(config).load::<CausalLm>().map(|_| ()).unwrap_err();
     let Error::Pipeline(PipelineError::Read { tensor, source }) = error else {
         panic!("{error:?}");
     };
@@ -82,7 +82,7 @@ fn an_observer_that_panics_during_a_download_is_named() {
         Some(_) => panic!("too large for me"),
         None => Flow::Continue,
     });
-    let (event, at, reason) = observer_failure(loader(config).load::<Llama>());
+    let (event, at, reason) = observer_failure(loader(config).load::<CausalLm>());
     assert_eq!(event, "download");
     assert_eq!(at, "model-00001-of-00003.safetensors");
     assert_eq!(reason, "it panicked: too large for me");
@@ -100,7 +100,7 @@ fn a_handle_stops_a_download() {
         seen.fetch_max(weights(event).unwrap_or(0), Ordering::SeqCst);
         Flow::Continue
     });
-    let loading = loader(config).start::<Llama>();
+    let loading = loader(config).start::<CausalLm>();
     let patience = Instant::now() + Duration::from_secs(30);
     while done.load(Ordering::SeqCst) == 0 {
         assert!(Instant::now() < patience, "nothing was downloaded");

@@ -12,7 +12,7 @@ use std::{
 use firebox::{
     LoadConfig, LoadRequest, Shared,
     config::{Limits, VerifyConfig},
-    model::llama::Llama,
+    model::CausalLm,
     observe::{Event, Flow},
 };
 
@@ -57,8 +57,8 @@ fn tensors_come_in_order_and_bytes_add_up() {
         // Small enough that every matrix is several tiles.
         let (config, told) = listen(tinyrust(quant).in_flight_bytes_max(256 << 10));
         let loader = loader(config);
-        let plan = loader.plan::<Llama>().unwrap();
-        let loaded = loader.load::<Llama>().unwrap();
+        let plan = loader.plan::<CausalLm>().unwrap();
+        let loaded = loader.load::<CausalLm>().unwrap();
         let told = told.lock().unwrap().clone();
 
         let kinds = [told[0].kind, told[told.len() - 1].kind];
@@ -115,12 +115,12 @@ fn what_is_verified_is_told_with_its_error() {
         }
         Flow::Continue
     });
-    let verified = loader(config).verify::<Llama>(&VerifyConfig::new(Limits::default()));
+    let verified = loader(config).verify::<CausalLm>(&VerifyConfig::new(Limits::default()));
     let mut expected = Vec::new();
     let tensors = verified.unwrap().tensors;
     // The report of a load has the same numbers.
     let config = tinyrust("nf4").verify(VerifyConfig::new(Limits::default()));
-    let report = loader(config).load::<Llama>().unwrap().report;
+    let report = loader(config).load::<CausalLm>().unwrap().report;
     let errors = report.per_tensor.iter().filter_map(|tensor| {
         let error = tensor.error.as_ref()?;
         Some((tensor.name.clone(), Some(error.sqnr)))
@@ -146,7 +146,7 @@ fn choosing_and_balancing_are_told_before_weights_are() {
             .candidate("int8".parse().unwrap())
             .presinq(true),
     );
-    loader(config).load::<Llama>().unwrap();
+    loader(config).load::<CausalLm>().unwrap();
     let told = told.lock().unwrap();
     let mut kinds: Vec<&str> = told.iter().map(|told| told.kind).collect();
     kinds.dedup();

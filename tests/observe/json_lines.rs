@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use firebox::{
     LoadConfig, LoadRequest,
     config::{Limits, VerifyConfig},
-    model::llama::Llama,
+    model::CausalLm,
     observe::JsonLines,
 };
 use serde_json::Value;
@@ -60,8 +60,8 @@ fn a_load_is_told_field_by_field() {
         tinyrust("nf4").rule("role:embedding=fp8".parse().unwrap()),
         &path,
     ));
-    let plan = loader.plan::<Llama>().unwrap();
-    let report = loader.load::<Llama>().unwrap().report;
+    let plan = loader.plan::<CausalLm>().unwrap();
+    let report = loader.load::<CausalLm>().unwrap().report;
     let lines = lines(&path);
 
     let mut last = 0.0;
@@ -170,7 +170,7 @@ fn choosing_balancing_and_verifying_have_lines_too() {
     let config = tinyrust("auto:bits=5")
         .candidate("nf4".parse().unwrap())
         .presinq(true);
-    loader(to(config, &path)).load::<Llama>().unwrap();
+    loader(to(config, &path)).load::<CausalLm>().unwrap();
     let chosen = lines(&path);
     let measured = of(&chosen, "measured");
     assert_eq!(keys(measured[0]), ["event", "at", "quant"]);
@@ -190,7 +190,7 @@ fn choosing_balancing_and_verifying_have_lines_too() {
     let path = folder.path().join("verify.jsonl");
     let config = VerifyConfig::new(Limits::default());
     let report = loader(to(tinyrust("nf4"), &path))
-        .verify::<Llama>(&config)
+        .verify::<CausalLm>(&config)
         .unwrap();
     let verified = lines(&path);
     let verified = of(&verified, "verified");
@@ -221,7 +221,7 @@ fn choosing_balancing_and_verifying_have_lines_too() {
 #[cfg(target_os = "linux")]
 fn a_full_disk_ends_the_load_with_the_name_of_the_file() {
     let config = to(tinyrust("nf4"), Path::new("/dev/full"));
-    let (event, at, reason) = crate::observer_failure(loader(config).load::<Llama>());
+    let (event, at, reason) = crate::observer_failure(loader(config).load::<CausalLm>());
     assert_eq!((event, &*at), ("planned", "the plan"));
     assert!(
         reason.starts_with("/dev/full: could not be written: "),

@@ -3,7 +3,7 @@
 use std::{fs, ops::RangeInclusive};
 
 use firebox::{
-    model::llama::Llama,
+    model::CausalLm,
     quant::kernels::compare::Stats,
     report::{LoadReport, TensorReport},
 };
@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use crate::{loader, tinyrust};
 
 fn report() -> LoadReport {
-    loader(tinyrust("nf4")).load::<Llama>().unwrap().report
+    loader(tinyrust("nf4")).load::<CausalLm>().unwrap().report
 }
 
 fn parse(page: &str) -> Document<'_> {

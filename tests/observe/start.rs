@@ -18,7 +18,7 @@ use std::{
 use firebox::{
     Error, LoadConfig, LoadRequest, Loaded, Loading, Saving,
     config::SaveConfig,
-    model::{Architecture, BuildError, ConfigError, Slot, Weights, llama::Llama},
+    model::{Architecture, BuildError, CausalLm, ConfigError, Slot, Weights},
     observe::{Event, Flow, Progress},
     pipeline::PipelineError,
 };
@@ -68,11 +68,11 @@ fn what_is_started_comes_out_as_from_a_load() {
     fn sendable<V: Send + 'static>(value: V) -> V {
         value
     }
-    let expected = loader(tinyrust("nf4")).load::<Llama>().unwrap();
-    let loading: Loading<Llama> = sendable(loader(tinyrust("nf4")).start::<Llama>());
+    let expected = loader(tinyrust("nf4")).load::<CausalLm>().unwrap();
+    let loading: Loading<CausalLm> = sendable(loader(tinyrust("nf4")).start::<CausalLm>());
     let loaded = sendable(loading.wait().unwrap());
     assert_eq!(loaded.report.bytes_packed, expected.report.bytes_packed);
-    let ids = |loaded: &Loaded<Llama>| {
+    let ids = |loaded: &Loaded<CausalLm>| {
         let options = firebox::model::GenerateOptions {
             max_new_tokens: 4,
             ..Default::default()
@@ -330,9 +330,9 @@ fn a_save_can_be_started() {
     let folder = TempDir::new().unwrap();
     let [one, other] = ["one", "other"].map(|name| folder.path().join(name));
     let expected = loader(tinyrust("nf4"))
-        .save::<Llama>(&SaveConfig::new(&one))
+        .save::<CausalLm>(&SaveConfig::new(&one))
         .unwrap();
-    let saving: Saving = loader(tinyrust("nf4")).start_save::<Llama>(SaveConfig::new(&other));
+    let saving: Saving = loader(tinyrust("nf4")).start_save::<CausalLm>(SaveConfig::new(&other));
     let saved = saving.wait().unwrap();
     assert_eq!(saved.files, expected.files);
     for file in &saved.files {

@@ -9,7 +9,7 @@ use firebox::{
     Cpu, Error, LoadConfig, LoadRequest, Loader,
     config::Pattern,
     config::SaveConfig,
-    model::llama::Llama,
+    model::CausalLm,
     pipeline::{Event, Flow},
     report::Saved,
     source::Memory,
@@ -27,7 +27,7 @@ fn placed(event: &Event<'_>) -> bool {
 }
 
 fn save_llama(config: impl Into<LoadRequest>, to: &SaveConfig) -> Result<Saved, Error> {
-    Loader::<Cpu>::new(config)?.save::<Llama>(to)
+    Loader::<Cpu>::new(config)?.save::<CausalLm>(to)
 }
 
 /// Interrupts `save` after `weights`, resumes it, and compares with one that is not interrupted.

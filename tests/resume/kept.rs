@@ -12,10 +12,7 @@ use burn::{
 };
 use firebox::{
     Cpu, DType, Error, LoadConfig, LoadRequest, Loaded, Loader,
-    model::{
-        Matrix,
-        llama::{Block, Llama},
-    },
+    model::{CausalLm, Linear, Matrix},
     pipeline::{Event, Flow},
     place::SaveError,
     quant::{Layout, QuantSpec},
@@ -39,7 +36,7 @@ fn of(golden: Golden) -> LoadConfig {
     LoadConfig::new(golden.path("").to_string_lossy())
 }
 
-fn load(config: impl Into<LoadRequest>) -> Result<Loaded<Llama>, Error> {
+fn load(config: impl Into<LoadRequest>) -> Result<Loaded<CausalLm>, Error> {
     Loader::<Cpu>::new(config)?.load()
 }
 
@@ -47,7 +44,7 @@ fn load(config: impl Into<LoadRequest>) -> Result<Loaded<Llama>, Error> {
 #[derive(Debug, PartialEq)]
 struct Bits(Vec<(String, Vec<usize>, Vec<u8>)>, Vec<Option<Layout>>);
 
-fn bits(model: &Llama) -> Bits {
+fn bits(model: &CausalLm) -> Bits {
     struct Visitor(Vec<(String, Vec<usize>, Vec<u8>)>);
     impl ModuleVisitor for Visitor {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
@@ -61,13 +58,12 @@ fn bits(model: &Llama) -> Bits {
     }
     let mut visitor = Visitor(Vec::new());
     model.visit(&mut visitor);
-    let matrices = |block: &Block| {
-        linears(block).map(|linear| match &linear.weight {
-            Matrix::Packed(packed) => Some(packed.layout()),
-            _ => None,
-        })
+    let layout = |linear: &Linear| match &linear.weight {
+        Matrix::Packed(packed) => Some(packed.layout()),
+        _ => None,
     };
-    Bits(visitor.0, model.blocks.iter().flat_map(matrices).collect())
+    let linears = model.blocks.iter().flat_map(linears);
+    Bits(visitor.0, linears.map(layout).collect())
 }
 
 fn seen(data: &TensorData) -> (String, Vec<usize>, Vec<u8>) {

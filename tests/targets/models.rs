@@ -7,7 +7,7 @@ use firebox::{
     Cpu, DType, LoadConfig, Loader, Strategy, StreamFrom, Target,
     config::Reading,
     config::SaveConfig,
-    model::{GenerateOptions, Matrix, generate, llama::Llama},
+    model::{CausalLm, GenerateOptions, Matrix, generate},
     target::Memory,
 };
 
@@ -19,7 +19,7 @@ fn config(golden: Golden, quant: &str) -> LoadConfig {
         .quant(quant.parse().expect("a spec"))
 }
 
-fn load<T: Target>(config: LoadConfig) -> Llama {
+fn load<T: Target>(config: LoadConfig) -> CausalLm {
     let loader = Loader::<T>::new(config).unwrap_or_else(|error| panic!("{error}"));
     loader
         .load()
@@ -27,7 +27,7 @@ fn load<T: Target>(config: LoadConfig) -> Llama {
         .model
 }
 
-fn logits(model: &Llama, golden: Golden) -> Vec<f32> {
+fn logits(model: &CausalLm, golden: Golden) -> Vec<f32> {
     let rows = golden.ids("input_ids");
     let shape = [rows.len(), rows[0].len()];
     let flat: Vec<i32> = rows.into_iter().flatten().map(|id| id as i32).collect();
@@ -170,7 +170,7 @@ fn saved<T: Target>(quant: &str) -> Vec<u8> {
     let folder = tempfile::tempdir().expect("a folder");
     let config = config(Golden("llama_f32_tied"), quant);
     let loader = Loader::<T>::new(config).expect("a checkpoint");
-    let saved = loader.save::<Llama>(&SaveConfig::new(folder.path()));
+    let saved = loader.save::<CausalLm>(&SaveConfig::new(folder.path()));
     let saved = saved.expect("a checkpoint can be saved");
     std::fs::read(folder.path().join(&saved.files[0])).expect("a file")
 }

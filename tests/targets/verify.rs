@@ -3,7 +3,7 @@
 use firebox::{
     Cpu, LoadConfig, Loader, Target,
     config::{Limits, VerifyConfig},
-    model::llama::Llama,
+    model::CausalLm,
     quant::kernels::compare::Stats,
     quant::kernels::compare::TOLERANCE,
     report::VerifyReport,
@@ -15,7 +15,7 @@ fn verify<T: Target>(config: LoadConfig) -> VerifyReport {
     let loader = Loader::<T>::new(config).expect("a model");
     let limits = Limits::default().min_sqnr(35.0);
     let limits = VerifyConfig::new(limits).fallback("fp8:e4m3".parse().expect("a spec"));
-    let report = loader.verify::<Llama>(&limits.fallback("none".parse().expect("a spec")));
+    let report = loader.verify::<CausalLm>(&limits.fallback("none".parse().expect("a spec")));
     report.expect("a report")
 }
 

@@ -157,7 +157,7 @@ impl<'a> Fours<'a> {
                         self.some(lanes, ScaledLevels(levels), first, x, staged, found);
                     }
                     GroupScales::Micro(..) => {
-                        self.some(lanes, ScaledLevels(E2M1), first, x, staged, found)
+                        self.some(lanes, ScaledLevels(E2M1), first, x, staged, found);
                     }
                     GroupScales::Affine(affine, _) => {
                         self.some(lanes, AffineTable(affine), first, x, staged, found);
@@ -246,10 +246,10 @@ impl<'a> Fours<'a> {
             self.stage(r, 1, staged);
             match self.scales {
                 GroupScales::Blocks(levels, _) => {
-                    self.unpack_row(lanes, ScaledLevels(levels), r, staged, out)
+                    self.unpack_row(lanes, ScaledLevels(levels), r, staged, out);
                 }
                 GroupScales::Micro(..) => {
-                    self.unpack_row(lanes, ScaledLevels(E2M1), r, staged, out)
+                    self.unpack_row(lanes, ScaledLevels(E2M1), r, staged, out);
                 }
                 GroupScales::Affine(affine, _) => {
                     self.unpack_row(lanes, AffineTable(affine), r, staged, out);

@@ -6,7 +6,7 @@ use clap::Args;
 use firebox::{
     Loaded, Target,
     config::Bytes,
-    model::llama::{Llama, LlamaConfig},
+    model::{CausalLm, decoder::Spec},
     quant::QuantSpec,
     text::{SpecialTokens, Tokenizer},
 };
@@ -98,7 +98,7 @@ impl EvalCommand {
     fn windows(
         &self,
         text: &str,
-        config: &LlamaConfig,
+        config: &Spec,
         tokenizer: &Tokenizer,
     ) -> Result<Windows, Failure> {
         let at = self.text.display();
@@ -171,7 +171,7 @@ fn context(text: &str) -> Result<usize, &'static str> {
 }
 
 /// Over every token of `window` but the first, in nats. Each window is a forward pass of its own.
-fn negative_log_likelihood(model: &Llama, window: &[u32]) -> Result<f64, Failure> {
+fn negative_log_likelihood(model: &CausalLm, window: &[u32]) -> Result<f64, Failure> {
     let logits = logits(model, window)?;
     let vocabulary = logits.len() / window.len();
     let scored = logits.chunks_exact(vocabulary).zip(&window[1..]);

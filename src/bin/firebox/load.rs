@@ -6,10 +6,7 @@ use clap::Args;
 use firebox::{
     LoadConfig, Loaded, Loader, Target,
     config::Bytes,
-    model::{
-        Architecture, CacheError,
-        llama::{Llama, LlamaConfig},
-    },
+    model::{Architecture, CacheError, CausalLm, decoder::Spec},
     quant::QuantSpec,
     report::LoadReport,
     text::Tokenizer,
@@ -92,8 +89,8 @@ impl<T: Target> Opened<T> {
         Ok(Self { loader, bar })
     }
 
-    pub(crate) fn config(&self) -> Result<LlamaConfig, Failure> {
-        Ok(Llama::config(self.loader.checkpoint().config())?)
+    pub(crate) fn config(&self) -> Result<Spec, Failure> {
+        Ok(CausalLm::config(self.loader.checkpoint().config())?)
     }
 
     pub(crate) fn tokenizer(&self) -> Result<Tokenizer, Failure> {
@@ -102,14 +99,14 @@ impl<T: Target> Opened<T> {
 
     /// Refuses what cannot be loaded, without reading weights.
     pub(crate) fn check(&self) -> Result<(), firebox::Error> {
-        let checked = self.loader.plan::<Llama>();
+        let checked = self.loader.plan::<CausalLm>();
         let checked = checked.and_then(|plan| self.loader.check(&plan));
         self.bar.clear();
         checked
     }
 
     /// Loads with a progress bar.
-    pub(crate) fn load(&self) -> Result<Loaded<Llama>, Failure> {
+    pub(crate) fn load(&self) -> Result<Loaded<CausalLm>, Failure> {
         let loaded = self.loader.load();
         self.bar.clear();
         Ok(loaded?)
@@ -117,7 +114,7 @@ impl<T: Target> Opened<T> {
 }
 
 /// Refuses ids that the model has no row for.
-pub(crate) fn check_vocabulary(config: &LlamaConfig, ids: &[u32]) -> Result<(), Failure> {
+pub(crate) fn check_vocabulary(config: &Spec, ids: &[u32]) -> Result<(), Failure> {
     let vocabulary = config.vocabulary;
     let outside = |id: u32| !usize::try_from(id).is_ok_and(|id| id < vocabulary);
     match ids.iter().enumerate().find(|(_, id)| outside(**id)) {
@@ -130,7 +127,7 @@ pub(crate) fn check_vocabulary(config: &LlamaConfig, ids: &[u32]) -> Result<(), 
 }
 
 /// Refuses more tokens than the model has positions.
-pub(crate) fn check_positions(config: &LlamaConfig, tokens: usize) -> Result<(), CacheError> {
+pub(crate) fn check_positions(config: &Spec, tokens: usize) -> Result<(), CacheError> {
     let limit = config.positions;
     if tokens <= limit {
         return Ok(());

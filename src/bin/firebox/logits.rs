@@ -9,7 +9,7 @@ use burn::tensor::{DType, Int, Tensor, TensorData};
 use clap::Args;
 use firebox::{
     Loaded, Target,
-    model::{Decoder, llama::Llama},
+    model::{CausalLm, NextToken},
 };
 use safetensors::{Dtype, SafeTensorError, tensor::TensorView};
 
@@ -96,7 +96,7 @@ fn is_folder(path: &Path) -> bool {
 /// # Errors
 ///
 /// More ids than the model has positions.
-pub(crate) fn logits(model: &Llama, ids: &[u32]) -> Result<Vec<f32>, Failure> {
+pub(crate) fn logits(model: &CausalLm, ids: &[u32]) -> Result<Vec<f32>, Failure> {
     let device = model.norm.scale.val().device();
     let tokens = ids.len();
     let ids: Vec<i32> = ids.iter().map(|id| id.cast_signed()).collect();

@@ -1,7 +1,7 @@
 //! `firebox plan`: what a load would do with every tensor.
 
 use clap::Args;
-use firebox::{Loader, Target, model::llama::Llama};
+use firebox::{Loader, Target, model::CausalLm};
 
 use crate::{
     Failure, OnTarget,
@@ -25,7 +25,7 @@ pub(crate) struct PlanCommand {
 impl OnTarget for PlanCommand {
     fn run<T: Target>(self) -> Result<(), Failure> {
         let loader = Loader::<T>::new(self.load.request(self.load.config(self.quant.quant))?)?;
-        let plan = loader.plan::<Llama>()?;
+        let plan = loader.plan::<CausalLm>()?;
         if self.json {
             output::json(&plan)?;
         } else {

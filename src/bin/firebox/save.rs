@@ -8,7 +8,7 @@ use firebox::{
     config::SaveConfig,
     config::To,
     config::{Bytes, Pattern},
-    model::llama::Llama,
+    model::CausalLm,
     quant::QuantSpec,
     report::Saved,
     report::VerifyReport,
@@ -148,7 +148,7 @@ impl SaveArgs {
         if let Some(limits) = limits {
             let report = match bare {
                 Some(include) => loader.verify_tensors(include, &limits.config()),
-                None => loader.verify::<Llama>(&limits.config()),
+                None => loader.verify::<CausalLm>(&limits.config()),
             };
             bar.clear();
             let report = report?;
@@ -158,7 +158,7 @@ impl SaveArgs {
         }
         let saved = match bare {
             Some(include) => loader.save_tensors(include, &to),
-            None => loader.save::<Llama>(&to),
+            None => loader.save::<CausalLm>(&to),
         };
         bar.clear();
         let saved = saved?;

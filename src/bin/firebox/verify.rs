@@ -5,7 +5,7 @@ use firebox::{
     Loader, Target,
     config::Pattern,
     config::{Limits, VerifyConfig},
-    model::llama::Llama,
+    model::CausalLm,
     quant::QuantSpec,
     report::VerifyReport,
 };
@@ -81,12 +81,12 @@ impl OnTarget for VerifyCommand {
         let report = match &self.against {
             Some(against) => {
                 let dense = self.load.model.another(against).open()?;
-                open(config)?.verify_against::<Llama>(&dense, &limits.limits())
+                open(config)?.verify_against::<CausalLm>(&dense, &limits.limits())
             }
             None if self.load.model.bare() || !self.include.is_empty() => {
                 open(config.bare())?.verify_tensors(&self.include, &limits.config())
             }
-            None => open(config)?.verify::<Llama>(&limits.config()),
+            None => open(config)?.verify::<CausalLm>(&limits.config()),
         };
         bar.clear();
         let report = report?;

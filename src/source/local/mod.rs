@@ -42,7 +42,7 @@ pub struct Local {
 
 impl Local {
     /// A model's folder, or one `.safetensors` file. Of a file, the folder is its parent, where the
-    /// configuration is looked for, and the file is all the weights ([`Source::weights_file`]).
+    /// configuration is looked for, and the file is all the weights ([`SourceHints::weights_file`](crate::source::SourceHints::weights_file)).
     ///
     /// # Errors
     ///

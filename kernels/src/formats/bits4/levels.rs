@@ -23,7 +23,7 @@ pub struct Table {
 /// bit, not recomputed: a checkpoint packed there has to unpack here.
 ///
 /// How blocks scale, how ties fall, and what NaN, infinities, tiny and huge weights give back is in
-/// [`blocks`].
+/// `blocks`.
 #[rustfmt::skip]
 pub const NF4: Table = Table {
     levels: floats([
@@ -45,7 +45,7 @@ pub const NF4: Table = Table {
 /// +0, as in bitsandbytes' table (its scalar C++ and its CUDA kernels give -0).
 ///
 /// How blocks scale, how ties fall, and what NaN, infinities, tiny and huge weights give back is in
-/// [`blocks`]. The codes are chosen as the CPU code of bitsandbytes 0.50 does, where the zero of small *positive* weights is code 8.
+/// `blocks`. The codes are chosen as the CPU code of bitsandbytes 0.50 does, where the zero of small *positive* weights is code 8.
 #[rustfmt::skip]
 pub const FP4: Table = Table {
     levels: floats([

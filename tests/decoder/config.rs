@@ -1,26 +1,66 @@
 //! `config.json` of the family: defaults, older words for the same, and what cannot be.
 
 use firebox::model::{
-    Architecture, ConfigError, RopeScaling,
-    llama::{Llama, LlamaConfig},
+    Architecture, CausalLm, ConfigError, RopeScaling,
+    decoder::{Sees, Spec},
 };
 use serde_json::{Value, json};
 
-use super::common::MODELS;
+use super::common::models;
 
 /// Catches a field that is read in one dialect only: the model would load and answer with default
 /// frequencies.
 #[test]
 fn both_dialects_of_transformers_say_the_same() {
-    for golden in MODELS {
-        let new = Llama::config(&golden.json("config.json")).expect(golden.0);
-        let old = Llama::config(&golden.json("config.transformers-4.57.json")).expect(golden.0);
+    for golden in models() {
+        let new = CausalLm::config(&golden.json("config.json")).expect(golden.0);
+        let old = CausalLm::config(&golden.json("config.transformers-4.57.json")).expect(golden.0);
         assert_eq!(new, old, "{}", golden.0);
     }
 }
 
+/// The choices of a family that these tests ask about. Every layer of these files is alike but for its window.
+#[derive(Debug)]
+struct Read {
+    key_value_heads: usize,
+    head_features: usize,
+    norm_eps: f64,
+    rope_theta: f64,
+    rope_scaling: RopeScaling,
+    windows: Vec<Option<usize>>,
+    tied: bool,
+    qkv_bias: bool,
+    o_bias: bool,
+    mlp_bias: bool,
+    qk_norm: bool,
+}
+
+fn read(json: &Value) -> Result<Read, ConfigError> {
+    let spec: Spec = CausalLm::config(json)?;
+    let attention = |layer: usize| spec.layers[layer].attention().expect("grouped attention");
+    let first = attention(0);
+    let rotary = first.rotary.clone().expect("rotated heads");
+    let window = |layer| match attention(layer).sees {
+        Sees::Window(window) => Some(window),
+        _ => None,
+    };
+    Ok(Read {
+        key_value_heads: first.key_value_heads,
+        head_features: first.head_features,
+        norm_eps: spec.norm.eps,
+        rope_theta: rotary.theta,
+        rope_scaling: rotary.scaling,
+        windows: (0..spec.layers.len()).map(window).collect(),
+        tied: spec.head.tied,
+        qkv_bias: first.qkv_bias,
+        o_bias: first.o_bias,
+        mlp_bias: spec.layers[0].mlp().expect("an MLP").bias,
+        qk_norm: first.query_key_norm.is_some(),
+    })
+}
+
 /// A small file that is right, with some fields replaced.
-fn config(change: Value) -> Result<LlamaConfig, ConfigError> {
+fn config(change: Value) -> Result<Read, ConfigError> {
     let mut json = json!({
         "model_type": "llama",
         "vocab_size": 512,
@@ -34,12 +74,12 @@ fn config(change: Value) -> Result<LlamaConfig, ConfigError> {
     for (field, value) in change.as_object().expect("an object") {
         json[field] = value.clone();
     }
-    LlamaConfig::from_json(&json)
+    read(&json)
 }
 
 /// A file of a family that has no field with a default.
-fn sizes_only(family: &str, heads: usize) -> Result<LlamaConfig, ConfigError> {
-    LlamaConfig::from_json(&json!({
+fn sizes_only(family: &str, heads: usize) -> Result<Read, ConfigError> {
+    read(&json!({
         "model_type": family,
         "vocab_size": 512,
         "hidden_size": 16 * heads,
@@ -179,14 +219,15 @@ fn the_type_of_the_file_is_not_asked_for() {
 /// mathematics.
 #[test]
 fn another_architecture_is_refused_with_the_known_ones() {
-    let error = config(json!({"model_type": "gemma2"})).unwrap_err();
-    assert_eq!(
-        error,
-        ConfigError::Architecture {
-            found: "gemma2".to_owned(),
-            known: "llama, mistral, qwen2, qwen3".to_owned(),
-        }
-    );
+    let error = config(json!({"model_type": "rwkv"})).unwrap_err();
+    let ConfigError::Architecture { found, known } = error else {
+        panic!("{error}")
+    };
+    assert_eq!(found, "rwkv");
+    for family in ["llama", "mistral", "qwen2", "qwen3"] {
+        assert!(known.split(", ").any(|known| known == family), "{known}");
+    }
+    assert!(known.split(", ").all(|known| known != "rwkv"), "{known}");
 }
 
 /// Catches a panic, an overflow, or a model that is silently another one. Each message names the field.
@@ -301,5 +342,5 @@ fn values_that_cannot_be_are_refused_by_field() {
         };
         assert_eq!(field, expected, "{change}: {error}");
     }
-    assert!(LlamaConfig::from_json(&json!([])).is_err());
+    assert!(CausalLm::config(&json!([])).is_err());
 }

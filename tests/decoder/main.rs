@@ -1,4 +1,4 @@
-//! The Llama family against transformers: logits, hidden states and tokens of small models with random
+//! Every family against transformers: logits, hidden states and tokens of small models with random
 //! weights, all computed in `f32`.
 
 #[path = "../common/mod.rs"]
@@ -8,10 +8,10 @@ mod config;
 use std::ops::ControlFlow;
 
 use burn::tensor::Tensor;
-use common::{Golden, MODELS, ids, max_abs_difference, rms_difference, values};
+use common::{Golden, ids, max_abs_difference, models, rms_difference, values};
 use firebox::{
     model::{
-        Architecture, BuildError, CacheError, GenerateOptions, StopReason, generate, llama::Llama,
+        Architecture, BuildError, CacheError, CausalLm, GenerateOptions, StopReason, generate,
     },
     target::{DType, ToBurn},
 };
@@ -23,7 +23,7 @@ use firebox::{
 /// epsilon.
 #[test]
 fn logits_are_those_of_transformers() {
-    for golden in MODELS {
+    for golden in models() {
         let model = golden.load(DType::F32);
         let (expected, shape) = golden.floats("logits_f32");
 
@@ -38,7 +38,7 @@ fn logits_are_those_of_transformers() {
 /// Catches the same as the logits do, and says in which layer it begins.
 #[test]
 fn hidden_states_are_those_of_transformers_layer_by_layer() {
-    for golden in MODELS {
+    for golden in models() {
         let model = golden.load(DType::F32);
         let prefix = golden.ids("input_ids")[0][..12].to_vec();
         let check = |layer: usize, x: &Tensor<3>| {
@@ -49,10 +49,10 @@ fn hidden_states_are_those_of_transformers_layer_by_layer() {
         };
 
         let mut x = model.embedding.forward(ids(&[prefix]));
-        let rotation = model.rope.at(0..12, &x.device(), x.dtype());
+        let rotations = model.rotations(0..12, &x.device(), x.dtype());
         for (layer, block) in model.blocks.iter().enumerate() {
             check(layer, &x);
-            x = block.forward(x, &rotation, |keys, values| (keys, values));
+            x = block.forward(x, &rotations, |keys, values| (keys, values));
         }
         check(model.blocks.len(), &model.norm.forward(x));
     }
@@ -62,7 +62,7 @@ fn hidden_states_are_those_of_transformers_layer_by_layer() {
 /// step: none of it shows in a full forward pass.
 #[test]
 fn tokens_of_a_greedy_continuation_are_those_of_transformers() {
-    for golden in MODELS {
+    for golden in models() {
         let model = golden.load(DType::F32);
         let options = GenerateOptions {
             max_new_tokens: 16,
@@ -85,14 +85,14 @@ fn tokens_of_a_greedy_continuation_are_those_of_transformers() {
 /// up.
 #[test]
 fn a_cache_changes_no_logit_however_the_tokens_are_cut() {
-    for golden in MODELS {
+    for golden in models() {
         let model = golden.load(DType::F32);
         let rows = golden.ids("input_ids");
         let whole = model.forward(ids(&rows));
         let tokens = rows[0].len();
 
         for cut in [vec![1; tokens], vec![5, 1, 12, 6], vec![tokens]] {
-            let mut cache = firebox::model::Decoder::cache(&model);
+            let mut cache = firebox::model::NextToken::cache(&model);
             let mut start = 0;
             for piece in cut {
                 let part: Vec<Vec<u32>> = rows
@@ -119,7 +119,7 @@ fn a_cache_that_grew_gives_the_same_logits() {
     let row: Vec<u32> = (0..200).map(|i| (i * 37 + 11) % 512).collect();
     let whole = model.forward(ids(std::slice::from_ref(&row)));
 
-    let mut cache = firebox::model::Decoder::cache(&model);
+    let mut cache = firebox::model::NextToken::cache(&model);
     let mut last = None;
     for piece in row.chunks(3) {
         let logits = model.forward_cached(ids(&[piece.to_vec()]), &mut cache);
@@ -157,7 +157,7 @@ fn half_types_are_kept_and_close() {
 #[test]
 fn tokens_beyond_the_last_position_are_refused_with_both_numbers() {
     let model = Golden("mistral_bf16").load(DType::F32);
-    let mut cache = firebox::model::Decoder::cache(&model);
+    let mut cache = firebox::model::NextToken::cache(&model);
     let some = |n: usize| ids(&[vec![7; n]]);
     model
         .forward_cached(some(250), &mut cache)
@@ -181,7 +181,7 @@ fn tokens_beyond_the_last_position_are_refused_with_both_numbers() {
 #[test]
 fn a_cache_of_another_batch_is_refused() {
     let model = Golden("mistral_bf16").load(DType::F32);
-    let mut cache = firebox::model::Decoder::cache(&model);
+    let mut cache = firebox::model::NextToken::cache(&model);
     model
         .forward_cached(ids(&[vec![7; 4]]), &mut cache)
         .expect("empty");
@@ -202,9 +202,9 @@ fn a_cache_of_another_batch_is_refused() {
 /// Catches a tensor that is in the file and has no slot, or the reverse, and any wrong shape.
 #[test]
 fn slots_are_the_tensors_of_the_checkpoint() {
-    for golden in MODELS {
-        let config = Llama::config(&golden.json("config.json")).expect(golden.0);
-        let mut slots: Vec<(String, Vec<usize>)> = Llama::slots(&config)
+    for golden in models() {
+        let config = CausalLm::config(&golden.json("config.json")).expect(golden.0);
+        let mut slots: Vec<(String, Vec<usize>)> = CausalLm::slots(&config)
             .into_iter()
             .map(|slot| (slot.name, slot.shape))
             .collect();
@@ -219,26 +219,26 @@ fn slots_are_the_tensors_of_the_checkpoint() {
 /// head.
 #[test]
 fn only_computed_tables_and_the_copy_of_a_tied_head_are_left_out() {
-    let config = |name| Llama::config(&Golden(name).json("config.json")).expect(name);
+    let config = |name| CausalLm::config(&Golden(name).json("config.json")).expect(name);
     let (tied, untied) = (config("llama_f32_tied"), config("llama_bf16_untied"));
 
-    assert!(Llama::leaves_out(&tied, "lm_head.weight"));
-    assert!(!Llama::leaves_out(&untied, "lm_head.weight"));
+    assert!(CausalLm::leaves_out(&tied, "lm_head.weight"));
+    assert!(!CausalLm::leaves_out(&untied, "lm_head.weight"));
     let table = "model.layers.3.self_attn.rotary_emb.inv_freq";
-    assert!(Llama::leaves_out(&tied, table) && Llama::leaves_out(&untied, table));
-    assert!(!Llama::leaves_out(&tied, "model.norm.weight"));
+    assert!(CausalLm::leaves_out(&tied, table) && CausalLm::leaves_out(&untied, table));
+    assert!(!CausalLm::leaves_out(&tied, "model.norm.weight"));
 }
 
 /// Catches a panic where a weight is not there.
 #[test]
 fn a_missing_weight_is_an_error_with_its_name() {
     let golden = Golden("qwen3_bf16");
-    let config = Llama::config(&golden.json("config.json")).expect("valid");
+    let config = CausalLm::config(&golden.json("config.json")).expect("valid");
     let mut weights = golden.weights(DType::F32);
     let name = "model.layers.1.self_attn.k_norm.weight";
     weights.take(name).expect("a weight of Qwen 3");
 
-    let error = Llama::build(&config, &mut weights).unwrap_err();
+    let error = CausalLm::build(&config, &mut weights).unwrap_err();
 
     let missing = BuildError::Missing {
         name: name.to_owned(),

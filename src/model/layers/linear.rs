@@ -5,7 +5,7 @@ use burn::{
     tensor::{FloatDType, Int, Tensor},
 };
 
-use super::stream::StreamedWeight;
+use crate::model::stream::StreamedWeight;
 use crate::quant::{PackedWeight, ops};
 
 /// A matrix `[out, in]`, as the checkpoint orients it.

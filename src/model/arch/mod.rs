@@ -1,0 +1,54 @@
+//! Families of models: each file turns the `config.json` of one family into a [`Spec`].
+//!
+//! A new family is a file beside these and a line in [`FAMILIES`].
+
+mod family;
+
+mod common;
+
+mod llama;
+mod mistral;
+mod qwen2;
+mod qwen3;
+
+use serde_json::Value;
+
+use self::family::Family;
+use super::{
+    decoder::{self, Spec},
+    error::ConfigError,
+    fields::Fields,
+};
+
+/// All of them, in the order in which they are listed to people.
+static FAMILIES: &[&Family] = &[
+    &llama::FAMILY,
+    &mistral::FAMILY,
+    &qwen2::FAMILY,
+    &qwen3::FAMILY,
+];
+
+/// The `model_type` of every family that [`CausalLm`](super::CausalLm) reads.
+pub fn families() -> impl Iterator<Item = &'static str> {
+    FAMILIES.iter().map(|family| family.model_type)
+}
+
+/// Reads `config.json`.
+///
+/// # Errors
+///
+/// [`ConfigError`] for another architecture, for values that cannot be, and for what is not supported.
+pub(super) fn spec(json: &Value) -> Result<Spec, ConfigError> {
+    let fields = Fields::root(json)?;
+    let found = fields.text("model_type")?;
+    let found = found.ok_or_else(|| fields.missing("model_type"))?;
+    let mut named = FAMILIES.iter().filter(|family| family.model_type == found);
+    let family = named.next().ok_or_else(|| ConfigError::Architecture {
+        found: found.to_owned(),
+        known: families().collect::<Vec<_>>().join(", "),
+    })?;
+    let spec = (family.read)(family.model_type, fields)?;
+    // What the forward pass does not compute is refused here, before a weight is read.
+    decoder::slots(&spec)?;
+    Ok(spec)
+}

@@ -1,0 +1,34 @@
+//! Qwen 3: queries and keys are normalised head by head; a window on some layers, if there is one.
+
+use super::{
+    common::{self, Defaults, flag},
+    family::Family,
+};
+use crate::model::{
+    decoder::{QueryKeyNormSpec, Spec},
+    error::ConfigError,
+    fields::Fields,
+    layers::NormOver,
+};
+
+pub(super) static FAMILY: Family = Family {
+    model_type: "qwen3",
+    read,
+};
+
+const DEFAULTS: Defaults = Defaults {
+    key_value_heads: Some(32),
+    head_features: Some(128),
+};
+
+fn read(family: &'static str, fields: Fields<'_>) -> Result<Spec, ConfigError> {
+    let mut spec = common::spec(family, fields, &DEFAULTS)?;
+    let (bias, norm) = (flag(fields, "attention_bias")?, spec.norm);
+    for (_, attention) in spec.attentions_mut() {
+        attention.qkv_bias = bias;
+        attention.o_bias = bias;
+        attention.query_key_norm = Some(QueryKeyNormSpec::new(norm, NormOver::Head));
+    }
+    common::windows_of_layers(fields, &mut spec)?;
+    Ok(spec)
+}

@@ -1,0 +1,191 @@
+//! What a [`Spec`] may ask for today. Everything else is refused by name, before a weight is read.
+
+use super::spec::{AttentionSpec, FeedForward, Gate, LayerSpec, Mixer, MlpSpec, Sees, Spec};
+use crate::model::{
+    error::ConfigError,
+    layers::{Rope, RotarySpec},
+};
+
+/// Something that a [`Spec`] has a word for and the forward pass does not compute yet.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{word}` asks for {found}, which is not supported; supported: {supported}")]
+pub struct Unsupported {
+    /// Where in the [`Spec`]: `layers.0.attention.sinks`.
+    pub word: String,
+    /// What it asks for.
+    pub found: String,
+    /// What it could ask for.
+    pub supported: &'static str,
+}
+
+impl From<Unsupported> for ConfigError {
+    fn from(refused: Unsupported) -> Self {
+        Self::Unsupported {
+            field: refused.word,
+            found: refused.found,
+            supported: refused.supported.to_owned(),
+        }
+    }
+}
+
+/// The parts of a layer that the forward pass computes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Checked<'s> {
+    pub(super) layer: &'s LayerSpec,
+    pub(super) attention: &'s AttentionSpec,
+    pub(super) window: Option<usize>,
+    pub(super) mlp: &'s MlpSpec,
+}
+
+/// Every layer, if the forward pass computes all of the model.
+pub(super) fn checked(spec: &Spec) -> Result<Vec<Checked<'_>>, Unsupported> {
+    let embedding = &spec.embedding;
+    let refused = [
+        (
+            embedding.learned_positions,
+            "embedding.learned_positions",
+            "a table of positions",
+        ),
+        (
+            embedding.per_layer.is_some(),
+            "embedding.per_layer",
+            "an embedding for each layer",
+        ),
+        (spec.head.bias, "head.bias", "a bias"),
+        (spec.transposed, "transposed", "matrices stored [in, out]"),
+    ];
+    none_of("", &refused)?;
+    let layers = spec.layers.iter().enumerate();
+    layers
+        .map(|(nth, layer)| checked_layer(nth, layer))
+        .collect()
+}
+
+fn checked_layer(nth: usize, layer: &LayerSpec) -> Result<Checked<'_>, Unsupported> {
+    let path = format!("layers.{nth}.");
+    let one_of = |word: &str, found: String, supported| Unsupported {
+        word: format!("{path}{word}"),
+        found,
+        supported,
+    };
+    none_of(&path, &[(layer.scalar, "scalar", "a number for the layer")])?;
+    let attention = match &layer.mixer {
+        Mixer::Attention(attention) => attention,
+        Mixer::Latent(_) => return Err(one_of("mixer", "latent".to_owned(), "attention")),
+        Mixer::Delta(_) => return Err(one_of("mixer", "delta".to_owned(), "attention")),
+    };
+    let mlp = match &layer.feed_forward {
+        FeedForward::Mlp(mlp) => mlp,
+        FeedForward::Experts(experts) => {
+            let found = format!("{} experts", experts.count);
+            return Err(one_of("feed_forward", found, "mlp"));
+        }
+        FeedForward::Both { .. } => {
+            return Err(one_of("feed_forward", "both".to_owned(), "mlp"));
+        }
+    };
+    let window = match attention.sees {
+        Sees::All => None,
+        Sees::Window(window) => Some(window),
+        Sees::Chunk(chunk) => {
+            let found = format!("chunks of {chunk}");
+            return Err(one_of("attention.sees", found, "all, window"));
+        }
+    };
+    check_attention(&path, attention)?;
+    check_mlp(&path, mlp)?;
+    Ok(Checked {
+        layer,
+        attention,
+        window,
+        mlp,
+    })
+}
+
+fn check_attention(path: &str, attention: &AttentionSpec) -> Result<(), Unsupported> {
+    let norm = attention.query_key_norm;
+    let refused = [
+        (
+            norm.is_some_and(|norm| norm.after_rotary),
+            "attention.query_key_norm.after_rotary",
+            "a norm after the rotation",
+        ),
+        (
+            norm.is_some_and(|norm| !norm.scaled),
+            "attention.query_key_norm.scaled",
+            "a norm without a scale",
+        ),
+        (
+            attention.value_norm.is_some(),
+            "attention.value_norm",
+            "a norm of values",
+        ),
+        (
+            attention.query_growth.is_some(),
+            "attention.query_growth",
+            "queries that grow",
+        ),
+        (
+            attention.sinks,
+            "attention.sinks",
+            "a score more for each head",
+        ),
+        (attention.gate, "attention.gate", "a gate"),
+        (
+            attention.values_are_keys,
+            "attention.values_are_keys",
+            "keys as values",
+        ),
+        (
+            attention.keys_of.is_some(),
+            "attention.keys_of",
+            "the keys of another layer",
+        ),
+    ];
+    none_of(path, &refused)?;
+    match &attention.rotary {
+        Some(rotary) => rope(path, rotary).map(|_| ()),
+        None => Ok(()),
+    }
+}
+
+/// The frequencies of a layer.
+pub(super) fn rope(path: &str, spec: &RotarySpec) -> Result<Rope, Unsupported> {
+    none_of(
+        path,
+        &[(
+            spec.proportional,
+            "attention.rotary.proportional",
+            "frequencies of the whole head",
+        )],
+    )?;
+    Rope::new(spec).ok_or_else(|| Unsupported {
+        word: format!("{path}attention.rotary.scaling"),
+        found: spec.scaling.name().to_owned(),
+        supported: Rope::SCALINGS,
+    })
+}
+
+fn check_mlp(path: &str, mlp: &MlpSpec) -> Result<(), Unsupported> {
+    let refused = [
+        (mlp.clamp.is_some(), "mlp.clamp", "a clamp"),
+        (
+            mlp.gate == Gate::Interleaved,
+            "mlp.gate",
+            "rows of gate and up in turn",
+        ),
+    ];
+    none_of(path, &refused)
+}
+
+/// Refuses the first word that is there.
+fn none_of(path: &str, words: &[(bool, &str, &str)]) -> Result<(), Unsupported> {
+    match words.iter().find(|(there, ..)| *there) {
+        None => Ok(()),
+        Some((_, word, found)) => Err(Unsupported {
+            word: format!("{path}{word}"),
+            found: (*found).to_owned(),
+            supported: "models without it",
+        }),
+    }
+}

@@ -1,0 +1,148 @@
+//! The decoder as a module: embedding, layers, norm, head.
+//!
+//! Letters: `b` batch, `t` tokens, `f` features, `v` vocabulary.
+
+use core::ops::Range;
+
+use super::{block::Block, spec::Spec};
+use crate::model::{
+    NextToken,
+    layers::{Cache, CacheError, Embedding, Linear, Norm, Rope, Rotation},
+};
+use burn::{
+    module::Module,
+    tensor::{DType, Device, Int, Tensor, TensorData, activation::tanh},
+};
+
+/// A language model of any family in `model/arch`.
+///
+/// Its parts are public: a custom forward pass (hidden states, early exits, other caches) is a
+/// loop over [`blocks`](Self::blocks), as [`forward`](Self::forward) is.
+#[derive(Module, Debug)]
+pub struct CausalLm {
+    /// `[v, f]`.
+    pub embedding: Embedding,
+    /// What rotates queries and keys by their position: one entry for each kind of layer, see [`Block::rope`].
+    #[module(skip)]
+    pub ropes: Vec<Rope>,
+    /// From the first to the last.
+    pub blocks: Vec<Block>,
+    /// Over `[f]`.
+    pub norm: Norm,
+    /// `[v, f]`; absent where the embedding is the head too.
+    pub head: Option<Linear>,
+    /// What the module was built from.
+    #[module(skip)]
+    pub spec: Spec,
+}
+
+impl CausalLm {
+    /// Logits `[b, t, v]` of every token of `ids` `[b, t]`; at least one token.
+    pub fn forward(&self, ids: Tensor<2, Int>) -> Tensor<3> {
+        let [_, t] = ids.dims();
+        let mut x = self.embed(ids);
+        let rotations = self.rotations(0..t, &x.device(), x.dtype());
+        for block in &self.blocks {
+            x = block.forward(x, &rotations, |keys, values| (keys, values));
+        }
+        self.logits(x)
+    }
+
+    /// Logits `[b, t, v]` of the new tokens `ids` `[b, t]`, at least one, which follow those that
+    /// `cache` holds.
+    ///
+    /// # Errors
+    ///
+    /// [`CacheError`] when the cache has no room for them, or is not of this model and batch. The cache
+    /// is as before.
+    pub fn forward_cached(
+        &self,
+        ids: Tensor<2, Int>,
+        cache: &mut Cache,
+    ) -> Result<Tensor<3>, CacheError> {
+        Ok(self.logits(self.hidden_cached(ids, cache)?))
+    }
+
+    /// What comes out of the last layer, `x` `[b, t, f]`, to logits `[b, t, v]`.
+    pub fn logits(&self, x: Tensor<3>) -> Tensor<3> {
+        let x = self.norm.forward(x);
+        let logits = match &self.head {
+            Some(head) => head.forward(x),
+            None => self.embedding.logits(x),
+        };
+        let logits = match self.spec.head.multiplier {
+            Some(multiplier) => logits * multiplier,
+            None => logits,
+        };
+        match self.spec.head.soft_cap {
+            Some(cap) => tanh(logits / cap) * cap,
+            None => logits,
+        }
+    }
+
+    /// `ids` `[b, t]` to what goes into the first layer, `[b, t, f]`.
+    pub fn embed(&self, ids: Tensor<2, Int>) -> Tensor<3> {
+        let x = self.embedding.forward(ids);
+        match self.spec.embedding.multiplier {
+            Some(multiplier) => x * multiplier,
+            None => x,
+        }
+    }
+
+    /// The rotations of all layers at `positions`, in the type that activations are in.
+    pub fn rotations(
+        &self,
+        positions: Range<usize>,
+        device: &Device,
+        dtype: DType,
+    ) -> Vec<Rotation> {
+        let ropes = self.ropes.iter();
+        ropes
+            .map(|rope| rope.at(positions.clone(), device, dtype))
+            .collect()
+    }
+
+    /// Where its norms and activations are.
+    pub fn device(&self) -> Device {
+        self.norm.scale.val().device()
+    }
+
+    /// `ids` `[b, t]` to what comes out of the last layer, `[b, t, f]`.
+    fn hidden_cached(
+        &self,
+        ids: Tensor<2, Int>,
+        cache: &mut Cache,
+    ) -> Result<Tensor<3>, CacheError> {
+        let [b, t] = ids.dims();
+        let start = cache.len();
+        let layers = cache.extend(self.blocks.len(), [b, t])?;
+
+        let mut x = self.embed(ids);
+        let rotations = self.rotations(start..start + t, &x.device(), x.dtype());
+        for (block, layer) in self.blocks.iter().zip(layers) {
+            x = block.forward(x, &rotations, |keys, values| layer.append(keys, values));
+        }
+        Ok(x)
+    }
+}
+
+impl NextToken for CausalLm {
+    fn vocabulary(&self) -> usize {
+        self.spec.vocabulary
+    }
+
+    fn cache(&self) -> Cache {
+        Cache::new(self.blocks.len(), self.spec.positions)
+    }
+
+    fn step(&self, ids: &[u32], cache: &mut Cache) -> Result<Tensor<1>, CacheError> {
+        let (t, device) = (ids.len(), self.device());
+        let ids: Vec<i32> = ids.iter().map(|id| id.cast_signed()).collect();
+        let ids = Tensor::from_data(TensorData::new(ids, [1, t]), (&device, DType::I32));
+
+        // The head is the widest product of the model, and a prompt needs it for its last token only.
+        let x = self.hidden_cached(ids, cache)?;
+        let last = x.narrow(1, t - 1, 1);
+        Ok(self.logits(last).reshape([self.spec.vocabulary]))
+    }
+}

@@ -1,0 +1,108 @@
+//! Which matrices of a decoder share an input, and what makes it.
+//!
+//! A link is there only where a factor of a feature can be moved exactly: a norm that stores its scale minus one, a
+//! matrix whose output is split, and a function that bends what goes into it have none.
+
+use super::{
+    check::Unsupported,
+    spec::Spec,
+    walk::{self, LayerTree, MlpTree, QkvTree},
+};
+use crate::model::{layers::NormSpec, link::Link, slot::Role};
+
+/// What makes the input of the matrices inside each layer: a norm, the values that attention mixes, and the half of the
+/// MLP that its gate lets through.
+pub(super) fn links(spec: &Spec) -> Result<Vec<Link>, Unsupported> {
+    let tree = walk::walk(spec, &mut Names)?;
+    Ok(tree.layers.iter().flat_map(of_layer).collect())
+}
+
+fn of_layer(layer: &LayerTree<'_, Names>) -> Vec<Link> {
+    let attention = layer.checked.attention;
+    let (qkv, values) = match &layer.attention.qkv {
+        QkvTree::Apart { q, k, v } => (vec![q, k, v], Some(v)),
+        QkvTree::Blocks(qkv) | QkvTree::ByHead(qkv) => (vec![qkv], None),
+    };
+    let (into_mlp, let_through, down) = match &layer.mlp {
+        MlpTree::Gated { gate, up, down } => (vec![gate, up], Some(up), down),
+        MlpTree::Fused { gate_up, down } => (vec![gate_up], None, down),
+        MlpTree::Plain { up, down } => (vec![up], None, down),
+    };
+    // In parallel, one norm makes the input of both halves.
+    let parallel = layer.checked.layer.norms == super::spec::NormPlaces::Parallel;
+    let (first, second) = match parallel {
+        true => ([qkv, into_mlp].concat(), Vec::new()),
+        false => (qkv, into_mlp),
+    };
+    let weights = |matrices: Vec<&Matrix>| -> Vec<String> {
+        matrices
+            .into_iter()
+            .map(|matrix| matrix.weight.clone())
+            .collect()
+    };
+    let norm = |norm: &Option<Norm>, to: Vec<&Matrix>| {
+        let from = norm.clone().flatten()?;
+        Some(Link::new(from, weights(to)))
+    };
+    let shared = attention.heads / attention.key_value_heads;
+    [
+        norm(&layer.attention_norm, first),
+        values.map(|v| {
+            Link::new(v.rows(), [layer.attention.o.weight.clone()])
+                .repeated(attention.head_features, shared)
+        }),
+        norm(&layer.mlp_norm, second),
+        let_through.map(|up| Link::new(up.rows(), [down.weight.clone()])),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// Remembers names.
+struct Names;
+
+struct Matrix {
+    weight: String,
+    bias: Option<String>,
+}
+
+/// The tensors that features are proportional to, if they are.
+type Norm = Option<Vec<String>>;
+
+impl Matrix {
+    /// The tensors that have a row for each feature that comes out.
+    fn rows(&self) -> impl Iterator<Item = String> {
+        [self.weight.clone()].into_iter().chain(self.bias.clone())
+    }
+}
+
+impl walk::Visit for Names {
+    type Table = ();
+    type Matrix = Matrix;
+    type Norm = Norm;
+    type Error = Unsupported;
+
+    fn table(&mut self, _: String, _: [usize; 2]) -> Result<(), Unsupported> {
+        Ok(())
+    }
+
+    fn matrix(
+        &mut self,
+        path: String,
+        _: Role,
+        _: [usize; 2],
+        bias: bool,
+    ) -> Result<Matrix, Unsupported> {
+        Ok(Matrix {
+            weight: format!("{path}.weight"),
+            bias: bias.then(|| format!("{path}.bias")),
+        })
+    }
+
+    fn norm(&mut self, path: String, _: &[usize], spec: NormSpec) -> Result<Norm, Unsupported> {
+        let bias = spec.bias.then(|| format!("{path}.bias"));
+        let names = [format!("{path}.weight")].into_iter().chain(bias);
+        Ok((!spec.plus_one).then(|| names.collect()))
+    }
+}

@@ -1,0 +1,39 @@
+//! One decoder for every family: a [`Spec`] says what it is made of, one walk makes slots, links and the module of it.
+//!
+//! ```text
+//! config.json ─► arch/FAMILY.rs ─► Spec ─► walk ─┬─► slots
+//!                                                ├─► links
+//!                                                └─► CausalLm
+//! ```
+//!
+//! Reading order: [`Spec`] (what differs) → [`Names`] → the walk → [`Block`] → [`CausalLm`].
+
+mod spec;
+
+mod names;
+
+mod check;
+
+mod walk;
+
+mod links;
+mod slots;
+
+mod block;
+
+mod forward;
+
+mod build;
+
+mod architecture;
+
+pub use block::Block;
+pub use check::Unsupported;
+pub use forward::CausalLm;
+pub use names::{LLAMA, Names, Part};
+pub use slots::slots;
+pub use spec::{
+    AttentionSpec, Clamp, DeltaSpec, EmbeddingSpec, ExpertsSpec, FeedForward, Gate, HeadSpec,
+    LatentSpec, LayerSpec, Mixer, MlpSpec, NormPlaces, PerLayerSpec, Projections, QueryGrowth,
+    QueryKeyNormSpec, RouterGroups, RouterScore, RouterSpec, Sees, SharedExpertSpec, Spec, Stored,
+};

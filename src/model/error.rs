@@ -1,0 +1,43 @@
+//! Configurations that no model can be built from.
+
+/// A `config.json` that an architecture cannot be built from.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// A field is not there.
+    #[error("config.json: `{field}` is missing")]
+    Missing {
+        /// The field.
+        field: String,
+    },
+    /// A field has a value that cannot be.
+    #[error("config.json: `{field}` is {found}, expected {expected}")]
+    Value {
+        /// The field.
+        field: String,
+        /// What the file says.
+        found: String,
+        /// What it should say.
+        expected: String,
+    },
+    /// Another architecture.
+    #[error("config.json: `model_type` is \"{found}\"; known are {known}")]
+    Architecture {
+        /// What the file says.
+        found: String,
+        /// What can be loaded.
+        known: String,
+    },
+    /// Something this library does not do (yet).
+    #[error(
+        "config.json: `{field}` asks for {found}, which is not supported; supported: {supported}"
+    )]
+    Unsupported {
+        /// The field, or the word of the [`Spec`](decoder::Spec) that the file as a whole asks for.
+        field: String,
+        /// What it asks for.
+        found: String,
+        /// What could be asked for.
+        supported: String,
+    },
+}

@@ -1,0 +1,24 @@
+//! The layers that a model is made of, each with weights that are dense or packed.
+//!
+//! Reading order: [`Linear`] and [`Embedding`] (matrices) → [`Norm`] → [`Rope`] → [`Attention`] with its [`Cache`] →
+//! [`Mlp`].
+
+mod embedding;
+mod linear;
+
+mod norm;
+mod rope;
+
+mod cache;
+
+mod attention;
+
+mod mlp;
+
+pub use attention::{ApartQkv, Attention, Heads, NormOver, Qkv, Scores, attend};
+pub use cache::{Cache, CacheError, LayerCache};
+pub use embedding::Embedding;
+pub use linear::{Linear, Matrix};
+pub use mlp::{Activation, FusedMlp, GatedMlp, Mlp, PlainMlp};
+pub use norm::{Norm, NormKind, NormSpec};
+pub use rope::{Pairs, Rope, RopeScaling, RotarySpec, Rotation};

@@ -1,0 +1,163 @@
+//! Normalisation of rows.
+
+use burn::{
+    module::{Module, Param},
+    tensor::{DType, Tensor},
+};
+use serde::Serialize;
+
+/// What a row is divided by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NormKind {
+    /// The root of its mean square.
+    Rms,
+    /// Its standard deviation, after its mean was subtracted.
+    Layer,
+}
+
+/// How rows are normalised.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct NormSpec {
+    /// What a row is divided by.
+    pub kind: NormKind,
+    /// Is added to the mean square, and keeps an all-zero row finite.
+    pub eps: f64,
+    /// The checkpoint stores the scale minus one.
+    pub plus_one: bool,
+    /// A bias is added at the end.
+    pub bias: bool,
+    /// The row is rounded to the type of the activations before it is scaled, as Llama does, and not after. It makes a
+    /// difference in half types only.
+    pub rounds_first: bool,
+}
+
+impl NormSpec {
+    /// Llama's.
+    pub const fn rms(eps: f64) -> Self {
+        Self {
+            kind: NormKind::Rms,
+            eps,
+            plus_one: false,
+            bias: false,
+            rounds_first: true,
+        }
+    }
+
+    /// PyTorch's `LayerNorm`.
+    pub const fn layer(eps: f64, bias: bool) -> Self {
+        Self {
+            kind: NormKind::Layer,
+            eps,
+            plus_one: false,
+            bias,
+            rounds_first: false,
+        }
+    }
+}
+
+/// `y = (x - shift) / sqrt(mean((x - shift)²) + eps) * scale + bias`, over the last dimension; the shift is the mean of
+/// the row for [`NormKind::Layer`] and nothing for [`NormKind::Rms`].
+///
+/// Burn's own `RmsNorm` rounds the root to the type of `x` before it divides. Checkpoints are trained
+/// with the whole quotient in `f32`, rounded once: in bf16 the two differ.
+#[derive(Module, Debug)]
+pub struct Norm {
+    /// `[features]`, as the checkpoint stores it.
+    pub scale: Param<Tensor<1>>,
+    /// `[features]`.
+    pub bias: Option<Param<Tensor<1>>>,
+    #[module(skip)]
+    spec: NormSpec,
+}
+
+impl Norm {
+    /// From a scale and, where there is one, a bias `[features]`.
+    pub fn new(scale: Param<Tensor<1>>, bias: Option<Param<Tensor<1>>>, spec: NormSpec) -> Self {
+        Self { scale, bias, spec }
+    }
+
+    /// `x` `[.., features]` to the same shape and type.
+    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        self.apply(x, |weights| weights.unsqueeze())
+    }
+
+    /// `x` `[b, n, t, d]` over `d`, with a scale `[n·d]` that has a row for each of the `n` heads.
+    pub(super) fn forward_by_head(&self, x: Tensor<4>) -> Tensor<4> {
+        let [_, n, _, d] = x.dims();
+        self.apply(x, |weights| weights.reshape([1, n, 1, d]))
+    }
+
+    /// `shaped` gives scale and bias the dimensions of `x`.
+    fn apply<const D: usize>(
+        &self,
+        x: Tensor<D>,
+        shaped: impl Fn(Tensor<1>) -> Tensor<D>,
+    ) -> Tensor<D> {
+        let dtype = x.dtype();
+        let x = x.cast(DType::F32);
+        let x = match self.spec.kind {
+            NormKind::Rms => x,
+            NormKind::Layer => x.clone() - x.mean_dim(D - 1),
+        };
+        let mean_square = (x.clone() * x.clone()).mean_dim(D - 1);
+        let unit = x * (mean_square + self.spec.eps).sqrt().recip();
+
+        let (unit, weights_in) = match self.spec.rounds_first {
+            true => (unit.cast(dtype), dtype),
+            false => (unit, DType::F32),
+        };
+        let weights = |param: &Param<Tensor<1>>| shaped(param.val().cast(weights_in));
+        let scale = match self.spec.plus_one {
+            true => weights(&self.scale) + 1.0,
+            false => weights(&self.scale),
+        };
+        let y = match &self.bias {
+            Some(bias) => unit * scale + weights(bias),
+            None => unit * scale,
+        };
+        y.cast(dtype)
+    }
+}
+
+#[cfg(all(test, feature = "cpu"))]
+mod tests {
+    use burn::{
+        module::ParamId,
+        tensor::{Device, TensorData},
+    };
+    use half::bf16;
+
+    use super::*;
+
+    /// In bf16 the answer is that of `f32`, rounded once before it is scaled and once after. Catches a
+    /// norm computed in bf16, a root that is rounded before the division (Burn's), and a scale applied
+    /// before the rounding.
+    #[test]
+    fn a_row_is_normalised_in_f32_and_rounded_before_it_is_scaled() {
+        let x: Vec<bf16> = (0..64u16)
+            .map(|i| bf16::from_f32(f32::from(i * 37 % 64) / 9.0 - 3.0))
+            .collect();
+        let scale: Vec<bf16> = (0..64u16)
+            .map(|i| bf16::from_f32(0.5 + f32::from(i) / 40.0))
+            .collect();
+        let mean_square = x.iter().map(|x| x.to_f32() * x.to_f32()).sum::<f32>() / 64.0;
+        let root = (mean_square + 1e-5).sqrt();
+        let expected: Vec<bf16> = x
+            .iter()
+            .zip(&scale)
+            .map(|(x, scale)| bf16::from_f32(x.to_f32() / root) * scale)
+            .collect();
+
+        let place = |numbers: Vec<bf16>| -> Tensor<1> {
+            let len = numbers.len();
+            let data = TensorData::new(numbers, [len]);
+            Tensor::from_data(data, (&Device::flex(), DType::BF16))
+        };
+        let scale = Param::initialized(ParamId::new(), place(scale));
+        let y = Norm::new(scale, None, NormSpec::rms(1e-5)).forward(place(x).reshape([1, 1, 64]));
+
+        let y: Vec<bf16> = y.into_data().try_into_vec().expect("bf16, as it went in");
+        assert_eq!(y, expected);
+    }
+}
