@@ -43,11 +43,6 @@ pub enum StreamFrom {
 }
 
 impl Strategy {
-    /// Whether weights are packed on the host, whatever the target can do.
-    pub(crate) const fn packs_on_host(self) -> bool {
-        matches!(self, Self::UnifiedMemory | Self::Streaming)
-    }
-
     pub(crate) const fn in_flight_bytes_max(self) -> u64 {
         match self {
             Self::Auto | Self::Full => 256 << 20,

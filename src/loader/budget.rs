@@ -9,8 +9,8 @@ use crate::{
     config::{Strategy, StreamFrom},
     error::Error,
     pipeline::tile_bytes,
-    plan::{Goes, Need, Plan, PlanError},
-    target::{Capabilities, Memory, Target, memory},
+    plan::{DeviceFacts, Need, Plan, PlanError, Step},
+    target::{Memory, Target, memory},
 };
 
 /// Left to threads, buffers and what else a process has, where the system limits all of it.
@@ -42,24 +42,15 @@ impl<T: Target> Loader<T> {
     /// As [`check`](Self::check).
     pub(super) fn checked(&self, plan: &Plan) -> Result<Room, Error> {
         plan.check_complete()?;
-        let room = self.room(plan, self.goes(plan.strategy))?;
-        // Tiles of a host target are counted on the host.
-        let memory = match T::MEMORY {
-            Memory::Host => None,
-            Memory::Device => self.device_bytes(),
-        };
-        let capabilities = Capabilities {
-            memory,
-            ..self.capabilities.clone()
-        };
-        plan.check(&capabilities, room.in_flight)?;
+        let room = self.room(plan, &|_| false)?;
+        plan.check(room.in_flight)?;
         Ok(room)
     }
 
     /// Chooses where `bytes_kept` of finished weights live, unless the caller has.
     pub(super) fn place(&self, plan: &mut Plan, bytes_kept: u64) {
         let asked = self.config.place.strategy;
-        (plan.strategy, plan.strategy_reason) = match asked {
+        let (strategy, reason) = match asked {
             Strategy::Auto => choose(&MemoryFacts {
                 weights: bytes_kept,
                 host: self.host_bytes(),
@@ -70,19 +61,22 @@ impl<T: Target> Loader<T> {
             }),
             _ => (asked, "asked for".to_owned()),
         };
+        plan.settle(strategy, &self.config.place.stream_from);
+        plan.strategy_reason = reason;
     }
 
-    /// Where the weights of a module are made and stay.
-    pub(super) fn goes(&self, strategy: Strategy) -> Goes<'static> {
-        let streams = strategy == Strategy::Streaming;
-        match (T::MEMORY, &self.config.place.stream_from) {
-            (_, StreamFrom::Disk(_)) if streams => Goes::Device { packs: false },
-            (_, StreamFrom::Host) if streams => Goes::Host,
-            (Memory::Host, _) => Goes::Host,
-            (Memory::Device, _) => Goes::Device {
-                packs: !strategy.packs_on_host(),
-            },
-        }
+    /// The devices that the model computes on.
+    pub(super) fn devices(&self) -> Vec<DeviceFacts> {
+        let on_host = T::MEMORY == Memory::Host;
+        vec![DeviceFacts {
+            target: T::NAME.to_owned(),
+            index: self.config.place.device,
+            name: self.capabilities.name.clone(),
+            on_host,
+            memory: self.device_bytes().filter(|_| !on_host),
+            largest_allocation: self.capabilities.largest_allocation,
+            packs: !on_host,
+        }]
     }
 
     /// What was asked for, or what the budget leaves: tiles get smaller first.
@@ -90,9 +84,9 @@ impl<T: Target> Loader<T> {
     /// # Errors
     ///
     /// [`PlanError::HostBudget`] where it leaves too little.
-    pub(super) fn room(&self, plan: &Plan, goes: Goes<'_>) -> Result<Room, Error> {
+    pub(super) fn room(&self, plan: &Plan, by_rows: &dyn Fn(&Step) -> bool) -> Result<Room, Error> {
         let asked = self.asked(plan.strategy);
-        let workers = |tile| worker_count(self.config.read.workers, tile, plan.converts(goes));
+        let workers = |tile| worker_count(self.config.read.workers, tile, plan.converts());
         let mut tile = asked.tile;
         let Some(budget) = self.host_bytes() else {
             let workers = workers(tile);
@@ -104,7 +98,7 @@ impl<T: Target> Loader<T> {
                 scratch,
                 at_once,
                 tensor,
-            } = plan.need(goes, tile);
+            } = plan.need(by_rows, tile);
             let taken = kept.saturating_add(scratch);
             let least = at_once.max(TILES_LEAST * tile);
             if taken.saturating_add(least) <= budget {

@@ -212,7 +212,7 @@ impl<T: Target> Loader<T> {
             dialect: self.dialect.as_deref(),
             dequantize: self.config.pack.dequantize,
             policy: &self.config.pack.policy,
-            target: T::NAME,
+            devices: self.devices(),
             dtype: self.dtype,
         }
     }
@@ -242,11 +242,12 @@ impl<T: Target> Loader<T> {
         let observers = recording.among(&self.observers);
         let place = self.settings_for(room, &observers);
         let settings = Settings {
-            device: place.device.filter(|_| !plan.strategy.packs_on_host()),
+            device: place.device.filter(|_| plan.packs_on_devices()),
             ..place.clone()
         };
         let mut module = ModuleSink {
             weights: Weights::new(self.device.clone(), self.dtype.dtype),
+            devices: core::slice::from_ref(&self.device),
             settings: &place,
             shared: self.shared.as_ref(),
             stream: self.stream(&plan)?,

@@ -8,7 +8,7 @@ use crate::{
     observe::Observer,
     pipeline::{self, Settings, Timing},
     place::folder::{self as save, FolderSink, Identity, Layout},
-    plan::{Action, Goes, Plan, PlanError, Step, Stored},
+    plan::{Action, Home, Plan, PlanError, Step, Stored},
     prepare,
     quant::QuantSpec,
     report::Saved,
@@ -53,11 +53,12 @@ impl<T: Target> Loader<T> {
         // One weight at a time is kept.
         let kept = plan.steps.iter().map(Step::bytes_kept).max();
         self.place(&mut plan, kept.unwrap_or(0));
+        plan.send(Home::Disk);
         let becomes: Vec<String> = plan.steps.iter().map(save::becomes).collect();
         adapt(&mut plan);
         let layout = Layout::new(to, &plan, self.checkpoint.float_dtype())?;
         let by_rows = |step: &Step| layout.takes_rows(step);
-        let room = self.room(&plan, Goes::Files(&by_rows))?;
+        let room = self.room(&plan, &by_rows)?;
         let mut journal = match journal {
             Some(journal) => journal,
             None => save::create(to)?,

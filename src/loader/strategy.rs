@@ -8,7 +8,7 @@ use crate::{
     model::stream::Limits,
     pipeline::{Settings, Sink},
     place::Stream,
-    plan::{Goes, Order, Plan, Step},
+    plan::{Home, Order, Plan, Step},
     report::LoadReport,
     target::Target,
 };
@@ -32,16 +32,11 @@ impl<T: Target> Loader<T> {
         plan.check_complete()?;
         order.sort(&mut plan, &A::slots(&config));
         let observers = recording.among(&self.observers);
-        // What the sink keeps is its own.
-        let room = self.room(
-            &plan,
-            Goes::Device {
-                packs: !plan.strategy.packs_on_host(),
-            },
-        )?;
+        plan.send(Home::Sink);
+        let room = self.room(&plan, &|_| false)?;
         let settings = self.settings_for(room, &observers);
         let settings = Settings {
-            device: settings.device.filter(|_| !plan.strategy.packs_on_host()),
+            device: settings.device.filter(|_| plan.packs_on_devices()),
             ..settings
         };
         let timings = self.run(&mut plan, sink, &settings)?;

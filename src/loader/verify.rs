@@ -14,7 +14,7 @@ use crate::{
     quant::QuantSpec,
     report::{Fallback, TensorCheck, VerifyReport, check},
     source::Checkpoint,
-    target::{Capabilities, Target},
+    target::Target,
 };
 
 impl<T: Target> Loader<T> {
@@ -114,7 +114,7 @@ impl<T: Target> Loader<T> {
         let report = VerifyReport {
             model: plan.model.clone(),
             against: None,
-            target: plan.target,
+            target: plan.target().to_owned(),
             limits: config.limits,
             tensors: checked
                 .iter()
@@ -196,11 +196,7 @@ impl<T: Target> Loader<T> {
 
     /// Refuses what a load would, but for a model that is larger than the device: one weight at a time is there.
     fn check_parts(&self, plan: &Plan) -> Result<(), Error> {
-        let capabilities = Capabilities {
-            memory: None,
-            ..self.capabilities.clone()
-        };
-        Ok(plan.check(&capabilities, 0)?)
+        Ok(plan.check_parts()?)
     }
 
     /// Carries out the plan, and compares what comes of its steps with `originals` of `dense`.
@@ -227,7 +223,7 @@ fn report(plan: &Plan, against: Option<String>, stats: &[Stats], limits: &Limits
     VerifyReport {
         model: plan.model.clone(),
         against,
-        target: plan.target,
+        target: plan.target().to_owned(),
         limits: *limits,
         tensors: tensors
             .map(|(step, stats)| check(step, *stats, limits))

@@ -110,7 +110,7 @@ fn fields(event: &Event<'_>) -> Value {
             let totals = plan.totals();
             json!({
                 "model": plan.model,
-                "target": plan.target,
+                "target": plan.target(),
                 "dtype": plan.dtype,
                 "tensors": totals.tensors,
                 "bytes": totals.bytes_source,

@@ -1,15 +1,19 @@
 //! Finished weights become tensors on the device, or are stored to be streamed there; a module is built of both.
 
+use burn::tensor::Device;
+
 use super::{dedup::Shared, stream::Stream};
 use crate::{
     model::{Weight, Weights},
     pipeline::{self, Finished, Settings, Sink, SinkError, cut_packed},
-    plan::Step,
+    plan::{Home, Step},
     quant::PackedWeight,
 };
 
 pub(crate) struct ModuleSink<'a> {
     pub(crate) weights: Weights,
+    /// The devices of the plan.
+    pub(crate) devices: &'a [Device],
     pub(crate) settings: &'a Settings<'a>,
     pub(crate) shared: Option<&'a Shared>,
     pub(crate) stream: Option<Stream>,
@@ -17,7 +21,7 @@ pub(crate) struct ModuleSink<'a> {
 
 impl Sink for ModuleSink<'_> {
     fn place(&mut self, step: &Step, finished: Finished) -> Result<(), SinkError> {
-        let device = self.weights.device();
+        let device = self.device(step);
         let weight = match (self.shared, self.stream.as_ref()) {
             (_, Some(stream)) if step.streams() => self.store(stream, step, finished),
             (Some(shared), _) => shared.settle(step, finished, device, |finished| {
@@ -31,9 +35,18 @@ impl Sink for ModuleSink<'_> {
 }
 
 impl ModuleSink<'_> {
-    /// The weight on the device.
+    /// The device that the weight lives on, or comes to.
+    fn device(&self, step: &Step) -> &Device {
+        let home = match step.home {
+            Home::Device(nth) => self.devices.get(nth),
+            _ => None,
+        };
+        home.unwrap_or_else(|| self.weights.device())
+    }
+
+    /// The weight on its device.
     fn weight(&self, step: &Step, finished: Finished) -> Result<Weight, SinkError> {
-        let device = self.weights.device();
+        let device = self.device(step);
         Ok(match finished {
             Finished::Placed(parts) => Weight::Packed(parts),
             Finished::Packed(packed) => {

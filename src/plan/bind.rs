@@ -3,13 +3,13 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::{Action, Piece, Plan, PlanError, Scaling, Step, Stored, piece};
+use super::{Action, DeviceFacts, Home, Piece, Plan, PlanError, Scaling, Step, Stored, piece};
 use crate::{
     config::{Policy, Strategy},
     dialect::{self, Adopt, Dialect},
     model::{Link, Slot},
     source::{Catalog, TensorInfo},
-    target::{Capabilities, DTypeChoice},
+    target::DTypeChoice,
 };
 
 /// What a plan is made from, besides the slots.
@@ -21,7 +21,7 @@ pub(crate) struct Request<'a> {
     pub(crate) policy: &'a Policy,
     /// Whether packed weights become plain numbers.
     pub(crate) dequantize: bool,
-    pub(crate) target: &'static str,
+    pub(crate) devices: Vec<DeviceFacts>,
     pub(crate) dtype: DTypeChoice,
 }
 
@@ -89,7 +89,7 @@ impl Plan {
         }
         Ok(Self {
             model: request.model.clone(),
-            target: request.target,
+            devices: request.devices.clone(),
             dtype: request.dtype.dtype,
             dtype_wanted: request.dtype.wanted,
             strategy: Strategy::Auto,
@@ -170,38 +170,49 @@ impl Plan {
         }
     }
 
-    /// Refuses a plan that cannot be carried out: something is missing, or it does not fit.
+    /// Refuses a plan that cannot be carried out: a tensor is missing, or a device is too small.
     ///
     /// # Errors
     ///
-    /// [`PlanError::Missing`], [`PlanError::DoesNotFit`], [`PlanError::Allocation`].
-    pub fn check(&self, capabilities: &Capabilities, in_flight: u64) -> Result<(), PlanError> {
-        self.check_complete()?;
-        if let Some(largest) = capabilities.largest_allocation
-            && let Some((step, needed)) = self.steps.iter().find_map(|step| {
-                let needed = step.bytes_together();
-                (needed > largest).then_some((step, needed))
-            })
-        {
-            return Err(PlanError::Allocation {
-                tensor: step.slot.name.clone(),
-                needed,
-                largest,
-                target: self.target,
-            });
-        }
-        let (totals, needed) = (self.totals(), self.bytes_on_device());
+    /// [`PlanError::Missing`], [`PlanError::Allocation`], [`PlanError::DoesNotFit`].
+    pub fn check(&self, in_flight: u64) -> Result<(), PlanError> {
+        self.check_parts()?;
         // A small model never has its whole budget in flight.
-        let in_flight = in_flight.min(totals.bytes_source);
-        match capabilities.memory {
-            Some(memory) if needed + in_flight > memory => Err(PlanError::DoesNotFit {
-                needed,
-                in_flight,
-                memory,
-                target: self.target,
-            }),
-            _ => Ok(()),
+        let in_flight = in_flight.min(self.totals().bytes_source);
+        for (nth, device) in self.devices.iter().enumerate() {
+            let needed = self.bytes_on_device(nth);
+            if let Some(memory) = device.memory
+                && needed + in_flight > memory
+            {
+                return Err(PlanError::DoesNotFit {
+                    needed,
+                    in_flight,
+                    memory,
+                    target: device.target.clone(),
+                });
+            }
         }
+        Ok(())
+    }
+
+    /// The same for a device that only has one weight at a time.
+    pub(crate) fn check_parts(&self) -> Result<(), PlanError> {
+        self.check_complete()?;
+        for device in &self.devices {
+            let Some(largest) = device.largest_allocation else {
+                continue;
+            };
+            let mut steps = self.steps.iter();
+            if let Some(step) = steps.find(|step| step.bytes_together() > largest) {
+                return Err(PlanError::Allocation {
+                    tensor: step.slot.name.clone(),
+                    needed: step.bytes_together(),
+                    largest,
+                    target: device.target.clone(),
+                });
+            }
+        }
+        Ok(())
     }
 }
 
@@ -273,6 +284,7 @@ impl Request<'_> {
             stored: Stored::Plain(dtype),
             action,
             scaling: Scaling::default(),
+            home: Home::Device(0),
         })
     }
 
@@ -297,6 +309,7 @@ impl Request<'_> {
             stored: Stored::Packed(adopt),
             action,
             scaling: Scaling::default(),
+            home: Home::Device(0),
         })
     }
 }

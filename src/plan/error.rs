@@ -229,7 +229,7 @@ pub enum PlanError {
         /// Bytes the device has.
         memory: u64,
         /// [`Target::NAME`](crate::Target::NAME).
-        target: &'static str,
+        target: String,
     },
     /// Weights are to be as wide as fits, and nobody knows how much does.
     #[error(
@@ -267,6 +267,6 @@ pub enum PlanError {
         /// Bytes of the largest allocation.
         largest: u64,
         /// [`Target::NAME`](crate::Target::NAME).
-        target: &'static str,
+        target: String,
     },
 }

@@ -3,16 +3,19 @@
 
 mod bind;
 mod error;
+mod home;
 mod matrices;
 mod need;
 mod order;
 mod piece;
 mod print;
 mod scaling;
+mod settle;
 
 pub(crate) use bind::Request;
 pub use error::PlanError;
-pub(crate) use need::{Goes, Need};
+pub use home::{DeviceFacts, Home};
+pub(crate) use need::Need;
 pub use order::{Compare, Order};
 pub use piece::Piece;
 pub(crate) use scaling::CHUNK;
@@ -36,8 +39,8 @@ use crate::{
 pub struct Plan {
     /// The checkpoint, as its source describes itself.
     pub model: String,
-    /// Where it goes: [`Target::NAME`](crate::Target::NAME).
-    pub target: &'static str,
+    /// The devices that the model computes on.
+    pub devices: Vec<DeviceFacts>,
     /// Type of dense weights and activations.
     pub dtype: DType,
     /// The type that was asked for, or that the target or the checkpoint would choose: another one than
@@ -73,6 +76,8 @@ pub struct Step {
     pub action: Action,
     /// What it is multiplied by on the way. Found when the plan is carried out, for it takes the weights.
     pub scaling: Scaling,
+    /// Where the finished weight lives.
+    pub home: Home,
 }
 
 /// How a checkpoint stores a weight.
@@ -167,12 +172,6 @@ impl Step {
         bytes as u64
     }
 
-    /// Whether [`Strategy::Streaming`] leaves it off the device until it is needed: matrices that multiply or are looked
-    /// up. Everything else is small.
-    pub(crate) fn streams(&self) -> bool {
-        self.slot.is_matrix()
-    }
-
     /// Bytes of the smallest part that the finished weight can be cut into: rows of a matrix, everything
     /// else whole.
     pub(crate) fn bytes_together(&self) -> u64 {
@@ -241,20 +240,6 @@ impl Plan {
                 *dtype = to;
             }
         }
-    }
-
-    /// Bytes of finished weights that are on the device at once, at least: with [`Strategy::Streaming`] those that do
-    /// not stream, and the largest of those that do.
-    pub fn bytes_on_device(&self) -> u64 {
-        let streams = |step: &&Step| self.strategy == Strategy::Streaming && step.streams();
-        let streamed = self
-            .steps
-            .iter()
-            .filter(streams)
-            .map(Step::bytes_kept)
-            .max();
-        let steps = self.steps.iter().filter(|step| !streams(step));
-        steps.map(Step::bytes_kept).sum::<u64>() + streamed.unwrap_or(0)
     }
 
     /// Sums over the steps.

@@ -4,17 +4,6 @@ use firebox_kernels::format::Format;
 
 use super::{Action, Plan, Step, Stored};
 
-/// Where finished weights go.
-#[derive(Clone, Copy)]
-pub(crate) enum Goes<'a> {
-    /// They stay in host memory.
-    Host,
-    /// To a device, which packs what it can where the flag says so.
-    Device { packs: bool },
-    /// To files, one after another; those that are told in pieces of rows.
-    Files(&'a dyn Fn(&Step) -> bool),
-}
-
 /// Bytes of host memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Need {
@@ -32,31 +21,52 @@ pub(crate) struct Need {
 const UNDER_WAY: u64 = 3;
 
 impl Plan {
-    /// What the steps need, when about `tile` bytes are read at once.
-    pub(crate) fn need(&self, goes: Goes<'_>, tile: u64) -> Need {
+    /// What the steps need, when about `tile` bytes are read at once. `by_rows` says which finished weights are taken one
+    /// batch of rows after another.
+    pub(crate) fn need(&self, by_rows: &dyn Fn(&Step) -> bool, tile: u64) -> Need {
         let bytes = |of: &dyn Fn(&Step) -> u64| self.steps.iter().map(of).max().unwrap_or(0);
         let largest = self.steps.iter().max_by_key(|step| step.bytes_at_once());
         Need {
-            kept: match goes {
-                Goes::Host => self.totals().bytes_kept,
-                Goes::Device { .. } | Goes::Files(_) => 0,
+            kept: {
+                let steps = self.steps.iter();
+                let stay = steps.filter(|step| self.stays_on_host(step));
+                stay.map(Step::bytes_kept).sum()
             },
-            scratch: bytes(&|step| step.scratch(goes, tile)),
+            scratch: bytes(&|step| self.scratch(step, by_rows(step), tile)),
             at_once: bytes(&Step::bytes_at_once),
             tensor: largest.map_or_else(String::new, |step| step.slot.name.clone()),
         }
     }
 
     /// Whether the host's threads have anything to convert.
-    pub(crate) fn converts(&self, goes: Goes<'_>) -> bool {
-        let packs = matches!(goes, Goes::Device { packs: true });
+    pub(crate) fn converts(&self) -> bool {
         let converts = |step: &Step| match (&step.action, &step.stored) {
             (Action::Dense(dtype), Stored::Plain(source)) => {
                 *dtype != *source || !step.scaling.is_none()
             }
-            _ => !(packs && step.packs_on_devices()),
+            _ => !self.packs_on_device(step),
         };
         !self.links.is_empty() || self.steps.iter().any(converts)
+    }
+
+    /// Bytes under way beside the finished weights while `step` is carried out.
+    fn scratch(&self, step: &Step, by_rows: bool, tile: u64) -> u64 {
+        if self.packs_on_device(step) {
+            return 0;
+        }
+        let parts = match step.stored {
+            Stored::Packed(_) => step.bytes_source(),
+            Stored::Plain(_) => 0,
+        };
+        let beside = if self.stays_on_host(step) {
+            0
+        } else if by_rows && parts == 0 {
+            let rows = tile.max(step.bytes_at_once());
+            UNDER_WAY * rows.min(step.bytes_kept())
+        } else {
+            UNDER_WAY * step.bytes_kept()
+        };
+        parts + step.scales() + beside
     }
 }
 
@@ -78,33 +88,6 @@ impl Step {
             Action::Dense(_) | Action::Keep(_) => 1,
         };
         (together.min(rows) * cols * source.size()) as u64
-    }
-
-    /// Whether it is packed by a method that devices have.
-    fn packs_on_devices(&self) -> bool {
-        let Action::Pack(spec, _) = &self.action else {
-            return false;
-        };
-        spec.method()
-            .is_some_and(|method| method.packing().is_some())
-    }
-
-    fn scratch(&self, goes: Goes<'_>, tile: u64) -> u64 {
-        let parts = match self.stored {
-            Stored::Packed(_) => self.bytes_source(),
-            Stored::Plain(_) => 0,
-        };
-        let whole = UNDER_WAY * self.bytes_kept();
-        match goes {
-            Goes::Host => parts + self.scales(),
-            Goes::Device { packs: true } if self.packs_on_devices() => 0,
-            Goes::Device { .. } => parts + self.scales() + whole,
-            Goes::Files(in_pieces) if parts == 0 && in_pieces(self) => {
-                let piece = tile.max(self.bytes_at_once());
-                UNDER_WAY * piece.min(self.bytes_kept()) + self.scales()
-            }
-            Goes::Files(_) => parts + self.scales() + whole,
-        }
     }
 
     /// Bytes of the scales twice, as a packer and as a file has them; of nested ones as well what they are before.

@@ -27,7 +27,7 @@ impl fmt::Display for Plan {
             f,
             "{} to {}, dense weights in {}{}",
             self.model,
-            self.target,
+            self.target(),
             self.dtype,
             instead(self.dtype, self.dtype_wanted)
         )?;
@@ -80,7 +80,7 @@ impl Serialize for Plan {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut plan = serializer.serialize_struct("Plan", 11)?;
         plan.serialize_field("model", &self.model)?;
-        plan.serialize_field("target", self.target)?;
+        plan.serialize_field("target", self.target())?;
         plan.serialize_field("dtype", &self.dtype)?;
         plan.serialize_field("dtype_wanted", &self.dtype_wanted)?;
         plan.serialize_field("strategy", &self.strategy)?;

@@ -41,7 +41,7 @@ pub struct LoadReport {
     /// The checkpoint.
     pub model: String,
     /// Where it went.
-    pub target: &'static str,
+    pub target: String,
     /// What the device's driver calls it.
     pub device: String,
     /// What the packed weights became, `none` where all are dense; several joined by ` + `.
@@ -178,7 +178,7 @@ impl LoadReport {
             .collect();
         Self {
             model: plan.model.clone(),
-            target: plan.target,
+            target: plan.target().to_owned(),
             device: means.device,
             quant: quants(plan),
             dtype: plan.dtype,

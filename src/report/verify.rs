@@ -21,7 +21,7 @@ pub struct VerifyReport {
     /// The checkpoint that it was compared with, `None` where that is itself.
     pub against: Option<String>,
     /// Where weights were packed: [`Target::NAME`](crate::Target::NAME).
-    pub target: &'static str,
+    pub target: String,
     /// What was asked of every weight.
     pub limits: Limits,
     /// Each weight that was compared, in the order they were read.
@@ -157,7 +157,7 @@ impl Serialize for VerifyReport {
         let mut report = serializer.serialize_struct("VerifyReport", 8)?;
         report.serialize_field("model", &self.model)?;
         report.serialize_field("against", &self.against)?;
-        report.serialize_field("target", self.target)?;
+        report.serialize_field("target", &self.target)?;
         report.serialize_field("limits", &self.limits)?;
         report.serialize_field("worst", &self.worst().map(|tensor| &tensor.name))?;
         report.serialize_field("failed", &failed)?;
@@ -177,7 +177,7 @@ impl fmt::Display for VerifyReport {
             })
             .collect();
         let against = self.against.as_deref().unwrap_or("their source");
-        let (model, target) = (&self.model, self.target);
+        let (model, target) = (&self.model, &self.target);
         let count = self.tensors.len();
         writeln!(f, "{model} on {target}, {count} weights against {against}")?;
         line(f, &HEADER, &widths)?;
