@@ -6,6 +6,7 @@ mod family;
 
 mod common;
 
+mod granite;
 mod llama;
 mod mistral;
 mod qwen2;
@@ -22,6 +23,7 @@ use super::{
 
 /// All of them, in the order in which they are listed to people.
 static FAMILIES: &[&Family] = &[
+    &granite::FAMILY,
     &llama::FAMILY,
     &mistral::FAMILY,
     &qwen2::FAMILY,

@@ -1,0 +1,40 @@
+//! Granite: Llama with multipliers of embeddings, scores, residuals and logits.
+
+use super::{
+    common::{self, Defaults, flag},
+    family::Family,
+};
+use crate::model::{decoder::Spec, error::ConfigError, fields::Fields};
+
+pub(super) static FAMILY: Family = Family {
+    model_type: "granite",
+    read,
+};
+
+const DEFAULTS: Defaults = Defaults {
+    key_value_heads: None,
+    head_features: None,
+};
+
+fn read(family: &'static str, fields: Fields<'_>) -> Result<Spec, ConfigError> {
+    let mut spec = common::spec(family, fields, &DEFAULTS)?;
+    // Absent is 1, as in transformers; scores too are not divided by the root of a head's features.
+    let multiplier = |field| Ok::<_, ConfigError>(fields.positive(field)?.unwrap_or(1.0));
+    let scale = multiplier("attention_multiplier")?;
+    let residual = multiplier("residual_multiplier")?;
+    spec.embedding.multiplier = Some(multiplier("embedding_multiplier")?);
+    spec.head.multiplier = Some(1.0 / multiplier("logits_scaling")?);
+    let (attention_bias, mlp_bias) = (flag(fields, "attention_bias")?, flag(fields, "mlp_bias")?);
+    for (_, attention) in spec.attentions_mut() {
+        attention.scale = scale;
+        attention.qkv_bias = attention_bias;
+        attention.o_bias = attention_bias;
+    }
+    for mlp in spec.mlps_mut() {
+        mlp.bias = mlp_bias;
+    }
+    for layer in &mut spec.layers {
+        layer.residual_multiplier = Some(residual);
+    }
+    Ok(spec)
+}
