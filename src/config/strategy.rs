@@ -1,6 +1,6 @@
 //! Where finished weights live, and how far the reader is ahead of them.
 
-use core::fmt;
+use core::{fmt, str::FromStr};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -51,14 +51,56 @@ impl Strategy {
     }
 }
 
+impl Strategy {
+    const ALL: [(Self, &'static str); 5] = [
+        (Self::Auto, "auto"),
+        (Self::Full, "full"),
+        (Self::LowMemory, "low-memory"),
+        (Self::UnifiedMemory, "unified-memory"),
+        (Self::Streaming, "streaming"),
+    ];
+}
+
 impl fmt::Display for Strategy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Auto => "auto",
-            Self::Full => "full",
-            Self::LowMemory => "low-memory",
-            Self::UnifiedMemory => "unified-memory",
-            Self::Streaming => "streaming",
-        })
+        let name = Self::ALL.iter().find(|(strategy, _)| strategy == self);
+        f.write_str(name.map_or("", |(_, name)| name))
+    }
+}
+
+impl FromStr for Strategy {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::ALL
+            .iter()
+            .find(|(_, name)| *name == text)
+            .map(|(strategy, _)| *strategy)
+            .ok_or("write auto, full, low-memory, unified-memory or streaming")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Would catch a strategy that cannot be asked for by the name under which plan and report print it.
+    #[test]
+    fn every_strategy_is_read_by_its_name() {
+        use Strategy::{Auto, Full, LowMemory, Streaming, UnifiedMemory};
+        for (name, strategy) in [
+            ("auto", Auto),
+            ("full", Full),
+            ("low-memory", LowMemory),
+            ("unified-memory", UnifiedMemory),
+            ("streaming", Streaming),
+        ] {
+            assert_eq!(name.parse(), Ok(strategy));
+            assert_eq!(strategy.to_string(), name);
+        }
+        for name in ["", "Full", "low_memory", "full "] {
+            let error = name.parse::<Strategy>().unwrap_err();
+            assert!(error.contains("low-memory"), "{name:?}: {error}");
+        }
     }
 }

@@ -1,11 +1,12 @@
 //! `firebox eval`: perplexity against the reference, window by window.
 
-use std::{fs, path::Path};
+use std::fs;
 
 use serde_json::json;
 use tempfile::TempDir;
 
 use crate::{
+    common::repository,
     logits::logits,
     run::{Copied, SPECS, TINYRUST, json, refuse, succeed},
 };
@@ -26,7 +27,7 @@ fn perplexity_is_that_of_the_reference() {
 
 /// The first characters of the sample, in a file, and their ids, without special tokens.
 fn sample(folder: &TempDir, characters: usize) -> (String, Vec<u32>) {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = repository();
     let text = fs::read_to_string(root.join("assets/tinyrust-sample.txt")).expect("the sample");
     let text: String = text.chars().take(characters).collect();
     let path = folder.path().join("text.txt");

@@ -1,11 +1,14 @@
 //! `firebox plan` and `firebox inspect`, which read no weights.
 
-use std::{fs, path::Path};
+use std::fs;
 
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
 
-use crate::run::{Copied, TINYRUST, json, program, run, succeed};
+use crate::{
+    common::repository,
+    run::{Copied, TINYRUST, json, program, run, succeed},
+};
 
 /// Would catch a field that is renamed: scripts read these. The sizes are worked out beside
 /// `load_reports_the_bytes_that_the_config_implies` in `load.rs`.
@@ -94,9 +97,7 @@ fn inspect_has_the_documented_fields() {
         let field = |name: &str| tensor[name].as_u64().expect("a number") as usize;
         let file = tensor["file"].as_str().expect("text");
         let name = tensor["name"].as_str().expect("text");
-        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join(TINYRUST)
-            .join(file);
+        let path = repository().join(TINYRUST).join(file);
         let bytes = fs::read(path).expect("a shard");
         let shard = SafeTensors::deserialize(&bytes).expect("a shard");
         let view = shard.tensor(name).expect(name);

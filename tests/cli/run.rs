@@ -10,7 +10,7 @@ use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::common::Golden;
+use crate::common::{Golden, repository};
 
 /// The model of the repository.
 pub(crate) const TINYRUST: &str = "assets/tinyrust";
@@ -31,9 +31,7 @@ pub(crate) const SPECS: [&str; 9] = [
 /// The program in the repository's root, untouched by the environment of whoever runs the tests.
 pub(crate) fn program(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_firebox"));
-    command
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .args(arguments);
+    command.current_dir(repository()).args(arguments);
     for variable in ["RUST_LOG", "NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE"] {
         command.env_remove(variable);
     }
@@ -107,7 +105,7 @@ impl Copied {
     }
 
     pub(crate) fn tinyrust() -> Self {
-        Self::of(&Path::new(env!("CARGO_MANIFEST_DIR")).join(TINYRUST))
+        Self::of(&repository().join(TINYRUST))
     }
 
     pub(crate) fn file(&self, name: &str) -> PathBuf {

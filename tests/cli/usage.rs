@@ -1,12 +1,12 @@
 //! What all commands share: exit codes, messages, stdout and stderr.
 
-use std::{fs, path::Path, process::Stdio};
+use std::{fs, process::Stdio};
 
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::{
-    common::Golden,
+    common::{Golden, repository},
     run::{Copied, TINYRUST, program, refuse, run, succeed},
 };
 
@@ -241,7 +241,7 @@ fn failures_end_with_one_and_name_the_file_and_the_numbers() {
             refuse(1, &[arguments, &["--json"][..]].concat(), parts);
         }
     }
-    assert!(!Path::new(env!("CARGO_MANIFEST_DIR")).join("x").exists());
+    assert!(!repository().join("x").exists());
 }
 
 /// Weights may be many gigabytes. Each of these models lacks one: an error that is not about it came before

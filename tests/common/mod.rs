@@ -5,7 +5,10 @@
     reason = "each test file is a program of its own and uses what it needs"
 )]
 
-use std::{env, fs, path::PathBuf};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+};
 
 use burn::tensor::{DType as BurnDType, Int, Tensor, TensorData};
 use firebox::{
@@ -48,9 +51,16 @@ pub(crate) fn models() -> Vec<Golden> {
     names.into_iter().map(|name| Golden(name.leak())).collect()
 }
 
+/// The folder of the repository: above the package whose tests these are, or that package itself.
+pub(crate) fn repository() -> &'static Path {
+    let mut folders = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
+    let found = folders.find(|folder| folder.join("tests/golden").is_dir());
+    found.expect("tests run in a checkout of the repository")
+}
+
 /// `tests/golden`, or the folder `FIREBOX_GOLDEN`: for tests that are carried to another machine.
 fn golden() -> PathBuf {
-    let here = || concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden").into();
+    let here = || repository().join("tests/golden");
     env::var_os("FIREBOX_GOLDEN").map_or_else(here, PathBuf::from)
 }
 

@@ -18,7 +18,5 @@ mod everywhere;
 mod files;
 mod interrupted;
 mod kept;
-#[cfg(all(unix, feature = "cli"))]
-mod killed;
 mod refused;
 mod watched;

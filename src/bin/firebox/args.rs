@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, ValueEnum};
 use firebox::{
     DType, LoadConfig, LoadRequest, Rule, Strategy, StreamFrom, Workers,
     config::{Budget, Bytes, Pattern, Reading},
@@ -14,54 +14,7 @@ use firebox::{
     quant::QuantSpec,
 };
 
-use crate::{
-    Failure,
-    eval::EvalCommand,
-    generate::GenerateCommand,
-    inspect::InspectCommand,
-    load::LoadCommand,
-    logits::LogitsCommand,
-    plan::PlanCommand,
-    save::{ConvertCommand, QuantizeCommand},
-    synth::SynthCommand,
-    verify::VerifyCommand,
-};
-
-/// Loads language-model checkpoints into Burn, quantizing them while they stream in.
-#[derive(Debug, Parser)]
-#[command(version, propagate_version = true, arg_required_else_help = true)]
-pub(crate) struct Cli {
-    #[command(subcommand)]
-    pub(crate) command: Command,
-
-    /// Say more on stderr; twice for every tensor. `RUST_LOG` works too
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
-    pub(crate) verbose: u8,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum Command {
-    /// Show what a checkpoint is made of, without reading weights
-    Inspect(InspectCommand),
-    /// Show what a load would do with every tensor, without reading weights
-    Plan(PlanCommand),
-    /// Save a model quantized, as a checkpoint that the Python libraries read
-    Quantize(QuantizeCommand),
-    /// Save a quantized checkpoint in another dialect, or as plain numbers
-    Convert(ConvertCommand),
-    /// Compare quantized weights with their source, tensor by tensor
-    Verify(VerifyCommand),
-    /// Load a model and report bytes, seconds and memory
-    Load(LoadCommand),
-    /// Load a model and continue a text
-    Generate(GenerateCommand),
-    /// Load a model and measure its perplexity on a text
-    Eval(EvalCommand),
-    /// Load a model and write its logits for some tokens
-    Logits(LogitsCommand),
-    /// Write a synthetic checkpoint for benchmarks
-    Synth(SynthCommand),
-}
+use crate::Failure;
 
 /// Which checkpoint.
 #[derive(Debug, Clone, Args)]
@@ -148,9 +101,13 @@ pub(crate) struct LoadArgs {
     #[arg(long)]
     presinq: bool,
 
-    /// Where finished weights live, and how far the reader is ahead
-    #[arg(long, value_enum, default_value_t)]
-    strategy: StrategyName,
+    /// Where finished weights live, and how far ahead the reader may be:
+    /// auto (one of the next, chosen by sizes and memories; the plan says which and why),
+    /// full (on the device, 256 MiB read ahead), low-memory (on the device, 32 MiB read ahead),
+    /// unified-memory (in the memory that host and device share: the host packs, and hands over each weight once), or
+    /// streaming (matrices stay packed on the host or in a file, and reach the device when they are needed)
+    #[arg(long, value_name = "STRATEGY", default_value = "auto")]
+    strategy: Strategy,
 
     /// How many are fetched ahead of the one in use, 64 at most; 2 if not given: weights with --strategy streaming, and
     /// shards with --read-shard
@@ -199,7 +156,7 @@ impl LoadArgs {
             .device(self.device)
             .dequantize(self.dequantize)
             .presinq(self.presinq)
-            .strategy(self.strategy.into())
+            .strategy(self.strategy)
             .workers(self.workers.map_or(Workers::Auto, Workers::Count));
         if let Some(dtype) = self.dtype {
             config = config.dtype(dtype);
@@ -271,11 +228,11 @@ pub(crate) struct QuantArgs {
     pub(crate) quant: QuantSpec,
 }
 
-/// Where packed weights are kept.
+/// Where packed weights are cached.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct CacheArgs {
-    /// Keep packed weights in DIR, each model and configuration in a folder there: the next load of the same reads
-    /// them instead of packing again
+    /// Cache packed weights in DIR, in one folder for each model and configuration: the next load of the same model
+    /// and configuration reads them instead of packing again
     #[arg(long, value_name = "DIR")]
     cache_packed: Option<PathBuf>,
 }
@@ -286,6 +243,27 @@ impl CacheArgs {
             Some(folder) => config.cache_packed(folder),
             None => config,
         }
+    }
+}
+
+/// Everything that says how one model is loaded and run.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(crate) load: LoadArgs,
+
+    #[command(flatten)]
+    cache: CacheArgs,
+
+    #[command(flatten)]
+    quant: QuantArgs,
+}
+
+impl RunArgs {
+    /// The request for the quantization that is asked for.
+    pub(crate) fn request(&self) -> Result<LoadRequest, Failure> {
+        let config = self.load.config(self.quant.quant.clone());
+        self.load.request(self.cache.in_config(config))
     }
 }
 
@@ -319,32 +297,5 @@ impl Default for TargetName {
     /// The CPU where this build has it: it is there on every machine.
     fn default() -> Self {
         Self::value_variants()[0]
-    }
-}
-
-#[derive(Debug, Clone, Copy, Default, ValueEnum)]
-enum StrategyName {
-    /// One of the others, by sizes and memories; the plan says which and why
-    #[default]
-    Auto,
-    /// On the device, 256 MiB read ahead
-    Full,
-    /// On the device, 32 MiB read ahead
-    LowMemory,
-    /// In the memory that host and device share: packed by the host, handed over once
-    UnifiedMemory,
-    /// Matrices stay packed on the host or in a file, and reach the device when they are needed
-    Streaming,
-}
-
-impl From<StrategyName> for Strategy {
-    fn from(name: StrategyName) -> Self {
-        match name {
-            StrategyName::Auto => Self::Auto,
-            StrategyName::Full => Self::Full,
-            StrategyName::LowMemory => Self::LowMemory,
-            StrategyName::UnifiedMemory => Self::UnifiedMemory,
-            StrategyName::Streaming => Self::Streaming,
-        }
     }
 }

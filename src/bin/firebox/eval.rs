@@ -66,7 +66,8 @@ impl OnTarget for EvalCommand {
         // Weights are read last: a text that cannot be scored should not cost a load.
         let mut opened = Vec::new();
         for quant in &self.quants {
-            opened.push((quant, Opened::<T>::new(&self.load, &self.cache, quant)?));
+            let config = self.cache.in_config(self.load.config(quant.clone()));
+            opened.push((quant, Opened::<T>::new(self.load.request(config)?)?));
         }
         let (_, first) = &opened[0];
         let windows = self.windows(&text, &first.config()?, &first.tokenizer()?)?;

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::{
     Failure, OnTarget,
-    args::{CacheArgs, LoadArgs, QuantArgs},
+    args::RunArgs,
     load::{Opened, check_positions, check_vocabulary},
     output,
 };
@@ -21,13 +21,7 @@ use crate::{
 #[command(group = ArgGroup::new("draw").args(["temperature", "top_k", "top_p"]).multiple(true))]
 pub(crate) struct GenerateCommand {
     #[command(flatten)]
-    pub(crate) load: LoadArgs,
-
-    #[command(flatten)]
-    cache: CacheArgs,
-
-    #[command(flatten)]
-    quant: QuantArgs,
+    pub(crate) run: RunArgs,
 
     /// The text to continue
     #[arg(short, long)]
@@ -64,7 +58,7 @@ pub(crate) struct GenerateCommand {
 
 impl OnTarget for GenerateCommand {
     fn run<T: Target>(self) -> Result<(), Failure> {
-        let opened = Opened::<T>::new(&self.load, &self.cache, &self.quant.quant)?;
+        let opened = Opened::<T>::new(self.run.request()?)?;
         let tokenizer = opened.tokenizer()?;
         let prompt = self.encode(&tokenizer)?;
         if prompt.is_empty() {

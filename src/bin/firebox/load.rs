@@ -4,32 +4,19 @@ use std::path::PathBuf;
 
 use clap::Args;
 use firebox::{
-    LoadConfig, Loaded, Loader, Target,
+    LoadRequest, Loaded, Loader, Target,
     config::Bytes,
     model::{Architecture, CacheError, CausalLm, decoder::Spec},
-    quant::QuantSpec,
     report::LoadReport,
     text::Tokenizer,
 };
 
-use crate::{
-    Failure, OnTarget,
-    args::{CacheArgs, LoadArgs, QuantArgs},
-    output,
-    progress::Bar,
-    verify::LimitArgs,
-};
+use crate::{Failure, OnTarget, args::RunArgs, output, progress::Bar, verify::LimitArgs};
 
 #[derive(Debug, Args)]
 pub(crate) struct LoadCommand {
     #[command(flatten)]
-    pub(crate) load: LoadArgs,
-
-    #[command(flatten)]
-    cache: CacheArgs,
-
-    #[command(flatten)]
-    quant: QuantArgs,
+    pub(crate) run: RunArgs,
 
     #[command(flatten)]
     limits: LimitArgs,
@@ -49,11 +36,11 @@ pub(crate) struct LoadCommand {
 
 impl OnTarget for LoadCommand {
     fn run<T: Target>(self) -> Result<(), Failure> {
-        let mut config = self.cache.in_config(self.load.config(self.quant.quant));
+        let mut request = self.run.request()?;
         if self.limits.any() {
-            config = config.verify(self.limits.config());
+            request = request.with(|config| config.verify(self.limits.config()));
         }
-        let Loaded { report, .. } = Opened::<T>::of(&self.load, config)?.load()?;
+        let Loaded { report, .. } = Opened::<T>::new(request)?.load()?;
         if let Some(folder) = &self.report {
             report.write_html(folder)?;
         }
@@ -75,17 +62,9 @@ pub(crate) struct Opened<T: Target> {
 }
 
 impl<T: Target> Opened<T> {
-    pub(crate) fn new(
-        args: &LoadArgs,
-        cache: &CacheArgs,
-        quant: &QuantSpec,
-    ) -> Result<Self, Failure> {
-        Self::of(args, cache.in_config(args.config(quant.clone())))
-    }
-
-    fn of(args: &LoadArgs, config: LoadConfig) -> Result<Self, Failure> {
+    pub(crate) fn new(request: LoadRequest) -> Result<Self, Failure> {
         let bar = Bar::new();
-        let loader = Loader::new(args.request(config)?.observer(bar.clone()))?;
+        let loader = Loader::new(request.observer(bar.clone()))?;
         Ok(Self { loader, bar })
     }
 

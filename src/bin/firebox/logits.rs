@@ -15,7 +15,7 @@ use safetensors::{Dtype, SafeTensorError, tensor::TensorView};
 
 use crate::{
     Failure, OnTarget,
-    args::{CacheArgs, LoadArgs, QuantArgs},
+    args::RunArgs,
     load::{Opened, check_positions, check_vocabulary},
     output,
 };
@@ -23,13 +23,7 @@ use crate::{
 #[derive(Debug, Args)]
 pub(crate) struct LogitsCommand {
     #[command(flatten)]
-    pub(crate) load: LoadArgs,
-
-    #[command(flatten)]
-    cache: CacheArgs,
-
-    #[command(flatten)]
-    quant: QuantArgs,
+    pub(crate) run: RunArgs,
 
     /// Token ids, separated by commas
     #[arg(long, value_delimiter = ',', required = true, value_name = "IDS")]
@@ -43,7 +37,7 @@ pub(crate) struct LogitsCommand {
 impl OnTarget for LogitsCommand {
     fn run<T: Target>(self) -> Result<(), Failure> {
         let out = self.out.display();
-        let opened = Opened::<T>::new(&self.load, &self.cache, &self.quant.quant)?;
+        let opened = Opened::<T>::new(self.run.request()?)?;
         let config = opened.config()?;
         check_vocabulary(&config, &self.tokens)?;
         check_positions(&config, self.tokens.len())?;

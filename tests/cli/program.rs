@@ -1,10 +1,15 @@
 //! The program as others run it: exit codes, what is on stdout and what on stderr, and numbers. A file a
 //! command.
 
-#![cfg(all(feature = "cli", feature = "cpu"))]
+#![cfg(feature = "cpu")]
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../resume/files.rs"]
+mod files;
+#[cfg(feature = "hub")]
+#[path = "../common/loopback.rs"]
+mod loopback;
 
 mod run;
 
@@ -22,3 +27,8 @@ mod logits;
 mod synth;
 
 mod verify;
+
+#[cfg(feature = "hub")]
+mod hub;
+#[cfg(unix)]
+mod killed;

@@ -12,7 +12,10 @@ use safetensors::{Dtype, serialize_to_file, tensor::TensorView};
 use serde_json::{Value, json};
 use tempfile::{TempDir, tempdir};
 
-use crate::files::{JOURNAL, assert_same, done, files};
+use crate::{
+    common::repository,
+    files::{JOURNAL, assert_same, done, files},
+};
 
 const HIDDEN: usize = 384;
 const INTERMEDIATE: usize = 1024;
@@ -317,10 +320,10 @@ fn without_room_nothing_is_lost() {
 fn a_verified_save_goes_on() {
     let folder = tempdir().expect("a folder");
     let [out, whole] = ["out", "whole"].map(|name| folder.path().join(name));
-    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/tinyrust");
+    let model = repository().join("assets/tinyrust");
     let limits = ["--min-sqnr", "20.7", "--fallback", "none"];
     let arguments = |out: &Path| {
-        let mut arguments = arguments(Path::new(model), out, "5GB");
+        let mut arguments = arguments(&model, out, "5GB");
         arguments.extend(limits.map(str::to_owned));
         arguments
     };
@@ -362,7 +365,7 @@ fn packed_weights_are_kept_between_runs() {
             "--json",
             "--cache-packed",
         ]);
-        command.current_dir(env!("CARGO_MANIFEST_DIR")).arg(&cache);
+        command.current_dir(repository()).arg(&cache);
         answer(&mut command)
     };
     let (first, second) = (run(), run());
