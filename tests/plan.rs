@@ -227,7 +227,7 @@ fn a_plan_prints_as_a_table_and_as_json() {
         .quant("fp8".parse().expect("a spec"))
         .source(tiny());
     let plan = plan(config).expect("a plan");
-    let value = serde_json::to_value(&plan).expect("serialises");
+    let value = serde_json::to_value(plan.summary()).expect("serialises");
     assert_eq!(value["target"], "cpu");
     assert_eq!(value["dtype"], "f32");
     assert_eq!(value["missing"], json!([]));

@@ -11,7 +11,10 @@ use firebox::{
     Cpu, DType, Error, LoadConfig, Loader,
     config::SaveConfig,
     config::To,
-    model::{Architecture, CausalLm, Matrix, decoder::Block},
+    model::{
+        Architecture, BuildError, CausalLm, ConfigError, Link, Matrix, Slot, Weights,
+        decoder::Block,
+    },
     plan::PlanError,
 };
 use safetensors::{Dtype, SafeTensors};
@@ -188,4 +191,42 @@ fn what_cannot_be_balanced_is_refused() {
     let error = tensors.save_tensors(&[], &SaveConfig::new(folder.path().join("bare")));
     assert!(matches!(error, Err(Error::Plan(PlanError::NoLinks))));
     assert!(!CausalLm::links(&CausalLm::config(&golden.json("config.json")).expect("")).is_empty());
+}
+
+/// An architecture whose links name no slot: it is wrong, and says so before a weight is read.
+#[derive(Debug)]
+struct Misspelt;
+
+impl Architecture for Misspelt {
+    type Config = <CausalLm as Architecture>::Config;
+
+    fn config(json: &serde_json::Value) -> Result<Self::Config, ConfigError> {
+        CausalLm::config(json)
+    }
+
+    fn slots(config: &Self::Config) -> Vec<Slot> {
+        CausalLm::slots(config)
+    }
+
+    fn links(config: &Self::Config) -> Vec<Link> {
+        let mut links = CausalLm::links(config);
+        links[1].to[0] = "model.layers.0.self_attn.o_porj.weight".to_owned();
+        links
+    }
+
+    fn build(_: &Self::Config, _: &mut Weights) -> Result<Self, BuildError> {
+        Ok(Self)
+    }
+}
+
+/// Would catch a panic where the name is looked up.
+#[test]
+fn a_link_that_names_no_slot_is_an_error() {
+    let loader = Loader::<Cpu>::new(config(Golden("llama_bf16_untied"))).expect("a checkpoint");
+    match loader.load::<Misspelt>() {
+        Err(Error::Plan(PlanError::LinkName { name })) => {
+            assert_eq!(name, "model.layers.0.self_attn.o_porj.weight");
+        }
+        other => panic!("{other:?}"),
+    }
 }

@@ -230,14 +230,34 @@ impl<T: Target> Loader<T> {
         if let Some(folder) = &self.config.pack.cache
             && let Some(cached) = self.cached::<A>(&config, folder)?
         {
-            return cached.load_as(&config);
+            return cached.load_as(&config, None);
         }
-        self.load_as(&config)
+        self.load_as(&config, None)
     }
 
-    fn load_as<A: Architecture>(&self, config: &A::Config) -> Result<Loaded<A>, Error> {
+    /// Loads the model as `plan` says, which [`plan`](Self::plan) made earlier and [`Plan::from_json`] may have read back.
+    /// Nothing is chosen or measured again; the cache of packed weights is not used.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Self::load); [`Error::Plan`] where the plan is of another checkpoint, model or target.
+    pub fn load_plan<A: Architecture>(&self, mut plan: Plan) -> Result<Loaded<A>, Error> {
+        let config = A::config(self.checkpoint.config())?;
+        let stream = &self.config.place.stream_from;
+        plan.take_over(&self.request(), &A::slots(&config), stream)?;
+        self.load_as(&config, Some(plan))
+    }
+
+    fn load_as<A: Architecture>(
+        &self,
+        config: &A::Config,
+        plan: Option<Plan>,
+    ) -> Result<Loaded<A>, Error> {
         let recording = self.record();
-        let mut plan = self.plan_for::<A>(config)?;
+        let mut plan = match plan {
+            Some(plan) => plan,
+            None => self.plan_for::<A>(config)?,
+        };
         let room = self.checked(&plan)?;
         let observers = recording.among(&self.observers);
         let place = self.settings_for(room, &observers);
@@ -246,7 +266,7 @@ impl<T: Target> Loader<T> {
             ..place.clone()
         };
         let mut module = ModuleSink {
-            weights: Weights::new(self.device.clone(), self.dtype.dtype),
+            weights: Weights::new(self.device.clone(), plan.dtype),
             devices: core::slice::from_ref(&self.device),
             settings: &place,
             shared: self.shared.as_ref(),

@@ -9,7 +9,7 @@
 ///
 /// Multiply feature `j` of every weight in [`from`](Self::from) by a number, divide column `j` of every matrix in
 /// [`to`](Self::to) by it, and the model computes what it computed before.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Link {
     /// Names of slots that make the features: a scale or bias `[n]`, a matrix `[n, ..]`.
     pub from: Vec<String>,

@@ -2,6 +2,8 @@
 
 use core::ops::Range;
 
+use serde::{Deserialize, Serialize};
+
 pub use crate::config::Role;
 use crate::{config::Policy, quant::QuantSpec};
 
@@ -10,7 +12,7 @@ use crate::{config::Policy, quant::QuantSpec};
 pub(crate) const TIED_HEAD: &str = "lm_head";
 
 /// A place in a model, named as the checkpoint names its tensor.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Slot {
     /// Its name: `model.layers.0.mlp.up_proj.weight`.
     pub name: String,
@@ -26,7 +28,7 @@ pub struct Slot {
 /// Some rows of a stored tensor that become rows of a slot.
 ///
 /// Rows count over all axes but the last: a tensor `[experts, out, in]` has `experts * out` of them.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origin {
     /// The name of the tensor in the checkpoint.
     pub tensor: String,

@@ -217,14 +217,14 @@ impl Plan {
 }
 
 /// What the checkpoint has for a slot.
-enum Found {
+pub(super) enum Found {
     Packed(Adopt),
     Pieces(Vec<Piece>),
 }
 
 impl Request<'_> {
     /// What the checkpoint has for a slot; `None` where a tensor is missing.
-    fn origin(&self, slot: &Slot) -> Result<Option<Found>, PlanError> {
+    pub(super) fn origin(&self, slot: &Slot) -> Result<Option<Found>, PlanError> {
         if let Some(adopt) = self.adopt(slot)? {
             return Ok(Some(Found::Packed(adopt)));
         }

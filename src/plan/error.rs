@@ -109,6 +109,44 @@ pub enum PlanError {
         /// The dialect of the checkpoint.
         dialect: &'static str,
     },
+    /// A plan that cannot be written, since a custom method has no words.
+    #[error(
+        "{tensor} is packed by the custom method {method}, which cannot be written as JSON and read back"
+    )]
+    Custom {
+        /// The tensor.
+        tensor: String,
+        /// The method, as it debugs.
+        method: String,
+    },
+    /// Text that is no plan.
+    #[error("this is no plan that can be read back: {reason}")]
+    Json {
+        /// Where, and why not.
+        reason: String,
+    },
+    /// A plan for another target.
+    #[error(
+        "the plan is for {planned}, and the model is loaded on {found}; make a plan for {found}"
+    )]
+    OtherTarget {
+        /// The target of the plan.
+        planned: String,
+        /// The target of the loader.
+        found: String,
+    },
+    /// A plan of another checkpoint or model.
+    #[error(
+        "{tensor} {planned} and {found}: the plan is of another checkpoint or model; make the plan anew"
+    )]
+    Stale {
+        /// The tensor.
+        tensor: String,
+        /// What the plan says.
+        planned: &'static str,
+        /// What is found.
+        found: &'static str,
+    },
     /// A type that is not a plain float.
     #[error(
         "{tensor} in {file} is stored as {found}; weights of an unquantized checkpoint are F32, F16 or BF16"

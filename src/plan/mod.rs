@@ -1,9 +1,11 @@
-//! The plan: what happens to every tensor, as a value. It is made before the first weight is read;
-//! `plan`, `load` and every report start from it.
+//! The plan: what happens to every tensor, as a value. It is made before the first weight is read, and can be written as
+//! JSON, read back and carried out later.
 
 mod bind;
 mod error;
+mod given;
 mod home;
+mod json;
 mod matrices;
 mod need;
 mod order;
@@ -15,6 +17,7 @@ mod settle;
 pub(crate) use bind::Request;
 pub use error::PlanError;
 pub use home::{DeviceFacts, Home};
+pub use json::Summary;
 pub(crate) use need::Need;
 pub use order::{Compare, Order};
 pub use piece::Piece;
@@ -24,7 +27,7 @@ pub use scaling::Scaling;
 use core::ops::Range;
 
 use firebox_kernels::{arith::float::DType, format::Format};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     config::Strategy,
@@ -35,7 +38,7 @@ use crate::{
 };
 
 /// What happens to every tensor of a checkpoint.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
     /// The checkpoint, as its source describes itself.
     pub model: String,
@@ -63,7 +66,7 @@ pub struct Plan {
 }
 
 /// What happens to one tensor.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Step {
     /// The slot that the weight is for.
     pub slot: Slot,
@@ -81,7 +84,8 @@ pub struct Step {
 }
 
 /// How a checkpoint stores a weight.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Stored {
     /// Plain numbers of this type.
     Plain(DType),
@@ -90,7 +94,8 @@ pub enum Stored {
 }
 
 /// What becomes of one weight.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Action {
     /// Plain numbers of this type: widened or narrowed, or given back by what was packed.
     Dense(DType),

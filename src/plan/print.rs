@@ -1,8 +1,6 @@
-//! A plan for people (a table) and for machines (JSON).
+//! A plan for people: a table.
 
 use core::fmt;
-
-use serde::{Serialize, Serializer, ser::SerializeStruct};
 
 use super::{Plan, Step};
 use crate::{config::Bytes, target::instead};
@@ -74,38 +72,4 @@ impl fmt::Display for Plan {
 fn shape(step: &Step) -> String {
     let dims: Vec<String> = step.slot.shape.iter().map(usize::to_string).collect();
     dims.join(" x ")
-}
-
-impl Serialize for Plan {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut plan = serializer.serialize_struct("Plan", 11)?;
-        plan.serialize_field("model", &self.model)?;
-        plan.serialize_field("target", self.target())?;
-        plan.serialize_field("dtype", &self.dtype)?;
-        plan.serialize_field("dtype_wanted", &self.dtype_wanted)?;
-        plan.serialize_field("strategy", &self.strategy)?;
-        plan.serialize_field("strategy_reason", &self.strategy_reason)?;
-        plan.serialize_field("totals", &self.totals())?;
-        plan.serialize_field("missing", &self.missing)?;
-        plan.serialize_field("unused", &self.unused)?;
-        plan.serialize_field("unexpected", &self.unexpected)?;
-        plan.serialize_field("tensors", &self.steps)?;
-        plan.end()
-    }
-}
-
-impl Serialize for Step {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut step = serializer.serialize_struct("Step", 8)?;
-        step.serialize_field("name", &self.slot.name)?;
-        step.serialize_field("shape", &self.slot.shape)?;
-        step.serialize_field("role", &self.slot.role)?;
-        let (file, offset) = self.begins();
-        step.serialize_field("file", file)?;
-        step.serialize_field("offset", &offset)?;
-        step.serialize_field("quant", &self.quant())?;
-        step.serialize_field("bytes_read", &self.bytes_source())?;
-        step.serialize_field("bytes_kept", &self.bytes_kept())?;
-        step.end()
-    }
 }

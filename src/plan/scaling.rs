@@ -7,7 +7,7 @@ use half::f16;
 use rayon::prelude::*;
 
 /// What a weight `[rows, columns]` is multiplied by before it is packed or kept. A vector is a column.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Scaling {
     /// A factor for each row.
     pub rows: Option<Arc<[f32]>>,

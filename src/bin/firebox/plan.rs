@@ -27,7 +27,7 @@ impl OnTarget for PlanCommand {
         let loader = Loader::<T>::new(self.load.request(self.load.config(self.quant.quant))?)?;
         let plan = loader.plan::<CausalLm>()?;
         if self.json {
-            output::json(&plan)?;
+            output::json(&plan.summary())?;
         } else {
             output::line(&plan)?;
         }

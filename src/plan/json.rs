@@ -1,0 +1,98 @@
+//! A plan as JSON: a summary for scripts, and all of it, which can be read back.
+
+use serde::Serialize;
+
+use super::{Action, Plan, PlanError, Step, Totals};
+use crate::{config::Role, quant::QuantSpec};
+
+/// A plan in the words of `firebox plan --json`: a line of facts for each tensor, and sums.
+#[derive(Debug, Clone, Serialize)]
+pub struct Summary<'a> {
+    model: &'a str,
+    target: &'a str,
+    dtype: super::DType,
+    dtype_wanted: super::DType,
+    strategy: super::Strategy,
+    strategy_reason: &'a str,
+    totals: Totals,
+    missing: &'a [String],
+    unused: &'a [String],
+    unexpected: &'a [String],
+    tensors: Vec<Row<'a>>,
+}
+
+/// A step in a summary.
+#[derive(Debug, Clone, Serialize)]
+struct Row<'a> {
+    name: &'a str,
+    shape: &'a [usize],
+    role: Role,
+    file: &'a str,
+    offset: u64,
+    quant: QuantSpec,
+    bytes_read: u64,
+    bytes_kept: u64,
+}
+
+impl Plan {
+    /// The plan in the words of `firebox plan --json`. It says less than the plan; [`to_json`](Self::to_json) says all.
+    pub fn summary(&self) -> Summary<'_> {
+        Summary {
+            model: &self.model,
+            target: self.target(),
+            dtype: self.dtype,
+            dtype_wanted: self.dtype_wanted,
+            strategy: self.strategy,
+            strategy_reason: &self.strategy_reason,
+            totals: self.totals(),
+            missing: &self.missing,
+            unused: &self.unused,
+            unexpected: &self.unexpected,
+            tensors: self.steps.iter().map(row).collect(),
+        }
+    }
+
+    /// All of the plan, for [`from_json`](Self::from_json).
+    ///
+    /// # Errors
+    ///
+    /// [`PlanError::Custom`] where a weight is packed by a custom method, which has no words.
+    pub fn to_json(&self) -> Result<String, PlanError> {
+        for step in &self.steps {
+            if let Action::Pack(QuantSpec::Custom(method), _) = &step.action {
+                return Err(PlanError::Custom {
+                    tensor: step.slot.name.clone(),
+                    method: format!("{method:?}"),
+                });
+            }
+        }
+        serde_json::to_string_pretty(self).map_err(|error| PlanError::Json {
+            reason: error.to_string(),
+        })
+    }
+
+    /// A plan that [`to_json`](Self::to_json) wrote; the two are equal.
+    ///
+    /// # Errors
+    ///
+    /// [`PlanError::Json`].
+    pub fn from_json(text: &str) -> Result<Self, PlanError> {
+        serde_json::from_str(text).map_err(|error| PlanError::Json {
+            reason: error.to_string(),
+        })
+    }
+}
+
+fn row(step: &Step) -> Row<'_> {
+    let (file, offset) = step.begins();
+    Row {
+        name: &step.slot.name,
+        shape: &step.slot.shape,
+        role: step.slot.role,
+        file,
+        offset,
+        quant: step.quant(),
+        bytes_read: step.bytes_source(),
+        bytes_kept: step.bytes_kept(),
+    }
+}
