@@ -44,7 +44,8 @@
 //!
 //! # Longer texts
 //!
-//! [Decisions](_docs::design), [how to add a format, a method, a target…](_docs::extend),
+//! [Formats](_docs::formats), [the program](_docs::program), [strategies](_docs::strategies),
+//! [targets](_docs::targets), [decisions](_docs::design), [how to add a family, a format, a method…](_docs::extend),
 //! [measurements](_docs::benchmarks).
 
 // The order of imports: a room imports only rooms above it, and no two files of different folders import each other
@@ -105,6 +106,14 @@ pub use target::{DType, Target};
 pub mod _docs {
     #[doc = include_str!("docs/design.md")]
     pub mod design {}
+    #[doc = include_str!("docs/formats.md")]
+    pub mod formats {}
+    #[doc = include_str!("docs/program.md")]
+    pub mod program {}
+    #[doc = include_str!("docs/strategies.md")]
+    pub mod strategies {}
+    #[doc = include_str!("docs/targets.md")]
+    pub mod targets {}
     #[doc = include_str!("docs/extend.md")]
     pub mod extend {}
     #[doc = include_str!("docs/benchmarks.md")]

@@ -33,7 +33,7 @@ pub enum ConfigError {
         "config.json: `{field}` asks for {found}, which is not supported; supported: {supported}"
     )]
     Unsupported {
-        /// The field, or the word of the [`Spec`](decoder::Spec) that the file as a whole asks for.
+        /// The field, or the word of the [`Spec`](super::decoder::Spec) that the file as a whole asks for.
         field: String,
         /// What it asks for.
         found: String,
