@@ -1,16 +1,16 @@
 //! Memory: what a load may take, where finished weights live, and how much may be read ahead.
 
 use super::{
-    Loader,
+    allowance::{Allowance, worker_count},
     choose::{MemoryFacts, choose},
-    room::{Room, worker_count},
+    engine::Engine,
 };
 use crate::{
     config::{Strategy, StreamFrom},
     error::Error,
     pipeline::tile_bytes,
     plan::{DeviceFacts, Need, Plan, PlanError, Step},
-    target::{Memory, Target, memory},
+    target::{Memory, memory},
 };
 
 /// Left to threads, buffers and what else a process has, where the system limits all of it.
@@ -25,37 +25,29 @@ const TILES_LEAST: u64 = 2;
 /// Rows of a weight that are unpacked at a time while many inputs are multiplied, at most.
 const UNPACKED: u64 = 64 << 20;
 
-impl<T: Target> Loader<T> {
-    /// Refuses a plan that this loader cannot carry out: tensors are missing, or it does not fit.
+impl Engine {
+    /// Refuses a plan that cannot be carried out: tensors are missing, or it does not fit. Returns how much may be read
+    /// ahead.
     ///
     /// # Errors
     ///
     /// [`Error::Plan`].
-    pub fn check(&self, plan: &Plan) -> Result<(), Error> {
-        self.checked(plan).map(|_| ())
-    }
-
-    /// How much of the plan of a module may be read ahead.
-    ///
-    /// # Errors
-    ///
-    /// As [`check`](Self::check).
-    pub(super) fn checked(&self, plan: &Plan) -> Result<Room, Error> {
+    pub(super) fn check(&self, plan: &Plan) -> Result<Allowance, Error> {
         plan.check_complete()?;
-        let room = self.room(plan, &|_| false)?;
-        plan.check(room.in_flight)?;
-        Ok(room)
+        let allowance = self.allowance(plan, &|_| false)?;
+        plan.check(allowance.in_flight)?;
+        Ok(allowance)
     }
 
-    /// Chooses where `bytes_kept` of finished weights live, unless the caller has.
-    pub(super) fn place(&self, plan: &mut Plan, bytes_kept: u64) {
+    /// Chooses where `bytes` of finished weights live, unless the caller has.
+    pub(super) fn choose_strategy(&self, plan: &mut Plan, bytes: u64) {
         let asked = self.config.place.strategy;
         let (strategy, reason) = match asked {
             Strategy::Auto => choose(&MemoryFacts {
-                weights: bytes_kept,
+                weights: bytes,
                 host: self.host_bytes(),
                 device: self.device_bytes(),
-                memory: T::MEMORY,
+                memory: self.target.memory,
                 unified: self.capabilities.unified,
                 disk: matches!(self.config.place.stream_from, StreamFrom::Disk(_)),
             }),
@@ -67,9 +59,9 @@ impl<T: Target> Loader<T> {
 
     /// The devices that the model computes on.
     pub(super) fn devices(&self) -> Vec<DeviceFacts> {
-        let on_host = T::MEMORY == Memory::Host;
+        let on_host = self.target.memory == Memory::Host;
         vec![DeviceFacts {
-            target: T::NAME.to_owned(),
+            target: self.target.name.to_owned(),
             index: self.config.place.device,
             name: self.capabilities.name.clone(),
             on_host,
@@ -84,13 +76,17 @@ impl<T: Target> Loader<T> {
     /// # Errors
     ///
     /// [`PlanError::HostBudget`] where it leaves too little.
-    pub(super) fn room(&self, plan: &Plan, by_rows: &dyn Fn(&Step) -> bool) -> Result<Room, Error> {
+    pub(super) fn allowance(
+        &self,
+        plan: &Plan,
+        by_rows: &dyn Fn(&Step) -> bool,
+    ) -> Result<Allowance, Error> {
         let asked = self.asked(plan.strategy);
         let workers = |tile| worker_count(self.config.read.workers, tile, plan.converts());
         let mut tile = asked.tile;
         let Some(budget) = self.host_bytes() else {
             let workers = workers(tile);
-            return Ok(Room { workers, ..asked });
+            return Ok(Allowance { workers, ..asked });
         };
         loop {
             let Need {
@@ -102,7 +98,7 @@ impl<T: Target> Loader<T> {
             let taken = kept.saturating_add(scratch);
             let least = at_once.max(TILES_LEAST * tile);
             if taken.saturating_add(least) <= budget {
-                return Ok(Room {
+                return Ok(Allowance {
                     in_flight: asked.in_flight.min(budget - taken),
                     tile,
                     workers: workers(tile),
@@ -123,7 +119,7 @@ impl<T: Target> Loader<T> {
     }
 
     /// What was asked for, whatever memory there is.
-    pub(super) fn asked(&self, strategy: Strategy) -> Room {
+    pub(super) fn asked(&self, strategy: Strategy) -> Allowance {
         let in_flight = match &self.shared {
             Some(shared) => shared.in_flight().max(),
             None => self.config.read.resolved_in_flight_bytes_max(strategy),
@@ -132,7 +128,7 @@ impl<T: Target> Loader<T> {
             Some(shard) => shard.min(in_flight),
             None => tile_bytes(in_flight),
         };
-        Room {
+        Allowance {
             in_flight,
             tile,
             workers: worker_count(self.config.read.workers, tile, true),
@@ -156,7 +152,7 @@ impl<T: Target> Loader<T> {
     /// [`PlanError::NoBudget`] where nobody tells how much memory there is.
     pub(super) fn fitting(&self) -> Result<u64, Error> {
         let device = self.device_bytes();
-        let (memory, beside) = match T::MEMORY {
+        let (memory, beside) = match self.target.memory {
             Memory::Device => (device, UNPACKED),
             Memory::Host => {
                 let memory = [device, self.host_bytes()].into_iter().flatten().min();
@@ -167,7 +163,9 @@ impl<T: Target> Loader<T> {
                 (memory, in_flight + UNPACKED)
             }
         };
-        let memory = memory.ok_or(PlanError::NoBudget { target: T::NAME })?;
+        let memory = memory.ok_or(PlanError::NoBudget {
+            target: self.target.name,
+        })?;
         Ok(memory.saturating_sub(beside))
     }
 

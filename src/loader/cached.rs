@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::Arc};
 
-use super::{LoadRequest, Loader};
+use super::{LoadRequest, engine::Engine};
 use crate::{
     config::{LoadConfig, PackConfig, SaveConfig},
     error::Error,
@@ -14,10 +14,9 @@ use crate::{
     plan::{Action, Plan},
     quant::QuantSpec,
     source::Local,
-    target::Target,
 };
 
-impl<T: Target> Loader<T> {
+impl Engine {
     /// A loader of the packed weights that the cache `folder` has; they are packed and written there first if it does
     /// not have them. `None` where no weight is to be packed.
     pub(super) fn cached<A: Architecture>(
@@ -25,7 +24,7 @@ impl<T: Target> Loader<T> {
         config: &A::Config,
         folder: &Path,
     ) -> Result<Option<Self>, Error> {
-        let plan = self.bind_for::<A>(config)?;
+        let plan = self.bind::<A>(config)?;
         let open = matches!(self.config.pack.policy.linear, QuantSpec::Auto(_));
         let packs = |plan: &Plan| {
             let mut steps = plan.steps.iter();
@@ -86,7 +85,12 @@ impl<T: Target> Loader<T> {
             shared: self.shared.clone(),
             observers: self.observers.clone(),
         };
-        Self::on(request, self.device.clone())
+        Self::open(
+            request,
+            self.target,
+            self.device.clone(),
+            self.capabilities.clone(),
+        )
     }
 }
 

@@ -4,7 +4,7 @@
 use core::ops::ControlFlow;
 use std::{path::Path, sync::Arc};
 
-use super::{LoadRequest, explain};
+use super::{LoadRequest, engine::explain};
 use crate::{
     config::LoadConfig,
     error::Error,

@@ -1,6 +1,9 @@
 //! Saving a plan: opened, decided, carried out from where an interrupted save was.
 
-use super::{Loader, explain, finished, room::Room};
+use super::{
+    allowance::Allowance,
+    engine::{Engine, explain, finish},
+};
 use crate::{
     config::{PackConfig, SaveConfig, To},
     error::Error,
@@ -12,10 +15,9 @@ use crate::{
     prepare,
     quant::QuantSpec,
     report::Saved,
-    target::Target,
 };
 
-impl<T: Target> Loader<T> {
+impl Engine {
     /// Saves the weights of a plan in the types that they are stored in.
     pub(super) fn save_plan(&self, mut plan: Plan, to: &SaveConfig) -> Result<Saved, Error> {
         save::adapt(&mut plan, to);
@@ -52,13 +54,13 @@ impl<T: Target> Loader<T> {
         }
         // One weight at a time is kept.
         let kept = plan.steps.iter().map(Step::bytes_kept).max();
-        self.place(&mut plan, kept.unwrap_or(0));
+        self.choose_strategy(&mut plan, kept.unwrap_or(0));
         plan.send(Home::Disk);
         let becomes: Vec<String> = plan.steps.iter().map(save::becomes).collect();
         adapt(&mut plan);
         let layout = Layout::new(to, &plan, self.checkpoint.float_dtype())?;
         let by_rows = |step: &Step| layout.takes_rows(step);
-        let room = self.room(&plan, &by_rows)?;
+        let allowance = self.allowance(&plan, &by_rows)?;
         let mut journal = match journal {
             Some(journal) => journal,
             None => save::create(to)?,
@@ -68,10 +70,10 @@ impl<T: Target> Loader<T> {
         }
         let mut folder = FolderSink::open(layout, &plan, journal)?;
 
-        let ran = self.run_rest(&mut plan, &mut folder, room, &observers);
+        let ran = self.run_rest(&mut plan, &mut folder, allowance, &observers);
         let (done, total) = (folder.done(), plan.steps.len());
         let saved = ran.and_then(|timings| {
-            let report = self.report(&plan, room, &timings, recording);
+            let report = self.report(&plan, allowance, &timings, recording);
             Ok(Saved::new(folder.finish(&self.checkpoint)?, report))
         });
         let saved = saved.map_err(|error| Error::Interrupted {
@@ -80,8 +82,8 @@ impl<T: Target> Loader<T> {
             total,
             source: Box::new(error),
         })?;
-        // Whoever stops it now stops nothing: every file is there.
-        finished(&saved.report, &observers)?;
+        // Every file is written: an observer that cancels now only changes the result.
+        finish(&saved.report, &observers)?;
         Ok(saved)
     }
 
@@ -90,12 +92,12 @@ impl<T: Target> Loader<T> {
         &self,
         plan: &mut Plan,
         folder: &mut FolderSink<'_>,
-        room: Room,
+        allowance: Allowance,
         observer: &dyn Observer,
     ) -> Result<Vec<Timing>, Error> {
         let settings = Settings {
             allocation_max: None,
-            ..self.settings_for(room, observer)
+            ..self.settings_for(allowance, observer)
         };
         let done = folder.resumed();
         let mut rest = plan.clone();

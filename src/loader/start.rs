@@ -112,7 +112,7 @@ impl<T: Target> Loader<T> {
                 waker: None,
             }),
         });
-        self.observers.join(shared.watch.clone());
+        self.engine.observers.join(shared.watch.clone());
         let theirs = Arc::clone(&shared);
         let thread = thread::Builder::new()
             .name("firebox-run".to_owned())

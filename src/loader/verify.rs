@@ -2,9 +2,9 @@
 
 use firebox_kernels::compare::{Stats, Sums};
 
-use super::{Loader, finished};
+use super::engine::{Engine, finish};
 use crate::{
-    config::{Limits, Pattern, Rule, VerifyConfig},
+    config::{Limits, VerifyConfig},
     dialect,
     error::Error,
     model::Architecture,
@@ -14,65 +14,19 @@ use crate::{
     quant::QuantSpec,
     report::{Fallback, TensorCheck, VerifyReport, check},
     source::Checkpoint,
-    target::Target,
 };
 
-impl<T: Target> Loader<T> {
-    /// Packs every weight that a load would pack, one by one, and compares it with what it was packed from. Of those
-    /// that are beyond the limits each gets the first fallback that is within them.
-    ///
-    /// ```no_run
-    /// use firebox::{
-    ///     Cpu, LoadConfig, Loader,
-    ///     model::CausalLm,
-    ///     config::Limits, VerifyConfig,
-    /// };
-    ///
-    /// let loader = Loader::<Cpu>::new(LoadConfig::new("assets/tinyrust").quant("nf4".parse()?))?;
-    /// let config = VerifyConfig::new(Limits::default().min_sqnr(20.0))
-    ///     .fallback("fp8:e4m3,scale=channel".parse()?)
-    ///     .fallback("none".parse()?);
-    /// let report = loader.verify::<CausalLm>(&config)?;
-    /// println!("{report}");
-    /// let loaded = loader.with_rules(report.rules()).load::<CausalLm>()?;
-    /// # Ok::<(), firebox::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// Any [`Error`]; [`VerifyError::Kept`] where the checkpoint has weights packed,
-    /// [`VerifyError::NothingPacked`] where nothing is to be packed. A weight beyond the limits is none.
-    pub fn verify<A: Architecture>(&self, config: &VerifyConfig) -> Result<VerifyReport, Error> {
-        self.verify_plan(self.plan::<A>()?, config)
-    }
-
-    /// [`verify`](Self::verify) of tensors of no particular model, as [`save_tensors`](Self::save_tensors) packs them.
-    ///
-    /// # Errors
-    ///
-    /// As [`verify`](Self::verify).
-    pub fn verify_tensors(
-        &self,
-        include: &[Pattern],
-        config: &VerifyConfig,
-    ) -> Result<VerifyReport, Error> {
-        self.verify_plan(self.plan_tensors(include)?, config)
-    }
-
-    /// Compares what this checkpoint gives back with the tensors of the checkpoint `dense` that it was made from, plain
-    /// ones too: where those differ, it was made from another.
-    ///
-    /// # Errors
-    ///
-    /// Any [`Error`]; [`VerifyError`] where `dense` lacks a tensor, or has it in another shape or packed.
-    pub fn verify_against<A: Architecture>(
+impl Engine {
+    /// Compares the dequantized weights of this checkpoint with the tensors of `dense`.
+    pub(super) fn verify_against<A: Architecture>(
         &self,
         dense: &Checkpoint,
         limits: &Limits,
     ) -> Result<VerifyReport, Error> {
-        let mut plan = self.plan::<A>()?;
+        let config = A::config(self.checkpoint.config())?;
+        let mut plan = self.plan::<A>(&config)?;
         save::keep_types(&mut plan);
-        self.check_parts(&plan)?;
+        self.check_tensors(&plan)?;
         let against = dense.source().describe();
         let originals = plan
             .steps
@@ -81,13 +35,6 @@ impl<T: Target> Loader<T> {
         let originals = originals.collect::<Result<_, _>>()?;
         let stats = self.compare(&mut plan, dense, originals)?;
         Ok(report(&plan, Some(against), &stats, limits))
-    }
-
-    /// With more rules, before those that there are.
-    #[must_use]
-    pub fn with_rules(mut self, rules: Vec<Rule>) -> Self {
-        self.config.pack.policy.rules.splice(0..0, rules);
-        self
     }
 
     /// Carries out the plan, verifies what is packed before `inner` gets it, and leaves in the plan what became of it.
@@ -130,11 +77,16 @@ impl<T: Target> Loader<T> {
         Ok((timings, report))
     }
 
-    fn verify_plan(&self, mut plan: Plan, config: &VerifyConfig) -> Result<VerifyReport, Error> {
+    /// Compares the weights that `plan` packs with their source, and chooses fallbacks.
+    pub(super) fn verify_plan(
+        &self,
+        mut plan: Plan,
+        config: &VerifyConfig,
+    ) -> Result<VerifyReport, Error> {
         if self.config.pack.presinq {
             return Err(VerifyError::Balanced.into());
         }
-        self.check_parts(&plan)?;
+        self.check_tensors(&plan)?;
         refuse_kept(&plan.steps)?;
         plan.steps
             .retain(|step| matches!(step.action, Action::Pack(..)));
@@ -181,7 +133,7 @@ impl<T: Target> Loader<T> {
             let tensors = open.iter().map(|k| &report.tensors[*k]);
             tensors.map(unchanged).collect()
         } else {
-            self.check_parts(&plan)?;
+            self.check_tensors(&plan)?;
             let originals = own(&plan.steps);
             self.compare(&mut plan, &self.checkpoint, originals)?
         };
@@ -194,8 +146,9 @@ impl<T: Target> Loader<T> {
         Ok(())
     }
 
-    /// Refuses what a load would, but for a model that is larger than the device: one weight at a time is there.
-    fn check_parts(&self, plan: &Plan) -> Result<(), Error> {
+    /// Refuses a plan that a load would refuse too, but not a model that is larger than the device: only one weight at a
+    /// time is there.
+    fn check_tensors(&self, plan: &Plan) -> Result<(), Error> {
         Ok(plan.check_parts()?)
     }
 
@@ -208,12 +161,12 @@ impl<T: Target> Loader<T> {
     ) -> Result<Vec<Stats>, Error> {
         let recording = self.record();
         let observers = recording.among(&self.observers);
-        let room = self.asked(self.config.place.strategy);
-        let settings = self.settings_for(room, &observers);
+        let allowance = self.asked(self.config.place.strategy);
+        let settings = self.settings_for(allowance, &observers);
         let mut sink = CompareSink::new(&**dense.source(), originals, &settings)?;
         let timings = self.run(plan, &mut sink, &settings)?;
-        let report = self.report(plan, room, &timings, recording);
-        finished(&report, &observers)?;
+        let report = self.report(plan, allowance, &timings, recording);
+        finish(&report, &observers)?;
         Ok(sink.sums.into_iter().map(Sums::stats).collect())
     }
 }

@@ -132,8 +132,8 @@ pub struct TensorReport {
     pub error: Option<Stats>,
 }
 
-/// What a load was given to work with.
-pub(crate) struct Means {
+/// The means of a load: device, threads and memory.
+pub(crate) struct RunFacts {
     /// What the device's driver calls it.
     pub(crate) device: String,
     pub(crate) workers: usize,
@@ -146,7 +146,7 @@ pub(crate) struct Means {
 impl LoadReport {
     pub(crate) fn new(
         plan: &Plan,
-        means: Means,
+        facts: RunFacts,
         timings: &[Timing],
         mut recorded: Recorded,
     ) -> Self {
@@ -179,7 +179,7 @@ impl LoadReport {
         Self {
             model: plan.model.clone(),
             target: plan.target().to_owned(),
-            device: means.device,
+            device: facts.device,
             quant: quants(plan),
             dtype: plan.dtype,
             dtype_wanted: plan.dtype_wanted,
@@ -194,11 +194,11 @@ impl LoadReport {
             bytes_packed: totals.bytes_kept,
             peak_host_bytes: recorded.host.since.peak().map(|(_, bytes)| bytes),
             host_bytes_before: recorded.host.before,
-            in_flight_bytes_max: means.in_flight_bytes_max,
-            workers: means.workers,
-            probe: means.probe,
-            host_bytes_max: means.host_bytes_max,
-            device_bytes_max: means.device_bytes_max,
+            in_flight_bytes_max: facts.in_flight_bytes_max,
+            workers: facts.workers,
+            probe: facts.probe,
+            host_bytes_max: facts.host_bytes_max,
+            device_bytes_max: facts.device_bytes_max,
             host_bytes: recorded.host.since,
             device_bytes: recorded.device,
             tensors: totals.tensors,

@@ -6,7 +6,7 @@ use crate::config::Workers;
 
 /// How much is read ahead, and by how many threads it is converted.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Room {
+pub(super) struct Allowance {
     /// Bytes of source weights that may be in host memory at once.
     pub(super) in_flight: u64,
     /// Bytes that are read at once, about.

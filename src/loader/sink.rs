@@ -1,6 +1,6 @@
-//! Strategies that are more than a number of bytes: streaming, and one of the caller's own.
+//! Weights that go elsewhere than into a module at once: into a sink of the caller's, or to where they stream from.
 
-use super::{Loader, finished};
+use super::engine::{Engine, finish};
 use crate::{
     config::{Strategy, StreamFrom},
     error::Error,
@@ -10,47 +10,40 @@ use crate::{
     place::Stream,
     plan::{Home, Order, Plan, Step},
     report::LoadReport,
-    target::Target,
 };
 
-impl<T: Target> Loader<T> {
-    /// Hands every finished weight of the model to a sink of one's own, in an order of one's own: what becomes of them
-    /// is the sink's business. Of the strategy only where weights are packed matters here: on the host with
-    /// [`Strategy::UnifiedMemory`] and [`Strategy::Streaming`], elsewhere on a device that can.
-    ///
-    /// # Errors
-    ///
-    /// Any [`Error`].
-    pub fn run_with<A: Architecture>(
+impl Engine {
+    /// Hands every finished weight to `sink`, in the order that `order` says.
+    pub(super) fn run_with<A: Architecture>(
         &self,
         order: &Order,
         sink: &mut dyn Sink,
     ) -> Result<LoadReport, Error> {
         let recording = self.record();
         let config = A::config(self.checkpoint.config())?;
-        let mut plan = self.plan_for::<A>(&config)?;
+        let mut plan = self.plan::<A>(&config)?;
         plan.check_complete()?;
         order.sort(&mut plan, &A::slots(&config));
         let observers = recording.among(&self.observers);
         plan.send(Home::Sink);
-        let room = self.room(&plan, &|_| false)?;
-        let settings = self.settings_for(room, &observers);
+        let allowance = self.allowance(&plan, &|_| false)?;
+        let settings = self.settings_for(allowance, &observers);
         let settings = Settings {
             device: settings.device.filter(|_| plan.packs_on_devices()),
             ..settings
         };
         let timings = self.run(&mut plan, sink, &settings)?;
-        let report = self.report(&plan, room, &timings, recording);
-        finished(&report, &observers)?;
+        let report = self.report(&plan, allowance, &timings, recording);
+        finish(&report, &observers)?;
         Ok(report)
     }
 
-    /// What keeps the matrices of `plan`, where they are to be streamed.
+    /// Where the matrices of `plan` stream from, if they do.
     pub(super) fn stream(&self, plan: &Plan) -> Result<Option<Stream>, Error> {
         if plan.strategy != Strategy::Streaming {
             return Ok(None);
         }
-        // What streams has what the rest leaves, and a tenth less for what is computed.
+        // Streamed weights get the memory that the others leave, less a tenth for activations.
         let resident = plan.steps.iter().filter(|step| !step.streams());
         let resident: u64 = resident.map(Step::bytes_kept).sum();
         let limits = Limits {

@@ -1,0 +1,217 @@
+//! One load: its configuration, checkpoint and device. It knows targets as values, so that its code is compiled once for
+//! all of them.
+
+use std::sync::Arc;
+
+use burn::tensor::Device;
+
+use super::{
+    LoadRequest,
+    allowance::{Allowance, cores},
+};
+use crate::{
+    config::LoadConfig,
+    dialect::{self, Dialect},
+    error::Error,
+    observe::{Event, Observer, Observers, tell},
+    pipeline::{self, PipelineError, Settings, Sink, Timing},
+    place::Shared,
+    plan::Plan,
+    prepare,
+    report::{LoadReport, Recording, RunFacts},
+    source::{Checkpoint, CheckpointError, SourceError, SourceExt},
+    target::{Capabilities, DTypeChoice, Memory, Target},
+    text::{Tokenizer, TokenizerFiles},
+};
+
+/// One load.
+#[derive(Debug)]
+pub(super) struct Engine {
+    pub(super) config: LoadConfig,
+    pub(super) shared: Option<Shared>,
+    pub(super) observers: Observers,
+    pub(super) checkpoint: Checkpoint,
+    pub(super) dialect: Option<Arc<dyn Dialect>>,
+    pub(super) target: TargetFacts,
+    pub(super) device: Device,
+    pub(super) capabilities: Capabilities,
+    pub(super) dtype: DTypeChoice,
+}
+
+/// A [`Target`] as a value.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct TargetFacts {
+    /// [`Target::NAME`].
+    pub(super) name: &'static str,
+    /// [`Target::MEMORY`].
+    pub(super) memory: Memory,
+}
+
+impl TargetFacts {
+    pub(super) fn of<T: Target>() -> Self {
+        Self {
+            name: T::NAME,
+            memory: T::MEMORY,
+        }
+    }
+}
+
+impl Engine {
+    /// Opens the checkpoint for a device that is open.
+    pub(super) fn open(
+        mut request: LoadRequest,
+        target: TargetFacts,
+        device: Device,
+        mut capabilities: Capabilities,
+    ) -> Result<Self, Error> {
+        if target.memory == Memory::Device {
+            let limits = [
+                capabilities.largest_allocation,
+                request.config.place.allocation_max,
+            ];
+            capabilities.largest_allocation = limits.into_iter().flatten().min();
+        }
+        request.observers = request.observers.apart();
+        let checkpoint = request.open()?;
+        let LoadRequest {
+            config,
+            shared,
+            observers,
+            ..
+        } = request;
+        let dialect = dialect::detect(checkpoint.config(), checkpoint.catalog())?;
+        let dtype = capabilities.dtype(config.pack.dtype, checkpoint.catalog().float_dtype());
+        tracing::debug!(
+            model = checkpoint.source().describe(),
+            files = checkpoint.files().len(),
+            tensors = checkpoint.catalog().len(),
+            bytes = checkpoint.total_bytes(),
+            "opened"
+        );
+        Ok(Self {
+            config,
+            shared,
+            observers,
+            checkpoint,
+            dialect,
+            target,
+            device,
+            capabilities,
+            dtype,
+        })
+    }
+
+    pub(super) fn record(&self) -> Recording {
+        Recording::start((self.target.memory == Memory::Device).then(|| self.device.clone()))
+    }
+
+    pub(super) fn settings<'a>(&'a self, observer: &'a dyn Observer) -> Settings<'a> {
+        self.settings_for(self.asked(self.config.place.strategy), observer)
+    }
+
+    pub(super) fn settings_for<'a>(
+        &'a self,
+        allowance: Allowance,
+        observer: &'a dyn Observer,
+    ) -> Settings<'a> {
+        let workers = allowance.workers;
+        Settings {
+            readers: cores().min(self.checkpoint.source().concurrency()),
+            tile_bytes: allowance.tile,
+            device: (self.target.memory == Memory::Device).then_some(&self.device),
+            allocation_max: self.capabilities.largest_allocation,
+            ..match &self.shared {
+                None => Settings::new(workers, allowance.in_flight, observer),
+                Some(shared) => Settings::sharing(workers, shared.in_flight(), observer),
+            }
+        }
+    }
+
+    /// Reports the plan to the observers and carries it out.
+    pub(super) fn run(
+        &self,
+        plan: &mut Plan,
+        sink: &mut dyn Sink,
+        settings: &Settings<'_>,
+    ) -> Result<Vec<Timing>, Error> {
+        self.announce(plan, settings)?;
+        let source = &**self.checkpoint.source();
+        let ran = prepare::balance(plan, source, settings)
+            .and_then(|()| pipeline::run(plan, source, sink, settings));
+        ran.map_err(|error| explain(&self.observers, error.into()))
+    }
+
+    /// Reports the plan to the observers.
+    pub(super) fn announce(&self, plan: &Plan, settings: &Settings<'_>) -> Result<(), Error> {
+        if let Some(first) = plan.unexpected.first() {
+            let count = plan.unexpected.len();
+            tracing::warn!(
+                count,
+                first,
+                "tensors that no slot of the model wants; they are not read"
+            );
+        }
+        let planned = Event::Planned { plan };
+        Ok(tell(settings.observer, &planned, 0, plan.steps.len())?)
+    }
+
+    pub(super) fn report(
+        &self,
+        plan: &Plan,
+        allowance: Allowance,
+        timings: &[Timing],
+        recording: Recording,
+    ) -> LoadReport {
+        let facts = RunFacts {
+            device: self.capabilities.name.clone(),
+            workers: allowance.workers,
+            in_flight_bytes_max: allowance.in_flight,
+            probe: self.checkpoint.source().probe(),
+            host_bytes_max: self.host_bytes(),
+            device_bytes_max: self.device_bytes(),
+        };
+        LoadReport::new(plan, facts, timings, recording.stop())
+    }
+
+    /// Reads the tokenizer of the checkpoint.
+    pub(super) fn tokenizer(&self) -> Result<Tokenizer, Error> {
+        let files = &self.checkpoint;
+        let json = files.read_text("tokenizer.json")?;
+        let config = files.read_optional("tokenizer_config.json")?;
+        let special = files.read_optional("special_tokens_map.json")?;
+        let template = files.read_optional("chat_template.jinja")?;
+        Ok(Tokenizer::from_bytes(TokenizerFiles {
+            at: &files.source().describe(),
+            tokenizer_json: json.as_bytes(),
+            config: config.as_deref(),
+            special_tokens_map: special.as_deref(),
+            chat_template_jinja: template.as_deref(),
+            generation_config: files.generation_config(),
+            model_config: Some(files.config()),
+        })?)
+    }
+}
+
+/// An observer that failed during a download stopped that download: the error is then the observer's. Any other error
+/// stays as it is.
+pub(super) fn explain(observers: &Observers, error: Error) -> Error {
+    let stopped = match &error {
+        Error::Source(source)
+        | Error::Checkpoint(CheckpointError::Source(source))
+        | Error::Pipeline(PipelineError::Read { source, .. }) => source,
+        _ => return error,
+    };
+    if !matches!(stopped, SourceError::Cancelled { .. }) {
+        return error;
+    }
+    match observers.take_failure() {
+        Some(failure) => PipelineError::from(failure).into(),
+        None => error,
+    }
+}
+
+/// Reports the end of a run to the observers.
+pub(super) fn finish(report: &LoadReport, observer: &dyn Observer) -> Result<(), Error> {
+    let (totals, done, total) = (report.totals(), report.tensors, report.tensors);
+    Ok(tell(observer, &Event::Finished { totals }, done, total)?)
+}

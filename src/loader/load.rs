@@ -1,0 +1,92 @@
+//! The road of a load: plan, check, run, build.
+
+use super::{
+    Loaded,
+    engine::{Engine, finish},
+};
+use crate::{
+    error::Error,
+    model::{Architecture, Weights},
+    pipeline::Settings,
+    place::{ModuleSink, VerifyError},
+    plan::Plan,
+    report::Recording,
+    target::TargetError,
+};
+
+impl Engine {
+    /// Loads the model, from the cache of packed weights if one is asked for.
+    pub(super) fn load<A: Architecture>(&self) -> Result<Loaded<A>, Error> {
+        let config = A::config(self.checkpoint.config())?;
+        let Some(folder) = &self.config.pack.cache else {
+            return self.load_as(&config);
+        };
+        if self.config.pack.verify.is_some() {
+            return Err(VerifyError::Cached.into());
+        }
+        match self.cached::<A>(&config, folder)? {
+            Some(cached) => cached.load_as(&config),
+            None => self.load_as(&config),
+        }
+    }
+
+    /// Loads the model by a plan that was made earlier.
+    pub(super) fn load_plan<A: Architecture>(&self, mut plan: Plan) -> Result<Loaded<A>, Error> {
+        let config = A::config(self.checkpoint.config())?;
+        let stream_from = &self.config.place.stream_from;
+        plan.take_over(&self.request(), &A::slots(&config), stream_from)?;
+        self.carry_out(&config, plan, self.record())
+    }
+
+    fn load_as<A: Architecture>(&self, config: &A::Config) -> Result<Loaded<A>, Error> {
+        let recording = self.record();
+        let plan = self.plan::<A>(config)?;
+        self.carry_out(config, plan, recording)
+    }
+
+    /// Checks the plan, runs it, and builds the module.
+    fn carry_out<A: Architecture>(
+        &self,
+        config: &A::Config,
+        mut plan: Plan,
+        recording: Recording,
+    ) -> Result<Loaded<A>, Error> {
+        let allowance = self.check(&plan)?;
+        let observers = recording.among(&self.observers);
+        let place = self.settings_for(allowance, &observers);
+        let settings = Settings {
+            device: place.device.filter(|_| plan.packs_on_devices()),
+            ..place.clone()
+        };
+        let mut module = ModuleSink {
+            weights: Weights::new(self.device.clone(), plan.dtype),
+            devices: core::slice::from_ref(&self.device),
+            settings: &place,
+            shared: self.shared.as_ref(),
+            stream: self.stream(&plan)?,
+        };
+        let (timings, verified) = match &self.config.pack.verify {
+            None => (self.run(&mut plan, &mut module, &settings)?, None),
+            Some(config) => {
+                let (timings, report) =
+                    self.run_verified(&mut plan, &mut module, config, &settings)?;
+                (timings, Some(report))
+            }
+        };
+
+        let mut weights = module.weights;
+        let model = A::build(config, &mut weights)?;
+        weights.finish()?;
+        // A device works on its own: an error of an earlier operation may only be reported now.
+        self.device.sync().map_err(|error| TargetError::Device {
+            target: self.target.name,
+            reason: format!("{error:?}"),
+        })?;
+
+        let mut report = self.report(&plan, allowance, &timings, recording);
+        report.verified = verified;
+        finish(&report, &observers)?;
+        tracing::info!(seconds = report.seconds, tensors = report.tensors, "loaded");
+        Ok(Loaded { model, report })
+    }
+}
