@@ -6,6 +6,7 @@ use std::str::FromStr;
 use serde_json::{Value, json};
 
 use super::SynthError;
+use crate::model::{Architecture, CausalLm, Role, Slot};
 
 /// A published model whose shapes a synthetic checkpoint has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -186,15 +187,6 @@ pub(super) struct Shape {
     pub(super) eos: u64,
 }
 
-/// What a tensor is, which decides its values.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Role {
-    Embedding,
-    Linear,
-    Norm,
-    Bias,
-}
-
 /// One tensor to be.
 #[derive(Debug, Clone)]
 pub(super) struct Tensor {
@@ -236,58 +228,17 @@ impl Shape {
         }
     }
 
-    /// Every tensor, in the order of the forward pass, which is the order of the file.
-    pub(super) fn tensors(&self) -> Vec<Tensor> {
-        let mut all = Vec::new();
-        let mut add = |name: String, role, shape: &[u64]| {
-            all.push(Tensor {
-                name,
-                role,
-                shape: shape.to_vec(),
-            });
+    /// Every tensor, in the order of the forward pass, which is the order of the file: the slots of the decoder that
+    /// [`config`](Self::config) describes.
+    pub(super) fn tensors(&self, like: Like) -> Vec<Tensor> {
+        let spec = CausalLm::config(&self.config(like, 0));
+        let slots = CausalLm::slots(&spec.expect("a published model is of a known family"));
+        let tensor = |slot: Slot| Tensor {
+            name: slot.name,
+            role: slot.role,
+            shape: slot.shape.into_iter().map(|size| size as u64).collect(),
         };
-        let (hidden, intermediate) = (self.hidden, self.intermediate);
-        let q = self.heads * self.head_dim;
-        let kv = self.kv_heads * self.head_dim;
-
-        add(
-            "model.embed_tokens.weight".into(),
-            Role::Embedding,
-            &[self.vocab, hidden],
-        );
-        for layer in 0..self.layers {
-            let name = |rest: &str| format!("model.layers.{layer}.{rest}");
-            add(name("input_layernorm.weight"), Role::Norm, &[hidden]);
-            for (projection, out) in [("q_proj", q), ("k_proj", kv), ("v_proj", kv)] {
-                let weight = name(&format!("self_attn.{projection}.weight"));
-                add(weight, Role::Linear, &[out, hidden]);
-                if self.family == Family::Qwen2 {
-                    let bias = name(&format!("self_attn.{projection}.bias"));
-                    add(bias, Role::Bias, &[out]);
-                }
-            }
-            add(name("self_attn.o_proj.weight"), Role::Linear, &[hidden, q]);
-            add(
-                name("post_attention_layernorm.weight"),
-                Role::Norm,
-                &[hidden],
-            );
-            for projection in ["gate_proj", "up_proj"] {
-                let weight = name(&format!("mlp.{projection}.weight"));
-                add(weight, Role::Linear, &[intermediate, hidden]);
-            }
-            let down = name("mlp.down_proj.weight");
-            add(down, Role::Linear, &[hidden, intermediate]);
-        }
-        add("model.norm.weight".into(), Role::Norm, &[hidden]);
-        if !self.tied {
-            add(
-                "lm_head.weight".into(),
-                Role::Embedding,
-                &[self.vocab, hidden],
-            );
-        }
-        all
+        slots.into_iter().map(tensor).collect()
     }
 
     /// `config.json`, with the keys of transformers 5.
@@ -375,7 +326,7 @@ mod tests {
             (Like::TinyRust, 6_951_424),
         ];
         for (like, bytes) in cases {
-            let sum: u64 = like.shape().tensors().iter().map(Tensor::bytes).sum();
+            let sum: u64 = like.shape().tensors(like).iter().map(Tensor::bytes).sum();
             assert_eq!(sum, bytes, "{like}");
         }
     }
@@ -386,7 +337,7 @@ mod tests {
     fn embeddings_keep_their_share() {
         for like in Like::ALL {
             let share = |layers| {
-                let tensors = like.shape().with_layers(layers).tensors();
+                let tensors = like.shape().with_layers(layers).tensors(like);
                 let all: u64 = tensors.iter().map(Tensor::bytes).sum();
                 let blocks = tensors
                     .iter()

@@ -257,7 +257,7 @@ impl Plan {
     }
 
     fn of(shape: Shape, options: &Options) -> Self {
-        let tensors = shape.tensors();
+        let tensors = shape.tensors(options.like);
         let shards = shards(&tensors, options.shard_bytes);
         let shard_names: Vec<String> = (1..=shards.len())
             .map(|nth| format!("model-{nth:05}-of-{:05}.safetensors", shards.len()))
@@ -433,8 +433,9 @@ fn write_file(
 
 #[cfg(test)]
 mod tests {
-    use super::like::{Role, Tensor};
+    use super::like::Tensor;
     use super::{CHUNK_BYTES, TILE_BYTES, write_tensor};
+    use crate::model::Role;
 
     /// A tile that forgot where in the tensor it begins would repeat the first one. Rows of 257, so that
     /// tiles begin in the middle of a row and outlier columns must be found from there.

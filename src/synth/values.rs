@@ -16,7 +16,8 @@ use std::sync::LazyLock;
 
 use half::bf16;
 
-use super::like::{Role, Tensor};
+use super::like::Tensor;
+use crate::model::Role;
 
 /// Values a table distinguishes: all that 16 bits can.
 const TABLE: usize = 1 << 16;
@@ -47,9 +48,9 @@ impl Values {
     pub(super) fn new(seed: u64, tensor: &Tensor) -> Self {
         let columns = tensor.shape.last().copied().unwrap_or(1).max(1);
         let (mean, std) = match tensor.role {
-            Role::Embedding | Role::Bias => (0.0, EMBEDDING_STD),
+            Role::Embedding | Role::Head | Role::Bias | Role::Other => (0.0, EMBEDDING_STD),
             // Keeps the length of what goes through it: 0.016 for 4096 inputs.
-            Role::Linear => (0.0, 1.0 / (columns as f64).sqrt()),
+            Role::Linear | Role::Expert | Role::Router => (0.0, 1.0 / (columns as f64).sqrt()),
             Role::Norm => (1.0, NORM_STD),
         };
         let table = NORMAL
@@ -57,8 +58,8 @@ impl Values {
             .map(|z| bf16::from_f64(mean + std * z).to_bits())
             .collect();
         let outliers = match tensor.role {
-            Role::Linear => outliers(seed, columns),
-            Role::Embedding | Role::Norm | Role::Bias => Vec::new(),
+            Role::Linear | Role::Expert | Role::Router => outliers(seed, columns),
+            Role::Embedding | Role::Head | Role::Norm | Role::Bias | Role::Other => Vec::new(),
         };
         Self {
             key: key(seed, &tensor.name),
