@@ -8,9 +8,9 @@ use crate::{
     dialect,
     error::Error,
     model::Architecture,
-    pipeline::{Original, Settings, Sink, Timing},
+    pipeline::{Original, Pieces, Settings, Sink, Timing},
     place::{Checked, CompareSink, Guard, VerifyError, folder as save, refuse_kept, refused},
-    plan::{Action, Plan, Scaling, Step},
+    plan::{Action, Plan, Scaling, Step, made_of},
     quant::QuantSpec,
     report::{Fallback, TensorCheck, VerifyReport, check},
     source::Checkpoint,
@@ -32,7 +32,7 @@ impl Engine {
             .steps
             .iter()
             .map(|step| original(step, dense, &against));
-        let originals = originals.collect::<Result<_, _>>()?;
+        let originals = originals.collect::<Result<_, Error>>()?;
         let stats = self.compare(&mut plan, dense, originals)?;
         Ok(report(&plan, Some(against), &stats, limits))
     }
@@ -201,30 +201,38 @@ fn own(steps: &[Step]) -> Vec<Original> {
     steps.iter().map(Original::of).collect()
 }
 
-/// The tensor of `dense` that the weight of `step` was made from.
-fn original(step: &Step, dense: &Checkpoint, against: &str) -> Result<Original, VerifyError> {
-    let (tensor, against) = (step.slot.name.clone(), against.to_owned());
-    let Some(found) = dense.catalog().get(&tensor) else {
-        return Err(VerifyError::Missing { tensor, against });
-    };
-    let Some(dtype) = dialect::plain(found.dtype) else {
-        let found = found.dtype;
-        return Err(VerifyError::Dtype {
-            tensor,
-            against,
-            found,
-        });
-    };
-    if found.shape != step.slot.shape {
-        return Err(VerifyError::Shape {
-            tensor,
-            against,
-            found: found.shape.clone(),
-            expected: step.slot.shape.clone(),
-        });
+/// The values of `dense` that the weight of `step` was made from.
+fn original(step: &Step, dense: &Checkpoint, against: &str) -> Result<Original, Error> {
+    let slot = &step.slot;
+    let mut tensors = Vec::new();
+    for origin in &slot.from {
+        let (tensor, against) = (origin.tensor.clone(), against.to_owned());
+        let Some(found) = dense.catalog().get(&tensor) else {
+            return Err(VerifyError::Missing { tensor, against }.into());
+        };
+        if dialect::plain(found.dtype).is_none() {
+            let found = found.dtype;
+            let error = VerifyError::Dtype {
+                tensor,
+                against,
+                found,
+            };
+            return Err(error.into());
+        }
+        if slot.from.len() == 1 && origin.is_whole() && found.shape != slot.shape {
+            let error = VerifyError::Shape {
+                tensor,
+                against,
+                found: found.shape.clone(),
+                expected: slot.shape.clone(),
+            };
+            return Err(error.into());
+        }
+        tensors.push(found);
     }
+    let (pieces, dtype) = made_of(slot, tensors)?;
     Ok(Original {
-        tensor: found.clone(),
+        pieces: Pieces::new(pieces, dtype.size()),
         dtype,
         shape: step.matrix(),
         scaling: Scaling::default(),

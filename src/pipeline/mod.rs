@@ -24,6 +24,7 @@ mod staging;
 
 mod cut;
 mod dense;
+mod pieces;
 mod tile;
 
 mod convert;
@@ -41,6 +42,7 @@ pub(crate) use cut::{cut_dense, cut_packed};
 pub use dense::{Dense, Values};
 pub use error::{PipelineError, SinkError};
 pub use in_flight::InFlight;
+pub(crate) use pieces::Pieces;
 pub(crate) use rows::{Original, RowReader, read_error};
 pub(crate) use upload::upload;
 

@@ -10,14 +10,16 @@ use super::{
     Dense, PipelineError, Settings, Stop, Values,
     convert::{Convert, Road},
     in_flight::Account,
+    pieces::{Pieces, Stretch},
     pool,
+    rows::read_error,
     staging::Staging,
     tile::{Tile, TileMemory},
 };
 use crate::{
     observe::Span,
     plan::{Plan, Step, Stored},
-    source::{self, Access, Source, SourceError, SourceExt, TensorInfo},
+    source::{self, Access, Source, SourceError, SourceExt},
 };
 
 /// A tensor that is being read, with the receiver of what is read of it.
@@ -114,25 +116,21 @@ impl<'a, 'r> Reader<'a, 'r> {
         let uploads = converter.uploads();
         let together = converter.tile_rows();
         // A packed weight is read as its tensors are stored: their rows are bytes.
-        let passes: Vec<Pass<'_>> = match &step.stored {
+        let passes: Vec<Pass> = match &step.stored {
             Stored::Plain(dtype) => {
                 let [rows, cols] = step.matrix();
                 let row_bytes = cols * dtype.size();
-                let pass = Pass::new(
-                    &step.pieces[0].tensor,
-                    rows,
-                    row_bytes,
-                    together,
-                    self.settings,
-                );
+                let pieces = Pieces::of(step);
+                let pass = Pass::new(pieces, rows, row_bytes, together, self.settings);
                 vec![pass; converter.passes()]
             }
-            Stored::Packed(_) => {
+            Stored::Packed(adopt) => {
                 let pass = |tensor| {
-                    let rows = TensorInfo::bytes(tensor) as usize;
-                    Pass::new(tensor, rows, 1, together, self.settings)
+                    let pieces = Pieces::stored(tensor);
+                    let rows = pieces.bytes();
+                    Pass::new(pieces, rows, 1, together, self.settings)
                 };
-                step.tensors().map(pass).collect()
+                adopt.parts.iter().map(pass).collect()
             }
         };
         let (send, receive) = unbounded();
@@ -150,14 +148,14 @@ impl<'a, 'r> Reader<'a, 'r> {
         &self,
         step: &Step,
         nth: usize,
-        pass: &Pass<'_>,
+        pass: &Pass,
         uploads: bool,
         tiles: &Sender<Result<Tile<'a>, PipelineError>>,
     ) -> Result<(), Stop> {
         for first_row in (0..pass.rows).step_by(pass.tile_rows) {
             let rows = pass.tile_rows.min(pass.rows - first_row);
             let range = first_row * pass.row_bytes..(first_row + rows) * pass.row_bytes;
-            let (memory, read) = self.memory(step, pass.tensor, range, uploads)?;
+            let (memory, read) = self.memory(step, &pass.pieces, range, uploads)?;
             tiles.send(Ok(Tile {
                 pass: nth,
                 first_row,
@@ -176,9 +174,10 @@ impl<'a, 'r> Reader<'a, 'r> {
         dtype: DType,
         progress: &Sender<Result<Straight, PipelineError>>,
     ) -> Result<(), Stop> {
-        let tensor = &step.pieces[0].tensor;
-        let bytes = tensor.bytes();
-        if let Some((shared, read)) = self.shared(step, tensor, 0..bytes as usize, Access::Often)?
+        let pieces = Pieces::of(step);
+        let len = pieces.bytes();
+        let bytes = len as u64;
+        if let Some((shared, read)) = self.shared(step, &pieces, 0..len, Access::Often)?
             && let Some(dense) = Dense::shared(dtype, shared)
         {
             progress.send(Ok(Straight::Part { bytes, read }))?;
@@ -186,62 +185,72 @@ impl<'a, 'r> Reader<'a, 'r> {
         }
         let mut values = Values::zeros(dtype, step.slot.shape.iter().product());
         let together = self.settings.tile_bytes.max(1) as usize;
+        // No value is cut.
+        let together = together.next_multiple_of(dtype.size());
         for (nth, part) in values.bytes_mut().chunks_mut(together).enumerate() {
             if self.account.is_closed() {
                 return Err(Stop::Abandoned);
             }
-            let read = self.read(step, tensor, nth * together, part)?;
+            let read = self.read(step, &pieces, nth * together, part)?;
             let bytes = part.len() as u64;
             progress.send(Ok(Straight::Part { bytes, read }))?;
         }
         Ok(progress.send(Ok(Straight::Whole(Dense::Owned(values))))?)
     }
 
-    /// Bytes `range` of `tensor`, where the source has them.
+    /// Bytes `range` of a weight, where the source has them in one stretch.
     fn shared(
         &self,
         step: &Step,
-        tensor: &TensorInfo,
+        pieces: &Pieces,
         range: Range<usize>,
         access: Access,
     ) -> Result<Option<(source::Bytes, Span)>, Stop> {
+        let Some(Stretch { file, offset }) = pieces.stretch(&range) else {
+            return Ok(None);
+        };
         let started = Instant::now();
-        let offset = tensor.range.start + range.start as u64;
-        let shared = self.source.share(&tensor.file, offset, range.len(), access);
-        let shared = shared.map_err(|error| failed(step, error))?;
+        let shared = self.source.share(file, offset, range.len(), access);
+        let shared = shared.map_err(|error| read_error(step, error))?;
         Ok(shared.map(|bytes| (bytes, Span::since(started))))
     }
 
-    /// Fills `into` with what `tensor` has from byte `at` on, by all threads.
+    /// Fills `into` with the bytes of a weight that begin with the one at `start`.
     fn read(
         &self,
         step: &Step,
-        tensor: &TensorInfo,
-        at: usize,
+        pieces: &Pieces,
+        start: usize,
         into: &mut [u8],
     ) -> Result<Span, Stop> {
         let started = Instant::now();
-        let offset = tensor.range.start + at as u64;
+        let read = pieces.fill(start, into, |file, offset, into| {
+            self.read_at(file, offset, into)
+        });
+        read.map_err(|error| read_error(step, error))?;
+        Ok(Span::since(started))
+    }
+
+    /// Fills `into` from a file, by all threads.
+    fn read_at(&self, file: &str, offset: u64, into: &mut [u8]) -> Result<(), SourceError> {
         let one = |(nth, part): (usize, &mut [u8])| {
             let offset = offset + (nth * SHARE_BYTES) as u64;
-            self.source.read_at(&tensor.file, offset, part)
+            self.source.read_at(file, offset, part)
         };
-        let read: Result<(), SourceError> = match &self.threads {
+        match &self.threads {
             Some(threads) if into.len() > SHARE_BYTES => threads.install(|| {
                 let parts = into.par_chunks_mut(SHARE_BYTES).enumerate();
                 parts.map(one).collect()
             }),
             _ => one((0, into)),
-        };
-        read.map_err(|error| failed(step, error))?;
-        Ok(Span::since(started))
+        }
     }
 
-    /// Bytes `range` of `tensor`, where the source has them if nobody has to change them, else read.
+    /// Bytes `range` of a weight: the source's own if nobody has to change them, else in a buffer.
     fn memory(
         &self,
         step: &Step,
-        tensor: &TensorInfo,
+        pieces: &Pieces,
         range: Range<usize>,
         uploads: bool,
     ) -> Result<(TileMemory<'a>, Span), Stop> {
@@ -249,7 +258,7 @@ impl<'a, 'r> Reader<'a, 'r> {
         let permit = || self.account.permit(len).ok_or(Stop::Abandoned);
         if !uploads
             && step.scaling.is_none()
-            && let Some((bytes, read)) = self.shared(step, tensor, range, Access::Once)?
+            && let Some((bytes, read)) = self.shared(step, pieces, range, Access::Once)?
         {
             return Ok((TileMemory::Shared(bytes, permit()?), read));
         }
@@ -257,43 +266,38 @@ impl<'a, 'r> Reader<'a, 'r> {
             Some(staging) if uploads => {
                 let permit = permit()?;
                 let mut bytes = staging.buffer(len);
-                let read = self.read(step, tensor, at, &mut bytes[..len])?;
+                let read = self.read(step, pieces, at, &mut bytes[..len])?;
                 Ok((TileMemory::Staged(bytes, permit), read))
             }
             _ => {
                 let mut loan = self.account.borrow(len).ok_or(Stop::Abandoned)?;
-                let read = self.read(step, tensor, at, loan.bytes_mut())?;
+                let read = self.read(step, pieces, at, loan.bytes_mut())?;
                 Ok((TileMemory::Host(loan), read))
             }
         }
     }
 }
 
-fn failed(step: &Step, source: SourceError) -> Stop {
-    let tensor = step.slot.name.clone();
-    PipelineError::Read { tensor, source }.into()
-}
-
 /// One reading of a tensor, in tiles.
 #[derive(Clone)]
-struct Pass<'p> {
-    tensor: &'p TensorInfo,
+struct Pass {
+    pieces: Pieces,
     rows: usize,
     row_bytes: usize,
     /// Rows of each tile but the last.
     tile_rows: usize,
 }
 
-impl<'p> Pass<'p> {
+impl Pass {
     fn new(
-        tensor: &'p TensorInfo,
+        pieces: Pieces,
         rows: usize,
         row_bytes: usize,
         together: [usize; 2],
         settings: &Settings<'_>,
     ) -> Self {
         Self {
-            tensor,
+            pieces,
             rows,
             row_bytes,
             tile_rows: tile_rows(rows, row_bytes, together, settings.tile_bytes),

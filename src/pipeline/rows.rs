@@ -6,17 +6,17 @@ use burn::tensor::{DType as BurnDType, Device, Int, Tensor, TensorData};
 use firebox_kernels::arith::float::DType;
 
 use super::{
-    PipelineError, Settings, TILE_BYTES,
+    Pieces, PipelineError, Settings, TILE_BYTES,
     in_flight::{Account, Loan},
 };
 use crate::{
     plan::{Scaling, Step},
-    source::{Source, SourceError, TensorInfo},
+    source::{Source, SourceError},
 };
 
 /// Dense values of a checkpoint, as a matrix.
 pub(crate) struct Original {
-    pub(crate) tensor: TensorInfo,
+    pub(crate) pieces: Pieces,
     pub(crate) dtype: DType,
     /// `[rows, columns]`, as [`Step::matrix`] has them.
     pub(crate) shape: [usize; 2],
@@ -28,7 +28,7 @@ impl Original {
     /// The values that a step packs.
     pub(crate) fn of(step: &Step) -> Self {
         Self {
-            tensor: step.pieces[0].tensor.clone(),
+            pieces: Pieces::of(step),
             dtype: step.float(),
             shape: step.matrix(),
             scaling: step.scaling.clone(),
@@ -119,9 +119,9 @@ impl<'a> RowReader<'a> {
     }
 
     fn read(&self, original: &Original, first: usize, into: &mut [u8]) -> Result<(), SourceError> {
-        let TensorInfo { file, range, .. } = &original.tensor;
-        let offset = range.start + (first * original.row_bytes()) as u64;
-        self.source.read_at(file, offset, into)
+        let start = first * original.row_bytes();
+        let read = |file: &str, offset, into: &mut [u8]| self.source.read_at(file, offset, into);
+        original.pieces.fill(start, into, read)
     }
 }
 

@@ -21,6 +21,7 @@ pub use json::Summary;
 pub(crate) use need::Need;
 pub use order::{Compare, Order};
 pub use piece::Piece;
+pub(crate) use piece::made_of;
 pub(crate) use scaling::CHUNK;
 pub use scaling::Scaling;
 

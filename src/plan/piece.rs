@@ -57,6 +57,16 @@ impl Piece {
         })
     }
 
+    /// All of a tensor, as it is stored.
+    pub(crate) fn whole(tensor: &TensorInfo) -> Self {
+        let [rows, _] = stored_rows(tensor);
+        Self {
+            tensor: tensor.clone(),
+            rows: 0..rows,
+            transposed: false,
+        }
+    }
+
     /// Whether it is all of the tensor, as it is stored.
     pub fn is_whole(&self) -> bool {
         self.rows == (0..stored_rows(&self.tensor)[0]) && !self.transposed
@@ -97,6 +107,18 @@ fn stored_rows(tensor: &TensorInfo) -> [usize; 2] {
         [len] => [len, 1],
         [ref outer @ .., cols] => [outer.iter().product(), cols],
     }
+}
+
+/// The pieces of `slot` in `tensors`, one for each of its origins, and the type of their values.
+pub(crate) fn made_of<'t>(
+    slot: &Slot,
+    tensors: impl IntoIterator<Item = &'t TensorInfo>,
+) -> Result<(Vec<Piece>, DType), PlanError> {
+    let pieces = slot.from.iter().zip(tensors);
+    let pieces = pieces.map(|(origin, tensor)| Piece::new(slot, origin, tensor));
+    let pieces: Vec<Piece> = pieces.collect::<Result<_, _>>()?;
+    let dtype = check(slot, &pieces)?;
+    Ok((pieces, dtype))
 }
 
 /// Refuses pieces that do not make up the slot. Returns the type of their values.
