@@ -19,13 +19,7 @@ pub(crate) struct HubConfig {
 
 /// Text that `Debug` does not print: a token.
 #[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Secret(
-    #[cfg_attr(
-        not(feature = "hub"),
-        expect(dead_code, reason = "only the hub sends it")
-    )]
-    pub(crate) String,
-);
+pub(crate) struct Secret(pub(crate) String);
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -19,7 +19,9 @@ mod workers;
 
 pub use auto::Auto;
 pub use budget::{Budget, BudgetError};
-pub(crate) use hub::{HubConfig, Secret};
+pub(crate) use hub::HubConfig;
+#[cfg(feature = "hub")]
+pub(crate) use hub::Secret;
 pub use load::LoadConfig;
 pub(crate) use load::PackConfig;
 pub use policy::{Pattern, Policy, Rule, RuleError};
