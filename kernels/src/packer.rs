@@ -136,7 +136,7 @@ pub(crate) fn code8(source: DType, bytes: &[u8], codes: &mut [u8], code: impl Fn
     }
 }
 
-/// The methods of [`Packer`] that a packer's [`Order`] answers.
+/// The methods of [`Packer`] that a packer's [`FeedOrder`] answers.
 macro_rules! in_order {
     () => {
         fn format(&self) -> crate::format::Format {
@@ -161,7 +161,7 @@ pub(crate) use in_order;
 
 /// Holds the caller to the order that [`Packer`] describes.
 #[derive(Debug)]
-pub(crate) struct Order {
+pub(crate) struct FeedOrder {
     pub(crate) format: Format,
     /// `[o, i]`.
     pub(crate) shape: [usize; 2],
@@ -172,7 +172,7 @@ pub(crate) struct Order {
     next_row: usize,
 }
 
-impl Order {
+impl FeedOrder {
     pub(crate) const fn new(
         format: Format,
         shape: [usize; 2],

@@ -15,7 +15,7 @@ use firebox_kernels::{
 
 use super::{
     Adopt, CodesAndScales, Dialect, DialectError, Parts, Recipe,
-    compressed_tensors::whole::{Scale, Whole, filled},
+    compressed_tensors::whole::{ScaleSpan, Whole, filled},
     gptq::{self, group_size, transposed},
     lookup::Lookup,
     names::Excepted,
@@ -89,7 +89,7 @@ impl Dialect for Awq {
         let adopt = Adopt::new(format, parts, Recipe::Awq);
         let whole = Whole {
             bits: BITS,
-            scale: self.group.map_or(Scale::Channel, Scale::Group),
+            scale: self.group.map_or(ScaleSpan::Channel, ScaleSpan::Group),
             symmetric: false,
             words: true,
         };

@@ -20,10 +20,10 @@ use firebox_kernels::{
 
 use super::{
     Adopt, CodesAndScales, Dialect, DialectError, Parts, Recipe, awq,
-    compressed_tensors::whole::{Scale, Whole, columns, filled},
+    compressed_tensors::whole::{ScaleSpan, Whole, columns, filled},
     lookup::Lookup,
     names::Excepted,
-    stream::{Stream, words_of},
+    stream::{BitStream, words_of},
 };
 use crate::{
     model::fields::Fields,
@@ -181,8 +181,8 @@ impl Dialect for Gptq {
         let whole = Whole {
             bits,
             scale: match self.group {
-                Some(stated) if stated == group => Scale::Group(group),
-                _ => Scale::Channel,
+                Some(stated) if stated == group => ScaleSpan::Group(group),
+                _ => ScaleSpan::Channel,
             },
             symmetric: false,
             words: true,
@@ -211,7 +211,7 @@ pub(super) fn assemble(
     }
     let across = words_of(o, bits);
     let zero = |r: usize, g: usize| {
-        let stream = Stream {
+        let stream = BitStream {
             start: g * across,
             stride: 1,
             bits,
@@ -233,7 +233,7 @@ pub(super) fn assemble(
         scales.extend(order);
     }
     let codes = (0..o).flat_map(|r| {
-        let column = Stream {
+        let column = BitStream {
             start: r,
             stride: o,
             bits,

@@ -29,7 +29,7 @@ use super::{
     compressed_tensors::whole::filled,
     lookup::Lookup,
     names::Excepted,
-    stream::Stream,
+    stream::BitStream,
     write::{Matrices, module, pairs, torch},
 };
 use crate::{
@@ -99,14 +99,14 @@ pub(super) fn declared(config: Fields<'_>) -> Result<Arc<dyn Dialect>, DialectEr
 
 /// How codes lie in the file.
 #[derive(Debug, Clone, Copy)]
-struct Layout {
+struct CodeLayout {
     bits: usize,
     /// Of the weight as it was written down to be packed.
     rows: usize,
     cols: usize,
 }
 
-impl Layout {
+impl CodeLayout {
     fn new(affine: Affine, shape: [usize; 2], hqq: Hqq) -> Self {
         let (group, groups) = (affine.group, affine.groups(shape));
         let [rows, cols] = match (hqq.group, hqq.axis) {
@@ -202,7 +202,7 @@ impl Dialect for HqqFile {
             unreachable!("HQQ has whole numbers");
         };
         let (shape, groups) = (lookup.shape, affine.groups(lookup.shape));
-        let layout = Layout::new(affine, shape, hqq);
+        let layout = CodeLayout::new(affine, shape, hqq);
         let elements = layout.apart() * layout.cols;
         let bytes = elements as u64 * layout.dtype().bits() / 8;
         // The same bytes may be declared as floats, which is compared with `view_as_float` when that is read.
@@ -242,7 +242,7 @@ pub(super) fn assemble(
     affine: Affine,
     shape: [usize; 2],
 ) -> Result<CodesAndScales, DialectError> {
-    let layout = Layout::new(affine, shape, hqq);
+    let layout = CodeLayout::new(affine, shape, hqq);
     let viewed = plain_view(parts.tensor(0).dtype);
     let expected = scalars(hqq, layout, shape, viewed);
     for part in 3..parts.tensors.len() {
@@ -308,7 +308,7 @@ fn said(bytes: &[u8]) -> String {
 /// Name, type, shape and bytes of what stands beside the codes.
 type Scalar = (&'static str, StoredType, Vec<usize>, Vec<u8>);
 
-fn scalars(hqq: Hqq, layout: Layout, shape: [usize; 2], viewed: bool) -> Vec<Scalar> {
+fn scalars(hqq: Hqq, layout: CodeLayout, shape: [usize; 2], viewed: bool) -> Vec<Scalar> {
     let int = |value: usize| {
         (
             StoredType::I32,
@@ -424,9 +424,9 @@ impl Writer for HqqWriter {
             unreachable!("the plan's formats were looked at");
         };
         let (shape, hqq) = (packed.shape, self.hqq);
-        let layout = Layout::new(affine, shape, hqq);
+        let layout = CodeLayout::new(affine, shape, hqq);
         let n = shape[0] * shape[1];
-        let stream = Stream {
+        let stream = BitStream {
             start: 0,
             stride: 1,
             bits: layout.bits,

@@ -34,14 +34,14 @@ const FIELD: &str = "quantization";
 
 #[derive(Debug)]
 struct Mlx {
-    all: Scheme,
+    all: MlxScheme,
     /// Modules that differ; `None` is not packed.
-    modules: HashMap<String, Option<Scheme>>,
+    modules: HashMap<String, Option<MlxScheme>>,
 }
 
 /// How a module is packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Scheme {
+enum MlxScheme {
     Affine { bits: usize, group: usize },
     Micro(Micro),
 }
@@ -53,7 +53,7 @@ const MICRO: [(&str, Micro); 3] = [
     ("nvfp4", Micro::Nvfp4 { global: false }),
 ];
 
-impl Scheme {
+impl MlxScheme {
     /// `bits`, `group_size` and `mode`.
     fn fields(self) -> (usize, usize, &'static str) {
         match self {
@@ -85,8 +85,8 @@ pub(super) fn declared(config: Fields<'_>) -> Result<Arc<dyn Dialect>, DialectEr
     Ok(Arc::new(Mlx { all, modules }))
 }
 
-fn scheme(config: Fields<'_>, default: Option<Scheme>) -> Result<Scheme, DialectError> {
-    let default = default.map(Scheme::fields);
+fn scheme(config: Fields<'_>, default: Option<MlxScheme>) -> Result<MlxScheme, DialectError> {
+    let default = default.map(MlxScheme::fields);
     let count = |field: &str, default: Option<usize>| -> Result<usize, DialectError> {
         let count = config.count(field)?.or(default);
         Ok(count.ok_or_else(|| config.missing(field))?)
@@ -95,7 +95,7 @@ fn scheme(config: Fields<'_>, default: Option<Scheme>) -> Result<Scheme, Dialect
     let group = count("group_size", default.map(|(_, group, _)| group))?;
     let mode = config.text("mode")?.unwrap_or("affine");
     if mode == "affine" {
-        return Ok(Scheme::Affine { bits, group });
+        return Ok(MlxScheme::Affine { bits, group });
     }
     let known = MICRO.iter().find(|(known, _)| *known == mode);
     let Some((_, micro)) = known else {
@@ -111,7 +111,7 @@ fn scheme(config: Fields<'_>, default: Option<Scheme>) -> Result<Scheme, Dialect
             return Err(config.value(field, found, expected).into());
         }
     }
-    Ok(Scheme::Micro(*micro))
+    Ok(MlxScheme::Micro(*micro))
 }
 
 impl Dialect for Mlx {
@@ -136,14 +136,14 @@ impl Dialect for Mlx {
         let (bits, group, _) = scheme.fields();
         let scales = lookup.need("scales")?;
         let (format, groups) = match scheme {
-            Scheme::Affine { .. } => {
+            MlxScheme::Affine { .. } => {
                 let params = lookup.floats(scales)?;
                 (
                     method::Mlx::new(bits, group).and_then(|mlx| mlx.format(lookup.shape, params)),
                     [o, i / group],
                 )
             }
-            Scheme::Micro(micro) => {
+            MlxScheme::Micro(micro) => {
                 lookup.dtype(scales, &[StoredType::U8])?;
                 (micro.format(lookup.shape, DType::F32), [o, i / group])
             }
@@ -175,18 +175,18 @@ pub(super) fn writer(matrices: &Matrices) -> Result<Box<dyn Writer>, DialectErro
             along: Along::Flat,
             form: Offset::Bias,
             ..
-        }) => Some(Scheme::Affine { bits, group }),
-        Format::Micro(micro) if !micro.is_global() => Some(Scheme::Micro(micro)),
+        }) => Some(MlxScheme::Affine { bits, group }),
+        Format::Micro(micro) if !micro.is_global() => Some(MlxScheme::Micro(micro)),
         _ => None,
     };
     let schemes = matrices.kinds(NAME, |weight| scheme(weight.format), true)?;
-    let of = |of: Scheme| {
+    let of = |of: MlxScheme| {
         let packed = matrices.packed.iter();
         packed.filter(move |weight| scheme(weight.format) == Some(of))
     };
     let most = schemes.iter().max_by_key(|scheme| of(**scheme).count());
     let common = *most.expect("something is packed");
-    let entry = |scheme: Scheme| {
+    let entry = |scheme: MlxScheme| {
         let (bits, group, mode) = scheme.fields();
         json!({ "group_size": group, "bits": bits, "mode": mode })
     };

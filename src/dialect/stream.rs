@@ -2,13 +2,13 @@
 
 /// A stream whose words lie `stride` apart, from word `start` on.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Stream {
+pub(super) struct BitStream {
     pub(super) start: usize,
     pub(super) stride: usize,
     pub(super) bits: usize,
 }
 
-impl Stream {
+impl BitStream {
     /// The code `k`.
     pub(super) fn get(self, words: &[u32], k: usize) -> u32 {
         let (word, shift) = (k * self.bits / 32, k * self.bits % 32);
@@ -42,7 +42,7 @@ pub(super) fn rows(
     [rows, cols]: [usize; 2],
     bits: usize,
 ) -> impl Iterator<Item = u32> + '_ {
-    let stream = move |row| Stream {
+    let stream = move |row| BitStream {
         start: row * words_of(cols, bits),
         stride: 1,
         bits,

@@ -31,10 +31,10 @@ pub struct Tensor {
 
 /// Bytes of a tensor, which may lie in words: what is packed as a dialect has it is written without a copy.
 #[derive(Debug, Clone)]
-pub struct Elements(Held);
+pub struct Elements(ElementBytes);
 
 #[derive(Debug, Clone)]
-enum Held {
+enum ElementBytes {
     Bytes(Vec<u8>),
     /// So many bytes of them.
     Words(Vec<u32>, usize),
@@ -42,7 +42,7 @@ enum Held {
 
 impl From<Vec<u8>> for Elements {
     fn from(bytes: Vec<u8>) -> Self {
-        Self(Held::Bytes(bytes))
+        Self(ElementBytes::Bytes(bytes))
     }
 }
 
@@ -51,8 +51,8 @@ impl core::ops::Deref for Elements {
 
     fn deref(&self) -> &[u8] {
         match &self.0 {
-            Held::Bytes(bytes) => bytes,
-            Held::Words(words, len) => &bytemuck::cast_slice(words)[..*len],
+            ElementBytes::Bytes(bytes) => bytes,
+            ElementBytes::Words(words, len) => &bytemuck::cast_slice(words)[..*len],
         }
     }
 }
@@ -79,7 +79,7 @@ impl Tensor {
     /// Words, without what fills up the last one.
     pub(super) fn words(name: String, dtype: StoredType, shape: &[usize], words: Vec<u32>) -> Self {
         let len = shape.iter().product::<usize>() * dtype.bits() as usize / 8;
-        let bytes = Elements(Held::Words(words, len));
+        let bytes = Elements(ElementBytes::Words(words, len));
         let shape = shape.to_vec();
         Self {
             name,

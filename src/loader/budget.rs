@@ -1,4 +1,4 @@
-//! Memory: what a load may take, where finished weights live, and how much may be read ahead.
+//! Memory: how much a load may take, where finished weights live, and how much may be read ahead.
 
 use super::{
     allowance::{Allowance, worker_count},
@@ -10,7 +10,7 @@ use crate::{
     error::Error,
     pipeline::tile_bytes,
     plan::{DeviceFacts, Need, Plan, PlanError, Step},
-    target::{Memory, memory},
+    target::{MemoryKind, memory},
 };
 
 /// Left to threads, buffers and what else a process has, where the system limits all of it.
@@ -59,7 +59,7 @@ impl Engine {
 
     /// The devices that the model computes on.
     pub(super) fn devices(&self) -> Vec<DeviceFacts> {
-        let on_host = self.target.memory == Memory::Host;
+        let on_host = self.target.memory == MemoryKind::Host;
         vec![DeviceFacts {
             target: self.target.name.to_owned(),
             index: self.config.place.device,
@@ -153,8 +153,8 @@ impl Engine {
     pub(super) fn fitting(&self) -> Result<u64, Error> {
         let device = self.device_bytes();
         let (memory, beside) = match self.target.memory {
-            Memory::Device => (device, UNPACKED),
-            Memory::Host => {
+            MemoryKind::Device => (device, UNPACKED),
+            MemoryKind::Host => {
                 let memory = [device, self.host_bytes()].into_iter().flatten().min();
                 let in_flight = self
                     .config

@@ -2,7 +2,7 @@
 
 use crate::{
     config::{Bytes, Strategy},
-    target::Memory,
+    target::MemoryKind,
 };
 
 /// The facts that a strategy depends on.
@@ -15,7 +15,7 @@ pub(super) struct MemoryFacts {
     /// Bytes of the device's memory that may be used, `None` where the driver does not tell. Ignored for a host target.
     pub(super) device: Option<u64>,
     /// Where the target's tensors are.
-    pub(super) memory: Memory,
+    pub(super) memory: MemoryKind,
     /// Whether host and device share one memory.
     pub(super) unified: Option<bool>,
     /// Whether the caller named a folder to stream from.
@@ -26,14 +26,14 @@ pub(super) struct MemoryFacts {
 const SCRATCH: u64 = 64 << 20;
 
 /// One row: the strategy is chosen where the condition holds and those above do not.
-struct Row {
+struct StrategyRow {
     strategy: Strategy,
     when: fn(&MemoryFacts) -> bool,
     why: fn(&MemoryFacts) -> String,
 }
 
-const HOST: [Row; 3] = [
-    Row {
+const HOST: [StrategyRow; 3] = [
+    StrategyRow {
         strategy: Strategy::Full,
         when: |facts| facts.fit_host_beside(Strategy::Full),
         why: |facts| {
@@ -44,7 +44,7 @@ const HOST: [Row; 3] = [
             )
         },
     },
-    Row {
+    StrategyRow {
         strategy: Strategy::LowMemory,
         when: |facts| facts.fit_host_beside(Strategy::LowMemory),
         why: |facts| {
@@ -52,7 +52,7 @@ const HOST: [Row; 3] = [
             format!("{kept} of weights leave little of {host} to read ahead")
         },
     },
-    Row {
+    StrategyRow {
         strategy: Strategy::Streaming,
         when: |facts| facts.disk,
         why: |facts| {
@@ -63,7 +63,7 @@ const HOST: [Row; 3] = [
 ];
 
 /// A model that fits nowhere: nothing is written to a disk that the caller has not named. Its plan is refused.
-const HOST_LACKS_MEMORY: Row = Row {
+const HOST_LACKS_MEMORY: StrategyRow = StrategyRow {
     strategy: Strategy::LowMemory,
     when: |_| true,
     why: |facts| {
@@ -72,13 +72,13 @@ const HOST_LACKS_MEMORY: Row = Row {
     },
 };
 
-const DEVICE: [Row; 5] = [
-    Row {
+const DEVICE: [StrategyRow; 5] = [
+    StrategyRow {
         strategy: Strategy::UnifiedMemory,
         when: |facts| facts.fit_device() && facts.shares_memory(),
         why: |_| "host and device share one memory".to_owned(),
     },
-    Row {
+    StrategyRow {
         strategy: Strategy::Full,
         when: |facts| facts.fit_device() && fits(Strategy::Full.in_flight_bytes_max(), facts.host),
         why: |facts| {
@@ -86,7 +86,7 @@ const DEVICE: [Row; 5] = [
             format!("{kept} of weights fit on the device, and {ahead} in flight on the host")
         },
     },
-    Row {
+    StrategyRow {
         strategy: Strategy::LowMemory,
         when: MemoryFacts::fit_device,
         why: |facts| {
@@ -96,12 +96,12 @@ const DEVICE: [Row; 5] = [
             )
         },
     },
-    Row {
+    StrategyRow {
         strategy: Strategy::Streaming,
         when: |facts| facts.disk,
         why: |facts| facts.not_on_device("and a disk is named"),
     },
-    Row {
+    StrategyRow {
         strategy: Strategy::Streaming,
         when: |facts| !facts.shares_memory() && facts.fit_host_beside(Strategy::Streaming),
         why: |facts| facts.not_on_device("and do on the host"),
@@ -109,7 +109,7 @@ const DEVICE: [Row; 5] = [
 ];
 
 /// As [`HOST_LACKS_MEMORY`].
-const DEVICE_LACKS_MEMORY: Row = Row {
+const DEVICE_LACKS_MEMORY: StrategyRow = StrategyRow {
     strategy: Strategy::LowMemory,
     when: |_| true,
     why: |facts| {
@@ -123,8 +123,8 @@ const DEVICE_LACKS_MEMORY: Row = Row {
 /// The strategy for these facts, and why. An unknown memory is taken to be large enough.
 pub(super) fn choose(facts: &MemoryFacts) -> (Strategy, String) {
     let (rows, last) = match facts.memory {
-        Memory::Host => (&HOST[..], &HOST_LACKS_MEMORY),
-        Memory::Device => (&DEVICE[..], &DEVICE_LACKS_MEMORY),
+        MemoryKind::Host => (&HOST[..], &HOST_LACKS_MEMORY),
+        MemoryKind::Device => (&DEVICE[..], &DEVICE_LACKS_MEMORY),
     };
     let row = rows.iter().find(|row| (row.when)(facts)).unwrap_or(last);
     (row.strategy, (row.why)(facts))
@@ -182,7 +182,7 @@ mod tests {
     /// otherwise, and a file written where nobody asked for one.
     #[test]
     fn the_choice_follows_the_table() {
-        use Memory::{Device, Host};
+        use MemoryKind::{Device, Host};
         use Strategy::{Full, LowMemory, Streaming, UnifiedMemory};
         let (yes, no) = (Some(true), Some(false));
         // Weights, host and device in MiB; where tensors are; whether they share; whether a disk is named.

@@ -20,7 +20,7 @@ use crate::{
     prepare,
     report::{LoadReport, Recording, RunFacts},
     source::{Checkpoint, CheckpointError, SourceError, SourceExt},
-    target::{Capabilities, DTypeChoice, Memory, Target},
+    target::{Capabilities, DTypeChoice, MemoryKind, Target},
     text::{Tokenizer, TokenizerFiles},
 };
 
@@ -44,7 +44,7 @@ pub(super) struct TargetFacts {
     /// [`Target::NAME`].
     pub(super) name: &'static str,
     /// [`Target::MEMORY`].
-    pub(super) memory: Memory,
+    pub(super) memory: MemoryKind,
 }
 
 impl TargetFacts {
@@ -64,7 +64,7 @@ impl Engine {
         device: Device,
         mut capabilities: Capabilities,
     ) -> Result<Self, Error> {
-        if target.memory == Memory::Device {
+        if target.memory == MemoryKind::Device {
             let limits = [
                 capabilities.largest_allocation,
                 request.config.place.allocation_max,
@@ -102,7 +102,7 @@ impl Engine {
     }
 
     pub(super) fn record(&self) -> Recording {
-        Recording::start((self.target.memory == Memory::Device).then(|| self.device.clone()))
+        Recording::start((self.target.memory == MemoryKind::Device).then(|| self.device.clone()))
     }
 
     pub(super) fn settings<'a>(&'a self, observer: &'a dyn Observer) -> Settings<'a> {
@@ -118,7 +118,7 @@ impl Engine {
         Settings {
             readers: cores().min(self.checkpoint.source().concurrency()),
             tile_bytes: allowance.tile,
-            device: (self.target.memory == Memory::Device).then_some(&self.device),
+            device: (self.target.memory == MemoryKind::Device).then_some(&self.device),
             allocation_max: self.capabilities.largest_allocation,
             ..match &self.shared {
                 None => Settings::new(workers, allowance.in_flight, observer),

@@ -10,7 +10,7 @@ use crate::{
     model::Link,
     observe::Observer,
     pipeline::{self, Settings, Timing},
-    place::folder::{self as save, FolderSink, Identity, Layout},
+    place::folder::{self as save, FolderLayout, FolderSink, Identity},
     plan::{Action, Home, Plan, PlanError, Step, Stored},
     prepare,
     quant::QuantSpec,
@@ -58,7 +58,7 @@ impl Engine {
         plan.send(Home::Disk);
         let becomes: Vec<String> = plan.steps.iter().map(save::becomes).collect();
         adapt(&mut plan);
-        let layout = Layout::new(to, &plan, self.checkpoint.float_dtype())?;
+        let layout = FolderLayout::new(to, &plan, self.checkpoint.float_dtype())?;
         let by_rows = |step: &Step| layout.takes_rows(step);
         let allowance = self.allowance(&plan, &by_rows)?;
         let mut journal = match journal {

@@ -5,7 +5,7 @@ use crate::{
     config::{Strategy, StreamFrom},
     error::Error,
     model::Architecture,
-    model::stream::Limits,
+    model::stream::RingLimits,
     pipeline::{Settings, Sink},
     place::Stream,
     plan::{Home, Order, Plan, Step},
@@ -46,7 +46,7 @@ impl Engine {
         // Streamed weights get the memory that the others leave, less a tenth for activations.
         let resident = plan.steps.iter().filter(|step| !step.streams());
         let resident: u64 = resident.map(Step::bytes_kept).sum();
-        let limits = Limits {
+        let limits = RingLimits {
             ahead: self.config.read.resolved_prefetch(),
             bytes: self
                 .device_bytes()

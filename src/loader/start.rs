@@ -50,17 +50,17 @@ pub type Saving = Running<Saved>;
 /// # Ok::<(), firebox::Error>(())
 /// ```
 pub struct Running<R> {
-    shared: Arc<Shared<R>>,
+    shared: Arc<RunShared<R>>,
     /// Until it was joined; none where no thread could be had.
     thread: Option<JoinHandle<()>>,
 }
 
-struct Shared<R> {
+struct RunShared<R> {
     watch: Arc<Watch>,
-    state: Mutex<State<R>>,
+    state: Mutex<RunState<R>>,
 }
 
-struct State<R> {
+struct RunState<R> {
     /// Until it is taken.
     outcome: Option<Outcome<R>>,
     finished: bool,
@@ -104,9 +104,9 @@ impl<T: Target> Loader<T> {
         self,
         work: impl FnOnce(&Self) -> Result<R, Error> + Send + 'static,
     ) -> Running<R> {
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(RunShared {
             watch: Arc::default(),
-            state: Mutex::new(State {
+            state: Mutex::new(RunState {
                 outcome: None,
                 finished: false,
                 waker: None,
@@ -131,7 +131,7 @@ impl<T: Target> Loader<T> {
     }
 }
 
-impl<R> Shared<R> {
+impl<R> RunShared<R> {
     fn finish(&self, outcome: Outcome<R>) {
         let mut state = lock(&self.state);
         state.outcome = Some(outcome);

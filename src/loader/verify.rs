@@ -9,7 +9,7 @@ use crate::{
     error::Error,
     model::Architecture,
     pipeline::{Original, Pieces, Settings, Sink, Timing},
-    place::{Checked, CompareSink, Guard, VerifyError, folder as save, refuse_kept, refused},
+    place::{CheckedWeight, CompareSink, Guard, VerifyError, folder as save, refuse_kept, refused},
     plan::{Action, Plan, Scaling, Step, made_of},
     quant::QuantSpec,
     report::{Fallback, TensorCheck, VerifyReport, check},
@@ -185,7 +185,7 @@ fn report(plan: &Plan, against: Option<String>, stats: &[Stats], limits: &Limits
 }
 
 /// The report's row of a weight that was verified during a load.
-fn row(checked: &Checked, limits: &Limits) -> TensorCheck {
+fn row(checked: &CheckedWeight, limits: &Limits) -> TensorCheck {
     let fallback = checked.fallback.as_ref();
     TensorCheck {
         fallback: fallback.map(|(step, stats)| Fallback {

@@ -42,11 +42,11 @@ use crate::target::memory;
 #[derive(Debug)]
 pub struct JsonLines {
     path: PathBuf,
-    state: Mutex<State>,
+    state: Mutex<LinesState>,
 }
 
 #[derive(Debug)]
-struct State {
+struct LinesState {
     file: File,
     since: Instant,
     failure: Option<String>,
@@ -60,7 +60,7 @@ impl JsonLines {
     /// As [`File::create`].
     pub fn create(path: impl AsRef<Path>) -> io::Result<Self> {
         let path = path.as_ref().to_owned();
-        let state = State {
+        let state = LinesState {
             file: File::create(&path)?,
             since: Instant::now(),
             failure: None,

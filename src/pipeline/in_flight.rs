@@ -12,12 +12,12 @@ use std::sync::{
 #[derive(Debug)]
 pub struct InFlight {
     max: u64,
-    state: Mutex<State>,
+    state: Mutex<FlightState>,
     freed: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct FlightState {
     /// Bytes in use or set aside.
     used: u64,
     /// The largest value of `used`.
@@ -77,12 +77,12 @@ impl InFlight {
     }
 
     /// A panic elsewhere leaves the counters true: they are changed after everything that can fail.
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, FlightState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl FlightState {
     fn take(&mut self, bytes: u64) {
         self.used += bytes;
         self.peak = self.peak.max(self.used);
@@ -147,7 +147,7 @@ impl<'a> Account<'a> {
     }
 
     /// Waits until `len` bytes are free, or nothing but what is set aside is in flight; `None` once closed.
-    fn wait(&self, len: u64) -> Option<MutexGuard<'a, State>> {
+    fn wait(&self, len: u64) -> Option<MutexGuard<'a, FlightState>> {
         let bytes = self.bytes;
         let mut state = bytes.lock();
         while !self.is_closed()

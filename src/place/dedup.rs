@@ -37,10 +37,10 @@ use crate::{
 /// # Ok::<(), firebox::Error>(())
 /// ```
 #[derive(Debug, Clone)]
-pub struct Shared(Arc<Inner>);
+pub struct Shared(Arc<SharedInner>);
 
 #[derive(Debug)]
-struct Inner {
+struct SharedInner {
     in_flight: Arc<InFlight>,
     seen: Mutex<HashMap<u64, Vec<(Device, Weight)>>>,
     saved: AtomicU64,
@@ -49,7 +49,7 @@ struct Inner {
 impl Shared {
     /// At most `in_flight` bytes of source weights in host memory at once, of all loads together.
     pub fn new(in_flight: u64) -> Self {
-        Self(Arc::new(Inner {
+        Self(Arc::new(SharedInner {
             in_flight: Arc::new(InFlight::new(in_flight)),
             seen: Mutex::default(),
             saved: AtomicU64::new(0),

@@ -20,11 +20,11 @@ pub(crate) struct Guard<'a> {
     settings: &'a Settings<'a>,
     comparing: Comparing<'a>,
     /// The packed weights so far.
-    pub(crate) checked: Vec<Checked>,
+    pub(crate) checked: Vec<CheckedWeight>,
 }
 
 /// A weight that was compared with its source.
-pub(crate) struct Checked {
+pub(crate) struct CheckedWeight {
     /// As it was planned.
     pub(crate) step: Step,
     pub(crate) stats: Stats,
@@ -61,7 +61,7 @@ impl<'a> Guard<'a> {
         };
         let stats = compare(step, &weight)?;
         let beyond = limits.beyond(&stats);
-        let mut checked = Checked {
+        let mut checked = CheckedWeight {
             step: step.clone(),
             stats,
             fallback: None,

@@ -15,7 +15,7 @@ pub(crate) use compare::CompareSink;
 pub use dedup::Shared;
 pub(crate) use folder::SavedFolder;
 pub use folder::{Difference, SaveError};
-pub(crate) use guard::{Checked, Guard};
+pub(crate) use guard::{CheckedWeight, Guard};
 pub(crate) use module::ModuleSink;
 pub(crate) use stream::Stream;
 pub use verify::VerifyError;

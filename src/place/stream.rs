@@ -9,7 +9,7 @@ use crate::{
     config::StreamFrom,
     model::{
         Weight,
-        stream::{Kept, Limits, Ring, Shelf, StreamedWeight},
+        stream::{Kept, Ring, RingLimits, Shelf, StreamedWeight},
     },
     pipeline::{Dense, cut_dense, cut_packed},
     quant::Layout,
@@ -27,7 +27,7 @@ impl Stream {
     /// # Errors
     ///
     /// When no file can be made in the folder of [`StreamFrom::Disk`].
-    pub(crate) fn new(device: &Device, keep: &StreamFrom, limits: Limits) -> io::Result<Self> {
+    pub(crate) fn new(device: &Device, keep: &StreamFrom, limits: RingLimits) -> io::Result<Self> {
         Ok(Self {
             shelf: Shelf::new(keep)?,
             ring: Ring::new(device, limits),

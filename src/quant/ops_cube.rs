@@ -156,12 +156,12 @@ impl QuantBackend for CubeBackend {
 }
 
 /// Where a tensor is, for others to be made beside it.
-struct Like {
+struct TensorPlace {
     client: cubecl::client::Client,
     device: burn_cubecl::CubeDevice,
 }
 
-impl Like {
+impl TensorPlace {
     fn tensor<const D: usize>(
         &self,
         buffer: Buffer,
@@ -179,7 +179,7 @@ impl Like {
 }
 
 /// A tensor's elements without gaps: CUDA may have padded its rows.
-fn buffer(tensor: CubeTensor) -> (Like, Buffer) {
+fn buffer(tensor: CubeTensor) -> (TensorPlace, Buffer) {
     let len = tensor.shape().num_elements();
     let CubeTensor {
         client,
@@ -189,10 +189,10 @@ fn buffer(tensor: CubeTensor) -> (Like, Buffer) {
     } = into_contiguous(tensor);
     // SAFETY: a contiguous tensor's handle holds as many elements as its shape has.
     let buffer = unsafe { Buffer::new(handle, len) };
-    (Like { client, device }, buffer)
+    (TensorPlace { client, device }, buffer)
 }
 
-fn weight(words: CubeTensor, scales: CubeTensor, layout: Layout) -> (Like, DeviceWeight) {
+fn weight(words: CubeTensor, scales: CubeTensor, layout: Layout) -> (TensorPlace, DeviceWeight) {
     let (like, words) = buffer(words);
     let (_, scales) = buffer(scales);
     let Layout { format, shape } = layout;

@@ -42,11 +42,11 @@ struct Listener {
     host: Looker,
     /// One that has memory of its own.
     device: Option<Device>,
-    state: Mutex<State>,
+    state: Mutex<Gathered>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct Gathered {
     device: Series,
     errors: HashMap<String, Stats>,
 }
@@ -74,7 +74,7 @@ impl Recording {
     }
 
     pub(crate) fn stop(self) -> Recorded {
-        let State { device, errors } = std::mem::take(&mut *self.heard.state());
+        let Gathered { device, errors } = std::mem::take(&mut *self.heard.state());
         Recorded {
             started: self.started,
             ended: Instant::now(),
@@ -86,7 +86,7 @@ impl Recording {
 }
 
 impl Listener {
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, Gathered> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -15,13 +15,13 @@ use crate::target::memory::anonymous;
 /// Watches this process's anonymous memory from a thread of its own, until stopped.
 #[derive(Debug)]
 pub(crate) struct MemoryWatch {
-    shared: Arc<Shared>,
+    shared: Arc<WatchShared>,
     before: Option<u64>,
     thread: Option<JoinHandle<()>>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct WatchShared {
     since: Instant,
     seen: Mutex<Series>,
     stop: AtomicBool,
@@ -29,7 +29,7 @@ struct Shared {
 
 /// Looks at memory at moments that matter, for a watch.
 #[derive(Debug)]
-pub(crate) struct Looker(Arc<Shared>);
+pub(crate) struct Looker(Arc<WatchShared>);
 
 impl Looker {
     pub(crate) fn look(&self) {
@@ -52,7 +52,7 @@ const EVERY: Duration = Duration::from_millis(2);
 impl MemoryWatch {
     /// Starts watching; times count from `since`. Where the system does not tell, nothing is watched.
     pub(crate) fn start(since: Instant) -> Self {
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(WatchShared {
             since,
             seen: Mutex::default(),
             stop: AtomicBool::new(false),
@@ -104,7 +104,7 @@ impl Drop for MemoryWatch {
     }
 }
 
-impl Shared {
+impl WatchShared {
     /// What there is now.
     fn look(&self) -> Option<u64> {
         let mut seen = self.seen();

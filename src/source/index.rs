@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::pairs::Pairs;
+use super::pairs::KeyValues;
 use super::stays_inside;
 
 /// Which file holds which tensor.
@@ -91,7 +91,7 @@ fn whole(size: f64) -> Option<u64> {
 #[derive(serde::Deserialize)]
 struct RawIndex {
     metadata: Option<serde_json::Value>,
-    weight_map: Option<Pairs<String>>,
+    weight_map: Option<KeyValues<String>>,
 }
 
 /// An index that cannot be used.

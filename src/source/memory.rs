@@ -21,11 +21,11 @@ use super::{Source, SourceError, stays_inside};
 #[derive(Debug, Default)]
 pub struct Memory {
     files: BTreeMap<String, Arc<[u8]>>,
-    state: Mutex<State>,
+    state: Mutex<MemoryState>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct MemoryState {
     faults: HashMap<String, Fault>,
     reads: Vec<(String, Range<u64>)>,
 }
@@ -80,7 +80,7 @@ impl Memory {
         self.state().reads.clone()
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, MemoryState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

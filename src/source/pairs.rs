@@ -10,9 +10,9 @@ use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 /// A map would keep the last of two equal keys and say nothing. In a file that places tensors, a
 /// key that is there twice is a lie told to one of two readers.
 #[derive(Debug)]
-pub(super) struct Pairs<V>(pub(super) Vec<(String, V)>);
+pub(super) struct KeyValues<V>(pub(super) Vec<(String, V)>);
 
-impl<'de, V: Deserialize<'de>> Deserialize<'de> for Pairs<V> {
+impl<'de, V: Deserialize<'de>> Deserialize<'de> for KeyValues<V> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_map(PairsVisitor(PhantomData))
     }
@@ -21,7 +21,7 @@ impl<'de, V: Deserialize<'de>> Deserialize<'de> for Pairs<V> {
 struct PairsVisitor<V>(PhantomData<V>);
 
 impl<'de, V: Deserialize<'de>> Visitor<'de> for PairsVisitor<V> {
-    type Value = Pairs<V>;
+    type Value = KeyValues<V>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
@@ -36,6 +36,6 @@ impl<'de, V: Deserialize<'de>> Visitor<'de> for PairsVisitor<V> {
                 .map_err(|error| A::Error::custom(format_args!("{key}: {error}")))?;
             pairs.push((key, value));
         }
-        Ok(Pairs(pairs))
+        Ok(KeyValues(pairs))
     }
 }

@@ -5,7 +5,7 @@ use burn::{
     tensor::Device,
 };
 
-use super::{Capabilities, DType, Memory, Target, TargetError, only, plain, sealed};
+use super::{Capabilities, DType, MemoryKind, Target, TargetError, only, plain, sealed};
 use crate::target::memory;
 
 /// The CPU. There is one device, index 0; threads are the pipeline's and the kernels' business.
@@ -17,7 +17,7 @@ impl sealed::Sealed for Cpu {}
 impl Target for Cpu {
     type Backend = Flex;
     const NAME: &'static str = "cpu";
-    const MEMORY: Memory = Memory::Host;
+    const MEMORY: MemoryKind = MemoryKind::Host;
 
     fn device(index: usize) -> Result<Device, TargetError> {
         only(Self::NAME, index, Device::flex())

@@ -10,7 +10,7 @@ use burn::{
 };
 use cubecl::{client::Client, ir::ElemType, prelude::*};
 
-use super::{Capabilities, DType, Memory, Target, TargetError, plain, sealed};
+use super::{Capabilities, DType, MemoryKind, Target, TargetError, plain, sealed};
 
 macro_rules! cube_target {
     ($(#[$doc:meta])* $target:ident, $name:literal, $driver:literal, $pattern:pat $(if $guard:expr)?, $like:expr) => {
@@ -23,7 +23,7 @@ macro_rules! cube_target {
         impl Target for $target {
             type Backend = Cube;
             const NAME: &'static str = $name;
-            const MEMORY: Memory = Memory::Device;
+            const MEMORY: MemoryKind = MemoryKind::Device;
 
             fn device(index: usize) -> Result<Device, TargetError> {
                 open(Self::NAME, $driver, &$like, index)

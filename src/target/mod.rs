@@ -52,7 +52,7 @@ pub trait Target: sealed::Sealed + Copy + Default + Debug + Send + Sync + 'stati
     const NAME: &'static str;
 
     /// Where its tensors are, and so where weights are quantized.
-    const MEMORY: Memory;
+    const MEMORY: MemoryKind;
 
     /// The device with this index, counted from 0 in the order the driver lists them.
     ///
@@ -70,7 +70,7 @@ pub trait Target: sealed::Sealed + Copy + Default + Debug + Send + Sync + 'stati
 
 /// Where a target's tensors are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Memory {
+pub enum MemoryKind {
     /// This process's memory: weights are quantized by threads and moved into their tensors.
     Host,
     /// A device's own: weights are uploaded tile by tile and quantized there.

@@ -2,7 +2,7 @@
 
 use burn::{backend::DispatchDevice, tensor::Device};
 
-use super::{Capabilities, DType, Memory, Target, TargetError, only, plain, sealed};
+use super::{Capabilities, DType, MemoryKind, Target, TargetError, only, plain, sealed};
 use crate::target::memory;
 
 /// The CPU through `ndarray`, for comparing with [`Cpu`](super::Cpu). Burn has deprecated it.
@@ -15,7 +15,7 @@ impl sealed::Sealed for NdArray {}
 impl Target for NdArray {
     type Backend = burn::backend::NdArray;
     const NAME: &'static str = "ndarray";
-    const MEMORY: Memory = Memory::Host;
+    const MEMORY: MemoryKind = MemoryKind::Host;
 
     fn device(index: usize) -> Result<Device, TargetError> {
         only(Self::NAME, index, Device::ndarray())

@@ -82,5 +82,5 @@ pub(crate) fn the_activation_gets_the_dense_gradient<T: Target>() {}
 
 #[cfg(not(feature = "autodiff"))]
 pub(crate) fn no_dense_weight_waits_for_the_backward_pass<T: Target>() {
-    let _ = T::MEMORY == Memory::Host;
+    let _ = T::MEMORY == MemoryKind::Host;
 }

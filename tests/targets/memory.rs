@@ -13,7 +13,7 @@ use firebox::{
     observe::{Event, Flow},
     plan::PlanError,
     source::Memory as Files,
-    target::Memory,
+    target::MemoryKind,
 };
 use half::bf16;
 use safetensors::{Dtype, tensor::TensorView};
@@ -84,7 +84,7 @@ fn in_use(device: &Device) -> u64 {
 /// that binds nothing.
 pub(crate) fn a_load_keeps_to_the_memory_of_its_device<T: Target>() {
     // `tests/budget.rs` counts every allocation on the host.
-    if T::MEMORY == Memory::Host {
+    if T::MEMORY == MemoryKind::Host {
         return;
     }
     let device = T::device(0).expect("a device");
@@ -140,7 +140,7 @@ pub(crate) fn a_load_keeps_to_the_memory_of_its_device<T: Target>() {
 /// memory; `tests/memory.rs` counts every allocation there.
 #[cfg(feature = "autodiff")]
 pub(crate) fn no_dense_weight_waits_for_the_backward_pass<T: Target>() {
-    if T::MEMORY == Memory::Host {
+    if T::MEMORY == MemoryKind::Host {
         return;
     }
     let device = T::device(0).expect("a device");

@@ -8,7 +8,7 @@ use firebox::{
     config::Reading,
     config::SaveConfig,
     model::{CausalLm, GenerateOptions, Matrix, generate},
-    target::Memory,
+    target::MemoryKind,
 };
 
 use crate::common::{Golden, MODELS, max_abs_difference, values};
@@ -122,7 +122,7 @@ pub(crate) fn streamed_models_answer_as_loaded_ones_do<T: Target>() {
                 let found = logits(&model, golden);
                 let error = max_abs_difference(&found, &expected);
                 let most = match (T::MEMORY, pass) {
-                    (Memory::Device, 0) => 2e-5,
+                    (MemoryKind::Device, 0) => 2e-5,
                     _ => 0.0,
                 };
                 assert!(error <= most, "{quant}, pass {pass}: largest error {error}");

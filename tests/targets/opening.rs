@@ -2,7 +2,7 @@
 
 use firebox::{
     DType, Error, LoadConfig, Loader, Target,
-    target::{Capabilities, Memory, TargetError, ToBurn},
+    target::{Capabilities, MemoryKind, TargetError, ToBurn},
 };
 
 use crate::common::Golden;
@@ -24,7 +24,7 @@ pub(crate) fn a_device_is_opened_by_its_index<T: Target>() {
     } = T::capabilities(&device);
     assert!(!name.is_empty());
     assert!(dtypes.contains(&DType::F32));
-    let on_device = T::MEMORY == Memory::Device;
+    let on_device = T::MEMORY == MemoryKind::Device;
     assert_eq!(planes.is_some(), on_device, "{planes:?}");
     assert_eq!(largest_allocation.is_some(), on_device);
     if let Some([fewest, most]) = planes {

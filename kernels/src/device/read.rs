@@ -15,7 +15,7 @@ pub(crate) const EIGHT: usize = 8;
 
 /// The buffers of a packed weight, and what a kernel cannot know of its shape when it is compiled.
 #[derive(CubeType, CubeLaunch)]
-pub(crate) struct Stored {
+pub(crate) struct StoredBuffers {
     /// EightCodes.
     pub(crate) words: Box<[u32]>,
     /// Everything else.
@@ -78,7 +78,7 @@ pub(crate) const fn in_eights(format: Format, cols: usize) -> bool {
 
 /// The codes of the eight `k`, counted over the whole weight.
 #[cube]
-pub(crate) fn codes(stored: &Stored, k: usize) -> EightCodes {
+pub(crate) fn codes(stored: &StoredBuffers, k: usize) -> EightCodes {
     let bits = comptime!(bits_of(stored.format));
     if comptime!(bits == 4) {
         EightCodes {
@@ -146,7 +146,7 @@ fn number_of(code: u32, levels: &[f32], #[comptime] format: Format) -> f32 {
 
 /// The weight of a number that [`number`] gives.
 #[cube]
-pub(crate) fn scaled(stored: &Stored, number: f32, scale: &ScaleAndOffset) -> f32 {
+pub(crate) fn scaled(stored: &StoredBuffers, number: f32, scale: &ScaleAndOffset) -> f32 {
     match comptime!(stored.format) {
         Format::Affine(affine) => {
             let form = comptime!(affine.form);
@@ -159,7 +159,7 @@ pub(crate) fn scaled(stored: &Stored, number: f32, scale: &ScaleAndOffset) -> f3
 
 /// What the weight in row `r`, column `c` is scaled by; it is `k` in the whole weight.
 #[cube]
-pub(crate) fn scale(stored: &Stored, r: usize, c: usize, k: usize) -> ScaleAndOffset {
+pub(crate) fn scale(stored: &StoredBuffers, r: usize, c: usize, k: usize) -> ScaleAndOffset {
     match comptime!(stored.format) {
         Format::Nf4(blocks) | Format::Fp4(blocks) => {
             let block = k / comptime!(blocks.block);
@@ -208,7 +208,7 @@ pub(crate) fn scale(stored: &Stored, r: usize, c: usize, k: usize) -> ScaleAndOf
 
 /// The word `k` of the scales, where it is all there is to know.
 #[cube]
-fn only(stored: &Stored, k: usize) -> ScaleAndOffset {
+fn only(stored: &StoredBuffers, k: usize) -> ScaleAndOffset {
     ScaleAndOffset {
         by: f32::reinterpret(stored.scales[k]),
         offset: 0.0,
@@ -217,7 +217,7 @@ fn only(stored: &Stored, k: usize) -> ScaleAndOffset {
 
 /// The weight in row `r`, column `c`, where rows are not whole eights: no micro format.
 #[cube]
-pub(crate) fn weight(stored: &Stored, levels: &[f32], r: usize, c: usize) -> f32 {
+pub(crate) fn weight(stored: &StoredBuffers, levels: &[f32], r: usize, c: usize) -> f32 {
     let k = r * stored.cols as usize + c;
     let bits = comptime!(bits_of(stored.format));
     let mask = comptime!((1u32 << bits) - 1);

@@ -2,13 +2,13 @@
 
 use cubecl::prelude::*;
 
-use super::read::{self, EIGHT, Stored};
+use super::read::{self, EIGHT, StoredBuffers};
 use crate::formats::bits4;
 
 /// Weights from `first` on, as many as `out` takes; a unit gives one weight, or one eight.
 #[cube(launch_unchecked)]
 pub(super) fn dequantize<F: Numeric, N: Size>(
-    stored: &Stored,
+    stored: &StoredBuffers,
     first: u32,
     out: &mut [Vector<F, N>],
     #[comptime] eights: bool,
@@ -25,7 +25,7 @@ pub(super) fn dequantize<F: Numeric, N: Size>(
 
 #[cube]
 fn dequantize_with<F: Numeric, N: Size>(
-    stored: &Stored,
+    stored: &StoredBuffers,
     levels: &[f32],
     first: usize,
     out: &mut [Vector<F, N>],
@@ -50,7 +50,7 @@ fn dequantize_with<F: Numeric, N: Size>(
 /// eight.
 #[cube(launch_unchecked)]
 pub(super) fn rows<F: Numeric, N: Size>(
-    stored: &Stored,
+    stored: &StoredBuffers,
     rows: u32,
     ids: &[u32],
     out: &mut [Vector<F, N>],
@@ -69,7 +69,7 @@ pub(super) fn rows<F: Numeric, N: Size>(
 
 #[cube]
 fn rows_with<F: Numeric, N: Size>(
-    stored: &Stored,
+    stored: &StoredBuffers,
     levels: &[f32],
     rows: u32,
     ids: &[u32],
@@ -105,7 +105,7 @@ fn rows_with<F: Numeric, N: Size>(
 /// The eight in row `r` from column `c` on, into `out` from vector `at` on.
 #[cube]
 fn eight<F: Numeric, N: Size>(
-    stored: &Stored,
+    stored: &StoredBuffers,
     levels: &[f32],
     r: usize,
     c: usize,

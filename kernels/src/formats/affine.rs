@@ -47,7 +47,7 @@ use crate::arith::number::Narrow;
 use crate::arith::pack::{self, STREAM};
 use crate::error::FormatError;
 use crate::format::{Affine, Along, Format, Offset, PackedRows};
-use crate::packer::{self, Order, Packer};
+use crate::packer::{self, FeedOrder, Packer};
 
 /// Scales and offsets widened at a time.
 const SCRATCH: usize = 256;
@@ -371,7 +371,7 @@ pub fn packer(
         source,
         affine,
         // Rows are whole groups and whole words.
-        order: Order::new(format, shape, source, 1, 1),
+        order: FeedOrder::new(format, shape, source, 1, 1),
         scales: vec![0; format.scales_len(shape)],
     }))
 }
@@ -379,7 +379,7 @@ pub fn packer(
 struct MlxPacker {
     source: DType,
     affine: Affine,
-    order: Order,
+    order: FeedOrder,
     /// `[o, i / group, words of a pair]`.
     scales: Vec<u32>,
 }

@@ -49,7 +49,7 @@ use crate::error::FormatError;
 use crate::format::blocks::MAX;
 use crate::format::{Blocks, Format, Packed, PackedRows};
 use crate::formats::nested::{self, Nested};
-use crate::packer::{self, Order, Packer};
+use crate::packer::{self, FeedOrder, Packer};
 use levels::{Fp4, LevelTable, Nf4};
 
 /// Magnitudes below this count as this, so that no block divides by zero.
@@ -326,7 +326,7 @@ pub fn fp4(
 struct BlocksPacker<L> {
     source: DType,
     blocks: Blocks,
-    order: Order,
+    order: FeedOrder,
     /// Weights already packed.
     done: usize,
     /// `[g]`.
@@ -347,7 +347,7 @@ fn packer<L: LevelTable>(
     Ok(Box::new(BlocksPacker::<L> {
         source,
         blocks,
-        order: Order::new(
+        order: FeedOrder::new(
             L::format(blocks),
             shape,
             source,

@@ -240,7 +240,7 @@ pub enum Recipe {
 
 /// What one tile multiplies by.
 #[derive(Debug, Clone, Copy)]
-struct Scaling {
+struct TileScaling {
     /// Stored, and multiplied by when unpacking.
     scale: f32,
     /// What the recipe scales a weight by: divided by, but multiplied by in `FineGrained`.
@@ -270,12 +270,12 @@ impl Recipe {
         }
     }
 
-    fn scaling(self, source: DType, kind: Fp8Kind, amax: f32) -> Scaling {
+    fn scaling(self, source: DType, kind: Fp8Kind, amax: f32) -> TileScaling {
         match self {
             Self::CompressedTensors => {
                 let scale = source.round(amax / kind.largest());
                 let scale = if scale == 0.0 { epsilon(source) } else { scale };
-                Scaling { scale, by: scale }
+                TileScaling { scale, by: scale }
             }
             Self::FineGrained { ue8m0 } => {
                 // PyTorch computes `448 / amax` as `(1 / amax) * 448`.
@@ -288,18 +288,18 @@ impl Recipe {
                 };
                 let scale = 1.0 / factor;
                 if !ue8m0 || scale == f32::INFINITY {
-                    return Scaling { scale, by: factor };
+                    return TileScaling { scale, by: factor };
                 }
                 // The logarithm is rounded to f32 before it is rounded up, as there: a scale just above
                 // a power of two stays at that power.
                 let exponent = f64::from(scale.max(f32::MIN_POSITIVE)).log2() as f32;
                 let scale = exponent.ceil().exp2();
-                Scaling {
+                TileScaling {
                     scale,
                     by: 1.0 / scale,
                 }
             }
-            Self::Fixed(scale) => Scaling { scale, by: scale },
+            Self::Fixed(scale) => TileScaling { scale, by: scale },
         }
     }
 }

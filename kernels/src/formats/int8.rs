@@ -38,7 +38,7 @@ use crate::arith::pack::{self, CODES8};
 use crate::arith::whole;
 use crate::error::FormatError;
 use crate::format::{Format, PackedRows};
-use crate::packer::{self, Order, Packer};
+use crate::packer::{self, FeedOrder, Packer};
 
 /// Between two neighbouring codes where the largest magnitude is 1: the number that bitsandbytes writes
 /// as 0.007874015718698502.
@@ -87,7 +87,7 @@ pub fn packer(shape: [usize; 2], source: DType) -> Result<Box<dyn Packer>, Forma
     let tile_rows = whole::tile_rows(shape, 1, CODES8);
     Ok(Box::new(Int8Packer {
         source,
-        order: Order::new(Format::Int8, shape, source, tile_rows, 1),
+        order: FeedOrder::new(Format::Int8, shape, source, tile_rows, 1),
         largest: vec![0.0; shape[0]],
     }))
 }
@@ -101,7 +101,7 @@ for_processors! {
 
 struct Int8Packer {
     source: DType,
-    order: Order,
+    order: FeedOrder,
     /// `[o]`.
     largest: Vec<f32>,
 }

@@ -35,7 +35,7 @@ use crate::arith::pack::{self, STREAM};
 use crate::arith::whole;
 use crate::error::FormatError;
 use crate::format::{Affine, Along, Format, Offset};
-use crate::packer::{self, Order, Packer};
+use crate::packer::{self, FeedOrder, Packer};
 
 /// How codes are chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -108,7 +108,7 @@ impl Wna16 {
             method: self,
             source,
             affine,
-            order: Order::new(
+            order: FeedOrder::new(
                 format,
                 shape,
                 source,
@@ -186,7 +186,7 @@ struct Wna16Packer {
     method: Wna16,
     source: DType,
     affine: Affine,
-    order: Order,
+    order: FeedOrder,
     scales: Vec<u32>,
     /// The range so far, where there is one scale.
     ends: (f32, f32),

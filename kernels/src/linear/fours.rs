@@ -41,7 +41,7 @@ pub(super) struct Staged {
 }
 
 /// Values of the codes under a scale and an offset.
-trait Values: Copy {
+trait CodeValues: Copy {
     fn table<L: Lanes>(self, lanes: L, scale: f32, offset: f32) -> L::Floats;
 }
 
@@ -51,14 +51,14 @@ struct ScaledLevels([f32; LANES]);
 #[derive(Clone, Copy)]
 struct AffineTable(Affine);
 
-impl Values for ScaledLevels {
+impl CodeValues for ScaledLevels {
     #[inline(always)]
     fn table<L: Lanes>(self, lanes: L, scale: f32, _: f32) -> L::Floats {
         lanes.mul(lanes.load(&self.0), lanes.splat(scale))
     }
 }
 
-impl Values for AffineTable {
+impl CodeValues for AffineTable {
     #[inline(always)]
     fn table<L: Lanes>(self, lanes: L, scale: f32, offset: f32) -> L::Floats {
         self.0.table(lanes, scale, offset)
@@ -175,7 +175,7 @@ impl<'a> Fours<'a> {
     fn some<L: Lanes>(
         &self,
         lanes: L,
-        values: impl Values,
+        values: impl CodeValues,
         first: usize,
         x: &[f32],
         staged: &Staged,
@@ -193,7 +193,7 @@ impl<'a> Fours<'a> {
     fn rows<L: Lanes, const R: usize>(
         &self,
         lanes: L,
-        values: impl Values,
+        values: impl CodeValues,
         first: usize,
         x: &[f32],
         staged: &Staged,
@@ -262,7 +262,7 @@ impl<'a> Fours<'a> {
     fn unpack_row<L: Lanes>(
         &self,
         lanes: L,
-        values: impl Values,
+        values: impl CodeValues,
         r: usize,
         staged: &Staged,
         out: &mut [f32],

@@ -58,7 +58,7 @@ const SCALES: [&str; 2] = ["plain scales", "nested scales"];
 #[derive(Debug)]
 enum BitsAndBytes {
     Bits4 {
-        quant_type: Levels,
+        quant_type: LevelTable,
         nested: bool,
         excepted: Option<Excepted>,
     },
@@ -68,12 +68,12 @@ enum BitsAndBytes {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Levels {
+enum LevelTable {
     Nf4,
     Fp4,
 }
 
-impl Levels {
+impl LevelTable {
     const ALL: [Self; 2] = [Self::Nf4, Self::Fp4];
 
     const fn name(self) -> &'static str {
@@ -114,8 +114,8 @@ pub(super) fn declared(config: Fields<'_>) -> Result<Arc<dyn Dialect>, DialectEr
         (true, false) => {
             let field = "bnb_4bit_quant_type";
             let quant_type = config.text(field)?.unwrap_or("fp4");
-            let found = |levels: &Levels| levels.name() == quant_type;
-            let quant_type = Levels::ALL
+            let found = |levels: &LevelTable| levels.name() == quant_type;
+            let quant_type = LevelTable::ALL
                 .into_iter()
                 .find(found)
                 .ok_or_else(|| config.unsupported(field, quant_type, "nf4 or fp4"))?;
@@ -169,12 +169,16 @@ impl Dialect for BitsAndBytes {
     }
 }
 
-fn bits4(lookup: &Lookup<'_>, levels: Levels, nested: bool) -> Result<Option<Adopt>, DialectError> {
-    let state_of = |levels: Levels| {
+fn bits4(
+    lookup: &Lookup<'_>,
+    levels: LevelTable,
+    nested: bool,
+) -> Result<Option<Adopt>, DialectError> {
+    let state_of = |levels: LevelTable| {
         let name = format!("weight.quant_state.bitsandbytes__{}", levels.name());
         lookup.beside(&name).map(|state| (levels, state))
     };
-    let mut states = Levels::ALL.into_iter().filter_map(state_of);
+    let mut states = LevelTable::ALL.into_iter().filter_map(state_of);
     let Some((found, state)) = states.next() else {
         if let Some(scb) = lookup.beside("SCB") {
             lookup.agree(scb, BITS[1], "load_in_4bit", BITS[0])?;
@@ -271,7 +275,7 @@ fn block(n: usize, g: usize) -> Option<usize> {
 /// The JSON of `quant_state`. bitsandbytes too refuses keys that it does not know.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct State {
+struct QuantState {
     quant_type: String,
     blocksize: usize,
     #[expect(
@@ -300,11 +304,11 @@ pub(super) fn assemble4(
     shape: [usize; 2],
 ) -> Result<CodesAndScales, DialectError> {
     let levels = match format {
-        Format::Fp4(_) => Levels::Fp4,
-        _ => Levels::Nf4,
+        Format::Fp4(_) => LevelTable::Fp4,
+        _ => LevelTable::Nf4,
     };
     let wrong = |found: String, expected: String| parts.wrong(STATE, found, expected);
-    let state: State = serde_json::from_slice(parts.bytes(STATE)).map_err(|error| {
+    let state: QuantState = serde_json::from_slice(parts.bytes(STATE)).map_err(|error| {
         let found = format!("JSON that cannot be read ({error})");
         wrong(found, "a quantization state".to_owned())
     })?;

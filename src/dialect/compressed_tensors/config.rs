@@ -5,14 +5,14 @@ use regex::Regex;
 
 use super::{
     super::DialectError,
-    CompressedTensors, FLOATS, FORMATS, Group, IGNORE, INTS, NAIVE, PACKED, Scheme,
-    whole::{Scale, Whole},
+    CompressedTensors, ConfigGroup, FLOATS, FORMATS, IGNORE, INTS, NAIVE, PACKED, Scheme,
+    whole::{ScaleSpan, Whole},
 };
 use crate::model::{Role, fields::Fields};
 
 /// Which modules are meant.
 #[derive(Debug)]
-pub(super) enum Target {
+pub(super) enum ModuleTarget {
     /// Every linear layer.
     Linear,
     /// The module of this name, or of a path that ends in it.
@@ -21,7 +21,7 @@ pub(super) enum Target {
     Matches(Regex),
 }
 
-impl Target {
+impl ModuleTarget {
     pub(super) fn new(config: Fields<'_>, field: &str, text: &str) -> Result<Self, DialectError> {
         if text == "Linear" {
             return Ok(Self::Linear);
@@ -72,20 +72,20 @@ pub(super) fn declared(config: Fields<'_>) -> Result<CompressedTensors, DialectE
     let ignore = config.texts(IGNORE)?.unwrap_or_default();
     let ignore = ignore
         .into_iter()
-        .map(|text| Target::new(config, IGNORE, text));
+        .map(|text| ModuleTarget::new(config, IGNORE, text));
     Ok(CompressedTensors {
         groups: found,
         ignore: ignore.collect::<Result<_, _>>()?,
     })
 }
 
-fn group(group: Fields<'_>, format: Option<&str>) -> Result<Group, DialectError> {
+fn group(group: Fields<'_>, format: Option<&str>) -> Result<ConfigGroup, DialectError> {
     let targets = group
         .texts("targets")?
         .ok_or_else(|| group.missing("targets"))?;
     let targets = targets
         .into_iter()
-        .map(|text| Target::new(group, "targets", text))
+        .map(|text| ModuleTarget::new(group, "targets", text))
         .collect::<Result<_, _>>()?;
     let format = match group.text("format")?.or(format) {
         Some(format @ (FLOATS | NAIVE | INTS | PACKED)) => format,
@@ -135,9 +135,9 @@ fn group(group: Fields<'_>, format: Option<&str>) -> Result<Group, DialectError>
         (Some(strategy @ ("tensor" | "channel" | "group")), false) => Scheme::Whole(Whole {
             bits,
             scale: match strategy {
-                "tensor" => Scale::Tensor,
-                "channel" => Scale::Channel,
-                _ => Scale::Group(count("group_size")?),
+                "tensor" => ScaleSpan::Tensor,
+                "channel" => ScaleSpan::Channel,
+                _ => ScaleSpan::Group(count("group_size")?),
             },
             symmetric,
             words: format == PACKED,
@@ -152,5 +152,5 @@ fn group(group: Fields<'_>, format: Option<&str>) -> Result<Group, DialectError>
         }
         (None, _) => return Err(weights.missing("strategy").into()),
     };
-    Ok(Group { targets, scheme })
+    Ok(ConfigGroup { targets, scheme })
 }

@@ -29,8 +29,8 @@ use firebox_kernels::{
 use serde_json::{Map, Value, json};
 
 use self::{
-    config::Target,
-    whole::{Scale, Whole},
+    config::ModuleTarget,
+    whole::{ScaleSpan, Whole},
 };
 use super::{
     Adopt, Codes, Dialect, DialectError, PackedSlot, Tensor, Writer,
@@ -55,14 +55,14 @@ const VERSION: &str = "0.20.0";
 
 #[derive(Debug)]
 struct CompressedTensors {
-    groups: Vec<Group>,
-    ignore: Vec<Target>,
+    groups: Vec<ConfigGroup>,
+    ignore: Vec<ModuleTarget>,
 }
 
 /// How some modules are packed.
 #[derive(Debug)]
-struct Group {
-    targets: Vec<Target>,
+struct ConfigGroup {
+    targets: Vec<ModuleTarget>,
     scheme: Scheme,
 }
 
@@ -82,7 +82,7 @@ impl Dialect for CompressedTensors {
     }
 
     fn adopt_matrix(&self, lookup: &Lookup<'_>) -> Result<Option<Adopt>, DialectError> {
-        let meant = |targets: &[Target]| {
+        let meant = |targets: &[ModuleTarget]| {
             let mut targets = targets.iter();
             targets.any(|target| target.is_match(lookup.module(), lookup.slot.role))
         };
@@ -194,9 +194,9 @@ impl Scheme {
             Self::Floats(Tile::Block { rows: 1, cols }) => ("group", json!(cols), None),
             Self::Floats(Tile::Block { rows, cols }) => ("block", Value::Null, Some([rows, cols])),
             Self::Whole(whole) => match whole.scale {
-                Scale::Tensor => ("tensor", Value::Null, None),
-                Scale::Channel => ("channel", Value::Null, None),
-                Scale::Group(group) => ("group", json!(group), None),
+                ScaleSpan::Tensor => ("tensor", Value::Null, None),
+                ScaleSpan::Channel => ("channel", Value::Null, None),
+                ScaleSpan::Group(group) => ("group", json!(group), None),
             },
         };
         let mut weights = json!({

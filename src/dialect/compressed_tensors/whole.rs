@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::super::{
     Adopt, CodesAndScales, DialectError, Parts, Provenance, Recipe, Tensor,
     lookup::Lookup,
-    stream::{Stream, rows, words_of},
+    stream::{BitStream, rows, words_of},
     write::{module, pairs},
 };
 use crate::{model::Slot, source::StoredType};
@@ -19,7 +19,7 @@ use crate::{model::Slot, source::StoredType};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Whole {
     pub(crate) bits: usize,
-    pub(crate) scale: Scale,
+    pub(crate) scale: ScaleSpan,
     pub(crate) symmetric: bool,
     /// Into words: `pack-quantized`. Else a byte each: `int-quantized`.
     pub(crate) words: bool,
@@ -28,13 +28,13 @@ pub(crate) struct Whole {
 /// Which weights share a scale.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Scale {
+pub(crate) enum ScaleSpan {
     Tensor,
     Channel,
     Group(usize),
 }
 
-impl Scale {
+impl ScaleSpan {
     /// Scales, as rows and columns.
     fn grid(self, [o, i]: [usize; 2]) -> [usize; 2] {
         match self {
@@ -60,9 +60,9 @@ impl Whole {
         Self {
             bits: method.bits,
             scale: match method.scale {
-                ScaleGroup::Tensor => Scale::Tensor,
-                ScaleGroup::Channel => Scale::Channel,
-                ScaleGroup::Group(group) => Scale::Group(group),
+                ScaleGroup::Tensor => ScaleSpan::Tensor,
+                ScaleGroup::Channel => ScaleSpan::Channel,
+                ScaleGroup::Group(group) => ScaleSpan::Group(group),
             },
             symmetric: method.symmetric,
             words: true,
@@ -81,9 +81,9 @@ impl Whole {
         params: DType,
     ) -> Result<Affine, firebox_kernels::error::FormatError> {
         let group = match self.scale {
-            Scale::Tensor => o * i,
-            Scale::Channel => i,
-            Scale::Group(group) => group,
+            ScaleSpan::Tensor => o * i,
+            ScaleSpan::Channel => i,
+            ScaleSpan::Group(group) => group,
         };
         Affine::new(self.bits, group.max(1), along, Offset::Zero, params)
     }
@@ -95,7 +95,7 @@ impl Whole {
         let params = lookup.floats(scale)?;
         let grid @ [_, groups] = self.scale.grid(shape);
         match self.scale {
-            Scale::Tensor => lookup.shape(scale, &[&[], &[1], &[1, 1]])?,
+            ScaleSpan::Tensor => lookup.shape(scale, &[&[], &[1], &[1, 1]])?,
             _ => lookup.shape(scale, &[&grid])?,
         }
 
@@ -134,7 +134,7 @@ impl Whole {
             }
         };
         let order = match lookup.beside("weight_g_idx") {
-            Some(order) if matches!(self.scale, Scale::Group(_)) => {
+            Some(order) if matches!(self.scale, ScaleSpan::Group(_)) => {
                 lookup.dtype(order, &[StoredType::I32])?;
                 lookup.shape(order, &[&[i]])?;
                 parts.push(order);
@@ -188,7 +188,7 @@ impl Whole {
         let zero = |r: usize, g: usize| match zeros {
             None => middle,
             Some(zeros) if self.words => {
-                let stream = Stream {
+                let stream = BitStream {
                     start: g,
                     stride: across,
                     bits: self.bits,
@@ -225,10 +225,10 @@ impl Whole {
         let [scales, zeros] = pairs(affine, &packed);
         let name = |name: &str| format!("{}.{name}", module(slot));
         let grid: &[usize] = match self.scale {
-            Scale::Tensor => &[1],
+            ScaleSpan::Tensor => &[1],
             _ => &[down, across],
         };
-        let stream = Stream {
+        let stream = BitStream {
             start: 0,
             stride: 1,
             bits,
@@ -245,7 +245,7 @@ impl Whole {
                 let mut words = vec![0; o * across];
                 for r in 0..o {
                     let start = r * across;
-                    let row = Stream { start, ..stream };
+                    let row = BitStream { start, ..stream };
                     (0..i).for_each(|c| row.put(&mut words, c, code(r * i + c)));
                 }
                 words
@@ -289,7 +289,7 @@ impl Whole {
                 let high = words_of(down, bits);
                 let mut words = vec![0; high * across];
                 for g in 0..across {
-                    let column = Stream {
+                    let column = BitStream {
                         start: g,
                         stride: across,
                         bits,

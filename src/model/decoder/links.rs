@@ -13,11 +13,11 @@ use crate::model::{layers::NormSpec, link::Link, slot::Role};
 /// What makes the input of the matrices inside each layer: a norm, the values that attention mixes, and the half of the
 /// MLP that its gate lets through.
 pub(super) fn links(spec: &Spec) -> Result<Vec<Link>, Unsupported> {
-    let tree = walk::walk(spec, &mut Names)?;
+    let tree = walk::walk(spec, &mut NameWalk)?;
     Ok(tree.layers.iter().flat_map(of_layer).collect())
 }
 
-fn of_layer(layer: &LayerTree<'_, Names>) -> Vec<Link> {
+fn of_layer(layer: &LayerTree<'_, NameWalk>) -> Vec<Link> {
     let attention = layer.checked.attention;
     let (qkv, values) = match &layer.attention.qkv {
         QkvTree::Apart { q, k, v } => (vec![q, k, v], Some(v)),
@@ -34,13 +34,13 @@ fn of_layer(layer: &LayerTree<'_, Names>) -> Vec<Link> {
         true => ([qkv, into_mlp].concat(), Vec::new()),
         false => (qkv, into_mlp),
     };
-    let weights = |matrices: Vec<&Matrix>| -> Vec<String> {
+    let weights = |matrices: Vec<&LinkedMatrix>| -> Vec<String> {
         matrices
             .into_iter()
             .map(|matrix| matrix.weight.clone())
             .collect()
     };
-    let norm = |norm: &Option<Norm>, to: Vec<&Matrix>| {
+    let norm = |norm: &Option<LinkedNorm>, to: Vec<&LinkedMatrix>| {
         let from = norm.clone().flatten()?;
         Some(Link::new(from, weights(to)))
     };
@@ -60,27 +60,27 @@ fn of_layer(layer: &LayerTree<'_, Names>) -> Vec<Link> {
 }
 
 /// Remembers names.
-struct Names;
+struct NameWalk;
 
-struct Matrix {
+struct LinkedMatrix {
     weight: String,
     bias: Option<String>,
 }
 
 /// The tensors that features are proportional to, if they are.
-type Norm = Option<Vec<String>>;
+type LinkedNorm = Option<Vec<String>>;
 
-impl Matrix {
+impl LinkedMatrix {
     /// The tensors that have a row for each feature that comes out.
     fn rows(&self) -> impl Iterator<Item = String> {
         [self.weight.clone()].into_iter().chain(self.bias.clone())
     }
 }
 
-impl walk::Visit for Names {
+impl walk::Visit for NameWalk {
     type Table = ();
-    type Matrix = Matrix;
-    type Norm = Norm;
+    type Matrix = LinkedMatrix;
+    type Norm = LinkedNorm;
     type Error = Unsupported;
 
     fn table(&mut self, _: String, _: [usize; 2]) -> Result<(), Unsupported> {
@@ -93,14 +93,19 @@ impl walk::Visit for Names {
         _: Role,
         _: [usize; 2],
         bias: bool,
-    ) -> Result<Matrix, Unsupported> {
-        Ok(Matrix {
+    ) -> Result<LinkedMatrix, Unsupported> {
+        Ok(LinkedMatrix {
             weight: format!("{path}.weight"),
             bias: bias.then(|| format!("{path}.bias")),
         })
     }
 
-    fn norm(&mut self, path: String, _: &[usize], spec: NormSpec) -> Result<Norm, Unsupported> {
+    fn norm(
+        &mut self,
+        path: String,
+        _: &[usize],
+        spec: NormSpec,
+    ) -> Result<LinkedNorm, Unsupported> {
         let bias = spec.bias.then(|| format!("{path}.bias"));
         let names = [format!("{path}.weight")].into_iter().chain(bias);
         Ok((!spec.plus_one).then(|| names.collect()))

@@ -33,7 +33,8 @@ pub use forward::CausalLm;
 pub use names::{LLAMA, Names, Part};
 pub use slots::slots;
 pub use spec::{
-    AttentionSpec, Clamp, DeltaSpec, EmbeddingSpec, ExpertsSpec, FeedForward, Gate, HeadSpec,
-    LatentSpec, LayerSpec, Mixer, MlpSpec, NormPlaces, PerLayerSpec, Projections, QueryGrowth,
-    QueryKeyNormSpec, RouterGroups, RouterScore, RouterSpec, Sees, SharedExpertSpec, Spec, Stored,
+    AttentionSpec, Clamp, DeltaSpec, EmbeddingSpec, ExpertStorage, ExpertsSpec, FeedForward, Gate,
+    HeadSpec, LatentSpec, LayerSpec, Mixer, MlpSpec, NormPlaces, PerLayerSpec, Projections,
+    QueryGrowth, QueryKeyNormSpec, RouterGroups, RouterScore, RouterSpec, Sees, SharedExpertSpec,
+    Spec,
 };

@@ -315,7 +315,7 @@ pub struct ExpertsSpec {
     /// Each of them.
     pub each: MlpSpec,
     /// How their matrices are stored.
-    pub stored: Stored,
+    pub stored: ExpertStorage,
     /// What chooses them.
     pub router: RouterSpec,
     /// An MLP that every token goes through.
@@ -325,7 +325,7 @@ pub struct ExpertsSpec {
 /// How the matrices of experts are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Stored {
+pub enum ExpertStorage {
     /// A tensor for each expert.
     Each,
     /// One tensor `[experts, out, in]`.

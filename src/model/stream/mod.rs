@@ -16,7 +16,7 @@ mod ring;
 
 mod weight;
 
-pub(crate) use ring::Limits;
+pub(crate) use ring::RingLimits;
 pub use ring::{Ring, StreamStats};
 pub(crate) use shelf::Shelf;
 pub(crate) use weight::Kept;

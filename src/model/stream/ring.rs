@@ -11,7 +11,7 @@ use std::{
 use burn::tensor::Device;
 use serde::Serialize;
 
-use super::weight::{Entry, Placed};
+use super::weight::{Placed, StreamedEntry};
 
 /// Brings weights to one device just in time. All streamed weights of a model share one; clones are the same ring.
 ///
@@ -19,11 +19,11 @@ use super::weight::{Entry, Placed};
 /// first pass waits for every weight, the second finds the next ones there; the backward pass of training, which
 /// goes the other way, is another chain of the same kind. A guess that was wrong costs its upload and no more.
 #[derive(Debug, Clone)]
-pub struct Ring(Arc<Inner>);
+pub struct Ring(Arc<RingInner>);
 
 /// How much may be fetched ahead.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Limits {
+pub(crate) struct RingLimits {
     /// Weights.
     pub(crate) ahead: usize,
     /// Bytes of them and of those in use; a weight that is needed now passes whatever is there.
@@ -51,19 +51,19 @@ pub struct StreamStats {
 }
 
 #[derive(Debug)]
-struct Inner {
-    shared: Arc<Shared>,
+struct RingInner {
+    shared: Arc<RingShared>,
     thread: Option<JoinHandle<()>>,
     /// Rings of the same model on every device it was moved to.
-    siblings: Arc<Mutex<Vec<Weak<Inner>>>>,
+    siblings: Arc<Mutex<Vec<Weak<RingInner>>>>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct RingShared {
     device: Device,
-    limits: Limits,
+    limits: RingLimits,
     tally: Arc<Mutex<StreamStats>>,
-    state: Mutex<State>,
+    state: Mutex<RingState>,
     /// Something may be fetched.
     work: Condvar,
     /// Something was.
@@ -71,11 +71,11 @@ struct Shared {
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct RingState {
     /// The weights that were taken last, the very last one second.
     last: [Option<u64>; 2],
     /// What was taken after those two.
-    follows: HashMap<[Option<u64>; 2], Weak<Entry>>,
+    follows: HashMap<[Option<u64>; 2], Weak<StreamedEntry>>,
     ready: Vec<(u64, Fetched)>,
     fetching: Option<u64>,
     /// The thread failed to fetch: whoever needs that weight tries again and says why.
@@ -87,16 +87,16 @@ struct State {
 #[derive(Debug)]
 struct Fetched {
     placed: Placed,
-    _held: Held,
+    _held: HeldBytes,
 }
 
 #[derive(Debug)]
-struct Held {
+struct HeldBytes {
     tally: Arc<Mutex<StreamStats>>,
     bytes: u64,
 }
 
-impl Drop for Held {
+impl Drop for HeldBytes {
     fn drop(&mut self) {
         let mut tally = lock(&self.tally);
         tally.weights -= 1;
@@ -106,12 +106,16 @@ impl Drop for Held {
 
 impl Ring {
     /// A ring for `device`. Where no thread can be started, every weight is fetched when it is needed.
-    pub(crate) fn new(device: &Device, limits: Limits) -> Self {
+    pub(crate) fn new(device: &Device, limits: RingLimits) -> Self {
         Self::beside(device, limits, Arc::default())
     }
 
-    fn beside(device: &Device, limits: Limits, siblings: Arc<Mutex<Vec<Weak<Inner>>>>) -> Self {
-        let shared = Arc::new(Shared {
+    fn beside(
+        device: &Device,
+        limits: RingLimits,
+        siblings: Arc<Mutex<Vec<Weak<RingInner>>>>,
+    ) -> Self {
+        let shared = Arc::new(RingShared {
             device: device.clone().without_autodiff(),
             limits,
             tally: Arc::default(),
@@ -126,7 +130,7 @@ impl Ring {
                 .spawn(move || shared.fetch_ahead())
                 .ok()
         });
-        let inner = Arc::new(Inner {
+        let inner = Arc::new(RingInner {
             shared,
             thread: thread.flatten(),
             siblings,
@@ -137,7 +141,7 @@ impl Ring {
 
     /// The ring of the same model on `device`.
     pub(super) fn on(&self, device: &Device) -> Self {
-        let of = |ring: &Arc<Inner>| ring.shared.device == *device;
+        let of = |ring: &Arc<RingInner>| ring.shared.device == *device;
         if of(&self.0) {
             return self.clone();
         }
@@ -161,7 +165,11 @@ impl Ring {
     /// # Panics
     ///
     /// When it cannot be read from where it is kept, or the device fails. A forward pass has no other way to say so.
-    pub(super) fn lend<R>(&self, entry: &Arc<Entry>, product: impl FnOnce(&Placed) -> R) -> R {
+    pub(super) fn lend<R>(
+        &self,
+        entry: &Arc<StreamedEntry>,
+        product: impl FnOnce(&Placed) -> R,
+    ) -> R {
         let shared = &self.0.shared;
         let fetched = shared.take(entry).unwrap_or_else(|error| {
             panic!("{}: a streamed weight cannot be read: {error}", entry.name)
@@ -177,7 +185,7 @@ impl Ring {
     }
 }
 
-impl Drop for Inner {
+impl Drop for RingInner {
     fn drop(&mut self) {
         let mut state = self.shared.state();
         state.closed = true;
@@ -191,12 +199,12 @@ impl Drop for Inner {
     }
 }
 
-impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
+impl RingShared {
+    fn state(&self) -> MutexGuard<'_, RingState> {
         lock(&self.state)
     }
 
-    fn take(&self, entry: &Arc<Entry>) -> io::Result<Fetched> {
+    fn take(&self, entry: &Arc<StreamedEntry>) -> io::Result<Fetched> {
         let mut state = self.state();
         let ahead = self.limits.ahead;
         let mut known = state.expected(ahead).into_iter();
@@ -246,20 +254,20 @@ impl Shared {
         })
     }
 
-    fn has_room(&self, entry: &Entry) -> bool {
+    fn has_room(&self, entry: &StreamedEntry) -> bool {
         let bytes = lock(&self.tally).bytes + entry.bytes();
         self.limits.bytes.is_none_or(|max| bytes <= max)
     }
 
     /// Counts a weight before it is there.
-    fn hold(&self, entry: &Entry) -> Held {
+    fn hold(&self, entry: &StreamedEntry) -> HeldBytes {
         let bytes = entry.bytes();
         let mut tally = lock(&self.tally);
         tally.weights += 1;
         tally.bytes += bytes;
         tally.weights_peak = tally.weights_peak.max(tally.weights);
         tally.bytes_peak = tally.bytes_peak.max(tally.bytes);
-        Held {
+        HeldBytes {
             tally: Arc::clone(&self.tally),
             bytes,
         }
@@ -303,20 +311,21 @@ impl Shared {
     }
 
     /// The weight to be fetched now, if there is one and room for it.
-    fn next(&self, state: &State) -> Option<Arc<Entry>> {
+    fn next(&self, state: &RingState) -> Option<Arc<StreamedEntry>> {
         if state.failed || state.ready.len() >= self.limits.ahead {
             return None;
         }
-        let is_ready = |entry: &Arc<Entry>| state.ready.iter().any(|(id, _)| *id == entry.id);
+        let is_ready =
+            |entry: &Arc<StreamedEntry>| state.ready.iter().any(|(id, _)| *id == entry.id);
         let mut expected = state.expected(self.limits.ahead).into_iter();
         let next = expected.find(|entry| !is_ready(entry))?;
         self.has_room(&next).then_some(next)
     }
 }
 
-impl State {
+impl RingState {
     /// Remembers what followed the last two, and goes on.
-    fn taken(&mut self, entry: &Arc<Entry>) {
+    fn taken(&mut self, entry: &Arc<StreamedEntry>) {
         if self.last[1].is_some() {
             self.follows.insert(self.last, Arc::downgrade(entry));
         }
@@ -324,8 +333,8 @@ impl State {
     }
 
     /// The next weights, as far as they are known.
-    fn expected(&self, ahead: usize) -> Vec<Arc<Entry>> {
-        let (mut last, mut expected) = (self.last, Vec::<Arc<Entry>>::new());
+    fn expected(&self, ahead: usize) -> Vec<Arc<StreamedEntry>> {
+        let (mut last, mut expected) = (self.last, Vec::<Arc<StreamedEntry>>::new());
         for _ in 0..ahead {
             let Some(next) = self.follows.get(&last).and_then(Weak::upgrade) else {
                 break;

@@ -42,7 +42,7 @@ use super::{
 /// weights stream there.
 #[derive(Debug, Clone)]
 pub struct StreamedWeight {
-    entry: Arc<Entry>,
+    entry: Arc<StreamedEntry>,
     ring: Ring,
     /// The ring's, with or without gradients as the module's.
     device: Device,
@@ -50,7 +50,7 @@ pub struct StreamedWeight {
 
 /// What all copies of a streamed weight share.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(super) struct StreamedEntry {
     /// One of its kind in the process.
     pub(super) id: u64,
     /// In the checkpoint.
@@ -80,7 +80,7 @@ pub(super) enum Placed {
     Dense(Tensor<2>),
 }
 
-impl Entry {
+impl StreamedEntry {
     pub(super) fn bytes(&self) -> u64 {
         let bytes = match &self.kept {
             Kept::Packed { words, scales, .. } => words.len() + scales.len(),
@@ -128,7 +128,7 @@ impl StreamedWeight {
     /// The weight `name`, which `ring` brings to `device`.
     pub(crate) fn new(name: &str, kept: Kept, ring: &Ring, device: &Device) -> Self {
         static COUNT: AtomicU64 = AtomicU64::new(0);
-        let entry = Entry {
+        let entry = StreamedEntry {
             id: COUNT.fetch_add(1, Ordering::Relaxed),
             name: name.to_owned(),
             kept,

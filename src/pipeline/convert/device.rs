@@ -34,11 +34,11 @@ pub(super) struct DevicePacker {
     part_rows: usize,
     /// Bits of the largest magnitude of the tiles so far, where one scale serves all of them.
     absmax: Option<u32>,
-    tiles: Vec<Packed>,
+    tiles: Vec<PackedTile>,
 }
 
 /// One tile, packed; its scales are not nested yet.
-struct Packed {
+struct PackedTile {
     rows: usize,
     words: Tensor<1, Int>,
     scales: Tensor<1, Int>,
@@ -154,7 +154,7 @@ impl Convert for DevicePacker {
             let absmax = self.absmax.map(one_word);
             let [words, scales] = ops::quantize(bits.clone(), absmax, rows);
             let rows = rows.shape[0];
-            self.tiles.push(Packed {
+            self.tiles.push(PackedTile {
                 rows,
                 words,
                 scales,

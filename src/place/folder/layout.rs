@@ -18,7 +18,7 @@ const HEADER_ROOM: u64 = 176;
 
 /// What is decided before a file is written.
 #[derive(Debug)]
-pub(crate) struct Layout<'a> {
+pub(crate) struct FolderLayout<'a> {
     pub(super) to: &'a SaveConfig,
     pub(super) dialect: Option<To>,
     writer: Option<Box<dyn Writer>>,
@@ -36,7 +36,7 @@ struct Share {
     room: u64,
 }
 
-impl<'a> Layout<'a> {
+impl<'a> FolderLayout<'a> {
     /// Refuses weights that the dialect cannot hold.
     pub(crate) fn new(to: &'a SaveConfig, plan: &Plan, source: DType) -> Result<Self, SaveError> {
         let (dialect, writer) = writer(to, plan, source)?.unzip();

@@ -26,7 +26,7 @@ use std::path::PathBuf;
 pub use self::{error::SaveError, identity::Difference};
 pub(crate) use self::{
     identity::{Identity, IdentityError, becomes},
-    layout::Layout,
+    layout::FolderLayout,
     sink::{FolderSink, create, find, is_kept},
 };
 use crate::{

@@ -54,8 +54,8 @@ pub(super) struct Place {
 /// A file under way.
 pub(super) struct Shard {
     place: Place,
-    data: Stream,
-    late: Option<Stream>,
+    data: GrowingBytes,
+    late: Option<GrowingBytes>,
     written: Vec<Written>,
     open: Option<Open>,
 }
@@ -67,7 +67,7 @@ struct Open {
 }
 
 /// Bytes that grow.
-struct Stream {
+struct GrowingBytes {
     file: BufWriter<File>,
     len: u64,
 }
@@ -151,7 +151,7 @@ fn in_order(written: &[Written]) -> impl Iterator<Item = &Written> {
 impl Shard {
     /// Begins a file.
     pub(super) fn create(place: Place) -> io::Result<Self> {
-        let data = Stream::open(&place.partial(), place.base(), 0)?;
+        let data = GrowingBytes::open(&place.partial(), place.base(), 0)?;
         Ok(Self {
             place,
             data,
@@ -188,8 +188,8 @@ impl Shard {
             let of_stream = written.iter().filter(|tensor| tensor.late == late);
             of_stream.map(|tensor| tensor.end).max()
         };
-        let data = Stream::open(&place.partial(), place.base(), end(false).unwrap_or(0))?;
-        let late = end(true).map(|end| Stream::open(&place.late(), 0, end));
+        let data = GrowingBytes::open(&place.partial(), place.base(), end(false).unwrap_or(0))?;
+        let late = end(true).map(|end| GrowingBytes::open(&place.late(), 0, end));
         let shard = Self {
             late: late.transpose()?,
             place,
@@ -218,7 +218,10 @@ impl Shard {
         let start = match (late, &mut self.late) {
             (false, _) => self.data.len,
             (true, Some(stream)) => stream.len,
-            (true, none) => none.insert(Stream::open(&self.place.late(), 0, 0)?).len,
+            (true, none) => {
+                none.insert(GrowingBytes::open(&self.place.late(), 0, 0)?)
+                    .len
+            }
         };
         let tensor = Written {
             name,
@@ -292,7 +295,7 @@ impl Shard {
     }
 }
 
-impl Stream {
+impl GrowingBytes {
     /// Opens or makes a file, and cuts it after `len` bytes.
     fn open(path: &Path, base: u64, len: u64) -> io::Result<Self> {
         let mut options = OpenOptions::new();

@@ -15,7 +15,7 @@ use super::{
     COPIED, SaveError, SavedFolder,
     identity::Identity,
     journal::{Busy, Done, Journal},
-    layout::Layout,
+    layout::FolderLayout,
     shard::{Place, Shard, Written, rename, with_end},
 };
 use crate::{
@@ -31,7 +31,7 @@ use crate::{
 
 /// Finished weights become files, and are told of in the journal.
 pub(crate) struct FolderSink<'a> {
-    layout: Layout<'a>,
+    layout: FolderLayout<'a>,
     journal: Journal,
     current: Option<Shard>,
     /// Weights in the current shard, and shards before it.
@@ -43,7 +43,7 @@ pub(crate) struct FolderSink<'a> {
 impl<'a> FolderSink<'a> {
     /// Goes on after the last weight of the journal up to which everything is on the disk as it was told.
     pub(crate) fn open(
-        layout: Layout<'a>,
+        layout: FolderLayout<'a>,
         plan: &Plan,
         mut journal: Journal,
     ) -> Result<Self, SaveError> {

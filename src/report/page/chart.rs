@@ -9,7 +9,7 @@ use super::{
 use crate::{config::Bytes, report::Series};
 
 /// A line across the picture.
-pub(super) struct Limit {
+pub(super) struct LimitLine {
     pub(super) name: &'static str,
     pub(super) bytes: u64,
 }
@@ -22,14 +22,14 @@ pub(super) fn memory(
     markup: &mut Markup,
     class: &str,
     series: &Series,
-    limits: &[Limit],
+    limits: &[LimitLine],
     seconds: f64,
 ) {
     let Some((peak_at, peak)) = series.peak() else {
         return;
     };
     let highest = peak as f64;
-    let (near, far): (Vec<&Limit>, Vec<&Limit>) = limits
+    let (near, far): (Vec<&LimitLine>, Vec<&LimitLine>) = limits
         .iter()
         .partition(|limit| limit.bytes as f64 <= BEYOND * highest);
     let top = near
@@ -123,7 +123,7 @@ mod tests {
         for (k, bytes) in [100, 300, 700, 200].into_iter().enumerate() {
             series.push(Duration::from_secs(k as u64), bytes << 20);
         }
-        let mib = |name, bytes: u64| Limit {
+        let mib = |name, bytes: u64| LimitLine {
             name,
             bytes: bytes << 20,
         };

@@ -3,7 +3,7 @@
 use super::{
     axis::decimal,
     markup::{Attributes, Markup, Px, WIDTH},
-    stages::{self, Group, ROW},
+    stages::{self, ROW, RowGroup},
 };
 
 const RIGHT: f64 = WIDTH - 70.0;
@@ -13,8 +13,8 @@ const TOP: f64 = 22.0;
 const DOTS_MAX: usize = 2000;
 
 /// Draws the signal to noise of every weight of `groups` that was verified.
-pub(super) fn errors(markup: &mut Markup, groups: &[Group<'_>]) {
-    let rows: Vec<(&Group<'_>, Vec<Ratio<'_>>)> = groups
+pub(super) fn errors(markup: &mut Markup, groups: &[RowGroup<'_>]) {
+    let rows: Vec<(&RowGroup<'_>, Vec<Ratio<'_>>)> = groups
         .iter()
         .map(|group| (group, ratios(group)))
         .filter(|(_, ratios)| !ratios.is_empty())
@@ -70,7 +70,7 @@ pub(super) fn errors(markup: &mut Markup, groups: &[Group<'_>]) {
 type Ratio<'a> = (&'a str, f64);
 
 /// Of the weights that were verified.
-fn ratios<'a>(group: &Group<'a>) -> Vec<Ratio<'a>> {
+fn ratios<'a>(group: &RowGroup<'a>) -> Vec<Ratio<'a>> {
     let tensors = group.tensors.iter();
     tensors
         .filter_map(|tensor| Some((&*tensor.name, tensor.error.as_ref()?.sqnr)))

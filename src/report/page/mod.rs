@@ -14,9 +14,9 @@ mod stages;
 mod errors;
 
 use self::{
-    chart::Limit,
+    chart::LimitLine,
     markup::Markup,
-    stages::{Group, ROWS_MAX, STAGES},
+    stages::{ROWS_MAX, RowGroup, STAGES},
 };
 use super::{LoadReport, Series, TensorReport};
 use crate::{config::Bytes, target::instead};
@@ -59,7 +59,7 @@ th:nth-child(-n+2), td:nth-child(-n+2) { text-align: left; }
 
 /// `report.json`: the report, and what it leaves out of `--json`.
 #[derive(Serialize)]
-struct Whole<'a> {
+struct ReportFile<'a> {
     #[serde(flatten)]
     report: &'a LoadReport,
     /// `[seconds, bytes]`.
@@ -84,7 +84,7 @@ impl LoadReport {
             })
         };
         named(folder, fs::create_dir_all(folder))?;
-        let whole = Whole {
+        let whole = ReportFile {
             report: self,
             host_bytes_over_time: &self.host_bytes,
             device_bytes_over_time: &self.device_bytes,
@@ -183,11 +183,11 @@ impl LoadReport {
         let promised = (name, Some(kept + self.in_flight_bytes_max));
         let budget = ("before + what the load may take", self.host_bytes_max);
         let before = self.host_bytes_before.unwrap_or_default();
-        let limits: Vec<Limit> = [promised, budget]
+        let limits: Vec<LimitLine> = [promised, budget]
             .into_iter()
             .filter_map(|(name, bytes)| {
                 let bytes = before + bytes?;
-                Some(Limit { name, bytes })
+                Some(LimitLine { name, bytes })
             })
             .collect();
         if self.host_bytes.points().is_empty() {
@@ -203,11 +203,11 @@ impl LoadReport {
         markup.element("h2", &[], "Device memory");
         let said = "What the device has set aside, asked after every tensor.";
         markup.element("p", &[("class", &"note")], said);
-        let limits = self.device_bytes_max.map(|bytes| Limit {
+        let limits = self.device_bytes_max.map(|bytes| LimitLine {
             name: "the model may take",
             bytes,
         });
-        let limits: Vec<Limit> = limits.into_iter().collect();
+        let limits: Vec<LimitLine> = limits.into_iter().collect();
         chart::memory(markup, "device", &self.device_bytes, &limits, self.seconds);
     }
 
@@ -280,7 +280,7 @@ impl LoadReport {
 }
 
 /// A tensor, or several added up.
-fn row(markup: &mut Markup, group: &Group<'_>, verified: bool) {
+fn row(markup: &mut Markup, group: &RowGroup<'_>, verified: bool) {
     let tensors = group.tensors;
     let bytes = |of: fn(&TensorReport) -> u64| Bytes(tensors.iter().map(of).sum()).to_string();
     let ms =

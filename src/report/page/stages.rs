@@ -11,17 +11,17 @@ pub(super) const ROWS_MAX: usize = 128;
 
 /// Consecutive tensors that share a row.
 #[derive(Debug)]
-pub(super) struct Group<'a> {
+pub(super) struct RowGroup<'a> {
     pub(super) name: String,
     pub(super) tensors: &'a [TensorReport],
 }
 
 /// At most `most` groups of consecutive tensors: single ones, else layers, else as many layers together as it takes.
-pub(super) fn groups(tensors: &[TensorReport], most: usize) -> Vec<Group<'_>> {
+pub(super) fn groups(tensors: &[TensorReport], most: usize) -> Vec<RowGroup<'_>> {
     if tensors.len() > most {
         return layers(tensors, most);
     }
-    let alone = tensors.iter().map(|tensor| Group {
+    let alone = tensors.iter().map(|tensor| RowGroup {
         name: tensor.name.clone(),
         tensors: std::slice::from_ref(tensor),
     });
@@ -29,7 +29,7 @@ pub(super) fn groups(tensors: &[TensorReport], most: usize) -> Vec<Group<'_>> {
 }
 
 /// At most `most` groups of whole layers.
-pub(super) fn layers(tensors: &[TensorReport], most: usize) -> Vec<Group<'_>> {
+pub(super) fn layers(tensors: &[TensorReport], most: usize) -> Vec<RowGroup<'_>> {
     let layers: Vec<&[TensorReport]> = tensors
         .chunk_by(|a, b| layer(&a.name) == layer(&b.name))
         .collect();
@@ -47,7 +47,7 @@ pub(super) fn layers(tensors: &[TensorReport], most: usize) -> Vec<Group<'_>> {
             (Some(first), _) => layer(&first.name).to_owned(),
             (None, _) => continue,
         };
-        groups.push(Group { name, tensors });
+        groups.push(RowGroup { name, tensors });
     }
     groups
 }
@@ -82,7 +82,7 @@ const LETTER: f64 = 6.1;
 const LETTERS: usize = 46;
 
 /// Draws a row for each group, over `seconds`.
-pub(super) fn timeline(markup: &mut Markup, groups: &[Group<'_>], seconds: f64) {
+pub(super) fn timeline(markup: &mut Markup, groups: &[RowGroup<'_>], seconds: f64) {
     let area = Area {
         left: beside_names(groups),
         right: WIDTH - 16.0,
@@ -100,12 +100,12 @@ pub(super) fn timeline(markup: &mut Markup, groups: &[Group<'_>], seconds: f64) 
 }
 
 /// Where the names of `groups` leave room.
-pub(super) fn beside_names<'a>(groups: impl IntoIterator<Item = &'a Group<'a>>) -> f64 {
+pub(super) fn beside_names<'a>(groups: impl IntoIterator<Item = &'a RowGroup<'a>>) -> f64 {
     let letters = groups.into_iter().map(|group| group.name.chars().count());
     16.0 + LETTER * letters.max().unwrap_or(0).min(LETTERS) as f64
 }
 
-fn row(markup: &mut Markup, group: &Group<'_>, area: &Area, top: f64) {
+fn row(markup: &mut Markup, group: &RowGroup<'_>, area: &Area, top: f64) {
     name(markup, &group.name, area.left, top + 10.0);
     for (k, (stage, span)) in STAGES.iter().enumerate() {
         let Some([from, to]) = hull(group.tensors.iter().filter_map(span)) else {

@@ -27,7 +27,7 @@ use std::ops::Range;
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 
 use super::dtype::StoredType;
-use super::pairs::Pairs;
+use super::pairs::KeyValues;
 
 /// The most bytes a header may have: the limit of the reference implementation, so that every file
 /// it reads is read here.
@@ -142,7 +142,7 @@ pub fn parse(file: &str, header: &[u8], file_len: u64) -> Result<Header, HeaderE
 
 fn checked_metadata(
     file: &str,
-    raw: Vec<Option<Pairs<String>>>,
+    raw: Vec<Option<KeyValues<String>>>,
 ) -> Result<BTreeMap<String, String>, HeaderError> {
     let duplicate = |key: &str| HeaderError::DuplicateMetadata {
         file: file.to_owned(),
@@ -286,7 +286,7 @@ const METADATA: &str = "__metadata__";
 /// A header as written: nothing in it is believed yet.
 struct RawHeader {
     /// One for each time the key occurs.
-    metadata: Vec<Option<Pairs<String>>>,
+    metadata: Vec<Option<KeyValues<String>>>,
     entries: Vec<(String, RawEntry)>,
 }
 

@@ -16,7 +16,7 @@ const PIECE: usize = 1 << 20;
 pub(super) struct Mapped(Arc<Mmap>);
 
 /// A part of it that somebody keeps.
-struct Part {
+struct MappedPart {
     map: Arc<Mmap>,
     range: Range<usize>,
 }
@@ -24,7 +24,7 @@ struct Part {
 /// Pages that nobody needs any more are given back to the page cache: a load that converts from the map would seem to hold
 /// the whole file.
 #[cfg(target_os = "linux")]
-impl Drop for Part {
+impl Drop for MappedPart {
     fn drop(&mut self) {
         let Range { start, end } = self.range;
         // SAFETY: of a map that is shared with its file, this drops no byte; who looks at these pages again finds the same.
@@ -35,7 +35,7 @@ impl Drop for Part {
     }
 }
 
-impl AsRef<[u8]> for Part {
+impl AsRef<[u8]> for MappedPart {
     fn as_ref(&self) -> &[u8] {
         &self.map[self.range.clone()]
     }
@@ -71,7 +71,7 @@ impl Mapped {
         self.is_inside(file, range.end)?;
         present?;
         let map = Arc::clone(&self.0);
-        Ok(Bytes::from_owner(Part { map, range }))
+        Ok(Bytes::from_owner(MappedPart { map, range }))
     }
 
     /// Fills `into`, or says that the file has become shorter than it was.

@@ -19,7 +19,7 @@ use bytes::Bytes;
 
 use super::{Access, Probe, Source, SourceError, SourceHints, stays_inside};
 use crate::config::Reading;
-use open::{Opened, Shared};
+use open::{OpenFile, Opened};
 
 /// Files with this ending are weights.
 const WEIGHTS: &str = ".safetensors";
@@ -37,7 +37,7 @@ pub struct Local {
     weights_file: Option<String>,
     reading: Reading,
     probe: OnceLock<Probe>,
-    open: RwLock<HashMap<String, Shared>>,
+    open: RwLock<HashMap<String, OpenFile>>,
 }
 
 impl Local {
@@ -116,7 +116,7 @@ impl Local {
         open.remove(file);
     }
 
-    fn opened(&self, file: &str) -> Result<Shared, SourceError> {
+    fn opened(&self, file: &str) -> Result<OpenFile, SourceError> {
         let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(opened) = open.get(file) {
             return Ok(Arc::clone(opened));
@@ -227,7 +227,7 @@ impl Local {
         };
         names.sort_unstable();
         // A file that cannot be opened says so when it is read.
-        let files: Vec<Shared> = names
+        let files: Vec<OpenFile> = names
             .iter()
             .filter_map(|name| self.opened(name).ok())
             .collect();

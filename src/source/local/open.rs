@@ -68,7 +68,7 @@ impl Opened {
 }
 
 /// A file of a folder.
-pub(super) type Shared = Arc<Opened>;
+pub(super) type OpenFile = Arc<Opened>;
 
 #[cfg(unix)]
 fn read_exact_at(file: &File, offset: u64, into: &mut [u8]) -> io::Result<()> {

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::open::{Shared, is_local};
+use super::open::{OpenFile, is_local};
 use crate::{config::Reading, source::Probe};
 
 /// Fewer bytes of weights than this are not worth a look: 1 GiB.
@@ -37,7 +37,7 @@ const CLEARLY: f64 = 1.5;
 const NEARLY: f64 = 0.9;
 
 /// Looks at the weights of a folder.
-pub(super) fn look(files: &[Shared]) -> Probe {
+pub(super) fn look(files: &[OpenFile]) -> Probe {
     let started = Instant::now();
     let mut facts = Facts {
         weight_bytes: files.iter().map(|file| file.len).sum(),
@@ -100,7 +100,7 @@ impl Facts {
         (through, "direct reads are not worth it")
     }
 
-    fn look(&mut self, files: &[Shared]) {
+    fn look(&mut self, files: &[OpenFile]) {
         self.local = files.iter().all(|file| is_local(&file.file));
         self.available = available();
         let samples: Vec<Sample<'_>> = (0..SAMPLES)
@@ -129,11 +129,11 @@ impl Facts {
         let ranges = [0, 1, 2, 3].map(|i| free[free.len() * i / 4]);
         // Written to, or the first reads would be the ones that take the page faults.
         let mut buffers = [vec![1; REQUEST], vec![1; REQUEST]];
-        let direct = |file: &Shared, offset, into: &mut [u8]| match file.direct() {
+        let direct = |file: &OpenFile, offset, into: &mut [u8]| match file.direct() {
             Some(direct) => direct.read_exact_at(offset, into),
             None => Err(io::ErrorKind::Unsupported.into()),
         };
-        let buffered = |file: &Shared, offset, into: &mut [u8]| file.read_exact_at(offset, into);
+        let buffered = |file: &OpenFile, offset, into: &mut [u8]| file.read_exact_at(offset, into);
         // In turn, and direct reads at their worst against the others at their best: something else on this machine
         // must not choose them by holding up the others once.
         let rates = [
@@ -149,13 +149,13 @@ impl Facts {
 
 /// A place in the weights.
 struct Sample<'a> {
-    file: &'a Shared,
+    file: &'a OpenFile,
     offset: u64,
 }
 
 impl<'a> Sample<'a> {
     /// Byte `at` of all files, one after the other, and from there back to where a page begins.
-    fn at(files: &'a [Shared], mut at: u64) -> Option<Self> {
+    fn at(files: &'a [OpenFile], mut at: u64) -> Option<Self> {
         for file in files {
             if at < file.len {
                 return Some(Self {
@@ -220,7 +220,7 @@ impl<'a> Sample<'a> {
 fn rate(
     range: &Sample<'_>,
     buffers: &mut [Vec<u8>; 2],
-    read: impl Fn(&Shared, u64, &mut [u8]) -> io::Result<()> + Sync,
+    read: impl Fn(&OpenFile, u64, &mut [u8]) -> io::Result<()> + Sync,
 ) -> Option<f64> {
     let (next, failed) = (AtomicU64::new(0), AtomicBool::new(false));
     let started = Instant::now();

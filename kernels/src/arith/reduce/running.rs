@@ -4,7 +4,7 @@ use super::{LANES, LEVELS, ROW, add, step, sum, total};
 
 /// Adds up values in the order of [`sum`], which depends on how many there will be.
 #[derive(Debug, Clone)]
-pub(crate) struct Running {
+pub(crate) struct RunningSum {
     step: u32,
     /// Values so far.
     count: usize,
@@ -14,7 +14,7 @@ pub(crate) struct Running {
     row: [f32; ROW],
 }
 
-impl Running {
+impl RunningSum {
     /// Nothing yet, of `n` values.
     pub(crate) const fn new(n: usize) -> Self {
         Self {
@@ -125,13 +125,13 @@ mod tests {
         ] {
             let values = &values[..n];
             for piece in [1, 7, 32, 100, 5000] {
-                let mut running = Running::new(n);
+                let mut running = RunningSum::new(n);
                 values.chunks(piece).for_each(|piece| running.push(piece));
                 let found = running.finish();
                 assert_eq!(found.to_bits(), sum(values).to_bits(), "{n} by {piece}");
             }
-            let mut running = Running::new(n);
-            let chunks = values.chunks_exact(Running::chunk(n));
+            let mut running = RunningSum::new(n);
+            let chunks = values.chunks_exact(RunningSum::chunk(n));
             let tail = chunks.remainder();
             chunks.for_each(|chunk| running.push_chunk(&chunk_sum(chunk)));
             running.push(tail);

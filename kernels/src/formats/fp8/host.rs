@@ -2,12 +2,12 @@
 
 use rayon::prelude::*;
 
-use super::{Recipe, Scaling, e4m3, e5m2};
+use super::{Recipe, TileScaling, e4m3, e5m2};
 use crate::arith::float::{DType, absmax, absmax_here};
 use crate::arith::lanes::for_processors;
 use crate::error::FormatError;
 use crate::format::{Format, Fp8Kind, Tile};
-use crate::packer::{self, Order, Packer};
+use crate::packer::{self, FeedOrder, Packer};
 
 /// Packs a weight of `shape` `[o, i]`.
 ///
@@ -36,7 +36,7 @@ pub fn packer(
         kind,
         tile,
         recipe,
-        order: Order::new(format, shape, source, tile_rows, recipe.passes(tile)),
+        order: FeedOrder::new(format, shape, source, tile_rows, recipe.passes(tile)),
         whole: 0.0,
         scales: vec![empty.scale.to_bits(); format.scales_len(shape)],
     }))
@@ -47,7 +47,7 @@ struct Fp8Packer {
     kind: Fp8Kind,
     tile: Tile,
     recipe: Recipe,
-    order: Order,
+    order: FeedOrder,
     /// Largest magnitude of the weight so far, where one scale serves all of it.
     whole: f32,
     /// `[rows of tiles, columns of tiles]`, bits of `f32`.
@@ -78,7 +78,7 @@ impl Packer for Fp8Packer {
 
 impl Fp8Packer {
     /// Stores the scales of the scale tiles in these rows and gives them, `[rows of tiles, columns]`.
-    fn scalings(&mut self, first_row: usize, fed: usize, bytes: &[u8]) -> Vec<Scaling> {
+    fn scalings(&mut self, first_row: usize, fed: usize, bytes: &[u8]) -> Vec<TileScaling> {
         let (shape, source, kind, recipe) = (self.order.shape, self.source, self.kind, self.recipe);
         let ([rows, cols], [_, grid_cols]) = (self.tile.sides(shape), self.tile.grid(shape));
         let row_bytes = shape[1] * source.size();
@@ -111,7 +111,7 @@ impl Fp8Packer {
     }
 
     /// Chooses the codes of these rows, straight into their words.
-    fn choose(&self, first_row: usize, bytes: &[u8], scalings: &[Scaling], words: &mut [u32]) {
+    fn choose(&self, first_row: usize, bytes: &[u8], scalings: &[TileScaling], words: &mut [u32]) {
         let (shape, source, kind, recipe) = (self.order.shape, self.source, self.kind, self.recipe);
         let ([rows, cols], [_, grid_cols]) = (self.tile.sides(shape), self.tile.grid(shape));
         let i = shape[1];
@@ -153,7 +153,7 @@ for_processors! {
     /// Codes of weights of a row from column `first` on, under the scales of its scale tiles, `cols` wide.
     fn encode(
         how: (Recipe, DType, Fp8Kind),
-        scalings: &[Scaling],
+        scalings: &[TileScaling],
         cols: usize,
         first: usize,
         bytes: &[u8],

@@ -33,13 +33,13 @@ enum Way {
 
 /// How a scale follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Rule {
+enum ScaleRule {
     CompressedTensors,
     FineGrained { ue8m0: bool },
     Fixed,
 }
 
-impl Rule {
+impl ScaleRule {
     fn new(recipe: Recipe) -> Self {
         match recipe {
             Recipe::CompressedTensors => Self::CompressedTensors,
@@ -54,21 +54,21 @@ impl Rule {
 fn scaling(
     amax: u32,
     largest: u32,
-    #[comptime] rule: Rule,
+    #[comptime] rule: ScaleRule,
     #[comptime] source: DType,
 ) -> (u32, u32) {
     let mut scale = amax;
     let mut by = amax;
     match rule {
-        Rule::Fixed => {}
-        Rule::CompressedTensors => {
+        ScaleRule::Fixed => {}
+        ScaleRule::CompressedTensors => {
             scale = round_to(exact::div(amax, largest), source);
             if scale == 0u32 {
                 scale = comptime!(epsilon(source).to_bits()).runtime();
             }
             by = scale;
         }
-        Rule::FineGrained { ue8m0 } => {
+        ScaleRule::FineGrained { ue8m0 } => {
             by = exact::mul(exact::div(ONE.runtime(), amax), largest);
             if amax == 0u32 || amax > exact::INFINITY || by >= exact::INFINITY {
                 by = ONE.runtime();
@@ -149,7 +149,7 @@ fn scales_kernel<N: Size>(
     units_log2: u32,
     most: u32,
     #[comptime] cut: Cut,
-    #[comptime] rule: Rule,
+    #[comptime] rule: ScaleRule,
     #[comptime] given: bool,
 ) {
     let units = 1usize << units_log2 as usize;
@@ -335,7 +335,7 @@ fn codes_kernel<N: Size>(
 
 /// How a packing is done, in one value.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Plan {
+pub(crate) struct LaunchPlan {
     pub(crate) kind: Fp8Kind,
     pub(crate) tile: Tile,
     pub(crate) recipe: Recipe,
@@ -344,7 +344,7 @@ pub(crate) struct Plan {
 /// Words and scales of a tile of `shape` `[rows, i]`.
 pub(crate) fn quantize(
     client: &Client,
-    Plan { kind, tile, recipe }: Plan,
+    LaunchPlan { kind, tile, recipe }: LaunchPlan,
     shape: [usize; 2],
     source: DType,
     bytes: &Buffer,
@@ -386,7 +386,7 @@ pub(crate) fn quantize(
     };
     // Rows of whole runs are whole vectors.
     let vector = if cut.even { 4 } else { 1 };
-    let rule = Rule::new(recipe);
+    let rule = ScaleRule::new(recipe);
     let way = match recipe {
         Recipe::CompressedTensors => Way::Divide(source),
         Recipe::FineGrained { .. } => Way::Multiply,

@@ -10,11 +10,11 @@ use super::solve::{self, STEPS};
 use crate::arith::float::join_ranges;
 use crate::arith::lanes::for_processors;
 use crate::arith::pack::{self, STREAM};
-use crate::arith::reduce::running::Running;
+use crate::arith::reduce::running::RunningSum;
 use crate::arith::reduce::{self, ROW};
 use crate::arith::whole;
 use crate::format::Format;
-use crate::packer::{self, Order, Packer};
+use crate::packer::{self, FeedOrder, Packer};
 
 /// LastAxisPacker of lanes in a row of the sums.
 const PARTS: usize = ROW / LANES;
@@ -22,7 +22,7 @@ const PARTS: usize = ROW / LANES;
 /// Weights along the first axis: read once for their groups, once for their codes.
 pub(super) struct FirstAxisPacker {
     plan: HqqPlan,
-    order: Order,
+    order: FeedOrder,
     /// Smallest and largest weight so far, a group each; groups are filled up to whole blocks.
     ends: Vec<(f32, f32)>,
     /// Where zeros are solved for, the weights, widened, in blocks of 32 columns: `[blocks, group, 32]`.
@@ -54,7 +54,7 @@ impl FirstAxisPacker {
         };
         Self {
             plan,
-            order: Order::new(format, plan.shape, plan.source, tile_rows, 2),
+            order: FeedOrder::new(format, plan.shape, plan.source, tile_rows, 2),
             ends: vec![(f32::INFINITY, f32::NEG_INFINITY); blocks * ROW],
             weights: vec![[0.0; ROW]; kept],
             scales: Vec::new(),
@@ -154,7 +154,7 @@ fn solve(plan: &HqqPlan, weights: &[[f32; ROW]], blocks: &mut [ColumnBlock]) {
             .for_each(|(k, ((weights, block), errors))| {
                 step(plan, k * ROW, weights, block, errors);
             });
-        let mut sum = Running::new(n);
+        let mut sum = RunningSum::new(n);
         runs(plan, 0, n, |_, block, row, column, run| {
             sum.push(&errors[block * group + row][column..][..run]);
         });

@@ -9,10 +9,10 @@ use crate::arith::float::{join_ranges, range, range_stored};
 use crate::arith::lanes::for_processors;
 use crate::arith::pack::{self, STREAM};
 use crate::arith::reduce;
-use crate::arith::reduce::running::{Running, chunk_sum};
+use crate::arith::reduce::running::{RunningSum, chunk_sum};
 use crate::arith::whole;
 use crate::format::Format;
-use crate::packer::{self, Order, Packer};
+use crate::packer::{self, FeedOrder, Packer};
 
 /// Weights of a job, about: their errors of all steps stay in the second cache.
 const JOB: usize = 2048;
@@ -28,7 +28,7 @@ pub(super) struct LastAxisPacker {
     plan: HqqPlan,
     /// One group of all weights.
     all: bool,
-    order: Order,
+    order: FeedOrder,
     /// What weights are multiplied by, a group each.
     scales: Vec<f32>,
     /// The last zero of each group.
@@ -36,7 +36,7 @@ pub(super) struct LastAxisPacker {
     /// The zeros of each group after each step.
     paths: Vec<[f32; STEPS]>,
     /// Sums of the errors before each step.
-    sums: Vec<Running>,
+    sums: Vec<RunningSum>,
     /// The range so far, where all weights are one group.
     ends: (f32, f32),
     /// Whether the zeros are known.
@@ -57,7 +57,7 @@ impl LastAxisPacker {
         Self {
             plan,
             all,
-            order: Order::new(
+            order: FeedOrder::new(
                 Format::Affine(plan.affine),
                 shape,
                 plan.source,
@@ -67,7 +67,7 @@ impl LastAxisPacker {
             scales: vec![0.0; groups],
             zeros: vec![0.0; groups],
             paths: vec![[0.0; STEPS]; if plan.solve { groups } else { 0 }],
-            sums: vec![Running::new(plan.n()); if plan.solve { STEPS } else { 0 }],
+            sums: vec![RunningSum::new(plan.n()); if plan.solve { STEPS } else { 0 }],
             ends: (f32::INFINITY, f32::NEG_INFINITY),
             ready: false,
         }
@@ -78,7 +78,7 @@ impl LastAxisPacker {
         let plan = self.plan;
         let (source, group) = (plan.source, plan.affine.group);
         let each = (JOB / group).max(1);
-        let chunk = Running::chunk(plan.n());
+        let chunk = RunningSum::chunk(plan.n());
         let groups = first / group;
         let count = tile.len() / source.size() / group;
         let batches = tile.chunks(JOBS * each * group * source.size());
@@ -197,7 +197,7 @@ struct JobErrors {
 }
 
 impl JobErrors {
-    fn add(&self, step: usize, sum: &mut Running) {
+    fn add(&self, step: usize, sum: &mut RunningSum) {
         let len = self.head + self.chunks * reduce::ROW + self.tail;
         let (head, rest) = self.values[step * len..][..len].split_at(self.head);
         let (chunks, tail) = rest.split_at(self.chunks * reduce::ROW);

@@ -8,7 +8,7 @@ use crate::arith::lanes::for_processors;
 use crate::arith::pack;
 use crate::error::FormatError;
 use crate::format::{Format, Fp8Kind};
-use crate::packer::{self, Order, Packer};
+use crate::packer::{self, FeedOrder, Packer};
 
 /// Packs a weight of `shape` `[o, i]`. Reads the source twice for a global scale, else once.
 ///
@@ -28,7 +28,7 @@ pub fn packer(
         source,
         micro,
         // Rows are whole groups, and groups whole words of codes.
-        order: Order::new(format, shape, source, 1, passes),
+        order: FeedOrder::new(format, shape, source, 1, passes),
         largest: 0.0,
         scales: vec![0; shape[0] * (shape[1] / micro.group())],
     }))
@@ -37,7 +37,7 @@ pub fn packer(
 struct MicroPacker {
     source: DType,
     micro: Micro,
-    order: Order,
+    order: FeedOrder,
     /// Largest magnitude of the weight so far, where there is a global scale.
     largest: f32,
     /// `[o, i / group]`.
