@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::LazyLock;
 
-use firebox::synth::{self, Like, Options, Summary, SynthError};
+use firebox::synth::{self, Like, Options, SynthError, SynthSummary};
 use half::bf16;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
@@ -21,7 +21,7 @@ fn tiny(size_bytes: u64, out: &Path) -> Options {
     Options::new(Like::TinyRust, size_bytes, out)
 }
 
-fn write(options: &Options) -> Summary {
+fn write(options: &Options) -> SynthSummary {
     synth::write(options, &mut |_, _| {}).unwrap()
 }
 
@@ -63,7 +63,7 @@ fn json(files: &Files, name: &str) -> Value {
 
 /// The full model, written once for all tests.
 struct Full {
-    summary: Summary,
+    summary: SynthSummary,
     files: Files,
     tensors: Tensors,
 }

@@ -21,7 +21,7 @@ pub struct Adopt {
     /// The tensors, codes first.
     pub parts: Vec<TensorInfo>,
     /// How words and scales are made of them.
-    pub(super) recipe: Recipe,
+    pub(super) recipe: Assembly,
     /// What the file says about the weight beyond its format.
     pub(super) provenance: Provenance,
 }
@@ -29,7 +29,7 @@ pub struct Adopt {
 /// How the words and scales of a packed weight are made of its parts.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Recipe {
+pub(super) enum Assembly {
     /// Codes and scales, both in the words of the format.
     Stored,
     /// Codes in the words of the format, and scales of any float type.
@@ -93,7 +93,7 @@ impl Provenance {
 pub(super) type CodesAndScales = (Vec<u32>, Vec<u32>);
 
 impl Adopt {
-    pub(super) fn new(format: Format, parts: Vec<TensorInfo>, recipe: Recipe) -> Self {
+    pub(super) fn new(format: Format, parts: Vec<TensorInfo>, recipe: Assembly) -> Self {
         Self {
             format,
             parts,
@@ -136,7 +136,7 @@ impl Adopt {
     }
 }
 
-impl Recipe {
+impl Assembly {
     fn codes_and_scales(
         self,
         format: Format,

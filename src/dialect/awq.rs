@@ -14,7 +14,7 @@ use firebox_kernels::{
 };
 
 use super::{
-    Adopt, CodesAndScales, Dialect, DialectError, Parts, Recipe,
+    Adopt, Assembly, CodesAndScales, Dialect, DialectError, Parts,
     compressed_tensors::whole::{ScaleSpan, Whole, filled},
     gptq::{self, group_size, transposed},
     lookup::Lookup,
@@ -86,7 +86,7 @@ impl Dialect for Awq {
             let declared = format!("{group}, which does not divide them");
             lookup.agree(codes, found, "group_size", declared)?;
         }
-        let adopt = Adopt::new(format, parts, Recipe::Awq);
+        let adopt = Adopt::new(format, parts, Assembly::Awq);
         let whole = Whole {
             bits: BITS,
             scale: self.group.map_or(ScaleSpan::Channel, ScaleSpan::Group),

@@ -18,7 +18,7 @@ use firebox_kernels::{
 use serde_json::{Value, json};
 
 use super::{
-    Adopt, Codes, Dialect, DialectError, PackedSlot, Provenance, Recipe, Tensor, Writer,
+    Adopt, Assembly, Codes, Dialect, DialectError, PackedSlot, Provenance, Tensor, Writer,
     lookup::Lookup,
     names::Excepted,
     write::{Matrices, module},
@@ -45,7 +45,7 @@ const SCALES: [StoredType; 4] = [
 ];
 
 #[derive(Debug)]
-struct Fp8 {
+struct Fp8Dialect {
     kind: Fp8Kind,
     tile: Option<[usize; 2]>,
     excepted: Excepted,
@@ -69,14 +69,14 @@ pub(super) fn declared(config: Fields<'_>) -> Result<Arc<dyn Dialect>, DialectEr
         }
     };
     let skip = SKIP.into_iter().find(|field| config.get(field).is_some());
-    Ok(Arc::new(Fp8 {
+    Ok(Arc::new(Fp8Dialect {
         kind,
         tile,
         excepted: Excepted::new(config, skip.unwrap_or(SKIP[0]))?,
     }))
 }
 
-impl Dialect for Fp8 {
+impl Dialect for Fp8Dialect {
     fn name(&self) -> &'static str {
         NAME
     }
@@ -136,7 +136,7 @@ impl Dialect for Fp8 {
             powers: scale.dtype == StoredType::F8E8M0,
             ..Provenance::default()
         };
-        let adopt = Adopt::new(format, parts, Recipe::Floats);
+        let adopt = Adopt::new(format, parts, Assembly::Floats);
         Ok(Some(adopt.from(provenance)))
     }
 

@@ -19,7 +19,7 @@ use firebox_kernels::{
 };
 
 use super::{
-    Adopt, CodesAndScales, Dialect, DialectError, Parts, Recipe, awq,
+    Adopt, Assembly, CodesAndScales, Dialect, DialectError, Parts, awq,
     compressed_tensors::whole::{ScaleSpan, Whole, columns, filled},
     lookup::Lookup,
     names::Excepted,
@@ -172,7 +172,7 @@ impl Dialect for Gptq {
         };
         let affine = Affine::new(bits, group, along, Offset::Zero, params);
         let affine = lookup.format(affine)?;
-        let recipe = Recipe::Gptq {
+        let recipe = Assembly::Gptq {
             ordered: self.ordered,
             added: self.added,
         };

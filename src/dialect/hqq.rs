@@ -24,7 +24,7 @@ use firebox_kernels::{
 use serde_json::{Value, json};
 
 use super::{
-    Adopt, CodesAndScales, Dialect, DialectError, PackedSlot, Parts, Provenance, Recipe, Tensor,
+    Adopt, Assembly, CodesAndScales, Dialect, DialectError, PackedSlot, Parts, Provenance, Tensor,
     Writer,
     compressed_tensors::whole::filled,
     lookup::Lookup,
@@ -224,7 +224,7 @@ impl Dialect for HqqFile {
         let mut parts = vec![codes.clone(), scale.clone(), zero.clone()];
         let scalars = SCALARS.iter().chain([&COMPUTE]);
         parts.extend(scalars.filter_map(|name| lookup.beside(name)).cloned());
-        let adopt = Adopt::new(format, parts, Recipe::Hqq(hqq));
+        let adopt = Adopt::new(format, parts, Assembly::Hqq(hqq));
         Ok(Some(adopt.from(Provenance {
             hqq: Some(hqq),
             ..Provenance::default()

@@ -18,7 +18,7 @@ use firebox_kernels::{
 use serde_json::{Value, json};
 
 use super::{
-    Adopt, Codes, Dialect, DialectError, Recipe, Tensor, Writer,
+    Adopt, Assembly, Codes, Dialect, DialectError, Tensor, Writer,
     lookup::Lookup,
     write::{Matrices, module, pairs},
 };
@@ -33,7 +33,7 @@ pub(super) const NAME: &str = To::Mlx.name();
 const FIELD: &str = "quantization";
 
 #[derive(Debug)]
-struct Mlx {
+struct MlxDialect {
     all: MlxScheme,
     /// Modules that differ; `None` is not packed.
     modules: HashMap<String, Option<MlxScheme>>,
@@ -82,7 +82,7 @@ pub(super) fn declared(config: Fields<'_>) -> Result<Arc<dyn Dialect>, DialectEr
         };
         modules.insert(module.to_owned(), of_module);
     }
-    Ok(Arc::new(Mlx { all, modules }))
+    Ok(Arc::new(MlxDialect { all, modules }))
 }
 
 fn scheme(config: Fields<'_>, default: Option<MlxScheme>) -> Result<MlxScheme, DialectError> {
@@ -114,7 +114,7 @@ fn scheme(config: Fields<'_>, default: Option<MlxScheme>) -> Result<MlxScheme, D
     Ok(MlxScheme::Micro(*micro))
 }
 
-impl Dialect for Mlx {
+impl Dialect for MlxDialect {
     fn name(&self) -> &'static str {
         NAME
     }
@@ -153,13 +153,13 @@ impl Dialect for Mlx {
         lookup.shape(scales, &[&groups])?;
         let mut parts = vec![weight.clone(), scales.clone()];
         let Format::Affine(_) = format else {
-            return Ok(Some(Adopt::new(format, parts, Recipe::Stored)));
+            return Ok(Some(Adopt::new(format, parts, Assembly::Stored)));
         };
         let biases = lookup.need("biases")?;
         lookup.dtype(biases, &[scales.dtype])?;
         lookup.shape(biases, &[&groups])?;
         parts.push(biases.clone());
-        Ok(Some(Adopt::new(format, parts, Recipe::Pairs)))
+        Ok(Some(Adopt::new(format, parts, Assembly::Pairs)))
     }
 }
 

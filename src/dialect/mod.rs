@@ -32,7 +32,7 @@ mod hqq;
 mod mlx;
 
 pub use adopt::{Adopt, Provenance};
-use adopt::{CodesAndScales, Parts, Recipe};
+use adopt::{Assembly, CodesAndScales, Parts};
 pub use detect::detect;
 pub(crate) use detect::{DECLARED, is_packed};
 pub use error::DialectError;

@@ -60,7 +60,7 @@ use self::{
     convert::{Completed, Convert},
     in_flight::Account,
     read::{Incoming, Straight, read},
-    tile::Tile,
+    tile::SourceTile,
 };
 use crate::{
     observe::{Shards, Span, Spans, extend, tell},
@@ -393,7 +393,7 @@ impl<'a> Converting<'a> {
         &self,
         step: &'a Step,
         mut converter: Box<dyn Convert>,
-        tiles: impl Iterator<Item = Result<Tile<'t>, Stop>>,
+        tiles: impl Iterator<Item = Result<SourceTile<'t>, Stop>>,
         timing: &mut Timing,
         give: &mut impl FnMut(Note<'a>) -> Result<(), Stop>,
     ) -> Result<Completed, Stop> {

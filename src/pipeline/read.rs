@@ -14,7 +14,7 @@ use super::{
     pool,
     rows::read_error,
     staging::Staging,
-    tile::{Tile, TileMemory},
+    tile::{SourceTile, TileMemory},
 };
 use crate::{
     observe::Span,
@@ -31,7 +31,7 @@ pub(super) enum Incoming<'a> {
     Tiles {
         converter: Box<dyn Convert>,
         count: usize,
-        tiles: Receiver<Result<Tile<'a>, PipelineError>>,
+        tiles: Receiver<Result<SourceTile<'a>, PipelineError>>,
     },
     /// A weight that the reader reads to where it stays.
     Straight(Receiver<Result<Straight, PipelineError>>),
@@ -150,13 +150,13 @@ impl<'a, 'r> Reader<'a, 'r> {
         nth: usize,
         pass: &Pass,
         uploads: bool,
-        tiles: &Sender<Result<Tile<'a>, PipelineError>>,
+        tiles: &Sender<Result<SourceTile<'a>, PipelineError>>,
     ) -> Result<(), Stop> {
         for first_row in (0..pass.rows).step_by(pass.tile_rows) {
             let rows = pass.tile_rows.min(pass.rows - first_row);
             let range = first_row * pass.row_bytes..(first_row + rows) * pass.row_bytes;
             let (memory, read) = self.memory(step, &pass.pieces, range, uploads)?;
-            tiles.send(Ok(Tile {
+            tiles.send(Ok(SourceTile {
                 pass: nth,
                 first_row,
                 rows,

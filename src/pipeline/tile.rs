@@ -6,7 +6,7 @@ use super::in_flight::{Loan, Permit};
 use crate::{observe::Span, source};
 
 /// Some rows of a tensor, as the checkpoint stores them.
-pub(super) struct Tile<'a> {
+pub(super) struct SourceTile<'a> {
     /// How often the tensor was read before; for a packed weight, which of its tensors this is.
     pub(super) pass: usize,
     pub(super) first_row: usize,
@@ -32,7 +32,7 @@ pub(super) enum Held<'a> {
     Permit(#[expect(dead_code, reason = "held until it is dropped")] Permit<'a>),
 }
 
-impl<'a> Tile<'a> {
+impl<'a> SourceTile<'a> {
     pub(super) fn bytes(&self) -> &[u8] {
         match &self.memory {
             TileMemory::Host(loan) => loan.bytes(),

@@ -49,7 +49,7 @@ impl Like {
     pub(super) fn shape(self) -> Shape {
         match self {
             Self::Llama3_8b => Shape {
-                family: Family::Llama,
+                family: LikeFamily::Llama,
                 hidden: 4096,
                 intermediate: 14336,
                 layers: 32,
@@ -66,7 +66,7 @@ impl Like {
                 eos: 128_001,
             },
             Self::Llama3_2_1b => Shape {
-                family: Family::Llama,
+                family: LikeFamily::Llama,
                 hidden: 2048,
                 intermediate: 8192,
                 layers: 16,
@@ -83,7 +83,7 @@ impl Like {
                 eos: 128_001,
             },
             Self::Qwen2_5_7b => Shape {
-                family: Family::Qwen2,
+                family: LikeFamily::Qwen2,
                 hidden: 3584,
                 intermediate: 18944,
                 layers: 28,
@@ -101,7 +101,7 @@ impl Like {
             },
             // v0.3, the first without a sliding window.
             Self::Mistral7b => Shape {
-                family: Family::Mistral,
+                family: LikeFamily::Mistral,
                 hidden: 4096,
                 intermediate: 14336,
                 layers: 32,
@@ -118,7 +118,7 @@ impl Like {
                 eos: 2,
             },
             Self::TinyRust => Shape {
-                family: Family::Llama,
+                family: LikeFamily::Llama,
                 hidden: 256,
                 intermediate: 704,
                 layers: 4,
@@ -160,7 +160,7 @@ impl FromStr for Like {
 
 /// What differs between families beside the numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Family {
+pub(super) enum LikeFamily {
     Llama,
     Qwen2,
     Mistral,
@@ -169,7 +169,7 @@ pub(super) enum Family {
 /// The numbers of a model.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Shape {
-    pub(super) family: Family,
+    pub(super) family: LikeFamily,
     pub(super) hidden: u64,
     pub(super) intermediate: u64,
     pub(super) layers: u64,
@@ -189,14 +189,14 @@ pub(super) struct Shape {
 
 /// One tensor to be.
 #[derive(Debug, Clone)]
-pub(super) struct Tensor {
+pub(super) struct SynthTensor {
     pub(super) name: String,
     pub(super) role: Role,
     /// `[o, i]` or `[i]`.
     pub(super) shape: Vec<u64>,
 }
 
-impl Tensor {
+impl SynthTensor {
     pub(super) fn elements(&self) -> u64 {
         self.shape.iter().product()
     }
@@ -230,10 +230,10 @@ impl Shape {
 
     /// Every tensor, in the order of the forward pass, which is the order of the file: the slots of the decoder that
     /// [`config`](Self::config) describes.
-    pub(super) fn tensors(&self, like: Like) -> Vec<Tensor> {
+    pub(super) fn tensors(&self, like: Like) -> Vec<SynthTensor> {
         let spec = CausalLm::config(&self.config(like, 0));
         let slots = CausalLm::slots(&spec.expect("a published model is of a known family"));
-        let tensor = |slot: Slot| Tensor {
+        let tensor = |slot: Slot| SynthTensor {
             name: slot.name,
             role: slot.role,
             shape: slot.shape.into_iter().map(|size| size as u64).collect(),
@@ -255,9 +255,9 @@ impl Shape {
             });
         }
         let (architecture, model_type) = match self.family {
-            Family::Llama => ("LlamaForCausalLM", "llama"),
-            Family::Qwen2 => ("Qwen2ForCausalLM", "qwen2"),
-            Family::Mistral => ("MistralForCausalLM", "mistral"),
+            LikeFamily::Llama => ("LlamaForCausalLM", "llama"),
+            LikeFamily::Qwen2 => ("Qwen2ForCausalLM", "qwen2"),
+            LikeFamily::Mistral => ("MistralForCausalLM", "mistral"),
         };
         let mut config = json!({
             "architectures": [architecture],
@@ -284,16 +284,16 @@ impl Shape {
             "firebox_synth": {"like": like.name(), "seed": seed},
         });
         match self.family {
-            Family::Llama => {
+            LikeFamily::Llama => {
                 config["attention_bias"] = json!(false);
                 config["mlp_bias"] = json!(false);
                 config["pretraining_tp"] = json!(1);
             }
-            Family::Qwen2 => {
+            LikeFamily::Qwen2 => {
                 config["sliding_window"] = Value::Null;
                 config["use_sliding_window"] = json!(false);
             }
-            Family::Mistral => config["sliding_window"] = Value::Null,
+            LikeFamily::Mistral => config["sliding_window"] = Value::Null,
         }
         config
     }
@@ -311,7 +311,7 @@ impl Shape {
 
 #[cfg(test)]
 mod tests {
-    use super::{Like, Tensor};
+    use super::{Like, SynthTensor};
 
     /// `metadata.total_size` in the index of each published checkpoint (the length of its one file
     /// without the header for Llama 3.2). A wrong width, a missing bias or a head that is tied and
@@ -326,7 +326,12 @@ mod tests {
             (Like::TinyRust, 6_951_424),
         ];
         for (like, bytes) in cases {
-            let sum: u64 = like.shape().tensors(like).iter().map(Tensor::bytes).sum();
+            let sum: u64 = like
+                .shape()
+                .tensors(like)
+                .iter()
+                .map(SynthTensor::bytes)
+                .sum();
             assert_eq!(sum, bytes, "{like}");
         }
     }
@@ -338,11 +343,11 @@ mod tests {
         for like in Like::ALL {
             let share = |layers| {
                 let tensors = like.shape().with_layers(layers).tensors(like);
-                let all: u64 = tensors.iter().map(Tensor::bytes).sum();
+                let all: u64 = tensors.iter().map(SynthTensor::bytes).sum();
                 let blocks = tensors
                     .iter()
                     .filter(|tensor| tensor.name.contains("layers."));
-                1.0 - blocks.map(Tensor::bytes).sum::<u64>() as f64 / all as f64
+                1.0 - blocks.map(SynthTensor::bytes).sum::<u64>() as f64 / all as f64
             };
             for layers in 1..=like.shape().layers {
                 let error = (share(layers) - share(like.shape().layers)).abs();

@@ -36,8 +36,8 @@ use serde_json::{Map, Value, json};
 mod like;
 mod values;
 
-use like::{Shape, Tensor};
-use values::Values;
+use like::{Shape, SynthTensor};
+use values::RandomValues;
 
 pub use like::Like;
 
@@ -82,7 +82,7 @@ impl Options {
 /// What has been written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Summary {
+pub struct SynthSummary {
     /// Layers of the model, at most those of the real one.
     pub layers: u64,
     /// Rows of the embedding.
@@ -173,8 +173,8 @@ pub enum SynthError {
 pub fn write(
     options: &Options,
     on_progress: &mut dyn FnMut(u64, u64),
-) -> Result<Summary, SynthError> {
-    let plan = Plan::new(options)?;
+) -> Result<SynthSummary, SynthError> {
+    let plan = SynthPlan::new(options)?;
     make_folder(&options.out)?;
 
     let total = plan.total_bytes();
@@ -205,11 +205,11 @@ pub fn write(
         report(bytes.len());
     }
 
-    Ok(Summary {
+    Ok(SynthSummary {
         layers: plan.shape.layers,
         vocab: plan.shape.vocab,
         tensors: plan.tensors.len(),
-        parameters: plan.tensors.iter().map(Tensor::elements).sum(),
+        parameters: plan.tensors.iter().map(SynthTensor::elements).sum(),
         shards: plan.shards.len(),
         tensor_bytes: plan.tensor_bytes(),
         total_bytes: total,
@@ -217,24 +217,24 @@ pub fn write(
 }
 
 /// Everything that is decided before the first byte is written.
-struct Plan {
+struct SynthPlan {
     shape: Shape,
-    tensors: Vec<Tensor>,
-    shards: Vec<Shard>,
+    tensors: Vec<SynthTensor>,
+    shards: Vec<SynthShard>,
     shard_names: Vec<String>,
     /// The JSON files, in the order they are written.
     texts: Vec<(&'static str, Vec<u8>)>,
 }
 
 /// One file of tensors.
-struct Shard {
+struct SynthShard {
     /// Length and JSON, as they begin the file.
     header: Vec<u8>,
-    /// Positions in [`Plan::tensors`].
+    /// Positions in [`SynthPlan::tensors`].
     tensors: Vec<usize>,
 }
 
-impl Plan {
+impl SynthPlan {
     /// As many layers as fit, counted with headers and JSON.
     fn new(options: &Options) -> Result<Self, SynthError> {
         let full = options.like.shape();
@@ -276,8 +276,8 @@ impl Plan {
             .collect();
         let index = json!({
             "metadata": {
-                "total_parameters": tensors.iter().map(Tensor::elements).sum::<u64>(),
-                "total_size": tensors.iter().map(Tensor::bytes).sum::<u64>(),
+                "total_parameters": tensors.iter().map(SynthTensor::elements).sum::<u64>(),
+                "total_size": tensors.iter().map(SynthTensor::bytes).sum::<u64>(),
             },
             "weight_map": weight_map,
         });
@@ -302,7 +302,7 @@ impl Plan {
     }
 
     fn tensor_bytes(&self) -> u64 {
-        self.tensors.iter().map(Tensor::bytes).sum()
+        self.tensors.iter().map(SynthTensor::bytes).sum()
     }
 
     fn total_bytes(&self) -> u64 {
@@ -313,11 +313,11 @@ impl Plan {
 }
 
 /// Cuts the tensors, in their order, into files of at most `shard_bytes`, headers included.
-fn shards(tensors: &[Tensor], shard_bytes: u64) -> Vec<Shard> {
+fn shards(tensors: &[SynthTensor], shard_bytes: u64) -> Vec<SynthShard> {
     // What an entry of the header can take beside the name: two offsets and two sides of at most 20
     // digits, and the words between them.
     const ENTRY_BYTES: u64 = 150;
-    let bound = |tensor: &Tensor| tensor.bytes() + tensor.name.len() as u64 + ENTRY_BYTES;
+    let bound = |tensor: &SynthTensor| tensor.bytes() + tensor.name.len() as u64 + ENTRY_BYTES;
 
     let mut groups: Vec<Vec<usize>> = Vec::new();
     let mut room = 0;
@@ -336,7 +336,7 @@ fn shards(tensors: &[Tensor], shard_bytes: u64) -> Vec<Shard> {
     }
     groups
         .into_iter()
-        .map(|group| Shard {
+        .map(|group| SynthShard {
             header: header(group.iter().map(|&index| &tensors[index])),
             tensors: group,
         })
@@ -347,7 +347,7 @@ fn shards(tensors: &[Tensor], shard_bytes: u64) -> Vec<Shard> {
 /// tensors begin at a multiple of eight.
 ///
 /// By hand, as the `safetensors` crate wants each tensor whole in memory, and one may be a gigabyte.
-fn header<'a>(tensors: impl Iterator<Item = &'a Tensor>) -> Vec<u8> {
+fn header<'a>(tensors: impl Iterator<Item = &'a SynthTensor>) -> Vec<u8> {
     let mut entries = Map::new();
     // transformers refuses a file that does not say which framework's it is.
     entries.insert("__metadata__".into(), json!({"format": "pt"}));
@@ -370,12 +370,12 @@ fn header<'a>(tensors: impl Iterator<Item = &'a Tensor>) -> Vec<u8> {
 /// Makes a tensor tile by tile.
 fn write_tensor(
     seed: u64,
-    tensor: &Tensor,
+    tensor: &SynthTensor,
     tile: &mut [u8],
     file: &mut impl Write,
     report: &mut dyn FnMut(usize),
 ) -> io::Result<()> {
-    let values = Values::new(seed, tensor);
+    let values = RandomValues::new(seed, tensor);
     let bytes = tensor.bytes();
     let mut at = 0;
     while at < bytes {
@@ -433,7 +433,7 @@ fn write_file(
 
 #[cfg(test)]
 mod tests {
-    use super::like::Tensor;
+    use super::like::SynthTensor;
     use super::{CHUNK_BYTES, TILE_BYTES, write_tensor};
     use crate::model::Role;
 
@@ -441,7 +441,7 @@ mod tests {
     /// tiles begin in the middle of a row and outlier columns must be found from there.
     #[test]
     fn tiles_do_not_show() {
-        let tensor = Tensor {
+        let tensor = SynthTensor {
             name: "any".into(),
             role: Role::Linear,
             shape: vec![600, 257],

@@ -16,10 +16,10 @@ use std::sync::LazyLock;
 
 use half::bf16;
 
-use super::like::Tensor;
+use super::like::SynthTensor;
 use crate::model::Role;
 
-/// Values a table distinguishes: all that 16 bits can.
+/// RandomValues a table distinguishes: all that 16 bits can.
 const TABLE: usize = 1 << 16;
 
 /// Elements that share a hash.
@@ -35,7 +35,7 @@ const EMBEDDING_STD: f64 = 0.02;
 const NORM_STD: f64 = 0.05;
 
 /// The values of one tensor.
-pub(super) struct Values {
+pub(super) struct RandomValues {
     key: u64,
     /// bf16, as bits, for each 16 bits of hash.
     table: Box<[u16]>,
@@ -44,8 +44,8 @@ pub(super) struct Values {
     outliers: Vec<(u64, f32)>,
 }
 
-impl Values {
-    pub(super) fn new(seed: u64, tensor: &Tensor) -> Self {
+impl RandomValues {
+    pub(super) fn new(seed: u64, tensor: &SynthTensor) -> Self {
         let columns = tensor.shape.last().copied().unwrap_or(1).max(1);
         let (mean, std) = match tensor.role {
             Role::Embedding | Role::Head | Role::Bias | Role::Other => (0.0, EMBEDDING_STD),

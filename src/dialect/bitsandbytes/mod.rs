@@ -33,7 +33,7 @@ use firebox_kernels::{
 use serde::Deserialize;
 
 use super::{
-    Adopt, CodesAndScales, Dialect, DialectError, Parts, Recipe, lookup::Lookup, names::Excepted,
+    Adopt, Assembly, CodesAndScales, Dialect, DialectError, Parts, lookup::Lookup, names::Excepted,
 };
 use crate::{
     config::To,
@@ -58,7 +58,7 @@ const SCALES: [&str; 2] = ["plain scales", "nested scales"];
 #[derive(Debug)]
 enum BitsAndBytes {
     Bits4 {
-        quant_type: LevelTable,
+        quant_type: QuantType,
         nested: bool,
         excepted: Option<Excepted>,
     },
@@ -68,12 +68,12 @@ enum BitsAndBytes {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum LevelTable {
+enum QuantType {
     Nf4,
     Fp4,
 }
 
-impl LevelTable {
+impl QuantType {
     const ALL: [Self; 2] = [Self::Nf4, Self::Fp4];
 
     const fn name(self) -> &'static str {
@@ -114,8 +114,8 @@ pub(super) fn declared(config: Fields<'_>) -> Result<Arc<dyn Dialect>, DialectEr
         (true, false) => {
             let field = "bnb_4bit_quant_type";
             let quant_type = config.text(field)?.unwrap_or("fp4");
-            let found = |levels: &LevelTable| levels.name() == quant_type;
-            let quant_type = LevelTable::ALL
+            let found = |levels: &QuantType| levels.name() == quant_type;
+            let quant_type = QuantType::ALL
                 .into_iter()
                 .find(found)
                 .ok_or_else(|| config.unsupported(field, quant_type, "nf4 or fp4"))?;
@@ -171,14 +171,14 @@ impl Dialect for BitsAndBytes {
 
 fn bits4(
     lookup: &Lookup<'_>,
-    levels: LevelTable,
+    levels: QuantType,
     nested: bool,
 ) -> Result<Option<Adopt>, DialectError> {
-    let state_of = |levels: LevelTable| {
+    let state_of = |levels: QuantType| {
         let name = format!("weight.quant_state.bitsandbytes__{}", levels.name());
         lookup.beside(&name).map(|state| (levels, state))
     };
-    let mut states = LevelTable::ALL.into_iter().filter_map(state_of);
+    let mut states = QuantType::ALL.into_iter().filter_map(state_of);
     let Some((found, state)) = states.next() else {
         if let Some(scb) = lookup.beside("SCB") {
             lookup.agree(scb, BITS[1], "load_in_4bit", BITS[0])?;
@@ -250,7 +250,7 @@ fn bits4(
     Ok(Some(Adopt::new(
         levels.format(blocks),
         parts,
-        Recipe::BitsAndBytes4,
+        Assembly::BitsAndBytes4,
     )))
 }
 
@@ -304,8 +304,8 @@ pub(super) fn assemble4(
     shape: [usize; 2],
 ) -> Result<CodesAndScales, DialectError> {
     let levels = match format {
-        Format::Fp4(_) => LevelTable::Fp4,
-        _ => LevelTable::Nf4,
+        Format::Fp4(_) => QuantType::Fp4,
+        _ => QuantType::Nf4,
     };
     let wrong = |found: String, expected: String| parts.wrong(STATE, found, expected);
     let state: QuantState = serde_json::from_slice(parts.bytes(STATE)).map_err(|error| {
@@ -414,7 +414,11 @@ fn int8(lookup: &Lookup<'_>) -> Result<Option<Adopt>, DialectError> {
         lookup.shape(format, &[&[], &[1]])?;
         parts.push(format.clone());
     }
-    Ok(Some(Adopt::new(Format::Int8, parts, Recipe::BitsAndBytes8)))
+    Ok(Some(Adopt::new(
+        Format::Int8,
+        parts,
+        Assembly::BitsAndBytes8,
+    )))
 }
 
 pub(super) fn assemble8(parts: &mut Parts<'_>) -> Result<CodesAndScales, DialectError> {

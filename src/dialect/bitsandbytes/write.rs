@@ -12,7 +12,7 @@ use super::{
         DialectError, PackedSlot, Tensor, Writer,
         write::{Codes, Matrices, module, torch},
     },
-    LevelTable, NAME, SKIP,
+    NAME, QuantType, SKIP,
 };
 use crate::{
     model::{Role, Slot},
@@ -30,7 +30,7 @@ struct BitsAndBytesWriter {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    Bits4(LevelTable, bool),
+    Bits4(QuantType, bool),
     Int8,
 }
 
@@ -39,8 +39,8 @@ pub(in super::super) fn writer(
     source: DType,
 ) -> Result<Box<dyn Writer>, DialectError> {
     let kind = |weight: &PackedSlot| match weight.format {
-        Format::Nf4(blocks) => Some(Kind::Bits4(LevelTable::Nf4, blocks.nested)),
-        Format::Fp4(blocks) => Some(Kind::Bits4(LevelTable::Fp4, blocks.nested)),
+        Format::Nf4(blocks) => Some(Kind::Bits4(QuantType::Nf4, blocks.nested)),
+        Format::Fp4(blocks) => Some(Kind::Bits4(QuantType::Fp4, blocks.nested)),
         Format::Int8 => Some(Kind::Int8),
         _ => None,
     };
@@ -65,7 +65,7 @@ impl Writer for BitsAndBytesWriter {
         let (levels, nested) = match self.kind {
             Kind::Bits4(levels, nested) => (levels, nested),
             // The defaults.
-            Kind::Int8 => (LevelTable::Fp4, false),
+            Kind::Int8 => (QuantType::Fp4, false),
         };
         let compute = if bits4 { torch(self.source) } else { "float32" };
         let config = json!({

@@ -6,7 +6,7 @@ use firebox_kernels::{
 };
 
 use super::super::{
-    Adopt, Codes, DialectError, Provenance, Recipe, Tensor, lookup::Lookup, write::module,
+    Adopt, Assembly, Codes, DialectError, Provenance, Tensor, lookup::Lookup, write::module,
 };
 use crate::{model::Slot, source::StoredType};
 
@@ -36,7 +36,7 @@ pub(super) fn adopt(lookup: &Lookup<'_>, tile: Tile) -> Result<Adopt, DialectErr
     }
     let parts = vec![weight.clone(), scale.clone()];
     let format = Format::Fp8(Fp8Kind::E4m3, tile);
-    let adopt = Adopt::new(format, parts, Recipe::Floats);
+    let adopt = Adopt::new(format, parts, Assembly::Floats);
     Ok(adopt.from(Provenance {
         dtype: Some(stored),
         ..Provenance::default()

@@ -8,7 +8,7 @@ use firebox_kernels::{
 use serde::{Deserialize, Serialize};
 
 use super::super::{
-    Adopt, CodesAndScales, DialectError, Parts, Provenance, Recipe, Tensor,
+    Adopt, Assembly, CodesAndScales, DialectError, Parts, Provenance, Tensor,
     lookup::Lookup,
     stream::{BitStream, rows, words_of},
     write::{module, pairs},
@@ -156,7 +156,7 @@ impl Whole {
         let format = Format::Affine(affine);
         lookup.format(format.validate_shape(shape))?;
         let parts = parts.into_iter().cloned().collect();
-        let recipe = Recipe::Whole {
+        let recipe = Assembly::Whole {
             whole: self,
             zeros,
             order,

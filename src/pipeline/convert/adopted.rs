@@ -3,7 +3,7 @@
 use rayon::ThreadPool;
 
 use super::{
-    super::{Dense, PipelineError, Values, tile::Tile},
+    super::{Dense, PipelineError, Values, tile::SourceTile},
     Completed, Convert, Finished, RowBatch,
 };
 use crate::{
@@ -33,7 +33,7 @@ impl Convert for Adopted {
     fn feed(
         &mut self,
         _step: &Step,
-        tile: Tile<'_>,
+        tile: SourceTile<'_>,
         _workers: &ThreadPool,
     ) -> Result<Option<RowBatch>, PipelineError> {
         let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut self.tensors[tile.pass]);

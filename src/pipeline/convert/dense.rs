@@ -4,7 +4,7 @@ use firebox_kernels::arith::float::DType;
 use rayon::ThreadPool;
 
 use super::{
-    super::{Dense, PipelineError, Values, tile::Tile},
+    super::{Dense, PipelineError, Values, tile::SourceTile},
     Completed, Convert, Finished, RowBatch,
 };
 use crate::plan::Step;
@@ -30,7 +30,7 @@ impl Convert for DenseWhole {
     fn feed(
         &mut self,
         step: &Step,
-        tile: Tile<'_>,
+        tile: SourceTile<'_>,
         workers: &ThreadPool,
     ) -> Result<Option<RowBatch>, PipelineError> {
         let first = tile.first_row * self.cols;
@@ -66,7 +66,7 @@ impl Convert for DenseRows {
     fn feed(
         &mut self,
         step: &Step,
-        tile: Tile<'_>,
+        tile: SourceTile<'_>,
         workers: &ThreadPool,
     ) -> Result<Option<RowBatch>, PipelineError> {
         let values = workers.install(|| {
@@ -84,7 +84,7 @@ impl Convert for DenseRows {
 
 /// Converts a tile to the values that begin with the one at `first`. Values that are multiplied on the way are rounded
 /// once, from `f32`.
-fn convert(step: &Step, source: DType, tile: &Tile<'_>, to: &mut Values, first: usize) {
+fn convert(step: &Step, source: DType, tile: &SourceTile<'_>, to: &mut Values, first: usize) {
     if step.scaling.is_none() {
         return to.convert(source, first, tile.bytes());
     }

@@ -4,7 +4,7 @@ use burn::tensor::{Bytes, Device, Int, Tensor};
 use firebox_kernels::{
     arith::checksum::checksum,
     error::FormatError,
-    format::{Format, Tile as ScaleTile},
+    format::{Format, Tile},
     packing::Packing,
 };
 use rayon::ThreadPool;
@@ -12,7 +12,7 @@ use rayon::ThreadPool;
 use super::{
     super::{
         PipelineError,
-        tile::Tile,
+        tile::SourceTile,
         upload::{arrived, read, words},
     },
     Completed, Convert, Finished, RowBatch, scale,
@@ -72,7 +72,7 @@ impl DevicePacker {
         let scales = match format {
             Format::Nf4(blocks) | Format::Fp4(blocks) if blocks.nested => ops::nest(cat(scales)),
             // Every tile has the scale of the whole.
-            Format::Fp8(_, ScaleTile::Tensor) => cat(scales).narrow(0, 0, 1),
+            Format::Fp8(_, Tile::Tensor) => cat(scales).narrow(0, 0, 1),
             _ => cat(scales),
         };
 
@@ -129,7 +129,7 @@ impl Convert for DevicePacker {
     fn feed(
         &mut self,
         step: &Step,
-        mut tile: Tile<'_>,
+        mut tile: SourceTile<'_>,
         workers: &ThreadPool,
     ) -> Result<Option<RowBatch>, PipelineError> {
         scale(step, &mut tile, workers);

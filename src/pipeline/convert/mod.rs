@@ -23,7 +23,7 @@ use self::{
     device::DevicePacker,
     packed::{PackRows, PackWhole},
 };
-use super::{Dense, PipelineError, Settings, Values, tile::Tile};
+use super::{Dense, PipelineError, Settings, Values, tile::SourceTile};
 use crate::{
     plan::{Action, Step, Stored},
     quant::PackedWeight,
@@ -85,7 +85,7 @@ pub(super) trait Convert: Send {
     fn feed(
         &mut self,
         step: &Step,
-        tile: Tile<'_>,
+        tile: SourceTile<'_>,
         workers: &ThreadPool,
     ) -> Result<Option<RowBatch>, PipelineError>;
 
@@ -161,7 +161,7 @@ impl Road {
 
 /// Multiplies a tile by the factors of its step, in the type that it is stored in: the format that was planned, and the
 /// kernels of a device, depend on that type.
-fn scale(step: &Step, tile: &mut Tile<'_>, workers: &ThreadPool) {
+fn scale(step: &Step, tile: &mut SourceTile<'_>, workers: &ThreadPool) {
     if step.scaling.is_none() {
         return;
     }

@@ -4,7 +4,7 @@ use firebox_kernels::{format::Packed, packer::Packer};
 use rayon::ThreadPool;
 
 use super::{
-    super::{PipelineError, pages, tile::Tile},
+    super::{PipelineError, pages, tile::SourceTile},
     Completed, Convert, Finished, RowBatch, scale,
 };
 use crate::plan::{Action, Step};
@@ -41,7 +41,7 @@ impl Convert for PackWhole {
     fn feed(
         &mut self,
         step: &Step,
-        mut tile: Tile<'_>,
+        mut tile: SourceTile<'_>,
         workers: &ThreadPool,
     ) -> Result<Option<RowBatch>, PipelineError> {
         scale(step, &mut tile, workers);
@@ -88,7 +88,7 @@ impl Convert for PackRows {
     fn feed(
         &mut self,
         step: &Step,
-        mut tile: Tile<'_>,
+        mut tile: SourceTile<'_>,
         workers: &ThreadPool,
     ) -> Result<Option<RowBatch>, PipelineError> {
         scale(step, &mut tile, workers);
@@ -106,7 +106,7 @@ impl Convert for PackRows {
 }
 
 /// Number of words that a packer makes of a tile. It chooses them in its last pass.
-fn words_len(packer: &dyn Packer, tile: &Tile<'_>) -> usize {
+fn words_len(packer: &dyn Packer, tile: &SourceTile<'_>) -> usize {
     if tile.pass + 1 < packer.passes() {
         return 0;
     }
