@@ -7,7 +7,7 @@ use crate::{
     error::Error,
     model::{Architecture, Role, Slot},
     plan::{Plan, Request, Step},
-    prepare,
+    prepare::{self, SizeLimit},
     quant::QuantSpec,
 };
 
@@ -81,8 +81,9 @@ impl Engine {
             return Ok(());
         }
         let limit = match limit {
-            Auto::Fitting => Auto::Size(self.fitting()?),
-            asked => asked,
+            Auto::Bits(bits) => SizeLimit::Bits(bits),
+            Auto::Size(bytes) => SizeLimit::Bytes(bytes),
+            Auto::Fitting => SizeLimit::Bytes(self.fitting()?),
         };
         let candidates = match &self.config.pack.candidates[..] {
             [] => prepare::candidates(to),

@@ -7,7 +7,7 @@ use crate::{
     model::Architecture,
     model::stream::RingLimits,
     pipeline::{Settings, Sink},
-    place::Stream,
+    place::Streamer,
     plan::{Home, Order, Plan, Step},
     report::LoadReport,
 };
@@ -39,7 +39,7 @@ impl Engine {
     }
 
     /// Where the matrices of `plan` stream from, if they do.
-    pub(super) fn stream(&self, plan: &Plan) -> Result<Option<Stream>, Error> {
+    pub(super) fn stream(&self, plan: &Plan) -> Result<Option<Streamer>, Error> {
         if plan.strategy != Strategy::Streaming {
             return Ok(None);
         }
@@ -52,7 +52,7 @@ impl Engine {
                 .device_bytes()
                 .map(|bytes| (bytes / 10 * 9).saturating_sub(resident)),
         };
-        let stream = Stream::new(&self.device, &self.config.place.stream_from, limits);
+        let stream = Streamer::new(&self.device, &self.config.place.stream_from, limits);
         stream.map(Some).map_err(|error| {
             let StreamFrom::Disk(folder) = &self.config.place.stream_from else {
                 unreachable!("host memory needs no file");

@@ -10,8 +10,11 @@ use firebox_kernels::{
 use rayon::{ThreadPool, prelude::*};
 
 use super::{
-    Dense, Finished, PipelineError, Settings,
+    dense::Dense,
+    error::PipelineError,
+    finished::Finished,
     rows::{Original, RowReader, read_error},
+    settings::Settings,
 };
 use crate::{
     plan::{CHUNK, Step},

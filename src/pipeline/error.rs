@@ -1,5 +1,6 @@
 //! A plan that could not be carried out.
 
+use crossbeam_channel::{RecvError, SendError};
 use firebox_kernels::{error::FormatError, format::Format};
 
 use crate::{
@@ -166,5 +167,30 @@ impl From<Stopped> for PipelineError {
 impl From<Failure> for PipelineError {
     fn from(Failure { event, at, reason }: Failure) -> Self {
         Self::Observer { event, at, reason }
+    }
+}
+
+/// Why a thread of the pipeline ends early.
+pub(super) enum Stop {
+    /// Its receiver is gone: that thread has failed or was cancelled.
+    Abandoned,
+    Failed(PipelineError),
+}
+
+impl<T> From<SendError<T>> for Stop {
+    fn from(_: SendError<T>) -> Self {
+        Self::Abandoned
+    }
+}
+
+impl From<RecvError> for Stop {
+    fn from(_: RecvError) -> Self {
+        Self::Abandoned
+    }
+}
+
+impl From<PipelineError> for Stop {
+    fn from(error: PipelineError) -> Self {
+        Self::Failed(error)
     }
 }

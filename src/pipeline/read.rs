@@ -7,12 +7,14 @@ use firebox_kernels::arith::float::DType;
 use rayon::{ThreadPool, prelude::*};
 
 use super::{
-    Dense, PipelineError, Settings, Stop, Values,
-    convert::{Convert, Road},
+    convert::Convert,
+    dense::{Dense, Values},
+    error::{PipelineError, Stop},
     in_flight::Account,
     pieces::{Pieces, Stretch},
-    pool,
+    road::Road,
     rows::read_error,
+    settings::{Settings, pool},
     staging::Staging,
     tile::{SourceTile, TileMemory},
 };

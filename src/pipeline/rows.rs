@@ -6,8 +6,10 @@ use burn::tensor::{DType as BurnDType, Device, Int, Tensor, TensorData};
 use firebox_kernels::arith::float::DType;
 
 use super::{
-    Pieces, PipelineError, Settings, TILE_BYTES,
+    error::PipelineError,
     in_flight::{Account, Loan},
+    pieces::Pieces,
+    settings::{Settings, TILE_BYTES},
 };
 use crate::{
     plan::{Scaling, Step},

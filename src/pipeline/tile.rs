@@ -27,7 +27,7 @@ pub(super) enum TileMemory<'a> {
 }
 
 /// What a device holds until it has taken the bytes of a tile.
-pub(super) enum Held<'a> {
+pub(super) enum UntilTaken<'a> {
     Loan(#[expect(dead_code, reason = "held until it is dropped")] Loan<'a>),
     Permit(#[expect(dead_code, reason = "held until it is dropped")] Permit<'a>),
 }
@@ -55,16 +55,16 @@ impl<'a> SourceTile<'a> {
     }
 
     /// The bytes for a device, in whole `u32`s. What is not staged yet is copied.
-    pub(super) fn into_staged(self) -> (Bytes, Held<'a>) {
+    pub(super) fn into_staged(self) -> (Bytes, UntilTaken<'a>) {
         let copied = |bytes: &[u8]| {
             let mut words = vec![0_u32; bytes.len().div_ceil(size_of::<u32>())];
             bytemuck::cast_slice_mut(&mut words)[..bytes.len()].copy_from_slice(bytes);
             Bytes::from_elems(words)
         };
         match self.memory {
-            TileMemory::Staged(bytes, permit) => (bytes, Held::Permit(permit)),
-            TileMemory::Shared(bytes, permit) => (copied(&bytes), Held::Permit(permit)),
-            TileMemory::Host(loan) => (copied(loan.bytes()), Held::Loan(loan)),
+            TileMemory::Staged(bytes, permit) => (bytes, UntilTaken::Permit(permit)),
+            TileMemory::Shared(bytes, permit) => (copied(&bytes), UntilTaken::Permit(permit)),
+            TileMemory::Host(loan) => (copied(loan.bytes()), UntilTaken::Loan(loan)),
         }
     }
 }

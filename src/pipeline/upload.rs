@@ -3,7 +3,7 @@
 use burn::tensor::{Bytes, DType as BurnDType, Device, Int, Tensor, TensorData};
 use firebox_kernels::arith::checksum::checksum;
 
-use super::{Dense, PipelineError, Settings, cut_dense};
+use super::{cut::cut_dense, dense::Dense, error::PipelineError, settings::Settings};
 use crate::{plan::Step, quant::ops, target::ToBurn};
 
 /// The tensors of a dense weight, flattened: one, or parts of whole rows where the device's allocations are

@@ -17,6 +17,6 @@ pub(crate) use folder::SavedFolder;
 pub use folder::{Difference, SaveError};
 pub(crate) use guard::{CheckedWeight, Guard};
 pub(crate) use module::ModuleSink;
-pub(crate) use stream::Stream;
+pub(crate) use stream::Streamer;
 pub use verify::VerifyError;
 pub(crate) use verify::{refuse_kept, refused};

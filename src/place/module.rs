@@ -2,7 +2,7 @@
 
 use burn::tensor::Device;
 
-use super::{dedup::Shared, stream::Stream};
+use super::{dedup::Shared, stream::Streamer};
 use crate::{
     model::{Weight, Weights},
     pipeline::{self, Finished, Settings, Sink, SinkError, cut_packed},
@@ -16,7 +16,7 @@ pub(crate) struct ModuleSink<'a> {
     pub(crate) devices: &'a [Device],
     pub(crate) settings: &'a Settings<'a>,
     pub(crate) shared: Option<&'a Shared>,
-    pub(crate) stream: Option<Stream>,
+    pub(crate) stream: Option<Streamer>,
 }
 
 impl Sink for ModuleSink<'_> {
@@ -65,7 +65,12 @@ impl ModuleSink<'_> {
 
     /// The weight in host memory or on disk, from where it is streamed. A weight that a device has packed is there
     /// already, and stays.
-    fn store(&self, stream: &Stream, step: &Step, finished: Finished) -> Result<Weight, SinkError> {
+    fn store(
+        &self,
+        stream: &Streamer,
+        step: &Step,
+        finished: Finished,
+    ) -> Result<Weight, SinkError> {
         let (name, largest) = (&step.slot.name, self.settings.allocation_max);
         let stored = match finished {
             Finished::Packed(packed) => stream.packed(name, packed, largest),

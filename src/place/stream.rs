@@ -9,7 +9,7 @@ use crate::{
     config::StreamFrom,
     model::{
         Weight,
-        stream::{Kept, Ring, RingLimits, Shelf, StreamedWeight},
+        stream::{Ring, RingLimits, Shelf, StreamedBytes, StreamedWeight},
     },
     pipeline::{Dense, cut_dense, cut_packed},
     quant::Layout,
@@ -17,13 +17,13 @@ use crate::{
 
 /// Makes the streamed weights of one model.
 #[derive(Debug)]
-pub(crate) struct Stream {
+pub(crate) struct Streamer {
     shelf: Shelf,
     ring: Ring,
     device: Device,
 }
 
-impl Stream {
+impl Streamer {
     /// # Errors
     ///
     /// When no file can be made in the folder of [`StreamFrom::Disk`].
@@ -49,7 +49,7 @@ impl Stream {
                 words,
                 scales,
             } = packed;
-            Ok(Kept::Packed {
+            Ok(StreamedBytes::Packed {
                 layout: Layout { format, shape },
                 words: self.shelf.put(Bytes::from_elems(words))?,
                 scales: self.shelf.put(Bytes::from_elems(scales))?,
@@ -71,7 +71,7 @@ impl Stream {
         self.weight(name, parts, |bytes| {
             // Rows without columns have no bytes to count them by.
             let rows = bytes.len().checked_div(row_bytes).unwrap_or(rows);
-            Ok(Kept::Dense {
+            Ok(StreamedBytes::Dense {
                 dtype,
                 shape: [rows, cols],
                 values: self.shelf.put(bytes)?,
@@ -83,7 +83,7 @@ impl Stream {
         &self,
         name: &str,
         parts: Vec<P>,
-        store: impl Fn(P) -> io::Result<Kept>,
+        store: impl Fn(P) -> io::Result<StreamedBytes>,
     ) -> io::Result<Weight> {
         let part = |part| {
             Ok(StreamedWeight::new(

@@ -1,10 +1,10 @@
 //! Choosing by measured errors: each weight gets the candidate that it needs, all together no more than a size.
 //!
-//! Every candidate packs every weight once, and what it gives back is compared with the weight. What counts is the
-//! squared error over the weight's own square, times its numbers: the noise that a layer adds to what it computes, as if
-//! all its inputs were alike, and large layers as often as they have numbers.
+//! Every candidate packs every weight once, and the packed weight is compared with its source. The measure is the sum of
+//! squared errors over the sum of squared values, times the number of values: the noise that a layer adds to its output if
+//! all its inputs are alike, weighted by the size of the layer.
 //!
-//! Memory is what the pipeline needs for one packed weight; weights are read twice a candidate.
+//! Memory is that of the pipeline for one packed weight. Every candidate reads every weight twice.
 
 use super::{
     balance,
@@ -19,7 +19,7 @@ use crate::{
     source::Source,
 };
 
-/// What is chosen from where the caller names nothing: what loads side by side, or what a dialect holds side by side.
+/// The default candidates: formats that can be loaded side by side, or that a dialect holds side by side.
 pub(crate) fn candidates(to: Option<To>) -> Vec<QuantSpec> {
     let words: &[&str] = match to {
         None => &[
@@ -78,6 +78,24 @@ impl From<PipelineError> for PrepareError {
     }
 }
 
+/// How large the weights may become that are chosen for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum SizeLimit {
+    /// Bits of a weight on average, scales included, over the weights that are chosen for.
+    Bits(f64),
+    /// Bytes of all finished weights of the model.
+    Bytes(u64),
+}
+
+impl SizeLimit {
+    fn asked(self) -> Auto {
+        match self {
+            Self::Bits(bits) => Auto::Bits(bits),
+            Self::Bytes(bytes) => Auto::Size(bytes),
+        }
+    }
+}
+
 /// Decides what becomes of the weights of `plan` that are `open`, all of which it leaves plain so far.
 ///
 /// # Errors
@@ -86,7 +104,7 @@ impl From<PipelineError> for PrepareError {
 pub(crate) fn decide(
     plan: &mut Plan,
     open: impl Fn(&Step) -> bool,
-    auto: Auto,
+    limit: SizeLimit,
     candidates: &[QuantSpec],
     source: &dyn Source,
     settings: &Settings<'_>,
@@ -118,11 +136,11 @@ pub(crate) fn decide(
         tell(settings.observer, &event, 0, plan.steps.len()).map_err(PipelineError::from)?;
     }
 
-    let budget = budget(plan, &places, auto);
+    let budget = budget(plan, &places, limit);
     let chosen = choose(&table, budget).ok_or_else(|| {
         let least = |choices: &Vec<Choice>| choices.iter().map(|choice| choice.bytes).min();
         PlanError::Budget {
-            asked: auto.to_string(),
+            asked: limit.asked().to_string(),
             budget,
             // A weight that no candidate can pack has no size at all.
             needed: table.iter().map(least).sum(),
@@ -137,21 +155,20 @@ pub(crate) fn decide(
 }
 
 /// Bytes for the weights at `places`.
-fn budget(plan: &Plan, places: &[usize], auto: Auto) -> u64 {
+fn budget(plan: &Plan, places: &[usize], limit: SizeLimit) -> u64 {
     let of = |place: &usize| &plan.steps[*place];
-    match auto {
-        Auto::Bits(bits) => {
+    match limit {
+        SizeLimit::Bits(bits) => {
             let weights = places.iter().map(|place| numbers(of(place))).sum::<usize>();
             (weights as f64 * bits / 8.0) as u64
         }
-        Auto::Size(size) => {
+        SizeLimit::Bytes(size) => {
             let open = places
                 .iter()
                 .map(|place| of(place).bytes_kept())
                 .sum::<u64>();
             size.saturating_sub(plan.totals().bytes_kept - open)
         }
-        Auto::Fitting => unreachable!("the loader says how much fits"),
     }
 }
 

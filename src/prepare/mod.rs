@@ -6,4 +6,4 @@ mod choose;
 mod measure;
 
 pub(crate) use balance::balance;
-pub(crate) use measure::{PrepareError, candidates, decide};
+pub(crate) use measure::{PrepareError, SizeLimit, candidates, decide};

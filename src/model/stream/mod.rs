@@ -4,20 +4,22 @@
 //!  host memory ─┐                ┌─ ring: at most `prefetch` weights ─┐
 //!               ├─► own thread ──┤  [next] [the one after]            ├─► product ─► freed
 //!  a file ──────┘                └────────────────────────────────────┘
-//!                  what comes next is what came next the last time, backward passes too
+//!                  the order is that of the last pass, backward passes too
 //! ```
 //!
-//! Reading order: where bytes stay ([`StreamFrom`](crate::config::StreamFrom)) → the [`Ring`] of those on their way → the
-//! [`StreamedWeight`] in a module.
+//! Reading order: the bytes where they stay ([`StreamFrom`](crate::config::StreamFrom)) → an entry, which makes tensors of
+//! them → the [`Ring`], which brings entries to a device → the [`StreamedWeight`] in a module.
 
 mod shelf;
+
+mod entry;
 
 mod ring;
 
 mod weight;
 
+pub(crate) use entry::StreamedBytes;
 pub(crate) use ring::RingLimits;
 pub use ring::{Ring, StreamStats};
 pub(crate) use shelf::Shelf;
-pub(crate) use weight::Kept;
 pub use weight::StreamedWeight;

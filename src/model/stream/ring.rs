@@ -1,4 +1,4 @@
-//! The weights that are on a device for a moment, and those that are on their way.
+//! The weights that are on a device for a moment, and the weights on their way to it.
 
 use std::{
     collections::HashMap,
@@ -11,26 +11,26 @@ use std::{
 use burn::tensor::Device;
 use serde::Serialize;
 
-use super::weight::{Placed, StreamedEntry};
+use super::entry::{Placed, StreamedEntry};
 
 /// Brings weights to one device just in time. All streamed weights of a model share one; clones are the same ring.
 ///
-/// What comes next is learned: after two weights comes the one that came after these two the last time. So the
-/// first pass waits for every weight, the second finds the next ones there; the backward pass of training, which
-/// goes the other way, is another chain of the same kind. A guess that was wrong costs its upload and no more.
+/// The ring learns the order: after two weights it expects the one that followed these two the last time. So the
+/// first pass waits for every weight, and the second finds the next weights there. The backward pass of training runs
+/// the other way and is learned in the same manner. A wrong guess costs one upload.
 #[derive(Debug, Clone)]
 pub struct Ring(Arc<RingInner>);
 
-/// How much may be fetched ahead.
+/// Limits on what is fetched ahead.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RingLimits {
-    /// Weights.
+    /// Number of weights.
     pub(crate) ahead: usize,
-    /// Bytes of them and of those in use; a weight that is needed now passes whatever is there.
+    /// Bytes of these weights and of those in use. A weight that is needed now is fetched even beyond the limit.
     pub(crate) bytes: Option<u64>,
 }
 
-/// What a ring has done.
+/// Counts of a ring.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct StreamStats {
@@ -72,13 +72,13 @@ struct RingShared {
 
 #[derive(Debug, Default)]
 struct RingState {
-    /// The weights that were taken last, the very last one second.
+    /// The last two weights that were taken, the later one second.
     last: [Option<u64>; 2],
-    /// What was taken after those two.
+    /// For each two weights, the weight that was taken after them.
     follows: HashMap<[Option<u64>; 2], Weak<StreamedEntry>>,
     ready: Vec<(u64, Fetched)>,
     fetching: Option<u64>,
-    /// The thread failed to fetch: whoever needs that weight tries again and says why.
+    /// The thread failed to fetch a weight. The product that needs it tries again and reports the error.
     failed: bool,
     closed: bool,
 }
@@ -164,7 +164,7 @@ impl Ring {
     ///
     /// # Panics
     ///
-    /// When it cannot be read from where it is kept, or the device fails. A forward pass has no other way to say so.
+    /// When it cannot be read from its file, or the device fails. A forward pass has no other way to report that.
     pub(super) fn lend<R>(
         &self,
         entry: &Arc<StreamedEntry>,
@@ -193,7 +193,7 @@ impl Drop for RingInner {
         drop(state);
         self.shared.work.notify_all();
         if let Some(thread) = self.thread.take() {
-            // What it panics with, it catches.
+            // The thread catches its own panics.
             let _ = thread.join();
         }
     }
@@ -236,7 +236,7 @@ impl RingShared {
                 .wait(state)
                 .unwrap_or_else(PoisonError::into_inner);
         }
-        // What is needed now goes before what may be needed soon.
+        // A weight that is needed now has priority over weights that are fetched ahead.
         while !self.has_room(entry) && state.ready.pop().is_some() {}
         let held = self.hold(entry);
         let mut tally = lock(&self.tally);
@@ -310,7 +310,7 @@ impl RingShared {
         }
     }
 
-    /// The weight to be fetched now, if there is one and room for it.
+    /// The weight to fetch next, if one is expected and fits.
     fn next(&self, state: &RingState) -> Option<Arc<StreamedEntry>> {
         if state.failed || state.ready.len() >= self.limits.ahead {
             return None;
@@ -324,7 +324,7 @@ impl RingShared {
 }
 
 impl RingState {
-    /// Remembers what followed the last two, and goes on.
+    /// Remembers that `entry` followed the last two.
     fn taken(&mut self, entry: &Arc<StreamedEntry>) {
         if self.last[1].is_some() {
             self.follows.insert(self.last, Arc::downgrade(entry));
@@ -348,7 +348,7 @@ impl RingState {
     }
 }
 
-/// A panic elsewhere leaves what these locks guard as it was.
+/// A panic elsewhere never leaves these values half-written.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

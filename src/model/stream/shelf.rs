@@ -1,4 +1,4 @@
-//! Where the bytes of streamed weights stay: host memory, or a file.
+//! The bytes of streamed weights, in host memory or in a file.
 
 use core::ops::Range;
 use std::{
@@ -16,14 +16,14 @@ use burn::tensor::Bytes;
 
 use crate::config::StreamFrom;
 
-/// Gives bytes a place.
+/// Stores bytes.
 #[derive(Debug)]
 pub(crate) enum Shelf {
     Host,
     Disk(Arc<Spill>),
 }
 
-/// Bytes in their place.
+/// Stored bytes.
 #[derive(Debug)]
 pub(crate) enum Shelved {
     /// Shared: a copy of the handle is no copy of the bytes.
@@ -63,7 +63,7 @@ impl Shelved {
         }
     }
 
-    /// All of them, to be handed to a device: without a copy where they are in memory.
+    /// All bytes, for a device. Bytes in host memory are not copied.
     pub(super) fn all(&self) -> io::Result<Bytes> {
         match self {
             Self::Host(bytes) => Ok(bytes.clone()),
@@ -75,7 +75,7 @@ impl Shelved {
         }
     }
 
-    /// Those from `first` on.
+    /// Fills `into` with the bytes that begin with the one at `first`.
     pub(super) fn read(&self, first: usize, into: &mut [u8]) -> io::Result<()> {
         match self {
             Self::Host(bytes) => {
@@ -86,7 +86,7 @@ impl Shelved {
         }
     }
 
-    /// The `u32` of these places.
+    /// Some of the `u32`s.
     pub(super) fn words(&self, range: Range<usize>) -> io::Result<Vec<u32>> {
         let mut words = vec![0; range.len()];
         self.read(
@@ -97,7 +97,7 @@ impl Shelved {
     }
 }
 
-/// Memory for `len` bytes, aligned for what is in them: words, or an odd number of halves.
+/// Memory for `len` bytes, aligned for `u32`s, or for an odd number of halves.
 pub(super) fn room(len: usize) -> Bytes {
     if len.is_multiple_of(size_of::<u32>()) {
         Bytes::from_elems(vec![0_u32; len / size_of::<u32>()])
@@ -106,11 +106,11 @@ pub(super) fn room(len: usize) -> Bytes {
     }
 }
 
-/// A file that lives as long as somebody reads from it.
+/// A temporary file, removed with its last user.
 #[derive(Debug)]
 pub(crate) struct Spill {
     file: File,
-    /// Where the file has still a name. On Unix it loses it at once: whatever ends the process, nothing is left.
+    /// Its path, while it has one. On Unix the path is removed at once, so that nothing is left however the process ends.
     path: Option<PathBuf>,
     end: Mutex<u64>,
 }
@@ -169,7 +169,7 @@ impl Spill {
 impl Drop for Spill {
     fn drop(&mut self) {
         if let Some(path) = &self.path {
-            // Whoever cannot remove it now, cannot be told either.
+            // There is nobody to report a failure to.
             let _ = fs::remove_file(path);
         }
     }

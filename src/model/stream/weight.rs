@@ -1,4 +1,4 @@
-//! A weight in a module that is somewhere else.
+//! A weight of a module that lies elsewhere, and is brought to its device when it is multiplied.
 
 use core::ops::Range;
 use std::{
@@ -13,7 +13,7 @@ use burn::{
     module::{
         Content, Devices, Module, ModuleDisplay, ModuleDisplayDefault, ModuleMapper, ModuleVisitor,
     },
-    tensor::{Bytes, DType as BurnDType, Device, FloatDType, Int, Tensor, TensorData},
+    tensor::{DType as BurnDType, Device, FloatDType, Int, Tensor, TensorData},
 };
 use firebox_kernels::{
     format::{Format, Packed},
@@ -23,19 +23,20 @@ use firebox_kernels::{
 #[cfg(feature = "autodiff")]
 use crate::quant::gradient;
 use crate::{
-    quant::{Layout, PackedWeight, ops},
-    target::{DType, ToBurn},
+    quant::{Layout, ops},
+    target::ToBurn,
 };
 
 use super::{
+    entry::{Placed, StreamedBytes, StreamedEntry},
     ring::Ring,
     shelf::{Shelved, room},
 };
 
-/// A matrix `[out, in]` that is kept in host memory or in a file, and on a device only while it is multiplied.
+/// A matrix `[out, in]` that stays in host memory or in a file, and is on a device only while it is multiplied.
 ///
-/// Products and gradients are those of the same matrix on the device, to the bit: between forward and backward
-/// pass nothing of it is kept there, the backward pass fetches it once more.
+/// Products and gradients are bit-exact with those of the same matrix on the device. The device holds nothing of the
+/// matrix between forward and backward pass: the backward pass fetches it once more.
 ///
 /// For Burn's modules it has no parameters: it is not visited, counted, trained or recorded
 /// ([`Loader::save`](crate::Loader::save) writes checkpoints). Moving a module to another device makes its
@@ -44,94 +45,18 @@ use super::{
 pub struct StreamedWeight {
     entry: Arc<StreamedEntry>,
     ring: Ring,
-    /// The ring's, with or without gradients as the module's.
+    /// The device of the ring, which records gradients if the module does.
     device: Device,
-}
-
-/// What all copies of a streamed weight share.
-#[derive(Debug)]
-pub(super) struct StreamedEntry {
-    /// One of its kind in the process.
-    pub(super) id: u64,
-    /// In the checkpoint.
-    pub(super) name: String,
-    kept: Kept,
-}
-
-/// The bytes of a streamed weight where they stay.
-#[derive(Debug)]
-pub(crate) enum Kept {
-    Packed {
-        layout: Layout,
-        words: Shelved,
-        scales: Shelved,
-    },
-    Dense {
-        dtype: DType,
-        shape: [usize; 2],
-        values: Shelved,
-    },
-}
-
-/// A weight on its device.
-#[derive(Debug)]
-pub(super) enum Placed {
-    Packed(PackedWeight),
-    Dense(Tensor<2>),
-}
-
-impl StreamedEntry {
-    pub(super) fn bytes(&self) -> u64 {
-        let bytes = match &self.kept {
-            Kept::Packed { words, scales, .. } => words.len() + scales.len(),
-            Kept::Dense { values, .. } => values.len(),
-        };
-        bytes as u64
-    }
-
-    pub(super) fn place(&self, device: &Device) -> io::Result<Placed> {
-        Ok(match &self.kept {
-            Kept::Packed {
-                layout,
-                words,
-                scales,
-            } => {
-                let place = |bytes: Bytes| {
-                    let len = bytes.len() / size_of::<u32>();
-                    let data = TensorData::from_bytes(bytes, [len], BurnDType::U32);
-                    Tensor::from_data(data, (device, BurnDType::U32))
-                };
-                let [words, scales] = [place(words.all()?), place(scales.all()?)];
-                Placed::Packed(PackedWeight::new(words, scales, *layout))
-            }
-            Kept::Dense {
-                dtype,
-                shape,
-                values,
-            } => {
-                let dtype = BurnDType::from(dtype.burn());
-                let data = TensorData::from_bytes(values.all()?, *shape, dtype);
-                Placed::Dense(Tensor::from_data(data, (device, dtype)))
-            }
-        })
-    }
-
-    fn shape(&self) -> [usize; 2] {
-        match &self.kept {
-            Kept::Packed { layout, .. } => layout.shape,
-            Kept::Dense { shape, .. } => *shape,
-        }
-    }
 }
 
 impl StreamedWeight {
     /// The weight `name`, which `ring` brings to `device`.
-    pub(crate) fn new(name: &str, kept: Kept, ring: &Ring, device: &Device) -> Self {
+    pub(crate) fn new(name: &str, stored: StreamedBytes, ring: &Ring, device: &Device) -> Self {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let entry = StreamedEntry {
             id: COUNT.fetch_add(1, Ordering::Relaxed),
             name: name.to_owned(),
-            kept,
+            stored,
         };
         Self {
             entry: Arc::new(entry),
@@ -145,20 +70,20 @@ impl StreamedWeight {
         self.entry.shape()
     }
 
-    /// How it is packed; `None` where it is plain numbers.
+    /// The format that it is packed in; `None` where it is dense.
     pub fn format(&self) -> Option<Format> {
-        match &self.entry.kept {
-            Kept::Packed { layout, .. } => Some(layout.format),
-            Kept::Dense { .. } => None,
+        match &self.entry.stored {
+            StreamedBytes::Packed { layout, .. } => Some(layout.format),
+            StreamedBytes::Dense { .. } => None,
         }
     }
 
-    /// Bytes where it is kept, and on the device while it is there.
+    /// Bytes that it takes where it stays, and the same on the device while it is there.
     pub fn bytes(&self) -> u64 {
         self.entry.bytes()
     }
 
-    /// What brings it to its device.
+    /// The ring that brings it to its device.
     pub fn ring(&self) -> &Ring {
         &self.ring
     }
@@ -167,7 +92,7 @@ impl StreamedWeight {
     ///
     /// # Panics
     ///
-    /// When the weight cannot be read from where it is kept, or the device fails; in the backward pass too.
+    /// When the weight cannot be read from its file, or the device fails; in the backward pass too.
     pub fn product(&self, x: Tensor<2>) -> Tensor<2> {
         let product = |x: Tensor<2>| {
             self.ring.lend(&self.entry, |placed| match placed {
@@ -190,12 +115,13 @@ impl StreamedWeight {
         product(x)
     }
 
-    /// The rows that `ids` `[m]` name: `[m, in]`, those of packed words in `dtype`. Looked up on the host, so that
-    /// only these rows go to the device; from a file, only they and their neighbours in one packed part are read.
+    /// The rows with indices `ids` `[m]`, as `[m, in]`; packed rows are dequantized to `dtype`. The host looks them up,
+    /// so that only these rows go to the device. Of a file, only these rows and their neighbours in one packed part are
+    /// read.
     ///
     /// # Panics
     ///
-    /// When an id is not a row, or the weight cannot be read from where it is kept.
+    /// When an index is not below the number of rows, or the weight cannot be read from its file.
     pub fn rows(&self, ids: Tensor<1, Int>, dtype: FloatDType) -> Tensor<2> {
         let [rows, cols] = self.shape();
         let ids: Vec<usize> = ids
@@ -217,8 +143,8 @@ impl StreamedWeight {
 
     fn host_rows(&self, ids: &[usize], cols: usize, dtype: FloatDType) -> io::Result<TensorData> {
         let shape = [ids.len(), cols];
-        match &self.entry.kept {
-            Kept::Dense { dtype, values, .. } => {
+        match &self.entry.stored {
+            StreamedBytes::Dense { dtype, values, .. } => {
                 let row = cols * dtype.size();
                 let mut found = room(ids.len() * row);
                 for (id, found) in ids.iter().zip(found.chunks_exact_mut(row.max(1))) {
@@ -227,7 +153,7 @@ impl StreamedWeight {
                 let dtype = BurnDType::from(dtype.burn());
                 Ok(TensorData::from_bytes(found, shape, dtype))
             }
-            Kept::Packed {
+            StreamedBytes::Packed {
                 layout,
                 words,
                 scales,
@@ -251,7 +177,7 @@ impl StreamedWeight {
         }
     }
 
-    /// The whole weight as plain numbers on its device, where it is plain numbers.
+    /// The whole weight on its device, if it is dense.
     pub(crate) fn to_dense(&self) -> Option<Tensor<2>> {
         let dense = self.ring.lend(&self.entry, |placed| match placed {
             Placed::Packed(_) => None,

@@ -3,8 +3,13 @@
 use rayon::ThreadPool;
 
 use super::{
-    super::{Dense, PipelineError, Values, tile::SourceTile},
-    Completed, Convert, Finished, RowBatch,
+    super::{
+        dense::{Dense, Values},
+        error::PipelineError,
+        finished::{Finished, RowBatch},
+        tile::SourceTile,
+    },
+    Completed, Convert,
 };
 use crate::{
     dialect::Adopt,
@@ -13,14 +18,14 @@ use crate::{
 };
 
 /// Collects the tensors of a packed weight, which stays packed or is dequantized.
-pub(super) struct Adopted {
+pub(crate) struct Adopted {
     adopt: Adopt,
     /// The bytes of each tensor, in words.
     tensors: Vec<Vec<u32>>,
 }
 
 impl Adopted {
-    pub(super) fn new(adopt: &Adopt) -> Self {
+    pub(crate) fn new(adopt: &Adopt) -> Self {
         let words = |tensor: &TensorInfo| vec![0; tensor.bytes().div_ceil(4) as usize];
         Self {
             tensors: adopt.parts.iter().map(words).collect(),

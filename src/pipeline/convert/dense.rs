@@ -4,20 +4,25 @@ use firebox_kernels::arith::float::DType;
 use rayon::ThreadPool;
 
 use super::{
-    super::{Dense, PipelineError, Values, tile::SourceTile},
-    Completed, Convert, Finished, RowBatch,
+    super::{
+        dense::{Dense, Values},
+        error::PipelineError,
+        finished::{Finished, RowBatch},
+        tile::SourceTile,
+    },
+    Completed, Convert,
 };
 use crate::plan::Step;
 
 /// Collects the whole weight.
-pub(super) struct DenseWhole {
+pub(crate) struct DenseWhole {
     source: DType,
     cols: usize,
     values: Values,
 }
 
 impl DenseWhole {
-    pub(super) fn new(source: DType, dtype: DType, [rows, cols]: [usize; 2]) -> Self {
+    pub(crate) fn new(source: DType, dtype: DType, [rows, cols]: [usize; 2]) -> Self {
         Self {
             source,
             cols,
@@ -46,14 +51,14 @@ impl Convert for DenseWhole {
 }
 
 /// Hands on the rows of each tile.
-pub(super) struct DenseRows {
+pub(crate) struct DenseRows {
     source: DType,
     dtype: DType,
     cols: usize,
 }
 
 impl DenseRows {
-    pub(super) fn new(source: DType, dtype: DType, cols: usize) -> Self {
+    pub(crate) fn new(source: DType, dtype: DType, cols: usize) -> Self {
         Self {
             source,
             dtype,

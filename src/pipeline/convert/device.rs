@@ -11,11 +11,12 @@ use rayon::ThreadPool;
 
 use super::{
     super::{
-        PipelineError,
+        error::PipelineError,
+        finished::{Finished, RowBatch},
         tile::SourceTile,
         upload::{arrived, read, words},
     },
-    Completed, Convert, Finished, RowBatch, scale,
+    Completed, Convert, scale,
 };
 use crate::{
     plan::Step,
@@ -26,7 +27,7 @@ use crate::{
 };
 
 /// Packs one weight on a device, fed tile by tile.
-pub(super) struct DevicePacker {
+pub(crate) struct DevicePacker {
     device: Device,
     packing: Packing,
     layout: Layout,
@@ -45,7 +46,7 @@ struct PackedTile {
 }
 
 impl DevicePacker {
-    pub(super) fn new(
+    pub(crate) fn new(
         step: &Step,
         packing: Packing,
         device: &Device,

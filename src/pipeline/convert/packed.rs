@@ -4,13 +4,18 @@ use firebox_kernels::{format::Packed, packer::Packer};
 use rayon::ThreadPool;
 
 use super::{
-    super::{PipelineError, pages, tile::SourceTile},
-    Completed, Convert, Finished, RowBatch, scale,
+    super::{
+        error::PipelineError,
+        finished::{Finished, RowBatch},
+        pages,
+        tile::SourceTile,
+    },
+    Completed, Convert, scale,
 };
 use crate::plan::{Action, Step};
 
 /// Collects the whole weight.
-pub(super) struct PackWhole {
+pub(crate) struct PackWhole {
     packer: Box<dyn Packer>,
     /// Of the whole weight.
     words: Vec<u32>,
@@ -19,7 +24,7 @@ pub(super) struct PackWhole {
 }
 
 impl PackWhole {
-    pub(super) fn new(packer: Box<dyn Packer>) -> Self {
+    pub(crate) fn new(packer: Box<dyn Packer>) -> Self {
         let words = packer.format().words_len(packer.shape());
         Self {
             packer,
@@ -66,12 +71,12 @@ impl Convert for PackWhole {
 }
 
 /// Hands on the words of each tile.
-pub(super) struct PackRows {
+pub(crate) struct PackRows {
     packer: Box<dyn Packer>,
 }
 
 impl PackRows {
-    pub(super) fn new(packer: Box<dyn Packer>) -> Self {
+    pub(crate) fn new(packer: Box<dyn Packer>) -> Self {
         Self { packer }
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use firebox_kernels::{arith::float::DType, format::Packed};
 use serde_json::{Map, Value, json};
 
-use super::{SaveError, shard::Place};
+use super::{SaveError, shard::ShardPlace};
 use crate::{
     config::{SaveConfig, To},
     dialect::{self, Codes, DECLARED, DialectError, Tensor, Writer, usual},
@@ -93,9 +93,9 @@ impl<'a> FolderLayout<'a> {
         self.shares[nth].weights
     }
 
-    pub(super) fn place(&self, nth: usize) -> Place {
+    pub(super) fn place(&self, nth: usize) -> ShardPlace {
         let writer = self.writer.as_ref();
-        Place {
+        ShardPlace {
             path: self.path(&self.name(nth)),
             format: writer.map_or("pt", |writer| writer.metadata()),
             room: self.shares[nth].room.next_multiple_of(8),

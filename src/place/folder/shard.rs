@@ -43,7 +43,7 @@ pub(super) struct Written {
 
 /// What is known of a file before it is written.
 #[derive(Debug, Clone)]
-pub(super) struct Place {
+pub(super) struct ShardPlace {
     pub(super) path: PathBuf,
     /// What it says of itself.
     pub(super) format: &'static str,
@@ -52,8 +52,8 @@ pub(super) struct Place {
 }
 
 /// A file under way.
-pub(super) struct Shard {
-    place: Place,
+pub(super) struct ShardFile {
+    place: ShardPlace,
     data: GrowingBytes,
     late: Option<GrowingBytes>,
     written: Vec<Written>,
@@ -72,7 +72,7 @@ struct GrowingBytes {
     len: u64,
 }
 
-impl Place {
+impl ShardPlace {
     pub(super) fn partial(&self) -> PathBuf {
         with_end(&self.path, ".partial")
     }
@@ -148,9 +148,9 @@ fn in_order(written: &[Written]) -> impl Iterator<Item = &Written> {
     written.iter().filter(|tensor| !tensor.late).chain(late)
 }
 
-impl Shard {
+impl ShardFile {
     /// Begins a file.
-    pub(super) fn create(place: Place) -> io::Result<Self> {
+    pub(super) fn create(place: ShardPlace) -> io::Result<Self> {
         let data = GrowingBytes::open(&place.partial(), place.base(), 0)?;
         Ok(Self {
             place,
@@ -163,7 +163,7 @@ impl Shard {
 
     /// Goes on with a file after the last of `steps` whose tensors, and those of all before it, are what they were;
     /// how many these are.
-    pub(super) fn reopen(place: Place, steps: &[Vec<Written>]) -> io::Result<(Self, usize)> {
+    pub(super) fn reopen(place: ShardPlace, steps: &[Vec<Written>]) -> io::Result<(Self, usize)> {
         let sound = {
             let data = open_to_read(&place.partial())?;
             let late = open_to_read(&place.late())?;

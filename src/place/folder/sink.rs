@@ -16,7 +16,7 @@ use super::{
     identity::Identity,
     journal::{Busy, Done, Journal},
     layout::FolderLayout,
-    shard::{Place, Shard, Written, rename, with_end},
+    shard::{ShardFile, ShardPlace, Written, rename, with_end},
 };
 use crate::{
     config::{SaveConfig, To},
@@ -33,7 +33,7 @@ use crate::{
 pub(crate) struct FolderSink<'a> {
     layout: FolderLayout<'a>,
     journal: Journal,
-    current: Option<Shard>,
+    current: Option<ShardFile>,
     /// Weights in the current shard, and shards before it.
     at: (usize, usize),
     /// Weights that were in files when the save began.
@@ -110,13 +110,13 @@ impl<'a> FolderSink<'a> {
     }
 
     /// The shard under way.
-    fn shard(&mut self, wanted: u64) -> Result<Shard, SaveError> {
+    fn shard(&mut self, wanted: u64) -> Result<ShardFile, SaveError> {
         match self.current.take() {
             Some(shard) => Ok(shard),
             None => {
                 let place = self.layout.place(self.at.1);
                 let path = place.partial();
-                Shard::create(place).map_err(SaveError::at(&path, wanted))
+                ShardFile::create(place).map_err(SaveError::at(&path, wanted))
             }
         }
     }
@@ -136,7 +136,7 @@ impl<'a> FolderSink<'a> {
     fn write(
         &mut self,
         step: &Step,
-        put: impl FnOnce(&Self, &mut Shard) -> io::Result<Vec<Written>>,
+        put: impl FnOnce(&Self, &mut ShardFile) -> io::Result<Vec<Written>>,
     ) -> Result<(), SaveError> {
         let (done, nth) = self.at;
         let place = self.layout.place(nth);
@@ -164,7 +164,12 @@ impl<'a> FolderSink<'a> {
     }
 
     /// Writes the tensors of a whole weight.
-    fn put(&self, step: &Step, weight: Finished, shard: &mut Shard) -> io::Result<Vec<Written>> {
+    fn put(
+        &self,
+        step: &Step,
+        weight: Finished,
+        shard: &mut ShardFile,
+    ) -> io::Result<Vec<Written>> {
         match weight {
             Finished::Dense(weight) => {
                 let slot = &step.slot;
@@ -184,7 +189,7 @@ impl<'a> FolderSink<'a> {
         &self,
         step: &Step,
         packed: Packed,
-        shard: &mut Shard,
+        shard: &mut ShardFile,
     ) -> io::Result<Vec<Written>> {
         let mut written = Vec::new();
         for tensor in self.layout.tensors(step, packed) {
@@ -196,7 +201,7 @@ impl<'a> FolderSink<'a> {
     }
 
     /// Writes some rows of a weight.
-    fn put_rows(&self, step: &Step, rows: RowBatch, shard: &mut Shard) -> io::Result<()> {
+    fn put_rows(&self, step: &Step, rows: RowBatch, shard: &mut ShardFile) -> io::Result<()> {
         let slot = &step.slot;
         match rows {
             RowBatch::Dense(values) => {
@@ -221,7 +226,7 @@ impl<'a> FolderSink<'a> {
         &self,
         step: &Step,
         scales: Vec<u32>,
-        shard: &mut Shard,
+        shard: &mut ShardFile,
     ) -> io::Result<Vec<Written>> {
         let mut written = vec![shard.end()];
         if let Some(format) = step.action.format() {
@@ -282,16 +287,16 @@ impl<'a> FolderSink<'a> {
 
 /// Of a file with `count` weights: how many of these that are told of are on the disk, and the file, if it is under way.
 fn restore(
-    place: Place,
+    place: ShardPlace,
     told: &[Vec<Written>],
     count: usize,
-) -> io::Result<(usize, Option<Shard>)> {
+) -> io::Result<(usize, Option<ShardFile>)> {
     if told.len() == count && place.is_finished(&told.concat())? {
         // It may have been given its name just before the end.
         place.clear()?;
         return Ok((count, None));
     }
-    let (shard, sound) = Shard::reopen(place, told)?;
+    let (shard, sound) = ShardFile::reopen(place, told)?;
     if sound < count {
         return Ok((sound, Some(shard)));
     }

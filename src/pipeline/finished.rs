@@ -1,0 +1,32 @@
+//! Finished weights, whole or some rows of one.
+
+use firebox_kernels::format::Packed;
+
+use super::dense::{Dense, Values};
+use crate::quant::PackedWeight;
+
+/// A finished weight.
+#[derive(Debug, Clone)]
+pub enum Finished {
+    /// Dense values in the tensor's own order, in host memory.
+    Dense(Dense),
+    /// Packed words in host memory.
+    Packed(Packed),
+    /// Packed on the device of [`Settings::device`](super::Settings), in parts of whole rows that are
+    /// no larger than [`Settings::allocation_max`](super::Settings).
+    Placed(Vec<PackedWeight>),
+}
+
+/// Some rows of a weight, finished, for a [`RowSink`](super::RowSink).
+#[derive(Debug, Clone)]
+pub enum RowBatch {
+    /// Dense values.
+    Dense(Values),
+    /// Packed words.
+    Words {
+        /// Number of rows.
+        rows: usize,
+        /// Their words.
+        words: Vec<u32>,
+    },
+}

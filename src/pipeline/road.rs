@@ -1,0 +1,82 @@
+//! How a tensor becomes its finished weight: straight, or through a converter.
+
+use firebox_kernels::arith::float::DType;
+
+use super::{
+    convert::{
+        Convert,
+        adopted::Adopted,
+        dense::{DenseRows, DenseWhole},
+        device::DevicePacker,
+        packed::{PackRows, PackWhole},
+    },
+    error::PipelineError,
+    settings::Settings,
+};
+use crate::plan::{Action, Step, Stored};
+
+/// How a tensor becomes its finished weight.
+pub(super) enum Road {
+    /// It is stored as it stays, in this type: the reader reads to where the weight stays.
+    Straight(DType),
+    /// Tile by tile, through a converter.
+    Tiles(Box<dyn Convert>),
+}
+
+impl Road {
+    /// The road of `step`; `by_rows` for a sink that takes its rows one batch after another.
+    pub(super) fn of(
+        step: &Step,
+        settings: &Settings<'_>,
+        by_rows: bool,
+    ) -> Result<Self, PipelineError> {
+        let shape @ [rows, cols] = step.matrix();
+        let failed = |source| PipelineError::Format {
+            tensor: step.slot.name.clone(),
+            source,
+        };
+        let converter: Box<dyn Convert> = match (&step.stored, &step.action) {
+            (Stored::Packed(adopt), _) => Box::new(Adopted::new(adopt)),
+            (Stored::Plain(source), Action::Dense(dtype)) if by_rows => {
+                Box::new(DenseRows::new(*source, *dtype, cols))
+            }
+            // Bytes of a file are values as they are on little-endian machines.
+            (Stored::Plain(source), Action::Dense(dtype))
+                if dtype == source && step.scaling.is_none() && cfg!(target_endian = "little") =>
+            {
+                return Ok(Self::Straight(*dtype));
+            }
+            (Stored::Plain(source), Action::Dense(dtype)) => {
+                Box::new(DenseWhole::new(*source, *dtype, shape))
+            }
+            (Stored::Plain(source), Action::Pack(spec, _)) => {
+                let method = spec
+                    .method()
+                    .expect("a step is packed because its spec has a method");
+                match (settings.device, method.packing()) {
+                    // A weight without values has no tile to upload.
+                    (Some(device), Some(packing)) if rows * cols > 0 => {
+                        let packer =
+                            DevicePacker::new(step, packing, device, settings.allocation_max);
+                        Box::new(packer.map_err(failed)?)
+                    }
+                    _ => {
+                        let packer = method.packer(shape, *source).map_err(failed)?;
+                        if by_rows {
+                            Box::new(PackRows::new(packer))
+                        } else {
+                            Box::new(PackWhole::new(packer))
+                        }
+                    }
+                }
+            }
+            (Stored::Plain(_), Action::Keep(format)) => {
+                return Err(PipelineError::NotPacked {
+                    tensor: step.slot.name.clone(),
+                    format: *format,
+                });
+            }
+        };
+        Ok(Self::Tiles(converter))
+    }
+}

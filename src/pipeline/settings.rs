@@ -1,0 +1,74 @@
+//! How to carry out a plan: threads, bytes, devices, observers.
+
+use std::sync::Arc;
+
+use burn::tensor::Device;
+use rayon::ThreadPool;
+
+use super::{error::PipelineError, in_flight::InFlight};
+use crate::observe::Observer;
+
+/// How to carry out a plan.
+#[derive(Debug, Clone)]
+pub struct Settings<'a> {
+    /// Threads that convert.
+    pub workers: usize,
+    /// Threads that share each read.
+    pub readers: usize,
+    /// Approximate bytes of a tile. Rows are not cut, and rows that a method packs together stay together.
+    pub tile_bytes: u64,
+    /// Bytes of source weights in memory at once. A tile that cannot be split further passes alone.
+    pub in_flight: Arc<InFlight>,
+    /// The device that packs weights, by the methods that it has; `None` to pack on the host.
+    pub device: Option<&'a Device>,
+    /// Bytes of the largest allocation on that device.
+    pub allocation_max: Option<u64>,
+    /// Gets every event.
+    pub observer: &'a dyn Observer,
+}
+
+impl<'a> Settings<'a> {
+    /// Converts on the host with `workers` threads, and at most `in_flight` bytes of source data in memory.
+    pub fn new(workers: usize, in_flight: u64, observer: &'a dyn Observer) -> Self {
+        Self::sharing(workers, &Arc::new(InFlight::new(in_flight)), observer)
+    }
+
+    /// Converts on the host with `workers` threads, and shares a bound on bytes in flight with other runs.
+    pub fn sharing(workers: usize, in_flight: &Arc<InFlight>, observer: &'a dyn Observer) -> Self {
+        Self {
+            workers,
+            readers: 1,
+            tile_bytes: tile_bytes(in_flight.max()),
+            in_flight: Arc::clone(in_flight),
+            device: None,
+            allocation_max: None,
+            observer,
+        }
+    }
+
+    /// The threads that convert.
+    pub(crate) fn pool(&self) -> Result<ThreadPool, PipelineError> {
+        pool(self.workers, "firebox-convert")
+    }
+}
+
+/// Large enough that a read costs little besides its bytes, small enough to stay in the cache of
+/// today's processors until it is converted.
+pub(super) const TILE_BYTES: u64 = 4 << 20;
+
+/// Bytes of a tile, where `in_flight` bytes have room for several.
+pub(crate) fn tile_bytes(in_flight: u64) -> u64 {
+    TILE_BYTES.min(in_flight / 8)
+}
+
+pub(super) fn pool(count: usize, name: &'static str) -> Result<ThreadPool, PipelineError> {
+    let count = count.max(1);
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(count)
+        .thread_name(move |index| format!("{name}-{index}"))
+        .build()
+        .map_err(|error| PipelineError::Workers {
+            count,
+            reason: error.to_string(),
+        })
+}
