@@ -1,7 +1,7 @@
-//! What can go wrong with a load: one variant a stage, each keeping that stage's own error.
+//! Errors of loads and saves: one variant a stage, each with that stage's own error.
 //!
-//! Every message is complete: it repeats what its causes say, so that printing the error alone is
-//! enough. The causes are there for programs that look into them.
+//! Every message is complete: it contains the messages of its causes, so that printing the error alone is
+//! enough. Programs can inspect the causes.
 
 use std::path::PathBuf;
 
@@ -33,19 +33,19 @@ pub enum Error {
     /// The device could not be opened.
     #[error(transparent)]
     Target(#[from] TargetError),
-    /// The model is nowhere to be found.
+    /// The model was not found, or a file could not be read.
     #[error(transparent)]
     Source(#[from] SourceError),
     /// The files are not a checkpoint.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    /// The checkpoint is quantized, and not in a way that it says.
+    /// The checkpoint is quantized in a way that is not supported, or its files contradict each other.
     #[error(transparent)]
     Dialect(#[from] DialectError),
     /// `config.json` describes something that cannot be built.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// No plan could be made, or none that can be carried out.
+    /// No plan could be made, or it cannot be carried out.
     #[error(transparent)]
     Plan(#[from] PlanError),
     /// The plan could not be carried out.
@@ -54,8 +54,8 @@ pub enum Error {
     /// The weights could not be saved.
     #[error(transparent)]
     Save(#[from] SaveError),
-    /// A save was interrupted. What is in the folder stays, and a save with
-    /// [`SaveConfig::resume`](crate::config::SaveConfig::resume) goes on with it.
+    /// A save was interrupted. The files in the folder stay, and a save with
+    /// [`SaveConfig::resume`](crate::config::SaveConfig::resume) continues with them.
     #[error(
         "{source}; {done} of {total} weights are in {}, and the same again with `--resume` (`SaveConfig::resume`) makes the others",
         folder.display()
@@ -67,7 +67,7 @@ pub enum Error {
         done: usize,
         /// Weights of the plan.
         total: usize,
-        /// Why.
+        /// The error that interrupted it.
         source: Box<Error>,
     },
     /// Weights cannot be compared with their source.
@@ -92,7 +92,7 @@ pub enum Error {
         "{model} is neither a folder nor a file, and this program was built without the feature `hub`"
     )]
     NoHub {
-        /// What was asked for.
+        /// The model that was asked for.
         model: String,
     },
 }

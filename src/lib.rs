@@ -17,30 +17,63 @@
 //! ```text
 //! config ─► source ─► checkpoint ─► plan ─► read ─► convert ─► place ─► module ─► text
 //!                                    │      (tiles, one byte budget)
-//!                                    └─ is a value: printable, testable, serialisable
+//!                                    └─ a value: printed, tested, written and read back
 //! ```
 //!
 //! | room | holds |
 //! |---|---|
-//! | [`config`] | the request: plain data |
-//! | [`source`] | the files there are: a [`Checkpoint`](source::Checkpoint) is configuration and the place of every tensor |
+//! | [`config`] | what the caller asks for, as data |
+//! | [`source`] | files and their headers: a [`Checkpoint`](source::Checkpoint) knows the place of every tensor |
 //! | [`quant`] | packed tensors, methods that pack them, operations on them |
-//! | [`target`] | the devices a model can go to |
-//! | [`model`] | the modules that want tensors: [slots](model::Slot), layers, [architectures](model::Architecture) |
-//! | [`dialect`] | the ways in which Python projects write packed weights |
+//! | [`target`] | the devices that a model can go to |
+//! | [`model`] | modules and the [slots](model::Slot) that they want filled: layers, [architectures](model::Architecture) |
+//! | [`dialect`] | how Python projects write packed weights |
 //! | [`plan`] | the decision about every tensor, with all sizes |
-//! | [`observe`] | events, and how to stop a load |
-//! | [`pipeline`] | reading and converting, within a budget of bytes |
+//! | [`observe`] | events, and how an observer stops a load |
+//! | [`pipeline`] | reading and converting within a budget of bytes |
 //! | `prepare` | measurements that need weights before they are packed |
 //! | [`place`] | the ends of the pipeline: a module, a comparison, a folder |
 //! | [`report`] | numbers and pictures of a load |
 //! | [`text`] | the tokenizer |
 //! | [`Loader`] | the road from a configuration to a module |
 //!
+//! A room imports only rooms above it.
+//!
+//! # Words
+//!
+//! Each word has one meaning, and no two types have one name.
+//!
+//! | word | meaning | type |
+//! |---|---|---|
+//! | configuration | what the caller asks for, as data | [`LoadConfig`], [`SaveConfig`], [`VerifyConfig`] |
+//! | request | a configuration with a source, observers and shared memory | [`LoadRequest`] |
+//! | source | a place that files come from | [`Source`](source::Source) |
+//! | checkpoint | the opened files of one model | [`Checkpoint`](source::Checkpoint) |
+//! | tensor | a named array of a checkpoint | [`TensorInfo`](source::TensorInfo) |
+//! | stored type | the type of a tensor in a file, one of 22 | [`StoredType`](source::StoredType) |
+//! | value | one number of a tensor | |
+//! | dtype | the type of dense values: f32, f16 or bf16 | [`DType`] |
+//! | slot | a place in a model that values go to | [`Slot`](model::Slot) |
+//! | weight | the finished tensor of a module | [`Weights`](model::Weights) |
+//! | dense, packed | one float a value; codes and scales | [`PackedWeight`](quant::PackedWeight) |
+//! | quantization | how a weight is to be packed, in words | [`QuantSpec`](quant::QuantSpec) |
+//! | format | the meaning of packed words and scales | [`Format`](quant::kernels::format::Format) |
+//! | method | chooses codes and scales of a format | [`Method`](quant::Method) |
+//! | dialect | the way in which a project writes packed weights | [`Dialect`](dialect::Dialect) |
+//! | adopted | packed in the checkpoint, and used as it is | [`Adopt`](dialect::Adopt) |
+//! | step | what happens to one slot | [`Step`](plan::Step) |
+//! | piece | some rows of a stored tensor | [`Piece`](plan::Piece) |
+//! | tile | the rows that are read and converted at once | |
+//! | strategy | where finished weights live, and how far reading is ahead | [`Strategy`] |
+//! | streamed | brought to the device for each product | [`StreamFrom`] |
+//! | cache | packed weights on disk for the next load | [`LoadConfig::cache_packed`] |
+//! | target | a kind of device | [`Target`] |
+//! | sink | takes finished weights | [`Sink`](pipeline::Sink) |
+//!
 //! # Errors
 //!
-//! Everything that can be wrong with what a user has is an [`Error`] that names the tensor or file,
-//! both numbers, and what to do. A panic is a bug of ours.
+//! Everything that can be wrong with the files and options of a user is an [`Error`] that names the tensor or file,
+//! both numbers, and the remedy. A panic is a bug of this crate.
 //!
 //! # Longer texts
 //!

@@ -151,7 +151,7 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// For the tensor of this name, whatever characters it has.
+    /// A rule for the tensor of this name; characters that a pattern gives a meaning to mean themselves.
     pub fn tensor(name: &str, quant: QuantSpec) -> Self {
         let text = globset::escape(name);
         let pattern = Pattern {
@@ -211,7 +211,7 @@ pub struct Policy {
 
 impl Policy {
     /// The quantization of the tensor `name`, which has this role and shape. Only matrices can be packed: all other
-    /// tensors stay dense whatever a pattern says, so that `*=nf4` is not an error.
+    /// tensors stay dense even if a pattern names them, so that `*=nf4` is not an error.
     pub fn choose(&self, name: &str, role: Role, shape: &[usize]) -> QuantSpec {
         let matched = |pattern: &Pattern| pattern.is_match(name, role);
         if !can_be_packed(role, shape) || self.skip.iter().any(matched) {

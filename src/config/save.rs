@@ -82,7 +82,7 @@ impl SaveConfig {
         self.dialect
     }
 
-    /// Bytes of a shard, 5 GB if not given. A weight that is larger gets a shard of its own.
+    /// Bytes of a shard, 5 GB if not given. A larger weight gets its own shard.
     pub fn shard_bytes(mut self, bytes: u64) -> Self {
         self.shard_bytes = bytes;
         self

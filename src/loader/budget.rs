@@ -71,7 +71,7 @@ impl Engine {
         }]
     }
 
-    /// What was asked for, or what the budget leaves: tiles get smaller first.
+    /// The allowance that was asked for, or the rest of the budget: tiles get smaller first.
     ///
     /// # Errors
     ///
@@ -118,7 +118,7 @@ impl Engine {
         }
     }
 
-    /// What was asked for, whatever memory there is.
+    /// The allowance that was asked for, without regard to memory.
     pub(super) fn asked(&self, strategy: Strategy) -> Allowance {
         let in_flight = match &self.shared {
             Some(shared) => shared.in_flight().max(),
@@ -149,7 +149,7 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// [`PlanError::NoBudget`] where nobody tells how much memory there is.
+    /// [`PlanError::NoBudget`] where the size of the memory is unknown.
     pub(super) fn fitting(&self) -> Result<u64, Error> {
         let device = self.device_bytes();
         let (memory, beside) = match self.target.memory {

@@ -178,8 +178,8 @@ fn shown(memory: Option<u64>) -> Bytes {
 mod tests {
     use super::*;
 
-    /// Would catch a limit taken of the wrong memory, a device that is called shared because nobody says
-    /// otherwise, and a file written where nobody asked for one.
+    /// Would catch a limit taken of the wrong memory, a device that is taken to share memory although
+    /// its driver does not say so, and a file written without being asked for.
     #[test]
     fn the_choice_follows_the_table() {
         use MemoryKind::{Device, Host};

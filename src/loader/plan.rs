@@ -51,7 +51,7 @@ impl Engine {
         });
         let mut plan = Plan::bind(&self.request(), &slots.collect::<Vec<_>>(), |_| false)?;
         if self.config.pack.presinq {
-            // Nobody says what makes the input of a tensor of no model.
+            // Without a model it is unknown which layer makes the input of a tensor.
             plan.link(Vec::new(), &[])?;
         }
         Ok(plan)

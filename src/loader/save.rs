@@ -22,7 +22,7 @@ impl Engine {
     pub(super) fn save_plan(&self, mut plan: Plan, to: &SaveConfig) -> Result<Saved, Error> {
         save::adapt(&mut plan, to);
         if self.config.pack.dtype.is_none() {
-            // What is given back has the type that config.json goes on to name.
+            // Dequantized weights get the type that config.json names.
             plan.give_back(self.checkpoint.float_dtype());
         }
         plan.check_complete()?;

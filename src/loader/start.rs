@@ -1,4 +1,4 @@
-//! Starting: a load or a save on a thread of its own, and a handle to it.
+//! A load or a save on its own thread, and a handle to it.
 
 use core::{
     fmt,
@@ -33,10 +33,10 @@ pub type Loading<A> = Running<Loaded<A>>;
 /// A save that runs. See [`Running`].
 pub type Saving = Running<Saved>;
 
-/// Work that runs on a thread of its own: look at it, wait for it, cancel it, or await it, in any runtime.
+/// Work on its own thread. The handle reports its progress, waits for it, cancels it, and can be awaited in any runtime.
 ///
-/// Dropping it cancels the work and waits until its thread has ended, so that nothing goes on behind its owner's back:
-/// at most for the tile or download that is under way.
+/// Dropping it cancels the work and waits until its thread has ended, so that no work goes on without a
+/// handle. That takes as long as the tile or download that is under way.
 ///
 /// ```no_run
 /// use firebox::{Cpu, LoadConfig, Loader, model::CausalLm};
@@ -51,7 +51,7 @@ pub type Saving = Running<Saved>;
 /// ```
 pub struct Running<R> {
     shared: Arc<RunShared<R>>,
-    /// Until it was joined; none where no thread could be had.
+    /// `None` after it was joined, and where the system had no thread.
     thread: Option<JoinHandle<()>>,
 }
 
@@ -61,14 +61,14 @@ struct RunShared<R> {
 }
 
 struct RunState<R> {
-    /// Until it is taken.
+    /// `None` before the end, and after it was taken.
     outcome: Option<Outcome<R>>,
     finished: bool,
-    /// Of whoever awaits it.
+    /// Wakes the task that awaits the handle.
     waker: Option<Waker>,
 }
 
-/// What became of it; the outer error is a panic.
+/// The result; the outer error is a panic.
 type Outcome<R> = thread::Result<Result<R, Error>>;
 
 /// Listens to the work, and stops it.
@@ -90,12 +90,12 @@ impl Observer for Watch {
 }
 
 impl<T: Target> Loader<T> {
-    /// [`load`](Self::load) on a thread of its own; what it would return comes out of the handle.
+    /// [`load`](Self::load) on its own thread; the handle returns the result.
     pub fn start<A: Architecture + Send + 'static>(self) -> Loading<A> {
         self.running(|loader| loader.load::<A>())
     }
 
-    /// [`save`](Self::save) on a thread of its own.
+    /// [`save`](Self::save) on its own thread.
     pub fn start_save<A: Architecture>(self, to: SaveConfig) -> Saving {
         self.running(move |loader| loader.save::<A>(&to))
     }
@@ -117,7 +117,7 @@ impl<T: Target> Loader<T> {
         let thread = thread::Builder::new()
             .name("firebox-run".to_owned())
             .spawn(move || {
-                // A panic is handed on to whoever takes the outcome.
+                // A panic goes on in the thread that takes the outcome.
                 theirs.finish(catch_unwind(AssertUnwindSafe(|| work(&self))));
             });
         if let Err(error) = &thread {
@@ -145,7 +145,7 @@ impl<R> RunShared<R> {
 }
 
 impl<R> Running<R> {
-    /// How far it is.
+    /// The progress of the work.
     pub fn progress(&self) -> Progress {
         lock(&self.shared.watch.progress).clone()
     }
@@ -155,13 +155,13 @@ impl<R> Running<R> {
         lock(&self.shared.state).finished
     }
 
-    /// Asks it to stop at its next event; returns at once. It ends with
+    /// Asks the work to stop at its next event, and returns at once. The work ends with
     /// [`PipelineError::Cancelled`], unless it has ended before.
     pub fn cancel(&self) {
         self.shared.watch.cancelled.store(true, Ordering::Relaxed);
     }
 
-    /// Waits until it has ended.
+    /// Waits until the work has ended.
     ///
     /// # Errors
     ///
@@ -169,14 +169,14 @@ impl<R> Running<R> {
     ///
     /// # Panics
     ///
-    /// Where it has panicked.
+    /// If the work has panicked.
     pub fn wait(mut self) -> Result<R, Error> {
         self.join();
         self.take()
             .expect("its thread has ended, and left what it made")
     }
 
-    /// What came of it, once.
+    /// The result, once.
     fn take(&self) -> Option<Result<R, Error>> {
         let outcome = lock(&self.shared.state).outcome.take()?;
         Some(outcome.unwrap_or_else(|panic: Box<dyn Any + Send>| resume_unwind(panic)))
@@ -186,7 +186,7 @@ impl<R> Running<R> {
         let Some(thread) = self.thread.take() else {
             return;
         };
-        // An observer may own the handle, and so drop it on the thread that it is of.
+        // An observer may own the handle, and so drop it on the thread of the work itself.
         if thread.thread().id() != thread::current().id() {
             // Its panics are caught inside.
             let _ = thread.join();
@@ -194,11 +194,11 @@ impl<R> Running<R> {
     }
 }
 
-/// Ready when the work has ended. Nothing is done by polling; the thread wakes whoever has asked last.
+/// Ready when the work has ended. Polling does no work; the thread wakes the task that polled last.
 ///
 /// # Panics
 ///
-/// Where the work has panicked, and when it is polled after it was ready.
+/// If the work has panicked, and when it is polled after it was ready.
 impl<R> Future for Running<R> {
     type Output = Result<R, Error>;
 
@@ -228,7 +228,7 @@ impl<R> fmt::Debug for Running<R> {
     }
 }
 
-/// Whoever panicked while it held this has left whole values.
+/// A panic never leaves these values half-written, so a poisoned lock is safe to use.
 fn lock<V>(mutex: &Mutex<V>) -> MutexGuard<'_, V> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -62,7 +62,7 @@ impl Shared {
                 Err(Error::Pipeline(PipelineError::Cancelled { .. }))
             )
         };
-        // Those that were cancelled come after whoever was the reason.
+        // Loads that were cancelled come after the load that failed.
         let (mut ended, others): (Vec<_>, Vec<_>) =
             ended.into_iter().partition(|end| !cancelled(end));
         ended.extend(others);

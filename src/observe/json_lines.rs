@@ -1,4 +1,4 @@
-//! Events as lines of JSON, for whoever reads along or afterwards.
+//! Events as lines of JSON, which can be read while they are written.
 
 use std::{
     fs::File,

@@ -1,8 +1,8 @@
-//! How far a load is, out of its events.
+//! The progress of a load, from its events.
 
 use super::Event;
 
-/// How far a load is: source bytes, tensors, and which one. Made by [`Progress::default`], fed by
+/// The progress of a load: source bytes, tensors, and the current tensor. Made by [`Progress::default`], fed by
 /// [`observe`](Self::observe).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -16,11 +16,11 @@ pub struct Progress {
     pub tensors: usize,
     /// Tensors of the plan; 0 before there is one.
     pub tensors_total: usize,
-    /// The tensor that was heard of last.
+    /// The tensor of the last event.
     pub current: Option<String>,
-    /// Whether the end was told.
+    /// Whether the load has ended.
     pub finished: bool,
-    /// Tensors that are begun and not finished, and what has been read of them.
+    /// Tensors that are begun and not finished, and the bytes read of each.
     begun: Vec<(String, u64)>,
 }
 

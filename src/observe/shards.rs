@@ -1,4 +1,4 @@
-//! The files of a plan, each told of once.
+//! The files of a plan, each reported once.
 
 use std::collections::HashMap;
 

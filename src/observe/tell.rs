@@ -60,12 +60,12 @@ pub(crate) fn tell(
 /// The answer of `observer`; an error where it fails or panics.
 fn caught(observer: &dyn Observer, event: &Event<'_>) -> Result<Flow, String> {
     // It gets no further event, so the state in which a panic left it does not matter.
-    let told = catch_unwind(AssertUnwindSafe(|| {
+    let caught = catch_unwind(AssertUnwindSafe(|| {
         let flow = observer.observe(event);
         let failure = (flow == Flow::Cancel).then(|| observer.failure()).flatten();
         (flow, failure)
     }));
-    match told {
+    match caught {
         Ok((flow, None)) => Ok(flow),
         Ok((_, Some(failure))) => Err(failure),
         Err(panic) => Err(format!("it panicked: {}", said(&*panic))),

@@ -1,4 +1,4 @@
-//! How a load came about: bytes, seconds, memory, tensor by tensor.
+//! The report of a load: bytes, seconds, memory, tensor by tensor.
 
 mod series;
 mod watch;
@@ -34,17 +34,17 @@ use crate::{
     target::{DType, instead},
 };
 
-/// How a load came about. Serialises to what `firebox load --json` prints.
+/// The report of a load. Serialises to the JSON that `firebox load --json` prints.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct LoadReport {
     /// The checkpoint.
     pub model: String,
-    /// Where it went.
+    /// The target.
     pub target: String,
-    /// What the device's driver calls it.
+    /// The name that the driver gives the device.
     pub device: String,
-    /// What the packed weights became, `none` where all are dense; several joined by ` + `.
+    /// The quantizations of the packed weights, joined by ` + `; `none` where all weights are dense.
     pub quant: String,
     /// Type of dense weights and activations.
     pub dtype: DType,
@@ -53,7 +53,7 @@ pub struct LoadReport {
     pub dtype_wanted: DType,
     /// Where the finished weights live.
     pub strategy: Strategy,
-    /// Why.
+    /// Why this strategy.
     pub strategy_reason: String,
     /// From the plan to the built module.
     pub seconds: f64,
@@ -82,12 +82,12 @@ pub struct LoadReport {
     pub probe: Option<Probe>,
     /// Bytes of host memory that the load might take beside what the process had: the budget, or what the system leaves.
     pub host_bytes_max: Option<u64>,
-    /// Bytes of the device's memory that the model might take: the budget, or all of it where the device tells.
+    /// Bytes of the device's memory that the model might take: the budget, or all of it where the driver reports it.
     pub device_bytes_max: Option<u64>,
     /// Anonymous memory of the process over time.
     #[serde(skip)]
     pub host_bytes: Series,
-    /// Memory that the device has set aside, over time; empty where it has none of its own or does not tell.
+    /// Memory that the device has set aside, over time; empty where it has no memory of its own or its driver does not report it.
     #[serde(skip)]
     pub device_bytes: Series,
     /// Tensors loaded.
@@ -99,17 +99,17 @@ pub struct LoadReport {
     pub verified: Option<VerifyReport>,
 }
 
-/// How one tensor came about.
+/// The report of one tensor.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct TensorReport {
     /// Name in the checkpoint.
     pub name: String,
-    /// What it is for.
+    /// Its purpose.
     pub role: Role,
-    /// What became of it.
+    /// Its quantization.
     pub quant: QuantSpec,
-    /// Numbers in it.
+    /// Values in it.
     pub weights: usize,
     /// Bytes read: more than the checkpoint has of it where a format needs to see it twice.
     pub bytes_read: u64,
@@ -134,7 +134,7 @@ pub struct TensorReport {
 
 /// The means of a load: device, threads and memory.
 pub(crate) struct RunFacts {
-    /// What the device's driver calls it.
+    /// The name that the driver gives the device.
     pub(crate) device: String,
     pub(crate) workers: usize,
     pub(crate) in_flight_bytes_max: u64,

@@ -1,4 +1,4 @@
-//! What a load's report is made of, gathered while it runs.
+//! The numbers of a load's report, gathered while it runs.
 
 use std::{
     collections::HashMap,
@@ -24,7 +24,7 @@ pub(crate) struct Recording {
     heard: Arc<Listener>,
 }
 
-/// What was gathered.
+/// The gathered numbers.
 #[derive(Debug)]
 pub(crate) struct Recorded {
     pub(crate) started: Instant,
@@ -40,7 +40,7 @@ pub(crate) struct Recorded {
 struct Listener {
     started: Instant,
     host: Looker,
-    /// One that has memory of its own.
+    /// A device with its own memory.
     device: Option<Device>,
     state: Mutex<Gathered>,
 }
@@ -52,7 +52,7 @@ struct Gathered {
 }
 
 impl Recording {
-    /// Begins now; `device` is one that has memory of its own.
+    /// Begins now; `device` has its own memory.
     pub(crate) fn start(device: Option<Device>) -> Self {
         let started = Instant::now();
         let memory = MemoryWatch::start(started);

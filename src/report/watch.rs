@@ -12,7 +12,7 @@ use std::{
 use super::Series;
 use crate::target::memory::anonymous;
 
-/// Watches this process's anonymous memory from a thread of its own, until stopped.
+/// Watches this process's anonymous memory from its own thread, until stopped.
 #[derive(Debug)]
 pub(crate) struct MemoryWatch {
     shared: Arc<WatchShared>,

@@ -67,7 +67,7 @@ impl Checkpoint {
     pub fn open(source: Arc<dyn Source>) -> Result<Self, CheckpointError> {
         let config = match source.read(CONFIG) {
             Err(SourceError::NotFound { .. }) => return Err(no_config(&*source)?),
-            // Not in the cache while offline among them: nobody can say then that this is no model.
+            // Not in the cache while offline among them: then it is unknown whether this is a model.
             read => read?,
         };
         let config = parse_object(&*source, CONFIG, &config)?;

@@ -30,7 +30,7 @@ struct MemoryState {
     reads: Vec<(String, Range<u64>)>,
 }
 
-/// What goes wrong when a file is read. Its size is always told truly: each fault strikes a reader
+/// A failure of reads. The size of the file is always right: each fault strikes a reader
 /// that has already made its plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]

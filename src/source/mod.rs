@@ -1,4 +1,4 @@
-//! Where a checkpoint's bytes come from, and what they say before a weight is read.
+//! Where a checkpoint's bytes come from, and their headers, which are read before any weight.
 //!
 //! ```text
 //! Source  (local folder | hub | memory | your own)         names and byte ranges; the only I/O
@@ -11,7 +11,7 @@
 //! ```
 //!
 //! The parsers ([`header`], [`Index`], [`Catalog`]) do no I/O: bytes in, values out. What they
-//! accept has been checked, so whoever reads a tensor later need not check its range again.
+//! accept has been checked, so that no later reader has to check the range of a tensor again.
 //!
 //! A custom source is three short methods: see [`Source`].
 

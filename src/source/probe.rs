@@ -5,7 +5,7 @@ use crate::config::Reading;
 /// How the weights of a folder are read, and why.
 ///
 /// Made once, at the first large read in [`Reading::Auto`]: 64 places of the weights are looked up in the page cache, and
-/// where they are not there, ranges that nobody has read are read in both ways, twice in turn, for 20 ms and 14 MiB at
+/// where they are not there, ranges that are not in the cache are read in both ways, twice in turn, for 20 ms and 14 MiB at
 /// most. Direct reads are taken at their worst, the others at their best.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
 #[non_exhaustive]

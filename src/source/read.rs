@@ -21,7 +21,7 @@ const CONCURRENCY: usize = 2;
 /// ranges at once) it says in [`SourceHints`]. Callers find both in [`SourceExt`], which every source has.
 ///
 /// * Names are relative and use `/`. A source refuses one that leads out of the model
-///   ([`SourceError::Name`]): names come from an index file that somebody else wrote.
+///   ([`SourceError::Name`]): names come from the index file of the checkpoint.
 /// * All methods are called from several threads at once, in no particular order.
 /// * A file does not change while its source lives. A source over something that can change (a
 ///   branch on the hub) settles on one state at the first file and keeps to it.
@@ -91,7 +91,7 @@ pub trait SourceHints: Send + Sync {
     fn probe(&self) -> Option<Probe>;
 
     /// The weights file that the user named, when a file and not a model was named. Then this file is all the weights,
-    /// whatever lies beside it.
+    /// and files beside it are ignored.
     fn weights_file(&self) -> Option<&str>;
 
     /// Reads that should be under way at once: 2 for a disk, more where an answer takes long and many are served at once.

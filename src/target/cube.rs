@@ -61,7 +61,7 @@ mod graphics {
     }
 
     /// The API whose kernels are written in WebGPU's language. A browser has its own; elsewhere it is
-    /// whatever wgpu finds, unless this build writes kernels for Vulkan in SPIR-V: then it is OpenGL.
+    /// the driver that wgpu finds, unless this build writes kernels for Vulkan in SPIR-V: then it is OpenGL.
     #[cfg(feature = "webgpu")]
     const WEBGPU: WgpuBackend = if cfg!(target_family = "wasm") {
         WgpuBackend::WebGpu
@@ -136,13 +136,13 @@ fn open(
     // Drivers that are there and do not work make CubeCL panic when it first asks for a client.
     catch_unwind(AssertUnwindSafe(|| device.client())).map_err(|panic| TargetError::Device {
         target,
-        reason: told(&*panic),
+        reason: message(&*panic),
     })?;
     Ok(Device::new(device))
 }
 
-/// What a panic said.
-fn told(panic: &(dyn core::any::Any + Send)) -> String {
+/// The message of a panic.
+fn message(panic: &(dyn core::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("it gave no reason")

@@ -2,8 +2,8 @@
 //!
 //! A Burn 0.22 tensor does not name its backend in its type, and Burn's `Cuda`, `Vulkan`, `Metal` and
 //! `Wgpu` are aliases of one backend type: a backend type parameter cannot tell a CUDA load from a
-//! Vulkan load. These zero-sized types can. Loading and quantizing are generic over
-//! [`Target::Backend`] and never ask which one it is; only the constructors here know.
+//! Vulkan load. These zero-sized types can. A loader asks its target for a device and for what the device can do;
+//! [`Target::Backend`] makes sure that the target has the packed operations.
 //!
 //! Module *forward* passes go through Burn's own dispatch on the device value, because Burn's modules do.
 
@@ -51,7 +51,7 @@ pub trait Target: sealed::Sealed + Copy + Default + Debug + Send + Sync + 'stati
     /// Short name for plans, logs, tests and `--target`: `"cpu"`, `"cuda"`.
     const NAME: &'static str;
 
-    /// Where its tensors are, and so where weights are quantized.
+    /// Whether its tensors are in host or device memory, and so where weights are quantized.
     const MEMORY: MemoryKind;
 
     /// The device with this index, counted from 0 in the order the driver lists them.
@@ -64,7 +64,7 @@ pub trait Target: sealed::Sealed + Copy + Default + Debug + Send + Sync + 'stati
     /// Whether tensors on `device` belong to this target, with or without gradients.
     fn owns(device: &Device) -> bool;
 
-    /// What the device can do.
+    /// The abilities of the device.
     fn capabilities(device: &Device) -> Capabilities;
 }
 
@@ -77,22 +77,22 @@ pub enum MemoryKind {
     Device,
 }
 
-/// What a device can do, asked of the device.
+/// The abilities of a device, asked of its driver.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Capabilities {
-    /// What the driver calls it.
+    /// The driver's name for it.
     pub name: String,
     /// Types that dense weights and activations may have, preferred first.
     pub dtypes: Vec<DType>,
-    /// The type a checkpoint is computed in when nobody asked for one; `None` for the type it is stored
+    /// The type that a checkpoint is computed in if none is asked for; `None` for the type it is stored
     /// in.
     pub default_dtype: Option<DType>,
     /// Bytes of the largest single allocation, `None` where only memory is the limit.
     pub largest_allocation: Option<u64>,
-    /// Bytes of memory, `None` where it cannot be told.
+    /// Bytes of memory, `None` where they are unknown.
     pub memory: Option<u64>,
-    /// Whether that memory is the host's too; `None` where the driver does not tell, as CUDA's does not through CubeCL.
+    /// Whether that memory is the host's too; `None` where the driver does not say, as CUDA's does not through CubeCL.
     pub unified: Option<bool>,
     /// Units that run in step, fewest and most; `None` for a processor.
     pub planes: Option<[u32; 2]>,
@@ -107,7 +107,7 @@ pub enum TargetError {
     NoDriver {
         /// [`Target::NAME`].
         target: &'static str,
-        /// What it needs.
+        /// The driver that it needs.
         driver: &'static str,
     },
 
@@ -127,7 +127,7 @@ pub enum TargetError {
     Device {
         /// [`Target::NAME`].
         target: &'static str,
-        /// What it says.
+        /// The driver's message.
         reason: String,
     },
 
@@ -161,9 +161,9 @@ impl Capabilities {
 /// The type that dense weights and activations get.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DTypeChoice {
-    /// What was asked for or is stored.
+    /// The type that was asked for or is stored.
     pub wanted: DType,
-    /// What it is.
+    /// The type that is used.
     pub dtype: DType,
 }
 

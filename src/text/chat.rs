@@ -6,7 +6,7 @@
 //! and `{% continue %}`, and `{% generation %}` blocks, whose only effect there is to mark what a trainer
 //! should learn.
 //!
-//! Not the same as in Python: `strftime_now` tells the time of UTC, and a dictionary *written in a
+//! Not the same as in Python: `strftime_now` uses UTC, and a dictionary *written in a
 //! template* loses the order of its keys. Dictionaries that come from outside keep it.
 
 use std::collections::BTreeMap;
@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use super::jinja::{strftime::strftime, tojson::tojson};
 use super::{TokenizerError, TokenizerFiles};
 
-/// The name that the only template of a checkpoint goes by.
+/// The name of the only template of a checkpoint.
 const DEFAULT: &str = "default";
 
 /// The template that transformers takes when tools are given and there is one.
@@ -262,7 +262,7 @@ fn refusal(error: &Error) -> Option<&Refusal> {
 
 /// Rewrites `{% generation %}` … `{% endgeneration %}` to `{% with %}` … `{% endwith %}`.
 ///
-/// In transformers the block gives its content, in a scope of its own, and notes where it was; the
+/// In transformers the block gives its content, in its own scope, and notes where it was; the
 /// engine knows no tags of ours, and `with` is the block that does the rest. Only the word changes, so
 /// that whitespace control stays as written.
 fn generation_as_scope(source: &str) -> String {

@@ -120,7 +120,7 @@ impl Tokenizer {
     /// [`TokenizerError::Encode`] when the tokenizer has no token for a part of the text and none for
     /// the unknown either.
     pub fn encode(&self, text: &str, special: SpecialTokens) -> Result<Vec<u32>, TokenizerError> {
-        // `encode_fast` gives the same ids and skips the offsets, which nobody here reads.
+        // `encode_fast` gives the same ids and skips the offsets, which are not used here.
         self.inner
             .encode_fast(text, special == SpecialTokens::Include)
             .map(|encoding| encoding.get_ids().to_vec())

@@ -14,7 +14,7 @@ pub(super) struct LimitLine {
     pub(super) bytes: u64,
 }
 
-/// Limits further above than so many times the peak are said and not drawn: the curve would be flat.
+/// Limits above this multiple of the peak are written, not drawn: the curve would be flat.
 const BEYOND: f64 = 4.0;
 
 /// Draws `series`, which has a point at least, over `seconds`.

@@ -65,7 +65,7 @@ fn layer(name: &str) -> &str {
     name
 }
 
-/// The stages, and where a tensor's report tells when they were.
+/// The stages, and the spans of a tensor's report that belong to them.
 type Stage = (&'static str, fn(&TensorReport) -> Option<[f64; 2]>);
 pub(super) const STAGES: [Stage; 3] = [
     ("read", |tensor| tensor.span_read),

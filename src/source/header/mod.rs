@@ -183,7 +183,7 @@ fn checked_entry(
         .iter()
         .try_fold(1u64, |elements, &side| elements.checked_mul(side))
         .and_then(|elements| elements.checked_mul(dtype.bits()));
-    // The product fits when one side is zero, whatever the others are; each must fit on its own.
+    // The product fits when one side is zero, however large the others are; each must fit by itself.
     let shape: Result<Vec<usize>, _> = raw.shape.iter().map(|&side| side.try_into()).collect();
     let (Some(bits), Ok(shape)) = (bits, shape) else {
         return Err(HeaderError::ShapeOverflow {

@@ -1,4 +1,4 @@
-//! How a model on the hub is reached: what the caller says, and the environment for the rest.
+//! How a model on the hub is reached: the caller's options, and the environment for the others.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -15,10 +15,10 @@ use crate::{
     source::{SourceError, stays_inside},
 };
 
-/// Where models are when nobody says otherwise.
+/// Where models are by default.
 const ENDPOINT: &str = "https://huggingface.co";
 
-/// How a model on the hub is reached. What is not said is looked up in the environment, by the
+/// How a model on the hub is reached. Options that are not given are looked up in the environment, by the
 /// names that Python's `huggingface_hub` knows:
 ///
 /// | | variables, the first that is set |
@@ -34,7 +34,7 @@ const ENDPOINT: &str = "https://huggingface.co";
 pub struct HubBuilder {
     id: String,
     revision: Option<String>,
-    /// `Some(None)`: no token, whatever the environment has.
+    /// `Some(None)`: no token, even if the environment has one.
     token: Option<Option<Secret>>,
     endpoint: Option<String>,
     cache: Option<PathBuf>,
@@ -89,7 +89,7 @@ impl HubBuilder {
         self
     }
 
-    /// Sends no token, whatever the environment has.
+    /// Sends no token, even if the environment has one.
     pub fn anonymous(mut self) -> Self {
         self.token = Some(None);
         self

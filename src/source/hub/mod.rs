@@ -75,7 +75,7 @@ pub struct Hub {
     reading: Reading,
 }
 
-/// The files of a commit, with their lengths where the hub tells them.
+/// The files of a commit, with their lengths where the hub reports them.
 type Listing = BTreeMap<String, Option<u64>>;
 
 /// The one commit that files are taken from.

@@ -28,7 +28,7 @@ const HEAD_BYTES: usize = 64 << 10;
 pub(super) struct Meta {
     /// The blob's name in the cache.
     pub(super) etag: String,
-    /// Bytes, where the hub tells.
+    /// Bytes, where the hub reports them.
     pub(super) size: Option<u64>,
 }
 

@@ -32,7 +32,7 @@ pub(super) struct Direct {
 }
 
 impl Direct {
-    /// Opens again the very file that `file` is, whatever has its name by now.
+    /// Opens the file of `file` again, even if another file has its name by now.
     ///
     /// # Errors
     ///

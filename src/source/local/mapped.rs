@@ -15,13 +15,13 @@ const PIECE: usize = 1 << 20;
 #[derive(Debug)]
 pub(super) struct Mapped(Arc<Mmap>);
 
-/// A part of it that somebody keeps.
+/// A part of the map that is shared.
 struct MappedPart {
     map: Arc<Mmap>,
     range: Range<usize>,
 }
 
-/// Pages that nobody needs any more are given back to the page cache: a load that converts from the map would seem to hold
+/// Pages that are needed no more return to the page cache: a load that converts from the map would seem to hold
 /// the whole file.
 #[cfg(target_os = "linux")]
 impl Drop for MappedPart {
@@ -45,7 +45,7 @@ impl Mapped {
     pub(super) fn open(file: &File) -> io::Result<Self> {
         // SAFETY: Memory of a map must not change while there is a reference to it, and other programs may write to
         // the file. What is referred to are plain bytes, for which no value is wrong; a file that changes is against the
-        // contract of `Source`, and whoever asks for maps is told what comes of it.
+        // contract of `Source`, and the documentation of maps warns of it.
         let map = unsafe { Mmap::map(file) }?;
         let mapped = Self(Arc::new(map));
         mapped.expect(&(0..mapped.0.len()), Access::Once)?;

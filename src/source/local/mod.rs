@@ -132,7 +132,7 @@ impl Local {
         // Links are followed: the files of a hub snapshot are links to a folder beside it.
         let path = self.folder.join(file);
         let failed = |error| self.failed(file, error);
-        // Looked at before it is opened: opening a pipe waits for somebody to write to it.
+        // Looked at before it is opened: opening a pipe waits for a writer.
         let kind = path.metadata().map_err(failed)?;
         if !kind.is_file() {
             return Err(SourceError::NotAFile {
@@ -163,7 +163,7 @@ impl Local {
             };
         }
         let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
-        // Another thread may have been faster; then its handle is everybody's.
+        // Another thread may have been faster; then all threads use its handle.
         let opened = open
             .entry(file.to_owned())
             .or_insert_with(|| Arc::new(found));
@@ -202,7 +202,7 @@ impl Local {
         }
     }
 
-    /// How so many bytes of `file` are read.
+    /// How `len` bytes of `file` are read.
     fn way(&self, file: &str, len: usize) -> Reading {
         match self.reading {
             _ if !file.ends_with(WEIGHTS) => Reading::Buffered,
