@@ -18,8 +18,7 @@ use firebox::{
     text::SpecialTokens,
 };
 use firebox_kernels::{
-    error::FormatError,
-    format::{Fp8Kind, Tile},
+    format::{FormatError, Fp8Kind, Tile},
     formats::{
         affine, bits4,
         fp8::{self, Recipe},

@@ -15,8 +15,7 @@ use firebox::{
         Method, QuantSpec,
         kernels::{
             arith::{float::DType, pack::CODES4},
-            error::FormatError,
-            format::{Blocks, Format},
+            format::{Blocks, Format, FormatError},
             formats::bits4::{self, levels::NF4},
             packer::{Packer, pack_whole},
         },

@@ -18,10 +18,9 @@ use firebox::{
     pipeline::{Dense, Event, Finished, Flow, PipelineError, Settings, Sink, SinkError, Values},
     plan::{Plan, Step},
     quant::{
-        Bits4, Method, QuantSpec,
+        Method, Packing, QuantSpec,
         kernels::{
-            error::FormatError,
-            format::{Blocks, Format},
+            format::{Blocks, Format, FormatError},
             packer::Packer,
         },
     },
@@ -176,7 +175,7 @@ struct DawdlingPacker {
     most: Arc<AtomicU64>,
 }
 
-const NF4: Bits4 = Bits4::Nf4(Blocks {
+const NF4: Packing = Packing::Nf4(Blocks {
     block: 64,
     nested: false,
 });

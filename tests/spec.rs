@@ -6,11 +6,10 @@ use firebox::{
     config::{Bytes, Pattern, Rule},
     model::{Role, Slot},
     quant::{
-        Fp8, Method, Mlx, QuantSpec, SpecError,
+        Method, Packing, QuantSpec, SpecError,
         kernels::{
             arith::float::DType,
-            error::FormatError,
-            format::{Affine, Along, Blocks, Format, Fp8Kind, Micro, Offset, Tile},
+            format::{Affine, Along, Blocks, Format, FormatError, Fp8Kind, Micro, Offset, Tile},
             formats::fp8::Recipe,
             packer::Packer,
         },
@@ -189,13 +188,13 @@ fn every_fp8_prints_to_a_spec_that_reads_back_equal() {
         });
         let fixed = FIXED.map(|scale| (Tile::Tensor, Recipe::Fixed(scale)));
         for (tile, recipe) in tiled.chain(fixed) {
-            let method = Fp8::new(kind, tile, recipe).expect("a method");
-            let words = QuantSpec::Fp8(method).to_string();
+            let method = Packing::fp8(kind, tile, recipe).expect("a method");
+            let words = QuantSpec::Pack(method).to_string();
             let again: QuantSpec = words
                 .parse()
                 .unwrap_or_else(|error| panic!("{words}: {error}"));
             assert!(
-                matches!(again, QuantSpec::Fp8(again) if again == method),
+                matches!(again, QuantSpec::Pack(again) if again == method),
                 "{words} reads as {again:?}, and was {method:?}"
             );
             printed.insert(words);
@@ -211,13 +210,13 @@ fn every_fp8_prints_to_a_spec_that_reads_back_equal() {
 fn every_mlx_prints_to_a_spec_that_reads_back_equal() {
     for bits in [2, 3, 4, 5, 6, 8] {
         for group in [32, 64, 128] {
-            let method = Mlx::new(bits, group).expect("a method");
-            let spec = QuantSpec::Mlx(method);
+            let method = Packing::mlx(bits, group).expect("a method");
+            let spec = QuantSpec::Pack(method);
             let words = spec.to_string();
             let again: QuantSpec = words
                 .parse()
                 .unwrap_or_else(|error| panic!("{words}: {error}"));
-            assert!(matches!(again, QuantSpec::Mlx(again) if again == method));
+            assert!(matches!(again, QuantSpec::Pack(again) if again == method));
             for params in [DType::F32, DType::F16, DType::Bf16] {
                 let form = Offset::Bias;
                 let affine = Affine {
@@ -241,10 +240,10 @@ fn every_mlx_prints_to_a_spec_that_reads_back_equal() {
         }
     }
     assert_eq!(
-        Mlx::new(7, 64),
+        Packing::mlx(7, 64),
         Err(FormatError::Bits { found: 7, least: 2 })
     );
-    assert_eq!(Mlx::new(4, 16), Err(FormatError::Group { found: 16 }));
+    assert_eq!(Packing::mlx(4, 16), Err(FormatError::Group { found: 16 }));
 }
 
 /// What no words say cannot be made either.
@@ -253,19 +252,19 @@ fn an_fp8_that_cannot_be_is_refused() {
     let kind = Fp8Kind::E4m3;
     for tile in &TILES[1..] {
         assert_eq!(
-            Fp8::new(kind, *tile, Recipe::Fixed(0.5)),
+            Packing::fp8(kind, *tile, Recipe::Fixed(0.5)),
             Err(FormatError::FixedTile { tile: *tile })
         );
     }
     for found in [0.0, -0.0, -1.0, f32::INFINITY] {
         assert_eq!(
-            Fp8::new(kind, Tile::Tensor, Recipe::Fixed(found)),
+            Packing::fp8(kind, Tile::Tensor, Recipe::Fixed(found)),
             Err(FormatError::Scale { found })
         );
     }
     let (rows, cols) = (0, 4);
     assert_eq!(
-        Fp8::new(kind, Tile::Block { rows, cols }, Recipe::CompressedTensors),
+        Packing::fp8(kind, Tile::Block { rows, cols }, Recipe::CompressedTensors),
         Err(FormatError::Tile { rows, cols })
     );
 }

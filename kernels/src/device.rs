@@ -1,4 +1,4 @@
-//! A packed weight on a device: gives rows back, and multiplies without giving them back.
+//! A packed weight on a device: dequantizes rows. Products with it are in [`linear`](crate::linear).
 //!
 //! Each operation is the twin of one on the host: [`Format::dequantize_rows`] and what [`mod@linear`] has.
 
@@ -7,7 +7,7 @@ mod unpack;
 
 use core::ops::Range;
 
-use cubecl::{client::Client, features::Plane, ir::ElemType, prelude::*};
+use cubecl::{client::Client, ir::ElemType, prelude::*};
 
 use crate::arith::float::DType;
 use crate::arith::launch::{self, Buffer};
@@ -18,9 +18,7 @@ use crate::{
         bits4::levels::{FP4, NF4},
         nested,
     },
-    linear,
 };
-use linear::cube::{LinearPlan, Team};
 use read::{EIGHT, StoredLaunch};
 
 /// A packed weight in device memory.
@@ -35,9 +33,6 @@ pub struct DeviceWeight {
     /// Scales: [`Format::scales_len`] elements of `u32`.
     pub scales: Buffer,
 }
-
-/// The most inputs that [`DeviceWeight::linear`] takes together.
-pub const INPUTS: usize = 8;
 
 impl DeviceWeight {
     /// The rows `rows`, `[rows, i]` in the type `dtype`.
@@ -122,74 +117,6 @@ impl DeviceWeight {
         out
     }
 
-    /// `y = x * transpose(w)`, with `x` `[m, i]` and `y` `[m, o]`, both in the type `x_type`.
-    ///
-    /// Unpacks and multiplies at once, and sums in `f32`. The order of a sum depends on the device's planes,
-    /// neither on `m` nor on the run.
-    ///
-    /// # Panics
-    ///
-    /// When a buffer's length does not fit the shape, or `m` is above [`INPUTS`]: with more inputs it is
-    /// faster to give the weight back.
-    pub fn linear(&self, client: &Client, x: &Buffer, x_type: DType, m: usize) -> Buffer {
-        let [o, i] = self.shape;
-        assert!(m <= INPUTS, "{m} inputs");
-        assert_eq!(x.len(), m * i, "{m} inputs to {:?}", self.shape);
-        let (stored, levels) = self.stored(client);
-        if i == 0 {
-            return Buffer::zeros(client, m * o, x_type.size());
-        }
-        let out = Buffer::empty(client, m * o, x_type.size());
-        if out.is_empty() {
-            return out;
-        }
-        let eights = read::in_eights(self.format, i);
-        let vector = if eights { widest(client, x_type) } else { 1 };
-        let planes = client.properties().features.plane.contains(Plane::Ops);
-        let team = match (planes, launch::shares_memory(client)) {
-            (true, _) => Team::Plane,
-            (false, true) => Team::Cube,
-            (false, false) => Team::Unit,
-        };
-        let plan = LinearPlan {
-            team,
-            inputs: m,
-            rows: if m == 1 && o >= MANY_ROWS { 4 } else { 2 },
-            // One where a device runs so few units that it does not matter.
-            eights: match (eights, team) {
-                (false, _) => 0,
-                (true, Team::Plane) if m == 1 => 4,
-                (true, Team::Cube) if m == 1 => 2,
-                (true, _) => 1,
-            },
-            levels,
-        };
-        let teams = o.div_ceil(plan.rows);
-        let units = teams
-            * match plan.team {
-                Team::Plane => client.properties().hardware.plane_size_max as usize,
-                Team::Cube => linear::cube::UNITS as usize,
-                Team::Unit => 1,
-            };
-        let (count, dim) = launch::grid_of(client, units, linear::cube::UNITS);
-        // SAFETY: as above, and `x` holds `m` rows.
-        unsafe {
-            linear::cube::linear::launch_unchecked(
-                client,
-                count,
-                dim,
-                vector,
-                stored,
-                x.arg(vector),
-                o as u32,
-                out.arg(1),
-                plan,
-                launch::elem(x_type),
-            );
-        }
-        out
-    }
-
     /// How kernels that give `n` weights back in the type `dtype` are launched: weights of a vector, whether
     /// units give eights, and the grid.
     fn units(&self, client: &Client, n: usize, dtype: DType) -> (usize, bool, CubeCount, CubeDim) {
@@ -266,11 +193,8 @@ impl DeviceWeight {
     }
 }
 
-/// Rows from which a weight has enough teams for a device when each takes more of them.
-const MANY_ROWS: usize = 16384;
-
 /// The most elements of an eight, in the type `dtype`, that a device moves at once.
-fn widest(client: &Client, dtype: DType) -> usize {
+pub(crate) fn widest(client: &Client, dtype: DType) -> usize {
     let mut sizes = client.io_optimized_vector_sizes(dtype.size());
     sizes.find(|size| *size <= EIGHT).unwrap_or(1)
 }

@@ -4,6 +4,7 @@
 
 mod affine;
 pub(crate) mod blocks;
+pub(crate) mod error;
 pub(crate) mod fp8;
 mod micro;
 mod packed;
@@ -13,13 +14,13 @@ use core::fmt;
 
 pub use affine::{Affine, Along, Offset};
 pub use blocks::Blocks;
+pub use error::FormatError;
 pub use fp8::{Fp8Kind, Tile};
 pub use micro::Micro;
 pub use packed::Packed;
 pub(crate) use packed::PackedRows;
 
 use crate::arith::pack;
-use crate::error::FormatError;
 
 /// How many words a weight of `[o, i]` takes and what they mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -13,7 +13,6 @@
 
 pub mod arith;
 
-pub mod error;
 pub mod format;
 
 pub mod packer;

@@ -7,18 +7,20 @@
 //! Letters: `o` rows of the weight, `i` columns, `m` inputs.
 
 #[cfg(feature = "cube")]
-pub(crate) mod cube;
+mod cube;
 mod dot;
 mod fours;
 
 use std::borrow::Cow;
 
+#[cfg(feature = "cube")]
+pub use cube::INPUTS;
 use rayon::prelude::*;
 
 use crate::arith::lanes::{self, LANES, Lanes, Work};
 use crate::arith::number::Number;
-use crate::error::FormatError;
 use crate::format::Format;
+use crate::format::FormatError;
 use fours::{Fours, Staged};
 
 /// Rows of a job: of what is multiplied with one input, and with several, where all of them are unpacked together so

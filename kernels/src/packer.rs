@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use crate::arith::float::{DType, absmax, absmax_stored};
 use crate::arith::pack::{CODES8, STREAM};
-use crate::error::FormatError;
+use crate::format::FormatError;
 use crate::format::{Format, Packed};
 
 /// Chooses codes for one weight, fed tile by tile.

@@ -25,7 +25,7 @@ use crate::packing::Packing;
 ///
 /// # Panics
 ///
-/// When `amax` is missing there, `bytes` is not as long as the shape says, or the tile has 2^32 weights or more.
+/// When the packing has no device half ([`Packing::on_device`]), `amax` is missing there, `bytes` is not as long as the shape says, or the tile has 2^32 weights or more.
 pub fn quantize(
     client: &Client,
     packing: Packing,
@@ -52,6 +52,9 @@ pub fn quantize(
             affine::pack_cube::quantize(client, bits, group, shape, source, bytes)
         }
         Packing::Int8 => int8::pack_cube::quantize(client, shape, source, bytes),
+        Packing::Hqq(_) | Packing::Wna16(_) | Packing::Micro(_) => {
+            panic!("{packing:?} is packed on the host")
+        }
     }
 }
 

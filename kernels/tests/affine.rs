@@ -5,7 +5,7 @@ mod common;
 use common::{Random, assert_bits, in_all_types};
 use firebox_kernels::arith::float::DType;
 use firebox_kernels::arith::pack;
-use firebox_kernels::error::FormatError;
+use firebox_kernels::format::FormatError;
 use firebox_kernels::format::{Affine, Along, Format, Offset, Packed};
 use firebox_kernels::linear::{linear, rows};
 

@@ -9,7 +9,7 @@ use common::{
     Golden, Tensor, as_floats, assert_bits, assert_bytes, fed, in_all_types, rounded, size, text,
 };
 use firebox_kernels::arith::float::DType;
-use firebox_kernels::error::FormatError;
+use firebox_kernels::format::FormatError;
 use firebox_kernels::format::{Blocks, Format, Packed};
 use firebox_kernels::packer::Packer;
 use firebox_kernels::packer::pack_whole;

@@ -1,7 +1,7 @@
 //! Sizes and names of formats, written out.
 
 use firebox_kernels::arith::float::DType;
-use firebox_kernels::error::FormatError;
+use firebox_kernels::format::FormatError;
 use firebox_kernels::format::{
     Affine, Along, Blocks, Format, Fp8Kind, Micro, Offset, Packed, Tile,
 };

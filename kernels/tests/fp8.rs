@@ -7,7 +7,7 @@ use common::{
 };
 use firebox_kernels::arith::float::DType;
 use firebox_kernels::arith::pack;
-use firebox_kernels::error::FormatError;
+use firebox_kernels::format::FormatError;
 use firebox_kernels::format::{Format, Fp8Kind, Packed, Tile};
 use firebox_kernels::formats::fp8::{self, Recipe};
 use firebox_kernels::packer::pack_whole;

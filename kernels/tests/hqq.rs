@@ -5,7 +5,7 @@ mod common;
 use common::{Golden, Random, Tensor, assert_bits, fed, in_all_types, size, text};
 use firebox_kernels::arith::float::DType;
 use firebox_kernels::arith::pack;
-use firebox_kernels::error::FormatError;
+use firebox_kernels::format::FormatError;
 use firebox_kernels::format::{Affine, Along, Format, Offset, Packed};
 use firebox_kernels::formats::hqq::power::powers;
 use firebox_kernels::formats::hqq::{Axis, Group, Hqq, Levels};

@@ -6,7 +6,7 @@ use common::{
     Golden, Random, Tensor, as_floats, assert_bits, assert_bytes, fed, in_all_types, rounded, text,
 };
 use firebox_kernels::arith::float::DType;
-use firebox_kernels::error::FormatError;
+use firebox_kernels::format::FormatError;
 use firebox_kernels::format::{Format, Packed};
 use firebox_kernels::packer::pack_whole;
 use firebox_kernels::{arith::pack, formats::int8};

@@ -4,7 +4,7 @@ mod common;
 
 use common::{Random, fed};
 use firebox_kernels::arith::float::DType;
-use firebox_kernels::error::FormatError;
+use firebox_kernels::format::FormatError;
 use firebox_kernels::format::{Fp8Kind, Micro, Packed, Tile};
 use firebox_kernels::formats::fp8::Recipe;
 use firebox_kernels::formats::{affine, bits4, fp8, int8, micro};

@@ -5,7 +5,7 @@ mod common;
 use common::{Golden, Random, Tensor, assert_bits, assert_bytes, fed, in_all_types, rounded, text};
 use firebox_kernels::arith::float::DType;
 use firebox_kernels::arith::pack;
-use firebox_kernels::error::FormatError;
+use firebox_kernels::format::FormatError;
 use firebox_kernels::format::{Format, Micro, Packed};
 use firebox_kernels::formats::micro::{self, SPAN};
 use serde_json::Value;

@@ -5,7 +5,7 @@ mod common;
 use common::{Golden, Random, Tensor, assert_bits, fed, in_all_types, rounded, size, text};
 use firebox_kernels::arith::float::DType;
 use firebox_kernels::arith::pack;
-use firebox_kernels::error::FormatError;
+use firebox_kernels::format::FormatError;
 use firebox_kernels::format::{Affine, Format, Offset, Packed};
 use firebox_kernels::formats::wna16::{ScaleGroup, Wna16};
 use firebox_kernels::packer::pack_whole;

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use firebox_kernels::arith::float::DType;
 use serde::{Deserialize, Serialize};
 
+use super::quant::QuantSpec;
 use super::{
     Budget, HubConfig, Pattern, Policy, Reading, Rule, Strategy, StreamFrom, VerifyConfig, Workers,
     hub::Secret,
 };
-use crate::quant::QuantSpec;
 
 /// What to load and how: plain data, which can be written to a file and read again.
 ///

@@ -3,11 +3,11 @@
 //! Nothing here opens a file, listens or holds a device. A source, observers and shared memory are given to a
 //! [`LoadRequest`](crate::LoadRequest).
 
-mod auto;
 mod budget;
 mod hub;
 mod load;
 mod policy;
+pub(crate) mod quant;
 mod reading;
 mod role;
 mod save;
@@ -17,7 +17,6 @@ mod to;
 mod verify;
 mod workers;
 
-pub use auto::Auto;
 pub use budget::{Budget, BudgetError};
 pub(crate) use hub::HubConfig;
 #[cfg(feature = "hub")]
@@ -25,6 +24,7 @@ pub(crate) use hub::Secret;
 pub use load::LoadConfig;
 pub(crate) use load::PackConfig;
 pub use policy::{Pattern, Policy, Rule, RuleError};
+pub use quant::Auto;
 pub use reading::Reading;
 pub use role::Role;
 pub use save::SaveConfig;

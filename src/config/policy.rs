@@ -7,7 +7,7 @@ use globset::{GlobBuilder, GlobMatcher};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use super::Role;
-use crate::quant::{QuantSpec, SpecError};
+use super::quant::{QuantSpec, SpecError};
 
 /// Names of tensors, or a role.
 ///

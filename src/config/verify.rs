@@ -5,7 +5,7 @@ use core::fmt;
 use firebox_kernels::compare::Stats;
 use serde::{Deserialize, Serialize};
 
-use crate::quant::QuantSpec;
+use super::quant::QuantSpec;
 
 /// What to verify by, and what to try instead of what is beyond it.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]

@@ -3,7 +3,8 @@
 use firebox_kernels::{
     arith::float::DType,
     format::{Format, Packed},
-    formats::hqq::Hqq,
+    formats::{fp8, hqq::Hqq},
+    packing::Packing,
 };
 use serde::{Deserialize, Serialize};
 
@@ -70,22 +71,16 @@ pub struct Provenance {
 impl Provenance {
     /// The provenance of a weight that `quant` packs.
     pub fn packed_by(quant: &QuantSpec) -> Self {
-        let powers = match quant {
-            QuantSpec::Fp8(method) => super::fp8::has_powers(method),
-            _ => false,
-        };
-        Self {
-            dtype: None,
-            powers,
-            whole: match quant {
-                QuantSpec::Wna16(method) => Some(Whole::of(method)),
-                _ => None,
-            },
-            hqq: match quant {
-                QuantSpec::Hqq(hqq) => Some(*hqq),
-                _ => None,
-            },
+        let mut provenance = Self::default();
+        match quant {
+            QuantSpec::Pack(Packing::Fp8 { recipe, .. }) => {
+                provenance.powers = *recipe == fp8::Recipe::FineGrained { ue8m0: true };
+            }
+            QuantSpec::Pack(Packing::Wna16(method)) => provenance.whole = Some(Whole::of(method)),
+            QuantSpec::Pack(Packing::Hqq(hqq)) => provenance.hqq = Some(*hqq),
+            _ => {}
         }
+        provenance
     }
 }
 

@@ -1,6 +1,6 @@
 //! Configurations and tensors that disagree.
 
-use firebox_kernels::{error::FormatError, format::Format};
+use firebox_kernels::format::{Format, FormatError};
 
 use crate::{
     model::{ConfigError, Role},

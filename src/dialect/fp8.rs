@@ -13,7 +13,6 @@ use std::sync::Arc;
 use firebox_kernels::{
     arith::float::DType,
     format::{Format, Fp8Kind, Packed, Tile},
-    formats::fp8,
 };
 use serde_json::{Value, json};
 
@@ -26,7 +25,6 @@ use super::{
 use crate::{
     config::To,
     model::{Slot, fields::Fields},
-    quant::method,
     source::StoredType,
 };
 
@@ -154,11 +152,6 @@ struct Fp8Writer {
     /// Scales are powers of two.
     powers: bool,
     excepted: Vec<String>,
-}
-
-/// Whether the scales that `method` chooses are powers of two.
-pub(super) fn has_powers(method: &method::Fp8) -> bool {
-    method.recipe() == fp8::Recipe::FineGrained { ue8m0: true }
 }
 
 pub(super) fn writer(matrices: &Matrices) -> Result<Box<dyn Writer>, DialectError> {

@@ -1,6 +1,6 @@
 //! Looking up the tensors of one packed weight, and comparing them with what the dialect prescribes.
 
-use firebox_kernels::{arith::float::DType, error::FormatError};
+use firebox_kernels::{arith::float::DType, format::FormatError};
 
 use super::{DialectError, names::Excepted, plain};
 use crate::{

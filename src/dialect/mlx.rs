@@ -14,6 +14,7 @@ use std::{collections::HashMap, sync::Arc};
 use firebox_kernels::{
     arith::float::DType,
     format::{Affine, Along, Format, Micro, Offset, Packed},
+    packing::Packing,
 };
 use serde_json::{Value, json};
 
@@ -25,7 +26,6 @@ use super::{
 use crate::{
     config::To,
     model::{Slot, fields::Fields},
-    quant::method::{self, Method},
     source::StoredType,
 };
 
@@ -139,13 +139,16 @@ impl Dialect for MlxDialect {
             MlxScheme::Affine { .. } => {
                 let params = lookup.floats(scales)?;
                 (
-                    method::Mlx::new(bits, group).and_then(|mlx| mlx.format(lookup.shape, params)),
+                    Packing::mlx(bits, group).and_then(|mlx| mlx.format(lookup.shape, params)),
                     [o, i / group],
                 )
             }
             MlxScheme::Micro(micro) => {
                 lookup.dtype(scales, &[StoredType::U8])?;
-                (micro.format(lookup.shape, DType::F32), [o, i / group])
+                (
+                    Packing::Micro(micro).format(lookup.shape, DType::F32),
+                    [o, i / group],
+                )
             }
         };
         let format = lookup.format(format)?;

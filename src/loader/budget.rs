@@ -10,6 +10,7 @@ use crate::{
     error::Error,
     pipeline::tile_bytes,
     plan::{DeviceFacts, Need, Plan, PlanError, Step},
+    quant::scratch::UNPACKED_BYTES,
     target::{MemoryKind, memory},
 };
 
@@ -23,7 +24,7 @@ const TILE_LEAST: u64 = 64 << 10;
 const TILES_LEAST: u64 = 2;
 
 /// Rows of a weight that are unpacked at a time while many inputs are multiplied, at most.
-const UNPACKED: u64 = 64 << 20;
+const UNPACKED: u64 = UNPACKED_BYTES as u64;
 
 impl Engine {
     /// Refuses a plan that cannot be carried out: tensors are missing, or it does not fit. Returns how much may be read

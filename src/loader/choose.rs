@@ -2,6 +2,7 @@
 
 use crate::{
     config::{Bytes, Strategy},
+    quant::scratch::UNPACKED_BYTES,
     target::MemoryKind,
 };
 
@@ -23,7 +24,7 @@ pub(super) struct MemoryFacts {
 }
 
 /// Room beside the weights of a device: rows that are unpacked at a time while they are multiplied.
-const SCRATCH: u64 = 64 << 20;
+const SCRATCH: u64 = UNPACKED_BYTES as u64;
 
 /// One row: the strategy is chosen where the condition holds and those above do not.
 struct StrategyRow {

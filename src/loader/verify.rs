@@ -189,7 +189,7 @@ fn row(checked: &CheckedWeight, limits: &Limits) -> TensorCheck {
     let fallback = checked.fallback.as_ref();
     TensorCheck {
         fallback: fallback.map(|(step, stats)| Fallback {
-            quant: step.quant(),
+            quant: step.quant().asked(),
             stats: *stats,
         }),
         ..check(&checked.step, checked.stats, limits)

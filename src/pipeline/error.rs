@@ -1,7 +1,7 @@
 //! A plan that could not be carried out.
 
 use crossbeam_channel::{RecvError, SendError};
-use firebox_kernels::{error::FormatError, format::Format};
+use firebox_kernels::format::{Format, FormatError};
 
 use crate::{
     dialect::DialectError,

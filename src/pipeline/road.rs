@@ -53,7 +53,7 @@ impl Road {
                 let method = spec
                     .method()
                     .expect("a step is packed because its spec has a method");
-                match (settings.device, method.packing()) {
+                match (settings.device, method.on_device()) {
                     // A weight without values has no tile to upload.
                     (Some(device), Some(packing)) if rows * cols > 0 => {
                         let packer =

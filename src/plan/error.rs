@@ -2,7 +2,7 @@
 
 use core::ops::Range;
 
-use firebox_kernels::{error::FormatError, format::Format};
+use firebox_kernels::format::{Format, FormatError};
 
 use crate::{dialect::DialectError, source::StoredType};
 

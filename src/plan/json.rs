@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Action, Plan, PlanError, Step, Totals};
+use super::{Action, Plan, PlanError, Step, Totals, treatment::Treatment};
 use crate::{config::Role, quant::QuantSpec};
 
 /// A plan in the words of `firebox plan --json`: a line of facts for each tensor, and sums.
@@ -29,7 +29,7 @@ struct Row<'a> {
     role: Role,
     file: &'a str,
     offset: u64,
-    quant: QuantSpec,
+    quant: Treatment,
     bytes_read: u64,
     bytes_kept: u64,
 }

@@ -13,6 +13,7 @@ mod piece;
 mod print;
 mod scaling;
 mod settle;
+mod treatment;
 
 pub(crate) use bind::Request;
 pub use error::PlanError;
@@ -24,6 +25,7 @@ pub use piece::Piece;
 pub(crate) use piece::made_of;
 pub(crate) use scaling::CHUNK;
 pub use scaling::Scaling;
+pub use treatment::Treatment;
 
 use core::ops::Range;
 
@@ -216,11 +218,11 @@ impl Step {
     }
 
     /// What becomes of it, in the words of `--quant`.
-    pub fn quant(&self) -> QuantSpec {
+    pub fn quant(&self) -> Treatment {
         match &self.action {
-            Action::Dense(_) => QuantSpec::None,
-            Action::Pack(spec, _) => spec.clone(),
-            Action::Keep(format) => QuantSpec::Kept(*format),
+            Action::Dense(_) => Treatment::Dense,
+            Action::Pack(spec, _) => Treatment::Packed(spec.clone()),
+            Action::Keep(format) => Treatment::Adopted(*format),
         }
     }
 }

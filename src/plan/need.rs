@@ -78,7 +78,7 @@ impl Step {
             return 1;
         };
         let together = match &self.action {
-            Action::Pack(spec, _) => spec.method().map_or(1, |method| match method.packing() {
+            Action::Pack(spec, _) => spec.method().map_or(1, |method| match method.on_device() {
                 Some(packing) => packing.tile_rows(shape),
                 // What it cannot pack is refused when it is bound.
                 None => method

@@ -83,6 +83,6 @@ impl Step {
             return false;
         };
         spec.method()
-            .is_some_and(|method| method.packing().is_some())
+            .is_some_and(|method| method.on_device().is_some())
     }
 }

@@ -1,12 +1,8 @@
-//! Quantization, in four words kept apart: a **format** says what packed bits mean
+//! Quantization, in four words: a **format** says what packed bits mean
 //! ([`Format`](firebox_kernels::format::Format)), a **method** chooses the codes ([`Method`]), a dialect
 //! is how a project writes a format to disk, a [target](crate::target) is where it runs.
 //!
-//! This module is a vocabulary, not a stage: the plan asks it for sizes, the pipeline for packers, the
-//! model for products.
-
-pub(crate) mod method;
-mod spec;
+//! This room is a vocabulary, not a stage: the plan asks it for sizes, the pipeline for packers, the model for products.
 
 #[cfg(feature = "autodiff")]
 #[cfg_attr(
@@ -23,8 +19,7 @@ mod ops_autodiff;
 #[cfg(feature = "cube")]
 mod ops_cube;
 mod ops_host;
-#[cfg(any(feature = "cube", feature = "autodiff"))]
-mod scratch;
+pub(crate) mod scratch;
 
 #[cfg_attr(
     feature = "ndarray",
@@ -33,9 +28,11 @@ mod scratch;
 pub mod ops;
 mod packed;
 
-/// The crate of the formats: what a [`Method`] of one's own is written with.
+mod dense;
+
+/// The crate of the formats, with which a custom [`Method`] is written.
 pub use firebox_kernels as kernels;
-pub use firebox_kernels::formats::{hqq::Hqq, wna16::Wna16};
-pub use method::{Bits4, Fp8, Int8, Method, Mlx};
+pub use firebox_kernels::packing::{Method, Packing};
 pub use packed::{Layout, PackedWeight};
-pub use spec::{QuantSpec, SpecError};
+
+pub use crate::config::quant::{QuantSpec, SpecError};

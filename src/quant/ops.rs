@@ -20,7 +20,7 @@ use burn::{
 };
 #[cfg(all(feature = "cube", feature = "fusion"))]
 use firebox_kernels::{arith::checksum, compare, formats::nested};
-use firebox_kernels::{arith::float::DType, packing::Packing};
+use firebox_kernels::{arith::float::DType, format::FormatError, packing::Packing};
 
 use super::packed::{Layout, PackedWeight};
 
@@ -36,7 +36,7 @@ pub struct PackedParts<B: Backend> {
 
 /// Some rows of a weight, as a checkpoint stores them, and what to pack them into.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Rows {
+pub struct SourceRows {
     /// How codes are chosen.
     pub packing: Packing,
     /// `[rows, in]`.
@@ -96,18 +96,18 @@ pub trait QuantBackend: Backend {
 
     /// Bits of the largest magnitude in `bits`, `[1]`; those of a NaN if there is one.
     #[fusion(dtype = BurnDType::U32, shape = Shape::new([1]))]
-    fn packed_absmax(bits: IntTensor<Self>, rows: Rows) -> IntTensor<Self>;
+    fn packed_absmax(bits: IntTensor<Self>, rows: SourceRows) -> IntTensor<Self>;
 
     /// Chooses codes for some rows of a weight: whole tiles of its packer. Scales of a nested format are
     /// plain still. `absmax` is that of the whole weight, for a format with one scale; others ignore it.
-    #[fusion(meta = |_: &TensorSpec, _: &TensorSpec, rows: &Rows| {
+    #[fusion(meta = |_: &TensorSpec, _: &TensorSpec, rows: &SourceRows| {
         let [words, scales] = rows.parts_len().map(|len| TensorSpec::new(Shape::new([len]), BurnDType::U32));
         PackedPartsMetadata { words, scales }
     })]
     fn packed_quantize(
         bits: IntTensor<Self>,
         absmax: IntTensor<Self>,
-        rows: Rows,
+        rows: SourceRows,
     ) -> PackedParts<Self>;
 
     /// Nested scales from all plain ones of a weight.
@@ -131,20 +131,28 @@ pub trait QuantBackend: Backend {
 }
 
 #[cfg(all(feature = "cube", feature = "fusion"))]
-impl Rows {
+impl SourceRows {
     /// Words, and scales that are not nested yet.
     ///
     /// # Panics
     ///
     /// When the packing refuses the shape, which whoever made the plan has asked before.
     pub(crate) fn parts_len(&self) -> [usize; 2] {
-        let format = self.packing.plain().format(self.shape, self.source);
-        let format = format.expect("the packing took this shape when the weight was planned");
+        let format = planned(self.packing.plain().format(self.shape, self.source));
         [format.words_len(self.shape), format.scales_len(self.shape)]
     }
 }
 
-/// How the numbers of `dtype` are stored.
+/// A result for a shape that the plan has asked the packing for before.
+///
+/// # Panics
+///
+/// When the packing refuses the shape: a bug of ours.
+pub(super) fn planned<T>(result: Result<T, FormatError>) -> T {
+    result.expect("the packing took this shape when the weight was planned")
+}
+
+/// How the values of `dtype` are stored.
 ///
 /// # Panics
 ///
@@ -212,7 +220,7 @@ pub fn bits<const D: usize>(x: Tensor<D>) -> Tensor<1, Int> {
 }
 
 /// Bits of the largest magnitude of these rows, `[1]`.
-pub(crate) fn absmax(bits: Tensor<1, Int>, rows: Rows) -> Tensor<1, Int> {
+pub(crate) fn absmax(bits: Tensor<1, Int>, rows: SourceRows) -> Tensor<1, Int> {
     Tensor::from_dispatch(<Dispatch as QuantBackend>::packed_absmax(
         bits.into_dispatch(),
         rows,
@@ -224,7 +232,7 @@ pub(crate) fn absmax(bits: Tensor<1, Int>, rows: Rows) -> Tensor<1, Int> {
 pub(crate) fn quantize(
     bits: Tensor<1, Int>,
     absmax: Option<Tensor<1, Int>>,
-    rows: Rows,
+    rows: SourceRows,
 ) -> [Tensor<1, Int>; 2] {
     // An operation has no optional tensors, so that those who do not want it get one they do not read.
     let absmax = absmax.unwrap_or_else(|| bits.clone());

@@ -20,7 +20,7 @@ use burn::{
 use firebox_kernels::arith::float::DType;
 
 use super::{
-    ops::{PackedParts, QuantBackend, Rows},
+    ops::{PackedParts, QuantBackend, SourceRows},
     packed::Layout,
     scratch,
 };
@@ -72,14 +72,14 @@ impl<B: QuantBackend, C: CheckpointStrategy> QuantBackend for Autodiff<B, C> {
         B::packed_bits(x.into_primitive())
     }
 
-    fn packed_absmax(bits: IntTensor<Self>, rows: Rows) -> IntTensor<Self> {
+    fn packed_absmax(bits: IntTensor<Self>, rows: SourceRows) -> IntTensor<Self> {
         B::packed_absmax(bits, rows)
     }
 
     fn packed_quantize(
         bits: IntTensor<Self>,
         absmax: IntTensor<Self>,
-        rows: Rows,
+        rows: SourceRows,
     ) -> PackedParts<Self> {
         let PackedParts { words, scales } = B::packed_quantize(bits, absmax, rows);
         PackedParts { words, scales }

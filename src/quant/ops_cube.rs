@@ -16,12 +16,13 @@ use burn_cubecl::{CubeBackend, kernel::into_contiguous, tensor::CubeTensor};
 use firebox_kernels::{
     arith::{checksum, float::DType, launch::Buffer},
     compare,
-    device::{DeviceWeight, INPUTS},
+    device::DeviceWeight,
+    linear::INPUTS,
     quantize,
 };
 
 use super::{
-    ops::{PackedParts, QuantBackend, Rows, bits_len, float_bits},
+    ops::{PackedParts, QuantBackend, SourceRows, bits_len, float_bits},
     packed::Layout,
     scratch,
 };
@@ -98,7 +99,7 @@ impl QuantBackend for CubeBackend {
         CubeTensor::new_contiguous(client, device, Shape::new([len]), handle, BurnDType::U32)
     }
 
-    fn packed_absmax(bits: IntTensor<Self>, rows: Rows) -> IntTensor<Self> {
+    fn packed_absmax(bits: IntTensor<Self>, rows: SourceRows) -> IntTensor<Self> {
         let (like, bits) = buffer(bits);
         let n = rows.shape[0] * rows.shape[1];
         let largest = quantize::absmax(&like.client, rows.source, n, &bits);
@@ -108,11 +109,11 @@ impl QuantBackend for CubeBackend {
     fn packed_quantize(
         bits: IntTensor<Self>,
         absmax: IntTensor<Self>,
-        rows: Rows,
+        rows: SourceRows,
     ) -> PackedParts<Self> {
         let (like, bits) = buffer(bits);
         let (_, absmax) = buffer(absmax);
-        let whole = (rows.packing.passes() > 1).then_some(&absmax);
+        let whole = (rows.packing.passes(rows.shape) > 1).then_some(&absmax);
         let (words, scales) = quantize::quantize(
             &like.client,
             rows.packing,

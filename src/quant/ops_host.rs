@@ -21,7 +21,7 @@ use firebox_kernels::{
 use half::{bf16, f16, vec::HalfBitsVecExt};
 
 use super::{
-    ops::{PackedParts, QuantBackend, Rows},
+    ops::{PackedParts, QuantBackend, SourceRows, planned},
     packed::Layout,
 };
 
@@ -98,7 +98,7 @@ macro_rules! host_ops {
                 words_tensor::<Self>(words, &device)
             }
 
-            fn packed_absmax(bits: IntTensor<Self>, rows: Rows) -> IntTensor<Self> {
+            fn packed_absmax(bits: IntTensor<Self>, rows: SourceRows) -> IntTensor<Self> {
                 let device = bits.device();
                 let mut largest = 0.0;
                 Self::lend([bits], |[bits]| {
@@ -111,11 +111,10 @@ macro_rules! host_ops {
             fn packed_quantize(
                 bits: IntTensor<Self>,
                 _absmax: IntTensor<Self>,
-                rows: Rows,
+                rows: SourceRows,
             ) -> PackedParts<Self> {
                 let device = bits.device();
-                let packer = rows.packing.plain().packer(rows.shape, rows.source);
-                let packer = packer.expect("the packing took this shape when it was planned");
+                let packer = planned(rows.packing.plain().packer(rows.shape, rows.source));
                 let (mut words, mut scales) = (Vec::new(), Vec::new());
                 Self::lend([bits], |[bits]| {
                     let packed = packer::pack_whole(packer, &rows.bytes(bits));
@@ -219,7 +218,7 @@ impl Lend for burn::backend::NdArray {
     }
 }
 
-impl Rows {
+impl SourceRows {
     /// These rows' own bytes, without the padding of the last word.
     fn bytes<'a>(&self, bits: &'a [u32]) -> Cow<'a, [u8]> {
         let len = self.shape[0] * self.shape[1] * self.source.size();

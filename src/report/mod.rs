@@ -28,8 +28,7 @@ use crate::{
     model::Role,
     observe::{RunTotals, Span},
     pipeline::Timing,
-    plan::Plan,
-    quant::QuantSpec,
+    plan::{Plan, Treatment},
     source::Probe,
     target::{DType, instead},
 };
@@ -108,7 +107,7 @@ pub struct TensorReport {
     /// Its purpose.
     pub role: Role,
     /// Its quantization.
-    pub quant: QuantSpec,
+    pub quant: Treatment,
     /// Values in it.
     pub weights: usize,
     /// Bytes read: more than the checkpoint has of it where a format needs to see it twice.

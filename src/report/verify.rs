@@ -8,7 +8,7 @@ use firebox_kernels::compare::Stats;
 
 use crate::{
     config::{Beyond, Limits, Rule},
-    plan::Step,
+    plan::{Step, Treatment},
     quant::QuantSpec,
 };
 
@@ -36,8 +36,8 @@ pub struct TensorCheck {
     pub name: String,
     /// Its shape.
     pub shape: Vec<usize>,
-    /// What it is packed as; [`QuantSpec::None`] of plain numbers.
-    pub quant: QuantSpec,
+    /// What became of it.
+    pub quant: Treatment,
     /// How far it is.
     #[serde(flatten, with = "Numbers")]
     pub stats: Stats,

@@ -9,23 +9,16 @@ use std::{
 use super::scan::{Crate, Module};
 
 /// Rooms that still import one below them: the crate's folder, from, to. Strike out those that are mended.
-const BACK: [(&str, &str, &str); 3] = [
-    (LIBRARY, "config", "quant"),
-    (KERNELS, "device", "linear"),
-    (KERNELS, "error", "format"),
-];
+const BACK: [(&str, &str, &str); 0] = [];
 
 /// Files that may import each other, below a folder, each with the reason.
-const CIRCLES: [(&str, &[&str], &str); 5] = [
+const CIRCLES: [(&str, &[&str], &str); 2] = [
     (
         "src/dialect",
         &[""],
         "a recipe names the dialect that carries it out",
     ),
-    ("src/quant", &["ops.rs", "packed.rs"], ""),
-    ("src/quant", &["spec.rs", "spec"], ""),
     ("src/synth", &[""], ""),
-    ("kernels/src/formats", &["hqq.rs", "hqq"], ""),
 ];
 
 const LIBRARY: &str = "src";

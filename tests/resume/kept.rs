@@ -15,7 +15,8 @@ use firebox::{
     model::{CausalLm, Linear, Matrix},
     pipeline::{Event, Flow},
     place::SaveError,
-    quant::{Layout, QuantSpec},
+    plan::Treatment,
+    quant::Layout,
     source::{Local, Source},
 };
 use tempfile::tempdir;
@@ -85,7 +86,7 @@ fn packed(config: impl Into<LoadRequest>) -> (LoadRequest, Arc<Mutex<usize>>) {
     let seen = Arc::clone(&count);
     let config = config.into().observer(move |event: &Event<'_>| {
         if let Event::Packed { step, .. } = event {
-            let packs = !matches!(step.quant(), QuantSpec::None | QuantSpec::Kept(_));
+            let packs = matches!(step.quant(), Treatment::Packed(_));
             *seen.lock().expect("no panic") += usize::from(packs);
         }
         Flow::Continue

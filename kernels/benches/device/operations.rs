@@ -193,8 +193,8 @@ impl Bench<'_> {
         let client = self.client;
         let quantize = |k: usize| {
             let bytes = &weights[k % copies];
-            let amax =
-                (packing.passes() > 1).then(|| quantize::absmax(client, source, o * i, bytes));
+            let amax = (packing.passes([o, i]) > 1)
+                .then(|| quantize::absmax(client, source, o * i, bytes));
             let (words, scales) =
                 quantize::quantize(client, packing, shape, source, bytes, amax.as_ref());
             match packing.plain() == packing {
@@ -215,7 +215,7 @@ impl Bench<'_> {
             operation: "quantize bf16".to_owned(),
             format: name.to_owned(),
             shape,
-            bytes: packing.passes() * bytes.len() + packed.bytes(),
+            bytes: packing.passes(shape) * bytes.len() + packed.bytes(),
             flops: 0,
             times,
         });

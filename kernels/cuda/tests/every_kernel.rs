@@ -16,9 +16,10 @@ use cubecl::{client::Client, prelude::*};
 use firebox_kernels::{
     arith::{checksum, float::DType, launch::Buffer},
     compare,
-    device::{DeviceWeight, INPUTS},
+    device::DeviceWeight,
     format::{Affine, Along, Blocks, Format, Fp8Kind, Micro, Offset, Tile},
     formats::fp8::Recipe,
+    linear::INPUTS,
     packing::Packing,
     quantize,
 };

@@ -16,7 +16,7 @@ pub(crate) const EIGHT: usize = 8;
 /// The buffers of a packed weight, and what a kernel cannot know of its shape when it is compiled.
 #[derive(CubeType, CubeLaunch)]
 pub(crate) struct StoredBuffers {
-    /// EightCodes.
+    /// Codes.
     pub(crate) words: Box<[u32]>,
     /// Everything else.
     pub(crate) scales: Box<[u32]>,
@@ -45,7 +45,7 @@ pub(crate) struct ScaleAndOffset {
     pub(crate) offset: f32,
 }
 
-/// EightCodes of an eight: the first one in the lowest bits of `low`, and so on into `high`.
+/// Codes of an eight: the first one in the lowest bits of `low`, and so on into `high`.
 #[derive(CubeType, Clone, Copy)]
 pub(crate) struct EightCodes {
     low: u32,

@@ -3,7 +3,7 @@
 use core::fmt;
 
 use crate::arith::float::DType;
-use crate::error::FormatError;
+use crate::format::error::FormatError;
 
 /// Whole numbers with a scale and an offset for each group of weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

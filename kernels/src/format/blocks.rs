@@ -3,7 +3,7 @@
 use core::fmt;
 
 use crate::arith::pack::CODES8;
-use crate::error::FormatError;
+use crate::format::error::FormatError;
 
 /// The smallest block.
 pub(crate) const MIN: usize = 32;

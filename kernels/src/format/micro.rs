@@ -4,7 +4,7 @@ use core::fmt;
 
 use super::fp8::Fp8Kind;
 use crate::arith::pack::{CODES4, CODES8};
-use crate::error::FormatError;
+use crate::format::error::FormatError;
 
 /// Small floats with an 8-bit scale for each group of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -53,6 +53,11 @@ impl Micro {
     /// Whether the last word of the scales is a global one.
     pub const fn is_global(self) -> bool {
         matches!(self, Self::Nvfp4 { global: true })
+    }
+
+    /// How often a weight is read: a global scale depends on all of it.
+    pub(crate) const fn passes(self) -> usize {
+        if self.is_global() { 2 } else { 1 }
     }
 
     /// Codes of a word.

@@ -1,7 +1,7 @@
 //! A packed weight in host memory.
 
 use super::Format;
-use crate::error::FormatError;
+use crate::format::error::FormatError;
 
 /// A packed weight in host memory.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -45,7 +45,7 @@ use crate::arith::float::{DType, range_of_numbers};
 use crate::arith::lanes::{Lanes, for_processors};
 use crate::arith::number::Narrow;
 use crate::arith::pack::{self, STREAM};
-use crate::error::FormatError;
+use crate::format::FormatError;
 use crate::format::{Affine, Along, Format, Offset, PackedRows};
 use crate::packer::{self, FeedOrder, Packer};
 

@@ -45,7 +45,7 @@ use crate::arith::lanes::{Lanes, for_processors};
 use crate::arith::number::Narrow;
 use crate::arith::pack::{self, CODES4, STREAM};
 use crate::arith::whole;
-use crate::error::FormatError;
+use crate::format::FormatError;
 use crate::format::blocks::MAX;
 use crate::format::{Blocks, Format, Packed, PackedRows};
 use crate::formats::nested::{self, Nested};

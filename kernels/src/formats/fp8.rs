@@ -44,7 +44,7 @@ pub use host::packer;
 use crate::arith::float::{DType, epsilon};
 use crate::arith::number::Narrow;
 use crate::arith::pack;
-use crate::error::FormatError;
+use crate::format::FormatError;
 use crate::format::{Fp8Kind, PackedRows, Tile};
 
 /// `f32` to E4M3, nearest even. Magnitudes of 464 and more, and infinity, become 448.

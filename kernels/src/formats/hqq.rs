@@ -12,7 +12,7 @@
 //! steps the last one is the first after which the mean error *of the whole weight* is no longer smaller than ever;
 //! its zero is kept all the same. On a GPU hqq solves in f16, with other zeros.
 //!
-//! Three things make it quick, none of which changes a bit. JobErrors up to 0.17 are shrunk to nothing, so that
+//! Three things make it quick, none of which changes a bit. Errors up to 0.17 are shrunk to nothing, so that
 //! ordinary weights never need a power. A group goes through all steps at once, while it is in the nearest
 //! cache, and what the other groups decide is only where to stop: its zeros after each step are kept until then, 80
 //! bytes a group, and the source is read twice. And a zero that does not move any more ends its group's work.
@@ -37,14 +37,18 @@
 //! Letters: `o` rows, `i` columns, `n = o * i`.
 
 mod columns;
+mod plan;
 pub mod power;
 mod rows;
 pub(crate) mod solve;
 
 use crate::arith::float::DType;
-use crate::error::FormatError;
+use crate::arith::pack::STREAM;
+use crate::arith::whole;
+use crate::format::FormatError;
 use crate::format::{Affine, Along, Format, Offset};
 use crate::packer::{self, Packer};
+use plan::HqqPlan;
 
 /// How codes are chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -127,7 +131,7 @@ impl Hqq {
 
     /// What a weight of `shape` `[o, i]` is packed into.
     ///
-    /// # JobErrors
+    /// # Errors
     ///
     /// [`FormatError::Bits`], [`FormatError::EmptyGroup`], and [`FormatError::Groups`] where the weight is not whole
     /// groups.
@@ -136,7 +140,13 @@ impl Hqq {
         format.validate_shape(shape).map(|()| format)
     }
 
-    fn affine(self, [o, i]: [usize; 2]) -> Result<Affine, FormatError> {
+    fn affine(self, shape: [usize; 2]) -> Result<Affine, FormatError> {
+        let (along, group) = self.grouping(shape);
+        Affine::new(self.bits(), group, along, Offset::Zero, self.params)
+    }
+
+    /// Which weights share a scale, and how many.
+    fn grouping(self, [o, i]: [usize; 2]) -> (Along, usize) {
         let along = match (self.axis, self.group) {
             (Axis::Last, _) | (_, Group::All) => Along::Flat,
             (Axis::First, _) => Along::Strided,
@@ -147,94 +157,71 @@ impl Hqq {
             (Group::Line, Axis::First) => o.max(1),
             (Group::All, _) => o.saturating_mul(i).max(1),
         };
-        Affine::new(self.bits(), group, along, Offset::Zero, self.params)
+        (along, group)
+    }
+
+    /// Whether groups are columns of the weight written down as `[group, n / group]`. One group alone is consecutive
+    /// weights along either axis.
+    fn by_columns(self, shape: [usize; 2]) -> bool {
+        let (along, group) = self.grouping(shape);
+        along == Along::Strided && shape[0].saturating_mul(shape[1]) > group
+    }
+
+    /// Whether zeros are solved for.
+    fn solves(self) -> bool {
+        self.optimize && self.group != Group::All
+    }
+
+    /// The same method with scales and zeros stored as `params`.
+    #[must_use]
+    pub const fn stored_as(self, params: DType) -> Self {
+        Self { params, ..self }
+    }
+
+    /// How often a weight of `shape` is read: once where zeros are not solved for and groups are consecutive weights,
+    /// but not all of them.
+    pub(crate) fn passes(self, shape: [usize; 2]) -> usize {
+        if self.by_columns(shape) || self.solves() || self.group == Group::All {
+            2
+        } else {
+            1
+        }
+    }
+
+    /// Rows of a weight of `shape` that have to stay together: whole words, and whole groups where those are consecutive.
+    pub(crate) fn tile_rows(self, shape: [usize; 2]) -> usize {
+        let unit = match self.grouping(shape) {
+            (_, group) if !self.by_columns(shape) && self.group != Group::All => {
+                whole::multiple(group.max(1), STREAM)
+            }
+            _ => STREAM,
+        };
+        whole::tile_rows(shape, 1, unit)
     }
 
     /// Packs a weight of `shape` `[o, i]` that is stored as `source`. One pass where zeros are not solved for and groups are
     /// consecutive weights, but not all; else two.
     ///
-    /// # JobErrors
+    /// # Errors
     ///
     /// As [`format`](Self::format), and [`FormatError::Size`].
     pub fn packer(self, shape: [usize; 2], source: DType) -> Result<Box<dyn Packer>, FormatError> {
         packer::check_size(shape)?;
         self.format(shape)?;
         let plan = HqqPlan {
+            tile_rows: self.tile_rows(shape),
+            passes: self.passes(shape),
             shape,
             source,
             affine: self.affine(shape)?,
             largest: self.largest(),
-            solve: self.optimize && self.group != Group::All,
+            solve: self.solves(),
             round_zero: self.round_zero,
         };
-        // One group is consecutive weights along either axis.
-        let columns = plan.affine.along == Along::Strided && plan.affine.groups(shape) > 1;
-        Ok(if columns {
+        Ok(if self.by_columns(shape) {
             Box::new(columns::FirstAxisPacker::new(plan))
         } else {
             Box::new(rows::LastAxisPacker::new(plan, self.group == Group::All))
         })
-    }
-}
-
-/// What is known before a weight is read.
-#[derive(Debug, Clone, Copy)]
-struct HqqPlan {
-    shape: [usize; 2],
-    source: DType,
-    affine: Affine,
-    largest: f32,
-    solve: bool,
-    round_zero: bool,
-}
-
-/// Ranges smaller than this are not scaled.
-const SMALLEST_RANGE: f32 = 1e-4;
-
-/// The most that weights are multiplied by.
-const LARGEST_SCALE: f32 = 2e4;
-
-impl HqqPlan {
-    /// Weights.
-    const fn n(&self) -> usize {
-        self.shape[0] * self.shape[1]
-    }
-
-    /// What the weights of a group between `min` and `max` are multiplied by, and its first zero.
-    #[inline(always)]
-    fn scaling(&self, min: f32, max: f32) -> (f32, f32) {
-        let range = max - min;
-        let scale = if range.abs() <= SMALLEST_RANGE {
-            1.0
-        } else {
-            // PyTorch computes `largest / range` like this.
-            1.0 / range * self.largest
-        };
-        // NaN stays.
-        let scale = if scale > LARGEST_SCALE {
-            LARGEST_SCALE
-        } else {
-            scale
-        };
-        let zero = -min * scale;
-        let zero = if self.round_zero {
-            zero.round_ties_even()
-        } else {
-            zero
-        };
-        (scale, zero)
-    }
-
-    /// The words of every group's scale and zero.
-    fn pairs(&self, scales: &[f32], zeros: &[f32]) -> Vec<u32> {
-        let size = self.affine.param_words();
-        let mut words = vec![0; scales.len() * size];
-        let pairs = scales.iter().zip(zeros);
-        for (words, (scale, zero)) in words.chunks_exact_mut(size).zip(pairs) {
-            // Which NaN a processor makes differs.
-            let plain = |value: f32| if value.is_nan() { f32::NAN } else { value };
-            self.affine.store(plain(1.0 / scale), plain(*zero), words);
-        }
-        words
     }
 }

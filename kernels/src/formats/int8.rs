@@ -36,7 +36,7 @@ use crate::arith::lanes::for_processors;
 use crate::arith::number::Narrow;
 use crate::arith::pack::{self, CODES8};
 use crate::arith::whole;
-use crate::error::FormatError;
+use crate::format::FormatError;
 use crate::format::{Format, PackedRows};
 use crate::packer::{self, FeedOrder, Packer};
 

@@ -33,7 +33,7 @@ use crate::arith::float::{DType, epsilon, join_ranges, range, range_stored};
 use crate::arith::lanes::for_processors;
 use crate::arith::pack::{self, STREAM};
 use crate::arith::whole;
-use crate::error::FormatError;
+use crate::format::FormatError;
 use crate::format::{Affine, Along, Format, Offset};
 use crate::packer::{self, FeedOrder, Packer};
 
@@ -102,23 +102,29 @@ impl Wna16 {
     pub fn packer(self, shape: [usize; 2], source: DType) -> Result<Box<dyn Packer>, FormatError> {
         packer::check_size(shape)?;
         let affine = self.affine(shape, source)?;
-        let tensor = self.scale == ScaleGroup::Tensor;
         let format = Format::Affine(affine);
         Ok(Box::new(Wna16Packer {
             method: self,
             source,
             affine,
-            order: FeedOrder::new(
-                format,
-                shape,
-                source,
-                // Rows are whole groups, or there is one group.
-                whole::tile_rows(shape, 1, STREAM),
-                if tensor { 2 } else { 1 },
-            ),
+            order: FeedOrder::new(format, shape, source, self.tile_rows(shape), self.passes()),
             scales: vec![0; format.scales_len(shape)],
             ends: (f32::INFINITY, f32::NEG_INFINITY),
         }))
+    }
+
+    /// How often a weight is read.
+    pub(crate) fn passes(self) -> usize {
+        if self.scale == ScaleGroup::Tensor {
+            2
+        } else {
+            1
+        }
+    }
+
+    /// Rows of a weight of `shape` that have to stay together: they are whole groups, or there is one group.
+    pub(crate) const fn tile_rows(self, shape: [usize; 2]) -> usize {
+        whole::tile_rows(shape, 1, STREAM)
     }
 
     /// Smallest and largest code, before they are moved up.

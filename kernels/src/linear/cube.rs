@@ -4,18 +4,98 @@
 //! neighbouring words and inputs. Inputs come from the cache, once for all rows of a team; what a unit loads
 //! before it computes is enough to keep the memory busy. A team adds up its sums at the end.
 
-use cubecl::prelude::*;
+use cubecl::{client::Client, features::Plane, prelude::*};
+
+use crate::arith::float::DType;
+use crate::arith::launch::{self, Buffer};
 
 use crate::device::read::{self, EIGHT, EightCodes, ScaleAndOffset, Stored};
+use crate::device::{DeviceWeight, widest};
 use crate::formats::bits4;
+
+/// The most inputs that [`DeviceWeight::linear`] takes together.
+pub const INPUTS: usize = 8;
+
+/// Rows from which a weight has enough teams for a device when each takes more of them.
+const MANY_ROWS: usize = 16384;
+
+impl DeviceWeight {
+    /// `y = x * transpose(w)`, with `x` `[m, i]` and `y` `[m, o]`, both in the type `x_type`.
+    ///
+    /// Unpacks and multiplies at once, and sums in `f32`. The order of a sum depends on the device's planes,
+    /// neither on `m` nor on the run.
+    ///
+    /// # Panics
+    ///
+    /// When a buffer's length does not fit the shape, or `m` is above [`INPUTS`]: with more inputs it is
+    /// faster to dequantize the weight.
+    pub fn linear(&self, client: &Client, x: &Buffer, x_type: DType, m: usize) -> Buffer {
+        let [o, i] = self.shape;
+        assert!(m <= INPUTS, "{m} inputs");
+        assert_eq!(x.len(), m * i, "{m} inputs to {:?}", self.shape);
+        let (stored, levels) = self.stored(client);
+        if i == 0 {
+            return Buffer::zeros(client, m * o, x_type.size());
+        }
+        let out = Buffer::empty(client, m * o, x_type.size());
+        if out.is_empty() {
+            return out;
+        }
+        let eights = read::in_eights(self.format, i);
+        let vector = if eights { widest(client, x_type) } else { 1 };
+        let planes = client.properties().features.plane.contains(Plane::Ops);
+        let team = match (planes, launch::shares_memory(client)) {
+            (true, _) => Team::Plane,
+            (false, true) => Team::Cube,
+            (false, false) => Team::Unit,
+        };
+        let plan = LinearPlan {
+            team,
+            inputs: m,
+            rows: if m == 1 && o >= MANY_ROWS { 4 } else { 2 },
+            // One where a device runs so few units that it does not matter.
+            eights: match (eights, team) {
+                (false, _) => 0,
+                (true, Team::Plane) if m == 1 => 4,
+                (true, Team::Cube) if m == 1 => 2,
+                (true, _) => 1,
+            },
+            levels,
+        };
+        let teams = o.div_ceil(plan.rows);
+        let units = teams
+            * match plan.team {
+                Team::Plane => client.properties().hardware.plane_size_max as usize,
+                Team::Cube => UNITS as usize,
+                Team::Unit => 1,
+            };
+        let (count, dim) = launch::grid_of(client, units, UNITS);
+        // SAFETY: as above, and `x` holds `m` rows.
+        unsafe {
+            linear::launch_unchecked(
+                client,
+                count,
+                dim,
+                vector,
+                stored,
+                x.arg(vector),
+                o as u32,
+                out.arg(1),
+                plan,
+                launch::elem(x_type),
+            );
+        }
+        out
+    }
+}
 
 /// Units of a cube: several planes everywhere, and few enough that small weights have cubes for all of a
 /// device.
-pub(crate) const UNITS: u32 = 128;
+const UNITS: u32 = 128;
 
 /// Which units are a team.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Team {
+enum Team {
     /// A plane.
     Plane,
     /// A cube, adding up in memory that it shares.
@@ -26,22 +106,22 @@ pub(crate) enum Team {
 
 /// What the kernel is compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct LinearPlan {
+struct LinearPlan {
     /// Which units work together.
-    pub(crate) team: Team,
+    team: Team,
     /// Inputs, `m`.
-    pub(crate) inputs: usize,
+    inputs: usize,
     /// Rows of the weight that a team multiplies at a time.
-    pub(crate) rows: usize,
+    rows: usize,
     /// Eights of a row that a unit loads at a time; 0 where rows are not whole eights.
-    pub(crate) eights: usize,
+    eights: usize,
     /// Bits of the levels that a cube keeps.
-    pub(crate) levels: Option<[u32; 16]>,
+    levels: Option<[u32; 16]>,
 }
 
 /// `y = x * transpose(w)`, with `x` `[m, i]` and `y` `[m, o]`, where `o` is `rows`.
 #[cube(launch_unchecked)]
-pub(crate) fn linear<F: Numeric, N: Size>(
+fn linear<F: Numeric, N: Size>(
     stored: &Stored,
     x: &[Vector<F, N>],
     rows: u32,

@@ -79,7 +79,7 @@ impl Whole {
         [o, i]: [usize; 2],
         along: Along,
         params: DType,
-    ) -> Result<Affine, firebox_kernels::error::FormatError> {
+    ) -> Result<Affine, firebox_kernels::format::FormatError> {
         let group = match self.scale {
             ScaleSpan::Tensor => o * i,
             ScaleSpan::Channel => i,

@@ -3,8 +3,7 @@
 use burn::tensor::{Bytes, Device, Int, Tensor};
 use firebox_kernels::{
     arith::checksum::checksum,
-    error::FormatError,
-    format::{Format, Tile},
+    format::{Format, FormatError, Tile},
     packing::Packing,
 };
 use rayon::ThreadPool;
@@ -22,7 +21,7 @@ use crate::{
     plan::Step,
     quant::{
         Layout, PackedWeight,
-        ops::{self, Rows},
+        ops::{self, SourceRows},
     },
 };
 
@@ -107,7 +106,7 @@ impl DevicePacker {
 
 impl Convert for DevicePacker {
     fn passes(&self) -> usize {
-        self.packing.passes()
+        self.packing.passes(self.layout.shape)
     }
 
     /// No tile is in two parts.
@@ -134,7 +133,7 @@ impl Convert for DevicePacker {
         workers: &ThreadPool,
     ) -> Result<Option<RowBatch>, PipelineError> {
         scale(step, &mut tile, workers);
-        let rows = Rows {
+        let rows = SourceRows {
             packing: self.packing,
             shape: [tile.rows, self.layout.shape[1]],
             source: step.float(),

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use super::{Recipe, TileScaling, e4m3, e5m2};
 use crate::arith::float::{DType, absmax, absmax_here};
 use crate::arith::lanes::for_processors;
-use crate::error::FormatError;
+use crate::format::FormatError;
 use crate::format::{Format, Fp8Kind, Tile};
 use crate::packer::{self, FeedOrder, Packer};
 

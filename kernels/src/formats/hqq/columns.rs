@@ -4,7 +4,7 @@ use core::mem;
 
 use rayon::prelude::*;
 
-use super::HqqPlan;
+use super::plan::HqqPlan;
 use super::power::{self, LANES};
 use super::solve::{self, STEPS};
 use crate::arith::float::join_ranges;
@@ -12,11 +12,9 @@ use crate::arith::lanes::for_processors;
 use crate::arith::pack::{self, STREAM};
 use crate::arith::reduce::running::RunningSum;
 use crate::arith::reduce::{self, ROW};
-use crate::arith::whole;
-use crate::format::Format;
 use crate::packer::{self, FeedOrder, Packer};
 
-/// LastAxisPacker of lanes in a row of the sums.
+/// Rows of lanes in a row of the sums.
 const PARTS: usize = ROW / LANES;
 
 /// Weights along the first axis: read once for their groups, once for their codes.
@@ -45,8 +43,6 @@ struct ColumnBlock {
 impl FirstAxisPacker {
     pub(super) fn new(plan: HqqPlan) -> Self {
         let blocks = plan.affine.groups(plan.shape).div_ceil(ROW);
-        let tile_rows = whole::tile_rows(plan.shape, 1, STREAM);
-        let format = Format::Affine(plan.affine);
         let kept = if plan.solve {
             blocks * plan.affine.group
         } else {
@@ -54,7 +50,7 @@ impl FirstAxisPacker {
         };
         Self {
             plan,
-            order: FeedOrder::new(format, plan.shape, plan.source, tile_rows, 2),
+            order: plan.order(),
             ends: vec![(f32::INFINITY, f32::NEG_INFINITY); blocks * ROW],
             weights: vec![[0.0; ROW]; kept],
             scales: Vec::new(),

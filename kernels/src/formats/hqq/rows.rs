@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::HqqPlan;
+use super::plan::HqqPlan;
 use super::power::{self, LANES};
 use super::solve::{self, STEPS};
 use crate::arith::float::{join_ranges, range, range_stored};
@@ -11,7 +11,6 @@ use crate::arith::pack::{self, STREAM};
 use crate::arith::reduce;
 use crate::arith::reduce::running::{RunningSum, chunk_sum};
 use crate::arith::whole;
-use crate::format::Format;
 use crate::packer::{self, FeedOrder, Packer};
 
 /// Weights of a job, about: their errors of all steps stay in the second cache.
@@ -46,24 +45,11 @@ pub(super) struct LastAxisPacker {
 impl LastAxisPacker {
     pub(super) fn new(plan: HqqPlan, all: bool) -> Self {
         let shape = plan.shape;
-        let unit = if all {
-            STREAM
-        } else {
-            whole::multiple(plan.affine.group, STREAM)
-        };
-        let tile_rows = whole::tile_rows(shape, 1, unit);
-        let passes = if all || plan.solve { 2 } else { 1 };
         let groups = plan.affine.groups(shape);
         Self {
             plan,
             all,
-            order: FeedOrder::new(
-                Format::Affine(plan.affine),
-                shape,
-                plan.source,
-                tile_rows,
-                passes,
-            ),
+            order: plan.order(),
             scales: vec![0.0; groups],
             zeros: vec![0.0; groups],
             paths: vec![[0.0; STEPS]; if plan.solve { groups } else { 0 }],

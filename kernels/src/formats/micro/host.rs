@@ -6,7 +6,7 @@ use super::{E2M1, Micro, SPAN, power};
 use crate::arith::float::{DType, absmax};
 use crate::arith::lanes::for_processors;
 use crate::arith::pack;
-use crate::error::FormatError;
+use crate::format::FormatError;
 use crate::format::{Format, Fp8Kind};
 use crate::packer::{self, FeedOrder, Packer};
 
@@ -23,12 +23,11 @@ pub fn packer(
     let format = Format::Micro(micro);
     format.validate_shape(shape)?;
     packer::check_size(shape)?;
-    let passes = if micro.is_global() { 2 } else { 1 };
     Ok(Box::new(MicroPacker {
         source,
         micro,
         // Rows are whole groups, and groups whole words of codes.
-        order: FeedOrder::new(format, shape, source, 1, passes),
+        order: FeedOrder::new(format, shape, source, 1, micro.passes()),
         largest: 0.0,
         scales: vec![0; shape[0] * (shape[1] / micro.group())],
     }))

@@ -1,6 +1,6 @@
 //! What a format refuses. The caller knows the tensor's name and adds it.
 
-use crate::format::fp8::Tile;
+use super::fp8::Tile;
 
 /// A request that a format cannot represent.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]

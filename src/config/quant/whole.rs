@@ -1,18 +1,21 @@
-//! The words of methods that choose whole numbers, and of the micro formats.
+//! The words of methods that choose whole numbers, and of the choice among methods.
 
 use core::{fmt, str::FromStr};
 
 use firebox_kernels::{
     arith::float::DType,
-    format::Micro,
     formats::{
         hqq::{Axis, Group, Hqq, Levels},
         wna16::{ScaleGroup, Wna16},
     },
+    packing::Packing,
 };
 
-use super::{super::method::Mlx, SpecError, say, unknown_option};
-use crate::config::Auto;
+use super::{
+    auto::Auto,
+    error::SpecError,
+    options::{say, unknown_option},
+};
 
 const MLX_OPTIONS: &str = "bits=N and group=N";
 const HQQ_OPTIONS: &str = "bits=N, group=…, axis=…, zero=… and unsolved";
@@ -53,7 +56,7 @@ fn count(text: &str) -> Option<usize> {
 pub(super) fn mlx<'a>(
     spec: &str,
     options: impl Iterator<Item = &'a str>,
-) -> Result<Mlx, SpecError> {
+) -> Result<Packing, SpecError> {
     let (mut bits, mut group) = (None, None);
     for option in options {
         let (said, name, text, known) = match option.split_once('=') {
@@ -66,7 +69,7 @@ pub(super) fn mlx<'a>(
     }
     let bits = bits.map_or(BITS, |(_, bits)| bits);
     let group = group.map_or(GROUP, |(_, group)| group);
-    Mlx::new(bits, group).map_err(|source| SpecError::Format {
+    Packing::mlx(bits, group).map_err(|source| SpecError::Format {
         spec: spec.to_owned(),
         source,
     })
@@ -244,21 +247,6 @@ pub(super) fn print_wna16(wna16: Wna16, f: &mut fmt::Formatter<'_>) -> fmt::Resu
     } else {
         f.write_str(",asymmetric")
     }
-}
-
-pub(super) fn nvfp4<'a>(
-    spec: &str,
-    options: impl Iterator<Item = &'a str>,
-) -> Result<Micro, SpecError> {
-    let mut global = None;
-    for option in options {
-        match option {
-            "global" => say(spec, &mut global, option, ())?,
-            _ => return Err(unknown_option(spec, "nvfp4", option, "global")),
-        }
-    }
-    let global = global.is_some();
-    Ok(Micro::Nvfp4 { global })
 }
 
 /// One limit, or none.

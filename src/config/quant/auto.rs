@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use super::Bytes;
+use super::super::Bytes;
 
 /// How much the weights may take; each gets the quantization that the measured errors ask for.
 ///

@@ -1,0 +1,167 @@
+//! The words people write for a quantization: `nf4:block=64,nested`, `fp8:e4m3,scale=channel`.
+//!
+//! ```text
+//! none
+//! nf4 | fp4    block=N  nested
+//! fp8          e4m3 | e5m2   scale=tensor | channel | block | ROWSxCOLS   recipe=NAME  ue8m0
+//! fp8          e4m3 | e5m2   scale=NUMBER
+//! mlx          bits=2 | 3 | 4 | 5 | 6 | 8   group=32 | 64 | 128
+//! hqq          bits=1 | 1.58 | 2 | 3 | 4 | 5 | 6 | 8   group=N | line | all   axis=0 | 1   zero=whole | free   unsolved
+//! wna16        bits=2 | 3 | 4 | 5 | 6 | 8   scale=tensor | channel   group=N   asymmetric
+//! mxfp4 | mxfp8
+//! nvfp4        global
+//! int8
+//! auto         bits=NUMBER | size=SIZE
+//! ```
+//!
+//! Options follow a colon, with commas between them, in any order, each at most once. `ue8m0` (scales are
+//! powers of two) belongs to the recipe `fine-grained` and selects it. [`Format`] prints its own words; here is printed
+//! what a method adds to its format.
+
+mod auto;
+mod error;
+mod floats;
+mod options;
+mod whole;
+
+use core::{
+    fmt::{self, Display},
+    str::FromStr,
+};
+use std::sync::Arc;
+
+use firebox_kernels::{
+    format::{Format, Micro},
+    packing::{Method, Packing},
+};
+
+pub use auto::Auto;
+pub use error::SpecError;
+use options::no_options;
+
+/// What to do with a weight.
+///
+/// ```
+/// use firebox::quant::QuantSpec;
+///
+/// let spec: QuantSpec = "nf4:block=64,nested".parse()?;
+/// assert_eq!(spec.to_string(), "nf4:block=64,nested");
+/// assert!("nf5".parse::<QuantSpec>().is_err());
+/// # Ok::<(), firebox::quant::SpecError>(())
+/// ```
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub enum QuantSpec {
+    /// Leave it dense.
+    #[default]
+    None,
+    /// A method of the kernels.
+    Pack(Packing),
+    /// `auto`: what is measured to lose least, within a size. For linear weights as a whole, not in a rule.
+    Auto(Auto),
+    /// A custom method for one of the formats. It has no words: it prints as its `Debug` does, and no words read back to
+    /// it.
+    Custom(Arc<dyn Method>),
+}
+
+impl QuantSpec {
+    /// The method, unless the weight stays dense or is open still.
+    pub fn method(&self) -> Option<&dyn Method> {
+        match self {
+            Self::None | Self::Auto(_) => None,
+            Self::Pack(packing) => Some(packing),
+            Self::Custom(method) => Some(method.as_ref()),
+        }
+    }
+}
+
+impl From<Packing> for QuantSpec {
+    fn from(packing: Packing) -> Self {
+        Self::Pack(packing)
+    }
+}
+
+impl FromStr for QuantSpec {
+    type Err = SpecError;
+
+    fn from_str(spec: &str) -> Result<Self, SpecError> {
+        let (name, options) = spec.split_once(':').unwrap_or((spec, ""));
+        let options = options
+            .split(',')
+            .map(str::trim)
+            .filter(|option| !option.is_empty());
+        let packing = match name.trim() {
+            "none" => return no_options(spec, "none", options).map(|()| Self::None),
+            "auto" => return whole::auto(spec, options).map(Self::Auto),
+            "nf4" => Packing::Nf4(floats::blocks(spec, "nf4", options)?),
+            "fp4" => Packing::Fp4(floats::blocks(spec, "fp4", options)?),
+            "fp8" => floats::fp8(spec, options)?,
+            "mlx" => whole::mlx(spec, options)?,
+            "hqq" => Packing::Hqq(whole::hqq(spec, options)?),
+            "wna16" => Packing::Wna16(whole::wna16(spec, options)?),
+            "mxfp4" => no_options(spec, "mxfp4", options).map(|()| Packing::Micro(Micro::Mxfp4))?,
+            "mxfp8" => no_options(spec, "mxfp8", options).map(|()| Packing::Micro(Micro::Mxfp8))?,
+            "nvfp4" => Packing::Micro(floats::nvfp4(spec, options)?),
+            "int8" => no_options(spec, "int8", options).map(|()| Packing::Int8)?,
+            _ => {
+                return Err(SpecError::Unknown {
+                    found: spec.to_owned(),
+                });
+            }
+        };
+        Ok(Self::Pack(packing))
+    }
+}
+
+/// Prints words that [`FromStr`] reads back to the same spec; a custom method, which has no words, as its `Debug` does.
+impl Display for QuantSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("none"),
+            Self::Pack(packing) => print(*packing, f),
+            Self::Auto(auto) => auto.fmt(f),
+            Self::Custom(method) => write!(f, "{method:?}"),
+        }
+    }
+}
+
+/// The words of a method: those of its format, and what the method adds to it.
+fn print(packing: Packing, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    match packing {
+        Packing::Nf4(blocks) => Format::Nf4(blocks).fmt(f),
+        Packing::Fp4(blocks) => Format::Fp4(blocks).fmt(f),
+        Packing::Fp8 { kind, tile, recipe } => floats::print_fp8(kind, tile, recipe, f),
+        Packing::Mlx { bits, group } => write!(f, "mlx:bits={bits},group={group}"),
+        Packing::Int8 => Format::Int8.fmt(f),
+        Packing::Hqq(hqq) => whole::print_hqq(hqq, f),
+        Packing::Wna16(wna16) => whole::print_wna16(wna16, f),
+        Packing::Micro(micro) => micro.fmt(f),
+    }
+}
+
+impl serde::Serialize for QuantSpec {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// From the words that it is written as. A custom method has none: the error names what was written for it.
+impl<'de> serde::Deserialize<'de> for QuantSpec {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let words = String::deserialize(deserializer)?;
+        words.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// A custom method is equal to itself only.
+impl PartialEq for QuantSpec {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::None, Self::None) => true,
+            (Self::Pack(a), Self::Pack(b)) => a == b,
+            (Self::Auto(a), Self::Auto(b)) => a == b,
+            (Self::Custom(a), Self::Custom(b)) => Arc::ptr_eq(a, b),
+            _ => false,
+        }
+    }
+}
