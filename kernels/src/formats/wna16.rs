@@ -134,7 +134,7 @@ impl Wna16 {
         [-half, half - 1.0]
     }
 
-    /// ScaleGroup and zero of a group between `min` and `max`.
+    /// Scale and zero of a group between `min` and `max`.
     #[inline(always)]
     fn scaling(self, (min, max): (f32, f32), source: DType) -> (f32, f32) {
         let [least, most] = self.bounds();
