@@ -19,7 +19,7 @@ use crate::{
         nested,
     },
 };
-use read::{EIGHT, StoredLaunch};
+use read::{EIGHT, StoredBuffersLaunch};
 
 /// A packed weight in device memory.
 #[derive(Debug, Clone)]
@@ -131,7 +131,7 @@ impl DeviceWeight {
     }
 
     /// The weight as a kernel's argument, and the bits of the levels that each cube is to keep.
-    pub(crate) fn stored(&self, client: &Client) -> (StoredLaunch, Option<[u32; 16]>) {
+    pub(crate) fn stored(&self, client: &Client) -> (StoredBuffersLaunch, Option<[u32; 16]>) {
         let Self {
             format,
             shape: shape @ [o, i],
@@ -179,7 +179,7 @@ impl DeviceWeight {
             }
             _ => (scales.clone(), 0),
         };
-        let stored = StoredLaunch::new(
+        let stored = StoredBuffersLaunch::new(
             words.arg(1),
             scales.arg(1),
             levels.arg(1),

@@ -133,7 +133,9 @@ impl Packing {
             Self::Nf4(blocks) => Format::Nf4(blocks),
             Self::Fp4(blocks) => Format::Fp4(blocks),
             Self::Fp8 { kind, tile, .. } => Format::Fp8(kind, tile),
-            Self::Mlx { bits, group } => affine::mlx_format(shape, source, bits, group)?,
+            Self::Mlx { bits, group } => {
+                Format::Affine(affine::mlx_format(shape, source, bits, group)?)
+            }
             Self::Int8 => Format::Int8,
             Self::Hqq(hqq) => return hqq.stored_as(source).format(shape),
             Self::Wna16(wna16) => return wna16.format(shape, source),

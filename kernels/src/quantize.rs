@@ -9,7 +9,7 @@ use crate::arith::launch::Buffer;
 use crate::formats::affine;
 use crate::formats::bits4;
 use crate::formats::bits4::levels::{Fp4, Nf4};
-use crate::formats::fp8::{self, pack_cube::Plan};
+use crate::formats::fp8::{self, pack_cube::Fp8Plan};
 use crate::formats::int8;
 use crate::formats::nested;
 use crate::packing::Packing;
@@ -45,7 +45,7 @@ pub fn quantize(
         Packing::Nf4(of) => bits4::pack_cube::quantize::<Nf4>(client, of.block, n, source, bytes),
         Packing::Fp4(of) => bits4::pack_cube::quantize::<Fp4>(client, of.block, n, source, bytes),
         Packing::Fp8 { kind, tile, recipe } => {
-            let plan = Plan { kind, tile, recipe };
+            let plan = Fp8Plan { kind, tile, recipe };
             fp8::pack_cube::quantize(client, plan, shape, source, bytes, amax)
         }
         Packing::Mlx { bits, group } => {

@@ -10,7 +10,7 @@ use crate::arith::float::DType;
 use crate::arith::float::pack_cube::widen;
 use crate::arith::launch::{self, Buffer};
 use crate::device::DeviceWeight;
-use crate::device::read::{self, EIGHT, ScaleAndOffset, Stored};
+use crate::device::read::{self, EIGHT, ScaleAndOffset, StoredBuffers};
 use crate::format::{Affine, Format};
 use crate::formats::bits4;
 
@@ -87,7 +87,7 @@ pub fn compare(client: &Client, source: DType, bytes: &Buffer, weight: &DeviceWe
 /// The sums of each unit, `[SUMS, units]`.
 #[cube(launch_unchecked)]
 fn partial<N: Size>(
-    stored: &Stored,
+    stored: &StoredBuffers,
     source: &[Vector<u32, N>],
     weights: u32,
     units: u32,
@@ -115,7 +115,7 @@ fn partial<N: Size>(
 
 #[cube]
 fn partial_with<N: Size>(
-    stored: &Stored,
+    stored: &StoredBuffers,
     levels: &[f32],
     source: &[Vector<u32, N>],
     weights: u32,
@@ -219,7 +219,7 @@ fn zeros() -> Array<u32> {
 
 /// The least and the greatest that a scale can give, with the slack.
 #[cube]
-fn range(stored: &Stored, scale: &ScaleAndOffset) -> (f32, f32) {
+fn range(stored: &StoredBuffers, scale: &ScaleAndOffset) -> (f32, f32) {
     let first = read::scaled(stored, least(stored.format), scale);
     let last = read::scaled(stored, most(stored.format), scale);
     let (low, high) = match comptime!(stored.format) {

@@ -323,13 +323,13 @@ pub fn mlx_format(
     source: DType,
     bits: usize,
     group: usize,
-) -> Result<Format, FormatError> {
+) -> Result<Affine, FormatError> {
     check_mlx(bits, group)?;
     let cols = shape[1];
     if !cols.is_multiple_of(group) {
         return Err(FormatError::Columns { cols, group });
     }
-    Affine::new(bits, group, Along::Flat, Offset::Bias, source).map(Format::Affine)
+    Affine::new(bits, group, Along::Flat, Offset::Bias, source)
 }
 
 /// Refuses what MLX does not have.
@@ -362,10 +362,8 @@ pub fn packer(
     bits: usize,
     group: usize,
 ) -> Result<Box<dyn Packer>, FormatError> {
-    let format = mlx_format(shape, source, bits, group)?;
-    let Format::Affine(affine) = format else {
-        unreachable!("{format}")
-    };
+    let affine = mlx_format(shape, source, bits, group)?;
+    let format = Format::Affine(affine);
     packer::check_size(shape)?;
     Ok(Box::new(MlxPacker {
         source,

@@ -9,7 +9,7 @@ use cubecl::{client::Client, features::Plane, prelude::*};
 use crate::arith::float::DType;
 use crate::arith::launch::{self, Buffer};
 
-use crate::device::read::{self, EIGHT, EightCodes, ScaleAndOffset, Stored};
+use crate::device::read::{self, EIGHT, EightCodes, ScaleAndOffset, StoredBuffers};
 use crate::device::{DeviceWeight, widest};
 use crate::formats::bits4;
 
@@ -122,7 +122,7 @@ struct LinearPlan {
 /// `y = x * transpose(w)`, with `x` `[m, i]` and `y` `[m, o]`, where `o` is `rows`.
 #[cube(launch_unchecked)]
 fn linear<F: Numeric, N: Size>(
-    stored: &Stored,
+    stored: &StoredBuffers,
     x: &[Vector<F, N>],
     rows: u32,
     y: &mut [F],
@@ -139,7 +139,7 @@ fn linear<F: Numeric, N: Size>(
 
 #[cube]
 fn linear_with<F: Numeric, N: Size>(
-    stored: &Stored,
+    stored: &StoredBuffers,
     levels: &[f32],
     x: &[Vector<F, N>],
     rows: usize,
@@ -248,7 +248,7 @@ fn total(sum: f32, #[comptime] team: Team) -> f32 {
 /// Adds `eights` eights of each row, `apart` from each other, from the eight `at` of the row on.
 #[cube]
 fn span<F: Numeric, N: Size>(
-    stored: &Stored,
+    stored: &StoredBuffers,
     levels: &[f32],
     x: &[Vector<F, N>],
     first: usize,
@@ -311,7 +311,7 @@ fn span<F: Numeric, N: Size>(
 /// Adds column `c` of each row.
 #[cube]
 fn column<F: Numeric, N: Size>(
-    stored: &Stored,
+    stored: &StoredBuffers,
     levels: &[f32],
     x: &[Vector<F, N>],
     first: usize,

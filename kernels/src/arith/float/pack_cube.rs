@@ -102,14 +102,101 @@ pub(crate) fn largest_of_run<N: Size>(
     largest
 }
 
-/// The largest of what the units of a group found, which are `units` beside each other, a power of two within a plane.
+/// A block of weights: `rows` rows of `cols` weights, `stride` weights apart, from weight `first` on.
+#[derive(CubeType, Clone, Copy)]
+pub(crate) struct BlockRows {
+    pub(crate) first: usize,
+    pub(crate) rows: usize,
+    pub(crate) cols: usize,
+    pub(crate) stride: usize,
+}
+
+/// A block of `count` weights one after another.
 #[cube]
-pub(crate) fn largest_together(found: u32, units: u32) -> u32 {
+pub(crate) fn one_row(first: usize, count: usize) -> BlockRows {
+    BlockRows {
+        first,
+        rows: 1usize,
+        cols: count,
+        stride: 0usize,
+    }
+}
+
+/// How units share a block: what a kernel is compiled for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Sharing {
+    pub(crate) source: DType,
+    /// Whether rows are whole runs; else they are read weight by weight.
+    pub(crate) runs: bool,
+    /// Whether there is one row.
+    pub(crate) one_row: bool,
+    /// Runs of a unit, all there; 0 where the kernel does not know how many.
+    pub(crate) each: usize,
+}
+
+impl Sharing {
+    /// Blocks of one row of whole runs.
+    pub(crate) const fn of_runs(source: DType) -> Self {
+        Self {
+            source,
+            runs: true,
+            one_row: true,
+            each: 0,
+        }
+    }
+}
+
+/// The largest magnitude, as bits, in a unit's share of a block: every run that is a multiple of `units` runs after the
+/// one at its `place`. NaN is larger than all numbers. [`largest_together`] joins the shares.
+#[cube]
+pub(crate) fn largest_of_share<N: Size>(
+    source: &[Vector<u32, N>],
+    block: &BlockRows,
+    place: usize,
+    units: usize,
+    #[comptime] sharing: Sharing,
+) -> u32 {
+    let of = comptime!(sharing.source);
+    let mut largest = 0u32;
+    if comptime!(sharing.each > 0) {
+        #[unroll(sharing.each <= 2)]
+        for run in 0..sharing.each {
+            let first = block.first + (run * units + place) * RUN;
+            largest = largest.max(largest_of_run::<N>(source, first, of));
+        }
+    } else {
+        let size = comptime!(if sharing.runs { RUN } else { 1 });
+        let across = block.cols / size;
+        let mut count = across;
+        if comptime!(!sharing.one_row) {
+            count = block.rows * across;
+        }
+        for k in range_stepped(place, count, units) {
+            let mut first = block.first + k * size;
+            if comptime!(!sharing.one_row) {
+                first = block.first + k / across * block.stride + k % across * size;
+            }
+            if comptime!(sharing.runs) {
+                largest = largest.max(largest_of_run::<N>(source, first, of));
+            } else {
+                largest = largest.max(read_one::<N>(source, first, of) & 0x7fff_ffffu32);
+            }
+        }
+    }
+    largest
+}
+
+/// The largest of what `units` units beside each other found, a power of two within a plane; what each found alone where
+/// they do not work `together`.
+#[cube]
+pub(crate) fn largest_together(found: u32, units: u32, #[comptime] together: bool) -> u32 {
     let mut largest = found;
-    let mut apart = 1u32;
-    while apart < units {
-        largest = largest.max(plane_shuffle_xor(largest, apart));
-        apart *= 2u32;
+    if together {
+        let mut apart = 1u32;
+        while apart < units {
+            largest = largest.max(plane_shuffle_xor(largest, apart));
+            apart *= 2u32;
+        }
     }
     largest
 }
@@ -158,10 +245,9 @@ fn absmax_kernel<N: Size>(
     let units = maxima.len();
     if ABSOLUTE_POS < units {
         let whole = n / RUN;
-        let mut largest = 0u32;
-        for run in range_stepped(ABSOLUTE_POS, whole, units) {
-            largest = largest.max(largest_of_run::<N>(source, run * RUN, of));
-        }
+        let runs = one_row(0usize, whole * RUN);
+        let sharing = comptime!(Sharing::of_runs(of));
+        let mut largest = largest_of_share::<N>(source, &runs, ABSOLUTE_POS, units, sharing);
         if ABSOLUTE_POS == whole % units {
             let end = largest_at_end::<N>(source, whole * RUN, n % RUN, of);
             largest = largest.max(end);

@@ -15,6 +15,7 @@ use crate::arith::float::DType;
 use crate::arith::float::pack_cube::{RUN, read_one, read_run};
 use crate::arith::launch::{self, Buffer, rounded};
 use crate::arith::pack::STREAM;
+use crate::format::Format;
 
 /// Runs of a unit's weights.
 const RUNS: usize = STREAM / RUN;
@@ -299,7 +300,8 @@ pub(crate) fn quantize(
     source: DType,
     bytes: &Buffer,
 ) -> (Buffer, Buffer) {
-    let format = mlx_format(shape, source, bits, group).unwrap_or_else(|error| panic!("{error}"));
+    let affine = mlx_format(shape, source, bits, group).unwrap_or_else(|error| panic!("{error}"));
+    let format = Format::Affine(affine);
     let n = shape[0] * shape[1];
     let words = Buffer::empty(client, format.words_len(shape), 4);
     let scales = Buffer::empty(client, format.scales_len(shape), 4);

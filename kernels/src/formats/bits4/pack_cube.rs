@@ -16,7 +16,8 @@ use super::levels::LevelTable;
 use crate::arith::exact;
 use crate::arith::float::DType;
 use crate::arith::float::pack_cube::{
-    RUN, largest_at_end, largest_of_run, largest_together, plane, read_one, read_run,
+    RUN, Sharing, largest_at_end, largest_of_share, largest_together, one_row, plane, read_one,
+    read_run,
 };
 use crate::arith::launch::{self, Buffer};
 use crate::arith::pack::CODES4;
@@ -129,16 +130,20 @@ fn scales_kernel<N: Size>(
     let (n, block) = (total as usize, block as usize);
     if ABSOLUTE_POS < scales.len() {
         let first = ABSOLUTE_POS * block;
-        let full = first + block <= n;
-        let mut largest = 0u32;
-        if full {
-            for run in 0..block / RUN {
-                largest = largest.max(largest_of_run::<N>(source, first + run * RUN, of));
-            }
-        } else {
-            largest = largest_at_end::<N>(source, first, n - first, of);
+        let count = (n - first).min(block);
+        let whole = count / RUN * RUN;
+        let runs = one_row(first, whole);
+        let sharing = comptime!(Sharing::of_runs(of));
+        let mut largest = largest_of_share::<N>(source, &runs, 0usize, 1usize, sharing);
+        if whole < count {
+            largest = largest.max(largest_at_end::<N>(
+                source,
+                first + whole,
+                count - whole,
+                of,
+            ));
         }
-        scales[ABSOLUTE_POS] = scale(largest, full);
+        scales[ABSOLUTE_POS] = scale(largest, count == block);
     }
 }
 
@@ -154,6 +159,15 @@ struct Build {
     nan: u32,
     /// Whether a code begins at 0, so that a product that a device takes for 0 matters.
     splits_zero: bool,
+}
+
+impl Build {
+    const fn sharing(self) -> Sharing {
+        Sharing {
+            each: self.runs,
+            ..Sharing::of_runs(self.source)
+        }
+    }
 }
 
 /// Codes of blocks, `2^units_log2` units each.
@@ -178,15 +192,13 @@ fn codes_kernel<N: Size>(
     let mut largest = 0u32;
     if comptime!(build.together) {
         if full {
-            #[unroll(build.runs <= 2)]
-            for run in 0..build.runs {
-                let first = first_of_block + (run * units + place) * RUN;
-                largest = largest.max(largest_of_run::<N>(source, first, build.source));
-            }
+            let weights = one_row(first_of_block, block);
+            largest =
+                largest_of_share::<N>(source, &weights, place, units, comptime!(build.sharing()));
         } else if first_of_block < n && place == 0 {
             largest = largest_at_end::<N>(source, first_of_block, n - first_of_block, build.source);
         }
-        largest = largest_together(largest, units as u32);
+        largest = largest_together(largest, units as u32, true);
         if place == 0 && first_of_block < n {
             scales[k] = scale(largest, full);
         }

@@ -11,7 +11,7 @@ use super::{Recipe, epsilon};
 use crate::arith::exact;
 use crate::arith::float::DType;
 use crate::arith::float::pack_cube::{
-    RUN, largest_of_run, largest_together, plane, read_one, read_run,
+    BlockRows, RUN, Sharing, largest_of_share, largest_together, plane, read_one, read_run,
 };
 use crate::arith::launch::{self, Buffer};
 use crate::arith::pack::CODES8;
@@ -123,6 +123,17 @@ struct Cut {
     together: bool,
 }
 
+impl Cut {
+    const fn sharing(self) -> Sharing {
+        Sharing {
+            source: self.source,
+            runs: self.even,
+            one_row: false,
+            each: 0,
+        }
+    }
+}
+
 /// Sides of a weight and of its tiles, in words so that they can be arguments.
 #[derive(CubeType, CubeLaunch, Clone, Copy)]
 struct Sides {
@@ -166,22 +177,15 @@ fn scales_kernel<N: Size>(
         );
         let rows = (sides.o as usize - r).min(sides.rows as usize);
         let cols = (i - c).min(sides.cols as usize);
-        if comptime!(cut.even) {
-            let runs = cols / RUN;
-            for k in range_stepped(place, rows * runs, units) {
-                let first = (r + k / runs) * i + c + k % runs * RUN;
-                largest = largest.max(largest_of_run::<N>(source, first, cut.source));
-            }
-        } else {
-            for k in range_stepped(place, rows * cols, units) {
-                let weight = read_one::<N>(source, (r + k / cols) * i + c + k % cols, cut.source);
-                largest = largest.max(weight & 0x7fff_ffffu32);
-            }
-        }
+        let weights = BlockRows {
+            first: r * i + c,
+            rows,
+            cols,
+            stride: i,
+        };
+        largest = largest_of_share::<N>(source, &weights, place, units, comptime!(cut.sharing()));
     }
-    if comptime!(cut.together) {
-        largest = largest_together(largest, units as u32);
-    }
+    largest = largest_together(largest, units as u32, cut.together);
     if tile < scales.len() && place == 0 {
         let (scale, by) = scaling(largest, most, rule, cut.source);
         scales[tile] = scale;
@@ -335,7 +339,7 @@ fn codes_kernel<N: Size>(
 
 /// How a packing is done, in one value.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct LaunchPlan {
+pub(crate) struct Fp8Plan {
     pub(crate) kind: Fp8Kind,
     pub(crate) tile: Tile,
     pub(crate) recipe: Recipe,
@@ -344,7 +348,7 @@ pub(crate) struct LaunchPlan {
 /// Words and scales of a tile of `shape` `[rows, i]`.
 pub(crate) fn quantize(
     client: &Client,
-    LaunchPlan { kind, tile, recipe }: LaunchPlan,
+    Fp8Plan { kind, tile, recipe }: Fp8Plan,
     shape: [usize; 2],
     source: DType,
     bytes: &Buffer,

@@ -12,7 +12,7 @@ use cubecl::{client::Client, prelude::*};
 use crate::arith::exact;
 use crate::arith::float::DType;
 use crate::arith::float::pack_cube::{
-    RUN, largest_of_run, largest_together, plane, read_one, read_run,
+    RUN, Sharing, largest_of_share, largest_together, one_row, plane, read_one, read_run,
 };
 use crate::arith::launch::{self, Buffer, rounded};
 use crate::arith::pack::CODES8;
@@ -75,22 +75,19 @@ fn largest_kernel<N: Size>(
 
     let mut found = 0u32;
     if r < largest.len() {
-        let mut k = place;
-        if runs {
-            while k < columns / RUN {
-                found = found.max(largest_of_run::<N>(source, r * columns + k * RUN, of));
-                k += units;
-            }
-        } else {
-            while k < columns {
-                found = found.max(read_one::<N>(source, r * columns + k, of) & !exact::SIGN);
-                k += units;
-            }
-        }
+        let sharing = comptime!(Sharing {
+            runs,
+            ..Sharing::of_runs(of)
+        });
+        found = largest_of_share::<N>(
+            source,
+            &one_row(r * columns, columns),
+            place,
+            units,
+            sharing,
+        );
     }
-    if together {
-        found = largest_together(found, joined);
-    }
+    found = largest_together(found, joined, together);
     if r < largest.len() && place & (joined as usize - 1) == 0 {
         largest[r].fetch_max(found);
     }

@@ -25,9 +25,7 @@ fn upper_kernel(absmax: &[u32], nested: &mut [u32], units_log2: u32, #[comptime]
             largest = largest.max(apart & 0x7fff_ffffu32);
         }
     }
-    if together {
-        largest = largest_together(largest, units as u32);
-    }
+    largest = largest_together(largest, units as u32, together);
     if first < absmax.len() && place == 0 {
         nested[absmax.len().div_ceil(CODES8) + block] = largest;
     }
