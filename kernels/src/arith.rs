@@ -1,5 +1,5 @@
-//! Tools: floats and how they round, vectors of sixteen, sums in PyTorch's order, codes in words, and what launching a
-//! kernel takes. None of them knows a format.
+//! Tools that know no format: floats and their rounding, vectors of sixteen, sums in PyTorch's order, codes in words, and
+//! launching kernels.
 //!
 //! `halves` → `lanes` → [`float`] → [`number`] → [`pack`]; [`reduce`], `whole`, [`checksum`]; for devices
 //! `exact` and `launch`.

@@ -6,8 +6,8 @@
 //! of a tenth. It is infinite where nothing is lost, of a weight that is zero throughout too, and minus infinity
 //! where a weight of zeros comes back as anything else.
 //!
-//! A weight is *saturated* when its source lies outside of what its scale can give by more than 1/128 of
-//! the largest magnitude there, which is more than rounding the scale explains. What a scale can give:
+//! A weight is *saturated* when its source lies outside the range of its scale by more than 1/128 of the largest magnitude
+//! there, which is more than rounding the scale explains. The range of a scale:
 //!
 //! ```text
 //! nf4, fp4   from -scale to scale
@@ -32,7 +32,7 @@ use crate::arith::float::DType;
 use crate::format::{Along, Format, Packed};
 use crate::formats::bits4::Scales;
 
-/// What the sums of a device may be off, relative to sums of magnitudes, up to 2^30 weights: fewer than
+/// The error that the sums of a device may have, relative to sums of magnitudes, up to 2^30 weights: fewer than
 /// 256 additions that each round by 2^-24.
 pub const TOLERANCE: f64 = 1.6e-5;
 
@@ -42,7 +42,7 @@ const SLACK: f32 = 1.0 / 128.0;
 /// Fields of [`Sums`], in the order of a device's words: six `f32`, then four counts.
 pub const SUMS: usize = 10;
 
-/// What is added up over the weights of a matrix; `s` a source, `r` what comes back, `e` their difference.
+/// Sums over the weights of a matrix; `s` is a source value, `r` the dequantized value, `e` their difference.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Sums {
     /// Largest `|e|`.
@@ -128,7 +128,7 @@ impl Sums {
         ]
     }
 
-    /// What they say.
+    /// The figures that follow from the sums.
     pub fn stats(self) -> Stats {
         let ratio = |a: f64, b: f64, none| if a == 0.0 && b == 0.0 { none } else { a / b };
         let norms = (self.source_squares * self.result_squares).sqrt();
@@ -243,7 +243,7 @@ pub fn host_rows(source: DType, bytes: &[u8], packed: &Packed, first: usize) -> 
     sums.into_iter().fold(Sums::default(), Sums::join)
 }
 
-/// Compares plain numbers, of which none is saturated.
+/// Compares dense values, none of which is saturated.
 ///
 /// # Panics
 ///

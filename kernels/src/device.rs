@@ -1,6 +1,6 @@
 //! A packed weight on a device: dequantizes rows. Products with it are in [`linear`](crate::linear).
 //!
-//! Each operation is the twin of one on the host: [`Format::dequantize_rows`] and what [`mod@linear`] has.
+//! Each operation is the twin of one on the host: [`Format::dequantize_rows`] and [`linear::rows`](crate::linear::rows).
 
 pub(crate) mod read;
 mod unpack;
@@ -24,7 +24,7 @@ use read::{EIGHT, StoredBuffersLaunch};
 /// A packed weight in device memory.
 #[derive(Debug, Clone)]
 pub struct DeviceWeight {
-    /// What the words mean.
+    /// The meaning of the words.
     pub format: Format,
     /// `[o, i]` of the weight, not of the words: fewer than 2^32 weights.
     pub shape: [usize; 2],
@@ -56,7 +56,7 @@ impl DeviceWeight {
             return out;
         }
         let (vector, eights, count, dim) = self.units(client, out.len(), dtype);
-        // SAFETY: the lengths of the buffers were compared with what the format implies, and the kernel
+        // SAFETY: the lengths of the buffers were compared with those that the format implies, and the kernel
         // stays inside `out`.
         unsafe {
             unpack::dequantize::launch_unchecked(

@@ -1,4 +1,4 @@
-//! What packed words mean: the closed list of formats, their sizes, and a packed weight on the host.
+//! The meaning of packed words: the closed list of formats, their sizes, and a packed weight on the host.
 //!
 //! Letters: `o` rows (output features), `i` columns (input features), `n = o * i`.
 
@@ -22,7 +22,7 @@ pub(crate) use packed::PackedRows;
 
 use crate::arith::pack;
 
-/// How many words a weight of `[o, i]` takes and what they mean.
+/// How many words a weight of `[o, i]` takes, and their meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(
     feature = "serde",
@@ -46,7 +46,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// Checks what the fields alone cannot say.
+    /// Checks the values of the fields.
     ///
     /// # Errors
     ///
@@ -173,9 +173,9 @@ impl Format {
     }
 }
 
-/// The words a quantization is asked for with: `nf4:block=64,nested`, `fp8:e4m3,scale=channel`,
-/// `fp8:e4m3,scale=block` (128 x 128), `fp8:e5m2,scale=64x32`, `int8`. Several methods choose affine codes,
-/// each under a word of its own: `affine:bits=4,group=64,bias=bf16` names what they have in common.
+/// The words that ask for a quantization: `nf4:block=64,nested`, `fp8:e4m3,scale=channel`, `fp8:e4m3,scale=block`
+/// (128 x 128), `fp8:e5m2,scale=64x32`, `int8`. Several methods choose affine codes, each with its own word:
+/// `affine:bits=4,group=64,bias=bf16` names the format that they share.
 impl fmt::Display for Format {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

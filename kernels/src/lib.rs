@@ -1,10 +1,10 @@
-//! Formats of packed weights: what the bytes mean, said once for the host and (from `cube` on) once
-//! for the device.
+//! Formats of packed weights: the meaning of their bytes, written once for the host and (with the feature `cube`) once for
+//! devices.
 //!
 //! A packed weight is two buffers of `u32` words and a [`Format`](format::Format):
 //!
 //! * `words`: the codes, row-major `[out, in]`, least-significant code first inside little-endian words;
-//! * `scales`: everything else the format needs to give a weight back, as bit patterns.
+//! * `scales`: everything else that dequantizing needs, as bit patterns.
 //!
 //! Reading order: [`arith`] (tools that know no format) → [`mod@format`] (what the bits of each format mean) →
 //! [`packer`] (how tiles of a weight become packed) → [`formats`] (the codes of each format chosen, and dequantized) →

@@ -104,7 +104,7 @@ fn ordered(x: &[f32], i: usize, chunks: bool) -> Cow<'_, [f32]> {
     Cow::Owned(ordered)
 }
 
-/// What all rows have in common.
+/// The facts that all rows share.
 #[derive(Clone, Copy)]
 struct Job<'a> {
     format: Format,
@@ -119,11 +119,11 @@ struct Job<'a> {
     m: usize,
 }
 
-/// What a thread keeps from job to job.
+/// Memory that a thread uses in one job after another.
 #[derive(Default)]
 struct Scratch {
     staged: Staged,
-    /// Unpacked rows. What lies beyond the last column stays 0.
+    /// Unpacked rows. Values beyond the last column stay 0.
     rows: Vec<f32>,
     sums: Vec<[f32; LANES]>,
 }

@@ -19,7 +19,7 @@ use crate::format::{Format, Packed};
 /// The words of a weight are the caller's: a tile's are written where the caller wants them, and may leave memory before
 /// the next tile comes. [`pack_whole`] is for a weight that is in memory anyway.
 pub trait Packer: Send {
-    /// What it packs into.
+    /// The format of the packed weight.
     fn format(&self) -> Format;
 
     /// `[o, i]` of the weight.
@@ -28,8 +28,8 @@ pub trait Packer: Send {
     /// How often the source has to be read: 2 where a scale needs the whole weight first. At least 1.
     fn passes(&self) -> usize;
 
-    /// Rows that have to stay together: so many are whole words. At least 1, also for a weight without rows; may be
-    /// more than the weight has, which then is one tile.
+    /// Rows that have to stay together: they are whole words. At least 1, also for a weight without rows; may be more
+    /// than the weight has, and then the weight is one tile.
     fn tile_rows(&self) -> usize;
 
     /// Takes the rows from `first_row` on, in the source's own bytes, and in the last pass writes their codes.
@@ -91,8 +91,8 @@ pub(crate) fn largest(source: DType, bytes: &[u8]) -> f32 {
 
 /// Chooses the 8-bit codes of a tile, straight into its words, in jobs side by side.
 ///
-/// `choose(k, bytes, codes)` is given what is left of a job, whose first weight is the tile's `k`; it sets codes of as
-/// many weights as it likes, at least one, and says of how many.
+/// `choose(k, bytes, codes)` gets the rest of a job, which begins at weight `k` of the tile. It sets the codes of one
+/// weight or more, and returns their number.
 pub(crate) fn choose8(
     source: DType,
     tile: &[u8],

@@ -15,8 +15,8 @@ use crate::packer::Packer;
 
 /// Chooses codes and scales for one weight.
 ///
-/// A method decides *which* codes; what a code means is said by its [`Format`]. HQQ and MLX are two methods for one
-/// format. [`Packing`] lists the methods of this crate; a custom method implements this trait.
+/// A method decides *which* codes; a [`Format`] says what a code means. HQQ and MLX are two methods for one format.
+/// [`Packing`] lists the methods of this crate; a custom method implements this trait.
 pub trait Method: fmt::Debug + Send + Sync {
     /// The format that a weight of `[out, in]`, stored as `source`, is packed into. It is known before a byte is read:
     /// a plan takes its sizes from it.
@@ -144,7 +144,7 @@ impl Packing {
         format.validate_shape(shape).map(|()| format)
     }
 
-    /// The same without nested scales: what some rows of a weight can be packed into on their own.
+    /// The same without nested scales: some rows of a weight can be packed on their own by it.
     pub const fn plain(self) -> Self {
         match self {
             Self::Nf4(blocks) => Self::Nf4(blocks.plain()),

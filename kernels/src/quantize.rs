@@ -17,8 +17,8 @@ use crate::packing::Packing;
 /// Words and scales of a tile of whole rows, `shape` `[rows, i]`, whose source is `bytes`.
 ///
 /// Tiles are those that the host's [`Packer`](crate::packer::Packer) takes: the words and scales of one begin where
-/// those of the one before end. Scales are what the format stores, but for nested formats, whose scales are plain
-/// here (`f32`, the largest magnitude of each block).
+/// those of the one before end. Scales are those that the format stores, except for nested formats, whose scales are
+/// plain here (`f32`, the largest magnitude of each block).
 ///
 /// FP8 with one scale for the tensor, where that is not fixed, needs `amax`: one word, the bits of the largest magnitude
 /// of the whole weight. Every tile then gives that scale.

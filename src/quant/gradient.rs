@@ -1,6 +1,6 @@
 //! A product whose gradient is computed from a weight that is fetched again.
 //!
-//! What the graph holds between forward and backward pass is a function, and no tensor of the weight.
+//! Between forward and backward pass the graph holds a function, and no tensor of the weight.
 
 use core::fmt;
 use std::sync::Arc;

@@ -34,7 +34,7 @@ pub struct PackedParts<B: Backend> {
     pub scales: IntTensor<B>,
 }
 
-/// Some rows of a weight, as a checkpoint stores them, and what to pack them into.
+/// Some rows of a weight, as a checkpoint stores them, and the packing for them.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SourceRows {
     /// How codes are chosen.
@@ -136,7 +136,7 @@ impl SourceRows {
     ///
     /// # Panics
     ///
-    /// When the packing refuses the shape, which whoever made the plan has asked before.
+    /// When the packing refuses the shape: the plan has asked it before.
     pub(crate) fn parts_len(&self) -> [usize; 2] {
         let format = planned(self.packing.plain().format(self.shape, self.source));
         [format.words_len(self.shape), format.scales_len(self.shape)]

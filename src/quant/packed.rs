@@ -6,7 +6,7 @@ use burn::{
 };
 use firebox_kernels::format::{Format, Packed};
 
-/// What the words of a packed weight mean.
+/// The meaning of the words of a packed weight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Layout {
     /// Codes and scales.
@@ -78,7 +78,7 @@ impl PackedWeight {
         }
     }
 
-    /// What the words mean.
+    /// The meaning of the words.
     pub fn layout(&self) -> Layout {
         self.layout
     }

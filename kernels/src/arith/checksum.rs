@@ -1,10 +1,10 @@
-//! A sum over words, to compare what arrived on a device with what was sent.
+//! A sum over words: it shows whether a device has the words that were sent.
 
 #[cfg(feature = "cube")]
 pub mod cube;
 
 /// Sum of the whole `u32` words of `bytes`, as `u32` that wraps: lost and torn writes show, whatever the
-/// order of the sum. What is left over of a last word does not count.
+/// order of the sum. Bytes after the last whole word do not count.
 pub fn checksum(bytes: &[u8]) -> u32 {
     let words = bytes.as_chunks().0.iter();
     words.fold(0, |sum: u32, word| {

@@ -1,4 +1,4 @@
-//! Arithmetic on the bits of `f32`, rounded as IEEE 754 says: what the device halves of packers use where a device
+//! Arithmetic on the bits of `f32`, rounded as IEEE 754 says: the device halves of packers use it where a device
 //! promises less.
 //!
 //! Vulkan, WGSL and Metal divide with an error of a few units in the last place, may take subnormals for zero, may fuse
@@ -29,7 +29,7 @@ fn significand(magnitude: u32) -> u32 {
     select(magnitude < UNIT, subnormal, (magnitude & (UNIT - 1)) | UNIT)
 }
 
-/// The exponent that goes with [`significand`]: below 1 for what is subnormal.
+/// The exponent that belongs to [`significand`]: below 1 for a subnormal value.
 #[cube]
 fn exponent(magnitude: u32) -> i32 {
     let subnormal = 9i32 - i32::cast_from(magnitude.leading_zeros());
@@ -161,7 +161,7 @@ pub(crate) fn add(a: u32, b: u32) -> u32 {
         let total = select(alike, large + small, large - small);
         let carry = total >> 31u32;
         let total = (total >> carry) | (total & carry);
-        // What is below bit 30 has lost nothing, or one bit at most, so that it may move up.
+        // A value below bit 30 has lost no bit, or one at most, so it may move up.
         let up = total.leading_zeros().max(1u32) - 1u32;
         let rounded = round(
             sign,

@@ -31,7 +31,7 @@ pub(crate) fn narrow_f16(value: f32) -> u16 {
     const INFINITE: u32 = 0x7c00;
     let bits = value.to_bits();
     let (sign, magnitude) = (bits >> 16 & 0x8000, bits & !SIGN);
-    // What is cut off rounds by its own carry, then the exponent's bias changes from 127 to 15.
+    // Adding half a step carries into the bits that stay; then the bias of the exponent changes from 127 to 15.
     let rounded = magnitude.wrapping_add(0xfff + (magnitude >> 13 & 1)) >> 13;
     let normal = rounded.wrapping_sub((127 - 15) << 10);
     let normal = if normal < INFINITE { normal } else { INFINITE };
@@ -76,7 +76,7 @@ pub(super) fn round_f16(value: f32) -> f32 {
 #[inline(always)]
 pub(super) fn round_bf16(value: f32) -> f32 {
     let bits = value.to_bits();
-    // What overflows carries into infinity by itself.
+    // An overflow carries into infinity.
     let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1));
     let nan = bits & !SIGN > f32::INFINITY.to_bits();
     f32::from_bits(if nan { bits | QUIET } else { rounded } & 0xffff_0000)

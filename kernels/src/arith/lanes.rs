@@ -1,10 +1,10 @@
 //! Sixteen floats at a time, with the vector instructions that the processor turns out to have.
 //!
-//! Work is written once over [`Lanes`] and compiled for AVX-512, for AVX2, and for what every processor of the
+//! Work is written once over [`Lanes`] and compiled for AVX-512, for AVX2, and for the instructions that every processor of the
 //! target has (SSE2, NEON); [`run`] chooses. Loops that a compiler makes vectors of by itself need no more than to be
 //! inside of it.
 //!
-//! Every operation rounds as `f32` does, so that what is unpacked has the same bits everywhere. [`Lanes::mul_add`] alone
+//! Every operation rounds as `f32` does, so that dequantized values have the same bits everywhere. [`Lanes::mul_add`] alone
 //! rounds once where there is an instruction for it, and twice elsewhere.
 
 #[cfg(test)]
@@ -32,7 +32,7 @@ pub(crate) trait Lanes: Copy + Send + Sync {
     fn splat(self, value: f32) -> Self::Floats;
     fn load(self, values: &[f32; LANES]) -> Self::Floats;
     fn store(self, values: Self::Floats, to: &mut [f32; LANES]);
-    /// Bits of the nearest halves, ties to even; a NaN is quiet, with what it has room for.
+    /// Bits of the nearest halves, ties to even; a NaN becomes quiet and keeps the upper bits of its payload.
     fn f16(self, values: Self::Floats) -> [u16; LANES];
     /// The same of bf16.
     fn bf16(self, values: Self::Floats) -> [u16; LANES];
@@ -58,7 +58,7 @@ pub(crate) trait Lanes: Copy + Send + Sync {
 
 /// Something to do with vectors.
 pub(crate) trait Work {
-    /// What comes of it.
+    /// The result.
     type Output;
 
     /// Does it. Has to be `#[inline(always)]`, as everything it calls, or it is compiled without the instructions.
@@ -91,7 +91,7 @@ pub(crate) fn vectorized<R>(work: impl FnOnce() -> R) -> R {
     run(Plain(work))
 }
 
-/// Declares a function whose body is [`vectorized`]. What it calls has to be `#[inline(always)]`.
+/// Declares a function whose body is [`vectorized`]. Functions that it calls have to be `#[inline(always)]`.
 ///
 /// Asking for the processor takes some ten nanoseconds, so a call should be worth a thousand weights.
 macro_rules! for_processors {
@@ -183,7 +183,7 @@ pub(crate) fn sum(mut values: [f32; LANES]) -> f32 {
     values[0]
 }
 
-/// What needs no particular processor.
+/// Operations that every processor has.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Portable<const MUL_ADD: bool>;
 

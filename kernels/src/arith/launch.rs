@@ -2,7 +2,7 @@
 
 use cubecl::{client::Client, ir::ElemType, prelude::*, server::Handle};
 
-/// A buffer on a device: `len` elements of a type that whoever launches the kernel knows.
+/// A buffer on a device: `len` elements, whose type the caller of the kernel knows.
 #[derive(Debug, Clone)]
 pub struct Buffer {
     handle: Handle,
@@ -55,7 +55,7 @@ impl Buffer {
         self.len == 0
     }
 
-    /// What lies behind it.
+    /// The handle of its memory.
     pub fn into_handle(self) -> Handle {
         self.handle
     }

@@ -1,4 +1,4 @@
-//! What weights are given back in: `f32`, or a half that each is rounded to where it is computed.
+//! The types that values are dequantized to: `f32`, or a half, to which each value is rounded where it is computed.
 //!
 //! Writing takes most of the time of unpacking, and a half is half as much to write.
 
@@ -8,14 +8,14 @@ use crate::arith::float::DType;
 use crate::arith::halves::narrow_f16;
 use crate::arith::lanes::{LANES, Lanes};
 
-/// `f32`, or what it rounds to: to nearest even, to the bit as `half` does.
+/// `f32`, f16 or bf16. Values are rounded to the nearest, ties to even, to the bits that the crate `half` gives.
 pub trait Number: Copy {
-    /// Which of them.
+    /// The slice as one of the three types.
     #[doc(hidden)]
     fn room(out: &mut [Self]) -> Room<'_>;
 }
 
-/// Where weights go. Of these three only, so that code for each is compiled in this crate.
+/// A slice that values are written to. Its type is one of these three, so that code for each is compiled in this crate.
 #[derive(Debug)]
 pub enum Room<'a> {
     /// Not rounded.
@@ -62,8 +62,8 @@ pub(crate) trait Narrow: Copy + Send {
     /// Of sixteen.
     fn store<L: Lanes>(lanes: L, values: L::Floats, to: &mut [Self; LANES]);
 
-    /// Of what `make` writes, where values take more than a step: into `out` itself, or into scratch, of which there has to
-    /// be as much.
+    /// Stores the values that `make` writes, for values that are computed in several steps. `make` gets `out` itself or
+    /// `scratch`, which has to be as long.
     #[inline(always)]
     fn through<L: Lanes>(
         lanes: L,

@@ -113,7 +113,7 @@ pub fn pack_codes(bits: usize, codes: impl IntoIterator<Item = u32>) -> Vec<u32>
     assert!((1..32).contains(&bits), "codes of {bits} bits");
     let codes = codes.into_iter();
     let mut words = Vec::with_capacity(codes.size_hint().0.div_ceil(STREAM) * bits);
-    // What is not yet a whole word, and how many bits of it there are.
+    // Bits that are not yet a whole word, and their number.
     let (mut pending, mut count) = (0u64, 0);
     for code in codes {
         assert!(code >> bits == 0, "code {code} of {bits} bits");

@@ -20,7 +20,7 @@ const LANES: usize = 8;
 /// Vectors (or scalars) that PyTorch sums side by side.
 const SIDE_BY_SIDE: usize = 4;
 
-/// Values of a row: what PyTorch sums in step.
+/// Values of a row: PyTorch sums them side by side.
 pub(crate) const ROW: usize = SIDE_BY_SIDE * LANES;
 
 /// Levels of partial sums in the cascade.
@@ -46,7 +46,7 @@ pub(crate) fn sum_here(values: &[f32]) -> f32 {
     total(&cascade(rows), left)
 }
 
-/// The sum of the columns of whole rows, and of what is left of a row.
+/// The sum of the columns of whole rows, and of the rest of a row.
 #[inline(always)]
 fn total(partials: &[f32; ROW], left: &[f32]) -> f32 {
     let (left, tail) = left.as_chunks::<LANES>();

@@ -45,7 +45,7 @@ pub fn compare(client: &Client, source: DType, bytes: &Buffer, weight: &DeviceWe
     let mut sums = Buffer::empty(client, SUMS * units, 4);
     let (stored, shared) = weight.stored(client);
     let (count, dim) = launch::grid(client, units);
-    // SAFETY: the lengths of the buffers were compared with what the format implies, and a unit writes its
+    // SAFETY: the lengths of the buffers were compared with those that the format implies, and a unit writes its
     // own sums.
     unsafe {
         partial::launch_unchecked(
@@ -161,7 +161,7 @@ fn partial_with<N: Size>(
                     let per_word = comptime!(4 / of.size());
                     let word = source[k / per_word].extract(0usize);
                     let shift = (k % per_word * 16) as u32;
-                    // The first of what is left of the word, if it is a half.
+                    // The first half that is left of the word, for halves.
                     let mut word = word;
                     if comptime!(per_word == 2) {
                         word = (word >> shift) & 0xffff;
@@ -223,11 +223,11 @@ fn range(stored: &StoredBuffers, scale: &ScaleAndOffset) -> (f32, f32) {
     let first = read::scaled(stored, least(stored.format), scale);
     let last = read::scaled(stored, most(stored.format), scale);
     let (low, high) = match comptime!(stored.format) {
-        // Its scale is what the largest magnitude was, before two roundings.
+        // Its scale was the largest magnitude, before two roundings.
         Format::Int8 => (-scale.by.abs(), scale.by.abs()),
         _ => (first.min(last), first.max(last)),
     };
-    // A power of two: exact, whether or not it is fused into what follows.
+    // A power of two: exact, whether or not it is fused into the next operation.
     let slack = low.abs().max(high.abs()) * SLACK;
     (low - slack, high + slack)
 }
@@ -263,7 +263,7 @@ fn finite(value: f32) -> bool {
     (u32::reinterpret(value) & 0x7fff_ffff) < 0x7f80_0000
 }
 
-/// Adds one weight; without branches, of which there would be one a weight.
+/// Adds one weight, without a branch a weight.
 #[cube]
 fn add(sums: &mut Array<u32>, source: f32, result: f32, low: f32, high: f32) {
     let (here, there) = (finite(source), finite(result));

@@ -13,7 +13,7 @@ use crate::formats::{affine, fp8, int8, micro, nested};
 /// Weights that are read together.
 pub(crate) const EIGHT: usize = 8;
 
-/// The buffers of a packed weight, and what a kernel cannot know of its shape when it is compiled.
+/// The buffers of a packed weight, and the facts of its shape that are not known when a kernel is compiled.
 #[derive(CubeType, CubeLaunch)]
 pub(crate) struct StoredBuffers {
     /// Codes.
@@ -31,12 +31,12 @@ pub(crate) struct StoredBuffers {
     pub(crate) upper: u32,
     /// 0; see [`rounded`](crate::arith::launch::rounded).
     pub(crate) zero: u32,
-    /// What the words mean.
+    /// The meaning of the words.
     #[cube(comptime)]
     pub(crate) format: Format,
 }
 
-/// What some weights are scaled by.
+/// The scale and the offset of some weights.
 #[derive(CubeType, Clone, Copy)]
 pub(crate) struct ScaleAndOffset {
     /// Multiplied by.
@@ -157,7 +157,7 @@ pub(crate) fn scaled(stored: &StoredBuffers, number: f32, scale: &ScaleAndOffset
     }
 }
 
-/// What the weight in row `r`, column `c` is scaled by; it is `k` in the whole weight.
+/// The scale of the weight in row `r`, column `c`; it is `k` in the whole weight.
 #[cube]
 pub(crate) fn scale(stored: &StoredBuffers, r: usize, c: usize, k: usize) -> ScaleAndOffset {
     match comptime!(stored.format) {

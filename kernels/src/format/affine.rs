@@ -15,7 +15,7 @@ pub struct Affine {
     pub group: usize,
     /// Which weights those are.
     pub along: Along,
-    /// What the offset is.
+    /// The meaning of the offset.
     pub form: Offset,
     /// How scales and offsets are stored.
     pub params: DType,
@@ -41,7 +41,7 @@ pub enum Along {
     Ordered,
 }
 
-/// What the offset of an affine format is. Either way each of the two steps rounds to `f32`.
+/// The meaning of the offset of an affine format. Either way each of the two steps rounds to `f32`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(
     feature = "serde",

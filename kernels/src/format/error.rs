@@ -1,4 +1,4 @@
-//! What a format refuses. The caller knows the tensor's name and adds it.
+//! Errors of formats. The caller knows the name of the tensor and adds it.
 
 use super::fp8::Tile;
 
@@ -127,7 +127,7 @@ pub enum FormatError {
     },
 }
 
-/// What to do about rows that are not whole groups.
+/// Advice about rows that are not whole groups.
 fn group_advice(cols: usize) -> String {
     match [128, 64, 32]
         .into_iter()

@@ -6,7 +6,7 @@ use crate::format::error::FormatError;
 /// A packed weight in host memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Packed {
-    /// What the words mean.
+    /// The meaning of the words.
     pub format: Format,
     /// `[o, i]` of the weight, not of the words.
     pub shape: [usize; 2],

@@ -14,7 +14,7 @@ use crate::arith::pack::{CODES4, CODES8, STREAM};
 use crate::arith::whole;
 
 impl Format {
-    /// Rows that a part of a weight of `shape` is a multiple of, but for the last part.
+    /// A number of rows: every part of a weight of `shape` but the last has a multiple of it.
     pub fn part_rows(self, shape: [usize; 2]) -> usize {
         let unit = match self {
             Self::Nf4(blocks) | Self::Fp4(blocks) if blocks.nested => blocks.block * NESTED,
@@ -45,7 +45,7 @@ impl Format {
         }
         let unit = self.part_rows(shape);
         let share = largest as f64 / self.packed_bytes(shape) as f64;
-        // The share leaves out what does not grow with the rows, hence a step or two down.
+        // The share ignores words that do not grow with the rows, so the search may go a step or two down.
         let most = (o as f64 * share) as usize / unit + 1;
         let rows = (1..=most)
             .rev()

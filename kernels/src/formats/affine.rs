@@ -18,14 +18,14 @@
 //! MLX gives `f32` back as we do. A half type it rounds after both steps, `round(round(code * scale) + bias)`,
 //! where the product may overflow f16; here the steps are `f32`, and a half is rounded once.
 //!
-//! # What every weight gives back
+//! # Values after dequantizing
 //!
-//! | the group holds | it gives back |
+//! | the group holds | it dequantizes to |
 //! |---|---|
-//! | a NaN beside other weights | what the others alone would; the NaN becomes code 0: the weight of the largest magnitude |
+//! | a NaN beside other weights | the others as if they were alone; the NaN becomes code 0: the weight of the largest magnitude |
 //! | NaN only, or an infinity | NaN everywhere |
 //! | one weight over and over | that weight; 0 for a magnitude up to 5e-8 |
-//! | a range under 1e-7 for each step | steps of about 1e-7: magnitudes up to 5e-8 give back 0 |
+//! | a range under 1e-7 for each step | steps of about 1e-7: magnitudes up to 5e-8 become 0 |
 //! | a range above `f32::MAX` | NaN everywhere |
 //! | the largest magnitude `m`, in all other cases | `m` exactly |
 //!
@@ -209,7 +209,7 @@ impl Affine {
     }
 }
 
-/// Gives back as many rows as `out` takes.
+/// Dequantizes rows until `out` is full.
 #[inline(always)]
 pub(crate) fn unpack<L: Lanes, T: Narrow>(
     lanes: L,
@@ -332,7 +332,7 @@ pub fn mlx_format(
     Affine::new(bits, group, Along::Flat, Offset::Bias, source)
 }
 
-/// Refuses what MLX does not have.
+/// Refuses bits and groups that MLX does not have.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! What NF4 and FP4 share: sixteen levels, times the largest magnitude of a block.
+//! NF4 and FP4: sixteen levels, times the largest magnitude of a block.
 //!
 //! ```text
 //! weight[k] = LEVELS[code[k]] * absmax[k / block]          k over the flattened [o, i] weight
@@ -14,15 +14,15 @@
 //! bitsandbytes on CUDA differs in the last bit of some bounds and in the all-zero block, whose codes
 //! do not matter. Both unpack the same way.
 //!
-//! # What every weight gives back
+//! # Values after dequantizing
 //!
-//! | the block holds | its scale | gives back |
+//! | the block holds | its scale | it dequantizes to |
 //! |---|---|---|
 //! | a NaN | NaN | NaN everywhere |
 //! | an infinity, no NaN | infinite | `+inf` for every infinity, *also for `-inf`* (`inf * 0` and `inf / inf` are NaN, which has the code of level 1); NaN for every finite weight (level 0 times the scale) |
 //! | zeros only | 0, in a partial block 1e-38 | `+0`, also for `-0` |
 //! | at most `m < 1e-38` | `m`, in a partial block 1e-38 | in a full block less than there was, as if every weight were scaled by `m / 1e-38` once more |
-//! | at most `m`, up to `f32::MAX` | `m` | the largest magnitude exactly; what is finite stays finite |
+//! | at most `m`, up to `f32::MAX` | `m` | the largest magnitude exactly; finite values stay finite |
 //!
 //! Nested scales know their offset only from all scales of the weight. One scale that is NaN or infinite,
 //! or scales whose sum overflows, make every weight of it NaN.
@@ -138,7 +138,7 @@ impl Packed {
     }
 }
 
-/// Gives back as many weights as `out` takes.
+/// Dequantizes values until `out` is full.
 #[inline(always)]
 pub(crate) fn unpack<S: LevelTable, L: Lanes, T: Narrow>(
     lanes: L,
@@ -401,7 +401,7 @@ mod tests {
         check_choose::<Fp4>();
     }
 
-    /// The fast choice against the obvious one, on every bound, its neighbours, and what is no number.
+    /// The fast choice against the obvious one, on every bound, its neighbours, NaN and infinities.
     fn check_choose<L: LevelTable>() {
         let near = L::BOUNDS.map(|bound| [bound.next_down(), bound, bound.next_up()]);
         let (nan, inf) = (f32::NAN, f32::INFINITY);

@@ -14,7 +14,7 @@ use crate::format::{Format, Packed, PackedRows};
 const PIECE: usize = 1 << 16;
 
 impl Format {
-    /// Gives back the rows `rows` of a weight of `shape`, as `[rows, i]` in `out`.
+    /// Dequantizes the rows `rows` of a weight of `shape` into `out`, `[rows, i]`.
     ///
     /// A value is one f32 product (and in two formats one step more), rounded once more where `out` holds halves.
     /// Runs on the current rayon pool where there are many.
@@ -98,7 +98,7 @@ impl Packed {
     }
 }
 
-/// Gives back as many rows as `out` takes, on this thread.
+/// Dequantizes rows on this thread, until `out` is full.
 struct Unpack<'a, T> {
     format: Format,
     part: PackedRows<'a>,

@@ -6,7 +6,7 @@
 //!
 //! The two floats are those of Micikevicius et al., "FP8 Formats for Deep Learning", arXiv:2209.05433.
 //!
-//! # What every weight gives back
+//! # Values after dequantizing
 //!
 //! Casts follow PyTorch 2.12 and later: NaN becomes NaN and keeps its sign. E4M3, which has no infinity,
 //! saturates to 448; E5M2 overflows to infinity. The packer clamps before it casts, so that no finite
@@ -14,19 +14,19 @@
 //!
 //! | recipe | a NaN in the tile | an infinity in the tile |
 //! |---|---|---|
-//! | [`CompressedTensors`](Recipe::CompressedTensors) | scale and codes are NaN: the whole tile gives back NaN | the scale is infinite, codes are 0 or NaN: the whole tile gives back NaN |
-//! | [`FineGrained`](Recipe::FineGrained) | that weight gives back NaN; the scale is 1, so that others saturate and lose small values | as above |
-//! | [`Fixed`](Recipe::Fixed) | that weight gives back NaN | that weight saturates |
+//! | [`CompressedTensors`](Recipe::CompressedTensors) | scale and codes are NaN: the whole tile becomes NaN | the scale is infinite, codes are 0 or NaN: the whole tile becomes NaN |
+//! | [`FineGrained`](Recipe::FineGrained) | that value becomes NaN; the scale is 1, so that others saturate and small ones are lost | as above |
+//! | [`Fixed`](Recipe::Fixed) | that value becomes NaN | that value saturates |
 //!
 //! Huge and tiny weights:
-//! * `CompressedTensors` rounds the scale to the source's type, also upwards: 65504 in f16 gives back
+//! * `CompressedTensors` rounds the scale to the source's type, also upwards: 65504 in f16 becomes
 //!   65520, which is an infinity once it is rounded to f16, and the largest bf16 one in bf16. A scale that
 //!   is subnormal there is coarse; one that rounds to 0 (in f16 and E4M3, under an `amax` of 1.3e-5) is
-//!   replaced by the type's epsilon, under which most of the tile gives back 0.
-//! * `FineGrained` gives back an infinity for `f32::MAX`, whose scale times `largest` is 2^128, and with
-//!   `ue8m0` for what is next to the largest value of any type. Tiles under an `amax` of `largest /
-//!   f32::MAX` (1.3e-36 in E4M3, 1.7e-34 in E5M2) give back zeros.
-//! * `Fixed` saturates above `largest * scale` and gives back 0 up to half a smallest step (`2^-10 *
+//!   replaced by the type's epsilon, under which most of the tile becomes 0.
+//! * `FineGrained` turns `f32::MAX`, whose scale times `largest` is 2^128, into an infinity, and with
+//!   `ue8m0` the values next to the largest one of any type. Tiles under an `amax` of `largest /
+//!   f32::MAX` (1.3e-36 in E4M3, 1.7e-34 in E5M2) become zeros.
+//! * `Fixed` saturates above `largest * scale` and becomes 0 up to half a smallest step (`2^-10 *
 //!   scale` in E4M3, `2^-17 * scale` in E5M2).
 //!
 //! A zero keeps the sign of its weight.
@@ -67,7 +67,7 @@ fn cast<const MANTISSA: u32, const BIAS: u32>(value: f32, most: u32, nan: u32) -
     let bits = value.to_bits();
     let (sign, magnitude) = (bits >> 24 & 0x80, bits & 0x7fff_ffff);
 
-    // Normal: what is cut off rounds to nearest even by its own carry, then the bias changes.
+    // Normal: adding half a step carries into the bits that stay, ties to even; then the bias changes.
     let cut = 23 - MANTISSA;
     let odd = magnitude >> cut & 1;
     let carried = magnitude.wrapping_add((1 << (cut - 1)) - 1 + odd) >> cut;
@@ -144,7 +144,7 @@ impl Fp8Kind {
     }
 }
 
-/// Gives back as many rows as `out` takes.
+/// Dequantizes rows until `out` is full.
 #[inline(always)]
 pub(crate) fn unpack<T: Narrow>(kind: Fp8Kind, tile: Tile, part: PackedRows<'_>, out: &mut [T]) {
     match kind {
@@ -238,17 +238,17 @@ pub enum Recipe {
     Fixed(f32),
 }
 
-/// What one tile multiplies by.
+/// The factors of one tile.
 #[derive(Debug, Clone, Copy)]
 struct TileScaling {
     /// Stored, and multiplied by when unpacking.
     scale: f32,
-    /// What the recipe scales a weight by: divided by, but multiplied by in `FineGrained`.
+    /// The recipe divides a weight by it; `FineGrained` multiplies.
     by: f32,
 }
 
 impl Recipe {
-    /// Checks what the fields alone cannot say.
+    /// Checks the values of the fields.
     ///
     /// # Errors
     ///

@@ -22,12 +22,12 @@
 //! for a group at a time, or for 2048 weights of smaller ones: 80 bytes for each weight of the group, which asks for
 //! groups that are not much longer than a row.
 //!
-//! Values are `f32` steps, of which the caller rounds the last. hqq gives half types back as
+//! Each step rounds to `f32`; the caller rounds the result of the last. hqq computes half types as
 //! `round(round(code - zero) * scale)`.
 //!
-//! # What every weight gives back
+//! # Values after dequantizing
 //!
-//! | the group holds | it gives back |
+//! | the group holds | it dequantizes to |
 //! |---|---|
 //! | a NaN or an infinity | NaN everywhere; and the solver ends after its first step, for all groups |
 //! | a range up to 1e-4 | steps of 1 |
@@ -78,7 +78,7 @@ pub struct Hqq {
 pub enum Levels {
     /// All of 1, 2, 3, 4, 5, 6 or 8 bits.
     Bits(usize),
-    /// Three, in 2 bits: what hqq calls 1.58 bits.
+    /// Three, in 2 bits. hqq calls this 1.58 bits.
     Three,
 }
 
@@ -90,11 +90,11 @@ pub enum Levels {
     serde(rename_all = "snake_case")
 )]
 pub enum Group {
-    /// So many.
+    /// This many.
     Of(usize),
-    /// A row along the last axis, a column along the first: what hqq calls `None`.
+    /// A row along the last axis, a column along the first. hqq calls this `None`.
     Line,
-    /// All: what hqq calls not `channel_wise`.
+    /// All: `channel_wise=False` of hqq.
     All,
 }
 
@@ -129,7 +129,7 @@ impl Hqq {
         }
     }
 
-    /// What a weight of `shape` `[o, i]` is packed into.
+    /// The format that a weight of `shape` `[o, i]` is packed into.
     ///
     /// # Errors
     ///

@@ -12,9 +12,9 @@
 //! for an f16 checkpoint that is the same. From f32 and bf16 it rounds the weights once more and gives
 //! infinities above 65504; we do not. A weight that is cast by the caller gets the bytes of `Linear8bitLt`.
 //!
-//! # What every weight gives back
+//! # Values after dequantizing
 //!
-//! | the row holds | it gives back |
+//! | the row holds | it dequantizes to |
 //! |---|---|
 //! | a NaN or an infinity | NaN everywhere |
 //! | zeros only | `+0`, also for `-0` |
@@ -50,7 +50,7 @@ fn value(code: i8, largest: f32) -> f32 {
     f32::from(code) * largest * STEP
 }
 
-/// Gives back as many rows as `out` takes.
+/// Dequantizes rows until `out` is full.
 #[inline(always)]
 pub(crate) fn unpack<T: Narrow>(part: PackedRows<'_>, out: &mut [T]) {
     let i = part.shape[1];
@@ -60,13 +60,13 @@ pub(crate) fn unpack<T: Narrow>(part: PackedRows<'_>, out: &mut [T]) {
     }
 }
 
-/// What a row multiplies its weights by: `1 / largest * 127`, rounding twice.
+/// The factor of a row's weights: `1 / largest * 127`, rounding twice.
 fn factor(largest: f32) -> f32 {
     // PyTorch computes `127 / largest` as `(1 / largest) * 127`.
     1.0 / largest * 127.0
 }
 
-/// The code of one weight: the nearest, a tie to the even one, 0 for what is no finite number.
+/// The code of one weight: the nearest, a tie to the even one, 0 for NaN and infinities.
 #[inline(always)]
 fn code(weight: f32, factor: f32) -> u8 {
     let code = weight * factor;

@@ -26,9 +26,9 @@
 //! [`fp8`]. MLX's Metal kernel takes even codes in a tie, and MLX up to 0.32.2 the nearest power of
 //! two for the scale, which clips.
 //!
-//! # What every weight gives back
+//! # Values after dequantizing
 //!
-//! | the group holds | `mx*` gives back | `nvfp4` gives back |
+//! | the group holds | `mx*` dequantizes to | `nvfp4` dequantizes to |
 //! |---|---|---|
 //! | a NaN or an infinity | NaN everywhere | 0 for those; the scale is 448, under which weights up to 112 are 0 as well. With a global scale: NaN in the whole weight |
 //! | zeros only | 0; in `mxfp8` with their signs | `+0` |
@@ -58,7 +58,7 @@ pub const E2M1: [f32; 16] = [
     0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0,
 ];
 
-/// The largest value of E2M1 under the largest scale: what a global scale takes the largest magnitude to.
+/// The largest value of E2M1 under the largest scale: a global scale maps the largest magnitude to it.
 pub const SPAN: f32 = 448.0 * 6.0;
 
 impl Micro {
@@ -85,7 +85,7 @@ impl Micro {
 
     /// The scales words of a weight whose groups have these scales, one byte each as they come in a checkpoint.
     ///
-    /// `global` is what scales are multiplied by. MLX stores the largest magnitude instead, which is [`SPAN`] times
+    /// Scales are multiplied by `global`. MLX stores the largest magnitude instead, which is [`SPAN`] times
     /// that; ModelOpt's `weight_scale_2` is it, and compressed-tensors' `weight_global_scale` is its inverse.
     ///
     /// # Panics
@@ -109,7 +109,7 @@ const fn power(byte: u8) -> f32 {
     })
 }
 
-/// Gives back as many groups as `out` takes.
+/// Dequantizes groups until `out` is full.
 #[inline(always)]
 pub(crate) fn unpack<L: Lanes, T: Narrow>(
     lanes: L,

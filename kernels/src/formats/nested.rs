@@ -134,7 +134,7 @@ pub fn quantize(absmax: &[f32]) -> Vec<u32> {
     from_parts(&codes, &upper, offset)
 }
 
-/// Words from what an already packed checkpoint stores: `codes` `[g]`, `upper` `[ceil(g / 256)]`.
+/// Words from the parts that a packed checkpoint stores: `codes` `[g]`, `upper` `[ceil(g / 256)]`.
 pub fn from_parts(codes: &[u8], upper: &[f32], offset: f32) -> Vec<u32> {
     let mut words = pack::from_bytes(codes);
     words.extend(upper.iter().map(|scale| scale.to_bits()));

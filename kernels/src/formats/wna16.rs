@@ -15,9 +15,9 @@
 //! zero are larger by `2^(bits-1)`, as in its packed files. The reference rounds to the weight's type what is
 //! `f32` here, once, so that a caller who rounds to it has the same bits.
 //!
-//! # What every weight gives back
+//! # Values after dequantizing
 //!
-//! | the group holds | it gives back |
+//! | the group holds | it dequantizes to |
 //! |---|---|
 //! | a NaN or an infinity | NaN everywhere |
 //! | a range that the type cannot hold | NaN everywhere |
@@ -57,7 +57,7 @@ pub struct Wna16 {
     serde(rename_all = "snake_case")
 )]
 pub enum ScaleGroup {
-    /// So many of a row, which is whole groups.
+    /// This many of a row, which is whole groups.
     Group(usize),
     /// Each row.
     Channel,
@@ -66,7 +66,7 @@ pub enum ScaleGroup {
 }
 
 impl Wna16 {
-    /// What a weight of `shape` `[o, i]`, stored as `source`, is packed into.
+    /// The format that a weight of `shape` `[o, i]`, stored as `source`, is packed into.
     ///
     /// # Errors
     ///
@@ -177,7 +177,7 @@ impl Wna16 {
         let [least, most] = self.bounds();
         for value in values {
             let code = round(round(*value / scale) + zero);
-            // Under an infinite scale NaN must give back NaN, as all others do.
+            // Under an infinite scale NaN must become NaN, as all others do.
             let code = if code.is_nan() { zero } else { code };
             let code = if code > least { code } else { least };
             let code = if code < most { code } else { most };

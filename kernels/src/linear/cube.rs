@@ -1,8 +1,8 @@
 //! The device half of products with a packed weight.
 //!
-//! A *team* of units multiplies a few rows, each unit every so many eights of them, so that neighbours read
-//! neighbouring words and inputs. Inputs come from the cache, once for all rows of a team; what a unit loads
-//! before it computes is enough to keep the memory busy. A team adds up its sums at the end.
+//! A *team* of units multiplies a few rows. Neighbouring units take neighbouring eights, so that they read neighbouring
+//! words and inputs. Inputs come from the cache, once for all rows of a team. A unit loads enough before it computes to
+//! keep the memory busy. A team adds up its sums at the end.
 
 use cubecl::{client::Client, features::Plane, prelude::*};
 
@@ -104,7 +104,7 @@ enum Team {
     Unit,
 }
 
-/// What the kernel is compiled for.
+/// The facts that the kernel is compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct LinearPlan {
     /// Which units work together.

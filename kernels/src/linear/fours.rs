@@ -25,7 +25,7 @@ pub(super) struct Fours<'a> {
     groups: usize,
 }
 
-/// Where the scale of a group, and what comes with it, is found.
+/// Where the scale and the offset of a group are found.
 #[derive(Clone, Copy)]
 enum GroupScales<'a> {
     Blocks([f32; LANES], Scales<'a>),
@@ -232,7 +232,7 @@ impl<'a> Fours<'a> {
         }
     }
 
-    /// Gives back rows from `first` on, `[rows, i]`, in chunks.
+    /// Dequantizes rows from `first` on, `[rows, i]`, in the order of chunks.
     #[inline(always)]
     pub(super) fn unpack<L: Lanes>(
         &self,

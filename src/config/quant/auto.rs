@@ -1,4 +1,4 @@
-//! A size instead of a method: what becomes of each weight is measured and chosen.
+//! A size instead of a method: the quantization of each weight is measured and chosen.
 
 use core::fmt;
 
@@ -6,7 +6,7 @@ use super::super::Bytes;
 
 /// How much the weights may take; each gets the quantization that the measured errors ask for.
 ///
-/// In words, `auto:bits=4.25`, `auto:size=2GiB`, or `auto` alone for what fits.
+/// In words, `auto:bits=4.25`, `auto:size=2GiB`, or `auto` alone for the largest size that fits.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub enum Auto {

@@ -1,4 +1,4 @@
-//! What is wrong with the words of a quantization.
+//! Errors in the words of a quantization.
 
 use firebox_kernels::format::FormatError;
 
@@ -11,7 +11,7 @@ pub enum SpecError {
         "unknown quantization `{found}`; known are none, nf4, fp4, fp8, mlx, hqq, wna16, mxfp4, mxfp8, nvfp4, int8 and auto (such as {EXAMPLES})"
     )]
     Unknown {
-        /// What was written.
+        /// The text that was written.
         found: String,
     },
     /// The method has no such option.
@@ -21,9 +21,9 @@ pub enum SpecError {
         spec: String,
         /// The method.
         method: &'static str,
-        /// What was written.
+        /// The text that was written.
         option: String,
-        /// What could have been.
+        /// The texts that are known.
         known: &'static str,
     },
     /// The option has no such value.
@@ -33,9 +33,9 @@ pub enum SpecError {
         spec: String,
         /// The option.
         option: &'static str,
-        /// What was written.
+        /// The text that was written.
         value: String,
-        /// What could have been.
+        /// The texts that are known.
         known: &'static str,
     },
     /// Two options say the same thing, be it in the same words.
@@ -43,9 +43,9 @@ pub enum SpecError {
     Repeated {
         /// The whole spec.
         spec: String,
-        /// What was written first.
+        /// The text that was written first.
         first: String,
-        /// What was written second.
+        /// The text that was written second.
         second: String,
     },
     /// Two options cannot both hold.
@@ -63,7 +63,7 @@ pub enum SpecError {
     Format {
         /// The whole spec.
         spec: String,
-        /// What is wrong.
+        /// The error of the format.
         source: FormatError,
     },
 }

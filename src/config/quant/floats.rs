@@ -10,7 +10,7 @@ use firebox_kernels::{
 
 use super::{
     error::SpecError,
-    options::{say, unknown_option},
+    options::{Said, say, set, unknown_option},
 };
 
 const BLOCKS_OPTIONS: &str = "block=N and nested";
@@ -35,14 +35,10 @@ pub(super) fn blocks<'a>(
     for option in options {
         match option.split_once('=') {
             None if option == "nested" => say(spec, &mut nested, option, ())?,
-            Some(("block", value)) => {
-                let value: usize = value.parse().map_err(|_| SpecError::Value {
-                    spec: spec.to_owned(),
-                    option: "block",
-                    value: value.to_owned(),
-                    known: "a power of two from 32 to 4096",
-                })?;
-                say(spec, &mut block, option, value)?;
+            Some(("block", text)) => {
+                let known = "a power of two from 32 to 4096";
+                let read = |text: &str| text.parse::<usize>().ok();
+                set(spec, &mut block, option, ("block", text), known, read)?;
             }
             _ => return Err(unknown_option(spec, method, option, BLOCKS_OPTIONS)),
         }
@@ -58,47 +54,64 @@ pub(super) fn fp8<'a>(
     spec: &str,
     options: impl Iterator<Item = &'a str>,
 ) -> Result<Packing, SpecError> {
-    let value_error = |option, value: &str, known| SpecError::Value {
-        spec: spec.to_owned(),
-        option,
-        value: value.to_owned(),
-        known,
-    };
-    let contradiction = |first: &str, second: &str| SpecError::Contradiction {
-        spec: spec.to_owned(),
-        first: first.to_owned(),
-        second: second.to_owned(),
-    };
-
     let (mut kind, mut scale, mut recipe, mut ue8m0) = (None, None, None, None);
     for option in options {
         match option.split_once('=') {
             None if option == "e4m3" => say(spec, &mut kind, option, Fp8Kind::E4m3)?,
             None if option == "e5m2" => say(spec, &mut kind, option, Fp8Kind::E5m2)?,
             None if option == "ue8m0" => say(spec, &mut ue8m0, option, ())?,
-            Some(("scale", value)) => {
-                let value =
-                    scale_of(value).ok_or_else(|| value_error("scale", value, FP8_SCALES))?;
-                say(spec, &mut scale, option, value)?;
+            Some(("scale", text)) => {
+                set(
+                    spec,
+                    &mut scale,
+                    option,
+                    ("scale", text),
+                    FP8_SCALES,
+                    scale_of,
+                )?;
             }
-            Some(("recipe", value)) => {
-                let value =
-                    recipe_of(value).ok_or_else(|| value_error("recipe", value, FP8_RECIPES))?;
-                say(spec, &mut recipe, option, value)?;
+            Some(("recipe", text)) => {
+                set(
+                    spec,
+                    &mut recipe,
+                    option,
+                    ("recipe", text),
+                    FP8_RECIPES,
+                    recipe_of,
+                )?;
             }
             _ => return Err(unknown_option(spec, "fp8", option, FP8_OPTIONS)),
         }
     }
 
     let kind = kind.map_or(Fp8Kind::E4m3, |(_, kind)| kind);
-    let (tile, recipe) = match (scale, recipe, ue8m0) {
-        (Some((_, Fp8Scale::Fixed(scale))), None, None) => (Tile::Tensor, Recipe::Fixed(scale)),
+    let (tile, recipe) = tile_and_recipe(spec, scale, recipe, ue8m0)?;
+    Packing::fp8(kind, tile, recipe).map_err(|source| SpecError::Format {
+        spec: spec.to_owned(),
+        source,
+    })
+}
+
+/// Which weights share a scale, and how it is computed, from what was written of them.
+fn tile_and_recipe(
+    spec: &str,
+    scale: Said<'_, Fp8Scale>,
+    recipe: Said<'_, Recipe>,
+    ue8m0: Said<'_, ()>,
+) -> Result<(Tile, Recipe), SpecError> {
+    let contradiction = |first: &str, second: &str| SpecError::Contradiction {
+        spec: spec.to_owned(),
+        first: first.to_owned(),
+        second: second.to_owned(),
+    };
+    match (scale, recipe, ue8m0) {
+        (Some((_, Fp8Scale::Fixed(scale))), None, None) => Ok((Tile::Tensor, Recipe::Fixed(scale))),
         (Some((fixed, Fp8Scale::Fixed(_))), Some((other, _)), _)
         | (Some((fixed, Fp8Scale::Fixed(_))), None, Some((other, ()))) => {
-            return Err(contradiction(fixed, other));
+            Err(contradiction(fixed, other))
         }
         (_, Some((first, Recipe::CompressedTensors)), Some((second, ()))) => {
-            return Err(contradiction(first, second));
+            Err(contradiction(first, second))
         }
         (scale, recipe, ue8m0) => {
             let tile = match scale {
@@ -110,17 +123,13 @@ pub(super) fn fp8<'a>(
                 (Some((_, recipe)), None) => recipe,
                 (None, None) => default_recipe(tile),
             };
-            (tile, recipe)
+            Ok((tile, recipe))
         }
-    };
-    Packing::fp8(kind, tile, recipe).map_err(|source| SpecError::Format {
-        spec: spec.to_owned(),
-        source,
-    })
+    }
 }
 
-/// Tiles are what transformers and DeepSeek write, rows and whole tensors what compressed-tensors
-/// writes; each is computed as its writer computes it.
+/// The recipe of the project that writes such scales: transformers and DeepSeek write tiles, compressed-tensors writes
+/// rows and whole tensors.
 fn default_recipe(tile: Tile) -> Recipe {
     match tile {
         Tile::Block { .. } => Recipe::FineGrained { ue8m0: false },

@@ -39,7 +39,7 @@ pub use auto::Auto;
 pub use error::SpecError;
 use options::no_options;
 
-/// What to do with a weight.
+/// The quantization that is asked for.
 ///
 /// ```
 /// use firebox::quant::QuantSpec;
@@ -57,7 +57,8 @@ pub enum QuantSpec {
     None,
     /// A method of the kernels.
     Pack(Packing),
-    /// `auto`: what is measured to lose least, within a size. For linear weights as a whole, not in a rule.
+    /// `auto`: the quantizations that are measured to lose least, within a size. For all linear weights together, not in a
+    /// rule.
     Auto(Auto),
     /// A custom method for one of the formats. It has no words: it prints as its `Debug` does, and no words read back to
     /// it.
@@ -125,7 +126,7 @@ impl Display for QuantSpec {
     }
 }
 
-/// The words of a method: those of its format, and what the method adds to it.
+/// The words of a method: those of its format, and those that the method adds.
 fn print(packing: Packing, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     match packing {
         Packing::Nf4(blocks) => Format::Nf4(blocks).fmt(f),
@@ -145,7 +146,7 @@ impl serde::Serialize for QuantSpec {
     }
 }
 
-/// From the words that it is written as. A custom method has none: the error names what was written for it.
+/// From the words that it is written as. A custom method has none: the error names the text that was written for it.
 impl<'de> serde::Deserialize<'de> for QuantSpec {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let words = String::deserialize(deserializer)?;

@@ -49,3 +49,21 @@ pub(super) fn unknown_option(
         known,
     }
 }
+
+/// Records the value of the option `name`, or reports the values that it can have.
+pub(super) fn set<'a, T>(
+    spec: &str,
+    said: &mut Said<'a, T>,
+    option: &'a str,
+    (name, text): (&'static str, &str),
+    known: &'static str,
+    read: impl FnOnce(&str) -> Option<T>,
+) -> Result<(), SpecError> {
+    let value = read(text).ok_or_else(|| SpecError::Value {
+        spec: spec.to_owned(),
+        option: name,
+        value: text.to_owned(),
+        known,
+    })?;
+    say(spec, said, option, value)
+}

@@ -14,7 +14,7 @@ use firebox_kernels::{
 use super::{
     auto::Auto,
     error::SpecError,
-    options::{say, unknown_option},
+    options::{say, set, unknown_option},
 };
 
 const MLX_OPTIONS: &str = "bits=N and group=N";
@@ -28,22 +28,6 @@ const GROUP: usize = 64;
 const WNA16_GROUP: usize = 128;
 
 const WIDTHS: &str = "2, 3, 4, 5, 6 or 8";
-
-/// What an option's value is, or what could have been written.
-fn value<T>(
-    spec: &str,
-    option: &'static str,
-    text: &str,
-    known: &'static str,
-    read: impl FnOnce(&str) -> Option<T>,
-) -> Result<T, SpecError> {
-    read(text).ok_or_else(|| SpecError::Value {
-        spec: spec.to_owned(),
-        option,
-        value: text.to_owned(),
-        known,
-    })
-}
 
 fn number<T: FromStr>(text: &str) -> Option<T> {
     text.parse().ok()
@@ -64,8 +48,7 @@ pub(super) fn mlx<'a>(
             Some(("group", text)) => (&mut group, "group", text, "32, 64 or 128"),
             _ => return Err(unknown_option(spec, "mlx", option, MLX_OPTIONS)),
         };
-        let value: usize = value(spec, name, text, known, number)?;
-        say(spec, said, option, value)?;
+        set(spec, said, option, (name, text), known, number::<usize>)?;
     }
     let bits = bits.map_or(BITS, |(_, bits)| bits);
     let group = group.map_or(GROUP, |(_, group)| group);
@@ -84,12 +67,7 @@ pub(super) fn hqq<'a>(
         match option.split_once('=') {
             Some(("bits", text)) => {
                 let known = "1, 1.58, 2, 3, 4, 5, 6 or 8";
-                say(
-                    spec,
-                    &mut bits,
-                    option,
-                    value(spec, "bits", text, known, levels)?,
-                )?;
+                set(spec, &mut bits, option, ("bits", text), known, levels)?;
             }
             Some(("group", text)) => {
                 let known = "a number of weights, `line` or `all`";
@@ -98,12 +76,7 @@ pub(super) fn hqq<'a>(
                     "all" => Some(Group::All),
                     text => count(text).map(Group::Of),
                 };
-                say(
-                    spec,
-                    &mut group,
-                    option,
-                    value(spec, "group", text, known, read)?,
-                )?;
+                set(spec, &mut group, option, ("group", text), known, read)?;
             }
             Some(("axis", text)) => {
                 let read = |text: &str| match text {
@@ -111,12 +84,7 @@ pub(super) fn hqq<'a>(
                     "1" => Some(Axis::Last),
                     _ => None,
                 };
-                say(
-                    spec,
-                    &mut axis,
-                    option,
-                    value(spec, "axis", text, "0 or 1", read)?,
-                )?;
+                set(spec, &mut axis, option, ("axis", text), "0 or 1", read)?;
             }
             Some(("zero", text)) => {
                 let read = |text: &str| match text {
@@ -125,12 +93,7 @@ pub(super) fn hqq<'a>(
                     _ => None,
                 };
                 let known = "whole or free";
-                say(
-                    spec,
-                    &mut zero,
-                    option,
-                    value(spec, "zero", text, known, read)?,
-                )?;
+                set(spec, &mut zero, option, ("zero", text), known, read)?;
             }
             None if option == "unsolved" => say(spec, &mut unsolved, option, ())?,
             _ => return Err(unknown_option(spec, "hqq", option, HQQ_OPTIONS)),
@@ -198,17 +161,12 @@ pub(super) fn wna16<'a>(
         match option.split_once('=') {
             Some(("bits", text)) => {
                 let read = |text: &str| number(text).filter(|bits| matches!(bits, 2..=6 | 8));
-                say(
-                    spec,
-                    &mut bits,
-                    option,
-                    value(spec, "bits", text, WIDTHS, read)?,
-                )?;
+                set(spec, &mut bits, option, ("bits", text), WIDTHS, read)?;
             }
             Some(("group", text)) => {
                 let known = "a number of weights";
-                let group = value(spec, "group", text, known, count)?;
-                say(spec, &mut scale, option, ScaleGroup::Group(group))?;
+                let read = |text: &str| count(text).map(ScaleGroup::Group);
+                set(spec, &mut scale, option, ("group", text), known, read)?;
             }
             Some(("scale", text)) => {
                 let read = |text: &str| match text {
@@ -217,12 +175,7 @@ pub(super) fn wna16<'a>(
                     _ => None,
                 };
                 let known = "tensor or channel, or group=N instead";
-                say(
-                    spec,
-                    &mut scale,
-                    option,
-                    value(spec, "scale", text, known, read)?,
-                )?;
+                set(spec, &mut scale, option, ("scale", text), known, read)?;
             }
             None if option == "asymmetric" => say(spec, &mut asymmetric, option, ())?,
             _ => return Err(unknown_option(spec, "wna16", option, WNA16_OPTIONS)),

@@ -49,7 +49,7 @@ pub(crate) fn read_run<N: Size>(
     weights
 }
 
-/// The weight `k`, as bits of `f32`: for what is rare, and in few instructions.
+/// The weight `k`, as bits of `f32`: few instructions, for rare cases.
 #[cube]
 pub(crate) fn read_one<N: Size>(source: &[Vector<u32, N>], k: usize, #[comptime] of: DType) -> u32 {
     let vector = N::value();
@@ -122,7 +122,7 @@ pub(crate) fn one_row(first: usize, count: usize) -> BlockRows {
     }
 }
 
-/// How units share a block: what a kernel is compiled for.
+/// How units share a block, known when a kernel is compiled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Sharing {
     pub(crate) source: DType,
@@ -186,8 +186,8 @@ pub(crate) fn largest_of_share<N: Size>(
     largest
 }
 
-/// The largest of what `units` units beside each other found, a power of two within a plane; what each found alone where
-/// they do not work `together`.
+/// The largest of the magnitudes that `units` neighbouring units found, a power of two within a plane. Without `together`
+/// each unit keeps its own.
 #[cube]
 pub(crate) fn largest_together(found: u32, units: u32, #[comptime] together: bool) -> u32 {
     let mut largest = found;

@@ -20,7 +20,7 @@ fn sum_column(values: &[u32], first: usize, count: usize, columns: usize, start:
     sum
 }
 
-/// Sums of `2^step` rows of `[rows, columns]`, as long as there are so many.
+/// Sums of `2^step` rows each of `[rows, columns]`; fewer rows at the end are left over.
 #[cube(launch)]
 fn level_kernel(values: &[u32], sums: &mut [u32], columns: u32, step: u32) {
     let columns = columns as usize;
@@ -31,7 +31,7 @@ fn level_kernel(values: &[u32], sums: &mut [u32], columns: u32, step: u32) {
     }
 }
 
-/// What is left over of each level, and all of the last, added up column by column.
+/// The sums that are left over of each level, and all of the last, added up column by column.
 #[cube(launch)]
 fn columns_kernel(
     level0: &[u32],

@@ -1,4 +1,4 @@
-//! The sum of values that come one after another, none of which is kept.
+//! The sum of values that come one after another and are not stored.
 
 use super::{LANES, LEVELS, ROW, add, step, sum, total};
 

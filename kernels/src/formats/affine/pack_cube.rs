@@ -35,10 +35,10 @@ fn disordered(key: u32) -> u32 {
     key ^ select(key >= exact::SIGN, exact::SIGN, 0xffff_ffffu32)
 }
 
-/// [`ordered`] negative infinity: what is below is NaN.
+/// [`ordered`] negative infinity: keys below are NaN.
 const LOWEST: u32 = !f32::NEG_INFINITY.to_bits();
 
-/// [`ordered`] infinity: what is above is NaN.
+/// [`ordered`] infinity: keys above are NaN.
 const HIGHEST: u32 = f32::INFINITY.to_bits() | exact::SIGN;
 
 /// A number on bits rounded to a whole one, ties to even; NaN and infinities as they are.
@@ -65,7 +65,7 @@ fn scaling(min: u32, max: u32, #[comptime] bits: usize) -> (u32, u32) {
     let largest = comptime!(largest(bits).to_bits());
     let floor = comptime!(SMALLEST_STEP.to_bits());
     let step = exact::div(exact::add(max, min ^ exact::SIGN), largest);
-    // What is NaN or negative gets the floor as well.
+    // NaN and negative steps get the floor as well.
     let step = select(step < floor || step > exact::INFINITY, floor, step);
     let down = (min & !exact::SIGN) > (max & !exact::SIGN);
     let edge = select(down, min, max);
@@ -163,27 +163,16 @@ const HALF: u32 = 1 << (AFTER - 1);
 /// by a quarter.
 const UNSURE: u32 = 4;
 
-/// Codes and, on the way, scales and biases: `2^units_log2` units for each group.
-#[cube(launch)]
-fn codes_kernel<N: Size>(
+/// Smallest and largest [`ordered`] weight of a group of `units` units, of which this one has `weights`.
+#[cube]
+fn range_of_group<N: Size>(
     source: &[Vector<u32, N>],
-    words: &mut [u32],
-    scales: &mut [u32],
-    streams: u32,
-    units_log2: u32,
-    zero: u32,
+    weights: &Sequence<u32>,
+    first_of_group: usize,
+    units: usize,
     #[comptime] of: DType,
-    #[comptime] bits: usize,
     #[comptime] together: bool,
-) {
-    let units = 1usize << units_log2 as usize;
-    // Units too many do what the last one does, so that all of them meet in shuffles, and write nothing.
-    let stream = ABSOLUTE_POS.min(streams as usize - 1);
-    let place = stream & (units - 1);
-    let first = stream * STREAM;
-    let first_of_group = (stream - place) * STREAM;
-
-    let weights = read::<N>(source, first, of);
+) -> (u32, u32) {
     let key = ordered(*weights.index(0usize));
     let (mut min, mut max) = (key, key);
     #[unroll]
@@ -210,6 +199,62 @@ fn codes_kernel<N: Size>(
             }
         }
     }
+    (min, max)
+}
+
+/// Writes scale and bias of a group, rounded to the type of the weight.
+#[cube]
+fn store_params(scales: &mut [u32], group: usize, scale: u32, bias: u32, #[comptime] of: DType) {
+    if comptime!(matches!(of, DType::F32)) {
+        scales[2 * group] = scale;
+        scales[2 * group + 1] = bias;
+    } else {
+        scales[group] = (stored(bias, of) << 16u32) | stored(scale, of);
+    }
+}
+
+/// Words of codes, which `base` is the first of.
+#[cube]
+fn store_codes(words: &mut [u32], base: usize, codes: &Sequence<u32>, #[comptime] bits: usize) {
+    #[unroll]
+    for w in 0..bits {
+        let mut word = 0u32;
+        #[unroll]
+        for k in comptime!(32 * w / bits)..comptime!((32 * w + 32).div_ceil(bits)) {
+            let code = *codes.index(k);
+            if comptime!(bits * k >= 32 * w) {
+                word |= code << comptime!((bits * k - 32 * w) as u32);
+            } else {
+                word |= code >> comptime!((32 * w - bits * k) as u32);
+            }
+        }
+        words[base + w] = word;
+    }
+}
+
+/// Codes and, on the way, scales and biases: `2^units_log2` units for each group.
+#[cube(launch)]
+fn codes_kernel<N: Size>(
+    source: &[Vector<u32, N>],
+    words: &mut [u32],
+    scales: &mut [u32],
+    streams: u32,
+    units_log2: u32,
+    zero: u32,
+    #[comptime] of: DType,
+    #[comptime] bits: usize,
+    #[comptime] together: bool,
+) {
+    let units = 1usize << units_log2 as usize;
+    // Surplus units compute the same as the last one, so that all of them meet in shuffles, and write nothing.
+    let stream = ABSOLUTE_POS.min(streams as usize - 1);
+    let place = stream & (units - 1);
+    let first = stream * STREAM;
+    let first_of_group = (stream - place) * STREAM;
+
+    let weights = read::<N>(source, first, of);
+    let (mut min, mut max) =
+        range_of_group::<N>(source, &weights, first_of_group, units, of, together);
 
     if ABSOLUTE_POS < streams as usize {
         let nan = min < LOWEST || max > HIGHEST;
@@ -221,13 +266,7 @@ fn codes_kernel<N: Size>(
         let (min, max) = (disordered(min), disordered(max));
         let (scale, bias) = scaling(min, max, bits);
         if place == 0 {
-            let group = stream >> units_log2 as usize;
-            if comptime!(matches!(of, DType::F32)) {
-                scales[2 * group] = scale;
-                scales[2 * group + 1] = bias;
-            } else {
-                scales[group] = (stored(bias, of) << 16u32) | stored(scale, of);
-            }
+            store_params(scales, stream >> units_log2 as usize, scale, bias, of);
         }
 
         // No bias but 0 is smaller than half the smallest step, and then no scale is smaller than that either: below
@@ -251,20 +290,7 @@ fn codes_kernel<N: Size>(
                 unsure |= select(sure, 0u32, comptime!(1u32 << k));
                 codes.push(select(sure, (fixed + HALF) >> AFTER, 0u32));
             }
-            #[unroll]
-            for w in 0..bits {
-                let mut word = 0u32;
-                #[unroll]
-                for k in comptime!(32 * w / bits)..comptime!((32 * w + 32).div_ceil(bits)) {
-                    let code = *codes.index(k);
-                    if comptime!(bits * k >= 32 * w) {
-                        word |= code << comptime!((bits * k - 32 * w) as u32);
-                    } else {
-                        word |= code >> comptime!((32 * w - bits * k) as u32);
-                    }
-                }
-                words[base + w] = word;
-            }
+            store_codes(words, base, &codes, bits);
         } else {
             #[unroll]
             for w in 0..bits {

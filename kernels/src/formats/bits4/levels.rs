@@ -22,7 +22,7 @@ pub struct Table {
 /// (Dettmers et al., "QLoRA", arXiv:2305.14314, appendix E). Levels and bounds are bitsandbytes' to the
 /// bit, not recomputed: a checkpoint packed there has to unpack here.
 ///
-/// How blocks scale, how ties fall, and what NaN, infinities, tiny and huge weights give back is in
+/// The scales of blocks, ties, and the values of NaN, infinities, tiny and huge weights are described in
 /// `blocks`.
 #[rustfmt::skip]
 pub const NF4: Table = Table {
@@ -41,10 +41,10 @@ pub const NF4: Table = Table {
 /// FP4: each weight is a 4-bit float, times the largest magnitude of its block.
 ///
 /// bitsandbytes' own 4-bit float: a sign bit, and eight magnitudes `{0, 1/16, 8, 12, 4, 6, 2, 3} / 12`,
-/// which are neither in order nor those of the OCP "E2M1". Code 8 is the zero with a sign; it gives back
+/// which are neither in order nor those of the OCP "E2M1". Code 8 is the zero with a sign; its value is
 /// +0, as in bitsandbytes' table (its scalar C++ and its CUDA kernels give -0).
 ///
-/// How blocks scale, how ties fall, and what NaN, infinities, tiny and huge weights give back is in
+/// The scales of blocks, ties, and the values of NaN, infinities, tiny and huge weights are described in
 /// `blocks`. The codes are chosen as the CPU code of bitsandbytes 0.50 does, where the zero of small *positive* weights is code 8.
 #[rustfmt::skip]
 pub const FP4: Table = Table {

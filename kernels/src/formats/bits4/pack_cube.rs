@@ -28,7 +28,7 @@ const BINS: usize = 16;
 /// A magnitude times this, rounded to the nearest whole number, is its bin: the last one for 1.
 const BINS_PER_UNIT: f32 = 15.25;
 
-/// Adding this rounds what is between 0 and 2^22 to a whole number, which then is in the lowest bits.
+/// Adding this rounds a value between 0 and 2^22 to a whole number, which is then in the lowest bits.
 const WHOLE: f32 = 8_388_608.0;
 
 /// Words of each of the table's two columns.
@@ -42,7 +42,7 @@ const ABOVE: u32 = 16;
 fn table<L: LevelTable>() -> [u32; 2 * COLUMN] {
     let mut table = [0; 2 * COLUMN];
     for (side, sign) in [1.0, -1.0].into_iter().enumerate() {
-        // From the level next to 0 outwards. On the positive side that is what lies right above 0.
+        // From the level next to 0 outwards. On the positive side that is the level right above 0.
         let mut code = u32::from(L::TABLE.code(sign * f32::MIN_POSITIVE));
         for bin in 0..BINS {
             let bound = L::BOUNDS
@@ -61,7 +61,7 @@ fn table<L: LevelTable>() -> [u32; 2 * COLUMN] {
     table
 }
 
-/// The bin of a scaled magnitude, as the kernel finds it but for what rounding may move over an edge.
+/// The bin of a scaled magnitude. The kernel finds the same one, except where rounding moves a value over an edge.
 fn bin(magnitude: f32) -> usize {
     (magnitude * BINS_PER_UNIT).round_ties_even() as usize
 }
@@ -111,7 +111,7 @@ fn scale(largest: u32, full: bool) -> u32 {
     select(full, largest, divisor(largest))
 }
 
-/// What a block's weights are divided by, one way or the other.
+/// The divisor of a block's weights, which are divided by it or multiplied by its reciprocal.
 #[cube]
 fn divisor(largest: u32) -> u32 {
     let floor = comptime!(FLOOR.to_bits());
@@ -147,7 +147,7 @@ fn scales_kernel<N: Size>(
     }
 }
 
-/// What sets one build of the kernel apart from another.
+/// The facts that a kernel is compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Build {
     source: DType,
@@ -207,7 +207,7 @@ fn codes_kernel<N: Size>(
     }
 
     if first_of_block < n {
-        // From 2^-100 to 2^126: what is subnormal does not matter then but for its sign.
+        // From 2^-100 to 2^126: only the sign of a subnormal value matters then.
         let safe = full && largest - (27u32 << 23u32) <= comptime!(226u32 << 23);
         let divisor = divisor(largest);
         let factor = exact::div(comptime!(1f32.to_bits()), divisor);

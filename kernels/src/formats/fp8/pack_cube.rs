@@ -2,8 +2,8 @@
 //!
 //! First one kernel finds the scale of every tile, then one chooses the codes, a unit for each run of eight weights. A
 //! quotient comes as a product with the scale's reciprocal, off by at most two units in the last place; where that may
-//! decide about the code it is computed again, exactly, as is everything under a scale far from 1 and next to what is
-//! not finite.
+//! decide about the code it is computed again, exactly, as is everything under a scale far from 1 and next to values that
+//! are not finite.
 
 use cubecl::{client::Client, prelude::*};
 
@@ -20,7 +20,7 @@ use crate::format::{Fp8Kind, Tile};
 /// The bits of 1.
 const ONE: u32 = 127 << 23;
 
-/// Words that the kernels pass on for each tile: what scales a weight, and its reciprocal.
+/// Words that the kernels pass on for each tile: the factor of its weights, and its reciprocal.
 const SCALING: usize = 2;
 
 /// How a weight is scaled.
@@ -49,7 +49,7 @@ impl ScaleRule {
     }
 }
 
-/// `[tiles, 2]`: the scale of a tile and what it scales by, from its largest magnitude or, where fixed, the scale.
+/// The scale of a tile and the factor of its weights, from its largest magnitude or, where fixed, from the scale.
 #[cube]
 fn scaling(
     amax: u32,
@@ -119,7 +119,7 @@ struct Cut {
     source: DType,
     /// Whether a run lies in one row and in one tile.
     even: bool,
-    /// Whether units exchange what they find.
+    /// Whether units exchange the magnitudes that they find.
     together: bool,
 }
 
@@ -245,7 +245,7 @@ fn quick_code(
         Way::Multiply => cast(product.min(largest), kind),
         Way::Divide(DType::Bf16) => {
             // Both have eight bits, so that a quotient is in the middle between two bf16, or differs from it by one
-            // part in 2^17 or more. What is within 2^-20 is the middle.
+            // part in 2^17 or more. A quotient within 2^-20 is the middle.
             let odd = (product >> 11u32) & 0x20u32;
             let rounded = (product + 0x7ff0u32 + odd) & 0xffff_0000u32;
             cast(rounded.min(largest), kind)

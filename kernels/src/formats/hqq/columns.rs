@@ -25,13 +25,13 @@ pub(super) struct FirstAxisPacker {
     ends: Vec<(f32, f32)>,
     /// Where zeros are solved for, the weights, widened, in blocks of 32 columns: `[blocks, group, 32]`.
     weights: Vec<[f32; ROW]>,
-    /// What weights are multiplied by, a group each; none until all weights were seen.
+    /// The factor of each group's weights; empty until all weights were seen.
     scales: Vec<f32>,
     /// The zero of each group, then.
     zeros: Vec<f32>,
 }
 
-/// What the groups of a block of columns have, and are left with.
+/// Scales and zeros of the groups of a block of columns.
 #[derive(Clone)]
 struct ColumnBlock {
     scales: [f32; ROW],

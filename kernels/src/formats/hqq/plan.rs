@@ -1,10 +1,10 @@
-//! What the solver knows of a weight before it is read.
+//! Facts of a weight that are known before it is read.
 
 use crate::arith::float::DType;
 use crate::format::{Affine, Format};
 use crate::packer::FeedOrder;
 
-/// What is known before a weight is read.
+/// Facts of a weight that are known before it is read.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct HqqPlan {
     pub(super) shape: [usize; 2],
@@ -35,7 +35,7 @@ impl HqqPlan {
         self.shape[0] * self.shape[1]
     }
 
-    /// What the weights of a group between `min` and `max` are multiplied by, and its first zero.
+    /// The factor of the weights of a group between `min` and `max`, and its first zero.
     #[inline(always)]
     pub(super) fn scaling(&self, min: f32, max: f32) -> (f32, f32) {
         let range = max - min;

@@ -11,7 +11,7 @@ pub(crate) const LANES: usize = 16;
 /// The exponent, `0.7 - 1` as Python computes it.
 const EXPONENT: f64 = 0.7 - 1.0;
 
-/// Elements of PyTorch's vector loop on a machine with AVX-512: what is left of a tensor after whole ones is
+/// Elements of PyTorch's vector loop on a machine with AVX-512: the rest of a tensor after whole ones is
 /// computed by the C library, in `f64`.
 const VECTOR: usize = 32;
 

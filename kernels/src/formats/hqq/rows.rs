@@ -28,7 +28,7 @@ pub(super) struct LastAxisPacker {
     /// One group of all weights.
     all: bool,
     order: FeedOrder,
-    /// What weights are multiplied by, a group each.
+    /// The factor of each group's weights.
     scales: Vec<f32>,
     /// The last zero of each group.
     zeros: Vec<f32>,
@@ -173,7 +173,7 @@ for_processors! {
     }
 }
 
-/// What a job's errors add to the sums: values up to the first chunk of the sum, chunks added up, values after the
+/// The errors of a job, for the sums: values up to the first chunk of the sum, chunks added up, values after the
 /// last one; `[STEPS, head + chunks * ROW + tail]`.
 struct JobErrors {
     head: usize,
@@ -183,6 +183,30 @@ struct JobErrors {
 }
 
 impl JobErrors {
+    /// From the errors of all steps, `[STEPS, n]`, of weights that begin at weight `first`.
+    #[inline(always)]
+    fn new(first: usize, n: usize, chunk: usize, errors: &[f32]) -> Self {
+        let head = (chunk - first % chunk) % chunk;
+        let head = head.min(n);
+        let chunks = (n - head) / chunk;
+        let tail = n - head - chunks * chunk;
+        let mut values = Vec::with_capacity(STEPS * (head + chunks * reduce::ROW + tail));
+        for errors in errors.chunks_exact(n) {
+            values.extend_from_slice(&errors[..head]);
+            let (whole, tail) = errors[head..].split_at(chunks * chunk);
+            for errors in whole.chunks_exact(chunk) {
+                values.extend_from_slice(&chunk_sum(errors));
+            }
+            values.extend_from_slice(tail);
+        }
+        Self {
+            head,
+            chunks,
+            tail,
+            values,
+        }
+    }
+
     fn add(&self, step: usize, sum: &mut RunningSum) {
         let len = self.head + self.chunks * reduce::ROW + self.tail;
         let (head, rest) = self.values[step * len..][..len].split_at(self.head);
@@ -259,25 +283,7 @@ for_processors! {
             }
         }
 
-        let head = (chunk - first % chunk) % chunk;
-        let head = head.min(n);
-        let chunks = (n - head) / chunk;
-        let tail = n - head - chunks * chunk;
-        let mut values = Vec::with_capacity(STEPS * (head + chunks * reduce::ROW + tail));
-        for errors in errors.chunks_exact(n) {
-            values.extend_from_slice(&errors[..head]);
-            let (whole, tail) = errors[head..].split_at(chunks * chunk);
-            for errors in whole.chunks_exact(chunk) {
-                values.extend_from_slice(&chunk_sum(errors));
-            }
-            values.extend_from_slice(tail);
-        }
-        JobErrors {
-            head,
-            chunks,
-            tail,
-            values,
-        }
+        JobErrors::new(first, n, chunk, &errors)
     }
 }
 

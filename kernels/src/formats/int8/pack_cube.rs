@@ -23,7 +23,7 @@ const RUNS: usize = 4;
 /// Next to this an `f32` steps by 1: the adder rounds, to the even one in a tie, and the low bits are the code's.
 const WHOLE: f32 = 12_582_912.0;
 
-/// What a row multiplies its weights by, rounding twice.
+/// The factor of a row's weights, rounding twice.
 #[cube]
 fn factor(largest: u32) -> u32 {
     exact::mul(
@@ -46,7 +46,7 @@ fn code(weight: u32, factor: u32, zero: u32) -> u32 {
     u32::reinterpret(scaled + WHOLE) & 0xffu32
 }
 
-/// The code of a weight in any row: 0 for what is no finite number.
+/// The code of a weight in any row: 0 for NaN and infinities.
 #[cube]
 fn exact_code(weight: u32, factor: u32) -> u32 {
     let scaled = exact::mul(weight, factor);
@@ -56,7 +56,7 @@ fn exact_code(weight: u32, factor: u32) -> u32 {
 
 /// Largest magnitudes of rows, as bits, in which NaN is larger than all else; `largest` begins as zeros.
 ///
-/// A row has `2^units_log2` units, of which each `joined` next to each other exchange what they find.
+/// A row has `2^units_log2` units; each `joined` neighbours exchange the magnitudes that they find.
 #[cube(launch)]
 fn largest_kernel<N: Size>(
     source: &[Vector<u32, N>],

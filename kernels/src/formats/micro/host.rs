@@ -94,8 +94,7 @@ for_processors! {
     }
 }
 
-/// What scales are multiplied by before they are stored. Without a global scale nothing was found to be larger
-/// than 0.
+/// The factor of scales before they are stored. Without a global scale the largest magnitude is 0.
 fn encode(largest: f32) -> f32 {
     if largest == 0.0 { 1.0 } else { SPAN / largest }
 }
@@ -112,13 +111,13 @@ fn exponent(source: DType, values: &[f32], largest: f32) -> u8 {
     match scale {
         0 => 127,
         1..=SMALLEST => 0,
-        // What is above a power of two carries into the exponent.
+        // A value above a power of two carries into the exponent.
         _ if scale < f32::INFINITY.to_bits() => ((scale + 0x7f_ffff) >> 23) as u8,
         _ => NAN,
     }
 }
 
-/// What weights of a group with this E8M0 byte are multiplied by. A quotient by a power of two is exact, unless it
+/// The factor of the weights of a group with this E8M0 byte. A quotient by a power of two is exact, unless it
 /// is so small that its code is 0, so that it needs no rounding to the source's type.
 #[inline(always)]
 fn inverse(byte: u8) -> f32 {
