@@ -60,8 +60,8 @@ impl Crate {
             if self.files.contains_key(&path) {
                 known.insert(&imported.name, path.clone());
             }
-            // A name of a room's own files that it only hands on is no import.
-            let handed_on = imported.public && path.starts_with(module);
+            // A name of a room's own files that it only hands on, also to its own files, is no import.
+            let handed_on = path.starts_with(module);
             if !handed_on || words.contains(&*imported.name) {
                 found.extend(self.defining(&path, 0));
             }
@@ -120,7 +120,7 @@ impl Crate {
         let handed_on = self.files[&module]
             .uses
             .iter()
-            .find(|imported| imported.public && imported.name == rest[0]);
+            .find(|imported| imported.name == rest[0]);
         match handed_on.and_then(|imported| self.absolute(&module, &imported.path)) {
             Some(further) if depth < 8 => {
                 let further = [&further[..], &rest[1..]].concat();
