@@ -2,13 +2,13 @@
 
 use firebox_kernels::{
     arith::float::DType,
-    format::{Format, Packed},
+    format::Format,
     formats::{fp8, hqq::Hqq},
     packing::Packing,
 };
 use serde::{Deserialize, Serialize};
 
-use super::{DialectError, awq, bitsandbytes, compressed_tensors::whole::Whole, gptq, hqq, plain};
+use super::{DialectError, types::plain, whole::Whole};
 use crate::{
     quant::QuantSpec,
     source::{StoredType, TensorInfo},
@@ -84,6 +84,15 @@ impl Provenance {
     }
 }
 
+impl From<Whole> for Provenance {
+    fn from(whole: Whole) -> Self {
+        Self {
+            whole: Some(whole),
+            ..Self::default()
+        }
+    }
+}
+
 /// Words of codes and words of scales.
 pub(super) type CodesAndScales = (Vec<u32>, Vec<u32>);
 
@@ -109,71 +118,6 @@ impl Adopt {
     /// The type that the weight had before it was packed, where the file says it.
     pub(crate) fn float(&self) -> Option<DType> {
         self.provenance.dtype
-    }
-
-    /// The weight of `shape`, from the bytes of its parts in words, filled up with zeros.
-    pub(crate) fn assemble(
-        &self,
-        shape: [usize; 2],
-        words: Vec<Vec<u32>>,
-    ) -> Result<Packed, DialectError> {
-        let mut parts = Parts {
-            tensors: &self.parts,
-            words,
-        };
-        let (words, scales) = self
-            .recipe
-            .codes_and_scales(self.format, shape, &mut parts)?;
-        Packed::new(self.format, shape, words, scales).map_err(|source| DialectError::Format {
-            tensor: self.parts[0].name.to_string(),
-            source,
-        })
-    }
-}
-
-impl Assembly {
-    fn codes_and_scales(
-        self,
-        format: Format,
-        shape: [usize; 2],
-        parts: &mut Parts<'_>,
-    ) -> Result<CodesAndScales, DialectError> {
-        match (self, format) {
-            (Self::Stored, _) => Ok((parts.take(0), parts.take(1))),
-            (Self::Floats, _) => {
-                let scales = parts.floats(1);
-                Ok((parts.take(0), scales))
-            }
-            (Self::Pairs, Format::Affine(affine)) => {
-                let scales = affine.join(&parts.stored(1), &parts.stored(2));
-                Ok((parts.take(0), scales))
-            }
-            (Self::BitsAndBytes4, Format::Nf4(blocks) | Format::Fp4(blocks)) => {
-                bitsandbytes::assemble4(parts, format, blocks, shape)
-            }
-            (Self::BitsAndBytes8, _) => bitsandbytes::assemble8(parts),
-            (
-                Self::Whole {
-                    whole,
-                    zeros,
-                    order,
-                },
-                Format::Affine(affine),
-            ) => whole.assemble(parts, affine, shape, zeros, order),
-            (Self::Gptq { ordered, added }, Format::Affine(affine)) => {
-                gptq::assemble(parts, affine, shape, ordered, added)
-            }
-            (Self::Awq, Format::Affine(affine)) => Ok(awq::assemble(parts, affine, shape)),
-            (Self::Hqq(params), Format::Affine(affine)) => {
-                hqq::assemble(parts, params, affine, shape)
-            }
-            // A plan from elsewhere may hold anything.
-            (recipe, format) => Err(DialectError::Recipe {
-                tensor: parts.tensor(0).name.to_string(),
-                recipe: format!("{recipe:?}"),
-                format,
-            }),
-        }
     }
 }
 

@@ -15,14 +15,14 @@ use firebox_kernels::{
 
 use super::{
     Adopt, Assembly, CodesAndScales, Dialect, DialectError, Parts,
-    compressed_tensors::whole::{ScaleSpan, Whole, filled},
-    gptq::{self, group_size, transposed},
+    compressed_tensors::whole::filled,
     lookup::Lookup,
     names::Excepted,
+    transposed::{AWQ, GPTQ, awq_words, gptq_words, group_size, parts, transposed},
+    whole::{ScaleSpan, Whole},
 };
 use crate::model::fields::Fields;
 
-pub(super) const NAME: &str = "awq";
 const SKIP: &str = "modules_to_not_convert";
 /// AutoAWQ's name for the layout, and GPTQModel's.
 const FORMATS: [&str; 3] = ["version", "checkpoint_format", "format"];
@@ -58,14 +58,9 @@ pub(super) fn declared(config: Fields<'_>) -> Result<Arc<dyn Dialect>, DialectEr
     }))
 }
 
-/// The shape of the codes of a weight `[o, i]`.
-pub(super) const fn words([o, i]: [usize; 2]) -> [usize; 2] {
-    [i, o.div_ceil(8)]
-}
-
 impl Dialect for Awq {
     fn name(&self) -> &'static str {
-        NAME
+        AWQ
     }
 
     fn adopt_matrix(&self, lookup: &Lookup<'_>) -> Result<Option<Adopt>, DialectError> {
@@ -75,9 +70,9 @@ impl Dialect for Awq {
         let shape @ [o, i] = lookup.shape;
         let group = self.group.unwrap_or(i).max(1);
         let (groups, across) = (i.div_ceil(group), o.div_ceil(8));
-        let other = (gptq::NAME, gptq::words(shape, BITS));
-        let shapes = [words(shape), [groups, across], [groups, o]];
-        let (parts, params) = gptq::parts(lookup, codes, other, shapes)?;
+        let other = (GPTQ, gptq_words(shape, BITS));
+        let shapes = [awq_words(shape), [groups, across], [groups, o]];
+        let (parts, params) = parts(lookup, codes, other, shapes)?;
         let affine = Affine::new(BITS, group, Along::Flat, Offset::Zero, params);
         let affine = lookup.format(affine)?;
         let format = Format::Affine(affine);

@@ -14,23 +14,21 @@
 use std::sync::Arc;
 
 use firebox_kernels::{
-    arith::{float::DType, pack::pack_codes},
+    arith::pack::pack_codes,
     format::{Affine, Along, Format, Offset},
 };
 
 use super::{
-    Adopt, Assembly, CodesAndScales, Dialect, DialectError, Parts, awq,
-    compressed_tensors::whole::{ScaleSpan, Whole, columns, filled},
+    Adopt, Assembly, CodesAndScales, Dialect, DialectError, Parts,
+    compressed_tensors::whole::{columns, filled},
     lookup::Lookup,
     names::Excepted,
     stream::{BitStream, words_of},
+    transposed::{AWQ, GPTQ, awq_words, gptq_words, group_size, parts, transposed},
+    whole::{ScaleSpan, Whole},
 };
-use crate::{
-    model::fields::Fields,
-    source::{StoredType, TensorInfo},
-};
+use crate::{model::fields::Fields, source::StoredType};
 
-pub(super) const NAME: &str = "gptq";
 const SKIP: &str = "modules_to_not_convert";
 const FORMATS: [&str; 2] = ["checkpoint_format", "format"];
 
@@ -86,53 +84,6 @@ fn added(config: Fields<'_>) -> Result<u32, DialectError> {
     Ok(said.unwrap_or(1))
 }
 
-/// Inputs under one scale; `None` for all of them, which is written as -1.
-pub(super) fn group_size(config: Fields<'_>) -> Result<Option<usize>, DialectError> {
-    const FIELD: &str = "group_size";
-    let found = config.get(FIELD).ok_or_else(|| config.missing(FIELD))?;
-    if found.as_i64() == Some(-1) {
-        return Ok(None);
-    }
-    match config.count(FIELD) {
-        Ok(count) => Ok(count),
-        Err(_) => {
-            let expected = "a whole number from 1 to 2147483647, or -1 for all inputs";
-            Err(config.value(FIELD, found, expected).into())
-        }
-    }
-}
-
-/// Codes, zero points and scales, which have to have these shapes, and the type of the scales. Codes of the `other`
-/// layout are refused by its name.
-pub(super) fn parts(
-    lookup: &Lookup<'_>,
-    codes: &TensorInfo,
-    (other, others): (&str, [usize; 2]),
-    [own, of_zeros, of_scales]: [[usize; 2]; 3],
-) -> Result<(Vec<TensorInfo>, DType), DialectError> {
-    let (zeros, scales) = (lookup.need("qzeros")?, lookup.need("scales")?);
-    for tensor in [codes, zeros] {
-        lookup.dtype(tensor, &[StoredType::I32])?;
-    }
-    if codes.shape == others && own != others {
-        let shape = lookup.shape;
-        let found = format!("{others:?}, as {other} lays out a weight of {shape:?}");
-        let declared = format!("{}, which has {own:?} there", lookup.dialect);
-        lookup.agree(codes, found, "quant_method", declared)?;
-    }
-    lookup.shape(codes, &[&own])?;
-    lookup.shape(zeros, &[&of_zeros])?;
-    let params = lookup.floats(scales)?;
-    lookup.shape(scales, &[&of_scales])?;
-    let parts = [codes, zeros, scales].map(TensorInfo::clone);
-    Ok((parts.into(), params))
-}
-
-/// The shape of the codes of a weight `[o, i]`.
-pub(super) const fn words([o, i]: [usize; 2], bits: usize) -> [usize; 2] {
-    [words_of(i, bits), o]
-}
-
 /// Places in `Adopt::parts`.
 const CODES: usize = 0;
 const ZEROS: usize = 1;
@@ -141,7 +92,7 @@ const ORDER: usize = 3;
 
 impl Dialect for Gptq {
     fn name(&self) -> &'static str {
-        NAME
+        GPTQ
     }
 
     fn adopt_matrix(&self, lookup: &Lookup<'_>) -> Result<Option<Adopt>, DialectError> {
@@ -151,8 +102,12 @@ impl Dialect for Gptq {
         let (shape @ [o, i], bits) = (lookup.shape, self.bits);
         let group = self.group.unwrap_or(i).min(i).max(1);
         let groups = i.div_ceil(group);
-        let other = (awq::NAME, awq::words(shape));
-        let shapes = [words(shape, bits), [groups, words_of(o, bits)], [groups, o]];
+        let other = (AWQ, awq_words(shape));
+        let shapes = [
+            gptq_words(shape, bits),
+            [groups, words_of(o, bits)],
+            [groups, o],
+        ];
         let (mut parts, params) = parts(lookup, codes, other, shapes)?;
         let order = if self.ordered {
             Some(lookup.need("g_idx")?)
@@ -243,15 +198,4 @@ pub(super) fn assemble(
     });
     let words = pack_codes(bits, codes);
     Ok((filled(words, affine, shape), scales))
-}
-
-/// Words of scales from stored scales and offsets, by row and group.
-pub(super) fn transposed(
-    affine: Affine,
-    [rows, groups]: [usize; 2],
-    pair: impl Fn(usize, usize) -> (u32, u32),
-) -> Vec<u32> {
-    let pairs = (0..rows).flat_map(|r| (0..groups).map(move |g| (r, g)));
-    let (scales, offsets): (Vec<u32>, Vec<u32>) = pairs.map(|(r, g)| pair(r, g)).unzip();
-    affine.join(&scales, &offsets)
 }

@@ -5,13 +5,12 @@ use std::borrow::Cow;
 
 use firebox_kernels::{
     arith::{float::DType, pack},
-    format::{Affine, Format, Packed, Tile},
+    format::{Affine, Format, Packed},
 };
 use serde_json::Value;
 
-use super::{DialectError, Provenance, bitsandbytes, compressed_tensors, fp8, hqq, mlx};
+use super::{DialectError, Provenance, types::dtype};
 use crate::{
-    config::To,
     model::{Role, Slot},
     source::StoredType,
 };
@@ -197,40 +196,6 @@ pub struct PackedSlot {
     pub provenance: Provenance,
 }
 
-/// The dialect in which most libraries read a packed weight.
-pub fn usual(weight: &PackedSlot) -> Option<To> {
-    if weight.provenance.hqq.is_some() {
-        return Some(To::Hqq);
-    }
-    if weight.provenance.whole.is_some() {
-        return Some(To::CompressedTensors);
-    }
-    match weight.format {
-        Format::Nf4(_) | Format::Fp4(_) | Format::Int8 => Some(To::BitsAndBytes),
-        Format::Fp8(_, Tile::Block { rows: 2.., .. }) => Some(To::Fp8),
-        Format::Fp8(..) => Some(To::CompressedTensors),
-        Format::Affine(_) | Format::Micro(_) => Some(To::Mlx),
-        _ => None,
-    }
-}
-
-/// The writer of a checkpoint's packed weights in the dialect `to`. Most dense weights of the checkpoint are stored as
-/// `source`.
-///
-/// # Errors
-///
-/// [`DialectError::Unwritable`] for a format that the dialect does not have, [`DialectError::Mixed`] for formats that the
-/// dialect does not have in one checkpoint, [`DialectError::NothingPacked`] where nothing is packed.
-pub fn writer(to: To, matrices: &Matrices, source: DType) -> Result<Box<dyn Writer>, DialectError> {
-    match to {
-        To::BitsAndBytes => bitsandbytes::writer(matrices, source),
-        To::CompressedTensors => compressed_tensors::writer(matrices),
-        To::Fp8 => fp8::writer(matrices),
-        To::Hqq => hqq::writer(matrices),
-        To::Mlx => mlx::writer(matrices),
-    }
-}
-
 /// The matrices of a checkpoint that is written.
 #[derive(Debug, Clone, Default)]
 pub struct Matrices {
@@ -315,15 +280,6 @@ pub(super) fn pairs(affine: Affine, packed: &Packed) -> [Vec<u32>; 2] {
 /// The path of a slot's module: its name without `.weight`.
 pub(super) fn module(slot: &Slot) -> &str {
     slot.name.strip_suffix(".weight").unwrap_or(&slot.name)
-}
-
-/// The type of plain numbers in a file.
-pub(crate) const fn dtype(float: DType) -> StoredType {
-    match float {
-        DType::F32 => StoredType::F32,
-        DType::F16 => StoredType::F16,
-        DType::Bf16 => StoredType::BF16,
-    }
 }
 
 /// The name that PyTorch has for a type.

@@ -1,11 +1,9 @@
 //! The models that a synthetic checkpoint can be like.
 
 use std::fmt;
-use std::str::FromStr;
 
 use serde_json::{Value, json};
 
-use super::SynthError;
 use crate::model::{Architecture, CausalLm, Role, Slot};
 
 /// A published model whose shapes a synthetic checkpoint has.
@@ -141,20 +139,6 @@ impl Like {
 impl fmt::Display for Like {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
-    }
-}
-
-impl FromStr for Like {
-    type Err = SynthError;
-
-    fn from_str(name: &str) -> Result<Self, SynthError> {
-        Self::ALL
-            .into_iter()
-            .find(|like| like.name() == name)
-            .ok_or_else(|| SynthError::UnknownModel {
-                found: name.to_owned(),
-                known: Self::ALL.map(Self::name).join(", "),
-            })
     }
 }
 

@@ -29,6 +29,7 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use rayon::prelude::*;
 use serde_json::{Map, Value, json};
@@ -140,6 +141,20 @@ pub enum SynthError {
         /// What the system says.
         source: io::Error,
     },
+}
+
+impl FromStr for Like {
+    type Err = SynthError;
+
+    fn from_str(name: &str) -> Result<Self, SynthError> {
+        Self::ALL
+            .into_iter()
+            .find(|like| like.name() == name)
+            .ok_or_else(|| SynthError::UnknownModel {
+                found: name.to_owned(),
+                known: Self::ALL.map(Self::name).join(", "),
+            })
+    }
 }
 
 /// Writes a synthetic checkpoint.

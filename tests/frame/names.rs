@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use super::scan::Crate;
+use super::{imports::CRATES, scan::Crate};
 
 /// Names that several types share, each with the reason. The table of terms in `lib.rs` says more.
 const SHARED: [(&str, &str); 1] = [(
@@ -13,7 +13,7 @@ const SHARED: [(&str, &str); 1] = [(
 #[test]
 fn no_name_means_two_types() {
     let mut defined: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for folder in ["src", "kernels/src"] {
+    for folder in CRATES {
         for file in Crate::read(Path::new(folder)).files.values() {
             for name in types(&file.code) {
                 let path = Path::new(folder).join(&file.path);

@@ -80,6 +80,11 @@ impl Crate {
         found
     }
 
+    /// The path of a file, for messages.
+    pub(crate) fn shown(&self, module: &Module) -> String {
+        self.files[module].path.display().to_string()
+    }
+
     /// The path from the root, `None` where it leads out of the crate.
     fn absolute(&self, module: &Module, path: &[String]) -> Option<Module> {
         let mut base = module.clone();
@@ -275,7 +280,7 @@ fn parts(path: &str) -> Vec<String> {
         .collect()
 }
 
-/// Every path and word in the code, `use` lines left out.
+/// Every path and word in the code, `use` and `mod` lines left out.
 fn paths(code: &str) -> Vec<Vec<String>> {
     let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let mut found = Vec::new();
@@ -293,7 +298,7 @@ fn paths(code: &str) -> Vec<Vec<String>> {
                 _ => break,
             }
         }
-        if path == ["use"] {
+        if path == ["use"] || path == ["mod"] {
             rest = &rest[rest.find(';').unwrap_or(rest.len())..];
         } else if !before {
             found.push(path);

@@ -3,12 +3,37 @@
 use firebox_kernels::format::Tile;
 use regex::Regex;
 
-use super::{
-    super::DialectError,
-    CompressedTensors, ConfigGroup, FLOATS, FORMATS, IGNORE, INTS, NAIVE, PACKED, Scheme,
+use super::super::{
+    DialectError,
     whole::{ScaleSpan, Whole},
 };
 use crate::model::{Role, fields::Fields};
+
+pub(super) const IGNORE: &str = "ignore";
+pub(super) const FLOATS: &str = "float-quantized";
+const NAIVE: &str = "naive-quantized";
+pub(super) const INTS: &str = "int-quantized";
+pub(super) const PACKED: &str = "pack-quantized";
+const FORMATS: &str = "float-quantized, naive-quantized, int-quantized or pack-quantized";
+
+#[derive(Debug)]
+pub(super) struct CompressedTensors {
+    pub(super) groups: Vec<ConfigGroup>,
+    pub(super) ignore: Vec<ModuleTarget>,
+}
+
+/// How some modules are packed.
+#[derive(Debug)]
+pub(super) struct ConfigGroup {
+    pub(super) targets: Vec<ModuleTarget>,
+    pub(super) scheme: Scheme,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scheme {
+    Floats(Tile),
+    Whole(Whole),
+}
 
 /// Which modules are meant.
 #[derive(Debug)]

@@ -28,14 +28,12 @@ use firebox_kernels::{
 };
 use serde_json::{Map, Value, json};
 
-use self::{
-    config::ModuleTarget,
-    whole::{ScaleSpan, Whole},
-};
+use self::config::{CompressedTensors, FLOATS, IGNORE, INTS, ModuleTarget, PACKED, Scheme};
 use super::{
     Adopt, Codes, Dialect, DialectError, PackedSlot, Tensor, Writer,
     lookup::Lookup,
-    plain,
+    types::plain,
+    whole::{ScaleSpan, Whole},
     write::{Matrices, module},
 };
 use crate::{
@@ -44,33 +42,8 @@ use crate::{
 };
 
 pub(super) const NAME: &str = To::CompressedTensors.name();
-const IGNORE: &str = "ignore";
-const FLOATS: &str = "float-quantized";
-const NAIVE: &str = "naive-quantized";
-const INTS: &str = "int-quantized";
-const PACKED: &str = "pack-quantized";
-const FORMATS: &str = "float-quantized, naive-quantized, int-quantized or pack-quantized";
 /// The release whose files are written.
 const VERSION: &str = "0.20.0";
-
-#[derive(Debug)]
-struct CompressedTensors {
-    groups: Vec<ConfigGroup>,
-    ignore: Vec<ModuleTarget>,
-}
-
-/// How some modules are packed.
-#[derive(Debug)]
-struct ConfigGroup {
-    targets: Vec<ModuleTarget>,
-    scheme: Scheme,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Scheme {
-    Floats(Tile),
-    Whole(Whole),
-}
 
 pub(super) fn declared(config: Fields<'_>) -> Result<Arc<dyn Dialect>, DialectError> {
     Ok(Arc::new(config::declared(config)?))

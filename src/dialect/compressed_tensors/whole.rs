@@ -3,72 +3,18 @@
 use firebox_kernels::{
     arith::{float::DType, pack::pack_codes},
     format::{Affine, Along, Format, Offset, Packed},
-    formats::wna16::{ScaleGroup, Wna16},
 };
-use serde::{Deserialize, Serialize};
 
 use super::super::{
-    Adopt, Assembly, CodesAndScales, DialectError, Parts, Provenance, Tensor,
+    Adopt, Assembly, CodesAndScales, DialectError, Parts, Tensor,
     lookup::Lookup,
     stream::{BitStream, rows, words_of},
+    whole::{ScaleSpan, Whole},
     write::{module, pairs},
 };
 use crate::{model::Slot, source::StoredType};
 
-/// How some weights are packed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Whole {
-    pub(crate) bits: usize,
-    pub(crate) scale: ScaleSpan,
-    pub(crate) symmetric: bool,
-    /// Into words: `pack-quantized`. Else a byte each: `int-quantized`.
-    pub(crate) words: bool,
-}
-
-/// Which weights share a scale.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum ScaleSpan {
-    Tensor,
-    Channel,
-    Group(usize),
-}
-
-impl ScaleSpan {
-    /// Scales, as rows and columns.
-    fn grid(self, [o, i]: [usize; 2]) -> [usize; 2] {
-        match self {
-            Self::Tensor => [1, 1],
-            Self::Channel => [o, 1],
-            Self::Group(group) => [o, i.div_ceil(group)],
-        }
-    }
-}
-
-impl From<Whole> for Provenance {
-    fn from(whole: Whole) -> Self {
-        Self {
-            whole: Some(whole),
-            ..Self::default()
-        }
-    }
-}
-
 impl Whole {
-    /// The words for what `method` makes.
-    pub(in super::super) fn of(method: &Wna16) -> Self {
-        Self {
-            bits: method.bits,
-            scale: match method.scale {
-                ScaleGroup::Tensor => ScaleSpan::Tensor,
-                ScaleGroup::Channel => ScaleSpan::Channel,
-                ScaleGroup::Group(group) => ScaleSpan::Group(group),
-            },
-            symmetric: method.symmetric,
-            words: true,
-        }
-    }
-
     /// What the codes count from: they are stored as signed numbers, or larger by this.
     const fn middle(self) -> u32 {
         1 << (self.bits - 1)

@@ -1,0 +1,45 @@
+//! Which dialect writes a weight, and its writer.
+
+use firebox_kernels::{
+    arith::float::DType,
+    format::{Format, Tile},
+};
+
+use super::{
+    DialectError, Matrices, PackedSlot, Writer, bitsandbytes, compressed_tensors, fp8, hqq, mlx,
+};
+use crate::config::To;
+
+/// The dialect in which most libraries read a packed weight.
+pub fn usual(weight: &PackedSlot) -> Option<To> {
+    if weight.provenance.hqq.is_some() {
+        return Some(To::Hqq);
+    }
+    if weight.provenance.whole.is_some() {
+        return Some(To::CompressedTensors);
+    }
+    match weight.format {
+        Format::Nf4(_) | Format::Fp4(_) | Format::Int8 => Some(To::BitsAndBytes),
+        Format::Fp8(_, Tile::Block { rows: 2.., .. }) => Some(To::Fp8),
+        Format::Fp8(..) => Some(To::CompressedTensors),
+        Format::Affine(_) | Format::Micro(_) => Some(To::Mlx),
+        _ => None,
+    }
+}
+
+/// The writer of a checkpoint's packed weights in the dialect `to`. Most dense weights of the checkpoint are stored as
+/// `source`.
+///
+/// # Errors
+///
+/// [`DialectError::Unwritable`] for a format that the dialect does not have, [`DialectError::Mixed`] for formats that the
+/// dialect does not have in one checkpoint, [`DialectError::NothingPacked`] where nothing is packed.
+pub fn writer(to: To, matrices: &Matrices, source: DType) -> Result<Box<dyn Writer>, DialectError> {
+    match to {
+        To::BitsAndBytes => bitsandbytes::writer(matrices, source),
+        To::CompressedTensors => compressed_tensors::writer(matrices),
+        To::Fp8 => fp8::writer(matrices),
+        To::Hqq => hqq::writer(matrices),
+        To::Mlx => mlx::writer(matrices),
+    }
+}
