@@ -22,12 +22,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // A plan is a value: it prints, serialises, and can be asked.
     let plan = Loader::<Cpu>::new(config)?.plan::<CausalLm>()?;
     println!("{plan}");
-    let largest = plan.steps.iter().max_by_key(|step| step.bytes_kept());
+    let largest = plan.steps.iter().max_by_key(|step| step.bytes_finished());
     if let Some(step) = largest {
         println!(
             "largest: {} with {}",
             step.slot.name,
-            Bytes(step.bytes_kept())
+            Bytes(step.bytes_finished())
         );
     }
     Ok(())

@@ -34,7 +34,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let model = std::env::args().nth(1);
     let model = model.unwrap_or_else(|| "assets/tinyrust".to_owned());
     let loader = Loader::<Cpu>::new(LoadConfig::new(model).quant("nf4".parse()?))?;
-    let largest_first = Order::by(|a, b| b.bytes_kept().cmp(&a.bytes_kept()));
+    let largest_first = Order::by(|a, b| b.bytes_finished().cmp(&a.bytes_finished()));
     let mut shelf = Shelf::default();
     let report = loader.run_with::<CausalLm>(&largest_first, &mut shelf)?;
     println!("{} of {} weights kept", shelf.0.len(), report.tensors);

@@ -90,7 +90,7 @@ fn the_size_is_kept_to() {
     }
     for size in [1_300_000, 2_500_000] {
         let plan = plan::<CausalLm>(config(&format!("auto:size={size}")).dtype(DType::Bf16));
-        let found = plan.expect("a plan").totals().bytes_kept;
+        let found = plan.expect("a plan").totals().bytes_finished;
         assert!(found <= size && found > size / 10 * 9, "{size}: {found}");
     }
     match plan::<CausalLm>(config("auto:bits=2")) {
@@ -170,7 +170,7 @@ fn without_a_size_the_budget_is_one() {
         let budget = Budget::Bytes(beside + fitting);
         let config = config("auto").dtype(DType::Bf16).device_budget(budget);
         let plan = plan::<CausalLm>(config).expect("a plan");
-        let found = plan.totals().bytes_kept;
+        let found = plan.totals().bytes_finished;
         assert!(
             found <= fitting && found > fitting / 10 * 9,
             "{fitting}: {found}"

@@ -231,7 +231,11 @@ fn loads_stay_within_their_budget(folder: &Path) {
         "mlx:bits=3",
     ] {
         let loader = Loader::<Cpu>::new(config(folder, quant)).expect("opens");
-        let kept = loader.plan::<Wide>().expect("a plan").totals().bytes_kept;
+        let kept = loader
+            .plan::<Wide>()
+            .expect("a plan")
+            .totals()
+            .bytes_finished;
         drop(loader);
         for beside in [8, 40] {
             let budget = kept + beside * MIB;
@@ -333,7 +337,7 @@ fn equal_weights_are_held_once(base: &Path, tuned: &Path) {
     for quant in ["none", "nf4"] {
         let configs = || [config(base, quant), config(tuned, quant)];
         let loader = Loader::<Cpu>::new(config(base, quant)).expect("opens");
-        let each = loader.plan::<Wide>().expect("a plan").steps[0].bytes_kept();
+        let each = loader.plan::<Wide>().expect("a plan").steps[0].bytes_finished();
         let before = COUNTING.live();
         let shared = Shared::new(16 * MIB);
         let models = shared.load::<Cpu, Wide>(configs()).expect("loads");

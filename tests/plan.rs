@@ -45,10 +45,10 @@ fn a_plan_knows_every_byte_before_one_is_read() {
         .find(|step| step.slot.name == "up.weight")
         .expect("planned");
     assert_eq!(step.bytes_source(), 96 * 200 * 4);
-    assert_eq!(step.bytes_kept(), 96 * 200 / 2 + 300 * 4);
+    assert_eq!(step.bytes_finished(), 96 * 200 / 2 + 300 * 4);
     let totals = plan.totals();
     assert_eq!((totals.tensors, totals.packed), (4, 2));
-    assert_eq!(totals.bytes_kept, 2 * (9600 + 1200) + (96 + 200) * 4);
+    assert_eq!(totals.bytes_finished, 2 * (9600 + 1200) + (96 + 200) * 4);
 
     let last_weight = plan
         .steps
@@ -79,7 +79,7 @@ fn a_plan_knows_how_scales_are_stored() {
         let plan = plan(LoadConfig::default().rule(rule).source(Arc::new(source))).expect("a plan");
         let mut steps = plan.steps.iter();
         let step = steps.find(|step| step.slot.name == "down.weight");
-        step.expect("planned").bytes_kept()
+        step.expect("planned").bytes_finished()
     };
     let halves = stored(&tiny_entries(), Dtype::BF16, |value| {
         value.to_bits().to_le_bytes()[2..].to_vec()

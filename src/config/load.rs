@@ -168,7 +168,7 @@ impl LoadConfig {
     /// share. A load resumes a folder that is not finished, and waits for one that another process writes. Nothing is
     /// ever removed: to make room, remove folders of `folder`, or all of it. A load that packs nothing does
     /// not use the cache, and weights that no dialect can hold in one checkpoint are refused
-    /// ([`SaveError::NotKept`](crate::place::SaveError::NotKept)). A custom method is recognised by its `Debug` text.
+    /// ([`SaveError::NotCacheable`](crate::place::SaveError::NotCacheable)). A custom method is recognised by its `Debug` text.
     pub fn cache_packed(mut self, folder: impl Into<PathBuf>) -> Self {
         self.pack.cache = Some(folder.into());
         self

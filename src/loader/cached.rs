@@ -41,14 +41,14 @@ impl Engine {
         let mut known = plan.clone();
         if !open {
             // A choice may depend on the size of plain weights where they are loaded; else all types share the files.
-            keep_types(&mut known);
+            as_stored(&mut known);
         }
         let to = SaveConfig::for_cache(folder.to_owned());
         let identity = Identity::new(&known, &self.config, &to, &self.checkpoint)?;
         let entry = folder.join(identity.key());
         let to = SaveConfig::for_cache(entry.clone());
         loop {
-            if save::is_kept(&entry, &identity) {
+            if save::is_cached(&entry, &identity) {
                 match self.of_entry(&entry) {
                     Ok(kept) => return Ok(Some(kept)),
                     Err(error) => {
@@ -57,7 +57,7 @@ impl Engine {
                     }
                 }
             }
-            match self.write_plan(plan.clone(), &to, None, &identity, keep_types) {
+            match self.write_plan(plan.clone(), &to, None, &identity, as_stored) {
                 Ok(_) => return self.of_entry(&entry).map(Some),
                 // Begun by another at the same time, who is waited for from now on.
                 Err(Error::Save(SaveError::Busy { .. })) => {}
@@ -96,14 +96,14 @@ impl Engine {
 
 /// Plain weights stay in the type they are stored in, but for those that are scaled on the way: these are rounded once, to
 /// the type that they are loaded in.
-fn keep_types(plan: &mut Plan) {
+fn as_stored(plan: &mut Plan) {
     let links = plan.links.iter();
     let scaled: Vec<String> = links
         .flat_map(|link| link.from.iter().chain(&link.to))
         .cloned()
         .collect();
     let kept = plan.steps.clone();
-    save::keep_types(plan);
+    save::as_stored(plan);
     for (step, kept) in plan.steps.iter_mut().zip(kept) {
         if scaled.contains(&kept.slot.name) {
             step.action = kept.action;

@@ -236,7 +236,7 @@ impl<T: Target> Loader<T> {
     ///
     /// # Errors
     ///
-    /// Any [`Error`]; [`VerifyError::Kept`] where the checkpoint has weights packed,
+    /// Any [`Error`]; [`VerifyError::AlreadyPacked`] where the checkpoint has weights packed,
     /// [`VerifyError::NothingPacked`] where nothing is to be packed. A weight beyond the limits is no error.
     pub fn verify<A: Architecture>(&self, config: &VerifyConfig) -> Result<VerifyReport, Error> {
         self.engine.verify_plan(self.plan::<A>()?, config)

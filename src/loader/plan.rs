@@ -16,7 +16,7 @@ impl Engine {
     pub(super) fn plan<A: Architecture>(&self, config: &A::Config) -> Result<Plan, Error> {
         let mut plan = self.bind::<A>(config)?;
         self.decide(&mut plan, None)?;
-        let bytes = plan.totals().bytes_kept;
+        let bytes = plan.totals().bytes_finished;
         self.choose_strategy(&mut plan, bytes);
         Ok(plan)
     }

@@ -53,7 +53,7 @@ impl Engine {
             _ => self.decide(&mut plan, candidates)?,
         }
         // One weight at a time is kept.
-        let kept = plan.steps.iter().map(Step::bytes_kept).max();
+        let kept = plan.steps.iter().map(Step::bytes_finished).max();
         self.choose_strategy(&mut plan, kept.unwrap_or(0));
         plan.send(Home::Disk);
         let becomes: Vec<String> = plan.steps.iter().map(save::becomes).collect();

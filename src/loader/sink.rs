@@ -45,7 +45,7 @@ impl Engine {
         }
         // Streamed weights get the memory that the others leave, less a tenth for activations.
         let resident = plan.steps.iter().filter(|step| !step.streams());
-        let resident: u64 = resident.map(Step::bytes_kept).sum();
+        let resident: u64 = resident.map(Step::bytes_finished).sum();
         let limits = RingLimits {
             ahead: self.config.read.resolved_prefetch(),
             bytes: self

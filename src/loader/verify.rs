@@ -9,7 +9,9 @@ use crate::{
     error::Error,
     model::Architecture,
     pipeline::{Original, Pieces, Settings, Sink, Timing},
-    place::{CheckedWeight, CompareSink, Guard, VerifyError, folder as save, refuse_kept, refused},
+    place::{
+        CheckedWeight, CompareSink, Guard, VerifyError, folder as save, refuse_packed, refused,
+    },
     plan::{Action, Plan, Scaling, Step, made_of},
     quant::QuantSpec,
     report::{Fallback, TensorCheck, VerifyReport, check},
@@ -25,7 +27,7 @@ impl Engine {
     ) -> Result<VerifyReport, Error> {
         let config = A::config(self.checkpoint.config())?;
         let mut plan = self.plan::<A>(&config)?;
-        save::keep_types(&mut plan);
+        save::as_stored(&mut plan);
         self.check_tensors(&plan)?;
         let against = dense.source().describe();
         let originals = plan
@@ -48,7 +50,7 @@ impl Engine {
         if !plan.links.is_empty() {
             return Err(VerifyError::Balanced.into());
         }
-        refuse_kept(&plan.steps)?;
+        refuse_packed(&plan.steps)?;
         let planned = plan.clone();
         let source = &**self.checkpoint.source();
         let mut guard = Guard::new(inner, &planned, config, source, settings)?;
@@ -87,7 +89,7 @@ impl Engine {
             return Err(VerifyError::Balanced.into());
         }
         self.check_tensors(&plan)?;
-        refuse_kept(&plan.steps)?;
+        refuse_packed(&plan.steps)?;
         plan.steps
             .retain(|step| matches!(step.action, Action::Pack(..)));
         if plan.steps.is_empty() {

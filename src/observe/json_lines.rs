@@ -114,7 +114,7 @@ fn fields(event: &Event<'_>) -> Value {
                 "dtype": plan.dtype,
                 "tensors": totals.tensors,
                 "bytes": totals.bytes_source,
-                "bytes_kept": totals.bytes_kept,
+                "bytes_kept": totals.bytes_finished,
                 "host_bytes": memory::anonymous(),
             })
         }
@@ -138,13 +138,13 @@ fn fields(event: &Event<'_>) -> Value {
         Event::Packed { step, seconds } => json!({
             "tensor": step.slot.name,
             "quant": step.quant(),
-            "bytes": step.bytes_kept(),
+            "bytes": step.bytes_finished(),
             "seconds": seconds.as_secs_f64(),
         }),
         Event::Placed { step, seconds } => json!({
             "tensor": step.slot.name,
             "quant": step.quant(),
-            "bytes": step.bytes_kept(),
+            "bytes": step.bytes_finished(),
             "seconds": seconds.as_secs_f64(),
             "host_bytes": memory::anonymous(),
         }),

@@ -16,7 +16,7 @@ pub(super) fn trace(event: &Event<'_>) {
                 model = plan.model,
                 tensors = totals.tensors,
                 bytes = totals.bytes_source,
-                bytes_kept = totals.bytes_kept,
+                bytes_kept = totals.bytes_finished,
                 "planned"
             );
         }
@@ -35,7 +35,7 @@ pub(super) fn trace(event: &Event<'_>) {
         }
         Event::Placed { step, seconds } => {
             let tensor = &step.slot.name;
-            debug!(tensor, bytes = step.bytes_kept(), ?seconds, "placed");
+            debug!(tensor, bytes = step.bytes_finished(), ?seconds, "placed");
         }
         Event::Verified {
             step,

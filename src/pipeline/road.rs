@@ -70,7 +70,7 @@ impl Road {
                     }
                 }
             }
-            (Stored::Plain(_), Action::Keep(format)) => {
+            (Stored::Plain(_), Action::Adopt(format)) => {
                 return Err(PipelineError::NotPacked {
                     tensor: step.slot.name.clone(),
                     format: *format,

@@ -81,7 +81,9 @@ impl Shared {
             .iter()
             .find(|(on, held)| on == device && equal(step, &finished, held));
         if let Some((_, held)) = held {
-            self.0.saved.fetch_add(step.bytes_kept(), Ordering::Relaxed);
+            self.0
+                .saved
+                .fetch_add(step.bytes_finished(), Ordering::Relaxed);
             return Ok(held.again());
         }
         let weight = place(finished)?;

@@ -19,4 +19,4 @@ pub(crate) use guard::{CheckedWeight, Guard};
 pub(crate) use module::ModuleSink;
 pub(crate) use stream::Streamer;
 pub use verify::VerifyError;
-pub(crate) use verify::{refuse_kept, refused};
+pub(crate) use verify::{refuse_packed, refused};

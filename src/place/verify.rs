@@ -58,7 +58,7 @@ pub enum VerifyError {
     #[error(
         "{tensor} is packed as {format} in the checkpoint and its source is not there; name the checkpoint that it was made from"
     )]
-    Kept {
+    AlreadyPacked {
         /// The tensor.
         tensor: String,
         /// How it is packed.
@@ -118,10 +118,10 @@ pub enum VerifyError {
 }
 
 /// Refuses weights that the checkpoint has packed.
-pub(crate) fn refuse_kept(steps: &[Step]) -> Result<(), VerifyError> {
+pub(crate) fn refuse_packed(steps: &[Step]) -> Result<(), VerifyError> {
     for step in steps {
         if let (Stored::Packed(adopt), Some(_)) = (&step.stored, step.action.format()) {
-            return Err(VerifyError::Kept {
+            return Err(VerifyError::AlreadyPacked {
                 tensor: step.slot.name.clone(),
                 format: adopt.format,
             });

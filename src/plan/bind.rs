@@ -301,7 +301,7 @@ impl Request<'_> {
         let action = if self.dequantize {
             Action::Dense(self.dtype.dtype)
         } else {
-            Action::Keep(adopt.format)
+            Action::Adopt(adopt.format)
         };
         Ok(Step {
             slot: slot.clone(),

@@ -71,7 +71,7 @@ fn check_step(step: &Step, request: &Request<'_>) -> Result<(), PlanError> {
     }
     let format = match (&step.action, &step.stored) {
         (Action::Dense(_), _) => return Ok(()),
-        (Action::Keep(format), Stored::Packed(adopt)) => (*format == adopt.format).then_some(()),
+        (Action::Adopt(format), Stored::Packed(adopt)) => (*format == adopt.format).then_some(()),
         (Action::Pack(quant, format), Stored::Plain(dtype)) => {
             let method = quant.method();
             let made = method.and_then(|method| method.format(step.matrix(), *dtype).ok());

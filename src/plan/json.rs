@@ -31,7 +31,8 @@ struct Row<'a> {
     offset: u64,
     quant: Treatment,
     bytes_read: u64,
-    bytes_kept: u64,
+    #[serde(rename = "bytes_kept")]
+    bytes_finished: u64,
 }
 
 impl Plan {
@@ -93,6 +94,6 @@ fn row(step: &Step) -> Row<'_> {
         offset,
         quant: step.quant(),
         bytes_read: step.bytes_source(),
-        bytes_kept: step.bytes_kept(),
+        bytes_finished: step.bytes_finished(),
     }
 }

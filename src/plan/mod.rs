@@ -105,7 +105,7 @@ pub enum Action {
     /// Packed words: what was asked for, and what it gives for this shape.
     Pack(QuantSpec, Format),
     /// Packed words, as the checkpoint has them.
-    Keep(Format),
+    Adopt(Format),
 }
 
 impl Action {
@@ -113,7 +113,7 @@ impl Action {
     pub fn format(&self) -> Option<Format> {
         match self {
             Self::Dense(_) => None,
-            Self::Pack(_, format) | Self::Keep(format) => Some(*format),
+            Self::Pack(_, format) | Self::Adopt(format) => Some(*format),
         }
     }
 }
@@ -171,11 +171,11 @@ impl Step {
     }
 
     /// Bytes of the finished weight.
-    pub fn bytes_kept(&self) -> u64 {
+    pub fn bytes_finished(&self) -> u64 {
         let weights = self.slot.shape.iter().product::<usize>();
         let bytes = match &self.action {
             Action::Dense(dtype) => weights * dtype.size(),
-            Action::Pack(_, format) | Action::Keep(format) => format.packed_bytes(self.matrix()),
+            Action::Pack(_, format) | Action::Adopt(format) => format.packed_bytes(self.matrix()),
         };
         bytes as u64
     }
@@ -185,7 +185,7 @@ impl Step {
     pub(crate) fn bytes_together(&self) -> u64 {
         let shape @ [rows, cols] = self.matrix();
         let bytes = match &self.action {
-            Action::Pack(_, format) | Action::Keep(format) => {
+            Action::Pack(_, format) | Action::Adopt(format) => {
                 format.packed_bytes([format.part_rows(shape).min(rows), cols])
             }
             Action::Dense(dtype) if self.slot.shape.len() == 2 => cols * dtype.size(),
@@ -222,7 +222,7 @@ impl Step {
         match &self.action {
             Action::Dense(_) => Treatment::Dense,
             Action::Pack(spec, _) => Treatment::Packed(spec.clone()),
-            Action::Keep(format) => Treatment::Adopted(*format),
+            Action::Adopt(format) => Treatment::Adopted(*format),
         }
     }
 }
@@ -237,7 +237,8 @@ pub struct Totals {
     /// Bytes of these tensors in the checkpoint.
     pub bytes_source: u64,
     /// Bytes of the finished weights.
-    pub bytes_kept: u64,
+    #[serde(rename = "bytes_kept")]
+    pub bytes_finished: u64,
 }
 
 impl Plan {
@@ -260,7 +261,7 @@ impl Plan {
                 .filter(|step| step.action.format().is_some())
                 .count(),
             bytes_source: self.steps.iter().map(Step::bytes_source).sum(),
-            bytes_kept: self.steps.iter().map(Step::bytes_kept).sum(),
+            bytes_finished: self.steps.iter().map(Step::bytes_finished).sum(),
         }
     }
 }

@@ -30,7 +30,7 @@ impl Plan {
             kept: {
                 let steps = self.steps.iter();
                 let stay = steps.filter(|step| self.stays_on_host(step));
-                stay.map(Step::bytes_kept).sum()
+                stay.map(Step::bytes_finished).sum()
             },
             scratch: bytes(&|step| self.scratch(step, by_rows(step), tile)),
             at_once: bytes(&Step::bytes_at_once),
@@ -62,9 +62,9 @@ impl Plan {
             0
         } else if by_rows && parts == 0 {
             let rows = tile.max(step.bytes_at_once());
-            UNDER_WAY * rows.min(step.bytes_kept())
+            UNDER_WAY * rows.min(step.bytes_finished())
         } else {
-            UNDER_WAY * step.bytes_kept()
+            UNDER_WAY * step.bytes_finished()
         };
         parts + step.scales() + beside
     }
@@ -85,7 +85,7 @@ impl Step {
                     .packer(shape, source)
                     .map_or(1, |packer| packer.tile_rows()),
             }),
-            Action::Dense(_) | Action::Keep(_) => 1,
+            Action::Dense(_) | Action::Adopt(_) => 1,
         };
         (together.min(rows) * cols * source.size()) as u64
     }

@@ -45,7 +45,7 @@ impl fmt::Display for Plan {
                 shape(step),
                 step.slot.role.name(),
                 Bytes(step.bytes_source()).to_string(),
-                Bytes(step.bytes_kept()).to_string(),
+                Bytes(step.bytes_finished()).to_string(),
             )?;
         }
         for (what, names) in [
@@ -64,7 +64,7 @@ impl fmt::Display for Plan {
             totals.tensors,
             totals.packed,
             Bytes(totals.bytes_source),
-            Bytes(totals.bytes_kept)
+            Bytes(totals.bytes_finished)
         )
     }
 }

@@ -66,8 +66,8 @@ impl Plan {
         let home = self.steps.iter();
         let home = home.filter(|step| step.home == Home::Device(device));
         let streamed = self.steps.iter().filter(|step| step.streams());
-        let streamed = streamed.map(Step::bytes_kept).max();
-        home.map(Step::bytes_kept).sum::<u64>() + streamed.unwrap_or(0)
+        let streamed = streamed.map(Step::bytes_finished).max();
+        home.map(Step::bytes_finished).sum::<u64>() + streamed.unwrap_or(0)
     }
 }
 

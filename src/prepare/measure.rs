@@ -128,7 +128,7 @@ pub(crate) fn decide(
         measured.steps = trial;
         let errors = errors(&measured, source, settings)?;
         for ((weight, step), error) in of.into_iter().zip(&measured.steps).zip(errors) {
-            let bytes = step.bytes_kept();
+            let bytes = step.bytes_finished();
             table[weight].push(Choice { bytes, error });
             actions[weight].push(step.action.clone());
         }
@@ -165,9 +165,9 @@ fn budget(plan: &Plan, places: &[usize], limit: SizeLimit) -> u64 {
         SizeLimit::Bytes(size) => {
             let open = places
                 .iter()
-                .map(|place| of(place).bytes_kept())
+                .map(|place| of(place).bytes_finished())
                 .sum::<u64>();
-            size.saturating_sub(plan.totals().bytes_kept - open)
+            size.saturating_sub(plan.totals().bytes_finished - open)
         }
     }
 }

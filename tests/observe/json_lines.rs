@@ -113,7 +113,7 @@ fn a_load_is_told_field_by_field() {
     assert_eq!(planned["dtype"], "f32");
     assert_eq!(planned["tensors"], totals.tensors);
     assert_eq!(planned["bytes"], totals.bytes_source);
-    assert_eq!(planned["bytes_kept"], totals.bytes_kept);
+    assert_eq!(planned["bytes_kept"], totals.bytes_finished);
 
     for kind in ["started", "packed", "placed"] {
         let lines = of(&lines, kind);
@@ -124,7 +124,7 @@ fn a_load_is_told_field_by_field() {
             let bytes = if kind == "started" {
                 step.bytes_source()
             } else {
-                step.bytes_kept()
+                step.bytes_finished()
             };
             assert_eq!(line["bytes"], bytes, "{kind} {}", step.slot.name);
         }
@@ -152,7 +152,7 @@ fn a_load_is_told_field_by_field() {
     assert_eq!(finished["tensors"], totals.tensors);
     assert_eq!(finished["bytes"], totals.bytes_source);
     assert_eq!(finished["bytes_read"], sum(&read, "bytes"));
-    assert_eq!(finished["bytes_kept"], totals.bytes_kept);
+    assert_eq!(finished["bytes_kept"], totals.bytes_finished);
     near(&finished["seconds"], report.seconds);
     if cfg!(target_os = "linux") {
         assert_eq!(finished["peak_host_bytes"], report.peak_host_bytes.unwrap());

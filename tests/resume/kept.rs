@@ -307,7 +307,7 @@ fn what_cannot_be_kept_is_refused() {
     let mixed = config("nf4").rule("model.layers.0.mlp=mxfp4".parse().expect("a rule"));
     let error = load(mixed.clone().cache_packed(cache.path())).expect_err("cannot be kept");
     assert!(
-        matches!(error, Error::Save(SaveError::NotKept { .. })),
+        matches!(error, Error::Save(SaveError::NotCacheable { .. })),
         "{error}"
     );
     assert!(entries(cache.path()).is_empty());

@@ -98,8 +98,8 @@ pub(crate) fn a_load_keeps_to_the_memory_of_its_device<T: Target>() {
         let loader =
             Loader::<T>::on(config.clone().source(source.clone()), device.clone()).expect("opens");
         let plan = loader.plan::<Wide>().expect("a plan");
-        let kept = plan.totals().bytes_kept;
-        let one = plan.steps[0].bytes_kept();
+        let kept = plan.totals().bytes_finished;
+        let one = plan.steps[0].bytes_finished();
 
         let most = Arc::new(AtomicU64::new(0));
         let (watched, highest) = (device.clone(), Arc::clone(&most));

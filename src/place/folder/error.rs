@@ -83,7 +83,7 @@ pub enum SaveError {
     #[error(
         "the packed weights cannot be kept, since no dialect holds them side by side; {dialect} does not: {source}"
     )]
-    NotKept {
+    NotCacheable {
         /// The dialect.
         dialect: &'static str,
         /// What it lacks.

@@ -42,7 +42,7 @@ impl<'a> FolderLayout<'a> {
         let (dialect, writer) = writer(to, plan, source)?.unzip();
         let mut shares: Vec<Share> = Vec::new();
         for step in &plan.steps {
-            let kept = step.bytes_kept();
+            let kept = step.bytes_finished();
             let is_full = |share: &Share| share.bytes.saturating_add(kept) > to.shard_bytes;
             if shares.last().is_none_or(is_full) {
                 shares.push(Share {
@@ -118,7 +118,7 @@ impl<'a> FolderLayout<'a> {
     /// The tensors of a packed weight.
     pub(super) fn tensors(&self, step: &Step, packed: Packed) -> Vec<Tensor> {
         let packed = match (&step.action, self.to.nested) {
-            (Action::Keep(_), Some(nested)) => packed.renested(nested),
+            (Action::Adopt(_), Some(nested)) => packed.renested(nested),
             _ => packed,
         };
         let slot = step.packed_slot(self.source);
@@ -174,7 +174,7 @@ fn writer(to: &SaveConfig, plan: &Plan, source: DType) -> Result<Option<OfDialec
         others.filter_map(|to| Some((to, dialect::writer(to, &matrices, source).ok()?)));
     match writers.next() {
         Some(found) => Ok(Some(found)),
-        None => Err(SaveError::NotKept {
+        None => Err(SaveError::NotCacheable {
             dialect: dialect.name(),
             source: Box::new(error),
         }),

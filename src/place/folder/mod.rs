@@ -27,7 +27,7 @@ pub use self::{error::SaveError, identity::Difference};
 pub(crate) use self::{
     identity::{Identity, IdentityError, becomes},
     layout::FolderLayout,
-    sink::{FolderSink, create, find, is_kept},
+    sink::{FolderSink, create, find, is_cached},
 };
 use crate::{
     config::SaveConfig,
@@ -65,16 +65,16 @@ pub(crate) struct SavedFolder {
 
 /// What is saved of a plan: plain weights in the type they are stored in, and scales nested as asked.
 pub(crate) fn adapt(plan: &mut Plan, to: &SaveConfig) {
-    keep_types(plan);
+    as_stored(plan);
     for step in &mut plan.steps {
-        if let (Action::Keep(format), Some(nested)) = (&mut step.action, to.nested) {
+        if let (Action::Adopt(format), Some(nested)) = (&mut step.action, to.nested) {
             *format = format.renested(nested);
         }
     }
 }
 
 /// Plain weights stay in the type they are stored in.
-pub(crate) fn keep_types(plan: &mut Plan) {
+pub(crate) fn as_stored(plan: &mut Plan) {
     for step in &mut plan.steps {
         if let (Stored::Plain(float), Action::Dense(dtype)) = (&step.stored, &mut step.action) {
             *dtype = *float;

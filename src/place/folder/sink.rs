@@ -123,7 +123,7 @@ impl<'a> FolderSink<'a> {
 
     /// Writes the next rows of a weight.
     fn write_rows(&mut self, step: &Step, rows: RowBatch) -> Result<(), SaveError> {
-        let wanted = step.bytes_kept();
+        let wanted = step.bytes_finished();
         let mut shard = self.shard(wanted)?;
         let written = self.put_rows(step, rows, &mut shard);
         let path = self.layout.place(self.at.1).partial();
@@ -142,7 +142,7 @@ impl<'a> FolderSink<'a> {
         let place = self.layout.place(nth);
         let (path, room) = (place.partial(), place.room);
         let failed = |wanted| SaveError::at(&path, wanted);
-        let wanted = step.bytes_kept();
+        let wanted = step.bytes_finished();
         let mut shard = self.shard(wanted)?;
         let tensors = put(self, &mut shard).map_err(failed(wanted))?;
         shard.flush().map_err(failed(wanted))?;
@@ -371,7 +371,7 @@ pub(crate) fn find(to: &SaveConfig) -> Result<Option<Journal>, SaveError> {
 }
 
 /// Whether `folder` has the complete checkpoint of `identity`. Needs no right to write there.
-pub(crate) fn is_kept(folder: &Path, identity: &Identity) -> bool {
+pub(crate) fn is_cached(folder: &Path, identity: &Identity) -> bool {
     folder.join(CONFIG).exists() && Journal::is_of(folder, identity)
 }
 
