@@ -99,7 +99,7 @@ pub enum PipelineError {
         /// The shape that the packer makes.
         shape: [usize; 2],
     },
-    /// A packed weight of the checkpoint is not what it says.
+    /// A packed weight of the checkpoint contradicts its own configuration.
     #[error(transparent)]
     Dialect(#[from] DialectError),
     /// The sink refused.
@@ -115,22 +115,22 @@ pub enum PipelineError {
         /// Tensors of the plan.
         total: usize,
     },
-    /// An observer panicked, or could not do what it is for.
+    /// An observer panicked, or could not do its work.
     #[error("an observer failed when it was told `{event}` of {at}: {reason}")]
     Observer {
         /// [`Event::kind`](super::Event::kind).
         event: &'static str,
         /// The tensor of the event.
         at: String,
-        /// What it said.
+        /// The reason it gave.
         reason: String,
     },
-    /// The device failed while it packed a weight, out of memory for example.
+    /// The device failed while it packed a weight; it may be out of memory.
     #[error("{tensor}: the device failed: {reason}")]
     Device {
         /// The tensor.
         tensor: String,
-        /// What it says.
+        /// The message of the device.
         reason: String,
     },
     /// The device has other bytes than were sent to it.
@@ -140,12 +140,12 @@ pub enum PipelineError {
     Lost {
         /// The tensor.
         tensor: String,
-        /// Of what was sent.
+        /// The checksum of the bytes that were sent.
         sent: u32,
-        /// Of what is there.
+        /// The checksum of the bytes that arrived.
         found: u32,
     },
-    /// No worker threads could be had.
+    /// Worker threads could not be started.
     #[error("could not start {count} worker threads: {reason}")]
     Workers {
         /// Threads asked for.

@@ -28,13 +28,13 @@ struct FlightState {
     spare: Vec<Vec<u8>>,
 }
 
-/// One run's share of the bytes in flight. Once it is closed, nobody borrows through it or waits any more.
+/// One run's share of the bytes in flight. Once it is closed, it grants nothing, and no thread waits for it.
 #[derive(Debug)]
 pub(super) struct Account<'a> {
     bytes: &'a InFlight,
     /// Bytes that are set aside for this account.
     aside: u64,
-    /// Whether it waits for bytes that are in flight elsewhere.
+    /// Whether it waits until others have freed their bytes.
     waits: bool,
     closed: AtomicBool,
 }
@@ -76,7 +76,7 @@ impl InFlight {
         self.lock().peak
     }
 
-    /// A panic elsewhere leaves the counters true: they are changed after everything that can fail.
+    /// A panic of another thread leaves the counters right: they change after every step that can fail.
     fn lock(&self) -> MutexGuard<'_, FlightState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -146,7 +146,7 @@ impl<'a> Account<'a> {
         Some(Permit { bytes, len })
     }
 
-    /// Waits until `len` bytes are free, or nothing but what is set aside is in flight; `None` once closed.
+    /// Waits until `len` bytes are free, or only bytes that are set aside are in flight; `None` once closed.
     fn wait(&self, len: u64) -> Option<MutexGuard<'a, FlightState>> {
         let bytes = self.bytes;
         let mut state = bytes.lock();
@@ -172,7 +172,7 @@ impl<'a> Account<'a> {
         struct Closing<'c, 'a>(&'c Account<'a>);
         impl Drop for Closing<'_, '_> {
             fn drop(&mut self) {
-                // Under the lock, so that nobody is between looking and waiting.
+                // Under the lock, so that no thread is between its check and its wait.
                 let state = self.0.bytes.lock();
                 self.0.closed.store(true, Ordering::Relaxed);
                 drop(state);
@@ -231,7 +231,7 @@ impl Drop for Loan<'_> {
 mod tests {
     use super::*;
 
-    /// Would catch a bound that grants what it does not have, or never wakes a waiter, be it of another run.
+    /// Would catch a bound that grants more than it has, or never wakes a waiter of its own or another run.
     #[test]
     fn a_borrower_waits_until_enough_is_given_back() {
         let bytes = InFlight::new(100);
@@ -274,8 +274,8 @@ mod tests {
         });
     }
 
-    /// Would catch a sink that waits for the reader while the reader waits for the sink, and a reader that takes what is
-    /// set aside.
+    /// Would catch a sink that waits for the reader while the reader waits for the sink, and a reader that takes bytes that
+    /// are set aside.
     #[test]
     fn bytes_that_are_set_aside_are_there_at_once() {
         let bytes = InFlight::new(100);
@@ -294,7 +294,7 @@ mod tests {
             drop(first);
             assert!(waiting.join().expect("no panic"));
         });
-        // Alone but for what is set aside.
+        // Only the bytes that are set aside are in flight.
         assert!(reader.borrow(100).is_some());
         drop(sink);
         assert_eq!(bytes.lock().used, 0);

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Tensors are cut into tiles of whole rows. One tensor is converted at a time, each tile by all
-//! workers: memory beside the finished weights is what is in flight plus scratch, whatever the model, and a
+//! workers: memory beside the finished weights is the bytes in flight plus scratch for a model of any size, and a
 //! single huge tensor keeps every core busy. Tiles of the next tensors are read meanwhile, and the tensors before
 //! are placed: a file is written while the next weight is packed. A weight whose sink takes rows is never whole in memory.
 //!

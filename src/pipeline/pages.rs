@@ -10,7 +10,7 @@ pub(super) fn zeros<V: Zeroable + Copy>(len: usize) -> Vec<V> {
     values
 }
 
-/// Asks for pages of 2 MiB where whole ones are inside. It is a wish: a system without them is as well off as before.
+/// Asks the system for pages of 2 MiB, where whole ones fit. A system without them ignores it.
 #[cfg(target_os = "linux")]
 fn huge<V>(values: &[V]) {
     const PAGE: usize = 2 << 20;
@@ -19,7 +19,7 @@ fn huge<V>(values: &[V]) {
     let len = size_of_val(values).saturating_sub(skipped) / PAGE * PAGE;
     if len > 0 {
         let first = values.as_ptr().wrapping_byte_add(skipped);
-        // SAFETY: the range is inside the memory of `values`, and the advice changes nothing of what it holds.
+        // SAFETY: the range is inside the memory of `values`, and the advice changes none of its contents.
         let _ = unsafe {
             rustix::mm::madvise(
                 first.cast_mut().cast(),

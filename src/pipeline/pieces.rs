@@ -42,7 +42,7 @@ impl Pieces {
         Self::new(step.pieces.clone(), step.float().size())
     }
 
-    /// All bytes of a tensor, whatever they are.
+    /// All bytes of a tensor of any type.
     pub(super) fn stored(tensor: &TensorInfo) -> Self {
         let mut tensor = tensor.clone();
         tensor.shape = vec![tensor.bytes() as usize];

@@ -248,7 +248,7 @@ impl<'a, 'r> Reader<'a, 'r> {
         }
     }
 
-    /// Bytes `range` of a weight: the source's own if nobody has to change them, else in a buffer.
+    /// Bytes `range` of a weight: in memory of the source if they stay unchanged, or else in a buffer.
     fn memory(
         &self,
         step: &Step,
@@ -314,9 +314,9 @@ impl Pass {
 /// Bytes of a read that one thread takes.
 const SHARE_BYTES: usize = 1 << 20;
 
-/// Rows of a tile of about `wanted` bytes, in multiples of what has to stay together and not more than `most`.
+/// Rows of a tile of about `wanted` bytes: a multiple of the rows that stay together, and at most `most`.
 fn tile_rows(rows: usize, row_bytes: usize, [together, most]: [usize; 2], wanted: u64) -> usize {
-    // A method of the caller's own may promise nonsense.
+    // A custom method may promise nonsense.
     let together = together.max(1);
     let wanted = wanted as usize / row_bytes.max(1);
     (wanted / together * together).clamp(together, rows.min(most).max(together))
@@ -326,7 +326,7 @@ fn tile_rows(rows: usize, row_bytes: usize, [together, most]: [usize; 2], wanted
 mod tests {
     use super::*;
 
-    /// Would catch tiles that split what has to stay together, or that do not grow with narrow rows.
+    /// Would catch tiles that split rows that stay together, or that do not grow with narrow rows.
     #[test]
     fn tiles_are_whole_multiples_of_what_stays_together() {
         const MIB: u64 = 1 << 20;

@@ -22,7 +22,7 @@ pub(crate) struct Original {
     pub(crate) dtype: DType,
     /// `[rows, columns]`, as [`Step::matrix`] has them.
     pub(crate) shape: [usize; 2],
-    /// What the values are multiplied by before they are packed.
+    /// Factors that the values are multiplied by before they are packed.
     pub(crate) scaling: Scaling,
 }
 
@@ -82,7 +82,7 @@ impl<'a> RowReader<'a> {
         }
     }
 
-    /// Tiles of `rows`, each but the last a multiple of `together` rows. Nothing comes of rows without columns.
+    /// Tiles of `rows`, each but the last a multiple of `together` rows. Rows without columns have no tiles.
     pub(crate) fn tiles<'r>(
         &'r self,
         original: &'r Original,

@@ -214,7 +214,7 @@ impl<'a> Converting<'a> {
     }
 }
 
-/// Tells the observers, and hands weights to the sink.
+/// Reports to the observers, and hands weights to the sink.
 struct Placing<'a> {
     plan: &'a Plan,
     sink: &'a mut dyn Sink,

@@ -26,7 +26,7 @@ pub(super) enum TileMemory<'a> {
     Shared(source::Bytes, Permit<'a>),
 }
 
-/// What a device holds until it has taken the bytes of a tile.
+/// Keeps the bytes of a tile counted until a device has taken them.
 pub(super) enum UntilTaken<'a> {
     Loan(#[expect(dead_code, reason = "held until it is dropped")] Loan<'a>),
     Permit(#[expect(dead_code, reason = "held until it is dropped")] Permit<'a>),
@@ -54,7 +54,7 @@ impl<'a> SourceTile<'a> {
         }
     }
 
-    /// The bytes for a device, in whole `u32`s. What is not staged yet is copied.
+    /// The bytes for a device, in whole `u32`s. Bytes that are not staged yet are copied.
     pub(super) fn into_staged(self) -> (Bytes, UntilTaken<'a>) {
         let copied = |bytes: &[u8]| {
             let mut words = vec![0_u32; bytes.len().div_ceil(size_of::<u32>())];

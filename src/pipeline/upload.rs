@@ -1,4 +1,4 @@
-//! Dense weights on a device, and what arrives there.
+//! Uploads: dense weights to a device, and the check that bytes have arrived there.
 
 use burn::tensor::{Bytes, DType as BurnDType, Device, Int, Tensor, TensorData};
 use firebox_kernels::arith::checksum::checksum;
@@ -7,7 +7,7 @@ use super::{cut::cut_dense, dense::Dense, error::PipelineError, settings::Settin
 use crate::{plan::Step, quant::ops, target::ToBurn};
 
 /// The tensors of a dense weight, flattened: one, or parts of whole rows where the device's allocations are
-/// smaller. On a host target the numbers are moved, not copied.
+/// smaller. On a host target the values are moved, not copied.
 pub(crate) fn upload(
     step: &Step,
     dense: Dense,
@@ -40,9 +40,9 @@ pub(super) fn words(bytes: Bytes, device: &Device) -> Tensor<1, Int> {
     Tensor::from_data(data, (device, BurnDType::U32))
 }
 
-/// Waits until the device has the words, and compares what it has with what was sent.
+/// Waits until the device has the words, and compares their checksum with that of the words that were sent.
 ///
-/// Some graphics drivers lose early writes (tracel-ai/cubecl#1120), which nothing else would show.
+/// Some graphics drivers lose early writes (tracel-ai/cubecl#1120), which no other check would find.
 pub(super) fn arrived(step: &Step, sent: u32, words: Tensor<1, Int>) -> Result<(), PipelineError> {
     let tensor = || step.slot.name.clone();
     let failed = |error: String| PipelineError::Device {

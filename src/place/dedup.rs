@@ -1,8 +1,8 @@
 //! Several models at once: one bound on the bytes in flight, and weights that are equal held once.
 //!
 //! A base model and its fine-tunes have most tensors in common, and some checkpoints store a tied head twice. Which are
-//! equal is told by their contents when they are finished, whatever their names: a digest finds candidates, and the
-//! numbers themselves are compared.
+//! equal is decided by their contents when they are finished, and not by their names: a digest finds candidates, whose
+//! values are then compared.
 
 use std::{
     collections::HashMap,
@@ -23,9 +23,9 @@ use crate::{
     target::ToBurn,
 };
 
-/// What several loads share. Cloning gives the same one.
+/// State that several loads share. Clones share it too.
 ///
-/// It keeps the weights that it has seen, so that a later load finds them: drop it when the last model is loaded.
+/// It holds the weights of all its loads, so that a later load finds them: drop it when the last model is loaded.
 ///
 /// ```no_run
 /// use firebox::{Cpu, LoadConfig, Shared, model::CausalLm};
@@ -47,7 +47,7 @@ struct SharedInner {
 }
 
 impl Shared {
-    /// At most `in_flight` bytes of source weights in host memory at once, of all loads together.
+    /// All loads together have at most `in_flight` bytes of source data in host memory.
     pub fn new(in_flight: u64) -> Self {
         Self(Arc::new(SharedInner {
             in_flight: Arc::new(InFlight::new(in_flight)),
@@ -66,8 +66,8 @@ impl Shared {
         self.0.saved.load(Ordering::Relaxed)
     }
 
-    /// The weight that `finished` becomes: one that is equal and on `device` already, or what `place` makes of it.
-    /// Loads wait for each other here, or two of them would place the same at once.
+    /// The weight that `finished` becomes: an equal weight that is on `device` already, or the result of `place`.
+    /// Loads wait for each other here; otherwise two of them could place the same weight at once.
     pub(crate) fn settle(
         &self,
         step: &Step,

@@ -11,7 +11,7 @@ use crate::{
     source::Source,
 };
 
-/// Hands on to another sink what is within the limits.
+/// Hands weights that are within the limits on to another sink.
 pub(crate) struct Guard<'a> {
     inner: &'a mut dyn Sink,
     plan: &'a Plan,
@@ -93,7 +93,7 @@ impl<'a> Guard<'a> {
         Err(SinkError::new(&*step.slot.name, error))
     }
 
-    /// Reads and packs one weight beside the load, with little of it in flight.
+    /// Reads and packs one weight beside the load, with few bytes in flight.
     fn pack(&self, step: &Step) -> Result<Finished, PipelineError> {
         struct One(Option<Finished>);
         impl Sink for One {

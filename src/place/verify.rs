@@ -1,4 +1,4 @@
-//! How far a quantization is from its source, tensor by tensor, what is too far, and what to do with it.
+//! Verifying: how far each packed weight is from its source, and which fallback replaces a weight that is too far.
 //!
 //! ```text
 //! plan ─► pipeline ─► finished weight ─► compared with its source ─► Stats ─► within the Limits?
@@ -7,21 +7,21 @@
 //! ```
 //!
 //! [`Loader::verify`](crate::Loader::verify) packs as a load would, on the same target, and compares each weight
-//! with the numbers it was packed from. [`Loader::verify_against`](crate::Loader::verify_against) compares what a
-//! quantized checkpoint holds with the checkpoint that it was made from.
+//! with the values it was packed from. [`Loader::verify_against`](crate::Loader::verify_against) compares
+//! the weights of a quantized checkpoint with the checkpoint that it was made from.
 //!
-//! [`LoadConfig::verify`](crate::LoadConfig::verify) does so during a load: a weight passes on to the module when it is
-//! within the limits, or else the first fallback that is.
+//! [`LoadConfig::verify`](crate::LoadConfig::verify) does so during a load: the module gets a weight that is within the
+//! limits, or else the first fallback that is.
 //!
-//! In memory are one finished weight, what the pipeline has in flight, and a tile of the source; on a device that packs,
-//! the source of one part of the weight beside it. A source is read once more than a load reads it, and again for each fallback that
-//! is tried.
+//! Memory holds one finished weight and the bytes in flight, a tile of the source among them. A device that packs also
+//! holds the source of one part of the weight. The source is read once more than a load reads it, and again for each
+//! fallback that is tried.
 //!
-//! # What the numbers are of special weights
+//! # Special values
 //!
-//! Only weights that are finite in the source and come back finite are compared; the others are counted. The relative
-//! error, cosine and signal to noise of a weight that is zero throughout and comes back so are 0, 1 and infinite;
-//! where it comes back as anything else they are infinite, 0 and minus infinite.
+//! Only values that are finite in the source and in the result are compared; the others are counted. If all values of a
+//! weight are zero in both, its relative error, cosine and signal to noise are 0, 1 and infinite. If they are zero in the
+//! source only, these are infinite, 0 and minus infinite.
 
 use firebox_kernels::format::Format;
 
@@ -44,17 +44,17 @@ pub enum VerifyError {
         /// The checkpoint.
         model: String,
     },
-    /// Balanced weights are others than the checkpoint has.
+    /// Balanced weights differ from those of the checkpoint.
     #[error(
         "weights that are balanced before they are packed cannot be compared with those of the checkpoint; leave `presinq` out"
     )]
     Balanced,
-    /// Weights that come from where packed ones are kept were verified, if at all, when they were packed.
+    /// Weights of the cache can be verified only when they are packed, not when they are loaded.
     #[error(
         "weights that are kept packed cannot be compared with their source while they are loaded; leave out the limits, or the cache of packed weights"
     )]
     Cached,
-    /// Packed in the checkpoint already, so that its source is elsewhere.
+    /// The checkpoint has the weight packed, and does not have its source.
     #[error(
         "{tensor} is packed as {format} in the checkpoint and its source is not there; name the checkpoint that it was made from"
     )]
@@ -64,7 +64,7 @@ pub enum VerifyError {
         /// How it is packed.
         format: Format,
     },
-    /// Beyond the limits, while it was loaded, and so is every fallback.
+    /// The weight exceeds the limits during a load, and so does every fallback.
     #[error(
         "{tensor} as {quant} is beyond the limits ({}), and none of {tried} fallbacks is within them; add a wider one, or `none`",
         .beyond.iter().map(Beyond::to_string).collect::<Vec<_>>().join(", ")
@@ -72,11 +72,11 @@ pub enum VerifyError {
     Beyond {
         /// The tensor.
         tensor: String,
-        /// As what it was packed.
+        /// The quantization that it was packed with.
         quant: String,
-        /// What it is beyond.
+        /// The limits that it exceeds.
         beyond: Vec<Beyond>,
-        /// Fallbacks that were tried, or could not pack it.
+        /// Number of fallbacks that were tried, or that could not pack it.
         tried: usize,
     },
     /// The source lacks a tensor.
@@ -103,7 +103,7 @@ pub enum VerifyError {
         /// Its shape in the quantized checkpoint.
         expected: Vec<usize>,
     },
-    /// The source does not have it as plain numbers.
+    /// The source does not have the tensor dense.
     #[error(
         "{tensor} is stored as {found} in {against}; what is compared with is F32, F16 or BF16"
     )]

@@ -1,12 +1,13 @@
-//! Pre-SINQ: columns of weights are balanced before they are packed, and what makes their input takes up the factors.
+//! Pre-SINQ: columns of weights are balanced before they are packed, and the layer that makes their input takes up the
+//! factors.
 //!
-//! A format whose weights share a scale loses most where some of them are much larger than others. What rows share is
-//! taken up by the scales; what columns share is not. So every column is divided by a factor, and the feature that it
+//! A format whose values share a scale loses most where some of them are much larger than others. The scales make up for
+//! large rows, and not for large columns. So every column is divided by a factor, and the feature that it
 //! multiplies gets that factor where it is made, in the norm or the layer before: nothing is computed later that was not
 //! computed before, and any format and dialect takes the result.
 //!
 //! The factors are those of SINQ (Sinkhorn-normalized quantization, arXiv 2509.22944), found by Sinkhorn's iteration:
-//! with rows of equal mean square, the mean square of a column is what it is divided by, again and again. The paper
+//! with rows of equal mean square, each column is divided by its mean square, again and again. The paper
 //! alternates short steps over a matrix in memory. Here one step is one pass over the weights: a row is divided by its
 //! own mean square as it passes, under the factors so far, so that rows are balanced in every step and memory is
 //! one tile. All matrices of a [`Link`] are rows of one matrix.
@@ -74,7 +75,7 @@ pub(crate) fn balance(
     Ok(())
 }
 
-/// What the columns of every feature are multiplied by; their geometric mean is 1.
+/// The factors of the columns of every feature; their geometric mean is 1.
 fn factors(
     link: &Link,
     to: &[&Step],
@@ -95,7 +96,7 @@ fn factors(
         for (column, sum) in sums.iter().enumerate() {
             squares[link.feature(column)] += sum;
         }
-        // Rows were counted as one each, so that these add up to a known sum; what they are compared with cancels.
+        // Each row contributes 1, so the sums have a known total; the constant cancels in the ratio.
         let used = squares
             .iter()
             .filter(|square| **square > 0.0 && square.is_finite());
@@ -169,7 +170,7 @@ fn add_row(row: &mut [f32], columns: &[f32], sums: &mut [f32]) {
         }
     }
     let square = lanes.iter().sum::<f32>();
-    // A row of zeros says nothing of its columns.
+    // A row of zeros has no information about its columns.
     if square > 0.0 {
         let unit = row.len() as f32 / square;
         for (sum, square) in sums.iter_mut().zip(row) {

@@ -1,6 +1,6 @@
-//! One choice for each weight, so that errors add up to little and bytes to no more than a budget.
+//! One choice for each weight: the sum of errors is small, and the sum of bytes within a budget.
 
-/// What a weight would take, and what it would lose.
+/// The size and the error of a weight with one candidate.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Choice {
     pub(super) bytes: u64,
@@ -10,7 +10,7 @@ pub(super) struct Choice {
 /// A place in each list of `table`; `None` where the smallest choices together are more than `budget`.
 ///
 /// Lagrange's way: from the smallest choices up, always the step that saves most error a byte, along the convex hull of
-/// each list. That is optimal at every size it passes through. What is left of the budget then goes to the single
+/// each list. That is optimal at every size it passes through. The rest of the budget then goes to the single
 /// choices that save most.
 pub(super) fn choose(table: &[Vec<Choice>], budget: u64) -> Option<Vec<usize>> {
     let hulls: Vec<Vec<usize>> = table.iter().map(|choices| hull(choices)).collect();

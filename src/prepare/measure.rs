@@ -96,7 +96,7 @@ impl SizeLimit {
     }
 }
 
-/// Decides what becomes of the weights of `plan` that are `open`, all of which it leaves plain so far.
+/// Chooses a candidate for each weight of `plan` that is `open`; so far the plan leaves these weights dense.
 ///
 /// # Errors
 ///
@@ -113,7 +113,7 @@ pub(crate) fn decide(
     let places: Vec<usize> = (0..plan.steps.len())
         .filter(|place| plain(&plan.steps[*place]))
         .collect();
-    // What is packed is not what is stored, where columns are balanced first.
+    // Where columns are balanced first, the packed values differ from the stored ones.
     let mut measured = plan.clone();
     balance(&mut measured, source, settings)?;
     measured.links.clear();
@@ -176,7 +176,7 @@ fn numbers(step: &Step) -> usize {
     step.slot.shape.iter().product()
 }
 
-/// The steps that `quant` can do, as it would do them, and which they are.
+/// The steps that `quant` can pack, packed by it, and their places in `steps`.
 fn tried(steps: &[Step], quant: &QuantSpec) -> (Vec<usize>, Vec<Step>) {
     let tried = steps.iter().enumerate().filter_map(|(weight, step)| {
         let mut step = step.clone();
@@ -189,7 +189,7 @@ fn tried(steps: &[Step], quant: &QuantSpec) -> (Vec<usize>, Vec<Step>) {
     tried.unzip()
 }
 
-/// What each step of `plan` loses; nothing where it stays plain.
+/// The error of each step of `plan`; 0 where it stays dense.
 fn errors(
     plan: &Plan,
     source: &dyn Source,

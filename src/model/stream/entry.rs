@@ -10,7 +10,7 @@ use crate::{
     target::{DType, ToBurn},
 };
 
-/// What all clones of a streamed weight share.
+/// The state that all clones of a streamed weight share.
 #[derive(Debug)]
 pub(super) struct StreamedEntry {
     /// Unique in the process.

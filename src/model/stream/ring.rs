@@ -21,7 +21,7 @@ use super::entry::{Placed, StreamedEntry};
 #[derive(Debug, Clone)]
 pub struct Ring(Arc<RingInner>);
 
-/// Limits on what is fetched ahead.
+/// Limits on the weights that are fetched ahead.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RingLimits {
     /// Number of weights.
@@ -155,7 +155,7 @@ impl Ring {
         )
     }
 
-    /// What has been done so far.
+    /// The counts so far.
     pub fn stats(&self) -> StreamStats {
         *lock(&self.0.shared.tally)
     }
@@ -176,7 +176,7 @@ impl Ring {
         });
         let result = product(&fetched.placed);
         drop(fetched);
-        // Its bytes may be what the next one waits for. Under the lock, so that no thread that is about to wait
+        // The next weight may wait for its bytes. Under the lock, so that no thread that is about to wait
         // misses it.
         let state = shared.state();
         shared.work.notify_one();

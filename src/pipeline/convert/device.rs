@@ -53,7 +53,7 @@ impl DevicePacker {
     ) -> Result<Self, FormatError> {
         let shape = step.matrix();
         let format = packing.format(shape, step.float())?;
-        // The plan has refused what cannot be cut.
+        // The plan has refused weights that cannot be cut.
         let parts = allocation_max.and_then(|largest| format.cut(shape, largest));
         Ok(Self {
             device: device.clone(),

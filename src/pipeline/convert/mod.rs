@@ -23,7 +23,7 @@ use super::{
 };
 use crate::plan::Step;
 
-/// What the last tile of a tensor completes.
+/// The result of a tensor, after its last tile.
 pub(super) enum Completed {
     /// The weight.
     Weight(Finished),

@@ -1,4 +1,4 @@
-//! What can go wrong with a save.
+//! Errors of a save.
 
 use std::{
     io::{self, ErrorKind},
@@ -12,13 +12,13 @@ use crate::dialect::DialectError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SaveError {
-    /// Something is there already.
+    /// The folder has files already.
     #[error("{} is not empty; name a folder that is, or does not exist", folder.display())]
     NotEmpty {
         /// The folder.
         folder: PathBuf,
     },
-    /// A save was interrupted there, and going on with it was not asked for.
+    /// The folder has an interrupted save, and resuming was not asked for.
     #[error(
         "{} has a save that was interrupted; go on with it (`--resume`, `SaveConfig::resume`), or name another folder",
         folder.display()
@@ -27,19 +27,19 @@ pub enum SaveError {
         /// The folder.
         folder: PathBuf,
     },
-    /// A complete checkpoint is there, and nothing to go on with.
+    /// The folder has a complete checkpoint, so that nothing can be resumed.
     #[error("{} has a complete checkpoint: nothing is left to resume", folder.display())]
     Complete {
         /// The folder.
         folder: PathBuf,
     },
-    /// Another save is under way there.
+    /// Another process is writing the folder.
     #[error("{} is being written by another process; wait until it ends", folder.display())]
     Busy {
         /// The folder.
         folder: PathBuf,
     },
-    /// What was interrupted was of another source or configuration.
+    /// The interrupted save had another source or configuration.
     #[error(
         "{} has a save that was interrupted, and cannot be resumed: {difference}; name another folder to save anew",
         folder.display()
@@ -50,12 +50,12 @@ pub enum SaveError {
         /// The first difference.
         difference: Box<Difference>,
     },
-    /// A journal that cannot be gone by.
+    /// A journal that cannot be used.
     #[error("{}: {reason}; name another folder to save anew", path.display())]
     Journal {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The error in it.
         reason: String,
     },
     /// A file could not be written.
@@ -73,26 +73,26 @@ pub enum SaveError {
         path: PathBuf,
         /// Bytes that were to be written next.
         wanted: u64,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
     /// The dialect cannot hold the weights.
     #[error(transparent)]
     Dialect(#[from] DialectError),
-    /// No dialect holds the weights side by side, so that they could be kept.
+    /// No dialect holds these weights side by side, so that they cannot be cached.
     #[error(
         "the packed weights cannot be kept, since no dialect holds them side by side; {dialect} does not: {source}"
     )]
     NotCacheable {
         /// The dialect.
         dialect: &'static str,
-        /// What it lacks.
+        /// The reason.
         source: Box<DialectError>,
     },
 }
 
 impl SaveError {
-    /// What becomes of an error at `path`, where `wanted` bytes were to be written.
+    /// The error for a failed write of `wanted` bytes at `path`.
     pub(super) fn at(path: &Path, wanted: u64) -> impl FnOnce(io::Error) -> Self + use<> {
         let path = path.to_owned();
         move |source| match source.kind() {

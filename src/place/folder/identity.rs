@@ -1,7 +1,7 @@
-//! What a save is of: source and configuration, so that a save that goes on with another is of the same.
+//! The identity of a save: its source and configuration. A save is resumed only with the same identity.
 //!
 //! Weights are not read whole for it. Where the source can name the state of its files
-//! ([`SourceHints::version`](crate::source::SourceHints::version)) that is enough; elsewhere it is their names, types, shapes and places, and
+//! ([`SourceHints::version`](crate::source::SourceHints::version)) that is enough; otherwise it is their names, types, shapes and places, and
 //! for each tensor a checksum of 16 KiB spread over it, or of all of a smaller one. Weights that were trained further
 //! differ there; a change that spares these bytes of every tensor is not seen.
 
@@ -23,7 +23,7 @@ use crate::{
 const SAMPLE: u64 = 4 << 10;
 const SAMPLES: u64 = 4;
 
-/// What a save is of.
+/// The source and configuration of a save.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Identity(Value);
 
@@ -31,11 +31,11 @@ pub(crate) struct Identity(Value);
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Difference {
-    /// What differs: `configuration.quant`, `source.files.model.safetensors.bytes`.
+    /// The field that differs: `configuration.quant`, `source.files.model.safetensors.bytes`.
     pub field: String,
-    /// What it was.
+    /// Its value when the save began.
     pub was: String,
-    /// What it is now.
+    /// Its value now.
     pub now: String,
 }
 
@@ -119,7 +119,7 @@ impl Identity {
         hex(xxh3_128(self.0.to_string().as_bytes()))
     }
 
-    /// Where this differs first from what it `was`.
+    /// The first difference between this identity and an earlier one.
     pub(super) fn difference(&self, was: &Value) -> Option<Difference> {
         difference("", was, &self.0)
     }
@@ -175,7 +175,7 @@ fn weight(step: &Step, source: Option<&dyn Source>) -> Result<Value, PipelineErr
     Ok(json!({ "shape": step.slot.shape, "becomes": becomes(step), "tensors": tensors }))
 }
 
-/// What becomes of a weight: its quantization, or the type of plain numbers.
+/// The action of a weight: its quantization, or the type of its dense values.
 pub(crate) fn becomes(step: &Step) -> String {
     match &step.action {
         Action::Dense(dtype) => dtype.to_string(),

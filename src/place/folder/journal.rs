@@ -1,13 +1,13 @@
-//! The journal of a save: what it is of, and every weight that is in a file, line by line.
+//! The journal of a save: its source and configuration, and then a line for every weight that is in a file.
 //!
 //! ```text
 //! {"journal":1,"model":…,"identity":{…},"becomes":[…]}      once
 //! {"weight":"model.norm.weight","file":…,"tensors":[{…}]}   when its bytes are with the system
 //! ```
 //!
-//! A line is written after the bytes that it speaks of, so a process that is killed has told of nothing that is not
-//! there. After a loss of power the system may have kept the line and not the bytes, which their checksum shows.
-//! Lines after the first that is torn, of anything else or of bytes that are not there do not count.
+//! A line is written after the bytes that it describes, so the journal of a process that is killed lists no weight that is
+//! missing. After a loss of power the line may be on the disk and the bytes may not; their checksum shows that.
+//! The first line that is torn or wrong, or whose bytes are missing, ends the journal.
 //!
 //! The journal is locked while a save runs, and removed when the checkpoint is complete.
 
@@ -25,17 +25,17 @@ use super::{SaveError, identity::Identity, shard::Written};
 /// Its name in the folder.
 pub(crate) const JOURNAL: &str = ".firebox-journal.jsonl";
 
-/// Of what this program writes.
+/// The version that this program writes.
 const VERSION: u64 = 1;
 
 /// The first line.
 #[derive(Debug, Serialize, Deserialize)]
 struct Head {
     journal: u64,
-    /// For whoever reads it.
+    /// For people who read the file.
     model: String,
     identity: Value,
-    /// What becomes of each weight, where that was chosen by measuring, too.
+    /// The action of each weight, including choices made by measuring.
     becomes: Vec<String>,
 }
 
@@ -58,7 +58,7 @@ pub(crate) struct Journal {
     ends: Vec<u64>,
 }
 
-/// What to do while another process writes the folder.
+/// How to act while another process writes the folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Busy {
     Refuse,
@@ -75,7 +75,7 @@ impl Journal {
         };
         lock(&file, &path, busy)?;
         let mut journal = Self::empty(file, path);
-        // Whoever had the lock may just have removed it.
+        // The last owner of the lock may just have removed the file.
         if !journal.path.exists() {
             return Ok(None);
         }
@@ -83,7 +83,7 @@ impl Journal {
         Ok(Some(journal))
     }
 
-    /// Whether the journal of `folder` is of `identity`.
+    /// Whether the journal of `folder` belongs to `identity`.
     pub(super) fn is_of(folder: &Path, identity: &Identity) -> bool {
         let path = folder.join(JOURNAL);
         let Ok(file) = File::open(&path) else {
@@ -157,8 +157,8 @@ impl Journal {
         Ok(())
     }
 
-    /// Refuses another source and another configuration than the journal is of, by the first difference. Whether it says
-    /// of anything.
+    /// Refuses a source or configuration that differs from the journal's, and names the first difference. Returns whether
+    /// the journal has a first line.
     pub(crate) fn check(&self, now: &Identity) -> Result<bool, SaveError> {
         let Some(head) = &self.head else {
             return Ok(false);
@@ -172,12 +172,12 @@ impl Journal {
         }
     }
 
-    /// What becomes of each weight.
+    /// The action of each weight.
     pub(crate) fn becomes(&self) -> &[String] {
         self.head.as_ref().map_or(&[], |head| &head.becomes)
     }
 
-    /// Begins to tell, anew.
+    /// Writes the first line, and forgets all others.
     pub(crate) fn begin(
         &mut self,
         model: &str,
@@ -210,14 +210,14 @@ impl Journal {
         self.file.set_len(end).map_err(failed(&self.path))
     }
 
-    /// Tells of a weight, whose bytes are with the system.
+    /// Writes the line of a weight whose bytes the system has.
     pub(super) fn tell(&mut self, done: Done) -> Result<(), SaveError> {
         self.append(&done)?;
         self.done.push(done);
         Ok(())
     }
 
-    /// Only when a line is written does it count; a torn one is written over.
+    /// A line counts when it is written whole; a torn line is overwritten.
     fn append(&mut self, line: &impl Serialize) -> Result<(), SaveError> {
         let mut line = serde_json::to_vec(line).expect("lines have no other keys than texts");
         line.push(b'\n');
@@ -232,12 +232,12 @@ impl Journal {
         Ok(())
     }
 
-    /// Everything told is on the disk.
+    /// Waits until every line is on the disk.
     pub(super) fn sync(&self) -> Result<(), SaveError> {
         self.file.sync_data().map_err(failed(&self.path))
     }
 
-    /// Of a complete checkpoint nothing more is to be told.
+    /// Removes the journal of a complete checkpoint.
     pub(super) fn remove(self) -> Result<(), SaveError> {
         fs::remove_file(&self.path).map_err(failed(&self.path))
     }

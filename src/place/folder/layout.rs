@@ -1,4 +1,4 @@
-//! Which weights go to which file, under which names, in which dialect: what is decided before a file is written.
+//! The layout of a folder, decided before a file is written: which weights go to which file, their names, their dialect.
 
 use std::path::PathBuf;
 
@@ -16,7 +16,7 @@ use crate::{
 /// Bytes that a tensor may take in a header beside the name of its weight; more than any takes.
 const HEADER_ROOM: u64 = 176;
 
-/// What is decided before a file is written.
+/// The layout of a folder.
 #[derive(Debug)]
 pub(crate) struct FolderLayout<'a> {
     pub(super) to: &'a SaveConfig,
@@ -27,7 +27,7 @@ pub(crate) struct FolderLayout<'a> {
     shares: Vec<Share>,
 }
 
-/// What one file gets.
+/// The weights of one file.
 #[derive(Debug)]
 struct Share {
     weights: usize,
@@ -128,7 +128,7 @@ impl<'a> FolderLayout<'a> {
         writer.tensors(&step.slot, packed, stored)
     }
 
-    /// `config.json` of a checkpoint, saying what becomes of it here.
+    /// `config.json` of a checkpoint, with the quantization that the folder has.
     pub(super) fn config(&self, of: &Value) -> Value {
         let mut config = of.clone();
         if let Value::Object(config) = &mut config {
@@ -148,7 +148,7 @@ impl<'a> FolderLayout<'a> {
 /// A writer and its dialect.
 type OfDialect = (To, Box<dyn Writer>);
 
-/// What writes the packed weights of `plan`, if there are any.
+/// The writer of the packed weights of `plan`, if there are any.
 fn writer(to: &SaveConfig, plan: &Plan, source: DType) -> Result<Option<OfDialect>, SaveError> {
     let matrices = plan.matrices(source);
     let Some((first, others)) = matrices.packed.split_first() else {

@@ -4,14 +4,14 @@
 //! plan ─► pipeline ─► packed weight ─► Writer: its tensors ─► shards, index, config.json, tokenizer
 //! ```
 //!
-//! Plain weights keep the type they are stored in. A weight is written as soon as it is packed, so memory is
-//! what the pipeline has in flight and one weight.
+//! Dense weights stay in the type that they are stored in. A weight is written as soon as it is packed, so memory holds the
+//! bytes in flight and one weight.
 //!
 //! # When it is interrupted
 //!
-//! Every finished weight is told of in a journal beside the files, with a checksum, and a save with
+//! A journal beside the files has a line for every finished weight, with a checksum, and a save with
 //! [`resume`](SaveConfig::resume) goes on after the last of them: after an error, a cancel, a full disk or `kill -9`, when
-//! nothing that was told of is lost; after a loss of power, when up to a shard may be. Until `config.json` is there the folder
+//! nothing in the journal is lost; after a loss of power, when up to a shard may be. Until `config.json` is there the folder
 //! is no model.
 
 mod error;
@@ -63,7 +63,7 @@ pub(crate) struct SavedFolder {
     pub(crate) resumed: usize,
 }
 
-/// What is saved of a plan: plain weights in the type they are stored in, and scales nested as asked.
+/// Makes a plan one that is saved: dense weights stay in their stored type, scales are nested as asked.
 pub(crate) fn adapt(plan: &mut Plan, to: &SaveConfig) {
     as_stored(plan);
     for step in &mut plan.steps {
@@ -73,7 +73,7 @@ pub(crate) fn adapt(plan: &mut Plan, to: &SaveConfig) {
     }
 }
 
-/// Plain weights stay in the type they are stored in.
+/// Dense weights stay in the type that they are stored in.
 pub(crate) fn as_stored(plan: &mut Plan) {
     for step in &mut plan.steps {
         if let (Stored::Plain(float), Action::Dense(dtype)) = (&step.stored, &mut step.action) {

@@ -1,7 +1,7 @@
 //! One safetensors file, written tensor by tensor, each in pieces if need be.
 //!
-//! The header stands before the data, and what it says of a quantization state is known only when that is
-//! written. So room is left for it, and what it does not need is filled with spaces, as the format allows.
+//! The header stands before the data, and part of it (the size of a quantization state) is known only after the data is
+//! written. So room is left for the header, and spaces fill the rest of the room, as the format allows.
 //! Readers map tensors into memory and want each at a multiple of its elements: tensors that are not whole
 //! eights of bytes come last. Until then they wait in a file of their own.
 //!
@@ -10,8 +10,8 @@
 //! NAME.late      tensors that are not whole eights of bytes
 //! ```
 //!
-//! A file is complete or not there: it is written under another name and renamed. What is under way can be opened
-//! again, and goes on after the last tensor whose bytes are what its checksum says.
+//! A file is complete or absent: it is written under another name and renamed. An incomplete file can be opened
+//! again, and goes on after the last tensor whose bytes agree with their checksum.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -41,11 +41,11 @@ pub(super) struct Written {
     xxh3: String,
 }
 
-/// What is known of a file before it is written.
+/// The facts of a file that are known before it is written.
 #[derive(Debug, Clone)]
 pub(super) struct ShardPlace {
     pub(super) path: PathBuf,
-    /// What it says of itself.
+    /// The format that its metadata names.
     pub(super) format: &'static str,
     /// Bytes that the header may have, a multiple of eight.
     pub(super) room: u64,
@@ -86,7 +86,7 @@ impl ShardPlace {
         LENGTH_BYTES as u64 + self.room
     }
 
-    /// Removes what waited for a file that is complete.
+    /// Removes the file of late tensors, when the file is complete.
     pub(super) fn clear(&self) -> io::Result<()> {
         match fs::remove_file(self.late()) {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
@@ -110,7 +110,7 @@ impl ShardPlace {
         Ok(found == head)
     }
 
-    /// What stands before the data.
+    /// The bytes before the data.
     fn head(&self, written: &[Written]) -> Vec<u8> {
         let mut header = Map::new();
         header.insert("__metadata__".to_owned(), json!({ "format": self.format }));
@@ -161,8 +161,8 @@ impl ShardFile {
         })
     }
 
-    /// Goes on with a file after the last of `steps` whose tensors, and those of all before it, are what they were;
-    /// how many these are.
+    /// Goes on with a file after the last of `steps` whose tensors are intact, with those of all steps before it. Returns
+    /// the number of these steps.
     pub(super) fn reopen(place: ShardPlace, steps: &[Vec<Written>]) -> io::Result<(Self, usize)> {
         let sound = {
             let data = open_to_read(&place.partial())?;
@@ -264,14 +264,14 @@ impl ShardFile {
         tensor
     }
 
-    /// Hands everything to the system: a process that ends now loses nothing of it.
+    /// Hands all bytes to the system, so that they survive the end of the process.
     pub(super) fn flush(&mut self) -> io::Result<()> {
         let late = self.late.as_mut();
         late.map_or(Ok(()), |stream| stream.file.flush())?;
         self.data.file.flush()
     }
 
-    /// Writes what is left and gives the file its name, when all of it is on the disk.
+    /// Writes the late tensors and the header, and gives the file its name when all of it is on the disk.
     pub(super) fn finish(mut self) -> io::Result<()> {
         self.flush()?;
         if self.late.is_some() {
@@ -341,7 +341,7 @@ pub(super) fn rename(from: &Path, to: &Path) -> io::Result<()> {
     sync_folder(to)
 }
 
-/// Folders can be opened as files on Unix alone; elsewhere renaming is as durable as the system has it.
+/// Folders can be opened as files on Unix alone; on other systems renaming is as durable as the system makes it.
 #[cfg(unix)]
 fn sync_folder(file: &Path) -> io::Result<()> {
     let folder = file.parent().filter(|folder| *folder != Path::new(""));

@@ -29,7 +29,7 @@ use crate::{
     },
 };
 
-/// Finished weights become files, and are told of in the journal.
+/// Writes finished weights to files, and a line for each to the journal.
 pub(crate) struct FolderSink<'a> {
     layout: FolderLayout<'a>,
     journal: Journal,
@@ -41,7 +41,7 @@ pub(crate) struct FolderSink<'a> {
 }
 
 impl<'a> FolderSink<'a> {
-    /// Goes on after the last weight of the journal up to which everything is on the disk as it was told.
+    /// Goes on after the last weight of the journal that is on the disk, with all weights before it.
     pub(crate) fn open(
         layout: FolderLayout<'a>,
         plan: &Plan,
@@ -78,7 +78,7 @@ impl<'a> FolderSink<'a> {
         if lost > 0 {
             tracing::warn!(
                 lost,
-                "weights that the journal tells of are not on the disk as it says; they are made again"
+                "weights of the journal are not on the disk as it describes them; they are made again"
             );
         }
         journal.keep(resumed)?;
@@ -221,7 +221,7 @@ impl<'a> FolderSink<'a> {
         }
     }
 
-    /// Writes what is left of a weight whose rows are in the file: the tensors of its scales.
+    /// Writes the remaining tensors of a weight whose rows are in the file: those of its scales.
     fn put_scales(
         &self,
         step: &Step,
@@ -285,7 +285,7 @@ impl<'a> FolderSink<'a> {
     }
 }
 
-/// Of a file with `count` weights: how many of these that are told of are on the disk, and the file, if it is under way.
+/// Looks at a file of `count` weights: how many weights of the journal are on the disk, and the file if it is not complete.
 fn restore(
     place: ShardPlace,
     told: &[Vec<Written>],
