@@ -21,7 +21,7 @@ pub enum SinkError {
         /// Why the sink refused it.
         reason: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The sink read, compared or packed by itself, and that failed. [`run`](super::run) returns this error as it is.
+    /// The sink read, compared or packed by itself, and that failed. [`run`](super::run()) returns this error as it is.
     #[error(transparent)]
     Pipeline(Box<PipelineError>),
 }
