@@ -1,0 +1,301 @@
+//! What follows from a [`Spec`]: slots, links and the module in one order, and a refusal of every word that the forward
+//! pass does not compute yet.
+
+use burn::tensor::Tensor;
+use firebox::{
+    model::{
+        Architecture, BuildError, CausalLm, Link, RopeScaling, Slot, Weight, Weights,
+        decoder::{
+            AttentionSpec, Clamp, DeltaSpec, ExpertStorage, ExpertsSpec, FeedForward, Gate,
+            LatentSpec, LayerSpec, Mixer, MlpSpec, PerLayerSpec, QueryGrowth, QueryKeyNormSpec,
+            RouterScore, RouterSpec, Sees, Spec, slots,
+        },
+        layers::{NormOver, NormSpec, RotarySpec},
+    },
+    target::{Cpu, DType, Target},
+};
+
+use super::common::{Golden, ids, max_abs_difference, models, values};
+
+fn spec(golden: Golden) -> Spec {
+    CausalLm::config(&golden.json("config.json")).expect(golden.0)
+}
+
+// ------------------------------------------------------------------------------------------- one order
+
+/// The first `count` of `slots`, all zeros.
+fn zeros(slots: &[Slot], count: usize) -> Weights {
+    let device = Cpu::device(0).expect("there is always a CPU");
+    let mut weights = Weights::new(device.clone(), DType::F32);
+    for slot in &slots[..count] {
+        let values = Tensor::zeros([slot.shape.iter().product::<usize>()], &device);
+        weights.insert(
+            slot.name.clone(),
+            Weight::Dense(vec![values], slot.shape.clone()),
+        );
+    }
+    weights
+}
+
+/// The module takes its weights in the order in which slots are listed, and all of them: with the first `k` weights, the
+/// first that it misses is slot `k`. Catches a module that is built by another walk than the slots.
+#[test]
+fn a_module_takes_its_weights_in_the_order_of_the_slots() {
+    for golden in models() {
+        let spec = spec(golden);
+        let slots = CausalLm::slots(&spec);
+        for (count, slot) in slots.iter().enumerate() {
+            let error = CausalLm::build(&spec, &mut zeros(&slots, count)).unwrap_err();
+            let name = slot.name.clone();
+            assert_eq!(error, BuildError::Missing { name }, "{}", golden.0);
+        }
+        let mut all = zeros(&slots, slots.len());
+        CausalLm::build(&spec, &mut all).expect(golden.0);
+        all.finish().expect(golden.0);
+    }
+}
+
+// ----------------------------------------------------------------------------------------------- links
+
+/// Numbers without a pattern, exact in every float type.
+fn factor(feature: usize) -> f32 {
+    [0.5, 1.0, 2.0, 4.0, 0.25][feature * 7 % 5]
+}
+
+/// Multiplies each value of a weight by `by(row, column)`; a vector has one column.
+fn scale(weights: &mut Weights, name: &str, by: impl Fn(usize, usize) -> f32) {
+    let Weight::Dense(parts, shape) = weights.take(name).expect("a slot") else {
+        panic!("{name} is dense");
+    };
+    let columns = if shape.len() == 2 { shape[1] } else { 1 };
+    let device = parts[0].device();
+    let all = parts.into_iter().flat_map(values).enumerate();
+    let scaled: Vec<f32> = all
+        .map(|(at, value)| value * by(at / columns, at % columns))
+        .collect();
+    let scaled = Tensor::<1>::from_data(scaled.as_slice(), &device);
+    weights.insert(name.to_owned(), Weight::Dense(vec![scaled], shape));
+}
+
+/// The feature that a column of the matrices of `link` multiplies: runs are repeated, then the next one follows.
+fn feature(link: &Link, column: usize) -> usize {
+    let run = column / link.run / link.times;
+    run * link.run + column % link.run
+}
+
+/// Features multiplied where they are made and divided where they are used: the same logits. Catches a link to a matrix
+/// that does not read these features, a bias that is left out, and heads that are paired wrongly.
+#[test]
+fn features_scaled_along_every_link_change_no_logit() {
+    for golden in models() {
+        let spec = spec(golden);
+        let mut weights = golden.weights(DType::F32);
+        let links = CausalLm::links(&spec);
+        assert!(!links.is_empty(), "{}", golden.0);
+        for link in &links {
+            for name in &link.from {
+                scale(&mut weights, name, |row, _| factor(row));
+            }
+            for name in &link.to {
+                scale(&mut weights, name, |_, column| {
+                    factor(feature(link, column)).recip()
+                });
+            }
+        }
+        let ids = ids(&golden.ids("input_ids"));
+
+        let scaled = CausalLm::build(&spec, &mut weights).expect(golden.0);
+
+        let expected = values(golden.load(DType::F32).forward(ids.clone()));
+        let error = max_abs_difference(&values(scaled.forward(ids)), &expected);
+        assert!(error < 1e-4, "{}: {error}", golden.0);
+    }
+}
+
+// -------------------------------------------------------------------------------------------- refusals
+
+/// Refused when the configuration is read and when a module is built, before any weight is looked at. Catches a word
+/// that is read and then ignored: the model would answer, and wrongly.
+fn refused(word: &str, change: impl FnOnce(&mut Spec)) {
+    let mut spec = spec(Golden("qwen3_bf16"));
+    change(&mut spec);
+
+    let error = slots(&spec).expect_err(word);
+
+    assert_eq!(error.word, word);
+    let mut none = zeros(&[], 0);
+    let built = CausalLm::build(&spec, &mut none).unwrap_err();
+    assert_eq!(built, BuildError::Unsupported(error));
+}
+
+fn attention(spec: &mut Spec) -> &mut AttentionSpec {
+    let mut attentions = spec.attentions_mut().skip(1);
+    attentions.next().expect("a second layer").1
+}
+
+fn mlp(spec: &mut Spec) -> &mut MlpSpec {
+    spec.mlps_mut().nth(1).expect("a second layer")
+}
+
+fn layer(spec: &mut Spec) -> &mut LayerSpec {
+    &mut spec.layers[1]
+}
+
+#[test]
+fn words_around_the_layers_that_are_not_computed_are_refused_by_name() {
+    refused("embedding.learned_positions", |spec| {
+        spec.embedding.learned_positions = true;
+    });
+    refused("embedding.per_layer", |spec| {
+        spec.embedding.per_layer = Some(PerLayerSpec {
+            vocabulary: 512,
+            features: 8,
+        });
+    });
+    refused("head.bias", |spec| spec.head.bias = true);
+    refused("transposed", |spec| spec.transposed = true);
+    refused("layers.1.scalar", |spec| layer(spec).scalar = true);
+}
+
+#[test]
+fn words_of_attention_that_are_not_computed_are_refused_by_name() {
+    let norm = NormSpec::rms(1e-6);
+    let set = |word: &str, change: fn(&mut AttentionSpec)| {
+        refused(&format!("layers.1.attention.{word}"), |spec| {
+            change(attention(spec));
+        });
+    };
+    set("sees", |attention| attention.sees = Sees::Chunk(8));
+    set("sinks", |attention| attention.sinks = true);
+    set("gate", |attention| attention.gate = true);
+    set("values_are_keys", |attention| {
+        attention.values_are_keys = true
+    });
+    set("keys_of", |attention| attention.keys_of = Some(0));
+    set("value_norm", |attention| {
+        attention.value_norm = Some(NormSpec::rms(1e-6));
+    });
+    set("query_growth", |attention| {
+        attention.query_growth = Some(QueryGrowth {
+            factor: 0.1,
+            positions: 16,
+            offset: 0,
+        });
+    });
+    let query_key_norm = QueryKeyNormSpec::new(norm, NormOver::Head);
+    refused("layers.1.attention.query_key_norm.after_rotary", |spec| {
+        attention(spec).query_key_norm = Some(QueryKeyNormSpec {
+            after_rotary: true,
+            ..query_key_norm
+        });
+    });
+    refused("layers.1.attention.query_key_norm.scaled", |spec| {
+        attention(spec).query_key_norm = Some(QueryKeyNormSpec {
+            scaled: false,
+            ..query_key_norm
+        });
+    });
+}
+
+#[test]
+fn rotations_that_are_not_computed_are_refused_by_name() {
+    let rotary = RotarySpec::new(16, 10_000.0);
+    refused("layers.1.attention.rotary.proportional", |spec| {
+        attention(spec).rotary = Some(RotarySpec {
+            proportional: true,
+            ..rotary.clone()
+        });
+    });
+    let (original_positions, attention_factor) = (16, 1.0);
+    let scalings = [
+        RopeScaling::Dynamic {
+            factor: 4.0,
+            original_positions,
+        },
+        RopeScaling::Yarn {
+            factor: 4.0,
+            original_positions,
+            beta_fast: 32.0,
+            beta_slow: 1.0,
+            truncate: true,
+            attention_factor,
+        },
+        RopeScaling::LongRope {
+            short: vec![1.0; 8],
+            long: vec![2.0; 8],
+            original_positions,
+            attention_factor,
+        },
+    ];
+    for scaling in scalings {
+        refused("layers.1.attention.rotary.scaling", |spec| {
+            attention(spec).rotary = Some(RotarySpec {
+                scaling,
+                ..rotary.clone()
+            });
+        });
+    }
+}
+
+#[test]
+fn halves_of_layers_that_are_not_computed_are_refused_by_name() {
+    refused("layers.1.mixer", |spec| {
+        layer(spec).mixer = Mixer::Latent(LatentSpec {
+            heads: 4,
+            query_rank: Some(24),
+            key_value_rank: 20,
+            plain_features: 16,
+            value_features: 12,
+            rotary: RotarySpec::new(8, 10_000.0),
+            scale: 0.2,
+            norm: NormSpec::rms(1e-6),
+            bias: false,
+        });
+    });
+    refused("layers.1.mixer", |spec| {
+        layer(spec).mixer = Mixer::Delta(DeltaSpec {
+            key_heads: 2,
+            value_heads: 4,
+            key_features: 12,
+            value_features: 16,
+            kernel: 4,
+            norm: NormSpec::rms(1e-6),
+            fused: false,
+        });
+    });
+    refused("layers.1.mlp.clamp", |spec| {
+        mlp(spec).clamp = Some(Clamp {
+            limit: 7.0,
+            slope: 1.702,
+        });
+    });
+    refused("layers.1.mlp.gate", |spec| {
+        mlp(spec).gate = Gate::Interleaved;
+    });
+    let experts = |each: MlpSpec| ExpertsSpec {
+        count: 8,
+        chosen: 2,
+        each,
+        stored: ExpertStorage::Each,
+        router: RouterSpec {
+            score: RouterScore::Softmax,
+            normalised: true,
+            bias: false,
+            correction: false,
+            groups: None,
+            scaling: 1.0,
+            scores_input: false,
+            scaled: false,
+        },
+        shared: None,
+    };
+    refused("layers.1.feed_forward", |spec| {
+        let experts = experts(mlp(spec).clone());
+        layer(spec).feed_forward = FeedForward::Experts(experts);
+    });
+    refused("layers.1.feed_forward", |spec| {
+        let mlp = mlp(spec).clone();
+        let experts = experts(mlp.clone());
+        layer(spec).feed_forward = FeedForward::Both { mlp, experts };
+    });
+}
