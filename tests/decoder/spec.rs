@@ -169,7 +169,7 @@ fn words_of_attention_that_are_not_computed_are_refused_by_name() {
     set("sinks", |attention| attention.sinks = true);
     set("gate", |attention| attention.gate = true);
     set("values_are_keys", |attention| {
-        attention.values_are_keys = true
+        attention.values_are_keys = true;
     });
     set("keys_of", |attention| attention.keys_of = Some(0));
     set("value_norm", |attention| {
