@@ -23,6 +23,7 @@ pub(crate) use hub::HubConfig;
 pub(crate) use hub::Secret;
 pub use load::LoadConfig;
 pub(crate) use load::PackConfig;
+pub(crate) use policy::can_be_packed;
 pub use policy::{Pattern, Policy, Rule, RuleError};
 pub use quant::Auto;
 pub use reading::Reading;

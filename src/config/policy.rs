@@ -224,6 +224,12 @@ impl Policy {
         }
     }
 
+    /// The patterns of all rules, and those that leave weights dense.
+    pub(crate) fn patterns(&self) -> impl Iterator<Item = &Pattern> {
+        let rules = self.rules.iter().map(|rule| &rule.pattern);
+        self.skip.iter().chain(rules)
+    }
+
     /// Patterns that name no matrix among `tensors` (name, role, shape): typing errors that would go unseen.
     pub fn idle<'a>(
         &'a self,
@@ -238,7 +244,11 @@ impl Policy {
     }
 }
 
-/// Whether a tensor is a matrix `[out, in]` that can be quantized.
-fn can_be_packed(role: Role, shape: &[usize]) -> bool {
-    shape.len() == 2 && role.is_matrix()
+/// Whether a tensor can be quantized: a matrix `[out, in]`, or the matrices `[experts, out, in]` of all experts.
+pub(crate) fn can_be_packed(role: Role, shape: &[usize]) -> bool {
+    match shape.len() {
+        2 => role.is_matrix(),
+        3 => role == Role::Expert,
+        _ => false,
+    }
 }

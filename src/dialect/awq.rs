@@ -14,14 +14,14 @@ use firebox_kernels::{
 };
 
 use super::{
-    Adopt, Assembly, CodesAndScales, Dialect, DialectError, Parts,
+    Adopt, Assembly, CodesAndScales, Dialect, DialectError, Files, Parts,
     compressed_tensors::whole::filled,
     lookup::Lookup,
     names::Excepted,
     transposed::{AWQ, GPTQ, awq_words, gptq_words, group_size, parts, transposed},
     whole::{ScaleSpan, Whole},
 };
-use crate::model::fields::Fields;
+use crate::{model::fields::Fields, source::TensorInfo};
 
 const SKIP: &str = "modules_to_not_convert";
 /// AutoAWQ's name for the layout, and GPTQModel's.
@@ -61,6 +61,24 @@ pub(super) fn declared(config: Fields<'_>) -> Result<Arc<dyn Dialect>, DialectEr
 impl Dialect for Awq {
     fn name(&self) -> &'static str {
         AWQ
+    }
+
+    fn weight_of(
+        &self,
+        tensor: &TensorInfo,
+        files: &Files<'_>,
+    ) -> Result<Option<(String, Vec<usize>)>, DialectError> {
+        let (Some(module), &[inputs, words]) =
+            (tensor.name.strip_suffix(".qweight"), &tensor.shape[..])
+        else {
+            return Ok(None);
+        };
+        let scales = files.catalog.get(&format!("{module}.scales"));
+        let out = match scales.map(|scales| &scales.shape[..]) {
+            Some(&[_, out]) => out,
+            _ => words * 32 / BITS,
+        };
+        Ok(Some((format!("{module}.weight"), vec![out, inputs])))
     }
 
     fn adopt_matrix(&self, lookup: &Lookup<'_>) -> Result<Option<Adopt>, DialectError> {

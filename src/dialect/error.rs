@@ -132,6 +132,14 @@ pub enum DialectError {
         /// What should be.
         expected: String,
     },
+    /// A tensor that has to describe a weight cannot be read.
+    #[error("{tensor} has to say what a packed weight is, and cannot be read: {reason}")]
+    Unreadable {
+        /// The tensor.
+        tensor: String,
+        /// Why not.
+        reason: String,
+    },
     /// A plan from elsewhere makes a packed weight in a way that does not lead to its format.
     #[error(
         "{tensor}: the plan makes {format} by {recipe}, which makes another format; make the plan anew"

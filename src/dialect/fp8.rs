@@ -17,15 +17,16 @@ use firebox_kernels::{
 use serde_json::{Value, json};
 
 use super::{
-    Adopt, Assembly, Codes, Dialect, DialectError, PackedSlot, Provenance, Tensor, Writer,
+    Adopt, Assembly, Codes, Dialect, DialectError, Files, PackedSlot, Provenance, Tensor, Writer,
     lookup::Lookup,
     names::Excepted,
-    write::{Matrices, module},
+    types::{beside, stacked},
+    write::Matrices,
 };
 use crate::{
     config::To,
     model::{Slot, fields::Fields},
-    source::StoredType,
+    source::{StoredType, TensorInfo},
 };
 
 pub(super) const NAME: &str = To::Fp8.name();
@@ -79,6 +80,21 @@ impl Dialect for Fp8Dialect {
         NAME
     }
 
+    fn weight_of(
+        &self,
+        tensor: &TensorInfo,
+        files: &Files<'_>,
+    ) -> Result<Option<(String, Vec<usize>)>, DialectError> {
+        let module = tensor.name.strip_suffix(".weight");
+        let beside = |part: &str| match module {
+            Some(module) => files.has(&format!("{module}.{part}")),
+            None => files.has(&format!("{}{}", tensor.name, &part["weight".len()..])),
+        };
+        let scaled = beside("weight_scale_inv") || beside("weight_scale");
+        let is_weight = tensor.dtype == stored(self.kind) && scaled;
+        Ok(is_weight.then(|| (tensor.name.to_string(), tensor.shape.clone())))
+    }
+
     fn adopt_matrix(&self, lookup: &Lookup<'_>) -> Result<Option<Adopt>, DialectError> {
         let Some(weight) = lookup.weight() else {
             return Ok(None);
@@ -101,7 +117,7 @@ impl Dialect for Fp8Dialect {
         if excepted {
             return Err(lookup.excepted(self.excepted.field));
         }
-        lookup.shape(weight, &[&lookup.shape])?;
+        lookup.shape(weight, &[&lookup.slot.shape])?;
 
         let (inverse, older) = (
             lookup.beside("weight_scale_inv"),
@@ -124,7 +140,9 @@ impl Dialect for Fp8Dialect {
             None => Tile::Tensor,
         };
         match tile {
-            Tile::Block { .. } => lookup.shape(scale, &[&tile.grid(lookup.shape)])?,
+            Tile::Block { .. } => {
+                lookup.shape(scale, &[&lookup.stacked(tile.grid(lookup.shape))])?
+            }
             _ => lookup.shape(scale, &[&[], &[1], &[1, 1]])?,
         }
 
@@ -157,6 +175,10 @@ struct Fp8Writer {
 pub(super) fn writer(matrices: &Matrices) -> Result<Box<dyn Writer>, DialectError> {
     let kind = |weight: &PackedSlot| match weight.format {
         Format::Fp8(_, Tile::Row) => None,
+        // A tile belongs to one expert.
+        Format::Fp8(_, Tile::Block { rows, .. }) if matches!(weight.slot.shape[..], [_, out, _] if !out.is_multiple_of(rows)) => {
+            None
+        }
         Format::Fp8(kind, tile) => Some((kind, tile, weight.provenance.powers)),
         _ => None,
     };
@@ -193,8 +215,11 @@ impl Writer for Fp8Writer {
     }
 
     fn tensors(&self, slot: &Slot, mut packed: Packed, _: DType) -> Vec<Tensor> {
-        let name = format!("{}.weight_scale_inv", module(slot));
-        let grid = self.tile.grid(packed.shape);
+        let name = beside(slot, "weight_scale_inv");
+        let grid = match self.tile {
+            Tile::Tensor => self.tile.grid(packed.shape).to_vec(),
+            tile => stacked(slot, tile.grid(packed.shape)),
+        };
         let codes = self.codes(slot, packed.format);
         let codes = codes.map(|codes| codes.unless_written(core::mem::take(&mut packed.words)));
         let mut tensors = codes.unwrap_or_default();

@@ -19,7 +19,7 @@ use firebox_kernels::{
 };
 
 use super::{
-    Adopt, Assembly, CodesAndScales, Dialect, DialectError, Parts,
+    Adopt, Assembly, CodesAndScales, Dialect, DialectError, Files, Parts,
     compressed_tensors::whole::{columns, filled},
     lookup::Lookup,
     names::Excepted,
@@ -27,7 +27,10 @@ use super::{
     transposed::{AWQ, GPTQ, awq_words, gptq_words, group_size, parts, transposed},
     whole::{ScaleSpan, Whole},
 };
-use crate::{model::fields::Fields, source::StoredType};
+use crate::{
+    model::fields::Fields,
+    source::{StoredType, TensorInfo},
+};
 
 const SKIP: &str = "modules_to_not_convert";
 const FORMATS: [&str; 2] = ["checkpoint_format", "format"];
@@ -93,6 +96,25 @@ const ORDER: usize = 3;
 impl Dialect for Gptq {
     fn name(&self) -> &'static str {
         GPTQ
+    }
+
+    fn weight_of(
+        &self,
+        tensor: &TensorInfo,
+        files: &Files<'_>,
+    ) -> Result<Option<(String, Vec<usize>)>, DialectError> {
+        let (Some(module), &[words, out]) =
+            (tensor.name.strip_suffix(".qweight"), &tensor.shape[..])
+        else {
+            return Ok(None);
+        };
+        // The list of groups has an entry for each input.
+        let order = files.catalog.get(&format!("{module}.g_idx"));
+        let inputs = match order.map(|order| &order.shape[..]) {
+            Some(&[inputs]) => inputs,
+            _ => words * 32 / self.bits,
+        };
+        Ok(Some((format!("{module}.weight"), vec![out, inputs])))
     }
 
     fn adopt_matrix(&self, lookup: &Lookup<'_>) -> Result<Option<Adopt>, DialectError> {

@@ -24,18 +24,19 @@ use firebox_kernels::{
 use serde_json::{Value, json};
 
 use super::{
-    Adopt, Assembly, CodesAndScales, Dialect, DialectError, PackedSlot, Parts, Provenance, Tensor,
-    Writer,
+    Adopt, Assembly, CodesAndScales, Dialect, DialectError, Files, PackedSlot, Parts, Provenance,
+    Tensor, Writer,
     compressed_tensors::whole::filled,
     lookup::Lookup,
     names::Excepted,
     stream::BitStream,
-    write::{Matrices, module, pairs, torch},
+    types::module,
+    write::{Matrices, pairs, torch},
 };
 use crate::{
     config::To,
     model::{Slot, fields::Fields},
-    source::StoredType,
+    source::{StoredType, TensorInfo},
 };
 
 pub(super) const NAME: &str = To::Hqq.name();
@@ -187,6 +188,18 @@ const COMPUTE: &str = "compute_dtype";
 impl Dialect for HqqFile {
     fn name(&self) -> &'static str {
         NAME
+    }
+
+    fn weight_of(
+        &self,
+        tensor: &TensorInfo,
+        files: &Files<'_>,
+    ) -> Result<Option<(String, Vec<usize>)>, DialectError> {
+        let Some(module) = tensor.name.strip_suffix(".W_q") else {
+            return Ok(None);
+        };
+        let shape = files.sides(&format!("{module}.shape"))?;
+        Ok(Some((format!("{module}.weight"), shape)))
     }
 
     fn adopt_matrix(&self, lookup: &Lookup<'_>) -> Result<Option<Adopt>, DialectError> {
@@ -364,6 +377,10 @@ struct HqqWriter {
 
 pub(super) fn writer(matrices: &Matrices) -> Result<Box<dyn Writer>, DialectError> {
     let params = |weight: &PackedSlot| {
+        // No module of its library has stacked matrices.
+        if weight.slot.shape.len() != 2 {
+            return None;
+        }
         Some(Hqq {
             // Each weight's own.
             params: DType::F32,

@@ -2,11 +2,20 @@
 
 use firebox_kernels::{arith::float::DType, format::FormatError};
 
-use super::{DialectError, names::Excepted, plain};
+use super::{
+    DialectError,
+    names::Excepted,
+    plain,
+    types::{beside, module, stacked},
+};
 use crate::{
+    config::To,
     model::{Role, Slot},
     source::{Catalog, StoredType, TensorInfo},
 };
+
+/// Dialects that pack the stacked matrices of experts as one tensor.
+const STACKING: [&str; 3] = [To::BitsAndBytes.name(), To::Fp8.name(), To::Mlx.name()];
 
 /// One weight `[out, in]` that may be packed, and the tensors around it.
 #[derive(Debug)]
@@ -18,10 +27,14 @@ pub struct Lookup<'a> {
 }
 
 impl<'a> Lookup<'a> {
-    /// `None` for tensors that no dialect packs: all but matrices called `….weight`.
+    /// `None` for tensors that no dialect packs: all but matrices, and stacks of matrices where the dialect has them.
     pub(super) fn new(dialect: &'static str, slot: &'a Slot, catalog: &'a Catalog) -> Option<Self> {
-        let shape = slot.shape[..].try_into().ok()?;
-        (slot.is_matrix() && slot.name.ends_with(".weight")).then_some(Self {
+        let shape = match slot.shape[..] {
+            [rows, cols] => [rows, cols],
+            [experts, rows, cols] if STACKING.contains(&dialect) => [experts * rows, cols],
+            _ => return None,
+        };
+        slot.is_matrix().then_some(Self {
             dialect,
             slot,
             shape,
@@ -31,10 +44,12 @@ impl<'a> Lookup<'a> {
 
     /// The module's path: the name without `.weight`.
     pub(super) fn module(&self) -> &'a str {
-        self.slot
-            .name
-            .strip_suffix(".weight")
-            .unwrap_or(&self.slot.name)
+        module(self.slot)
+    }
+
+    /// A shape of this many rows and columns in the file, where experts are the outermost dimension of a stack.
+    pub(super) fn stacked(&self, matrix: [usize; 2]) -> Vec<usize> {
+        stacked(self.slot, matrix)
     }
 
     pub(super) fn weights(&self) -> usize {
@@ -48,7 +63,7 @@ impl<'a> Lookup<'a> {
 
     /// A tensor beside the weight: `weight_scale` of the same module.
     pub(super) fn beside(&self, name: &str) -> Option<&'a TensorInfo> {
-        self.catalog.get(&format!("{}.{name}", self.module()))
+        self.catalog.get(&beside(self.slot, name))
     }
 
     /// The same, which has to be there.
@@ -56,7 +71,7 @@ impl<'a> Lookup<'a> {
         self.beside(name).ok_or_else(|| DialectError::Missing {
             weight: self.slot.name.clone(),
             dialect: self.dialect,
-            part: format!("{}.{name}", self.module()),
+            part: beside(self.slot, name),
         })
     }
 
@@ -73,15 +88,17 @@ impl<'a> Lookup<'a> {
                 weight,
                 "F32, F16 or BF16, or the tensors of a packed weight",
             )),
-            Some(weight) if self.slot.role == Role::Linear && !excepted => {
-                Err(DialectError::Unpacked {
-                    tensor: self.slot.name.clone(),
-                    dtype: weight.dtype,
-                    field,
-                })
-            }
+            Some(weight) if self.is_linear() && !excepted => Err(DialectError::Unpacked {
+                tensor: self.slot.name.clone(),
+                dtype: weight.dtype,
+                field,
+            }),
             _ => Ok(()),
         }
+    }
+
+    fn is_linear(&self) -> bool {
+        self.slot.role == Role::Linear && self.slot.name.ends_with(".weight")
     }
 
     /// The codes of a dialect that names them otherwise than the weight; `None` where the weight is dense. Refuses codes of

@@ -19,14 +19,15 @@ use firebox_kernels::{
 use serde_json::{Value, json};
 
 use super::{
-    Adopt, Assembly, Codes, Dialect, DialectError, Tensor, Writer,
+    Adopt, Assembly, Codes, Dialect, DialectError, Files, Tensor, Writer,
     lookup::Lookup,
-    write::{Matrices, module, pairs},
+    types::{matrix, module, stacked},
+    write::{Matrices, pairs},
 };
 use crate::{
     config::To,
     model::{Slot, fields::Fields},
-    source::StoredType,
+    source::{StoredType, TensorInfo},
 };
 
 pub(super) const NAME: &str = To::Mlx.name();
@@ -119,6 +120,24 @@ impl Dialect for MlxDialect {
         NAME
     }
 
+    fn weight_of(
+        &self,
+        tensor: &TensorInfo,
+        files: &Files<'_>,
+    ) -> Result<Option<(String, Vec<usize>)>, DialectError> {
+        let module = tensor.name.strip_suffix(".weight").unwrap_or(&tensor.name);
+        if tensor.dtype != StoredType::U32 || !files.has(&format!("{module}.scales")) {
+            return Ok(None);
+        }
+        let scheme = self.modules.get(module).copied().unwrap_or(Some(self.all));
+        let Some((scheme, (words, outer))) = scheme.zip(tensor.shape.split_last()) else {
+            return Ok(None);
+        };
+        let (bits, ..) = scheme.fields();
+        let shape = [outer, &[words * 32 / bits.max(1)]].concat();
+        Ok(Some((tensor.name.to_string(), shape)))
+    }
+
     fn adopt_matrix(&self, lookup: &Lookup<'_>) -> Result<Option<Adopt>, DialectError> {
         let scheme = match self.modules.get(lookup.module()) {
             Some(of_module) => *of_module,
@@ -152,7 +171,8 @@ impl Dialect for MlxDialect {
             }
         };
         let format = lookup.format(format)?;
-        lookup.shape(weight, &[&[o, i * bits / 32]])?;
+        lookup.shape(weight, &[&lookup.stacked([o, i * bits / 32])])?;
+        let groups = lookup.stacked(groups);
         lookup.shape(scales, &[&groups])?;
         let mut parts = vec![weight.clone(), scales.clone()];
         let Format::Affine(_) = format else {
@@ -219,8 +239,8 @@ impl Writer for MlxWriter {
     }
 
     fn codes(&self, slot: &Slot, format: Format) -> Option<Codes> {
-        let columns = slot.shape[1] * format.code_bits() / 32;
-        let shape = [slot.shape[0], columns];
+        let [rows, cols] = matrix(slot);
+        let shape = stacked(slot, [rows, cols * format.code_bits() / 32]);
         Some(Codes::new(slot, StoredType::U32, &shape, format))
     }
 
@@ -232,11 +252,11 @@ impl Writer for MlxWriter {
         let mut tensors = codes.unwrap_or_default();
         match packed.format {
             Format::Micro(micro) => {
-                let (name, groups) = (name("scales"), [o, i / micro.group()]);
+                let (name, groups) = (name("scales"), stacked(slot, [o, i / micro.group()]));
                 tensors.push(Tensor::words(name, StoredType::U8, &groups, packed.scales));
             }
             Format::Affine(affine) => {
-                let groups = [o, i / affine.group];
+                let groups = stacked(slot, [o, i / affine.group]);
                 for (suffix, values) in ["scales", "biases"].into_iter().zip(pairs(affine, &packed))
                 {
                     let floats = Tensor::floats(name(suffix), affine.params, &groups, &values);

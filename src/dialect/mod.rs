@@ -43,7 +43,7 @@ use adopt::{Assembly, CodesAndScales, Parts};
 pub use detect::detect;
 pub(crate) use detect::{DECLARED, is_packed};
 pub use error::DialectError;
-pub use interface::Dialect;
+pub use interface::{Dialect, Files};
 pub(crate) use types::{dtype, plain};
 pub use write::{Codes, Elements, Matrices, PackedSlot, Tensor, Writer};
 pub use writers::{usual, writer};

@@ -1,8 +1,8 @@
-//! The types of dense values, and their names in files.
+//! The names and types of the tensors of a weight.
 
 use firebox_kernels::arith::float::DType;
 
-use crate::source::StoredType;
+use crate::{model::Slot, source::StoredType};
 
 /// The type of dense values that are stored as `dtype`; `None` for types that no dense weight has.
 pub(crate) fn plain(dtype: StoredType) -> Option<DType> {
@@ -20,5 +20,38 @@ pub(crate) const fn dtype(float: DType) -> StoredType {
         DType::F32 => StoredType::F32,
         DType::F16 => StoredType::F16,
         DType::Bf16 => StoredType::BF16,
+    }
+}
+
+/// The path of a slot's module: its name without `.weight`.
+pub(super) fn module(slot: &Slot) -> &str {
+    slot.name.strip_suffix(".weight").unwrap_or(&slot.name)
+}
+
+/// The name of a tensor beside a weight: `scales` of `path.weight` is `path.scales`, and `weight.absmax` of a weight
+/// `path` is `path.absmax`.
+pub(super) fn beside(slot: &Slot, part: &str) -> String {
+    if let Some(module) = slot.name.strip_suffix(".weight") {
+        return format!("{module}.{part}");
+    }
+    match part.strip_prefix("weight") {
+        Some(rest) => format!("{}{rest}", slot.name),
+        None => format!("{}.{part}", slot.name),
+    }
+}
+
+/// Rows and columns of a slot; the rows of stacked matrices follow one another.
+pub(super) fn matrix(slot: &Slot) -> [usize; 2] {
+    match slot.shape[..] {
+        [ref outer @ .., cols] => [outer.iter().product(), cols],
+        [] => [1, 1],
+    }
+}
+
+/// The shape of a tensor of the slot with this many rows and columns: experts are the outermost dimension of a stack.
+pub(super) fn stacked(slot: &Slot, [rows, cols]: [usize; 2]) -> Vec<usize> {
+    match slot.shape[..] {
+        [experts, _, _] => vec![experts, rows / experts.max(1), cols],
+        _ => vec![rows, cols],
     }
 }

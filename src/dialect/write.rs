@@ -9,7 +9,11 @@ use firebox_kernels::{
 };
 use serde_json::Value;
 
-use super::{DialectError, Provenance, types::dtype};
+use super::{
+    DialectError, Provenance,
+    types::dtype,
+    types::{matrix, module},
+};
 use crate::{
     model::{Role, Slot},
     source::StoredType,
@@ -123,7 +127,7 @@ impl Codes {
             name: slot.name.clone(),
             dtype,
             shape: shape.to_vec(),
-            weight: [slot.shape[0], slot.shape[1]],
+            weight: matrix(slot),
             bits: format.code_bits(),
             high_first: None,
         }
@@ -275,11 +279,6 @@ pub(super) fn pairs(affine: Affine, packed: &Packed) -> [Vec<u32>; 2] {
         .map(|(scale, offset)| (scale.to_bits(), offset.to_bits()))
         .unzip();
     [scales, offsets]
-}
-
-/// The path of a slot's module: its name without `.weight`.
-pub(super) fn module(slot: &Slot) -> &str {
-    slot.name.strip_suffix(".weight").unwrap_or(&slot.name)
 }
 
 /// The name that PyTorch has for a type.

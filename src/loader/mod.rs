@@ -203,8 +203,18 @@ impl<T: Target> Loader<T> {
         self.engine.save_plan(self.engine.bind::<A>(&config)?, to)
     }
 
-    /// Saves tensors of no particular model, as [`save`](Self::save): of the matrices those that `include` names,
-    /// or all of them if it names none, are quantized, and every other dense tensor is written unchanged.
+    /// What happens to every tensor of a checkpoint of no particular architecture: of the matrices, those that `include`
+    /// names are quantized, or those that look like linear layers if it names none. [`plan`](crate::plan) lists the rules.
+    ///
+    /// # Errors
+    ///
+    /// As [`plan`](Self::plan).
+    pub fn plan_tensors(&self, include: &[Pattern]) -> Result<Plan, Error> {
+        self.engine.plan_tensors(include)
+    }
+
+    /// Saves a checkpoint of no particular architecture, quantized as [`plan_tensors`](Self::plan_tensors) says. Every
+    /// other tensor is written unchanged, to the byte, whatever its type.
     ///
     /// # Errors
     ///
@@ -267,7 +277,21 @@ impl<T: Target> Loader<T> {
         dense: &Checkpoint,
         limits: &Limits,
     ) -> Result<VerifyReport, Error> {
-        self.engine.verify_against::<A>(dense, limits)
+        self.engine.verify_against(self.plan::<A>()?, dense, limits)
+    }
+
+    /// [`verify_against`](Self::verify_against) for a checkpoint of no particular architecture.
+    ///
+    /// # Errors
+    ///
+    /// As [`verify_against`](Self::verify_against).
+    pub fn verify_tensors_against(
+        &self,
+        dense: &Checkpoint,
+        limits: &Limits,
+    ) -> Result<VerifyReport, Error> {
+        let plan = self.engine.plan_tensors(&[])?;
+        self.engine.verify_against(plan, dense, limits)
     }
 
     /// Adds rules, before the others.

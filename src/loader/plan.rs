@@ -3,13 +3,17 @@
 use super::engine::{Engine, explain};
 use crate::{
     config::{Auto, Pattern, To},
-    dialect,
+    dialect::Files,
     error::Error,
-    model::{Architecture, Role, Slot},
+    model::Architecture,
     plan::{Plan, Request, Step},
     prepare::{self, SizeLimit},
     quant::QuantSpec,
+    source::TensorInfo,
 };
+
+/// Bytes of a tensor that describes another, at most: a shape, or a few words of JSON.
+const DESCRIPTION_MAX: u64 = 64 << 10;
 
 impl Engine {
     /// The plan of a load.
@@ -33,28 +37,47 @@ impl Engine {
         Ok(plan)
     }
 
-    /// Binds the tensors of no particular model: of the matrices those that `include` names, or all of them if it names
-    /// none, are to be quantized.
+    /// The plan for the tensors of no particular model, as [`plan`](Self::plan) for a model.
+    pub(super) fn plan_tensors(&self, include: &[Pattern]) -> Result<Plan, Error> {
+        let mut plan = self.bind_tensors(include)?;
+        self.decide(&mut plan, None)?;
+        let bytes = plan.totals().bytes_finished;
+        self.choose_strategy(&mut plan, bytes);
+        Ok(plan)
+    }
+
+    /// Binds the tensors of no particular model: of the matrices, those that `include` names are to be quantized, or
+    /// those that look like linear layers if it names none.
     pub(super) fn bind_tensors(&self, include: &[Pattern]) -> Result<Plan, Error> {
-        let floats = self.checkpoint.catalog().iter();
-        let floats = floats.filter(|tensor| dialect::plain(tensor.dtype).is_some());
-        let slots = floats.map(|tensor| {
-            let mut slot = Slot::new(&*tensor.name, tensor.shape.clone(), Role::Linear);
-            let named = include.is_empty()
-                || include
-                    .iter()
-                    .any(|pattern| pattern.is_match(&slot.name, slot.role));
-            if slot.shape.len() != 2 || !named {
-                slot.role = Role::Other;
-            }
-            slot
-        });
-        let mut plan = Plan::bind(&self.request(), &slots.collect::<Vec<_>>(), |_| false)?;
+        let plan = self.with_files(|files| Plan::bind_files(&self.request(), include, files));
+        let mut plan = plan?;
         if self.config.pack.presinq {
             // Without a model it is unknown which layer makes the input of a tensor.
             plan.link(Vec::new(), &[])?;
         }
         Ok(plan)
+    }
+
+    /// Adds the tensors that the slots of a model do not take, to be carried over.
+    pub(super) fn carry_rest(&self, plan: &mut Plan) -> Result<(), Error> {
+        Ok(self.with_files(|files| plan.carry_rest(&self.request(), files))?)
+    }
+
+    /// Calls `run` with the tensors of the checkpoint, of which it may read those that describe others.
+    fn with_files<R>(&self, run: impl FnOnce(&Files<'_>) -> R) -> R {
+        let source = self.checkpoint.source();
+        let read = |tensor: &TensorInfo| {
+            if tensor.bytes() > DESCRIPTION_MAX {
+                return Err(format!("it has {} bytes", tensor.bytes()));
+            }
+            let mut bytes = vec![0; tensor.bytes() as usize];
+            let read = source.read_at(&tensor.file, tensor.range.start, &mut bytes);
+            read.map(|()| bytes).map_err(|error| error.to_string())
+        };
+        run(&Files {
+            catalog: self.checkpoint.catalog(),
+            read: &read,
+        })
     }
 
     /// The request that a plan answers.

@@ -20,6 +20,7 @@ use crate::{
 impl Engine {
     /// Saves the weights of a plan in the types that they are stored in.
     pub(super) fn save_plan(&self, mut plan: Plan, to: &SaveConfig) -> Result<Saved, Error> {
+        self.carry_rest(&mut plan)?;
         save::adapt(&mut plan, to);
         if self.config.pack.dtype.is_none() {
             // Dequantized weights get the type that config.json names.

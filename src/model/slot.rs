@@ -5,7 +5,10 @@ use core::ops::Range;
 use serde::{Deserialize, Serialize};
 
 pub use crate::config::Role;
-use crate::{config::Policy, quant::QuantSpec};
+use crate::{
+    config::{Policy, can_be_packed},
+    quant::QuantSpec,
+};
 
 /// The module that transformers calls the head of a model, whose weight has no tensor of its own where it is the
 /// embedding's.
@@ -90,9 +93,10 @@ impl Slot {
         }
     }
 
-    /// Whether it is a matrix `[out, in]` that can be quantized.
+    /// Whether it can be quantized: a matrix `[out, in]`, or the matrices `[experts, out, in]` of all experts, which are
+    /// packed as one matrix `[experts * out, in]`.
     pub fn is_matrix(&self) -> bool {
-        self.shape.len() == 2 && self.role.is_matrix()
+        can_be_packed(self.role, &self.shape)
     }
 
     /// The quantization that `policy` asks for.

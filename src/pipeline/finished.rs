@@ -15,6 +15,8 @@ pub enum Finished {
     /// Packed on the device of [`Settings::device`](super::Settings), in parts of whole rows that are
     /// no larger than [`Settings::allocation_max`](super::Settings).
     Placed(Vec<PackedWeight>),
+    /// The bytes of a tensor that is carried over, as they are stored.
+    Carried(Vec<u8>),
 }
 
 /// Some rows of a weight, finished, for a [`RowSink`](super::RowSink).
@@ -29,4 +31,6 @@ pub enum RowBatch {
         /// Their words.
         words: Vec<u32>,
     },
+    /// Bytes of a tensor that is carried over, as they are stored.
+    Carried(Vec<u8>),
 }

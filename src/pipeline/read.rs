@@ -117,7 +117,7 @@ impl<'a, 'r> Reader<'a, 'r> {
     fn tiles(&self, step: &Step, converter: Box<dyn Convert>) -> Result<(), Stop> {
         let uploads = converter.uploads();
         let together = converter.tile_rows();
-        // A packed weight is read as its tensors are stored: their rows are bytes.
+        // Packed and carried weights are read as their tensors are stored: their rows are bytes.
         let passes: Vec<Pass> = match &step.stored {
             Stored::Plain(dtype) => {
                 let [rows, cols] = step.matrix();
@@ -126,13 +126,13 @@ impl<'a, 'r> Reader<'a, 'r> {
                 let pass = Pass::new(pieces, rows, row_bytes, together, self.settings);
                 vec![pass; converter.passes()]
             }
-            Stored::Packed(adopt) => {
+            Stored::Packed(_) | Stored::Other(_) => {
                 let pass = |tensor| {
                     let pieces = Pieces::stored(tensor);
                     let rows = pieces.bytes();
                     Pass::new(pieces, rows, 1, together, self.settings)
                 };
-                adopt.parts.iter().map(pass).collect()
+                step.tensors().map(pass).collect()
             }
         };
         let (send, receive) = unbounded();

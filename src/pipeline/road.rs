@@ -6,6 +6,7 @@ use super::{
     convert::{
         Convert,
         adopted::Adopted,
+        carried::Carried,
         dense::{DenseRows, DenseWhole},
         device::DevicePacker,
         packed::{PackRows, PackWhole},
@@ -36,6 +37,7 @@ impl Road {
             source,
         };
         let converter: Box<dyn Convert> = match (&step.stored, &step.action) {
+            (Stored::Other(_), _) | (_, Action::Carry) => Box::new(Carried::new(by_rows)),
             (Stored::Packed(adopt), _) => Box::new(Adopted::new(adopt)),
             (Stored::Plain(source), Action::Dense(dtype)) if by_rows => {
                 Box::new(DenseRows::new(*source, *dtype, cols))

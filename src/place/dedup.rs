@@ -97,6 +97,7 @@ fn digest(finished: &Finished) -> u64 {
     match finished {
         Finished::Dense(dense) => hasher.write(dense.bytes()),
         Finished::Packed(packed) => add(packed, &mut hasher),
+        Finished::Carried(bytes) => hasher.write(bytes),
         Finished::Placed(parts) => parts
             .iter()
             .for_each(|part| add(&part.to_host(), &mut hasher)),

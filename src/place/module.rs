@@ -49,6 +49,7 @@ impl ModuleSink<'_> {
         let device = self.device(step);
         Ok(match finished {
             Finished::Placed(parts) => Weight::Packed(parts),
+            Finished::Carried(_) => return Err(carried(step)),
             Finished::Packed(packed) => {
                 let parts = cut_packed(packed, self.settings.allocation_max);
                 let placed = parts
@@ -76,7 +77,16 @@ impl ModuleSink<'_> {
             Finished::Packed(packed) => stream.packed(name, packed, largest),
             Finished::Dense(dense) => stream.dense(name, dense, step.matrix(), largest),
             Finished::Placed(parts) => return Ok(Weight::Packed(parts)),
+            Finished::Carried(_) => return Err(carried(step)),
         };
         stored.map_err(|error| SinkError::new(&**name, error))
     }
+}
+
+/// The error of a plan that was made to be saved.
+fn carried(step: &Step) -> SinkError {
+    SinkError::new(
+        &*step.slot.name,
+        "its bytes are carried over as they are stored, which a folder takes and a module does not",
+    )
 }

@@ -32,73 +32,46 @@ impl Plan {
         slots: &[Slot],
         leaves_out: impl Fn(&str) -> bool,
     ) -> Result<Self, PlanError> {
-        let tensors = slots
-            .iter()
-            .map(|slot| (&*slot.name, slot.role, &*slot.shape));
-        if let Some(pattern) = request.policy.idle(tensors).next() {
-            return Err(PlanError::IdlePattern {
-                pattern: pattern.to_string(),
-            });
-        }
-
-        let places = request.catalog.iter().enumerate();
-        let places: HashMap<&str, usize> = places.map(|(k, tensor)| (&*tensor.name, k)).collect();
-        let (mut found, mut used, mut missing) = (Vec::new(), HashSet::new(), Vec::new());
+        request.check_patterns(slots)?;
+        let (mut found, mut missing) = (Vec::new(), Vec::new());
         for slot in slots {
-            let Some(origin) = request.origin(slot)? else {
-                missing.push(slot.name.clone());
-                continue;
-            };
-            let (tensors, first_row): (Vec<&TensorInfo>, usize) = match &origin {
-                Found::Packed(adopt) => (adopt.parts.iter().collect(), 0),
-                Found::Pieces(pieces) => {
-                    let first_row = pieces.first().map_or(0, |piece| piece.rows.start);
-                    (
-                        pieces.iter().map(|piece| &piece.tensor).collect(),
-                        first_row,
-                    )
-                }
-            };
-            let tensors: Vec<usize> = tensors.iter().map(|tensor| places[&*tensor.name]).collect();
-            let first = tensors.first().copied();
-            used.extend(tensors);
-            found.push(((first, first_row), slot, origin));
+            match request.origin(slot)? {
+                Some(origin) => found.push((slot, origin)),
+                None => missing.push(slot.name.clone()),
+            }
         }
-        found.sort_by_key(|(place, ..)| *place);
-        let steps = found.into_iter().map(|(_, slot, found)| match found {
+        request.sort(&mut found);
+        let steps = found.into_iter().map(|(slot, found)| match found {
             Found::Packed(adopt) => request.adopted(slot, adopt),
             Found::Pieces(pieces) => request.plain(slot, pieces),
+            Found::Other(tensor) => Err(PlanError::Dtype {
+                tensor: tensor.name.to_string(),
+                file: tensor.file.to_string(),
+                found: tensor.dtype,
+            }),
         });
         let steps = steps.collect::<Result<Vec<_>, _>>()?;
+        let used: HashSet<&str> = (steps.iter())
+            .flat_map(|step| step.tensors().map(|tensor| &*tensor.name))
+            .collect();
 
         let (mut unused, mut unexpected) = (Vec::new(), Vec::new());
-        for (place, tensor) in request.catalog.iter().enumerate() {
+        for tensor in request.catalog.iter() {
             let name = &*tensor.name;
-            let of_dialect = || {
-                let dialect = request.dialect;
-                dialect.is_some_and(|dialect| dialect.leaves_out(name))
-            };
-            if used.contains(&place) {
+            if used.contains(name) {
                 continue;
             }
-            if leaves_out(name) || of_dialect() {
+            if leaves_out(name) || request.leaves_out(name) {
                 unused.push(name.to_owned());
             } else {
                 unexpected.push(name.to_owned());
             }
         }
         Ok(Self {
-            model: request.model.clone(),
-            devices: request.devices.clone(),
-            dtype: request.dtype.dtype,
-            dtype_wanted: request.dtype.wanted,
-            strategy: Strategy::Auto,
-            strategy_reason: String::new(),
-            steps,
-            links: Vec::new(),
             missing,
             unused,
             unexpected,
+            ..request.plan(steps)
         })
     }
 
@@ -220,9 +193,91 @@ impl Plan {
 pub(super) enum Found {
     Packed(Adopt),
     Pieces(Vec<Piece>),
+    /// Values that no slot of a model takes.
+    Other(TensorInfo),
+}
+
+impl Found {
+    fn tensors(&self) -> Vec<&TensorInfo> {
+        match self {
+            Self::Packed(adopt) => adopt.parts.iter().collect(),
+            Self::Pieces(pieces) => pieces.iter().map(|piece| &piece.tensor).collect(),
+            Self::Other(tensor) => vec![tensor],
+        }
+    }
+
+    fn first_row(&self) -> usize {
+        match self {
+            Self::Pieces(pieces) => pieces.first().map_or(0, |piece| piece.rows.start),
+            Self::Packed(_) | Self::Other(_) => 0,
+        }
+    }
 }
 
 impl Request<'_> {
+    /// A plan of these steps for the devices that were asked for.
+    pub(super) fn plan(&self, steps: Vec<Step>) -> Plan {
+        Plan {
+            model: self.model.clone(),
+            devices: self.devices.clone(),
+            dtype: self.dtype.dtype,
+            dtype_wanted: self.dtype.wanted,
+            strategy: Strategy::Auto,
+            strategy_reason: String::new(),
+            steps,
+            links: Vec::new(),
+            missing: Vec::new(),
+            unused: Vec::new(),
+            unexpected: Vec::new(),
+        }
+    }
+
+    /// Refuses patterns that name no slot.
+    pub(super) fn check_patterns(&self, slots: &[Slot]) -> Result<(), PlanError> {
+        let tensors = slots.iter();
+        let tensors = tensors.map(|slot| (&*slot.name, slot.role, &*slot.shape));
+        match self.policy.idle(tensors).next() {
+            None => Ok(()),
+            Some(pattern) => Err(PlanError::IdlePattern {
+                pattern: pattern.to_string(),
+            }),
+        }
+    }
+
+    /// Whether a tensor belongs to the dialect of the checkpoint and to no weight.
+    pub(super) fn leaves_out(&self, tensor: &str) -> bool {
+        let dialect = self.dialect;
+        dialect.is_some_and(|dialect| dialect.leaves_out(tensor))
+    }
+
+    /// Sorts slots by the file and the offset of the first rows that they take.
+    pub(super) fn sort<S>(&self, found: &mut [(S, Found)]) {
+        let places = self.places();
+        found.sort_by_key(|(_, found)| {
+            let tensors = found.tensors();
+            let first = tensors.first().map(|tensor| places[&*tensor.name]);
+            (first, found.first_row())
+        });
+    }
+
+    /// The same for steps.
+    pub(super) fn sort_steps(&self, steps: &mut [Step]) {
+        let places = self.places();
+        steps.sort_by_key(|step| {
+            let first = step.tensors().next().map(|tensor| places[&*tensor.name]);
+            (
+                first,
+                step.pieces.first().map_or(0, |piece| piece.rows.start),
+            )
+        });
+    }
+
+    /// The place of each tensor in the order of files and offsets.
+    fn places(&self) -> HashMap<&str, usize> {
+        let places = self.catalog.iter().enumerate();
+        places.map(|(k, tensor)| (&*tensor.name, k)).collect()
+    }
+
     /// What the checkpoint has for a slot; `None` where a tensor is missing.
     pub(super) fn origin(&self, slot: &Slot) -> Result<Option<Found>, PlanError> {
         if let Some(adopt) = self.adopt(slot)? {
@@ -264,32 +319,35 @@ impl Request<'_> {
     }
 
     /// A weight of plain values: packed, or left dense.
-    fn plain(&self, slot: &Slot, pieces: Vec<Piece>) -> Result<Step, PlanError> {
+    pub(super) fn plain(&self, slot: &Slot, pieces: Vec<Piece>) -> Result<Step, PlanError> {
         let dtype = piece::check(slot, &pieces)?;
         let quant = slot.quant(self.policy);
-        let action = match (quant.method(), slot.shape[..].try_into()) {
-            (Some(method), Ok(shape)) => {
-                let format = method.format(shape, dtype);
-                let format = format.map_err(|source| PlanError::Format {
-                    tensor: slot.name.clone(),
-                    source,
-                })?;
-                Action::Pack(quant, format)
-            }
-            _ => Action::Dense(self.dtype.dtype),
-        };
+        let mut step = self.dense(slot, pieces)?;
+        if let Some(method) = quant.method() {
+            let format = method.format(step.matrix(), dtype);
+            let format = format.map_err(|source| PlanError::Format {
+                tensor: slot.name.clone(),
+                source,
+            })?;
+            step.action = Action::Pack(quant, format);
+        }
+        Ok(step)
+    }
+
+    /// A weight of plain values that stays dense.
+    pub(super) fn dense(&self, slot: &Slot, pieces: Vec<Piece>) -> Result<Step, PlanError> {
         Ok(Step {
+            stored: Stored::Plain(piece::check(slot, &pieces)?),
             slot: slot.clone(),
             pieces,
-            stored: Stored::Plain(dtype),
-            action,
+            action: Action::Dense(self.dtype.dtype),
             scaling: Scaling::default(),
             home: Home::Device(0),
         })
     }
 
     /// A weight that the checkpoint has packed: it stays so, or is dequantized.
-    fn adopted(&self, slot: &Slot, adopt: Adopt) -> Result<Step, PlanError> {
+    pub(super) fn adopted(&self, slot: &Slot, adopt: Adopt) -> Result<Step, PlanError> {
         let quant = slot.quant(self.policy);
         if quant.method().is_some() {
             return Err(PlanError::Packed {

@@ -61,6 +61,7 @@ fn check_step(step: &Step, request: &Request<'_>) -> Result<(), PlanError> {
     let found = match request.origin(&step.slot)? {
         None => return Err(stale(name, "is planned", "is missing in the checkpoint")),
         Some(Found::Packed(adopt)) => (Vec::new(), Stored::Packed(adopt)),
+        Some(Found::Other(_)) => return Err(stale(name, "is planned", "has other values")),
         Some(Found::Pieces(pieces)) => {
             let dtype = piece::check(&step.slot, &pieces)?;
             (pieces, Stored::Plain(dtype))

@@ -2,10 +2,10 @@
 
 use firebox_kernels::arith::float::DType;
 
-use super::{Action, Plan, Step, Stored};
+use super::{Action, Plan, Step, Stored, files::guess};
 use crate::{
     dialect::{Matrices, PackedSlot, Provenance},
-    model::{Role, TIED_HEAD},
+    model::{Role, Slot, TIED_HEAD},
 };
 
 impl Step {
@@ -14,6 +14,7 @@ impl Step {
         let stored = match &self.stored {
             Stored::Plain(dtype) => *dtype,
             Stored::Packed(adopt) => adopt.float().unwrap_or(source),
+            Stored::Other(_) => source,
         };
         let provenance = match (&self.action, &self.stored) {
             (Action::Pack(quant, _), _) => Provenance::packed_by(quant),
@@ -31,15 +32,27 @@ impl Step {
 
 impl Plan {
     /// Packed and dense matrices; most dense weights of the checkpoint are stored as `source`.
+    ///
+    /// Tensors that no architecture knows count as what their names suggest: a project that reads the checkpoint has
+    /// modules for them, and has to know that these are dense.
     pub(crate) fn matrices(&self, source: DType) -> Matrices {
         let packed = self.steps.iter();
         let packed = packed.filter_map(|step| step.packed_slot(source));
-        let plain = self
-            .steps
-            .iter()
-            .filter(|step| step.action.format().is_none() && step.slot.role.is_matrix());
+        let dense = self.steps.iter();
+        let dense = dense.filter(|step| step.action.format().is_none());
         let packed: Vec<PackedSlot> = packed.collect();
-        let plain: Vec<_> = plain.map(|step| step.slot.clone()).collect();
+        let plain = dense.filter_map(|step| {
+            let slot = &step.slot;
+            let role = match slot.role {
+                Role::Other => guess(&slot.name, &slot.shape),
+                role => role,
+            };
+            role.is_matrix().then(|| Slot {
+                role,
+                ..slot.clone()
+            })
+        });
+        let plain: Vec<Slot> = plain.collect();
         let slots = packed.iter().map(|weight| &weight.slot).chain(&plain);
         let roles: Vec<Role> = slots.map(|slot| slot.role).collect();
         let tied = roles.contains(&Role::Embedding) && !roles.contains(&Role::Head);

@@ -3,6 +3,7 @@
 
 mod bind;
 mod error;
+mod files;
 mod given;
 mod home;
 mod json;
@@ -37,7 +38,7 @@ use crate::{
     dialect::Adopt,
     model::{Link, Slot},
     quant::QuantSpec,
-    source::TensorInfo,
+    source::{StoredType, TensorInfo},
 };
 
 /// What happens to every tensor of a checkpoint.
@@ -94,6 +95,8 @@ pub enum Stored {
     Plain(DType),
     /// Packed, in the checkpoint's dialect.
     Packed(Adopt),
+    /// Values of any other type. Their bytes are not looked at.
+    Other(StoredType),
 }
 
 /// What becomes of one weight.
@@ -106,13 +109,15 @@ pub enum Action {
     Pack(QuantSpec, Format),
     /// Packed words, as the checkpoint has them.
     Adopt(Format),
+    /// The bytes of the tensor, as the checkpoint has them. Only a saved folder takes them.
+    Carry,
 }
 
 impl Action {
     /// The format, where the finished weight is packed.
     pub fn format(&self) -> Option<Format> {
         match self {
-            Self::Dense(_) => None,
+            Self::Dense(_) | Self::Carry => None,
             Self::Pack(_, format) | Self::Adopt(format) => Some(*format),
         }
     }
@@ -123,7 +128,7 @@ impl Step {
     pub fn tensors(&self) -> impl Iterator<Item = &TensorInfo> {
         let packed = match &self.stored {
             Stored::Packed(adopt) => &adopt.parts[..],
-            Stored::Plain(_) => &[],
+            Stored::Plain(_) | Stored::Other(_) => &[],
         };
         self.pieces.iter().map(|piece| &piece.tensor).chain(packed)
     }
@@ -132,7 +137,7 @@ impl Step {
     pub fn reads(&self) -> impl Iterator<Item = (&str, Range<u64>)> {
         let packed = match &self.stored {
             Stored::Packed(adopt) => &adopt.parts[..],
-            Stored::Plain(_) => &[],
+            Stored::Plain(_) | Stored::Other(_) => &[],
         };
         let pieces = self.pieces.iter();
         let pieces = pieces.map(|piece| (&*piece.tensor.file, piece.range()));
@@ -162,11 +167,13 @@ impl Step {
     ///
     /// # Panics
     ///
-    /// Where the checkpoint has it packed.
+    /// Where the checkpoint has other values.
     pub(crate) fn float(&self) -> DType {
         match &self.stored {
             Stored::Plain(float) => *float,
-            Stored::Packed(_) => panic!("{} is packed in the checkpoint", self.slot.name),
+            Stored::Packed(_) | Stored::Other(_) => {
+                panic!("{} has no plain values in the checkpoint", self.slot.name)
+            }
         }
     }
 
@@ -174,6 +181,7 @@ impl Step {
     pub fn bytes_finished(&self) -> u64 {
         let weights = self.slot.shape.iter().product::<usize>();
         let bytes = match &self.action {
+            Action::Carry => return self.bytes_source(),
             Action::Dense(dtype) => weights * dtype.size(),
             Action::Pack(_, format) | Action::Adopt(format) => format.packed_bytes(self.matrix()),
         };
@@ -188,6 +196,7 @@ impl Step {
             Action::Pack(_, format) | Action::Adopt(format) => {
                 format.packed_bytes([format.part_rows(shape).min(rows), cols])
             }
+            Action::Carry => 1,
             Action::Dense(dtype) if self.slot.shape.len() == 2 => cols * dtype.size(),
             Action::Dense(dtype) => rows * cols * dtype.size(),
         };
@@ -220,7 +229,7 @@ impl Step {
     /// What becomes of it, in the words of `--quant`.
     pub fn quant(&self) -> Treatment {
         match &self.action {
-            Action::Dense(_) => Treatment::Dense,
+            Action::Dense(_) | Action::Carry => Treatment::Dense,
             Action::Pack(spec, _) => Treatment::Packed(spec.clone()),
             Action::Adopt(format) => Treatment::Adopted(*format),
         }

@@ -41,6 +41,7 @@ impl Plan {
     /// Whether the host's threads have anything to convert.
     pub(crate) fn converts(&self) -> bool {
         let converts = |step: &Step| match (&step.action, &step.stored) {
+            (Action::Carry, _) => false,
             (Action::Dense(dtype), Stored::Plain(source)) => {
                 *dtype != *source || !step.scaling.is_none()
             }
@@ -56,7 +57,7 @@ impl Plan {
         }
         let parts = match step.stored {
             Stored::Packed(_) => step.bytes_source(),
-            Stored::Plain(_) => 0,
+            Stored::Plain(_) | Stored::Other(_) => 0,
         };
         let beside = if self.stays_on_host(step) {
             0
@@ -85,7 +86,7 @@ impl Step {
                     .packer(shape, source)
                     .map_or(1, |packer| packer.tile_rows()),
             }),
-            Action::Dense(_) | Action::Adopt(_) => 1,
+            Action::Dense(_) | Action::Adopt(_) | Action::Carry => 1,
         };
         (together.min(rows) * cols * source.size()) as u64
     }

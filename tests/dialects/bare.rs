@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use super::{QUANTIZED, Tensors, load, tensors, tensors_of};
 
-/// Single tensors are packed as they are in a model; what is no matrix, or is not named, stays to the bit.
+/// Single tensors are packed as they are in a model; what is no linear layer, or is not named, stays to the bit.
 #[test]
 fn a_file_of_weights_needs_no_configuration() {
     let model = QUANTIZED[1];
@@ -39,7 +39,7 @@ fn a_file_of_weights_needs_no_configuration() {
     };
     let mut linear = 0;
     for (name, tensor) in &source {
-        if tensor.1.len() == 1 {
+        if tensor.1.len() == 1 || name.ends_with("embed_tokens.weight") {
             assert_eq!(made[name], *tensor, "{name}");
         } else {
             assert_eq!(made[name].0, Dtype::U8, "{name}");

@@ -33,7 +33,8 @@ use firebox_kernels::{
 use serde::Deserialize;
 
 use super::{
-    Adopt, Assembly, CodesAndScales, Dialect, DialectError, Parts, lookup::Lookup, names::Excepted,
+    Adopt, Assembly, CodesAndScales, Dialect, DialectError, Files, Parts, lookup::Lookup,
+    names::Excepted,
 };
 use crate::{
     config::To,
@@ -141,6 +142,32 @@ pub(super) fn declared(config: Fields<'_>) -> Result<Arc<dyn Dialect>, DialectEr
 impl Dialect for BitsAndBytes {
     fn name(&self) -> &'static str {
         NAME
+    }
+
+    fn weight_of(
+        &self,
+        tensor: &TensorInfo,
+        files: &Files<'_>,
+    ) -> Result<Option<(String, Vec<usize>)>, DialectError> {
+        let name = &tensor.name;
+        let module = name.strip_suffix(".weight").unwrap_or(name);
+        if tensor.dtype == StoredType::I8 && files.has(&format!("{module}.SCB")) {
+            return Ok(Some((name.to_string(), tensor.shape.clone())));
+        }
+        let state = QuantType::ALL.into_iter().find_map(|levels| {
+            let state = format!("{name}.quant_state.bitsandbytes__{}", levels.name());
+            files.has(&state).then_some(state)
+        });
+        let Some(state) = state else {
+            return Ok(None);
+        };
+        let said: QuantState = serde_json::from_slice(&files.bytes(&state)?).map_err(|error| {
+            DialectError::Unreadable {
+                tensor: state,
+                reason: error.to_string(),
+            }
+        })?;
+        Ok(Some((name.to_string(), said.shape)))
     }
 
     fn adopt_matrix(&self, lookup: &Lookup<'_>) -> Result<Option<Adopt>, DialectError> {
@@ -315,7 +342,12 @@ pub(super) fn assemble4(
     if state.quant_type != levels.name() {
         return Err(wrong(state.quant_type, levels.name().to_owned()));
     }
-    if state.shape != shape {
+    let said = match state.shape[..] {
+        [rows, cols] => Some([rows, cols]),
+        [experts, rows, cols] => experts.checked_mul(rows).map(|rows| [rows, cols]),
+        _ => None,
+    };
+    if said != Some(shape) {
         return Err(wrong(
             format!("shape {:?}", state.shape),
             format!("{shape:?}, which config.json implies"),
@@ -405,7 +437,7 @@ fn int8(lookup: &Lookup<'_>) -> Result<Option<Adopt>, DialectError> {
     };
     let weight = lookup.need("weight")?;
     lookup.dtype(weight, &[StoredType::I8])?;
-    lookup.shape(weight, &[&lookup.shape])?;
+    lookup.shape(weight, &[&lookup.slot.shape])?;
     lookup.dtype(scb, &[StoredType::F32])?;
     lookup.shape(scb, &[&[lookup.shape[0]]])?;
     let mut parts = vec![weight.clone(), scb.clone()];

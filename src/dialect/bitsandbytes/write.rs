@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use super::{
     super::{
         DialectError, PackedSlot, Tensor, Writer,
-        write::{Codes, Matrices, module, torch},
+        types::module,
+        write::{Codes, Matrices, torch},
     },
     NAME, QuantType, SKIP,
 };
@@ -87,7 +88,7 @@ impl Writer for BitsAndBytesWriter {
     }
 
     fn codes(&self, slot: &Slot, format: Format) -> Option<Codes> {
-        let n = slot.shape[0] * slot.shape[1];
+        let n = slot.shape.iter().product::<usize>();
         Some(match self.kind {
             Kind::Int8 => Codes::new(slot, StoredType::I8, &slot.shape, format),
             Kind::Bits4(levels, _) => Codes::new(slot, StoredType::U8, &[n.div_ceil(2), 1], format)
@@ -96,7 +97,7 @@ impl Writer for BitsAndBytesWriter {
     }
 
     fn tensors(&self, slot: &Slot, mut packed: Packed, source: DType) -> Vec<Tensor> {
-        let (shape @ [o, _], n) = (packed.shape, packed.shape[0] * packed.shape[1]);
+        let ([o, _], n) = (packed.shape, packed.shape[0] * packed.shape[1]);
         let codes = self.codes(slot, packed.format);
         let codes = codes.map(|codes| codes.unless_written(core::mem::take(&mut packed.words)));
         let mut tensors = codes.unwrap_or_default();
@@ -122,10 +123,11 @@ impl Writer for BitsAndBytesWriter {
         let g = blocks.count(n);
         tensors.push(floats("quant_map", &levels.values().map(f32::to_bits)));
         let mut state = format!(
-            "{{\"quant_type\": \"{}\", \"blocksize\": {}, \"dtype\": \"{}\", \"shape\": {shape:?}",
+            "{{\"quant_type\": \"{}\", \"blocksize\": {}, \"dtype\": \"{}\", \"shape\": {:?}",
             levels.name(),
             blocks.block,
-            torch(source)
+            torch(source),
+            slot.shape
         );
         if blocks.nested {
             let (codes, rest) = packed.scales.split_at(g.div_ceil(4));

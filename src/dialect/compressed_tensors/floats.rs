@@ -6,7 +6,7 @@ use firebox_kernels::{
 };
 
 use super::super::{
-    Adopt, Assembly, Codes, DialectError, Provenance, Tensor, lookup::Lookup, write::module,
+    Adopt, Assembly, Codes, DialectError, Provenance, Tensor, lookup::Lookup, types::module,
 };
 use crate::{model::Slot, source::StoredType};
 

@@ -30,15 +30,17 @@ use serde_json::{Map, Value, json};
 
 use self::config::{CompressedTensors, FLOATS, IGNORE, INTS, ModuleTarget, PACKED, Scheme};
 use super::{
-    Adopt, Codes, Dialect, DialectError, PackedSlot, Tensor, Writer,
+    Adopt, Codes, Dialect, DialectError, Files, PackedSlot, Tensor, Writer,
     lookup::Lookup,
+    types::module,
     types::plain,
     whole::{ScaleSpan, Whole},
-    write::{Matrices, module},
+    write::Matrices,
 };
 use crate::{
     config::To,
     model::{Slot, fields::Fields},
+    source::TensorInfo,
 };
 
 pub(super) const NAME: &str = To::CompressedTensors.name();
@@ -52,6 +54,21 @@ pub(super) fn declared(config: Fields<'_>) -> Result<Arc<dyn Dialect>, DialectEr
 impl Dialect for CompressedTensors {
     fn name(&self) -> &'static str {
         NAME
+    }
+
+    fn weight_of(
+        &self,
+        tensor: &TensorInfo,
+        files: &Files<'_>,
+    ) -> Result<Option<(String, Vec<usize>)>, DialectError> {
+        if let Some(module) = tensor.name.strip_suffix(".weight_packed") {
+            let shape = files.sides(&format!("{module}.weight_shape"))?;
+            return Ok(Some((format!("{module}.weight"), shape)));
+        }
+        let module = tensor.name.strip_suffix(".weight");
+        let is_weight = plain(tensor.dtype).is_none()
+            && module.is_some_and(|module| files.has(&format!("{module}.weight_scale")));
+        Ok(is_weight.then(|| (tensor.name.to_string(), tensor.shape.clone())))
     }
 
     fn adopt_matrix(&self, lookup: &Lookup<'_>) -> Result<Option<Adopt>, DialectError> {
@@ -99,6 +116,8 @@ struct CompressedTensorsWriter {
 /// the zeros of others lie between codes.
 fn scheme(weight: &PackedSlot) -> Option<Scheme> {
     match weight.format {
+        // Experts are modules of their own here.
+        _ if weight.slot.shape.len() != 2 => None,
         Format::Fp8(Fp8Kind::E4m3, tile) => Some(Scheme::Floats(tile)),
         Format::Affine(Affine {
             along: Along::Flat,

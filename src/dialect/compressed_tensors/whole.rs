@@ -9,8 +9,9 @@ use super::super::{
     Adopt, Assembly, CodesAndScales, DialectError, Parts, Tensor,
     lookup::Lookup,
     stream::{BitStream, rows, words_of},
+    types::module,
     whole::{ScaleSpan, Whole},
-    write::{module, pairs},
+    write::pairs,
 };
 use crate::{model::Slot, source::StoredType};
 

@@ -52,7 +52,7 @@ impl Convert for Adopted {
             Action::Dense(dtype) => {
                 Finished::Dense(Dense::Owned(Values::dequantize(dtype, &packed)))
             }
-            Action::Pack(..) | Action::Adopt(_) => Finished::Packed(packed),
+            Action::Pack(..) | Action::Adopt(_) | Action::Carry => Finished::Packed(packed),
         }))
     }
 }

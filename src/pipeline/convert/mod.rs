@@ -8,8 +8,10 @@
 //! | [`PackRows`](packed::PackRows) | dense | packed by the host, some rows at a time |
 //! | [`DevicePacker`](device::DevicePacker) | dense | packed by a device, in its memory |
 //! | [`Adopted`](adopted::Adopted) | packed | packed as it is stored, or dequantized |
+//! | [`Carried`](carried::Carried) | any | the same bytes |
 
 pub(super) mod adopted;
+pub(super) mod carried;
 pub(super) mod dense;
 pub(super) mod device;
 pub(super) mod packed;

@@ -179,6 +179,7 @@ fn weight(step: &Step, source: Option<&dyn Source>) -> Result<Value, PipelineErr
 pub(crate) fn becomes(step: &Step) -> String {
     match &step.action {
         Action::Dense(dtype) => dtype.to_string(),
+        Action::Carry => "carried".to_owned(),
         Action::Pack(..) | Action::Adopt(_) => step.quant().to_string(),
     }
 }

@@ -24,7 +24,7 @@ use crate::{
     pipeline::{Finished, RowBatch, RowSink, Sink, SinkError},
     plan::{Plan, Step},
     source::{
-        Checkpoint,
+        Checkpoint, StoredType,
         checkpoint::{CONFIG, INDEX},
     },
 };
@@ -178,6 +178,12 @@ impl<'a> FolderSink<'a> {
                 Ok(vec![shard.end()])
             }
             Finished::Packed(packed) => self.put_packed(step, packed, shard),
+            Finished::Carried(bytes) => {
+                let slot = &step.slot;
+                shard.begin(slot.name.clone(), carried_type(step), &slot.shape)?;
+                shard.append(&bytes)?;
+                Ok(vec![shard.end()])
+            }
             Finished::Placed(parts) => {
                 assert_eq!(parts.len(), 1, "parts of {}", step.slot.name);
                 self.put_packed(step, parts[0].to_host(), shard)
@@ -209,6 +215,12 @@ impl<'a> FolderSink<'a> {
                     shard.begin(slot.name.clone(), dtype(values.dtype()), &slot.shape)?;
                 }
                 shard.append(&stored_bytes(values.dtype(), values.bytes()))
+            }
+            RowBatch::Carried(bytes) => {
+                if !shard.is_open() {
+                    shard.begin(slot.name.clone(), carried_type(step), &slot.shape)?;
+                }
+                shard.append(&bytes)
             }
             RowBatch::Words { rows, words } => {
                 let codes = self.layout.codes(step);
@@ -373,6 +385,12 @@ pub(crate) fn find(to: &SaveConfig) -> Result<Option<Journal>, SaveError> {
 /// Whether `folder` has the complete checkpoint of `identity`. Needs no right to write there.
 pub(crate) fn is_cached(folder: &Path, identity: &Identity) -> bool {
     folder.join(CONFIG).exists() && Journal::is_of(folder, identity)
+}
+
+/// The type of a tensor that is carried over.
+fn carried_type(step: &Step) -> StoredType {
+    let tensor = step.tensors().next();
+    tensor.map_or(StoredType::U8, |tensor| tensor.dtype)
 }
 
 /// The bytes of dense values as they are in a file: in little-endian order.

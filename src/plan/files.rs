@@ -1,0 +1,219 @@
+//! Plans without an architecture: the files say which tensors are matrices of linear layers.
+//!
+//! | tensor | becomes |
+//! |---|---|
+//! | the tensors of a packed weight | adopted by the dialect of the checkpoint, as one weight |
+//! | a float matrix `….weight`, or of a name without a module | a linear layer: quantized |
+//! | such a matrix of a head, an embedding or a router, by its name | dense, unless a rule names it |
+//! | a float tensor `[experts, out, in]` of experts, by its name | the matrices of all experts: quantized as one matrix `[experts * out, in]`, so that no group of values crosses two rows |
+//! | any other float tensor | dense, in its type |
+//! | a tensor of any other type | its bytes are carried over |
+//!
+//! A matrix that the method cannot pack stays dense, unless it is named by a pattern.
+
+use std::collections::HashSet;
+
+use super::{Action, Home, Piece, Plan, PlanError, Request, Scaling, Step, Stored, bind::Found};
+use crate::{
+    config::Pattern,
+    dialect::{Files, plain},
+    model::{Role, Slot},
+    source::TensorInfo,
+};
+
+/// Parts of paths that name tables of rows.
+const EMBEDDINGS: [&str; 6] = [
+    "embed",
+    "wte",
+    "wpe",
+    "shared",
+    "relative_attention_bias",
+    "codebook",
+];
+/// The last modules of paths, outside of layers, that make logits or labels.
+const HEADS: [&str; 8] = [
+    "lm_head",
+    "embed_out",
+    "output",
+    "classifier",
+    "score",
+    "qa_outputs",
+    "decoder",
+    "head",
+];
+/// The last modules of paths that choose experts.
+const ROUTERS: [&str; 4] = ["gate", "router", "shared_expert_gate", "wg"];
+
+impl Plan {
+    /// The plan for the tensors of no particular model. Of the matrices, those that `include` names are quantized, or
+    /// those that look like linear layers if it names none.
+    pub(crate) fn bind_files(
+        request: &Request<'_>,
+        include: &[Pattern],
+        files: &Files<'_>,
+    ) -> Result<Self, PlanError> {
+        let (mut found, rest) = packed(request, files, &HashSet::new())?;
+        let mut unused = Vec::new();
+        for tensor in rest {
+            if request.leaves_out(&tensor.name) {
+                unused.push(tensor.name.to_string());
+                continue;
+            }
+            let slot = Slot::new(&*tensor.name, tensor.shape.clone(), role(tensor, include));
+            found.push((slot, of_tensor(tensor)));
+        }
+        let slots: Vec<Slot> = found.iter().map(|(slot, _)| slot.clone()).collect();
+        request.check_patterns(&slots)?;
+        request.sort(&mut found);
+        let named = |slot: &Slot| {
+            let mut patterns = include.iter().chain(request.policy.patterns());
+            patterns.any(|pattern| pattern.is_match(&slot.name, slot.role))
+        };
+        let steps = found.into_iter().map(|(slot, found)| match found {
+            Found::Packed(adopt) => request.adopted(&slot, adopt),
+            Found::Pieces(pieces) => match request.plain(&slot, pieces.clone()) {
+                Err(PlanError::Format { .. }) if !named(&slot) => request.dense(&slot, pieces),
+                step => step,
+            },
+            Found::Other(tensor) => Ok(carried(&slot, &tensor)),
+        });
+        let steps = steps.collect::<Result<Vec<_>, _>>()?;
+        Ok(Self {
+            unused,
+            ..request.plan(steps)
+        })
+    }
+
+    /// Adds the tensors that the slots of a model do not take, so that a saved model has all of its tensors: a tower of
+    /// another modality, leftovers. None of them is quantized. Tensors of activations, which the dialect of the
+    /// checkpoint has and another does not, are left out.
+    pub(crate) fn carry_rest(
+        &mut self,
+        request: &Request<'_>,
+        files: &Files<'_>,
+    ) -> Result<(), PlanError> {
+        let steps = self.steps.iter();
+        let taken: HashSet<&str> = steps
+            .flat_map(|step| step.tensors().map(|tensor| &*tensor.name))
+            .collect();
+        let (mut found, rest) = packed(request, files, &taken)?;
+        let rest = rest
+            .into_iter()
+            .filter(|tensor| !request.leaves_out(&tensor.name));
+        found.extend(rest.map(|tensor| {
+            let slot = Slot::new(&*tensor.name, tensor.shape.clone(), Role::Other);
+            (slot, of_tensor(tensor))
+        }));
+        if found.is_empty() {
+            return Ok(());
+        }
+        let carried = |(slot, found): (Slot, Found)| match found {
+            Found::Packed(adopt) => request.adopted(&slot, adopt),
+            Found::Pieces(pieces) => request.dense(&slot, pieces),
+            Found::Other(tensor) => Ok(carried(&slot, &tensor)),
+        };
+        let steps = found.into_iter().map(carried);
+        let steps = steps.collect::<Result<Vec<_>, _>>()?;
+        self.steps.extend(steps);
+        request.sort_steps(&mut self.steps);
+        self.unexpected.clear();
+        self.unused.retain(|name| request.leaves_out(name));
+        Ok(())
+    }
+}
+
+/// The packed weights of a checkpoint but for those of which a tensor is taken, and the tensors that are neither.
+fn packed<'c>(
+    request: &Request<'c>,
+    files: &Files<'_>,
+    taken: &HashSet<&str>,
+) -> Result<(Vec<(Slot, Found)>, Vec<&'c TensorInfo>), PlanError> {
+    let (mut found, mut parts) = (Vec::new(), HashSet::new());
+    if let Some(dialect) = request.dialect {
+        for tensor in request.catalog.iter() {
+            if taken.contains(&*tensor.name) {
+                continue;
+            }
+            let Some((name, shape)) = dialect.weight_of(tensor, files)? else {
+                continue;
+            };
+            // That it is packed says more than its name: only tables are something else.
+            let role = match (guess(&name, &shape), shape.len()) {
+                (Role::Embedding, 2) => Role::Embedding,
+                (_, 3) => Role::Expert,
+                _ => Role::Linear,
+            };
+            let slot = Slot::new(name, shape, role);
+            if let Some(adopt) = dialect.adopt(&slot, request.catalog)? {
+                parts.extend(adopt.parts.iter().map(|part| part.name.clone()));
+                found.push((slot, Found::Packed(adopt)));
+            }
+        }
+    }
+    let tensors = request.catalog.iter();
+    let rest =
+        tensors.filter(|tensor| !taken.contains(&*tensor.name) && !parts.contains(&tensor.name));
+    Ok((found, rest.collect()))
+}
+
+fn of_tensor(tensor: &TensorInfo) -> Found {
+    match plain(tensor.dtype) {
+        Some(_) => Found::Pieces(vec![Piece::whole(tensor)]),
+        None => Found::Other(tensor.clone()),
+    }
+}
+
+fn carried(slot: &Slot, tensor: &TensorInfo) -> Step {
+    Step {
+        slot: slot.clone(),
+        pieces: vec![Piece::whole(tensor)],
+        stored: Stored::Other(tensor.dtype),
+        action: Action::Carry,
+        scaling: Scaling::default(),
+        home: Home::Disk,
+    }
+}
+
+/// The role of a tensor: what its name and shape say, or what `include` says if it names anything.
+fn role(tensor: &TensorInfo, include: &[Pattern]) -> Role {
+    let is_float = plain(tensor.dtype).is_some();
+    if include.is_empty() {
+        return if is_float {
+            guess(&tensor.name, &tensor.shape)
+        } else {
+            Role::Other
+        };
+    }
+    let mut patterns = include.iter();
+    match tensor.shape.len() {
+        2 if is_float && patterns.any(|it| it.is_match(&tensor.name, Role::Linear)) => Role::Linear,
+        3 if is_float && patterns.any(|it| it.is_match(&tensor.name, Role::Expert)) => Role::Expert,
+        _ => Role::Other,
+    }
+}
+
+/// The role that the name and the shape of a tensor suggest.
+pub(super) fn guess(name: &str, shape: &[usize]) -> Role {
+    // A tensor of no module at all is what its shape says.
+    let path = name.strip_suffix(".weight");
+    let path = path.or((!name.contains('.')).then_some(name));
+    let segments: Vec<&str> = path.unwrap_or(name).split('.').collect();
+    let has = |words: &[&str]| {
+        let mut segments = segments.iter();
+        segments.any(|segment| words.iter().any(|word| segment.contains(word)))
+    };
+    let last = segments.last().copied().unwrap_or_default();
+    let mut numbers = segments.iter();
+    let in_layer = numbers.any(|segment| segment.parse::<usize>().is_ok());
+    match (shape.len(), path) {
+        (3, _) if has(&["expert"]) => Role::Expert,
+        (2, Some(_)) if !in_layer && HEADS.contains(&last) => Role::Head,
+        (2, Some(_)) if EMBEDDINGS.iter().any(|word| last.contains(word)) => Role::Embedding,
+        (2, Some(_)) if ROUTERS.contains(&last) => Role::Router,
+        (2, Some(_)) if has(&["norm"]) => Role::Other,
+        (2, Some(_)) => Role::Linear,
+        (1, _) if has(&["norm", "ln_", "layernorm"]) => Role::Norm,
+        (1, _) if name.ends_with(".bias") => Role::Bias,
+        _ => Role::Other,
+    }
+}
