@@ -141,7 +141,7 @@ impl Dialect for Fp8Dialect {
         };
         match tile {
             Tile::Block { .. } => {
-                lookup.shape(scale, &[&lookup.stacked(tile.grid(lookup.shape))])?
+                lookup.shape(scale, &[&lookup.stacked(tile.grid(lookup.shape))])?;
             }
             _ => lookup.shape(scale, &[&[], &[1], &[1, 1]])?,
         }

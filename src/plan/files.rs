@@ -122,12 +122,15 @@ impl Plan {
     }
 }
 
+/// Weights that were found, and the tensors that are left.
+type Split<'c> = (Vec<(Slot, Found)>, Vec<&'c TensorInfo>);
+
 /// The packed weights of a checkpoint but for those of which a tensor is taken, and the tensors that are neither.
 fn packed<'c>(
     request: &Request<'c>,
     files: &Files<'_>,
     taken: &HashSet<&str>,
-) -> Result<(Vec<(Slot, Found)>, Vec<&'c TensorInfo>), PlanError> {
+) -> Result<Split<'c>, PlanError> {
     let (mut found, mut parts) = (Vec::new(), HashSet::new());
     if let Some(dialect) = request.dialect {
         for tensor in request.catalog.iter() {
