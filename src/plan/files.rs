@@ -1,15 +1,4 @@
-//! Plans without an architecture: the files say which tensors are matrices of linear layers.
-//!
-//! | tensor | becomes |
-//! |---|---|
-//! | the tensors of a packed weight | adopted by the dialect of the checkpoint, as one weight |
-//! | a float matrix `….weight`, or of a name without a module | a linear layer: quantized |
-//! | such a matrix of a head, an embedding or a router, by its name | dense, unless a rule names it |
-//! | a float tensor `[experts, out, in]` of experts, by its name | the matrices of all experts: quantized as one matrix `[experts * out, in]`, so that no group of values crosses two rows |
-//! | any other float tensor | dense, in its type |
-//! | a tensor of any other type | its bytes are carried over |
-//!
-//! A matrix that the method cannot pack stays dense, unless it is named by a pattern.
+//! Plans without an architecture, made from what names, types and shapes of tensors say. The module's page has the rules.
 
 use std::collections::HashSet;
 
@@ -209,6 +198,8 @@ pub(super) fn guess(name: &str, shape: &[usize]) -> Role {
     let mut numbers = segments.iter();
     let in_layer = numbers.any(|segment| segment.parse::<usize>().is_ok());
     match (shape.len(), path) {
+        // Nothing is in it.
+        _ if shape.contains(&0) => Role::Other,
         (3, _) if has(&["expert"]) => Role::Expert,
         (2, Some(_)) if !in_layer && HEADS.contains(&last) => Role::Head,
         (2, Some(_)) if EMBEDDINGS.iter().any(|word| last.contains(word)) => Role::Embedding,

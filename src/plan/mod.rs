@@ -1,5 +1,21 @@
 //! The plan: what happens to every tensor, as a value. It is made before the first weight is read, and can be written as
 //! JSON, read back and carried out later.
+//!
+//! # Without an architecture
+//!
+//! A checkpoint of an unknown architecture is planned by what names, types and shapes of its tensors say. Such a plan can be
+//! saved and verified; only an architecture can load it.
+//!
+//! | tensor | becomes |
+//! |---|---|
+//! | the tensors of a packed weight | adopted by the dialect of the checkpoint, as one weight |
+//! | a float matrix `….weight`, or of a name without a module | a linear layer: quantized |
+//! | such a matrix of a head, an embedding or a router, by its name | dense, unless a rule names it |
+//! | a float tensor `[experts, out, in]` of experts, by its name | the matrices of all experts: quantized as one matrix `[experts * out, in]` |
+//! | any other float tensor | dense, in its type |
+//! | a tensor of any other type | its bytes are carried over |
+//!
+//! A matrix that the method cannot pack stays dense, unless it is named by a pattern.
 
 mod bind;
 mod error;

@@ -15,6 +15,7 @@ mod run;
 
 mod usage;
 
+mod any;
 mod plan;
 
 mod load;

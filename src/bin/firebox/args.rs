@@ -10,9 +10,12 @@ use clap::{Args, ValueEnum};
 use firebox::{
     DType, LoadConfig, LoadRequest, Rule, Strategy, StreamFrom, Workers,
     config::{Budget, Bytes, Pattern, Reading},
+    model::{Architecture, CausalLm, ConfigError},
     observe::JsonLines,
     quant::QuantSpec,
 };
+
+use serde_json::Value;
 
 use crate::Failure;
 
@@ -55,10 +58,35 @@ impl ModelArgs {
         }
     }
 
-    /// Whether it is a file of tensors without a configuration beside it.
-    pub(crate) fn bare(&self) -> bool {
-        let file = Path::new(&self.model);
-        file.is_file() && !file.with_file_name("config.json").exists()
+    /// The same for a command that needs no configuration.
+    pub(crate) fn any(config: LoadConfig, model: &str) -> LoadConfig {
+        if Self::is_bare(model) {
+            config.bare()
+        } else {
+            config
+        }
+    }
+
+    /// Whether a model is a file of tensors, or a folder of such files, without a configuration.
+    fn is_bare(model: &str) -> bool {
+        let path = Path::new(model);
+        if path.is_file() {
+            return !path.with_file_name("config.json").exists();
+        }
+        let weights = ["model.safetensors", "model.safetensors.index.json"];
+        let has = |file: &&str| path.join(file).exists();
+        !has(&"config.json") && weights.iter().any(has)
+    }
+}
+
+/// Whether no architecture is known for a checkpoint with this `config.json`, so that only its files say what its tensors
+/// are. A configuration of a known architecture that is wrong is an error all the same.
+pub(crate) fn is_unknown(config: &Value) -> Result<bool, Failure> {
+    match CausalLm::config(config) {
+        Ok(_) => Ok(false),
+        Err(ConfigError::Architecture { .. } | ConfigError::Unsupported { .. }) => Ok(true),
+        Err(ConfigError::Missing { field }) if field == "model_type" => Ok(true),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -24,7 +24,8 @@ pub(crate) struct InspectCommand {
 
 impl InspectCommand {
     pub(crate) fn run(self) -> Result<(), Failure> {
-        let checkpoint = self.model.config().open()?;
+        let config = ModelArgs::any(self.model.config(), &self.model.model);
+        let checkpoint = config.open()?;
         if self.json {
             output::json(&value(&checkpoint))
         } else {

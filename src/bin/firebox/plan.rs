@@ -1,11 +1,11 @@
 //! `firebox plan`: what a load would do with every tensor.
 
 use clap::Args;
-use firebox::{Loader, Target, model::CausalLm};
+use firebox::{Loader, Target, config::Pattern, model::CausalLm};
 
 use crate::{
     Failure, OnTarget,
-    args::{LoadArgs, QuantArgs},
+    args::{LoadArgs, ModelArgs, QuantArgs, is_unknown},
     output,
 };
 
@@ -17,6 +17,11 @@ pub(crate) struct PlanCommand {
     #[command(flatten)]
     quant: QuantArgs,
 
+    /// Of a checkpoint of no particular architecture, quantize the matrices that PATTERN names, instead of those that look
+    /// like linear layers; a known architecture is then not looked at. All other tensors stay as they are
+    #[arg(long, value_name = "PATTERN")]
+    include: Vec<Pattern>,
+
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -24,12 +29,23 @@ pub(crate) struct PlanCommand {
 
 impl OnTarget for PlanCommand {
     fn run<T: Target>(self) -> Result<(), Failure> {
-        let loader = Loader::<T>::new(self.load.request(self.load.config(self.quant.quant))?)?;
-        let plan = loader.plan::<CausalLm>()?;
+        let config = self.load.config(self.quant.quant);
+        let config = ModelArgs::any(config, &self.load.model.model);
+        let loader = Loader::<T>::new(self.load.request(config)?)?;
+        let by_files = !self.include.is_empty() || is_unknown(loader.checkpoint().config())?;
+        let plan = if by_files {
+            loader.plan_tensors(&self.include)?
+        } else {
+            loader.plan::<CausalLm>()?
+        };
         if self.json {
             output::json(&plan.summary())?;
         } else {
             output::line(&plan)?;
+        }
+        if by_files {
+            // It can be saved, and not loaded.
+            return Ok(());
         }
         // Printed first: a plan that cannot be carried out is still worth reading.
         Ok(loader.check(&plan)?)

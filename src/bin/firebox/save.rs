@@ -17,7 +17,7 @@ use serde::Serialize;
 
 use crate::{
     Failure, OnTarget,
-    args::LoadArgs,
+    args::{LoadArgs, ModelArgs, is_unknown},
     output,
     progress::Bar,
     verify::{LimitArgs, within},
@@ -54,8 +54,8 @@ pub(crate) struct QuantizeCommand {
     #[command(flatten)]
     pub(crate) save: SaveArgs,
 
-    /// Take the file as tensors of no particular model, as is done where it has no config.json beside it, and
-    /// quantize the matrices that PATTERN names instead of all
+    /// Of a checkpoint of no particular architecture, quantize the matrices that PATTERN names, instead of those that look
+    /// like linear layers; a known architecture is then not looked at. All other tensors stay as they are
     #[arg(long, value_name = "PATTERN")]
     include: Vec<Pattern>,
 
@@ -89,10 +89,9 @@ enum Scales {
 
 impl OnTarget for QuantizeCommand {
     fn run<T: Target>(self) -> Result<(), Failure> {
-        let bare = self.save.load.model.bare() || !self.include.is_empty();
-        let bare = bare.then_some(&self.include[..]);
         let limits = self.limits.any().then_some(&self.limits);
-        self.save.run::<T>(self.quant, bare, limits, self.save.to())
+        self.save
+            .run::<T>(self.quant, &self.include, limits, self.save.to())
     }
 }
 
@@ -103,7 +102,7 @@ impl OnTarget for ConvertCommand {
             Some(scales) => to.nested(matches!(scales, Scales::Nested)),
             None => to,
         };
-        self.save.run::<T>(QuantSpec::None, None, None, to)
+        self.save.run::<T>(QuantSpec::None, &[], None, to)
     }
 }
 
@@ -132,23 +131,21 @@ impl SaveArgs {
     fn run<T: Target>(
         &self,
         quant: QuantSpec,
-        bare: Option<&[Pattern]>,
+        include: &[Pattern],
         limits: Option<&LimitArgs>,
         to: SaveConfig,
     ) -> Result<(), Failure> {
         let bar = Bar::new();
         let config = self.load.config(quant);
-        let config = if bare.is_some() {
-            config.bare()
-        } else {
-            config
-        };
+        let config = ModelArgs::any(config, &self.load.model.model);
         let mut loader = Loader::<T>::new(self.load.request(config)?.observer(bar.clone()))?;
+        let by_files = !include.is_empty() || is_unknown(loader.checkpoint().config())?;
         let mut verified = None;
         if let Some(limits) = limits {
-            let report = match bare {
-                Some(include) => loader.verify_tensors(include, &limits.config()),
-                None => loader.verify::<CausalLm>(&limits.config()),
+            let report = if by_files {
+                loader.verify_tensors(include, &limits.config())
+            } else {
+                loader.verify::<CausalLm>(&limits.config())
             };
             bar.clear();
             let report = report?;
@@ -156,9 +153,10 @@ impl SaveArgs {
             loader = loader.with_rules(report.rules());
             verified = Some(report);
         }
-        let saved = match bare {
-            Some(include) => loader.save_tensors(include, &to),
-            None => loader.save::<CausalLm>(&to),
+        let saved = if by_files {
+            loader.save_tensors(include, &to)
+        } else {
+            loader.save::<CausalLm>(&to)
         };
         bar.clear();
         let saved = saved?;

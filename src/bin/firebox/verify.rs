@@ -12,7 +12,7 @@ use firebox::{
 
 use crate::{
     Failure, OnTarget,
-    args::{LoadArgs, QuantArgs},
+    args::{LoadArgs, ModelArgs, QuantArgs, is_unknown},
     output,
     progress::Bar,
 };
@@ -30,8 +30,8 @@ pub(crate) struct VerifyCommand {
     #[arg(long, value_name = "SOURCE", conflicts_with_all = ["quant", "rules", "include", "fallbacks", "revision"])]
     against: Option<String>,
 
-    /// Take the file as tensors of no particular model, as is done where it has no config.json beside it, and
-    /// quantize the matrices that PATTERN names instead of all
+    /// Of a checkpoint of no particular architecture, quantize the matrices that PATTERN names, instead of those that look
+    /// like linear layers; a known architecture is then not looked at. All other tensors stay as they are
     #[arg(long, value_name = "PATTERN")]
     include: Vec<Pattern>,
 
@@ -72,21 +72,27 @@ impl OnTarget for VerifyCommand {
     fn run<T: Target>(self) -> Result<(), Failure> {
         let bar = Bar::new();
         let config = self.load.config(self.quant.quant);
+        let config = ModelArgs::any(config, &self.load.model.model);
         let open = |config| -> Result<Loader<T>, Failure> {
             Ok(Loader::new(
                 self.load.request(config)?.observer(bar.clone()),
             )?)
         };
         let limits = &self.limits;
+        let loader = open(config)?;
+        let by_files = !self.include.is_empty() || is_unknown(loader.checkpoint().config())?;
         let report = match &self.against {
             Some(against) => {
-                let dense = self.load.model.another(against).open()?;
-                open(config)?.verify_against::<CausalLm>(&dense, &limits.limits())
+                let dense = ModelArgs::any(self.load.model.another(against), against);
+                let dense = dense.open()?;
+                if by_files {
+                    loader.verify_tensors_against(&dense, &limits.limits())
+                } else {
+                    loader.verify_against::<CausalLm>(&dense, &limits.limits())
+                }
             }
-            None if self.load.model.bare() || !self.include.is_empty() => {
-                open(config.bare())?.verify_tensors(&self.include, &limits.config())
-            }
-            None => open(config)?.verify::<CausalLm>(&limits.config()),
+            None if by_files => loader.verify_tensors(&self.include, &limits.config()),
+            None => loader.verify::<CausalLm>(&limits.config()),
         };
         bar.clear();
         let report = report?;

@@ -36,7 +36,7 @@ use crate::{
 };
 
 /// Small files of a model that are copied as they are.
-const COPIED: [&str; 10] = [
+const COPIED: [&str; 16] = [
     GENERATION_CONFIG,
     "tokenizer.json",
     "tokenizer_config.json",
@@ -47,6 +47,12 @@ const COPIED: [&str; 10] = [
     "tokenizer.model",
     "vocab.json",
     "merges.txt",
+    "vocab.txt",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "video_preprocessor_config.json",
 ];
 
 /// A folder that is finished.
