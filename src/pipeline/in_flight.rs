@@ -1,9 +1,13 @@
 //! Bytes in flight, bounded: a reader waits until enough of them are free.
 
 use std::sync::{
-    Condvar, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicBool, Ordering},
+    Arc, Condvar, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
 };
+
+/// Buffers of one account that are on loan at most. A reader that is far ahead of the converters would fill fresh memory,
+/// which costs more than the reads win.
+const LOANS_MAX: usize = 16;
 
 /// Bytes of source weights that may be in host memory at once, and the buffers they are in. Several loads may share one.
 ///
@@ -36,6 +40,8 @@ pub(super) struct Account<'a> {
     aside: u64,
     /// Whether it waits until others have freed their bytes.
     waits: bool,
+    /// Loans of this account, changed under the lock of `bytes`.
+    loans: Arc<AtomicUsize>,
     closed: AtomicBool,
 }
 
@@ -47,6 +53,7 @@ pub(super) struct Loan<'a> {
     len: usize,
     /// Bytes that count for it, beside those that were set aside.
     counted: u64,
+    loans: Arc<AtomicUsize>,
 }
 
 /// Bytes in another buffer, which count as long as this lives.
@@ -95,6 +102,7 @@ impl<'a> Account<'a> {
             bytes,
             aside: 0,
             waits: true,
+            loans: Arc::default(),
             closed: AtomicBool::new(false),
         }
     }
@@ -114,7 +122,7 @@ impl<'a> Account<'a> {
     /// Waits for `len` bytes. A loan larger than the whole bound is granted when nothing else is in
     /// flight. `None` once the account is closed.
     pub(super) fn borrow(&self, len: usize) -> Option<Loan<'a>> {
-        let mut state = self.wait(len as u64)?;
+        let mut state = self.wait(len as u64, LOANS_MAX)?;
         let others = state.used - self.aside;
         let fits = |buffer: &Vec<u8>| {
             let used = others + buffer.len() as u64;
@@ -129,31 +137,34 @@ impl<'a> Account<'a> {
         };
         let counted = (buffer.len() as u64).saturating_sub(self.aside);
         state.take(counted);
+        self.loans.fetch_add(1, Ordering::Relaxed);
         Some(Loan {
             bytes: self.bytes,
             buffer,
             len,
             counted,
+            loans: Arc::clone(&self.loans),
         })
     }
 
     /// Waits for `len` bytes as [`borrow`](Self::borrow) does, and leaves the buffer to the caller.
     pub(super) fn permit(&self, len: usize) -> Option<Permit<'a>> {
-        let mut state = self.wait(len as u64)?;
+        let mut state = self.wait(len as u64, usize::MAX)?;
         let len = (len as u64).saturating_sub(self.aside);
         state.take(len);
         let bytes = self.bytes;
         Some(Permit { bytes, len })
     }
 
-    /// Waits until `len` bytes are free, or only bytes that are set aside are in flight; `None` once closed.
-    fn wait(&self, len: u64) -> Option<MutexGuard<'a, FlightState>> {
+    /// Waits until `len` bytes are free, or only bytes that are set aside are in flight, and fewer than `loans` buffers are
+    /// on loan; `None` once closed.
+    fn wait(&self, len: u64, loans: usize) -> Option<MutexGuard<'a, FlightState>> {
         let bytes = self.bytes;
         let mut state = bytes.lock();
         while !self.is_closed()
             && self.waits
             && state.used > state.aside
-            && state.used + len > bytes.max
+            && (state.used + len > bytes.max || self.loans.load(Ordering::Relaxed) >= loans)
         {
             state = bytes
                 .freed
@@ -218,6 +229,7 @@ impl Drop for Loan<'_> {
     fn drop(&mut self) {
         let mut state = self.bytes.lock();
         state.used -= self.counted;
+        self.loans.fetch_sub(1, Ordering::Relaxed);
         let spare: u64 = state.spare.iter().map(|buffer| buffer.len() as u64).sum();
         if state.used + spare + self.buffer.len() as u64 <= self.bytes.max {
             state.spare.push(core::mem::take(&mut self.buffer));
@@ -230,6 +242,22 @@ impl Drop for Loan<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Would catch a reader that fills fresh memory far ahead of the converters: two loads may each hold this number.
+    #[test]
+    fn an_account_has_a_bounded_number_of_buffers() {
+        let bytes = InFlight::new(1 << 20);
+        let (account, other) = (Account::new(&bytes), Account::new(&bytes));
+        let mut loans: Vec<_> = (0..LOANS_MAX).map(|_| account.borrow(1)).collect();
+        assert!(other.borrow(1).is_some(), "another load is not bounded");
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| account.borrow(1).is_some());
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            assert!(!waiting.is_finished());
+            loans.pop();
+            assert!(waiting.join().expect("no panic"));
+        });
+    }
 
     /// Would catch a bound that grants more than it has, or never wakes a waiter of its own or another run.
     #[test]
