@@ -11,9 +11,7 @@ use std::sync::Arc;
 use common::{Golden, ids, rms_difference, values};
 use firebox::{
     Cpu, DType, Error, LoadConfig, LoadRequest, Loader, Rule,
-    config::Budget,
-    config::SaveConfig,
-    config::To,
+    config::{Budget, SaveConfig, To},
     model::{Architecture, CausalLm},
     plan::{Plan, PlanError},
 };

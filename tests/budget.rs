@@ -21,8 +21,7 @@ use burn::{module::Module, tensor::TensorData};
 use counting::COUNTING;
 use firebox::{
     Cpu, DType, LoadConfig, Loader, Shared, Workers,
-    config::SaveConfig,
-    config::{Budget, Reading},
+    config::{Budget, Reading, SaveConfig},
     model::{Architecture, BuildError, ConfigError, Linear, Matrix, Slot, Weights},
     observe::{Event, Flow},
     plan::PlanError,

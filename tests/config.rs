@@ -4,8 +4,7 @@ use std::num::NonZeroUsize;
 
 use firebox::{
     DType, LoadConfig, Rule, SaveConfig, Strategy, StreamFrom, VerifyConfig, Workers,
-    config::To,
-    config::{Budget, Limits, Reading},
+    config::{Budget, Limits, Reading, To},
 };
 use serde_json::{Value, json};
 

@@ -9,8 +9,7 @@ use burn::tensor::Tensor;
 use common::{Golden, MODELS, ids, max_abs_difference, rms_difference, values};
 use firebox::{
     Cpu, DType, Error, LoadConfig, Loader,
-    config::SaveConfig,
-    config::To,
+    config::{SaveConfig, To},
     model::{
         Architecture, BuildError, CausalLm, ConfigError, Link, Matrix, Slot, Weights,
         decoder::Block,

@@ -17,8 +17,10 @@ use common::{Golden, ids, values};
 use firebox::{
     Cpu, Error, LoadConfig, Loader, Strategy, StreamFrom,
     config::Budget,
-    model::stream::{Ring, StreamStats, StreamedWeight},
-    model::{CausalLm, Linear, Matrix},
+    model::{
+        CausalLm, Linear, Matrix,
+        stream::{Ring, StreamStats, StreamedWeight},
+    },
     pipeline::{Finished, Sink, SinkError},
     plan::{Order, Step},
 };

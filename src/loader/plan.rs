@@ -18,7 +18,11 @@ const DESCRIPTION_MAX: u64 = 64 << 10;
 impl Engine {
     /// The plan of a load.
     pub(super) fn plan<A: Architecture>(&self, config: &A::Config) -> Result<Plan, Error> {
-        let mut plan = self.bind::<A>(config)?;
+        self.complete(self.bind::<A>(config)?)
+    }
+
+    /// Makes the choices that a bound plan leaves open: quantizations to be measured, and the strategy.
+    fn complete(&self, mut plan: Plan) -> Result<Plan, Error> {
         self.decide(&mut plan, None)?;
         let bytes = plan.totals().bytes_finished;
         self.choose_strategy(&mut plan, bytes);
@@ -39,11 +43,7 @@ impl Engine {
 
     /// The plan for the tensors of no particular model, as [`plan`](Self::plan) for a model.
     pub(super) fn plan_tensors(&self, include: &[Pattern]) -> Result<Plan, Error> {
-        let mut plan = self.bind_tensors(include)?;
-        self.decide(&mut plan, None)?;
-        let bytes = plan.totals().bytes_finished;
-        self.choose_strategy(&mut plan, bytes);
-        Ok(plan)
+        self.complete(self.bind_tensors(include)?)
     }
 
     /// Binds the tensors of no particular model: of the matrices, those that `include` names are to be quantized, or

@@ -4,8 +4,7 @@ use super::engine::{Engine, finish};
 use crate::{
     config::{Strategy, StreamFrom},
     error::Error,
-    model::Architecture,
-    model::stream::RingLimits,
+    model::{Architecture, stream::RingLimits},
     pipeline::{Settings, Sink},
     place::Streamer,
     plan::{Home, Order, Plan, Step},

@@ -3,7 +3,10 @@
 use std::fs;
 
 use firebox::{
-    Cpu, Error, Loader, config::Pattern, config::SaveConfig, model::CausalLm, place::SaveError,
+    Cpu, Error, Loader,
+    config::{Pattern, SaveConfig},
+    model::CausalLm,
+    place::SaveError,
 };
 use safetensors::Dtype;
 use tempfile::TempDir;

@@ -2,8 +2,7 @@
 
 use firebox::{
     Error,
-    config::SaveConfig,
-    config::To,
+    config::{SaveConfig, To},
     dialect::DialectError,
     place::SaveError,
     quant::kernels::format::{Along, Format},

@@ -4,8 +4,7 @@ use std::path::Path;
 
 use firebox::{
     Cpu, DType, Loader,
-    config::SaveConfig,
-    config::To,
+    config::{SaveConfig, To},
     model::CausalLm,
     pipeline::Finished,
     quant::kernels::format::{Format, Packed},

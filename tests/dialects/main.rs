@@ -26,8 +26,7 @@ use std::{
 use common::Golden;
 use firebox::{
     Cpu, LoadConfig, Loader,
-    config::SaveConfig,
-    config::To,
+    config::{SaveConfig, To},
     model::CausalLm,
     pipeline::{self, Event, Finished, Flow, Settings, Sink, SinkError},
     plan::{Plan, Step},

@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use firebox::{
     Cpu, LoadConfig, Loader,
-    config::SaveConfig,
-    config::To,
+    config::{SaveConfig, To},
     model::{Architecture, BuildError, ConfigError, Linear, Slot, Weights},
     pipeline::Finished,
     quant::kernels::{arith::float::DType, format::Packed},

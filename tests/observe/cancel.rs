@@ -12,8 +12,7 @@ use std::{
 
 use firebox::{
     Error, LoadConfig, LoadRequest, Loaded,
-    config::SaveConfig,
-    config::{Limits, VerifyConfig},
+    config::{Limits, SaveConfig, VerifyConfig},
     model::CausalLm,
     observe::{Event, Flow},
     pipeline::PipelineError,

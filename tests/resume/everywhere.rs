@@ -7,8 +7,7 @@ use std::{
 
 use firebox::{
     Cpu, Error, LoadConfig, LoadRequest, Loader,
-    config::Pattern,
-    config::SaveConfig,
+    config::{Pattern, SaveConfig},
     model::CausalLm,
     pipeline::{Event, Flow},
     report::Saved,

@@ -8,8 +8,7 @@ use std::{
 
 use firebox::{
     DType, Error, LoadRequest,
-    config::SaveConfig,
-    config::To,
+    config::{SaveConfig, To},
     pipeline::{Event, Flow},
     place::SaveError,
     source::{Access, Bytes, Memory, Probe, Source, SourceError, SourceExt, SourceHints},

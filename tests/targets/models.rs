@@ -5,8 +5,7 @@ use std::ops::ControlFlow;
 use burn::tensor::{Int, Tensor, TensorData};
 use firebox::{
     Cpu, DType, LoadConfig, Loader, Strategy, StreamFrom, Target,
-    config::Reading,
-    config::SaveConfig,
+    config::{Reading, SaveConfig},
     model::{CausalLm, GenerateOptions, Matrix, generate},
     target::MemoryKind,
 };

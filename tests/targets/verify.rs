@@ -4,8 +4,7 @@ use firebox::{
     Cpu, LoadConfig, Loader, Target,
     config::{Limits, VerifyConfig},
     model::CausalLm,
-    quant::kernels::compare::Stats,
-    quant::kernels::compare::TOLERANCE,
+    quant::{kernels::compare::Stats, kernels::compare::TOLERANCE},
     report::VerifyReport,
 };
 

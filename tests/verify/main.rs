@@ -19,8 +19,7 @@ use firebox::{
     config::{Limit, Limits, VerifyConfig},
     model::{Architecture, BuildError, ConfigError, Slot, Weights},
     place::VerifyError,
-    quant::QuantSpec,
-    quant::kernels::compare::Stats,
+    quant::{QuantSpec, kernels::compare::Stats},
     report::VerifyReport,
     source::{Fault, Memory},
 };

@@ -3,7 +3,7 @@
 /// Rows that have to stay together so that a tile is whole groups of `rows` rows and whole units of
 /// `unit` weights, in a weight of `[o, i]`.
 pub(crate) const fn tile_rows([o, i]: [usize; 2], rows: usize, unit: usize) -> usize {
-    // So many rows hold whole units.
+    // This number of rows holds whole units.
     let whole = unit / gcd(unit, i);
     let together = multiple(rows, whole);
     if together < o {

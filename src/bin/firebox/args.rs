@@ -79,9 +79,25 @@ impl ModelArgs {
     }
 }
 
-/// Whether no architecture is known for a checkpoint with this `config.json`, so that only its files say what its tensors
-/// are. A configuration of a known architecture that is wrong is an error all the same.
-pub(crate) fn is_unknown(config: &Value) -> Result<bool, Failure> {
+/// Which matrices are quantized, whatever the architecture.
+#[derive(Debug, Default, Args)]
+pub(crate) struct IncludeArgs {
+    /// Quantize the matrices that PATTERN names, whatever the architecture, and keep all other tensors. Without this option,
+    /// a checkpoint of an unknown architecture has those matrices quantized that look like linear layers
+    #[arg(id = "include", long = "include", value_name = "PATTERN")]
+    pub(crate) patterns: Vec<Pattern>,
+}
+
+impl IncludeArgs {
+    /// Whether the files decide about the tensors of a checkpoint with this `config.json`, and no architecture does.
+    pub(crate) fn by_files(&self, config: &Value) -> Result<bool, Failure> {
+        Ok(!self.patterns.is_empty() || is_unknown(config)?)
+    }
+}
+
+/// Whether no architecture is known for a checkpoint with this `config.json`. A wrong configuration of a known architecture
+/// is an error.
+fn is_unknown(config: &Value) -> Result<bool, Failure> {
     match CausalLm::config(config) {
         Ok(_) => Ok(false),
         Err(ConfigError::Architecture { .. } | ConfigError::Unsupported { .. }) => Ok(true),

@@ -1,11 +1,11 @@
 //! `firebox plan`: what a load would do with every tensor.
 
 use clap::Args;
-use firebox::{Loader, Target, config::Pattern, model::CausalLm};
+use firebox::{Loader, Target, model::CausalLm};
 
 use crate::{
     Failure, OnTarget,
-    args::{LoadArgs, ModelArgs, QuantArgs, is_unknown},
+    args::{IncludeArgs, LoadArgs, ModelArgs, QuantArgs},
     output,
 };
 
@@ -17,10 +17,8 @@ pub(crate) struct PlanCommand {
     #[command(flatten)]
     quant: QuantArgs,
 
-    /// Of a checkpoint of no particular architecture, quantize the matrices that PATTERN names, instead of those that look
-    /// like linear layers; a known architecture is then not looked at. All other tensors stay as they are
-    #[arg(long, value_name = "PATTERN")]
-    include: Vec<Pattern>,
+    #[command(flatten)]
+    include: IncludeArgs,
 
     /// Print JSON
     #[arg(long)]
@@ -32,9 +30,9 @@ impl OnTarget for PlanCommand {
         let config = self.load.config(self.quant.quant);
         let config = ModelArgs::any(config, &self.load.model.model);
         let loader = Loader::<T>::new(self.load.request(config)?)?;
-        let by_files = !self.include.is_empty() || is_unknown(loader.checkpoint().config())?;
+        let by_files = self.include.by_files(loader.checkpoint().config())?;
         let plan = if by_files {
-            loader.plan_tensors(&self.include)?
+            loader.plan_tensors(&self.include.patterns)?
         } else {
             loader.plan::<CausalLm>()?
         };

@@ -5,19 +5,16 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use firebox::{
     Loader, Target,
-    config::SaveConfig,
-    config::To,
-    config::{Bytes, Pattern},
+    config::{Bytes, SaveConfig, To},
     model::CausalLm,
     quant::QuantSpec,
-    report::Saved,
-    report::VerifyReport,
+    report::{Saved, VerifyReport},
 };
 use serde::Serialize;
 
 use crate::{
     Failure, OnTarget,
-    args::{LoadArgs, ModelArgs, is_unknown},
+    args::{IncludeArgs, LoadArgs, ModelArgs},
     output,
     progress::Bar,
     verify::{LimitArgs, within},
@@ -54,10 +51,8 @@ pub(crate) struct QuantizeCommand {
     #[command(flatten)]
     pub(crate) save: SaveArgs,
 
-    /// Of a checkpoint of no particular architecture, quantize the matrices that PATTERN names, instead of those that look
-    /// like linear layers; a known architecture is then not looked at. All other tensors stay as they are
-    #[arg(long, value_name = "PATTERN")]
-    include: Vec<Pattern>,
+    #[command(flatten)]
+    include: IncludeArgs,
 
     /// What becomes of linear weights: nf4, fp4, nf4:block=64,nested, fp8:e4m3,scale=tensor,
     /// fp8:e4m3,scale=channel, fp8:e4m3,scale=block, mlx:bits=4,group=64,
@@ -102,7 +97,8 @@ impl OnTarget for ConvertCommand {
             Some(scales) => to.nested(matches!(scales, Scales::Nested)),
             None => to,
         };
-        self.save.run::<T>(QuantSpec::None, &[], None, to)
+        self.save
+            .run::<T>(QuantSpec::None, &IncludeArgs::default(), None, to)
     }
 }
 
@@ -131,7 +127,7 @@ impl SaveArgs {
     fn run<T: Target>(
         &self,
         quant: QuantSpec,
-        include: &[Pattern],
+        include: &IncludeArgs,
         limits: Option<&LimitArgs>,
         to: SaveConfig,
     ) -> Result<(), Failure> {
@@ -139,11 +135,11 @@ impl SaveArgs {
         let config = self.load.config(quant);
         let config = ModelArgs::any(config, &self.load.model.model);
         let mut loader = Loader::<T>::new(self.load.request(config)?.observer(bar.clone()))?;
-        let by_files = !include.is_empty() || is_unknown(loader.checkpoint().config())?;
+        let by_files = include.by_files(loader.checkpoint().config())?;
         let mut verified = None;
         if let Some(limits) = limits {
             let report = if by_files {
-                loader.verify_tensors(include, &limits.config())
+                loader.verify_tensors(&include.patterns, &limits.config())
             } else {
                 loader.verify::<CausalLm>(&limits.config())
             };
@@ -154,7 +150,7 @@ impl SaveArgs {
             verified = Some(report);
         }
         let saved = if by_files {
-            loader.save_tensors(include, &to)
+            loader.save_tensors(&include.patterns, &to)
         } else {
             loader.save::<CausalLm>(&to)
         };

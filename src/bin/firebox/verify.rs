@@ -3,7 +3,6 @@
 use clap::Args;
 use firebox::{
     Loader, Target,
-    config::Pattern,
     config::{Limits, VerifyConfig},
     model::CausalLm,
     quant::QuantSpec,
@@ -12,7 +11,7 @@ use firebox::{
 
 use crate::{
     Failure, OnTarget,
-    args::{LoadArgs, ModelArgs, QuantArgs, is_unknown},
+    args::{IncludeArgs, LoadArgs, ModelArgs, QuantArgs},
     output,
     progress::Bar,
 };
@@ -30,10 +29,8 @@ pub(crate) struct VerifyCommand {
     #[arg(long, value_name = "SOURCE", conflicts_with_all = ["quant", "rules", "include", "fallbacks", "revision"])]
     against: Option<String>,
 
-    /// Of a checkpoint of no particular architecture, quantize the matrices that PATTERN names, instead of those that look
-    /// like linear layers; a known architecture is then not looked at. All other tensors stay as they are
-    #[arg(long, value_name = "PATTERN")]
-    include: Vec<Pattern>,
+    #[command(flatten)]
+    include: IncludeArgs,
 
     #[command(flatten)]
     limits: LimitArgs,
@@ -80,7 +77,7 @@ impl OnTarget for VerifyCommand {
         };
         let limits = &self.limits;
         let loader = open(config)?;
-        let by_files = !self.include.is_empty() || is_unknown(loader.checkpoint().config())?;
+        let by_files = self.include.by_files(loader.checkpoint().config())?;
         let report = match &self.against {
             Some(against) => {
                 let dense = ModelArgs::any(self.load.model.another(against), against);
@@ -91,7 +88,7 @@ impl OnTarget for VerifyCommand {
                     loader.verify_against::<CausalLm>(&dense, &limits.limits())
                 }
             }
-            None if by_files => loader.verify_tensors(&self.include, &limits.config()),
+            None if by_files => loader.verify_tensors(&self.include.patterns, &limits.config()),
             None => loader.verify::<CausalLm>(&limits.config()),
         };
         bar.clear();

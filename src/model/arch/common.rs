@@ -70,13 +70,32 @@ pub(super) fn spec(
     })
 }
 
+/// Every layer's attention has biases where `attention_bias` says so.
+pub(super) fn attention_biases(fields: Fields<'_>, spec: &mut Spec) -> Result<(), ConfigError> {
+    let bias = flag(fields, "attention_bias")?;
+    for (_, attention) in spec.attentions_mut() {
+        attention.qkv_bias = bias;
+        attention.o_bias = bias;
+    }
+    Ok(())
+}
+
+/// Every layer's MLP has biases where `mlp_bias` says so.
+pub(super) fn mlp_biases(fields: Fields<'_>, spec: &mut Spec) -> Result<(), ConfigError> {
+    let bias = flag(fields, "mlp_bias")?;
+    for mlp in spec.mlps_mut() {
+        mlp.bias = bias;
+    }
+    Ok(())
+}
+
 /// A whole number that has to be there.
 pub(super) fn required(fields: Fields<'_>, field: &str) -> Result<usize, ConfigError> {
     fields.count(field)?.ok_or_else(|| fields.missing(field))
 }
 
 /// A flag, off where it is absent.
-pub(super) fn flag(fields: Fields<'_>, field: &str) -> Result<bool, ConfigError> {
+fn flag(fields: Fields<'_>, field: &str) -> Result<bool, ConfigError> {
     Ok(fields.flag(field)?.unwrap_or(false))
 }
 

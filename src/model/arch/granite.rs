@@ -1,7 +1,7 @@
 //! Granite: Llama with multipliers of embeddings, scores, residuals and logits.
 
 use super::{
-    common::{self, Defaults, flag},
+    common::{self, Defaults},
     family::Family,
 };
 use crate::model::{decoder::Spec, error::ConfigError, fields::Fields};
@@ -24,14 +24,10 @@ fn read(family: &'static str, fields: Fields<'_>) -> Result<Spec, ConfigError> {
     let residual = multiplier("residual_multiplier")?;
     spec.embedding.multiplier = Some(multiplier("embedding_multiplier")?);
     spec.head.multiplier = Some(1.0 / multiplier("logits_scaling")?);
-    let (attention_bias, mlp_bias) = (flag(fields, "attention_bias")?, flag(fields, "mlp_bias")?);
+    common::attention_biases(fields, &mut spec)?;
+    common::mlp_biases(fields, &mut spec)?;
     for (_, attention) in spec.attentions_mut() {
         attention.scale = scale;
-        attention.qkv_bias = attention_bias;
-        attention.o_bias = attention_bias;
-    }
-    for mlp in spec.mlps_mut() {
-        mlp.bias = mlp_bias;
     }
     for layer in &mut spec.layers {
         layer.residual_multiplier = Some(residual);

@@ -1,7 +1,7 @@
 //! Llama: biases where the file has them.
 
 use super::{
-    common::{self, Defaults, flag},
+    common::{self, Defaults},
     family::Family,
 };
 use crate::model::{decoder::Spec, error::ConfigError, fields::Fields};
@@ -18,13 +18,7 @@ const DEFAULTS: Defaults = Defaults {
 
 fn read(family: &'static str, fields: Fields<'_>) -> Result<Spec, ConfigError> {
     let mut spec = common::spec(family, fields, &DEFAULTS)?;
-    let (attention_bias, mlp_bias) = (flag(fields, "attention_bias")?, flag(fields, "mlp_bias")?);
-    for (_, attention) in spec.attentions_mut() {
-        attention.qkv_bias = attention_bias;
-        attention.o_bias = attention_bias;
-    }
-    for mlp in spec.mlps_mut() {
-        mlp.bias = mlp_bias;
-    }
+    common::attention_biases(fields, &mut spec)?;
+    common::mlp_biases(fields, &mut spec)?;
     Ok(spec)
 }

@@ -1,7 +1,7 @@
 //! Qwen 3: queries and keys are normalised head by head; a window on some layers, if there is one.
 
 use super::{
-    common::{self, Defaults, flag},
+    common::{self, Defaults},
     family::Family,
 };
 use crate::model::{
@@ -23,10 +23,9 @@ const DEFAULTS: Defaults = Defaults {
 
 fn read(family: &'static str, fields: Fields<'_>) -> Result<Spec, ConfigError> {
     let mut spec = common::spec(family, fields, &DEFAULTS)?;
-    let (bias, norm) = (flag(fields, "attention_bias")?, spec.norm);
+    common::attention_biases(fields, &mut spec)?;
+    let norm = spec.norm;
     for (_, attention) in spec.attentions_mut() {
-        attention.qkv_bias = bias;
-        attention.o_bias = bias;
         attention.query_key_norm = Some(QueryKeyNormSpec::new(norm, NormOver::Head));
     }
     common::windows_of_layers(fields, &mut spec)?;

@@ -12,8 +12,7 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 use super::COPIED;
 use crate::{
-    config::LoadConfig,
-    config::SaveConfig,
+    config::{LoadConfig, SaveConfig},
     pipeline::PipelineError,
     plan::{Action, Plan, Step},
     source::{Checkpoint, CheckpointError, Source, SourceError, SourceExt, TensorInfo},
