@@ -344,7 +344,7 @@ fn bytes_held(model: &CausalLm) -> u64 {
     }
     for block in &model.blocks {
         bytes += linears(block).into_iter().map(bias).sum::<u64>();
-        let attention = &block.attention;
+        let attention = block.mixer.attention().expect("grouped attention");
         let norms = [
             &block.attention_norm,
             &block.mlp_norm,

@@ -72,7 +72,7 @@ fn the_model_computes_what_it_did() {
         assert!(error < 1e-4, "{}: largest error {error}", golden.0);
 
         for (nth, (after, before)) in model.blocks.iter().zip(&plain.blocks).enumerate() {
-            let heads = after.attention.heads;
+            let heads = after.mixer.attention().expect("grouped attention").heads;
             let shared = [heads.features, heads.query / heads.key_value];
             let names = [
                 ("q, k, v", [1, 1]),

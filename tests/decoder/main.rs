@@ -13,6 +13,7 @@ use common::{Golden, ids, max_abs_difference, models, rms_difference, values};
 use firebox::{
     model::{
         Architecture, BuildError, CacheError, CausalLm, GenerateOptions, StopReason, generate,
+        layers::NoMemory,
     },
     target::{DType, ToBurn},
 };
@@ -49,11 +50,10 @@ fn hidden_states_are_those_of_transformers_layer_by_layer() {
             assert!(error < 1e-4, "{} layer {layer}: {error}", golden.0);
         };
 
-        let mut x = model.embed(ids(&[prefix]));
-        let rotations = model.rotations(0..12, &x.device(), x.dtype());
+        let (mut x, mut passage) = model.enter(ids(&[prefix]), 0);
         for (layer, block) in model.blocks.iter().enumerate() {
             check(layer, &x);
-            x = block.forward(x, &rotations, |keys, values| (keys, values));
+            x = block.forward(x, &mut passage, &mut NoMemory);
         }
         check(model.blocks.len(), &model.norm.forward(x));
     }

@@ -7,7 +7,7 @@ use firebox::{
         Architecture, BuildError, CausalLm, Link, RopeScaling, Slot, Weight, Weights,
         decoder::{
             AttentionSpec, Clamp, DeltaSpec, ExpertStorage, ExpertsSpec, FeedForward, Gate,
-            LatentSpec, LayerSpec, Mixer, MlpSpec, PerLayerSpec, QueryGrowth, QueryKeyNormSpec,
+            LatentSpec, LayerSpec, MixerSpec, MlpSpec, PerLayerSpec, QueryGrowth, QueryKeyNormSpec,
             RouterScore, RouterSpec, Sees, Spec, slots,
         },
         layers::{NormOver, NormSpec, RotarySpec},
@@ -240,7 +240,7 @@ fn rotations_that_are_not_computed_are_refused_by_name() {
 #[test]
 fn halves_of_layers_that_are_not_computed_are_refused_by_name() {
     refused("layers.1.mixer", |spec| {
-        layer(spec).mixer = Mixer::Latent(LatentSpec {
+        layer(spec).mixer = MixerSpec::Latent(LatentSpec {
             heads: 4,
             query_rank: Some(24),
             key_value_rank: 20,
@@ -253,7 +253,7 @@ fn halves_of_layers_that_are_not_computed_are_refused_by_name() {
         });
     });
     refused("layers.1.mixer", |spec| {
-        layer(spec).mixer = Mixer::Delta(DeltaSpec {
+        layer(spec).mixer = MixerSpec::Delta(DeltaSpec {
             key_heads: 2,
             value_heads: 4,
             key_features: 12,

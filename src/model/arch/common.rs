@@ -12,7 +12,7 @@
 
 use crate::model::{
     decoder::{
-        AttentionSpec, EmbeddingSpec, FeedForward, HeadSpec, LLAMA, LayerSpec, Mixer, MlpSpec,
+        AttentionSpec, EmbeddingSpec, FeedForward, HeadSpec, LLAMA, LayerSpec, MixerSpec, MlpSpec,
         Sees, Spec,
     },
     error::ConfigError,
@@ -46,7 +46,7 @@ pub(super) fn spec(
     let features = required(fields, "hidden_size")?;
     let mlp = MlpSpec::gated(required(fields, "intermediate_size")?, activation);
     let attention = AttentionSpec::new(heads, key_value_heads, head_features, Some(rotary));
-    let layer = LayerSpec::new(Mixer::Attention(attention), FeedForward::Mlp(mlp), norm);
+    let layer = LayerSpec::new(MixerSpec::Attention(attention), FeedForward::Mlp(mlp), norm);
     Ok(Spec {
         family,
         vocabulary,

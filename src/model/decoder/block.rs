@@ -1,12 +1,11 @@
-//! One layer: attention and MLP, their norms, and the shortcuts beside them.
+//! One layer: mixer and MLP, their norms, and the shortcuts beside them.
 //!
-//! Letters: `b` batch, `kv` key and value heads, `t` new tokens, `s` all tokens, `d` features of a head,
-//! `f` features of the model.
+//! Letters: `b` batch, `t` new tokens, `f` features of the model.
 
 use burn::{module::Module, tensor::Tensor};
 
-use super::spec::NormPlaces;
-use crate::model::layers::{Attention, Linear, Mlp, Norm, Rotation};
+use super::{passage::Passage, spec::NormPlaces};
+use crate::model::layers::{Linear, Mixer, Mlp, Norm, Remember};
 
 /// A layer.
 #[derive(Module, Debug)]
@@ -14,7 +13,7 @@ pub struct Block {
     /// Over `[f]`, before attention; before both halves where they run in parallel and share a norm.
     pub attention_norm: Option<Norm>,
     /// Looks at the tokens so far.
-    pub attention: Attention,
+    pub mixer: Mixer,
     /// Over `[f]`, of what attention adds.
     pub attention_norm_after: Option<Norm>,
     /// Over `[f]`, before the MLP.
@@ -35,19 +34,17 @@ pub struct Block {
 }
 
 impl Block {
-    /// `x` `[b, t, f]` to `[b, t, f]`; `rotations` are those of the model at the positions of the new tokens.
-    ///
-    /// `remember` turns the keys and values `[b, kv, t, d]` of the new tokens into those of all tokens
-    /// `[b, kv, s, d]`.
+    /// `x` `[b, t, f]` to `[b, t, f]`; `passage` is what the layers share, `memory` what this layer remembers of the
+    /// tokens before.
     pub fn forward(
         &self,
         x: Tensor<3>,
-        rotations: &[Rotation],
-        remember: impl FnOnce(Tensor<4>, Tensor<4>) -> (Tensor<4>, Tensor<4>),
+        passage: &mut Passage,
+        memory: &mut impl Remember,
     ) -> Tensor<3> {
-        let rotation = self.rope.map(|rope| &rotations[rope]);
-        let attention = |y| {
-            let y = self.attention.forward(y, rotation, remember);
+        let rotation = self.rope.map(|rope| &passage.rotations[rope]);
+        let mut mixer = |y| {
+            let y = self.mixer.forward(y, rotation, memory);
             self.added(y, self.attention_norm_after.as_ref())
         };
         let mlp = |y| self.added(self.mlp.forward(y), self.mlp_norm_after.as_ref());
@@ -55,21 +52,21 @@ impl Block {
         let y = normed(x.clone(), self.attention_norm.as_ref());
         match self.places {
             NormPlaces::Before | NormPlaces::After | NormPlaces::Around => {
-                let x = x + attention(y);
+                let x = x + mixer(y);
                 let y = normed(x.clone(), self.mlp_norm.as_ref());
                 x + mlp(y)
             }
-            NormPlaces::Parallel => x + attention(y.clone()) + mlp(y),
+            NormPlaces::Parallel => x + mixer(y.clone()) + mlp(y),
             NormPlaces::ParallelApart => {
                 let z = normed(x.clone(), self.mlp_norm.as_ref());
-                x + attention(y) + mlp(z)
+                x + mixer(y) + mlp(z)
             }
         }
     }
 
     /// Its matrices, in the order in which a token meets them.
     pub fn linears(&self) -> Vec<&Linear> {
-        let mut linears = self.attention.linears();
+        let mut linears = self.mixer.linears();
         linears.extend(self.mlp.linears());
         linears
     }

@@ -5,12 +5,14 @@ use super::{
     check::{self, Unsupported},
     forward::CausalLm,
     spec::Spec,
-    walk::{self, AttentionTree, LayerTree, MlpTree, QkvTree},
+    visit::Visit,
+    walk::{self, LayerTree, MlpTree},
+    walk_mixer::{AttentionTree, MixerTree, QkvTree},
 };
 use crate::model::{
     layers::{
-        Activation, ApartQkv, Attention, Embedding, FusedMlp, GatedMlp, Heads, Linear, Mlp, Norm,
-        NormOver, NormSpec, PlainMlp, Qkv, Rope, RotarySpec, Scores,
+        Activation, ApartQkv, Attention, Embedding, FusedMlp, GatedMlp, Heads, Linear, Mixer, Mlp,
+        Norm, NormOver, NormSpec, PlainMlp, Qkv, Rope, RotarySpec, Scores,
     },
     slot::Role,
     weights::{BuildError, Weights},
@@ -69,7 +71,9 @@ fn block<'s>(tree: LayerTree<'s, Taker<'_>>, ropes: &mut Ropes<'s>) -> Result<Bl
     let rotary = spec.rotary.as_ref();
     Ok(Block {
         attention_norm: tree.attention_norm,
-        attention: attention(tree.attention, heads),
+        mixer: match tree.mixer {
+            MixerTree::Attention(tree) => Mixer::Attention(attention(tree, heads)),
+        },
         attention_norm_after: tree.attention_norm_after,
         mlp_norm: tree.mlp_norm,
         mlp: mlp(tree.mlp, checked.mlp.activation),
@@ -122,7 +126,7 @@ fn mlp(tree: MlpTree<Taker<'_>>, activation: Activation) -> Mlp {
 /// Takes weights.
 struct Taker<'w>(&'w mut Weights);
 
-impl walk::Visit for Taker<'_> {
+impl Visit for Taker<'_> {
     type Table = Embedding;
     type Matrix = Linear;
     type Norm = Norm;

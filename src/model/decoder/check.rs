@@ -1,6 +1,6 @@
 //! What a [`Spec`] may ask for today. Everything else is refused by name, before a weight is read.
 
-use super::spec::{AttentionSpec, FeedForward, Gate, LayerSpec, Mixer, MlpSpec, Sees, Spec};
+use super::spec::{AttentionSpec, FeedForward, Gate, LayerSpec, MixerSpec, MlpSpec, Sees, Spec};
 use crate::model::{
     error::ConfigError,
     layers::{Rope, RotarySpec},
@@ -70,9 +70,9 @@ fn checked_layer(nth: usize, layer: &LayerSpec) -> Result<Checked<'_>, Unsupport
     };
     none_of(&path, &[(layer.scalar, "scalar", "a number for the layer")])?;
     let attention = match &layer.mixer {
-        Mixer::Attention(attention) => attention,
-        Mixer::Latent(_) => return Err(one_of("mixer", "latent".to_owned(), "attention")),
-        Mixer::Delta(_) => return Err(one_of("mixer", "delta".to_owned(), "attention")),
+        MixerSpec::Attention(attention) => attention,
+        MixerSpec::Latent(_) => return Err(one_of("mixer", "latent".to_owned(), "attention")),
+        MixerSpec::Delta(_) => return Err(one_of("mixer", "delta".to_owned(), "attention")),
     };
     let mlp = match &layer.feed_forward {
         FeedForward::Mlp(mlp) => mlp,

@@ -4,10 +4,10 @@
 
 use core::ops::Range;
 
-use super::{block::Block, spec::Spec};
+use super::{block::Block, passage::Passage, spec::Spec};
 use crate::model::{
     NextToken,
-    layers::{Cache, CacheError, Embedding, Linear, Norm, Rope, Rotation},
+    layers::{Cache, CacheError, Embedding, Linear, NoMemory, Norm, Rope, Rotation},
 };
 use burn::{
     module::Module,
@@ -16,8 +16,20 @@ use burn::{
 
 /// A language model of any family in `model/arch`.
 ///
-/// Its parts are public: a custom forward pass (hidden states, early exits, other caches) is a
-/// loop over [`blocks`](Self::blocks), as [`forward`](Self::forward) is.
+/// Its parts are public: a custom forward pass (hidden states, early exits, other memories) is a
+/// loop over [`blocks`](Self::blocks), as [`forward`](Self::forward) is:
+///
+/// ```no_run
+/// # use burn::tensor::{Int, Tensor};
+/// # use firebox::model::{CausalLm, layers::NoMemory};
+/// # fn logits(model: &CausalLm, ids: Tensor<2, Int>) -> Tensor<3> {
+/// let (mut x, mut passage) = model.enter(ids, 0);
+/// for block in &model.blocks {
+///     x = block.forward(x, &mut passage, &mut NoMemory);
+/// }
+/// model.logits(x)
+/// # }
+/// ```
 #[derive(Module, Debug)]
 pub struct CausalLm {
     /// `[v, f]`.
@@ -39,11 +51,9 @@ pub struct CausalLm {
 impl CausalLm {
     /// Logits `[b, t, v]` of every token of `ids` `[b, t]`; at least one token.
     pub fn forward(&self, ids: Tensor<2, Int>) -> Tensor<3> {
-        let [_, t] = ids.dims();
-        let mut x = self.embed(ids);
-        let rotations = self.rotations(0..t, &x.device(), x.dtype());
+        let (mut x, mut passage) = self.enter(ids, 0);
         for block in &self.blocks {
-            x = block.forward(x, &rotations, |keys, values| (keys, values));
+            x = block.forward(x, &mut passage, &mut NoMemory);
         }
         self.logits(x)
     }
@@ -80,6 +90,15 @@ impl CausalLm {
         }
     }
 
+    /// `ids` `[b, t]`, the first of them at position `start`, to what goes into the first layer, `[b, t, f]`, and what
+    /// the layers share.
+    pub fn enter(&self, ids: Tensor<2, Int>, start: usize) -> (Tensor<3>, Passage) {
+        let [_, t] = ids.dims();
+        let x = self.embed(ids);
+        let rotations = self.rotations(start..start + t, &x.device(), x.dtype());
+        (x, Passage { rotations })
+    }
+
     /// `ids` `[b, t]` to what goes into the first layer, `[b, t, f]`.
     pub fn embed(&self, ids: Tensor<2, Int>) -> Tensor<3> {
         let x = self.embedding.forward(ids);
@@ -113,14 +132,12 @@ impl CausalLm {
         ids: Tensor<2, Int>,
         cache: &mut Cache,
     ) -> Result<Tensor<3>, CacheError> {
-        let [b, t] = ids.dims();
         let start = cache.len();
-        let layers = cache.extend(self.blocks.len(), [b, t])?;
+        let layers = cache.extend(self.blocks.len(), ids.dims())?;
 
-        let mut x = self.embed(ids);
-        let rotations = self.rotations(start..start + t, &x.device(), x.dtype());
+        let (mut x, mut passage) = self.enter(ids, start);
         for (block, layer) in self.blocks.iter().zip(layers) {
-            x = block.forward(x, &rotations, |keys, values| layer.append(keys, values));
+            x = block.forward(x, &mut passage, layer);
         }
         Ok(x)
     }

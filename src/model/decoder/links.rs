@@ -6,7 +6,9 @@
 use super::{
     check::Unsupported,
     spec::Spec,
-    walk::{self, LayerTree, MlpTree, QkvTree},
+    visit::Visit,
+    walk::{self, LayerTree, MlpTree},
+    walk_mixer::{MixerTree, QkvTree},
 };
 use crate::model::{layers::NormSpec, link::Link, slot::Role};
 
@@ -19,7 +21,8 @@ pub(super) fn links(spec: &Spec) -> Result<Vec<Link>, Unsupported> {
 
 fn of_layer(layer: &LayerTree<'_, NameWalk>) -> Vec<Link> {
     let attention = layer.checked.attention;
-    let (qkv, values) = match &layer.attention.qkv {
+    let MixerTree::Attention(mixer) = &layer.mixer;
+    let (qkv, values) = match &mixer.qkv {
         QkvTree::Apart { q, k, v } => (vec![q, k, v], Some(v)),
         QkvTree::Blocks(qkv) | QkvTree::ByHead(qkv) => (vec![qkv], None),
     };
@@ -48,8 +51,7 @@ fn of_layer(layer: &LayerTree<'_, NameWalk>) -> Vec<Link> {
     [
         norm(&layer.attention_norm, first),
         values.map(|v| {
-            Link::new(v.rows(), [layer.attention.o.weight.clone()])
-                .repeated(attention.head_features, shared)
+            Link::new(v.rows(), [mixer.o.weight.clone()]).repeated(attention.head_features, shared)
         }),
         norm(&layer.mlp_norm, second),
         let_through.map(|up| Link::new(up.rows(), [down.weight.clone()])),
@@ -77,7 +79,7 @@ impl LinkedMatrix {
     }
 }
 
-impl walk::Visit for NameWalk {
+impl Visit for NameWalk {
     type Table = ();
     type Matrix = LinkedMatrix;
     type Norm = LinkedNorm;

@@ -14,10 +14,16 @@ mod names;
 
 mod check;
 
+mod visit;
+
+mod walk_mixer;
+
 mod walk;
 
 mod links;
 mod slots;
+
+mod passage;
 
 mod block;
 
@@ -31,10 +37,11 @@ pub use block::Block;
 pub use check::Unsupported;
 pub use forward::CausalLm;
 pub use names::{LLAMA, Names, Part};
+pub use passage::Passage;
 pub use slots::slots;
 pub use spec::{
     AttentionSpec, Clamp, DeltaSpec, EmbeddingSpec, ExpertStorage, ExpertsSpec, FeedForward, Gate,
-    HeadSpec, LatentSpec, LayerSpec, Mixer, MlpSpec, NormPlaces, PerLayerSpec, Projections,
+    HeadSpec, LatentSpec, LayerSpec, MixerSpec, MlpSpec, NormPlaces, PerLayerSpec, Projections,
     QueryGrowth, QueryKeyNormSpec, RouterGroups, RouterScore, RouterSpec, Sees, SharedExpertSpec,
     Spec,
 };

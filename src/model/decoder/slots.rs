@@ -1,6 +1,6 @@
 //! The places of a decoder that tensors go to.
 
-use super::{check::Unsupported, names::Part, spec::Spec, walk};
+use super::{check::Unsupported, names::Part, spec::Spec, visit::Visit, walk};
 use crate::model::{
     layers::NormSpec,
     slot::{Role, Slot},
@@ -27,7 +27,7 @@ pub(super) fn leaves_out(spec: &Spec, tensor: &str) -> bool {
 
 struct Slots(Vec<Slot>);
 
-impl walk::Visit for Slots {
+impl Visit for Slots {
     type Table = ();
     type Matrix = ();
     type Norm = ();

@@ -75,7 +75,7 @@ pub struct HeadSpec {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct LayerSpec {
     /// The half that looks at other tokens.
-    pub mixer: Mixer,
+    pub mixer: MixerSpec,
     /// The half that looks at each token alone.
     pub feed_forward: FeedForward,
     /// Where norms are.
@@ -109,7 +109,7 @@ pub enum NormPlaces {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
-pub enum Mixer {
+pub enum MixerSpec {
     /// Attention whose query heads share keys and values in groups.
     Attention(AttentionSpec),
     /// Attention whose keys and values are unfolded from one small row a token (DeepSeek's MLA).
@@ -442,7 +442,7 @@ impl MlpSpec {
 
 impl LayerSpec {
     /// Norms before each half.
-    pub const fn new(mixer: Mixer, feed_forward: FeedForward, norm: NormSpec) -> Self {
+    pub const fn new(mixer: MixerSpec, feed_forward: FeedForward, norm: NormSpec) -> Self {
         Self {
             mixer,
             feed_forward,
@@ -456,8 +456,8 @@ impl LayerSpec {
     /// Its attention, where it is grouped.
     pub const fn attention(&self) -> Option<&AttentionSpec> {
         match &self.mixer {
-            Mixer::Attention(attention) => Some(attention),
-            Mixer::Latent(_) | Mixer::Delta(_) => None,
+            MixerSpec::Attention(attention) => Some(attention),
+            MixerSpec::Latent(_) | MixerSpec::Delta(_) => None,
         }
     }
 
@@ -475,8 +475,8 @@ impl Spec {
     pub fn attentions_mut(&mut self) -> impl Iterator<Item = (usize, &mut AttentionSpec)> {
         let layers = self.layers.iter_mut().enumerate();
         layers.filter_map(|(layer, spec)| match &mut spec.mixer {
-            Mixer::Attention(attention) => Some((layer, attention)),
-            Mixer::Latent(_) | Mixer::Delta(_) => None,
+            MixerSpec::Attention(attention) => Some((layer, attention)),
+            MixerSpec::Latent(_) | MixerSpec::Delta(_) => None,
         })
     }
 

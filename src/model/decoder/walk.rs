@@ -9,50 +9,16 @@
 //! A visitor makes something of each matrix, table and norm; the walk returns them as a tree of the same shape as the
 //! module. So slots, links and the module have the same tensors in the same order: there is no second list.
 //!
-//! Letters: `v` vocabulary, `f` features of the model, `m` features inside an MLP, `h` query heads, `kv` key and value
-//! heads, `d` features of a head.
+//! Letters: `v` vocabulary, `f` features of the model, `m` features inside an MLP.
 
 use super::{
-    check::{Checked, Unsupported, checked},
+    check::{Checked, checked},
     names::Part,
-    spec::{Gate, NormPlaces, Projections, Spec},
+    spec::{Gate, NormPlaces, Spec},
+    visit::{InLayer, Visit},
+    walk_mixer::{self, MixerTree},
 };
-use crate::{
-    config::Role,
-    model::layers::{NormOver, NormSpec},
-};
-
-/// What is made of each tensor.
-pub(super) trait Visit {
-    /// Of a table of rows.
-    type Table;
-    /// Of a matrix and its bias.
-    type Matrix;
-    /// Of a norm.
-    type Norm;
-    /// Why nothing can be made of one.
-    type Error: From<Unsupported>;
-
-    /// `{path}.weight` `[rows, columns]`.
-    fn table(&mut self, path: String, shape: [usize; 2]) -> Result<Self::Table, Self::Error>;
-
-    /// `{path}.weight` `[out, in]` and, with a `bias`, `{path}.bias` `[out]`.
-    fn matrix(
-        &mut self,
-        path: String,
-        role: Role,
-        shape: [usize; 2],
-        bias: bool,
-    ) -> Result<Self::Matrix, Self::Error>;
-
-    /// `{path}.weight` and, where the norm has a bias, `{path}.bias`, both of `shape`.
-    fn norm(
-        &mut self,
-        path: String,
-        shape: &[usize],
-        spec: NormSpec,
-    ) -> Result<Self::Norm, Self::Error>;
-}
+use crate::config::Role;
 
 /// What a visitor made of a model.
 pub(super) struct Tree<'s, V: Visit> {
@@ -66,30 +32,11 @@ pub(super) struct Tree<'s, V: Visit> {
 pub(super) struct LayerTree<'s, V: Visit> {
     pub(super) checked: Checked<'s>,
     pub(super) attention_norm: Option<V::Norm>,
-    pub(super) attention: AttentionTree<V>,
+    pub(super) mixer: MixerTree<V>,
     pub(super) attention_norm_after: Option<V::Norm>,
     pub(super) mlp_norm: Option<V::Norm>,
     pub(super) mlp: MlpTree<V>,
     pub(super) mlp_norm_after: Option<V::Norm>,
-}
-
-/// What it made of attention.
-pub(super) struct AttentionTree<V: Visit> {
-    pub(super) qkv: QkvTree<V>,
-    pub(super) q_norm: Option<V::Norm>,
-    pub(super) k_norm: Option<V::Norm>,
-    pub(super) o: V::Matrix,
-}
-
-/// What it made of the projections to queries, keys and values.
-pub(super) enum QkvTree<V: Visit> {
-    Apart {
-        q: V::Matrix,
-        k: V::Matrix,
-        v: V::Matrix,
-    },
-    Blocks(V::Matrix),
-    ByHead(V::Matrix),
 }
 
 /// What it made of an MLP.
@@ -113,7 +60,7 @@ pub(super) enum MlpTree<V: Visit> {
 ///
 /// # Errors
 ///
-/// [`Unsupported`] before the first tensor; what the visitor says at any.
+/// [`Unsupported`](super::Unsupported) before the first tensor; what the visitor says at any.
 pub(super) fn walk<'s, V: Visit>(spec: &'s Spec, visitor: &mut V) -> Result<Tree<'s, V>, V::Error> {
     let layers = checked(spec)?;
     let (names, table) = (spec.names, [spec.vocabulary, spec.features]);
@@ -137,13 +84,6 @@ pub(super) fn walk<'s, V: Visit>(spec: &'s Spec, visitor: &mut V) -> Result<Tree
     })
 }
 
-/// The walk through one layer.
-struct InLayer<'s, 'v, V> {
-    spec: &'s Spec,
-    nth: usize,
-    visitor: &'v mut V,
-}
-
 impl<'s, V: Visit> InLayer<'s, '_, V> {
     fn layer(mut self, checked: Checked<'s>) -> Result<LayerTree<'s, V>, V::Error> {
         use NormPlaces::{After, Around, Before, Parallel, ParallelApart};
@@ -151,50 +91,20 @@ impl<'s, V: Visit> InLayer<'s, '_, V> {
         let first = matches!(places, Before | Around | Parallel | ParallelApart);
         let second = matches!(places, Before | Around | ParallelApart);
         let after = matches!(places, After | Around);
+        let norm = |at: &mut Self, there: bool, part| {
+            let shape = [at.spec.features];
+            there
+                .then(|| at.norm(part, &shape, checked.layer.norm))
+                .transpose()
+        };
         Ok(LayerTree {
             checked,
-            attention_norm: self.norm(first, Part::AttentionNorm, checked)?,
-            attention: self.attention(checked)?,
-            attention_norm_after: self.norm(after, Part::AttentionNormAfter, checked)?,
-            mlp_norm: self.norm(second, Part::MlpNorm, checked)?,
+            attention_norm: norm(&mut self, first, Part::AttentionNorm)?,
+            mixer: walk_mixer::attention(&mut self, checked.attention)?,
+            attention_norm_after: norm(&mut self, after, Part::AttentionNormAfter)?,
+            mlp_norm: norm(&mut self, second, Part::MlpNorm)?,
             mlp: self.mlp(checked)?,
-            mlp_norm_after: self.norm(after, Part::MlpNormAfter, checked)?,
-        })
-    }
-
-    fn attention(&mut self, checked: Checked<'s>) -> Result<AttentionTree<V>, V::Error> {
-        let attention = checked.attention;
-        let (f, d) = (self.spec.features, attention.head_features);
-        let (h, kv) = (attention.heads, attention.key_value_heads);
-        let bias = attention.qkv_bias;
-
-        let fused = [(h + 2 * kv) * d, f];
-        let qkv = match attention.projections {
-            Projections::Apart => QkvTree::Apart {
-                q: self.linear(Part::Q, [h * d, f], bias)?,
-                k: self.linear(Part::K, [kv * d, f], bias)?,
-                v: self.linear(Part::V, [kv * d, f], bias)?,
-            },
-            Projections::Blocks => QkvTree::Blocks(self.linear(Part::Qkv, fused, bias)?),
-            Projections::ByHead => QkvTree::ByHead(self.linear(Part::Qkv, fused, bias)?),
-        };
-        let mut norm = |part, n| {
-            let Some(norm) = attention.query_key_norm else {
-                return Ok(None);
-            };
-            let shape = match norm.over {
-                NormOver::Head => vec![d],
-                NormOver::OwnHead => vec![n, d],
-                NormOver::All => vec![n * d],
-            };
-            let path = self.path(part);
-            self.visitor.norm(path, &shape, norm.norm).map(Some)
-        };
-        Ok(AttentionTree {
-            qkv,
-            q_norm: norm(Part::QNorm, h)?,
-            k_norm: norm(Part::KNorm, kv)?,
-            o: self.linear(Part::O, [f, h * d], attention.o_bias)?,
+            mlp_norm_after: norm(&mut self, after, Part::MlpNormAfter)?,
         })
     }
 
@@ -216,29 +126,5 @@ impl<'s, V: Visit> InLayer<'s, '_, V> {
                 down: self.linear(Part::Down, [f, m], bias)?,
             },
         })
-    }
-
-    fn linear(&mut self, part: Part, shape: [usize; 2], bias: bool) -> Result<V::Matrix, V::Error> {
-        let path = self.path(part);
-        self.visitor.matrix(path, Role::Linear, shape, bias)
-    }
-
-    fn norm(
-        &mut self,
-        there: bool,
-        part: Part,
-        checked: Checked<'s>,
-    ) -> Result<Option<V::Norm>, V::Error> {
-        if !there {
-            return Ok(None);
-        }
-        let (path, shape) = (self.path(part), [self.spec.features]);
-        self.visitor
-            .norm(path, &shape, checked.layer.norm)
-            .map(Some)
-    }
-
-    fn path(&self, part: Part) -> String {
-        self.spec.names.path(Some(self.nth), part)
     }
 }

@@ -12,7 +12,7 @@ use burn::{
 };
 use serde::Serialize;
 
-use super::{linear::Linear, norm::Norm, rope::Rotation};
+use super::{linear::Linear, norm::Norm, remember::Remember, rope::Rotation};
 
 /// Scores computed at once, in numbers: a long prompt goes through in blocks of queries, so that its
 /// scores take 128 MiB and not the square of its length.
@@ -101,13 +101,12 @@ pub struct Scores {
 impl Attention {
     /// `x` `[b, t, f]` to `[b, t, f]`.
     ///
-    /// Heads are not rotated where there is no `rotation`. `remember` is given the keys and values `[b, kv, t, d]` of
-    /// the new tokens and returns those of all tokens `[b, kv, s, d]`: the same ones, or a cache's.
+    /// Heads are not rotated where there is no `rotation`. `memory` has the keys and values of the tokens before.
     pub fn forward(
         &self,
         x: Tensor<3>,
         rotation: Option<&Rotation>,
-        remember: impl FnOnce(Tensor<4>, Tensor<4>) -> (Tensor<4>, Tensor<4>),
+        memory: &mut impl Remember,
     ) -> Tensor<3> {
         let [b, t, _] = x.dims();
         let Heads {
@@ -128,7 +127,7 @@ impl Attention {
         };
         let q = positioned(q, query, self.q_norm.as_ref());
         let k = positioned(k, key_value, self.k_norm.as_ref());
-        let (k, v) = remember(k, split(v, key_value));
+        let [k, v] = memory.append([k, split(v, key_value)]);
 
         let y = attend(q, k, v, scores);
         let y = y.swap_dims(1, 2).reshape([b, t, query * features]);
@@ -196,7 +195,7 @@ fn normed_heads(x: Tensor<3>, n: usize, norm: Option<&Norm>, over: NormOver) -> 
 }
 
 /// `softmax(scale · q kᵀ) v`, each query seeing the `window` tokens up to itself: `q` `[b, h, t, d]`, `k`
-/// and `v` `[b, kv, s, d]` to `[b, h, t, d]`. The queries are the last `t` of the `s` tokens.
+/// `[b, kv, s, d]` and `v` `[b, kv, s, e]` to `[b, h, t, e]`. The queries are the last `t` of the `s` tokens.
 ///
 /// Keys and values are not repeated for the heads that share them: the queries of a group are rows of
 /// one product. Burn's own `attention` wants them repeated, which costs `g` times the cache in traffic
@@ -236,6 +235,7 @@ fn attend_by(rows: usize, q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, scores: Scor
 fn attend_block(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, by: Scores) -> Tensor<4> {
     let [b, h, t, d] = q.dims();
     let [_, kv, s, _] = k.dims();
+    let [_, _, _, e] = v.dims();
     let g = h / kv;
     let dtype = q.dtype();
 
@@ -253,7 +253,7 @@ fn attend_block(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, by: Scores) -> Tensor<
         None => scores,
     };
     let weights = softmax(scores, 3).cast(dtype);
-    weights.matmul(v).reshape([b, h, t, d])
+    weights.matmul(v).reshape([b, h, t, e])
 }
 
 /// `[t, s]`, true where a query does not see a key: the key is later, or has left the window. The

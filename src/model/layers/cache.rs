@@ -1,16 +1,18 @@
-//! Keys and values of the tokens seen so far, so that a new token costs one token.
+//! What layers remember of the tokens seen so far, so that a new token costs one token.
 //!
-//! Letters: `b` batch, `kv` key and value heads, `t` new tokens, `s` all tokens, `d` features of a head.
+//! Letters: `b` batch, `n` heads, `t` new tokens, `d` features of a row.
 
 use burn::tensor::{Tensor, s};
+
+use super::remember::Remember;
 
 /// Room for this many tokens is made at first; it doubles after that.
 const TOKENS_MIN: usize = 64;
 
-/// Keys and values of every layer, for one batch of sequences of equal length.
+/// What every layer remembers, for one batch of sequences of equal length.
 ///
 /// Buffers grow by doubling up to [`limit`](Self::limit) and are written in place: a token costs the
-/// copy of its own keys and values, not of everyone's.
+/// copy of its own rows, not of everyone's.
 #[derive(Debug)]
 pub struct Cache {
     layers: Vec<LayerCache>,
@@ -20,10 +22,10 @@ pub struct Cache {
     limit: usize,
 }
 
-/// Keys and values of one layer.
+/// What one layer remembers.
 #[derive(Debug, Default)]
 pub struct LayerCache {
-    /// Keys and values `[b, kv, room, d]`, of which the first `len` tokens are written.
+    /// Two kinds of rows `[b, n, room, d]`, of which the first `len` tokens are written.
     buffers: Option<[Tensor<4>; 2]>,
     /// Tokens written.
     len: usize,
@@ -134,48 +136,54 @@ impl Cache {
     }
 }
 
-impl LayerCache {
-    /// Adds keys and values `[b, kv, t, d]`; all of them so far `[b, kv, s, d]`.
-    pub fn append(&mut self, keys: Tensor<4>, values: Tensor<4>) -> (Tensor<4>, Tensor<4>) {
-        let [b, kv, t, d] = keys.dims();
+impl Remember for LayerCache {
+    fn append(&mut self, new: [Tensor<4>; 2]) -> [Tensor<4>; 2] {
+        let [_, _, t, _] = new[0].dims();
         let (start, end) = (self.len, self.len + t);
         self.len = end;
 
         // Taken out, not cloned: a buffer with a single owner is written in place.
-        let [all_keys, all_values] = match self.buffers.take() {
+        let buffers = match self.buffers.take() {
             Some(buffers) if end <= buffers[0].dims()[2] => buffers,
             held => {
                 let room = end.next_power_of_two().max(TOKENS_MIN).min(self.limit);
-                let grown =
-                    |new: &Tensor<4>| Tensor::zeros([b, kv, room, d], (&new.device(), new.dtype()));
-                let empty = [grown(&keys), grown(&values)];
+                let empty = new.each_ref().map(|new| {
+                    let [b, n, _, d] = new.dims();
+                    Tensor::zeros([b, n, room, d], (&new.device(), new.dtype()))
+                });
                 match held {
                     None => empty,
-                    Some([old_keys, old_values]) => {
-                        let [grown_keys, grown_values] = empty;
-                        let old = |buffer: Tensor<4>| buffer.narrow(2, 0, start);
-                        [
-                            grown_keys.slice_assign(s![.., .., 0..start, ..], old(old_keys)),
-                            grown_values.slice_assign(s![.., .., 0..start, ..], old(old_values)),
-                        ]
-                    }
+                    Some(held) => pairwise(empty, held, |grown, old| {
+                        let old = old.narrow(2, 0, start);
+                        grown.slice_assign(s![.., .., 0..start, ..], old)
+                    }),
                 }
             }
         };
-        let all_keys = all_keys.slice_assign(s![.., .., start..end, ..], keys);
-        let all_values = all_values.slice_assign(s![.., .., start..end, ..], values);
-
-        let seen = (
-            all_keys.clone().narrow(2, 0, end),
-            all_values.clone().narrow(2, 0, end),
-        );
-        self.buffers = Some([all_keys, all_values]);
+        let written = pairwise(buffers, new, |buffer, new| {
+            buffer.slice_assign(s![.., .., start..end, ..], new)
+        });
+        let seen = written
+            .each_ref()
+            .map(|buffer| buffer.clone().narrow(2, 0, end));
+        self.buffers = Some(written);
         seen
     }
+}
 
+impl LayerCache {
     /// Sequences held.
     fn batch(&self) -> Option<usize> {
-        let [keys, _] = self.buffers.as_ref()?;
-        Some(keys.dims()[0])
+        let [rows, _] = self.buffers.as_ref()?;
+        Some(rows.dims()[0])
     }
+}
+
+/// Both kinds of rows, each with its counterpart.
+fn pairwise(
+    [a, b]: [Tensor<4>; 2],
+    [x, y]: [Tensor<4>; 2],
+    of: impl Fn(Tensor<4>, Tensor<4>) -> Tensor<4>,
+) -> [Tensor<4>; 2] {
+    [of(a, x), of(b, y)]
 }

@@ -1,7 +1,7 @@
 //! The layers that a model is made of, each with weights that are dense or packed.
 //!
-//! Reading order: [`Linear`] and [`Embedding`] (matrices) → [`Norm`] → [`Rope`] → [`Attention`] with its [`Cache`] →
-//! [`Mlp`].
+//! Reading order: [`Linear`] and [`Embedding`] (matrices) → [`Norm`] → [`Rope`] → [`Remember`] and
+//! [`Cache`] → [`Mixer`] ([`Attention`]) → [`Mlp`].
 
 mod embedding;
 mod linear;
@@ -9,9 +9,13 @@ mod linear;
 mod norm;
 mod rope;
 
+mod remember;
+
 mod cache;
 
 mod attention;
+
+mod mixer;
 
 mod mlp;
 
@@ -19,6 +23,8 @@ pub use attention::{ApartQkv, Attention, Heads, NormOver, Qkv, Scores, attend};
 pub use cache::{Cache, CacheError, LayerCache};
 pub use embedding::Embedding;
 pub use linear::{Linear, Matrix};
+pub use mixer::Mixer;
 pub use mlp::{Activation, FusedMlp, GatedMlp, Mlp, PlainMlp};
 pub use norm::{Norm, NormKind, NormSpec};
+pub use remember::{NoMemory, Remember};
 pub use rope::{Pairs, Rope, RopeScaling, RotarySpec, Rotation};

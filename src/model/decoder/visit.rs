@@ -1,0 +1,71 @@
+//! What is made of each tensor of a decoder, and where in the model a walk is.
+
+use super::{check::Unsupported, names::Part, spec::Spec};
+use crate::{config::Role, model::layers::NormSpec};
+
+/// What is made of each tensor.
+pub(super) trait Visit {
+    /// Of a table of rows.
+    type Table;
+    /// Of a matrix and its bias.
+    type Matrix;
+    /// Of a norm.
+    type Norm;
+    /// Why nothing can be made of one.
+    type Error: From<Unsupported>;
+
+    /// `{path}.weight` `[rows, columns]`.
+    fn table(&mut self, path: String, shape: [usize; 2]) -> Result<Self::Table, Self::Error>;
+
+    /// `{path}.weight` `[out, in]` and, with a `bias`, `{path}.bias` `[out]`.
+    fn matrix(
+        &mut self,
+        path: String,
+        role: Role,
+        shape: [usize; 2],
+        bias: bool,
+    ) -> Result<Self::Matrix, Self::Error>;
+
+    /// `{path}.weight` and, where the norm has a bias, `{path}.bias`, both of `shape`.
+    fn norm(
+        &mut self,
+        path: String,
+        shape: &[usize],
+        spec: NormSpec,
+    ) -> Result<Self::Norm, Self::Error>;
+}
+
+/// A visitor in one layer.
+pub(super) struct InLayer<'s, 'v, V> {
+    pub(super) spec: &'s Spec,
+    pub(super) nth: usize,
+    pub(super) visitor: &'v mut V,
+}
+
+impl<V: Visit> InLayer<'_, '_, V> {
+    /// A matrix `[out, in]` that multiplies activations.
+    pub(super) fn linear(
+        &mut self,
+        part: Part,
+        shape: [usize; 2],
+        bias: bool,
+    ) -> Result<V::Matrix, V::Error> {
+        let path = self.path(part);
+        self.visitor.matrix(path, Role::Linear, shape, bias)
+    }
+
+    /// A norm over `shape`.
+    pub(super) fn norm(
+        &mut self,
+        part: Part,
+        shape: &[usize],
+        norm: NormSpec,
+    ) -> Result<V::Norm, V::Error> {
+        let path = self.path(part);
+        self.visitor.norm(path, shape, norm)
+    }
+
+    fn path(&self, part: Part) -> String {
+        self.spec.names.path(Some(self.nth), part)
+    }
+}
