@@ -221,8 +221,8 @@ impl Packer for DawdlingPacker {
     }
 }
 
-/// A method that dawdles gives the reader all the time it wants; it must wait for its bytes to be
-/// given back. Would catch a bound that is asked for and not kept, and a source that is read twice.
+/// A slow method gives the reader time to run ahead; the reader must wait until its bytes return. Would catch a bound that is
+/// accepted and ignored, and a source that is read twice.
 #[test]
 fn reading_ahead_stays_within_the_budget() {
     const BUDGET: u64 = 16 << 10;

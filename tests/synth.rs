@@ -96,8 +96,8 @@ fn two_runs_give_the_same_bytes() {
     assert!(FULL.files == files(one_thread.path()));
 }
 
-/// Some values, computed by a program of its own in another language from the page's formulas alone.
-/// Whoever changes the generator breaks the comparison of benchmarks over time, and should know it.
+/// Values of a separate program in another language, written from the formulas in the docs alone. A change of the generator
+/// ends the comparison of benchmarks over time.
 #[test]
 fn the_numbers_are_pinned() {
     let tensors = &FULL.tensors;

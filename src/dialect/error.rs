@@ -127,9 +127,9 @@ pub enum DialectError {
     Value {
         /// The tensor.
         tensor: String,
-        /// What is there.
+        /// The value in the file.
         found: String,
-        /// What should be.
+        /// The value that would be right.
         expected: String,
     },
     /// A tensor that has to describe a weight cannot be read.

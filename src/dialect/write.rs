@@ -39,7 +39,7 @@ pub struct Elements(ElementBytes);
 #[derive(Debug, Clone)]
 enum ElementBytes {
     Bytes(Vec<u8>),
-    /// So many bytes of them.
+    /// Words, and the number of their bytes that belong to the tensor.
     Words(Vec<u32>, usize),
 }
 

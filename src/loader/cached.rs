@@ -31,7 +31,7 @@ impl Engine {
             steps.any(|step| matches!(step.action, Action::Pack(..)))
         };
         if open {
-            // What is left open is plain so far, and larger than it will be.
+            // A step whose method is still open is planned as dense, which is larger than its result.
             plan.check_complete()?;
         } else if packs(&plan) {
             self.check(&plan)?;

@@ -46,8 +46,8 @@ impl Engine {
         self.complete(self.bind_tensors(include)?)
     }
 
-    /// Binds the tensors of no particular model: of the matrices, those that `include` names are to be quantized, or
-    /// those that look like linear layers if it names none.
+    /// Binds all tensors of the files, without a model. The matrices that match `include` are quantized; without any `include`, the
+    /// matrices that look like linear layers.
     pub(super) fn bind_tensors(&self, include: &[Pattern]) -> Result<Plan, Error> {
         let plan = self.with_files(|files| Plan::bind_files(&self.request(), include, files));
         let mut plan = plan?;

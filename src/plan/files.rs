@@ -34,8 +34,8 @@ const HEADS: [&str; 8] = [
 const ROUTERS: [&str; 4] = ["gate", "router", "shared_expert_gate", "wg"];
 
 impl Plan {
-    /// The plan for the tensors of no particular model. Of the matrices, those that `include` names are quantized, or
-    /// those that look like linear layers if it names none.
+    /// The plan for all tensors of the files, without a model. The matrices that match `include` are quantized; without any
+    /// `include`, the matrices that look like linear layers.
     pub(crate) fn bind_files(
         request: &Request<'_>,
         include: &[Pattern],

@@ -60,8 +60,8 @@ impl Plan {
         devices.any(|device| device.packs)
     }
 
-    /// Bytes of finished weights that are on a device at once, at least: those that live there, and the largest of
-    /// those that are streamed.
+    /// The smallest number of bytes that finished weights take on a device: all weights that live there, and the largest
+    /// streamed one.
     pub fn bytes_on_device(&self, device: usize) -> u64 {
         let home = self.steps.iter();
         let home = home.filter(|step| step.home == Home::Device(device));

@@ -30,9 +30,9 @@ const TOOL_USE: &str = "tool_use";
 /// One turn of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Message {
-    /// Who speaks: `"system"`, `"user"`, `"assistant"`, or what else the template knows.
+    /// The speaker: `"system"`, `"user"`, `"assistant"`, or another role that the template knows.
     pub role: String,
-    /// What is said.
+    /// The text.
     pub content: String,
 }
 

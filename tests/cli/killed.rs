@@ -159,7 +159,7 @@ fn bytes(folder: &Path) -> u64 {
 
 /// When to kill.
 enum Point {
-    /// So many bytes are in the folder.
+    /// When the folder has this number of bytes.
     Bytes(u64),
     /// So long after the start.
     After(Duration),

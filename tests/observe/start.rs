@@ -229,7 +229,7 @@ fn an_observer_may_drop_the_handle_of_its_own_load() {
         .expect("the observer goes on");
 }
 
-/// Whoever waits for a future on this thread, and how often it was woken.
+/// A thread that waits for a future, and the number of times it was woken.
 struct Sleeper(Thread, AtomicUsize);
 
 impl Wake for Sleeper {

@@ -106,8 +106,7 @@ pub(crate) fn mapped_models_answer_as_read_ones_do<T: Target>() {
     }
 }
 
-/// Weights that come to the device when they are needed, whole and in parts, from memory and from a file: the answers of
-/// those that are there. On a host to the bit; on a device Burn fuses other operations where a weight arrives between
+/// Streamed weights, whole and in parts, from memory and from a file: the answers equal those of weights on the device. On a host to the bit; on a device Burn fuses other operations where a weight arrives between
 /// them, which rounds otherwise in the pass that waits for weights, and as before in the next.
 pub(crate) fn streamed_models_answer_as_loaded_ones_do<T: Target>() {
     let golden = Golden("llama_bf16_untied");

@@ -30,7 +30,7 @@ const FLOATS: [DType; 3] = [DType::F32, DType::F16, DType::Bf16];
 /// Rows of whole eights, then rows that are not, where a format allows them.
 const SHAPES: [[usize; 2]; 2] = [[64, 4096], [5, 33]];
 
-/// So many rows that products are planned otherwise.
+/// Enough rows for products to take the plan for many rows.
 const MANY: [usize; 2] = [32_768, 256];
 
 /// Every format, in what changes its kernels: FP4 differs from NF4 in numbers, one affine format from another in
