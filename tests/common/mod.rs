@@ -6,6 +6,7 @@
 )]
 
 use std::{
+    collections::BTreeMap,
     env, fs,
     path::{Path, PathBuf},
 };
@@ -13,7 +14,7 @@ use std::{
 use burn::tensor::{DType as BurnDType, Int, Tensor, TensorData};
 use firebox::{
     LoadConfig, Loader,
-    model::{CausalLm, Linear, Weight, Weights, decoder::Block},
+    model::{Architecture, CausalLm, Linear, Origin, Weight, Weights, decoder::Block},
     target::{Cpu, DType, Target, ToBurn},
 };
 use half::{bf16, f16};
@@ -83,21 +84,29 @@ impl Golden {
         loader.load().expect(self.0).model
     }
 
-    /// Every tensor of every shard, as `dtype`, on the CPU.
+    /// Every weight that the model takes, as `dtype`, on the CPU.
     pub(crate) fn weights(self, dtype: DType) -> Weights {
         let device = Cpu::device(0).expect("there is always a CPU");
-        let mut weights = Weights::new(device.clone(), dtype);
+        let mut tensors = BTreeMap::new();
         for shard in self.shards() {
             let bytes = fs::read(self.path(&shard)).expect("a shard");
-            let tensors = SafeTensors::deserialize(&bytes).expect("a shard");
-            for (name, view) in tensors.iter() {
-                let shape = view.shape().to_vec();
-                let data = TensorData::new(floats(&view), [shape.iter().product::<usize>()])
-                    .convert_dtype(dtype.burn().into());
-                let options = (&device, BurnDType::from(dtype.burn()));
-                let weight = Weight::Dense(vec![Tensor::from_data(data, options)], shape);
-                weights.insert(name.to_owned(), weight);
+            let shard = SafeTensors::deserialize(&bytes).expect("a shard");
+            for (name, view) in shard.iter() {
+                tensors.insert(name.to_owned(), (floats(&view), view.shape().to_vec()));
             }
+        }
+        let mut weights = Weights::new(device.clone(), dtype);
+        let config = CausalLm::config(&self.json("config.json")).expect(self.0);
+        for slot in CausalLm::slots(&config) {
+            let origins = slot.from.iter();
+            let values: Vec<f32> = origins
+                .flat_map(|origin| rows(&tensors[&origin.tensor], origin))
+                .collect();
+            let len = values.len();
+            let data = TensorData::new(values, [len]).convert_dtype(dtype.burn().into());
+            let options = (&device, BurnDType::from(dtype.burn()));
+            let weight = Weight::Dense(vec![Tensor::from_data(data, options)], slot.shape);
+            weights.insert(slot.name, weight);
         }
         weights
     }
@@ -154,6 +163,22 @@ impl Golden {
         let tensors = SafeTensors::deserialize(&bytes).expect("a golden file");
         read(&tensors.tensor(name).expect(name))
     }
+}
+
+/// The rows of a stored tensor that `origin` takes, row after row of the slot that they fill.
+fn rows((values, shape): &(Vec<f32>, Vec<usize>), origin: &Origin) -> Vec<f32> {
+    let cols = match shape[..] {
+        [_] => 1,
+        [.., cols] => cols,
+        [] => panic!("{} is no list of rows", origin.tensor),
+    };
+    let rows = origin.rows.clone().unwrap_or(0..values.len() / cols);
+    let values = &values[rows.start * cols..rows.end * cols];
+    if !origin.transposed {
+        return values.to_vec();
+    }
+    let column = |col| values.iter().skip(col).step_by(cols);
+    (0..cols).flat_map(column).copied().collect()
 }
 
 fn floats(view: &TensorView<'_>) -> Vec<f32> {

@@ -287,7 +287,7 @@ fn values_that_cannot_be_are_refused_by_field() {
             "rope_theta",
         ),
         (json!({"tie_word_embeddings": 1}), "tie_word_embeddings"),
-        (json!({"hidden_act": "gelu"}), "hidden_act"),
+        (json!({"hidden_act": "quick_gelu"}), "hidden_act"),
         (
             json!({"partial_rotary_factor": 0.5}),
             "partial_rotary_factor",

@@ -143,9 +143,6 @@ fn layer(spec: &mut Spec) -> &mut LayerSpec {
 
 #[test]
 fn words_around_the_layers_that_are_not_computed_are_refused_by_name() {
-    refused("embedding.learned_positions", |spec| {
-        spec.embedding.learned_positions = true;
-    });
     refused("embedding.per_layer", |spec| {
         spec.embedding.per_layer = Some(PerLayerSpec {
             vocabulary: 512,
@@ -153,7 +150,6 @@ fn words_around_the_layers_that_are_not_computed_are_refused_by_name() {
         });
     });
     refused("head.bias", |spec| spec.head.bias = true);
-    refused("transposed", |spec| spec.transposed = true);
     refused("layers.1.scalar", |spec| layer(spec).scalar = true);
 }
 

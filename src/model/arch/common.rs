@@ -37,34 +37,34 @@ pub(super) fn spec(
     fields: Fields<'_>,
     defaults: &Defaults,
 ) -> Result<Spec, ConfigError> {
-    let activation = activation(fields)?;
+    let activation = activation(fields, "hidden_act", Activation::Silu)?;
+    let mlp = MlpSpec::gated(required(fields, "intermediate_size")?, activation);
+    let norm = NormSpec::rms(fields.positive("rms_norm_eps")?.unwrap_or(1e-6));
+    spec_of(family, fields, defaults, mlp, norm)
+}
+
+/// The same with another MLP and another norm in every layer.
+pub(super) fn spec_of(
+    family: &'static str,
+    fields: Fields<'_>,
+    defaults: &Defaults,
+    mlp: MlpSpec,
+    norm: NormSpec,
+) -> Result<Spec, ConfigError> {
     let [heads, key_value_heads, head_features] = heads(family, fields, defaults)?;
     let positions = required(fields, "max_position_embeddings")?;
     let rotary = rotary(fields, head_features, positions)?;
-    let norm = NormSpec::rms(fields.positive("rms_norm_eps")?.unwrap_or(1e-6));
-    let vocabulary = required(fields, "vocab_size")?;
-    let features = required(fields, "hidden_size")?;
-    let mlp = MlpSpec::gated(required(fields, "intermediate_size")?, activation);
     let attention = AttentionSpec::new(heads, key_value_heads, head_features, Some(rotary));
     let layer = LayerSpec::new(MixerSpec::Attention(attention), FeedForward::Mlp(mlp), norm);
     Ok(Spec {
         family,
-        vocabulary,
-        features,
+        vocabulary: required(fields, "vocab_size")?,
+        features: required(fields, "hidden_size")?,
         positions,
-        embedding: EmbeddingSpec {
-            multiplier: None,
-            learned_positions: false,
-            per_layer: None,
-        },
-        layers: vec![layer; layers(fields)?],
+        embedding: EmbeddingSpec::default(),
+        layers: vec![layer; layers(fields, "num_hidden_layers")?],
         norm,
-        head: HeadSpec {
-            tied: flag(fields, "tie_word_embeddings")?,
-            bias: false,
-            multiplier: None,
-            soft_cap: None,
-        },
+        head: HeadSpec::tied(tied(fields, false)?),
         transposed: false,
         names: &LLAMA,
     })
@@ -94,24 +94,53 @@ pub(super) fn required(fields: Fields<'_>, field: &str) -> Result<usize, ConfigE
     fields.count(field)?.ok_or_else(|| fields.missing(field))
 }
 
+/// Whether the embedding is the head too; `absent` is the family's default.
+pub(super) fn tied(fields: Fields<'_>, absent: bool) -> Result<bool, ConfigError> {
+    flag_or(fields, "tie_word_embeddings", absent)
+}
+
+/// A flag that is `absent` where it is absent, and off where it is `null`.
+pub(super) fn flag_or(fields: Fields<'_>, field: &str, absent: bool) -> Result<bool, ConfigError> {
+    match fields.names(field) {
+        true => flag(fields, field),
+        false => Ok(absent),
+    }
+}
+
 /// A flag, off where it is absent.
-fn flag(fields: Fields<'_>, field: &str) -> Result<bool, ConfigError> {
+pub(super) fn flag(fields: Fields<'_>, field: &str) -> Result<bool, ConfigError> {
     Ok(fields.flag(field)?.unwrap_or(false))
 }
 
-fn layers(fields: Fields<'_>) -> Result<usize, ConfigError> {
-    let layers = required(fields, "num_hidden_layers")?;
+/// How many layers there are.
+pub(super) fn layers(fields: Fields<'_>, field: &str) -> Result<usize, ConfigError> {
+    let layers = required(fields, field)?;
     if layers > LAYERS_MAX {
-        return Err(fields.value("num_hidden_layers", layers, format!("{LAYERS_MAX} at most")));
+        return Err(fields.value(field, layers, format!("{LAYERS_MAX} at most")));
     }
     Ok(layers)
 }
 
-fn activation(fields: Fields<'_>) -> Result<Activation, ConfigError> {
-    match fields.text("hidden_act")? {
-        // Two names of one function.
-        None | Some("silu" | "swish") => Ok(Activation::Silu),
-        Some(other) => Err(fields.unsupported("hidden_act", other, "silu")),
+/// The function that a field names, in the words of `ACT2FN` of transformers.
+pub(super) fn activation(
+    fields: Fields<'_>,
+    field: &str,
+    absent: Activation,
+) -> Result<Activation, ConfigError> {
+    match fields.text(field)? {
+        None => Ok(absent),
+        // Names of one function.
+        Some("silu" | "swish") => Ok(Activation::Silu),
+        Some("gelu" | "gelu_python") => Ok(Activation::Gelu),
+        Some("gelu_new" | "gelu_fast" | "gelu_pytorch_tanh" | "gelu_python_tanh") => {
+            Ok(Activation::GeluTanh)
+        }
+        Some("relu") => Ok(Activation::Relu),
+        Some("relu2") => Ok(Activation::ReluSquared),
+        Some(other) => {
+            let supported = "silu, gelu, gelu_new, gelu_pytorch_tanh, relu, relu2";
+            Err(fields.unsupported(field, other, supported))
+        }
     }
 }
 

@@ -6,11 +6,13 @@ mod family;
 
 mod common;
 
+mod gpt2;
 mod granite;
 mod llama;
 mod mistral;
 mod qwen2;
 mod qwen3;
+mod starcoder2;
 
 use serde_json::Value;
 
@@ -23,11 +25,13 @@ use super::{
 
 /// All of them, in the order in which they are listed to people.
 static FAMILIES: &[&Family] = &[
+    &gpt2::FAMILY,
     &granite::FAMILY,
     &llama::FAMILY,
     &mistral::FAMILY,
     &qwen2::FAMILY,
     &qwen3::FAMILY,
+    &starcoder2::FAMILY,
 ];
 
 /// The `model_type` of every family that [`CausalLm`](super::CausalLm) reads.

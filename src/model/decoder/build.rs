@@ -27,6 +27,7 @@ pub(super) fn build(spec: &Spec, weights: &mut Weights) -> Result<CausalLm, Buil
     let blocks = blocks.collect::<Result<_, _>>()?;
     Ok(CausalLm {
         embedding: tree.embedding,
+        positions: tree.positions,
         ropes: ropes.ropes,
         blocks,
         norm: tree.norm,

@@ -42,17 +42,11 @@ pub(super) fn checked(spec: &Spec) -> Result<Vec<Checked<'_>>, Unsupported> {
     let embedding = &spec.embedding;
     let refused = [
         (
-            embedding.learned_positions,
-            "embedding.learned_positions",
-            "a table of positions",
-        ),
-        (
             embedding.per_layer.is_some(),
             "embedding.per_layer",
             "an embedding for each layer",
         ),
         (spec.head.bias, "head.bias", "a bias"),
-        (spec.transposed, "transposed", "matrices stored [in, out]"),
     ];
     none_of("", &refused)?;
     let layers = spec.layers.iter().enumerate();

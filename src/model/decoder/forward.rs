@@ -34,6 +34,8 @@ use burn::{
 pub struct CausalLm {
     /// `[v, f]`.
     pub embedding: Embedding,
+    /// A row for each position, which is added; absent where positions are not learned.
+    pub positions: Option<Embedding>,
     /// What rotates queries and keys by their position: one entry for each kind of layer, see [`Block::rope`].
     #[module(skip)]
     pub ropes: Vec<Rope>,
@@ -49,7 +51,7 @@ pub struct CausalLm {
 }
 
 impl CausalLm {
-    /// Logits `[b, t, v]` of every token of `ids` `[b, t]`; at least one token.
+    /// Logits `[b, t, v]` of every token of `ids` `[b, t]`; at least one token, and no more than the model has positions.
     pub fn forward(&self, ids: Tensor<2, Int>) -> Tensor<3> {
         let (mut x, mut passage) = self.enter(ids, 0);
         for block in &self.blocks {
@@ -94,16 +96,21 @@ impl CausalLm {
     /// the layers share.
     pub fn enter(&self, ids: Tensor<2, Int>, start: usize) -> (Tensor<3>, Passage) {
         let [_, t] = ids.dims();
-        let x = self.embed(ids);
+        let x = self.embed(ids, start);
         let rotations = self.rotations(start..start + t, &x.device(), x.dtype());
         (x, Passage { rotations })
     }
 
-    /// `ids` `[b, t]` to what goes into the first layer, `[b, t, f]`.
-    pub fn embed(&self, ids: Tensor<2, Int>) -> Tensor<3> {
+    /// `ids` `[b, t]`, the first of them at position `start`, to what goes into the first layer, `[b, t, f]`.
+    pub fn embed(&self, ids: Tensor<2, Int>, start: usize) -> Tensor<3> {
+        let ([_, t], device) = (ids.dims(), ids.device());
         let x = self.embedding.forward(ids);
-        match self.spec.embedding.multiplier {
+        let x = match self.spec.embedding.multiplier {
             Some(multiplier) => x * multiplier,
+            None => x,
+        };
+        match &self.positions {
+            Some(positions) => x + positions.forward(position_ids(start..start + t, &device)),
             None => x,
         }
     }
@@ -141,6 +148,13 @@ impl CausalLm {
         }
         Ok(x)
     }
+}
+
+/// Positions as ids `[1, t]`.
+fn position_ids(positions: Range<usize>, device: &Device) -> Tensor<2, Int> {
+    let ids: Vec<i32> = positions.map(|position| position as i32).collect();
+    let shape = [1, ids.len()];
+    Tensor::from_data(TensorData::new(ids, shape), (device, DType::I32))
 }
 
 impl NextToken for CausalLm {

@@ -42,6 +42,8 @@ pub static LLAMA: Names = Names {
 pub enum Part {
     /// Rows by token.
     Embedding,
+    /// Rows by position.
+    Positions,
     /// Before attention.
     AttentionNorm,
     /// To queries.
@@ -83,6 +85,7 @@ impl Part {
     const fn path(self) -> &'static str {
         match self {
             Self::Embedding => "model.embed_tokens",
+            Self::Positions => "model.embed_positions",
             Self::AttentionNorm => "input_layernorm",
             Self::Q => "self_attn.q_proj",
             Self::K => "self_attn.k_proj",

@@ -3,7 +3,7 @@
 use super::{check::Unsupported, names::Part, spec::Spec, visit::Visit, walk};
 use crate::model::{
     layers::NormSpec,
-    slot::{Role, Slot},
+    slot::{Origin, Role, Slot},
 };
 
 /// Every tensor of a checkpoint, in the order in which a token meets them.
@@ -12,9 +12,12 @@ use crate::model::{
 ///
 /// [`Unsupported`] for a word that the forward pass does not compute yet.
 pub fn slots(spec: &Spec) -> Result<Vec<Slot>, Unsupported> {
-    let mut slots = Slots(Vec::new());
+    let mut slots = Slots {
+        slots: Vec::new(),
+        transposed: spec.transposed,
+    };
     walk::walk(spec, &mut slots)?;
-    Ok(slots.0)
+    Ok(slots.slots)
 }
 
 /// Tensors that older files have and no decoder reads.
@@ -25,7 +28,11 @@ pub(super) fn leaves_out(spec: &Spec, tensor: &str) -> bool {
         || (spec.head.tied && tensor.strip_suffix(".weight") == Some(&head()))
 }
 
-struct Slots(Vec<Slot>);
+struct Slots {
+    slots: Vec<Slot>,
+    /// Matrices of layers are stored `[in, out]`.
+    transposed: bool,
+}
 
 impl Visit for Slots {
     type Table = ();
@@ -44,19 +51,25 @@ impl Visit for Slots {
         shape: [usize; 2],
         bias: bool,
     ) -> Result<(), Unsupported> {
-        self.0
-            .push(Slot::new(format!("{path}.weight"), shape, role));
+        let name = format!("{path}.weight");
+        let slot = Slot::new(&*name, shape, role);
+        self.slots
+            .push(match role == Role::Linear && self.transposed {
+                true => slot.made_of([Origin::whole(name).transposed()]),
+                false => slot,
+            });
         if bias {
-            self.0.push(Slot::bias(format!("{path}.bias"), shape[0]));
+            self.slots
+                .push(Slot::bias(format!("{path}.bias"), shape[0]));
         }
         Ok(())
     }
 
     fn norm(&mut self, path: String, shape: &[usize], spec: NormSpec) -> Result<(), Unsupported> {
-        self.0
+        self.slots
             .push(Slot::new(format!("{path}.weight"), shape, Role::Norm));
         if spec.bias {
-            self.0
+            self.slots
                 .push(Slot::new(format!("{path}.bias"), shape, Role::Bias));
         }
         Ok(())

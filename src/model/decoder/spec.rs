@@ -39,7 +39,7 @@ fn name_of_names<S: Serializer>(names: &&'static Names, to: S) -> Result<S::Ok, 
 }
 
 /// What rows of the embedding become before the first layer.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct EmbeddingSpec {
     /// Rows are multiplied by it.
     pub multiplier: Option<f64>,
@@ -385,6 +385,18 @@ pub struct SharedExpertSpec {
     pub gated: bool,
 }
 
+impl HeadSpec {
+    /// Without a bias, a multiplier or a cap.
+    pub const fn tied(tied: bool) -> Self {
+        Self {
+            tied,
+            bias: false,
+            multiplier: None,
+            soft_cap: None,
+        }
+    }
+}
+
 impl AttentionSpec {
     /// Heads of `head_features` that are rotated whole and see everything before them, without biases and norms.
     pub fn new(
@@ -428,6 +440,15 @@ impl QueryKeyNormSpec {
 }
 
 impl MlpSpec {
+    /// Without a gate.
+    pub const fn plain(features: usize, activation: Activation, bias: bool) -> Self {
+        Self {
+            gate: Gate::None,
+            bias,
+            ..Self::gated(features, activation)
+        }
+    }
+
     /// With a gate of its own, without biases.
     pub const fn gated(features: usize, activation: Activation) -> Self {
         Self {

@@ -23,6 +23,7 @@ use crate::config::Role;
 /// What a visitor made of a model.
 pub(super) struct Tree<'s, V: Visit> {
     pub(super) embedding: V::Table,
+    pub(super) positions: Option<V::Table>,
     pub(super) layers: Vec<LayerTree<'s, V>>,
     pub(super) norm: V::Norm,
     pub(super) head: Option<V::Matrix>,
@@ -66,6 +67,13 @@ pub(super) fn walk<'s, V: Visit>(spec: &'s Spec, visitor: &mut V) -> Result<Tree
     let (names, table) = (spec.names, [spec.vocabulary, spec.features]);
     Ok(Tree {
         embedding: visitor.table(names.path(None, Part::Embedding), table)?,
+        positions: match spec.embedding.learned_positions {
+            true => {
+                let table = [spec.positions, spec.features];
+                Some(visitor.table(names.path(None, Part::Positions), table)?)
+            }
+            false => None,
+        },
         layers: {
             let layers = layers.into_iter().enumerate();
             let layers = layers.map(|(nth, checked)| InLayer { spec, nth, visitor }.layer(checked));
