@@ -4,7 +4,7 @@
 use super::{common, family::Family};
 use crate::model::{
     decoder::{
-        AttentionSpec, EmbeddingSpec, FeedForward, HeadSpec, LayerSpec, Mixer, MlpSpec, Names,
+        AttentionSpec, EmbeddingSpec, FeedForward, HeadSpec, LayerSpec, MixerSpec, MlpSpec, Names,
         Part, Projections, Spec,
     },
     error::ConfigError,
@@ -55,7 +55,7 @@ fn read(family: &'static str, fields: Fields<'_>) -> Result<Spec, ConfigError> {
         attention.scale = 1.0;
     }
     let mlp = FeedForward::Mlp(MlpSpec::plain(inner, activation, true));
-    let layer = LayerSpec::new(Mixer::Attention(attention), mlp, norm);
+    let layer = LayerSpec::new(MixerSpec::Attention(attention), mlp, norm);
     let field = named(fields, "n_layer", "num_hidden_layers");
     let mut spec = Spec {
         family,
