@@ -170,6 +170,17 @@ impl Weights {
     ///
     /// [`BuildError`] when it is missing, packed, or of another rank.
     pub fn tensor<const D: usize>(&mut self, name: &str) -> Result<Tensor<D>, BuildError> {
+        let (parts, shape) = self.dense(name)?;
+        let dims: [usize; D] = shape.try_into().map_err(|found| BuildError::Rank {
+            name: name.to_owned(),
+            found,
+            wanted: D,
+        })?;
+        Ok(Tensor::cat(parts, 0).reshape(dims))
+    }
+
+    /// Takes a dense weight: its flat parts and its shape.
+    fn dense(&mut self, name: &str) -> Result<(Vec<Tensor<1>>, Vec<usize>), BuildError> {
         let weight = self.take(name)?;
         let shape = weight.shape();
         let packed = |format| BuildError::Packed {
@@ -188,12 +199,7 @@ impl Weights {
                 dense.collect::<Result<_, _>>()?
             }
         };
-        let dims: [usize; D] = shape.try_into().map_err(|found| BuildError::Rank {
-            name: name.to_owned(),
-            found,
-            wanted: D,
-        })?;
-        Ok(Tensor::cat(parts, 0).reshape(dims))
+        Ok((parts, shape))
     }
 
     /// Takes a dense weight of `D` dimensions as a module parameter.
@@ -205,10 +211,10 @@ impl Weights {
         Ok(Param::initialized(ParamId::new(), self.tensor(name)?))
     }
 
-    /// Takes a dense weight of two dimensions as a flat parameter, row after row.
+    /// Takes a dense weight of any dimensions as a flat parameter, row after row.
     pub(super) fn flat_param(&mut self, name: &str) -> Result<Param<Tensor<1>>, BuildError> {
-        let rows: Tensor<2> = self.tensor(name)?;
-        Ok(Param::initialized(ParamId::new(), rows.flatten(0, 1)))
+        let parts = self.dense(name)?.0;
+        Ok(Param::initialized(ParamId::new(), Tensor::cat(parts, 0)))
     }
 
     /// Takes `{path}.weight`, dense or packed, and `{path}.bias` if there is one.

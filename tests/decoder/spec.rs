@@ -6,9 +6,9 @@ use firebox::{
     model::{
         Architecture, BuildError, CausalLm, Link, RopeScaling, Slot, Weight, Weights,
         decoder::{
-            AttentionSpec, Clamp, DeltaSpec, ExpertStorage, ExpertsSpec, FeedForward, Gate,
-            LatentSpec, LayerSpec, MixerSpec, MlpSpec, PerLayerSpec, QueryGrowth, QueryKeyNormSpec,
-            RouterScore, RouterSpec, Sees, Spec, slots,
+            AttentionSpec, Clamp, ExpertStorage, ExpertsSpec, FeedForward, Gate, LayerSpec,
+            MlpSpec, PerLayerSpec, Projections, QueryGrowth, QueryKeyNormSpec, RouterScore,
+            RouterSpec, Sees, Spec, slots,
         },
         layers::{NormOver, NormSpec, RotarySpec},
     },
@@ -163,7 +163,10 @@ fn words_of_attention_that_are_not_computed_are_refused_by_name() {
     };
     set("sees", |attention| attention.sees = Sees::Chunk(8));
     set("sinks", |attention| attention.sinks = true);
-    set("gate", |attention| attention.gate = true);
+    set("gate", |attention| {
+        attention.gate = true;
+        attention.projections = Projections::Blocks;
+    });
     set("values_are_keys", |attention| {
         attention.values_are_keys = true;
     });
@@ -235,30 +238,6 @@ fn rotations_that_are_not_computed_are_refused_by_name() {
 
 #[test]
 fn halves_of_layers_that_are_not_computed_are_refused_by_name() {
-    refused("layers.1.mixer", |spec| {
-        layer(spec).mixer = MixerSpec::Latent(LatentSpec {
-            heads: 4,
-            query_rank: Some(24),
-            key_value_rank: 20,
-            plain_features: 16,
-            value_features: 12,
-            rotary: RotarySpec::new(8, 10_000.0),
-            scale: 0.2,
-            norm: NormSpec::rms(1e-6),
-            bias: false,
-        });
-    });
-    refused("layers.1.mixer", |spec| {
-        layer(spec).mixer = MixerSpec::Delta(DeltaSpec {
-            key_heads: 2,
-            value_heads: 4,
-            key_features: 12,
-            value_features: 16,
-            kernel: 4,
-            norm: NormSpec::rms(1e-6),
-            fused: false,
-        });
-    });
     refused("layers.1.mlp.clamp", |spec| {
         mlp(spec).clamp = Some(Clamp {
             limit: 7.0,

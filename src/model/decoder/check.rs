@@ -1,6 +1,8 @@
 //! What a [`Spec`] may ask for today. Everything else is refused by name, before a weight is read.
 
-use super::spec::{AttentionSpec, FeedForward, Gate, LayerSpec, MixerSpec, MlpSpec, Sees, Spec};
+use super::spec::{
+    AttentionSpec, FeedForward, Gate, LayerSpec, MixerSpec, MlpSpec, Projections, Sees, Spec,
+};
 use crate::model::{
     error::ConfigError,
     layers::{Rope, RotarySpec},
@@ -32,8 +34,6 @@ impl From<Unsupported> for ConfigError {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Checked<'s> {
     pub(super) layer: &'s LayerSpec,
-    pub(super) attention: &'s AttentionSpec,
-    pub(super) window: Option<usize>,
     pub(super) mlp: &'s MlpSpec,
 }
 
@@ -63,11 +63,11 @@ fn checked_layer(nth: usize, layer: &LayerSpec) -> Result<Checked<'_>, Unsupport
         supported,
     };
     none_of(&path, &[(layer.scalar, "scalar", "a number for the layer")])?;
-    let attention = match &layer.mixer {
-        MixerSpec::Attention(attention) => attention,
-        MixerSpec::Latent(_) => return Err(one_of("mixer", "latent".to_owned(), "attention")),
-        MixerSpec::Delta(_) => return Err(one_of("mixer", "delta".to_owned(), "attention")),
-    };
+    match &layer.mixer {
+        MixerSpec::Attention(attention) => check_attention(&path, attention)?,
+        MixerSpec::Latent(latent) => rope(&path, &latent.rotary).map(|_| ())?,
+        MixerSpec::Delta(_) => {}
+    }
     let mlp = match &layer.feed_forward {
         FeedForward::Mlp(mlp) => mlp,
         FeedForward::Experts(experts) => {
@@ -78,22 +78,21 @@ fn checked_layer(nth: usize, layer: &LayerSpec) -> Result<Checked<'_>, Unsupport
             return Err(one_of("feed_forward", "both".to_owned(), "mlp"));
         }
     };
-    let window = match attention.sees {
-        Sees::All => None,
-        Sees::Window(window) => Some(window),
-        Sees::Chunk(chunk) => {
-            let found = format!("chunks of {chunk}");
-            return Err(one_of("attention.sees", found, "all, window"));
-        }
-    };
-    check_attention(&path, attention)?;
     check_mlp(&path, mlp)?;
-    Ok(Checked {
-        layer,
-        attention,
-        window,
-        mlp,
-    })
+    Ok(Checked { layer, mlp })
+}
+
+/// The window of a layer.
+pub(super) fn window(path: &str, sees: Sees) -> Result<Option<usize>, Unsupported> {
+    match sees {
+        Sees::All => Ok(None),
+        Sees::Window(window) => Ok(Some(window)),
+        Sees::Chunk(chunk) => Err(Unsupported {
+            word: format!("{path}attention.sees"),
+            found: format!("chunks of {chunk}"),
+            supported: "all, window",
+        }),
+    }
 }
 
 fn check_attention(path: &str, attention: &AttentionSpec) -> Result<(), Unsupported> {
@@ -124,7 +123,11 @@ fn check_attention(path: &str, attention: &AttentionSpec) -> Result<(), Unsuppor
             "attention.sinks",
             "a score more for each head",
         ),
-        (attention.gate, "attention.gate", "a gate"),
+        (
+            attention.gate && attention.projections != Projections::Apart,
+            "attention.gate",
+            "a gate in a matrix of queries, keys and values",
+        ),
         (
             attention.values_are_keys,
             "attention.values_are_keys",
@@ -137,6 +140,7 @@ fn check_attention(path: &str, attention: &AttentionSpec) -> Result<(), Unsuppor
         ),
     ];
     none_of(path, &refused)?;
+    window(path, attention.sees)?;
     match &attention.rotary {
         Some(rotary) => rope(path, rotary).map(|_| ()),
         None => Ok(()),

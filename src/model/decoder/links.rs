@@ -8,7 +8,7 @@ use super::{
     spec::Spec,
     visit::Visit,
     walk::{self, LayerTree, MlpTree},
-    walk_mixer::{MixerTree, QkvTree},
+    walk_mixer::{MixerTree, ProjectionsTree, QkvTree, QueryTree},
 };
 use crate::model::{layers::NormSpec, link::Link, slot::Role};
 
@@ -20,12 +20,7 @@ pub(super) fn links(spec: &Spec) -> Result<Vec<Link>, Unsupported> {
 }
 
 fn of_layer(layer: &LayerTree<'_, NameWalk>) -> Vec<Link> {
-    let attention = layer.checked.attention;
-    let MixerTree::Attention(mixer) = &layer.mixer;
-    let (qkv, values) = match &mixer.qkv {
-        QkvTree::Apart { q, k, v } => (vec![q, k, v], Some(v)),
-        QkvTree::Blocks(qkv) | QkvTree::ByHead(qkv) => (vec![qkv], None),
-    };
+    let (into_mixer, in_mixer) = of_mixer(&layer.mixer);
     let (into_mlp, let_through, down) = match &layer.mlp {
         MlpTree::Gated { gate, up, down } => (vec![gate, up], Some(up), down),
         MlpTree::Fused { gate_up, down } => (vec![gate_up], None, down),
@@ -34,31 +29,61 @@ fn of_layer(layer: &LayerTree<'_, NameWalk>) -> Vec<Link> {
     // In parallel, one norm makes the input of both halves.
     let parallel = layer.checked.layer.norms == super::spec::NormPlaces::Parallel;
     let (first, second) = match parallel {
-        true => ([qkv, into_mlp].concat(), Vec::new()),
-        false => (qkv, into_mlp),
+        true => ([into_mixer, into_mlp].concat(), Vec::new()),
+        false => (into_mixer, into_mlp),
     };
-    let weights = |matrices: Vec<&LinkedMatrix>| -> Vec<String> {
-        matrices
-            .into_iter()
-            .map(|matrix| matrix.weight.clone())
-            .collect()
+    let before = |norm: &Option<LinkedNorm>, to: Vec<&LinkedMatrix>| {
+        norm.as_ref().and_then(|norm| from_norm(norm, to))
     };
-    let norm = |norm: &Option<LinkedNorm>, to: Vec<&LinkedMatrix>| {
-        let from = norm.clone().flatten()?;
-        Some(Link::new(from, weights(to)))
-    };
-    let shared = attention.heads / attention.key_value_heads;
-    [
-        norm(&layer.attention_norm, first),
-        values.map(|v| {
-            Link::new(v.rows(), [mixer.o.weight.clone()]).repeated(attention.head_features, shared)
-        }),
-        norm(&layer.mlp_norm, second),
-        let_through.map(|up| Link::new(up.rows(), [down.weight.clone()])),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
+    let in_mlp = let_through.map(|up| Link::new(up.rows(), [down.weight.clone()]));
+    before(&layer.attention_norm, first)
+        .into_iter()
+        .chain(in_mixer)
+        .chain(before(&layer.mlp_norm, second))
+        .chain(in_mlp)
+        .collect()
+}
+
+/// The matrices that multiply the input of a mixer, and the links inside.
+fn of_mixer<'t>(tree: &'t MixerTree<'_, NameWalk>) -> (Vec<&'t LinkedMatrix>, Vec<Link>) {
+    match tree {
+        MixerTree::Attention(spec, tree) => {
+            let (inputs, values) = match &tree.qkv {
+                QkvTree::Apart { q, k, v } => (vec![q, k, v], Some(v)),
+                QkvTree::Blocks(qkv) | QkvTree::ByHead(qkv) => (vec![qkv], None),
+            };
+            let shared = spec.heads / spec.key_value_heads;
+            let values = values.map(|v| {
+                Link::new(v.rows(), [tree.o.weight.clone()]).repeated(spec.head_features, shared)
+            });
+            (inputs, values.into_iter().collect())
+        }
+        // Values are rows of a matrix that has keys too.
+        MixerTree::Latent(_, tree) => {
+            let (q, in_query) = match &tree.query {
+                QueryTree::Whole(q) => (q, None),
+                QueryTree::Small { a, norm, b } => (a, from_norm(norm, vec![b])),
+            };
+            let in_kv = from_norm(&tree.kv_a_norm, vec![&tree.kv_b]);
+            let links = in_query.into_iter().chain(in_kv);
+            (vec![q, &tree.kv_a], links.collect())
+        }
+        MixerTree::Delta(spec, tree) => {
+            let inputs = match &tree.projections {
+                ProjectionsTree::Apart { qkv, z, b, a } => vec![qkv, z, b, a],
+                ProjectionsTree::ByHead { qkvz, ba } => vec![qkvz, ba],
+            };
+            let out = from_norm(&tree.norm, vec![&tree.out]);
+            let out = out.map(|link| link.repeated(spec.value_features, spec.value_heads));
+            (inputs, out.into_iter().collect())
+        }
+    }
+}
+
+/// The features that a norm makes for `to`.
+fn from_norm(norm: &LinkedNorm, to: Vec<&LinkedMatrix>) -> Option<Link> {
+    let to = to.into_iter().map(|matrix| matrix.weight.clone());
+    Some(Link::new(norm.clone()?, to))
 }
 
 /// Remembers names.
@@ -83,6 +108,7 @@ impl Visit for NameWalk {
     type Table = ();
     type Matrix = LinkedMatrix;
     type Norm = LinkedNorm;
+    type Values = ();
     type Error = Unsupported;
 
     fn table(&mut self, _: String, _: [usize; 2]) -> Result<(), Unsupported> {
@@ -111,5 +137,9 @@ impl Visit for NameWalk {
         let bias = spec.bias.then(|| format!("{path}.bias"));
         let names = [format!("{path}.weight")].into_iter().chain(bias);
         Ok((!spec.plus_one).then(|| names.collect()))
+    }
+
+    fn values(&mut self, _: String, _: &[usize]) -> Result<(), Unsupported> {
+        Ok(())
     }
 }

@@ -29,6 +29,10 @@ mod block;
 
 mod forward;
 
+mod take;
+
+mod build_mixer;
+
 mod build;
 
 mod architecture;

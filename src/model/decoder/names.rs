@@ -15,7 +15,7 @@
 //! lm_head                          [vocabulary, features]          unless tied
 //! ```
 //!
-//! Every name ends in `.weight`; a bias has the same name ending in `.bias`. These are the names of Llama, which most
+//! Every name of a module ends in `.weight`; a bias has the same name ending in `.bias`. These are the names of Llama, which most
 //! families have; a family that differs lists what differs.
 
 /// The names of a project or a family.
@@ -36,7 +36,7 @@ pub static LLAMA: Names = Names {
     other: &[],
 };
 
-/// A module of a decoder that has weights.
+/// A module of a decoder that has weights, or a tensor that has no module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Part {
@@ -60,6 +60,40 @@ pub enum Part {
     KNorm,
     /// Out of attention.
     O,
+    /// To the small row of queries.
+    QueryA,
+    /// Of the small row of queries.
+    QueryANorm,
+    /// From the small row of queries.
+    QueryB,
+    /// To the small row of keys and values, and to the rotated key.
+    KeyValueA,
+    /// Of the small row of keys and values.
+    KeyValueANorm,
+    /// From the small row of keys and values.
+    KeyValueB,
+    /// To queries, keys and values of a delta layer.
+    DeltaQkv,
+    /// To its gates.
+    DeltaGate,
+    /// To its strengths.
+    DeltaStrength,
+    /// To its fades.
+    DeltaFade,
+    /// To queries, keys, values and gates.
+    DeltaQkvGate,
+    /// To strengths and fades.
+    DeltaStrengthFade,
+    /// The factors of its convolution; a tensor.
+    DeltaConvolution,
+    /// Is added to what fades are made of; a tensor.
+    DeltaFadeBias,
+    /// Logarithms of the factors of fades; a tensor.
+    DeltaFadeFactor,
+    /// Of what comes out of a delta layer.
+    DeltaNorm,
+    /// Out of a delta layer.
+    DeltaOut,
     /// After attention.
     AttentionNormAfter,
     /// Before the MLP.
@@ -94,6 +128,23 @@ impl Part {
             Self::QNorm => "self_attn.q_norm",
             Self::KNorm => "self_attn.k_norm",
             Self::O => "self_attn.o_proj",
+            Self::QueryA => "self_attn.q_a_proj",
+            Self::QueryANorm => "self_attn.q_a_layernorm",
+            Self::QueryB => "self_attn.q_b_proj",
+            Self::KeyValueA => "self_attn.kv_a_proj_with_mqa",
+            Self::KeyValueANorm => "self_attn.kv_a_layernorm",
+            Self::KeyValueB => "self_attn.kv_b_proj",
+            Self::DeltaQkv => "linear_attn.in_proj_qkv",
+            Self::DeltaGate => "linear_attn.in_proj_z",
+            Self::DeltaStrength => "linear_attn.in_proj_b",
+            Self::DeltaFade => "linear_attn.in_proj_a",
+            Self::DeltaQkvGate => "linear_attn.in_proj_qkvz",
+            Self::DeltaStrengthFade => "linear_attn.in_proj_ba",
+            Self::DeltaConvolution => "linear_attn.conv1d.weight",
+            Self::DeltaFadeBias => "linear_attn.dt_bias",
+            Self::DeltaFadeFactor => "linear_attn.A_log",
+            Self::DeltaNorm => "linear_attn.norm",
+            Self::DeltaOut => "linear_attn.out_proj",
             Self::AttentionNormAfter => "post_attention_layernorm",
             Self::MlpNorm => "post_attention_layernorm",
             Self::Gate => "mlp.gate_proj",
@@ -108,7 +159,7 @@ impl Part {
 }
 
 impl Names {
-    /// The path of a module, without `.weight`; `layer` is the number of the layer that it is in.
+    /// The path of a module, without `.weight`, or of a tensor; `layer` is the number of the layer that it is in.
     pub fn path(&self, layer: Option<usize>, part: Part) -> String {
         let other = self.other.iter().find(|(other, _)| *other == part);
         let path = other.map_or(part.path(), |(_, path)| path);

@@ -38,6 +38,7 @@ impl Visit for Slots {
     type Table = ();
     type Matrix = ();
     type Norm = ();
+    type Values = ();
     type Error = Unsupported;
 
     fn table(&mut self, path: String, shape: [usize; 2]) -> Result<(), Unsupported> {
@@ -72,6 +73,11 @@ impl Visit for Slots {
             self.slots
                 .push(Slot::new(format!("{path}.bias"), shape, Role::Bias));
         }
+        Ok(())
+    }
+
+    fn values(&mut self, name: String, shape: &[usize]) -> Result<(), Unsupported> {
+        self.slots.push(Slot::new(name, shape, Role::Other));
         Ok(())
     }
 }

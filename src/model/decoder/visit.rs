@@ -11,6 +11,8 @@ pub(super) trait Visit {
     type Matrix;
     /// Of a norm.
     type Norm;
+    /// Of a tensor that is none of these.
+    type Values;
     /// Why nothing can be made of one.
     type Error: From<Unsupported>;
 
@@ -33,6 +35,9 @@ pub(super) trait Visit {
         shape: &[usize],
         spec: NormSpec,
     ) -> Result<Self::Norm, Self::Error>;
+
+    /// The tensor `name` of `shape`, which is never packed.
+    fn values(&mut self, name: String, shape: &[usize]) -> Result<Self::Values, Self::Error>;
 }
 
 /// A visitor in one layer.
@@ -63,6 +68,12 @@ impl<V: Visit> InLayer<'_, '_, V> {
     ) -> Result<V::Norm, V::Error> {
         let path = self.path(part);
         self.visitor.norm(path, shape, norm)
+    }
+
+    /// A tensor of `shape` that is never packed.
+    pub(super) fn values(&mut self, part: Part, shape: &[usize]) -> Result<V::Values, V::Error> {
+        let name = self.path(part);
+        self.visitor.values(name, shape)
     }
 
     fn path(&self, part: Part) -> String {

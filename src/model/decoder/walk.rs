@@ -33,7 +33,7 @@ pub(super) struct Tree<'s, V: Visit> {
 pub(super) struct LayerTree<'s, V: Visit> {
     pub(super) checked: Checked<'s>,
     pub(super) attention_norm: Option<V::Norm>,
-    pub(super) mixer: MixerTree<V>,
+    pub(super) mixer: MixerTree<'s, V>,
     pub(super) attention_norm_after: Option<V::Norm>,
     pub(super) mlp_norm: Option<V::Norm>,
     pub(super) mlp: MlpTree<V>,
@@ -108,7 +108,7 @@ impl<'s, V: Visit> InLayer<'s, '_, V> {
         Ok(LayerTree {
             checked,
             attention_norm: norm(&mut self, first, Part::AttentionNorm)?,
-            mixer: walk_mixer::attention(&mut self, checked.attention)?,
+            mixer: walk_mixer::mixer(&mut self, &checked.layer.mixer)?,
             attention_norm_after: norm(&mut self, after, Part::AttentionNormAfter)?,
             mlp_norm: norm(&mut self, second, Part::MlpNorm)?,
             mlp: self.mlp(checked)?,

@@ -7,7 +7,7 @@ use burn::{
     module::Module,
     tensor::{
         Bool, DType, Device, Int, Tensor,
-        activation::{softmax, tanh},
+        activation::{sigmoid, softmax, tanh},
     },
 };
 use serde::Serialize;
@@ -52,7 +52,7 @@ pub enum Qkv {
 /// A matrix each for queries, keys and values.
 #[derive(Module, Debug)]
 pub struct ApartQkv {
-    /// `[h·d, f]`.
+    /// `[h·d, f]`; `[2·h·d, f]` where heads are gated.
     pub q_proj: Linear,
     /// `[kv·d, f]`.
     pub k_proj: Linear,
@@ -71,6 +71,8 @@ pub struct Heads {
     pub features: usize,
     /// What a norm of queries and keys runs over.
     pub norm_over: NormOver,
+    /// The rows of queries have twice `d` features a head: its query, then its gate.
+    pub gated: bool,
     /// How queries are compared with keys.
     pub scores: Scores,
 }
@@ -114,10 +116,25 @@ impl Attention {
             key_value,
             features,
             norm_over,
+            gated,
             scores,
         } = self.heads;
 
         let [q, k, v] = self.qkv.forward(x, self.heads);
+        let halves = |q: Tensor<3>| {
+            let q = q.reshape([b, t, query, 2 * features]);
+            [0, features].map(|from| {
+                let half = q.clone().narrow(3, from, features);
+                half.reshape([b, t, query * features])
+            })
+        };
+        let (q, gate) = match gated {
+            true => {
+                let [q, gate] = halves(q);
+                (q, Some(gate))
+            }
+            false => (q, None),
+        };
         let positioned = |x: Tensor<3>, n, norm: Option<&Norm>| {
             let x = normed_heads(x, n, norm, norm_over);
             match rotation {
@@ -131,6 +148,10 @@ impl Attention {
 
         let y = attend(q, k, v, scores);
         let y = y.swap_dims(1, 2).reshape([b, t, query * features]);
+        let y = match gate {
+            Some(gate) => y * sigmoid(gate),
+            None => y,
+        };
         self.o_proj.forward(y)
     }
 

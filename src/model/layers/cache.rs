@@ -4,7 +4,7 @@
 
 use burn::tensor::{Tensor, s};
 
-use super::remember::Remember;
+use super::remember::{DeltaState, Remember};
 
 /// Room for this many tokens is made at first; it doubles after that.
 const TOKENS_MIN: usize = 64;
@@ -27,6 +27,8 @@ pub struct Cache {
 pub struct LayerCache {
     /// Two kinds of rows `[b, n, room, d]`, of which the first `len` tokens are written.
     buffers: Option<[Tensor<4>; 2]>,
+    /// That of a delta layer, which has no rows.
+    state: Option<DeltaState>,
     /// Tokens written.
     len: usize,
     /// Tokens at most.
@@ -169,13 +171,24 @@ impl Remember for LayerCache {
         self.buffers = Some(written);
         seen
     }
+
+    fn take_state(&mut self) -> Option<DeltaState> {
+        self.state.take()
+    }
+
+    fn keep_state(&mut self, state: DeltaState) {
+        self.state = Some(state);
+    }
 }
 
 impl LayerCache {
     /// Sequences held.
     fn batch(&self) -> Option<usize> {
-        let [rows, _] = self.buffers.as_ref()?;
-        Some(rows.dims()[0])
+        match (&self.buffers, &self.state) {
+            (Some([rows, _]), _) => Some(rows.dims()[0]),
+            (None, Some(state)) => Some(state.state.dims()[0]),
+            (None, None) => None,
+        }
     }
 }
 

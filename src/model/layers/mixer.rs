@@ -4,19 +4,34 @@
 
 use burn::{module::Module, tensor::Tensor};
 
-use super::{attention::Attention, linear::Linear, remember::Remember, rope::Rotation};
+use super::{
+    attention::Attention, delta::Delta, latent::Latent, linear::Linear, remember::Remember,
+    rope::Rotation,
+};
 
 /// The half of a layer that looks at other tokens.
 #[derive(Module, Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "a layer has one, and Burn's modules are not boxed"
+)]
 pub enum Mixer {
     /// Attention whose query heads share keys and values in groups.
     Attention(Attention),
+    /// Attention whose keys and values are unfolded from one small row a token.
+    Latent(Latent),
+    /// A state instead of keys and values.
+    Delta(Delta),
 }
 
 impl Mixer {
     /// `x` `[b, t, f]` to `[b, t, f]`.
     ///
-    /// Heads are not rotated where there is no `rotation`. `memory` knows the tokens before the new ones.
+    /// Grouped heads are not rotated where there is no `rotation`. `memory` knows the tokens before the new ones.
+    ///
+    /// # Panics
+    ///
+    /// For latent attention without a `rotation`.
     pub fn forward(
         &self,
         x: Tensor<3>,
@@ -25,6 +40,11 @@ impl Mixer {
     ) -> Tensor<3> {
         match self {
             Self::Attention(attention) => attention.forward(x, rotation, memory),
+            Self::Latent(latent) => {
+                let rotation = rotation.expect("a part of latent heads is rotated");
+                latent.forward(x, rotation, memory)
+            }
+            Self::Delta(delta) => delta.forward(x, memory),
         }
     }
 
@@ -32,6 +52,8 @@ impl Mixer {
     pub fn linears(&self) -> Vec<&Linear> {
         match self {
             Self::Attention(attention) => attention.linears(),
+            Self::Latent(latent) => latent.linears(),
+            Self::Delta(delta) => delta.linears(),
         }
     }
 
@@ -39,6 +61,7 @@ impl Mixer {
     pub const fn attention(&self) -> Option<&Attention> {
         match self {
             Self::Attention(attention) => Some(attention),
+            Self::Latent(_) | Self::Delta(_) => None,
         }
     }
 }
