@@ -6,14 +6,14 @@ mod common;
 mod config;
 mod spec;
 
-use std::ops::ControlFlow;
+use std::{collections::BTreeMap, ops::ControlFlow};
 
 use burn::tensor::Tensor;
 use common::{Golden, ids, max_abs_difference, models, rms_difference, values};
 use firebox::{
     model::{
-        Architecture, BuildError, CacheError, CausalLm, GenerateOptions, Slot, StopReason,
-        generate, layers::NoMemory,
+        Architecture, BuildError, CacheError, CausalLm, GenerateOptions, StopReason, generate,
+        layers::NoMemory,
     },
     target::{DType, ToBurn},
 };
@@ -200,27 +200,61 @@ fn a_cache_of_another_batch_is_refused() {
 
 // ------------------------------------------------------------------------------------ names and shapes
 
-/// Name and shape of the tensor that a slot is filled from.
-fn stored(mut slot: Slot) -> (String, Vec<usize>) {
-    assert_eq!(slot.from.len(), 1, "{}", slot.name);
-    let origin = slot.from.remove(0);
-    if origin.transposed {
-        slot.shape.reverse();
-    }
-    (origin.tensor, slot.shape)
-}
-
-/// Catches a tensor that is in the file and has no slot, or the reverse, and any wrong shape.
+/// Catches a tensor that is in the file and has no slot, or the reverse, any wrong shape, and rows of a stack that two
+/// slots take, or none.
 #[test]
 fn slots_are_the_tensors_of_the_checkpoint() {
     for golden in models() {
         let config = CausalLm::config(&golden.json("config.json")).expect(golden.0);
-        let slots = CausalLm::slots(&config).into_iter();
-        let mut slots: Vec<(String, Vec<usize>)> = slots.map(stored).collect();
         let mut tensors = golden.shapes();
-        slots.sort();
+        tensors.retain(|(name, _)| !CausalLm::leaves_out(&config, name));
+        // Slots of some rows make up a tensor together.
+        let mut taken: BTreeMap<String, (Vec<usize>, usize)> = BTreeMap::new();
+        for slot in CausalLm::slots(&config) {
+            for origin in slot.from {
+                let (name, values) = (origin.tensor, slot.shape.iter().product::<usize>());
+                let found = tensors.iter().find(|(tensor, _)| *tensor == name);
+                let (_, shape) = found.unwrap_or_else(|| panic!("{}: no {name}", golden.0));
+                let cols = *shape.last().expect("a dimension");
+                match origin.rows {
+                    None => {
+                        let mut stored = slot.shape.clone();
+                        if origin.transposed {
+                            stored.reverse();
+                        }
+                        assert_eq!(*shape, stored, "{name}");
+                        assert!(taken.insert(name, (stored, values)).is_none());
+                    }
+                    Some(rows) => {
+                        let expected = if origin.transposed {
+                            [cols, rows.len()]
+                        } else {
+                            [rows.len(), cols]
+                        };
+                        let vector = [slot.shape[0], 1];
+                        let of_slot = if slot.shape.len() == 1 {
+                            &vector[..]
+                        } else {
+                            &slot.shape
+                        };
+                        assert_eq!(of_slot, expected, "{name}");
+                        let (_, before) = taken.entry(name.clone()).or_insert((shape.clone(), 0));
+                        assert_eq!(rows.start * cols, *before, "{name}: {rows:?}");
+                        *before += values;
+                    }
+                }
+            }
+        }
+        let mut taken: Vec<(String, Vec<usize>)> = taken
+            .into_iter()
+            .map(|(name, (shape, values))| {
+                assert_eq!(shape.iter().product::<usize>(), values, "{name}");
+                (name, shape)
+            })
+            .collect();
+        taken.sort();
         tensors.sort();
-        assert_eq!(slots, tensors, "{}", golden.0);
+        assert_eq!(taken, tensors, "{}", golden.0);
     }
 }
 

@@ -6,11 +6,10 @@ use firebox::{
     model::{
         Architecture, BuildError, CausalLm, Link, RopeScaling, Slot, Weight, Weights,
         decoder::{
-            AttentionSpec, Clamp, ExpertStorage, ExpertsSpec, FeedForward, Gate, LayerSpec,
-            MlpSpec, PerLayerSpec, Projections, QueryGrowth, QueryKeyNormSpec, RouterScore,
-            RouterSpec, Sees, Spec, slots,
+            AttentionSpec, ExpertStorage, ExpertsSpec, FeedForwardSpec, LayerSpec, MlpSpec,
+            PerLayerSpec, Projections, QueryGrowth, QueryKeyNormSpec, Sees, Spec, slots,
         },
-        layers::{NormOver, NormSpec, RotarySpec},
+        layers::{NormOver, NormSpec, RotarySpec, RouterScore, RouterSpec},
     },
     target::{Cpu, DType, Target},
 };
@@ -238,39 +237,22 @@ fn rotations_that_are_not_computed_are_refused_by_name() {
 
 #[test]
 fn halves_of_layers_that_are_not_computed_are_refused_by_name() {
-    refused("layers.1.mlp.clamp", |spec| {
-        mlp(spec).clamp = Some(Clamp {
-            limit: 7.0,
-            slope: 1.702,
-        });
-    });
-    refused("layers.1.mlp.gate", |spec| {
-        mlp(spec).gate = Gate::Interleaved;
-    });
     let experts = |each: MlpSpec| ExpertsSpec {
         count: 8,
         chosen: 2,
         each,
         stored: ExpertStorage::Each,
-        router: RouterSpec {
-            score: RouterScore::Softmax,
-            normalised: true,
-            bias: false,
-            correction: false,
-            groups: None,
-            scaling: 1.0,
-            scores_input: false,
-            scaled: false,
-        },
+        router: RouterSpec::new(RouterScore::Softmax, true),
         shared: None,
     };
-    refused("layers.1.feed_forward", |spec| {
-        let experts = experts(mlp(spec).clone());
-        layer(spec).feed_forward = FeedForward::Experts(experts);
+    refused("layers.1.feed_forward.router.scaled", |spec| {
+        let mut experts = experts(mlp(spec).clone());
+        experts.router.scaled = true;
+        layer(spec).feed_forward = FeedForwardSpec::Experts(experts);
     });
     refused("layers.1.feed_forward", |spec| {
         let mlp = mlp(spec).clone();
         let experts = experts(mlp.clone());
-        layer(spec).feed_forward = FeedForward::Both { mlp, experts };
+        layer(spec).feed_forward = FeedForwardSpec::Both { mlp, experts };
     });
 }

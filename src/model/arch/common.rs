@@ -12,8 +12,8 @@
 
 use crate::model::{
     decoder::{
-        AttentionSpec, EmbeddingSpec, FeedForward, HeadSpec, LLAMA, LayerSpec, MixerSpec, MlpSpec,
-        Sees, Spec,
+        AttentionSpec, EmbeddingSpec, FeedForwardSpec, HeadSpec, LLAMA, LayerSpec, MixerSpec,
+        MlpSpec, Sees, Spec,
     },
     error::ConfigError,
     fields::Fields,
@@ -55,7 +55,11 @@ pub(super) fn spec_of(
     let positions = required(fields, "max_position_embeddings")?;
     let rotary = rotary(fields, head_features, positions)?;
     let attention = AttentionSpec::new(heads, key_value_heads, head_features, Some(rotary));
-    let layer = LayerSpec::new(MixerSpec::Attention(attention), FeedForward::Mlp(mlp), norm);
+    let layer = LayerSpec::new(
+        MixerSpec::Attention(attention),
+        FeedForwardSpec::Mlp(mlp),
+        norm,
+    );
     Ok(Spec {
         family,
         vocabulary: required(fields, "vocab_size")?,

@@ -4,8 +4,8 @@
 use super::{common, family::Family};
 use crate::model::{
     decoder::{
-        AttentionSpec, EmbeddingSpec, FeedForward, HeadSpec, LayerSpec, MixerSpec, MlpSpec, Names,
-        Part, Projections, Spec,
+        AttentionSpec, EmbeddingSpec, FeedForwardSpec, HeadSpec, LayerSpec, MixerSpec, MlpSpec,
+        Names, Part, Projections, Spec,
     },
     error::ConfigError,
     fields::Fields,
@@ -54,7 +54,7 @@ fn read(family: &'static str, fields: Fields<'_>) -> Result<Spec, ConfigError> {
     if !common::flag_or(fields, "scale_attn_weights", true)? {
         attention.scale = 1.0;
     }
-    let mlp = FeedForward::Mlp(MlpSpec::plain(inner, activation, true));
+    let mlp = FeedForwardSpec::Mlp(MlpSpec::plain(inner, activation, true));
     let layer = LayerSpec::new(MixerSpec::Attention(attention), mlp, norm);
     let field = named(fields, "n_layer", "num_hidden_layers");
     let mut spec = Spec {

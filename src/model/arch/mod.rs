@@ -5,13 +5,16 @@
 mod family;
 
 mod common;
+mod experts;
 
 mod gpt2;
 mod granite;
 mod llama;
 mod mistral;
 mod qwen2;
+mod qwen2_moe;
 mod qwen3;
+mod qwen3_moe;
 mod starcoder2;
 
 use serde_json::Value;
@@ -30,7 +33,9 @@ static FAMILIES: &[&Family] = &[
     &llama::FAMILY,
     &mistral::FAMILY,
     &qwen2::FAMILY,
+    &qwen2_moe::FAMILY,
     &qwen3::FAMILY,
+    &qwen3_moe::FAMILY,
     &starcoder2::FAMILY,
 ];
 

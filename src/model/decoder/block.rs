@@ -5,7 +5,7 @@
 use burn::{module::Module, tensor::Tensor};
 
 use super::{passage::Passage, spec::NormPlaces};
-use crate::model::layers::{Linear, Mixer, Mlp, Norm, Remember};
+use crate::model::layers::{FeedForward, Linear, Mixer, Norm, Remember};
 
 /// A layer.
 #[derive(Module, Debug)]
@@ -19,7 +19,7 @@ pub struct Block {
     /// Over `[f]`, before the MLP.
     pub mlp_norm: Option<Norm>,
     /// Looks at each token alone.
-    pub mlp: Mlp,
+    pub feed_forward: FeedForward,
     /// Over `[f]`, of what the MLP adds.
     pub mlp_norm_after: Option<Norm>,
     /// Where the norms are.
@@ -47,7 +47,7 @@ impl Block {
             let y = self.mixer.forward(y, rotation, memory);
             self.added(y, self.attention_norm_after.as_ref())
         };
-        let mlp = |y| self.added(self.mlp.forward(y), self.mlp_norm_after.as_ref());
+        let mlp = |y| self.added(self.feed_forward.forward(y), self.mlp_norm_after.as_ref());
 
         let y = normed(x.clone(), self.attention_norm.as_ref());
         match self.places {
@@ -67,7 +67,7 @@ impl Block {
     /// Its matrices, in the order in which a token meets them.
     pub fn linears(&self) -> Vec<&Linear> {
         let mut linears = self.mixer.linears();
-        linears.extend(self.mlp.linears());
+        linears.extend(self.feed_forward.linears());
         linears
     }
 

@@ -2,15 +2,15 @@
 
 use super::{
     block::Block,
-    build_mixer,
+    build_feed, build_mixer,
     check::{self, Unsupported},
     forward::CausalLm,
     spec::{MixerSpec, Spec},
     take::Taker,
-    walk::{self, LayerTree, MlpTree},
+    walk::{self, LayerTree},
 };
 use crate::model::{
-    layers::{Activation, FusedMlp, GatedMlp, Mlp, PlainMlp, Rope, RotarySpec},
+    layers::{Rope, RotarySpec},
     weights::{BuildError, Weights},
 };
 
@@ -63,31 +63,10 @@ fn block<'s>(tree: LayerTree<'s, Taker<'_>>, ropes: &mut Ropes<'s>) -> Result<Bl
         mixer: build_mixer::mixer(tree.mixer)?,
         attention_norm_after: tree.attention_norm_after,
         mlp_norm: tree.mlp_norm,
-        mlp: mlp(tree.mlp, checked.mlp.activation),
+        feed_forward: build_feed::feed_forward(tree.feed_forward),
         mlp_norm_after: tree.mlp_norm_after,
         places: checked.layer.norms,
         residual_multiplier: checked.layer.residual_multiplier,
         rope: rotary.map(|rotary| ropes.find(rotary)).transpose()?,
     })
-}
-
-fn mlp(tree: MlpTree<Taker<'_>>, activation: Activation) -> Mlp {
-    match tree {
-        MlpTree::Gated { gate, up, down } => Mlp::Gated(GatedMlp {
-            gate_proj: gate,
-            up_proj: up,
-            down_proj: down,
-            activation,
-        }),
-        MlpTree::Fused { gate_up, down } => Mlp::Fused(FusedMlp {
-            gate_up_proj: gate_up,
-            down_proj: down,
-            activation,
-        }),
-        MlpTree::Plain { up, down } => Mlp::Plain(PlainMlp {
-            up_proj: up,
-            down_proj: down,
-            activation,
-        }),
-    }
 }

@@ -1,8 +1,6 @@
 //! What a [`Spec`] may ask for today. Everything else is refused by name, before a weight is read.
 
-use super::spec::{
-    AttentionSpec, FeedForward, Gate, LayerSpec, MixerSpec, MlpSpec, Projections, Sees, Spec,
-};
+use super::spec::{AttentionSpec, FeedForwardSpec, LayerSpec, MixerSpec, Projections, Sees, Spec};
 use crate::model::{
     error::ConfigError,
     layers::{Rope, RotarySpec},
@@ -34,7 +32,6 @@ impl From<Unsupported> for ConfigError {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Checked<'s> {
     pub(super) layer: &'s LayerSpec,
-    pub(super) mlp: &'s MlpSpec,
 }
 
 /// Every layer, if the forward pass computes all of the model.
@@ -57,29 +54,14 @@ pub(super) fn checked(spec: &Spec) -> Result<Vec<Checked<'_>>, Unsupported> {
 
 fn checked_layer(nth: usize, layer: &LayerSpec) -> Result<Checked<'_>, Unsupported> {
     let path = format!("layers.{nth}.");
-    let one_of = |word: &str, found: String, supported| Unsupported {
-        word: format!("{path}{word}"),
-        found,
-        supported,
-    };
     none_of(&path, &[(layer.scalar, "scalar", "a number for the layer")])?;
     match &layer.mixer {
         MixerSpec::Attention(attention) => check_attention(&path, attention)?,
         MixerSpec::Latent(latent) => rope(&path, &latent.rotary).map(|_| ())?,
         MixerSpec::Delta(_) => {}
     }
-    let mlp = match &layer.feed_forward {
-        FeedForward::Mlp(mlp) => mlp,
-        FeedForward::Experts(experts) => {
-            let found = format!("{} experts", experts.count);
-            return Err(one_of("feed_forward", found, "mlp"));
-        }
-        FeedForward::Both { .. } => {
-            return Err(one_of("feed_forward", "both".to_owned(), "mlp"));
-        }
-    };
-    check_mlp(&path, mlp)?;
-    Ok(Checked { layer, mlp })
+    check_feed_forward(nth, &path, &layer.feed_forward)?;
+    Ok(Checked { layer })
 }
 
 /// The window of a layer.
@@ -164,16 +146,28 @@ pub(super) fn rope(path: &str, spec: &RotarySpec) -> Result<Rope, Unsupported> {
     })
 }
 
-fn check_mlp(path: &str, mlp: &MlpSpec) -> Result<(), Unsupported> {
-    let refused = [
-        (mlp.clamp.is_some(), "mlp.clamp", "a clamp"),
-        (
-            mlp.gate == Gate::Interleaved,
-            "mlp.gate",
-            "rows of gate and up in turn",
+fn check_feed_forward(nth: usize, path: &str, half: &FeedForwardSpec) -> Result<(), Unsupported> {
+    match half {
+        FeedForwardSpec::Mlp(_) => Ok(()),
+        FeedForwardSpec::Experts(experts) => none_of(
+            path,
+            &[(
+                experts.router.scaled,
+                "feed_forward.router.scaled",
+                "a router that scales its input",
+            )],
         ),
-    ];
-    none_of(path, &refused)
+        FeedForwardSpec::Both { .. } => Err(both(nth)),
+    }
+}
+
+/// The error of an MLP and experts side by side.
+pub(super) fn both(nth: usize) -> Unsupported {
+    Unsupported {
+        word: format!("layers.{nth}.feed_forward"),
+        found: "both".to_owned(),
+        supported: "mlp, experts",
+    }
 }
 
 /// Refuses the first word that is there.

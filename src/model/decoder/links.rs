@@ -7,7 +7,8 @@ use super::{
     check::Unsupported,
     spec::Spec,
     visit::Visit,
-    walk::{self, LayerTree, MlpTree},
+    walk::{self, LayerTree},
+    walk_feed::{FeedForwardTree, MlpMatrices, MlpTree},
     walk_mixer::{MixerTree, ProjectionsTree, QkvTree, QueryTree},
 };
 use crate::model::{layers::NormSpec, link::Link, slot::Role};
@@ -21,11 +22,7 @@ pub(super) fn links(spec: &Spec) -> Result<Vec<Link>, Unsupported> {
 
 fn of_layer(layer: &LayerTree<'_, NameWalk>) -> Vec<Link> {
     let (into_mixer, in_mixer) = of_mixer(&layer.mixer);
-    let (into_mlp, let_through, down) = match &layer.mlp {
-        MlpTree::Gated { gate, up, down } => (vec![gate, up], Some(up), down),
-        MlpTree::Fused { gate_up, down } => (vec![gate_up], None, down),
-        MlpTree::Plain { up, down } => (vec![up], None, down),
-    };
+    let into_mlp = inputs(&layer.feed_forward);
     // In parallel, one norm makes the input of both halves.
     let parallel = layer.checked.layer.norms == super::spec::NormPlaces::Parallel;
     let (first, second) = match parallel {
@@ -35,12 +32,19 @@ fn of_layer(layer: &LayerTree<'_, NameWalk>) -> Vec<Link> {
     let before = |norm: &Option<LinkedNorm>, to: Vec<&LinkedMatrix>| {
         norm.as_ref().and_then(|norm| from_norm(norm, to))
     };
-    let in_mlp = let_through.map(|up| Link::new(up.rows(), [down.weight.clone()]));
+    let mlps = mlps(&layer.feed_forward).into_iter();
+    let in_mlps = mlps.filter_map(|mlp| match &mlp.matrices {
+        // A clamp bends.
+        MlpMatrices::Gated { up, down, .. } if mlp.spec.clamp.is_none() => {
+            Some(Link::new(up.rows(), [down.weight.clone()]))
+        }
+        _ => None,
+    });
     before(&layer.attention_norm, first)
         .into_iter()
         .chain(in_mixer)
         .chain(before(&layer.mlp_norm, second))
-        .chain(in_mlp)
+        .chain(in_mlps)
         .collect()
 }
 
@@ -84,6 +88,37 @@ fn of_mixer<'t>(tree: &'t MixerTree<'_, NameWalk>) -> (Vec<&'t LinkedMatrix>, Ve
 fn from_norm(norm: &LinkedNorm, to: Vec<&LinkedMatrix>) -> Option<Link> {
     let to = to.into_iter().map(|matrix| matrix.weight.clone());
     Some(Link::new(norm.clone()?, to))
+}
+
+/// Every MLP of a feed-forward half.
+fn mlps<'t, 's>(half: &'t FeedForwardTree<'s, NameWalk>) -> Vec<&'t MlpTree<'s, NameWalk>> {
+    match half {
+        FeedForwardTree::Mlp(mlp) => vec![mlp],
+        FeedForwardTree::Experts(experts) => {
+            let shared = experts.shared.iter().map(|shared| &shared.mlp);
+            experts.experts.iter().chain(shared).collect()
+        }
+    }
+}
+
+/// The matrices that the input of a feed-forward half is multiplied by.
+fn inputs<'t>(half: &'t FeedForwardTree<'_, NameWalk>) -> Vec<&'t LinkedMatrix> {
+    let beside = match half {
+        FeedForwardTree::Mlp(_) => Vec::new(),
+        FeedForwardTree::Experts(experts) => {
+            let gate = experts
+                .shared
+                .iter()
+                .filter_map(|shared| shared.gate.as_ref());
+            [&experts.router].into_iter().chain(gate).collect()
+        }
+    };
+    let of_mlps = mlps(half).into_iter().flat_map(|mlp| match &mlp.matrices {
+        MlpMatrices::Gated { gate, up, .. } => vec![gate, up],
+        MlpMatrices::Fused { gate_up, .. } => vec![gate_up],
+        MlpMatrices::Plain { up, .. } => vec![up],
+    });
+    beside.into_iter().chain(of_mlps).collect()
 }
 
 /// Remembers names.

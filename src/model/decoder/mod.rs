@@ -16,6 +16,7 @@ mod check;
 
 mod visit;
 
+mod walk_feed;
 mod walk_mixer;
 
 mod walk;
@@ -31,6 +32,7 @@ mod forward;
 
 mod take;
 
+mod build_feed;
 mod build_mixer;
 
 mod build;
@@ -44,8 +46,7 @@ pub use names::{LLAMA, Names, Part};
 pub use passage::Passage;
 pub use slots::slots;
 pub use spec::{
-    AttentionSpec, Clamp, DeltaSpec, EmbeddingSpec, ExpertStorage, ExpertsSpec, FeedForward, Gate,
+    AttentionSpec, DeltaSpec, EmbeddingSpec, ExpertStorage, ExpertsSpec, FeedForwardSpec, Gate,
     HeadSpec, LatentSpec, LayerSpec, MixerSpec, MlpSpec, NormPlaces, PerLayerSpec, Projections,
-    QueryGrowth, QueryKeyNormSpec, RouterGroups, RouterScore, RouterSpec, Sees, SharedExpertSpec,
-    Spec,
+    QueryGrowth, QueryKeyNormSpec, Sees, SharedExpertSpec, Spec,
 };

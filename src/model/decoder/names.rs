@@ -15,6 +15,16 @@
 //! lm_head                          [vocabulary, features]          unless tied
 //! ```
 //!
+//! Experts, which some have in place of an MLP:
+//!
+//! ```text
+//!   mlp.gate                       [experts, features]             the router
+//!   mlp.experts.{e}.gate_proj …    [expert features, features]     as those of an MLP
+//!   mlp.shared_expert.gate_proj …                                  an MLP beside them
+//! ```
+//!
+//! A checkpoint that has the matrices of all experts in one tensor calls it `mlp.experts.gate_up_proj`.
+//!
 //! Every name of a module ends in `.weight`; a bias has the same name ending in `.bias`. These are the names of Llama, which most
 //! families have; a family that differs lists what differs.
 
@@ -108,6 +118,28 @@ pub enum Part {
     Down,
     /// After the MLP.
     MlpNormAfter,
+    /// To the scores of experts.
+    Router,
+    /// What is added to scores before experts are chosen: the name of a tensor.
+    RouterCorrection,
+    /// As [`Gate`](Self::Gate), of an expert; `{}` is its number.
+    ExpertGate,
+    /// As [`Up`](Self::Up), of an expert.
+    ExpertUp,
+    /// As [`GateUp`](Self::GateUp), of an expert.
+    ExpertGateUp,
+    /// As [`Down`](Self::Down), of an expert.
+    ExpertDown,
+    /// As [`Gate`](Self::Gate), of the MLP beside the experts.
+    SharedGate,
+    /// As [`Up`](Self::Up), of the MLP beside the experts.
+    SharedUp,
+    /// As [`GateUp`](Self::GateUp), of the MLP beside the experts.
+    SharedGateUp,
+    /// As [`Down`](Self::Down), of the MLP beside the experts.
+    SharedDown,
+    /// To what lets through the output of the MLP beside the experts.
+    SharedMix,
     /// After the last layer.
     Norm,
     /// To logits.
@@ -152,8 +184,57 @@ impl Part {
             Self::GateUp => "mlp.gate_up_proj",
             Self::Down => "mlp.down_proj",
             Self::MlpNormAfter => "post_feedforward_layernorm",
+            Self::Router => "mlp.gate",
+            Self::RouterCorrection => "mlp.gate.e_score_correction_bias",
+            Self::ExpertGate => "mlp.experts.{}.gate_proj",
+            Self::ExpertUp => "mlp.experts.{}.up_proj",
+            Self::ExpertGateUp => "mlp.experts.{}.gate_up_proj",
+            Self::ExpertDown => "mlp.experts.{}.down_proj",
+            Self::SharedGate => "mlp.shared_expert.gate_proj",
+            Self::SharedUp => "mlp.shared_expert.up_proj",
+            Self::SharedGateUp => "mlp.shared_expert.gate_up_proj",
+            Self::SharedDown => "mlp.shared_expert.down_proj",
+            Self::SharedMix => "mlp.shared_expert_gate",
             Self::Norm => "model.norm",
             Self::Head => "lm_head",
+        }
+    }
+}
+
+/// A matrix of an MLP.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum MlpPart {
+    Gate,
+    Up,
+    GateUp,
+    Down,
+}
+
+impl MlpPart {
+    pub(super) const fn of_layer(self) -> Part {
+        match self {
+            Self::Gate => Part::Gate,
+            Self::Up => Part::Up,
+            Self::GateUp => Part::GateUp,
+            Self::Down => Part::Down,
+        }
+    }
+
+    pub(super) const fn of_expert(self) -> Part {
+        match self {
+            Self::Gate => Part::ExpertGate,
+            Self::Up => Part::ExpertUp,
+            Self::GateUp => Part::ExpertGateUp,
+            Self::Down => Part::ExpertDown,
+        }
+    }
+
+    pub(super) const fn of_shared(self) -> Part {
+        match self {
+            Self::Gate => Part::SharedGate,
+            Self::Up => Part::SharedUp,
+            Self::GateUp => Part::SharedGateUp,
+            Self::Down => Part::SharedDown,
         }
     }
 }

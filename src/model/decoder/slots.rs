@@ -1,6 +1,12 @@
 //! The places of a decoder that tensors go to.
 
-use super::{check::Unsupported, names::Part, spec::Spec, visit::Visit, walk};
+use super::{
+    check::Unsupported,
+    names::Part,
+    spec::Spec,
+    visit::{Stack, Visit},
+    walk,
+};
 use crate::model::{
     layers::NormSpec,
     slot::{Origin, Role, Slot},
@@ -63,6 +69,37 @@ impl Visit for Slots {
             self.slots
                 .push(Slot::bias(format!("{path}.bias"), shape[0]));
         }
+        Ok(())
+    }
+
+    fn expert(
+        &mut self,
+        path: String,
+        stack: Option<Stack>,
+        shape @ [out, r#in]: [usize; 2],
+        bias: bool,
+    ) -> Result<(), Unsupported> {
+        let weight = Slot::new(format!("{path}.weight"), shape, Role::Expert);
+        let biases = bias.then(|| Slot::bias(format!("{path}.bias"), out));
+        let Some(Stack {
+            tensor,
+            nth,
+            transposed,
+        }) = stack
+        else {
+            self.slots.extend([weight].into_iter().chain(biases));
+            return Ok(());
+        };
+        // A row of biases is a column of one value each.
+        let of_biases = Origin::whole(format!("{tensor}_bias")).rows(nth..nth + 1);
+        let biases = biases.map(|biases| biases.made_of([of_biases.transposed()]));
+        let stacked = Origin::whole(tensor);
+        let of_weight = match transposed {
+            true => stacked.rows(nth * r#in..(nth + 1) * r#in).transposed(),
+            false => stacked.rows(nth * out..(nth + 1) * out),
+        };
+        self.slots.push(weight.made_of([of_weight]));
+        self.slots.extend(biases);
         Ok(())
     }
 

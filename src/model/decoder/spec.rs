@@ -6,7 +6,7 @@
 use serde::{Serialize, Serializer};
 
 use super::names::Names;
-use crate::model::layers::{Activation, NormOver, NormSpec, RotarySpec};
+use crate::model::layers::{Activation, Clamp, NormOver, NormSpec, RotarySpec, RouterSpec};
 
 /// A decoder: tokens in, logits out.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -77,7 +77,7 @@ pub struct LayerSpec {
     /// The half that looks at other tokens.
     pub mixer: MixerSpec,
     /// The half that looks at each token alone.
-    pub feed_forward: FeedForward,
+    pub feed_forward: FeedForwardSpec,
     /// Where norms are.
     pub norms: NormPlaces,
     /// How they normalise.
@@ -252,7 +252,7 @@ pub struct DeltaSpec {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
-pub enum FeedForward {
+pub enum FeedForwardSpec {
     /// One MLP.
     Mlp(MlpSpec),
     /// Some of many.
@@ -296,15 +296,6 @@ pub enum Gate {
     Interleaved,
 }
 
-/// `(min(max(up, -limit), limit) + 1) · g · sigmoid(slope · g)`, where `g = min(gate, limit)`.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Clamp {
-    /// 7 in gpt-oss.
-    pub limit: f64,
-    /// 1.702 in gpt-oss.
-    pub slope: f64,
-}
-
 /// Some MLPs of many, chosen for each token.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ExpertsSpec {
@@ -332,48 +323,6 @@ pub enum ExpertStorage {
     Stacked,
     /// One tensor `[experts, in, out]`.
     StackedTransposed,
-}
-
-/// What chooses experts.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct RouterSpec {
-    /// From its products to scores.
-    pub score: RouterScore,
-    /// The scores of the chosen experts are divided by their sum.
-    pub normalised: bool,
-    /// Its matrix has a bias.
-    pub bias: bool,
-    /// A bias that decides which experts are chosen and not how much they count (DeepSeek V3).
-    pub correction: bool,
-    /// Experts are chosen from the best groups only.
-    pub groups: Option<RouterGroups>,
-    /// Scores of the chosen experts are multiplied by it.
-    pub scaling: f64,
-    /// Scores multiply what goes into an expert and not what comes out (Llama 4).
-    pub scores_input: bool,
-    /// Its input is normalised and scaled, and each expert's score has a scale of its own (Gemma 4).
-    pub scaled: bool,
-}
-
-/// From products of a router to scores.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum RouterScore {
-    /// A softmax over all experts.
-    Softmax,
-    /// A softmax over those that are chosen.
-    SoftmaxOfChosen,
-    /// A sigmoid of each.
-    Sigmoid,
-}
-
-/// Experts are chosen from the best groups only.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct RouterGroups {
-    /// How many there are.
-    pub count: usize,
-    /// How many are chosen.
-    pub chosen: usize,
 }
 
 /// An MLP beside the experts that every token goes through.
@@ -463,7 +412,7 @@ impl MlpSpec {
 
 impl LayerSpec {
     /// Norms before each half.
-    pub const fn new(mixer: MixerSpec, feed_forward: FeedForward, norm: NormSpec) -> Self {
+    pub const fn new(mixer: MixerSpec, feed_forward: FeedForwardSpec, norm: NormSpec) -> Self {
         Self {
             mixer,
             feed_forward,
@@ -485,8 +434,8 @@ impl LayerSpec {
     /// Its MLP, where it has one.
     pub const fn mlp(&self) -> Option<&MlpSpec> {
         match &self.feed_forward {
-            FeedForward::Mlp(mlp) | FeedForward::Both { mlp, .. } => Some(mlp),
-            FeedForward::Experts(_) => None,
+            FeedForwardSpec::Mlp(mlp) | FeedForwardSpec::Both { mlp, .. } => Some(mlp),
+            FeedForwardSpec::Experts(_) => None,
         }
     }
 }
@@ -505,8 +454,8 @@ impl Spec {
     pub fn mlps_mut(&mut self) -> impl Iterator<Item = &mut MlpSpec> {
         let layers = self.layers.iter_mut();
         layers.filter_map(|layer| match &mut layer.feed_forward {
-            FeedForward::Mlp(mlp) | FeedForward::Both { mlp, .. } => Some(mlp),
-            FeedForward::Experts(_) => None,
+            FeedForwardSpec::Mlp(mlp) | FeedForwardSpec::Both { mlp, .. } => Some(mlp),
+            FeedForwardSpec::Experts(_) => None,
         })
     }
 }

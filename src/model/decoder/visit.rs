@@ -28,6 +28,18 @@ pub(super) trait Visit {
         bias: bool,
     ) -> Result<Self::Matrix, Self::Error>;
 
+    /// The matrix `[out, in]` of one expert and its bias, as [`matrix`](Self::matrix); `stack` is where the checkpoint has
+    /// the matrices of all experts.
+    fn expert(
+        &mut self,
+        path: String,
+        _stack: Option<Stack>,
+        shape: [usize; 2],
+        bias: bool,
+    ) -> Result<Self::Matrix, Self::Error> {
+        self.matrix(path, Role::Expert, shape, bias)
+    }
+
     /// `{path}.weight` and, where the norm has a bias, `{path}.bias`, both of `shape`.
     fn norm(
         &mut self,
@@ -38,6 +50,15 @@ pub(super) trait Visit {
 
     /// The tensor `name` of `shape`, which is never packed.
     fn values(&mut self, name: String, shape: &[usize]) -> Result<Self::Values, Self::Error>;
+}
+
+/// The tensor `[experts, out, in]` of the matrices of all experts, and `{tensor}_bias` `[experts, out]` of their biases.
+pub(super) struct Stack {
+    pub(super) tensor: String,
+    /// The expert.
+    pub(super) nth: usize,
+    /// The tensor is `[experts, in, out]`.
+    pub(super) transposed: bool,
 }
 
 /// A visitor in one layer.
@@ -76,7 +97,8 @@ impl<V: Visit> InLayer<'_, '_, V> {
         self.visitor.values(name, shape)
     }
 
-    fn path(&self, part: Part) -> String {
+    /// The path of a module of the layer, or the name of a tensor.
+    pub(super) fn path(&self, part: Part) -> String {
         self.spec.names.path(Some(self.nth), part)
     }
 }

@@ -8,14 +8,13 @@
 //!
 //! A visitor makes something of each matrix, table and norm; the walk returns them as a tree of the same shape as the
 //! module. So slots, links and the module have the same tensors in the same order: there is no second list.
-//!
-//! Letters: `v` vocabulary, `f` features of the model, `m` features inside an MLP.
 
 use super::{
     check::{Checked, checked},
     names::Part,
-    spec::{Gate, NormPlaces, Spec},
+    spec::{NormPlaces, Spec},
     visit::{InLayer, Visit},
+    walk_feed::{self, FeedForwardTree},
     walk_mixer::{self, MixerTree},
 };
 use crate::config::Role;
@@ -36,25 +35,8 @@ pub(super) struct LayerTree<'s, V: Visit> {
     pub(super) mixer: MixerTree<'s, V>,
     pub(super) attention_norm_after: Option<V::Norm>,
     pub(super) mlp_norm: Option<V::Norm>,
-    pub(super) mlp: MlpTree<V>,
+    pub(super) feed_forward: FeedForwardTree<'s, V>,
     pub(super) mlp_norm_after: Option<V::Norm>,
-}
-
-/// What it made of an MLP.
-pub(super) enum MlpTree<V: Visit> {
-    Gated {
-        gate: V::Matrix,
-        up: V::Matrix,
-        down: V::Matrix,
-    },
-    Fused {
-        gate_up: V::Matrix,
-        down: V::Matrix,
-    },
-    Plain {
-        up: V::Matrix,
-        down: V::Matrix,
-    },
 }
 
 /// Takes `visitor` from tensor to tensor.
@@ -111,28 +93,8 @@ impl<'s, V: Visit> InLayer<'s, '_, V> {
             mixer: walk_mixer::mixer(&mut self, &checked.layer.mixer)?,
             attention_norm_after: norm(&mut self, after, Part::AttentionNormAfter)?,
             mlp_norm: norm(&mut self, second, Part::MlpNorm)?,
-            mlp: self.mlp(checked)?,
+            feed_forward: walk_feed::feed_forward(&mut self, &checked.layer.feed_forward)?,
             mlp_norm_after: norm(&mut self, after, Part::MlpNormAfter)?,
-        })
-    }
-
-    fn mlp(&mut self, checked: Checked<'s>) -> Result<MlpTree<V>, V::Error> {
-        let mlp = checked.mlp;
-        let (f, m, bias) = (self.spec.features, mlp.features, mlp.bias);
-        Ok(match mlp.gate {
-            Gate::None => MlpTree::Plain {
-                up: self.linear(Part::Up, [m, f], bias)?,
-                down: self.linear(Part::Down, [f, m], bias)?,
-            },
-            Gate::Apart => MlpTree::Gated {
-                gate: self.linear(Part::Gate, [m, f], bias)?,
-                up: self.linear(Part::Up, [m, f], bias)?,
-                down: self.linear(Part::Down, [f, m], bias)?,
-            },
-            Gate::Fused | Gate::Interleaved => MlpTree::Fused {
-                gate_up: self.linear(Part::GateUp, [2 * m, f], bias)?,
-                down: self.linear(Part::Down, [f, m], bias)?,
-            },
         })
     }
 }

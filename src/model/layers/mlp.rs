@@ -1,12 +1,12 @@
 //! The feed-forward half of a layer.
 //!
-//! Letters: `b` batch, `t` tokens, `f` features of the model, `m` features inside.
+//! Letters: `f` features of the model, `m` features inside.
 
 use burn::{
     module::Module,
     tensor::{
         Tensor,
-        activation::{gelu, gelu_approximate, relu, silu},
+        activation::{gelu, gelu_approximate, relu, sigmoid, silu},
     },
 };
 use serde::Serialize;
@@ -46,6 +46,66 @@ impl Activation {
     }
 }
 
+/// Gate and up are clamped: `(min(max(up, -limit), limit) + 1) · g · sigmoid(slope · g)`, where `g = min(gate, limit)`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Clamp {
+    /// 7 in gpt-oss.
+    pub limit: f64,
+    /// 1.702 in gpt-oss.
+    pub slope: f64,
+}
+
+/// How a gate lets through.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Gating {
+    /// `activation(gate) · up`.
+    By(Activation),
+    /// [`Clamp`], without another function.
+    Clamped(Clamp),
+}
+
+impl Gating {
+    /// What of `up` goes through `gate`.
+    fn forward<const D: usize>(self, gate: Tensor<D>, up: Tensor<D>) -> Tensor<D> {
+        match self {
+            Self::By(activation) => activation.forward(gate) * up,
+            Self::Clamped(Clamp { limit, slope }) => {
+                let gate = gate.clamp_max(limit);
+                let gate = gate.clone() * sigmoid(gate * slope);
+                (up.clamp(-limit, limit) + 1.0) * gate
+            }
+        }
+    }
+}
+
+/// The order of rows in a matrix of gate and up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GateRows {
+    /// All of the gate, then all of up.
+    First,
+    /// One of the gate, one of up, in turn.
+    Interleaved,
+}
+
+impl GateRows {
+    /// `[.., 2·m]` to gate and up, `[.., m]` each.
+    fn split<const D: usize>(self, both: Tensor<D>) -> [Tensor<D>; 2] {
+        let mut dims = both.dims();
+        dims[D - 1] /= 2;
+        let m = dims[D - 1];
+        match self {
+            Self::First => [0, m].map(|first| both.clone().narrow(D - 1, first, m)),
+            Self::Interleaved => {
+                let rows = dims[..D - 1].iter().product();
+                let pairs: Tensor<3> = both.reshape([rows, m, 2]);
+                [0, 1].map(|side| pairs.clone().narrow(2, side, 1).reshape(dims))
+            }
+        }
+    }
+}
+
 /// The feed-forward half of a layer.
 #[derive(Module, Debug)]
 #[allow(
@@ -70,21 +130,24 @@ pub struct GatedMlp {
     pub up_proj: Linear,
     /// `[f, m]`.
     pub down_proj: Linear,
-    /// After the gate.
+    /// Between the matrices.
     #[module(skip)]
-    pub activation: Activation,
+    pub gating: Gating,
 }
 
 /// `down(activation(gate(x)) · up(x))`, gate and up in one matrix.
 #[derive(Module, Debug)]
 pub struct FusedMlp {
-    /// `[2·m, f]`, the rows of the gate first.
+    /// `[2·m, f]`.
     pub gate_up_proj: Linear,
     /// `[f, m]`.
     pub down_proj: Linear,
-    /// After the gate.
+    /// Which of its rows are the gate's.
     #[module(skip)]
-    pub activation: Activation,
+    pub rows: GateRows,
+    /// Between the matrices.
+    #[module(skip)]
+    pub gating: Gating,
 }
 
 /// `down(activation(up(x)))`.
@@ -100,19 +163,17 @@ pub struct PlainMlp {
 }
 
 impl Mlp {
-    /// `x` `[b, t, f]` to `[b, t, f]`.
-    pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+    /// `x` `[.., f]` to `[.., f]`.
+    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         match self {
             Self::Gated(mlp) => {
-                let gate = mlp.activation.forward(mlp.gate_proj.forward(x.clone()));
-                mlp.down_proj.forward(gate * mlp.up_proj.forward(x))
+                let gate = mlp.gate_proj.forward(x.clone());
+                let through = mlp.gating.forward(gate, mlp.up_proj.forward(x));
+                mlp.down_proj.forward(through)
             }
             Self::Fused(mlp) => {
-                let both = mlp.gate_up_proj.forward(x);
-                let [_, _, rows] = both.dims();
-                let gate = mlp.activation.forward(both.clone().narrow(2, 0, rows / 2));
-                let up = both.narrow(2, rows / 2, rows / 2);
-                mlp.down_proj.forward(gate * up)
+                let [gate, up] = mlp.rows.split(mlp.gate_up_proj.forward(x));
+                mlp.down_proj.forward(mlp.gating.forward(gate, up))
             }
             Self::Plain(mlp) => {
                 let up = mlp.activation.forward(mlp.up_proj.forward(x));

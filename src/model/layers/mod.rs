@@ -1,7 +1,7 @@
 //! The layers that a model is made of, each with weights that are dense or packed.
 //!
-//! Reading order: [`Linear`] and [`Embedding`] (matrices) → [`Norm`] → [`Rope`] → [`Remember`] and
-//! [`Cache`] → [`Mixer`] ([`Attention`], [`Latent`], [`Delta`]) → [`Mlp`].
+//! Reading order: [`Linear`] and [`Embedding`] (matrices) → [`Norm`] → [`Rope`] → [`Remember`] and [`Cache`] →
+//! [`Mixer`] ([`Attention`], [`Latent`], [`Delta`]) → [`FeedForward`] ([`Mlp`]; [`Router`] and [`Experts`]).
 
 mod embedding;
 mod linear;
@@ -25,15 +25,24 @@ mod mixer;
 
 mod mlp;
 
+mod router;
+
+mod experts;
+
+mod feed_forward;
+
 pub use attention::{ApartQkv, Attention, Heads, NormOver, Qkv, Scores, attend};
 pub use cache::{Cache, CacheError, LayerCache};
 pub use delta::{ApartDelta, Delta, DeltaByHead, DeltaHeads, DeltaProjections};
 pub use delta_rule::{DeltaTokens, delta_rule};
 pub use embedding::Embedding;
+pub use experts::{Experts, SharedExpert};
+pub use feed_forward::FeedForward;
 pub use latent::{Latent, LatentHeads, LatentQuery, SmallQuery};
 pub use linear::{Linear, Matrix};
 pub use mixer::Mixer;
-pub use mlp::{Activation, FusedMlp, GatedMlp, Mlp, PlainMlp};
+pub use mlp::{Activation, Clamp, FusedMlp, GateRows, GatedMlp, Gating, Mlp, PlainMlp};
 pub use norm::{Norm, NormKind, NormSpec};
 pub use remember::{DeltaState, NoMemory, Remember};
 pub use rope::{Pairs, Rope, RopeScaling, RotarySpec, Rotation};
+pub use router::{Router, RouterGroups, RouterScore, RouterSpec, Routing};

@@ -1,0 +1,67 @@
+//! From finished matrices to the half of a layer that looks at each token alone.
+
+use super::{
+    spec::{Gate, MlpSpec},
+    take::Taker,
+    walk_feed::{ExpertsTree, FeedForwardTree, MlpMatrices, MlpTree},
+};
+use crate::model::layers::{
+    Experts, FeedForward, FusedMlp, GateRows, GatedMlp, Gating, Mlp, PlainMlp, Router, SharedExpert,
+};
+
+/// The module of a feed-forward half.
+pub(super) fn feed_forward(tree: FeedForwardTree<'_, Taker<'_>>) -> FeedForward {
+    match tree {
+        FeedForwardTree::Mlp(tree) => FeedForward::Mlp(mlp(tree)),
+        FeedForwardTree::Experts(tree) => FeedForward::Experts(experts(tree)),
+    }
+}
+
+fn experts(tree: ExpertsTree<'_, Taker<'_>>) -> Experts {
+    Experts {
+        router: Router {
+            scores: tree.router,
+            correction: tree.correction,
+            chosen: tree.spec.chosen,
+            spec: tree.spec.router,
+        },
+        experts: tree.experts.into_iter().map(mlp).collect(),
+        shared: tree.shared.map(|shared| SharedExpert {
+            mlp: mlp(shared.mlp),
+            gate: shared.gate,
+        }),
+    }
+}
+
+fn mlp(tree: MlpTree<'_, Taker<'_>>) -> Mlp {
+    let MlpTree { spec, matrices } = tree;
+    match matrices {
+        MlpMatrices::Gated { gate, up, down } => Mlp::Gated(GatedMlp {
+            gate_proj: gate,
+            up_proj: up,
+            down_proj: down,
+            gating: gating(spec),
+        }),
+        MlpMatrices::Fused { gate_up, down } => Mlp::Fused(FusedMlp {
+            gate_up_proj: gate_up,
+            down_proj: down,
+            rows: match spec.gate {
+                Gate::Interleaved => GateRows::Interleaved,
+                Gate::Fused | Gate::Apart | Gate::None => GateRows::First,
+            },
+            gating: gating(spec),
+        }),
+        MlpMatrices::Plain { up, down } => Mlp::Plain(PlainMlp {
+            up_proj: up,
+            down_proj: down,
+            activation: spec.activation,
+        }),
+    }
+}
+
+fn gating(spec: &MlpSpec) -> Gating {
+    match spec.clamp {
+        Some(clamp) => Gating::Clamped(clamp),
+        None => Gating::By(spec.activation),
+    }
+}
