@@ -20,6 +20,8 @@ pub enum To {
     Hqq,
     /// MLX, as mlx-lm saves it.
     Mlx,
+    /// The experts of gpt-oss, as OpenAI saves them.
+    Mxfp4,
 }
 
 /// A dialect that is not written.
@@ -32,12 +34,13 @@ pub struct UnknownDialect {
 
 impl To {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::BitsAndBytes,
         Self::CompressedTensors,
         Self::Fp8,
         Self::Hqq,
         Self::Mlx,
+        Self::Mxfp4,
     ];
 
     /// Its name: `bitsandbytes`.
@@ -48,6 +51,7 @@ impl To {
             Self::Fp8 => "fp8",
             Self::Hqq => "hqq",
             Self::Mlx => "mlx",
+            Self::Mxfp4 => "mxfp4",
         }
     }
 }

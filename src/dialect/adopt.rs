@@ -66,6 +66,9 @@ pub struct Provenance {
     pub(super) whole: Option<Whole>,
     /// The parameters of HQQ.
     pub(super) hqq: Option<Hqq>,
+    /// Whether a dense file has the weight as matrices `[experts, in, out]`.
+    #[serde(default)]
+    pub(crate) turned: bool,
 }
 
 impl Provenance {

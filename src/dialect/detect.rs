@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::{
-    Dialect, DialectError, awq, bitsandbytes, compressed_tensors, fp8, gptq, hqq, mlx, names,
+    Dialect, DialectError, awq, bitsandbytes, compressed_tensors, fp8, gptq, hqq, mlx, mxfp4, names,
 };
 use crate::{
     model::fields::Fields,
@@ -77,6 +77,7 @@ fn declared(config: &Value) -> Result<Option<Arc<dyn Dialect>>, DialectError> {
         (None, Some("bitsandbytes")) => bitsandbytes::declared(other).map(Some),
         (None, Some("compressed-tensors")) => compressed_tensors::declared(other).map(Some),
         (None, Some("fp8")) => fp8::declared(other).map(Some),
+        (None, Some("mxfp4")) => mxfp4::declared(other).map(Some),
         (None, Some("hqq")) => hqq::declared(other).map(Some),
         (None, Some("gptq")) => gptq::declared(other).map(Some),
         (None, Some("awq")) => awq::declared(other).map(Some),
@@ -108,6 +109,7 @@ pub(crate) fn is_packed(name: &str, catalog: &Catalog) -> bool {
     let mut beside = BESIDE.iter();
     own.is_some_and(|tensor| !signs(tensor).is_empty())
         || beside.any(|part| catalog.get(&format!("{module}.{part}")).is_some())
+        || catalog.get(&format!("{name}{}", mxfp4::BLOCKS)).is_some()
 }
 
 /// The dialects that write a tensor of such a name and type; none for plain weights.
@@ -126,6 +128,8 @@ fn signs(tensor: &TensorInfo) -> &'static [&'static str] {
         &["hqq"]
     } else if ends(&[".qweight", ".qzeros"]) {
         &["gptq", "awq"]
+    } else if ends(&[mxfp4::BLOCKS]) && tensor.dtype == StoredType::U8 {
+        &[mxfp4::NAME]
     } else if ends(&[".weight"]) && tensor.dtype == StoredType::U32 {
         &["mlx"]
     } else {

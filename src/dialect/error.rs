@@ -122,6 +122,22 @@ pub enum DialectError {
         /// The dialect.
         dialect: &'static str,
     },
+    /// A stack without the matrix of an expert.
+    #[error(
+        "{slot} is matrix {nth} of {tensor}, counted from 0, which is {found:?}: {dialect} has one matrix for each expert there; weights and config are of different models"
+    )]
+    NoExpert {
+        /// The weight of the expert.
+        slot: String,
+        /// The number of the expert.
+        nth: usize,
+        /// The tensor of the stack.
+        tensor: String,
+        /// Its shape.
+        found: Vec<usize>,
+        /// The dialect.
+        dialect: &'static str,
+    },
     /// A part that holds something else than it must.
     #[error("{tensor} holds {found}, expected {expected}")]
     Value {

@@ -95,6 +95,10 @@ impl Dialect for Fp8Dialect {
         Ok(is_weight.then(|| (tensor.name.to_string(), tensor.shape.clone())))
     }
 
+    fn stack_parts(&self) -> &'static [&'static str] {
+        &["weight", "weight_scale_inv"]
+    }
+
     fn adopt_matrix(&self, lookup: &Lookup<'_>) -> Result<Option<Adopt>, DialectError> {
         let Some(weight) = lookup.weight() else {
             return Ok(None);

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use super::{Adopt, DialectError, lookup::Lookup};
+use super::{Adopt, DialectError, lookup::Lookup, stack::InStack};
 use crate::{
     model::Slot,
     source::{Catalog, StoredType, TensorInfo},
@@ -28,6 +28,19 @@ pub trait Dialect: fmt::Debug + Send + Sync {
     /// The same for a matrix, whose tensors are looked up.
     #[doc(hidden)]
     fn adopt_matrix(&self, lookup: &Lookup<'_>) -> Result<Option<Adopt>, DialectError>;
+
+    /// The ends of the tensors that have a matrix for each expert of a stack, codes first; none in a dialect without
+    /// stacks that can be taken apart.
+    #[doc(hidden)]
+    fn stack_parts(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// The stack that may have the weight of `slot` as one of its matrices.
+    #[doc(hidden)]
+    fn in_stack(&self, slot: &Slot) -> Option<InStack> {
+        InStack::by_origin(slot, false)
+    }
 
     /// The packed weight whose codes `tensor` holds: its name, and its shape `[out, in]` or `[experts, out, in]`. `None`
     /// for tensors of other purposes. Only files say so where no architecture does.

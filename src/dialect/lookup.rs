@@ -15,7 +15,12 @@ use crate::{
 };
 
 /// Dialects that pack the stacked matrices of experts as one tensor.
-const STACKING: [&str; 3] = [To::BitsAndBytes.name(), To::Fp8.name(), To::Mlx.name()];
+const STACKING: [&str; 4] = [
+    To::BitsAndBytes.name(),
+    To::Fp8.name(),
+    To::Mlx.name(),
+    To::Mxfp4.name(),
+];
 
 /// One weight `[out, in]` that may be packed, and the tensors around it.
 #[derive(Debug)]
@@ -98,7 +103,7 @@ impl<'a> Lookup<'a> {
     }
 
     fn is_linear(&self) -> bool {
-        self.slot.role == Role::Linear && self.slot.name.ends_with(".weight")
+        matches!(self.slot.role, Role::Linear | Role::Expert) && self.slot.name.ends_with(".weight")
     }
 
     /// The codes of a dialect that names them otherwise than the weight; `None` where the weight is dense. Refuses codes of

@@ -20,7 +20,9 @@ use serde_json::{Value, json};
 
 use super::{
     Adopt, Assembly, Codes, Dialect, DialectError, Files, Tensor, Writer,
+    experts,
     lookup::Lookup,
+    stack::InStack,
     types::{matrix, module, stacked},
     write::{Matrices, pairs},
 };
@@ -136,6 +138,18 @@ impl Dialect for MlxDialect {
         let (bits, ..) = scheme.fields();
         let shape = [outer, &[words * 32 / bits.max(1)]].concat();
         Ok(Some((tensor.name.to_string(), shape)))
+    }
+
+    fn stack_parts(&self) -> &'static [&'static str] {
+        &["weight", "scales", "biases"]
+    }
+
+    /// mlx-lm stacks experts that have a tensor each elsewhere.
+    fn in_stack(&self, slot: &Slot) -> Option<InStack> {
+        InStack::by_origin(slot, false).or_else(|| {
+            let (stack, nth) = experts::switch_mlp(&slot.name)?;
+            Some(InStack { stack, nth })
+        })
     }
 
     fn adopt_matrix(&self, lookup: &Lookup<'_>) -> Result<Option<Adopt>, DialectError> {

@@ -17,9 +17,11 @@
 
 mod adopt;
 mod error;
+mod experts;
 mod interface;
 mod lookup;
 mod names;
+mod stack;
 mod stream;
 mod transposed;
 mod types;
@@ -33,6 +35,7 @@ mod fp8;
 mod gptq;
 mod hqq;
 mod mlx;
+mod mxfp4;
 
 mod assemble;
 mod detect;
@@ -42,8 +45,10 @@ pub use adopt::{Adopt, Provenance};
 use adopt::{Assembly, CodesAndScales, Parts};
 pub use detect::detect;
 pub(crate) use detect::{DECLARED, is_packed};
+pub(crate) use experts::switch_mlp;
 pub use error::DialectError;
 pub use interface::{Dialect, Files};
+pub(crate) use stack::{adopt, stack_of};
 pub(crate) use types::{dtype, plain};
 pub use write::{Codes, Elements, Matrices, PackedSlot, Tensor, Writer};
 pub use writers::{usual, writer};

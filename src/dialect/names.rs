@@ -3,7 +3,7 @@
 use crate::model::{ConfigError, fields::Fields};
 
 /// `quant_method`s that are read.
-pub(super) const KNOWN: &str = "bitsandbytes, compressed-tensors, fp8, hqq, gptq or awq";
+pub(super) const KNOWN: &str = "bitsandbytes, compressed-tensors, fp8, mxfp4, hqq, gptq or awq";
 
 /// Names of modules that are not packed.
 #[derive(Debug, Clone)]

@@ -28,9 +28,12 @@ pub(super) fn module(slot: &Slot) -> &str {
     slot.name.strip_suffix(".weight").unwrap_or(&slot.name)
 }
 
-/// The name of a tensor beside a weight: `scales` of `path.weight` is `path.scales`, and `weight.absmax` of a weight
-/// `path` is `path.absmax`.
+/// The name of a tensor beside a weight: `scales` of `path.weight` is `path.scales`, `weight.absmax` of a weight `path` is
+/// `path.absmax`, and `_blocks` of it is `path_blocks`.
 pub(super) fn beside(slot: &Slot, part: &str) -> String {
+    if part.starts_with('_') {
+        return format!("{}{part}", slot.name);
+    }
     if let Some(module) = slot.name.strip_suffix(".weight") {
         return format!("{module}.{part}");
     }

@@ -15,6 +15,7 @@ use super::{
     types::{matrix, module},
 };
 use crate::{
+    config::To,
     model::{Role, Slot},
     source::StoredType,
 };
@@ -133,6 +134,11 @@ impl Codes {
         }
     }
 
+    /// Under another name than the weight's.
+    pub(super) fn named(self, name: String) -> Self {
+        Self { name, ..self }
+    }
+
     /// With the earlier of two codes as the higher half of a byte, and `zero` in what is left of the last one.
     pub(super) fn high_first(self, zero: u8) -> Self {
         let high_first = Some(zero);
@@ -232,7 +238,10 @@ impl Matrices {
         let mut kinds = Vec::new();
         for weight in &self.packed {
             let slot = &weight.slot;
-            let kind = of(weight).filter(|_| embeddings || slot.role != Role::Embedding);
+            let kind = of(weight).filter(|_| {
+                let is_turned = weight.provenance.turned && dialect != To::Mxfp4.name();
+                !is_turned && (embeddings || slot.role != Role::Embedding)
+            });
             let kind = kind.ok_or_else(|| DialectError::Unwritable {
                 tensor: slot.name.clone(),
                 role: slot.role,

@@ -2,11 +2,12 @@
 
 use firebox_kernels::{
     arith::float::DType,
-    format::{Format, Tile},
+    format::{Format, Micro, Tile},
 };
 
 use super::{
     DialectError, Matrices, PackedSlot, Writer, bitsandbytes, compressed_tensors, fp8, hqq, mlx,
+    mxfp4,
 };
 use crate::config::To;
 
@@ -19,6 +20,7 @@ pub fn usual(weight: &PackedSlot) -> Option<To> {
         return Some(To::CompressedTensors);
     }
     match weight.format {
+        Format::Micro(Micro::Mxfp4) if weight.provenance.turned => Some(To::Mxfp4),
         Format::Nf4(_) | Format::Fp4(_) | Format::Int8 => Some(To::BitsAndBytes),
         Format::Fp8(_, Tile::Block { rows: 2.., .. }) => Some(To::Fp8),
         Format::Fp8(..) => Some(To::CompressedTensors),
@@ -41,5 +43,6 @@ pub fn writer(to: To, matrices: &Matrices, source: DType) -> Result<Box<dyn Writ
         To::Fp8 => fp8::writer(matrices),
         To::Hqq => hqq::writer(matrices),
         To::Mlx => mlx::writer(matrices),
+        To::Mxfp4 => mxfp4::writer(matrices),
     }
 }

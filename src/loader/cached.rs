@@ -57,7 +57,10 @@ impl Engine {
                     }
                 }
             }
-            match self.write_plan(plan.clone(), &to, None, &identity, as_stored) {
+            match self.write_plan(plan.clone(), &to, None, &identity, |plan| {
+                as_stored(plan);
+                Ok(())
+            }) {
                 Ok(_) => return self.of_entry(&entry).map(Some),
                 // Begun by another at the same time, who is waited for from now on.
                 Err(Error::Save(SaveError::Busy { .. })) => {}

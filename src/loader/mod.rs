@@ -200,7 +200,8 @@ impl<T: Target> Loader<T> {
     /// weights were written: they stay, and a save with [`SaveConfig::resume`] continues with them.
     pub fn save<A: Architecture>(&self, to: &SaveConfig) -> Result<Saved, Error> {
         let config = A::config(self.engine.checkpoint.config())?;
-        self.engine.save_plan(self.engine.bind::<A>(&config)?, to)
+        self.engine
+            .save_plan(self.engine.bind_to_save::<A>(&config)?, to)
     }
 
     /// What happens to every tensor of a checkpoint of no particular architecture: of the matrices, those that `include`

@@ -5,8 +5,8 @@ use crate::{
     config::{Auto, Pattern, To},
     dialect::Files,
     error::Error,
-    model::Architecture,
-    plan::{Plan, Request, Step},
+    model::{Architecture, Slot},
+    plan::{Plan, Request, Step, whole_stacks},
     prepare::{self, SizeLimit},
     quant::QuantSpec,
     source::TensorInfo,
@@ -31,12 +31,26 @@ impl Engine {
 
     /// Binds the slots of a model. Weights whose quantization is to be measured are dense so far.
     pub(super) fn bind<A: Architecture>(&self, config: &A::Config) -> Result<Plan, Error> {
-        let slots = A::slots(config);
-        let mut plan = Plan::bind(&self.request(), &slots, |tensor| {
+        self.bind_slots::<A>(config, &A::slots(config))
+    }
+
+    /// Binds what a save of a model writes: the stacks of the checkpoint stay stacks.
+    pub(super) fn bind_to_save<A: Architecture>(&self, config: &A::Config) -> Result<Plan, Error> {
+        let (catalog, dialect) = (self.checkpoint.catalog(), self.dialect.as_deref());
+        let slots = whole_stacks(A::slots(config), catalog, dialect);
+        self.bind_slots::<A>(config, &slots)
+    }
+
+    fn bind_slots<A: Architecture>(
+        &self,
+        config: &A::Config,
+        slots: &[Slot],
+    ) -> Result<Plan, Error> {
+        let mut plan = Plan::bind(&self.request(), slots, |tensor| {
             A::leaves_out(config, tensor)
         })?;
         if self.config.pack.presinq {
-            plan.link(A::links(config), &slots)?;
+            plan.link(A::links(config), slots)?;
         }
         Ok(plan)
     }

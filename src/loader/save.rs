@@ -29,7 +29,13 @@ impl Engine {
         plan.check_complete()?;
         let candidates = to.named().unwrap_or(To::Mlx);
         let identity = Identity::new(&plan, &self.config, to, &self.checkpoint)?;
-        self.write_plan(plan, to, Some(candidates), &identity, |_| {})
+        self.write_plan(plan, to, Some(candidates), &identity, |plan| {
+            plan.turn_back();
+            match save::dialect_of(plan, to, self.checkpoint.float_dtype()) {
+                Some(To::Mlx) => Ok(plan.stack_experts(&self.request())?),
+                _ => Ok(()),
+            }
+        })
     }
 
     /// Saves a plan. Weights that are left open are chosen for from what `candidates` holds side by side, and then plain
@@ -40,7 +46,7 @@ impl Engine {
         to: &SaveConfig,
         candidates: Option<To>,
         identity: &Identity,
-        adapt: impl FnOnce(&mut Plan),
+        adapt: impl FnOnce(&mut Plan) -> Result<(), Error>,
     ) -> Result<Saved, Error> {
         let recording = self.record();
         let observers = recording.among(&self.observers);
@@ -58,7 +64,7 @@ impl Engine {
         self.choose_strategy(&mut plan, kept.unwrap_or(0));
         plan.send(Home::Disk);
         let becomes: Vec<String> = plan.steps.iter().map(save::becomes).collect();
-        adapt(&mut plan);
+        adapt(&mut plan)?;
         let layout = FolderLayout::new(to, &plan, self.checkpoint.float_dtype())?;
         let by_rows = |step: &Step| layout.takes_rows(step);
         let allowance = self.allowance(&plan, &by_rows)?;

@@ -118,6 +118,24 @@ impl Values {
         values
     }
 
+    /// Makes matrices `[experts, cols, rows]` of matrices `[experts, rows, cols]`.
+    pub(super) fn turn(&mut self, [_, rows, cols]: [usize; 3]) {
+        fn each<V: Copy + Send>(values: &mut [V], rows: usize, cols: usize) {
+            let matrices = values.par_chunks_mut((rows * cols).max(1));
+            matrices.for_each(|matrix| {
+                let before = matrix.to_vec();
+                for (at, value) in matrix.iter_mut().enumerate() {
+                    *value = before[at % rows * cols + at / rows];
+                }
+            });
+        }
+        match self {
+            Self::F32(values) => each(values, rows, cols),
+            Self::F16(values) => each(values, rows, cols),
+            Self::Bf16(values) => each(values, rows, cols),
+        }
+    }
+
     /// The type of the values.
     pub fn dtype(&self) -> DType {
         match self {

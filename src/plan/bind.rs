@@ -7,7 +7,7 @@ use super::{Action, DeviceFacts, Home, Piece, Plan, PlanError, Scaling, Step, St
 use crate::{
     config::{Policy, Strategy},
     dialect::{self, Adopt, Dialect},
-    model::{Link, Slot},
+    model::{Link, Role, Slot},
     source::{Catalog, TensorInfo},
     target::DTypeChoice,
 };
@@ -51,6 +51,7 @@ impl Plan {
             }),
         });
         let steps = steps.collect::<Result<Vec<_>, _>>()?;
+        request.check_stacks(&steps)?;
         let used: HashSet<&str> = (steps.iter())
             .flat_map(|step| step.tensors().map(|tensor| &*tensor.name))
             .collect();
@@ -244,6 +245,32 @@ impl Request<'_> {
         }
     }
 
+    /// Refuses experts that the checkpoint has and the model does not: a part of a stack that no slot takes.
+    fn check_stacks(&self, steps: &[Step]) -> Result<(), PlanError> {
+        let mut taken: HashMap<&str, u64> = HashMap::new();
+        let experts = steps.iter().filter(|step| step.slot.role == Role::Expert);
+        for step in experts {
+            for (tensor, (_, range)) in step.tensors().zip(step.reads()) {
+                *taken.entry(&tensor.name).or_default() += range.end - range.start;
+            }
+        }
+        let mut tensors = self.catalog.iter();
+        let rest = tensors.find(|tensor| {
+            let taken = taken.get(&*tensor.name);
+            taken.is_some_and(|taken| *taken < tensor.bytes())
+        });
+        match rest {
+            None => Ok(()),
+            Some(tensor) => Err(PlanError::Experts {
+                tensor: tensor.name.to_string(),
+                file: tensor.file.to_string(),
+                found: tensor.shape.clone(),
+                has: tensor.bytes(),
+                taken: taken[&*tensor.name],
+            }),
+        }
+    }
+
     /// Whether a tensor belongs to the dialect of the checkpoint and to no weight.
     pub(super) fn leaves_out(&self, tensor: &str) -> bool {
         let dialect = self.dialect;
@@ -287,7 +314,11 @@ impl Request<'_> {
         for origin in &slot.from {
             match self.catalog.get(&origin.tensor) {
                 Some(tensor) => pieces.push(Piece::new(slot, origin, tensor)?),
-                None => return Ok(None),
+                // The cache has each weight under the name of its slot.
+                None => {
+                    let own = self.catalog.get(&slot.name);
+                    return Ok(own.map(|own| Found::Pieces(vec![Piece::whole(own)])));
+                }
             }
         }
         Ok(Some(Found::Pieces(pieces)))
@@ -298,14 +329,9 @@ impl Request<'_> {
         let Some(dialect) = self.dialect else {
             return Ok(None);
         };
-        if let [origin] = &slot.from[..]
-            && origin.is_whole()
-        {
-            if origin.tensor == slot.name {
-                return Ok(dialect.adopt(slot, self.catalog)?);
-            }
-            let stored = Slot::new(&*origin.tensor, slot.shape.clone(), slot.role);
-            return Ok(dialect.adopt(&stored, self.catalog)?);
+        let adopted = dialect::adopt(dialect, slot, self.catalog)?;
+        if adopted.is_some() || matches!(&slot.from[..], [origin] if origin.is_whole()) {
+            return Ok(adopted);
         }
         let mut origins = slot.from.iter();
         match origins.find(|origin| dialect::is_packed(&origin.tensor, self.catalog)) {
@@ -320,18 +346,9 @@ impl Request<'_> {
 
     /// A weight of plain values: packed, or left dense.
     pub(super) fn plain(&self, slot: &Slot, pieces: Vec<Piece>) -> Result<Step, PlanError> {
-        let dtype = piece::check(slot, &pieces)?;
         let quant = slot.quant(self.policy);
-        let mut step = self.dense(slot, pieces)?;
-        if let Some(method) = quant.method() {
-            let format = method.format(step.matrix(), dtype);
-            let format = format.map_err(|source| PlanError::Format {
-                tensor: slot.name.clone(),
-                source,
-            })?;
-            step.action = Action::Pack(quant, format);
-        }
-        Ok(step)
+        let step = self.dense(slot, pieces)?;
+        step.packed(&quant)
     }
 
     /// A weight of plain values that stays dense.
@@ -356,13 +373,17 @@ impl Request<'_> {
                 quant: quant.to_string(),
             });
         }
+        let mut slot = slot.clone();
         let action = if self.dequantize {
+            if adopt.provenance().turned && slot.shape.len() == 3 {
+                slot.shape.swap(1, 2);
+            }
             Action::Dense(self.dtype.dtype)
         } else {
             Action::Adopt(adopt.format)
         };
         Ok(Step {
-            slot: slot.clone(),
+            slot,
             pieces: Vec::new(),
             stored: Stored::Packed(adopt),
             action,

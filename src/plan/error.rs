@@ -97,6 +97,22 @@ pub enum PlanError {
         /// Its type.
         second_dtype: StoredType,
     },
+    /// A part of a stack that no expert of the model takes.
+    #[error(
+        "{tensor} in {file} is {found:?} and has {has} bytes, of which the experts that config.json implies take {taken}; the weights and the config are of different models"
+    )]
+    Experts {
+        /// The tensor.
+        tensor: String,
+        /// Its file.
+        file: String,
+        /// Its shape.
+        found: Vec<usize>,
+        /// Its bytes.
+        has: u64,
+        /// The bytes that experts take.
+        taken: u64,
+    },
     /// Rows of a tensor that the checkpoint has packed.
     #[error(
         "{slot} takes a part of {tensor}, which {dialect} has packed, and a packed tensor is only taken whole; `firebox convert --dequantize` makes a checkpoint that can be loaded"
@@ -108,6 +124,18 @@ pub enum PlanError {
         tensor: String,
         /// The dialect of the checkpoint.
         dialect: &'static str,
+    },
+    /// Experts that one tensor has to hold are not treated alike.
+    #[error(
+        "{stack} holds the matrices of all experts, and {second} is not treated as {first}, or is balanced with other weights; give all experts of a layer one quantization, without balancing, or choose a dialect that has a tensor for each"
+    )]
+    Stack {
+        /// The tensor that holds them.
+        stack: String,
+        /// One expert.
+        first: String,
+        /// Another one.
+        second: String,
     },
     /// A plan that cannot be written, since a custom method has no words.
     #[error(

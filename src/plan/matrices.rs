@@ -16,11 +16,14 @@ impl Step {
             Stored::Packed(adopt) => adopt.float().unwrap_or(source),
             Stored::Other(_) => source,
         };
-        let provenance = match (&self.action, &self.stored) {
+        let mut provenance = match (&self.action, &self.stored) {
             (Action::Pack(quant, _), _) => Provenance::packed_by(quant),
             (_, Stored::Packed(adopt)) => adopt.provenance(),
             _ => Provenance::default(),
         };
+        let mut origins = self.slot.from.iter();
+        provenance.turned |=
+            self.slot.shape.len() == 3 && origins.any(|origin| origin.transposed);
         Some(PackedSlot {
             slot: self.slot.clone(),
             format: self.action.format()?,

@@ -30,6 +30,7 @@ mod piece;
 mod print;
 mod scaling;
 mod settle;
+mod stacks;
 mod treatment;
 
 pub(crate) use bind::Request;
@@ -42,6 +43,7 @@ pub use piece::Piece;
 pub(crate) use piece::made_of;
 pub(crate) use scaling::CHUNK;
 pub use scaling::Scaling;
+pub(crate) use stacks::whole_stacks;
 pub use treatment::Treatment;
 
 use core::ops::Range;
@@ -240,6 +242,20 @@ impl Step {
         };
         let step = self.clone();
         Some(Self { action, ..step })
+    }
+
+    /// The same weight, packed by the method of `quant`.
+    pub(crate) fn packed(self, quant: &QuantSpec) -> Result<Self, PlanError> {
+        let Some(method) = quant.method() else {
+            return Ok(self);
+        };
+        let format = method.format(self.matrix(), self.float());
+        let format = format.map_err(|source| PlanError::Format {
+            tensor: self.slot.name.clone(),
+            source,
+        })?;
+        let action = Action::Pack(quant.clone(), format);
+        Ok(Self { action, ..self })
     }
 
     /// What becomes of it, in the words of `--quant`.

@@ -166,6 +166,19 @@ impl Catalog {
     }
 }
 
+/// Tensors of different names.
+impl FromIterator<TensorInfo> for Catalog {
+    fn from_iter<I: IntoIterator<Item = TensorInfo>>(tensors: I) -> Self {
+        let tensors: Vec<TensorInfo> = tensors.into_iter().collect();
+        let by_name = tensors.iter().enumerate();
+        let by_name = by_name.map(|(place, tensor)| (Arc::clone(&tensor.name), place));
+        Self {
+            by_name: by_name.collect(),
+            tensors,
+        }
+    }
+}
+
 impl<'a> IntoIterator for &'a Catalog {
     type Item = &'a TensorInfo;
     type IntoIter = core::slice::Iter<'a, TensorInfo>;

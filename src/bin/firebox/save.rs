@@ -29,7 +29,7 @@ pub(crate) struct SaveArgs {
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
 
-    /// Who is to read it: bitsandbytes, compressed-tensors, fp8, hqq or mlx; whoever usually does, if not given
+    /// Who is to read it: bitsandbytes, compressed-tensors, fp8, hqq, mlx or mxfp4; whoever usually does, if not given
     #[arg(long, value_name = "DIALECT")]
     to: Option<To>,
 

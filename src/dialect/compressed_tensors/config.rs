@@ -64,7 +64,10 @@ impl ModuleTarget {
 
     pub(super) fn is_match(&self, module: &str, role: Role) -> bool {
         match self {
-            Self::Linear => matches!(role, Role::Linear | Role::Head),
+            Self::Linear => matches!(
+                role,
+                Role::Linear | Role::Expert | Role::Router | Role::Head
+            ),
             Self::Name(name) => {
                 let rest = module.strip_suffix(name.as_str());
                 rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))

@@ -47,10 +47,16 @@ impl Convert for Adopted {
     }
 
     fn finish(self: Box<Self>, step: &Step) -> Result<Completed, PipelineError> {
-        let packed = self.adopt.assemble(step.matrix(), self.tensors)?;
+        let turned = step.turned_back();
+        let shape = turned.map_or(step.matrix(), |[experts, out, cols]| [experts * out, cols]);
+        let packed = self.adopt.assemble(shape, self.tensors)?;
         Ok(Completed::Weight(match step.action {
             Action::Dense(dtype) => {
-                Finished::Dense(Dense::Owned(Values::dequantize(dtype, &packed)))
+                let mut values = Values::dequantize(dtype, &packed);
+                if let Some(shape) = turned {
+                    values.turn(shape);
+                }
+                Finished::Dense(Dense::Owned(values))
             }
             Action::Pack(..) | Action::Adopt(_) | Action::Carry => Finished::Packed(packed),
         }))

@@ -145,6 +145,14 @@ impl<'a> FolderLayout<'a> {
     }
 }
 
+/// The dialect that packed weights of `plan` will be written in: the one that was asked for, or the usual one of the
+/// first of them. `None` where nothing is packed.
+pub(crate) fn dialect_of(plan: &Plan, to: &SaveConfig, source: DType) -> Option<To> {
+    let mut packed = plan.steps.iter();
+    let first = packed.find_map(|step| step.packed_slot(source))?;
+    to.dialect.or(usual(&first))
+}
+
 /// A writer and its dialect.
 type OfDialect = (To, Box<dyn Writer>);
 

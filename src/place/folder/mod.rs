@@ -26,7 +26,7 @@ use std::path::PathBuf;
 pub use self::{error::SaveError, identity::Difference};
 pub(crate) use self::{
     identity::{Identity, IdentityError, becomes},
-    layout::FolderLayout,
+    layout::{FolderLayout, dialect_of},
     sink::{FolderSink, create, find, is_cached},
 };
 use crate::{

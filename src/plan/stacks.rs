@@ -1,0 +1,169 @@
+//! Stacks of experts in a plan that is saved: a model has a slot for each expert, and a file one tensor for all.
+//!
+//! | the checkpoint has | the plan of a save has |
+//! |---|---|
+//! | a tensor for each expert | a step for each; one step for all where mlx-lm is to read them |
+//! | a stack `[experts, out, in]`, dense or packed | one step |
+//! | a dense stack `[experts, in, out]` | one step: packed as `[experts, out, in]`, dense as it is stored |
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::{Action, Piece, Plan, PlanError, Request, Step, Stored};
+use crate::{
+    dialect::{self, Dialect, plain, switch_mlp},
+    model::{Origin, Role, Slot},
+    source::Catalog,
+};
+
+/// The slots of a save: rows that are one expert's become all of their stack.
+pub(crate) fn whole_stacks(
+    slots: Vec<Slot>,
+    catalog: &Catalog,
+    dialect: Option<&dyn Dialect>,
+) -> Vec<Slot> {
+    let mut whole: Vec<Slot> = Vec::new();
+    let mut places: HashMap<String, usize> = HashMap::new();
+    for slot in slots {
+        let packed = dialect.filter(|_| slot.role == Role::Expert);
+        let packed = packed.and_then(|dialect| dialect::stack_of(dialect, &slot, catalog));
+        let Some(stack) = packed.or_else(|| dense_stack(&slot, catalog)) else {
+            whole.push(slot);
+            continue;
+        };
+        let is_turned = |origin: &Origin| origin.transposed && stack.role == Role::Expert;
+        let turned = slot.from.into_iter().filter(is_turned);
+        match places.get(&stack.name) {
+            Some(place) => whole[*place].from.extend(turned),
+            None => {
+                places.insert(stack.name.clone(), whole.len());
+                let turned: Vec<Origin> = turned.collect();
+                whole.push(match turned.is_empty() {
+                    true => stack,
+                    false => stack.made_of(turned),
+                });
+            }
+        }
+    }
+    whole
+}
+
+/// The slot of the dense tensor that has the values of `slot` as one of its matrices, or of its rows.
+fn dense_stack(slot: &Slot, catalog: &Catalog) -> Option<Slot> {
+    let [origin] = &slot.from[..] else {
+        return None;
+    };
+    origin.rows.as_ref()?;
+    let tensor = catalog.get(&origin.tensor)?;
+    plain(tensor.dtype)?;
+    let mut each = slot.shape.clone();
+    let role = match (slot.role, each.len()) {
+        (Role::Expert, 2) => Role::Expert,
+        (Role::Bias, 1) => Role::Bias,
+        _ => return None,
+    };
+    if origin.transposed {
+        each.reverse();
+    }
+    let (experts, stored) = tensor.shape.split_first()?;
+    let shape = [&[*experts], &slot.shape[..]].concat();
+    (stored == each).then(|| Slot::new(&*tensor.name, shape, role))
+}
+
+impl Step {
+    /// `[experts, out, in]` of a stack that is packed so, and given back as `[experts, in, out]`.
+    pub(crate) fn turned_back(&self) -> Option<[usize; 3]> {
+        match (&self.stored, &self.action, &self.slot.shape[..]) {
+            (Stored::Packed(adopt), Action::Dense(_), &[experts, cols, out])
+                if adopt.provenance().turned =>
+            {
+                Some([experts, out, cols])
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Plan {
+    /// Dense stacks whose matrices were turned on the way become what a dense file has: `[experts, in, out]`.
+    pub(crate) fn turn_back(&mut self) {
+        for step in &mut self.steps {
+            let is_dense = matches!(step.action, Action::Dense(_));
+            let mut pieces = step.pieces.iter();
+            let [first, ..] = &step.pieces[..] else {
+                continue;
+            };
+            if is_dense && step.slot.shape.len() == 3 && pieces.all(|piece| piece.transposed) {
+                let whole = Piece::whole(&first.tensor);
+                let shape = whole.tensor.shape.clone();
+                step.slot = Slot::new(&*step.slot.name, shape, step.slot.role);
+                step.pieces = vec![whole];
+            }
+        }
+    }
+
+    /// Experts that have a tensor each become the stacks that mlx-lm has in their place.
+    ///
+    /// # Errors
+    ///
+    /// [`PlanError::Stack`] where two experts of a stack are treated differently.
+    pub(crate) fn stack_experts(&mut self, request: &Request<'_>) -> Result<(), PlanError> {
+        let mut stacks: BTreeMap<String, BTreeMap<usize, Step>> = BTreeMap::new();
+        let mut steps = Vec::new();
+        for step in core::mem::take(&mut self.steps) {
+            let place = match step.stored {
+                Stored::Plain(_) => switch_mlp(&step.slot.name),
+                Stored::Packed(_) | Stored::Other(_) => None,
+            };
+            match place {
+                Some((stack, nth)) => {
+                    let experts = stacks.entry(stack).or_default();
+                    steps.extend(experts.insert(nth, step));
+                }
+                None => steps.push(step),
+            }
+        }
+        for (name, experts) in stacks {
+            let is_whole = experts.keys().copied().eq(0..experts.len());
+            let experts: Vec<Step> = experts.into_values().collect();
+            match is_whole {
+                true => steps.push(self.stacked(name, &experts)?),
+                false => steps.extend(experts),
+            }
+        }
+        request.sort_steps(&mut steps);
+        self.steps = steps;
+        Ok(())
+    }
+
+    /// One step for the same matrices of all experts.
+    fn stacked(&self, name: String, experts: &[Step]) -> Result<Step, PlanError> {
+        let first = &experts[0];
+        let is_linked = |step: &Step| {
+            let mut links = self.links.iter();
+            links.any(|link| link.from.iter().chain(&link.to).any(|it| *it == step.slot.name))
+        };
+        let is_same = |step: &Step| {
+            (&step.action, &step.stored, &step.slot.shape, &step.home)
+                == (&first.action, &first.stored, &first.slot.shape, &first.home)
+                && !is_linked(step)
+        };
+        if let Some(other) = experts.iter().find(|step| !is_same(step)) {
+            return Err(PlanError::Stack {
+                stack: name,
+                first: first.slot.name.clone(),
+                second: other.slot.name.clone(),
+            });
+        }
+        let shape = [&[experts.len()], &first.slot.shape[..]].concat();
+        let from = experts.iter().flat_map(|step| step.slot.from.clone());
+        let step = Step {
+            slot: Slot::new(name, shape, Role::Expert).made_of(from),
+            pieces: experts.iter().flat_map(|step| step.pieces.clone()).collect(),
+            ..first.clone()
+        };
+        match &first.action {
+            Action::Pack(quant, _) => step.packed(quant),
+            _ => Ok(step),
+        }
+    }
+}
