@@ -230,7 +230,14 @@ pub(super) fn writer(matrices: &Matrices) -> Result<Box<dyn Writer>, DialectErro
     let mut config = entry(common);
     for weight in &matrices.packed {
         match scheme(weight.format) {
-            Some(scheme) if scheme != common => config[module(&weight.slot)] = entry(scheme),
+            Some(scheme) if scheme != common => {
+                let mut entry = entry(scheme);
+                // As mlx-lm's own choices for modules have it: affine unless another mode is said.
+                if let (MlxScheme::Affine { .. }, Some(entry)) = (scheme, entry.as_object_mut()) {
+                    entry.remove("mode");
+                }
+                config[module(&weight.slot)] = entry;
+            }
             _ => {}
         }
     }

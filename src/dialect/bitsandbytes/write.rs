@@ -48,11 +48,9 @@ pub(in super::super) fn writer(
     let kind = matrices.kind(NAME, kind)?;
     // What transformers leaves alone by itself.
     let excepted = matrices.excepted();
-    let only_head = matrices.plain.iter().all(|slot| slot.role != Role::Linear)
-        && matrices
-            .packed
-            .iter()
-            .all(|weight| weight.slot.role == Role::Linear);
+    let is_module = |slot: &Slot| !matches!(slot.role, Role::Head | Role::Embedding);
+    let only_head = !matrices.plain.iter().any(is_module)
+        && matrices.packed.iter().all(|weight| is_module(&weight.slot));
     Ok(Box::new(BitsAndBytesWriter {
         kind,
         source,

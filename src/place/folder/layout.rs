@@ -24,6 +24,8 @@ pub(crate) struct FolderLayout<'a> {
     writer: Option<Box<dyn Writer>>,
     /// The type that most plain weights of the checkpoint are stored in.
     source: DType,
+    /// Whether a weight is packed on the way.
+    packs: bool,
     shares: Vec<Share>,
 }
 
@@ -67,6 +69,7 @@ impl<'a> FolderLayout<'a> {
             dialect,
             writer,
             source,
+            packs: (plan.steps.iter()).any(|step| matches!(step.action, Action::Pack(..))),
             shares,
         })
     }
@@ -128,9 +131,13 @@ impl<'a> FolderLayout<'a> {
         writer.tensors(&step.slot, packed, stored)
     }
 
-    /// `config.json` of a checkpoint, with the quantization that the folder has.
-    pub(super) fn config(&self, of: &Value) -> Value {
+    /// `config.json` of a checkpoint, with the quantization that the folder has. Where packed weights are those of the
+    /// checkpoint and all tensors have their names, types and shapes (`is_copy`), what it says of them stays as it is.
+    pub(super) fn config(&self, of: &Value, is_copy: bool) -> Value {
         let mut config = of.clone();
+        if is_copy && !self.packs {
+            return config;
+        }
         if let Value::Object(config) = &mut config {
             for field in DECLARED {
                 config.remove(field);

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, json};
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::source::{StoredType, header::LENGTH_BYTES};
+use crate::source::{StoredType, TensorInfo, header::LENGTH_BYTES};
 
 /// A tensor that is in a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +39,14 @@ pub(super) struct Written {
     late: bool,
     /// XXH3 of its bytes, 64 bits in hexadecimal.
     xxh3: String,
+}
+
+impl Written {
+    /// Whether it has the name, the type and the shape of `tensor`.
+    pub(super) fn is_like(&self, tensor: &TensorInfo) -> bool {
+        (&*self.name, &*self.dtype, &self.shape)
+            == (&*tensor.name, tensor.dtype.name(), &tensor.shape)
+    }
 }
 
 /// The facts of a file that are known before it is written.

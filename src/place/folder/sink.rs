@@ -282,7 +282,14 @@ impl<'a> FolderSink<'a> {
                 write(&path, &bytes)?;
             }
         }
-        let config = layout.config(checkpoint.config());
+        let catalog = checkpoint.catalog();
+        let is_source = |tensor: &Written| {
+            let source = catalog.get(&tensor.name);
+            source.is_some_and(|source| tensor.is_like(source))
+        };
+        let are_all = tensors().count() == catalog.len();
+        let is_copy = are_all && tensors().all(|(tensor, _)| is_source(tensor));
+        let config = layout.config(checkpoint.config(), is_copy);
         write(&layout.path(CONFIG), &pretty(&config))?;
         if !layout.to.cache {
             journal.remove()?;
