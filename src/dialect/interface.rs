@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use super::{Adopt, DialectError, lookup::Lookup, stack::InStack};
+use super::{Adopt, DialectError, in_stack::InStack, lookup::Lookup};
 use crate::{
     model::Slot,
     source::{Catalog, StoredType, TensorInfo},

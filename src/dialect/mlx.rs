@@ -19,10 +19,9 @@ use firebox_kernels::{
 use serde_json::{Value, json};
 
 use super::{
-    Adopt, Assembly, Codes, Dialect, DialectError, Files, Tensor, Writer,
-    experts,
+    Adopt, Assembly, Codes, Dialect, DialectError, Files, Tensor, Writer, experts,
+    in_stack::InStack,
     lookup::Lookup,
-    stack::InStack,
     types::{matrix, module, stacked},
     write::{Matrices, pairs},
 };

@@ -18,6 +18,7 @@
 mod adopt;
 mod error;
 mod experts;
+mod in_stack;
 mod interface;
 mod lookup;
 mod names;
@@ -45,8 +46,8 @@ pub use adopt::{Adopt, Provenance};
 use adopt::{Assembly, CodesAndScales, Parts};
 pub use detect::detect;
 pub(crate) use detect::{DECLARED, is_packed};
-pub(crate) use experts::switch_mlp;
 pub use error::DialectError;
+pub(crate) use experts::switch_mlp;
 pub use interface::{Dialect, Files};
 pub(crate) use stack::{adopt, stack_of};
 pub(crate) use types::{dtype, plain};

@@ -19,9 +19,9 @@ use serde_json::{Value, json};
 
 use super::{
     Adopt, Assembly, Codes, Dialect, DialectError, Files, PackedSlot, Provenance, Tensor, Writer,
+    in_stack::InStack,
     lookup::Lookup,
     names::Excepted,
-    stack::InStack,
     types::{matrix, stacked},
     write::Matrices,
 };
@@ -107,7 +107,11 @@ impl Dialect for Mxfp4Dialect {
             lookup.dtype(tensor, &[StoredType::U8])?;
             lookup.shape(tensor, &[&shape])?;
         }
-        let adopt = Adopt::new(format, vec![blocks.clone(), scales.clone()], Assembly::Stored);
+        let adopt = Adopt::new(
+            format,
+            vec![blocks.clone(), scales.clone()],
+            Assembly::Stored,
+        );
         Ok(Some(adopt.from(Provenance {
             turned: true,
             ..Provenance::default()

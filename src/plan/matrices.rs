@@ -22,8 +22,7 @@ impl Step {
             _ => Provenance::default(),
         };
         let mut origins = self.slot.from.iter();
-        provenance.turned |=
-            self.slot.shape.len() == 3 && origins.any(|origin| origin.transposed);
+        provenance.turned |= self.slot.shape.len() == 3 && origins.any(|origin| origin.transposed);
         Some(PackedSlot {
             slot: self.slot.clone(),
             format: self.action.format()?,

@@ -140,7 +140,12 @@ impl Plan {
         let first = &experts[0];
         let is_linked = |step: &Step| {
             let mut links = self.links.iter();
-            links.any(|link| link.from.iter().chain(&link.to).any(|it| *it == step.slot.name))
+            links.any(|link| {
+                link.from
+                    .iter()
+                    .chain(&link.to)
+                    .any(|it| *it == step.slot.name)
+            })
         };
         let is_same = |step: &Step| {
             (&step.action, &step.stored, &step.slot.shape, &step.home)
@@ -158,7 +163,10 @@ impl Plan {
         let from = experts.iter().flat_map(|step| step.slot.from.clone());
         let step = Step {
             slot: Slot::new(name, shape, Role::Expert).made_of(from),
-            pieces: experts.iter().flat_map(|step| step.pieces.clone()).collect(),
+            pieces: experts
+                .iter()
+                .flat_map(|step| step.pieces.clone())
+                .collect(),
             ..first.clone()
         };
         match &first.action {

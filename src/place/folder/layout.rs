@@ -131,11 +131,12 @@ impl<'a> FolderLayout<'a> {
         writer.tensors(&step.slot, packed, stored)
     }
 
-    /// `config.json` of a checkpoint, with the quantization that the folder has. Where packed weights are those of the
-    /// checkpoint and all tensors have their names, types and shapes (`is_copy`), what it says of them stays as it is.
+    /// `config.json` of a checkpoint, with the quantization that the folder has. It stays as it is where no dialect was
+    /// asked for, packed weights are those of the checkpoint, and all tensors have their names, types and shapes
+    /// (`is_copy`).
     pub(super) fn config(&self, of: &Value, is_copy: bool) -> Value {
         let mut config = of.clone();
-        if is_copy && !self.packs {
+        if is_copy && !self.packs && self.to.dialect.is_none() {
             return config;
         }
         if let Value::Object(config) = &mut config {
