@@ -13,6 +13,7 @@ use crate::{
     config::LoadConfig,
     dialect::{self, Dialect},
     error::Error,
+    model::Architecture,
     observe::{Event, Observer, Observers, tell},
     pipeline::{self, PipelineError, Settings, Sink, Timing},
     place::Shared,
@@ -99,6 +100,13 @@ impl Engine {
             capabilities,
             dtype,
         })
+    }
+
+    /// The configuration of the model, named as the checkpoint names its tensors.
+    pub(super) fn model_config<A: Architecture>(&self) -> Result<A::Config, Error> {
+        let config = A::config(self.checkpoint.config())?;
+        let catalog = self.checkpoint.catalog();
+        Ok(A::named(config, &|name| catalog.get(name).is_some()))
     }
 
     pub(super) fn record(&self) -> Recording {

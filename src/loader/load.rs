@@ -17,7 +17,7 @@ use crate::{
 impl Engine {
     /// Loads the model, from the cache of packed weights if one is asked for.
     pub(super) fn load<A: Architecture>(&self) -> Result<Loaded<A>, Error> {
-        let config = A::config(self.checkpoint.config())?;
+        let config = self.model_config::<A>()?;
         let Some(folder) = &self.config.pack.cache else {
             return self.load_as(&config);
         };
@@ -32,7 +32,7 @@ impl Engine {
 
     /// Loads the model by a plan that was made earlier.
     pub(super) fn load_plan<A: Architecture>(&self, mut plan: Plan) -> Result<Loaded<A>, Error> {
-        let config = A::config(self.checkpoint.config())?;
+        let config = self.model_config::<A>()?;
         let stream_from = &self.config.place.stream_from;
         plan.take_over(&self.request(), &A::slots(&config), stream_from)?;
         self.carry_out(&config, plan, self.record())

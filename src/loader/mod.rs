@@ -144,7 +144,7 @@ impl<T: Target> Loader<T> {
     ///
     /// [`Error::Config`] and [`Error::Plan`].
     pub fn plan<A: Architecture>(&self) -> Result<Plan, Error> {
-        let config = A::config(self.engine.checkpoint.config())?;
+        let config = self.engine.model_config::<A>()?;
         self.engine.plan::<A>(&config)
     }
 
@@ -199,7 +199,7 @@ impl<T: Target> Loader<T> {
     /// Any [`Error`]; [`Error::Save`] for a folder or dialect that cannot take the model, [`Error::Interrupted`] when
     /// weights were written: they stay, and a save with [`SaveConfig::resume`] continues with them.
     pub fn save<A: Architecture>(&self, to: &SaveConfig) -> Result<Saved, Error> {
-        let config = A::config(self.engine.checkpoint.config())?;
+        let config = self.engine.model_config::<A>()?;
         self.engine
             .save_plan(self.engine.bind_to_save::<A>(&config)?, to)
     }

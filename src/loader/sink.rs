@@ -19,7 +19,7 @@ impl Engine {
         sink: &mut dyn Sink,
     ) -> Result<LoadReport, Error> {
         let recording = self.record();
-        let config = A::config(self.checkpoint.config())?;
+        let config = self.model_config::<A>()?;
         let mut plan = self.plan::<A>(&config)?;
         plan.check_complete()?;
         order.sort(&mut plan, &A::slots(&config));

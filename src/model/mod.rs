@@ -59,6 +59,12 @@ pub trait Architecture: Sized {
     /// [`ConfigError`] when the file describes another architecture or values that cannot be.
     fn config(json: &Value) -> Result<Self::Config, ConfigError>;
 
+    /// The same configuration for the checkpoint at hand, which `has` the tensors of some names: files of one model may
+    /// name its tensors in several ways.
+    fn named(config: Self::Config, _has: &dyn Fn(&str) -> bool) -> Self::Config {
+        config
+    }
+
     /// Every tensor that [`build`](Self::build) will take, named as the checkpoint names it.
     fn slots(config: &Self::Config) -> Vec<Slot>;
 

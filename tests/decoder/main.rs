@@ -4,6 +4,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod config;
+mod names;
 mod spec;
 
 use std::{collections::BTreeMap, ops::ControlFlow};

@@ -71,6 +71,7 @@ pub(super) fn spec_of(
         head: HeadSpec::tied(tied(fields, false)?),
         transposed: false,
         names: &LLAMA,
+        prefixes: LLAMA.prefixes(),
     })
 }
 

@@ -19,18 +19,20 @@ pub(super) static FAMILY: Family = Family {
 
 static NAMES: Names = Names {
     name: "gpt2",
-    layers: "transformer.h",
+    body: "transformer.",
+    layers: "h",
     other: &[
-        (Part::Embedding, "transformer.wte"),
-        (Part::Positions, "transformer.wpe"),
+        (Part::Embedding, "wte"),
+        (Part::Positions, "wpe"),
         (Part::AttentionNorm, "ln_1"),
         (Part::Qkv, "attn.c_attn"),
         (Part::O, "attn.c_proj"),
         (Part::MlpNorm, "ln_2"),
         (Part::Up, "mlp.c_fc"),
         (Part::Down, "mlp.c_proj"),
-        (Part::Norm, "transformer.ln_f"),
+        (Part::Norm, "ln_f"),
     ],
+    leftovers: &[".attn.bias", ".attn.masked_bias"],
 };
 
 fn read(family: &'static str, fields: Fields<'_>) -> Result<Spec, ConfigError> {
@@ -71,6 +73,7 @@ fn read(family: &'static str, fields: Fields<'_>) -> Result<Spec, ConfigError> {
         head: HeadSpec::tied(common::tied(fields, true)?),
         transposed: true,
         names: &NAMES,
+        prefixes: NAMES.prefixes(),
     };
     if common::flag(fields, "scale_attn_by_inverse_layer_idx")? {
         for (layer, attention) in spec.attentions_mut() {

@@ -24,6 +24,10 @@ impl Architecture for CausalLm {
         arch::spec(json)
     }
 
+    fn named(config: Spec, has: &dyn Fn(&str) -> bool) -> Spec {
+        config.named(has)
+    }
+
     /// Empty for a [`Spec`] that [`slots`](super::slots()) refuses, which [`config`](Self::config) does not return.
     fn slots(config: &Spec) -> Vec<Slot> {
         slots(config).unwrap_or_default()

@@ -42,7 +42,7 @@ mod architecture;
 pub use block::Block;
 pub use check::Unsupported;
 pub use forward::CausalLm;
-pub use names::{LLAMA, Names, Part};
+pub use names::{LLAMA, Names, Part, Prefixes};
 pub use passage::Passage;
 pub use slots::slots;
 pub use spec::{

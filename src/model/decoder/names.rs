@@ -28,23 +28,47 @@
 //! Every name of a module ends in `.weight`; a bias has the same name ending in `.bias`. These are the names of Llama, which most
 //! families have; a family that differs lists what differs.
 
+use serde::Serialize;
+
 /// The names of a project or a family.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Names {
-    /// What it is called, for people.
+    /// What they are called, for people.
     pub name: &'static str,
+    /// The beginning of every name but the head's: `model.`
+    pub body: &'static str,
     /// What comes before the number of a layer.
     pub layers: &'static str,
     /// Paths that are not those of Llama.
     pub other: &'static [(Part, &'static str)],
+    /// Ends of the names of tensors that files have and no decoder reads: tables that are computed.
+    pub leftovers: &'static [&'static str],
 }
 
 /// Those of Llama.
 pub static LLAMA: Names = Names {
     name: "llama",
-    layers: "model.layers",
+    body: "model.",
+    layers: "layers",
     other: &[],
+    leftovers: &[".rotary_emb.inv_freq"],
 };
+
+/// How the names of one file begin.
+///
+/// | `body` | `head` | file |
+/// |---|---|---|
+/// | `model.` | | a model with a head |
+/// | | | the same model, saved without its head |
+/// | `model.language_model.` | | the text model of a multimodal one |
+/// | `language_model.model.` | `language_model.` | the same from transformers 4 |
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Prefixes {
+    /// Of every name but the head's.
+    pub body: &'static str,
+    /// Of the head's name.
+    pub head: &'static str,
+}
 
 /// A module of a decoder that has weights, or a tensor that has no module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -147,11 +171,11 @@ pub enum Part {
 }
 
 impl Part {
-    /// Its path in a file of Llama: in the layer, or from the root for what is in no layer.
+    /// Its path in a file of Llama: in the layer, or after the prefix for what is in no layer.
     const fn path(self) -> &'static str {
         match self {
-            Self::Embedding => "model.embed_tokens",
-            Self::Positions => "model.embed_positions",
+            Self::Embedding => "embed_tokens",
+            Self::Positions => "embed_positions",
             Self::AttentionNorm => "input_layernorm",
             Self::Q => "self_attn.q_proj",
             Self::K => "self_attn.k_proj",
@@ -195,7 +219,7 @@ impl Part {
             Self::SharedGateUp => "mlp.shared_expert.gate_up_proj",
             Self::SharedDown => "mlp.shared_expert.down_proj",
             Self::SharedMix => "mlp.shared_expert_gate",
-            Self::Norm => "model.norm",
+            Self::Norm => "norm",
             Self::Head => "lm_head",
         }
     }
@@ -240,13 +264,31 @@ impl MlpPart {
 }
 
 impl Names {
+    /// How the names of most files begin.
+    pub const fn prefixes(&self) -> Prefixes {
+        let body = self.body;
+        Prefixes { body, head: "" }
+    }
+
+    /// How the names of any file may begin, the most usual first.
+    pub(super) fn all_prefixes(&self) -> [Prefixes; 4] {
+        let prefixes = |body, head| Prefixes { body, head };
+        [
+            self.prefixes(),
+            prefixes("", ""),
+            prefixes("model.language_model.", ""),
+            prefixes("language_model.model.", "language_model."),
+        ]
+    }
+
     /// The path of a module, without `.weight`, or of a tensor; `layer` is the number of the layer that it is in.
-    pub fn path(&self, layer: Option<usize>, part: Part) -> String {
+    pub fn path(&self, prefixes: Prefixes, layer: Option<usize>, part: Part) -> String {
         let other = self.other.iter().find(|(other, _)| *other == part);
         let path = other.map_or(part.path(), |(_, path)| path);
-        match layer {
-            Some(layer) => format!("{}.{layer}.{path}", self.layers),
-            None => path.to_owned(),
+        match (layer, part) {
+            (Some(layer), _) => format!("{}{}.{layer}.{path}", prefixes.body, self.layers),
+            (None, Part::Head) => format!("{}{path}", prefixes.head),
+            (None, _) => format!("{}{path}", prefixes.body),
         }
     }
 }

@@ -29,8 +29,9 @@ pub fn slots(spec: &Spec) -> Result<Vec<Slot>, Unsupported> {
 /// Tensors that older files have and no decoder reads.
 pub(super) fn leaves_out(spec: &Spec, tensor: &str) -> bool {
     // A table that is computed, and the second copy of a tied head.
-    let head = || spec.names.path(None, Part::Head);
-    tensor.ends_with(".rotary_emb.inv_freq")
+    let head = || spec.path(None, Part::Head);
+    let mut leftovers = spec.names.leftovers.iter();
+    leftovers.any(|end| tensor.ends_with(end))
         || (spec.head.tied && tensor.strip_suffix(".weight") == Some(&head()))
 }
 

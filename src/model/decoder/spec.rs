@@ -5,7 +5,7 @@
 
 use serde::{Serialize, Serializer};
 
-use super::names::Names;
+use super::names::{Names, Part, Prefixes};
 use crate::model::layers::{Activation, Clamp, NormOver, NormSpec, RotarySpec, RouterSpec};
 
 /// A decoder: tokens in, logits out.
@@ -32,6 +32,8 @@ pub struct Spec {
     /// How the checkpoint names its tensors.
     #[serde(serialize_with = "name_of_names")]
     pub names: &'static Names,
+    /// How the names of the checkpoint at hand begin.
+    pub prefixes: Prefixes,
 }
 
 fn name_of_names<S: Serializer>(names: &&'static Names, to: S) -> Result<S::Ok, S::Error> {
@@ -441,6 +443,20 @@ impl LayerSpec {
 }
 
 impl Spec {
+    /// The path of a module, without `.weight`; `layer` is the number of the layer that it is in.
+    pub fn path(&self, layer: Option<usize>, part: Part) -> String {
+        self.names.path(self.prefixes, layer, part)
+    }
+
+    /// The same model, named as in the checkpoint that `has` these tensors: its names may begin otherwise.
+    pub(super) fn named(self, has: &dyn Fn(&str) -> bool) -> Self {
+        let embedding = |prefixes| self.names.path(prefixes, None, Part::Embedding);
+        let mut known = self.names.all_prefixes().into_iter();
+        let prefixes = known.find(|prefixes| has(&format!("{}.weight", embedding(*prefixes))));
+        let prefixes = prefixes.unwrap_or(self.prefixes);
+        Self { prefixes, ..self }
+    }
+
     /// The grouped attention of each layer that has it, and the number of the layer.
     pub fn attentions_mut(&mut self) -> impl Iterator<Item = (usize, &mut AttentionSpec)> {
         let layers = self.layers.iter_mut().enumerate();

@@ -99,6 +99,6 @@ impl<V: Visit> InLayer<'_, '_, V> {
 
     /// The path of a module of the layer, or the name of a tensor.
     pub(super) fn path(&self, part: Part) -> String {
-        self.spec.names.path(Some(self.nth), part)
+        self.spec.path(Some(self.nth), part)
     }
 }

@@ -46,13 +46,13 @@ pub(super) struct LayerTree<'s, V: Visit> {
 /// [`Unsupported`](super::Unsupported) before the first tensor; what the visitor says at any.
 pub(super) fn walk<'s, V: Visit>(spec: &'s Spec, visitor: &mut V) -> Result<Tree<'s, V>, V::Error> {
     let layers = checked(spec)?;
-    let (names, table) = (spec.names, [spec.vocabulary, spec.features]);
+    let table = [spec.vocabulary, spec.features];
     Ok(Tree {
-        embedding: visitor.table(names.path(None, Part::Embedding), table)?,
+        embedding: visitor.table(spec.path(None, Part::Embedding), table)?,
         positions: match spec.embedding.learned_positions {
             true => {
                 let table = [spec.positions, spec.features];
-                Some(visitor.table(names.path(None, Part::Positions), table)?)
+                Some(visitor.table(spec.path(None, Part::Positions), table)?)
             }
             false => None,
         },
@@ -61,11 +61,11 @@ pub(super) fn walk<'s, V: Visit>(spec: &'s Spec, visitor: &mut V) -> Result<Tree
             let layers = layers.map(|(nth, checked)| InLayer { spec, nth, visitor }.layer(checked));
             layers.collect::<Result<_, _>>()?
         },
-        norm: visitor.norm(names.path(None, Part::Norm), &[spec.features], spec.norm)?,
+        norm: visitor.norm(spec.path(None, Part::Norm), &[spec.features], spec.norm)?,
         head: match spec.head.tied {
             true => None,
             false => Some(visitor.matrix(
-                names.path(None, Part::Head),
+                spec.path(None, Part::Head),
                 Role::Head,
                 table,
                 spec.head.bias,
