@@ -5,11 +5,8 @@ use burn::tensor::Tensor;
 use firebox::{
     model::{
         Architecture, BuildError, CausalLm, Link, RopeScaling, Slot, Weight, Weights,
-        decoder::{
-            AttentionSpec, ExpertStorage, ExpertsSpec, FeedForwardSpec, LayerSpec, MlpSpec,
-            PerLayerSpec, Projections, QueryGrowth, QueryKeyNormSpec, Sees, Spec, slots,
-        },
-        layers::{NormOver, NormSpec, RotarySpec, RouterScore, RouterSpec},
+        decoder::{AttentionSpec, Projections, QueryGrowth, QueryKeyNormSpec, Sees, Spec, slots},
+        layers::{NormOver, NormSpec, RotarySpec},
     },
     target::{Cpu, DType, Target},
 };
@@ -132,24 +129,9 @@ fn attention(spec: &mut Spec) -> &mut AttentionSpec {
     attentions.next().expect("a second layer").1
 }
 
-fn mlp(spec: &mut Spec) -> &mut MlpSpec {
-    spec.mlps_mut().nth(1).expect("a second layer")
-}
-
-fn layer(spec: &mut Spec) -> &mut LayerSpec {
-    &mut spec.layers[1]
-}
-
 #[test]
 fn words_around_the_layers_that_are_not_computed_are_refused_by_name() {
-    refused("embedding.per_layer", |spec| {
-        spec.embedding.per_layer = Some(PerLayerSpec {
-            vocabulary: 512,
-            features: 8,
-        });
-    });
     refused("head.bias", |spec| spec.head.bias = true);
-    refused("layers.1.scalar", |spec| layer(spec).scalar = true);
 }
 
 #[test]
@@ -168,10 +150,17 @@ fn words_of_attention_that_are_not_computed_are_refused_by_name() {
     });
     set("values_are_keys", |attention| {
         attention.values_are_keys = true;
+        attention.projections = Projections::Blocks;
     });
-    set("keys_of", |attention| attention.keys_of = Some(0));
-    set("value_norm", |attention| {
-        attention.value_norm = Some(NormSpec::rms(1e-6));
+    // Of no layer before it; of one with other heads; in one matrix with its own.
+    set("keys_of", |attention| attention.keys_of = Some(1));
+    set("keys_of", |attention| {
+        attention.keys_of = Some(0);
+        attention.key_value_heads *= 2;
+    });
+    set("keys_of", |attention| {
+        attention.keys_of = Some(0);
+        attention.projections = Projections::Blocks;
     });
     set("query_growth", |attention| {
         attention.query_growth = Some(QueryGrowth {
@@ -233,26 +222,4 @@ fn rotations_that_are_not_computed_are_refused_by_name() {
             });
         });
     }
-}
-
-#[test]
-fn halves_of_layers_that_are_not_computed_are_refused_by_name() {
-    let experts = |each: MlpSpec| ExpertsSpec {
-        count: 8,
-        chosen: 2,
-        each,
-        stored: ExpertStorage::Each,
-        router: RouterSpec::new(RouterScore::Softmax, true),
-        shared: None,
-    };
-    refused("layers.1.feed_forward.router.scaled", |spec| {
-        let mut experts = experts(mlp(spec).clone());
-        experts.router.scaled = true;
-        layer(spec).feed_forward = FeedForwardSpec::Experts(experts);
-    });
-    refused("layers.1.feed_forward", |spec| {
-        let mlp = mlp(spec).clone();
-        let experts = experts(mlp.clone());
-        layer(spec).feed_forward = FeedForwardSpec::Both { mlp, experts };
-    });
 }

@@ -2,10 +2,13 @@
 //!
 //! Letters: `b` batch, `t` new tokens, `f` features of the model.
 
-use burn::{module::Module, tensor::Tensor};
+use burn::{
+    module::{Module, Param},
+    tensor::Tensor,
+};
 
 use super::{passage::Passage, spec::NormPlaces};
-use crate::model::layers::{FeedForward, Linear, Mixer, Norm, Remember};
+use crate::model::layers::{FeedForward, Linear, Mixer, Norm, PerLayerInput, Remember};
 
 /// A layer.
 #[derive(Module, Debug)]
@@ -22,6 +25,13 @@ pub struct Block {
     pub feed_forward: FeedForward,
     /// Over `[f]`, of what the MLP adds.
     pub mlp_norm_after: Option<Norm>,
+    /// What it does with its small embedding, in models that have one for each layer.
+    pub per_layer: Option<PerLayerInput>,
+    /// `[1]`: what comes out is multiplied by it.
+    pub scalar: Option<Param<Tensor<1>>>,
+    /// Its place among the layers, from 0.
+    #[module(skip)]
+    pub nth: usize,
     /// Where the norms are.
     #[module(skip)]
     pub places: NormPlaces,
@@ -42,25 +52,40 @@ impl Block {
         passage: &mut Passage,
         memory: &mut impl Remember,
     ) -> Tensor<3> {
-        let rotation = self.rope.map(|rope| &passage.rotations[rope]);
+        let small = passage.small_of(self.nth);
+        let Passage {
+            rotations, lent, ..
+        } = passage;
+        let rotation = self.rope.map(|rope| &rotations[rope]);
         let mut mixer = |y| {
-            let y = self.mixer.forward(y, rotation, memory);
+            let y = self.mixer.forward(y, rotation, lent, memory);
             self.added(y, self.attention_norm_after.as_ref())
         };
-        let mlp = |y| self.added(self.feed_forward.forward(y), self.mlp_norm_after.as_ref());
+        let mlp = |y, x: &Tensor<3>| {
+            let y = self.feed_forward.forward(y, x);
+            self.added(y, self.mlp_norm_after.as_ref())
+        };
 
         let y = normed(x.clone(), self.attention_norm.as_ref());
-        match self.places {
+        let x = match self.places {
             NormPlaces::Before | NormPlaces::After | NormPlaces::Around => {
                 let x = x + mixer(y);
-                let y = normed(x.clone(), self.mlp_norm.as_ref());
-                x + mlp(y)
+                let y = mlp(normed(x.clone(), self.mlp_norm.as_ref()), &x);
+                x + y
             }
-            NormPlaces::Parallel => x + mixer(y.clone()) + mlp(y),
+            NormPlaces::Parallel => x.clone() + mixer(y.clone()) + mlp(y, &x),
             NormPlaces::ParallelApart => {
                 let z = normed(x.clone(), self.mlp_norm.as_ref());
-                x + mixer(y) + mlp(z)
+                x.clone() + mixer(y) + mlp(z, &x)
             }
+        };
+        let x = match (&self.per_layer, small) {
+            (Some(per_layer), Some(small)) => x.clone() + per_layer.forward(x, small),
+            _ => x,
+        };
+        match &self.scalar {
+            Some(scalar) => x * scalar.val().unsqueeze(),
+            None => x,
         }
     }
 
@@ -68,6 +93,7 @@ impl Block {
     pub fn linears(&self) -> Vec<&Linear> {
         let mut linears = self.mixer.linears();
         linears.extend(self.feed_forward.linears());
+        linears.extend(self.per_layer.iter().flat_map(PerLayerInput::linears));
         linears
     }
 

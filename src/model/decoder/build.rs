@@ -10,7 +10,7 @@ use super::{
     walk::{self, LayerTree},
 };
 use crate::model::{
-    layers::{Rope, RotarySpec},
+    layers::{KeySource, PerLayerEmbedding, PerLayerInput, Rope, RotarySpec},
     weights::{BuildError, Weights},
 };
 
@@ -18,12 +18,21 @@ use crate::model::{
 pub(super) fn build(spec: &Spec, weights: &mut Weights) -> Result<CausalLm, BuildError> {
     let tree = walk::walk(spec, &mut Taker(weights))?;
     let mut ropes = Ropes::default();
-    let layers = tree.layers.into_iter();
-    let blocks = layers.map(|layer| block(layer, &mut ropes));
+    let layers = tree.layers.into_iter().enumerate();
+    let blocks = layers.map(|(nth, layer)| block(spec, nth, layer, &mut ropes));
     let blocks = blocks.collect::<Result<_, _>>()?;
     Ok(CausalLm {
         embedding: tree.embedding,
         positions: tree.positions,
+        per_layer: match (tree.per_layer, &spec.embedding.per_layer) {
+            (Some(tree), Some(small)) => Some(PerLayerEmbedding {
+                table: tree.table,
+                projection: tree.projection,
+                norm: tree.norm,
+                features: small.features,
+            }),
+            _ => None,
+        },
         ropes: ropes.ropes,
         blocks,
         norm: tree.norm,
@@ -51,22 +60,48 @@ impl<'s> Ropes<'s> {
     }
 }
 
-fn block<'s>(tree: LayerTree<'s, Taker<'_>>, ropes: &mut Ropes<'s>) -> Result<Block, Unsupported> {
-    let checked = tree.checked;
-    let rotary = match &checked.layer.mixer {
+fn block<'s>(
+    spec: &Spec,
+    nth: usize,
+    tree: LayerTree<'s, Taker<'_>>,
+    ropes: &mut Ropes<'s>,
+) -> Result<Block, Unsupported> {
+    let layer = tree.spec;
+    let rotary = match &layer.mixer {
         MixerSpec::Attention(spec) => spec.rotary.as_ref(),
         MixerSpec::Latent(spec) => Some(&spec.rotary),
         MixerSpec::Delta(_) => None,
     };
     Ok(Block {
         attention_norm: tree.attention_norm,
-        mixer: build_mixer::mixer(tree.mixer)?,
+        mixer: build_mixer::mixer(tree.mixer, keys(spec, nth))?,
         attention_norm_after: tree.attention_norm_after,
         mlp_norm: tree.mlp_norm,
-        feed_forward: build_feed::feed_forward(tree.feed_forward),
+        feed_forward: build_feed::feed_forward(tree.feed_forward, layer.norm),
         mlp_norm_after: tree.mlp_norm_after,
-        places: checked.layer.norms,
-        residual_multiplier: checked.layer.residual_multiplier,
+        per_layer: match (tree.per_layer, &spec.embedding.per_layer) {
+            (Some(tree), Some(small)) => Some(PerLayerInput {
+                gate: tree.gate,
+                projection: tree.projection,
+                norm: tree.norm,
+                activation: small.activation,
+            }),
+            _ => None,
+        },
+        scalar: tree.scalar,
+        nth,
+        places: layer.norms,
+        residual_multiplier: layer.residual_multiplier,
         rope: rotary.map(|rotary| ropes.find(rotary)).transpose()?,
     })
+}
+
+/// Where layer `nth` has its keys and values from.
+fn keys(spec: &Spec, nth: usize) -> KeySource {
+    let attention = spec.layers[nth].attention();
+    match attention.and_then(|attention| attention.keys_of) {
+        Some(of) => KeySource::Of(of),
+        None if spec.lends(nth) => KeySource::Lent(nth),
+        None => KeySource::Own,
+    }
 }

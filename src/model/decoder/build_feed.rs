@@ -6,22 +6,35 @@ use super::{
     walk_feed::{ExpertsTree, FeedForwardTree, MlpMatrices, MlpTree},
 };
 use crate::model::layers::{
-    Experts, FeedForward, FusedMlp, GateRows, GatedMlp, Gating, Mlp, PlainMlp, Router, SharedExpert,
+    Experts, FeedForward, FusedMlp, GateRows, GatedMlp, Gating, Mlp, NormSpec, PlainMlp, Router,
+    RouterScales, SharedExpert, SideBySide,
 };
 
 /// The module of a feed-forward half.
-pub(super) fn feed_forward(tree: FeedForwardTree<'_, Taker<'_>>) -> FeedForward {
+pub(super) fn feed_forward(tree: FeedForwardTree<'_, Taker<'_>>, norm: NormSpec) -> FeedForward {
     match tree {
         FeedForwardTree::Mlp(tree) => FeedForward::Mlp(mlp(tree)),
-        FeedForwardTree::Experts(tree) => FeedForward::Experts(experts(tree)),
+        FeedForwardTree::Experts(tree) => FeedForward::Experts(experts(tree, norm)),
+        FeedForwardTree::Both(tree) => FeedForward::Both(SideBySide {
+            mlp: mlp(tree.mlp),
+            mlp_norm_after: tree.mlp_norm_after,
+            experts_norm: tree.experts_norm,
+            experts: experts(tree.experts, norm),
+            experts_norm_after: tree.experts_norm_after,
+        }),
     }
 }
 
-fn experts(tree: ExpertsTree<'_, Taker<'_>>) -> Experts {
+fn experts(tree: ExpertsTree<'_, Taker<'_>>, norm: NormSpec) -> Experts {
     Experts {
         router: Router {
             scores: tree.router,
             correction: tree.correction,
+            scales: tree.scales.map(|scales| RouterScales {
+                input: scales.input,
+                each: scales.each,
+                norm,
+            }),
             chosen: tree.spec.chosen,
             spec: tree.spec.router,
         },

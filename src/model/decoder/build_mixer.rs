@@ -10,13 +10,14 @@ use super::{
 };
 use crate::model::layers::{
     ApartDelta, ApartQkv, Attention, Delta, DeltaByHead, DeltaHeads, DeltaProjections, Heads,
-    Latent, LatentHeads, LatentQuery, Mixer, NormOver, Qkv, Scores, SmallQuery,
+    KeySource, Latent, LatentHeads, LatentQuery, Mixer, NormOver, Qkv, Scores, SharedRows,
+    SmallQuery,
 };
 
 /// The module of a mixer.
-pub(super) fn mixer(tree: MixerTree<'_, Taker<'_>>) -> Result<Mixer, Unsupported> {
+pub(super) fn mixer(tree: MixerTree<'_, Taker<'_>>, keys: KeySource) -> Result<Mixer, Unsupported> {
     Ok(match tree {
-        MixerTree::Attention(spec, tree) => Mixer::Attention(attention(spec, tree)?),
+        MixerTree::Attention(spec, tree) => Mixer::Attention(attention(spec, tree, keys)?),
         MixerTree::Latent(spec, tree) => Mixer::Latent(latent(spec, tree)),
         MixerTree::Delta(spec, tree) => Mixer::Delta(delta(spec, tree)),
     })
@@ -25,6 +26,7 @@ pub(super) fn mixer(tree: MixerTree<'_, Taker<'_>>) -> Result<Mixer, Unsupported
 fn attention(
     spec: &AttentionSpec,
     tree: AttentionTree<Taker<'_>>,
+    keys: KeySource,
 ) -> Result<Attention, Unsupported> {
     Ok(Attention {
         qkv: match tree.qkv {
@@ -33,6 +35,11 @@ fn attention(
                 k_proj: k,
                 v_proj: v,
             }),
+            QkvTree::SharedRows { q, kv } => Qkv::SharedRows(SharedRows {
+                q_proj: q,
+                kv_proj: kv,
+            }),
+            QkvTree::Queries(q) => Qkv::Queries(q),
             QkvTree::Blocks(qkv) => Qkv::Blocks(qkv),
             QkvTree::ByHead(qkv) => Qkv::ByHead(qkv),
         },
@@ -44,6 +51,8 @@ fn attention(
             key_value: spec.key_value_heads,
             features: spec.head_features,
             norm_over: spec.query_key_norm.map_or(NormOver::Head, |norm| norm.over),
+            value_norm: spec.value_norm,
+            keys,
             gated: spec.gate,
             scores: Scores {
                 scale: spec.scale,

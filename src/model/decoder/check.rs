@@ -1,6 +1,6 @@
 //! What a [`Spec`] may ask for today. Everything else is refused by name, before a weight is read.
 
-use super::spec::{AttentionSpec, FeedForwardSpec, LayerSpec, MixerSpec, Projections, Sees, Spec};
+use super::spec::{AttentionSpec, LayerSpec, MixerSpec, Projections, Sees, Spec};
 use crate::model::{
     error::ConfigError,
     layers::{Rope, RotarySpec},
@@ -28,40 +28,44 @@ impl From<Unsupported> for ConfigError {
     }
 }
 
-/// The parts of a layer that the forward pass computes.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Checked<'s> {
-    pub(super) layer: &'s LayerSpec,
-}
-
-/// Every layer, if the forward pass computes all of the model.
-pub(super) fn checked(spec: &Spec) -> Result<Vec<Checked<'_>>, Unsupported> {
-    let embedding = &spec.embedding;
-    let refused = [
-        (
-            embedding.per_layer.is_some(),
-            "embedding.per_layer",
-            "an embedding for each layer",
-        ),
-        (spec.head.bias, "head.bias", "a bias"),
-    ];
-    none_of("", &refused)?;
-    let layers = spec.layers.iter().enumerate();
-    layers
-        .map(|(nth, layer)| checked_layer(nth, layer))
-        .collect()
-}
-
-fn checked_layer(nth: usize, layer: &LayerSpec) -> Result<Checked<'_>, Unsupported> {
-    let path = format!("layers.{nth}.");
-    none_of(&path, &[(layer.scalar, "scalar", "a number for the layer")])?;
-    match &layer.mixer {
-        MixerSpec::Attention(attention) => check_attention(&path, attention)?,
-        MixerSpec::Latent(latent) => rope(&path, &latent.rotary).map(|_| ())?,
-        MixerSpec::Delta(_) => {}
+/// Refuses a model that the forward pass does not compute all of.
+pub(super) fn check(spec: &Spec) -> Result<(), Unsupported> {
+    none_of("", &[(spec.head.bias, "head.bias", "a bias")])?;
+    for (nth, layer) in spec.layers.iter().enumerate() {
+        let path = format!("layers.{nth}.");
+        match &layer.mixer {
+            MixerSpec::Attention(attention) => {
+                check_attention(&path, attention)?;
+                check_lender(&path, spec, nth, attention)?;
+            }
+            MixerSpec::Latent(latent) => rope(&path, &latent.rotary).map(|_| ())?,
+            MixerSpec::Delta(_) => {}
+        }
     }
-    check_feed_forward(nth, &path, &layer.feed_forward)?;
-    Ok(Checked { layer })
+    Ok(())
+}
+
+/// A layer uses keys of a layer before it that has its own, with heads of the same kind.
+fn check_lender(
+    path: &str,
+    spec: &Spec,
+    nth: usize,
+    attention: &AttentionSpec,
+) -> Result<(), Unsupported> {
+    let Some(of) = attention.keys_of else {
+        return Ok(());
+    };
+    let lender = spec.layers[..nth].get(of).and_then(LayerSpec::attention);
+    let heads = |of: &AttentionSpec| (of.key_value_heads, of.head_features);
+    let fits = |of: &AttentionSpec| of.keys_of.is_none() && heads(of) == heads(attention);
+    match lender.is_some_and(fits) && attention.projections == Projections::Apart {
+        true => Ok(()),
+        false => Err(Unsupported {
+            word: format!("{path}attention.keys_of"),
+            found: format!("the keys of layer {of}"),
+            supported: "an attention layer before it with its own keys and the same heads",
+        }),
+    }
 }
 
 /// The window of a layer.
@@ -79,6 +83,7 @@ pub(super) fn window(path: &str, sees: Sees) -> Result<Option<usize>, Unsupporte
 
 fn check_attention(path: &str, attention: &AttentionSpec) -> Result<(), Unsupported> {
     let norm = attention.query_key_norm;
+    let fused = attention.projections != Projections::Apart;
     let refused = [
         (
             norm.is_some_and(|norm| norm.after_rotary),
@@ -91,11 +96,6 @@ fn check_attention(path: &str, attention: &AttentionSpec) -> Result<(), Unsuppor
             "a norm without a scale",
         ),
         (
-            attention.value_norm.is_some(),
-            "attention.value_norm",
-            "a norm of values",
-        ),
-        (
             attention.query_growth.is_some(),
             "attention.query_growth",
             "queries that grow",
@@ -106,19 +106,14 @@ fn check_attention(path: &str, attention: &AttentionSpec) -> Result<(), Unsuppor
             "a score more for each head",
         ),
         (
-            attention.gate && attention.projections != Projections::Apart,
+            attention.gate && fused,
             "attention.gate",
             "a gate in a matrix of queries, keys and values",
         ),
         (
-            attention.values_are_keys,
+            attention.values_are_keys && fused,
             "attention.values_are_keys",
-            "keys as values",
-        ),
-        (
-            attention.keys_of.is_some(),
-            "attention.keys_of",
-            "the keys of another layer",
+            "keys as values in a matrix of queries, keys and values",
         ),
     ];
     none_of(path, &refused)?;
@@ -144,30 +139,6 @@ pub(super) fn rope(path: &str, spec: &RotarySpec) -> Result<Rope, Unsupported> {
         found: spec.scaling.name().to_owned(),
         supported: Rope::SCALINGS,
     })
-}
-
-fn check_feed_forward(nth: usize, path: &str, half: &FeedForwardSpec) -> Result<(), Unsupported> {
-    match half {
-        FeedForwardSpec::Mlp(_) => Ok(()),
-        FeedForwardSpec::Experts(experts) => none_of(
-            path,
-            &[(
-                experts.router.scaled,
-                "feed_forward.router.scaled",
-                "a router that scales its input",
-            )],
-        ),
-        FeedForwardSpec::Both { .. } => Err(both(nth)),
-    }
-}
-
-/// The error of an MLP and experts side by side.
-pub(super) fn both(nth: usize) -> Unsupported {
-    Unsupported {
-        word: format!("layers.{nth}.feed_forward"),
-        found: "both".to_owned(),
-        supported: "mlp, experts",
-    }
 }
 
 /// Refuses the first word that is there.

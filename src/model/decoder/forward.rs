@@ -7,7 +7,10 @@ use core::ops::Range;
 use super::{block::Block, passage::Passage, spec::Spec};
 use crate::model::{
     NextToken,
-    layers::{Cache, CacheError, Embedding, Linear, NoMemory, Norm, Rope, Rotation},
+    layers::{
+        Cache, CacheError, Embedding, LentKeys, Linear, NoMemory, Norm, PerLayerEmbedding, Rope,
+        Rotation,
+    },
 };
 use burn::{
     module::Module,
@@ -36,6 +39,8 @@ pub struct CausalLm {
     pub embedding: Embedding,
     /// A row for each position, which is added; absent where positions are not learned.
     pub positions: Option<Embedding>,
+    /// Small embeddings for each layer; absent in most models.
+    pub per_layer: Option<PerLayerEmbedding>,
     /// What rotates queries and keys by their position: one entry for each kind of layer, see [`Block::rope`].
     #[module(skip)]
     pub ropes: Vec<Rope>,
@@ -96,9 +101,16 @@ impl CausalLm {
     /// the layers share.
     pub fn enter(&self, ids: Tensor<2, Int>, start: usize) -> (Tensor<3>, Passage) {
         let [_, t] = ids.dims();
-        let x = self.embed(ids, start);
+        let x = self.embed(ids.clone(), start);
         let rotations = self.rotations(start..start + t, &x.device(), x.dtype());
-        (x, Passage { rotations })
+        let small = self.per_layer.as_ref();
+        let small = small.map(|small| small.forward(ids, x.clone()));
+        let passage = Passage {
+            rotations,
+            small,
+            lent: LentKeys::new(),
+        };
+        (x, passage)
     }
 
     /// `ids` `[b, t]`, the first of them at position `start`, to what goes into the first layer, `[b, t, f]`.

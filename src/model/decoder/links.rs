@@ -17,14 +17,17 @@ use crate::model::{layers::NormSpec, link::Link, slot::Role};
 /// MLP that its gate lets through.
 pub(super) fn links(spec: &Spec) -> Result<Vec<Link>, Unsupported> {
     let tree = walk::walk(spec, &mut NameWalk)?;
-    Ok(tree.layers.iter().flat_map(of_layer).collect())
+    let layers = tree.layers.iter().enumerate();
+    let links = layers.flat_map(|(nth, layer)| of_layer(layer, spec.lends(nth)));
+    Ok(links.collect())
 }
 
-fn of_layer(layer: &LayerTree<'_, NameWalk>) -> Vec<Link> {
-    let (into_mixer, in_mixer) = of_mixer(&layer.mixer);
+/// `lends`: later layers use its keys and values.
+fn of_layer(layer: &LayerTree<'_, NameWalk>, lends: bool) -> Vec<Link> {
+    let (into_mixer, in_mixer) = of_mixer(&layer.mixer, lends);
     let into_mlp = inputs(&layer.feed_forward);
     // In parallel, one norm makes the input of both halves.
-    let parallel = layer.checked.layer.norms == super::spec::NormPlaces::Parallel;
+    let parallel = layer.spec.norms == super::spec::NormPlaces::Parallel;
     let (first, second) = match parallel {
         true => ([into_mixer, into_mlp].concat(), Vec::new()),
         false => (into_mixer, into_mlp),
@@ -44,17 +47,28 @@ fn of_layer(layer: &LayerTree<'_, NameWalk>) -> Vec<Link> {
         .into_iter()
         .chain(in_mixer)
         .chain(before(&layer.mlp_norm, second))
+        .chain(in_both(&layer.feed_forward))
         .chain(in_mlps)
         .collect()
 }
 
 /// The matrices that multiply the input of a mixer, and the links inside.
-fn of_mixer<'t>(tree: &'t MixerTree<'_, NameWalk>) -> (Vec<&'t LinkedMatrix>, Vec<Link>) {
+fn of_mixer<'t>(
+    tree: &'t MixerTree<'_, NameWalk>,
+    lends: bool,
+) -> (Vec<&'t LinkedMatrix>, Vec<Link>) {
     match tree {
         MixerTree::Attention(spec, tree) => {
             let (inputs, values) = match &tree.qkv {
-                QkvTree::Apart { q, k, v } => (vec![q, k, v], Some(v)),
-                QkvTree::Blocks(qkv) | QkvTree::ByHead(qkv) => (vec![qkv], None),
+                // The root of a norm of values mixes their features.
+                QkvTree::Apart { q, k, v } => {
+                    let plain = (spec.value_norm.is_none() && !lends).then_some(v);
+                    (vec![q, k, v], plain)
+                }
+                QkvTree::SharedRows { q, kv } => (vec![q, kv], None),
+                QkvTree::Queries(qkv) | QkvTree::Blocks(qkv) | QkvTree::ByHead(qkv) => {
+                    (vec![qkv], None)
+                }
             };
             let shared = spec.heads / spec.key_value_heads;
             let values = values.map(|v| {
@@ -98,12 +112,37 @@ fn mlps<'t, 's>(half: &'t FeedForwardTree<'s, NameWalk>) -> Vec<&'t MlpTree<'s, 
             let shared = experts.shared.iter().map(|shared| &shared.mlp);
             experts.experts.iter().chain(shared).collect()
         }
+        FeedForwardTree::Both(both) => [&both.mlp]
+            .into_iter()
+            .chain(&both.experts.experts)
+            .collect(),
+    }
+}
+
+/// The input of the experts that are beside an MLP; their router reads another one.
+fn in_both(half: &FeedForwardTree<'_, NameWalk>) -> Option<Link> {
+    match half {
+        FeedForwardTree::Mlp(_) | FeedForwardTree::Experts(_) => None,
+        FeedForwardTree::Both(both) => {
+            let experts = both.experts.experts.iter().flat_map(into_mlp);
+            from_norm(&both.experts_norm, experts.collect())
+        }
+    }
+}
+
+/// The matrices that the input of an MLP is multiplied by.
+fn into_mlp<'t>(mlp: &'t MlpTree<'_, NameWalk>) -> Vec<&'t LinkedMatrix> {
+    match &mlp.matrices {
+        MlpMatrices::Gated { gate, up, .. } => vec![gate, up],
+        MlpMatrices::Fused { gate_up, .. } => vec![gate_up],
+        MlpMatrices::Plain { up, .. } => vec![up],
     }
 }
 
 /// The matrices that the input of a feed-forward half is multiplied by.
 fn inputs<'t>(half: &'t FeedForwardTree<'_, NameWalk>) -> Vec<&'t LinkedMatrix> {
     let beside = match half {
+        FeedForwardTree::Both(both) => return into_mlp(&both.mlp),
         FeedForwardTree::Mlp(_) => Vec::new(),
         FeedForwardTree::Experts(experts) => {
             let gate = experts
@@ -113,11 +152,7 @@ fn inputs<'t>(half: &'t FeedForwardTree<'_, NameWalk>) -> Vec<&'t LinkedMatrix> 
             [&experts.router].into_iter().chain(gate).collect()
         }
     };
-    let of_mlps = mlps(half).into_iter().flat_map(|mlp| match &mlp.matrices {
-        MlpMatrices::Gated { gate, up, .. } => vec![gate, up],
-        MlpMatrices::Fused { gate_up, .. } => vec![gate_up],
-        MlpMatrices::Plain { up, .. } => vec![up],
-    });
+    let of_mlps = mlps(half).into_iter().flat_map(into_mlp);
     beside.into_iter().chain(of_mlps).collect()
 }
 

@@ -142,6 +142,30 @@ pub enum Part {
     Down,
     /// After the MLP.
     MlpNormAfter,
+    /// After an MLP beside experts, before both are added.
+    MlpNormBeside,
+    /// Before experts beside an MLP.
+    ExpertsNorm,
+    /// After experts beside an MLP, before both are added.
+    ExpertsNormAfter,
+    /// What the normalised input of a router is multiplied by; a tensor.
+    RouterInputScale,
+    /// What the scores of experts are multiplied by; a tensor.
+    RouterScales,
+    /// Rows of small embeddings by token.
+    PerLayerTable,
+    /// From the embedding to small embeddings.
+    PerLayerModelProjection,
+    /// Of small embeddings made from the embedding.
+    PerLayerModelNorm,
+    /// To what a small embedding is multiplied by.
+    PerLayerGate,
+    /// From a small embedding to features of the model.
+    PerLayerProjection,
+    /// Of what a small embedding adds.
+    PerLayerNorm,
+    /// What the output of a layer is multiplied by; a tensor.
+    LayerScalar,
     /// To the scores of experts.
     Router,
     /// What is added to scores before experts are chosen: the name of a tensor.
@@ -208,6 +232,18 @@ impl Part {
             Self::GateUp => "mlp.gate_up_proj",
             Self::Down => "mlp.down_proj",
             Self::MlpNormAfter => "post_feedforward_layernorm",
+            Self::MlpNormBeside => "post_feedforward_layernorm_1",
+            Self::ExpertsNorm => "pre_feedforward_layernorm_2",
+            Self::ExpertsNormAfter => "post_feedforward_layernorm_2",
+            Self::RouterInputScale => "router.scale",
+            Self::RouterScales => "router.per_expert_scale",
+            Self::PerLayerTable => "embed_tokens_per_layer",
+            Self::PerLayerModelProjection => "per_layer_model_projection",
+            Self::PerLayerModelNorm => "per_layer_projection_norm",
+            Self::PerLayerGate => "per_layer_input_gate",
+            Self::PerLayerProjection => "per_layer_projection",
+            Self::PerLayerNorm => "post_per_layer_input_norm",
+            Self::LayerScalar => "layer_scalar",
             Self::Router => "mlp.gate",
             Self::RouterCorrection => "mlp.gate.e_score_correction_bias",
             Self::ExpertGate => "mlp.experts.{}.gate_proj",

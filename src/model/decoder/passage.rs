@@ -1,6 +1,10 @@
 //! What the layers of a decoder share while tokens pass through them.
+//!
+//! Letters: `b` batch, `t` new tokens, `l` layers, `p` features of a small embedding.
 
-use crate::model::layers::Rotation;
+use burn::tensor::Tensor;
+
+use crate::model::layers::{LentKeys, Rotation};
 
 /// What the layers of a decoder share while tokens pass through them; [`CausalLm::enter`](super::CausalLm::enter) makes
 /// one.
@@ -8,4 +12,16 @@ use crate::model::layers::Rotation;
 pub struct Passage {
     /// The rotations of [`CausalLm::ropes`](super::CausalLm::ropes) at the positions of the tokens.
     pub rotations: Vec<Rotation>,
+    /// Small embeddings of the tokens `[b, t, l, p]`, in models that have them.
+    pub small: Option<Tensor<4>>,
+    /// Keys and values that layers so far lend to later ones.
+    pub lent: LentKeys,
+}
+
+impl Passage {
+    /// The small embeddings of one layer, `[b, t, p]`.
+    pub(super) fn small_of(&self, layer: usize) -> Option<Tensor<3>> {
+        let small = self.small.as_ref()?;
+        Some(small.clone().narrow(2, layer, 1).squeeze_dim(2))
+    }
 }

@@ -58,6 +58,8 @@ pub struct PerLayerSpec {
     pub vocabulary: usize,
     /// Its features.
     pub features: usize,
+    /// The function of the gate that it is multiplied by.
+    pub activation: Activation,
 }
 
 /// From features to logits.
@@ -455,6 +457,12 @@ impl Spec {
         let prefixes = known.find(|prefixes| has(&format!("{}.weight", embedding(*prefixes))));
         let prefixes = prefixes.unwrap_or(self.prefixes);
         Self { prefixes, ..self }
+    }
+
+    /// Whether later layers use the keys and values of layer `nth`.
+    pub fn lends(&self, nth: usize) -> bool {
+        let mut attentions = self.layers.iter().filter_map(LayerSpec::attention);
+        attentions.any(|attention| attention.keys_of == Some(nth))
     }
 
     /// The grouped attention of each layer that has it, and the number of the layer.

@@ -3,17 +3,26 @@
 //! Letters: `f` features of the model, `m` features inside an MLP, `e` experts.
 
 use super::{
-    check,
     names::{MlpPart, Part},
     spec::{ExpertStorage, ExpertsSpec, FeedForwardSpec, Gate, MlpSpec, SharedExpertSpec},
     visit::{InLayer, Stack, Visit},
 };
-use crate::config::Role;
+use crate::{config::Role, model::layers::NormSpec};
 
 /// What a visitor made of a feed-forward half.
 pub(super) enum FeedForwardTree<'s, V: Visit> {
     Mlp(MlpTree<'s, V>),
     Experts(ExpertsTree<'s, V>),
+    Both(BothTree<'s, V>),
+}
+
+/// What it made of an MLP and experts side by side.
+pub(super) struct BothTree<'s, V: Visit> {
+    pub(super) mlp: MlpTree<'s, V>,
+    pub(super) mlp_norm_after: V::Norm,
+    pub(super) experts_norm: V::Norm,
+    pub(super) experts: ExpertsTree<'s, V>,
+    pub(super) experts_norm_after: V::Norm,
 }
 
 /// What it made of an MLP.
@@ -45,8 +54,17 @@ pub(super) struct ExpertsTree<'s, V: Visit> {
     pub(super) router: V::Matrix,
     /// `[e]`.
     pub(super) correction: Option<V::Values>,
+    pub(super) scales: Option<ScalesTree<V>>,
     pub(super) experts: Vec<MlpTree<'s, V>>,
     pub(super) shared: Option<SharedTree<'s, V>>,
+}
+
+/// What it made of the scales of a router.
+pub(super) struct ScalesTree<V: Visit> {
+    /// `[f]`.
+    pub(super) input: V::Values,
+    /// `[e]`.
+    pub(super) each: V::Values,
 }
 
 /// What it made of an MLP beside the experts.
@@ -60,13 +78,29 @@ pub(super) struct SharedTree<'s, V: Visit> {
 pub(super) fn feed_forward<'s, V: Visit>(
     at: &mut InLayer<'s, '_, V>,
     spec: &'s FeedForwardSpec,
+    norm: NormSpec,
 ) -> Result<FeedForwardTree<'s, V>, V::Error> {
+    let f = [at.spec.features];
     Ok(match spec {
-        FeedForwardSpec::Mlp(spec) => FeedForwardTree::Mlp(mlp(spec, at, |at, part, shape| {
-            at.linear(part.of_layer(), shape, spec.bias)
-        })?),
+        FeedForwardSpec::Mlp(spec) => FeedForwardTree::Mlp(mlp_of_layer(at, spec)?),
         FeedForwardSpec::Experts(spec) => FeedForwardTree::Experts(experts(at, spec)?),
-        FeedForwardSpec::Both { .. } => return Err(check::both(at.nth).into()),
+        FeedForwardSpec::Both { mlp, experts: some } => FeedForwardTree::Both(BothTree {
+            mlp: mlp_of_layer(at, mlp)?,
+            mlp_norm_after: at.norm(Part::MlpNormBeside, &f, norm)?,
+            experts_norm: at.norm(Part::ExpertsNorm, &f, norm)?,
+            experts: experts(at, some)?,
+            experts_norm_after: at.norm(Part::ExpertsNormAfter, &f, norm)?,
+        }),
+    })
+}
+
+/// The one MLP of the layer.
+fn mlp_of_layer<'s, V: Visit>(
+    at: &mut InLayer<'s, '_, V>,
+    spec: &'s MlpSpec,
+) -> Result<MlpTree<'s, V>, V::Error> {
+    mlp(spec, at, |at, part, shape| {
+        at.linear(part.of_layer(), shape, spec.bias)
     })
 }
 
@@ -84,11 +118,19 @@ fn experts<'s, V: Visit>(
         true => Some(at.values(Part::RouterCorrection, &[e])?),
         false => None,
     };
+    let scales = match spec.router.scaled {
+        true => Some(ScalesTree {
+            input: at.values(Part::RouterInputScale, &[f])?,
+            each: at.values(Part::RouterScales, &[e])?,
+        }),
+        false => None,
+    };
     let experts = (0..e).map(|nth| expert(at, spec, nth));
     Ok(ExpertsTree {
         spec,
         router,
         correction,
+        scales,
         experts: experts.collect::<Result<_, _>>()?,
         shared: match &spec.shared {
             Some(spec) => Some(shared(at, spec)?),

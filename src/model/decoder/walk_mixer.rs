@@ -31,6 +31,11 @@ pub(super) enum QkvTree<V: Visit> {
         k: V::Matrix,
         v: V::Matrix,
     },
+    SharedRows {
+        q: V::Matrix,
+        kv: V::Matrix,
+    },
+    Queries(V::Matrix),
     Blocks(V::Matrix),
     ByHead(V::Matrix),
 }
@@ -103,6 +108,13 @@ fn attention<V: Visit>(
     let queries = if attention.gate { 2 * h * d } else { h * d };
     let fused = [(h + 2 * kv) * d, f];
     let qkv = match attention.projections {
+        Projections::Apart if attention.keys_of.is_some() => {
+            QkvTree::Queries(at.linear(Part::Q, [queries, f], bias)?)
+        }
+        Projections::Apart if attention.values_are_keys => QkvTree::SharedRows {
+            q: at.linear(Part::Q, [queries, f], bias)?,
+            kv: at.linear(Part::K, [kv * d, f], bias)?,
+        },
         Projections::Apart => QkvTree::Apart {
             q: at.linear(Part::Q, [queries, f], bias)?,
             k: at.linear(Part::K, [kv * d, f], bias)?,
@@ -112,7 +124,8 @@ fn attention<V: Visit>(
         Projections::ByHead => QkvTree::ByHead(at.linear(Part::Qkv, fused, bias)?),
     };
     let mut norm = |part, n| {
-        let Some(norm) = attention.query_key_norm else {
+        let own = part == Part::QNorm || attention.keys_of.is_none();
+        let Some(norm) = attention.query_key_norm.filter(|_| own) else {
             return Ok(None);
         };
         let shape = match norm.over {

@@ -3,6 +3,8 @@
 //! Letters: `b` batch, `h` query heads, `kv` key and value heads, `g = h / kv` query heads a key head,
 //! `t` new tokens, `s` all tokens (the new ones last), `d` features of a head, `f` features of the model.
 
+use std::collections::BTreeMap;
+
 use burn::{
     module::Module,
     tensor::{
@@ -12,7 +14,12 @@ use burn::{
 };
 use serde::Serialize;
 
-use super::{linear::Linear, norm::Norm, remember::Remember, rope::Rotation};
+use super::{
+    linear::Linear,
+    norm::{Norm, NormSpec},
+    remember::Remember,
+    rope::Rotation,
+};
 
 /// Scores computed at once, in numbers: a long prompt goes through in blocks of queries, so that its
 /// scores take 128 MiB and not the square of its length.
@@ -43,6 +50,10 @@ pub struct Attention {
 pub enum Qkv {
     /// Three matrices.
     Apart(ApartQkv),
+    /// Two matrices: values are keys before their norm and their rotation.
+    SharedRows(SharedRows),
+    /// `[h·d, f]`: the layer uses keys and values of a layer before it.
+    Queries(Linear),
     /// One matrix `[(h + 2·kv)·d, f]`: the rows of all queries, then those of all keys, then those of all values.
     Blocks(Linear),
     /// One matrix `[kv·(g + 2)·d, f]`: for each key head the rows of its `g` queries, its key and its value.
@@ -60,6 +71,29 @@ pub struct ApartQkv {
     pub v_proj: Linear,
 }
 
+/// A matrix for queries, and one for keys and values.
+#[derive(Module, Debug)]
+pub struct SharedRows {
+    /// `[h·d, f]`.
+    pub q_proj: Linear,
+    /// `[kv·d, f]`.
+    pub kv_proj: Linear,
+}
+
+/// Keys and values `[b, kv, s, d]` that layers of one pass lend to later ones, by the number of the layer.
+pub type LentKeys = BTreeMap<usize, [Tensor<4>; 2]>;
+
+/// Where an attention layer has its keys and values from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeySource {
+    /// Its projections.
+    Own,
+    /// Its projections; later layers use them under this number.
+    Lent(usize),
+    /// The layer of this number.
+    Of(usize),
+}
+
 /// How the features of an attention layer are divided, and how its scores are computed.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Heads {
@@ -71,6 +105,10 @@ pub struct Heads {
     pub features: usize,
     /// What a norm of queries and keys runs over.
     pub norm_over: NormOver,
+    /// Values are normalised, without a scale.
+    pub value_norm: Option<NormSpec>,
+    /// Where keys and values are from.
+    pub keys: KeySource,
     /// The rows of queries have twice `d` features a head: its query, then its gate.
     pub gated: bool,
     /// How queries are compared with keys.
@@ -103,11 +141,17 @@ pub struct Scores {
 impl Attention {
     /// `x` `[b, t, f]` to `[b, t, f]`.
     ///
-    /// Heads are not rotated where there is no `rotation`. `memory` has the keys and values of the tokens before.
+    /// Heads are not rotated where there is no `rotation`. `memory` has the keys and values of the tokens before, `lent`
+    /// those of layers before.
+    ///
+    /// # Panics
+    ///
+    /// When the layer that lends keys was not run in this pass.
     pub fn forward(
         &self,
         x: Tensor<3>,
         rotation: Option<&Rotation>,
+        lent: &mut LentKeys,
         memory: &mut impl Remember,
     ) -> Tensor<3> {
         let [b, t, _] = x.dims();
@@ -118,19 +162,13 @@ impl Attention {
             norm_over,
             gated,
             scores,
+            ..
         } = self.heads;
 
-        let [q, k, v] = self.qkv.forward(x, self.heads);
-        let halves = |q: Tensor<3>| {
-            let q = q.reshape([b, t, query, 2 * features]);
-            [0, features].map(|from| {
-                let half = q.clone().narrow(3, from, features);
-                half.reshape([b, t, query * features])
-            })
-        };
+        let (q, kv) = self.qkv.forward(x, self.heads);
         let (q, gate) = match gated {
             true => {
-                let [q, gate] = halves(q);
+                let [q, gate] = halves(q, query);
                 (q, Some(gate))
             }
             false => (q, None),
@@ -143,8 +181,23 @@ impl Attention {
             }
         };
         let q = positioned(q, query, self.q_norm.as_ref());
-        let k = positioned(k, key_value, self.k_norm.as_ref());
-        let [k, v] = memory.append([k, split(v, key_value)]);
+        let new = kv.map(|[k, v]| {
+            let v = split(v, key_value);
+            let v = match self.heads.value_norm {
+                Some(norm) => norm.unit(v.clone()).cast(v.dtype()),
+                None => v,
+            };
+            [positioned(k, key_value, self.k_norm.as_ref()), v]
+        });
+        let [k, v] = match (new, self.heads.keys) {
+            (Some(new), KeySource::Lent(layer)) => {
+                let all = memory.append(new);
+                lent.insert(layer, all.clone());
+                all
+            }
+            (Some(new), _) => memory.append(new),
+            (None, keys) => keys.borrowed(lent),
+        };
 
         let y = attend(q, k, v, scores);
         let y = y.swap_dims(1, 2).reshape([b, t, query * features]);
@@ -159,31 +212,45 @@ impl Attention {
     pub fn linears(&self) -> Vec<&Linear> {
         let mut linears = match &self.qkv {
             Qkv::Apart(qkv) => vec![&qkv.q_proj, &qkv.k_proj, &qkv.v_proj],
-            Qkv::Blocks(qkv) | Qkv::ByHead(qkv) => vec![qkv],
+            Qkv::SharedRows(qkv) => vec![&qkv.q_proj, &qkv.kv_proj],
+            Qkv::Queries(qkv) | Qkv::Blocks(qkv) | Qkv::ByHead(qkv) => vec![qkv],
         };
         linears.push(&self.o_proj);
         linears
     }
 }
 
+impl KeySource {
+    /// Keys and values of another layer.
+    fn borrowed(self, lent: &LentKeys) -> [Tensor<4>; 2] {
+        match self {
+            Self::Of(layer) => lent[&layer].clone(),
+            Self::Own | Self::Lent(_) => panic!("a layer with its own keys has a matrix for them"),
+        }
+    }
+}
+
 impl Qkv {
-    /// `x` `[b, t, f]` to queries `[b, t, h·d]`, keys and values `[b, t, kv·d]`.
-    fn forward(&self, x: Tensor<3>, heads: Heads) -> [Tensor<3>; 3] {
+    /// `x` `[b, t, f]` to queries `[b, t, h·d]` and, where the layer has its own, keys and values `[b, t, kv·d]`.
+    fn forward(&self, x: Tensor<3>, heads: Heads) -> (Tensor<3>, Option<[Tensor<3>; 2]>) {
         let (h, kv, d) = (heads.query, heads.key_value, heads.features);
         match self {
-            Self::Apart(qkv) => [
-                qkv.q_proj.forward(x.clone()),
-                qkv.k_proj.forward(x.clone()),
-                qkv.v_proj.forward(x),
-            ],
+            Self::Apart(qkv) => {
+                let q = qkv.q_proj.forward(x.clone());
+                let k = qkv.k_proj.forward(x.clone());
+                (q, Some([k, qkv.v_proj.forward(x)]))
+            }
+            Self::SharedRows(qkv) => {
+                let q = qkv.q_proj.forward(x.clone());
+                let kv = qkv.kv_proj.forward(x);
+                (q, Some([kv.clone(), kv]))
+            }
+            Self::Queries(q) => (q.forward(x), None),
             Self::Blocks(qkv) => {
                 let all = qkv.forward(x);
                 let rows = |from, len| all.clone().narrow(2, from, len);
-                [
-                    rows(0, h * d),
-                    rows(h * d, kv * d),
-                    rows((h + kv) * d, kv * d),
-                ]
+                let k = rows(h * d, kv * d);
+                (rows(0, h * d), Some([k, rows((h + kv) * d, kv * d)]))
             }
             Self::ByHead(qkv) => {
                 let all = qkv.forward(x);
@@ -193,10 +260,18 @@ impl Qkv {
                     let rows = by_head.clone().narrow(3, from, len);
                     rows.reshape([b, t, kv * len * d])
                 };
-                [rows(0, g), rows(g, 1), rows(g + 1, 1)]
+                (rows(0, g), Some([rows(g, 1), rows(g + 1, 1)]))
             }
         }
     }
+}
+
+/// `[b, t, n·2d]` to `[b, t, n·d]` twice: for each of `n` heads the first half of its features, and the second.
+fn halves(x: Tensor<3>, n: usize) -> [Tensor<3>; 2] {
+    let [b, t, features] = x.dims();
+    let d = features / n / 2;
+    let x = x.reshape([b, t, n, 2 * d]);
+    [0, d].map(|from| x.clone().narrow(3, from, d).reshape([b, t, n * d]))
 }
 
 /// `[b, t, n·d]` to `[b, n, t, d]`.

@@ -5,7 +5,11 @@
 use burn::{module::Module, tensor::Tensor};
 
 use super::{
-    attention::Attention, delta::Delta, latent::Latent, linear::Linear, remember::Remember,
+    attention::{Attention, LentKeys},
+    delta::Delta,
+    latent::Latent,
+    linear::Linear,
+    remember::Remember,
     rope::Rotation,
 };
 
@@ -27,19 +31,21 @@ pub enum Mixer {
 impl Mixer {
     /// `x` `[b, t, f]` to `[b, t, f]`.
     ///
-    /// Grouped heads are not rotated where there is no `rotation`. `memory` knows the tokens before the new ones.
+    /// Grouped heads are not rotated where there is no `rotation`. `memory` knows the tokens before the new ones,
+    /// `lent` the keys of layers before.
     ///
     /// # Panics
     ///
-    /// For latent attention without a `rotation`.
+    /// For latent attention without a `rotation`, and when a layer that lends keys was not run in this pass.
     pub fn forward(
         &self,
         x: Tensor<3>,
         rotation: Option<&Rotation>,
+        lent: &mut LentKeys,
         memory: &mut impl Remember,
     ) -> Tensor<3> {
         match self {
-            Self::Attention(attention) => attention.forward(x, rotation, memory),
+            Self::Attention(attention) => attention.forward(x, rotation, lent, memory),
             Self::Latent(latent) => {
                 let rotation = rotation.expect("a part of latent heads is rotated");
                 latent.forward(x, rotation, memory)

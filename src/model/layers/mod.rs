@@ -31,18 +31,23 @@ mod experts;
 
 mod feed_forward;
 
-pub use attention::{ApartQkv, Attention, Heads, NormOver, Qkv, Scores, attend};
+mod per_layer;
+
+pub use attention::{
+    ApartQkv, Attention, Heads, KeySource, LentKeys, NormOver, Qkv, Scores, SharedRows, attend,
+};
 pub use cache::{Cache, CacheError, LayerCache};
 pub use delta::{ApartDelta, Delta, DeltaByHead, DeltaHeads, DeltaProjections};
 pub use delta_rule::{DeltaTokens, delta_rule};
 pub use embedding::Embedding;
 pub use experts::{Experts, SharedExpert};
-pub use feed_forward::FeedForward;
+pub use feed_forward::{FeedForward, SideBySide};
 pub use latent::{Latent, LatentHeads, LatentQuery, SmallQuery};
 pub use linear::{Linear, Matrix};
 pub use mixer::Mixer;
 pub use mlp::{Activation, Clamp, FusedMlp, GateRows, GatedMlp, Gating, Mlp, PlainMlp};
 pub use norm::{Norm, NormKind, NormSpec};
+pub use per_layer::{PerLayerEmbedding, PerLayerInput};
 pub use remember::{DeltaState, NoMemory, Remember};
 pub use rope::{Pairs, Rope, RopeScaling, RotarySpec, Rotation};
-pub use router::{Router, RouterGroups, RouterScore, RouterSpec, Routing};
+pub use router::{Router, RouterGroups, RouterScales, RouterScore, RouterSpec, Routing};

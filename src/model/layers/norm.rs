@@ -56,6 +56,19 @@ impl NormSpec {
     }
 }
 
+impl NormSpec {
+    /// `x` `[.., features]` normalised in f32, without scale and bias.
+    pub fn unit<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
+        let x = x.cast(DType::F32);
+        let x = match self.kind {
+            NormKind::Rms => x,
+            NormKind::Layer => x.clone() - x.mean_dim(D - 1),
+        };
+        let mean_square = (x.clone() * x.clone()).mean_dim(D - 1);
+        x * (mean_square + self.eps).sqrt().recip()
+    }
+}
+
 /// `y = (x - shift) / sqrt(mean((x - shift)²) + eps) * scale + bias`, over the last dimension; the shift is the mean of
 /// the row for [`NormKind::Layer`] and nothing for [`NormKind::Rms`].
 ///
@@ -95,13 +108,7 @@ impl Norm {
         shaped: impl Fn(Tensor<1>) -> Tensor<D>,
     ) -> Tensor<D> {
         let dtype = x.dtype();
-        let x = x.cast(DType::F32);
-        let x = match self.spec.kind {
-            NormKind::Rms => x,
-            NormKind::Layer => x.clone() - x.mean_dim(D - 1),
-        };
-        let mean_square = (x.clone() * x.clone()).mean_dim(D - 1);
-        let unit = x * (mean_square + self.spec.eps).sqrt().recip();
+        let unit = self.spec.unit(x);
 
         let (unit, weights_in) = match self.spec.rounds_first {
             true => (unit.cast(dtype), dtype),

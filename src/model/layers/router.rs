@@ -11,7 +11,10 @@ use burn::{
 };
 use serde::Serialize;
 
-use super::linear::{Linear, Matrix};
+use super::{
+    linear::{Linear, Matrix},
+    norm::NormSpec,
+};
 
 /// How experts are chosen, and how much each of them counts.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -79,12 +82,26 @@ pub struct Router {
     pub scores: Linear,
     /// `[e]`, is added to scores before experts are chosen.
     pub correction: Option<Param<Tensor<1>>>,
+    /// What its input and its scores are multiplied by.
+    pub scales: Option<RouterScales>,
     /// `k`.
     #[module(skip)]
     pub chosen: usize,
     /// How experts are chosen.
     #[module(skip)]
     pub spec: RouterSpec,
+}
+
+/// Scales of a router that normalises its input (Gemma 4).
+#[derive(Module, Debug)]
+pub struct RouterScales {
+    /// `[f]`, times the normalised input.
+    pub input: Param<Tensor<1>>,
+    /// `[e]`, times the scores.
+    pub each: Param<Tensor<1>>,
+    /// How the input is normalised.
+    #[module(skip)]
+    pub norm: NormSpec,
 }
 
 /// The experts of some tokens.
@@ -113,7 +130,7 @@ impl Router {
         let ids: Vec<i32> = experts.iter().map(|expert| *expert as i32).collect();
         let ids = TensorData::new(ids, [n, self.chosen]);
         let ids = Tensor::<2, Int>::from_data(ids, (&device, DType::I32));
-        let weights = scores.gather(1, ids);
+        let weights = scores.gather(1, ids.clone());
         let weights = match self.spec.score {
             RouterScore::SoftmaxOfChosen => softmax(weights, 1),
             RouterScore::Softmax | RouterScore::Sigmoid => weights,
@@ -127,11 +144,26 @@ impl Router {
             1.0 => weights,
             scaling => weights * scaling,
         };
+        let weights = match &self.scales {
+            Some(scales) => {
+                let each = scales.each.val().cast(DType::F32);
+                weights * each.select(0, ids.flatten(0, 1)).reshape([n, self.chosen])
+            }
+            None => weights,
+        };
         Routing { experts, weights }
     }
 
     /// `x` `[n, f]` to `[n, e]` in `f32`: half types round scores to the same number.
     fn products(&self, x: Tensor<2>) -> Tensor<2> {
+        let x = match &self.scales {
+            Some(scales) => {
+                let ([_, f], dtype) = (x.dims(), x.dtype());
+                let x = scales.norm.unit(x).cast(dtype) * scales.input.val().unsqueeze();
+                x / (f as f64).sqrt()
+            }
+            None => x,
+        };
         let products = match &self.scores.weight {
             Matrix::Dense(weight) => {
                 let weight = weight.val().cast(DType::F32);
