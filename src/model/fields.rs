@@ -7,20 +7,23 @@ use super::error::ConfigError;
 /// Larger counts than any model has, small enough that the product of two is still exact.
 const COUNT_MAX: u64 = (1 << 31) - 1;
 
+/// More fields than lead to any object that is read: `text_config`, `rope_parameters`, `full_attention`.
+const DEPTH: usize = 4;
+
 /// An object inside a `config.json`.
 ///
 /// A field that is `null` counts as absent, as it does where such files are written.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Fields<'a> {
     object: &'a Map<String, Value>,
-    /// How the object is reached, for messages: `""` or `"rope_scaling."`.
-    path: &'a str,
+    /// How the object is reached, for messages: `""` or `"rope_scaling."`, and fields below that.
+    path: [&'a str; DEPTH],
 }
 
 impl<'a> Fields<'a> {
     /// The whole file.
     pub(crate) fn root(json: &'a Value) -> Result<Self, ConfigError> {
-        Self::of(json, "config.json", "")
+        Self::of(json, "config.json", [""; DEPTH])
     }
 
     /// The object in a field, if the field is there.
@@ -29,12 +32,28 @@ impl<'a> Fields<'a> {
         field: &str,
         path: &'a str,
     ) -> Result<Option<Fields<'a>>, ConfigError> {
-        self.get(field)
-            .map(|value| Fields::of(value, field, path))
+        let mut whole = [""; DEPTH];
+        whole[0] = path;
+        let inner = self.get(field);
+        inner
+            .map(|value| Fields::of(value, field, whole))
             .transpose()
     }
 
-    fn of(json: &'a Value, field: &str, path: &'a str) -> Result<Self, ConfigError> {
+    /// The object in a field, if the field is there; messages name the way to it.
+    pub(crate) fn inside(self, field: &'a str) -> Result<Option<Fields<'a>>, ConfigError> {
+        let mut path = self.path;
+        if let Some(end) = path.iter_mut().find(|step| step.is_empty()) {
+            *end = field;
+        }
+        let inner = self.get(field);
+        let name = || self.name(field);
+        inner
+            .map(|value| Fields::of(value, &name(), path))
+            .transpose()
+    }
+
+    fn of(json: &'a Value, field: &str, path: [&'a str; DEPTH]) -> Result<Self, ConfigError> {
         match json {
             Value::Object(object) => Ok(Self { object, path }),
             other => Err(ConfigError::Value {
@@ -96,6 +115,27 @@ impl<'a> Fields<'a> {
             let fits = |number: &f64| (*number as f32).is_finite() && (*number as f32) > 0.0;
             value.as_f64().filter(fits)
         })
+    }
+
+    /// A finite number.
+    pub(crate) fn number(self, field: &str) -> Result<Option<f64>, ConfigError> {
+        self.read(field, "a number within the range of f32", |value| {
+            value.as_f64().filter(|n| (*n as f32).is_finite())
+        })
+    }
+
+    /// A list of numbers that are finite and above 0 as `f32`.
+    pub(crate) fn positives(self, field: &str) -> Result<Option<Vec<f32>>, ConfigError> {
+        let fits = |number: &f32| number.is_finite() && *number > 0.0;
+        self.read(
+            field,
+            "a list of numbers above 0 within the range of f32",
+            |value| {
+                let numbers = value.as_array()?.iter();
+                let numbers = numbers.map(|n| n.as_f64().map(|n| n as f32).filter(fits));
+                numbers.collect()
+            },
+        )
     }
 
     /// A list of whole numbers of at least 1.
@@ -199,6 +239,10 @@ impl<'a> Fields<'a> {
 
     /// The field with the way to it: `rope_scaling.factor`.
     fn name(self, field: &str) -> String {
-        format!("{}{field}", self.path)
+        let steps = self.path.iter().filter(|step| !step.is_empty());
+        let way: String = steps
+            .map(|step| format!("{}.", step.trim_end_matches('.')))
+            .collect();
+        way + field
     }
 }

@@ -294,12 +294,24 @@ fn values_that_cannot_be_are_refused_by_field() {
         ),
         (json!({"rope_scaling": 8}), "rope_scaling"),
         (
-            json!({"rope_scaling": {"rope_type": "yarn", "factor": 4}}),
+            json!({"rope_scaling": {"rope_type": "mrope", "factor": 4}}),
             "rope_scaling.rope_type",
         ),
         (
-            json!({"rope_scaling": {"type": "dynamic", "factor": 4}}),
+            json!({"rope_scaling": {"type": "mrope", "factor": 4}}),
             "rope_scaling.type",
+        ),
+        (
+            json!({"rope_scaling": {"type": "longrope", "short_factor": [1, 1, 1, 1, 1, 1, 1, 1]}}),
+            "rope_scaling.long_factor",
+        ),
+        (
+            json!({"rope_scaling": {"type": "longrope", "short_factor": [1, 1, 1, 1, 1, 1, 1, 1], "long_factor": [1, 1, 1, 1, 1, 1, 1]}}),
+            "rope_scaling.long_factor",
+        ),
+        (
+            json!({"rope_scaling": {"type": "longrope", "short_factor": [1, 0], "long_factor": [1, 1, 1, 1, 1, 1, 1, 1]}}),
+            "rope_scaling.short_factor",
         ),
         (
             json!({"rope_scaling": {"rope_type": "linear"}}),
@@ -312,10 +324,6 @@ fn values_that_cannot_be_are_refused_by_field() {
         (
             json!({"rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 1e6}}}),
             "rope_parameters.full_attention",
-        ),
-        (
-            json!({"rope_parameters": {"rope_type": "llama3", "factor": 8, "low_freq_factor": 1, "high_freq_factor": 4}}),
-            "rope_parameters.original_max_position_embeddings",
         ),
         (
             json!({"rope_parameters": {"rope_type": "llama3", "factor": 8, "low_freq_factor": 4,

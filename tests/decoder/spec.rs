@@ -4,9 +4,9 @@
 use burn::tensor::Tensor;
 use firebox::{
     model::{
-        Architecture, BuildError, CausalLm, Link, RopeScaling, Slot, Weight, Weights,
+        Architecture, BuildError, CausalLm, Link, Slot, Weight, Weights,
         decoder::{AttentionSpec, Projections, QueryGrowth, QueryKeyNormSpec, Sees, Spec, slots},
-        layers::{NormOver, NormSpec, RotarySpec},
+        layers::{NormOver, NormSpec},
     },
     target::{Cpu, DType, Target},
 };
@@ -182,44 +182,4 @@ fn words_of_attention_that_are_not_computed_are_refused_by_name() {
             ..query_key_norm
         });
     });
-}
-
-#[test]
-fn rotations_that_are_not_computed_are_refused_by_name() {
-    let rotary = RotarySpec::new(16, 10_000.0);
-    refused("layers.1.attention.rotary.proportional", |spec| {
-        attention(spec).rotary = Some(RotarySpec {
-            proportional: true,
-            ..rotary.clone()
-        });
-    });
-    let (original_positions, attention_factor) = (16, 1.0);
-    let scalings = [
-        RopeScaling::Dynamic {
-            factor: 4.0,
-            original_positions,
-        },
-        RopeScaling::Yarn {
-            factor: 4.0,
-            original_positions,
-            beta_fast: 32.0,
-            beta_slow: 1.0,
-            truncate: true,
-            attention_factor,
-        },
-        RopeScaling::LongRope {
-            short: vec![1.0; 8],
-            long: vec![2.0; 8],
-            original_positions,
-            attention_factor,
-        },
-    ];
-    for scaling in scalings {
-        refused("layers.1.attention.rotary.scaling", |spec| {
-            attention(spec).rotary = Some(RotarySpec {
-                scaling,
-                ..rotary.clone()
-            });
-        });
-    }
 }

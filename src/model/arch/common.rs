@@ -1,15 +1,10 @@
-//! Fields of `config.json` that most families have, in both dialects of transformers.
-//!
-//! ```text
-//!             version 5                          version 4
-//! positions   rope_parameters.rope_theta         rope_theta
-//!             rope_parameters.{rope_type, ..}    rope_scaling.{rope_type or type, ..}, or null
-//! ```
+//! Fields of `config.json` that most families have.
 //!
 //! Defaults for an absent field are those of transformers 5.23 for the family. Vocabulary, features, layers,
-//! query heads and positions have none here: every checkpoint has them, and a guess would only move the
+//! query heads and positions have none for most: every checkpoint has them, and a guess would only move the
 //! error. Nobody asks for the type of the weights: each tensor has its own.
 
+use super::rotary::{RotaryDefaults, rotary};
 use crate::model::{
     decoder::{
         AttentionSpec, EmbeddingSpec, FeedForwardSpec, HeadSpec, LLAMA, LayerSpec, MixerSpec,
@@ -17,7 +12,7 @@ use crate::model::{
     },
     error::ConfigError,
     fields::Fields,
-    layers::{Activation, NormSpec, Rope, RopeScaling, RotarySpec},
+    layers::{Activation, NormSpec, RopeScaling, RotarySpec},
 };
 
 /// More layers than any model has; a number above it is a broken file.
@@ -25,10 +20,39 @@ const LAYERS_MAX: usize = 1 << 16;
 
 /// The values of a family for fields that its files may leave out.
 pub(super) struct Defaults {
+    /// Of `vocab_size`; `None`: it has to be there.
+    pub(super) vocabulary: Option<usize>,
+    /// Of `max_position_embeddings`; `None`: it has to be there.
+    pub(super) positions: Option<usize>,
+    /// Of `num_attention_heads`; `None`: it has to be there.
+    pub(super) heads: Option<usize>,
     /// Of `num_key_value_heads`; `None`: the number of query heads.
     pub(super) key_value_heads: Option<usize>,
     /// Of `head_dim`; `None`: the features of the model, divided among the query heads.
     pub(super) head_features: Option<usize>,
+    /// Of `rms_norm_eps`.
+    pub(super) norm_eps: f64,
+    /// Of `tie_word_embeddings`.
+    pub(super) tied: bool,
+    /// The field that names the activation, and what it is where the field is absent.
+    pub(super) activation: (&'static str, Activation),
+    /// Of the rotation.
+    pub(super) rotary: RotaryDefaults,
+}
+
+impl Defaults {
+    /// Those of Llama.
+    pub(super) const LLAMA: Self = Self {
+        vocabulary: None,
+        positions: None,
+        heads: None,
+        key_value_heads: None,
+        head_features: None,
+        norm_eps: 1e-6,
+        tied: false,
+        activation: ("hidden_act", Activation::Silu),
+        rotary: RotaryDefaults::LLAMA,
+    };
 }
 
 /// A model like Llama: every layer alike, gated MLPs, norms before each half, no biases, everything before a token seen.
@@ -37,9 +61,11 @@ pub(super) fn spec(
     fields: Fields<'_>,
     defaults: &Defaults,
 ) -> Result<Spec, ConfigError> {
-    let activation = activation(fields, "hidden_act", Activation::Silu)?;
+    let (field, absent) = defaults.activation;
+    let activation = activation(fields, field, absent)?;
     let mlp = MlpSpec::gated(required(fields, "intermediate_size")?, activation);
-    let norm = NormSpec::rms(fields.positive("rms_norm_eps")?.unwrap_or(1e-6));
+    let eps = fields.positive("rms_norm_eps")?;
+    let norm = NormSpec::rms(eps.unwrap_or(defaults.norm_eps));
     spec_of(family, fields, defaults, mlp, norm)
 }
 
@@ -52,8 +78,9 @@ pub(super) fn spec_of(
     norm: NormSpec,
 ) -> Result<Spec, ConfigError> {
     let [heads, key_value_heads, head_features] = heads(family, fields, defaults)?;
-    let positions = required(fields, "max_position_embeddings")?;
-    let rotary = rotary(fields, head_features, positions)?;
+    let positions = or_default(fields, "max_position_embeddings", defaults.positions)?;
+    let rotary = rotary(fields, head_features, positions, &defaults.rotary)?;
+    let positions = reach(positions, &rotary);
     let attention = AttentionSpec::new(heads, key_value_heads, head_features, Some(rotary));
     let layer = LayerSpec::new(
         MixerSpec::Attention(attention),
@@ -62,13 +89,13 @@ pub(super) fn spec_of(
     );
     Ok(Spec {
         family,
-        vocabulary: required(fields, "vocab_size")?,
+        vocabulary: or_default(fields, "vocab_size", defaults.vocabulary)?,
         features: required(fields, "hidden_size")?,
         positions,
         embedding: EmbeddingSpec::default(),
         layers: vec![layer; layers(fields, "num_hidden_layers")?],
         norm,
-        head: HeadSpec::tied(tied(fields, false)?),
+        head: HeadSpec::tied(tied(fields, defaults.tied)?),
         transposed: false,
         names: &LLAMA,
         prefixes: LLAMA.prefixes(),
@@ -97,6 +124,18 @@ pub(super) fn mlp_biases(fields: Fields<'_>, spec: &mut Spec) -> Result<(), Conf
 /// A whole number that has to be there.
 pub(super) fn required(fields: Fields<'_>, field: &str) -> Result<usize, ConfigError> {
     fields.count(field)?.ok_or_else(|| fields.missing(field))
+}
+
+/// A whole number that has to be there unless there is a default.
+fn or_default(
+    fields: Fields<'_>,
+    field: &str,
+    default: Option<usize>,
+) -> Result<usize, ConfigError> {
+    match (fields.count(field)?, default) {
+        (Some(count), _) | (None, Some(count)) => Ok(count),
+        (None, None) => Err(fields.missing(field)),
+    }
 }
 
 /// Whether the embedding is the head too; `absent` is the family's default.
@@ -149,6 +188,24 @@ pub(super) fn activation(
     }
 }
 
+/// Positions that a text may have. Where the base grows with the text, or a factor stretches the positions of the first
+/// training, files have the number of those.
+fn reach(positions: usize, rotary: &RotarySpec) -> usize {
+    let stretched = match rotary.scaling {
+        RopeScaling::Dynamic {
+            factor,
+            original_positions,
+        }
+        | RopeScaling::Yarn {
+            factor,
+            original_positions,
+            ..
+        } => (f64::from(factor) * original_positions as f64) as usize,
+        _ => 0,
+    };
+    positions.max(stretched)
+}
+
 /// Query heads, key and value heads, and features of a head.
 ///
 /// Of the last two, `null` means what it meant when the first Llama had neither: as many as there are
@@ -156,7 +213,7 @@ pub(super) fn activation(
 fn heads(family: &str, fields: Fields<'_>, defaults: &Defaults) -> Result<[usize; 3], ConfigError> {
     let (features, heads) = (
         required(fields, "hidden_size")?,
-        required(fields, "num_attention_heads")?,
+        or_default(fields, "num_attention_heads", defaults.heads)?,
     );
     let absent = |field| !fields.names(field);
     let by_default = defaults
@@ -232,92 +289,4 @@ pub(super) fn windows_of_layers(fields: Fields<'_>, spec: &mut Spec) -> Result<(
         attention.sees = if windowed { window } else { Sees::All };
     }
     Ok(())
-}
-
-/// Base and scaling of the rotary frequencies.
-fn rotary(
-    fields: Fields<'_>,
-    head_features: usize,
-    positions: usize,
-) -> Result<RotarySpec, ConfigError> {
-    let nested = match fields.object("rope_scaling", "rope_scaling.")? {
-        Some(old) if !old.is_empty() => Some(old),
-        _ => fields.object("rope_parameters", "rope_parameters.")?,
-    };
-    // Frequencies for each kind of layer: to read them as one kind would pass for the default.
-    if let Some((rope, kind)) = nested.and_then(|rope| Some((rope, rope.nested()?))) {
-        return Err(rope.unsupported(kind, "frequencies of its own", "one kind for all layers"));
-    }
-    let theta = match nested.map(|rope| rope.positive("rope_theta")).transpose()? {
-        Some(Some(theta)) => theta,
-        _ => fields.positive("rope_theta")?.unwrap_or(10_000.0),
-    };
-    for place in [Some(fields), nested].into_iter().flatten() {
-        match place.positive("partial_rotary_factor")? {
-            None | Some(1.0) => {}
-            Some(part) => {
-                return Err(place.unsupported("partial_rotary_factor", part, "1"));
-            }
-        }
-    }
-    let scaling = match nested {
-        Some(rope) => scaling(fields, rope)?,
-        None => RopeScaling::None,
-    };
-    let rotary = RotarySpec {
-        scaling,
-        ..RotarySpec::new(head_features, theta)
-    };
-    if Rope::new(&rotary).is_some_and(|rope| !rope.reaches(positions)) {
-        let scaling = &rotary.scaling;
-        return Err(fields.value(
-            "rope_theta",
-            theta,
-            format!("a base that with {scaling:?} gives finite angles at {positions} positions"),
-        ));
-    }
-    Ok(rotary)
-}
-
-fn scaling(fields: Fields<'_>, rope: Fields<'_>) -> Result<RopeScaling, ConfigError> {
-    // Narrowed before they are compared: two numbers that differ may be one number as f32.
-    let number = |field| match rope.positive(field)? {
-        Some(number) => Ok(number as f32),
-        None => Err(rope.missing(field)),
-    };
-    let (field, kind) = match (rope.text("rope_type")?, rope.text("type")?) {
-        (Some(kind), _) => ("rope_type", kind),
-        (None, Some(kind)) => ("type", kind),
-        (None, None) => ("rope_type", "default"),
-    };
-    match kind {
-        "default" => Ok(RopeScaling::None),
-        "linear" => Ok(RopeScaling::Linear {
-            factor: number("factor")?,
-        }),
-        "llama3" => {
-            let original = "original_max_position_embeddings";
-            let original_positions = match rope.count(original)? {
-                Some(positions) => positions,
-                None => fields
-                    .count(original)?
-                    .ok_or_else(|| rope.missing(original))?,
-            };
-            let (low, high) = (number("low_freq_factor")?, number("high_freq_factor")?);
-            if low >= high {
-                return Err(rope.value(
-                    "low_freq_factor",
-                    low,
-                    format!("less than the {high} of `high_freq_factor`"),
-                ));
-            }
-            Ok(RopeScaling::Llama3 {
-                factor: number("factor")?,
-                low_freq_factor: low,
-                high_freq_factor: high,
-                original_positions,
-            })
-        }
-        other => Err(rope.unsupported(field, other, "default, linear, llama3")),
-    }
 }

@@ -11,13 +11,8 @@ pub(super) static FAMILY: Family = Family {
     read,
 };
 
-const DEFAULTS: Defaults = Defaults {
-    key_value_heads: None,
-    head_features: None,
-};
-
 fn read(family: &'static str, fields: Fields<'_>) -> Result<Spec, ConfigError> {
-    let mut spec = common::spec(family, fields, &DEFAULTS)?;
+    let mut spec = common::spec(family, fields, &Defaults::LLAMA)?;
     // Absent is 1, as in transformers; scores too are not divided by the root of a head's features.
     let multiplier = |field| Ok::<_, ConfigError>(fields.positive(field)?.unwrap_or(1.0));
     let scale = multiplier("attention_multiplier")?;

@@ -11,13 +11,8 @@ pub(super) static FAMILY: Family = Family {
     read,
 };
 
-const DEFAULTS: Defaults = Defaults {
-    key_value_heads: None,
-    head_features: None,
-};
-
 fn read(family: &'static str, fields: Fields<'_>) -> Result<Spec, ConfigError> {
-    let mut spec = common::spec(family, fields, &DEFAULTS)?;
+    let mut spec = common::spec(family, fields, &Defaults::LLAMA)?;
     common::attention_biases(fields, &mut spec)?;
     common::mlp_biases(fields, &mut spec)?;
     Ok(spec)

@@ -4,6 +4,8 @@
 
 mod family;
 
+mod rotary;
+
 mod common;
 mod experts;
 

@@ -13,7 +13,7 @@ pub(super) static FAMILY: Family = Family {
 
 const DEFAULTS: Defaults = Defaults {
     key_value_heads: Some(32),
-    head_features: None,
+    ..Defaults::LLAMA
 };
 
 fn read(family: &'static str, fields: Fields<'_>) -> Result<Spec, ConfigError> {

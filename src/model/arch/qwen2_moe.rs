@@ -18,7 +18,7 @@ pub(super) static FAMILY: Family = Family {
 
 const DEFAULTS: Defaults = Defaults {
     key_value_heads: Some(16),
-    head_features: None,
+    ..Defaults::LLAMA
 };
 
 fn read(family: &'static str, fields: Fields<'_>) -> Result<Spec, ConfigError> {

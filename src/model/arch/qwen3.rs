@@ -19,6 +19,7 @@ pub(super) static FAMILY: Family = Family {
 const DEFAULTS: Defaults = Defaults {
     key_value_heads: Some(32),
     head_features: Some(128),
+    ..Defaults::LLAMA
 };
 
 fn read(family: &'static str, fields: Fields<'_>) -> Result<Spec, ConfigError> {

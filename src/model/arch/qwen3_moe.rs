@@ -19,7 +19,7 @@ pub(super) static FAMILY: Family = Family {
 
 const DEFAULTS: Defaults = Defaults {
     key_value_heads: Some(4),
-    head_features: None,
+    ..Defaults::LLAMA
 };
 
 fn read(family: &'static str, fields: Fields<'_>) -> Result<Spec, ConfigError> {

@@ -19,7 +19,7 @@ pub(super) static FAMILY: Family = Family {
 
 const DEFAULTS: Defaults = Defaults {
     key_value_heads: Some(2),
-    head_features: None,
+    ..Defaults::LLAMA
 };
 
 static NAMES: Names = Names {

@@ -3,7 +3,7 @@
 use super::{
     block::Block,
     build_feed, build_mixer,
-    check::{self, Unsupported},
+    check::Unsupported,
     forward::CausalLm,
     spec::{MixerSpec, Spec},
     take::Taker,
@@ -17,7 +17,7 @@ use crate::model::{
 /// The module of a [`Spec`].
 pub(super) fn build(spec: &Spec, weights: &mut Weights) -> Result<CausalLm, BuildError> {
     let tree = walk::walk(spec, &mut Taker(weights))?;
-    let mut ropes = Ropes::default();
+    let mut ropes = Vec::new();
     let layers = tree.layers.into_iter().enumerate();
     let blocks = layers.map(|(nth, layer)| block(spec, nth, layer, &mut ropes));
     let blocks = blocks.collect::<Result<_, _>>()?;
@@ -33,7 +33,7 @@ pub(super) fn build(spec: &Spec, weights: &mut Weights) -> Result<CausalLm, Buil
             }),
             _ => None,
         },
-        ropes: ropes.ropes,
+        ropes,
         blocks,
         norm: tree.norm,
         head: tree.head,
@@ -41,30 +41,21 @@ pub(super) fn build(spec: &Spec, weights: &mut Weights) -> Result<CausalLm, Buil
     })
 }
 
-/// The different rotations of a model.
-#[derive(Default)]
-struct Ropes<'s> {
-    specs: Vec<&'s RotarySpec>,
-    ropes: Vec<Rope>,
-}
-
-impl<'s> Ropes<'s> {
-    /// Where in the list a rotation is.
-    fn find(&mut self, spec: &'s RotarySpec) -> Result<usize, Unsupported> {
-        if let Some(at) = self.specs.iter().position(|other| *other == spec) {
-            return Ok(at);
-        }
-        self.ropes.push(check::rope("", spec)?);
-        self.specs.push(spec);
-        Ok(self.specs.len() - 1)
+/// Where a rotation is among the different ones of a model.
+fn rope(ropes: &mut Vec<Rope>, spec: &RotarySpec) -> usize {
+    let rope = Rope::new(spec.clone());
+    if let Some(at) = ropes.iter().position(|other| *other == rope) {
+        return at;
     }
+    ropes.push(rope);
+    ropes.len() - 1
 }
 
-fn block<'s>(
+fn block(
     spec: &Spec,
     nth: usize,
-    tree: LayerTree<'s, Taker<'_>>,
-    ropes: &mut Ropes<'s>,
+    tree: LayerTree<'_, Taker<'_>>,
+    ropes: &mut Vec<Rope>,
 ) -> Result<Block, Unsupported> {
     let layer = tree.spec;
     let rotary = match &layer.mixer {
@@ -92,7 +83,7 @@ fn block<'s>(
         nth,
         places: layer.norms,
         residual_multiplier: layer.residual_multiplier,
-        rope: rotary.map(|rotary| ropes.find(rotary)).transpose()?,
+        rope: rotary.map(|rotary| rope(ropes, rotary)),
     })
 }
 

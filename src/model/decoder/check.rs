@@ -1,10 +1,7 @@
 //! What a [`Spec`] may ask for today. Everything else is refused by name, before a weight is read.
 
 use super::spec::{AttentionSpec, LayerSpec, MixerSpec, Projections, Sees, Spec};
-use crate::model::{
-    error::ConfigError,
-    layers::{Rope, RotarySpec},
-};
+use crate::model::error::ConfigError;
 
 /// Something that a [`Spec`] has a word for and the forward pass does not compute yet.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -38,8 +35,7 @@ pub(super) fn check(spec: &Spec) -> Result<(), Unsupported> {
                 check_attention(&path, attention)?;
                 check_lender(&path, spec, nth, attention)?;
             }
-            MixerSpec::Latent(latent) => rope(&path, &latent.rotary).map(|_| ())?,
-            MixerSpec::Delta(_) => {}
+            MixerSpec::Latent(_) | MixerSpec::Delta(_) => {}
         }
     }
     Ok(())
@@ -117,28 +113,7 @@ fn check_attention(path: &str, attention: &AttentionSpec) -> Result<(), Unsuppor
         ),
     ];
     none_of(path, &refused)?;
-    window(path, attention.sees)?;
-    match &attention.rotary {
-        Some(rotary) => rope(path, rotary).map(|_| ()),
-        None => Ok(()),
-    }
-}
-
-/// The frequencies of a layer.
-pub(super) fn rope(path: &str, spec: &RotarySpec) -> Result<Rope, Unsupported> {
-    none_of(
-        path,
-        &[(
-            spec.proportional,
-            "attention.rotary.proportional",
-            "frequencies of the whole head",
-        )],
-    )?;
-    Rope::new(spec).ok_or_else(|| Unsupported {
-        word: format!("{path}attention.rotary.scaling"),
-        found: spec.scaling.name().to_owned(),
-        supported: Rope::SCALINGS,
-    })
+    window(path, attention.sees).map(|_| ())
 }
 
 /// Refuses the first word that is there.

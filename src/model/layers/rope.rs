@@ -7,7 +7,7 @@
 //! pair i of r/2 is (x[i], x[i + r/2])            half-split, as most Hugging Face checkpoints are stored
 //!               or (x[2i], x[2i + 1])            interleaved, as Burn's RotaryEncoding has them
 //! angle(position, i) = position * frequency[i]
-//! frequency[i]       = theta^(-2i/r), then scaled
+//! frequency[i]       = theta^(-2i/r), then stretched (scaling.rs)
 //! ```
 //!
 //! Angles, sines and cosines are computed on the host in `f32`, in the order of operations of
@@ -15,24 +15,29 @@
 //! 128k context would be 64 MiB of device memory to save a hundred sines a token, and WGSL promises
 //! nothing about the sine of a large angle.
 
-use core::{f32::consts::TAU, ops::Range};
+mod scaling;
+
+use core::ops::Range;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use serde::Serialize;
+
+pub use scaling::RopeScaling;
 
 /// What turns the heads of a layer.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RotarySpec {
     /// Base of the frequencies.
     pub theta: f64,
-    /// `r`, an even number: the first features of a head are rotated, the others stay as they are.
+    /// `r`: the first features of a head are rotated, the others stay as they are. An odd number has one pair more than
+    /// its half.
     pub features: usize,
     /// Which features turn together.
     pub pairs: Pairs,
     /// How the frequencies are stretched.
     pub scaling: RopeScaling,
-    /// Frequencies are those of the whole head, and the pairs beyond the first `features / 2` have none (Gemma 4).
-    pub proportional: bool,
+    /// The last pairs, this many, do not turn (Gemma 4's proportional rotation).
+    pub still: usize,
 }
 
 impl RotarySpec {
@@ -43,7 +48,7 @@ impl RotarySpec {
             features,
             pairs: Pairs::Halves,
             scaling: RopeScaling::None,
-            proportional: false,
+            still: 0,
         }
     }
 }
@@ -58,113 +63,10 @@ pub enum Pairs {
     Interleaved,
 }
 
-/// How frequencies are stretched to positions beyond those of the first training.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum RopeScaling {
-    /// Not at all.
-    None,
-    /// Every frequency divided by `factor` (position interpolation, arXiv:2306.15595).
-    Linear {
-        /// Above 0.
-        factor: f32,
-    },
-    /// Llama 3.1: long waves divided by `factor`, short ones kept, those between blended.
-    Llama3 {
-        /// Above 0.
-        factor: f32,
-        /// Waves longer than `original_positions / low_freq_factor` are long.
-        low_freq_factor: f32,
-        /// Waves shorter than `original_positions / high_freq_factor` are short.
-        high_freq_factor: f32,
-        /// Positions of the first training.
-        original_positions: usize,
-    },
-    /// The base grows with the length of the text (dynamic NTK).
-    Dynamic {
-        /// Above 0.
-        factor: f32,
-        /// Positions of the first training.
-        original_positions: usize,
-    },
-    /// Long waves divided by `factor`, short ones kept, those between blended; cosines and sines are multiplied by a
-    /// factor of attention (YaRN, arXiv:2309.00071).
-    Yarn {
-        /// Above 0.
-        factor: f32,
-        /// Positions of the first training.
-        original_positions: usize,
-        /// A wave that turns this often within the first training is short.
-        beta_fast: f32,
-        /// A wave that turns less often is long.
-        beta_slow: f32,
-        /// The bounds of the blend are rounded to whole pairs.
-        truncate: bool,
-        /// What cosines and sines are multiplied by.
-        attention_factor: f32,
-    },
-    /// A factor for each frequency: one list up to the positions of the first training, another beyond (LongRoPE,
-    /// arXiv:2402.13753).
-    LongRope {
-        /// One a pair.
-        short: Vec<f32>,
-        /// One a pair.
-        long: Vec<f32>,
-        /// Positions of the first training.
-        original_positions: usize,
-        /// What cosines and sines are multiplied by.
-        attention_factor: f32,
-    },
-}
-
-impl RopeScaling {
-    /// The word of `config.json` for it.
-    pub const fn name(&self) -> &'static str {
-        match self {
-            Self::None => "default",
-            Self::Linear { .. } => "linear",
-            Self::Llama3 { .. } => "llama3",
-            Self::Dynamic { .. } => "dynamic",
-            Self::Yarn { .. } => "yarn",
-            Self::LongRope { .. } => "longrope",
-        }
-    }
-
-    /// A frequency after the stretch; `None` where this library cannot stretch yet.
-    fn apply(&self, frequency: f32) -> Option<f32> {
-        match *self {
-            Self::None => Some(frequency),
-            Self::Linear { factor } => Some(frequency / factor),
-            Self::Llama3 {
-                factor,
-                low_freq_factor,
-                high_freq_factor,
-                original_positions,
-            } => {
-                let original = original_positions as f32;
-                let wave = TAU / frequency;
-                Some(if wave > original / low_freq_factor {
-                    frequency / factor
-                } else if wave < original / high_freq_factor {
-                    frequency
-                } else {
-                    let blend =
-                        (original / wave - low_freq_factor) / (high_freq_factor - low_freq_factor);
-                    (1.0 - blend) * frequency / factor + blend * frequency
-                })
-            }
-            Self::Dynamic { .. } | Self::Yarn { .. } | Self::LongRope { .. } => None,
-        }
-    }
-}
-
 /// The frequencies of a model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rope {
-    /// Radians a position, `[r/2]`.
-    frequencies: Vec<f32>,
-    pairs: Pairs,
+    spec: RotarySpec,
 }
 
 /// Cosines and sines of one pass, shared by all layers that turn alike.
@@ -178,38 +80,38 @@ pub struct Rotation {
 }
 
 impl Rope {
-    /// The names of the scalings that [`new`](Self::new) takes.
-    pub(crate) const SCALINGS: &str = "default, linear, llama3";
+    /// The frequencies that `spec` asks for.
+    pub const fn new(spec: RotarySpec) -> Self {
+        Self { spec }
+    }
 
-    /// `None` for a rotation that this library cannot compute yet.
-    pub fn new(spec: &RotarySpec) -> Option<Self> {
-        if spec.proportional {
-            return None;
-        }
-        let (r, theta) = (spec.features, spec.theta as f32);
-        let frequencies = (0..r / 2)
-            .map(|i| 1.0 / theta.powf((2 * i) as f32 / r as f32))
-            .map(|frequency| spec.scaling.apply(frequency))
-            .collect::<Option<_>>()?;
-        Some(Self {
-            frequencies,
-            pairs: spec.pairs,
-        })
+    /// Radians a position `[r/2]`, in a text of `tokens` tokens.
+    fn frequencies(&self, tokens: usize) -> Vec<f32> {
+        let (theta, r) = (self.spec.theta, self.spec.features);
+        let mut frequencies = self.spec.scaling.frequencies(theta, r, tokens);
+        let turning = frequencies.len().saturating_sub(self.spec.still);
+        frequencies[turning..].fill(0.0);
+        frequencies
     }
 
     /// Whether every angle up to the last of `positions` is a number: a base or factor far from those of
     /// any model overflows.
     pub(crate) fn reaches(&self, positions: usize) -> bool {
-        let mut angles = self.frequencies.iter().map(|f| positions as f32 * f);
+        let frequencies = self.frequencies(positions);
+        let mut angles = frequencies.iter().map(|f| positions as f32 * f);
         angles.all(f32::is_finite)
     }
 
     /// The rotation at `positions`, in the type that activations are in.
+    ///
+    /// Where frequencies depend on the length of the text, it ends with `positions`.
     pub fn at(&self, positions: Range<usize>, device: &Device, dtype: DType) -> Rotation {
-        let shape = [positions.len(), self.frequencies.len()];
+        let frequencies = self.frequencies(positions.end);
+        let shape = [positions.len(), frequencies.len()];
         let angles: Vec<f32> = positions
-            .flat_map(|position| self.frequencies.iter().map(move |f| position as f32 * f))
+            .flat_map(|position| frequencies.iter().map(move |f| position as f32 * f))
             .collect();
+        let factor = self.spec.scaling.attention_factor();
         let place = |values: Vec<f32>| {
             Tensor::from_data(
                 TensorData::new(values, shape).convert_dtype(dtype),
@@ -217,9 +119,9 @@ impl Rope {
             )
         };
         Rotation {
-            cos: place(angles.iter().map(|angle| angle.cos()).collect()),
-            sin: place(angles.iter().map(|angle| angle.sin()).collect()),
-            pairs: self.pairs,
+            cos: place(angles.iter().map(|angle| angle.cos() * factor).collect()),
+            sin: place(angles.iter().map(|angle| angle.sin() * factor).collect()),
+            pairs: self.spec.pairs,
         }
     }
 }

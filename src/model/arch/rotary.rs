@@ -1,0 +1,287 @@
+//! The rotation of queries and keys, in both dialects of transformers.
+//!
+//! ```text
+//!            version 5                                    version 4
+//! base       rope_parameters.rope_theta                   rope_theta
+//! scaling    rope_parameters.{rope_type, ..}              rope_scaling.{rope_type or type, ..}, or null
+//! part       rope_parameters.partial_rotary_factor        partial_rotary_factor
+//! by kind    rope_parameters.full_attention.{..}, ..      fields of the family
+//! ```
+//!
+//! Which field wins, and the meaning of an absent one, are those of transformers 5.23 (`modeling_rope_utils.py`).
+
+use crate::model::{
+    error::ConfigError,
+    fields::Fields,
+    layers::{Pairs, Rope, RopeScaling, RotarySpec},
+};
+
+/// The values of a family for fields that its files may leave out, and the names of the fields in version 4.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RotaryDefaults {
+    /// Of the base.
+    pub(super) theta: f64,
+    /// The part of a head that turns; `None`: whole heads, and a file that asks for a part is refused.
+    pub(super) part: Option<f64>,
+    /// Which features turn together.
+    pub(super) pairs: Pairs,
+    /// Of `original_max_position_embeddings`; `None`: all positions.
+    pub(super) original_positions: Option<usize>,
+    /// Where version 4 has the base.
+    pub(super) theta_field: &'static str,
+    /// Where version 4 has the part.
+    pub(super) part_field: &'static str,
+}
+
+impl RotaryDefaults {
+    /// Those of Llama: halves of whole heads, base 10,000.
+    pub(super) const LLAMA: Self = Self {
+        theta: 10_000.0,
+        part: None,
+        pairs: Pairs::Halves,
+        original_positions: None,
+        theta_field: "rope_theta",
+        part_field: "partial_rotary_factor",
+    };
+}
+
+/// The rotation of heads of `head_features` in a family whose layers turn alike.
+pub(super) fn rotary(
+    fields: Fields<'_>,
+    head_features: usize,
+    positions: usize,
+    defaults: &RotaryDefaults,
+) -> Result<RotarySpec, ConfigError> {
+    let rope = match fields.inside("rope_scaling")? {
+        Some(old) if !old.is_empty() => Some(old),
+        _ => fields.inside("rope_parameters")?,
+    };
+    // A rotation for each kind of layer: to read it as one for all would pass for the default.
+    if let Some((rope, kind)) = rope.and_then(|rope| Some((rope, rope.nested()?))) {
+        return Err(rope.unsupported(kind, "frequencies of its own", "one kind for all layers"));
+    }
+    // A field beside the others wins over the one among them.
+    let original = fields.count(ORIGINAL)?.or(defaults.original_positions);
+    let reader = RotaryReader {
+        fields,
+        rope,
+        positions,
+        original,
+        defaults,
+    };
+    reader.read(head_features)
+}
+
+const ORIGINAL: &str = "original_max_position_embeddings";
+
+/// Where one rotation is read from.
+struct RotaryReader<'a, 'd> {
+    /// Of the model.
+    fields: Fields<'a>,
+    /// Of the rotation.
+    rope: Option<Fields<'a>>,
+    /// Of the model.
+    positions: usize,
+    /// Positions of the first training, where the fields of the rotation do not decide them.
+    original: Option<usize>,
+    defaults: &'d RotaryDefaults,
+}
+
+impl RotaryReader<'_, '_> {
+    fn read(&self, head_features: usize) -> Result<RotarySpec, ConfigError> {
+        let theta = self.either("rope_theta", self.defaults.theta_field)?;
+        let theta = theta.unwrap_or(self.defaults.theta);
+        let part = self.part()?;
+        let mut rotary = RotarySpec {
+            pairs: self.defaults.pairs,
+            ..RotarySpec::new((head_features as f64 * part) as usize, theta)
+        };
+        if let Some(rope) = self.rope {
+            match kind(rope)? {
+                // The frequencies of whole heads, of which the first turn.
+                (_, "proportional") => {
+                    let turning = (head_features as f64 * part / 2.0) as usize;
+                    rotary.features = head_features;
+                    rotary.still = head_features / 2 - turning;
+                    if let Some(factor) = rope.positive("factor")? {
+                        let factor = factor as f32;
+                        rotary.scaling = RopeScaling::Linear { factor };
+                    }
+                }
+                _ => rotary.scaling = self.scaling(rope, rotary.features)?,
+            }
+        }
+        match Rope::new(rotary.clone()).reaches(self.positions) {
+            true => Ok(rotary),
+            false => {
+                let (positions, scaling) = (self.positions, &rotary.scaling);
+                Err(self.fields.value(
+                    self.defaults.theta_field,
+                    theta,
+                    format!(
+                        "a base that with {scaling:?} gives finite angles at {positions} positions"
+                    ),
+                ))
+            }
+        }
+    }
+
+    /// A number among the fields of the rotation or, in version 4, among those of the model.
+    fn either(&self, field: &str, old: &str) -> Result<Option<f64>, ConfigError> {
+        let new = self.rope.map(|rope| rope.positive(field)).transpose()?;
+        match new.flatten() {
+            Some(number) => Ok(Some(number)),
+            None => self.fields.positive(old),
+        }
+    }
+
+    /// The part of a head that turns.
+    fn part(&self) -> Result<f64, ConfigError> {
+        const FIELD: &str = "partial_rotary_factor";
+        let old = self.defaults.part_field;
+        let given = self.either(FIELD, old)?;
+        let field = match self.rope {
+            Some(rope) if rope.names(FIELD) => (rope, FIELD),
+            _ => (self.fields, old),
+        };
+        let proportional = match self.rope {
+            Some(rope) => kind(rope)?.1 == "proportional",
+            None => false,
+        };
+        match (given, self.defaults.part) {
+            (Some(part), None) if part != 1.0 && !proportional => {
+                Err(field.0.unsupported(field.1, part, "1"))
+            }
+            (Some(part), _) if part > 1.0 => Err(field.0.value(field.1, part, "1 at most")),
+            (part, default) => Ok(part.or(default).unwrap_or(1.0)),
+        }
+    }
+
+    /// How the frequencies of `features` rotated features are stretched.
+    fn scaling(&self, rope: Fields<'_>, features: usize) -> Result<RopeScaling, ConfigError> {
+        let (field, word) = kind(rope)?;
+        match word {
+            "default" => Ok(RopeScaling::None),
+            "linear" => Ok(RopeScaling::Linear {
+                factor: required(rope, "factor")?,
+            }),
+            "dynamic" => Ok(RopeScaling::Dynamic {
+                factor: required(rope, "factor")?,
+                original_positions: self.positions,
+            }),
+            "llama3" => self.llama3(rope),
+            "yarn" => self.yarn(rope),
+            // The second is what the first files called it.
+            "longrope" | "su" => self.long_rope(rope, features),
+            other => {
+                let known = "default, linear, dynamic, llama3, yarn, longrope, proportional";
+                Err(rope.unsupported(field, other, known))
+            }
+        }
+    }
+
+    fn llama3(&self, rope: Fields<'_>) -> Result<RopeScaling, ConfigError> {
+        // Narrowed before they are compared: two numbers that differ may be one number as f32.
+        let low: f32 = required(rope, "low_freq_factor")?;
+        let high: f32 = required(rope, "high_freq_factor")?;
+        if low >= high {
+            let expected = format!("less than the {high} of `high_freq_factor`");
+            return Err(rope.value("low_freq_factor", low, expected));
+        }
+        Ok(RopeScaling::Llama3 {
+            factor: required(rope, "factor")?,
+            low_freq_factor: low,
+            high_freq_factor: high,
+            original_positions: self.original_positions(rope)?,
+        })
+    }
+
+    fn yarn(&self, rope: Fields<'_>) -> Result<RopeScaling, ConfigError> {
+        let original_positions = self.original_positions(rope)?;
+        let factor = self.factor(rope, original_positions)?;
+        // Here, 0 is as good as absent.
+        let number = |field| {
+            let number = rope.number(field)?;
+            Ok::<_, ConfigError>(number.filter(|number| *number != 0.0))
+        };
+        let scale = |by: f64| {
+            if factor <= 1.0 {
+                1.0
+            } else {
+                0.1 * by * factor.ln() + 1.0
+            }
+        };
+        let derived = match (number("mscale")?, number("mscale_all_dim")?) {
+            (Some(part), Some(all)) => scale(part) / scale(all),
+            _ => scale(1.0),
+        };
+        let given = rope.positive("attention_factor")?;
+        Ok(RopeScaling::Yarn {
+            factor: factor as f32,
+            original_positions,
+            beta_fast: number("beta_fast")?.unwrap_or(32.0) as f32,
+            beta_slow: number("beta_slow")?.unwrap_or(1.0) as f32,
+            truncate: rope.flag("truncate")?.unwrap_or(true),
+            attention_factor: given.unwrap_or(derived) as f32,
+        })
+    }
+
+    fn long_rope(&self, rope: Fields<'_>, features: usize) -> Result<RopeScaling, ConfigError> {
+        let pairs = features.div_ceil(2);
+        let list = |field| {
+            let list = rope.positives(field)?.ok_or_else(|| rope.missing(field))?;
+            match list.len() == pairs {
+                true => Ok(list),
+                false => Err(rope.value(
+                    field,
+                    format!("a list of {}", list.len()),
+                    format!("one factor for each of the {pairs} pairs of a head that turn"),
+                )),
+            }
+        };
+        let original_positions = self.original_positions(rope)?;
+        let factor = self.factor(rope, original_positions)?;
+        let derived = match factor <= 1.0 {
+            true => 1.0,
+            false => (1.0 + factor.ln() / (original_positions as f64).ln()).sqrt(),
+        };
+        let given = rope.positive("attention_factor")?;
+        Ok(RopeScaling::LongRope {
+            short: list("short_factor")?,
+            long: list("long_factor")?,
+            original_positions,
+            attention_factor: given.unwrap_or(derived) as f32,
+        })
+    }
+
+    /// Positions of the first training.
+    fn original_positions(&self, rope: Fields<'_>) -> Result<usize, ConfigError> {
+        match self.original {
+            Some(positions) => Ok(positions),
+            None => Ok(rope.count(ORIGINAL)?.unwrap_or(self.positions)),
+        }
+    }
+
+    /// How much longer texts may be than those of the first training.
+    fn factor(&self, rope: Fields<'_>, original: usize) -> Result<f64, ConfigError> {
+        let ratio = self.positions as f64 / original as f64;
+        Ok(rope.positive("factor")?.unwrap_or(ratio))
+    }
+}
+
+/// The field that says how frequencies are stretched, and its word.
+fn kind(rope: Fields<'_>) -> Result<(&'static str, &str), ConfigError> {
+    Ok(match (rope.text("rope_type")?, rope.text("type")?) {
+        (Some(word), _) => ("rope_type", word),
+        (None, Some(word)) => ("type", word),
+        (None, None) => ("rope_type", "default"),
+    })
+}
+
+/// A number that has to be there.
+fn required(rope: Fields<'_>, field: &str) -> Result<f32, ConfigError> {
+    match rope.positive(field)? {
+        Some(number) => Ok(number as f32),
+        None => Err(rope.missing(field)),
+    }
+}
