@@ -118,7 +118,7 @@ fn signs(tensor: &TensorInfo) -> &'static [&'static str] {
     let ends = |suffixes: &[&str]| suffixes.iter().any(|suffix| name.ends_with(suffix));
     if name.contains(".quant_state.bitsandbytes__") || ends(&[".SCB", ".nested_absmax"]) {
         &["bitsandbytes"]
-    } else if ends(&[".weight_scale_inv"]) {
+    } else if ends(&["_scale_inv"]) {
         &["fp8"]
     } else if ends(&[".weight_scale"]) {
         &["compressed-tensors", "fp8"]

@@ -182,6 +182,16 @@ pub enum DialectError {
         /// The dialect.
         dialect: &'static str,
     },
+    /// A stack with the gates and the other halves of all experts, which the dialect has apart.
+    #[error(
+        "{tensor} has two matrices of each expert, which {dialect} has in two tensors; choose another dialect"
+    )]
+    Fused {
+        /// The tensor.
+        tensor: String,
+        /// The dialect.
+        dialect: &'static str,
+    },
     /// Nobody has a file for such a weight.
     #[error("{tensor}: no dialect that is written holds it as it is packed")]
     NoDialect {

@@ -65,7 +65,9 @@ fn parts<'c>(
         part => beside(&stack, part),
     });
     let codes = catalog.get(&names.next()?)?;
-    let others = names.filter_map(|name| catalog.get(&name));
+    // A dense stack beside the packed one is refused by the dialect.
+    let own = (codes.name != *stack.name).then(|| stack.name.clone());
+    let others = names.chain(own).filter_map(|name| catalog.get(&name));
     let parts: Vec<&TensorInfo> = [codes].into_iter().chain(others).collect();
     // A dense stack is made of pieces.
     (super::plain(codes.dtype).is_none()).then_some((place, parts))

@@ -201,7 +201,7 @@ impl<T: Target> Loader<T> {
     pub fn save<A: Architecture>(&self, to: &SaveConfig) -> Result<Saved, Error> {
         let config = self.engine.model_config::<A>()?;
         self.engine
-            .save_plan(self.engine.bind_to_save::<A>(&config)?, to)
+            .save_plan(self.engine.bind_to_save::<A>(&config)?, to, true)
     }
 
     /// What happens to every tensor of a checkpoint of no particular architecture: of the matrices, those that `include`
@@ -222,7 +222,7 @@ impl<T: Target> Loader<T> {
     /// As [`save`](Self::save).
     pub fn save_tensors(&self, include: &[Pattern], to: &SaveConfig) -> Result<Saved, Error> {
         self.engine
-            .save_plan(self.engine.bind_tensors(include)?, to)
+            .save_plan(self.engine.bind_tensors(include)?, to, false)
     }
 
     /// Packs every weight that a load would pack, one by one, and compares it with its source. A weight that is beyond

@@ -10,7 +10,10 @@ use crate::{
     model::Link,
     observe::Observer,
     pipeline::{self, Settings, Timing},
-    place::folder::{self as save, FolderLayout, FolderSink, Identity},
+    place::{
+        SaveError,
+        folder::{self as save, FolderLayout, FolderSink, Identity},
+    },
     plan::{Action, Home, Plan, PlanError, Step, Stored},
     prepare,
     quant::QuantSpec,
@@ -18,8 +21,14 @@ use crate::{
 };
 
 impl Engine {
-    /// Saves the weights of a plan in the types that they are stored in.
-    pub(super) fn save_plan(&self, mut plan: Plan, to: &SaveConfig) -> Result<Saved, Error> {
+    /// Saves the weights of a plan in the types that they are stored in. Whether libraries have the model `is_known` where
+    /// an architecture named its slots.
+    pub(super) fn save_plan(
+        &self,
+        mut plan: Plan,
+        to: &SaveConfig,
+        is_known: bool,
+    ) -> Result<Saved, Error> {
         self.carry_rest(&mut plan)?;
         save::adapt(&mut plan, to);
         if self.config.pack.dtype.is_none() {
@@ -32,6 +41,10 @@ impl Engine {
         self.write_plan(plan, to, Some(candidates), &identity, |plan| {
             plan.turn_back();
             match save::dialect_of(plan, to, self.checkpoint.float_dtype()) {
+                Some(To::Mlx) if is_known => {
+                    plan.check_stacks_of_mlx().map_err(SaveError::from)?;
+                    Ok(plan.stack_experts(&self.request())?)
+                }
                 Some(To::Mlx) => Ok(plan.stack_experts(&self.request())?),
                 _ => Ok(()),
             }

@@ -10,21 +10,26 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::{Action, Piece, Plan, PlanError, Request, Step, Stored};
 use crate::{
-    dialect::{self, Dialect, plain, switch_mlp},
+    config::To,
+    dialect::{self, DialectError, plain, switch_mlp},
     model::{Origin, Role, Slot},
     source::Catalog,
 };
 
-/// The slots of a save: rows that are one expert's become all of their stack.
-pub(crate) fn whole_stacks(
-    slots: Vec<Slot>,
-    catalog: &Catalog,
-    dialect: Option<&dyn Dialect>,
-) -> Vec<Slot> {
+/// The end of the name of a stack that has the rows of two matrices of each expert.
+const FUSED: &str = "experts.gate_up_proj";
+
+/// The slots of a save: rows that are one expert's become all of their stack. A stack that only the dialect of the
+/// checkpoint has, and no dense file of the model, stays one only where it stays packed.
+pub(crate) fn whole_stacks(slots: Vec<Slot>, request: &Request<'_>) -> Vec<Slot> {
+    let catalog = request.catalog;
     let mut whole: Vec<Slot> = Vec::new();
     let mut places: HashMap<String, usize> = HashMap::new();
     for slot in slots {
-        let packed = dialect.filter(|_| slot.role == Role::Expert);
+        let own = matches!(&slot.from[..], [origin] if origin.is_whole());
+        let changes = request.dequantize || slot.quant(request.policy).method().is_some();
+        let stacks = slot.role == Role::Expert && !(own && changes);
+        let packed = request.dialect.filter(|_| stacks);
         let packed = packed.and_then(|dialect| dialect::stack_of(dialect, &slot, catalog));
         let Some(stack) = packed.or_else(|| dense_stack(&slot, catalog)) else {
             whole.push(slot);
@@ -84,6 +89,22 @@ impl Step {
 }
 
 impl Plan {
+    /// Refuses models whose experts mlx-lm has in more tensors than the checkpoint.
+    ///
+    /// # Errors
+    ///
+    /// [`DialectError::Fused`].
+    pub(crate) fn check_stacks_of_mlx(&self) -> Result<(), DialectError> {
+        let mut steps = self.steps.iter();
+        match steps.find(|step| step.slot.name.ends_with(FUSED)) {
+            None => Ok(()),
+            Some(step) => Err(DialectError::Fused {
+                tensor: step.slot.name.clone(),
+                dialect: To::Mlx.name(),
+            }),
+        }
+    }
+
     /// Dense stacks whose matrices were turned on the way become what a dense file has: `[experts, in, out]`.
     pub(crate) fn turn_back(&mut self) {
         for step in &mut self.steps {

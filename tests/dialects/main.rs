@@ -13,6 +13,7 @@ mod errors;
 mod bare;
 mod calibrated;
 mod golden;
+mod packed;
 mod plans;
 mod vectors;
 mod verify;

@@ -11,6 +11,7 @@ mod bitsandbytes;
 mod calibrated;
 mod compressed_tensors;
 mod config;
+mod experts;
 mod fp8;
 mod hqq;
 mod mlx;

@@ -141,7 +141,7 @@ impl Saving {
     }
 
     /// The files. safetensors: the header's length, eight bytes; the header, JSON; the bytes.
-    fn files(&self) -> Memory {
+    pub(crate) fn files(&self) -> Memory {
         let (mut header, mut data) = (json!({}), Vec::new());
         for (name, (dtype, shape, bytes)) in &self.tensors {
             let start = data.len();
@@ -231,11 +231,20 @@ pub(crate) type Case = (
 
 /// Each of `cases` makes one thing wrong in a copy of `right`, and is refused so.
 pub(crate) fn refused(right: &Saving, cases: &[Case]) {
+    refused_by(right, cases, |saving| saving.load(|config| config));
+}
+
+/// The same for another way to load.
+pub(crate) fn refused_by<M>(
+    right: &Saving,
+    cases: &[Case],
+    load: impl Fn(&Saving) -> Result<M, Error>,
+) {
     let mut failures = Vec::new();
     for (what, change, error, says) in cases {
         let mut saving = right.clone();
         change(&mut saving);
-        let loaded = catch_unwind(AssertUnwindSafe(|| saving.load(|config| config)));
+        let loaded = catch_unwind(AssertUnwindSafe(|| load(&saving)));
         match loaded {
             Err(_) => failures.push(format!("{what}: panicked")),
             Ok(Ok(_)) => failures.push(format!("{what}: was loaded")),
