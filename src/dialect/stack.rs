@@ -66,7 +66,7 @@ fn parts<'c>(
     });
     let codes = catalog.get(&names.next()?)?;
     // A dense stack beside the packed one is refused by the dialect.
-    let own = (codes.name != *stack.name).then(|| stack.name.clone());
+    let own = (*codes.name != *stack.name).then(|| stack.name.clone());
     let others = names.chain(own).filter_map(|name| catalog.get(&name));
     let parts: Vec<&TensorInfo> = [codes].into_iter().chain(others).collect();
     // A dense stack is made of pieces.

@@ -145,6 +145,7 @@ impl<'a> FolderLayout<'a> {
             }
             if self.dialect == Some(To::Mlx) {
                 older_positions(config);
+                older_experts(config);
             }
             let fields = self.writer.iter().flat_map(|writer| writer.config());
             config.extend(fields.map(|(field, value)| (field.to_owned(), value)));
@@ -197,8 +198,8 @@ fn writer(to: &SaveConfig, plan: &Plan, source: DType) -> Result<Option<OfDialec
     }
 }
 
-/// mlx-lm 0.32 reads positions of a Llama in the words of transformers 4 alone: both are written where they are not its
-/// defaults.
+/// mlx-lm 0.32 reads positions in the words of transformers 4 alone: both are written where they are not the defaults that it
+/// has for a Llama.
 fn older_positions(config: &mut Map<String, Value>) {
     let Some(Value::Object(rope)) = config.get("rope_parameters").cloned() else {
         return;
@@ -208,12 +209,22 @@ fn older_positions(config: &mut Map<String, Value>) {
     }
     let plain = rope.get("rope_type").is_none_or(|kind| kind == "default");
     let theta = rope.get("rope_theta").cloned().unwrap_or(json!(10_000.0));
-    if plain && theta == json!(10_000.0) {
+    let of_llama = |family: &Value| ["llama", "mistral"].map(Value::from).contains(family);
+    let has_defaults = config.get("model_type").is_some_and(of_llama);
+    if plain && theta == json!(10_000.0) && has_defaults {
         return;
     }
     config.insert("rope_theta".to_owned(), theta);
     if !plain {
         let scaling = rope.into_iter().filter(|(field, _)| field != "rope_theta");
         config.insert("rope_scaling".to_owned(), scaling.collect());
+    }
+}
+
+/// And the number of Qwen's experts.
+fn older_experts(config: &mut Map<String, Value>) {
+    let is_qwen = config.get("model_type") == Some(&json!("qwen3_moe"));
+    if let Some(count) = config.get("num_local_experts").filter(|_| is_qwen).cloned() {
+        config.entry("num_experts").or_insert(count);
     }
 }
