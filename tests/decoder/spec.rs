@@ -5,7 +5,7 @@ use burn::tensor::Tensor;
 use firebox::{
     model::{
         Architecture, BuildError, CausalLm, Link, Slot, Weight, Weights,
-        decoder::{AttentionSpec, Projections, QueryGrowth, QueryKeyNormSpec, Sees, Spec, slots},
+        decoder::{AttentionSpec, Projections, QueryKeyNormSpec, Spec, slots},
         layers::{NormOver, NormSpec},
     },
     target::{Cpu, DType, Target},
@@ -142,8 +142,6 @@ fn words_of_attention_that_are_not_computed_are_refused_by_name() {
             change(attention(spec));
         });
     };
-    set("sees", |attention| attention.sees = Sees::Chunk(8));
-    set("sinks", |attention| attention.sinks = true);
     set("gate", |attention| {
         attention.gate = true;
         attention.projections = Projections::Blocks;
@@ -161,13 +159,6 @@ fn words_of_attention_that_are_not_computed_are_refused_by_name() {
     set("keys_of", |attention| {
         attention.keys_of = Some(0);
         attention.projections = Projections::Blocks;
-    });
-    set("query_growth", |attention| {
-        attention.query_growth = Some(QueryGrowth {
-            factor: 0.1,
-            positions: 16,
-            offset: 0,
-        });
     });
     let query_key_norm = QueryKeyNormSpec::new(norm, NormOver::Head);
     refused("layers.1.attention.query_key_norm.after_rotary", |spec| {

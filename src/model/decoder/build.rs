@@ -65,7 +65,7 @@ fn block(
     };
     Ok(Block {
         attention_norm: tree.attention_norm,
-        mixer: build_mixer::mixer(tree.mixer, keys(spec, nth))?,
+        mixer: build_mixer::mixer(tree.mixer, keys(spec, nth)),
         attention_norm_after: tree.attention_norm_after,
         mlp_norm: tree.mlp_norm,
         feed_forward: build_feed::feed_forward(tree.feed_forward, layer.norm),

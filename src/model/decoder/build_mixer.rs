@@ -1,7 +1,6 @@
 //! From finished weights to the half of a layer that looks at other tokens.
 
 use super::{
-    check::{self, Unsupported},
     spec::{AttentionSpec, DeltaSpec, LatentSpec},
     take::Taker,
     walk_mixer::{
@@ -10,25 +9,21 @@ use super::{
 };
 use crate::model::layers::{
     ApartDelta, ApartQkv, Attention, Delta, DeltaByHead, DeltaHeads, DeltaProjections, Heads,
-    KeySource, Latent, LatentHeads, LatentQuery, Mixer, NormOver, Qkv, Scores, SharedRows,
+    KeySource, Latent, LatentHeads, LatentQuery, Mixer, NormOver, Qkv, Scores, Sees, SharedRows,
     SmallQuery,
 };
 
 /// The module of a mixer.
-pub(super) fn mixer(tree: MixerTree<'_, Taker<'_>>, keys: KeySource) -> Result<Mixer, Unsupported> {
-    Ok(match tree {
-        MixerTree::Attention(spec, tree) => Mixer::Attention(attention(spec, tree, keys)?),
+pub(super) fn mixer(tree: MixerTree<'_, Taker<'_>>, keys: KeySource) -> Mixer {
+    match tree {
+        MixerTree::Attention(spec, tree) => Mixer::Attention(attention(spec, tree, keys)),
         MixerTree::Latent(spec, tree) => Mixer::Latent(latent(spec, tree)),
         MixerTree::Delta(spec, tree) => Mixer::Delta(delta(spec, tree)),
-    })
+    }
 }
 
-fn attention(
-    spec: &AttentionSpec,
-    tree: AttentionTree<Taker<'_>>,
-    keys: KeySource,
-) -> Result<Attention, Unsupported> {
-    Ok(Attention {
+fn attention(spec: &AttentionSpec, tree: AttentionTree<Taker<'_>>, keys: KeySource) -> Attention {
+    Attention {
         qkv: match tree.qkv {
             QkvTree::Apart { q, k, v } => Qkv::Apart(ApartQkv {
                 q_proj: q,
@@ -45,22 +40,28 @@ fn attention(
         },
         q_norm: tree.q_norm,
         k_norm: tree.k_norm,
+        sinks: tree.sinks,
         o_proj: tree.o,
         heads: Heads {
             query: spec.heads,
             key_value: spec.key_value_heads,
             features: spec.head_features,
             norm_over: spec.query_key_norm.map_or(NormOver::Head, |norm| norm.over),
+            unit_norm: spec
+                .query_key_norm
+                .filter(|norm| !norm.scaled)
+                .map(|norm| norm.norm),
             value_norm: spec.value_norm,
             keys,
             gated: spec.gate,
             scores: Scores {
                 scale: spec.scale,
                 soft_cap: spec.soft_cap,
-                window: check::window("", spec.sees)?,
+                sees: spec.sees,
+                growth: spec.query_growth,
             },
         },
-    })
+    }
 }
 
 fn latent(spec: &LatentSpec, tree: LatentTree<Taker<'_>>) -> Latent {
@@ -86,7 +87,8 @@ fn latent(spec: &LatentSpec, tree: LatentTree<Taker<'_>>) -> Latent {
             scores: Scores {
                 scale: spec.scale,
                 soft_cap: None,
-                window: None,
+                sees: Sees::All,
+                growth: None,
             },
         },
     }

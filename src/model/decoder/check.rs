@@ -1,7 +1,7 @@
 //! What a [`Spec`] may ask for today. Everything else is refused by name, before a weight is read.
 
-use super::spec::{AttentionSpec, LayerSpec, MixerSpec, Projections, Sees, Spec};
-use crate::model::error::ConfigError;
+use super::spec::{AttentionSpec, LayerSpec, MixerSpec, Projections, Spec};
+use crate::model::{error::ConfigError, layers::NormOver};
 
 /// Something that a [`Spec`] has a word for and the forward pass does not compute yet.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -64,42 +64,21 @@ fn check_lender(
     }
 }
 
-/// The window of a layer.
-pub(super) fn window(path: &str, sees: Sees) -> Result<Option<usize>, Unsupported> {
-    match sees {
-        Sees::All => Ok(None),
-        Sees::Window(window) => Ok(Some(window)),
-        Sees::Chunk(chunk) => Err(Unsupported {
-            word: format!("{path}attention.sees"),
-            found: format!("chunks of {chunk}"),
-            supported: "all, window",
-        }),
-    }
-}
-
 fn check_attention(path: &str, attention: &AttentionSpec) -> Result<(), Unsupported> {
     let norm = attention.query_key_norm;
     let fused = attention.projections != Projections::Apart;
     let refused = [
         (
-            norm.is_some_and(|norm| norm.after_rotary),
+            norm.is_some_and(|norm| {
+                norm.after_rotary && (norm.scaled || norm.over != NormOver::Head)
+            }),
             "attention.query_key_norm.after_rotary",
-            "a norm after the rotation",
+            "a norm after the rotation, of more than a head or with a scale",
         ),
         (
-            norm.is_some_and(|norm| !norm.scaled),
+            norm.is_some_and(|norm| !norm.scaled && !norm.after_rotary),
             "attention.query_key_norm.scaled",
-            "a norm without a scale",
-        ),
-        (
-            attention.query_growth.is_some(),
-            "attention.query_growth",
-            "queries that grow",
-        ),
-        (
-            attention.sinks,
-            "attention.sinks",
-            "a score more for each head",
+            "a norm before the rotation without a scale",
         ),
         (
             attention.gate && fused,
@@ -112,8 +91,7 @@ fn check_attention(path: &str, attention: &AttentionSpec) -> Result<(), Unsuppor
             "keys as values in a matrix of queries, keys and values",
         ),
     ];
-    none_of(path, &refused)?;
-    window(path, attention.sees).map(|_| ())
+    none_of(path, &refused)
 }
 
 /// Refuses the first word that is there.

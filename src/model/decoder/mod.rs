@@ -45,8 +45,10 @@ pub use forward::CausalLm;
 pub use names::{LLAMA, Names, Part, Prefixes};
 pub use passage::Passage;
 pub use slots::slots;
+// Words of a `Spec` that layers have too.
+pub use super::layers::{QueryGrowth, Sees};
 pub use spec::{
     AttentionSpec, DeltaSpec, EmbeddingSpec, ExpertStorage, ExpertsSpec, FeedForwardSpec, Gate,
     HeadSpec, LatentSpec, LayerSpec, MixerSpec, MlpSpec, NormPlaces, PerLayerSpec, Projections,
-    QueryGrowth, QueryKeyNormSpec, Sees, SharedExpertSpec, Spec,
+    QueryKeyNormSpec, SharedExpertSpec, Spec,
 };

@@ -92,6 +92,8 @@ pub enum Part {
     QNorm,
     /// Of keys.
     KNorm,
+    /// One score more for each head: the name of a tensor.
+    Sinks,
     /// Out of attention.
     O,
     /// To the small row of queries.
@@ -207,6 +209,7 @@ impl Part {
             Self::Qkv => "self_attn.qkv_proj",
             Self::QNorm => "self_attn.q_norm",
             Self::KNorm => "self_attn.k_norm",
+            Self::Sinks => "self_attn.sinks",
             Self::O => "self_attn.o_proj",
             Self::QueryA => "self_attn.q_a_proj",
             Self::QueryANorm => "self_attn.q_a_layernorm",

@@ -6,7 +6,9 @@
 use serde::{Serialize, Serializer};
 
 use super::names::{Names, Part, Prefixes};
-use crate::model::layers::{Activation, Clamp, NormOver, NormSpec, RotarySpec, RouterSpec};
+use crate::model::layers::{
+    Activation, Clamp, NormOver, NormSpec, QueryGrowth, RotarySpec, RouterSpec, Sees,
+};
 
 /// A decoder: tokens in, logits out.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -173,19 +175,6 @@ pub enum Projections {
     ByHead,
 }
 
-/// The tokens that a query sees.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Sees {
-    /// All before it, and itself.
-    All,
-    /// This number of tokens, itself included.
-    Window(usize),
-    /// Those of its own chunk of this number of tokens (Llama 4).
-    Chunk(usize),
-}
-
 /// Queries and keys are normalised.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct QueryKeyNormSpec {
@@ -197,17 +186,6 @@ pub struct QueryKeyNormSpec {
     pub after_rotary: bool,
     /// There is a scale (Llama 4: none).
     pub scaled: bool,
-}
-
-/// A query at position `p` is multiplied by `1 + factor · ln(1 + floor((p + offset) / positions))`.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct QueryGrowth {
-    /// Its strength.
-    pub factor: f64,
-    /// Positions of a step.
-    pub positions: usize,
-    /// 1 in Llama 4, 0 in Ministral 3.
-    pub offset: usize,
 }
 
 /// Attention whose keys and values are unfolded from one small row a token.

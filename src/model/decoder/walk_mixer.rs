@@ -21,6 +21,8 @@ pub(super) struct AttentionTree<V: Visit> {
     pub(super) qkv: QkvTree<V>,
     pub(super) q_norm: Option<V::Norm>,
     pub(super) k_norm: Option<V::Norm>,
+    /// `[h]`.
+    pub(super) sinks: Option<V::Values>,
     pub(super) o: V::Matrix,
 }
 
@@ -125,7 +127,7 @@ fn attention<V: Visit>(
     };
     let mut norm = |part, n| {
         let own = part == Part::QNorm || attention.keys_of.is_none();
-        let Some(norm) = attention.query_key_norm.filter(|_| own) else {
+        let Some(norm) = attention.query_key_norm.filter(|norm| own && norm.scaled) else {
             return Ok(None);
         };
         let shape = match norm.over {
@@ -139,6 +141,10 @@ fn attention<V: Visit>(
         qkv,
         q_norm: norm(Part::QNorm, h)?,
         k_norm: norm(Part::KNorm, kv)?,
+        sinks: match attention.sinks {
+            true => Some(at.values(Part::Sinks, &[h])?),
+            false => None,
+        },
         o: at.linear(Part::O, [f, h * d], attention.o_bias)?,
     })
 }

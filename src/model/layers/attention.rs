@@ -6,24 +6,18 @@
 use std::collections::BTreeMap;
 
 use burn::{
-    module::Module,
-    tensor::{
-        Bool, DType, Device, Int, Tensor,
-        activation::{sigmoid, softmax, tanh},
-    },
+    module::{Module, Param},
+    tensor::{Tensor, activation::sigmoid},
 };
 use serde::Serialize;
 
 use super::{
+    attend::{Scores, attend},
     linear::Linear,
     norm::{Norm, NormSpec},
     remember::Remember,
     rope::Rotation,
 };
-
-/// Scores computed at once, in numbers: a long prompt goes through in blocks of queries, so that its
-/// scores take 128 MiB and not the square of its length.
-const SCORES_MAX: usize = 1 << 25;
 
 /// Self-attention of one layer.
 #[derive(Module, Debug)]
@@ -34,6 +28,8 @@ pub struct Attention {
     pub q_norm: Option<Norm>,
     /// Normalises the keys before they are rotated.
     pub k_norm: Option<Norm>,
+    /// `[h]`: a score more for each head, whose weight is dropped.
+    pub sinks: Option<Param<Tensor<1>>>,
     /// `[f, h·d]`.
     pub o_proj: Linear,
     /// How the features are divided.
@@ -105,6 +101,8 @@ pub struct Heads {
     pub features: usize,
     /// What a norm of queries and keys runs over.
     pub norm_over: NormOver,
+    /// Heads of queries and keys are normalised after they were rotated, without a scale.
+    pub unit_norm: Option<NormSpec>,
     /// Values are normalised, without a scale.
     pub value_norm: Option<NormSpec>,
     /// Where keys and values are from.
@@ -125,17 +123,6 @@ pub enum NormOver {
     OwnHead,
     /// The `n·d` features of all heads together, with a scale `[n·d]`.
     All,
-}
-
-/// How queries are compared with keys.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Scores {
-    /// Is multiplied with the product of a query and a key: `1/√d` in most models.
-    pub scale: f64,
-    /// `c` bends scores `s` to `c·tanh(s/c)`.
-    pub soft_cap: Option<f64>,
-    /// Tokens that a query sees, itself included. `None`: all before it.
-    pub window: Option<usize>,
 }
 
 impl Attention {
@@ -175,18 +162,15 @@ impl Attention {
         };
         let positioned = |x: Tensor<3>, n, norm: Option<&Norm>| {
             let x = normed_heads(x, n, norm, norm_over);
-            match rotation {
+            let x = match rotation {
                 Some(rotation) => rotation.apply(x),
                 None => x,
-            }
+            };
+            unit(x, self.heads.unit_norm)
         };
         let q = positioned(q, query, self.q_norm.as_ref());
         let new = kv.map(|[k, v]| {
-            let v = split(v, key_value);
-            let v = match self.heads.value_norm {
-                Some(norm) => norm.unit(v.clone()).cast(v.dtype()),
-                None => v,
-            };
+            let v = unit(split(v, key_value), self.heads.value_norm);
             [positioned(k, key_value, self.k_norm.as_ref()), v]
         });
         let [k, v] = match (new, self.heads.keys) {
@@ -199,7 +183,8 @@ impl Attention {
             (None, keys) => keys.borrowed(lent),
         };
 
-        let y = attend(q, k, v, scores);
+        let sinks = self.sinks.as_ref().map(Param::val);
+        let y = attend(q, [k, v], scores, sinks);
         let y = y.swap_dims(1, 2).reshape([b, t, query * features]);
         let y = match gate {
             Some(gate) => y * sigmoid(gate),
@@ -280,6 +265,15 @@ fn split(x: Tensor<3>, n: usize) -> Tensor<4> {
     x.reshape([b, t, n, features / n]).swap_dims(1, 2)
 }
 
+/// `x` `[b, n, t, d]`, each row normalised without a scale where there is a norm.
+fn unit(x: Tensor<4>, norm: Option<NormSpec>) -> Tensor<4> {
+    let dtype = x.dtype();
+    match norm {
+        Some(norm) => norm.unit(x).cast(dtype),
+        None => x,
+    }
+}
+
 /// `[b, t, n·d]` to `[b, n, t, d]`, normalised.
 fn normed_heads(x: Tensor<3>, n: usize, norm: Option<&Norm>, over: NormOver) -> Tensor<4> {
     match (norm, over) {
@@ -287,138 +281,5 @@ fn normed_heads(x: Tensor<3>, n: usize, norm: Option<&Norm>, over: NormOver) -> 
         (Some(norm), NormOver::Head) => norm.forward(split(x, n)),
         (Some(norm), NormOver::OwnHead) => norm.forward_by_head(split(x, n)),
         (Some(norm), NormOver::All) => split(norm.forward(x), n),
-    }
-}
-
-/// `softmax(scale · q kᵀ) v`, each query seeing the `window` tokens up to itself: `q` `[b, h, t, d]`, `k`
-/// `[b, kv, s, d]` and `v` `[b, kv, s, e]` to `[b, h, t, e]`. The queries are the last `t` of the `s` tokens.
-///
-/// Keys and values are not repeated for the heads that share them: the queries of a group are rows of
-/// one product. Burn's own `attention` wants them repeated, which costs `g` times the cache in traffic
-/// a token.
-pub fn attend(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, scores: Scores) -> Tensor<4> {
-    let [b, h, t, _] = q.dims();
-    let [_, _, s, _] = k.dims();
-    let rows = (SCORES_MAX / (b * h * s).max(1)).clamp(1, t.max(1));
-    attend_by(rows, q, k, v, scores)
-}
-
-/// [`attend`], `rows` queries at a time.
-fn attend_by(rows: usize, q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, scores: Scores) -> Tensor<4> {
-    let [_, _, t, _] = q.dims();
-    let [_, _, s, _] = k.dims();
-    let mut blocks: Vec<Tensor<4>> = (0..t)
-        .step_by(rows)
-        .map(|row| {
-            let rows = rows.min(t - row);
-            // Positions of the block's queries, and of the keys that any of them sees.
-            let first = s - t + row;
-            let end = first + rows;
-            let start = scores
-                .window
-                .map_or(0, |window| (first + 1).saturating_sub(window));
-            let seen = |x: &Tensor<4>| x.clone().narrow(2, start, end - start);
-            attend_block(q.clone().narrow(2, row, rows), seen(&k), seen(&v), scores)
-        })
-        .collect();
-    match blocks.len() {
-        1 => blocks.remove(0),
-        _ => Tensor::cat(blocks, 2),
-    }
-}
-
-/// [`attend`] of one block, its keys and values cut to those that any of its queries sees.
-fn attend_block(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, by: Scores) -> Tensor<4> {
-    let [b, h, t, d] = q.dims();
-    let [_, kv, s, _] = k.dims();
-    let [_, _, _, e] = v.dims();
-    let g = h / kv;
-    let dtype = q.dtype();
-
-    let q = q.reshape([b, kv, g * t, d]);
-    let scores = q.matmul(k.swap_dims(2, 3)).cast(DType::F32) * by.scale;
-    let scores = match by.soft_cap {
-        Some(cap) => tanh(scores / cap) * cap,
-        None => scores,
-    };
-    let scores = match hidden([t, s], by.window, &scores.device()) {
-        Some(hidden) => scores
-            .reshape([b * kv, g, t, s])
-            .mask_fill(hidden.unsqueeze(), f32::NEG_INFINITY)
-            .reshape([b, kv, g * t, s]),
-        None => scores,
-    };
-    let weights = softmax(scores, 3).cast(dtype);
-    weights.matmul(v).reshape([b, h, t, e])
-}
-
-/// `[t, s]`, true where a query does not see a key: the key is later, or has left the window. The
-/// queries are the last `t` of the `s` tokens. `None` where one query sees all it is given, as in every
-/// step after the prompt.
-fn hidden([t, s]: [usize; 2], window: Option<usize>, device: &Device) -> Option<Tensor<2, Bool>> {
-    if t == 1 {
-        return None;
-    }
-    let positions = |from: usize| {
-        let (from, to) = (as_i64(from), as_i64(s));
-        Tensor::<1, Int>::arange(from..to, (device, DType::I32))
-    };
-    let query = positions(s - t).reshape([t, 1]);
-    let key = positions(0).reshape([1, s]);
-    let distance = query - key;
-
-    let later = distance.clone().lower_elem(0);
-    Some(match window {
-        Some(window) => later.bool_or(distance.greater_equal_elem(as_i64(window))),
-        None => later,
-    })
-}
-
-fn as_i64(position: usize) -> i64 {
-    i64::try_from(position).expect("positions are bounded by memory")
-}
-
-#[cfg(all(test, feature = "cpu"))]
-mod tests {
-    use super::*;
-
-    /// Numbers without a pattern, `[b, n, t, d]`.
-    fn some(shape: [usize; 4], seed: usize) -> Tensor<4> {
-        let numbers: Vec<f32> = (0..shape.iter().product())
-            .map(|i: usize| ((i * 7919 + seed * 104_729) % 1009) as f32 / 504.5 - 1.0)
-            .collect();
-        let device = Device::flex();
-        Tensor::<1>::from_data(numbers.as_slice(), (&device, DType::F32)).reshape(shape)
-    }
-
-    /// Catches a block of a long prompt that sees a key too many or too few: models small enough to
-    /// test with go through in one block.
-    #[test]
-    fn blocks_of_queries_see_what_all_of_them_see() {
-        let (q, k, v) = (
-            some([2, 4, 9, 6], 1),
-            some([2, 2, 14, 6], 2),
-            some([2, 2, 14, 6], 3),
-        );
-        for window in [None, Some(1), Some(4), Some(14)] {
-            let scores = Scores {
-                scale: 6f64.sqrt().recip(),
-                soft_cap: None,
-                window,
-            };
-            let by = |rows| -> Vec<f32> {
-                let y = attend_by(rows, q.clone(), k.clone(), v.clone(), scores);
-                y.try_into_vec_as().expect("a CPU tensor can be read")
-            };
-            let whole = by(9);
-            for rows in [1, 2, 4, 8] {
-                let largest = by(rows)
-                    .iter()
-                    .zip(&whole)
-                    .map(|(a, b)| (a - b).abs())
-                    .fold(0.0, f32::max);
-                assert!(largest < 1e-6, "{rows} rows, window {window:?}: {largest}");
-            }
-        }
     }
 }

@@ -18,7 +18,7 @@ use burn::{
 };
 
 use super::{
-    attention::{Scores, attend},
+    attend::{Scores, attend},
     linear::Linear,
     norm::Norm,
     remember::Remember,
@@ -149,7 +149,7 @@ impl Latent {
         let k_rotated = k_rotated.expand([b, count, s, rotated]);
         let k = Tensor::cat(vec![kv.clone().narrow(3, 0, plain), k_rotated], 3);
         let v = kv.narrow(3, plain, value);
-        attend(Tensor::cat(q.to_vec(), 3), k, v, scores)
+        attend(Tensor::cat(q.to_vec(), 3), [k, v], scores, None)
     }
 
     /// The same, with the small rows as keys and values that all heads share: a query is multiplied with the rows of
@@ -175,7 +175,7 @@ impl Latent {
 
         let q = q_plain.matmul(unfold.clone().narrow(2, 0, plain));
         let k = Tensor::cat(vec![rows.clone(), k_rotated], 3);
-        let y = attend(Tensor::cat(vec![q, q_rotated], 3), k, rows, scores);
+        let y = attend(Tensor::cat(vec![q, q_rotated], 3), [k, rows], scores, None);
         y.matmul(unfold.narrow(2, plain, value).swap_dims(2, 3))
     }
 }

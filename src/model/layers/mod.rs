@@ -13,6 +13,8 @@ mod remember;
 
 mod cache;
 
+mod attend;
+
 mod attention;
 
 mod latent;
@@ -33,9 +35,8 @@ mod feed_forward;
 
 mod per_layer;
 
-pub use attention::{
-    ApartQkv, Attention, Heads, KeySource, LentKeys, NormOver, Qkv, Scores, SharedRows, attend,
-};
+pub use attend::{QueryGrowth, Scores, Sees, attend};
+pub use attention::{ApartQkv, Attention, Heads, KeySource, LentKeys, NormOver, Qkv, SharedRows};
 pub use cache::{Cache, CacheError, LayerCache};
 pub use delta::{ApartDelta, Delta, DeltaByHead, DeltaHeads, DeltaProjections};
 pub use delta_rule::{DeltaTokens, delta_rule};
