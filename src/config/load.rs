@@ -47,6 +47,7 @@ pub(crate) struct PackConfig {
     pub(crate) policy: Policy,
     pub(crate) candidates: Vec<QuantSpec>,
     pub(crate) dequantize: bool,
+    pub(crate) requantize: bool,
     pub(crate) presinq: bool,
     pub(crate) verify: Option<VerifyConfig>,
     /// Folder of the cache of packed weights.
@@ -140,6 +141,15 @@ impl LoadConfig {
     /// Whether the packed weights of a quantized checkpoint are dequantized. They stay packed if not given.
     pub fn dequantize(mut self, dequantize: bool) -> Self {
         self.pack.dequantize = dequantize;
+        self
+    }
+
+    /// Whether packed weights are taken as the source of another quantization, as if the checkpoint had their values in
+    /// `f32`: they are unpacked some rows at a time and packed as asked, and those that nothing is asked for become dense.
+    /// The result is that of a dequantized checkpoint in `f32`, quantized, to the byte, without that checkpoint. Loses what
+    /// both quantizations lose; without it a packed weight for which another quantization is asked is refused.
+    pub fn requantize(mut self, requantize: bool) -> Self {
+        self.pack.requantize = requantize;
         self
     }
 

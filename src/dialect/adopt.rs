@@ -1,5 +1,7 @@
 //! A packed weight of a checkpoint, as data: its tensors, the format that they become, and how they become it.
 
+use core::ops::Range;
+
 use firebox_kernels::{
     arith::float::DType,
     format::Format,
@@ -124,15 +126,27 @@ impl Adopt {
     }
 }
 
-/// What the parts of a packed weight hold, by their place in [`Adopt::parts`].
+/// What the parts of a packed weight hold of some of its rows, by their place in [`Adopt::parts`].
 pub(super) struct Parts<'a> {
     pub(super) tensors: &'a [TensorInfo],
+    /// The bytes in words, filled up with zeros.
     pub(super) words: Vec<Vec<u32>>,
+    /// Number of these bytes.
+    pub(super) lens: Vec<usize>,
+    /// Rows and columns of the weight.
+    pub(super) whole: [usize; 2],
+    /// The rows that are held: all of them, or an excerpt.
+    pub(super) rows: Range<usize>,
 }
 
 impl Parts<'_> {
     pub(super) fn tensor(&self, part: usize) -> &TensorInfo {
         &self.tensors[part]
+    }
+
+    /// Rows and columns that are held.
+    pub(super) fn shape(&self) -> [usize; 2] {
+        [self.rows.len(), self.whole[1]]
     }
 
     /// The bytes in words, without a copy.
@@ -142,7 +156,7 @@ impl Parts<'_> {
 
     pub(super) fn bytes(&self, part: usize) -> &[u8] {
         let bytes: &[u8] = bytemuck::cast_slice(&self.words[part]);
-        &bytes[..self.tensors[part].bytes() as usize]
+        &bytes[..self.lens[part]]
     }
 
     /// Floats of any type that [`Lookup`](super::lookup::Lookup) lets through as scales, as bits of `f32`.
@@ -150,7 +164,7 @@ impl Parts<'_> {
         let (tensor, bytes) = (self.tensor(part), self.bytes(part));
         match plain(tensor.dtype) {
             Some(float) => {
-                let mut values = vec![0.0; tensor.elements() as usize];
+                let mut values = vec![0.0; bytes.len() / float.size()];
                 float.widen(bytes, &mut values);
                 values.into_iter().map(f32::to_bits).collect()
             }

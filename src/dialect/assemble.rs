@@ -14,11 +14,26 @@ impl Adopt {
         let mut parts = Parts {
             tensors: &self.parts,
             words,
+            lens: self
+                .parts
+                .iter()
+                .map(|part| part.bytes() as usize)
+                .collect(),
+            whole: shape,
+            rows: 0..shape[0],
         };
-        let (words, scales) = self
-            .recipe
-            .codes_and_scales(self.format, shape, &mut parts)?;
-        Packed::new(self.format, shape, words, scales).map_err(|source| DialectError::Format {
+        let (words, scales) = self.recipe.codes_and_scales(self.format, &mut parts)?;
+        self.packed(self.format, shape, words, scales)
+    }
+
+    pub(super) fn packed(
+        &self,
+        format: Format,
+        shape: [usize; 2],
+        words: Vec<u32>,
+        scales: Vec<u32>,
+    ) -> Result<Packed, DialectError> {
+        Packed::new(format, shape, words, scales).map_err(|source| DialectError::Format {
             tensor: self.parts[0].name.to_string(),
             source,
         })
@@ -26,10 +41,10 @@ impl Adopt {
 }
 
 impl Assembly {
-    fn codes_and_scales(
+    /// The words and scales of the rows that `parts` has of a weight in `format`.
+    pub(super) fn codes_and_scales(
         self,
         format: Format,
-        shape: [usize; 2],
         parts: &mut Parts<'_>,
     ) -> Result<CodesAndScales, DialectError> {
         match (self, format) {
@@ -43,7 +58,7 @@ impl Assembly {
                 Ok((parts.take(0), scales))
             }
             (Self::BitsAndBytes4, Format::Nf4(blocks) | Format::Fp4(blocks)) => {
-                bitsandbytes::assemble4(parts, format, blocks, shape)
+                bitsandbytes::assemble4(parts, format, blocks)
             }
             (Self::BitsAndBytes8, _) => bitsandbytes::assemble8(parts),
             (
@@ -53,14 +68,12 @@ impl Assembly {
                     order,
                 },
                 Format::Affine(affine),
-            ) => whole.assemble(parts, affine, shape, zeros, order),
+            ) => whole.assemble(parts, affine, zeros, order),
             (Self::Gptq { ordered, added }, Format::Affine(affine)) => {
-                gptq::assemble(parts, affine, shape, ordered, added)
+                gptq::assemble(parts, affine, ordered, added)
             }
-            (Self::Awq, Format::Affine(affine)) => Ok(awq::assemble(parts, affine, shape)),
-            (Self::Hqq(params), Format::Affine(affine)) => {
-                hqq::assemble(parts, params, affine, shape)
-            }
+            (Self::Awq, Format::Affine(affine)) => Ok(awq::assemble(parts, affine)),
+            (Self::Hqq(params), Format::Affine(affine)) => hqq::assemble(parts, params, affine),
             // A plan from elsewhere may hold anything.
             (recipe, format) => Err(DialectError::Recipe {
                 tensor: parts.tensor(0).name.to_string(),

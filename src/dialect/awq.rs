@@ -110,11 +110,8 @@ impl Dialect for Awq {
     }
 }
 
-pub(super) fn assemble(
-    parts: &Parts<'_>,
-    affine: Affine,
-    shape @ [o, i]: [usize; 2],
-) -> CodesAndScales {
+pub(super) fn assemble(parts: &Parts<'_>, affine: Affine) -> CodesAndScales {
+    let shape @ [o, i] = parts.shape();
     let (groups, across) = (i.div_ceil(affine.group), o.div_ceil(8));
     let code = |words: &[u32], row: usize, r: usize| {
         words[row * across + r / 8] >> (BITS * PLACES[r % 8]) & 0xf

@@ -171,10 +171,10 @@ impl Dialect for Gptq {
 pub(super) fn assemble(
     parts: &Parts<'_>,
     affine: Affine,
-    shape @ [o, i]: [usize; 2],
     ordered: bool,
     added: u32,
 ) -> Result<CodesAndScales, DialectError> {
+    let shape @ [o, i] = parts.shape();
     let (bits, groups) = (affine.bits, i.div_ceil(affine.group));
     let in_order = |c: usize| (c / affine.group) as u32;
     let mut order: Vec<u32> = (0..i).map(in_order).collect();
@@ -197,7 +197,7 @@ pub(super) fn assemble(
     };
     let mut all = (0..groups).flat_map(|g| (0..o).map(move |r| (r, g)));
     if let Some((r, g)) = all.find(|(r, g)| zero(*r, *g) >> bits != 0) {
-        let largest = (1 << bits) - 1;
+        let (largest, r) = ((1 << bits) - 1, parts.rows.start + r);
         let found = format!("{largest} as the zero point of output {r} in group {g}");
         let expected = format!("one below {largest}, since 1 is added in checkpoint_format gptq");
         return Err(parts.wrong(ZEROS, found, expected));

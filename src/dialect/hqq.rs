@@ -156,11 +156,10 @@ impl CodeLayout {
         self.rows.div_ceil(self.codes())
     }
 
-    /// Where the code `k` is: which element, and how far it is shifted.
-    fn place(self, k: usize) -> (usize, usize) {
-        let (r, c) = (k / self.cols, k % self.cols);
-        let (part, row) = (r / self.apart(), r % self.apart());
-        (row * self.cols + c, self.bits * (self.codes() - 1 - part))
+    /// How far the code `k` is shifted in its element, which is `k` of them, counted round and round.
+    fn shift(self, k: usize) -> usize {
+        let round = k / (self.apart() * self.cols);
+        self.bits * (self.codes() - 1 - round)
     }
 }
 
@@ -253,11 +252,10 @@ pub(super) fn assemble(
     parts: &Parts<'_>,
     hqq: Hqq,
     affine: Affine,
-    shape: [usize; 2],
 ) -> Result<CodesAndScales, DialectError> {
-    let layout = CodeLayout::new(affine, shape, hqq);
+    let layout = CodeLayout::new(affine, parts.whole, hqq);
     let viewed = plain_view(parts.tensor(0).dtype);
-    let expected = scalars(hqq, layout, shape, viewed);
+    let expected = scalars(hqq, layout, parts.whole, viewed);
     for part in 3..parts.tensors.len() {
         let tensor = parts.tensor(part);
         let (_, name) = tensor.name.rsplit_once('.').unwrap_or_default();
@@ -286,28 +284,28 @@ pub(super) fn assemble(
         }
     }
     let scales = affine.join(&parts.stored(1), &parts.stored(2));
-    let n = shape[0] * shape[1];
+    // An excerpt has an element for each of its values.
+    let [rows, cols] = parts.shape();
+    let first = parts.rows.start * cols;
+    let values = first..first + rows * cols;
     let mask = (1 << layout.bits) - 1;
     let words = if layout.bits == 3 {
         let words = &parts.words[0];
-        pack_codes(
-            layout.bits,
-            (0..n).map(|k| {
-                let (at, shift) = layout.place(k);
-                words[at] >> shift & mask
-            }),
-        )
+        let code = |k| words[(k - first) % words.len()] >> layout.shift(k) & mask;
+        pack_codes(layout.bits, values.map(code))
     } else {
         let bytes = parts.bytes(0);
-        pack_codes(
-            layout.bits,
-            (0..n).map(|k| {
-                let (at, shift) = layout.place(k);
-                u32::from(bytes[at]) >> shift & mask
-            }),
-        )
+        let code = |k| u32::from(bytes[(k - first) % bytes.len()]) >> layout.shift(k) & mask;
+        pack_codes(layout.bits, values.map(code))
     };
-    Ok((filled(words, affine, shape), scales))
+    Ok((filled(words, affine, parts.shape()), scales))
+}
+
+/// Elements of codes, and the bytes of one: value `k` is in element `k` of them, counted round and round.
+pub(super) fn elements(hqq: Hqq, affine: Affine, shape: [usize; 2]) -> (usize, usize) {
+    let layout = CodeLayout::new(affine, shape, hqq);
+    let elements = layout.apart() * layout.cols;
+    (elements.max(1), layout.dtype().bits() as usize / 8)
 }
 
 /// Bytes for a message: as text where they are one.
@@ -450,8 +448,8 @@ impl Writer for HqqWriter {
         };
         let mut elements = vec![0u32; layout.apart() * layout.cols];
         for k in 0..n {
-            let (at, shift) = layout.place(k);
-            elements[at] |= stream.get(&packed.words, k) << shift;
+            let at = k % elements.len();
+            elements[at] |= stream.get(&packed.words, k) << layout.shift(k);
         }
         let codes = if layout.bits == 3 {
             bytemuck::pod_collect_to_vec(&elements)

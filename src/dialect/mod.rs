@@ -40,6 +40,7 @@ mod mxfp4;
 
 mod assemble;
 mod detect;
+mod excerpt;
 mod writers;
 
 pub use adopt::{Adopt, Provenance};

@@ -100,6 +100,7 @@ impl Engine {
             catalog: self.checkpoint.catalog(),
             dialect: self.dialect.as_deref(),
             dequantize: self.config.pack.dequantize,
+            requantize: self.config.pack.requantize,
             policy: &self.config.pack.policy,
             devices: self.devices(),
             dtype: self.dtype,

@@ -1,5 +1,7 @@
 //! Saving a plan: opened, decided, carried out from where an interrupted save was.
 
+use firebox_kernels::arith::float::DType;
+
 use super::{
     allowance::Allowance,
     engine::{Engine, explain, finish},
@@ -14,7 +16,7 @@ use crate::{
         SaveError,
         folder::{self as save, FolderLayout, FolderSink, Identity},
     },
-    plan::{Action, Home, Plan, PlanError, Step, Stored},
+    plan::{Home, Plan, Step},
     prepare,
     quant::QuantSpec,
     report::Saved,
@@ -32,8 +34,11 @@ impl Engine {
         self.carry_rest(&mut plan)?;
         save::adapt(&mut plan, to);
         if self.config.pack.dtype.is_none() {
-            // Dequantized weights get the type that config.json names.
-            plan.give_back(self.checkpoint.float_dtype());
+            // Dequantized weights get the type that config.json names, but for those that are a source: they are exact.
+            plan.give_back(match self.config.pack.requantize {
+                true => DType::F32,
+                false => self.checkpoint.float_dtype(),
+            });
         }
         plan.check_complete()?;
         let candidates = to.named().unwrap_or(To::Mlx);
@@ -160,15 +165,9 @@ impl Engine {
                 Some(quant) => quant.clone(),
                 None => chosen.parse()?,
             };
-            let (Some(method), Stored::Plain(float)) = (quant.method(), &step.stored) else {
-                continue;
-            };
-            let format = method.format(step.matrix(), *float);
-            let format = format.map_err(|source| PlanError::Format {
-                tensor: step.slot.name.clone(),
-                source,
-            })?;
-            step.action = Action::Pack(quant, format);
+            if step.has_values() {
+                *step = step.clone().packed(&quant)?;
+            }
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use crate::{
     config::{Limits, VerifyConfig},
     dialect,
     error::Error,
-    pipeline::{Original, Pieces, Settings, Sink, Timing},
+    pipeline::{Original, Pieces, Settings, Sink, SourceValues, Timing},
     place::{
         CheckedWeight, CompareSink, Guard, VerifyError, folder as save, refuse_packed, refused,
     },
@@ -235,7 +235,7 @@ fn original(step: &Step, dense: &Checkpoint, against: &str) -> Result<Original, 
     }
     let (pieces, dtype) = made_of(slot, tensors)?;
     Ok(Original {
-        pieces: Pieces::new(pieces, dtype.size()),
+        values: SourceValues::Plain(Pieces::new(pieces, dtype.size())),
         dtype,
         shape: step.matrix(),
         scaling: Scaling::default(),

@@ -7,7 +7,7 @@ use firebox_kernels::{
     arith::float::DType,
     compare::{self, Sums},
 };
-use rayon::{ThreadPool, prelude::*};
+use rayon::prelude::*;
 
 use super::{
     dense::Dense,
@@ -27,7 +27,6 @@ pub(crate) struct Comparer<'a> {
     reader: RowReader<'a>,
     /// The device that packs, and its largest allocation.
     device: Option<(&'a Device, u64)>,
-    workers: ThreadPool,
 }
 
 impl<'a> Comparer<'a> {
@@ -37,9 +36,8 @@ impl<'a> Comparer<'a> {
     ) -> Result<Self, PipelineError> {
         let largest = settings.allocation_max.unwrap_or(u64::MAX);
         Ok(Self {
-            reader: RowReader::beside(source, settings),
+            reader: RowReader::beside(source, settings)?,
             device: settings.device.map(|device| (device, largest)),
-            workers: settings.pool()?,
         })
     }
 
@@ -80,7 +78,7 @@ impl<'a> Comparer<'a> {
         for tile in self.reader.tiles(original, rows, 1) {
             let tile = tile.map_err(|source| read_error(step, source))?;
             let (first, bytes) = (tile.first, tile.bytes());
-            let of_tile = self.workers.install(|| {
+            let of_tile = self.reader.workers().install(|| {
                 if scaling.is_none() {
                     return of(first, dtype, bytes);
                 }

@@ -30,6 +30,9 @@ mod finished;
 mod pieces;
 mod sink;
 mod tile;
+mod unpack;
+
+mod values;
 
 mod cut;
 mod upload;
@@ -61,3 +64,4 @@ pub(crate) use settings::tile_bytes;
 pub use sink::{RowSink, Sink};
 pub use timing::Timing;
 pub(crate) use upload::upload;
+pub(crate) use values::SourceValues;

@@ -17,10 +17,11 @@ use super::{
     settings::{Settings, pool},
     staging::Staging,
     tile::{SourceTile, TileMemory},
+    values::SourceValues,
 };
 use crate::{
     observe::Span,
-    plan::{Plan, Step, Stored},
+    plan::{Plan, Step},
     source::{self, Access, Source, SourceError, SourceExt},
 };
 
@@ -47,21 +48,19 @@ pub(super) enum Straight {
     Whole(Dense),
 }
 
-/// Reads every tensor of `plan`, in its order, and never more than `account` allows ahead. `by_rows` says for which
-/// steps the sink takes rows.
+/// Reads every tensor of `plan`, in its order, and never more than the reader's account allows ahead. `by_rows` says for
+/// which steps the sink takes rows.
 pub(super) fn read<'a>(
+    reader: Result<Reader<'a, '_>, Stop>,
     plan: &Plan,
     by_rows: &[bool],
-    source: &dyn Source,
-    settings: &Settings<'_>,
-    account: &Account<'a>,
-    tensors: Sender<Result<Incoming<'a>, PipelineError>>,
+    tensors: &Sender<Result<Incoming<'a>, PipelineError>>,
 ) {
-    let ran = Reader::new(source, settings, account, &tensors).and_then(|reader| {
+    let ran = reader.and_then(|reader| {
         let mut steps = plan.steps.iter().zip(by_rows);
         steps.try_for_each(|(step, by_rows)| reader.tensor(step, *by_rows))
     });
-    let _ = hand_over(&tensors, ran);
+    let _ = hand_over(tensors, ran);
 }
 
 /// Sends a failure to the receiver of `to`, and ends the reader.
@@ -74,21 +73,24 @@ fn hand_over<T>(to: &Sender<Result<T, PipelineError>>, ran: Result<(), Stop>) ->
     Err(Stop::Abandoned)
 }
 
-struct Reader<'a, 'r> {
+pub(super) struct Reader<'a, 'r> {
     source: &'r dyn Source,
     settings: &'r Settings<'r>,
     staging: Option<Staging>,
     /// Threads that share each read, if there are several.
     threads: Option<ThreadPool>,
     account: &'r Account<'a>,
+    /// Threads that unpack.
+    workers: &'r ThreadPool,
     tensors: &'r Sender<Result<Incoming<'a>, PipelineError>>,
 }
 
 impl<'a, 'r> Reader<'a, 'r> {
-    fn new(
+    pub(super) fn new(
         source: &'r dyn Source,
         settings: &'r Settings<'r>,
         account: &'r Account<'a>,
+        workers: &'r ThreadPool,
         tensors: &'r Sender<Result<Incoming<'a>, PipelineError>>,
     ) -> Result<Self, Stop> {
         let several = settings.readers > 1;
@@ -99,6 +101,7 @@ impl<'a, 'r> Reader<'a, 'r> {
             staging: settings.device.map(Staging::new),
             threads: threads.transpose()?,
             account,
+            workers,
             tensors,
         })
     }
@@ -117,23 +120,20 @@ impl<'a, 'r> Reader<'a, 'r> {
     fn tiles(&self, step: &Step, converter: Box<dyn Convert>) -> Result<(), Stop> {
         let uploads = converter.uploads();
         let together = converter.tile_rows();
-        // Packed and carried weights are read as their tensors are stored: their rows are bytes.
-        let passes: Vec<Pass> = match &step.stored {
-            Stored::Plain(dtype) => {
-                let [rows, cols] = step.matrix();
-                let row_bytes = cols * dtype.size();
-                let pieces = Pieces::of(step);
-                let pass = Pass::new(pieces, rows, row_bytes, together, self.settings);
-                vec![pass; converter.passes()]
-            }
-            Stored::Packed(_) | Stored::Other(_) => {
-                let pass = |tensor| {
-                    let pieces = Pieces::stored(tensor);
-                    let rows = pieces.bytes();
-                    Pass::new(pieces, rows, 1, together, self.settings)
-                };
-                step.tensors().map(pass).collect()
-            }
+        let passes: Vec<Pass> = if step.has_values() && !step.is_collected() {
+            let [rows, cols] = step.matrix();
+            let row_bytes = cols * step.float().size();
+            let values = SourceValues::of(step);
+            let pass = Pass::new(values, rows, row_bytes, together, self.settings);
+            vec![pass; converter.passes()]
+        } else {
+            // Read as the tensors are stored: rows are bytes.
+            let pass = |tensor| {
+                let values = SourceValues::Plain(Pieces::stored(tensor));
+                let rows = values.bytes();
+                Pass::new(values, rows, 1, together, self.settings)
+            };
+            step.tensors().map(pass).collect()
         };
         let (send, receive) = unbounded();
         self.tensors.send(Ok(Incoming::Tiles {
@@ -157,12 +157,13 @@ impl<'a, 'r> Reader<'a, 'r> {
         for first_row in (0..pass.rows).step_by(pass.tile_rows) {
             let rows = pass.tile_rows.min(pass.rows - first_row);
             let range = first_row * pass.row_bytes..(first_row + rows) * pass.row_bytes;
-            let (memory, read) = self.memory(step, &pass.pieces, range, uploads)?;
+            let (memory, read, bytes_read) = self.memory(step, &pass.values, range, uploads)?;
             tiles.send(Ok(SourceTile {
                 pass: nth,
                 first_row,
                 rows,
                 read,
+                bytes_read,
                 memory,
             }))?;
         }
@@ -176,10 +177,10 @@ impl<'a, 'r> Reader<'a, 'r> {
         dtype: DType,
         progress: &Sender<Result<Straight, PipelineError>>,
     ) -> Result<(), Stop> {
-        let pieces = Pieces::of(step);
-        let len = pieces.bytes();
+        let stored = SourceValues::of(step);
+        let len = stored.bytes();
         let bytes = len as u64;
-        if let Some((shared, read)) = self.shared(step, &pieces, 0..len, Access::Often)?
+        if let Some((shared, read)) = self.shared(step, &stored, 0..len, Access::Often)?
             && let Some(dense) = Dense::shared(dtype, shared)
         {
             progress.send(Ok(Straight::Part { bytes, read }))?;
@@ -193,7 +194,7 @@ impl<'a, 'r> Reader<'a, 'r> {
             if self.account.is_closed() {
                 return Err(Stop::Abandoned);
             }
-            let read = self.read(step, &pieces, nth * together, part)?;
+            let (read, _) = self.read(step, &stored, nth * together, part)?;
             let bytes = part.len() as u64;
             progress.send(Ok(Straight::Part { bytes, read }))?;
         }
@@ -204,11 +205,11 @@ impl<'a, 'r> Reader<'a, 'r> {
     fn shared(
         &self,
         step: &Step,
-        pieces: &Pieces,
+        values: &SourceValues,
         range: Range<usize>,
         access: Access,
     ) -> Result<Option<(source::Bytes, Span)>, Stop> {
-        let Some(Stretch { file, offset }) = pieces.stretch(&range) else {
+        let Some(Stretch { file, offset }) = values.stretch(&range) else {
             return Ok(None);
         };
         let started = Instant::now();
@@ -217,20 +218,21 @@ impl<'a, 'r> Reader<'a, 'r> {
         Ok(shared.map(|bytes| (bytes, Span::since(started))))
     }
 
-    /// Fills `into` with the bytes of a weight that begin with the one at `start`.
+    /// Fills `into` with the bytes of a weight that begin with the one at `start`. When that was, and how many bytes were
+    /// read.
     fn read(
         &self,
         step: &Step,
-        pieces: &Pieces,
+        values: &SourceValues,
         start: usize,
         into: &mut [u8],
-    ) -> Result<Span, Stop> {
+    ) -> Result<(Span, u64), Stop> {
         let started = Instant::now();
-        let read = pieces.fill(start, into, |file, offset, into| {
+        let read = values.fill(start, into, self.workers, |file, offset, into| {
             self.read_at(file, offset, into)
         });
-        read.map_err(|error| read_error(step, error))?;
-        Ok(Span::since(started))
+        let bytes = read.map_err(|error| read_error(step, error))?;
+        Ok((Span::since(started), bytes))
     }
 
     /// Fills `into` from a file, by all threads.
@@ -252,29 +254,29 @@ impl<'a, 'r> Reader<'a, 'r> {
     fn memory(
         &self,
         step: &Step,
-        pieces: &Pieces,
+        values: &SourceValues,
         range: Range<usize>,
         uploads: bool,
-    ) -> Result<(TileMemory<'a>, Span), Stop> {
+    ) -> Result<(TileMemory<'a>, Span, u64), Stop> {
         let (at, len) = (range.start, range.len());
         let permit = || self.account.permit(len).ok_or(Stop::Abandoned);
         if !uploads
             && step.scaling.is_none()
-            && let Some((bytes, read)) = self.shared(step, pieces, range, Access::Once)?
+            && let Some((bytes, read)) = self.shared(step, values, range, Access::Once)?
         {
-            return Ok((TileMemory::Shared(bytes, permit()?), read));
+            return Ok((TileMemory::Shared(bytes, permit()?), read, len as u64));
         }
         match &self.staging {
             Some(staging) if uploads => {
                 let permit = permit()?;
                 let mut bytes = staging.buffer(len);
-                let read = self.read(step, pieces, at, &mut bytes[..len])?;
-                Ok((TileMemory::Staged(bytes, permit), read))
+                let (span, read) = self.read(step, values, at, &mut bytes[..len])?;
+                Ok((TileMemory::Staged(bytes, permit), span, read))
             }
             _ => {
                 let mut loan = self.account.borrow(len).ok_or(Stop::Abandoned)?;
-                let read = self.read(step, pieces, at, loan.bytes_mut())?;
-                Ok((TileMemory::Host(loan), read))
+                let (span, read) = self.read(step, values, at, loan.bytes_mut())?;
+                Ok((TileMemory::Host(loan), span, read))
             }
         }
     }
@@ -283,7 +285,7 @@ impl<'a, 'r> Reader<'a, 'r> {
 /// One reading of a tensor, in tiles.
 #[derive(Clone)]
 struct Pass {
-    pieces: Pieces,
+    values: SourceValues,
     rows: usize,
     row_bytes: usize,
     /// Rows of each tile but the last.
@@ -292,17 +294,23 @@ struct Pass {
 
 impl Pass {
     fn new(
-        pieces: Pieces,
+        values: SourceValues,
         rows: usize,
         row_bytes: usize,
-        together: [usize; 2],
+        [together, most]: [usize; 2],
         settings: &Settings<'_>,
     ) -> Self {
+        // Rows that are unpacked with others are in one tile with them, where tiles are large enough.
+        let unit = values.rows_together();
+        let most_wanted = most.min(settings.tile_bytes as usize / row_bytes.max(1));
+        let fits = unit.is_multiple_of(together.max(1)) && unit <= most_wanted;
+        let together = if fits { unit } else { together };
+        let tile_rows = tile_rows(rows, row_bytes, [together, most], settings.tile_bytes);
         Self {
-            pieces,
+            values,
             rows,
             row_bytes,
-            tile_rows: tile_rows(rows, row_bytes, together, settings.tile_bytes),
+            tile_rows,
         }
     }
 

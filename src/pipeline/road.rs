@@ -38,9 +38,10 @@ impl Road {
         };
         let converter: Box<dyn Convert> = match (&step.stored, &step.action) {
             (Stored::Other(_), _) | (_, Action::Carry) => Box::new(Carried::new(by_rows)),
-            (Stored::Packed(adopt), _) => Box::new(Adopted::new(adopt)),
-            (Stored::Plain(source), Action::Dense(dtype)) if by_rows => {
-                Box::new(DenseRows::new(*source, *dtype, cols))
+            (Stored::Packed(adopt), Action::Adopt(_)) => Box::new(Adopted::new(adopt)),
+            (Stored::Packed(adopt), _) if step.is_collected() => Box::new(Adopted::new(adopt)),
+            (_, Action::Dense(dtype)) if by_rows => {
+                Box::new(DenseRows::new(step.float(), *dtype, cols))
             }
             // Bytes of a file are values as they are on little-endian machines.
             (Stored::Plain(source), Action::Dense(dtype))
@@ -48,10 +49,8 @@ impl Road {
             {
                 return Ok(Self::Straight(*dtype));
             }
-            (Stored::Plain(source), Action::Dense(dtype)) => {
-                Box::new(DenseWhole::new(*source, *dtype, shape))
-            }
-            (Stored::Plain(source), Action::Pack(spec, _)) => {
+            (_, Action::Dense(dtype)) => Box::new(DenseWhole::new(step.float(), *dtype, shape)),
+            (_, Action::Pack(spec, _)) => {
                 let method = spec
                     .method()
                     .expect("a step is packed because its spec has a method");
@@ -63,7 +62,7 @@ impl Road {
                         Box::new(packer.map_err(failed)?)
                     }
                     _ => {
-                        let packer = method.packer(shape, *source).map_err(failed)?;
+                        let packer = method.packer(shape, step.float()).map_err(failed)?;
                         if by_rows {
                             Box::new(PackRows::new(packer))
                         } else {

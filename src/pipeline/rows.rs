@@ -4,21 +4,23 @@ use core::ops::Range;
 
 use burn::tensor::{DType as BurnDType, Device, Int, Tensor, TensorData};
 use firebox_kernels::arith::float::DType;
+use rayon::ThreadPool;
 
 use super::{
     error::PipelineError,
     in_flight::{Account, Loan},
-    pieces::Pieces,
     settings::{Settings, TILE_BYTES},
+    unpack::RowError,
+    values::SourceValues,
 };
 use crate::{
     plan::{Scaling, Step},
-    source::{Source, SourceError},
+    source::Source,
 };
 
 /// Dense values of a checkpoint, as a matrix.
 pub(crate) struct Original {
-    pub(crate) pieces: Pieces,
+    pub(crate) values: SourceValues,
     pub(crate) dtype: DType,
     /// `[rows, columns]`, as [`Step::matrix`] has them.
     pub(crate) shape: [usize; 2],
@@ -30,7 +32,7 @@ impl Original {
     /// The values that a step packs.
     pub(crate) fn of(step: &Step) -> Self {
         Self {
-            pieces: Pieces::of(step),
+            values: SourceValues::of(step),
             dtype: step.float(),
             shape: step.matrix(),
             scaling: step.scaling.clone(),
@@ -60,26 +62,39 @@ pub(crate) struct RowReader<'a> {
     source: &'a dyn Source,
     account: Account<'a>,
     tile_bytes: usize,
+    workers: ThreadPool,
 }
 
 impl<'a> RowReader<'a> {
     /// A reader that waits for its share of the bytes in flight.
-    pub(crate) fn new(source: &'a dyn Source, settings: &'a Settings<'_>) -> Self {
+    pub(crate) fn new(
+        source: &'a dyn Source,
+        settings: &'a Settings<'_>,
+    ) -> Result<Self, PipelineError> {
         let tile_bytes = settings.tile_bytes.min(TILE_BYTES);
-        Self {
+        Ok(Self {
             source,
             account: Account::new(&settings.in_flight),
             tile_bytes: tile_bytes as usize,
-        }
+            workers: settings.pool()?,
+        })
     }
 
     /// A reader for a sink of a run: the bytes of one tile are set aside for it.
-    pub(crate) fn beside(source: &'a dyn Source, settings: &'a Settings<'_>) -> Self {
-        let reader = Self::new(source, settings);
-        Self {
+    pub(crate) fn beside(
+        source: &'a dyn Source,
+        settings: &'a Settings<'_>,
+    ) -> Result<Self, PipelineError> {
+        let reader = Self::new(source, settings)?;
+        Ok(Self {
             account: Account::set_aside(&settings.in_flight, reader.tile_bytes as u64),
             ..reader
-        }
+        })
+    }
+
+    /// The threads that unpack rows, for the caller's work on them too.
+    pub(crate) fn workers(&self) -> &ThreadPool {
+        &self.workers
     }
 
     /// Tiles of `rows`, each but the last a multiple of `together` rows. Rows without columns have no tiles.
@@ -88,7 +103,7 @@ impl<'a> RowReader<'a> {
         original: &'r Original,
         rows: Range<usize>,
         together: usize,
-    ) -> impl Iterator<Item = Result<RowTile<'a>, SourceError>> + 'r {
+    ) -> impl Iterator<Item = Result<RowTile<'a>, RowError>> + 'r {
         let row_bytes = original.row_bytes();
         let tile_rows = self.tile_bytes / row_bytes.max(1) / together * together;
         let tile_rows = tile_rows.max(together);
@@ -109,7 +124,7 @@ impl<'a> RowReader<'a> {
         original: &Original,
         rows: Range<usize>,
         device: &Device,
-    ) -> Result<Tensor<1, Int>, SourceError> {
+    ) -> Result<Tensor<1, Int>, RowError> {
         let len = rows.len() * original.row_bytes();
         let _counted = self.account.permit(len);
         let mut words = vec![0_u32; len.div_ceil(size_of::<u32>())];
@@ -120,17 +135,21 @@ impl<'a> RowReader<'a> {
         Ok(Tensor::from_data(data, (device, BurnDType::U32)))
     }
 
-    fn read(&self, original: &Original, first: usize, into: &mut [u8]) -> Result<(), SourceError> {
+    fn read(&self, original: &Original, first: usize, into: &mut [u8]) -> Result<(), RowError> {
         let start = first * original.row_bytes();
         let read = |file: &str, offset, into: &mut [u8]| self.source.read_at(file, offset, into);
-        original.pieces.fill(start, into, read)
+        let filled = original.values.fill(start, into, &self.workers, read);
+        filled.map(drop)
     }
 }
 
 /// A read of the weight of `step` that failed.
-pub(crate) fn read_error(step: &Step, source: SourceError) -> PipelineError {
-    PipelineError::Read {
-        tensor: step.slot.name.clone(),
-        source,
+pub(crate) fn read_error(step: &Step, error: impl Into<RowError>) -> PipelineError {
+    match error.into() {
+        RowError::Source(source) => PipelineError::Read {
+            tensor: step.slot.name.clone(),
+            source,
+        },
+        RowError::Dialect(error) => PipelineError::Dialect(error),
     }
 }

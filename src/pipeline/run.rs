@@ -14,7 +14,7 @@ use super::{
     error::{PipelineError, SinkError, Stop},
     finished::{Finished, RowBatch},
     in_flight::Account,
-    read::{Incoming, Straight, read},
+    read::{Incoming, Reader, Straight, read},
     settings::Settings,
     sink::{RowSink, Sink},
     tile::SourceTile,
@@ -57,9 +57,10 @@ pub fn run(
         let (send, tensors) = bounded(TENSORS_WAITING_MAX);
         // Wakes a reader that waits for bytes, should this thread leave early.
         let _closing = account.close_on_drop();
-        let account = &account;
+        let (account, workers) = (&account, &workers);
         spawn(scope, "firebox-read", move || {
-            read(plan, &by_rows, source, settings, account, send);
+            let reader = Reader::new(source, settings, account, workers, &send);
+            read(reader, plan, &by_rows, &send);
         })?;
         let converting = Converting { plan, workers };
         if settings.device.is_some() {
@@ -139,7 +140,7 @@ impl Note<'_> {
 /// Converts, one tensor after another.
 struct Converting<'a> {
     plan: &'a Plan,
-    workers: ThreadPool,
+    workers: &'a ThreadPool,
 }
 
 impl<'a> Converting<'a> {
@@ -199,10 +200,10 @@ impl<'a> Converting<'a> {
     ) -> Result<Completed, Stop> {
         for tile in tiles {
             let tile = tile?;
-            let (bytes, read) = (tile.bytes().len() as u64, tile.read);
+            let (bytes, read) = (tile.bytes_read, tile.read);
             timing.read(bytes, read);
             give(Note::Read(step, bytes, read.took()))?;
-            let (rows, span) = timed(|| converter.feed(step, tile, &self.workers));
+            let (rows, span) = timed(|| converter.feed(step, tile, self.workers));
             timing.converted(span);
             if let Some(rows) = rows? {
                 give(Note::Rows(step, rows))?;

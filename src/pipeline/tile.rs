@@ -11,8 +11,10 @@ pub(super) struct SourceTile<'a> {
     pub(super) pass: usize,
     pub(super) first_row: usize,
     pub(super) rows: usize,
-    /// When the tile was read.
+    /// When the tile was read, and unpacked where the checkpoint has it packed.
     pub(super) read: Span,
+    /// Bytes that were read of the checkpoint.
+    pub(super) bytes_read: u64,
     pub(super) memory: TileMemory<'a>,
 }
 

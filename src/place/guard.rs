@@ -86,7 +86,7 @@ impl<'a> Guard<'a> {
         }
         let error = VerifyError::Beyond {
             tensor: step.slot.name.clone(),
-            quant: step.quant().to_string(),
+            quant: step.quant().asked().to_string(),
             beyond,
             tried: self.config.fallbacks.len(),
         };

@@ -28,7 +28,7 @@ use firebox_kernels::format::Format;
 use crate::{
     config::Beyond,
     pipeline::{PipelineError, SinkError},
-    plan::{Step, Stored},
+    plan::{Action, Step},
     source::StoredType,
 };
 
@@ -56,7 +56,7 @@ pub enum VerifyError {
     Cached,
     /// The checkpoint has the weight packed, and does not have its source.
     #[error(
-        "{tensor} is packed as {format} in the checkpoint and its source is not there; name the checkpoint that it was made from"
+        "{tensor} is packed as {format} in the checkpoint and its source is not there; name the checkpoint that it was made from, or take its values as the source of another quantization with `--requantize`"
     )]
     AlreadyPacked {
         /// The tensor.
@@ -120,10 +120,10 @@ pub enum VerifyError {
 /// Refuses weights that the checkpoint has packed.
 pub(crate) fn refuse_packed(steps: &[Step]) -> Result<(), VerifyError> {
     for step in steps {
-        if let (Stored::Packed(adopt), Some(_)) = (&step.stored, step.action.format()) {
+        if let Action::Adopt(format) = step.action {
             return Err(VerifyError::AlreadyPacked {
                 tensor: step.slot.name.clone(),
-                format: adopt.format,
+                format,
             });
         }
     }

@@ -21,6 +21,8 @@ pub(crate) struct Request<'a> {
     pub(crate) policy: &'a Policy,
     /// Whether packed weights become plain numbers.
     pub(crate) dequantize: bool,
+    /// Whether packed weights are the source of other quantizations.
+    pub(crate) requantize: bool,
     pub(crate) devices: Vec<DeviceFacts>,
     pub(crate) dtype: DTypeChoice,
 }
@@ -94,17 +96,17 @@ impl Plan {
         Ok(())
     }
 
-    /// Refuses weights that are packed already, and shapes that do not go together.
+    /// Refuses weights that stay packed as they are, and shapes that do not go together.
     fn check_link(&self, link: &Link) -> Result<(), PlanError> {
         let steps = |names: &[String]| {
             let named = names.iter().map(|name| {
                 let step = self.steps.iter().find(|step| step.slot.name == *name);
                 if let Some(Step {
-                    stored: Stored::Packed(adopt),
+                    action: Action::Adopt(format),
                     ..
                 }) = step
                 {
-                    let (tensor, format) = (name.clone(), adopt.format);
+                    let (tensor, format) = (name.clone(), *format);
                     return Err(PlanError::Balance { tensor, format });
                 }
                 Ok(step)
@@ -152,7 +154,8 @@ impl Plan {
     pub fn check(&self, in_flight: u64) -> Result<(), PlanError> {
         self.check_parts()?;
         // A small model never has its whole budget in flight.
-        let in_flight = in_flight.min(self.totals().bytes_source);
+        let all = self.steps.iter().map(Step::bytes_on_way).sum();
+        let in_flight = in_flight.min(all);
         for (nth, device) in self.devices.iter().enumerate() {
             let needed = self.bytes_on_device(nth);
             if let Some(memory) = device.memory
@@ -346,9 +349,7 @@ impl Request<'_> {
 
     /// A weight of plain values: packed, or left dense.
     pub(super) fn plain(&self, slot: &Slot, pieces: Vec<Piece>) -> Result<Step, PlanError> {
-        let quant = slot.quant(self.policy);
-        let step = self.dense(slot, pieces)?;
-        step.packed(&quant)
+        self.dense(slot, pieces)?.packed(&slot.quant(self.policy))
     }
 
     /// A weight of plain values that stays dense.
@@ -363,8 +364,11 @@ impl Request<'_> {
         })
     }
 
-    /// A weight that the checkpoint has packed: it stays so, or is dequantized.
+    /// A weight that the checkpoint has packed: it stays so, is dequantized, or is packed otherwise.
     pub(super) fn adopted(&self, slot: &Slot, adopt: Adopt) -> Result<Step, PlanError> {
+        if self.requantize {
+            return self.unpacked(slot, adopt).packed(&slot.quant(self.policy));
+        }
         let quant = slot.quant(self.policy);
         if quant.method().is_some() {
             return Err(PlanError::Packed {
@@ -373,22 +377,27 @@ impl Request<'_> {
                 quant: quant.to_string(),
             });
         }
-        let mut slot = slot.clone();
-        let action = if self.dequantize {
-            if adopt.provenance().turned && slot.shape.len() == 3 {
-                slot.shape.swap(1, 2);
-            }
-            Action::Dense(self.dtype.dtype)
+        Ok(if self.dequantize {
+            self.unpacked(slot, adopt)
         } else {
-            Action::Adopt(adopt.format)
-        };
-        Ok(Step {
-            slot,
-            pieces: Vec::new(),
-            stored: Stored::Packed(adopt),
-            action,
-            scaling: Scaling::default(),
-            home: Home::Device(0),
+            kept(slot, adopt)
         })
+    }
+
+    /// A weight that the checkpoint has packed, dequantized.
+    pub(super) fn unpacked(&self, slot: &Slot, adopt: Adopt) -> Step {
+        kept(slot, adopt).dense(self.dtype.dtype)
+    }
+}
+
+/// A weight that stays packed as the checkpoint has it.
+fn kept(slot: &Slot, adopt: Adopt) -> Step {
+    Step {
+        slot: slot.clone(),
+        pieces: Vec::new(),
+        action: Action::Adopt(adopt.format),
+        stored: Stored::Packed(adopt),
+        scaling: Scaling::default(),
+        home: Home::Device(0),
     }
 }

@@ -214,7 +214,7 @@ pub enum PlanError {
     Dialect(#[from] DialectError),
     /// The checkpoint has it packed already.
     #[error(
-        "{tensor} is packed as {format} in the checkpoint and cannot become {quant}: quantize the model it was made from, or what `firebox convert --dequantize` makes of it"
+        "{tensor} is packed as {format} in the checkpoint and cannot become {quant}: quantize the model it was made from, or take its values as the source with `--requantize` (`LoadConfig::requantize`)"
     )]
     Packed {
         /// The tensor.
@@ -242,7 +242,7 @@ pub enum PlanError {
     },
     /// Its columns can not be balanced any more.
     #[error(
-        "{tensor} is packed as {format} in the checkpoint and its columns cannot be balanced; balance the model it was made from"
+        "{tensor} is packed as {format} in the checkpoint and its columns cannot be balanced; balance the model it was made from, or take its values as the source with `--requantize`"
     )]
     Balance {
         /// The tensor.

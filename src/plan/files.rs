@@ -41,14 +41,16 @@ impl Plan {
         include: &[Pattern],
         files: &Files<'_>,
     ) -> Result<Self, PlanError> {
-        let (mut found, rest) = packed(request, files, &HashSet::new())?;
+        let (mut found, rest) = packed(request, files, &HashSet::new(), include)?;
         let mut unused = Vec::new();
         for tensor in rest {
             if request.leaves_out(&tensor.name) {
                 unused.push(tensor.name.to_string());
                 continue;
             }
-            let slot = Slot::new(&*tensor.name, tensor.shape.clone(), role(tensor, include));
+            let is_float = plain(tensor.dtype).is_some();
+            let role = role(&tensor.name, &tensor.shape, is_float, include);
+            let slot = Slot::new(&*tensor.name, tensor.shape.clone(), role);
             found.push((slot, of_tensor(tensor)));
         }
         let slots: Vec<Slot> = found.iter().map(|(slot, _)| slot.clone()).collect();
@@ -59,7 +61,12 @@ impl Plan {
             patterns.any(|pattern| pattern.is_match(&slot.name, slot.role))
         };
         let steps = found.into_iter().map(|(slot, found)| match found {
-            Found::Packed(adopt) => request.adopted(&slot, adopt),
+            Found::Packed(adopt) => match request.adopted(&slot, adopt.clone()) {
+                Err(PlanError::Format { .. }) if !named(&slot) => {
+                    Ok(request.unpacked(&slot, adopt))
+                }
+                step => step,
+            },
             Found::Pieces(pieces) => match request.plain(&slot, pieces.clone()) {
                 Err(PlanError::Format { .. }) if !named(&slot) => request.dense(&slot, pieces),
                 step => step,
@@ -85,7 +92,7 @@ impl Plan {
         let taken: HashSet<&str> = steps
             .flat_map(|step| step.tensors().map(|tensor| &*tensor.name))
             .collect();
-        let (mut found, rest) = packed(request, files, &taken)?;
+        let (mut found, rest) = packed(request, files, &taken, &[])?;
         let rest = rest
             .into_iter()
             .filter(|tensor| !request.leaves_out(&tensor.name));
@@ -97,6 +104,7 @@ impl Plan {
             return Ok(());
         }
         let carried = |(slot, found): (Slot, Found)| match found {
+            Found::Packed(adopt) if request.requantize => Ok(request.unpacked(&slot, adopt)),
             Found::Packed(adopt) => request.adopted(&slot, adopt),
             Found::Pieces(pieces) => request.dense(&slot, pieces),
             Found::Other(tensor) => Ok(carried(&slot, &tensor)),
@@ -119,6 +127,7 @@ fn packed<'c>(
     request: &Request<'c>,
     files: &Files<'_>,
     taken: &HashSet<&str>,
+    include: &[Pattern],
 ) -> Result<Split<'c>, PlanError> {
     let (mut found, mut parts) = (Vec::new(), HashSet::new());
     if let Some(dialect) = request.dialect {
@@ -131,6 +140,8 @@ fn packed<'c>(
             };
             // That it is packed says more than its name: only tables are something else.
             let role = match (guess(&name, &shape), shape.len()) {
+                // As a source it is what it would be if it were dense.
+                _ if request.requantize => role(&name, &shape, true, include),
                 (Role::Embedding, 2) => Role::Embedding,
                 (_, 3) => Role::Expert,
                 _ => Role::Linear,
@@ -167,19 +178,18 @@ fn carried(slot: &Slot, tensor: &TensorInfo) -> Step {
 }
 
 /// The role of a tensor: what its name and shape say, or what `include` says if it names anything.
-fn role(tensor: &TensorInfo, include: &[Pattern]) -> Role {
-    let is_float = plain(tensor.dtype).is_some();
+fn role(name: &str, shape: &[usize], is_float: bool, include: &[Pattern]) -> Role {
     if include.is_empty() {
         return if is_float {
-            guess(&tensor.name, &tensor.shape)
+            guess(name, shape)
         } else {
             Role::Other
         };
     }
     let mut patterns = include.iter();
-    match tensor.shape.len() {
-        2 if is_float && patterns.any(|it| it.is_match(&tensor.name, Role::Linear)) => Role::Linear,
-        3 if is_float && patterns.any(|it| it.is_match(&tensor.name, Role::Expert)) => Role::Expert,
+    match shape.len() {
+        2 if is_float && patterns.any(|it| it.is_match(name, Role::Linear)) => Role::Linear,
+        3 if is_float && patterns.any(|it| it.is_match(name, Role::Expert)) => Role::Expert,
         _ => Role::Other,
     }
 }

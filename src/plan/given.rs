@@ -73,9 +73,9 @@ fn check_step(step: &Step, request: &Request<'_>) -> Result<(), PlanError> {
     let format = match (&step.action, &step.stored) {
         (Action::Dense(_), _) => return Ok(()),
         (Action::Adopt(format), Stored::Packed(adopt)) => (*format == adopt.format).then_some(()),
-        (Action::Pack(quant, format), Stored::Plain(dtype)) => {
+        (Action::Pack(quant, format), Stored::Plain(_) | Stored::Packed(_)) => {
             let method = quant.method();
-            let made = method.and_then(|method| method.format(step.matrix(), *dtype).ok());
+            let made = method.and_then(|method| method.format(step.matrix(), step.float()).ok());
             (made == Some(*format)).then_some(())
         }
         _ => None,

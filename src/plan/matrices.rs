@@ -12,9 +12,9 @@ impl Step {
     /// The weight as it will be written, where it is packed; most dense weights of the checkpoint are stored as `source`.
     pub(crate) fn packed_slot(&self, source: DType) -> Option<PackedSlot> {
         let stored = match &self.stored {
-            Stored::Plain(dtype) => *dtype,
+            _ if self.has_values() => self.float(),
             Stored::Packed(adopt) => adopt.float().unwrap_or(source),
-            Stored::Other(_) => source,
+            Stored::Plain(_) | Stored::Other(_) => source,
         };
         let mut provenance = match (&self.action, &self.stored) {
             (Action::Pack(quant, _), _) => Provenance::packed_by(quant),
@@ -22,6 +22,9 @@ impl Step {
             _ => Provenance::default(),
         };
         let mut origins = self.slot.from.iter();
+        if let Stored::Packed(adopt) = &self.stored {
+            provenance.turned |= adopt.provenance().turned;
+        }
         provenance.turned |= self.slot.shape.len() == 3 && origins.any(|origin| origin.transposed);
         Some(PackedSlot {
             slot: self.slot.clone(),

@@ -181,15 +181,36 @@ impl Step {
         self.reads().map(|(_, range)| range.end - range.start).sum()
     }
 
-    /// The type of the plain numbers that it is packed from.
+    /// Bytes of the weight on its way to where it is converted: those of the checkpoint, unpacked where it is a source.
+    pub(crate) fn bytes_on_way(&self) -> u64 {
+        match &self.stored {
+            Stored::Packed(_) if self.has_values() => {
+                let [rows, cols] = self.matrix();
+                (rows * cols * self.float().size()) as u64
+            }
+            _ => self.bytes_source(),
+        }
+    }
+
+    /// Whether it is made from values: plain ones of the checkpoint, or those of what the checkpoint has packed.
+    pub(crate) fn has_values(&self) -> bool {
+        match (&self.stored, &self.action) {
+            (Stored::Plain(_), _) => true,
+            (Stored::Packed(_), Action::Dense(_) | Action::Pack(..)) => true,
+            (Stored::Packed(_), Action::Adopt(_) | Action::Carry) | (Stored::Other(_), _) => false,
+        }
+    }
+
+    /// The type of the values that it is made from.
     ///
     /// # Panics
     ///
-    /// Where the checkpoint has other values.
+    /// Where the checkpoint has others.
     pub(crate) fn float(&self) -> DType {
         match &self.stored {
             Stored::Plain(float) => *float,
-            Stored::Packed(_) | Stored::Other(_) => {
+            Stored::Packed(_) => DType::F32,
+            Stored::Other(_) => {
                 panic!("{} has no plain values in the checkpoint", self.slot.name)
             }
         }
@@ -231,17 +252,19 @@ impl Step {
 
     /// The same weight quantized otherwise, or plain in `dtype`; `None` where `quant` cannot pack it.
     pub(crate) fn instead(&self, quant: &QuantSpec, dtype: DType) -> Option<Self> {
-        let action = match quant.method() {
-            Some(method) => {
-                let format = method.format(self.matrix(), self.float()).ok()?;
-                Action::Pack(quant.clone(), format)
-            }
-            None if matches!(quant, QuantSpec::None) => Action::Dense(dtype),
-            // Weights of a checkpoint that are kept packed, or open still.
-            None => return None,
-        };
-        let step = self.clone();
-        Some(Self { action, ..step })
+        match quant {
+            QuantSpec::None => Some(self.clone().dense(dtype)),
+            // Open still.
+            QuantSpec::Auto(_) => None,
+            _ => self.clone().packed(quant).ok(),
+        }
+    }
+
+    /// The same weight, dense.
+    pub(crate) fn dense(self, dtype: DType) -> Self {
+        let step = self.unturned();
+        let action = Action::Dense(dtype);
+        Self { action, ..step }.turned()
     }
 
     /// The same weight, packed by the method of `quant`.
@@ -249,21 +272,26 @@ impl Step {
         let Some(method) = quant.method() else {
             return Ok(self);
         };
-        let format = method.format(self.matrix(), self.float());
+        let step = self.unturned();
+        let format = method.format(step.matrix(), step.float());
         let format = format.map_err(|source| PlanError::Format {
-            tensor: self.slot.name.clone(),
+            tensor: step.slot.name.clone(),
             source,
         })?;
         let action = Action::Pack(quant.clone(), format);
-        Ok(Self { action, ..self })
+        Ok(Self { action, ..step })
     }
 
-    /// What becomes of it, in the words of `--quant`.
+    /// What becomes of it, and of which format, in the words of `--quant`.
     pub fn quant(&self) -> Treatment {
-        match &self.action {
-            Action::Dense(_) | Action::Carry => Treatment::Dense,
-            Action::Pack(spec, _) => Treatment::Packed(spec.clone()),
-            Action::Adopt(format) => Treatment::Adopted(*format),
+        match (&self.action, &self.stored) {
+            (Action::Adopt(format), _) => Treatment::Adopted(*format),
+            (Action::Dense(_), Stored::Packed(adopt)) => Treatment::Unpacked(adopt.format),
+            (Action::Dense(_) | Action::Carry, _) => Treatment::Dense,
+            (Action::Pack(spec, _), Stored::Packed(adopt)) => {
+                Treatment::Repacked(adopt.format, spec.clone())
+            }
+            (Action::Pack(spec, _), _) => Treatment::Packed(spec.clone()),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What carrying out a plan takes of host memory, besides what is read ahead.
 
-use firebox_kernels::format::Format;
+use firebox_kernels::{arith::float::DType, format::Format};
 
 use super::{Action, Plan, Step, Stored};
 
@@ -42,6 +42,7 @@ impl Plan {
     pub(crate) fn converts(&self) -> bool {
         let converts = |step: &Step| match (&step.action, &step.stored) {
             (Action::Carry, _) => false,
+            (_, Stored::Packed(_)) => true,
             (Action::Dense(dtype), Stored::Plain(source)) => {
                 *dtype != *source || !step.scaling.is_none()
             }
@@ -55,13 +56,14 @@ impl Plan {
         if self.packs_on_device(step) {
             return 0;
         }
-        let parts = match step.stored {
-            Stored::Packed(_) => step.bytes_source(),
-            Stored::Plain(_) | Stored::Other(_) => 0,
+        let parts = if step.is_collected() {
+            step.bytes_source()
+        } else {
+            step.bytes_unpacking(tile)
         };
         let beside = if self.stays_on_host(step) {
             0
-        } else if by_rows && parts == 0 {
+        } else if by_rows && !step.is_collected() {
             let rows = tile.max(step.bytes_at_once());
             UNDER_WAY * rows.min(step.bytes_finished())
         } else {
@@ -75,20 +77,35 @@ impl Step {
     /// Bytes that are read at once at least: the rows that its method has to see together.
     fn bytes_at_once(&self) -> u64 {
         let shape @ [rows, cols] = self.matrix();
-        let Stored::Plain(source) = self.stored else {
+        if !self.has_values() {
             return 1;
-        };
+        }
         let together = match &self.action {
             Action::Pack(spec, _) => spec.method().map_or(1, |method| match method.on_device() {
                 Some(packing) => packing.tile_rows(shape),
                 // What it cannot pack is refused when it is bound.
                 None => method
-                    .packer(shape, source)
+                    .packer(shape, self.float())
                     .map_or(1, |packer| packer.tile_rows()),
             }),
             Action::Dense(_) | Action::Adopt(_) | Action::Carry => 1,
         };
-        (together.min(rows) * cols * source.size()) as u64
+        (together.min(rows) * cols * self.float().size()) as u64
+    }
+
+    /// Bytes of what is unpacked at once beside its values, where about `tile` bytes of values are: one tile is on its way
+    /// to the converter, and one may be compared.
+    fn bytes_unpacking(&self, tile: u64) -> u64 {
+        let Stored::Packed(adopt) = &self.stored else {
+            return 0;
+        };
+        let shape @ [rows, cols] = self.matrix();
+        let values = tile.max(self.bytes_at_once()) as usize / DType::F32.size();
+        let excerpt = adopt.excerpt(
+            shape,
+            0..(values / cols.max(1)).clamp(1, rows.max(1)).min(rows),
+        );
+        2 * excerpt.bytes(cols) as u64
     }
 
     /// Bytes of the scales twice, as a packer and as a file has them; of nested ones as well what they are before.

@@ -19,7 +19,12 @@ impl fmt::Display for Plan {
             .iter()
             .map(|step| step.quant().to_string())
             .collect();
-        let quant = quants.iter().map(String::len).max().unwrap_or(0).max(5);
+        let quant = quants
+            .iter()
+            .map(|quant| quant.chars().count())
+            .max()
+            .unwrap_or(0)
+            .max(5);
 
         writeln!(
             f,

@@ -86,6 +86,28 @@ impl Step {
             _ => None,
         }
     }
+
+    /// Whether all of its packed tensors are read before it is made.
+    pub(crate) fn is_collected(&self) -> bool {
+        let is_packed = matches!(self.stored, Stored::Packed(_));
+        is_packed && (!self.has_values() || self.turned_back().is_some())
+    }
+
+    /// A dense stack whose packed matrices are `[out, in]`, with the shape that a dense file has.
+    pub(super) fn turned(mut self) -> Self {
+        if self.turned_back().is_some() {
+            self.slot.shape.swap(1, 2);
+        }
+        self
+    }
+
+    /// The same with the shape that it is packed in.
+    pub(super) fn unturned(mut self) -> Self {
+        if let Some(shape) = self.turned_back() {
+            self.slot.shape = shape.to_vec();
+        }
+        self
+    }
 }
 
 impl Plan {

@@ -14,7 +14,7 @@
 
 use std::collections::HashMap;
 
-use rayon::{ThreadPool, prelude::*};
+use rayon::prelude::*;
 
 use crate::{
     model::Link,
@@ -47,8 +47,7 @@ pub(crate) fn balance(
     if plan.links.is_empty() {
         return Ok(());
     }
-    let workers = settings.pool()?;
-    let reader = RowReader::new(source, settings);
+    let reader = RowReader::new(source, settings)?;
     let places: HashMap<String, usize> = (plan.steps.iter().enumerate())
         .map(|(place, step)| (step.slot.name.clone(), place))
         .collect();
@@ -56,7 +55,7 @@ pub(crate) fn balance(
         let to: Vec<&Step> = (link.to.iter())
             .map(|name| &plan.steps[places[name]])
             .collect();
-        let factors = factors(link, &to, &reader, &workers)?;
+        let factors = factors(link, &to, &reader)?;
         let inverse = factors
             .iter()
             .map(|factor| (1.0 / f64::from(*factor)) as f32);
@@ -76,12 +75,7 @@ pub(crate) fn balance(
 }
 
 /// The factors of the columns of every feature; their geometric mean is 1.
-fn factors(
-    link: &Link,
-    to: &[&Step],
-    reader: &RowReader<'_>,
-    workers: &ThreadPool,
-) -> Result<Vec<f32>, PipelineError> {
+fn factors(link: &Link, to: &[&Step], reader: &RowReader<'_>) -> Result<Vec<f32>, PipelineError> {
     let cols = to.first().map_or(0, |step| step.matrix()[1]);
     let mut factors = vec![1.0_f64; cols / link.times];
     for _ in 0..STEPS {
@@ -90,7 +84,7 @@ fn factors(
             .collect();
         let mut sums = vec![0.0; cols];
         for step in to {
-            add(step, &columns, reader, workers, &mut sums)?;
+            add(step, &columns, reader, &mut sums)?;
         }
         let mut squares = vec![0.0; factors.len()];
         for (column, sum) in sums.iter().enumerate() {
@@ -128,7 +122,6 @@ fn add(
     step: &Step,
     columns: &[f32],
     reader: &RowReader<'_>,
-    workers: &ThreadPool,
     sums: &mut [f64],
 ) -> Result<(), PipelineError> {
     let original = Original::of(step);
@@ -144,7 +137,7 @@ fn add(
             }
             sums
         };
-        let parts: Vec<Vec<f32>> = workers.install(|| {
+        let parts: Vec<Vec<f32>> = reader.workers().install(|| {
             let parts = tile.bytes().par_chunks(ROWS * row_bytes).map(of_rows);
             parts.collect()
         });

@@ -14,7 +14,7 @@ use crate::{
     config::{Auto, To},
     observe::{Event, Flow, tell},
     pipeline::{self, Comparer, Finished, Original, PipelineError, Settings, Sink, SinkError},
-    plan::{Action, Plan, PlanError, Step, Stored},
+    plan::{Plan, PlanError, Step},
     quant::QuantSpec,
     source::Source,
 };
@@ -110,9 +110,8 @@ pub(crate) fn decide(
     source: &dyn Source,
     settings: &Settings<'_>,
 ) -> Result<(), PrepareError> {
-    let plain = |step: &Step| matches!(step.stored, Stored::Plain(_)) && open(step);
     let places: Vec<usize> = (0..plan.steps.len())
-        .filter(|place| plain(&plan.steps[*place]))
+        .filter(|place| plan.steps[*place].has_values() && open(&plan.steps[*place]))
         .collect();
     // Where columns are balanced first, the packed values differ from the stored ones.
     let mut measured = plan.clone();
@@ -122,7 +121,7 @@ pub(crate) fn decide(
         .map(|place| measured.steps[*place].clone())
         .collect();
 
-    let mut actions: Vec<Vec<Action>> = vec![Vec::new(); steps.len()];
+    let mut becomes: Vec<Vec<Step>> = vec![Vec::new(); steps.len()];
     let mut table: Vec<Vec<Choice>> = vec![Vec::new(); steps.len()];
     for quant in candidates {
         let (of, trial) = tried(&steps, quant);
@@ -131,7 +130,7 @@ pub(crate) fn decide(
         for ((weight, step), error) in of.into_iter().zip(&measured.steps).zip(errors) {
             let bytes = step.bytes_finished();
             table[weight].push(Choice { bytes, error });
-            actions[weight].push(step.action.clone());
+            becomes[weight].push(step.clone());
         }
         let event = Event::Measured { quant };
         tell(settings.observer, &event, 0, plan.steps.len()).map_err(PipelineError::from)?;
@@ -147,9 +146,9 @@ pub(crate) fn decide(
             needed: table.iter().map(least).sum(),
         }
     })?;
-    for ((place, chosen), mut actions) in places.into_iter().zip(chosen).zip(actions) {
-        let step = &mut plan.steps[place];
-        step.action = actions.swap_remove(chosen);
+    for ((place, chosen), mut becomes) in places.into_iter().zip(chosen).zip(becomes) {
+        let (step, chosen) = (&mut plan.steps[place], becomes.swap_remove(chosen));
+        (step.slot, step.action) = (chosen.slot, chosen.action);
         tracing::info!(tensor = step.slot.name, quant = %step.quant(), "chosen");
     }
     Ok(())
@@ -179,14 +178,10 @@ fn numbers(step: &Step) -> usize {
 
 /// The steps that `quant` can pack, packed by it, and their places in `steps`.
 fn tried(steps: &[Step], quant: &QuantSpec) -> (Vec<usize>, Vec<Step>) {
-    let tried = steps.iter().enumerate().filter_map(|(weight, step)| {
-        let mut step = step.clone();
-        if let Some(method) = quant.method() {
-            let format = method.format(step.matrix(), step.float()).ok()?;
-            step.action = Action::Pack(quant.clone(), format);
-        }
-        Some((weight, step))
-    });
+    let tried = steps
+        .iter()
+        .enumerate()
+        .filter_map(|(weight, step)| Some((weight, step.clone().packed(quant).ok()?)));
     tried.unzip()
 }
 

@@ -28,7 +28,7 @@ use crate::{
     model::Role,
     observe::{RunTotals, Span},
     pipeline::Timing,
-    plan::{Plan, Treatment},
+    plan::{Action, Plan, Treatment},
     source::Probe,
     target::{DType, instead},
 };
@@ -244,7 +244,10 @@ fn quants(plan: &Plan) -> String {
         if step.action.format().is_none() {
             continue;
         }
-        let spec = step.quant().to_string();
+        let spec = match &step.action {
+            Action::Pack(spec, _) => spec.to_string(),
+            _ => step.quant().to_string(),
+        };
         match counts.iter_mut().find(|(known, _)| *known == spec) {
             Some((_, count)) => *count += 1,
             None => counts.push((spec, 1)),

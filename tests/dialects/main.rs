@@ -15,6 +15,7 @@ mod calibrated;
 mod golden;
 mod packed;
 mod plans;
+mod requantize;
 mod vectors;
 mod verify;
 
@@ -177,6 +178,15 @@ pub(crate) fn read(path: &Path) -> Vec<(String, Finished)> {
 
 /// Every finished weight of a plan, by name.
 pub(crate) fn finished(loader: &Loader<Cpu>, plan: &Plan) -> Vec<(String, Finished)> {
+    finished_of(loader, plan, 1 << 20)
+}
+
+/// The same, with so many bytes in flight.
+pub(crate) fn finished_of(
+    loader: &Loader<Cpu>,
+    plan: &Plan,
+    in_flight: u64,
+) -> Vec<(String, Finished)> {
     struct Keep(Vec<(String, Finished)>);
     impl Sink for Keep {
         fn place(&mut self, step: &Step, weight: Finished) -> Result<(), SinkError> {
@@ -186,7 +196,7 @@ pub(crate) fn finished(loader: &Loader<Cpu>, plan: &Plan) -> Vec<(String, Finish
     }
     let mut keep = Keep(Vec::new());
     let observer = |_: &Event<'_>| Flow::Continue;
-    let settings = Settings::new(2, 1 << 20, &observer);
+    let settings = Settings::new(2, in_flight, &observer);
     let source = &**loader.checkpoint().source();
     pipeline::run(plan, source, &mut keep, &settings).expect("a load");
     keep.0

@@ -17,7 +17,9 @@ use tempfile::TempDir;
 use super::{
     Tensors,
     common::{Golden, max_abs_difference},
-    finished, tensors, tensors_of,
+    finished,
+    requantize::assert_by_rows,
+    tensors, tensors_of,
 };
 
 /// One linear layer, whose shape `config.json` has under `shape`.
@@ -106,7 +108,12 @@ fn model(config: Value, tensors: &Tensors) -> Loader<Cpu> {
 pub(super) fn packed(loader: &Loader<Cpu>) -> Packed {
     let plan = loader.plan::<One>().expect("a plan");
     match &finished(loader, &plan)[..] {
-        [(_, Finished::Packed(packed))] => packed.clone(),
+        [(_, Finished::Packed(packed))] => {
+            // Whatever the layout, some of its rows are read alone.
+            let what = format!("{:?} of {}", packed.shape, packed.format);
+            assert_by_rows(&what, loader, &plan, packed);
+            packed.clone()
+        }
         other => panic!("{other:?}"),
     }
 }

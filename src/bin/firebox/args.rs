@@ -137,6 +137,11 @@ pub(crate) struct LoadArgs {
     #[arg(long)]
     dequantize: bool,
 
+    /// Take packed weights as the source of another quantization, as if the checkpoint had their values in f32: unpacked
+    /// some rows at a time and packed as asked, or dense where nothing is asked. Loses what both quantizations lose
+    #[arg(long)]
+    requantize: bool,
+
     /// With --quant auto, what to choose from; may be given several times
     #[arg(long = "candidate", value_name = "SPEC")]
     candidates: Vec<QuantSpec>,
@@ -199,6 +204,7 @@ impl LoadArgs {
             .quant(quant)
             .device(self.device)
             .dequantize(self.dequantize)
+            .requantize(self.requantize)
             .presinq(self.presinq)
             .strategy(self.strategy)
             .workers(self.workers.map_or(Workers::Auto, Workers::Count));

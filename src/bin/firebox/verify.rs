@@ -26,7 +26,7 @@ pub(crate) struct VerifyCommand {
 
     /// Compare the quantized checkpoint MODEL with the plain one that it was made from: a folder, a file or a model
     /// id of the hub
-    #[arg(long, value_name = "SOURCE", conflicts_with_all = ["quant", "rules", "include", "fallbacks", "revision"])]
+    #[arg(long, value_name = "SOURCE", conflicts_with_all = ["quant", "rules", "include", "fallbacks", "requantize", "revision"])]
     against: Option<String>,
 
     #[command(flatten)]

@@ -328,8 +328,8 @@ pub(super) fn assemble4(
     parts: &mut Parts<'_>,
     format: Format,
     blocks: Blocks,
-    shape: [usize; 2],
 ) -> Result<CodesAndScales, DialectError> {
+    let shape = parts.whole;
     let levels = match format {
         Format::Fp4(_) => QuantType::Fp4,
         _ => QuantType::Nf4,
@@ -397,6 +397,7 @@ pub(super) fn assemble4(
         scales.push((offset as f32).to_bits());
     }
     // A file may have an odd code more than the weight.
+    let n = parts.shape().iter().product();
     Ok((pack::from_bitsandbytes(parts.bytes(WEIGHT), n), scales))
 }
 

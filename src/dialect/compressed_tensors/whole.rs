@@ -115,14 +115,15 @@ impl Whole {
         self,
         parts: &mut Parts<'_>,
         affine: Affine,
-        shape @ [o, i]: [usize; 2],
         zeros: Option<usize>,
         order: Option<usize>,
     ) -> Result<CodesAndScales, DialectError> {
         const CODES: usize = 0;
         const SCALES: usize = 1;
         const SHAPE: usize = 2;
+        let shape @ [_, i] = parts.shape();
         if self.words {
+            let [o, i] = parts.whole;
             let said: Vec<i64> = bytemuck::pod_collect_to_vec(parts.bytes(SHAPE));
             if said != [o as i64, i as i64] {
                 let expected = format!("[{o}, {i}], which config.json implies");

@@ -1,4 +1,4 @@
-//! Weights that the checkpoint has packed.
+//! Weights that stay packed as the checkpoint has them, and stacks whose matrices are turned when they are dequantized.
 
 use rayon::ThreadPool;
 
@@ -17,7 +17,7 @@ use crate::{
     source::TensorInfo,
 };
 
-/// Collects the tensors of a packed weight, which stays packed or is dequantized.
+/// Collects the tensors of a packed weight.
 pub(crate) struct Adopted {
     adopt: Adopt,
     /// The bytes of each tensor, in words.
@@ -50,15 +50,13 @@ impl Convert for Adopted {
         let turned = step.turned_back();
         let shape = turned.map_or(step.matrix(), |[experts, out, cols]| [experts * out, cols]);
         let packed = self.adopt.assemble(shape, self.tensors)?;
-        Ok(Completed::Weight(match step.action {
-            Action::Dense(dtype) => {
-                let mut values = Values::dequantize(dtype, &packed);
-                if let Some(shape) = turned {
-                    values.turn(shape);
-                }
+        Ok(Completed::Weight(match (turned, &step.action) {
+            (Some(shape), Action::Dense(dtype)) => {
+                let mut values = Values::dequantize(*dtype, &packed);
+                values.turn(shape);
                 Finished::Dense(Dense::Owned(values))
             }
-            Action::Pack(..) | Action::Adopt(_) | Action::Carry => Finished::Packed(packed),
+            _ => Finished::Packed(packed),
         }))
     }
 }

@@ -2,12 +2,12 @@
 //!
 //! | converter | source | becomes |
 //! |---|---|---|
-//! | [`DenseWhole`](dense::DenseWhole) | dense | dense, whole in host memory |
-//! | [`DenseRows`](dense::DenseRows) | dense | dense, some rows at a time |
-//! | [`PackWhole`](packed::PackWhole) | dense | packed by the host, whole in host memory |
-//! | [`PackRows`](packed::PackRows) | dense | packed by the host, some rows at a time |
-//! | [`DevicePacker`](device::DevicePacker) | dense | packed by a device, in its memory |
-//! | [`Adopted`](adopted::Adopted) | packed | packed as it is stored, or dequantized |
+//! | [`DenseWhole`](dense::DenseWhole) | dense, or unpacked | dense, whole in host memory |
+//! | [`DenseRows`](dense::DenseRows) | dense, or unpacked | dense, some rows at a time |
+//! | [`PackWhole`](packed::PackWhole) | dense, or unpacked | packed by the host, whole in host memory |
+//! | [`PackRows`](packed::PackRows) | dense, or unpacked | packed by the host, some rows at a time |
+//! | [`DevicePacker`](device::DevicePacker) | dense, or unpacked | packed by a device, in its memory |
+//! | [`Adopted`](adopted::Adopted) | packed | packed as it is stored |
 //! | [`Carried`](carried::Carried) | any | the same bytes |
 
 pub(super) mod adopted;

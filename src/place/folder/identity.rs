@@ -134,6 +134,7 @@ fn configuration(config: &LoadConfig, to: &SaveConfig) -> Value {
         "candidates": texts(&mut config.pack.candidates.iter().map(ToString::to_string)),
         "presinq": config.pack.presinq,
         "dequantize": config.pack.dequantize,
+        "requantize": config.pack.requantize,
         "dialect": to.dialect.map(|dialect| dialect.name()),
         "nested": to.nested,
         "shard_bytes": to.shard_bytes,
@@ -179,7 +180,8 @@ pub(crate) fn becomes(step: &Step) -> String {
     match &step.action {
         Action::Dense(dtype) => dtype.to_string(),
         Action::Carry => "carried".to_owned(),
-        Action::Pack(..) | Action::Adopt(_) => step.quant().to_string(),
+        Action::Pack(quant, _) => quant.to_string(),
+        Action::Adopt(format) => format.to_string(),
     }
 }
 

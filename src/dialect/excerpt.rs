@@ -1,0 +1,339 @@
+//! Some rows of a packed weight, alone: which bytes of its parts they take, and the packed weight that these become.
+//!
+//! What is read of a part is what the same project would write for these rows, so that one function puts the parts of a
+//! weight and of some of its rows together. Rows that share a byte or a scale with others are read with them.
+//!
+//! | part | bytes of some rows |
+//! |---|---|
+//! | rows of codes, scales by rows or blocks | one range |
+//! | codes of GPTQ and AWQ, `[in, out]` | a range in every stored row |
+//! | codes of HQQ, halves of the weight in one byte | a range for each half |
+//! | scales of tiles that are higher than a row | those of the tiles, repeated for every row |
+//! | nested scales | codes and upper scales, given back as plain ones |
+//! | scales of HQQ's axis 0 | one for each value |
+//! | tables, shapes, the order of columns | all of them |
+
+use core::ops::Range;
+
+use firebox_kernels::{
+    arith::pack::{CODES8, code8},
+    format::{Affine, Along, Format, Packed, Tile},
+    formats::nested::{self, MAP},
+};
+
+use super::{Adopt, Assembly, DialectError, Parts, hqq, whole::ScaleSpan};
+use crate::source::TensorInfo;
+
+/// Some rows of a packed weight.
+#[derive(Debug)]
+pub(crate) struct Excerpt {
+    /// The rows: those that were asked for, and those that cannot be left out beside them.
+    pub(crate) rows: Range<usize>,
+    /// The format of these rows alone.
+    pub(crate) format: Format,
+    /// Which bytes of each part are read, one after another.
+    pub(crate) parts: Vec<Vec<ByteRuns>>,
+}
+
+/// Bytes of a part: `count` runs of `len` bytes, `stride` bytes from one to the next.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ByteRuns {
+    start: usize,
+    len: usize,
+    stride: usize,
+    count: usize,
+}
+
+impl ByteRuns {
+    fn one(range: Range<usize>) -> Self {
+        Self {
+            start: range.start,
+            len: range.len(),
+            stride: 0,
+            count: 1,
+        }
+    }
+
+    /// The ranges, counted from the start of the part.
+    pub(crate) fn ranges(self) -> impl Iterator<Item = Range<usize>> {
+        (0..self.count).map(move |nth| {
+            let start = self.start + nth * self.stride;
+            start..start + self.len
+        })
+    }
+}
+
+impl Excerpt {
+    /// Bytes of each part.
+    pub(crate) fn lens(&self) -> impl Iterator<Item = usize> {
+        let parts = self.parts.iter();
+        parts.map(|runs| runs.iter().map(|runs| runs.len * runs.count).sum())
+    }
+
+    /// Bytes that it takes in memory, as it is read and packed, where rows have `cols` columns.
+    pub(crate) fn bytes(&self, cols: usize) -> usize {
+        self.lens().sum::<usize>() + self.format.packed_bytes([self.rows.len(), cols])
+    }
+}
+
+/// How the values of a weight `[out, in]` lie in one of its parts.
+#[derive(Debug, Clone, Copy)]
+enum PartLayout {
+    /// All rows need all of it.
+    All,
+    /// Each `values` values, which follow one another, have `bytes` bytes.
+    Along { values: usize, bytes: usize },
+    /// Each stored row has `bytes` bytes for each `rows` rows of the weight.
+    Across { rows: usize, bytes: usize },
+    /// The value `k` has the `bytes` bytes of element `k % elements`.
+    Around { elements: usize, bytes: usize },
+}
+
+impl PartLayout {
+    /// The bytes of some rows of a weight with `cols` columns.
+    fn runs(self, part: &TensorInfo, rows: &Range<usize>, cols: usize) -> Vec<ByteRuns> {
+        let all = part.bytes() as usize;
+        let (first, end) = (rows.start * cols, rows.end * cols);
+        match self {
+            Self::All => vec![ByteRuns::one(0..all)],
+            Self::Along { values, bytes } => {
+                let range = first / values * bytes..end.div_ceil(values) * bytes;
+                vec![ByteRuns::one(range.start..range.end.min(all))]
+            }
+            Self::Across { rows: apart, bytes } => {
+                let count = part.shape[0];
+                let stride = all / count.max(1);
+                let start = rows.start / apart * bytes;
+                let end = (rows.end.div_ceil(apart) * bytes).min(stride);
+                if end - start == stride {
+                    return vec![ByteRuns::one(0..all)];
+                }
+                vec![ByteRuns {
+                    start,
+                    len: end - start,
+                    stride,
+                    count,
+                }]
+            }
+            Self::Around { elements, bytes } => {
+                let mut runs = Vec::new();
+                let mut at = first;
+                while at < end {
+                    let start = at % elements;
+                    let len = (elements - start).min(end - at);
+                    runs.push(ByteRuns::one(start * bytes..(start + len) * bytes));
+                    at += len;
+                }
+                runs
+            }
+        }
+    }
+}
+
+impl Adopt {
+    /// The least excerpt of a weight of `shape` that has these rows.
+    pub(crate) fn excerpt(&self, shape @ [o, i]: [usize; 2], rows: Range<usize>) -> Excerpt {
+        let together = self.rows_together(shape);
+        let start = rows.start / together * together;
+        let rows = start..rows.end.next_multiple_of(together).min(o);
+        let layouts = self.layouts(shape).into_iter();
+        let layouts = layouts.chain(core::iter::repeat(PartLayout::All));
+        let parts = self.parts.iter().zip(layouts);
+        let parts = parts.map(|(part, layout)| layout.runs(part, &rows, i));
+        Excerpt {
+            format: alone(self.format, shape, &rows),
+            parts: parts.collect(),
+            rows,
+        }
+    }
+
+    /// Rows that share bytes or scales: an excerpt has whole multiples of them, or ends with the weight.
+    pub(crate) fn rows_together(&self, [o, i]: [usize; 2]) -> usize {
+        let whole = |values: usize| values / gcd(values, i.max(1));
+        match (self.recipe, self.format) {
+            (Assembly::BitsAndBytes4, Format::Nf4(blocks) | Format::Fp4(blocks)) => {
+                whole(blocks.block)
+            }
+            // Zero points lie in words along the rows.
+            (Assembly::Whole { zeros: None, .. }, _) => 1,
+            (Assembly::Whole { whole, .. }, _) if !whole.words => 1,
+            (Assembly::Whole { .. } | Assembly::Gptq { .. } | Assembly::Awq, format) => {
+                words_apart(format.code_bits())
+            }
+            (Assembly::Hqq(_), Format::Affine(affine))
+                if affine.along == Along::Flat && affine.group < o * i =>
+            {
+                whole(affine.group)
+            }
+            _ => 1,
+        }
+    }
+
+    /// The layout of the first parts; those after them are needed whole.
+    fn layouts(&self, shape @ [o, i]: [usize; 2]) -> Vec<PartLayout> {
+        use PartLayout::{Across, All, Around};
+        let bytes = |part: usize| self.parts[part].bytes() as usize;
+        let size = |part: usize| self.parts[part].dtype.bits() as usize / 8;
+        let by_rows = |part: usize| PartLayout::Along {
+            values: i.max(1),
+            bytes: bytes(part) / o.max(1),
+        };
+        match (self.recipe, self.format) {
+            (Assembly::Floats, Format::Fp8(_, tile)) => {
+                let scales = match tile {
+                    Tile::Tensor => All,
+                    Tile::Row => by_rows(1),
+                    Tile::Block { rows, .. } => PartLayout::Along {
+                        values: rows * i.max(1),
+                        bytes: bytes(1) / o.div_ceil(rows).max(1),
+                    },
+                };
+                vec![by_rows(0), scales]
+            }
+            (Assembly::BitsAndBytes4, Format::Nf4(blocks) | Format::Fp4(blocks)) => {
+                let of_block = |values, bytes| PartLayout::Along { values, bytes };
+                let scales = of_block(blocks.block, size(1));
+                let upper = of_block(blocks.block * nested::BLOCK, size_of::<f32>());
+                vec![of_block(2, 1), scales, All, All, upper]
+            }
+            (Assembly::Pairs, _) => vec![by_rows(0), by_rows(1), by_rows(2)],
+            (Assembly::Whole { whole, zeros, .. }, format) => {
+                let by_scale = |part: usize| match whole.scale {
+                    ScaleSpan::Tensor => All,
+                    _ => by_rows(part),
+                };
+                let mut layouts = vec![by_rows(0), by_scale(1)];
+                let Some(zeros) = zeros else {
+                    return layouts;
+                };
+                layouts.resize(zeros, All);
+                let apart = words_apart(format.code_bits());
+                let words = apart * format.code_bits() / 32;
+                layouts.push(match self.parts[zeros].shape[..] {
+                    [_, groups] if whole.words && whole.scale != ScaleSpan::Tensor => {
+                        PartLayout::Along {
+                            values: apart * i.max(1),
+                            bytes: words * groups * size(zeros),
+                        }
+                    }
+                    _ => by_scale(zeros),
+                });
+                layouts
+            }
+            (Assembly::Gptq { .. }, format) => {
+                let apart = words_apart(format.code_bits());
+                let across = |rows, bytes| Across { rows, bytes };
+                let zeros = across(apart, apart * format.code_bits() / 8);
+                vec![across(1, size(0)), zeros, across(1, size(2))]
+            }
+            (Assembly::Awq, _) => {
+                let across = |rows, part| Across {
+                    rows,
+                    bytes: size(part),
+                };
+                vec![across(8, 0), across(8, 1), across(1, 2)]
+            }
+            (Assembly::Hqq(hqq), Format::Affine(affine)) => {
+                let (elements, bytes) = hqq::elements(hqq, affine, shape);
+                let scales = |part: usize| match affine.along {
+                    _ if affine.group == o * i => All,
+                    Along::Strided => Around {
+                        elements: affine.groups(shape).max(1),
+                        bytes: size(part),
+                    },
+                    _ => PartLayout::Along {
+                        values: affine.group,
+                        bytes: size(part),
+                    },
+                };
+                vec![Around { elements, bytes }, scales(1), scales(2)]
+            }
+            _ => vec![by_rows(0), by_rows(1)],
+        }
+    }
+
+    /// The packed weight `[rows, in]` that the bytes of an excerpt become, in words that are filled up with zeros.
+    pub(crate) fn assemble_excerpt(
+        &self,
+        shape: [usize; 2],
+        excerpt: &Excerpt,
+        words: Vec<Vec<u32>>,
+    ) -> Result<Packed, DialectError> {
+        let rows = excerpt.rows.clone();
+        let mut parts = Parts {
+            tensors: &self.parts,
+            words,
+            lens: excerpt.lens().collect(),
+            whole: shape,
+            rows: rows.clone(),
+        };
+        let (words, scales) = self.recipe.codes_and_scales(self.format, &mut parts)?;
+        let scales = scales_alone(self.format, shape[1], &rows, scales);
+        self.packed(excerpt.format, parts.shape(), words, scales)
+    }
+}
+
+/// The format of some rows of a weight of `shape` in `format`, where they stand alone.
+fn alone(format: Format, [o, i]: [usize; 2], rows: &Range<usize>) -> Format {
+    match format {
+        // The rows may begin within a tile.
+        Format::Fp8(kind, Tile::Block { cols, .. }) => {
+            Format::Fp8(kind, Tile::Block { rows: 1, cols })
+        }
+        // And within a block of nested scales.
+        Format::Nf4(_) | Format::Fp4(_) => format.renested(false),
+        Format::Affine(affine) if affine.along != Along::Ordered && affine.group == o * i => {
+            Format::Affine(flat(affine, (rows.len() * i).max(1)))
+        }
+        // A scale for each value.
+        Format::Affine(affine) if affine.along == Along::Strided => Format::Affine(flat(affine, 1)),
+        _ => format,
+    }
+}
+
+/// The scales of that format, from those that were read.
+fn scales_alone(format: Format, i: usize, rows: &Range<usize>, scales: Vec<u32>) -> Vec<u32> {
+    match format {
+        Format::Fp8(_, Tile::Block { rows: side, cols }) => {
+            let across = i.div_ceil(cols);
+            let of_row = |row: usize| {
+                let first = (row / side - rows.start / side) * across;
+                &scales[first..first + across]
+            };
+            rows.clone().flat_map(of_row).copied().collect()
+        }
+        Format::Nf4(blocks) | Format::Fp4(blocks) if blocks.nested => {
+            let (first, count) = (rows.start * i / blocks.block, blocks.count(rows.len() * i));
+            let (codes, upper) = scales.split_at(count.div_ceil(CODES8));
+            let (upper, offset) = upper.split_at(upper.len() - 1);
+            let plain = (0..count).map(|k| {
+                let upper = upper[(first + k) / nested::BLOCK - first / nested::BLOCK];
+                let value = MAP[code8(codes, k) as usize] * f32::from_bits(upper);
+                (value + f32::from_bits(offset[0])).to_bits()
+            });
+            plain.collect()
+        }
+        _ => scales,
+    }
+}
+
+fn flat(affine: Affine, group: usize) -> Affine {
+    Affine {
+        along: Along::Flat,
+        group,
+        ..affine
+    }
+}
+
+/// Rows whose codes of `bits` bits are whole words.
+const fn words_apart(bits: usize) -> usize {
+    32 / gcd(32, bits)
+}
+
+/// The greatest common divisor; `a` is not 0.
+const fn gcd(mut a: usize, mut b: usize) -> usize {
+    while b != 0 {
+        (a, b) = (b, a % b);
+    }
+    a
+}

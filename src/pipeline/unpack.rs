@@ -1,0 +1,119 @@
+//! Rows of a weight that the checkpoint has packed, as values of `f32`: what a method packs again, and what a dequantized
+//! weight is made of. The values are those of the whole weight dequantized, to the bit; neither it nor its codes are ever
+//! whole in memory.
+
+use firebox_kernels::{arith::float::DType, format::Packed};
+use rayon::{ThreadPool, prelude::*};
+
+use crate::{
+    dialect::{Adopt, DialectError},
+    plan::CHUNK,
+    source::SourceError,
+};
+
+/// A packed weight whose rows are unpacked as they are read.
+#[derive(Debug, Clone)]
+pub(crate) struct Unpacked {
+    adopt: Adopt,
+    /// `[rows, columns]`.
+    shape: [usize; 2],
+}
+
+/// Rows that could not be read.
+#[derive(Debug)]
+pub(crate) enum RowError {
+    /// A read failed.
+    Source(SourceError),
+    /// A packed weight contradicts its configuration.
+    Dialect(DialectError),
+}
+
+impl From<SourceError> for RowError {
+    fn from(error: SourceError) -> Self {
+        Self::Source(error)
+    }
+}
+
+impl From<DialectError> for RowError {
+    fn from(error: DialectError) -> Self {
+        Self::Dialect(error)
+    }
+}
+
+impl Unpacked {
+    /// The type of the values.
+    const DTYPE: DType = DType::F32;
+
+    pub(super) fn new(adopt: Adopt, shape: [usize; 2]) -> Self {
+        Self { adopt, shape }
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.shape[0] * self.row_bytes()
+    }
+
+    pub(super) fn rows_together(&self) -> usize {
+        self.adopt.rows_together(self.shape)
+    }
+
+    fn row_bytes(&self) -> usize {
+        self.shape[1] * Self::DTYPE.size()
+    }
+
+    /// Fills `into` with whole rows, as [`SourceValues::fill`](super::values::SourceValues::fill) does.
+    pub(super) fn fill(
+        &self,
+        start: usize,
+        into: &mut [u8],
+        workers: &ThreadPool,
+        mut read: impl FnMut(&str, u64, &mut [u8]) -> Result<(), SourceError>,
+    ) -> Result<u64, RowError> {
+        let row_bytes = self.row_bytes();
+        if into.is_empty() {
+            return Ok(0);
+        }
+        let first = start / row_bytes;
+        let excerpt = (self.adopt).excerpt(self.shape, first..first + into.len() / row_bytes);
+        let mut parts = Vec::new();
+        for (part, (runs, len)) in
+            (self.adopt.parts.iter()).zip(excerpt.parts.iter().zip(excerpt.lens()))
+        {
+            let mut words = vec![0_u32; len.div_ceil(size_of::<u32>())];
+            let mut rest: &mut [u8] = bytemuck::cast_slice_mut(&mut words);
+            for range in runs.iter().flat_map(|runs| runs.ranges()) {
+                let (here, after) = rest.split_at_mut(range.len());
+                read(&part.file, part.range.start + range.start as u64, here)?;
+                rest = after;
+            }
+            parts.push(words);
+        }
+        let bytes = excerpt.lens().sum::<usize>() as u64;
+        workers.install(|| {
+            let packed = self.adopt.assemble_excerpt(self.shape, &excerpt, parts)?;
+            dequantize(&packed, first - excerpt.rows.start, into);
+            Ok(bytes)
+        })
+    }
+}
+
+/// The values of rows from `first` on, as bytes. Spread over the current rayon pool.
+fn dequantize(packed: &Packed, first: usize, into: &mut [u8]) {
+    let Packed {
+        format,
+        shape,
+        words,
+        scales,
+    } = packed;
+    let cols = shape[1];
+    let together = (CHUNK / cols).max(1);
+    let chunks = into.par_chunks_mut(together * cols * size_of::<f32>());
+    chunks.enumerate().for_each(|(nth, bytes)| {
+        let mut values = vec![0.0_f32; bytes.len() / size_of::<f32>()];
+        let first = first + nth * together;
+        let rows = first..first + values.len() / cols;
+        format.dequantize_rows(*shape, words, scales, rows, &mut values);
+        for (bytes, value) in bytes.as_chunks_mut().0.iter_mut().zip(values) {
+            *bytes = value.to_le_bytes();
+        }
+    });
+}

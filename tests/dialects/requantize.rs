@@ -1,0 +1,196 @@
+//! Packed weights as the source of another quantization. What is expected is the weight of the same file unpacked as a
+//! whole (the other tests compare that with the libraries), and packed from memory.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use firebox::{
+    Cpu, Error, LoadConfig, Loader,
+    config::{SaveConfig, VerifyConfig},
+    model::CausalLm,
+    pipeline::Finished,
+    plan::{Action, Plan, PlanError},
+    quant::{
+        QuantSpec,
+        kernels::{arith::float::DType, format::Packed, packer::pack_whole},
+    },
+};
+use tempfile::TempDir;
+
+use super::{QUANTIZED, finished_of, load, save};
+
+/// Bytes of tiles: a row or what has to stay together, some rows, all.
+const TILES: [u64; 3] = [1, 3000, 1 << 20];
+
+/// What a plan of one packed weight gives when it is unpacked and packed some rows at a time: the values and the codes of
+/// the whole weight. Would catch rows of a wrong place, a scale of another row, codes that are read from the middle of a
+/// byte.
+pub(super) fn assert_by_rows(what: &str, loader: &Loader<Cpu>, plan: &Plan, packed: &Packed) {
+    let values = packed.dequantize();
+    let bits = |values: &[f32]| {
+        values
+            .iter()
+            .map(|value| value.to_bits())
+            .collect::<Vec<_>>()
+    };
+    let bytes: Vec<u8> = values
+        .iter()
+        .flat_map(|value| value.to_le_bytes())
+        .collect();
+    let act = |action: Action, tile: u64| {
+        let mut plan = plan.clone();
+        plan.steps[0].action = action;
+        finished_of(loader, &plan, 8 * tile).remove(0).1
+    };
+    for tile in TILES {
+        let Finished::Dense(dense) = act(Action::Dense(DType::F32), tile) else {
+            panic!("{what} stays packed");
+        };
+        let found: Vec<f32> = bytemuck::pod_collect_to_vec(dense.bytes());
+        assert!(
+            bits(&found) == bits(&values),
+            "{what} has other values in tiles of {tile}"
+        );
+        for quant in ["nf4:nested", "fp8:scale=tensor", "mlx:bits=3,group=32"] {
+            let spec: QuantSpec = quant.parse().expect("a spec");
+            let method = spec.method().expect("a method");
+            let Ok(packer) = method.packer(packed.shape, DType::F32) else {
+                continue;
+            };
+            let expected = pack_whole(packer, &bytes);
+            let Finished::Packed(found) = act(Action::Pack(spec.clone(), expected.format), tile)
+            else {
+                panic!("{what} is not packed");
+            };
+            assert!(
+                found == expected,
+                "{what} as {quant} has other codes in tiles of {tile}"
+            );
+        }
+    }
+}
+
+/// Every file of a folder.
+fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let files = fs::read_dir(folder).expect("a folder").map(|file| {
+        let file = file.expect("a file");
+        let bytes = fs::read(file.path()).expect("a file");
+        (file.file_name().into_string().expect("a name"), bytes)
+    });
+    files.collect()
+}
+
+fn assert_same(what: &str, found: &Path, expected: &Path) {
+    let [found, expected] = [found, expected].map(files);
+    let names = |files: &BTreeMap<String, Vec<u8>>| files.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(&found), names(&expected), "{what}");
+    for (name, bytes) in &found {
+        assert!(*bytes == expected[name], "{what}: {name} has other bytes");
+    }
+}
+
+fn spec(quant: &str) -> QuantSpec {
+    quant.parse().expect("a spec")
+}
+
+/// One step and two, of every dialect that has a golden checkpoint: each file has the same bytes, also where tiles hold few
+/// rows. Would catch a source in another type, an embedding that stays packed, a field of `config.json`.
+#[test]
+fn one_step_writes_what_two_steps_write() {
+    for model in QUANTIZED {
+        let packed = model.checkpoint();
+        let dense = TempDir::new().expect("a folder");
+        let config = load(packed.path()).dequantize(true).dtype(DType::F32);
+        save(config, &SaveConfig::new(dense.path()));
+        for (quant, presinq) in [
+            ("nf4", false),
+            ("mlx:bits=4,group=64", false),
+            ("fp8:e4m3,scale=block", false),
+            ("hqq:bits=4,group=64,axis=0", false),
+            ("nf4:nested", true),
+            ("auto:bits=5", false),
+        ] {
+            let what = format!("{} to {quant}", model.name);
+            let asked = |from: &Path| load(from).quant(spec(quant)).presinq(presinq);
+            let [one, few, two] = [(); 3].map(|()| TempDir::new().expect("a folder"));
+            save(asked(dense.path()), &SaveConfig::new(two.path()));
+            let config = asked(packed.path()).requantize(true);
+            save(config.clone(), &SaveConfig::new(one.path()));
+            assert_same(&what, one.path(), two.path());
+            save(
+                config.in_flight_bytes_max(64 << 10),
+                &SaveConfig::new(few.path()),
+            );
+            assert_same(
+                &format!("{what}, few rows at a time"),
+                few.path(),
+                two.path(),
+            );
+        }
+    }
+}
+
+fn refused(config: LoadConfig) -> String {
+    let loader = Loader::<Cpu>::new(config).expect("a checkpoint");
+    let error = loader.plan::<CausalLm>().expect_err("refused");
+    assert!(
+        matches!(error, Error::Plan(PlanError::Packed { .. })),
+        "{error}"
+    );
+    error.to_string()
+}
+
+/// Never silent: without the flag a packed weight is not packed again, and the error names the flag.
+#[test]
+fn packed_weights_are_no_source_unasked() {
+    for model in QUANTIZED {
+        let packed = model.checkpoint();
+        let asked = load(packed.path()).quant(spec("mlx:bits=3,group=32"));
+        assert!(
+            refused(asked.clone()).contains("--requantize"),
+            "{}",
+            model.name
+        );
+        let asked = asked.requantize(true);
+        let loader = Loader::<Cpu>::new(asked).expect("a checkpoint");
+        let plan = loader.plan::<CausalLm>().expect("a plan");
+        let text = plan.to_string();
+        let packed = loader.checkpoint().config();
+        assert!(text.contains(" → mlx:bits=3,group=32"), "{text}");
+        assert!(packed.is_object());
+        // As JSON too, and the plan can be carried out later without the flag.
+        let json = serde_json::to_string(&plan.summary()).expect("words");
+        assert!(json.contains(" → mlx:bits=3,group=32"), "{json}");
+        let plan = Plan::from_json(&plan.to_json().expect("words")).expect("a plan");
+        loader.load_plan::<CausalLm>(plan).expect("loads");
+    }
+}
+
+/// The packed weights are compared with the values that they were made from. Would catch a source that is compared as it is
+/// stored.
+#[test]
+fn requantized_weights_are_verified() {
+    for model in QUANTIZED {
+        let packed = model.checkpoint();
+        let dense = TempDir::new().expect("a folder");
+        let config = load(packed.path()).dequantize(true).dtype(DType::F32);
+        save(config, &SaveConfig::new(dense.path()));
+        let limits = VerifyConfig::default();
+        let verify = |config: LoadConfig| {
+            let loader = Loader::<Cpu>::new(config.quant(spec("nf4"))).expect("a checkpoint");
+            let report = loader.verify::<CausalLm>(&limits).expect("a report");
+            let rows = report.tensors.into_iter().map(|row| (row.name, row.stats));
+            rows.collect::<BTreeMap<_, _>>()
+        };
+        let found = verify(load(packed.path()).requantize(true));
+        assert!(found == verify(load(dense.path())), "{}", model.name);
+        assert!(!found.is_empty());
+        let asked = load(packed.path()).quant(spec("nf4")).requantize(true);
+        let loader = Loader::<Cpu>::new(asked.verify(limits.clone())).expect("a checkpoint");
+        let report = loader.load::<CausalLm>().expect("loads").report;
+        assert!(
+            report
+                .verified
+                .is_some_and(|report| report.tensors.len() == found.len())
+        );
+    }
+}
