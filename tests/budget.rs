@@ -117,6 +117,7 @@ fn memory_is_what_was_promised() {
     }
     loads_stay_within_their_budget(&base);
     saves_need_little_however_large_the_weights(&base, folder.path());
+    packed_sources_need_no_more_than_dense_ones(&base, folder.path());
     what_cannot_work_is_refused_before_a_weight_is_read(&base, folder.path());
     equal_weights_are_held_once(&base, &tuned);
     mapped_weights_stay_in_their_file(&base);
@@ -278,6 +279,44 @@ fn saves_need_little_however_large_the_weights(base: &Path, folder: &Path) {
             "{quant}: {peak} bytes at most, {BUDGET} allowed"
         );
         assert!(saved.bytes_written > BUDGET, "{quant}");
+    }
+}
+
+/// Catches a source that is whole in memory, packed or unpacked: each weight is 64 MiB of `f32`, and 8 to 16 MiB packed.
+fn packed_sources_need_no_more_than_dense_ones(base: &Path, folder: &Path) {
+    const BUDGET: u64 = 8 * MIB;
+    for (nth, quant) in [
+        "fp8:scale=block",
+        "fp8:scale=channel",
+        "mlx:bits=4",
+        "nf4:nested",
+        "hqq:bits=4,group=64,axis=1,unsolved",
+        "hqq:bits=8,group=64,axis=0,unsolved",
+        "wna16:bits=4,group=128,asymmetric",
+        "int8",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let packed = folder.join(format!("source-{nth}"));
+        let loader = Loader::<Cpu>::new(config(base, quant)).expect("opens");
+        loader
+            .save::<Wide>(&SaveConfig::new(&packed))
+            .expect("saved");
+        for again in ["nf4", "none"] {
+            let asked = config(&packed, again).requantize(true);
+            let asked = asked.host_budget(Budget::Bytes(BUDGET));
+            let loader = Loader::<Cpu>::new(asked).expect("opens");
+            let to = SaveConfig::new(folder.join(format!("again-{nth}-{again}")));
+            let (saved, peak) = COUNTING.peak(|| loader.save::<Wide>(&to).expect("fits"));
+            assert!(
+                peak <= BUDGET + 3 * MIB,
+                "{quant} to {again}: {peak} bytes at most, {BUDGET} allowed"
+            );
+            assert!(saved.bytes_written > BUDGET, "{quant} to {again}");
+            fs::remove_dir_all(folder.join(format!("again-{nth}-{again}"))).expect("removed");
+        }
+        fs::remove_dir_all(&packed).expect("removed");
     }
 }
 

@@ -46,6 +46,22 @@ fn an_unknown_architecture_is_inspected_planned_quantized_verified_and_converted
     assert_eq!(list(&back), list(&answer(&["inspect", model.path()])));
     assert_eq!(back["config"]["quantization_config"], json!(null));
 
+    // Packed values are a source where that is said.
+    let (again, refused) = (out("again"), out("refused"));
+    let asked = ["quantize", &packed, "--quant=mlx:bits=4,group=32", "--out"];
+    refuse(
+        1,
+        &[&asked[..], &[&refused]].concat(),
+        &["--requantize", "nf4:block=64"],
+    );
+    succeed(&[&asked[..], &[&again, "--requantize"]].concat());
+    let plan = answer(&["plan", &packed, "--quant=int8", "--requantize"]);
+    let becomes = |quant: &str| {
+        let tensors = plan["tensors"].as_array().expect("a list").iter();
+        tensors.filter(|tensor| tensor["quant"] == quant).count()
+    };
+    assert_eq!(becomes("nf4:block=64 → int8"), 14);
+
     for command in ["load", "eval", "logits"] {
         let rest: &[&str] = match command {
             "eval" => &["--text", "Cargo.toml"],
