@@ -43,6 +43,12 @@ pub(crate) struct State {
     pub(crate) moved: bool,
     /// Answer with whole files, whatever range was asked for.
     pub(crate) ignore_ranges: bool,
+    /// Send this many zeros after each file, and no length.
+    pub(crate) overlong: u64,
+    /// Answer requests about the model with this body, packed by gzip.
+    pub(crate) packed_listing: Option<Vec<u8>>,
+    /// Answer requests about the model with another place.
+    pub(crate) listing_at: Option<String>,
     /// Hang up after that many bytes of a body.
     pub(crate) hang_up_after: Option<usize>,
     /// Wait so long after each 16 KiB of a body.
@@ -157,7 +163,7 @@ fn answer(url: &str, state: &Mutex<State>, mut stream: TcpStream) -> std::io::Re
             _ => {}
         }
     }
-    let (head, body, most, wait) = {
+    let (head, body, most, wait, overlong) = {
         let mut state = state.lock().unwrap();
         state.log.push(request.clone());
         if state.ignore_ranges {
@@ -165,18 +171,27 @@ fn answer(url: &str, state: &Mutex<State>, mut stream: TcpStream) -> std::io::Re
         }
         let (head, body) = route(url, &mut state, &request);
         let most = state.hang_up_after.unwrap_or(usize::MAX).min(body.len());
-        (head, body, most, state.dawdle)
+        let is_file = !request.path.starts_with("/api/");
+        let overlong = if is_file { state.overlong } else { 0 };
+        (head, body, most, state.dawdle, overlong)
+    };
+    let length = match overlong {
+        0 => format!("Content-Length: {}\r\n", body.len()),
+        _ => String::new(),
     };
     write!(
         stream,
-        "HTTP/1.1 {head}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
-        body.len()
+        "HTTP/1.1 {head}\r\n{length}Connection: close\r\n\r\n"
     )?;
     for piece in body[..most].chunks(16 << 10) {
         stream.write_all(piece)?;
         std::thread::sleep(wait);
         let mut state = state.lock().unwrap();
         *state.sent.entry(request.path.clone()).or_default() += piece.len() as u64;
+    }
+    let zeros = [0; 16 << 10];
+    for _ in 0..overlong / zeros.len() as u64 {
+        stream.write_all(&zeros)?;
     }
     Ok(())
 }
@@ -208,6 +223,18 @@ fn route(url: &str, state: &mut State, request: &Request) -> (String, Vec<u8>) {
         .path
         .strip_prefix(&format!("/api/models/{ID}/revision/"))
     {
+        if let Some(place) = &state.listing_at {
+            return (
+                format!("302 Found\r\nLocation: {place}{}", request.path),
+                vec![],
+            );
+        }
+        if let Some(packed) = &state.packed_listing {
+            return (
+                "200 OK\r\nContent-Encoding: gzip".to_owned(),
+                packed.clone(),
+            );
+        }
         let Some((commit, files)) = commit_of(revision) else {
             return refuse("404 Not Found", "RevisionNotFound");
         };

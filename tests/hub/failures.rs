@@ -1,9 +1,12 @@
 //! What is not there, not allowed, not reachable or no name: each told apart.
 
+use std::{fs, io::Write};
+
 use firebox::{
     Error, LoadConfig,
     source::{Hub, Source, SourceError, SourceExt},
 };
+use flate2::{Compression, write::GzEncoder};
 use tempfile::TempDir;
 
 use super::{loopback::ID, model, serve, two_files};
@@ -127,6 +130,53 @@ fn a_hub_that_is_unwell_is_asked_again() {
     let source = model(&hub, &cache).build().unwrap();
     let error = source.size("config.json").unwrap_err();
     assert!(error.to_string().contains("503"), "{error}");
+}
+
+/// A hub or a proxy that does not stop. Catches a download that compares lengths only at the end, and fills the disk.
+#[test]
+fn a_file_longer_than_announced_is_left_at_its_first_byte_too_many() {
+    let (hub, cache) = serve(two_files());
+    hub.set(|state| state.overlong = 256 << 20);
+    for file in ["config.json", "model.safetensors"] {
+        let source = model(&hub, &cache).build().unwrap();
+        let error = source.read(file).unwrap_err();
+        assert!(matches!(error, SourceError::Network { .. }), "{error:?}");
+        let text = error.to_string();
+        assert!(text.contains(file) && text.contains("more than"), "{text}");
+    }
+    let blobs = fs::read_dir(cache.path().join("models--org--tiny/blobs")).unwrap();
+    let bytes: u64 = blobs
+        .map(|blob| blob.unwrap().metadata().unwrap().len())
+        .sum();
+    assert_eq!(bytes, 0, "nothing of a wrong file stays");
+}
+
+/// 64 MiB in 64 KiB. Catches a limit that counts packed bytes, which gigabytes pass.
+#[test]
+fn a_packed_list_of_files_is_left_at_its_limit() {
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
+    gzip.write_all(&vec![b' '; 64 << 20]).unwrap();
+    let (hub, cache) = serve(two_files());
+    hub.set(|state| state.packed_listing = Some(gzip.finish().unwrap()));
+    let error = model(&hub, &cache).build().unwrap().commit().unwrap_err();
+    assert!(matches!(error, SourceError::Network { .. }), "{error:?}");
+    assert!(error.to_string().contains("10485760"), "{error}");
+}
+
+/// Catches a client that follows a loop, or a redirect to a file of this machine.
+#[test]
+fn redirects_without_end_or_to_no_address_are_errors() {
+    for (place, why) in [("", "redirects more than"), ("file://", "no http address")] {
+        let (hub, cache) = serve(two_files());
+        let place = match place {
+            "" => hub.url.clone(),
+            place => place.to_owned(),
+        };
+        hub.set(|state| state.listing_at = Some(place));
+        let error = model(&hub, &cache).build().unwrap().commit().unwrap_err();
+        assert!(matches!(error, SourceError::Network { .. }), "{error:?}");
+        assert!(error.to_string().contains(why), "{error}");
+    }
 }
 
 /// Catches a misspelt folder that is answered with nothing but trouble of the network.

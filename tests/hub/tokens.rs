@@ -33,6 +33,26 @@ fn the_token_does_not_follow_to_another_host() {
     );
 }
 
+/// Another server on the hub's machine: of the files, then of the list of files too. Catches a comparison of hosts that
+/// ignores ports.
+#[test]
+fn the_token_does_not_follow_to_another_port() {
+    let (hub, cache) = serve(two_files());
+    let (other, _) = serve(two_files());
+    hub.set(|state| state.cdn = Some(other.url.clone()));
+    let source = model(&hub, &cache).token("hf_secret").build().unwrap();
+    assert_eq!(source.read("model.safetensors").unwrap(), vec![7; 100_000]);
+    hub.set(|state| state.listing_at = Some(other.url.clone()));
+    let source = model(&hub, &TempDir::new().unwrap()).token("hf_secret");
+    source.build().unwrap().commit().unwrap();
+
+    let requests = other.log();
+    assert_eq!(requests.len(), 2, "{requests:?}");
+    for request in requests {
+        assert_eq!(request.authorization, None, "{}", request.path);
+    }
+}
+
 #[test]
 fn the_token_is_sent_and_never_printed() {
     let (hub, cache) = serve(two_files());

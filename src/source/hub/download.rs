@@ -94,7 +94,7 @@ impl Hub {
         // A blob that an earlier commit brought, or another process meanwhile, is as good.
         let mut brought = false;
         if !complete() {
-            let part = blob.with_extension("part");
+            let part = beside(&blob, "part");
             let _lock = self.lock_blob(file, &blob, &part, total)?;
             if !complete() {
                 self.transfer(api, &pinned.commit, file, &part, total)?;
@@ -129,7 +129,9 @@ impl Hub {
         if done == total {
             return Ok(());
         }
-        let mut body = self.body(api, commit, file, &format!("bytes={done}-"), done)?;
+        let body = self.body(api, commit, file, &format!("bytes={done}-"), done)?;
+        // One byte more than announced is enough to know that the answer is another file.
+        let mut body = body.take(total - done + 1);
         let mut chunk = vec![0; CHUNK_BYTES];
         loop {
             let read = body
@@ -137,6 +139,11 @@ impl Hub {
                 .map_err(|error| self.network(file, error))?;
             if read == 0 {
                 break;
+            }
+            if done + read as u64 > total {
+                into.set_len(0).map_err(disk)?;
+                let why = format!("it sends more than the {total} bytes that it announced");
+                return Err(self.network(file, why));
             }
             into.write_all(&chunk[..read]).map_err(disk)?;
             done += read as u64;
@@ -175,7 +182,7 @@ impl Hub {
         total: u64,
     ) -> Result<File, SourceError> {
         let disk = |error| self.disk(file, error);
-        let held = File::create(blob.with_extension("lock")).map_err(disk)?;
+        let held = File::create(beside(blob, "lock")).map_err(disk)?;
         let start = Instant::now();
         loop {
             match held.try_lock() {
@@ -226,6 +233,14 @@ impl Hub {
             source,
         }
     }
+}
+
+/// `blob.part` beside `blob`, whatever dots an ETag has.
+fn beside(blob: &Path, end: &str) -> PathBuf {
+    let mut name = blob.as_os_str().to_owned();
+    name.push(".");
+    name.push(end);
+    PathBuf::from(name)
 }
 
 /// Makes `file` of a snapshot a link to `blob`; where links are not to be had, the blob itself.

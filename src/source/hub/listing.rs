@@ -1,15 +1,19 @@
 //! The list of files: which there are in a commit, and how long each is.
 
+use std::io::Read;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hf_hub::api::sync::Api;
 
-use super::{Backoff, Hub, Listing, Pinned, is_commit, lock};
+use super::{Backoff, Hub, Listing, Pinned, is_commit, lock, redirect::Follow};
 use crate::source::SourceError;
 
 /// The longest wait for the list of files. (Downloads have no limit of their own.)
 const LISTING_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Bytes of a list of files, after they were unpacked: a hundred times those of the largest models.
+const LISTING_MAX: u64 = 10 << 20;
 
 impl Hub {
     pub(super) fn listing(
@@ -48,16 +52,17 @@ impl Hub {
         revision: &str,
         file: &str,
     ) -> Result<(String, Listing), SourceError> {
-        let mut response = api
-            .repo(self.repo(revision))
-            .info_request()
-            .query("blobs", "true")
-            .config()
-            .http_status_as_error(false)
-            .timeout_global(Some(LISTING_TIMEOUT))
-            .build()
-            .call()
-            .map_err(|error| self.network(file, error))?;
+        let repo = api.repo(self.repo(revision));
+        let response = self.send(file, Follow::All, |redirected| {
+            let request = repo.info_request();
+            let request = match redirected {
+                // It has the query, if the redirect keeps it.
+                Some(url) => request.uri(url),
+                None => request.query("blobs", "true"),
+            };
+            let request = request.header("Accept-Encoding", "identity").config();
+            request.timeout_global(Some(LISTING_TIMEOUT)).build()
+        })?;
         let status = response.status().as_u16();
         let code = response
             .headers()
@@ -81,10 +86,16 @@ impl Hub {
             (401 | 403, _) => return Err(self.unauthorized(file, status)),
             _ => return Err(self.network(file, format!("HTTP status {status}"))),
         }
-        let body = response
-            .body_mut()
-            .read_to_vec()
+        let mut body = Vec::new();
+        // A limit of ureq counts compressed bytes, and a few of those make gigabytes.
+        let mut unpacked = response.into_body().into_reader().take(LISTING_MAX + 1);
+        unpacked
+            .read_to_end(&mut body)
             .map_err(|error| self.network(file, error))?;
+        if body.len() as u64 > LISTING_MAX {
+            let why = format!("its answer about the model is longer than {LISTING_MAX} bytes");
+            return Err(self.network(file, why));
+        }
         parse_listing(&body).map_err(|error| self.network(file, error))
     }
 }

@@ -22,9 +22,11 @@
 //!
 //! # In this folder
 //!
-//! the source; its builder; the list of files; requests for bytes; downloads.
+//! the source; its builder; redirects; the list of files; requests for bytes; downloads.
 
 mod builder;
+
+mod redirect;
 
 mod listing;
 

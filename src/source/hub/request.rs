@@ -1,24 +1,20 @@
 //! Bytes of a file straight from the hub, and what it says about them.
 //!
-//! Requests are made with `hf-hub`'s agent, which has the token and the endpoint. A token goes to
-//! the hub's own host only: where a file's bytes lie elsewhere, the redirect is followed without.
+//! Requests are made with `hf-hub`'s agent, which has the token and the endpoint.
 
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::time::Duration;
 
 use hf_hub::api::sync::Api;
-use ureq::http::{Response, Uri};
+use ureq::http::Response;
 use ureq::{Body, BodyReader};
 
-use super::{Backoff, Hub, Pinned, lock};
+use super::{Backoff, Hub, Pinned, lock, redirect::Follow};
 use crate::source::{Source, SourceError, stays_inside};
 
 /// The longest wait for an answer to begin, and in the middle of one for more of it.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
-
-/// Redirects within the hub, as after a model was renamed.
-const REDIRECTS_MAX: usize = 5;
 
 /// Bytes of a file that the first peek at it brings. Most headers are shorter, so that a file's
 /// header takes one request and not one for its length and one for the rest.
@@ -129,7 +125,7 @@ impl Hub {
         start: u64,
     ) -> Result<BodyReader<'static>, SourceError> {
         let url = api.repo(self.repo(commit)).url(file);
-        let response = self.get(api, &url, file, range, true)?;
+        let response = self.get(api, &url, file, range, Follow::All)?;
         let first = match response.status().as_u16() {
             206 => header(&response, "content-range")
                 .and_then(|range| range.strip_prefix("bytes "))
@@ -150,17 +146,8 @@ impl Hub {
 
     /// What the hub says of a file.
     pub(super) fn meta(&self, api: &Api, commit: &str, file: &str) -> Result<Meta, SourceError> {
-        let mut url = api.repo(self.repo(commit)).url(file);
-        let mut redirects = 0;
-        let response = loop {
-            // Not followed to another host: it knows nothing of etags.
-            let response = self.get(api, &url, file, "bytes=0-0", false)?;
-            match within(&url, &response) {
-                Some(next) if redirects < REDIRECTS_MAX => url = next,
-                _ => break response,
-            }
-            redirects += 1;
-        };
+        let url = api.repo(self.repo(commit)).url(file);
+        let response = self.get(api, &url, file, "bytes=0-0", Follow::Paths)?;
         let etag = header(&response, "x-linked-etag")
             .or_else(|| header(&response, "etag"))
             .map(|etag| etag.trim_start_matches("W/").replace('"', ""))
@@ -180,31 +167,24 @@ impl Hub {
         url: &str,
         file: &str,
         range: &str,
-        follow: bool,
+        follow: Follow,
     ) -> Result<Response<Body>, SourceError> {
-        let request = api
-            .repo(self.repo(&self.revision))
-            .info_request()
-            .uri(url)
-            .header("Range", range)
-            // Ranges of a compressed file would be ranges of something else.
-            .header("Accept-Encoding", "identity")
-            .config()
-            .http_status_as_error(false)
-            .timeout_connect(Some(SILENCE_MAX))
-            .timeout_recv_response(Some(SILENCE_MAX))
-            .timeout_per_read(Some(SILENCE_MAX));
-        let request = match follow {
-            true => request,
-            false => request.max_redirects(0).max_redirects_will_error(false),
-        };
-        let response = request
-            .build()
-            .call()
-            .map_err(|error| self.network(file, error))?;
+        let repo = api.repo(self.repo(&self.revision));
+        let response = self.send(file, follow, |redirected| {
+            repo.info_request()
+                .uri(redirected.unwrap_or(url))
+                .header("Range", range)
+                // Ranges of a compressed file would be ranges of something else.
+                .header("Accept-Encoding", "identity")
+                .config()
+                .timeout_connect(Some(SILENCE_MAX))
+                .timeout_recv_response(Some(SILENCE_MAX))
+                .timeout_per_read(Some(SILENCE_MAX))
+                .build()
+        })?;
         match response.status().as_u16() {
             200 | 206 => Ok(response),
-            300..=399 if !follow => Ok(response),
+            300..=399 if follow == Follow::Paths => Ok(response),
             status @ (401 | 403) => Err(self.unauthorized(file, status)),
             404 => Err(self.not_found(file)),
             status => Err(self.network(file, format!("HTTP status {status}"))),
@@ -214,17 +194,4 @@ impl Hub {
 
 fn header<'a>(response: &'a Response<Body>, name: &str) -> Option<&'a str> {
     response.headers().get(name)?.to_str().ok()
-}
-
-/// Where on the same host a redirect leads.
-fn within(url: &str, response: &Response<Body>) -> Option<String> {
-    if !response.status().is_redirection() {
-        return None;
-    }
-    let place = header(response, "location")?;
-    if !place.starts_with('/') || place.starts_with("//") {
-        return None;
-    }
-    let url: Uri = url.parse().ok()?;
-    Some(format!("{}://{}{place}", url.scheme()?, url.authority()?))
 }
