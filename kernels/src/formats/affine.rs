@@ -382,6 +382,9 @@ struct MlxPacker {
     scales: Vec<u32>,
 }
 
+/// Weights of a group at most.
+const GROUP_MAX: usize = 128;
+
 /// Weights of a job: whole groups of any size.
 const JOB: usize = 4096;
 
@@ -441,6 +444,7 @@ fn pack_as<const BITS: usize>(
     let mut values = [0.0; JOB];
     let values = &mut values[..bytes.len() / source.size()];
     source.widen_here(bytes, values);
+    let mut codes = [0; GROUP_MAX];
     let groups = values
         .chunks_exact(group)
         .zip(bytes.chunks_exact(group * source.size()));
@@ -450,9 +454,13 @@ fn pack_as<const BITS: usize>(
         let (min, max, _) = range_of_numbers(source, bytes);
         let (scale, bias) = scaling(min, max, largest);
         affine.store(scale, bias, pair);
-        let values = values.as_chunks::<STREAM>().0;
-        for (values, words) in values.iter().zip(words.as_chunks_mut::<BITS>().0) {
-            *words = pack::pack_bytes(&values.map(|value| code(value, scale, bias, largest)));
+        // Codes first, then words: of one loop for both, compilers make slow vectors of 2 bits.
+        let codes = &mut codes[..group];
+        for (to, value) in codes.iter_mut().zip(values) {
+            *to = code(*value, scale, bias, largest);
+        }
+        for (codes, words) in codes.as_chunks().0.iter().zip(words.as_chunks_mut().0) {
+            *words = pack::pack_bytes::<BITS>(codes);
         }
     }
 }
