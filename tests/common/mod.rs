@@ -158,6 +158,27 @@ impl Golden {
         })
     }
 
+    /// How far logits may be from those of the reference: ten times as far as those are from what the reference computes
+    /// in f64, which its file says, and at least 1e-4.
+    pub(crate) fn tolerance(self) -> f32 {
+        let bytes = fs::read(self.path("logits.safetensors")).expect("a golden file");
+        let (_, header) = SafeTensors::read_metadata(&bytes).expect("a golden file");
+        let said = header.metadata().as_ref();
+        let noise = said.and_then(|said| said.get("f64_vs_f32_max_abs"));
+        let noise = noise.map_or(0.0f32, |noise| noise.parse().expect("a number"));
+        (10.0 * noise).max(1e-4)
+    }
+
+    /// Other spellings of `config.json`: of an older library, of the hub.
+    pub(crate) fn other_configs(self) -> Vec<String> {
+        let files = fs::read_dir(self.path("")).expect("a golden folder");
+        let names = files.map(|file| file.expect("a file").file_name());
+        let names = names.map(|name| name.into_string().expect("UTF-8"));
+        names
+            .filter(|name| name.starts_with("config.") && name != "config.json")
+            .collect()
+    }
+
     fn expected<T>(self, name: &str, read: impl FnOnce(&TensorView<'_>) -> T) -> T {
         let bytes = fs::read(self.path("logits.safetensors")).expect("a golden file");
         let tensors = SafeTensors::deserialize(&bytes).expect("a golden file");

@@ -8,14 +8,16 @@ use serde_json::{Value, json};
 
 use super::common::models;
 
-/// Catches a field that is read in one dialect only: the model would load and answer with default
-/// frequencies.
+/// Those of transformers 4 and 5, and that of the hub. Catches a field that is read in one of them only: the model would
+/// load and answer with default frequencies.
 #[test]
-fn both_dialects_of_transformers_say_the_same() {
+fn all_spellings_of_a_configuration_say_the_same() {
     for golden in models() {
         let new = CausalLm::config(&golden.json("config.json")).expect(golden.0);
-        let old = CausalLm::config(&golden.json("config.transformers-4.57.json")).expect(golden.0);
-        assert_eq!(new, old, "{}", golden.0);
+        for file in golden.other_configs() {
+            let old = CausalLm::config(&golden.json(&file)).expect(golden.0);
+            assert_eq!(new, old, "{} {file}", golden.0);
+        }
     }
 }
 

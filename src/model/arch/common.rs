@@ -97,6 +97,7 @@ pub(super) fn spec_of(
         norm,
         head: HeadSpec::tied(tied(fields, defaults.tied)?),
         transposed: false,
+        predicts_further: false,
         names: &LLAMA,
         prefixes: LLAMA.prefixes(),
     })

@@ -33,6 +33,7 @@ static NAMES: Names = Names {
         (Part::Norm, "ln_f"),
     ],
     leftovers: &[".attn.bias", ".attn.masked_bias"],
+    beside: &[],
 };
 
 fn read(family: &'static str, fields: Fields<'_>) -> Result<Spec, ConfigError> {
@@ -72,6 +73,7 @@ fn read(family: &'static str, fields: Fields<'_>) -> Result<Spec, ConfigError> {
         norm,
         head: HeadSpec::tied(common::tied(fields, true)?),
         transposed: true,
+        predicts_further: false,
         names: &NAMES,
         prefixes: NAMES.prefixes(),
     };

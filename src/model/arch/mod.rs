@@ -9,6 +9,7 @@ mod rotary;
 mod common;
 mod experts;
 
+mod deepseek_v3;
 mod gpt2;
 mod granite;
 mod llama;
@@ -16,7 +17,9 @@ mod mistral;
 mod qwen2;
 mod qwen2_moe;
 mod qwen3;
+mod qwen3_5;
 mod qwen3_moe;
+mod qwen3_next;
 mod starcoder2;
 
 use serde_json::Value;
@@ -30,6 +33,7 @@ use super::{
 
 /// All of them, in the order in which they are listed to people.
 static FAMILIES: &[&Family] = &[
+    &deepseek_v3::FAMILY,
     &gpt2::FAMILY,
     &granite::FAMILY,
     &llama::FAMILY,
@@ -37,7 +41,9 @@ static FAMILIES: &[&Family] = &[
     &qwen2::FAMILY,
     &qwen2_moe::FAMILY,
     &qwen3::FAMILY,
+    &qwen3_5::FAMILY,
     &qwen3_moe::FAMILY,
+    &qwen3_next::FAMILY,
     &starcoder2::FAMILY,
 ];
 

@@ -52,10 +52,7 @@ pub(super) fn rotary(
     positions: usize,
     defaults: &RotaryDefaults,
 ) -> Result<RotarySpec, ConfigError> {
-    let rope = match fields.inside("rope_scaling")? {
-        Some(old) if !old.is_empty() => Some(old),
-        _ => fields.inside("rope_parameters")?,
-    };
+    let rope = place(fields)?;
     // A rotation for each kind of layer: to read it as one for all would pass for the default.
     if let Some((rope, kind)) = rope.and_then(|rope| Some((rope, rope.nested()?))) {
         return Err(rope.unsupported(kind, "frequencies of its own", "one kind for all layers"));
@@ -70,6 +67,14 @@ pub(super) fn rotary(
         defaults,
     };
     reader.read(head_features)
+}
+
+/// The fields of the rotation, in either dialect.
+pub(super) fn place(fields: Fields<'_>) -> Result<Option<Fields<'_>>, ConfigError> {
+    match fields.inside("rope_scaling")? {
+        Some(old) if !old.is_empty() => Ok(Some(old)),
+        _ => fields.inside("rope_parameters"),
+    }
 }
 
 const ORIGINAL: &str = "original_max_position_embeddings";

@@ -43,6 +43,9 @@ pub struct Names {
     pub other: &'static [(Part, &'static str)],
     /// Ends of the names of tensors that files have and no decoder reads: tables that are computed.
     pub leftovers: &'static [&'static str],
+    /// Beginnings of the names of tensors that are in a file beside the model: what predicts further tokens, what reads
+    /// pictures.
+    pub beside: &'static [&'static str],
 }
 
 /// Those of Llama.
@@ -52,6 +55,7 @@ pub static LLAMA: Names = Names {
     layers: "layers",
     other: &[],
     leftovers: &[".rotary_emb.inv_freq"],
+    beside: &[],
 };
 
 /// How the names of one file begin.

@@ -26,13 +26,43 @@ pub fn slots(spec: &Spec) -> Result<Vec<Slot>, Unsupported> {
     Ok(slots.slots)
 }
 
-/// Tensors that older files have and no decoder reads.
+/// Tensors that files have and the decoder does not read.
 pub(super) fn leaves_out(spec: &Spec, tensor: &str) -> bool {
     // A table that is computed, and the second copy of a tied head.
     let head = || spec.path(None, Part::Head);
     let mut leftovers = spec.names.leftovers.iter();
+    let mut beside = spec.names.beside.iter();
     leftovers.any(|end| tensor.ends_with(end))
+        || beside.any(|beginning| tensor.starts_with(beginning))
         || (spec.head.tied && tensor.strip_suffix(".weight") == Some(&head()))
+        || (spec.predicts_further && is_after_last_layer(spec, tensor))
+        || is_of_unused_keys(spec, tensor)
+}
+
+/// A tensor of a layer after the last one.
+fn is_after_last_layer(spec: &Spec, tensor: &str) -> bool {
+    let layers = format!("{}{}.", spec.prefixes.body, spec.names.layers);
+    let after = tensor
+        .strip_prefix(&layers)
+        .and_then(|path| path.split('.').next());
+    let layer = after.and_then(|layer| layer.parse::<usize>().ok());
+    layer.is_some_and(|layer| layer >= spec.layers.len())
+}
+
+/// A projection to keys or values in a layer that uses those of another one.
+fn is_of_unused_keys(spec: &Spec, tensor: &str) -> bool {
+    let layers = spec.layers.iter().enumerate();
+    let mut borrowers = layers.filter(|(_, layer)| {
+        let attention = layer.attention();
+        attention.is_some_and(|attention| attention.keys_of.is_some())
+    });
+    borrowers.any(|(nth, _)| {
+        let mut parts = [Part::K, Part::V, Part::KNorm].into_iter();
+        parts.any(|part| {
+            let rest = tensor.strip_prefix(&*spec.path(Some(nth), part));
+            rest.is_some_and(|rest| rest.starts_with('.'))
+        })
+    })
 }
 
 struct Slots {

@@ -31,6 +31,8 @@ pub struct Spec {
     pub head: HeadSpec,
     /// Matrices of layers are stored `[in, out]` (GPT-2).
     pub transposed: bool,
+    /// Files have layers after the last one, which predict further tokens; the model does not read them.
+    pub predicts_further: bool,
     /// How the checkpoint names its tensors.
     #[serde(serialize_with = "name_of_names")]
     pub names: &'static Names,

@@ -120,3 +120,87 @@ fn ones(c: usize, device: &Device, at: impl Fn(usize, usize) -> bool) -> Tensor<
     let values = TensorData::new(values.collect::<Vec<f32>>(), [1, 1, c, c]);
     Tensor::from_data(values, (device, DType::F32))
 }
+
+#[cfg(all(test, feature = "cpu"))]
+mod tests {
+    use super::*;
+
+    const B: usize = 2;
+    const H: usize = 3;
+    const K: usize = 4;
+    const V: usize = 5;
+
+    /// Numbers from 0 to 1 without a pattern, `[b, h, t, d]`.
+    fn some(t: usize, d: usize, seed: usize) -> Vec<f32> {
+        let number = |i: usize| ((i * 7919 + seed * 104_729) % 1009) as f32 / 1009.0;
+        (0..B * H * t * d).map(number).collect()
+    }
+
+    fn place(values: &[f32], t: usize, d: usize) -> Tensor<4> {
+        let device = Device::flex();
+        let data = TensorData::new(values.to_vec(), [B, H, t, d]);
+        Tensor::from_data(data, (&device, DType::F32))
+    }
+
+    /// The three lines of the rule, token by token in f64, and the same by chunks. Catches tokens of a chunk that see
+    /// later ones, a state that fades too often or too rarely, and a last chunk that is shorter. `alike`: all keys are
+    /// one, nothing fades and all is replaced, where the inverse by a power series has sums of 1e18 that cancel.
+    fn check(t: usize, alike: bool) {
+        let queries = some(t, K, 1);
+        let mut keys = some(t, K, 2);
+        let values = some(t, V, 3);
+        let mut strengths = some(t, 1, 4);
+        let mut fades: Vec<f32> = some(t, 1, 5).iter().map(|x| -2.0 * x).collect();
+        if alike {
+            keys.fill(0.5);
+            strengths.fill(1.0);
+            fades.fill(0.0);
+        }
+        for key in keys.chunks_mut(K) {
+            let length = key.iter().map(|x| x * x).sum::<f32>().sqrt();
+            key.iter_mut().for_each(|x| *x /= length.max(1e-3));
+        }
+        let before = some(K, V, 6);
+
+        let mut states: Vec<f64> = before.iter().map(|x| f64::from(*x)).collect();
+        let mut expected = Vec::new();
+        for (head, state) in states.chunks_mut(K * V).enumerate() {
+            for token in head * t..(head + 1) * t {
+                let (fade, strength) = (f64::from(fades[token]).exp(), f64::from(strengths[token]));
+                let row = |of: &[f32], i: usize| f64::from(of[token * K + i]);
+                state.iter_mut().for_each(|x| *x *= fade);
+                for v in 0..V {
+                    let found: f64 = (0..K).map(|k| row(&keys, k) * state[k * V + v]).sum();
+                    let written = strength * (f64::from(values[token * V + v]) - found);
+                    (0..K).for_each(|k| state[k * V + v] += row(&keys, k) * written);
+                    let answer = (0..K).map(|k| row(&queries, k) * state[k * V + v]);
+                    expected.push(answer.sum::<f64>());
+                }
+            }
+        }
+        let tokens = DeltaTokens {
+            queries: place(&queries, t, K),
+            keys: place(&keys, t, K),
+            values: place(&values, t, V),
+            strengths: place(&strengths, t, 1),
+            fades: place(&fades, t, 1),
+        };
+        let (answers, after) = delta_rule(&tokens, place(&before, K, V));
+        for (found, expected) in [(answers, expected), (after, states)] {
+            let found: Vec<f32> = found.try_into_vec_as().expect("a CPU tensor can be read");
+            let errors = found.iter().zip(&expected);
+            let error = errors
+                .map(|(a, b)| (f64::from(*a) - b).abs())
+                .fold(0.0, f64::max);
+            assert!(error < 1e-5, "{t} tokens, alike: {alike}: {error}");
+        }
+    }
+
+    #[test]
+    fn chunks_compute_what_tokens_one_by_one_do() {
+        for t in [1, 2, 3, 31, 32, 33, 64, 90] {
+            check(t, false);
+            check(t, true);
+        }
+    }
+}

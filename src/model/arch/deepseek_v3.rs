@@ -1,0 +1,155 @@
+//! DeepSeek V3: latent attention; experts chosen from the best groups, and an MLP for every token beside them.
+
+use super::{
+    common::{self, Defaults},
+    experts,
+    family::Family,
+    rotary::{self, RotaryDefaults},
+};
+use crate::model::{
+    decoder::{
+        ExpertsSpec, FeedForwardSpec, LLAMA, LatentSpec, MixerSpec, MlpSpec, Names, Part,
+        SharedExpertSpec, Spec,
+    },
+    error::ConfigError,
+    fields::Fields,
+    layers::{NormSpec, Pairs, RopeScaling, RotarySpec, RouterGroups, RouterScore, RouterSpec},
+};
+
+pub(super) static FAMILY: Family = Family {
+    model_type: "deepseek_v3",
+    read,
+};
+
+static NAMES: Names = Names {
+    name: "deepseek_v3",
+    other: &[
+        (Part::SharedGate, "mlp.shared_experts.gate_proj"),
+        (Part::SharedUp, "mlp.shared_experts.up_proj"),
+        (Part::SharedDown, "mlp.shared_experts.down_proj"),
+    ],
+    ..LLAMA
+};
+
+/// Of the norms of small rows, whatever `rms_norm_eps` says.
+const SMALL_ROW_EPS: f64 = 1e-6;
+
+fn read(family: &'static str, fields: Fields<'_>) -> Result<Spec, ConfigError> {
+    let count = |field, default| Ok::<_, ConfigError>(fields.count(field)?.unwrap_or(default));
+    let rotated = count("qk_rope_head_dim", 64)?;
+    // `head_dim` is written there and never read.
+    let defaults = Defaults {
+        head_features: Some(rotated),
+        ..Defaults::LLAMA
+    };
+    let mut spec = common::spec(family, fields, &defaults)?;
+    only(fields, "scoring_func", "sigmoid")?;
+    only(fields, "topk_method", "noaux_tc")?;
+
+    let latent = latent(fields, &spec, rotated)?;
+    for layer in &mut spec.layers {
+        layer.mixer = MixerSpec::Latent(latent.clone());
+    }
+    spec.predicts_further = true;
+    spec.names = &NAMES;
+    let sparse = experts_of(fields, &spec)?;
+    let first = fields.index("first_k_dense_replace")?.unwrap_or(3);
+    for layer in spec.layers.iter_mut().skip(first) {
+        layer.feed_forward = FeedForwardSpec::Experts(sparse.clone());
+    }
+    Ok(spec)
+}
+
+/// The attention of every layer, `rotated` features of a head turned.
+fn latent(fields: Fields<'_>, spec: &Spec, rotated: usize) -> Result<LatentSpec, ConfigError> {
+    let count = |field, default| Ok::<_, ConfigError>(fields.count(field)?.unwrap_or(default));
+    let heads = common::required(fields, "num_attention_heads")?;
+    let key_heads = count("num_key_value_heads", heads)?;
+    if key_heads != heads {
+        let supported = format!("the {heads} of `num_attention_heads`");
+        return Err(fields.unsupported("num_key_value_heads", key_heads, supported));
+    }
+    let query_rank = match fields.names("q_lora_rank") {
+        true => fields.count("q_lora_rank")?,
+        false => Some(1536),
+    };
+    let plain_features = count("qk_nope_head_dim", 128)?;
+    let pairs = match (
+        fields.names("rope_interleave"),
+        fields.flag("rope_interleave")?,
+    ) {
+        (false, _) | (_, Some(true)) => Pairs::Interleaved,
+        _ => Pairs::Halves,
+    };
+    let defaults = RotaryDefaults {
+        pairs,
+        ..RotaryDefaults::LLAMA
+    };
+    let rotary = rotary::rotary(fields, rotated, spec.positions, &defaults)?;
+    let scale = ((plain_features + rotated) as f64).sqrt().recip();
+    Ok(LatentSpec {
+        heads,
+        query_rank,
+        key_value_rank: count("kv_lora_rank", 512)?,
+        plain_features,
+        value_features: count("v_head_dim", 128)?,
+        scale: scale * score_factor(fields, &rotary)?,
+        rotary,
+        norm: NormSpec::rms(SMALL_ROW_EPS),
+        bias: fields.flag("attention_bias")?.unwrap_or(false),
+    })
+}
+
+/// Where frequencies are stretched, `mscale_all_dim` sharpens scores with the length that texts may have.
+fn score_factor(fields: Fields<'_>, rotary: &RotarySpec) -> Result<f64, ConfigError> {
+    let Some(rope) = rotary::place(fields)? else {
+        return Ok(1.0);
+    };
+    let all = rope.number("mscale_all_dim")?.unwrap_or(0.0);
+    if rotary.scaling == RopeScaling::None || all == 0.0 {
+        return Ok(1.0);
+    }
+    let factor = rope.positive("factor")?;
+    let factor = factor.ok_or_else(|| rope.missing("factor"))?;
+    let scale = 0.1 * all * factor.max(1.0).ln() + 1.0;
+    Ok(scale * scale)
+}
+
+/// The experts, and the MLP beside them.
+fn experts_of(fields: Fields<'_>, spec: &Spec) -> Result<ExpertsSpec, ConfigError> {
+    let count = |field, default| Ok::<_, ConfigError>(fields.count(field)?.unwrap_or(default));
+    let names = ["n_routed_experts", "num_local_experts"];
+    let [all, chosen] = experts::counts(fields, &names, [256, 8])?;
+    let groups = RouterGroups {
+        count: count("n_group", 8)?,
+        chosen: count("topk_group", 4)?,
+    };
+    let normalised = match fields.names("norm_topk_prob") {
+        true => fields.flag("norm_topk_prob")?.unwrap_or(false),
+        false => true,
+    };
+    let router = RouterSpec {
+        correction: true,
+        groups: Some(groups),
+        scaling: fields.positive("routed_scaling_factor")?.unwrap_or(2.5),
+        ..RouterSpec::new(RouterScore::Sigmoid, normalised)
+    };
+    let features = count("moe_intermediate_size", 2048)?;
+    let mut sparse = experts::each(spec, features, [all, chosen], router);
+    sparse.shared = Some(SharedExpertSpec {
+        mlp: MlpSpec {
+            features: features * count("n_shared_experts", 1)?,
+            ..sparse.each.clone()
+        },
+        gated: false,
+    });
+    Ok(sparse)
+}
+
+/// Refuses another word than the one that is computed.
+fn only(fields: Fields<'_>, field: &str, word: &str) -> Result<(), ConfigError> {
+    match fields.text(field)? {
+        Some(other) if other != word => Err(fields.unsupported(field, other, word)),
+        _ => Ok(()),
+    }
+}
