@@ -75,7 +75,7 @@ const MISTRAL: &str = "\
 
 fn tokenizer(config: &Value, jinja: Option<&str>) -> Tokenizer {
     Tokenizer::from_bytes(TokenizerFiles {
-        tokenizer_json: TOKENIZER,
+        tokenizer_json: Some(TOKENIZER),
         config: Some(config.to_string().as_bytes()),
         chat_template_jinja: jinja.map(str::as_bytes),
         ..TokenizerFiles::default()

@@ -22,7 +22,6 @@ use crate::{
     report::{LoadReport, Recording, RunFacts},
     source::{Checkpoint, CheckpointError, SourceError, SourceExt},
     target::{Capabilities, DTypeChoice, MemoryKind, Target},
-    text::{Tokenizer, TokenizerFiles},
 };
 
 /// One load.
@@ -179,24 +178,6 @@ impl Engine {
             device_bytes_max: self.device_bytes(),
         };
         LoadReport::new(plan, facts, timings, recording.stop())
-    }
-
-    /// Reads the tokenizer of the checkpoint.
-    pub(super) fn tokenizer(&self) -> Result<Tokenizer, Error> {
-        let files = &self.checkpoint;
-        let json = files.read_text("tokenizer.json")?;
-        let config = files.read_optional("tokenizer_config.json")?;
-        let special = files.read_optional("special_tokens_map.json")?;
-        let template = files.read_optional("chat_template.jinja")?;
-        Ok(Tokenizer::from_bytes(TokenizerFiles {
-            at: &files.source().describe(),
-            tokenizer_json: json.as_bytes(),
-            config: config.as_deref(),
-            special_tokens_map: special.as_deref(),
-            chat_template_jinja: template.as_deref(),
-            generation_config: files.generation_config(),
-            model_config: Some(files.config()),
-        })?)
     }
 }
 

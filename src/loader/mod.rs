@@ -40,6 +40,7 @@ mod cached;
 mod start;
 
 mod together;
+mod tokenizer;
 
 pub use request::LoadRequest;
 pub use start::{Loading, Running, Saving};
@@ -307,7 +308,7 @@ impl<T: Target> Loader<T> {
     ///
     /// # Errors
     ///
-    /// [`Error::Checkpoint`] when `tokenizer.json` is missing, [`Error::Tokenizer`] when it is not one.
+    /// [`Error::Tokenizer`] when no file of a tokenizer is there, or one is not what its name says.
     pub fn tokenizer(&self) -> Result<Tokenizer, Error> {
         self.engine.tokenizer()
     }

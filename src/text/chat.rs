@@ -83,14 +83,14 @@ pub struct ChatTemplate {
 
 impl ChatTemplate {
     /// `chat_template.jinja` first, as transformers does; then `chat_template` of the configuration,
-    /// which is one template or a list of named ones.
+    /// which is one template or a list of named ones; then the file of a model of text and pictures.
     pub(super) fn find(
         files: &TokenizerFiles<'_>,
         config: Option<&super::files::Object>,
         special: BTreeMap<String, String>,
     ) -> Result<Option<Self>, TokenizerError> {
         const JINJA: &str = "chat_template.jinja";
-        const CONFIG: &str = "tokenizer_config.json";
+        const JSON: &str = "chat_template.json";
 
         if let Some(bytes) = files.chat_template_jinja {
             let source = std::str::from_utf8(bytes).map_err(|error| files.invalid(JINJA, error))?;
@@ -100,8 +100,17 @@ impl ChatTemplate {
                 special,
             }));
         }
-        let templates = match config.and_then(|config| config.get("chat_template")) {
-            None | Some(serde_json::Value::Null) => return Ok(None),
+        let is_given = |template: &&serde_json::Value| !template.is_null();
+        let field = |object: &super::files::Object| object.get("chat_template").filter(is_given).cloned();
+        let (file, template) = match config.and_then(field) {
+            Some(template) => ("tokenizer_config.json", Some(template)),
+            None => {
+                let object = files.object(JSON, files.chat_template_json)?;
+                (JSON, object.as_ref().and_then(field))
+            }
+        };
+        let templates = match &template {
+            None => return Ok(None),
             Some(serde_json::Value::String(source)) => {
                 BTreeMap::from([(DEFAULT.to_owned(), source.clone())])
             }
@@ -111,7 +120,7 @@ impl ChatTemplate {
                     let field = |key: &str| Some(entry.get(key)?.as_str()?.to_owned());
                     field("name").zip(field("template")).ok_or_else(|| {
                         files.invalid(
-                            CONFIG,
+                            file,
                             "an entry of chat_template has no name or no template",
                         )
                     })
@@ -119,13 +128,13 @@ impl ChatTemplate {
                 .collect::<Result<_, _>>()?,
             Some(_) => {
                 return Err(files.invalid(
-                    CONFIG,
+                    file,
                     "chat_template is neither a template nor a list of named templates",
                 ));
             }
         };
         Ok(Some(Self {
-            file: files.label(CONFIG),
+            file: files.label(file),
             templates,
             special,
         }))

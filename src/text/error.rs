@@ -16,6 +16,28 @@ pub enum TokenizerError {
         source: BoxError,
     },
 
+    /// There are no files of a tokenizer.
+    #[error(
+        "{at}: no tokenizer: neither tokenizer.json nor tokenizer.model, spiece.model, tiktoken.model, qwen.tiktoken, \
+         or vocab.json with merges.txt"
+    )]
+    Missing {
+        /// Where they would be.
+        at: String,
+    },
+
+    /// There is no `tokenizer.json`, and the vocabulary is of a kind that is not converted.
+    #[error(
+        "{file}: {found}; load it with transformers and call save_pretrained, which writes a tokenizer.json, or take \
+         one from a model with the same vocabulary"
+    )]
+    Unsupported {
+        /// The file, and where it is.
+        file: String,
+        /// What the file has or lacks.
+        found: String,
+    },
+
     /// A configuration names a special token by something that is no id.
     #[error("{file}: `{field}` is {found}, expected an id from 0 to 4294967295 or a list of them")]
     NoId {

@@ -1,30 +1,42 @@
 //! The files of a tokenizer.
 
-use std::{collections::BTreeMap, fmt};
+use std::fmt;
 
 use serde_json::Value;
 
 use super::error::{BoxError, TokenizerError};
 
-/// The files that describe a tokenizer, as the checkpoint has them. Only the first is required.
+/// The files that describe a tokenizer, as the checkpoint has them. One vocabulary is required: `tokenizer_json`, else
+/// `vocabulary`, else `vocab_json` with `merges_txt`.
 ///
 /// ```
 /// # use firebox::text::TokenizerFiles;
 /// # let tokenizer_json = b"{}";
-/// let files = TokenizerFiles { tokenizer_json, ..TokenizerFiles::default() };
+/// let files = TokenizerFiles { tokenizer_json: Some(tokenizer_json), ..TokenizerFiles::default() };
 /// ```
 #[derive(Clone, Copy, Default)]
 pub struct TokenizerFiles<'a> {
     /// Where the files are, for messages: a folder, `org/name@revision`. Empty: they say the names alone.
     pub at: &'a str,
-    /// `tokenizer.json`.
-    pub tokenizer_json: &'a [u8],
-    /// `tokenizer_config.json`: names of the special tokens, and often the chat template.
+    /// `tokenizer.json`: everything about how text is cut. The other vocabularies are not looked at where it is given.
+    pub tokenizer_json: Option<&'a [u8]>,
+    /// The name and the bytes of a file of sentencepiece or tiktoken: `tokenizer.model`, `spiece.model`,
+    /// `tiktoken.model`, `qwen.tiktoken`.
+    pub vocabulary: Option<(&'a str, &'a [u8])>,
+    /// `vocab.json`: tokens and their ids.
+    pub vocab_json: Option<&'a [u8]>,
+    /// `merges.txt`: the pairs of tokens that merge, in order.
+    pub merges_txt: Option<&'a [u8]>,
+    /// `tokenizer_config.json`: names of the special tokens, tokens beside the vocabulary, and often the chat template.
     pub config: Option<&'a [u8]>,
-    /// `special_tokens_map.json`: names of special tokens that `config` does not give.
+    /// `special_tokens_map.json`: an older place for names of special tokens.
     pub special_tokens_map: Option<&'a [u8]>,
+    /// `added_tokens.json`: an older place for tokens beside the vocabulary.
+    pub added_tokens: Option<&'a [u8]>,
     /// `chat_template.jinja`: where newer checkpoints keep the chat template.
     pub chat_template_jinja: Option<&'a [u8]>,
+    /// `chat_template.json`: where models of text and pictures keep it.
+    pub chat_template_json: Option<&'a [u8]>,
     /// `generation_config.json`, parsed: where generation stops.
     pub generation_config: Option<&'a Value>,
     /// `config.json`, parsed: the last place to look for ids of special tokens.
@@ -34,19 +46,23 @@ pub struct TokenizerFiles<'a> {
 impl fmt::Debug for TokenizerFiles<'_> {
     /// Lengths, not the megabytes themselves.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TokenizerFiles")
-            .field("at", &self.at)
-            .field("tokenizer_json", &self.tokenizer_json.len())
-            .field("config", &self.config.map(<[u8]>::len))
-            .field(
-                "special_tokens_map",
-                &self.special_tokens_map.map(<[u8]>::len),
-            )
-            .field(
-                "chat_template_jinja",
-                &self.chat_template_jinja.map(<[u8]>::len),
-            )
-            .field("generation_config", &self.generation_config.is_some())
+        let mut out = f.debug_struct("TokenizerFiles");
+        out.field("at", &self.at);
+        let vocabulary = self.vocabulary.map(|(file, bytes)| (file, bytes.len()));
+        out.field("vocabulary", &vocabulary);
+        for (field, bytes) in [
+            ("tokenizer_json", self.tokenizer_json),
+            ("vocab_json", self.vocab_json),
+            ("merges_txt", self.merges_txt),
+            ("config", self.config),
+            ("special_tokens_map", self.special_tokens_map),
+            ("added_tokens", self.added_tokens),
+            ("chat_template_jinja", self.chat_template_jinja),
+            ("chat_template_json", self.chat_template_json),
+        ] {
+            out.field(field, &bytes.map(<[u8]>::len));
+        }
+        out.field("generation_config", &self.generation_config.is_some())
             .field("model_config", &self.model_config.is_some())
             .finish()
     }
@@ -80,7 +96,7 @@ impl TokenizerFiles<'_> {
             .transpose()
     }
 
-    /// An id or a list of ids. `null` and -1, which configurations write for none, are left out; anything
+    /// An id or a list of ids, of the text model where the configuration is one of several models. `null` and -1, which configurations write for none, are left out; anything
     /// else that is no id would leave a model without an end unnoticed.
     pub(super) fn ids(
         &self,
@@ -88,7 +104,9 @@ impl TokenizerFiles<'_> {
         config: Option<&Value>,
         field: &'static str,
     ) -> Result<Vec<u32>, TokenizerError> {
-        let found = config.and_then(|config| config.get(field));
+        let of = |config: Option<&'_ Value>| config?.get(field).filter(|value| !value.is_null()).cloned();
+        let found = of(config).or_else(|| of(config?.get("text_config")));
+        let found = found.as_ref();
         let listed = match found {
             Some(Value::Array(list)) => list.as_slice(),
             Some(one) => core::slice::from_ref(one),
@@ -110,16 +128,3 @@ impl TokenizerFiles<'_> {
 }
 
 pub(super) type Object = serde_json::Map<String, Value>;
-
-/// `bos_token`, `eos_token` and their like, written as a string or as an object with its `content`.
-pub(super) fn special_tokens(config: Option<&Object>) -> BTreeMap<String, String> {
-    config
-        .into_iter()
-        .flatten()
-        .filter(|(key, _)| key.ends_with("_token"))
-        .filter_map(|(key, value)| {
-            let text = value.as_str().or_else(|| value.get("content")?.as_str())?;
-            Some((key.clone(), text.to_owned()))
-        })
-        .collect()
-}

@@ -1,4 +1,4 @@
-//! Text to token ids and back, as the checkpoint's own `tokenizer.json` says.
+//! Text to token ids and back, as the checkpoint's own files say.
 //!
 //! ```text
 //! messages ─► chat template ─► text ─► encode ─► ids ─► model ─► ids ─► stream ─► text
@@ -10,15 +10,21 @@
 //!
 //! | question | answered by |
 //! |---|---|
-//! | how text becomes ids, and whether a beginning-of-sequence id is added | `tokenizer.json` |
-//! | where generation stops | `generation_config.json`, else `tokenizer_config.json`, else `config.json` |
-//! | which token begins a text, which one pads | `tokenizer_config.json`, else `special_tokens_map.json`, else the two configurations |
-//! | how a conversation becomes text | `chat_template.jinja`, else `tokenizer_config.json` |
+//! | how text becomes ids, and whether a beginning-of-sequence id is added | `tokenizer.json`, else a vocabulary of sentencepiece, tiktoken or byte pairs and the class of `tokenizer_config.json` |
+//! | which tokens there are beside the vocabulary | `tokenizer_config.json`, else `special_tokens_map.json` and `added_tokens.json` |
+//! | where generation stops | `generation_config.json`, else `config.json`, else `tokenizer_config.json` |
+//! | which token begins a text, which one pads | the files of the tokenizer, else the two configurations |
+//! | how a conversation becomes text | `chat_template.jinja`, else `tokenizer_config.json`, else `chat_template.json` |
 
+mod added;
+mod alphabet;
+mod base64;
 mod chat;
+mod convert;
 mod error;
 mod files;
 mod jinja;
+mod json;
 mod special;
 mod stream;
 mod tokenizer;

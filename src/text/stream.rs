@@ -19,7 +19,7 @@ use std::collections::VecDeque;
 
 use tokenizers::{Decoder, DecoderWrapper};
 
-use super::{SpecialTokens, TokenizerError};
+use super::{SpecialTokens, TokenizerError, alphabet::byte_of};
 
 /// Tokens that `Decoding::Window` takes together, and so the bound on its work for one token. A
 /// character is at most four tokens; the rest is room for decoders that look around.
@@ -91,7 +91,7 @@ impl Decoding {
 /// # use firebox::text::{SpecialTokens, Tokenizer, TokenizerFiles};
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let tokenizer_json = include_bytes!("../../assets/tinyrust/tokenizer.json");
-/// # let tokenizer = Tokenizer::from_bytes(TokenizerFiles { tokenizer_json, ..TokenizerFiles::default() })?;
+/// # let tokenizer = Tokenizer::from_bytes(TokenizerFiles { tokenizer_json: Some(tokenizer_json), ..TokenizerFiles::default() })?;
 /// let mut stream = tokenizer.stream(SpecialTokens::Omit);
 /// let mut text = String::new();
 /// for id in tokenizer.encode("let crab = \"🦀\";", SpecialTokens::Include)? {
@@ -316,19 +316,6 @@ impl<'t> StreamDecoder<'t> {
                 self.special == SpecialTokens::Omit,
             )
             .map_err(|source| TokenizerError::Decode { source })
-    }
-}
-
-/// The byte that a letter of GPT-2's alphabet stands for: printable Latin-1 is itself, and the 68 other
-/// bytes, in order, are the letters from U+0100 (`bytes_to_unicode` in openai/gpt-2 `src/encoder.py`).
-fn byte_of(letter: char) -> Option<u8> {
-    let code = u32::from(letter);
-    match code {
-        0x21..=0x7E | 0xA1..=0xAC | 0xAE..=0xFF => u8::try_from(code).ok(),
-        0x100..=0x120 => u8::try_from(code - 0x100).ok(), // 0x00..=0x20
-        0x121..=0x142 => u8::try_from(code - 0x121 + 0x7F).ok(), // 0x7F..=0xA0
-        0x143 => Some(0xAD),
-        _ => None,
     }
 }
 

@@ -5,7 +5,10 @@ use std::fmt;
 use super::{
     chat::{ChatTemplate, GenerationPrompt, Message},
     error::TokenizerError,
-    files::{TokenizerFiles, special_tokens},
+    added::Added,
+    convert::convert,
+    files::TokenizerFiles,
+    json,
     special::SpecialTokens,
     stream::{Decoding, StreamDecoder},
 };
@@ -18,7 +21,7 @@ use super::{
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let tokenizer_json = include_bytes!("../../assets/tinyrust/tokenizer.json");
 /// let tokenizer = Tokenizer::from_bytes(TokenizerFiles {
-///     tokenizer_json,
+///     tokenizer_json: Some(tokenizer_json),
 ///     ..TokenizerFiles::default()
 /// })?;
 /// let ids = tokenizer.encode("fn main() {}", SpecialTokens::Include)?;
@@ -28,6 +31,7 @@ use super::{
 /// ```
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
+    made_from: String,
     /// How ids become text one at a time; decided once from the decoder in `tokenizer.json`.
     decoding: Decoding,
     bos: Option<u32>,
@@ -39,6 +43,7 @@ pub struct Tokenizer {
 impl fmt::Debug for Tokenizer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tokenizer")
+            .field("made_from", &self.made_from)
             .field("vocab_size", &self.vocab_size())
             .field("bos", &self.bos)
             .field("eos", &self.eos)
@@ -62,16 +67,15 @@ impl Tokenizer {
     /// [`TokenizerError::Invalid`] names the file that could not be understood, [`TokenizerError::NoId`]
     /// the field of one that was.
     pub fn from_bytes(files: TokenizerFiles<'_>) -> Result<Self, TokenizerError> {
-        let broken = |source| files.invalid("tokenizer.json", source);
-        let mut inner = tokenizers::Tokenizer::from_bytes(files.tokenizer_json).map_err(broken)?;
-        inner.with_truncation(None).map_err(broken)?;
-        inner.with_padding(None);
-
         let config = files.object("tokenizer_config.json", files.config)?;
         let map = files.object("special_tokens_map.json", files.special_tokens_map)?;
-        // The configuration wins: the map is the older file, and often a copy that went stale.
-        let mut special = special_tokens(map.as_ref());
-        special.extend(special_tokens(config.as_ref()));
+        let mut added = Added::read(&files, config.as_ref(), map.as_ref())?;
+        let (mut inner, made_from) = match files.tokenizer_json {
+            Some(bytes) => (read_json(&files, bytes, &added)?, "tokenizer.json".to_owned()),
+            None => convert(&files, config.as_ref(), &mut added)?,
+        };
+        let split = config.as_ref().and_then(|config| config.get("split_special_tokens"));
+        inner.set_encode_special_tokens(split == Some(&true.into()));
 
         let generation =
             |field| files.ids("generation_config.json", files.generation_config, field);
@@ -80,27 +84,23 @@ impl Tokenizer {
             none if none.is_empty() => model(field),
             ids => Ok(ids),
         };
-        let named = |key: &str| {
-            special
-                .get(key)
-                .and_then(|token| inner.token_to_id(token.as_str()))
-        };
+        let named = |name: &str| inner.token_to_id(added.named(name)?);
         let or_first = |token: Option<u32>, field| match token {
             Some(token) => Ok(Some(token)),
             None => Ok(configured(field)?.first().copied()),
         };
         let bos = or_first(named("bos_token"), "bos_token_id")?;
         let pad = or_first(named("pad_token"), "pad_token_id")?;
-        let eos = match (generation("eos_token_id")?, named("eos_token")) {
-            (ids, _) if !ids.is_empty() => ids,
-            (_, Some(id)) => vec![id],
-            (_, None) => model("eos_token_id")?,
+        let eos = match configured("eos_token_id")? {
+            none if none.is_empty() => named("eos_token").into_iter().collect(),
+            ids => ids,
         };
 
-        let chat = ChatTemplate::find(&files, config.as_ref(), special)?;
+        let chat = ChatTemplate::find(&files, config.as_ref(), added.into_named())?;
         let decoding = Decoding::of(inner.get_decoder());
         Ok(Self {
             inner,
+            made_from,
             decoding,
             bos,
             eos,
@@ -144,6 +144,11 @@ impl Tokenizer {
     /// Turns ids into text one at a time, as a model produces them.
     pub fn stream(&self, special: SpecialTokens) -> StreamDecoder<'_> {
         StreamDecoder::new(&self.inner, &self.decoding, special)
+    }
+
+    /// The files that it was made from, in words: `tokenizer.json`, or `tokenizer.model (sentencepiece) as LlamaTokenizer`.
+    pub fn made_from(&self) -> &str {
+        &self.made_from
     }
 
     /// How many tokens there are, added ones included. A model's embedding may have more rows than
@@ -201,4 +206,20 @@ impl Tokenizer {
             .ok_or(TokenizerError::NoChatTemplate)?
             .apply(messages, prompt)
     }
+}
+
+/// The tokenizer of a `tokenizer.json`, with the tokens that it lacks.
+fn read_json(
+    files: &TokenizerFiles<'_>,
+    bytes: &[u8],
+    added: &Added,
+) -> Result<tokenizers::Tokenizer, TokenizerError> {
+    let broken = |source| files.invalid("tokenizer.json", source);
+    let mut tokenizer = json::read(bytes).map_err(broken)?;
+    tokenizer.with_truncation(None).map_err(broken)?;
+    tokenizer.with_padding(None);
+    added
+        .add_to(&mut tokenizer)
+        .map_err(|source| files.invalid("tokenizer_config.json", source))?;
+    Ok(tokenizer)
 }

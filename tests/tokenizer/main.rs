@@ -3,6 +3,7 @@
 //! `golden/tokenizer` holds two tokenizers: byte-level with a split regex, as Llama 3 has, and metaspace
 //! with byte fallback, as Llama 2 has.
 
+mod converted;
 mod special;
 mod stream;
 
@@ -27,12 +28,13 @@ fn open(folder: &Path) -> Tokenizer {
     let model_config: Option<Value> = parse("config.json");
     Tokenizer::from_bytes(TokenizerFiles {
         at: &folder.to_string_lossy(),
-        tokenizer_json: &read("tokenizer.json").unwrap(),
+        tokenizer_json: Some(&read("tokenizer.json").unwrap()),
         config: read("tokenizer_config.json").as_deref(),
         special_tokens_map: read("special_tokens_map.json").as_deref(),
         chat_template_jinja: read("chat_template.jinja").as_deref(),
         generation_config: generation_config.as_ref(),
         model_config: model_config.as_ref(),
+        ..TokenizerFiles::default()
     })
     .unwrap()
 }
@@ -40,7 +42,7 @@ fn open(folder: &Path) -> Tokenizer {
 /// A tokenizer from JSON written in a test.
 fn from_json(tokenizer: &Value) -> Tokenizer {
     Tokenizer::from_bytes(TokenizerFiles {
-        tokenizer_json: tokenizer.to_string().as_bytes(),
+        tokenizer_json: Some(tokenizer.to_string().as_bytes()),
         ..TokenizerFiles::default()
     })
     .unwrap()
@@ -154,21 +156,21 @@ fn truncation_and_padding_of_the_file_are_switched_off() {
 fn a_broken_file_is_named() {
     let bytes = fs::read(golden().join("tokenizer/bytelevel/tokenizer.json")).unwrap();
     let whole = TokenizerFiles {
-        tokenizer_json: &bytes,
+        tokenizer_json: Some(&bytes),
         ..TokenizerFiles::default()
     };
     let cases = [
         (
             "tokenizer.json",
             TokenizerFiles {
-                tokenizer_json: b"{}",
+                tokenizer_json: Some(b"{}"),
                 ..whole
             },
         ),
         (
             "tokenizer.json",
             TokenizerFiles {
-                tokenizer_json: &bytes[..bytes.len() / 2],
+                tokenizer_json: Some(&bytes[..bytes.len() / 2]),
                 ..whole
             },
         ),

@@ -7,15 +7,16 @@ use serde_json::{Value, json};
 
 use super::golden;
 
-/// Where generation stops: the first file of the list that says so. Taking the tokenizer's word before
-/// generation_config.json makes Llama 3 talk on past the end of its turn.
+/// Where generation stops: the first file of the list that says so, as in `generate` of transformers, which asks the
+/// tokenizer last. Taking the tokenizer's word before generation_config.json makes Llama 3 talk on past the end of its turn,
+/// before config.json a model whose config.json lists two ends.
 #[test]
 fn the_end_is_where_the_first_file_says() {
     let bytes = fs::read(golden().join("tokenizer/bytelevel/tokenizer.json")).unwrap();
     let eos = |generation: Option<Value>, config: Option<Value>, model: Option<Value>| {
         let config = config.map(|config| config.to_string());
         Tokenizer::from_bytes(TokenizerFiles {
-            tokenizer_json: &bytes,
+            tokenizer_json: Some(&bytes),
             config: config.as_ref().map(String::as_bytes),
             generation_config: generation.as_ref(),
             model_config: model.as_ref(),
@@ -32,7 +33,13 @@ fn the_end_is_where_the_first_file_says() {
         [7, 9]
     );
     assert_eq!(eos(Some(json!({"eos_token_id": null})), named(), None), [1]);
-    assert_eq!(eos(None, named(), Some(json!({"eos_token_id": 7}))), [1]);
+    assert_eq!(eos(None, named(), Some(json!({"eos_token_id": [7, 1]}))), [7, 1]);
+    assert_eq!(eos(None, named(), Some(json!({"eos_token_id": null}))), [1]);
+    // The text model of a model of text and pictures; the outer configuration counts first.
+    let wrapped = json!({"text_config": {"eos_token_id": 7}});
+    assert_eq!(eos(None, named(), Some(wrapped)), [7]);
+    let both = json!({"eos_token_id": 9, "text_config": {"eos_token_id": 7}});
+    assert_eq!(eos(None, named(), Some(both)), [9]);
     let added = json!({"eos_token": {"__type": "AddedToken", "content": "<|end|>"}});
     assert_eq!(eos(None, Some(added), None), [1]);
     let unknown = json!({"eos_token": "<not in the vocabulary>"});
@@ -49,7 +56,7 @@ fn the_end_is_where_the_first_file_says() {
 fn an_end_that_is_no_id_is_refused_with_file_and_value() {
     let bytes = fs::read(golden().join("tokenizer/bytelevel/tokenizer.json")).unwrap();
     let whole = TokenizerFiles {
-        tokenizer_json: &bytes,
+        tokenizer_json: Some(&bytes),
         ..TokenizerFiles::default()
     };
     let cases = [
@@ -101,7 +108,7 @@ fn an_end_that_is_no_id_is_refused_with_file_and_value() {
 fn special_tokens_map_fills_gaps() {
     let bytes = fs::read(golden().join("tokenizer/bytelevel/tokenizer.json")).unwrap();
     let tokenizer = Tokenizer::from_bytes(TokenizerFiles {
-        tokenizer_json: &bytes,
+        tokenizer_json: Some(&bytes),
         config: Some(br#"{"bos_token": "<|begin|>", "pad_token": null}"#),
         special_tokens_map: Some(
             br#"{"bos_token": "<|end|>", "pad_token": {"content": "<|pad|>"}}"#,

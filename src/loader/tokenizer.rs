@@ -1,0 +1,49 @@
+//! The files of a tokenizer, read.
+
+use super::engine::Engine;
+use crate::{
+    error::Error,
+    text::{Tokenizer, TokenizerFiles},
+};
+
+/// Files of a vocabulary for checkpoints without a `tokenizer.json`, in the order in which they are looked for.
+const VOCABULARIES: [&str; 4] = [
+    "tokenizer.model",
+    "tiktoken.model",
+    "spiece.model",
+    "qwen.tiktoken",
+];
+
+impl Engine {
+    /// Reads the tokenizer of the checkpoint. Of the vocabularies only the first one there is is read.
+    pub(super) fn tokenizer(&self) -> Result<Tokenizer, Error> {
+        let files = &self.checkpoint;
+        let read = |file| files.read_optional(file);
+        let tokenizer_json = read("tokenizer.json")?;
+        let (mut vocabulary, mut vocab_json, mut merges_txt) = (None, None, None);
+        if tokenizer_json.is_none() {
+            for file in VOCABULARIES {
+                if let Some(bytes) = read(file)? {
+                    vocabulary = Some((file, bytes));
+                    break;
+                }
+            }
+            vocab_json = read("vocab.json")?;
+            merges_txt = read("merges.txt")?;
+        }
+        Ok(Tokenizer::from_bytes(TokenizerFiles {
+            at: &files.source().describe(),
+            tokenizer_json: tokenizer_json.as_deref(),
+            vocabulary: vocabulary.as_ref().map(|(file, bytes)| (*file, bytes.as_slice())),
+            vocab_json: vocab_json.as_deref(),
+            merges_txt: merges_txt.as_deref(),
+            config: read("tokenizer_config.json")?.as_deref(),
+            special_tokens_map: read("special_tokens_map.json")?.as_deref(),
+            added_tokens: read("added_tokens.json")?.as_deref(),
+            chat_template_jinja: read("chat_template.jinja")?.as_deref(),
+            chat_template_json: read("chat_template.json")?.as_deref(),
+            generation_config: files.generation_config(),
+            model_config: Some(files.config()),
+        })?)
+    }
+}

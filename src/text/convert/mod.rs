@@ -1,0 +1,253 @@
+//! Tokenizers of checkpoints without a `tokenizer.json`.
+//!
+//! ```text
+//! sentencepiece  tokenizer.model, spiece.model ────────────┐
+//! ranks          tokenizer.model, tiktoken.model, *.tiktoken ├─► vocabulary and merges ─► class ─► tokenizer
+//! byte pairs     vocab.json and merges.txt ────────────────┘    (checked)               (its rules)
+//! ```
+//!
+//! The result is that of transformers 5.23. Where its generic class differs from the library sentencepiece itself (no
+//! space in front of a text), the result is still that of transformers; a warning says so.
+
+mod byte_level;
+mod charsmap;
+mod class;
+mod pairs;
+mod pieces;
+mod protobuf;
+mod sentencepiece;
+mod tiktoken;
+
+use serde_json::json;
+use tokenizers::{AddedToken, PostProcessorWrapper, Tokenizer};
+
+pub(super) use self::{
+    charsmap::check as check_charsmap,
+    pairs::{check_id, check_merges},
+};
+use self::{
+    byte_level::byte_level,
+    class::{Choice, Class},
+    pieces::from_pieces,
+    sentencepiece::SentencePiece,
+    tiktoken::Ranks,
+};
+use super::{
+    added::Added,
+    error::TokenizerError,
+    files::{Object, TokenizerFiles},
+};
+
+/// The rules of a class: everything of a tokenizer but its added tokens.
+struct Rules {
+    model: tokenizers::ModelWrapper,
+    normalizer: Option<tokenizers::NormalizerWrapper>,
+    pre_tokenizer: Option<tokenizers::PreTokenizerWrapper>,
+    decoder: Option<tokenizers::DecoderWrapper>,
+}
+
+/// What a class reads of `tokenizer_config.json`.
+struct Options<'a>(Option<&'a Object>);
+
+impl Options<'_> {
+    /// Whether a field is there and says yes.
+    fn is_set(&self, field: &str) -> bool {
+        self.given(field) == Some(true)
+    }
+
+    /// What a field says, `None` where it is absent or no boolean.
+    fn given(&self, field: &str) -> Option<bool> {
+        self.0?.get(field)?.as_bool()
+    }
+
+    fn count(&self, field: &str) -> Option<u64> {
+        self.0?.get(field)?.as_u64()
+    }
+}
+
+/// Makes a tokenizer of the files of a vocabulary, with its added tokens, and says from which files in words.
+pub(super) fn convert(
+    files: &TokenizerFiles<'_>,
+    config: Option<&Object>,
+    added: &mut Added,
+) -> Result<(Tokenizer, String), TokenizerError> {
+    let options = Options(config);
+    let class = match Class::choose(config, files.model_config) {
+        Choice::Class(class) => class,
+        Choice::Unsupported(name) => return Err(unsupported(files, name)),
+    };
+    let pairs = files.vocab_json.zip(files.merges_txt);
+    let (class, mut tokenizer, source) = match (files.vocabulary, pairs) {
+        (_, Some((vocab, merges))) if class.is_of_byte_pairs() => {
+            let rules = byte_level(files, class, vocab, merges, &options)?;
+            (class, assemble(files, "vocab.json", rules)?, BYTE_PAIRS.to_owned())
+        }
+        (Some((file, bytes)), _) => {
+            let (tokenizer, kind) = from_vocabulary(files, class, file, bytes, &options, added)?;
+            (class, tokenizer, format!("{file} ({kind})"))
+        }
+        (None, Some((vocab, merges))) => {
+            let class = Class::of_byte_pairs(config, files.model_config)
+                .ok_or_else(|| nameless(files))?;
+            let rules = byte_level(files, class, vocab, merges, &options)?;
+            (class, assemble(files, "vocab.json", rules)?, BYTE_PAIRS.to_owned())
+        }
+        (None, None) => return Err(missing(files)),
+    };
+    for (name, content) in class.special_tokens() {
+        added.assume(name, content);
+    }
+    let invalid = |source| files.invalid("tokenizer_config.json", source);
+    added.add_to(&mut tokenizer).map_err(invalid)?;
+    class.add_again(added, &mut tokenizer).map_err(invalid)?;
+    let template = template(class, added, &options, &tokenizer);
+    tokenizer.with_post_processor(template);
+    Ok((tokenizer, format!("{source} as {}", class.name())))
+}
+
+const BYTE_PAIRS: &str = "vocab.json and merges.txt (byte pairs)";
+
+/// A tokenizer of one file, and the kind of file in words.
+fn from_vocabulary(
+    files: &TokenizerFiles<'_>,
+    class: Class,
+    file: &str,
+    bytes: &[u8],
+    options: &Options<'_>,
+    added: &mut Added,
+) -> Result<(Tokenizer, &'static str), TokenizerError> {
+    if Ranks::are_in(bytes) {
+        let ranks = Ranks::parse(bytes).map_err(|error| files.invalid(file, error))?;
+        let tokenizer = tiktoken::from_ranks(files, file, ranks, added)?;
+        return Ok((tokenizer, "tiktoken"));
+    }
+    let model = SentencePiece::parse(bytes).map_err(|error| files.invalid(file, error))?;
+    if class.is_of_byte_pairs() {
+        return Err(TokenizerError::Unsupported {
+            file: files.label(file),
+            found: format!("a sentencepiece model of the class {}, which reads vocab.json and merges.txt", class.name()),
+        });
+    }
+    let rules = from_pieces(files, file, class, &model, options, added)?;
+    Ok((assemble(files, file, rules)?, "sentencepiece"))
+}
+
+fn assemble(
+    files: &TokenizerFiles<'_>,
+    file: &str,
+    rules: Rules,
+) -> Result<Tokenizer, TokenizerError> {
+    let mut tokenizer = Tokenizer::new(rules.model);
+    let invalid = |source| files.invalid(file, source);
+    tokenizer.with_normalizer(rules.normalizer).map_err(invalid)?;
+    tokenizer.with_pre_tokenizer(rules.pre_tokenizer);
+    tokenizer.with_decoder(rules.decoder);
+    Ok(tokenizer)
+}
+
+/// The tokens that encoding adds: `update_post_processor` in transformers' `tokenization_utils_tokenizers.py`, and what T5
+/// puts in its place.
+fn template(
+    class: Class,
+    added: &Added,
+    options: &Options<'_>,
+    tokenizer: &Tokenizer,
+) -> Option<PostProcessorWrapper> {
+    let named = |name: &str| {
+        let content = added.named(name)?;
+        Some((content.to_owned(), tokenizer.token_to_id(content)?))
+    };
+    // CodeLlama's class alone begins texts without being asked.
+    let unasked = class == Class::CodeLlama;
+    let asked = |field, name, unasked| {
+        let is_asked = options.given(field).unwrap_or(unasked);
+        is_asked.then(|| named(name)).flatten()
+    };
+    let (bos, eos) = match class {
+        Class::T5 => (None, named("eos_token").map(|(_, id)| ("</s>".to_owned(), id))),
+        _ => (
+            asked("add_bos_token", "bos_token", unasked),
+            asked("add_eos_token", "eos_token", false),
+        ),
+    };
+    let special = |token: &Option<(String, u32)>| {
+        let (content, _) = token.as_ref()?;
+        Some(json!({"SpecialToken": {"id": content, "type_id": 0}}))
+    };
+    let sequence = |id| json!({"Sequence": {"id": id, "type_id": 0}});
+    let around = |id| [special(&bos), Some(sequence(id)), special(&eos)].into_iter().flatten();
+    let tokens: serde_json::Map<_, _> = [&bos, &eos]
+        .into_iter()
+        .flatten()
+        .map(|(content, id)| {
+            let token = json!({"id": content, "ids": [id], "tokens": [content]});
+            (content.clone(), token)
+        })
+        .collect();
+    if tokens.is_empty() {
+        return None;
+    }
+    let template = json!({
+        "type": "TemplateProcessing",
+        "single": around("A").collect::<Vec<_>>(),
+        "pair": around("A").chain(around("B")).collect::<Vec<_>>(),
+        "special_tokens": tokens,
+    });
+    serde_json::from_value(template).ok()
+}
+
+impl Class {
+    /// Two classes add their special tokens once more when they are built, whereby the properties of these tokens change.
+    fn add_again(
+        self,
+        added: &Added,
+        tokenizer: &mut Tokenizer,
+    ) -> Result<(), tokenizers::Error> {
+        let again: Vec<AddedToken> = match self {
+            Self::Qwen2 => added
+                .special()
+                .map(|token| AddedToken::from(token.content.clone(), true))
+                .collect(),
+            Self::Cohere => added
+                .special()
+                .map(|token| token.clone().special(true))
+                .collect(),
+            _ => return Ok(()),
+        };
+        tokenizer.add_tokens(again).map(drop)
+    }
+}
+
+fn unsupported(files: &TokenizerFiles<'_>, class: &str) -> TokenizerError {
+    TokenizerError::Unsupported {
+        file: files.label("tokenizer_config.json"),
+        found: format!("`tokenizer_class` {class}, which is read from tokenizer.json only"),
+    }
+}
+
+/// `vocab.json` and `merges.txt` alone do not say how text is cut before pairs merge.
+fn nameless(files: &TokenizerFiles<'_>) -> TokenizerError {
+    TokenizerError::Unsupported {
+        file: files.label("vocab.json"),
+        found: "a vocabulary without a `tokenizer_class` that says how text is cut: GPT2Tokenizer, GPTNeoXTokenizer, \
+                Qwen2Tokenizer, Qwen3_5Tokenizer or CohereTokenizer"
+            .to_owned(),
+    }
+}
+
+fn missing(files: &TokenizerFiles<'_>) -> TokenizerError {
+    let half = match (files.vocab_json, files.merges_txt) {
+        (Some(_), None) => Some(("vocab.json", "merges.txt")),
+        (None, Some(_)) => Some(("merges.txt", "vocab.json")),
+        _ => None,
+    };
+    match half {
+        Some((file, lacks)) => TokenizerError::Unsupported {
+            file: files.label(file),
+            found: format!("one half of a vocabulary, the other is {lacks}"),
+        },
+        None => TokenizerError::Missing {
+            at: files.at.to_owned(),
+        },
+    }
+}
