@@ -110,6 +110,30 @@ fn conversation() -> Vec<Message> {
     ]
 }
 
+/// The place where models of text and pictures keep their template; the other two come first. Would catch a template that
+/// is there and not seen, and a stale one that counts.
+#[test]
+fn chat_template_json_is_the_last_place() {
+    let open = |config: &str, jinja: Option<&str>| {
+        let tokenizer = Tokenizer::from_bytes(TokenizerFiles {
+            tokenizer_json: Some(TOKENIZER),
+            config: Some(config.as_bytes()),
+            chat_template_jinja: jinja.map(str::as_bytes),
+            chat_template_json: Some(br#"{"chat_template": "json"}"#),
+            ..TokenizerFiles::default()
+        });
+        let tokenizer = tokenizer.unwrap();
+        tokenizer.apply_chat(&[], GenerationPrompt::Omit).unwrap()
+    };
+    assert_eq!(open("{}", None), "json");
+    assert_eq!(open(r#"{"chat_template": null}"#, None), "json");
+    assert_eq!(open(r#"{"chat_template": "config"}"#, None), "config");
+    assert_eq!(
+        open(r#"{"chat_template": "config"}"#, Some("jinja")),
+        "jinja"
+    );
+}
+
 /// Whitespace is part of the prompt: a lost newline after a header makes a model worse, silently.
 #[test]
 fn header_tags() {

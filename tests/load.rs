@@ -13,9 +13,9 @@ use firebox::{
     model::{CausalLm, Embedding, GenerateOptions, Linear, Matrix, Role, generate},
     quant::ops,
     report::LoadReport,
-    source::{CheckpointError, Memory},
+    source::Memory,
     target::{DType, ToBurn},
-    text::SpecialTokens,
+    text::{SpecialTokens, TokenizerError},
 };
 use firebox_kernels::{
     format::{FormatError, Fp8Kind, Tile},
@@ -488,7 +488,7 @@ fn a_missing_tokenizer_costs_no_weights() {
             .expect_err("there is no tokenizer");
 
     assert!(
-        matches!(error, Error::Checkpoint(CheckpointError::Source(_))),
+        matches!(error, Error::Tokenizer(TokenizerError::Missing { .. })),
         "{error:?}"
     );
     assert!(error.to_string().contains("tokenizer.json"), "{error}");

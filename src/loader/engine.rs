@@ -1,7 +1,7 @@
 //! One load: its configuration, checkpoint and device. It knows targets as values, so that its code is compiled once for
 //! all of them.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use burn::tensor::Device;
 
@@ -36,6 +36,8 @@ pub(super) struct Engine {
     pub(super) device: Device,
     pub(super) capabilities: Capabilities,
     pub(super) dtype: DTypeChoice,
+    /// The files that the tokenizer was made from, once it was.
+    pub(super) tokenizer: OnceLock<String>,
 }
 
 /// A [`Target`] as a value.
@@ -98,6 +100,7 @@ impl Engine {
             device,
             capabilities,
             dtype,
+            tokenizer: OnceLock::new(),
         })
     }
 
@@ -174,6 +177,7 @@ impl Engine {
             workers: allowance.workers,
             in_flight_bytes_max: allowance.in_flight,
             probe: self.checkpoint.source().probe(),
+            tokenizer: self.tokenizer.get().cloned(),
             host_bytes_max: self.host_bytes(),
             device_bytes_max: self.device_bytes(),
         };

@@ -31,10 +31,12 @@ impl Engine {
             vocab_json = read("vocab.json")?;
             merges_txt = read("merges.txt")?;
         }
-        Ok(Tokenizer::from_bytes(TokenizerFiles {
+        let tokenizer = Tokenizer::from_bytes(TokenizerFiles {
             at: &files.source().describe(),
             tokenizer_json: tokenizer_json.as_deref(),
-            vocabulary: vocabulary.as_ref().map(|(file, bytes)| (*file, bytes.as_slice())),
+            vocabulary: vocabulary
+                .as_ref()
+                .map(|(file, bytes)| (*file, bytes.as_slice())),
             vocab_json: vocab_json.as_deref(),
             merges_txt: merges_txt.as_deref(),
             config: read("tokenizer_config.json")?.as_deref(),
@@ -44,6 +46,8 @@ impl Engine {
             chat_template_json: read("chat_template.json")?.as_deref(),
             generation_config: files.generation_config(),
             model_config: Some(files.config()),
-        })?)
+        })?;
+        let _ = self.tokenizer.set(tokenizer.made_from().to_owned());
+        Ok(tokenizer)
     }
 }

@@ -79,6 +79,9 @@ pub struct LoadReport {
     pub workers: usize,
     /// How weights were read and why, where that was looked into.
     pub probe: Option<Probe>,
+    /// The files that the tokenizer was made from, in words, where it was read before the load.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokenizer: Option<String>,
     /// Bytes of host memory that the load might take beside what the process had: the budget, or what the system leaves.
     pub host_bytes_max: Option<u64>,
     /// Bytes of the device's memory that the model might take: the budget, or all of it where the driver reports it.
@@ -138,6 +141,7 @@ pub(crate) struct RunFacts {
     pub(crate) workers: usize,
     pub(crate) in_flight_bytes_max: u64,
     pub(crate) probe: Option<Probe>,
+    pub(crate) tokenizer: Option<String>,
     pub(crate) host_bytes_max: Option<u64>,
     pub(crate) device_bytes_max: Option<u64>,
 }
@@ -196,6 +200,7 @@ impl LoadReport {
             in_flight_bytes_max: facts.in_flight_bytes_max,
             workers: facts.workers,
             probe: facts.probe,
+            tokenizer: facts.tokenizer,
             host_bytes_max: facts.host_bytes_max,
             device_bytes_max: facts.device_bytes_max,
             host_bytes: recorded.host.since,
@@ -287,8 +292,11 @@ impl fmt::Display for LoadReport {
             self.seconds_convert,
             self.seconds_place
         )?;
-        match self.peak_host_bytes {
-            Some(peak) => write!(f, ", peak memory {}", Bytes(peak)),
+        if let Some(peak) = self.peak_host_bytes {
+            write!(f, ", peak memory {}", Bytes(peak))?;
+        }
+        match &self.tokenizer {
+            Some(files) => write!(f, ", tokenizer from {files}"),
             None => Ok(()),
         }
     }

@@ -13,6 +13,7 @@ use tokenizers::AddedToken;
 use super::{
     error::TokenizerError,
     files::{Object, TokenizerFiles},
+    written::WrittenToken,
 };
 
 const CONFIG: &str = "tokenizer_config.json";
@@ -21,22 +22,28 @@ const ADDED: &str = "added_tokens.json";
 
 /// The names that transformers knows, in its order. Other names that end with `_token` follow.
 const NAMES: [&str; 7] = [
-    "bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token",
+    "bos_token",
+    "eos_token",
+    "unk_token",
+    "sep_token",
+    "pad_token",
+    "cls_token",
+    "mask_token",
 ];
 
 /// What the files say about tokens beside the vocabulary.
 #[derive(Debug, Default)]
 pub(super) struct Added {
     /// By name; `None` where a file says that there is none.
-    named: Vec<(String, Option<AddedToken>)>,
+    named: Vec<(String, Option<WrittenToken>)>,
     /// How many of them no file names: they are the first.
     assumed: usize,
     /// By the id that the file gives.
-    pub(super) by_id: BTreeMap<u32, AddedToken>,
+    pub(super) by_id: BTreeMap<u32, WrittenToken>,
     /// More special tokens; `None` where no file lists any.
-    pub(super) more: Option<Vec<AddedToken>>,
+    pub(super) more: Option<Vec<WrittenToken>>,
     /// More special tokens of `special_tokens_map.json`, which count where nothing else is listed.
-    older: Vec<AddedToken>,
+    older: Vec<WrittenToken>,
     /// Whether `by_id` is of `tokenizer_config.json`.
     configured: bool,
 }
@@ -60,40 +67,30 @@ impl Added {
         match more {
             Some(Value::Object(named)) => {
                 for (key, value) in named {
-                    added.set(key, token(value, None));
+                    added.set(key, WrittenToken::read(value, None));
                 }
             }
             Some(list) => added.more = Some(tokens(files, CONFIG, list, None)?),
             None => {}
         }
-        // Whether a token is normalized depends on whether it is special where the file does not say, and a named token is.
-        let mut unsaid = Vec::new();
         match listed("added_tokens_decoder") {
             Some(Value::Object(by_id)) => {
                 added.configured = true;
                 for (id, value) in by_id {
-                    let parsed = id.parse().ok().zip(value.as_object().and_then(|fields| object(fields, None)));
+                    let token = value
+                        .as_object()
+                        .and_then(|fields| WrittenToken::object(fields, None));
+                    let parsed = id.parse().ok().zip(token);
                     let (id, token) = parsed.ok_or_else(|| {
                         let message = format!("`added_tokens_decoder`: {id:?} is no id of a token");
                         files.invalid(CONFIG, message)
                     })?;
-                    if value["normalized"].is_null() {
-                        unsaid.push(id);
-                    }
                     added.by_id.insert(id, token);
                 }
             }
             None | Some(Value::Null) => added.read_older(files, config, map)?,
             Some(_) => {
                 return Err(files.invalid(CONFIG, "`added_tokens_decoder` is no object"));
-            }
-        }
-        let named: HashSet<String> = added.named_contents().map(str::to_owned).collect();
-        for id in unsaid {
-            if let Some(token) = added.by_id.get_mut(&id)
-                && named.contains(&token.content)
-            {
-                token.normalized = false;
             }
         }
         // A named token has the properties that the list by id gives it.
@@ -103,7 +100,7 @@ impl Added {
                 && let Some(token) = added
                     .by_id
                     .values()
-                    .find(|token| token.content == named.content)
+                    .find(|token| token.content() == named.content())
             {
                 *named = token.clone();
             }
@@ -121,7 +118,7 @@ impl Added {
             match (key.as_str(), value) {
                 ("extra_special_tokens", Value::Object(named)) => {
                     for (key, value) in named {
-                        self.set(key, token(value, Some(true)));
+                        self.set(key, WrittenToken::read(value, Some(true)));
                     }
                 }
                 ("extra_special_tokens", Value::Array(_)) => {
@@ -140,22 +137,34 @@ impl Added {
         }
         let by_content = files.object(ADDED, files.added_tokens)?.unwrap_or_default();
         // A token that tokenizer_config.json names by an object counts as no special one here, as in transformers.
-        let of_map = |name: &str| Some(token(map?.get(name)?, None)?.content);
+        let of_map = |name: &str| {
+            Some(
+                WrittenToken::read(map?.get(name)?, None)?
+                    .content()
+                    .to_owned(),
+            )
+        };
         let of_config = |name: &str| Some(config?.get(name)?.as_str()?.to_owned());
         let named = NAMES.iter().filter_map(|name| match map {
             Some(map) if map.contains_key(*name) => of_map(name),
             _ => of_config(name),
         });
-        let more = ["extra_special_tokens", "additional_special_tokens"].map(|key| config?.get(key)?.as_array());
-        let more = more.into_iter().flatten().flatten().filter_map(Value::as_str).map(str::to_owned);
+        let more = ["extra_special_tokens", "additional_special_tokens"]
+            .map(|key| config?.get(key)?.as_array());
+        let more = more
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter_map(Value::as_str)
+            .map(str::to_owned);
         let special: HashSet<String> = named.chain(more).collect();
         for (content, id) in by_content {
             let id = id.as_u64().and_then(|id| u32::try_from(id).ok());
-            let id = id.ok_or_else(|| {
-                files.invalid(ADDED, format!("what {content:?} has is no id"))
-            })?;
+            let id =
+                id.ok_or_else(|| files.invalid(ADDED, format!("what {content:?} has is no id")))?;
             let is_special = special.contains(&content);
-            self.by_id.insert(id, AddedToken::from(content, is_special));
+            let token = AddedToken::from(content, is_special);
+            self.by_id.insert(id, WrittenToken::known(token));
         }
         Ok(())
     }
@@ -168,8 +177,7 @@ impl Added {
         match value {
             Value::Null => self.set(key, None),
             Value::String(_) | Value::Object(_) => {
-                if let Some(mut token) = token(value, special) {
-                    token.normalized &= !value["normalized"].is_null();
+                if let Some(token) = WrittenToken::read(value, special) {
                     self.set(key, Some(token));
                 }
             }
@@ -177,7 +185,7 @@ impl Added {
         }
     }
 
-    fn set(&mut self, name: &str, token: Option<AddedToken>) {
+    fn set(&mut self, name: &str, token: Option<WrittenToken>) {
         match self.named.iter_mut().find(|(known, _)| known == name) {
             Some((_, known)) => *known = token,
             None => self.named.push((name.to_owned(), token)),
@@ -187,14 +195,14 @@ impl Added {
     /// The token of a name where no file says anything about that name.
     pub(super) fn assume(&mut self, name: &str, content: &str) {
         if !self.named.iter().any(|(known, _)| known == name) {
-            let token = Some(AddedToken::from(content, true));
+            let token = Some(WrittenToken::text(content));
             self.named.insert(self.assumed, (name.to_owned(), token));
             self.assumed += 1;
         }
     }
 
     /// More special tokens where no file lists any: pieces of the vocabulary that are not to be cut.
-    pub(super) fn assume_more(&mut self, tokens: Vec<AddedToken>) {
+    pub(super) fn assume_more(&mut self, tokens: Vec<WrittenToken>) {
         if self.more.is_none() {
             let older = std::mem::take(&mut self.older);
             self.more = Some([tokens, older].concat());
@@ -203,30 +211,33 @@ impl Added {
 
     fn named_contents(&self) -> impl Iterator<Item = &str> {
         let named = self.named.iter();
-        named.filter_map(|(_, token)| Some(token.as_ref()?.content.as_str()))
+        named.filter_map(|(_, token)| Some(token.as_ref()?.content()))
     }
 
     /// The token of a name.
     pub(super) fn named(&self, name: &str) -> Option<&str> {
         let (_, token) = self.named.iter().find(|(known, _)| known == name)?;
-        Some(&token.as_ref()?.content)
+        Some(token.as_ref()?.content())
     }
 
     /// Names and tokens, for chat templates.
     pub(super) fn into_named(self) -> BTreeMap<String, String> {
         let named = self.named.into_iter();
-        named.filter_map(|(name, token)| Some((name, token?.content))).collect()
+        named
+            .filter_map(|(name, token)| Some((name, token?.content().to_owned())))
+            .collect()
     }
 
     /// All named tokens and all more special ones: `all_special_tokens` in transformers.
-    pub(super) fn special(&self) -> impl Iterator<Item = &AddedToken> {
+    pub(super) fn special(&self) -> impl Iterator<Item = &WrittenToken> {
         let standard = NAMES.iter().filter_map(|name| {
             let (_, token) = self.named.iter().find(|(known, _)| known == name)?;
             token.as_ref()
         });
-        let others = self.named.iter().filter_map(|(name, token)| {
-            token.as_ref().filter(|_| !NAMES.contains(&name.as_str()))
-        });
+        let others = self
+            .named
+            .iter()
+            .filter_map(|(name, token)| token.as_ref().filter(|_| !NAMES.contains(&name.as_str())));
         let more = self.more.as_ref().unwrap_or(&self.older);
         standard.chain(others).chain(more)
     }
@@ -238,35 +249,39 @@ impl Added {
         tokenizer: &mut tokenizers::Tokenizer,
     ) -> Result<(), tokenizers::Error> {
         let has = tokenizer.get_added_tokens_decoder();
-        let is_lacking = |id: &u32, token: &AddedToken| match has.get(id) {
-            Some(_) if !self.configured => false,
-            Some(known) => known != token,
+        let is_lacking = |id: &u32, token: &WrittenToken| match has.get(id) {
+            Some(known) => self.configured && known != token.token(),
             None => true,
         };
-        let by_id = self.by_id.iter().filter(|(id, token)| is_lacking(id, token));
-        let mut lacking: Vec<AddedToken> = by_id.map(|(_, token)| token.clone()).collect();
+        let by_id = self
+            .by_id
+            .iter()
+            .filter(|(id, token)| is_lacking(id, token));
+        let mut lacking: Vec<WrittenToken> = by_id.map(|(_, token)| token.clone()).collect();
         let known: HashSet<&str> = has
             .values()
-            .chain(self.by_id.values())
             .map(|token| token.content.as_str())
+            .chain(self.by_id.values().map(WrittenToken::content))
             .collect();
         for token in self.special() {
-            if !known.contains(token.content.as_str()) && !lacking.contains(token) {
+            if !known.contains(token.content()) && !lacking.contains(token) {
                 lacking.push(token.clone());
             }
         }
         let named: HashSet<&str> = self.named_contents().collect();
         for token in &mut lacking {
-            token.special |= named.contains(token.content.as_str());
+            if named.contains(token.content()) {
+                token.specialize();
+            }
         }
         if !lacking.is_empty() {
-            tokenizer.add_tokens(lacking)?;
+            tokenizer.add_tokens(lacking.iter().map(|token| token.token().clone()))?;
         }
         for (id, token) in &self.by_id {
-            let found = tokenizer.token_to_id(&token.content);
+            let found = tokenizer.token_to_id(token.content());
             if found.is_some_and(|found| found != *id) {
                 tracing::warn!(
-                    token = token.content,
+                    token = token.content(),
                     said = id,
                     found,
                     "a token's id is another one than the file of added tokens says, as in transformers"
@@ -292,37 +307,14 @@ fn tokens(
     file: &str,
     list: &Value,
     special: Option<bool>,
-) -> Result<Vec<AddedToken>, TokenizerError> {
+) -> Result<Vec<WrittenToken>, TokenizerError> {
     let invalid = || files.invalid(file, "the list of special tokens is no list of tokens");
     match list {
         Value::Null => Ok(Vec::new()),
         Value::Array(list) => list
             .iter()
-            .map(|value| token(value, special).ok_or_else(invalid))
+            .map(|value| WrittenToken::read(value, special).ok_or_else(invalid))
             .collect(),
         _ => Err(invalid()),
     }
-}
-
-/// A token, written as a string or as an object with its properties. `special` is the file's word about all of its tokens.
-fn token(value: &Value, special: Option<bool>) -> Option<AddedToken> {
-    match value {
-        Value::String(content) => Some(AddedToken::from(content, true)),
-        Value::Object(fields) => object(fields, special),
-        _ => None,
-    }
-}
-
-fn object(fields: &Object, special: Option<bool>) -> Option<AddedToken> {
-    let flag = |key: &str| fields.get(key).and_then(Value::as_bool);
-    let special = special.or_else(|| flag("special")).unwrap_or(false);
-    let content = fields.get("content")?.as_str()?;
-    let token = AddedToken::from(content, special)
-        .single_word(flag("single_word").unwrap_or(false))
-        .lstrip(flag("lstrip").unwrap_or(false))
-        .rstrip(flag("rstrip").unwrap_or(false));
-    Some(match flag("normalized") {
-        Some(normalized) => token.normalized(normalized),
-        None => token,
-    })
 }

@@ -36,6 +36,9 @@ mod tests {
             assert_eq!(byte_of(letter_of(byte)), Some(byte));
         }
         // Of the vocabulary of GPT-2.
-        assert_eq!([b' ', b'\n', b'a', 0xAD].map(letter_of), ['Ġ', 'Ċ', 'a', 'Ń']);
+        assert_eq!(
+            [b' ', b'\n', b'a', 0xAD].map(letter_of),
+            ['Ġ', 'Ċ', 'a', 'Ń']
+        );
     }
 }

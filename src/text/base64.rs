@@ -2,8 +2,12 @@
 
 /// Letters to bytes, `None` where the text is no base64.
 pub(super) fn decode(text: &[u8]) -> Option<Vec<u8>> {
-    let padding = text.iter().rev().take_while(|letter| **letter == b'=').count();
-    if text.len() % 4 != 0 || padding > 2 {
+    let padding = text
+        .iter()
+        .rev()
+        .take_while(|letter| **letter == b'=')
+        .count();
+    if !text.len().is_multiple_of(4) || padding > 2 {
         return None;
     }
     let mut out = Vec::with_capacity(text.len() / 4 * 3);

@@ -101,7 +101,8 @@ impl ChatTemplate {
             }));
         }
         let is_given = |template: &&serde_json::Value| !template.is_null();
-        let field = |object: &super::files::Object| object.get("chat_template").filter(is_given).cloned();
+        let field =
+            |object: &super::files::Object| object.get("chat_template").filter(is_given).cloned();
         let (file, template) = match config.and_then(field) {
             Some(template) => ("tokenizer_config.json", Some(template)),
             None => {
@@ -119,10 +120,7 @@ impl ChatTemplate {
                 .map(|entry| {
                     let field = |key: &str| Some(entry.get(key)?.as_str()?.to_owned());
                     field("name").zip(field("template")).ok_or_else(|| {
-                        files.invalid(
-                            file,
-                            "an entry of chat_template has no name or no template",
-                        )
+                        files.invalid(file, "an entry of chat_template has no name or no template")
                     })
                 })
                 .collect::<Result<_, _>>()?,

@@ -104,7 +104,9 @@ impl TokenizerFiles<'_> {
         config: Option<&Value>,
         field: &'static str,
     ) -> Result<Vec<u32>, TokenizerError> {
-        let of = |config: Option<&'_ Value>| config?.get(field).filter(|value| !value.is_null()).cloned();
+        let of = |config: Option<&'_ Value>| {
+            config?.get(field).filter(|value| !value.is_null()).cloned()
+        };
         let found = of(config).or_else(|| of(config?.get("text_config")));
         let found = found.as_ref();
         let listed = match found {

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 
 use serde::Deserialize;
 use serde_json::Value;
-use tokenizers::models::bpe::Vocab;
 
 use super::{
     convert::{check_charsmap, check_id, check_merges},
@@ -18,7 +17,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<tokenizers::Tokenizer, BoxError> {
 }
 
 #[derive(Deserialize)]
-struct Json {
+struct TokenizerJson {
     #[serde(default)]
     normalizer: Value,
     #[serde(default)]
@@ -34,11 +33,11 @@ struct Id {
 /// The file where its model merges pairs. Other models have another `vocab` or no `merges`.
 #[derive(Deserialize)]
 struct OfPairs {
-    model: Pairs,
+    model: BytePairs,
 }
 
 #[derive(Deserialize)]
-struct Pairs {
+struct BytePairs {
     vocab: HashMap<String, u64>,
     merges: Vec<Merge>,
     continuing_subword_prefix: Option<String>,
@@ -54,14 +53,14 @@ enum Merge {
 
 fn check(bytes: &[u8]) -> Result<(), BoxError> {
     // What does not parse here is refused by the library, in its words.
-    if let Ok(json) = serde_json::from_slice::<Json>(bytes) {
+    if let Ok(json) = serde_json::from_slice::<TokenizerJson>(bytes) {
         for token in &json.added_tokens {
             check_id(&token.content, token.id)?;
         }
         check_normalizer(&json.normalizer)?;
     }
     match serde_json::from_slice::<OfPairs>(bytes) {
-        Ok(of_pairs) => check_pairs(of_pairs.model),
+        Ok(of_pairs) => check_pairs(&of_pairs.model),
         Err(_) => Ok(()),
     }
 }
@@ -81,20 +80,16 @@ fn check_normalizer(normalizer: &Value) -> Result<(), BoxError> {
     }
 }
 
-fn check_pairs(model: Pairs) -> Result<(), BoxError> {
-    let prefix = model.continuing_subword_prefix.unwrap_or_default();
-    let vocab = model.vocab.into_iter().map(|(token, id)| {
-        let id = check_id(&token, id)?;
-        Ok((token, id))
+fn check_pairs(model: &BytePairs) -> Result<(), BoxError> {
+    for (token, id) in &model.vocab {
+        check_id(token, *id)?;
+    }
+    let prefix = model.continuing_subword_prefix.as_deref();
+    // A line that is no merge is refused by the library.
+    let merges = model.merges.iter().filter_map(|merge| match merge {
+        Merge::Halves(left, right) => Some((left.as_str(), right.as_str())),
+        Merge::Line(line) => line.split_once(' '),
     });
-    let vocab = vocab.collect::<Result<Vocab, BoxError>>()?;
-    let merges = model.merges.into_iter().map(|merge| match merge {
-        Merge::Halves(left, right) => Ok((left, right)),
-        Merge::Line(line) => line
-            .split_once(' ')
-            .map(|(left, right)| (left.to_owned(), right.to_owned()))
-            .ok_or_else(|| BoxError::from(format!("the merge {line:?} is not two tokens"))),
-    });
-    let merges = merges.collect::<Result<_, _>>()?;
-    Ok(check_merges(&vocab, &merges, &prefix)?)
+    let has = |token: &str| model.vocab.contains_key(token);
+    Ok(check_merges(merges, has, prefix.unwrap_or_default())?)
 }

@@ -28,6 +28,7 @@ mod json;
 mod special;
 mod stream;
 mod tokenizer;
+mod written;
 
 pub use chat::{ChatTemplate, GenerationPrompt, Message};
 pub use error::{BoxError, TokenizerError};

@@ -3,10 +3,10 @@
 use std::fmt;
 
 use super::{
-    chat::{ChatTemplate, GenerationPrompt, Message},
-    error::TokenizerError,
     added::Added,
+    chat::{ChatTemplate, GenerationPrompt, Message},
     convert::convert,
+    error::TokenizerError,
     files::TokenizerFiles,
     json,
     special::SpecialTokens,
@@ -71,10 +71,15 @@ impl Tokenizer {
         let map = files.object("special_tokens_map.json", files.special_tokens_map)?;
         let mut added = Added::read(&files, config.as_ref(), map.as_ref())?;
         let (mut inner, made_from) = match files.tokenizer_json {
-            Some(bytes) => (read_json(&files, bytes, &added)?, "tokenizer.json".to_owned()),
+            Some(bytes) => (
+                read_json(&files, bytes, &added)?,
+                "tokenizer.json".to_owned(),
+            ),
             None => convert(&files, config.as_ref(), &mut added)?,
         };
-        let split = config.as_ref().and_then(|config| config.get("split_special_tokens"));
+        let split = config
+            .as_ref()
+            .and_then(|config| config.get("split_special_tokens"));
         inner.set_encode_special_tokens(split == Some(&true.into()));
 
         let generation =

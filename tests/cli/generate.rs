@@ -62,6 +62,51 @@ fn every_target_says_the_same() {
     }
 }
 
+/// The vocabulary in the files of GPT-2 alone, here and in what `quantize` writes. Would catch a loader that looks for
+/// `tokenizer.json` only, and a saved model that lost its vocabulary.
+#[test]
+fn vocab_and_merges_are_enough_and_are_carried_over() {
+    let model = Copied::tinyrust();
+    let path = model.file("tokenizer.json");
+    let whole: Value = serde_json::from_slice(&fs::read(path).expect("copied")).expect("JSON");
+    let whole = &whole["model"];
+    let merges = whole["merges"].as_array().expect("a list").iter();
+    let merges = merges.map(|merge| {
+        let half = |at: usize| merge[at].as_str().expect("text");
+        format!("{} {}\n", half(0), half(1))
+    });
+    let config = r#"{"tokenizer_class": "GPT2Tokenizer", "add_bos_token": true, "bos_token": "<|begin|>",
+        "eos_token": "<|end|>", "unk_token": null}"#;
+    let files = [
+        ("vocab.json", whole["vocab"].to_string()),
+        (
+            "merges.txt",
+            format!("#version: 0.2\n{}", merges.collect::<String>()),
+        ),
+        ("tokenizer_config.json", config.to_owned()),
+    ];
+    let model = model.without("tokenizer.json");
+    for (file, text) in &files {
+        fs::write(model.file(file), text).expect("written");
+    }
+    let answer = generated(model.path(), &["-n", "40"]);
+    assert_eq!(answer["text"], CONTINUATION);
+    let made_from = "vocab.json and merges.txt (byte pairs) as GPT2Tokenizer";
+    assert_eq!(answer["load"]["tokenizer"], made_from);
+
+    let saved = model.file("saved");
+    let to = saved.to_str().expect("UTF-8");
+    succeed(&["quantize", model.path(), "--out", to, "--quant", "nf4"]);
+    for (file, text) in &files {
+        assert_eq!(
+            &fs::read_to_string(saved.join(file)).expect("carried over"),
+            text
+        );
+    }
+    let answer = generated(to, &["-n", "4"]);
+    assert_eq!(answer["load"]["tokenizer"], made_from);
+}
+
 /// Would catch a report that ends up in the text when stdout is a file.
 #[test]
 fn people_read_the_text_on_stdout_and_the_report_on_stderr() {

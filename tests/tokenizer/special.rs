@@ -33,7 +33,10 @@ fn the_end_is_where_the_first_file_says() {
         [7, 9]
     );
     assert_eq!(eos(Some(json!({"eos_token_id": null})), named(), None), [1]);
-    assert_eq!(eos(None, named(), Some(json!({"eos_token_id": [7, 1]}))), [7, 1]);
+    assert_eq!(
+        eos(None, named(), Some(json!({"eos_token_id": [7, 1]}))),
+        [7, 1]
+    );
     assert_eq!(eos(None, named(), Some(json!({"eos_token_id": null}))), [1]);
     // The text model of a model of text and pictures; the outer configuration counts first.
     let wrapped = json!({"text_config": {"eos_token_id": 7}});
@@ -103,19 +106,25 @@ fn an_end_that_is_no_id_is_refused_with_file_and_value() {
     }
 }
 
-/// The older file fills gaps and no more.
+/// As transformers reads them: the older file wins, unless the newer one lists tokens by id. A file that is forgotten, or
+/// one that counts though it went stale, gives a model the wrong beginning.
 #[test]
-fn special_tokens_map_fills_gaps() {
+fn special_tokens_map_counts_where_no_tokens_are_listed_by_id() {
     let bytes = fs::read(golden().join("tokenizer/bytelevel/tokenizer.json")).unwrap();
-    let tokenizer = Tokenizer::from_bytes(TokenizerFiles {
-        tokenizer_json: Some(&bytes),
-        config: Some(br#"{"bos_token": "<|begin|>", "pad_token": null}"#),
-        special_tokens_map: Some(
-            br#"{"bos_token": "<|end|>", "pad_token": {"content": "<|pad|>"}}"#,
-        ),
-        ..TokenizerFiles::default()
-    })
-    .unwrap();
-    assert_eq!(tokenizer.bos(), Some(0));
-    assert_eq!(tokenizer.pad(), Some(2));
+    let open = |config: Value| {
+        Tokenizer::from_bytes(TokenizerFiles {
+            tokenizer_json: Some(&bytes),
+            config: Some(config.to_string().as_bytes()),
+            special_tokens_map: Some(
+                br#"{"bos_token": "<|end|>", "pad_token": {"content": "<|pad|>"}}"#,
+            ),
+            ..TokenizerFiles::default()
+        })
+        .unwrap()
+    };
+    let older = open(json!({"bos_token": "<|begin|>", "pad_token": null}));
+    assert_eq!((older.bos(), older.pad()), (Some(1), Some(2)));
+    let listed = json!({"bos_token": "<|begin|>", "added_tokens_decoder": {}});
+    let listed = open(listed);
+    assert_eq!((listed.bos(), listed.pad()), (Some(0), None));
 }

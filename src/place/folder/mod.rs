@@ -36,7 +36,7 @@ use crate::{
 };
 
 /// Small files of a model that are copied as they are.
-const COPIED: [&str; 16] = [
+const COPIED: [&str; 18] = [
     GENERATION_CONFIG,
     "tokenizer.json",
     "tokenizer_config.json",
@@ -45,6 +45,8 @@ const COPIED: [&str; 16] = [
     "chat_template.jinja",
     "chat_template.json",
     "tokenizer.model",
+    "tiktoken.model",
+    "qwen.tiktoken",
     "vocab.json",
     "merges.txt",
     "vocab.txt",

@@ -12,7 +12,11 @@ use tokenizers::{
     },
 };
 
-use super::{Options, Rules, class::Class, pairs};
+use super::{
+    class::Class,
+    pairs,
+    rules::{ClassOptions, Rules},
+};
 use crate::text::{
     error::{BoxError, TokenizerError},
     files::TokenizerFiles,
@@ -33,7 +37,7 @@ pub(super) fn byte_level(
     class: Class,
     vocab: &[u8],
     merges: &[u8],
-    options: &Options<'_>,
+    options: &ClassOptions<'_>,
 ) -> Result<Rules, TokenizerError> {
     let vocab = read_vocab(vocab).map_err(|error| files.invalid("vocab.json", error))?;
     let merges = read_merges(merges, &vocab).map_err(|error| files.invalid("merges.txt", error))?;
@@ -42,7 +46,7 @@ pub(super) fn byte_level(
     rules(class, model.into(), options).map_err(|error| files.invalid("vocab.json", error))
 }
 
-fn rules(class: Class, model: ModelWrapper, options: &Options<'_>) -> Result<Rules, BoxError> {
+fn rules(class: Class, model: ModelWrapper, options: &ClassOptions<'_>) -> Result<Rules, BoxError> {
     let prefix = options.is_set("add_prefix_space");
     let words = || PreTokenizerWrapper::from(ByteLevel::default().add_prefix_space(prefix));
     let (normalizer, pre_tokenizer) = match class {
@@ -67,7 +71,9 @@ fn rules(class: Class, model: ModelWrapper, options: &Options<'_>) -> Result<Rul
 pub(super) fn cut_by(pattern: &str, prefix: bool) -> Result<PreTokenizerWrapper, BoxError> {
     let pattern = SplitPattern::Regex(pattern.to_owned());
     let split = Split::new(pattern, SplitDelimiterBehavior::Isolated, false)?;
-    let bytes = ByteLevel::default().add_prefix_space(prefix).use_regex(false);
+    let bytes = ByteLevel::default()
+        .add_prefix_space(prefix)
+        .use_regex(false);
     Ok(PreTokenizers::new(vec![split.into(), bytes.into()]).into())
 }
 
@@ -90,11 +96,17 @@ fn read_merges(bytes: &[u8], vocab: &Vocab) -> Result<Merges, BoxError> {
         if line.starts_with("#version") || line.is_empty() {
             continue;
         }
-        let halves = line.split_once(' ').filter(|(_, right)| !right.contains(' '));
-        let (left, right) =
-            halves.ok_or_else(|| format!("line {number} is not two tokens with a space between"))?;
+        let halves = line
+            .split_once(' ')
+            .filter(|(_, right)| !right.contains(' '));
+        let (left, right) = halves
+            .ok_or_else(|| format!("line {number} is not two tokens with a space between"))?;
         merges.push((left.to_owned(), right.to_owned()));
     }
-    pairs::check_merges(vocab, &merges, "")?;
+    pairs::check_merges(
+        pairs::halves(&merges),
+        |token| vocab.contains_key(token),
+        "",
+    )?;
     Ok(merges)
 }

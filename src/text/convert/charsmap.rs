@@ -20,8 +20,14 @@ pub(in crate::text) enum CharsmapError {
     #[error("`precompiled_charsmap`: its texts are not UTF-8 from byte {at_byte} on")]
     NotText { at_byte: usize },
 
-    #[error("`precompiled_charsmap`: unit {unit} of its trie leads to unit {to}, there are {units}")]
-    Leads { unit: usize, to: usize, units: usize },
+    #[error(
+        "`precompiled_charsmap`: unit {unit} of its trie leads to unit {to}, there are {units}"
+    )]
+    Leads {
+        unit: usize,
+        to: usize,
+        units: usize,
+    },
 
     #[error(
         "`precompiled_charsmap`: unit {unit} of its trie means the text at byte {at}, the texts have {len} bytes and \
@@ -106,7 +112,10 @@ mod tests {
             to,
             units: 256,
         };
-        assert_eq!(check(&map(|units| units[0] = 256 << 10)), Err(leads(0, 511)));
+        assert_eq!(
+            check(&map(|units| units[0] = 256 << 10)),
+            Err(leads(0, 511))
+        );
         assert_eq!(
             check(&map(|units| units[1] |= 1 << 9 | 1 << 18)),
             Err(leads(1, (1 ^ (1 << 8 | 3) << 8) | 0xFF))

@@ -25,111 +25,81 @@ pub(in crate::text) enum Class {
     Cohere,
 }
 
-/// The choice for a checkpoint.
-#[derive(Debug, PartialEq, Eq)]
-pub(in crate::text) enum Choice<'a> {
-    Class(Class),
-    /// A class of transformers that has rules of its own, which are not converted here.
-    Unsupported(&'a str),
-}
-
-/// `model_type` by the class registered for it. A type that is not here has none, so that `tokenizer_class` decides.
-const REGISTERED: [(Class, &[&str]); 9] = [
-    (Class::CodeLlama, &["code_llama"]),
-    (Class::Llama, &["idefics", "idefics2"]),
+/// The types that each class is registered for, with spaces between. A type that is not here has none, so that `tokenizer_class` decides.
+const REGISTERED: [(Class, &str); 9] = [
+    (Class::CodeLlama, "code_llama"),
+    (Class::Llama, "idefics idefics2"),
     (
         Class::Gemma,
-        &[
-            "diffusion_gemma", "gemma", "gemma2", "gemma3", "gemma3_text", "gemma3n", "gemma3n_text", "recurrent_gemma",
-            "shieldgemma2", "t5gemma", "zaya",
-        ],
+        "diffusion_gemma gemma gemma2 gemma3 gemma3_text gemma3n gemma3n_text recurrent_gemma shieldgemma2 t5gemma \
+         zaya",
     ),
     (
         Class::T5,
-        &["mt5", "musicgen", "musicgen_melody", "switch_transformers", "t5"],
+        "mt5 musicgen musicgen_melody switch_transformers t5",
     ),
     (
         Class::Gpt2,
-        &[
-            "blip-2", "codegen", "dbrx", "emu3", "gpt2", "gpt_neo", "gptj", "hyperclovax_vision_v2", "instructblip",
-            "instructblipvideo", "jais2", "opt", "phi", "starcoder2",
-        ],
+        "blip-2 codegen dbrx emu3 gpt2 gpt_neo gptj hyperclovax_vision_v2 instructblip instructblipvideo jais2 opt \
+         phi starcoder2",
     ),
     (
         Class::GptNeoX,
-        &[
-            "falcon_mamba", "gpt_neox", "mamba", "mamba2", "mpt", "olmo", "olmoe", "rwkv", "xlstm",
-        ],
+        "falcon_mamba gpt_neox mamba mamba2 mpt olmo olmoe rwkv xlstm",
     ),
     (
         Class::Qwen2,
-        &[
-            "audioflamingo3", "colqwen2", "cosmos3_omni", "dots3_note", "fun_asr_nano", "hunyuan_vl", "internvl",
-            "lighton_ocr", "moss_transcribe_diarize", "ovis2", "qianfan_ocr", "qwen2", "qwen2_5_omni", "qwen2_5_vl",
-            "qwen2_audio", "qwen2_moe", "qwen2_vl", "qwen3", "qwen3_asr", "qwen3_moe", "qwen3_next", "qwen3_omni_moe",
-            "qwen3_vl", "qwen3_vl_moe", "vibevoice",
-        ],
+        "audioflamingo3 colqwen2 cosmos3_omni dots3_note fun_asr_nano hunyuan_vl internvl lighton_ocr \
+         moss_transcribe_diarize ovis2 qianfan_ocr qwen2 qwen2_5_omni qwen2_5_vl qwen2_audio qwen2_moe qwen2_vl \
+         qwen3 qwen3_asr qwen3_moe qwen3_next qwen3_omni_moe qwen3_vl qwen3_vl_moe vibevoice",
     ),
     (
         Class::Qwen35,
-        &[
-            "qwen3_5", "qwen3_5_moe", "qwen3_5_moe_text", "qwen3_5_text", "qwen4_exp",
-        ],
+        "qwen3_5 qwen3_5_moe qwen3_5_moe_text qwen3_5_text qwen4_exp",
     ),
-    (Class::Cohere, &["aya_vision", "cohere", "cohere2"]),
+    (Class::Cohere, "aya_vision cohere cohere2"),
 ];
 
 /// The types that transformers registers its generic class for: `tokenizer_class` does not count with them, unless it is
 /// that class too.
-const GENERIC: &[&str] = &[
-    "arctic", "aria", "beam", "bigbird_pegasus", "canary", "chatlm", "cohere_asr", "ernie4_5", "ernie4_5_moe", "flex_olmo",
-    "fuyu", "glm", "glm4", "glm4_moe", "glm4_moe_lite", "glm4v", "glm4v_moe", "glm_image", "glmasr", "got_ocr2",
-    "gpt_bigcode", "gradium_phonon_tts", "granite", "granitemoe", "granitemoehybrid", "granitemoeshared", "h2ovl_chat",
-    "hyperclovax", "hyperclovax_vlm", "internlm2", "internlm3", "iquestcoder", "jamba", "kimi_k25", "kimi_linear",
-    "kosmos-2", "llava", "llava_next", "mimo_v2_flash", "minicpm3", "minicpm_ocr", "minicpmv", "minicpmv4_6",
-    "minicpmv4_7", "minimax_m2", "ministral", "ministral3", "mistral", "mistral3", "mistral_large4", "mixtral",
-    "modernbert", "modernbert-decoder", "molmo", "molmo2", "nemo_speechlm", "nemotron", "nvfp4", "nystromformer", "olmo2",
-    "olmo3", "olmo_hybrid", "opencua", "openvla", "paddleocr_vl", "persimmon", "phi3", "phi3_v", "phimoe", "pix2struct",
-    "pixtral", "pocket_tts", "smolvlm", "stablelm", "step3_vl", "umt5", "vipllava", "voxtral", "voxtral_realtime",
-    "xlm-roberta-xl",
-];
+const GENERIC: &str = "arctic aria beam bigbird_pegasus canary chatlm cohere_asr ernie4_5 ernie4_5_moe flex_olmo fuyu glm glm4 \
+     glm4_moe glm4_moe_lite glm4v glm4v_moe glm_image glmasr got_ocr2 gpt_bigcode gradium_phonon_tts granite \
+     granitemoe granitemoehybrid granitemoeshared h2ovl_chat hyperclovax hyperclovax_vlm internlm2 internlm3 \
+     iquestcoder jamba kimi_k25 kimi_linear kosmos-2 llava llava_next mimo_v2_flash minicpm3 minicpm_ocr minicpmv \
+     minicpmv4_6 minicpmv4_7 minimax_m2 ministral ministral3 mistral mistral3 mistral_large4 mixtral modernbert \
+     modernbert-decoder molmo molmo2 nemo_speechlm nemotron nvfp4 nystromformer olmo2 olmo3 olmo_hybrid opencua \
+     openvla paddleocr_vl pegasus_x persimmon phi3 phi3_v phimoe pix2struct pixtral pocket_tts smolvlm stablelm \
+     step3_vl umt5 vipllava voxtral voxtral_realtime xlm-roberta-xl";
 
 /// The types whose checkpoints name a wrong class: the registered one counts.
-const MISNAMED: [&str; 6] = [
-    "hyperclovax_vision_v2", "qwen2", "qwen3_5", "qwen3_5_moe", "qwen3_5_moe_text", "qwen4_exp",
-];
+const MISNAMED: &str = "hyperclovax_vision_v2 qwen2 qwen3_5 qwen3_5_moe qwen3_5_moe_text qwen4_exp";
 
 /// Classes of transformers that are not converted, without `Tokenizer` at the end.
-const UNSUPPORTED: &[&str] = &[
-    "Albert", "Bart", "Barthez", "Bartpho", "Bert", "BertGeneration", "BertJapanese", "Bertweet", "BigBird", "BioGpt",
-    "Blenderbot", "BlenderbotSmall", "ByT5", "CLIP", "CTRL", "Camembert", "Canine", "Clvp", "ConvBert", "Cpm", "CpmAnt",
-    "DPRContextEncoder", "DPRQuestionEncoder", "DPRReader", "Deberta", "DebertaV2", "Dia", "DistilBert", "Electra", "Esm",
-    "Esmc", "FNet", "FSMT", "Flaubert", "Funnel", "GPTNeoXJapanese", "GPTSw3", "Herbert", "LED", "Lasr", "LayoutLM",
-    "LayoutLMv2", "LayoutLMv3", "LayoutXLM", "Longformer", "Luke", "Lxmert", "M2M100", "MBart", "MBart50", "MLuke",
-    "MPNet", "Marian", "MarkupLM", "Mgpstr", "MobileBert", "Mvp", "MyT5", "Nllb", "Nougat", "OpenAIGPT", "PLBart",
-    "Parakeet", "Pegasus", "Perceiver", "Phobert", "ProphetNet", "Rag", "Reformer", "RemBert", "RoCBert", "RoFormer",
-    "Roberta", "SeamlessM4T", "Siglip", "Siglip2", "Speech2Text", "SpeechT5", "Splinter", "SqueezeBert", "Tapas", "Tipsv2",
-    "Udop", "VideoPrism", "Vits", "Wav2Vec2CTC", "Wav2Vec2PhonemeCTC", "Whisper", "XGLM", "XLM", "XLMRoberta", "XLNet",
-];
+const UNSUPPORTED: &str = "Albert Bart Barthez Bartpho Bert BertGeneration BertJapanese Bertweet BigBird BioGpt Blenderbot BlenderbotSmall \
+     ByT5 CLIP CTRL Camembert Canine Clvp ConvBert Cpm CpmAnt DPRContextEncoder DPRQuestionEncoder DPRReader Deberta \
+     DebertaV2 Dia DistilBert Electra Esm Esmc FNet FSMT Flaubert Funnel GPTNeoXJapanese GPTSw3 Herbert LED Lasr \
+     LayoutLM LayoutLMv2 LayoutLMv3 LayoutXLM Longformer Luke Lxmert M2M100 MBart MBart50 MLuke MPNet Marian \
+     MarkupLM Mgpstr MobileBert Mvp MyT5 Nllb Nougat OpenAIGPT PLBart Parakeet Pegasus Perceiver Phobert ProphetNet \
+     Rag Reformer RemBert RoCBert RoFormer Roberta SeamlessM4T Siglip Siglip2 Speech2Text SpeechT5 Splinter \
+     SqueezeBert Tapas Tipsv2 Udop VideoPrism Vits Wav2Vec2CTC Wav2Vec2PhonemeCTC Whisper XGLM XLM XLMRoberta XLNet";
 
 impl Class {
-    /// The class for a checkpoint: as `AutoTokenizer.from_pretrained` picks it.
+    /// The class for a checkpoint: as `AutoTokenizer.from_pretrained` picks it. An error is the name of a class of
+    /// transformers that has rules of its own, which are not converted here.
     pub(in crate::text) fn choose<'a>(
         config: Option<&'a Object>,
         model: Option<&'a Value>,
-    ) -> Choice<'a> {
+    ) -> Result<Self, &'a str> {
         let text = |value: Option<&'a Value>| value.and_then(Value::as_str);
         let named = text(config.and_then(|config| config.get("tokenizer_class")))
             .or_else(|| text(model.and_then(|model| model.get("tokenizer_class"))));
         let model_type = text(model.and_then(|model| model.get("model_type"))).unwrap_or_default();
         let registered = Self::registered(model_type);
         match (named, registered) {
-            (Some(_), Some(registered)) if MISNAMED.contains(&model_type) => {
-                Choice::Class(registered)
-            }
-            (Some(_), Some(Self::Generic)) => Choice::Class(Self::Generic),
+            (Some(_), Some(registered)) if has(MISNAMED, model_type) => Ok(registered),
+            (Some(_), Some(Self::Generic)) => Ok(Self::Generic),
             (Some(named), _) => Self::named(named),
-            (None, registered) => Choice::Class(registered.unwrap_or(Self::Generic)),
+            (None, registered) => Ok(registered.unwrap_or(Self::Generic)),
         }
     }
 
@@ -142,10 +112,7 @@ impl Class {
         let text = |value: Option<&Value>| value.and_then(Value::as_str).map(str::to_owned);
         let named = text(config.and_then(|config| config.get("tokenizer_class")))
             .or_else(|| text(model.and_then(|model| model.get("tokenizer_class"))));
-        let named = named.and_then(|named| match Self::named(&named) {
-            Choice::Class(class) => Some(class),
-            Choice::Unsupported(_) => None,
-        });
+        let named = named.and_then(|named| Self::named(&named).ok());
         let model_type = text(model.and_then(|model| model.get("model_type")));
         let registered = model_type.and_then(|model_type| Self::registered(&model_type));
         [named, registered]
@@ -163,17 +130,17 @@ impl Class {
     }
 
     fn registered(model_type: &str) -> Option<Self> {
-        if GENERIC.contains(&model_type) {
+        if has(GENERIC, model_type) {
             return Some(Self::Generic);
         }
         let (class, _) = REGISTERED
             .iter()
-            .find(|(_, types)| types.contains(&model_type))?;
+            .find(|(_, types)| has(types, model_type))?;
         Some(*class)
     }
 
     /// A name that transformers does not know is its generic class, as it is there.
-    fn named(name: &str) -> Choice<'_> {
+    fn named(name: &str) -> Result<Self, &str> {
         let class = match name.strip_suffix("Fast").unwrap_or(name) {
             "LlamaTokenizer" | "Phi3Tokenizer" => Self::Llama,
             "CodeLlamaTokenizer" => Self::CodeLlama,
@@ -185,11 +152,11 @@ impl Class {
             "Qwen3_5Tokenizer" => Self::Qwen35,
             "CohereTokenizer" => Self::Cohere,
             other => match other.strip_suffix("Tokenizer") {
-                Some(stem) if UNSUPPORTED.contains(&stem) => return Choice::Unsupported(name),
+                Some(stem) if has(UNSUPPORTED, stem) => return Err(name),
                 _ => Self::Generic,
             },
         };
-        Choice::Class(class)
+        Ok(class)
     }
 
     /// The name of the class in transformers.
@@ -261,4 +228,9 @@ impl Class {
             ],
         }
     }
+}
+
+/// Whether a name is one of those in a list with spaces between.
+fn has(list: &str, name: &str) -> bool {
+    list.split(' ').any(|one| one == name)
 }

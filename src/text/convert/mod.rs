@@ -15,22 +15,20 @@ mod class;
 mod pairs;
 mod pieces;
 mod protobuf;
+mod rules;
 mod sentencepiece;
 mod tiktoken;
 
 use serde_json::json;
 use tokenizers::{AddedToken, PostProcessorWrapper, Tokenizer};
 
+use self::{
+    byte_level::byte_level, class::Class, pieces::from_pieces, rules::ClassOptions,
+    sentencepiece::SentencePiece, tiktoken::Ranks,
+};
 pub(super) use self::{
     charsmap::check as check_charsmap,
     pairs::{check_id, check_merges},
-};
-use self::{
-    byte_level::byte_level,
-    class::{Choice, Class},
-    pieces::from_pieces,
-    sentencepiece::SentencePiece,
-    tiktoken::Ranks,
 };
 use super::{
     added::Added,
@@ -38,32 +36,11 @@ use super::{
     files::{Object, TokenizerFiles},
 };
 
-/// The rules of a class: everything of a tokenizer but its added tokens.
-struct Rules {
-    model: tokenizers::ModelWrapper,
-    normalizer: Option<tokenizers::NormalizerWrapper>,
-    pre_tokenizer: Option<tokenizers::PreTokenizerWrapper>,
-    decoder: Option<tokenizers::DecoderWrapper>,
-}
+/// Bytes of the largest file of a vocabulary: 5 MB in those in use.
+const VOCABULARY_BYTES_MAX: usize = 32 << 20;
 
-/// What a class reads of `tokenizer_config.json`.
-struct Options<'a>(Option<&'a Object>);
-
-impl Options<'_> {
-    /// Whether a field is there and says yes.
-    fn is_set(&self, field: &str) -> bool {
-        self.given(field) == Some(true)
-    }
-
-    /// What a field says, `None` where it is absent or no boolean.
-    fn given(&self, field: &str) -> Option<bool> {
-        self.0?.get(field)?.as_bool()
-    }
-
-    fn count(&self, field: &str) -> Option<u64> {
-        self.0?.get(field)?.as_u64()
-    }
-}
+/// How a file begins that stands for a large one until `git lfs pull` fetches that.
+const POINTER: &[u8] = b"version https://git-lfs";
 
 /// Makes a tokenizer of the files of a vocabulary, with its added tokens, and says from which files in words.
 pub(super) fn convert(
@@ -71,26 +48,32 @@ pub(super) fn convert(
     config: Option<&Object>,
     added: &mut Added,
 ) -> Result<(Tokenizer, String), TokenizerError> {
-    let options = Options(config);
-    let class = match Class::choose(config, files.model_config) {
-        Choice::Class(class) => class,
-        Choice::Unsupported(name) => return Err(unsupported(files, name)),
-    };
+    let options = ClassOptions(config);
+    let class = Class::choose(config, files.model_config);
+    let class = class.map_err(|name| unsupported(files, name))?;
     let pairs = files.vocab_json.zip(files.merges_txt);
     let (class, mut tokenizer, source) = match (files.vocabulary, pairs) {
         (_, Some((vocab, merges))) if class.is_of_byte_pairs() => {
             let rules = byte_level(files, class, vocab, merges, &options)?;
-            (class, assemble(files, "vocab.json", rules)?, BYTE_PAIRS.to_owned())
+            (
+                class,
+                rules.assemble(files, "vocab.json")?,
+                BYTE_PAIRS.to_owned(),
+            )
         }
         (Some((file, bytes)), _) => {
             let (tokenizer, kind) = from_vocabulary(files, class, file, bytes, &options, added)?;
             (class, tokenizer, format!("{file} ({kind})"))
         }
         (None, Some((vocab, merges))) => {
-            let class = Class::of_byte_pairs(config, files.model_config)
-                .ok_or_else(|| nameless(files))?;
+            let class =
+                Class::of_byte_pairs(config, files.model_config).ok_or_else(|| nameless(files))?;
             let rules = byte_level(files, class, vocab, merges, &options)?;
-            (class, assemble(files, "vocab.json", rules)?, BYTE_PAIRS.to_owned())
+            (
+                class,
+                rules.assemble(files, "vocab.json")?,
+                BYTE_PAIRS.to_owned(),
+            )
         }
         (None, None) => return Err(missing(files)),
     };
@@ -113,9 +96,20 @@ fn from_vocabulary(
     class: Class,
     file: &str,
     bytes: &[u8],
-    options: &Options<'_>,
+    options: &ClassOptions<'_>,
     added: &mut Added,
 ) -> Result<(Tokenizer, &'static str), TokenizerError> {
+    if bytes.len() > VOCABULARY_BYTES_MAX {
+        let message = format!(
+            "the file has {} bytes, a vocabulary of at most {VOCABULARY_BYTES_MAX} is read",
+            bytes.len()
+        );
+        return Err(files.invalid(file, message));
+    }
+    if bytes.starts_with(POINTER) {
+        let message = "the file is a pointer of git-lfs: `git lfs pull` fetches the vocabulary";
+        return Err(files.invalid(file, message));
+    }
     if Ranks::are_in(bytes) {
         let ranks = Ranks::parse(bytes).map_err(|error| files.invalid(file, error))?;
         let tokenizer = tiktoken::from_ranks(files, file, ranks, added)?;
@@ -125,24 +119,14 @@ fn from_vocabulary(
     if class.is_of_byte_pairs() {
         return Err(TokenizerError::Unsupported {
             file: files.label(file),
-            found: format!("a sentencepiece model of the class {}, which reads vocab.json and merges.txt", class.name()),
+            found: format!(
+                "a sentencepiece model of the class {}, which reads vocab.json and merges.txt",
+                class.name()
+            ),
         });
     }
     let rules = from_pieces(files, file, class, &model, options, added)?;
-    Ok((assemble(files, file, rules)?, "sentencepiece"))
-}
-
-fn assemble(
-    files: &TokenizerFiles<'_>,
-    file: &str,
-    rules: Rules,
-) -> Result<Tokenizer, TokenizerError> {
-    let mut tokenizer = Tokenizer::new(rules.model);
-    let invalid = |source| files.invalid(file, source);
-    tokenizer.with_normalizer(rules.normalizer).map_err(invalid)?;
-    tokenizer.with_pre_tokenizer(rules.pre_tokenizer);
-    tokenizer.with_decoder(rules.decoder);
-    Ok(tokenizer)
+    Ok((rules.assemble(files, file)?, "sentencepiece"))
 }
 
 /// The tokens that encoding adds: `update_post_processor` in transformers' `tokenization_utils_tokenizers.py`, and what T5
@@ -150,7 +134,7 @@ fn assemble(
 fn template(
     class: Class,
     added: &Added,
-    options: &Options<'_>,
+    options: &ClassOptions<'_>,
     tokenizer: &Tokenizer,
 ) -> Option<PostProcessorWrapper> {
     let named = |name: &str| {
@@ -164,7 +148,10 @@ fn template(
         is_asked.then(|| named(name)).flatten()
     };
     let (bos, eos) = match class {
-        Class::T5 => (None, named("eos_token").map(|(_, id)| ("</s>".to_owned(), id))),
+        Class::T5 => (
+            None,
+            named("eos_token").map(|(_, id)| ("</s>".to_owned(), id)),
+        ),
         _ => (
             asked("add_bos_token", "bos_token", unasked),
             asked("add_eos_token", "eos_token", false),
@@ -175,7 +162,11 @@ fn template(
         Some(json!({"SpecialToken": {"id": content, "type_id": 0}}))
     };
     let sequence = |id| json!({"Sequence": {"id": id, "type_id": 0}});
-    let around = |id| [special(&bos), Some(sequence(id)), special(&eos)].into_iter().flatten();
+    let around = |id| {
+        [special(&bos), Some(sequence(id)), special(&eos)]
+            .into_iter()
+            .flatten()
+    };
     let tokens: serde_json::Map<_, _> = [&bos, &eos]
         .into_iter()
         .flatten()
@@ -198,19 +189,19 @@ fn template(
 
 impl Class {
     /// Two classes add their special tokens once more when they are built, whereby the properties of these tokens change.
-    fn add_again(
-        self,
-        added: &Added,
-        tokenizer: &mut Tokenizer,
-    ) -> Result<(), tokenizers::Error> {
+    fn add_again(self, added: &Added, tokenizer: &mut Tokenizer) -> Result<(), tokenizers::Error> {
         let again: Vec<AddedToken> = match self {
             Self::Qwen2 => added
                 .special()
-                .map(|token| AddedToken::from(token.content.clone(), true))
+                .map(|token| AddedToken::from(token.content(), true))
                 .collect(),
             Self::Cohere => added
                 .special()
-                .map(|token| token.clone().special(true))
+                .map(|token| {
+                    let mut token = token.clone();
+                    token.specialize();
+                    token.token().clone()
+                })
                 .collect(),
             _ => return Ok(()),
         };

@@ -9,11 +9,7 @@ const ID_MAX: u32 = 1 << 24;
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub(in crate::text) enum PairsError {
     #[error("the tokens {one:?} and {other:?} both have the id {id}")]
-    Twice {
-        id: u32,
-        one: String,
-        other: String,
-    },
+    Twice { id: u32, one: String, other: String },
 
     #[error("the id of {token:?} is {id}, at most {ID_MAX} is read")]
     Id { token: String, id: u64 },
@@ -33,7 +29,11 @@ pub(super) fn check_ids(vocab: &Vocab) -> Result<(), PairsError> {
     for (token, id) in vocab {
         check_id(token, (*id).into())?;
         if let Some(other) = seen.insert(*id, token) {
-            let [one, other] = if token < other { [token, other] } else { [other, token] };
+            let [one, other] = if token < other {
+                [token, other]
+            } else {
+                [other, token]
+            };
             return Err(PairsError::Twice {
                 id: *id,
                 one: one.clone(),
@@ -57,29 +57,33 @@ pub(in crate::text) fn check_id(token: &str, id: u64) -> Result<u32, PairsError>
 
 /// Refuses merges of tokens that the vocabulary lacks: the library's builder panics at some of them. `prefix` begins every
 /// token that is inside a word, and is left out when it merges.
-pub(in crate::text) fn check_merges(
-    vocab: &Vocab,
-    merges: &Merges,
+pub(in crate::text) fn check_merges<'a>(
+    merges: impl Iterator<Item = (&'a str, &'a str)>,
+    has: impl Fn(&str) -> bool,
     prefix: &str,
 ) -> Result<(), PairsError> {
-    for (merge, (left, right)) in merges.iter().enumerate() {
-        let whole = match right.get(prefix.len()..) {
-            Some(rest) => format!("{left}{rest}"),
-            None => format!("{prefix}…"),
-        };
-        if let Some(lacks) = [left, right, &whole]
-            .into_iter()
-            .find(|token| !vocab.contains_key(*token))
-        {
+    let mut whole = String::new();
+    for (merge, (left, right)) in merges.enumerate() {
+        whole.clear();
+        whole.push_str(left);
+        // A right half that is shorter than the prefix cannot have it.
+        whole.push_str(right.get(prefix.len()..).unwrap_or(prefix));
+        if let Some(lacks) = [left, right, &whole].into_iter().find(|token| !has(token)) {
             return Err(PairsError::Unknown {
                 merge,
-                left: left.clone(),
-                right: right.clone(),
-                lacks: lacks.clone(),
+                left: left.to_owned(),
+                right: right.to_owned(),
+                lacks: lacks.to_owned(),
             });
         }
     }
     Ok(())
+}
+
+/// The halves of merges.
+pub(super) fn halves(merges: &Merges) -> impl Iterator<Item = (&str, &str)> {
+    let merges = merges.iter();
+    merges.map(|(left, right)| (left.as_str(), right.as_str()))
 }
 
 /// The merges of a vocabulary whose ids are in the order of merging: each way to cut a token in two tokens, the
@@ -89,7 +93,10 @@ pub(super) fn merges_by_id(vocab: &Vocab) -> Merges {
     tokens.sort_unstable_by_key(|(_, id)| **id);
     let mut merges = Merges::new();
     for (token, _) in tokens {
-        let cuts = token.char_indices().skip(1).map(|(at, _)| token.split_at(at));
+        let cuts = token
+            .char_indices()
+            .skip(1)
+            .map(|(at, _)| token.split_at(at));
         merges.extend(
             cuts.filter(|(left, right)| vocab.contains_key(*left) && vocab.contains_key(*right))
                 .map(|(left, right)| (left.to_owned(), right.to_owned())),

@@ -1,5 +1,7 @@
 //! From the pieces of a sentencepiece model to a tokenizer, by class.
 
+use std::collections::{HashMap, HashSet};
+
 use tokenizers::{
     AddedToken, DecoderWrapper, ModelWrapper, NormalizerWrapper, PreTokenizerWrapper,
     SplitDelimiterBehavior,
@@ -20,15 +22,17 @@ use tokenizers::{
 };
 
 use super::{
-    Options, Rules, charsmap,
+    charsmap,
     class::Class,
     pairs,
+    rules::{ClassOptions, Rules},
     sentencepiece::{Algorithm, PieceKind, SentencePiece},
 };
 use crate::text::{
     added::Added,
     error::{BoxError, TokenizerError},
     files::TokenizerFiles,
+    written::WrittenToken,
 };
 
 /// The letter of sentencepiece for a space.
@@ -46,7 +50,7 @@ pub(super) fn from_pieces(
     file: &str,
     class: Class,
     model: &SentencePiece<'_>,
-    options: &Options<'_>,
+    options: &ClassOptions<'_>,
     added: &mut Added,
 ) -> Result<Rules, TokenizerError> {
     let whole = rules(class, model, options, added);
@@ -56,7 +60,7 @@ pub(super) fn from_pieces(
 fn rules(
     class: Class,
     model: &SentencePiece<'_>,
-    options: &Options<'_>,
+    options: &ClassOptions<'_>,
     added: &mut Added,
 ) -> Result<Rules, BoxError> {
     let more = reserved(model);
@@ -84,12 +88,13 @@ fn rules(
 }
 
 /// Pieces that are found before the algorithm looks.
-fn reserved(model: &SentencePiece<'_>) -> Vec<AddedToken> {
+fn reserved(model: &SentencePiece<'_>) -> Vec<WrittenToken> {
     let pieces = model.pieces.iter();
     pieces
         .filter(|piece| piece.kind != PieceKind::Text)
         .map(|piece| {
-            AddedToken::from(piece.text, piece.kind == PieceKind::Control).normalized(false)
+            let is_special = piece.kind == PieceKind::Control;
+            WrittenToken::known(AddedToken::from(piece.text, is_special).normalized(false))
         })
         .collect()
 }
@@ -109,11 +114,7 @@ fn scores(model: &SentencePiece<'_>) -> Vec<(String, f64)> {
 }
 
 /// Pairs in the order of ids, whatever the model was trained as.
-fn byte_pairs(
-    vocab: Vocab,
-    unk: Option<String>,
-    byte_fallback: bool,
-) -> Result<BPE, BoxError> {
+fn byte_pairs(vocab: Vocab, unk: Option<String>, byte_fallback: bool) -> Result<BPE, BoxError> {
     let merges = pairs::merges_by_id(&vocab);
     pairs::model(vocab, merges, |builder| {
         let builder = builder.fuse_unk(true).byte_fallback(byte_fallback);
@@ -141,7 +142,7 @@ fn decoder(byte_fallback: bool, strip: bool) -> Result<DecoderWrapper, BoxError>
 fn llama(
     model: &SentencePiece<'_>,
     unk: Option<String>,
-    options: &Options<'_>,
+    options: &ClassOptions<'_>,
 ) -> Result<Rules, BoxError> {
     let is_code = unk.is_some();
     let prefix = options.given("add_prefix_space").unwrap_or(true);
@@ -176,8 +177,8 @@ fn gemma(model: &SentencePiece<'_>, unk: String) -> Result<Rules, BoxError> {
 /// `models/t5/tokenization_t5.py`: the most probable pieces of each word, and sentinels behind the vocabulary.
 fn t5(
     model: &SentencePiece<'_>,
-    more: Vec<AddedToken>,
-    options: &Options<'_>,
+    more: Vec<WrittenToken>,
+    options: &ClassOptions<'_>,
     added: &mut Added,
 ) -> Result<Rules, BoxError> {
     let count = options.count("extra_ids").unwrap_or(SENTINELS);
@@ -185,10 +186,12 @@ fn t5(
         return Err(format!("`extra_ids` is {count}, at most {SENTINELS_MAX} are made").into());
     }
     let sentinel = |number: u64| format!("<extra_id_{number}>");
-    let has = more.iter().filter(|token| token.content.contains("<extra_id_"));
+    let has = more
+        .iter()
+        .filter(|token| token.content().contains("<extra_id_"));
     match (has.count() as u64, count) {
         (0, _) => {
-            let sentinels = (0..count).map(|number| AddedToken::from(sentinel(number), true));
+            let sentinels = (0..count).map(|number| WrittenToken::text(sentinel(number)));
             added.assume_more(more.into_iter().chain(sentinels).collect());
         }
         (has, count) if count > 0 && has != count => {
@@ -244,7 +247,11 @@ fn generic(model: &SentencePiece<'_>, added: &mut Added) -> Result<Rules, BoxErr
             let mut vocab = vocab;
             vocab.retain(|token, _| !placeholders.contains(token));
             vocab.extend(renamed.into_iter().map(|(id, content)| (content, id)));
-            pairs::check_merges(&vocab, &merges, "")?;
+            pairs::check_merges(
+                pairs::halves(&merges),
+                |token| vocab.contains_key(token),
+                "",
+            )?;
             pairs::model(vocab, merges, |builder| {
                 let builder = builder.fuse_unk(true).byte_fallback(model.byte_fallback);
                 builder.unk_token(model.unk.to_owned())
@@ -265,19 +272,19 @@ fn generic(model: &SentencePiece<'_>, added: &mut Added) -> Result<Rules, BoxErr
 
 /// Pieces that hold the place of tokens of `added_tokens_decoder`, and these tokens with the ids of the pieces.
 fn renamed(vocab: &Vocab, added: &Added) -> (Vec<String>, Vec<(u32, String)>) {
-    let mut by_id: std::collections::HashMap<u32, &String> =
-        vocab.iter().map(|(token, id)| (*id, token)).collect();
-    let mut contents: std::collections::HashSet<&str> =
-        vocab.keys().map(String::as_str).collect();
+    let by_id: HashMap<u32, &str> = vocab
+        .iter()
+        .map(|(token, id)| (*id, token.as_str()))
+        .collect();
+    let mut contents: HashSet<&str> = vocab.keys().map(String::as_str).collect();
     let (mut placeholders, mut renamed) = (Vec::new(), Vec::new());
     for (id, token) in &added.by_id {
         if let Some(placeholder) = by_id.get(id)
-            && **placeholder != token.content
-            && contents.insert(&token.content)
+            && *placeholder != token.content()
+            && contents.insert(token.content())
         {
-            placeholders.push((*placeholder).clone());
-            renamed.push((*id, token.content.clone()));
-            by_id.insert(*id, &token.content);
+            placeholders.push((*placeholder).to_owned());
+            renamed.push((*id, token.content().to_owned()));
         }
     }
     (placeholders, renamed)

@@ -87,12 +87,12 @@ impl<'a> Field<'a> {
 }
 
 /// The fields of a message, in the order of the file. Ends after the first error.
-pub(super) struct Message<'a> {
+pub(super) struct WireFields<'a> {
     bytes: &'a [u8],
     at: usize,
 }
 
-impl<'a> Message<'a> {
+impl<'a> WireFields<'a> {
     pub(super) fn new(bytes: &'a [u8]) -> Self {
         Self { bytes, at: 0 }
     }
@@ -160,7 +160,7 @@ impl<'a> Message<'a> {
     }
 }
 
-impl<'a> Iterator for Message<'a> {
+impl<'a> Iterator for WireFields<'a> {
     type Item = Result<Field<'a>, WireError>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -177,12 +177,12 @@ impl<'a> Iterator for Message<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Message, WireError};
+    use super::{WireError, WireFields};
 
     /// The examples of the specification, and a negative integer as the reference writes it.
     #[test]
     fn fields_are_read_as_the_specification_writes_them() {
-        let read = |bytes: &'static [u8]| Message::new(bytes).next().unwrap().unwrap();
+        let read = |bytes: &'static [u8]| WireFields::new(bytes).next().unwrap().unwrap();
         let field = read(&[0x08, 0x96, 0x01]);
         assert_eq!((field.number, field.int()), (1, Ok(150)));
         let field = read(b"\x12\x07testing");
@@ -190,7 +190,7 @@ mod tests {
         let minus_one = [
             0xD8, 0x02, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 1,
         ];
-        let field = Message::new(&minus_one).next().unwrap().unwrap();
+        let field = WireFields::new(&minus_one).next().unwrap().unwrap();
         assert_eq!((field.number, field.int()), (43, Ok(-1)));
         assert_eq!(read(&[0x15, 0, 0, 0x80, 0xBF]).float(), Ok(-1.0));
     }
@@ -224,7 +224,12 @@ mod tests {
                     len: 2,
                 },
             ),
-            (&[0x08, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 2], WireError::Integer { at: 1 }),
+            (
+                &[
+                    0x08, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 2,
+                ],
+                WireError::Integer { at: 1 },
+            ),
             (
                 &[0x0B],
                 WireError::WireType {
@@ -243,7 +248,7 @@ mod tests {
             ),
         ];
         for (bytes, expected) in cases {
-            let read: Vec<_> = Message::new(bytes).collect();
+            let read: Vec<_> = WireFields::new(bytes).collect();
             assert_eq!(read, [Err(expected)], "{bytes:x?}");
         }
     }
@@ -251,7 +256,10 @@ mod tests {
     /// A type that is not compared reads a length as a number.
     #[test]
     fn a_field_of_another_type_and_bytes_that_are_no_text_are_errors() {
-        let field = Message::new(b"\x0A\x02\xC3\x28").next().unwrap().unwrap();
+        let field = WireFields::new(b"\x0A\x02\xC3\x28")
+            .next()
+            .unwrap()
+            .unwrap();
         let unexpected = WireError::Unexpected { number: 1 };
         assert_eq!(field.int(), Err(unexpected));
         let not_text = WireError::NotText {

@@ -3,7 +3,7 @@
 //! The file is one message of `sentencepiece_model.proto` (google/sentencepiece, `src/`): the pieces with their scores,
 //! and how the trainer and the normalizer were set. Numbers of fields and defaults are those of that file.
 
-use super::protobuf::{Message, WireError};
+use super::protobuf::{WireError, WireFields};
 
 /// Bytes of the longest piece. sentencepiece trains pieces of 16 characters; the longest ones in use are runs of
 /// spaces. The work on a piece grows with the square of its length.
@@ -44,7 +44,7 @@ pub(super) enum SentencePieceError {
 #[derive(Debug, PartialEq)]
 pub(super) struct SentencePiece<'a> {
     /// A piece's place is its id.
-    pub(super) pieces: Vec<Piece<'a>>,
+    pub(super) pieces: Vec<VocabPiece<'a>>,
     pub(super) algorithm: Algorithm,
     /// Whether characters without a piece become the bytes `<0x00>` to `<0xFF>`.
     pub(super) byte_fallback: bool,
@@ -64,7 +64,7 @@ pub(super) struct SentencePiece<'a> {
 
 /// A row of the vocabulary.
 #[derive(Debug, PartialEq)]
-pub(super) struct Piece<'a> {
+pub(super) struct VocabPiece<'a> {
     pub(super) text: &'a str,
     pub(super) score: f32,
     pub(super) kind: PieceKind,
@@ -96,13 +96,13 @@ impl<'a> SentencePiece<'a> {
         let mut pieces = Vec::new();
         let mut trainer = Trainer::default();
         let (mut charsmap, mut add_dummy_prefix): (&[u8], _) = (&[], true);
-        for field in Message::new(bytes) {
+        for field in WireFields::new(bytes) {
             let field = field?;
             match field.number {
-                1 => pieces.push(Piece::parse(field.bytes()?, pieces.len())?),
+                1 => pieces.push(VocabPiece::parse(field.bytes()?, pieces.len())?),
                 2 => trainer.read(field.bytes()?)?,
                 3 => {
-                    for field in Message::new(field.bytes()?) {
+                    for field in WireFields::new(field.bytes()?) {
                         let field = field?;
                         match field.number {
                             2 => charsmap = field.bytes()?,
@@ -143,7 +143,7 @@ impl<'a> SentencePiece<'a> {
     }
 }
 
-impl<'a> Piece<'a> {
+impl<'a> VocabPiece<'a> {
     fn parse(bytes: &'a [u8], id: usize) -> Result<Self, SentencePieceError> {
         let wire = |source| SentencePieceError::Piece { id, source };
         let mut piece = Self {
@@ -151,7 +151,7 @@ impl<'a> Piece<'a> {
             score: 0.0,
             kind: PieceKind::Text,
         };
-        for field in Message::new(bytes) {
+        for field in WireFields::new(bytes) {
             let field = field.map_err(wire)?;
             match field.number {
                 1 => piece.text = field.text().map_err(wire)?,
@@ -205,7 +205,7 @@ impl Default for Trainer<'_> {
 
 impl<'a> Trainer<'a> {
     fn read(&mut self, bytes: &'a [u8]) -> Result<(), WireError> {
-        for field in Message::new(bytes) {
+        for field in WireFields::new(bytes) {
             let field = field?;
             match field.number {
                 3 => self.model_type = field.int()?,

@@ -123,7 +123,9 @@ impl Ranks {
         }
         cuts.sort_unstable();
         let text = |rank: u32| texts[rank as usize].clone();
-        let merges = cuts.iter().map(|(_, left, right)| (text(*left), text(*right)));
+        let merges = cuts
+            .iter()
+            .map(|(_, left, right)| (text(*left), text(*right)));
         let merges = merges.collect();
         let vocab = texts.into_iter().zip(0..).collect();
         (vocab, merges)
@@ -146,11 +148,7 @@ pub(super) fn from_ranks(
     whole.map_err(|error| files.invalid(file, error))
 }
 
-fn tokenizer(
-    ranks: Ranks,
-    special: Vec<String>,
-    is_qwen: bool,
-) -> Result<Tokenizer, BoxError> {
+fn tokenizer(ranks: Ranks, special: Vec<String>, is_qwen: bool) -> Result<Tokenizer, BoxError> {
     let (vocab, merges) = ranks.into_vocab_and_merges();
     // A text that is a token is that token, whether pairs lead to it or not: so tiktoken does.
     let model = pairs::model(vocab, merges, |builder| builder.ignore_merges(true))?;
@@ -158,10 +156,16 @@ fn tokenizer(
     if is_qwen {
         tokenizer.with_normalizer(Some(NFC))?;
     }
-    let pattern = if is_qwen { byte_level::QWEN2 } else { byte_level::LLAMA3 };
+    let pattern = if is_qwen {
+        byte_level::QWEN2
+    } else {
+        byte_level::LLAMA3
+    };
     tokenizer.with_pre_tokenizer(Some(byte_level::cut_by(pattern, false)?));
     tokenizer.with_decoder(Some(ByteLevel::default()));
-    let special = special.into_iter().map(|token| AddedToken::from(token, true));
+    let special = special
+        .into_iter()
+        .map(|token| AddedToken::from(token, true));
     tokenizer.add_tokens(special)?;
     Ok(tokenizer)
 }
@@ -186,13 +190,13 @@ fn special(ranks: usize, is_qwen: bool, added: &Added) -> Result<Vec<String>, Bo
         special.extend((ranks..=last).map(|id| {
             let token = u32::try_from(id).ok().and_then(|id| added.by_id.get(&id));
             let reserved = || format!("<|reserved_token_{id}|>");
-            token.map_or_else(reserved, |token| token.content.clone())
+            token.map_or_else(reserved, |token| token.content().to_owned())
         }));
     }
     let known: HashSet<String> = special.iter().cloned().collect();
     let more = added.more.iter().flatten();
     special.extend(
-        more.map(|token| token.content.clone())
+        more.map(|token| token.content().to_owned())
             .filter(|content| !known.contains(content)),
     );
     Ok(special)
@@ -214,9 +218,10 @@ fn parse(line: &[u8]) -> Option<(Vec<u8>, u32)> {
 mod tests {
     use super::{Ranks, RanksError};
 
-    fn file(change: impl Fn(&mut Vec<String>)) -> Vec<u8> {
-        const LETTERS: &[u8] =
-            b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    type Change = dyn Fn(&mut Vec<String>);
+
+    fn file(change: &Change) -> Vec<u8> {
+        const LETTERS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
         let of = |bits: u8| char::from(LETTERS[usize::from(bits)]);
         let mut lines: Vec<String> = (0..=u8::MAX)
             .map(|byte| format!("{}{}== {byte}", of(byte >> 2), of((byte & 3) << 4)))
@@ -229,12 +234,15 @@ mod tests {
     /// gives text other ids or none.
     #[test]
     fn ranks_are_complete_or_refused_with_the_line() {
-        let refused = |change: &dyn Fn(&mut Vec<String>)| Ranks::parse(&file(change)).err();
+        let refused = |change: &Change| Ranks::parse(&file(change)).err();
         assert_eq!(refused(&|_| {}), None);
         assert_eq!(refused(&|lines| lines.push("YWI= 256".to_owned())), None);
-        let cases: [(&dyn Fn(&mut Vec<String>), RanksError); 7] = [
+        let cases: [(&Change, RanksError); 7] = [
             (&|lines| lines[4].push('x'), RanksError::Line { line: 5 }),
-            (&|lines| lines[4] = "AAA".to_owned(), RanksError::Line { line: 5 }),
+            (
+                &|lines| lines[4] = "AAA".to_owned(),
+                RanksError::Line { line: 5 },
+            ),
             (
                 &|lines| lines.push(format!("{} 256", "YWFh".repeat(342))),
                 RanksError::Len {
