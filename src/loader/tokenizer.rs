@@ -47,6 +47,7 @@ impl Engine {
             generation_config: files.generation_config(),
             model_config: Some(files.config()),
         })?;
+        // The same each time.
         let _ = self.tokenizer.set(tokenizer.made_from().to_owned());
         Ok(tokenizer)
     }

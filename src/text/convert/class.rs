@@ -25,7 +25,8 @@ pub(in crate::text) enum Class {
     Cohere,
 }
 
-/// The types that each class is registered for, with spaces between. A type that is not here has none, so that `tokenizer_class` decides.
+/// The values of `model_type` that each class is registered for, with spaces between. With another type `tokenizer_class`
+/// decides.
 const REGISTERED: [(Class, &str); 9] = [
     (Class::CodeLlama, "code_llama"),
     (Class::Llama, "idefics idefics2"),
@@ -60,8 +61,7 @@ const REGISTERED: [(Class, &str); 9] = [
     (Class::Cohere, "aya_vision cohere cohere2"),
 ];
 
-/// The types that transformers registers its generic class for: `tokenizer_class` does not count with them, unless it is
-/// that class too.
+/// The types that transformers registers its generic class for: `tokenizer_class` does not count with them.
 const GENERIC: &str = "arctic aria beam bigbird_pegasus canary chatlm cohere_asr ernie4_5 ernie4_5_moe flex_olmo fuyu glm glm4 \
      glm4_moe glm4_moe_lite glm4v glm4v_moe glm_image glmasr got_ocr2 gpt_bigcode gradium_phonon_tts granite \
      granitemoe granitemoehybrid granitemoeshared h2ovl_chat hyperclovax hyperclovax_vlm internlm2 internlm3 \
