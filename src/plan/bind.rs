@@ -6,8 +6,8 @@ use std::collections::{HashMap, HashSet};
 use super::{Action, DeviceFacts, Home, Piece, Plan, PlanError, Scaling, Step, Stored, piece};
 use crate::{
     config::{Policy, Strategy},
-    dialect::{self, Adopt, Dialect},
-    model::{Link, Role, Slot},
+    dialect::{self, Adopt, Dialect, switch_mlp},
+    model::{Link, Origin, Role, Slot},
     source::{Catalog, TensorInfo},
     target::DTypeChoice,
 };
@@ -317,14 +317,28 @@ impl Request<'_> {
         for origin in &slot.from {
             match self.catalog.get(&origin.tensor) {
                 Some(tensor) => pieces.push(Piece::new(slot, origin, tensor)?),
-                // The cache has each weight under the name of its slot.
-                None => {
-                    let own = self.catalog.get(&slot.name);
-                    return Ok(own.map(|own| Found::Pieces(vec![Piece::whole(own)])));
-                }
+                None => return self.elsewhere(slot),
             }
         }
         Ok(Some(Found::Pieces(pieces)))
+    }
+
+    /// A dense weight under a name that no origin says: the cache has each under the name of its slot, and mlx-lm stacks
+    /// experts.
+    fn elsewhere(&self, slot: &Slot) -> Result<Option<Found>, PlanError> {
+        let piece = match (self.catalog.get(&slot.name), switch_mlp(&slot.name)) {
+            (Some(own), _) => Piece::whole(own),
+            (None, Some((stack, nth))) => {
+                let Some(tensor) = self.catalog.get(&stack) else {
+                    return Ok(None);
+                };
+                let rows = slot.shape[0];
+                let matrix = Origin::whole(stack).rows(nth * rows..(nth + 1) * rows);
+                Piece::new(slot, &matrix, tensor)?
+            }
+            (None, None) => return Ok(None),
+        };
+        Ok(Some(Found::Pieces(vec![piece])))
     }
 
     /// The packed weight that a slot is, where the dialect of the checkpoint has it.

@@ -125,6 +125,7 @@ pub(crate) fn made_of<'t>(
 pub(super) fn check(slot: &Slot, pieces: &[Piece]) -> Result<DType, PlanError> {
     if let ([piece], [origin]) = (pieces, &slot.from[..])
         && origin.is_whole()
+        && piece.is_whole()
         && piece.tensor.shape != slot.shape
     {
         return Err(PlanError::Shape {

@@ -206,5 +206,22 @@ fn experts_are_stacked_and_taken_apart() {
     assert_eq!(packed, 2 * (4 + 6 * 3));
     let said = json(&stacked.path().join("config.json"))["quantization"].clone();
     assert_eq!(said["model.layers.0.mlp.gate"], false);
+
+    // Dense experts are stacked too, and found again.
+    let mixed = TempDir::new().expect("a folder");
+    let config = config().rule("*.down_proj=none".parse().expect("a rule"));
+    save(config, &SaveConfig::new(mixed.path()));
+    let down = "model.layers.0.mlp.switch_mlp.down_proj.weight";
+    assert_eq!(tensors(mixed.path())[down].0, Dtype::BF16);
+    let back = TempDir::new().expect("a folder");
+    save(
+        load(mixed.path()).dequantize(true),
+        &SaveConfig::new(back.path()),
+    );
+    for (name, tensor) in tensors(back.path()) {
+        if name.contains("down_proj") {
+            assert!(tensor == plain[&name], "{name} is another");
+        }
+    }
     assert_eq!(fs::read_dir(stacked.path()).expect("a folder").count(), 2);
 }

@@ -19,6 +19,7 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = ROOT / "tests/golden/models"
+PACKED = ROOT / "tests/golden/packed"
 BF16 = "llama_bf16_untied"
 F32 = "llama_f32_tied"
 # What `tests/llama` allows between two ways to add the same products in f32.
@@ -112,9 +113,13 @@ class Run:
         if done.returncode:
             raise RuntimeError(f"firebox {' '.join(map(str, arguments))}: {done.stderr.strip()}")
 
+    def path(self, name):
+        """A path in a folder that goes when the script ends."""
+        return Path(self.folder.name) / name
+
     def case(self, model, spec, *arguments):
-        """A case of `firebox quantize`, unless the command line excludes it."""
-        name = " ".join([spec, *arguments, "of", model])
+        """A case of `firebox quantize` of a golden model or of a folder, unless the command line excludes it."""
+        name = " ".join([spec, *arguments, "of", Path(model).name])
         return Case(self, name, model, spec, arguments) if fnmatch.fnmatch(name, self.only) else None
 
     def finish(self):
@@ -201,6 +206,10 @@ class Case:
         self.compared |= bool(count)
         result = f"missing {missing}, more {beyond}, differ: {', '.join(wrong)}" if failed else f"{count} equal"
         self.check(f"{check}: {result}", failed)
+
+    def json(self, folder):
+        """The `config.json` of a folder."""
+        return json.loads((folder / "config.json").read_text())
 
     def ids(self):
         return tensors(self.model / "logits.safetensors")["input_ids"].array[0].tolist()
