@@ -261,6 +261,22 @@ pub(super) fn window(fields: Fields<'_>) -> Result<Sees, ConfigError> {
     Ok(window.map_or(Sees::All, Sees::Window))
 }
 
+/// Layers with a window turn in their own way.
+pub(super) fn rotary_near(
+    fields: Fields<'_>,
+    spec: &mut Spec,
+    defaults: &RotaryDefaults,
+) -> Result<(), ConfigError> {
+    let positions = spec.positions;
+    for (_, attention) in spec.attentions_mut() {
+        if attention.sees != Sees::All {
+            let rotary = rotary(fields, attention.head_features, positions, defaults)?;
+            attention.rotary = Some(rotary);
+        }
+    }
+    Ok(())
+}
+
 /// A window on some layers: those that `layer_types` lists or, without that list, those from `max_window_layers` on.
 pub(super) fn windows_of_layers(fields: Fields<'_>, spec: &mut Spec) -> Result<(), ConfigError> {
     let window = match flag(fields, "use_sliding_window")? {
@@ -268,6 +284,16 @@ pub(super) fn windows_of_layers(fields: Fields<'_>, spec: &mut Spec) -> Result<(
         false => Sees::All,
     };
     let from = fields.index("max_window_layers")?.unwrap_or(28);
+    windows(fields, spec, window, |layer| layer >= from)
+}
+
+/// A window on the layers that `layer_types` lists or, without that list, on those that `absent` says.
+pub(super) fn windows(
+    fields: Fields<'_>,
+    spec: &mut Spec,
+    window: Sees,
+    absent: impl Fn(usize) -> bool,
+) -> Result<(), ConfigError> {
     let types = fields.texts("layer_types")?;
     let layers = spec.layers.len();
     if let Some(types) = types.as_ref().filter(|types| types.len() != layers) {
@@ -279,7 +305,7 @@ pub(super) fn windows_of_layers(fields: Fields<'_>, spec: &mut Spec) -> Result<(
     }
     for (layer, attention) in spec.attentions_mut() {
         let windowed = match types.as_ref().map(|types| types[layer]) {
-            None => layer >= from,
+            None => absent(layer),
             Some("full_attention") => false,
             Some("sliding_attention") => true,
             Some(other) => {

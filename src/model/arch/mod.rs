@@ -10,16 +10,24 @@ mod common;
 mod experts;
 
 mod deepseek_v3;
+mod exaone4;
+mod gemma2;
+mod gemma3;
 mod gpt2;
 mod granite;
 mod llama;
+mod ministral3;
 mod mistral;
+mod olmo2;
+mod olmo3;
+mod phi3;
 mod qwen2;
 mod qwen2_moe;
 mod qwen3;
 mod qwen3_5;
 mod qwen3_moe;
 mod qwen3_next;
+mod smollm3;
 mod starcoder2;
 
 use serde_json::Value;
@@ -34,16 +42,24 @@ use super::{
 /// All of them, in the order in which they are listed to people.
 static FAMILIES: &[&Family] = &[
     &deepseek_v3::FAMILY,
+    &exaone4::FAMILY,
+    &gemma2::FAMILY,
+    &gemma3::FAMILY,
     &gpt2::FAMILY,
     &granite::FAMILY,
     &llama::FAMILY,
+    &ministral3::FAMILY,
     &mistral::FAMILY,
+    &olmo2::FAMILY,
+    &olmo3::FAMILY,
+    &phi3::FAMILY,
     &qwen2::FAMILY,
     &qwen2_moe::FAMILY,
     &qwen3::FAMILY,
     &qwen3_5::FAMILY,
     &qwen3_moe::FAMILY,
     &qwen3_next::FAMILY,
+    &smollm3::FAMILY,
     &starcoder2::FAMILY,
 ];
 

@@ -19,6 +19,10 @@ use crate::model::{
 /// The values of a family for fields that its files may leave out, and the names of the fields in version 4.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RotaryDefaults {
+    /// The layers that turn in this way, by their word in `layer_types`; `None`: all of them.
+    pub(super) kind: Option<&'static str>,
+    /// Whether what version 4 says in `rope_scaling` is about these layers.
+    pub(super) scaled: bool,
     /// Of the base.
     pub(super) theta: f64,
     /// The part of a head that turns; `None`: whole heads, and a file that asks for a part is refused.
@@ -36,6 +40,8 @@ pub(super) struct RotaryDefaults {
 impl RotaryDefaults {
     /// Those of Llama: halves of whole heads, base 10,000.
     pub(super) const LLAMA: Self = Self {
+        kind: None,
+        scaled: true,
         theta: 10_000.0,
         part: None,
         pairs: Pairs::Halves,
@@ -45,20 +51,21 @@ impl RotaryDefaults {
     };
 }
 
-/// The rotation of heads of `head_features` in a family whose layers turn alike.
+/// The rotation of heads of `head_features` in a model of `positions`.
 pub(super) fn rotary(
     fields: Fields<'_>,
     head_features: usize,
     positions: usize,
     defaults: &RotaryDefaults,
 ) -> Result<RotarySpec, ConfigError> {
-    let rope = place(fields)?;
-    // A rotation for each kind of layer: to read it as one for all would pass for the default.
-    if let Some((rope, kind)) = rope.and_then(|rope| Some((rope, rope.nested()?))) {
-        return Err(rope.unsupported(kind, "frequencies of its own", "one kind for all layers"));
-    }
-    // A field beside the others wins over the one among them.
-    let original = fields.count(ORIGINAL)?.or(defaults.original_positions);
+    let (rope, original) = match defaults.kind {
+        // A field beside the others wins over the one among them.
+        None => (
+            place(fields)?,
+            fields.count(ORIGINAL)?.or(defaults.original_positions),
+        ),
+        Some(kind) => (place_of_kind(fields, kind, defaults.scaled)?, None),
+    };
     let reader = RotaryReader {
         fields,
         rope,
@@ -69,11 +76,37 @@ pub(super) fn rotary(
     reader.read(head_features)
 }
 
-/// The fields of the rotation, in either dialect.
+/// The fields of the rotation, in either dialect, where all layers turn alike.
 pub(super) fn place(fields: Fields<'_>) -> Result<Option<Fields<'_>>, ConfigError> {
-    match fields.inside("rope_scaling")? {
-        Some(old) if !old.is_empty() => Ok(Some(old)),
-        _ => fields.inside("rope_parameters"),
+    let rope = match fields.inside("rope_scaling")? {
+        Some(old) if !old.is_empty() => Some(old),
+        _ => fields.inside("rope_parameters")?,
+    };
+    // A rotation for each kind of layer: to read it as one for all would pass for the default.
+    match rope.and_then(|rope| Some((rope, rope.nested()?))) {
+        Some((rope, kind)) => {
+            Err(rope.unsupported(kind, "frequencies of its own", "one kind for all layers"))
+        }
+        None => Ok(rope),
+    }
+}
+
+/// The same for one kind of layers; `old`: what version 4 says in `rope_scaling` is about them.
+fn place_of_kind<'a>(
+    fields: Fields<'a>,
+    kind: &'static str,
+    old: bool,
+) -> Result<Option<Fields<'a>>, ConfigError> {
+    let new = fields.inside("rope_parameters")?;
+    if let Some(new) = new
+        && let Some((field, _)) = new.entries().find(|(_, value)| !value.is_object())
+    {
+        return Err(new.unsupported(field, "one rotation for all layers", "one for each kind"));
+    }
+    match new.map(|new| new.inside(kind)).transpose()?.flatten() {
+        Some(rope) => Ok(Some(rope)),
+        None if old => fields.inside("rope_scaling"),
+        None => Ok(None),
     }
 }
 

@@ -79,6 +79,25 @@ impl RopeScaling {
         }
     }
 
+    /// Positions of the first training, where the stretch depends on them.
+    pub const fn original_positions(&self) -> Option<usize> {
+        match *self {
+            Self::None | Self::Linear { .. } => None,
+            Self::Llama3 {
+                original_positions, ..
+            }
+            | Self::Dynamic {
+                original_positions, ..
+            }
+            | Self::Yarn {
+                original_positions, ..
+            }
+            | Self::LongRope {
+                original_positions, ..
+            } => Some(original_positions),
+        }
+    }
+
     /// What cosines and sines are multiplied by.
     pub(super) const fn attention_factor(&self) -> f32 {
         match self {
