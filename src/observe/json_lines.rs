@@ -10,7 +10,7 @@ use std::{
 
 use serde_json::{Map, Value, json};
 
-use super::{Event, Flow, Observer};
+use super::{Event, Flow, Observer, check_replace};
 use crate::target::memory;
 
 /// Writes each event as one line of JSON: an object that is whole when it is there.
@@ -53,13 +53,14 @@ struct LinesState {
 }
 
 impl JsonLines {
-    /// Creates the file, or empties it.
+    /// Creates the file, or empties an earlier file of events.
     ///
     /// # Errors
     ///
-    /// As [`File::create`].
+    /// As [`check_replace`] and [`File::create`].
     pub fn create(path: impl AsRef<Path>) -> io::Result<Self> {
         let path = path.as_ref().to_owned();
+        check_replace(&path, |head| head.starts_with(b"{\"event\":"))?;
         let state = LinesState {
             file: File::create(&path)?,
             since: Instant::now(),

@@ -16,6 +16,7 @@
 
 mod event;
 mod json_lines;
+mod output_file;
 mod progress;
 mod shards;
 mod span;
@@ -24,6 +25,7 @@ mod trace;
 
 pub use event::{Event, Flow, Observer, RunTotals};
 pub use json_lines::JsonLines;
+pub use output_file::{check_replace, write_whole};
 pub use progress::Progress;
 pub(crate) use shards::Shards;
 pub(crate) use span::extend;

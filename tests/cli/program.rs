@@ -24,6 +24,7 @@ mod generate;
 
 mod eval;
 mod logits;
+mod outputs;
 
 mod synth;
 

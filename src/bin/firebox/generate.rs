@@ -123,7 +123,9 @@ impl OnTarget for GenerateCommand {
             }));
         }
         output::line(format_args!("{ahead}{rest}"))?;
-        eprintln!("\n{report}\n{tokens} tokens in {seconds:.2} s, {rate:.1} a second");
+        output::note(format_args!(
+            "\n{report}\n{tokens} tokens in {seconds:.2} s, {rate:.1} a second"
+        ));
         Ok(())
     }
 }

@@ -10,8 +10,9 @@ use clap::Args;
 use firebox::{
     Loaded, Target,
     model::{CausalLm, NextToken},
+    observe::{check_replace, write_whole},
 };
-use safetensors::{Dtype, SafeTensorError, tensor::TensorView};
+use safetensors::{Dtype, tensor::TensorView};
 
 use crate::{
     Failure, OnTarget,
@@ -41,6 +42,7 @@ impl OnTarget for LogitsCommand {
         let config = opened.config()?;
         check_vocabulary(&config, &self.tokens)?;
         check_positions(&config, self.tokens.len())?;
+        check_replace(&self.out, is_logits).map_err(|error| format!("{out}: {error}"))?;
         if let Some(folder) = self.out.parent().filter(|folder| !is_folder(folder)) {
             return Err(format!("{out}: there is no folder {}", folder.display()).into());
         }
@@ -64,13 +66,8 @@ impl OnTarget for LogitsCommand {
             .collect();
         let view = TensorView::new(Dtype::F32, shape.clone(), &bytes)?;
         let metadata: Option<HashMap<String, String>> = None;
-        safetensors::serialize_to_file([("logits", view)], metadata, &self.out).map_err(
-            |error| match error {
-                // Its text names a file that is not there any more: it is written under another name.
-                SafeTensorError::IoError(error) => format!("{out}: {}", error.kind()),
-                error => format!("{out}: {error}"),
-            },
-        )?;
+        let file = safetensors::serialize([("logits", view)], metadata)?;
+        write_whole(&self.out, &file, is_logits).map_err(|error| format!("{out}: {error}"))?;
         output::line(format_args!("{out}: logits F32 {shape:?}"))
     }
 }
@@ -78,6 +75,12 @@ impl OnTarget for LogitsCommand {
 /// Where NaN and infinity come from.
 pub(crate) const AT_FAULT: &str =
     "the weights are broken, or the type of the activations (--dtype) is too narrow for them";
+
+/// Whether a file begins as one that this command wrote.
+fn is_logits(head: &[u8]) -> bool {
+    head.get(8..)
+        .is_some_and(|json| json.starts_with(b"{\"logits\":"))
+}
 
 /// The parent of a bare file name is empty, and means the folder the program runs in.
 fn is_folder(path: &Path) -> bool {

@@ -3,7 +3,7 @@
 use std::{
     error::Error,
     fmt::Display,
-    io::{self, ErrorKind, Write, stdout},
+    io::{self, ErrorKind, Write, stderr, stdout},
 };
 
 use comfy_table::{CellAlignment, Table, presets};
@@ -30,6 +30,11 @@ pub(crate) fn text(text: impl Display) -> io::Result<()> {
     let mut stdout = stdout().lock();
     write!(stdout, "{text}")?;
     stdout.flush()
+}
+
+/// A line on stderr, for people. A stderr that is full or closed changes no answer and no exit code.
+pub(crate) fn note(line: impl Display) {
+    let _ = writeln!(stderr(), "{line}");
 }
 
 /// A table that Markdown understands too: text to the left, numbers (`right`) to the right.
@@ -77,7 +82,9 @@ pub(crate) fn log(verbose: u8) {
         .from_env_lossy();
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(io::stderr)
+        .with_writer(stderr)
+        // Such an error is printed to stderr, and a panic where that fails too.
+        .log_internal_errors(false)
         .with_target(false)
         .init();
 }

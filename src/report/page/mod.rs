@@ -19,7 +19,11 @@ use self::{
     stages::{ROWS_MAX, RowGroup, STAGES},
 };
 use super::{LoadReport, Series, TensorReport};
-use crate::{config::Bytes, target::instead};
+use crate::{
+    config::Bytes,
+    observe::{check_replace, write_whole},
+    target::instead,
+};
 
 /// Rows of the table at most; more tensors are added up by layer.
 const TABLE_MAX: usize = 2000;
@@ -74,7 +78,7 @@ impl LoadReport {
     ///
     /// # Errors
     ///
-    /// Where folder or files could not be written; the message names which.
+    /// Where folder or files could not be written, or are files of something else ([`check_replace`]); the message names which.
     pub fn write_html(&self, folder: impl AsRef<Path>) -> io::Result<()> {
         let folder = folder.as_ref();
         let named = |path: &Path, written: io::Result<()>| {
@@ -90,12 +94,20 @@ impl LoadReport {
             device_bytes_over_time: &self.device_bytes,
         };
         let json = serde_json::to_vec_pretty(&whole)?;
-        for (file, bytes) in [
-            ("index.html", self.html().as_bytes()),
-            ("report.json", &json),
-        ] {
+        let html = self.html();
+        let files: [(_, &[u8], &[u8]); 2] = [
+            ("index.html", html.as_bytes(), b"firebox</title>"),
+            ("report.json", &json, b"\"model\""),
+        ];
+        // Both are looked at before one is written.
+        let is_ours = |head: &[u8], mark: &[u8]| head.windows(mark.len()).any(|part| part == mark);
+        for (file, _, mark) in files {
             let path = folder.join(file);
-            named(&path, fs::write(&path, bytes))?;
+            named(&path, check_replace(&path, |head| is_ours(head, mark)))?;
+        }
+        for (file, bytes, mark) in files {
+            let path = folder.join(file);
+            named(&path, write_whole(&path, bytes, |head| is_ours(head, mark)))?;
         }
         Ok(())
     }
