@@ -11,7 +11,7 @@ pub enum Role {
     Linear,
     /// The matrices of the experts of a layer: quantized as [`Linear`](Self::Linear) ones are.
     Expert,
-    /// The matrix that chooses experts: left dense unless a rule names it.
+    /// A matrix that chooses experts, or the gate of the MLP beside them: left dense unless a rule names it.
     Router,
     /// The matrix that makes logits: left dense unless a rule names it.
     Head,

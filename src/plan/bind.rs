@@ -3,6 +3,8 @@
 
 use std::collections::{HashMap, HashSet};
 
+use firebox_kernels::arith::float::DType;
+
 use super::{Action, DeviceFacts, Home, Piece, Plan, PlanError, Scaling, Step, Stored, piece};
 use crate::{
     config::{Policy, Strategy},
@@ -366,13 +368,19 @@ impl Request<'_> {
         self.dense(slot, pieces)?.packed(&slot.quant(self.policy))
     }
 
-    /// A weight of plain values that stays dense.
+    /// A weight of plain values that stays dense: in the type of the model, but for values beside matrices that are stored
+    /// in f32. Those are few, and decide by their last bits (what corrects the scores of experts).
     pub(super) fn dense(&self, slot: &Slot, pieces: Vec<Piece>) -> Result<Step, PlanError> {
+        let stored = piece::check(slot, &pieces)?;
+        let dtype = match (slot.role, stored) {
+            (Role::Other, DType::F32) => DType::F32,
+            _ => self.dtype.dtype,
+        };
         Ok(Step {
-            stored: Stored::Plain(piece::check(slot, &pieces)?),
+            stored: Stored::Plain(stored),
             slot: slot.clone(),
             pieces,
-            action: Action::Dense(self.dtype.dtype),
+            action: Action::Dense(dtype),
             scaling: Scaling::default(),
             home: Home::Device(0),
         })

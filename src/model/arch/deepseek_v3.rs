@@ -2,23 +2,28 @@
 
 use super::{
     common::{self, Defaults},
-    experts,
+    experts::{self, DeepSeekDefaults},
     family::Family,
     rotary::{self, RotaryDefaults},
 };
 use crate::model::{
-    decoder::{
-        ExpertsSpec, FeedForwardSpec, LLAMA, LatentSpec, MixerSpec, MlpSpec, Names, Part,
-        SharedExpertSpec, Spec,
-    },
+    decoder::{LLAMA, LatentSpec, MixerSpec, Names, Part, Spec},
     error::ConfigError,
     fields::Fields,
-    layers::{NormSpec, Pairs, RopeScaling, RotarySpec, RouterGroups, RouterScore, RouterSpec},
+    layers::{NormSpec, Pairs, RopeScaling, RotarySpec},
 };
 
 pub(super) static FAMILY: Family = Family {
     model_type: "deepseek_v3",
     read,
+};
+
+const EXPERTS: DeepSeekDefaults = DeepSeekDefaults {
+    counts: [256, 8],
+    features: 2048,
+    groups: [8, 4],
+    scaling: 2.5,
+    first: 3,
 };
 
 static NAMES: Names = Names {
@@ -52,11 +57,7 @@ fn read(family: &'static str, fields: Fields<'_>) -> Result<Spec, ConfigError> {
     }
     spec.predicts_further = true;
     spec.names = &NAMES;
-    let sparse = experts_of(fields, &spec)?;
-    let first = fields.index("first_k_dense_replace")?.unwrap_or(3);
-    for layer in spec.layers.iter_mut().skip(first) {
-        layer.feed_forward = FeedForwardSpec::Experts(sparse.clone());
-    }
+    experts::deepseek(fields, &mut spec, &EXPERTS)?;
     Ok(spec)
 }
 
@@ -113,37 +114,6 @@ fn score_factor(fields: Fields<'_>, rotary: &RotarySpec) -> Result<f64, ConfigEr
     let factor = factor.ok_or_else(|| rope.missing("factor"))?;
     let scale = 0.1 * all * factor.max(1.0).ln() + 1.0;
     Ok(scale * scale)
-}
-
-/// The experts, and the MLP beside them.
-fn experts_of(fields: Fields<'_>, spec: &Spec) -> Result<ExpertsSpec, ConfigError> {
-    let count = |field, default| Ok::<_, ConfigError>(fields.count(field)?.unwrap_or(default));
-    let names = ["n_routed_experts", "num_local_experts"];
-    let [all, chosen] = experts::counts(fields, &names, [256, 8])?;
-    let groups = RouterGroups {
-        count: count("n_group", 8)?,
-        chosen: count("topk_group", 4)?,
-    };
-    let normalised = match fields.names("norm_topk_prob") {
-        true => fields.flag("norm_topk_prob")?.unwrap_or(false),
-        false => true,
-    };
-    let router = RouterSpec {
-        correction: true,
-        groups: Some(groups),
-        scaling: fields.positive("routed_scaling_factor")?.unwrap_or(2.5),
-        ..RouterSpec::new(RouterScore::Sigmoid, normalised)
-    };
-    let features = count("moe_intermediate_size", 2048)?;
-    let mut sparse = experts::each(spec, features, [all, chosen], router);
-    sparse.shared = Some(SharedExpertSpec {
-        mlp: MlpSpec {
-            features: features * count("n_shared_experts", 1)?,
-            ..sparse.each.clone()
-        },
-        gated: false,
-    });
-    Ok(sparse)
 }
 
 /// Refuses another word than the one that is computed.

@@ -1,10 +1,11 @@
 //! Fields of `config.json` that families with experts share.
 
+use super::common;
 use crate::model::{
-    decoder::{ExpertStorage, ExpertsSpec, FeedForwardSpec, MlpSpec, Spec},
+    decoder::{ExpertStorage, ExpertsSpec, FeedForwardSpec, MlpSpec, SharedExpertSpec, Spec},
     error::ConfigError,
     fields::Fields,
-    layers::{Activation, RouterScore, RouterSpec},
+    layers::{Activation, RouterGroups, RouterScore, RouterSpec},
 };
 
 /// The number of experts in the first of `names` that is there, and how many a token goes through.
@@ -68,10 +69,96 @@ pub(super) fn on_sparse_layers(
 ) -> Result<(), ConfigError> {
     let step = fields.count("decoder_sparse_step")?.unwrap_or(1);
     let dense = fields.indexes("mlp_only_layers")?.unwrap_or_default();
-    for (nth, layer) in spec.layers.iter_mut().enumerate() {
-        if (nth + 1) % step == 0 && !dense.contains(&nth) {
-            layer.feed_forward = FeedForwardSpec::Experts(experts.clone());
-        }
-    }
+    put(spec, experts, |nth| {
+        (nth + 1) % step == 0 && !dense.contains(&nth)
+    });
     Ok(())
+}
+
+/// Puts `experts` in the layers that `has` names.
+pub(super) fn put(spec: &mut Spec, experts: &ExpertsSpec, has: impl Fn(usize) -> bool) {
+    let layers = spec.layers.iter_mut().enumerate();
+    for (_, layer) in layers.filter(|(nth, _)| has(*nth)) {
+        layer.feed_forward = FeedForwardSpec::Experts(experts.clone());
+    }
+}
+
+/// The defaults of DeepSeek V3 and GLM-4.5.
+pub(super) struct DeepSeekDefaults {
+    /// How many experts there are, and how many a token goes through.
+    pub(super) counts: [usize; 2],
+    /// Features inside an expert.
+    pub(super) features: usize,
+    /// How many groups there are, and how many are chosen.
+    pub(super) groups: [usize; 2],
+    /// What scores are multiplied by.
+    pub(super) scaling: f64,
+    /// The first layer that has experts.
+    pub(super) first: usize,
+}
+
+/// Puts experts in the layers where DeepSeek V3 and GLM-4.5 have them: a sigmoid and a correction choose the best of the
+/// best groups, and beside them is an MLP for every token.
+pub(super) fn deepseek(
+    fields: Fields<'_>,
+    spec: &mut Spec,
+    defaults: &DeepSeekDefaults,
+) -> Result<(), ConfigError> {
+    let counts = counts(
+        fields,
+        &["n_routed_experts", "num_local_experts"],
+        defaults.counts,
+    )?;
+    let router = RouterSpec {
+        correction: true,
+        groups: groups(fields, counts, defaults.groups)?,
+        scaling: fields
+            .positive("routed_scaling_factor")?
+            .unwrap_or(defaults.scaling),
+        ..RouterSpec::new(
+            RouterScore::Sigmoid,
+            common::flag_or(fields, "norm_topk_prob", true)?,
+        )
+    };
+    let features = fields
+        .count("moe_intermediate_size")?
+        .unwrap_or(defaults.features);
+    let shared = fields.count("n_shared_experts")?.unwrap_or(1);
+    let mut sparse = each(spec, features, counts, router);
+    sparse.shared = Some(SharedExpertSpec {
+        mlp: MlpSpec {
+            features: shared * features,
+            ..sparse.each.clone()
+        },
+        gated: false,
+    });
+    let first = fields
+        .index("first_k_dense_replace")?
+        .unwrap_or(defaults.first);
+    put(spec, &sparse, |nth| nth >= first);
+    Ok(())
+}
+
+/// The groups that experts are chosen from; one group is none.
+fn groups(
+    fields: Fields<'_>,
+    [experts, of_token]: [usize; 2],
+    [count, chosen]: [usize; 2],
+) -> Result<Option<RouterGroups>, ConfigError> {
+    let count = fields.count("n_group")?.unwrap_or(count);
+    let chosen = fields.count("topk_group")?.unwrap_or(chosen);
+    if count == 1 {
+        return Ok(None);
+    }
+    // A group is as good as its best two.
+    if experts % count != 0 || experts < 2 * count {
+        let expected = format!("a divisor of {experts} experts, with two in a group at least");
+        return Err(fields.value("n_group", count, expected));
+    }
+    if chosen > count || chosen * (experts / count) < of_token {
+        let expected =
+            format!("at most {count} groups, with {of_token} experts in the chosen ones");
+        return Err(fields.value("topk_group", chosen, expected));
+    }
+    Ok(Some(RouterGroups { count, chosen }))
 }

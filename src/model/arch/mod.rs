@@ -13,11 +13,15 @@ mod deepseek_v3;
 mod exaone4;
 mod gemma2;
 mod gemma3;
+mod glm4_moe;
 mod gpt2;
+mod gpt_oss;
 mod granite;
 mod llama;
+mod llama4;
 mod ministral3;
 mod mistral;
+mod mixtral;
 mod olmo2;
 mod olmo3;
 mod phi3;
@@ -45,11 +49,15 @@ static FAMILIES: &[&Family] = &[
     &exaone4::FAMILY,
     &gemma2::FAMILY,
     &gemma3::FAMILY,
+    &glm4_moe::FAMILY,
     &gpt2::FAMILY,
+    &gpt_oss::FAMILY,
     &granite::FAMILY,
     &llama::FAMILY,
+    &llama4::FAMILY,
     &ministral3::FAMILY,
     &mistral::FAMILY,
+    &mixtral::FAMILY,
     &olmo2::FAMILY,
     &olmo3::FAMILY,
     &phi3::FAMILY,

@@ -23,7 +23,7 @@ const DEFAULTS: Defaults = Defaults {
 
 fn read(family: &'static str, fields: Fields<'_>) -> Result<Spec, ConfigError> {
     let mut spec = common::spec(family, fields, &DEFAULTS)?;
-    let bias = fields.flag("qkv_bias")?.unwrap_or(true);
+    let bias = common::flag_or(fields, "qkv_bias", true)?;
     for (_, attention) in spec.attentions_mut() {
         attention.qkv_bias = bias;
     }
@@ -45,7 +45,7 @@ fn read(family: &'static str, fields: Fields<'_>) -> Result<Spec, ConfigError> {
 /// A window on the layers that `layer_types` lists or, without that list, on every second one before
 /// `max_window_layers`.
 fn windows(fields: Fields<'_>, spec: &mut Spec) -> Result<(), ConfigError> {
-    if fields.get("layer_types").is_some() || !fields.flag("use_sliding_window")?.unwrap_or(false) {
+    if fields.get("layer_types").is_some() || !common::flag(fields, "use_sliding_window")? {
         return common::windows_of_layers(fields, spec);
     }
     let window = common::window(fields)?;

@@ -26,9 +26,9 @@ fn read(family: &'static str, fields: Fields<'_>) -> Result<Spec, ConfigError> {
     let mut spec = common::spec(family, fields, &DEFAULTS)?;
     common::attention_biases(fields, &mut spec)?;
     let norm = QueryKeyNormSpec::new(spec.norm, NormOver::Head);
-    let window = match fields.flag("use_sliding_window")? {
-        Some(true) => Some(common::window(fields)?),
-        _ => None,
+    let window = match common::flag(fields, "use_sliding_window")? {
+        true => Some(common::window(fields)?),
+        false => None,
     };
     for (_, attention) in spec.attentions_mut() {
         attention.query_key_norm = Some(norm);

@@ -222,8 +222,9 @@ impl RotaryReader<'_, '_> {
         // Narrowed before they are compared: two numbers that differ may be one number as f32.
         let low: f32 = required(rope, "low_freq_factor")?;
         let high: f32 = required(rope, "high_freq_factor")?;
-        if low >= high {
-            let expected = format!("less than the {high} of `high_freq_factor`");
+        // Where they are one, as in Llama 4, no wave is between them.
+        if low > high {
+            let expected = format!("at most the {high} of `high_freq_factor`");
             return Err(rope.value("low_freq_factor", low, expected));
         }
         Ok(RopeScaling::Llama3 {

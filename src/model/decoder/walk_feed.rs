@@ -170,7 +170,12 @@ fn shared<'s, V: Visit>(
             at.linear(part.of_shared(), shape, spec.mlp.bias)
         })?,
         gate: match spec.gated {
-            true => Some(at.linear(Part::SharedMix, [1, at.spec.features], false)?),
+            true => {
+                // As small as a router, and as much depends on it.
+                let path = at.path(Part::SharedMix);
+                let shape = [1, at.spec.features];
+                Some(at.visitor.matrix(path, Role::Router, shape, false)?)
+            }
             false => None,
         },
     })
