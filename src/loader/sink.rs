@@ -4,11 +4,12 @@ use super::engine::{Engine, finish};
 use crate::{
     config::{Strategy, StreamFrom},
     error::Error,
-    model::{Architecture, stream::RingLimits},
+    model::{Architecture, Role, stream::RingLimits},
     pipeline::{Settings, Sink},
     place::Streamer,
     plan::{Home, Order, Plan, Step},
     report::LoadReport,
+    target::MemoryKind,
 };
 
 impl Engine {
@@ -42,15 +43,7 @@ impl Engine {
         if plan.strategy != Strategy::Streaming {
             return Ok(None);
         }
-        // Streamed weights get the memory that the others leave, less a tenth for activations.
-        let resident = plan.steps.iter().filter(|step| !step.streams());
-        let resident: u64 = resident.map(Step::bytes_finished).sum();
-        let limits = RingLimits {
-            ahead: self.config.read.resolved_prefetch(),
-            bytes: self
-                .device_bytes()
-                .map(|bytes| (bytes / 10 * 9).saturating_sub(resident)),
-        };
+        let limits = self.ring_limits(plan);
         let stream = Streamer::new(&self.device, &self.config.place.stream_from, limits);
         stream.map(Some).map_err(|error| {
             let StreamFrom::Disk(folder) = &self.config.place.stream_from else {
@@ -61,5 +54,37 @@ impl Engine {
                 source: error,
             }
         })
+    }
+    /// The memory that streamed weights get: what the others leave, less a tenth for activations. The weights that are
+    /// fetched ahead come first, experts that stay get the rest.
+    fn ring_limits(&self, plan: &Plan) -> RingLimits {
+        let ahead = self.config.read.resolved_prefetch();
+        let resident = plan.steps.iter().filter(|step| !step.streams());
+        let resident: u64 = resident.map(Step::bytes_finished).sum();
+        let device = self.device_bytes();
+        let memory = match (self.target.memory, &self.config.place.stream_from) {
+            (MemoryKind::Host, StreamFrom::Disk(_)) => {
+                [device, self.host_bytes()].into_iter().flatten().min()
+            }
+            _ => device,
+        };
+        let room = memory.map(|memory| (memory / 10 * 9).saturating_sub(resident));
+        let is_expert = |step: &&Step| step.slot.role == Role::Expert;
+        let streamed = || plan.steps.iter().filter(|step| step.streams());
+        if !streamed().any(|step| is_expert(&step)) {
+            return RingLimits {
+                ahead,
+                bytes: room,
+                experts: 0,
+            };
+        }
+        let others = streamed().filter(|step| !is_expert(step));
+        let largest = others.map(Step::bytes_finished).max().unwrap_or(0);
+        let bytes = room.map(|room| room.min((ahead as u64 + 1) * largest));
+        RingLimits {
+            ahead,
+            bytes,
+            experts: room.unwrap_or(0) - bytes.unwrap_or(0),
+        }
     }
 }

@@ -72,14 +72,14 @@ impl ModuleSink<'_> {
         step: &Step,
         finished: Finished,
     ) -> Result<Weight, SinkError> {
-        let (name, largest) = (&step.slot.name, self.settings.allocation_max);
+        let (slot, largest) = (&step.slot, self.settings.allocation_max);
         let stored = match finished {
-            Finished::Packed(packed) => stream.packed(name, packed, largest),
-            Finished::Dense(dense) => stream.dense(name, dense, step.matrix(), largest),
+            Finished::Packed(packed) => stream.packed(slot, packed, largest),
+            Finished::Dense(dense) => stream.dense(slot, dense, step.matrix(), largest),
             Finished::Placed(parts) => return Ok(Weight::Packed(parts)),
             Finished::Carried(_) => return Err(carried(step)),
         };
-        stored.map_err(|error| SinkError::new(&**name, error))
+        stored.map_err(|error| SinkError::new(&*slot.name, error))
     }
 }
 

@@ -8,7 +8,7 @@ use firebox_kernels::format::Packed;
 use crate::{
     config::StreamFrom,
     model::{
-        Weight,
+        Role, Slot, Weight,
         stream::{Ring, RingLimits, Shelf, StreamedBytes, StreamedWeight},
     },
     pipeline::{Dense, cut_dense, cut_packed},
@@ -38,11 +38,11 @@ impl Streamer {
     /// Stores a packed weight, in parts of at most `largest` bytes.
     pub(crate) fn packed(
         &self,
-        name: &str,
+        slot: &Slot,
         packed: Packed,
         largest: Option<u64>,
     ) -> io::Result<Weight> {
-        self.weight(name, cut_packed(packed, largest), |packed| {
+        self.weight(slot, cut_packed(packed, largest), |packed| {
             let Packed {
                 format,
                 shape,
@@ -60,7 +60,7 @@ impl Streamer {
     /// Stores dense values `[out, in]`, in parts of at most `largest` bytes.
     pub(crate) fn dense(
         &self,
-        name: &str,
+        slot: &Slot,
         dense: Dense,
         [rows, cols]: [usize; 2],
         largest: Option<u64>,
@@ -68,7 +68,7 @@ impl Streamer {
         let (dtype, data) = dense.into_data();
         let row_bytes = cols * dtype.size();
         let parts = cut_dense(data.into_bytes(), row_bytes, largest);
-        self.weight(name, parts, |bytes| {
+        self.weight(slot, parts, |bytes| {
             // Rows without columns have no bytes to count them by.
             let rows = bytes.len().checked_div(row_bytes).unwrap_or(rows);
             Ok(StreamedBytes::Dense {
@@ -81,13 +81,14 @@ impl Streamer {
 
     fn weight<P>(
         &self,
-        name: &str,
+        slot: &Slot,
         parts: Vec<P>,
         store: impl Fn(P) -> io::Result<StreamedBytes>,
     ) -> io::Result<Weight> {
         let part = |part| {
             Ok(StreamedWeight::new(
-                name,
+                &slot.name,
+                slot.role == Role::Expert,
                 store(part)?,
                 &self.ring,
                 &self.device,

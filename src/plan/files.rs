@@ -213,7 +213,7 @@ pub(super) fn guess(name: &str, shape: &[usize]) -> Role {
         (3, _) if has(&["expert"]) => Role::Expert,
         (2, Some(_)) if !in_layer && HEADS.contains(&last) => Role::Head,
         (2, Some(_)) if EMBEDDINGS.iter().any(|word| last.contains(word)) => Role::Embedding,
-        (2, Some(_)) if ROUTERS.contains(&last) => Role::Router,
+        (2, Some(_)) if ROUTERS.contains(&last) || has(&["router"]) => Role::Router,
         (2, Some(_)) if has(&["norm"]) => Role::Other,
         (2, Some(_)) => Role::Linear,
         (1, _) if has(&["norm", "ln_", "layernorm"]) => Role::Norm,

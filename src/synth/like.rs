@@ -18,17 +18,20 @@ pub enum Like {
     Qwen2_5_7b,
     /// `mistral-7b`: 32 layers of 4096 and a small vocabulary, 14.5 GB.
     Mistral7b,
+    /// `qwen3-30b-a3b`: 48 layers of 2048, each with 128 experts of 768 of which a token goes through 8, 61.1 GB.
+    Qwen3_30bA3b,
     /// `tinyrust`: 4 layers of 256, tied embeddings, 7 MB. For tests.
     TinyRust,
 }
 
 impl Like {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Llama3_8b,
         Self::Llama3_2_1b,
         Self::Qwen2_5_7b,
         Self::Mistral7b,
+        Self::Qwen3_30bA3b,
         Self::TinyRust,
     ];
 
@@ -39,6 +42,7 @@ impl Like {
             Self::Llama3_2_1b => "llama-3.2-1b",
             Self::Qwen2_5_7b => "qwen2.5-7b",
             Self::Mistral7b => "mistral-7b",
+            Self::Qwen3_30bA3b => "qwen3-30b-a3b",
             Self::TinyRust => "tinyrust",
         }
     }
@@ -115,6 +119,23 @@ impl Like {
                 bos: 1,
                 eos: 2,
             },
+            Self::Qwen3_30bA3b => Shape {
+                family: LikeFamily::Qwen3Moe,
+                hidden: 2048,
+                intermediate: 6144,
+                layers: 48,
+                heads: 32,
+                kv_heads: 4,
+                head_dim: 128,
+                vocab: 151_936,
+                tied: false,
+                rope_theta: 1_000_000.0,
+                rope_llama3: false,
+                max_position: 40_960,
+                rms_eps: 1e-6,
+                bos: 151_643,
+                eos: 151_645,
+            },
             Self::TinyRust => Shape {
                 family: LikeFamily::Llama,
                 hidden: 256,
@@ -147,6 +168,7 @@ impl fmt::Display for Like {
 pub(super) enum LikeFamily {
     Llama,
     Qwen2,
+    Qwen3Moe,
     Mistral,
 }
 
@@ -241,6 +263,7 @@ impl Shape {
         let (architecture, model_type) = match self.family {
             LikeFamily::Llama => ("LlamaForCausalLM", "llama"),
             LikeFamily::Qwen2 => ("Qwen2ForCausalLM", "qwen2"),
+            LikeFamily::Qwen3Moe => ("Qwen3MoeForCausalLM", "qwen3_moe"),
             LikeFamily::Mistral => ("MistralForCausalLM", "mistral"),
         };
         let mut config = json!({
@@ -277,6 +300,17 @@ impl Shape {
                 config["sliding_window"] = Value::Null;
                 config["use_sliding_window"] = json!(false);
             }
+            LikeFamily::Qwen3Moe => {
+                config["attention_bias"] = json!(false);
+                config["decoder_sparse_step"] = json!(1);
+                config["mlp_only_layers"] = json!([]);
+                config["moe_intermediate_size"] = json!(768);
+                config["norm_topk_prob"] = json!(true);
+                config["num_experts"] = json!(128);
+                config["num_experts_per_tok"] = json!(8);
+                config["sliding_window"] = Value::Null;
+                config["use_sliding_window"] = json!(false);
+            }
             LikeFamily::Mistral => config["sliding_window"] = Value::Null,
         }
         config
@@ -307,6 +341,7 @@ mod tests {
             (Like::Llama3_2_1b, 2_471_628_800),
             (Like::Qwen2_5_7b, 15_231_233_024),
             (Like::Mistral7b, 14_496_047_104),
+            (Like::Qwen3_30bA3b, 61_064_245_248),
             (Like::TinyRust, 6_951_424),
         ];
         for (like, bytes) in cases {

@@ -12,7 +12,8 @@ use crate::{Failure, output, progress::Bar};
 
 #[derive(Debug, Args)]
 pub(crate) struct SynthCommand {
-    /// The model whose shapes to take: llama-3-8b, llama-3.2-1b, qwen2.5-7b, mistral-7b, tinyrust
+    /// The model whose shapes to take: llama-3-8b, llama-3.2-1b, qwen2.5-7b, mistral-7b, qwen3-30b-a3b,
+    /// tinyrust
     #[arg(long, value_name = "MODEL", default_value = "llama-3-8b")]
     like: Like,
 

@@ -8,9 +8,10 @@ use super::{block::Block, passage::Passage, spec::Spec};
 use crate::model::{
     NextToken,
     layers::{
-        Cache, CacheError, Embedding, LentKeys, Linear, NoMemory, Norm, PerLayerEmbedding, Rope,
-        Rotation,
+        Cache, CacheError, Embedding, LentKeys, Linear, Matrix, NoMemory, Norm, PerLayerEmbedding,
+        Rope, Rotation,
     },
+    stream::{Ring, StreamStats},
 };
 use burn::{
     module::Module,
@@ -138,6 +139,15 @@ impl CausalLm {
         ropes
             .map(|rope| rope.at(positions.clone(), device, dtype))
             .collect()
+    }
+
+    /// What products with streamed weights waited for; `None` where no weight is streamed. The model's weights share one
+    /// [`Ring`](crate::model::stream::Ring).
+    pub fn stream_stats(&self) -> Option<StreamStats> {
+        let blocks = self.blocks.iter().flat_map(Block::linears);
+        let linears = blocks.chain(&self.head).map(|linear| &linear.weight);
+        let mut matrices = linears.chain([&self.embedding.table]);
+        matrices.find_map(Matrix::ring).map(Ring::stats)
     }
 
     /// Where its norms and activations are.

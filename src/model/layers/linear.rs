@@ -5,7 +5,7 @@ use burn::{
     tensor::{FloatDType, Int, Tensor},
 };
 
-use crate::model::stream::StreamedWeight;
+use crate::model::stream::{Ring, StreamedWeight};
 use crate::quant::{PackedWeight, ops};
 
 /// A matrix `[out, in]`, as the checkpoint orients it.
@@ -68,6 +68,15 @@ impl Matrix {
         found
             .reduce(|all, part| all + part)
             .expect("a split matrix has parts")
+    }
+
+    /// What brings it to its device; `None` where it is there.
+    pub fn ring(&self) -> Option<&Ring> {
+        match self {
+            Self::Streamed(weight) => Some(weight.ring()),
+            Self::Split(parts) => parts.first()?.ring(),
+            Self::Dense(_) | Self::Packed(_) => None,
+        }
     }
 
     /// `[out, in]`.

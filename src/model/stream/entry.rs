@@ -17,6 +17,8 @@ pub(super) struct StreamedEntry {
     pub(super) id: u64,
     /// Its name in the checkpoint.
     pub(super) name: String,
+    /// Whether no order foretells when it is needed.
+    pub(super) is_expert: bool,
     pub(super) stored: StreamedBytes,
 }
 

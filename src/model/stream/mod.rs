@@ -7,12 +7,17 @@
 //!                  the order is that of the last pass, backward passes too
 //! ```
 //!
+//! No order foretells which experts a token goes through. Those are fetched when they are needed, and stay on the device
+//! until others need their room.
+//!
 //! Reading order: the bytes where they stay ([`StreamFrom`](crate::config::StreamFrom)) → an entry, which makes tensors of
 //! them → the [`Ring`], which brings entries to a device → the [`StreamedWeight`] in a module.
 
 mod shelf;
 
 mod entry;
+
+mod recent;
 
 mod ring;
 

@@ -1,5 +1,6 @@
 //! The weights that are on a device for a moment, and the weights on their way to it.
 
+use core::fmt;
 use std::{
     collections::HashMap,
     io,
@@ -11,7 +12,11 @@ use std::{
 use burn::tensor::Device;
 use serde::Serialize;
 
-use super::entry::{Placed, StreamedEntry};
+use super::{
+    entry::{Placed, StreamedEntry},
+    recent::Recent,
+};
+use crate::config::Bytes;
 
 /// Brings weights to one device just in time. All streamed weights of a model share one; clones are the same ring.
 ///
@@ -21,13 +26,15 @@ use super::entry::{Placed, StreamedEntry};
 #[derive(Debug, Clone)]
 pub struct Ring(Arc<RingInner>);
 
-/// Limits on the weights that are fetched ahead.
+/// Limits on the weights that are on the device.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RingLimits {
     /// Number of weights.
     pub(crate) ahead: usize,
     /// Bytes of these weights and of those in use. A weight that is needed now is fetched even beyond the limit.
     pub(crate) bytes: Option<u64>,
+    /// Bytes of experts that stay on the device after they were used.
+    pub(crate) experts: u64,
 }
 
 /// Counts of a ring.
@@ -48,6 +55,49 @@ pub struct StreamStats {
     pub waited: u64,
     /// Products whose weight was not expected: the order was not known yet, or broken.
     pub missed: u64,
+    /// Products with an expert that was on the device since an earlier one.
+    pub experts_found: u64,
+    /// Products with an expert that was fetched for it.
+    pub experts_fetched: u64,
+    /// Bytes of the experts that are on the device for a later product, now.
+    pub experts_bytes: u64,
+    /// Most of them at once.
+    pub experts_bytes_peak: u64,
+}
+
+impl StreamStats {
+    /// The share of products with an expert whose expert was on the device already, from 0 to 1; `None` before the first.
+    pub fn hit_rate(&self) -> Option<f64> {
+        let all = self.experts_found + self.experts_fetched;
+        (all > 0).then(|| self.experts_found as f64 / all as f64)
+    }
+}
+
+/// One line: what products waited for, and what is on the device.
+impl fmt::Display for StreamStats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            ahead,
+            waited,
+            missed,
+            bytes_peak,
+            ..
+        } = self;
+        let bytes_peak = Bytes(*bytes_peak);
+        write!(
+            f,
+            "streamed: {ahead} products had their weight, {waited} waited, {missed} did not expect it; {bytes_peak} at most"
+        )?;
+        let Some(rate) = self.hit_rate() else {
+            return Ok(());
+        };
+        let (found, fetched) = (self.experts_found, self.experts_fetched);
+        let (rate, peak) = (100.0 * rate, Bytes(self.experts_bytes_peak));
+        write!(
+            f,
+            "; experts: {found} found and {fetched} fetched ({rate:.1} % found), {peak} at most"
+        )
+    }
 }
 
 #[derive(Debug)]
@@ -63,6 +113,7 @@ struct RingShared {
     device: Device,
     limits: RingLimits,
     tally: Arc<Mutex<StreamStats>>,
+    experts: Mutex<Recent<Placed>>,
     state: Mutex<RingState>,
     /// Something may be fetched.
     work: Condvar,
@@ -119,6 +170,7 @@ impl Ring {
             device: device.clone().without_autodiff(),
             limits,
             tally: Arc::default(),
+            experts: Mutex::new(Recent::new(limits.experts)),
             state: Mutex::default(),
             work: Condvar::new(),
             arrived: Condvar::new(),
@@ -171,9 +223,14 @@ impl Ring {
         product: impl FnOnce(&Placed) -> R,
     ) -> R {
         let shared = &self.0.shared;
-        let fetched = shared.take(entry).unwrap_or_else(|error| {
-            panic!("{}: a streamed weight cannot be read: {error}", entry.name)
-        });
+        let unreadable =
+            |error| -> ! { panic!("{}: a streamed weight cannot be read: {error}", entry.name) };
+        if entry.is_expert {
+            let expert = shared.take_expert(entry);
+            return product(&*expert.unwrap_or_else(|error| unreadable(error)));
+        }
+        let fetched = shared.take(entry);
+        let fetched = fetched.unwrap_or_else(|error| unreadable(error));
         let result = product(&fetched.placed);
         drop(fetched);
         // The next weight may wait for its bytes. Under the lock, so that no thread that is about to wait
@@ -252,6 +309,30 @@ impl RingShared {
             placed,
             _held: held,
         })
+    }
+
+    /// An expert that is on the device still, or comes there now and stays for later products.
+    fn take_expert(&self, entry: &StreamedEntry) -> io::Result<Arc<Placed>> {
+        let found = lock(&self.experts).find(entry.id);
+        let mut tally = lock(&self.tally);
+        *(if found.is_some() {
+            &mut tally.experts_found
+        } else {
+            &mut tally.experts_fetched
+        }) += 1;
+        drop(tally);
+        if let Some(found) = found {
+            return Ok(found);
+        }
+        // Before it comes, so that there is room for it.
+        lock(&self.experts).make_room(entry.bytes());
+        let placed = Arc::new(entry.place(&self.device)?);
+        let mut experts = lock(&self.experts);
+        experts.hold(entry.id, &placed, entry.bytes());
+        let mut tally = lock(&self.tally);
+        tally.experts_bytes = experts.bytes();
+        tally.experts_bytes_peak = tally.experts_bytes_peak.max(tally.experts_bytes);
+        Ok(placed)
     }
 
     fn has_room(&self, entry: &StreamedEntry) -> bool {

@@ -50,12 +50,19 @@ pub struct StreamedWeight {
 }
 
 impl StreamedWeight {
-    /// The weight `name`, which `ring` brings to `device`.
-    pub(crate) fn new(name: &str, stored: StreamedBytes, ring: &Ring, device: &Device) -> Self {
+    /// The weight `name`, which `ring` brings to `device`; whether it is one of many experts.
+    pub(crate) fn new(
+        name: &str,
+        is_expert: bool,
+        stored: StreamedBytes,
+        ring: &Ring,
+        device: &Device,
+    ) -> Self {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let entry = StreamedEntry {
             id: COUNT.fetch_add(1, Ordering::Relaxed),
             name: name.to_owned(),
+            is_expert,
             stored,
         };
         Self {
