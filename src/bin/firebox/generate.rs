@@ -124,16 +124,12 @@ impl OnTarget for GenerateCommand {
             }));
         }
         output::line(format_args!("{ahead}{rest}"))?;
-<<<<<<< HEAD
         output::note(format_args!(
             "\n{report}\n{tokens} tokens in {seconds:.2} s, {rate:.1} a second"
         ));
-=======
-        eprintln!("\n{report}\n{tokens} tokens in {seconds:.2} s, {rate:.1} a second");
         if let Some(streamed) = model.stream_stats() {
-            eprintln!("{streamed}");
+            output::note(streamed);
         }
->>>>>>> 4760f65 (Streaming keeps recently used experts on the device; a synthetic Qwen 3 30B-A3B)
         Ok(())
     }
 }
