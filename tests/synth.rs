@@ -447,6 +447,6 @@ fn names_are_those_asked_for() {
     let error = "llama-9".parse::<Like>().unwrap_err().to_string();
     assert_eq!(
         error,
-        "no model is called \"llama-9\"; there are llama-3-8b, llama-3.2-1b, qwen2.5-7b, mistral-7b, tinyrust"
+        "no model is called \"llama-9\"; there are llama-3-8b, llama-3.2-1b, qwen2.5-7b, mistral-7b, qwen3-30b-a3b, tinyrust"
     );
 }
