@@ -227,7 +227,7 @@ impl Ring {
             |error| -> ! { panic!("{}: a streamed weight cannot be read: {error}", entry.name) };
         if entry.is_expert {
             let expert = shared.take_expert(entry);
-            return product(&*expert.unwrap_or_else(|error| unreadable(error)));
+            return product(&expert.unwrap_or_else(|error| unreadable(error)));
         }
         let fetched = shared.take(entry);
         let fetched = fetched.unwrap_or_else(|error| unreadable(error));
