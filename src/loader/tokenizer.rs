@@ -7,7 +7,8 @@ use crate::{
 };
 
 /// Files of a vocabulary for checkpoints without a `tokenizer.json`, in the order in which they are looked for.
-const VOCABULARIES: [&str; 4] = [
+const VOCABULARIES: [&str; 5] = [
+    "tekken.json",
     "tokenizer.model",
     "tiktoken.model",
     "spiece.model",
@@ -30,6 +31,10 @@ impl Engine {
             }
             vocab_json = read("vocab.json")?;
             merges_txt = read("merges.txt")?;
+            // It is refused by its name.
+            if vocabulary.is_none() && vocab_json.is_none() {
+                vocabulary = read("vocab.txt")?.map(|bytes| ("vocab.txt", bytes));
+            }
         }
         let tokenizer = Tokenizer::from_bytes(TokenizerFiles {
             at: &files.source().describe(),

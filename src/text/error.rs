@@ -18,8 +18,8 @@ pub enum TokenizerError {
 
     /// There are no files of a tokenizer.
     #[error(
-        "{at}: no tokenizer: neither tokenizer.json nor tokenizer.model, spiece.model, tiktoken.model, qwen.tiktoken, \
-         or vocab.json with merges.txt"
+        "{at}: no tokenizer: neither tokenizer.json nor tekken.json, tokenizer.model, tiktoken.model, spiece.model, \
+         qwen.tiktoken, or vocab.json with merges.txt"
     )]
     Missing {
         /// Where they would be.

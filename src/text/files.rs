@@ -20,8 +20,8 @@ pub struct TokenizerFiles<'a> {
     pub at: &'a str,
     /// `tokenizer.json`: everything about how text is cut. The other vocabularies are not looked at where it is given.
     pub tokenizer_json: Option<&'a [u8]>,
-    /// The name and the bytes of a file of sentencepiece or tiktoken: `tokenizer.model`, `spiece.model`,
-    /// `tiktoken.model`, `qwen.tiktoken`.
+    /// The name and the bytes of a file of sentencepiece, tiktoken or Mistral: `tekken.json`, `tokenizer.model`,
+    /// `tiktoken.model`, `spiece.model`, `qwen.tiktoken`.
     pub vocabulary: Option<(&'a str, &'a [u8])>,
     /// `vocab.json`: tokens and their ids.
     pub vocab_json: Option<&'a [u8]>,

@@ -136,6 +136,23 @@ def byte_models():
             ranks.append(token)
     lines = (base64.b64encode(token) + b" %d\n" % rank for rank, token in enumerate(ranks))
     Path("ranks.tiktoken").write_bytes(b"".join(lines))
+    listed = ["<unk>", "<s>", "</s>", "[INST]", "[/INST]", "<|im_start|>", "<|im_end|>", "<pad>"]
+    entries = [dict(rank=rank, token_bytes=base64.b64encode(token).decode()) for rank, token in enumerate(ranks)]
+    tekken = {
+        "config": {
+            "pattern": r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|"
+            r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|"
+            r"\s*[\r\n]+|\s+(?!\S)|\s+",
+            "default_vocab_size": 400,
+            "default_num_special_tokens": 12,
+        },
+        "vocab": entries,
+        "special_tokens": [dict(rank=rank, token_str=token, is_control=True) for rank, token in enumerate(listed)],
+    }
+    Path("tekken.json").write_text(json.dumps(tekken, separators=(",", ":")))
+    del tekken["special_tokens"], tekken["config"]["default_vocab_size"]
+    tekken["config"]["default_num_special_tokens"] = 30
+    Path("tekken_older.json").write_text(json.dumps(tekken, separators=(",", ":")))
     return {token: rank for rank, token in enumerate(ranks)}
 
 
@@ -213,6 +230,11 @@ CASES = [
     ("ranks_llama", RANKS, "llama", dict(tokenizer_class="LlamaTokenizer", add_bos_token=True), {}),
     ("ranks_listed", {"tiktoken.model": "ranks.tiktoken"}, "kimi_k25", dict(
         additional_special_tokens=["<|im_end|>", "<|end|>"]), {}),
+    # Not of a type whose files mistral-common reads, where it is there.
+    ("tekken", {"tekken.json": "tekken.json"}, "llama", dict(
+        tokenizer_class="TokenizersBackend", bos_token="<s>", eos_token="</s>", add_bos_token=True,
+        added_tokens_decoder={"400": added("<user>", special=False)}), {}),
+    ("tekken_older", {"tekken.json": "tekken_older.json"}, "llama", None, {}),
     # A tokenizer.json that lacks tokens.
     ("json_added", JSON, "llama", dict(
         tokenizer_class="PreTrainedTokenizerFast", bos_token="<|begin|>", eos_token="<|im_end|>",

@@ -13,14 +13,15 @@ pub(crate) type Files = BTreeMap<String, Vec<u8>>;
 /// The tokenizer of some files, by the names that they have in a checkpoint.
 pub(crate) fn tokenizer(files: &Files) -> Result<Tokenizer, TokenizerError> {
     let read = |file: &str| files.get(file).map(Vec::as_slice);
-    let vocabulary = [
+    let names = [
+        "tekken.json",
         "tokenizer.model",
         "tiktoken.model",
         "spiece.model",
         "qwen.tiktoken",
-    ]
-    .into_iter()
-    .find_map(|file| Some((file, read(file)?)));
+        "vocab.txt",
+    ];
+    let vocabulary = names.into_iter().find_map(|file| Some((file, read(file)?)));
     let model: Option<Value> =
         read("config.json").map(|bytes| serde_json::from_slice(bytes).unwrap());
     Tokenizer::from_bytes(TokenizerFiles {
@@ -79,7 +80,7 @@ pub(crate) fn files(name: &str) -> Files {
 #[test]
 fn ids_and_texts_are_those_of_transformers() {
     let (texts, cases) = cases();
-    assert_eq!((texts.len(), cases.len()), (50, 31));
+    assert_eq!((texts.len(), cases.len()), (50, 33));
     for Case {
         name,
         files,
@@ -178,6 +179,10 @@ fn what_is_not_converted_is_refused_by_name() {
             &["vocab.json", "tokenizer_class", "Qwen2Tokenizer"],
         ),
         (
+            with(Files::new(), "vocab.txt", "[PAD]\n[UNK]\n"),
+            &["vocab.txt", "WordPiece", "save_pretrained"],
+        ),
+        (
             without(files("gpt2"), "merges.txt"),
             &["vocab.json", "merges.txt"],
         ),
@@ -237,6 +242,11 @@ fn a_broken_vocabulary_is_refused_with_its_place() {
     let vocab = |value: Value| with(files("gpt2"), "vocab.json", value.to_string());
     let pair = json!({"a": 0, "b": 1, "c": 2});
     let merges = |text: &str| with(vocab(pair.clone()), "merges.txt", text);
+    let tekken = |change: &dyn Fn(&mut Value)| {
+        let mut file = serde_json::from_slice(&files("tekken")["tekken.json"]).unwrap();
+        change(&mut file);
+        with(files("tekken"), "tekken.json", file.to_string())
+    };
     let far = json!({"added_tokens_decoder": {"4000000000": {"content": "<x>"}}}).to_string();
     let cases: Vec<(Files, &[&str])> = vec![
         (
@@ -257,6 +267,26 @@ fn a_broken_vocabulary_is_refused_with_its_place() {
         (
             with(files("ranks"), "tokenizer_config.json", far),
             &["4000000000", "420 tokens", "65536"],
+        ),
+        (
+            tekken(&|file| file["vocab"][3]["token_bytes"] = "?".into()),
+            &["tekken.json", "`token_bytes` of entry 3"],
+        ),
+        (
+            tekken(&|file| file["special_tokens"][3]["rank"] = 9.into()),
+            &["tekken.json", "`special_tokens`", "0 to 7"],
+        ),
+        (
+            tekken(&|file| file["config"]["default_num_special_tokens"] = 7.into()),
+            &["`default_num_special_tokens` is 7", "8 are listed"],
+        ),
+        (
+            tekken(&|file| file["config"]["default_vocab_size"] = 11.into()),
+            &["`default_vocab_size` is 11", "12 of them"],
+        ),
+        (
+            tekken(&|file| file["config"]["pattern"] = "(".into()),
+            &["tekken.json"],
         ),
         (
             vocab(json!({"a": 0, "b": 0})),
@@ -352,12 +382,13 @@ fn damaged_files_never_panic() {
         ("own_unigram", "tokenizer.model"),
         ("own_pairs", "tokenizer.model"),
         ("ranks_added", "tokenizer.model"),
+        ("tekken", "tekken.json"),
         ("gpt2", "vocab.json"),
         ("gpt2", "merges.txt"),
     ];
     for (name, file) in cases {
         let whole = files(name);
-        for _ in 0..60 {
+        for _ in 0..50 {
             let mut bytes = whole[file].clone();
             // The map of characters is at the end of a model, and small: half of the changes are there.
             let from = [0, bytes.len() * 3 / 4][draw(2)];

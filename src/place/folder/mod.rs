@@ -36,7 +36,7 @@ use crate::{
 };
 
 /// Small files of a model that are copied as they are.
-const COPIED: [&str; 18] = [
+const COPIED: [&str; 19] = [
     GENERATION_CONFIG,
     "tokenizer.json",
     "tokenizer_config.json",
@@ -47,6 +47,7 @@ const COPIED: [&str; 18] = [
     "tokenizer.model",
     "tiktoken.model",
     "qwen.tiktoken",
+    "tekken.json",
     "vocab.json",
     "merges.txt",
     "vocab.txt",

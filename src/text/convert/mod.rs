@@ -1,9 +1,9 @@
 //! Tokenizers of checkpoints without a `tokenizer.json`.
 //!
 //! ```text
-//! sentencepiece  tokenizer.model, spiece.model ────────────┐
-//! ranks          tokenizer.model, tiktoken.model, *.tiktoken ├─► vocabulary and merges ─► class ─► tokenizer
-//! byte pairs     vocab.json and merges.txt ────────────────┘    (checked)               (its rules)
+//! sentencepiece  tokenizer.model, spiece.model ───────────────┐
+//! ranks          tokenizer.model, qwen.tiktoken, tekken.json ──┼─► vocabulary ─► rules of a class ─► added ─► tokenizer
+//! byte pairs     vocab.json and merges.txt ────────────────────┘    (checked)                        tokens
 //! ```
 //!
 //! The result is that of transformers 5.23. Where its generic class differs from the library sentencepiece itself (no
@@ -15,16 +15,18 @@ mod class;
 mod pairs;
 mod pieces;
 mod protobuf;
+mod ranks;
 mod rules;
 mod sentencepiece;
+mod tekken;
+mod template;
 mod tiktoken;
 
-use serde_json::json;
-use tokenizers::{AddedToken, PostProcessorWrapper, Tokenizer};
+use tokenizers::{AddedToken, Tokenizer};
 
 use self::{
     byte_level::byte_level, class::Class, pieces::from_pieces, rules::ClassOptions,
-    sentencepiece::SentencePiece, tiktoken::Ranks,
+    sentencepiece::SentencePiece, template::template,
 };
 pub(super) use self::{
     charsmap::check as check_charsmap,
@@ -39,6 +41,10 @@ use super::{
 /// Bytes of the largest file of a vocabulary: 5 MB in those in use.
 const VOCABULARY_BYTES_MAX: usize = 32 << 20;
 
+/// The files that their name tells apart. Others are of sentencepiece or of tiktoken, whatever they are called.
+const TEKKEN: &str = "tekken.json";
+const WORD_PIECE: &str = "vocab.txt";
+
 /// How a file begins that stands for a large one until `git lfs pull` fetches that.
 const POINTER: &[u8] = b"version https://git-lfs";
 
@@ -52,28 +58,23 @@ pub(super) fn convert(
     let class = Class::choose(config, files.model_config);
     let class = class.map_err(|name| unsupported(files, name))?;
     let pairs = files.vocab_json.zip(files.merges_txt);
+    let of_pairs = |class, (vocab, merges)| {
+        let rules = byte_level(files, class, vocab, merges, &options)?;
+        Ok((
+            class,
+            rules.assemble(files, "vocab.json")?,
+            BYTE_PAIRS.to_owned(),
+        ))
+    };
     let (class, mut tokenizer, source) = match (files.vocabulary, pairs) {
-        (_, Some((vocab, merges))) if class.is_of_byte_pairs() => {
-            let rules = byte_level(files, class, vocab, merges, &options)?;
-            (
-                class,
-                rules.assemble(files, "vocab.json")?,
-                BYTE_PAIRS.to_owned(),
-            )
-        }
+        (_, Some(pairs)) if class.is_of_byte_pairs() => of_pairs(class, pairs)?,
         (Some((file, bytes)), _) => {
             let (tokenizer, kind) = from_vocabulary(files, class, file, bytes, &options, added)?;
             (class, tokenizer, format!("{file} ({kind})"))
         }
-        (None, Some((vocab, merges))) => {
-            let class =
-                Class::of_byte_pairs(config, files.model_config).ok_or_else(|| nameless(files))?;
-            let rules = byte_level(files, class, vocab, merges, &options)?;
-            (
-                class,
-                rules.assemble(files, "vocab.json")?,
-                BYTE_PAIRS.to_owned(),
-            )
+        (None, Some(pairs)) => {
+            let class = Class::of_byte_pairs(config, files.model_config);
+            of_pairs(class.ok_or_else(|| nameless(files))?, pairs)?
         }
         (None, None) => return Err(missing(files)),
     };
@@ -83,7 +84,7 @@ pub(super) fn convert(
     let invalid = |source| files.invalid("tokenizer_config.json", source);
     added.add_to(&mut tokenizer).map_err(invalid)?;
     class.add_again(added, &mut tokenizer).map_err(invalid)?;
-    let template = template(class, added, &options, &tokenizer);
+    let template = template(class, added, &options, &tokenizer).map_err(invalid)?;
     tokenizer.with_post_processor(template);
     Ok((tokenizer, format!("{source} as {}", class.name())))
 }
@@ -110,10 +111,27 @@ fn from_vocabulary(
         let message = "the file is a pointer of git-lfs: `git lfs pull` fetches the vocabulary";
         return Err(files.invalid(file, message));
     }
-    if Ranks::are_in(bytes) {
-        let ranks = Ranks::parse(bytes).map_err(|error| files.invalid(file, error))?;
-        let tokenizer = tiktoken::from_ranks(files, file, ranks, added)?;
-        return Ok((tokenizer, "tiktoken"));
+    if file == WORD_PIECE {
+        return Err(TokenizerError::Unsupported {
+            file: files.label(file),
+            found: "a vocabulary of WordPiece, which is not converted".to_owned(),
+        });
+    }
+    let ranks = if file == TEKKEN {
+        Some(("tekken", tekken::from_json(bytes)))
+    } else {
+        tiktoken::is_tiktoken(bytes).then(|| ("tiktoken", tiktoken::from_lines(file, bytes, added)))
+    };
+    if let Some((kind, ranks)) = ranks {
+        let (rules, special) = ranks.map_err(|error| files.invalid(file, error))?;
+        let mut tokenizer = rules.assemble(files, file)?;
+        let special = special
+            .into_iter()
+            .map(|token| AddedToken::from(token, true));
+        tokenizer
+            .add_tokens(special)
+            .map_err(|error| files.invalid(file, error))?;
+        return Ok((tokenizer, kind));
     }
     let model = SentencePiece::parse(bytes).map_err(|error| files.invalid(file, error))?;
     if class.is_of_byte_pairs() {
@@ -127,64 +145,6 @@ fn from_vocabulary(
     }
     let rules = from_pieces(files, file, class, &model, options, added)?;
     Ok((rules.assemble(files, file)?, "sentencepiece"))
-}
-
-/// The tokens that encoding adds: `update_post_processor` in transformers' `tokenization_utils_tokenizers.py`, and what T5
-/// puts in its place.
-fn template(
-    class: Class,
-    added: &Added,
-    options: &ClassOptions<'_>,
-    tokenizer: &Tokenizer,
-) -> Option<PostProcessorWrapper> {
-    let named = |name: &str| {
-        let content = added.named(name)?;
-        Some((content.to_owned(), tokenizer.token_to_id(content)?))
-    };
-    // CodeLlama's class alone begins texts without being asked.
-    let unasked = class == Class::CodeLlama;
-    let asked = |field, name, unasked| {
-        let is_asked = options.given(field).unwrap_or(unasked);
-        is_asked.then(|| named(name)).flatten()
-    };
-    let (bos, eos) = match class {
-        Class::T5 => (
-            None,
-            named("eos_token").map(|(_, id)| ("</s>".to_owned(), id)),
-        ),
-        _ => (
-            asked("add_bos_token", "bos_token", unasked),
-            asked("add_eos_token", "eos_token", false),
-        ),
-    };
-    let special = |token: &Option<(String, u32)>| {
-        let (content, _) = token.as_ref()?;
-        Some(json!({"SpecialToken": {"id": content, "type_id": 0}}))
-    };
-    let sequence = |id| json!({"Sequence": {"id": id, "type_id": 0}});
-    let around = |id| {
-        [special(&bos), Some(sequence(id)), special(&eos)]
-            .into_iter()
-            .flatten()
-    };
-    let tokens: serde_json::Map<_, _> = [&bos, &eos]
-        .into_iter()
-        .flatten()
-        .map(|(content, id)| {
-            let token = json!({"id": content, "ids": [id], "tokens": [content]});
-            (content.clone(), token)
-        })
-        .collect();
-    if tokens.is_empty() {
-        return None;
-    }
-    let template = json!({
-        "type": "TemplateProcessing",
-        "single": around("A").collect::<Vec<_>>(),
-        "pair": around("A").chain(around("B")).collect::<Vec<_>>(),
-        "special_tokens": tokens,
-    });
-    serde_json::from_value(template).ok()
 }
 
 impl Class {
