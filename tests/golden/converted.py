@@ -204,6 +204,8 @@ CASES = [
     ("t5", T5, "t5", dict(
         tokenizer_class="T5Tokenizer", extra_ids=3, eos_token="</s>",
         additional_special_tokens=["<extra_id_0>", "<extra_id_1>", "<extra_id_2>"]), {}),
+    # Three tokens of one content and other properties: the last one counts.
+    ("t5_older", T5, "t5", None, {"special_tokens_map.json": {"pad_token": added("</s>", single_word=True)}}),
     ("umt5", {"tokenizer.model": "t5.model"}, "umt5", None, {}),
     ("own_pairs", {"tokenizer.model": "own_pairs.model"}, "internlm2", dict(
         tokenizer_class="InternLM2Tokenizer", add_eos_token=True), {}),

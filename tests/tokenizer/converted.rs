@@ -80,7 +80,7 @@ pub(crate) fn files(name: &str) -> Files {
 #[test]
 fn ids_and_texts_are_those_of_transformers() {
     let (texts, cases) = cases();
-    assert_eq!((texts.len(), cases.len()), (50, 33));
+    assert_eq!((texts.len(), cases.len()), (50, 34));
     for Case {
         name,
         files,
@@ -255,6 +255,19 @@ fn a_broken_vocabulary_is_refused_with_its_place() {
         ),
         (model(&[]), &["tokenizer.model", "no pieces"]),
         (
+            // Of two settings of the normalizer the later one counts: a map whose only unit leads out of it.
+            with(
+                files("own_pairs"),
+                "tokenizer.model",
+                [
+                    &files("own_pairs")["tokenizer.model"],
+                    &b"\x1A\x0A\x12\x08\x04\0\0\0\0\0\x04\0"[..],
+                ]
+                .concat(),
+            ),
+            &["tokenizer.model", "precompiled_charsmap", "unit 511"],
+        ),
+        (
             model(b"hello"),
             &["tokenizer.model", "no sentencepiece model"],
         ),
@@ -347,10 +360,11 @@ fn a_tokenizer_json_that_would_panic_is_refused() {
         ),
         (
             &|file| {
-                let map = "////fwAAAAA=";
+                // One unit, whose offset is far behind it.
+                let map = "BAAAAAAABAA=";
                 file["normalizer"] = json!({"type": "Precompiled", "precompiled_charsmap": map});
             },
-            "precompiled_charsmap",
+            "unit 0 of its trie leads to unit 511, there are 1",
         ),
         (
             &|file| file["added_tokens"][0]["id"] = u32::MAX.into(),
