@@ -27,15 +27,14 @@ pub enum TokenizerError {
     },
 
     /// There is no `tokenizer.json`, and the vocabulary is of a kind that is not converted.
-    #[error(
-        "{file}: {found}; load it with transformers and call save_pretrained, which writes a tokenizer.json, or take \
-         one from a model with the same vocabulary"
-    )]
+    #[error("{file}: {found}; {remedy}")]
     Unsupported {
         /// The file, and where it is.
         file: String,
         /// What the file has or lacks.
         found: String,
+        /// What to do.
+        remedy: &'static str,
     },
 
     /// A configuration names a special token by something that is no id.

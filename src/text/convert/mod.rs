@@ -115,6 +115,7 @@ fn from_vocabulary(
         return Err(TokenizerError::Unsupported {
             file: files.label(file),
             found: "a vocabulary of WordPiece, which is not converted".to_owned(),
+            remedy: SAVE,
         });
     }
     let ranks = if file == TEKKEN {
@@ -138,9 +139,10 @@ fn from_vocabulary(
         return Err(TokenizerError::Unsupported {
             file: files.label(file),
             found: format!(
-                "a sentencepiece model of the class {}, which reads vocab.json and merges.txt",
+                "a sentencepiece model, and the class {} reads vocab.json and merges.txt",
                 class.name()
             ),
+            remedy: "name the class of the model in tokenizer_config.json, or add the two files",
         });
     }
     let rules = from_pieces(files, file, class, &model, options, added)?;
@@ -169,10 +171,15 @@ impl Class {
     }
 }
 
+/// What to do with a vocabulary that only transformers converts.
+const SAVE: &str = "load it with transformers and call save_pretrained, which writes a tokenizer.json, or take that file \
+     from a model with the same vocabulary";
+
 fn unsupported(files: &TokenizerFiles<'_>, class: &str) -> TokenizerError {
     TokenizerError::Unsupported {
         file: files.label("tokenizer_config.json"),
-        found: format!("`tokenizer_class` {class}, which is read from tokenizer.json only"),
+        found: format!("`tokenizer_class` is {class}, which is read from a tokenizer.json only"),
+        remedy: SAVE,
     }
 }
 
@@ -180,24 +187,22 @@ fn unsupported(files: &TokenizerFiles<'_>, class: &str) -> TokenizerError {
 fn nameless(files: &TokenizerFiles<'_>) -> TokenizerError {
     TokenizerError::Unsupported {
         file: files.label("vocab.json"),
-        found: "a vocabulary without a `tokenizer_class` that says how text is cut: GPT2Tokenizer, GPTNeoXTokenizer, \
-                Qwen2Tokenizer, Qwen3_5Tokenizer or CohereTokenizer"
-            .to_owned(),
+        found: "no `tokenizer_class` says how text is cut into words".to_owned(),
+        remedy: "name GPT2Tokenizer, GPTNeoXTokenizer, Qwen2Tokenizer, Qwen3_5Tokenizer or CohereTokenizer in \
+                 tokenizer_config.json, or take the tokenizer.json of a model with the same vocabulary",
     }
 }
 
 fn missing(files: &TokenizerFiles<'_>) -> TokenizerError {
-    let half = match (files.vocab_json, files.merges_txt) {
-        (Some(_), None) => Some(("vocab.json", "merges.txt")),
-        (None, Some(_)) => Some(("merges.txt", "vocab.json")),
-        _ => None,
+    let half = |file, lacks| TokenizerError::Unsupported {
+        file: files.label(file),
+        found: format!("half of a vocabulary, the other half is {lacks}"),
+        remedy: "put both into the folder",
     };
-    match half {
-        Some((file, lacks)) => TokenizerError::Unsupported {
-            file: files.label(file),
-            found: format!("one half of a vocabulary, the other is {lacks}"),
-        },
-        None => TokenizerError::Missing {
+    match (files.vocab_json, files.merges_txt) {
+        (Some(_), None) => half("vocab.json", "merges.txt"),
+        (None, Some(_)) => half("merges.txt", "vocab.json"),
+        _ => TokenizerError::Missing {
             at: files.at.to_owned(),
         },
     }
