@@ -59,7 +59,7 @@ impl Engine {
             }
             match self.write_plan(plan.clone(), &to, None, &identity, |plan| {
                 as_stored(plan);
-                Ok(())
+                Ok(plan.turn_back()?)
             }) {
                 Ok(_) => return self.of_entry(&entry).map(Some),
                 // Begun by another at the same time, who is waited for from now on.

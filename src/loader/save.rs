@@ -44,7 +44,7 @@ impl Engine {
         let candidates = to.named().unwrap_or(To::Mlx);
         let identity = Identity::new(&plan, &self.config, to, &self.checkpoint)?;
         self.write_plan(plan, to, Some(candidates), &identity, |plan| {
-            plan.turn_back();
+            plan.turn_back()?;
             match save::dialect_of(plan, to, self.checkpoint.float_dtype()) {
                 Some(To::Mlx) if is_known => {
                     plan.check_stacks_of_mlx().map_err(SaveError::from)?;

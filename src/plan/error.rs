@@ -250,6 +250,14 @@ pub enum PlanError {
         /// How it is packed.
         format: Format,
     },
+    /// A dense matrix that is to be saved as it is stored, and balanced.
+    #[error(
+        "{tensor} is stored [in, out] and stays dense, and such a matrix cannot be balanced in a saved model; quantize it, or do not balance"
+    )]
+    Turned {
+        /// The tensor.
+        tensor: String,
+    },
     /// Columns are to be balanced, and nobody says of which weights.
     #[error(
         "the architecture names no layers that share an input, so no columns can be balanced; load without that"

@@ -72,6 +72,13 @@ impl Piece {
         self.rows == (0..stored_rows(&self.tensor)[0]) && !self.transposed
     }
 
+    /// Whether it is all of a matrix that is stored `[in, out]`.
+    pub(super) fn is_turned(&self) -> bool {
+        self.transposed
+            && self.rows == (0..stored_rows(&self.tensor)[0])
+            && self.tensor.shape.len() == 2
+    }
+
     /// Rows and columns of the slot that it fills.
     pub fn shape(&self) -> [usize; 2] {
         let [_, cols] = stored_rows(&self.tensor);

@@ -1,10 +1,12 @@
-//! Stacks of experts in a plan that is saved: a model has a slot for each expert, and a file one tensor for all.
+//! Stacks of experts in a plan that is saved, and matrices stored `[in, out]`: a model has a slot `[out, in]` for each
+//! expert, and a file one tensor for all.
 //!
 //! | the checkpoint has | the plan of a save has |
 //! |---|---|
 //! | a tensor for each expert | a step for each; one step for all where mlx-lm is to read them |
 //! | a stack `[experts, out, in]`, dense or packed | one step |
 //! | a dense stack `[experts, in, out]` | one step: packed as `[experts, out, in]`, dense as it is stored |
+//! | a dense matrix `[in, out]` | a step: packed as `[out, in]`, dense as it is stored |
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -127,21 +129,39 @@ impl Plan {
         }
     }
 
-    /// Dense stacks whose matrices were turned on the way become what a dense file has: `[experts, in, out]`.
-    pub(crate) fn turn_back(&mut self) {
+    /// Dense matrices that were turned on the way become what a dense file has: `[experts, in, out]`, `[in, out]`.
+    ///
+    /// # Errors
+    ///
+    /// [`PlanError::Turned`] where a link scales the rows or columns of such a matrix.
+    pub(crate) fn turn_back(&mut self) -> Result<(), PlanError> {
+        let linked = |name: &String| {
+            let mut links = self.links.iter();
+            links.any(|link| link.from.contains(name) || link.to.contains(name))
+        };
         for step in &mut self.steps {
             let is_dense = matches!(step.action, Action::Dense(_));
-            let mut pieces = step.pieces.iter();
-            let [first, ..] = &step.pieces[..] else {
+            let is_turned = match (&step.pieces[..], step.slot.shape.len()) {
+                ([first, ..], 3) => {
+                    let mut pieces = step.pieces.iter();
+                    pieces.all(|piece| piece.transposed).then_some(first)
+                }
+                ([piece], 2) => Some(piece).filter(|piece| piece.is_turned()),
+                _ => None,
+            };
+            let Some(piece) = is_turned.filter(|_| is_dense) else {
                 continue;
             };
-            if is_dense && step.slot.shape.len() == 3 && pieces.all(|piece| piece.transposed) {
-                let whole = Piece::whole(&first.tensor);
-                let shape = whole.tensor.shape.clone();
-                step.slot = Slot::new(&*step.slot.name, shape, step.slot.role);
-                step.pieces = vec![whole];
+            if linked(&step.slot.name) {
+                let tensor = step.slot.name.clone();
+                return Err(PlanError::Turned { tensor });
             }
+            let whole = Piece::whole(&piece.tensor);
+            let shape = whole.tensor.shape.clone();
+            step.slot = Slot::new(&*step.slot.name, shape, step.slot.role);
+            step.pieces = vec![whole];
         }
+        Ok(())
     }
 
     /// Experts that have a tensor each become the stacks that mlx-lm has in their place.

@@ -6,6 +6,7 @@ mod common;
 mod config;
 mod names;
 mod spec;
+mod transposed;
 
 use std::{collections::BTreeMap, ops::ControlFlow};
 

@@ -103,7 +103,7 @@ fn rounded_twice(from: &Path, to: &Path) {
     write(&to.join(&saved.files[0]), &all);
 }
 
-fn logits_error(model: Quantized, at: &Path) -> f32 {
+pub(super) fn logits_error(model: Quantized, at: &Path) -> f32 {
     let golden = Golden(model.name);
     let reference = Golden(Box::leak(
         format!("../quantized/{}", golden.0).into_boxed_str(),

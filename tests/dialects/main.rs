@@ -13,6 +13,7 @@ mod errors;
 mod bare;
 mod calibrated;
 mod golden;
+mod gpt2;
 mod packed;
 mod plans;
 mod requantize;
