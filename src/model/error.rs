@@ -21,10 +21,16 @@ pub enum ConfigError {
         expected: String,
     },
     /// Another architecture.
-    #[error("config.json: `model_type` is \"{found}\"; known are {known}")]
+    #[error(
+        "config.json: `model_type` is \"{found}\"{}; known are {known}; models of other families can be inspected, planned, \
+         quantized, converted and verified (`plan_tensors`, `save_tensors`, `verify_tensors`), not loaded",
+        near(nearest.as_deref())
+    )]
     Architecture {
         /// What the file says.
         found: String,
+        /// The known family that is nearest, and by what.
+        nearest: Option<String>,
         /// What can be loaded.
         known: String,
     },
@@ -40,4 +46,10 @@ pub enum ConfigError {
         /// What could be asked for.
         supported: String,
     },
+}
+
+fn near(nearest: Option<&str>) -> String {
+    nearest.map_or(String::new(), |family| {
+        format!(", and the nearest family is {family}")
+    })
 }

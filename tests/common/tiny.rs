@@ -35,6 +35,7 @@ impl Architecture for Tiny {
             Some("tiny") => Ok(()),
             found => Err(ConfigError::Architecture {
                 found: found.unwrap_or_default().to_owned(),
+                nearest: None,
                 known: "tiny".to_owned(),
             }),
         }

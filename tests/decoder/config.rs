@@ -222,14 +222,71 @@ fn the_type_of_the_file_is_not_asked_for() {
 #[test]
 fn another_architecture_is_refused_with_the_known_ones() {
     let error = config(json!({"model_type": "rwkv"})).unwrap_err();
-    let ConfigError::Architecture { found, known } = error else {
+    let text = error.to_string();
+    let ConfigError::Architecture {
+        found,
+        nearest,
+        known,
+    } = error
+    else {
         panic!("{error}")
     };
-    assert_eq!(found, "rwkv");
+    assert_eq!((&*found, nearest), ("rwkv", None));
     for family in ["llama", "mistral", "qwen2", "qwen3"] {
         assert!(known.split(", ").any(|known| known == family), "{known}");
     }
     assert!(known.split(", ").all(|known| known != "rwkv"), "{known}");
+    for works in ["inspected", "planned", "quantized", "converted", "verified"] {
+        assert!(text.contains(works), "{text}");
+    }
+}
+
+/// Catches a class that is told by a part of its name, and a name that is near nothing.
+#[test]
+fn the_nearest_family_is_named() {
+    let nearest = |change: Value| match config(change.clone()).unwrap_err() {
+        ConfigError::Architecture { nearest, .. } => nearest,
+        other => panic!("{change}: {other}"),
+    };
+    let cases = [
+        (json!({"model_type": "llama9"}), Some("llama, by its name")),
+        (
+            json!({"model_type": "gpt-neox"}),
+            Some("gpt_neox, by its name"),
+        ),
+        (
+            json!({"model_type": "tinyllama"}),
+            Some("llama, by its name"),
+        ),
+        (
+            json!({"model_type": "mine", "architectures": ["GPTNeoXForCausalLM"]}),
+            Some("gpt_neox, by `architectures`"),
+        ),
+        (
+            json!({"model_type": "mine", "architectures": ["Qwen2MoeForCausalLM"]}),
+            Some("qwen2_moe, by `architectures`"),
+        ),
+        (
+            json!({"model_type": "mamba", "architectures": ["MambaForCausalLM"]}),
+            None,
+        ),
+    ];
+    for (change, expected) in cases {
+        assert_eq!(nearest(change.clone()).as_deref(), expected, "{change}");
+    }
+}
+
+/// Catches a file without a `model_type` that is refused although its class is known.
+#[test]
+fn a_class_names_the_family_where_nothing_else_does() {
+    let class = |class: &str| config(json!({"model_type": null, "architectures": [class]}));
+    assert!(!class("LlamaForCausalLM").expect("a Llama").qk_norm);
+    assert!(class("Qwen3ForCausalLM").expect("a Qwen 3").qk_norm);
+    let error = class("MambaForCausalLM").unwrap_err();
+    assert!(
+        matches!(&error, ConfigError::Missing { field } if field == "model_type"),
+        "{error}"
+    );
 }
 
 /// Catches a panic, an overflow, or a model that is silently another one. Each message names the field.

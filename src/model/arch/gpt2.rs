@@ -17,6 +17,12 @@ pub(super) static FAMILY: Family = Family {
     read,
 };
 
+/// The same under another name.
+pub(super) static GPT_SW3: Family = Family {
+    model_type: "gpt-sw3",
+    read,
+};
+
 static NAMES: Names = Names {
     name: "gpt2",
     body: "transformer.",

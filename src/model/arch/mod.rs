@@ -4,17 +4,24 @@
 
 mod family;
 
+mod nearest;
+
 mod rotary;
 
 mod common;
 mod experts;
 
+mod cohere;
+mod cohere2;
 mod deepseek_v3;
 mod exaone4;
 mod gemma2;
 mod gemma3;
+mod glm;
+mod glm4;
 mod glm4_moe;
 mod gpt2;
+mod gpt_neox;
 mod gpt_oss;
 mod granite;
 mod llama;
@@ -22,6 +29,7 @@ mod llama4;
 mod ministral3;
 mod mistral;
 mod mixtral;
+mod nemotron;
 mod olmo2;
 mod olmo3;
 mod phi3;
@@ -45,19 +53,28 @@ use super::{
 
 /// All of them, in the order in which they are listed to people.
 static FAMILIES: &[&Family] = &[
+    &cohere::FAMILY,
+    &cohere2::FAMILY,
     &deepseek_v3::FAMILY,
     &exaone4::FAMILY,
     &gemma2::FAMILY,
     &gemma3::FAMILY,
+    &glm::FAMILY,
+    &glm4::FAMILY,
     &glm4_moe::FAMILY,
     &gpt2::FAMILY,
+    &gpt2::GPT_SW3,
+    &gpt_neox::FAMILY,
     &gpt_oss::FAMILY,
     &granite::FAMILY,
     &llama::FAMILY,
+    &llama::INTERNLM3,
+    &llama::IQUESTCODER,
     &llama4::FAMILY,
     &ministral3::FAMILY,
     &mistral::FAMILY,
     &mixtral::FAMILY,
+    &nemotron::FAMILY,
     &olmo2::FAMILY,
     &olmo3::FAMILY,
     &phi3::FAMILY,
@@ -83,15 +100,32 @@ pub fn families() -> impl Iterator<Item = &'static str> {
 /// [`ConfigError`] for another architecture, for values that cannot be, and for what is not supported.
 pub(super) fn spec(json: &Value) -> Result<Spec, ConfigError> {
     let fields = Fields::root(json)?;
-    let found = fields.text("model_type")?;
-    let found = found.ok_or_else(|| fields.missing("model_type"))?;
-    let mut named = FAMILIES.iter().filter(|family| family.model_type == found);
-    let family = named.next().ok_or_else(|| ConfigError::Architecture {
-        found: found.to_owned(),
-        known: families().collect::<Vec<_>>().join(", "),
-    })?;
+    let family = family(fields)?;
     let spec = (family.read)(family.model_type, fields)?;
     // What the forward pass does not compute is refused here, before a weight is read.
     decoder::slots(&spec)?;
     Ok(spec)
+}
+
+/// The family that a file names: by `model_type` or, where there is none, by the class in `architectures`.
+fn family(fields: Fields<'_>) -> Result<&'static Family, ConfigError> {
+    let classes = fields.texts("architectures")?.unwrap_or_default();
+    let of_class = FAMILIES.iter().find(|family| {
+        let mut classes = classes.iter();
+        classes.any(|class| nearest::is_class_of(class, family.model_type))
+    });
+    let Some(found) = fields.text("model_type")? else {
+        return of_class
+            .copied()
+            .ok_or_else(|| fields.missing("model_type"));
+    };
+    let named = FAMILIES.iter().find(|family| family.model_type == found);
+    named.copied().ok_or_else(|| ConfigError::Architecture {
+        found: found.to_owned(),
+        nearest: match of_class {
+            Some(family) => Some(format!("{}, by `architectures`", family.model_type)),
+            None => nearest::nearest(found, families()).map(|name| format!("{name}, by its name")),
+        },
+        known: families().collect::<Vec<_>>().join(", "),
+    })
 }

@@ -1,0 +1,58 @@
+//! Command R: one norm, with a mean, for both halves of a layer, which run side by side; neighbouring features turn
+//! together, and logits are scaled.
+
+use super::{
+    common::{self, Defaults},
+    family::Family,
+    rotary::RotaryDefaults,
+};
+use crate::model::{
+    decoder::{MlpSpec, NormPlaces, QueryKeyNormSpec, Spec},
+    error::ConfigError,
+    fields::Fields,
+    layers::{Activation, NormOver, NormSpec, Pairs},
+};
+
+pub(super) static FAMILY: Family = Family {
+    model_type: "cohere",
+    read,
+};
+
+const DEFAULTS: Defaults = Defaults {
+    tied: true,
+    rotary: RotaryDefaults {
+        theta: 500_000.0,
+        pairs: Pairs::Interleaved,
+        ..RotaryDefaults::LLAMA
+    },
+    ..Defaults::LLAMA
+};
+
+fn read(family: &'static str, fields: Fields<'_>) -> Result<Spec, ConfigError> {
+    let mut spec = side_by_side(family, fields, &DEFAULTS)?;
+    if common::flag(fields, "use_qk_norm")? {
+        let norm = QueryKeyNormSpec::new(spec.norm, NormOver::OwnHead);
+        for (_, attention) in spec.attentions_mut() {
+            attention.query_key_norm = Some(norm);
+        }
+    }
+    Ok(spec)
+}
+
+/// The parts that all models of Cohere have.
+pub(super) fn side_by_side(
+    family: &'static str,
+    fields: Fields<'_>,
+    defaults: &Defaults,
+) -> Result<Spec, ConfigError> {
+    let activation = common::activation(fields, "hidden_act", Activation::Silu)?;
+    let mlp = MlpSpec::gated(common::required(fields, "intermediate_size")?, activation);
+    let norm = NormSpec::layer(fields.positive("layer_norm_eps")?.unwrap_or(1e-5), false);
+    let mut spec = common::spec_of(family, fields, defaults, mlp, norm)?;
+    common::attention_biases(fields, &mut spec)?;
+    for layer in &mut spec.layers {
+        layer.norms = NormPlaces::Parallel;
+    }
+    spec.head.multiplier = Some(fields.positive("logit_scale")?.unwrap_or(0.0625));
+    Ok(spec)
+}
