@@ -27,6 +27,14 @@ pub struct Adopt {
     pub(super) recipe: Assembly,
     /// What the file says about the weight beyond its format.
     pub(super) provenance: Provenance,
+    /// How many matrices that have tensors of their own follow one another along the rows. Only values are taken of more
+    /// than one.
+    #[serde(default = "one")]
+    matrices: usize,
+}
+
+const fn one() -> usize {
+    1
 }
 
 /// How the words and scales of a packed weight are made of its parts.
@@ -108,7 +116,35 @@ impl Adopt {
             parts,
             recipe,
             provenance: Provenance::default(),
+            matrices: one(),
         }
+    }
+
+    /// All of these weights, one after another; `None` where they are packed in different ways.
+    pub(crate) fn stack<'s>(adopts: impl IntoIterator<Item = &'s Self>) -> Option<Self> {
+        let mut adopts = adopts.into_iter();
+        let mut all = adopts.next()?.clone();
+        for adopt in adopts {
+            let of = |adopt: &Self| (adopt.format, adopt.recipe, adopt.provenance);
+            if of(adopt) != of(&all) || adopt.parts.len() * all.matrices != all.parts.len() {
+                return None;
+            }
+            all.parts.extend(adopt.parts.iter().cloned());
+            all.matrices += 1;
+        }
+        Some(all)
+    }
+
+    /// Each of the matrices that follow one another.
+    pub(crate) fn matrices(&self) -> impl ExactSizeIterator<Item = Self> {
+        let parts = self
+            .parts
+            .chunks((self.parts.len() / self.matrices.max(1)).max(1));
+        parts.map(|parts| Self {
+            parts: parts.to_vec(),
+            matrices: one(),
+            ..self.clone()
+        })
     }
 
     pub(super) fn from(self, provenance: Provenance) -> Self {

@@ -14,8 +14,9 @@ use crate::{
 /// A packed weight whose rows are unpacked as they are read.
 #[derive(Debug, Clone)]
 pub(crate) struct Unpacked {
-    adopt: Adopt,
-    /// `[rows, columns]`.
+    /// One, or the matrices of a stack.
+    matrices: Vec<Adopt>,
+    /// `[rows, columns]` of each.
     shape: [usize; 2],
 }
 
@@ -44,16 +45,21 @@ impl Unpacked {
     /// The type of the values.
     const DTYPE: DType = DType::F32;
 
-    pub(super) fn new(adopt: Adopt, shape: [usize; 2]) -> Self {
-        Self { adopt, shape }
+    pub(super) fn new(adopt: &Adopt, [rows, cols]: [usize; 2]) -> Self {
+        let matrices: Vec<Adopt> = adopt.matrices().collect();
+        Self {
+            shape: [rows / matrices.len().max(1), cols],
+            matrices,
+        }
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.shape[0] * self.row_bytes()
+        self.matrices.len() * self.shape[0] * self.row_bytes()
     }
 
     pub(super) fn rows_together(&self) -> usize {
-        self.adopt.rows_together(self.shape)
+        let first = self.matrices.first();
+        first.map_or(1, |adopt| adopt.rows_together(self.shape))
     }
 
     fn row_bytes(&self) -> usize {
@@ -68,16 +74,33 @@ impl Unpacked {
         workers: &ThreadPool,
         mut read: impl FnMut(&str, u64, &mut [u8]) -> Result<(), SourceError>,
     ) -> Result<u64, RowError> {
-        let row_bytes = self.row_bytes();
-        if into.is_empty() {
-            return Ok(0);
+        let (row_bytes, [rows, _]) = (self.row_bytes(), self.shape);
+        let (mut at, mut rest, mut bytes) = (start, into, 0);
+        while !rest.is_empty() {
+            let first = at / row_bytes;
+            let (matrix, first) = (&self.matrices[first / rows], first % rows);
+            let len = rest.len().min((rows - first) * row_bytes);
+            let (here, after) = rest.split_at_mut(len);
+            bytes += self.rows(matrix, first, here, workers, &mut read)?;
+            (at, rest) = (at + len, after);
         }
-        let first = start / row_bytes;
-        let excerpt = (self.adopt).excerpt(self.shape, first..first + into.len() / row_bytes);
+        Ok(bytes)
+    }
+
+    /// Fills `into` with rows of one matrix, from `first` on.
+    fn rows(
+        &self,
+        matrix: &Adopt,
+        first: usize,
+        into: &mut [u8],
+        workers: &ThreadPool,
+        read: &mut impl FnMut(&str, u64, &mut [u8]) -> Result<(), SourceError>,
+    ) -> Result<u64, RowError> {
+        let rows = first..first + into.len() / self.row_bytes();
+        let excerpt = matrix.excerpt(self.shape, rows);
         let mut parts = Vec::new();
-        for (part, (runs, len)) in
-            (self.adopt.parts.iter()).zip(excerpt.parts.iter().zip(excerpt.lens()))
-        {
+        let ranges = excerpt.parts.iter().zip(excerpt.lens());
+        for (part, (runs, len)) in matrix.parts.iter().zip(ranges) {
             let mut words = vec![0_u32; len.div_ceil(size_of::<u32>())];
             let mut rest: &mut [u8] = bytemuck::cast_slice_mut(&mut words);
             for range in runs.iter().flat_map(|runs| runs.ranges()) {
@@ -89,7 +112,7 @@ impl Unpacked {
         }
         let bytes = excerpt.lens().sum::<usize>() as u64;
         workers.install(|| {
-            let packed = self.adopt.assemble_excerpt(self.shape, &excerpt, parts)?;
+            let packed = matrix.assemble_excerpt(self.shape, &excerpt, parts)?;
             dequantize(&packed, first - excerpt.rows.start, into);
             Ok(bytes)
         })

@@ -26,7 +26,7 @@ impl SourceValues {
     /// The values that a step packs, or takes over.
     pub(crate) fn of(step: &Step) -> Self {
         match &step.stored {
-            Stored::Packed(adopt) => Self::Packed(Unpacked::new(adopt.clone(), step.matrix())),
+            Stored::Packed(adopt) => Self::Packed(Unpacked::new(adopt, step.matrix())),
             Stored::Plain(_) | Stored::Other(_) => Self::Plain(Pieces::of(step)),
         }
     }

@@ -101,6 +101,10 @@ impl Step {
         };
         let shape @ [rows, cols] = self.matrix();
         let values = tile.max(self.bytes_at_once()) as usize / DType::F32.size();
+        let rows = rows / adopt.matrices().len().max(1);
+        let Some(adopt) = adopt.matrices().next() else {
+            return 0;
+        };
         let excerpt = adopt.excerpt(
             shape,
             0..(values / cols.max(1)).clamp(1, rows.max(1)).min(rows),

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, HashMap};
 use super::{Action, Piece, Plan, PlanError, Request, Step, Stored};
 use crate::{
     config::To,
-    dialect::{self, DialectError, plain, switch_mlp},
+    dialect::{self, Adopt, DialectError, plain, switch_mlp},
     model::{Origin, Role, Slot},
     source::Catalog,
 };
@@ -173,11 +173,8 @@ impl Plan {
         let mut stacks: BTreeMap<String, BTreeMap<usize, Step>> = BTreeMap::new();
         let mut steps = Vec::new();
         for step in core::mem::take(&mut self.steps) {
-            let place = match step.stored {
-                Stored::Plain(_) => switch_mlp(&step.slot.name),
-                Stored::Packed(_) | Stored::Other(_) => None,
-            };
-            match place {
+            let place = step.has_values().then(|| switch_mlp(&step.slot.name));
+            match place.flatten() {
                 Some((stack, nth)) => {
                     let experts = stacks.entry(stack).or_default();
                     steps.extend(experts.insert(nth, step));
@@ -211,8 +208,9 @@ impl Plan {
             })
         };
         let is_same = |step: &Step| {
-            (&step.action, &step.stored, &step.slot.shape, &step.home)
-                == (&first.action, &first.stored, &first.slot.shape, &first.home)
+            (&step.action, &step.slot.shape, &step.home)
+                == (&first.action, &first.slot.shape, &first.home)
+                && stored([first, step]).is_some()
                 && !is_linked(step)
         };
         if let Some(other) = experts.iter().find(|step| !is_same(step)) {
@@ -222,6 +220,7 @@ impl Plan {
                 second: other.slot.name.clone(),
             });
         }
+        let stored = stored(experts).unwrap_or_else(|| first.stored.clone());
         let shape = [&[experts.len()], &first.slot.shape[..]].concat();
         let from = experts.iter().flat_map(|step| step.slot.from.clone());
         let step = Step {
@@ -230,6 +229,7 @@ impl Plan {
                 .iter()
                 .flat_map(|step| step.pieces.clone())
                 .collect(),
+            stored,
             ..first.clone()
         };
         match &first.action {
@@ -237,4 +237,19 @@ impl Plan {
             _ => Ok(step),
         }
     }
+}
+
+/// How the rows of all these steps are stored, one after another; `None` where they are stored in different ways.
+fn stored<'s>(steps: impl IntoIterator<Item = &'s Step> + Clone) -> Option<Stored> {
+    let mut all = steps.clone().into_iter().map(|step| &step.stored);
+    let first = all.next()?;
+    if let Stored::Packed(_) = first {
+        let packed = steps.into_iter().map(|step| match &step.stored {
+            Stored::Packed(adopt) => Some(adopt),
+            Stored::Plain(_) | Stored::Other(_) => None,
+        });
+        let packed: Vec<&Adopt> = packed.collect::<Option<_>>()?;
+        return Adopt::stack(packed).map(Stored::Packed);
+    }
+    all.all(|stored| stored == first).then(|| first.clone())
 }
