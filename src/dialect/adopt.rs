@@ -31,6 +31,9 @@ pub struct Adopt {
     /// than one.
     #[serde(default = "one")]
     matrices: usize,
+    /// Whether values are taken as a dense file has them: matrices `[experts, in, out]` of packed ones `[experts, out, in]`.
+    #[serde(default)]
+    pub(crate) turns: bool,
 }
 
 const fn one() -> usize {
@@ -117,6 +120,7 @@ impl Adopt {
             recipe,
             provenance: Provenance::default(),
             matrices: one(),
+            turns: false,
         }
     }
 
@@ -125,7 +129,7 @@ impl Adopt {
         let mut adopts = adopts.into_iter();
         let mut all = adopts.next()?.clone();
         for adopt in adopts {
-            let of = |adopt: &Self| (adopt.format, adopt.recipe, adopt.provenance);
+            let of = |adopt: &Self| (adopt.format, adopt.recipe, adopt.provenance, adopt.turns);
             if of(adopt) != of(&all) || adopt.parts.len() * all.matrices != all.parts.len() {
                 return None;
             }
@@ -135,16 +139,40 @@ impl Adopt {
         Some(all)
     }
 
-    /// Each of the matrices that follow one another.
-    pub(crate) fn matrices(&self) -> impl ExactSizeIterator<Item = Self> {
+    /// The matrices whose values follow one another. Those of a stack that turns have no tensors of their own.
+    pub(crate) fn matrices(&self) -> Vec<Self> {
+        if self.turns {
+            return self.experts();
+        }
         let parts = self
             .parts
             .chunks((self.parts.len() / self.matrices.max(1)).max(1));
-        parts.map(|parts| Self {
+        let matrices = parts.map(|parts| Self {
             parts: parts.to_vec(),
             matrices: one(),
             ..self.clone()
-        })
+        });
+        matrices.collect()
+    }
+
+    /// The matrix of each expert, where all parts are stacks of them.
+    fn experts(&self) -> Vec<Self> {
+        let experts = self.parts.first().and_then(|part| part.shape.first());
+        let count = experts.map_or(1, |count| *count);
+        let part = |part: &TensorInfo, nth: u64| {
+            let bytes = part.bytes() / (count as u64).max(1);
+            let start = part.range.start + nth * bytes;
+            TensorInfo {
+                shape: part.shape.get(1..).unwrap_or_default().to_vec(),
+                range: start..start + bytes,
+                ..part.clone()
+            }
+        };
+        let experts = (0..count as u64).map(|nth| Self {
+            parts: self.parts.iter().map(|it| part(it, nth)).collect(),
+            ..self.clone()
+        });
+        experts.collect()
     }
 
     pub(super) fn from(self, provenance: Provenance) -> Self {

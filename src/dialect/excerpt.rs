@@ -27,9 +27,12 @@ use crate::source::TensorInfo;
 /// Some rows of a packed weight.
 #[derive(Debug)]
 pub(crate) struct Excerpt {
-    /// The rows: those that were asked for, and those that cannot be left out beside them.
+    /// Rows of the packed weight: those that were asked for, and those that cannot be left out beside them; all where
+    /// columns were asked for.
     pub(crate) rows: Range<usize>,
-    /// The format of these rows alone.
+    /// Columns of the packed weight, in the same way.
+    pub(crate) cols: Range<usize>,
+    /// The format of these rows and columns alone.
     pub(crate) format: Format,
     /// Which bytes of each part are read, one after another.
     pub(crate) parts: Vec<Vec<ByteRuns>>,
@@ -70,9 +73,10 @@ impl Excerpt {
         parts.map(|runs| runs.iter().map(|runs| runs.len * runs.count).sum())
     }
 
-    /// Bytes that it takes in memory, as it is read and packed, where rows have `cols` columns.
-    pub(crate) fn bytes(&self, cols: usize) -> usize {
-        self.lens().sum::<usize>() + self.format.packed_bytes([self.rows.len(), cols])
+    /// Bytes that it takes in memory, as it is read and packed.
+    pub(crate) fn bytes(&self) -> usize {
+        let shape = [self.rows.len(), self.cols.len()];
+        self.lens().sum::<usize>() + self.format.packed_bytes(shape)
     }
 }
 
@@ -131,11 +135,14 @@ impl PartLayout {
 }
 
 impl Adopt {
-    /// The least excerpt of a weight of `shape` that has these rows.
+    /// The least excerpt that has these rows of the values, which have `shape`.
     pub(crate) fn excerpt(&self, shape @ [o, i]: [usize; 2], rows: Range<usize>) -> Excerpt {
         let together = self.rows_together(shape);
         let start = rows.start / together * together;
         let rows = start..rows.end.next_multiple_of(together).min(o);
+        if self.turns {
+            return self.columns([i, o], rows);
+        }
         let layouts = self.layouts(shape).into_iter();
         let layouts = layouts.chain(core::iter::repeat(PartLayout::All));
         let parts = self.parts.iter().zip(layouts);
@@ -143,14 +150,36 @@ impl Adopt {
         Excerpt {
             format: alone(self.format, shape, &rows),
             parts: parts.collect(),
+            cols: 0..i,
             rows,
         }
     }
 
-    /// Rows that share bytes or scales: an excerpt has whole multiples of them, or ends with the weight.
+    /// Some columns of a packed matrix, which are whole groups or all columns.
+    fn columns(&self, [o, i]: [usize; 2], cols: Range<usize>) -> Excerpt {
+        let parts = self.parts.iter().map(|part| {
+            let row = part.bytes() as usize / o.max(1);
+            vec![ByteRuns {
+                start: row * cols.start / i,
+                len: row * cols.len() / i,
+                stride: row,
+                count: o,
+            }]
+        });
+        Excerpt {
+            format: self.format,
+            parts: parts.collect(),
+            rows: 0..o,
+            cols,
+        }
+    }
+
+    /// Rows of the values that share bytes or scales: an excerpt has whole multiples of them, or ends with the weight.
     pub(crate) fn rows_together(&self, [o, i]: [usize; 2]) -> usize {
         let whole = |values: usize| values / gcd(values, i.max(1));
         match (self.recipe, self.format) {
+            (_, Format::Micro(micro)) if self.turns => micro.group(),
+            _ if self.turns => o.max(1),
             (Assembly::BitsAndBytes4, Format::Nf4(blocks) | Format::Fp4(blocks)) => {
                 whole(blocks.block)
             }
@@ -252,14 +281,16 @@ impl Adopt {
         }
     }
 
-    /// The packed weight `[rows, in]` that the bytes of an excerpt become, in words that are filled up with zeros.
+    /// The packed weight that the bytes of an excerpt become, in words that are filled up with zeros; `shape` is that of
+    /// the values.
     pub(crate) fn assemble_excerpt(
         &self,
-        shape: [usize; 2],
+        [o, i]: [usize; 2],
         excerpt: &Excerpt,
         words: Vec<Vec<u32>>,
     ) -> Result<Packed, DialectError> {
         let rows = excerpt.rows.clone();
+        let shape = if self.turns { [i, o] } else { [o, i] };
         let mut parts = Parts {
             tensors: &self.parts,
             words,
@@ -268,8 +299,12 @@ impl Adopt {
             rows: rows.clone(),
         };
         let (words, scales) = self.recipe.codes_and_scales(self.format, &mut parts)?;
-        let scales = scales_alone(self.format, shape[1], &rows, scales);
-        self.packed(excerpt.format, parts.shape(), words, scales)
+        let scales = match self.turns {
+            true => scales,
+            false => scales_alone(self.format, i, &rows, scales),
+        };
+        let shape = [rows.len(), excerpt.cols.len()];
+        self.packed(excerpt.format, shape, words, scales)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Dense values in host memory: converted for a weight, or shared with the source.
 
 use burn::tensor::{AllocationProperty, Element, TensorData};
-use firebox_kernels::{arith::float::DType, format::Packed};
+use firebox_kernels::arith::float::DType;
 use half::{bf16, f16, slice::HalfFloatSliceExt, vec::HalfBitsVecExt};
 use rayon::prelude::*;
 
@@ -97,42 +97,6 @@ impl Values {
             DType::F32 => Self::F32(pages::zeros(len)),
             DType::F16 => Self::F16(pages::zeros::<u16>(len).reinterpret_into()),
             DType::Bf16 => Self::Bf16(pages::zeros::<u16>(len).reinterpret_into()),
-        }
-    }
-
-    /// Dequantizes `packed`.
-    pub(super) fn dequantize(dtype: DType, packed: &Packed) -> Self {
-        let Packed {
-            format,
-            shape,
-            words,
-            scales,
-        } = packed;
-        let (rows, len) = (0..shape[0], shape[0] * shape[1]);
-        let mut values = Self::zeros(dtype, len);
-        match &mut values {
-            Self::F32(out) => format.dequantize_rows(*shape, words, scales, rows, out),
-            Self::F16(out) => format.dequantize_rows(*shape, words, scales, rows, out),
-            Self::Bf16(out) => format.dequantize_rows(*shape, words, scales, rows, out),
-        }
-        values
-    }
-
-    /// Makes matrices `[experts, cols, rows]` of matrices `[experts, rows, cols]`.
-    pub(super) fn turn(&mut self, [_, rows, cols]: [usize; 3]) {
-        fn each<V: Copy + Send>(values: &mut [V], rows: usize, cols: usize) {
-            let matrices = values.par_chunks_mut((rows * cols).max(1));
-            matrices.for_each(|matrix| {
-                let before = matrix.to_vec();
-                for (at, value) in matrix.iter_mut().enumerate() {
-                    *value = before[at % rows * cols + at / rows];
-                }
-            });
-        }
-        match self {
-            Self::F32(values) => each(values, rows, cols),
-            Self::F16(values) => each(values, rows, cols),
-            Self::Bf16(values) => each(values, rows, cols),
         }
     }
 

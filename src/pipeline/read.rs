@@ -120,7 +120,7 @@ impl<'a, 'r> Reader<'a, 'r> {
     fn tiles(&self, step: &Step, converter: Box<dyn Convert>) -> Result<(), Stop> {
         let uploads = converter.uploads();
         let together = converter.tile_rows();
-        let passes: Vec<Pass> = if step.has_values() && !step.is_collected() {
+        let passes: Vec<Pass> = if step.has_values() {
             let [rows, cols] = step.matrix();
             let row_bytes = cols * step.float().size();
             let values = SourceValues::of(step);

@@ -39,7 +39,6 @@ impl Road {
         let converter: Box<dyn Convert> = match (&step.stored, &step.action) {
             (Stored::Other(_), _) | (_, Action::Carry) => Box::new(Carried::new(by_rows)),
             (Stored::Packed(adopt), Action::Adopt(_)) => Box::new(Adopted::new(adopt)),
-            (Stored::Packed(adopt), _) if step.is_collected() => Box::new(Adopted::new(adopt)),
             (_, Action::Dense(dtype)) if by_rows => {
                 Box::new(DenseRows::new(step.float(), *dtype, cols))
             }

@@ -16,7 +16,7 @@ use crate::{
 pub(crate) struct Unpacked {
     /// One, or the matrices of a stack.
     matrices: Vec<Adopt>,
-    /// `[rows, columns]` of each.
+    /// `[rows, columns]` of the values of each.
     shape: [usize; 2],
 }
 
@@ -46,7 +46,7 @@ impl Unpacked {
     const DTYPE: DType = DType::F32;
 
     pub(super) fn new(adopt: &Adopt, [rows, cols]: [usize; 2]) -> Self {
-        let matrices: Vec<Adopt> = adopt.matrices().collect();
+        let matrices = adopt.matrices();
         Self {
             shape: [rows / matrices.len().max(1), cols],
             matrices,
@@ -113,7 +113,10 @@ impl Unpacked {
         let bytes = excerpt.lens().sum::<usize>() as u64;
         workers.install(|| {
             let packed = matrix.assemble_excerpt(self.shape, &excerpt, parts)?;
-            dequantize(&packed, first - excerpt.rows.start, into);
+            match matrix.turns {
+                true => turn(&packed, first - excerpt.cols.start, into),
+                false => dequantize(&packed, first - excerpt.rows.start, into),
+            }
             Ok(bytes)
         })
     }
@@ -136,6 +139,19 @@ fn dequantize(packed: &Packed, first: usize, into: &mut [u8]) {
         let rows = first..first + values.len() / cols;
         format.dequantize_rows(*shape, words, scales, rows, &mut values);
         for (bytes, value) in bytes.as_chunks_mut().0.iter_mut().zip(values) {
+            *bytes = value.to_le_bytes();
+        }
+    });
+}
+
+/// The values of columns from `first` on, each as a row.
+fn turn(packed: &Packed, first: usize, into: &mut [u8]) {
+    let [rows, cols] = packed.shape;
+    let values = packed.dequantize();
+    let turned = into.par_chunks_mut(rows * size_of::<f32>()).enumerate();
+    turned.for_each(|(nth, bytes)| {
+        let column = values.iter().skip(first + nth).step_by(cols);
+        for (bytes, value) in bytes.as_chunks_mut().0.iter_mut().zip(column) {
             *bytes = value.to_le_bytes();
         }
     });

@@ -140,14 +140,16 @@ fn packed<'c>(
             };
             // That it is packed says more than its name: only tables are something else.
             let role = match (guess(&name, &shape), shape.len()) {
-                // As a source it is what it would be if it were dense.
-                _ if request.requantize => role(&name, &shape, true, include),
                 (Role::Embedding, 2) => Role::Embedding,
                 (_, 3) => Role::Expert,
                 _ => Role::Linear,
             };
-            let slot = Slot::new(name, shape, role);
+            let mut slot = Slot::new(name, shape, role);
             if let Some(adopt) = dialect.adopt(&slot, request.catalog)? {
+                if request.requantize {
+                    // As a source it is what it would be if it were dense.
+                    slot.role = self::role(&slot.name, &slot.shape, true, include);
+                }
                 parts.extend(adopt.parts.iter().map(|part| part.name.clone()));
                 found.push((slot, Found::Packed(adopt)));
             }

@@ -23,7 +23,7 @@ impl Step {
         };
         let mut origins = self.slot.from.iter();
         if let Stored::Packed(adopt) = &self.stored {
-            provenance.turned |= adopt.provenance().turned;
+            provenance.turned |= adopt.provenance().turned && !adopt.turns;
         }
         provenance.turned |= self.slot.shape.len() == 3 && origins.any(|origin| origin.transposed);
         Some(PackedSlot {

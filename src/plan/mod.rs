@@ -262,9 +262,8 @@ impl Step {
 
     /// The same weight, dense.
     pub(crate) fn dense(self, dtype: DType) -> Self {
-        let step = self.unturned();
         let action = Action::Dense(dtype);
-        Self { action, ..step }.turned()
+        Self { action, ..self }.turned()
     }
 
     /// The same weight, packed by the method of `quant`.

@@ -56,14 +56,13 @@ impl Plan {
         if self.packs_on_device(step) {
             return 0;
         }
-        let parts = if step.is_collected() {
-            step.bytes_source()
-        } else {
-            step.bytes_unpacking(tile)
+        let parts = match step.action {
+            Action::Adopt(_) => step.bytes_source(),
+            _ => step.bytes_unpacking(tile),
         };
         let beside = if self.stays_on_host(step) {
             0
-        } else if by_rows && !step.is_collected() {
+        } else if by_rows && !matches!(step.action, Action::Adopt(_)) {
             let rows = tile.max(step.bytes_at_once());
             UNDER_WAY * rows.min(step.bytes_finished())
         } else {
@@ -99,17 +98,22 @@ impl Step {
         let Stored::Packed(adopt) = &self.stored else {
             return 0;
         };
-        let shape @ [rows, cols] = self.matrix();
+        let [rows, cols] = self.matrix();
+        let matrices = adopt.matrices();
+        let rows = rows / matrices.len().max(1);
         let values = tile.max(self.bytes_at_once()) as usize / DType::F32.size();
-        let rows = rows / adopt.matrices().len().max(1);
-        let Some(adopt) = adopt.matrices().next() else {
+        let read = (values / cols.max(1)).max(1).min(rows);
+        let Some(adopt) = matrices.first().filter(|_| read > 0) else {
             return 0;
         };
-        let excerpt = adopt.excerpt(
-            shape,
-            0..(values / cols.max(1)).clamp(1, rows.max(1)).min(rows),
-        );
-        2 * excerpt.bytes(cols) as u64
+        let excerpt = adopt.excerpt([rows, cols], 0..read);
+        // Values that turn have a second place.
+        let turned = if adopt.turns {
+            excerpt.cols.len() * cols * DType::F32.size()
+        } else {
+            0
+        };
+        2 * (excerpt.bytes() + turned) as u64
     }
 
     /// Bytes of the scales twice, as a packer and as a file has them; of nested ones as well what they are before.

@@ -77,36 +77,28 @@ fn dense_stack(slot: &Slot, catalog: &Catalog) -> Option<Slot> {
 }
 
 impl Step {
-    /// `[experts, out, in]` of a stack that is packed so, and given back as `[experts, in, out]`.
-    pub(crate) fn turned_back(&self) -> Option<[usize; 3]> {
-        match (&self.stored, &self.action, &self.slot.shape[..]) {
-            (Stored::Packed(adopt), Action::Dense(_), &[experts, cols, out])
-                if adopt.provenance().turned =>
-            {
-                Some([experts, out, cols])
-            }
-            _ => None,
-        }
-    }
-
-    /// Whether all of its packed tensors are read before it is made.
-    pub(crate) fn is_collected(&self) -> bool {
-        let is_packed = matches!(self.stored, Stored::Packed(_));
-        is_packed && (!self.has_values() || self.turned_back().is_some())
-    }
-
-    /// A dense stack whose packed matrices are `[out, in]`, with the shape that a dense file has.
+    /// With the shape of a dense stack, whose matrices lie the other way round than the packed ones.
     pub(super) fn turned(mut self) -> Self {
-        if self.turned_back().is_some() {
+        if let Stored::Packed(adopt) = &mut self.stored
+            && adopt.provenance().turned
+            && !adopt.turns
+            && self.slot.shape.len() == 3
+        {
+            adopt.turns = true;
             self.slot.shape.swap(1, 2);
         }
         self
     }
 
-    /// The same with the shape that it is packed in.
+    /// With the shape that the model multiplies by, where a model has said that it turns a dense stack.
     pub(super) fn unturned(mut self) -> Self {
-        if let Some(shape) = self.turned_back() {
-            self.slot.shape = shape.to_vec();
+        let mut origins = self.slot.from.iter();
+        if let Stored::Packed(adopt) = &mut self.stored
+            && adopt.turns
+            && origins.any(|origin| origin.transposed)
+        {
+            adopt.turns = false;
+            self.slot.shape.swap(1, 2);
         }
         self
     }

@@ -19,7 +19,7 @@ use super::{
     json, load, read, save, tensors, tensors_of,
 };
 
-const PACKED: [(Golden, To); 6] = [
+pub(super) const PACKED: [(Golden, To); 6] = [
     (Golden("../packed/deepseek_v3_fp8_block"), To::Fp8),
     (Golden("../packed/gemma3_mlx_4bit"), To::Mlx),
     (Golden("../packed/gpt_oss_mxfp4"), To::Mxfp4),
@@ -29,7 +29,7 @@ const PACKED: [(Golden, To); 6] = [
 ];
 
 /// Those of a family that is read.
-fn known() -> Vec<(Golden, To)> {
+pub(super) fn known() -> Vec<(Golden, To)> {
     let is_known = |model: &Golden| {
         let family = model.json("config.json")["model_type"].clone();
         let family = family.as_str().expect("a model_type").to_owned();

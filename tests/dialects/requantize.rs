@@ -19,10 +19,15 @@ use firebox::{
         QuantSpec,
         kernels::{arith::float::DType, format::Packed, packer::pack_whole},
     },
+    report::Saved,
 };
 use tempfile::TempDir;
 
-use super::{QUANTIZED, finished_of, load, save};
+use super::{
+    QUANTIZED, finished_of, load,
+    packed::{PACKED, known},
+    save,
+};
 
 /// Bytes of tiles: a row or what has to stay together, some rows, all.
 const TILES: [u64; 3] = [1, 3000, 1 << 20];
@@ -140,6 +145,49 @@ fn one_step_writes_what_two_steps_write() {
             );
         }
     }
+}
+
+/// The same of experts in every layout, by the architecture and by the files alone: one of a stack, a stack that lies the
+/// other way round, tensors of their own that mlx-lm stacks. Would catch the matrix of another expert, columns for rows, a
+/// stack that one road writes and the other does not.
+#[test]
+fn experts_are_a_source_in_every_layout() {
+    type Write = fn(&Loader<Cpu>, &SaveConfig) -> Result<Saved, Error>;
+    let by_files: Write = |loader, to| loader.save_tensors(&[], to);
+    let by_model: Write = |loader, to| loader.save::<CausalLm>(to);
+    let all = PACKED.into_iter().map(|(model, _)| (model, by_files));
+    let mut count = 0;
+    for (model, write) in all.chain(known().into_iter().map(|(model, _)| (model, by_model))) {
+        let (from, dense) = (model.path(""), TempDir::new().expect("a folder"));
+        let saved = |config: LoadConfig, to: &Path| {
+            let loader = Loader::<Cpu>::new(config).expect(model.0);
+            write(&loader, &SaveConfig::new(to))
+        };
+        let config = load(&from).dequantize(true).dtype(DType::F32);
+        saved(config, dense.path()).expect(model.0);
+        for quant in ["nf4", "mlx:bits=4,group=32"] {
+            let what = format!("{} to {quant}", model.0);
+            let [one, few, two] = [(); 3].map(|()| TempDir::new().expect("a folder"));
+            let asked = |from: &Path| load(from).quant(spec(quant));
+            let asked_again = asked(&from).requantize(true);
+            // What a dialect cannot hold, or a method not pack, is refused on both roads.
+            if let Err(expected) = saved(asked(dense.path()), two.path()) {
+                let error = saved(asked_again, one.path()).expect_err("refused");
+                assert_eq!(error.to_string(), expected.to_string(), "{what}");
+                continue;
+            }
+            saved(asked_again.clone(), one.path()).expect(&what);
+            assert_same(&what, one.path(), two.path());
+            saved(asked_again.in_flight_bytes_max(4 << 10), few.path()).expect(&what);
+            assert_same(
+                &format!("{what}, few rows at a time"),
+                few.path(),
+                two.path(),
+            );
+            count += 1;
+        }
+    }
+    assert!(count >= 2 * PACKED.len() - 1, "{count}");
 }
 
 /// Goes on after each weight. Would catch rows of a source that are read otherwise the second time, and a save that goes on

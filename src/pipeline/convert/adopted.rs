@@ -1,21 +1,16 @@
-//! Weights that stay packed as the checkpoint has them, and stacks whose matrices are turned when they are dequantized.
+//! Weights that stay packed as the checkpoint has them.
 
 use rayon::ThreadPool;
 
 use super::{
     super::{
-        dense::{Dense, Values},
         error::PipelineError,
         finished::{Finished, RowBatch},
         tile::SourceTile,
     },
     Completed, Convert,
 };
-use crate::{
-    dialect::Adopt,
-    plan::{Action, Step},
-    source::TensorInfo,
-};
+use crate::{dialect::Adopt, plan::Step, source::TensorInfo};
 
 /// Collects the tensors of a packed weight.
 pub(crate) struct Adopted {
@@ -47,16 +42,7 @@ impl Convert for Adopted {
     }
 
     fn finish(self: Box<Self>, step: &Step) -> Result<Completed, PipelineError> {
-        let turned = step.turned_back();
-        let shape = turned.map_or(step.matrix(), |[experts, out, cols]| [experts * out, cols]);
-        let packed = self.adopt.assemble(shape, self.tensors)?;
-        Ok(Completed::Weight(match (turned, &step.action) {
-            (Some(shape), Action::Dense(dtype)) => {
-                let mut values = Values::dequantize(*dtype, &packed);
-                values.turn(shape);
-                Finished::Dense(Dense::Owned(values))
-            }
-            _ => Finished::Packed(packed),
-        }))
+        let packed = self.adopt.assemble(step.matrix(), self.tensors)?;
+        Ok(Completed::Weight(Finished::Packed(packed)))
     }
 }
