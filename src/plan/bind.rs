@@ -418,7 +418,7 @@ fn kept(slot: &Slot, adopt: Adopt) -> Step {
         slot: slot.clone(),
         pieces: Vec::new(),
         action: Action::Adopt(adopt.format),
-        stored: Stored::Packed(adopt),
+        stored: Stored::Packed(adopt.into()),
         scaling: Scaling::default(),
         home: Home::Device(0),
     }

@@ -60,7 +60,7 @@ fn check_step(step: &Step, request: &Request<'_>) -> Result<(), PlanError> {
     let name = &step.slot.name;
     let found = match request.origin(&step.slot)? {
         None => return Err(stale(name, "is planned", "is missing in the checkpoint")),
-        Some(Found::Packed(adopt)) => (Vec::new(), Stored::Packed(adopt)),
+        Some(Found::Packed(adopt)) => (Vec::new(), Stored::Packed(adopt.into())),
         Some(Found::Other(_)) => return Err(stale(name, "is planned", "has other values")),
         Some(Found::Pieces(pieces)) => {
             let dtype = piece::check(&step.slot, &pieces)?;

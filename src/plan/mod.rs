@@ -112,7 +112,7 @@ pub enum Stored {
     /// Plain numbers of this type.
     Plain(DType),
     /// Packed, in the checkpoint's dialect.
-    Packed(Adopt),
+    Packed(Box<Adopt>),
     /// Values of any other type. Their bytes are not looked at.
     Other(StoredType),
 }

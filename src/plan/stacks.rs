@@ -237,11 +237,11 @@ fn stored<'s>(steps: impl IntoIterator<Item = &'s Step> + Clone) -> Option<Store
     let first = all.next()?;
     if let Stored::Packed(_) = first {
         let packed = steps.into_iter().map(|step| match &step.stored {
-            Stored::Packed(adopt) => Some(adopt),
+            Stored::Packed(adopt) => Some(&**adopt),
             Stored::Plain(_) | Stored::Other(_) => None,
         });
         let packed: Vec<&Adopt> = packed.collect::<Option<_>>()?;
-        return Adopt::stack(packed).map(Stored::Packed);
+        return Adopt::stack(packed).map(|all| Stored::Packed(all.into()));
     }
     all.all(|stored| stored == first).then(|| first.clone())
 }
