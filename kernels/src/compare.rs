@@ -267,7 +267,7 @@ fn alike(packed: &Packed, r: usize, c: usize) -> usize {
             let [_, cols] = tile.sides(packed.shape);
             cols - c % cols
         }
-        Format::Int8 => i,
+        Format::Int8 | Format::Half(_) => i,
         Format::Micro(micro) => micro.group() - k % micro.group(),
         Format::Affine(affine) if affine.along == Along::Flat => affine.group - k % affine.group,
         Format::Affine(_) => 1,
@@ -289,6 +289,7 @@ fn range(packed: &Packed, r: usize, c: usize) -> [f32; 2] {
             kind.largest() * f32::from_bits(scale)
         }
         Format::Int8 => f32::from_bits(packed.scales[r]),
+        Format::Half(half) => half.largest(),
         Format::Micro(micro) => micro.largest() * micro.scale(&packed.scales, k / micro.group()),
         Format::Affine(affine) => {
             let group = affine.group_of(packed.shape, &packed.scales, [r, c]);

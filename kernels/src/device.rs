@@ -153,6 +153,8 @@ impl DeviceWeight {
             format.scales_len(shape),
             "scales of {format} {shape:?}"
         );
+        // An empty binding is refused by some drivers.
+        let scales = if scales.is_empty() { words } else { scales };
         let levels = match format {
             Format::Nf4(_) => Some(NF4.levels.map(f32::to_bits)),
             Format::Fp4(_) => Some(FP4.levels.map(f32::to_bits)),

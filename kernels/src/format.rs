@@ -6,6 +6,7 @@ mod affine;
 pub(crate) mod blocks;
 pub(crate) mod error;
 pub(crate) mod fp8;
+mod half;
 mod micro;
 mod packed;
 mod part;
@@ -16,6 +17,7 @@ pub use affine::{Affine, Along, Offset};
 pub use blocks::Blocks;
 pub use error::FormatError;
 pub use fp8::{Fp8Kind, Tile};
+pub use half::Half;
 pub use micro::Micro;
 pub use packed::Packed;
 pub(crate) use packed::PackedRows;
@@ -43,6 +45,8 @@ pub enum Format {
     Int8,
     /// One small float a weight, times the 8-bit scale of its group.
     Micro(Micro),
+    /// The weights themselves, each a 16-bit float: dense values that are multiplied as they are stored.
+    Half(Half),
 }
 
 impl Format {
@@ -69,7 +73,7 @@ impl Format {
                 } = affine;
                 Affine::new(bits, group, along, form, params).map(drop)
             }
-            Self::Fp8(..) | Self::Int8 | Self::Micro(_) => Ok(()),
+            Self::Fp8(..) | Self::Int8 | Self::Micro(_) | Self::Half(_) => Ok(()),
         }
     }
 
@@ -84,7 +88,7 @@ impl Format {
         match self {
             Self::Affine(affine) => affine.check_shape(shape),
             Self::Micro(micro) => micro.check_columns(shape[1]),
-            Self::Nf4(_) | Self::Fp4(_) | Self::Fp8(..) | Self::Int8 => Ok(()),
+            Self::Nf4(_) | Self::Fp4(_) | Self::Fp8(..) | Self::Int8 | Self::Half(_) => Ok(()),
         }
     }
 
@@ -99,6 +103,7 @@ impl Format {
                 .div_ceil(pack::STREAM)
                 .saturating_mul(bits),
             Self::Micro(micro) => o.saturating_mul(i).div_ceil(micro.codes()),
+            Self::Half(_) => o.saturating_mul(i).div_ceil(pack::HALVES),
         }
     }
 
@@ -113,6 +118,7 @@ impl Format {
     /// affine, ordered the same pairs, then the list of columns [i]: which group of its row each belongs to
     /// int8            f32, one a row
     /// micro           bytes, four a word, one a group, row-major; the global one f32, last
+    /// half            none
     /// ```
     ///
     /// # Panics
@@ -130,6 +136,7 @@ impl Format {
             Self::Affine(affine) => affine.scales_len(shape),
             Self::Int8 => shape[0],
             Self::Micro(micro) => micro.scales_len(shape),
+            Self::Half(_) => 0,
         }
     }
 
@@ -145,6 +152,7 @@ impl Format {
             Self::Fp8(..) | Self::Int8 => 8,
             Self::Affine(affine) => affine.bits,
             Self::Micro(micro) => micro.bits(),
+            Self::Half(_) => 16,
         }
     }
 
@@ -174,7 +182,7 @@ impl Format {
 }
 
 /// The words that ask for a quantization: `nf4:block=64,nested`, `fp8:e4m3,scale=channel`, `fp8:e4m3,scale=block`
-/// (128 x 128), `fp8:e5m2,scale=64x32`, `int8`. Several methods choose affine codes, each with its own word:
+/// (128 x 128), `fp8:e5m2,scale=64x32`, `int8`. `bf16` and `f16` name a type, and ask for nothing. Several methods choose affine codes, each with its own word:
 /// `affine:bits=4,group=64,bias=bf16` names the format that they share.
 impl fmt::Display for Format {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -185,6 +193,7 @@ impl fmt::Display for Format {
             Self::Affine(affine) => write!(f, "affine:{affine}"),
             Self::Int8 => f.write_str("int8"),
             Self::Micro(micro) => write!(f, "{micro}"),
+            Self::Half(half) => write!(f, "{half}"),
         }
     }
 }

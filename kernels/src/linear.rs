@@ -1,6 +1,6 @@
 //! Products with a packed weight on the host, and its rows as embeddings.
 //!
-//! 4-bit codes times a few inputs are multiplied as they are unpacked (`fours`). All else is unpacked a few rows at a
+//! 4-bit codes and halves times a few inputs are multiplied as they are unpacked (`fours`, `halves`). All else is unpacked a few rows at a
 //! time into scratch that fits the cache (`dot`); the weight is never whole. Each output is summed in the same order
 //! whatever the number of threads or of inputs.
 //!
@@ -10,6 +10,7 @@
 mod cube;
 mod dot;
 mod fours;
+mod halves;
 
 use std::borrow::Cow;
 
@@ -22,6 +23,7 @@ use crate::arith::number::Number;
 use crate::format::Format;
 use crate::format::FormatError;
 use fours::{Fours, Staged};
+use halves::Halves;
 
 /// Rows of a job: of what is multiplied with one input, and with several, where all of them are unpacked together so
 /// that each input is read once for all.
@@ -69,6 +71,7 @@ pub fn linear(
         words,
         scales,
         fours,
+        halves: Halves::new(format, shape, words),
         cols: i.next_multiple_of(LANES),
         x: &ordered(x, i, fours.is_some()),
         m,
@@ -112,6 +115,7 @@ struct Job<'a> {
     words: &'a [u32],
     scales: &'a [u32],
     fours: Option<Fours<'a>>,
+    halves: Option<Halves<'a>>,
     /// Columns, in whole vectors.
     cols: usize,
     /// `[m, cols]`.
@@ -185,6 +189,10 @@ impl Work for SomeRows<'_> {
         let Job { m, cols, .. } = job;
         if let (1..=FEW, Some(fours)) = (m, &job.fours) {
             fours.multiply(lanes, first, job.x, &mut scratch.staged, y);
+            return;
+        }
+        if let (1..=FEW, Some(halves)) = (m, &job.halves) {
+            halves.multiply(lanes, first, job.x, y);
             return;
         }
         let together = if m == 1 { ROWS } else { JOB_ROWS[1] };

@@ -3,7 +3,7 @@
 use firebox_kernels::arith::float::DType;
 use firebox_kernels::format::FormatError;
 use firebox_kernels::format::{
-    Affine, Along, Blocks, Format, Fp8Kind, Micro, Offset, Packed, Tile,
+    Affine, Along, Blocks, Format, Fp8Kind, Half, Micro, Offset, Packed, Tile,
 };
 
 fn nf4(block: usize, nested: bool) -> Format {
@@ -32,7 +32,7 @@ fn sizes_and_names_are_these() {
     };
     let wide = Tile::Block { rows: 64, cols: 32 };
     let nvfp4 = |global| Format::Micro(Micro::Nvfp4 { global });
-    let table: [(Format, [usize; 2], usize, usize, &str); 29] = [
+    let table: [(Format, [usize; 2], usize, usize, &str); 32] = [
         (
             nf4(64, false),
             [4096, 4096],
@@ -149,6 +149,9 @@ fn sizes_and_names_are_these() {
         (nvfp4(true), [3, 48], 18, 3 + 1, "nvfp4:global"),
         (nvfp4(true), [0, 16], 0, 1, "nvfp4:global"),
         (nvfp4(false), [5, 0], 0, 0, "nvfp4"),
+        (Format::Half(Half::Bf16), [4096, 4096], 1 << 23, 0, "bf16"),
+        (Format::Half(Half::F16), [3, 5], 8, 0, "f16"),
+        (Format::Half(Half::F16), [0, 5], 0, 0, "f16"),
     ];
     for (format, shape, words, scales, name) in table {
         assert_eq!(format.to_string(), name);
@@ -173,6 +176,7 @@ fn bits_per_weight_count_the_scales() {
     let affine = affine(3, 64, Offset::Bias, DType::F16);
     assert_eq!(affine.bits_per_weight([4096, 4096]), 3.5);
     assert_eq!(Format::Int8.bits_per_weight([4096, 64]), 8.5);
+    assert_eq!(Format::Half(Half::F16).bits_per_weight([4096, 64]), 16.0);
     let mxfp4 = Format::Micro(Micro::Mxfp4);
     assert_eq!(mxfp4.bits_per_weight([4096, 64]), 4.25);
     assert_eq!(nf4(64, false).bits_per_weight([0, 4096]), 0.0);
@@ -214,6 +218,8 @@ fn some_rows_are_rows_of_all() {
         (Format::Int8, 13),
         (affine(3, 32, Offset::Zero, DType::F32), 64),
         (affine(6, 64, Offset::Bias, DType::F16), 64),
+        (Format::Half(Half::Bf16), 13),
+        (Format::Half(Half::F16), 35),
         (Format::Micro(Micro::Mxfp4), 96),
         (Format::Micro(Micro::Mxfp8), 32),
         (Format::Micro(Micro::Nvfp4 { global: true }), 48),
@@ -223,13 +229,14 @@ fn some_rows_are_rows_of_all() {
         // Numbers as f32 and as two halves.
         let scales = (1..=format.scales_len(shape) as u32).map(|k| 0x3c00_3800 + 0x0011_0101 * k);
         let packed = Packed::new(format, shape, words.collect(), scales.collect()).unwrap();
-        let all = packed.dequantize();
+        let bits = |values: Vec<f32>| values.into_iter().map(f32::to_bits).collect::<Vec<_>>();
+        let all = bits(packed.dequantize());
         for start in 0..=5 {
             for end in start..=5 {
                 let mut some = vec![0.0; (end - start) * i];
                 let (words, scales) = (&packed.words, &packed.scales);
                 format.dequantize_rows(shape, words, scales, start..end, &mut some);
-                assert_eq!(some, all[start * i..end * i], "{format}");
+                assert_eq!(bits(some), all[start * i..end * i], "{format}");
             }
         }
     }

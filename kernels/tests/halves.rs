@@ -5,7 +5,7 @@ mod common;
 use common::in_all_types;
 use firebox_kernels::arith::float::DType;
 use firebox_kernels::format::{
-    Affine, Along, Blocks, Format, Fp8Kind, Micro, Offset, Packed, Tile,
+    Affine, Along, Blocks, Format, Fp8Kind, Half, Micro, Offset, Packed, Tile,
 };
 
 /// Bits of `f32` with every exponent and sign, at and next to the middles between halves of either type.
@@ -97,6 +97,8 @@ fn every_format_rounds_as_half_does() {
         ),
         (Format::Fp8(Fp8Kind::E5m2, Tile::Row), 45),
         (Format::Int8, 45),
+        (Format::Half(Half::F16), 45),
+        (Format::Half(Half::Bf16), 45),
         (Format::Micro(Micro::Mxfp4), 96),
         (Format::Micro(Micro::Mxfp8), 96),
         (Format::Micro(Micro::Nvfp4 { global: false }), 48),

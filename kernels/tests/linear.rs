@@ -4,8 +4,9 @@ mod common;
 
 use common::{Random, fed};
 use firebox_kernels::arith::float::DType;
+use firebox_kernels::arith::pack;
 use firebox_kernels::format::FormatError;
-use firebox_kernels::format::{Fp8Kind, Micro, Packed, Tile};
+use firebox_kernels::format::{Format, Fp8Kind, Half, Micro, Packed, Tile};
 use firebox_kernels::formats::fp8::Recipe;
 use firebox_kernels::formats::{affine, bits4, fp8, int8, micro};
 use firebox_kernels::linear::{linear, rows};
@@ -44,6 +45,11 @@ fn every_format(shape: [usize; 2], random: &mut Random) -> Vec<Packed> {
     .chain(affine)
     .chain(micro)
     .map(|packer| fed(packer, &bytes, shape[1] * source.size(), 0))
+    .chain([Half::F16, Half::Bf16].map(|half| {
+        let bytes = random.weights(shape[0] * shape[1], half.dtype());
+        let words = pack::from_bytes(&bytes);
+        Packed::new(Format::Half(half), shape, words, Vec::new()).unwrap()
+    }))
     .collect()
 }
 

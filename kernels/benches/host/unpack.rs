@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use firebox_kernels::arith::float::DType;
 use firebox_kernels::arith::number::Number;
-use firebox_kernels::format::{Affine, Along, Format, Fp8Kind, Micro, Offset, Packed, Tile};
+use firebox_kernels::format::{Affine, Along, Format, Fp8Kind, Half, Micro, Offset, Packed, Tile};
 use firebox_kernels::formats::fp8::Recipe;
 use firebox_kernels::{
     arith::pack,
@@ -27,7 +27,7 @@ use crate::{Case, Kind, Wanted, memory};
 const SHAPE: [usize; 2] = [4096, 11008];
 
 /// The formats, as they are asked for.
-pub(crate) const FORMATS: [&str; 16] = [
+pub(crate) const FORMATS: [&str; 18] = [
     "nf4",
     "nf4:nested",
     "fp4",
@@ -44,6 +44,8 @@ pub(crate) const FORMATS: [&str; 16] = [
     "mxfp4",
     "nvfp4",
     "mxfp8",
+    "bf16",
+    "f16",
 ];
 
 /// A weight in one of the formats, in groups of 64 where there is a choice.
@@ -70,11 +72,20 @@ pub(crate) fn packed(format: &str, shape: [usize; 2]) -> Packed {
         "mxfp4" => micro::packer(shape, source, Micro::Mxfp4),
         "nvfp4" => micro::packer(shape, source, Micro::Nvfp4 { global: false }),
         "mxfp8" => micro::packer(shape, source, Micro::Mxfp8),
+        "bf16" => return halves(shape, Half::Bf16),
+        "f16" => return halves(shape, Half::F16),
         other => unreachable!("{other} is in no list"),
     };
     let packer = packer.expect("the shape fits every format");
     let bytes = Random(7).weights(shape[0] * shape[1], source);
     fed(packer, &bytes, shape[1] * source.size(), 0)
+}
+
+/// Nobody packs halves.
+fn halves(shape: [usize; 2], half: Half) -> Packed {
+    let bytes = Random(7).weights(shape[0] * shape[1], half.dtype());
+    let words = pack::from_bytes(&bytes);
+    Packed::new(Format::Half(half), shape, words, Vec::new()).expect("it fits")
 }
 
 /// Groups that packers of this crate do not make alone: HQQ's first axis, and GPTQ's order of columns.
@@ -239,6 +250,10 @@ pub(crate) fn weight(packed: &Packed, r: usize, c: usize) -> f32 {
                 _ => micro::E2M1[pack::code4(words, k) as usize],
             };
             code * micro.scale(scales, k / micro.group())
+        }
+        Format::Half(half) => {
+            let bits = words[k / pack::HALVES] >> (16 * (k % pack::HALVES)) & 0xffff;
+            half.dtype().from_bits(bits)
         }
         other => unreachable!("{other} is in no list"),
     }

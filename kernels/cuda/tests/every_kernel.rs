@@ -17,7 +17,7 @@ use firebox_kernels::{
     arith::{checksum, float::DType, launch::Buffer},
     compare,
     device::DeviceWeight,
-    format::{Affine, Along, Blocks, Format, Fp8Kind, Micro, Offset, Tile},
+    format::{Affine, Along, Blocks, Format, Fp8Kind, Half, Micro, Offset, Tile},
     formats::fp8::Recipe,
     linear::INPUTS,
     packing::Packing,
@@ -48,6 +48,8 @@ fn formats() -> Vec<Format> {
         Format::Fp8(Fp8Kind::E4m3, tile(3, 5)),
         Format::Fp8(Fp8Kind::E5m2, Tile::Row),
         Format::Int8,
+        Format::Half(Half::F16),
+        Format::Half(Half::Bf16),
     ];
     let affine = |bits, form, params| {
         Format::Affine(Affine::new(bits, 64, Along::Flat, form, params).expect("an affine format"))

@@ -10,7 +10,7 @@ pub(crate) const QUIET: u32 = 1 << 22;
 
 /// The value of an f16.
 #[inline(always)]
-pub(super) fn widen_f16(bits: u16) -> f32 {
+pub(crate) fn widen_f16(bits: u16) -> f32 {
     let (sign, magnitude) = (u32::from(bits & 0x8000) << 16, u32::from(bits & 0x7fff));
     // The exponent moves from a bias of 15 to one of 127; infinity and NaN have the largest of either.
     let normal = (magnitude << 13) + ((127 - 15) << 23);

@@ -12,10 +12,13 @@ mod tests;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-use super::halves::{narrow_f16, round_bf16};
+use super::halves::{narrow_f16, round_bf16, widen_f16};
 
 /// Floats of a vector.
 pub(crate) const LANES: usize = 16;
+
+/// Words of as many halves.
+pub(crate) const HALF_WORDS: usize = LANES / 2;
 
 /// 4-bit codes of a [`Lanes::chunk`].
 pub(crate) const CHUNK: usize = 2 * LANES;
@@ -36,6 +39,10 @@ pub(crate) trait Lanes: Copy + Send + Sync {
     fn f16(self, values: Self::Floats) -> [u16; LANES];
     /// The same of bf16.
     fn bf16(self, values: Self::Floats) -> [u16; LANES];
+    /// The values of sixteen f16, two a word.
+    fn widen_f16(self, words: &[u32; HALF_WORDS]) -> Self::Floats;
+    /// The same of bf16.
+    fn widen_bf16(self, words: &[u32; HALF_WORDS]) -> Self::Floats;
     fn add(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
     fn sub(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
     fn mul(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
@@ -225,6 +232,22 @@ impl<const MUL_ADD: bool> Lanes for Portable<MUL_ADD> {
         values.map(
             #[inline(always)]
             |value| (round_bf16(value).to_bits() >> 16) as u16,
+        )
+    }
+
+    #[inline(always)]
+    fn widen_f16(self, words: &[u32; HALF_WORDS]) -> Self::Floats {
+        core::array::from_fn(
+            #[inline(always)]
+            |k| widen_f16((words[k / 2] >> (16 * (k % 2))) as u16),
+        )
+    }
+
+    #[inline(always)]
+    fn widen_bf16(self, words: &[u32; HALF_WORDS]) -> Self::Floats {
+        core::array::from_fn(
+            #[inline(always)]
+            |k| f32::from_bits(words[k / 2] >> (16 * (k % 2)) << 16),
         )
     }
 

@@ -5,6 +5,8 @@
 //!                     code 0      1      2         7
 //! 8-bit, u32 word     bits 0..8   8..16  16..24    24..32
 //!                     code 0      1      2         3
+//! 16-bit, u32 word    bits 0..16  16..32
+//!                     value 0     1
 //! b-bit stream        bits b * k .. b * (k + 1) of all words as one number
 //!                     code k
 //!
@@ -27,6 +29,9 @@ pub const CODES4: usize = 8;
 
 /// 8-bit codes of a word.
 pub const CODES8: usize = 4;
+
+/// 16-bit values of a word.
+pub const HALVES: usize = 2;
 
 /// The 4-bit code `k`.
 ///

@@ -254,6 +254,7 @@ const fn ends(format: Format) -> [f32; 2] {
         Format::Affine(Affine { bits, .. }) => [0.0, ((1u32 << bits) - 1) as f32],
         Format::Int8 => [-127.0, 127.0],
         Format::Micro(micro) => [-micro.largest(), micro.largest()],
+        Format::Half(half) => [-half.largest(), half.largest()],
     }
 }
 

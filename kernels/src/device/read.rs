@@ -6,7 +6,7 @@
 
 use cubecl::prelude::*;
 
-use crate::arith::float::cube::whole;
+use crate::arith::float::{cube::whole, pack_cube::widen};
 use crate::format::{Affine, Along, Format, Tile};
 use crate::formats::{affine, fp8, int8, micro, nested};
 
@@ -45,11 +45,14 @@ pub(crate) struct ScaleAndOffset {
     pub(crate) offset: f32,
 }
 
-/// Codes of an eight: the first one in the lowest bits of `low`, and so on into `high`.
+/// Codes of an eight: the first one in the lowest bits of `low`, and so on into `high`; of 16 bits, into `more` and
+/// `most` too.
 #[derive(CubeType, Clone, Copy)]
 pub(crate) struct EightCodes {
     low: u32,
     high: u32,
+    more: u32,
+    most: u32,
 }
 
 /// Bits of a code.
@@ -59,6 +62,7 @@ const fn bits_of(format: Format) -> usize {
         Format::Fp8(..) | Format::Int8 => 8,
         Format::Affine(Affine { bits, .. }) => bits,
         Format::Micro(micro) => micro.bits(),
+        Format::Half(_) => 16,
     }
 }
 
@@ -80,21 +84,19 @@ pub(crate) const fn in_eights(format: Format, cols: usize) -> bool {
 #[cube]
 pub(crate) fn codes(stored: &StoredBuffers, k: usize) -> EightCodes {
     let bits = comptime!(bits_of(stored.format));
-    if comptime!(bits == 4) {
+    if comptime!(bits == 16) {
         EightCodes {
-            low: stored.words[k],
-            high: 0u32,
+            low: stored.words[4 * k],
+            high: stored.words[4 * k + 1],
+            more: stored.words[4 * k + 2],
+            most: stored.words[4 * k + 3],
         }
+    } else if comptime!(bits == 4) {
+        narrow(stored.words[k], 0u32)
     } else if comptime!(bits == 8) {
-        EightCodes {
-            low: stored.words[2 * k],
-            high: stored.words[2 * k + 1],
-        }
+        narrow(stored.words[2 * k], stored.words[2 * k + 1])
     } else if comptime!(bits == 2) {
-        EightCodes {
-            low: stored.words[k / 2] >> (k as u32 % 2 * 16),
-            high: 0u32,
-        }
+        narrow(stored.words[k / 2] >> (k as u32 % 2 * 16), 0u32)
     } else {
         // As many bytes as a code has bits.
         let (word, shift) = (k * bits / 4, (k * bits % 4 * 8) as u32);
@@ -103,10 +105,18 @@ pub(crate) fn codes(stored: &StoredBuffers, k: usize) -> EightCodes {
         let (low, high) = (stored.words[word], stored.words[next]);
         // In two steps, because a shift by 32 is no shift on some devices.
         let over = (high << 1) << (31 - shift);
-        EightCodes {
-            low: (low >> shift) | over,
-            high: high >> shift,
-        }
+        narrow((low >> shift) | over, high >> shift)
+    }
+}
+
+/// Codes of at most 8 bits.
+#[cube]
+fn narrow(low: u32, high: u32) -> EightCodes {
+    EightCodes {
+        low,
+        high,
+        more: 0u32,
+        most: 0u32,
     }
 }
 
@@ -120,7 +130,15 @@ pub(crate) fn number(
 ) -> f32 {
     let bits = comptime!(bits_of(format));
     let (from, mask) = comptime!((t * bits, (1u32 << bits) - 1));
-    let code = if comptime!(from + bits <= 32) {
+    let code = if comptime!(bits == 16) {
+        let word = match comptime!(t / 2) {
+            0 => codes.low,
+            1 => codes.high,
+            2 => codes.more,
+            _ => codes.most,
+        };
+        (word >> comptime!(t as u32 % 2 * 16)) & mask
+    } else if comptime!(from + bits <= 32) {
         (codes.low >> comptime!(from as u32)) & mask
     } else if comptime!(from >= 32) {
         (codes.high >> comptime!(from as u32 - 32)) & mask
@@ -141,6 +159,7 @@ fn number_of(code: u32, levels: &[f32], #[comptime] format: Format) -> f32 {
         Format::Affine(_) => whole(code),
         Format::Int8 => int8::cube::signed(code),
         Format::Micro(micro) => micro::cube::number(code, micro),
+        Format::Half(half) => f32::reinterpret(widen(code, 0usize, half.dtype())),
     }
 }
 
@@ -153,6 +172,7 @@ pub(crate) fn scaled(stored: &StoredBuffers, number: f32, scale: &ScaleAndOffset
             affine::cube::weight(number, scale.by, scale.offset, stored.zero, form)
         }
         Format::Int8 => int8::cube::weight(number, scale.by, stored.zero),
+        Format::Half(_) => number,
         _ => number * scale.by,
     }
 }
@@ -196,6 +216,10 @@ pub(crate) fn scale(stored: &StoredBuffers, r: usize, c: usize, k: usize) -> Sca
             }
         }
         Format::Int8 => only(stored, r),
+        Format::Half(_) => ScaleAndOffset {
+            by: 1.0,
+            offset: 0.0,
+        },
         Format::Micro(micro) => {
             let group = k / comptime!(micro.group());
             ScaleAndOffset {

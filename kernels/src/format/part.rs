@@ -10,7 +10,7 @@ use core::ops::Range;
 
 use super::blocks::NESTED;
 use super::{Along, Format, Packed, Tile};
-use crate::arith::pack::{CODES4, CODES8, STREAM};
+use crate::arith::pack::{CODES4, CODES8, HALVES, STREAM};
 use crate::arith::whole;
 
 impl Format {
@@ -27,6 +27,7 @@ impl Format {
                 Along::Ordered => STREAM,
             },
             Self::Int8 => CODES8,
+            Self::Half(_) => HALVES,
             // Whole words of scales.
             Self::Micro(micro) => {
                 return whole::tile_rows([shape[0], shape[1] / micro.group()], 1, CODES8);
@@ -69,6 +70,7 @@ impl Format {
                 first / STREAM * affine.bits..last.div_ceil(STREAM) * affine.bits
             }
             Self::Micro(micro) => first / micro.codes()..last / micro.codes(),
+            Self::Half(_) => first / HALVES..last.div_ceil(HALVES),
         }
     }
 
@@ -121,6 +123,7 @@ impl Format {
                 ranges
             }
             Self::Int8 => vec![rows.clone()],
+            Self::Half(_) => Vec::new(),
         }
     }
 }

@@ -100,6 +100,7 @@ fn every_processor_multiplies_to_the_same_bits() {
                 words,
                 scales,
                 fours,
+                halves: Halves::new(format, shape, words),
                 cols: i,
                 x: &ordered(&x, i, fours.is_some()),
                 m,

@@ -30,6 +30,7 @@ fn products_are_those_of_the_unpacked_weight(client: &Client) {
                     let mlx = affine.form == Offset::Bias;
                     (!mlx || affine.group == 32, false)
                 }
+                Format::Half(_) => (true, false),
                 Format::Micro(micro) => (micro != Micro::Nvfp4 { global: false }, false),
                 _ => (false, false),
             };

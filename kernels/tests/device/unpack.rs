@@ -5,9 +5,10 @@ use cubecl::features::TypeUsage;
 use cubecl::prelude::*;
 use firebox_kernels::arith::float::DType;
 use firebox_kernels::arith::launch::Buffer;
+use firebox_kernels::arith::pack;
 use firebox_kernels::device::DeviceWeight;
 use firebox_kernels::format::{
-    Affine, Along, Blocks, Format, Fp8Kind, Micro, Offset, Packed, Tile,
+    Affine, Along, Blocks, Format, Fp8Kind, Half, Micro, Offset, Packed, Tile,
 };
 use firebox_kernels::formats::fp8::Recipe;
 use firebox_kernels::formats::hqq::{Axis, Group, Hqq, Levels};
@@ -105,7 +106,15 @@ pub(crate) fn every_format(shape: [usize; 2], random: &mut Random) -> Vec<Packed
     let row_bytes = shape[1] * source.size();
     let packed = packers.into_iter();
     let packed = packed.map(|packer| fed(packer, &bytes, row_bytes, 0));
-    packed.chain([ordered(shape, random)]).collect()
+    let halves = [Half::F16, Half::Bf16].map(|half| {
+        let bytes = random.weights(shape[0] * shape[1], half.dtype());
+        let words = pack::from_bytes(&bytes);
+        Packed::new(Format::Half(half), shape, words, Vec::new()).unwrap()
+    });
+    packed
+        .chain(halves)
+        .chain([ordered(shape, random)])
+        .collect()
 }
 
 /// A weight whose columns are in groups of any order.
@@ -189,7 +198,11 @@ const SCALES: [f32; 8] = [
 /// type. Only what is below 2^-126 may be 0.
 fn any_words_give_what_they_give_on_the_host(client: &Client) {
     let mut random = Random(23);
-    let mut formats = vec![Format::Int8];
+    let mut formats = vec![
+        Format::Int8,
+        Format::Half(Half::F16),
+        Format::Half(Half::Bf16),
+    ];
     for nested in [false, true] {
         formats.push(Format::Nf4(Blocks { block: 32, nested }));
         formats.push(Format::Fp4(Blocks { block: 64, nested }));

@@ -7,8 +7,8 @@ use core::arch::x86_64::{
 use pulp::x86::{V3, V4};
 use pulp::{cast, f32x8, f32x16, u32x8, u32x16};
 
-use super::{LANES, Lanes, places};
-use crate::arith::halves::{QUIET, narrow_f16};
+use super::{HALF_WORDS, LANES, Lanes, places};
+use crate::arith::halves::{QUIET, narrow_f16, widen_f16};
 
 /// A lane for each code of two words.
 const WORD_OF: [u32; LANES] = [0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1];
@@ -60,6 +60,17 @@ impl Lanes for V4 {
         let rounded = self.avx512f._mm512_mask_or_epi32(rounded, nan, bits, quiet);
         let upper = self.avx512f._mm512_srli_epi32::<16>(rounded);
         cast(self.avx512f._mm512_cvtepi32_epi16(upper))
+    }
+
+    #[inline(always)]
+    fn widen_f16(self, words: &[u32; HALF_WORDS]) -> f32x16 {
+        cast(self.avx512f._mm512_cvtph_ps(cast(*words)))
+    }
+
+    #[inline(always)]
+    fn widen_bf16(self, words: &[u32; HALF_WORDS]) -> f32x16 {
+        let wide = self.avx512f._mm512_cvtepu16_epi32(cast(*words));
+        cast(self.avx512f._mm512_slli_epi32::<16>(wide))
     }
 
     #[inline(always)]
@@ -190,6 +201,24 @@ impl Lanes for V3 {
         // Packing takes fours of one and of the other in turn.
         let packed = self.avx2._mm256_packus_epi32(lower, upper);
         cast(self.avx2._mm256_permute4x64_epi64::<0b11_01_10_00>(packed))
+    }
+
+    /// There may be no instruction for it.
+    #[inline(always)]
+    fn widen_f16(self, words: &[u32; HALF_WORDS]) -> Two<f32x8> {
+        cast(cast::<_, [u16; LANES]>(*words).map(widen_f16))
+    }
+
+    #[inline(always)]
+    fn widen_bf16(self, words: &[u32; HALF_WORDS]) -> Two<f32x8> {
+        let [lower, upper]: Two<[u32; HALF_WORDS / 2]> = cast(*words);
+        [lower, upper].map(
+            #[inline(always)]
+            |words| {
+                let wide = self.avx2._mm256_cvtepu16_epi32(cast(words));
+                cast(self.avx2._mm256_slli_epi32::<16>(wide))
+            },
+        )
     }
 
     #[inline(always)]
