@@ -17,15 +17,19 @@ use std::{
     },
 };
 
-use burn::{module::Module, tensor::TensorData};
+use burn::{
+    module::Module,
+    tensor::{Tensor, TensorData},
+};
 use counting::COUNTING;
 use firebox::{
-    Cpu, DType, LoadConfig, Loader, Shared, Workers,
+    Cpu, DType, LoadConfig, Loader, Shared, Target, Workers,
     config::{Budget, Reading, SaveConfig},
     model::{Architecture, BuildError, ConfigError, Linear, Matrix, Slot, Weights},
     observe::{Event, Flow},
     plan::PlanError,
     source::{Local, Source, SourceError},
+    target::ToBurn,
 };
 use safetensors::{Dtype, tensor::TensorView};
 
@@ -122,6 +126,7 @@ fn memory_is_what_was_promised() {
     equal_weights_are_held_once(&base, &tuned);
     mapped_weights_stay_in_their_file(&base);
     mapped_weights_are_packed_from_their_file(&base);
+    halves_are_multiplied_where_they_are_mapped(&base);
     shards_are_as_large_and_as_many_as_asked(&base);
     threads_are_as_many_as_there_is_work_for(&base);
 }
@@ -160,6 +165,18 @@ fn mapped_weights_stay_in_their_file(folder: &Path) {
     let changed = weight.slice_assign([0..1, 0..COLS], zero).into_data();
     assert!(changed != read[0], "nothing was written");
     assert!(fs::read(&file).expect("readable") == before, "the file");
+}
+
+/// Catches halves that are widened or copied on the way to a model that computes in f32, and while they are multiplied.
+fn halves_are_multiplied_where_they_are_mapped(folder: &Path) {
+    let asked = LoadConfig::new(folder.to_str().expect("a name in UTF-8"));
+    let loader = Loader::<Cpu>::new(asked.reading(Reading::Mapped)).expect("opens");
+    let (model, peak) = COUNTING.peak(|| loader.load::<Wide>().expect("loads").model);
+    assert!(peak < MIB, "{peak} bytes for two times {SOURCE} in a map");
+    let ones = Tensor::ones([1, COLS], &Cpu::device(0).expect("a CPU"));
+    let (y, peak) = COUNTING.peak(|| model.first.forward::<2>(ones));
+    assert!(peak < MIB, "{peak} bytes to multiply");
+    assert_eq!(y.dtype(), DType::F32.burn().into());
 }
 
 /// Catches tiles of a map that are copied all the same, and codes of other bytes.

@@ -18,7 +18,7 @@ use firebox::{
     text::{SpecialTokens, TokenizerError},
 };
 use firebox_kernels::{
-    format::{FormatError, Fp8Kind, Tile},
+    format::{Format, FormatError, Fp8Kind, Half, Tile},
     formats::{
         affine, bits4,
         fp8::{self, Recipe},
@@ -276,7 +276,10 @@ fn packed_weights_are_in_the_module() {
     }
     let others = [&model.embedding.table, &model.head.expect("untied").weight];
     for other in others {
-        assert!(matches!(other, Matrix::Dense(_)), "{other:?}");
+        let Matrix::Packed(halves) = other else {
+            panic!("{other:?} was widened")
+        };
+        assert_eq!(halves.layout().format, Format::Half(Half::Bf16));
     }
 }
 

@@ -76,7 +76,7 @@ impl Engine {
         let config = LoadConfig {
             bare: false,
             pack: PackConfig {
-                dtype: Some(self.dtype.wanted),
+                dtype: self.config.pack.dtype,
                 verify: self.config.pack.verify.clone(),
                 ..PackConfig::default()
             },
@@ -88,12 +88,15 @@ impl Engine {
             shared: self.shared.clone(),
             observers: self.observers.clone(),
         };
-        Self::open(
+        let engine = Self::open(
             request,
             self.target,
             self.device.clone(),
             self.capabilities.clone(),
-        )
+        )?;
+        // The plain weights that are left may be stored in another type than most were.
+        let dtype = self.dtype;
+        Ok(Self { dtype, ..engine })
     }
 }
 

@@ -13,7 +13,10 @@ use super::{
     decoder::Unsupported,
     layers::{Embedding, Linear, Matrix},
 };
-use crate::{quant::PackedWeight, target::DType};
+use crate::{
+    quant::{PackedWeight, ops},
+    target::{DType, ToBurn},
+};
 
 /// A finished weight on its device.
 #[derive(Debug, Clone)]
@@ -21,7 +24,7 @@ pub enum Weight {
     /// Plain numbers, flattened; the second field is the shape. Several tensors hold rows one after
     /// another, where a device has no allocation large enough for all.
     Dense(Vec<Tensor<1>>, Vec<usize>),
-    /// Packed words, of rows one after another.
+    /// Packed words, of rows one after another; or a matrix of halves, which are multiplied as they are stored.
     Packed(Vec<PackedWeight>),
     /// Matrices that come to the device when they are needed, of rows one after another.
     Streamed(Vec<StreamedWeight>),
@@ -188,13 +191,21 @@ impl Weights {
             format,
         };
         let parts = match weight {
-            Weight::Packed(parts) => return Err(packed(parts[0].layout().format)),
+            Weight::Packed(parts) => match parts[0].layout().format {
+                // Dense values all the same, which become a tensor of the type of the others.
+                Format::Half(_) => {
+                    let parts = parts.iter();
+                    let wide = parts.map(|part| ops::dequantize(part, self.dtype.burn()));
+                    wide.map(|part| part.flatten(0, 1)).collect()
+                }
+                format => return Err(packed(format)),
+            },
             Weight::Dense(parts, _) => parts,
             // Who asks for it as a tensor has it on the device from now on.
             Weight::Streamed(parts) => {
-                let dense = parts.iter().map(|part| match part.format() {
-                    Some(format) => Err(packed(format)),
-                    None => Ok(part.to_dense().expect("it is not packed").flatten(0, 1)),
+                let dense = parts.iter().map(|part| {
+                    let dense = part.to_dense(self.dtype).map_err(packed);
+                    dense.map(|part| part.flatten(0, 1))
                 });
                 dense.collect::<Result<_, _>>()?
             }

@@ -51,7 +51,7 @@ mod run;
 
 pub use crate::observe::{Event, Flow, Observer};
 pub(crate) use compare::Comparer;
-pub(crate) use cut::{cut_dense, cut_packed};
+pub(crate) use cut::{cut_dense, cut_halves, cut_packed};
 pub use dense::{Dense, Values};
 pub use error::{PipelineError, SinkError};
 pub use finished::{Finished, RowBatch};
@@ -63,5 +63,5 @@ pub use settings::Settings;
 pub(crate) use settings::tile_bytes;
 pub use sink::{RowSink, Sink};
 pub use timing::Timing;
-pub(crate) use upload::upload;
+pub(crate) use upload::{upload, upload_halves};
 pub(crate) use values::SourceValues;

@@ -1,10 +1,19 @@
 //! Uploads: dense weights to a device, and the check that bytes have arrived there.
 
 use burn::tensor::{Bytes, DType as BurnDType, Device, Int, Tensor, TensorData};
-use firebox_kernels::arith::checksum::checksum;
+use firebox_kernels::{arith::checksum::checksum, format::Half};
 
-use super::{cut::cut_dense, dense::Dense, error::PipelineError, settings::Settings};
-use crate::{plan::Step, quant::ops, target::ToBurn};
+use super::{
+    cut::{cut_dense, cut_halves},
+    dense::Dense,
+    error::PipelineError,
+    settings::Settings,
+};
+use crate::{
+    plan::Step,
+    quant::{PackedWeight, ops},
+    target::ToBurn,
+};
 
 /// The tensors of a dense weight, flattened: one, or parts of whole rows where the device's allocations are
 /// smaller. On a host target the values are moved, not copied.
@@ -30,6 +39,27 @@ pub(crate) fn upload(
             arrived(step, sent, ops::bits(tensor.clone()).narrow(0, 0, words))?;
         }
         Ok(tensor)
+    };
+    parts.into_iter().map(upload).collect()
+}
+
+/// A matrix of halves that stay so: one weight, or parts of whole rows where the device's allocations are smaller. On a
+/// host target the values are moved, or shared, not copied.
+pub(crate) fn upload_halves(
+    step: &Step,
+    half: Half,
+    dense: Dense,
+    device: &Device,
+    settings: &Settings<'_>,
+) -> Result<Vec<PackedWeight>, PipelineError> {
+    let parts = cut_halves(half, dense, step.matrix(), settings.allocation_max);
+    let upload = |(layout, bytes): (_, Bytes)| {
+        let sent = settings.device.map(|_| checksum(&bytes));
+        let words = words(bytes, device);
+        if let Some(sent) = sent.filter(|_| words.dims() != [0]) {
+            arrived(step, sent, words.clone())?;
+        }
+        Ok(PackedWeight::halves(words, layout))
     };
     parts.into_iter().map(upload).collect()
 }

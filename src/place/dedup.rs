@@ -14,12 +14,13 @@ use std::{
 };
 
 use burn::tensor::Device;
-use firebox_kernels::format::Packed;
+use firebox_kernels::format::{Format, Half, Packed};
 
 use crate::{
     model::Weight,
     pipeline::{Finished, InFlight, SinkError},
     plan::Step,
+    quant::{Layout, PackedWeight},
     target::ToBurn,
 };
 
@@ -124,6 +125,20 @@ fn equal(step: &Step, finished: &Finished, held: &Weight) -> bool {
             });
             same && rest.is_empty() && *shape == step.slot.shape
         }
+        // Halves that stay so: padding ends a part.
+        (Finished::Dense(dense), Weight::Packed(parts)) => {
+            let (size, mut rest) = (dense.dtype().size(), dense.bytes());
+            let same = parts.iter().all(|part| {
+                let Layout { format, shape } = part.layout();
+                let len = (shape[0] * shape[1] * size).min(rest.len());
+                let (here, after) = rest.split_at(len);
+                rest = after;
+                let words = part.words.val().into_data();
+                let of_type = Half::of(dense.dtype()).map(Format::Half) == Some(format);
+                of_type && words.as_bytes().get(..len) == Some(here)
+            });
+            same && rest.is_empty() && step.matrix()[0] == rows(parts)
+        }
         (Finished::Packed(packed), Weight::Packed(parts)) => {
             let mut first = 0;
             let same = parts.iter().all(|part| {
@@ -145,4 +160,8 @@ fn equal(step: &Step, finished: &Finished, held: &Weight) -> bool {
         }
         _ => false,
     }
+}
+
+fn rows(parts: &[PackedWeight]) -> usize {
+    parts.iter().map(|part| part.layout().shape[0]).sum()
 }

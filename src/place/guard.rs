@@ -73,7 +73,7 @@ impl<'a> Guard<'a> {
         // The fallback may need its memory.
         drop(weight);
         for quant in &self.config.fallbacks {
-            let Some(step) = step.instead(quant, self.plan.dtype) else {
+            let Some(step) = step.instead(quant, self.plan.dense_dtype(step)) else {
                 continue;
             };
             let weight = self.pack(&step)?;

@@ -1,11 +1,12 @@
 //! Finished weights become tensors on the device, or are stored to be streamed there; a module is built of both.
 
 use burn::tensor::Device;
+use firebox_kernels::format::Half;
 
 use super::{dedup::Shared, stream::Streamer};
 use crate::{
     model::{Weight, Weights},
-    pipeline::{self, Finished, Settings, Sink, SinkError, cut_packed},
+    pipeline::{self, Dense, Finished, Settings, Sink, SinkError, cut_packed},
     plan::{Home, Step},
     quant::PackedWeight,
 };
@@ -44,6 +45,12 @@ impl ModuleSink<'_> {
         home.unwrap_or_else(|| self.weights.device())
     }
 
+    /// The type of a matrix of halves that stay as they are stored, in a module that computes in another type.
+    fn stays(&self, step: &Step, dense: &Dense) -> Option<Half> {
+        let other = dense.dtype() != self.weights.dtype();
+        Half::of(dense.dtype()).filter(|_| other && step.slot.is_matrix())
+    }
+
     /// The weight on its device.
     fn weight(&self, step: &Step, finished: Finished) -> Result<Weight, SinkError> {
         let device = self.device(step);
@@ -58,6 +65,10 @@ impl ModuleSink<'_> {
                 Weight::Packed(placed.collect())
             }
             Finished::Dense(dense) => {
+                if let Some(half) = self.stays(step, &dense) {
+                    let parts = pipeline::upload_halves(step, half, dense, device, self.settings)?;
+                    return Ok(Weight::Packed(parts));
+                }
                 let parts = pipeline::upload(step, dense, device, self.settings)?;
                 Weight::Dense(parts, step.slot.shape.clone())
             }
@@ -75,7 +86,10 @@ impl ModuleSink<'_> {
         let (slot, largest) = (&step.slot, self.settings.allocation_max);
         let stored = match finished {
             Finished::Packed(packed) => stream.packed(slot, packed, largest),
-            Finished::Dense(dense) => stream.dense(slot, dense, step.matrix(), largest),
+            Finished::Dense(dense) => match self.stays(step, &dense) {
+                Some(half) => stream.halves(slot, half, dense, step.matrix(), largest),
+                None => stream.dense(slot, dense, step.matrix(), largest),
+            },
             Finished::Placed(parts) => return Ok(Weight::Packed(parts)),
             Finished::Carried(_) => return Err(carried(step)),
         };

@@ -3,7 +3,7 @@
 use std::io;
 
 use burn::tensor::{Bytes, Device};
-use firebox_kernels::format::Packed;
+use firebox_kernels::format::{Half, Packed};
 
 use crate::{
     config::StreamFrom,
@@ -11,7 +11,7 @@ use crate::{
         Role, Slot, Weight,
         stream::{Ring, RingLimits, Shelf, StreamedBytes, StreamedWeight},
     },
-    pipeline::{Dense, cut_dense, cut_packed},
+    pipeline::{Dense, cut_dense, cut_halves, cut_packed},
     quant::Layout,
 };
 
@@ -75,6 +75,25 @@ impl Streamer {
                 dtype,
                 shape: [rows, cols],
                 values: self.shelf.put(bytes)?,
+            })
+        })
+    }
+
+    /// Stores halves `[out, in]` that are multiplied as they are stored, in parts of at most `largest` bytes.
+    pub(crate) fn halves(
+        &self,
+        slot: &Slot,
+        half: Half,
+        dense: Dense,
+        shape: [usize; 2],
+        largest: Option<u64>,
+    ) -> io::Result<Weight> {
+        let parts = cut_halves(half, dense, shape, largest);
+        self.weight(slot, parts, |(layout, words)| {
+            Ok(StreamedBytes::Packed {
+                layout,
+                words: self.shelf.put(words)?,
+                scales: self.shelf.put(Bytes::from_elems(Vec::<u32>::new()))?,
             })
         })
     }

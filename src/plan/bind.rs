@@ -94,6 +94,20 @@ impl Plan {
             }
             self.check_link(link)?;
         }
+        // What is multiplied on the way is not rounded once more.
+        for step in &mut self.steps {
+            let named = |link: &Link| {
+                link.from
+                    .iter()
+                    .chain(&link.to)
+                    .any(|name| *name == step.slot.name)
+            };
+            if let Action::Dense(dtype) = &mut step.action
+                && links.iter().any(named)
+            {
+                *dtype = self.dtype;
+            }
+        }
         self.links = links;
         Ok(())
     }
@@ -228,6 +242,7 @@ impl Request<'_> {
             devices: self.devices.clone(),
             dtype: self.dtype.dtype,
             dtype_wanted: self.dtype.wanted,
+            keeps_halves: self.dtype.halves,
             strategy: Strategy::Auto,
             strategy_reason: String::new(),
             steps,
@@ -374,6 +389,7 @@ impl Request<'_> {
         let stored = piece::check(slot, &pieces)?;
         let dtype = match (slot.role, stored) {
             (Role::Other, DType::F32) => DType::F32,
+            _ if slot.is_matrix() => self.dtype.of_matrix(stored),
             _ => self.dtype.dtype,
         };
         Ok(Step {

@@ -57,6 +57,7 @@ use crate::{
     model::{Link, Slot},
     quant::QuantSpec,
     source::{StoredType, TensorInfo},
+    target::DTypeChoice,
 };
 
 /// What happens to every tensor of a checkpoint.
@@ -66,11 +67,14 @@ pub struct Plan {
     pub model: String,
     /// The devices that the model computes on.
     pub devices: Vec<DeviceFacts>,
-    /// Type of dense weights and activations.
+    /// Type of dense weights and activations, but for matrices that stay halves.
     pub dtype: DType,
     /// The type that was asked for, or that the target or the checkpoint would choose: another one than
     /// `dtype` where the device does not compute in it.
     pub dtype_wanted: DType,
+    /// Whether matrices that are stored as halves stay so although `dtype` is another type.
+    #[serde(default)]
+    pub keeps_halves: bool,
     /// Where finished weights will live.
     pub strategy: Strategy,
     /// Why, in a sentence's part.
@@ -236,7 +240,11 @@ impl Step {
                 format.packed_bytes([format.part_rows(shape).min(rows), cols])
             }
             Action::Carry => 1,
-            Action::Dense(dtype) if self.slot.shape.len() == 2 => cols * dtype.size(),
+            Action::Dense(dtype) if self.slot.shape.len() == 2 => {
+                // Halves that stay so are cut where a word ends.
+                let together = 1 + cols * dtype.size() % size_of::<u32>() / dtype.size();
+                together.min(rows) * cols * dtype.size()
+            }
             Action::Dense(dtype) => rows * cols * dtype.size(),
         };
         bytes as u64
@@ -316,6 +324,28 @@ impl Plan {
             if let (Stored::Packed(_), Action::Dense(dtype)) = (&step.stored, &mut step.action) {
                 *dtype = to;
             }
+        }
+    }
+
+    /// The types other than [`dtype`](Self::dtype) that dense weights are in: of matrices that stay as they are stored.
+    pub fn halves(&self) -> Vec<DType> {
+        let kept =
+            |step: &Step, dtype| step.slot.is_matrix() && step.action == Action::Dense(dtype);
+        let others = DType::ALL.into_iter().filter(|dtype| *dtype != self.dtype);
+        let kept = others.filter(|dtype| self.steps.iter().any(|step| kept(step, *dtype)));
+        kept.collect()
+    }
+
+    /// The type that a dense weight of `step` gets.
+    pub(crate) fn dense_dtype(&self, step: &Step) -> DType {
+        let choice = DTypeChoice {
+            wanted: self.dtype_wanted,
+            dtype: self.dtype,
+            halves: self.keeps_halves,
+        };
+        match &step.stored {
+            Stored::Plain(stored) if step.slot.is_matrix() => choice.of_matrix(*stored),
+            _ => self.dtype,
         }
     }
 

@@ -3,7 +3,7 @@
 use core::fmt;
 
 use super::{Plan, Step};
-use crate::{config::Bytes, target::instead};
+use crate::{config::Bytes, target::dense_types};
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -28,11 +28,10 @@ impl fmt::Display for Plan {
 
         writeln!(
             f,
-            "{} to {}, dense weights in {}{}",
+            "{} to {}, dense weights in {}",
             self.model,
             self.target(),
-            self.dtype,
-            instead(self.dtype, self.dtype_wanted)
+            dense_types(self.dtype, self.dtype_wanted, &self.halves())
         )?;
         if !self.strategy_reason.is_empty() {
             writeln!(f, "strategy {}: {}", self.strategy, self.strategy_reason)?;

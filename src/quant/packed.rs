@@ -41,6 +41,13 @@ impl PackedWeight {
         }
     }
 
+    /// From halves that are on their device already.
+    pub(crate) fn halves(words: Tensor<1, Int>, layout: Layout) -> Self {
+        let none = TensorData::new(Vec::<u32>::new(), [0]);
+        let scales = Tensor::from_data(none, (&words.device(), BurnDType::U32));
+        Self::new(words, scales, layout)
+    }
+
     /// The same words in the same memory, as parameters of their own.
     pub(crate) fn again(&self) -> Self {
         Self::new(self.words.val(), self.scales.val(), self.layout)

@@ -30,7 +30,7 @@ use crate::{
     pipeline::Timing,
     plan::{Action, Plan, Treatment},
     source::Probe,
-    target::{DType, instead},
+    target::{DType, dense_types},
 };
 
 /// The report of a load. Serialises to the JSON that `firebox load --json` prints.
@@ -50,6 +50,8 @@ pub struct LoadReport {
     /// The type that was asked for or would have been chosen: another one where the device does not
     /// compute in it.
     pub dtype_wanted: DType,
+    /// The types of matrices that stay as they are stored, other than [`dtype`](Self::dtype).
+    pub halves: Vec<DType>,
     /// Where the finished weights live.
     pub strategy: Strategy,
     /// Why this strategy.
@@ -186,6 +188,7 @@ impl LoadReport {
             quant: quants(plan),
             dtype: plan.dtype,
             dtype_wanted: plan.dtype_wanted,
+            halves: plan.halves(),
             strategy: plan.strategy,
             strategy_reason: plan.strategy_reason.clone(),
             seconds: since(recorded.ended),
@@ -272,13 +275,12 @@ impl fmt::Display for LoadReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{} tensors, {} read, {} kept ({} and {}{} on {}) in {:.2} s, {}/s",
+            "{} tensors, {} read, {} kept ({} and {} on {}) in {:.2} s, {}/s",
             self.tensors,
             Bytes(self.bytes_read),
             Bytes(self.bytes_packed),
             self.quant,
-            self.dtype,
-            instead(self.dtype, self.dtype_wanted),
+            dense_types(self.dtype, self.dtype_wanted, &self.halves),
             self.target,
             self.seconds,
             Bytes(self.bytes_per_second() as u64),

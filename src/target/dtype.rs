@@ -19,11 +19,15 @@ impl ToBurn for DType {
     }
 }
 
-/// Why a load computes in `dtype` and not in the type that was `wanted`; empty where it is the same.
-pub(crate) fn instead(dtype: DType, wanted: DType) -> String {
-    if dtype == wanted {
-        String::new()
-    } else {
-        format!(" (this device does not compute in {wanted})")
+/// The types of the dense weights of a load that computes in `dtype`, and why not in the type that was `wanted`. Matrices
+/// that stay as they are stored are in `halves`.
+pub(crate) fn dense_types(dtype: DType, wanted: DType, halves: &[DType]) -> String {
+    let mut types = dtype.to_string();
+    if dtype != wanted {
+        types.push_str(&format!(" (this device does not compute in {wanted})"));
     }
+    for half in halves {
+        types.push_str(&format!(", matrices in {half}"));
+    }
+    types
 }

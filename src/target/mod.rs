@@ -10,6 +10,7 @@
 use core::fmt::Debug;
 
 use burn::{backend::DispatchDevice, tensor::Device};
+use firebox_kernels::format::Half;
 
 use crate::quant::ops::QuantBackend;
 
@@ -34,7 +35,7 @@ pub use cube::Vulkan;
 pub use cube::WebGpu;
 #[cfg(feature = "wgpu")]
 pub use cube::Wgpu;
-pub(crate) use dtype::instead;
+pub(crate) use dtype::dense_types;
 pub use dtype::{DType, ToBurn};
 
 #[cfg(feature = "ndarray")]
@@ -144,16 +145,20 @@ pub enum TargetError {
 impl Capabilities {
     /// The type to compute in: the one asked for, else this device's own choice, else the type that the
     /// weights are `stored` in. Where the device does not compute in it, it is `f32`, which every device
-    /// has and which holds every value of the others; f16 would not hold bf16's.
+    /// has and which holds every value of the others; f16 would not hold bf16's. Matrices of halves then stay as they are
+    /// stored, unless `f32` was asked for: reading them is what a product waits for.
     pub fn dtype(&self, asked: Option<DType>, stored: DType) -> DTypeChoice {
         let wanted = asked.or(self.default_dtype).unwrap_or(stored);
+        let dtype = if self.dtypes.contains(&wanted) {
+            wanted
+        } else {
+            DType::F32
+        };
+        let halves = Half::of(stored).is_some() && dtype == DType::F32 && asked != Some(dtype);
         DTypeChoice {
             wanted,
-            dtype: if self.dtypes.contains(&wanted) {
-                wanted
-            } else {
-                DType::F32
-            },
+            dtype,
+            halves,
         }
     }
 }
@@ -165,6 +170,18 @@ pub struct DTypeChoice {
     pub wanted: DType,
     /// The type that is used.
     pub dtype: DType,
+    /// Whether matrices that are stored as halves stay so, and are widened while they are multiplied.
+    pub halves: bool,
+}
+
+impl DTypeChoice {
+    /// The type of a dense matrix that is stored in another.
+    pub(crate) fn of_matrix(self, stored: DType) -> DType {
+        match Half::of(stored) {
+            Some(half) if self.halves => half.dtype(),
+            _ => self.dtype,
+        }
+    }
 }
 
 /// `device` of a target that has this one only, if it is asked for.

@@ -155,7 +155,7 @@ fn choices_are_kept() {
             config(quant).candidate(three).candidate(six)
         }
     };
-    for (quant, specs) in [("auto:bits=5", 2), ("auto:size=2300000", 2)] {
+    for (quant, specs) in [("auto:bits=5", 2), ("auto:size=1776000", 2)] {
         let kinds = load(auto(quant)()).expect("loads").report;
         let kinds: std::collections::BTreeSet<String> = (kinds.per_tensor.iter())
             .map(|tensor| tensor.quant.to_string())

@@ -4,10 +4,11 @@ use std::ops::ControlFlow;
 
 use burn::tensor::{Int, Tensor, TensorData};
 use firebox::{
-    Cpu, DType, LoadConfig, Loader, Strategy, StreamFrom, Target,
+    Cpu, DType, LoadConfig, Loaded, Loader, Strategy, StreamFrom, Target,
     config::{Reading, SaveConfig},
     model::{CausalLm, GenerateOptions, Matrix, generate},
-    target::MemoryKind,
+    quant::kernels::format::{Format, Half},
+    target::{MemoryKind, ToBurn},
 };
 
 use crate::common::{Golden, MODELS, max_abs_difference, values};
@@ -44,6 +45,69 @@ pub(crate) fn logits_are_those_of_transformers<T: Target>() {
         let (expected, _) = golden.floats("logits_f32");
         let error = max_abs_difference(&logits(&model, golden), &expected);
         assert!(error < 1e-4, "{}: largest error {error}", golden.0);
+    }
+}
+
+/// Where a device does not compute in the type of a checkpoint, matrices are multiplied as they are stored, and answer as
+/// transformers does in f32: whole, in parts, mapped, and streamed from memory and from a file. Catches matrices that are
+/// widened, halves that are taken for each other, and parts that begin inside a word.
+pub(crate) fn halves_stay_halves<T: Target>() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let device = T::device(0).expect("a device");
+    for (name, stored) in [
+        ("llama_bf16_untied", DType::Bf16),
+        ("llama_f16_tied_bias", DType::F16),
+    ] {
+        let golden = Golden(name);
+        let asked = || LoadConfig::new(golden.path("").to_string_lossy());
+        let Some(half) = Half::of(stored) else {
+            panic!("{stored} is no half")
+        };
+        if T::capabilities(&device).dtype(None, stored).dtype == stored {
+            let model = load::<T>(asked());
+            assert!(matches!(model.embedding.table, Matrix::Dense(_)), "{name}");
+            continue;
+        }
+        let (expected, _) = golden.floats("logits_f32");
+        let streaming = || asked().strategy(Strategy::Streaming);
+        let disk = StreamFrom::Disk(folder.path().to_owned());
+        for (how, config) in [
+            ("read", asked().reading(Reading::Buffered)),
+            ("mapped", asked().reading(Reading::Mapped)),
+            ("in parts", asked().allocation_max(60_000)),
+            ("from memory", streaming()),
+            ("from a file", streaming().stream_from(disk)),
+        ] {
+            let loader = Loader::<T>::new(config).expect("a checkpoint");
+            let plan = loader.plan::<CausalLm>().expect("a plan");
+            assert_eq!((plan.dtype, plan.halves()), (DType::F32, vec![stored]));
+            let Loaded { model, report } = loader.load::<CausalLm>().expect("loads");
+            let mut matrices = model.blocks[1].linears();
+            matrices.extend(&model.head);
+            for linear in matrices {
+                assert!(is_half(&linear.weight, half), "{name} {how}: {linear:?}");
+            }
+            assert!(is_half(&model.embedding.table, half), "{name} {how}");
+            let norm = model.norm.scale.val().dtype();
+            assert_eq!(norm, DType::F32.burn().into(), "{name} {how}");
+            let of =
+                format!("f32 (this device does not compute in {stored}), matrices in {stored} on");
+            let of_default = format!("f32, matrices in {stored} on");
+            let said = report.to_string();
+            assert!(said.contains(&of) || said.contains(&of_default), "{said}");
+
+            let error = max_abs_difference(&logits(&model, golden), &expected);
+            assert!(error < 1e-4, "{name} {how}: largest error {error}");
+        }
+    }
+}
+
+fn is_half(matrix: &Matrix, half: Half) -> bool {
+    match matrix {
+        Matrix::Dense(_) => false,
+        Matrix::Packed(packed) => packed.layout().format == Format::Half(half),
+        Matrix::Streamed(weight) => weight.format() == Some(Format::Half(half)),
+        Matrix::Split(parts) => parts.iter().all(|part| is_half(part, half)),
     }
 }
 

@@ -3,7 +3,14 @@
 use burn::tensor::{FloatDType, Int, Tensor, TensorData};
 use firebox::{
     Target,
-    quant::{PackedWeight, kernels::arith::float::DType, ops},
+    quant::{
+        PackedWeight,
+        kernels::{
+            arith::{float::DType, pack},
+            format::{Format, Half, Packed},
+        },
+        ops,
+    },
 };
 
 use crate::weights::{SHAPES, every_packing, numbers, on_host, stored};
@@ -23,6 +30,15 @@ pub(crate) fn weights<T: Target>(shape: [usize; 2]) -> Vec<(String, Vec<f32>, Pa
                 PackedWeight::from_host(packed, &device),
             ))
         })
+        .chain([Half::F16, Half::Bf16].map(|half| {
+            let bytes = stored(&numbers(shape[0] * shape[1], 5), half.dtype());
+            let (format, words) = (Format::Half(half), pack::from_bytes(&bytes));
+            let packed = Packed::new(format, shape, words, Vec::new()).expect("it fits");
+            let mut dense = vec![0.0; shape[0] * shape[1]];
+            half.dtype().widen(&bytes, &mut dense);
+            let name = format!("{half} {shape:?}");
+            (name, dense, PackedWeight::from_host(packed, &device))
+        }))
         .collect()
 }
 

@@ -24,7 +24,7 @@ use firebox_kernels::{
 use crate::quant::gradient;
 use crate::{
     quant::{Layout, ops},
-    target::ToBurn,
+    target::{DType, ToBurn},
 };
 
 use super::{
@@ -184,13 +184,17 @@ impl StreamedWeight {
         }
     }
 
-    /// The whole weight on its device, if it is dense.
-    pub(crate) fn to_dense(&self) -> Option<Tensor<2>> {
+    /// The whole weight on its device, in `dtype` where it is halves that stay so. The error is the format of one that is
+    /// packed.
+    pub(crate) fn to_dense(&self, dtype: DType) -> Result<Tensor<2>, Format> {
         let dense = self.ring.lend(&self.entry, |placed| match placed {
-            Placed::Packed(_) => None,
-            Placed::Dense(weight) => Some(weight.clone()),
+            Placed::Packed(packed) => match packed.layout().format {
+                Format::Half(_) => Ok(ops::dequantize(packed, dtype.burn())),
+                format => Err(format),
+            },
+            Placed::Dense(weight) => Ok(weight.clone()),
         })?;
-        Some(if self.device.is_autodiff() {
+        Ok(if self.device.is_autodiff() {
             Tensor::from_inner(dense)
         } else {
             dense

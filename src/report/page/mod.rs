@@ -22,7 +22,7 @@ use super::{LoadReport, Series, TensorReport};
 use crate::{
     config::Bytes,
     observe::{check_replace, write_whole},
-    target::instead,
+    target::dense_types,
 };
 
 /// Rows of the table at most; more tensors are added up by layer.
@@ -152,7 +152,7 @@ impl LoadReport {
             ("packed as", self.quant.clone()),
             (
                 "dense type",
-                format!("{}{}", self.dtype, instead(self.dtype, self.dtype_wanted)),
+                dense_types(self.dtype, self.dtype_wanted, &self.halves),
             ),
             (
                 "bits a linear weight",
