@@ -25,7 +25,7 @@ impl<'a> Halves<'a> {
         let Format::Half(half) = format else {
             return None;
         };
-        (i > 0 && i.is_multiple_of(LANES)).then(|| Self {
+        (i > 0 && i.is_multiple_of(LANES)).then_some(Self {
             half,
             words: words.as_chunks().0,
             vectors: i / LANES,
