@@ -477,3 +477,20 @@ fn sizes_are_read_in_both_families_of_units() {
     assert_eq!(Bytes(1_610_612_736).to_string(), "1.50 GiB");
     assert_eq!(Bytes(17).to_string(), "17 B");
 }
+
+/// A megabyte of name, and 120,000 wildcards. Catches a pattern whose compilation ends the process.
+#[test]
+fn long_names_are_matched_and_long_patterns_refused() {
+    for name in ["a".repeat(1_000_000), "é[".repeat(300_000)] {
+        let rule = Rule::tensor(&name, QuantSpec::None);
+        assert!(rule.pattern.is_match(&name, Role::Linear));
+        assert!(!rule.pattern.is_match(&name[2..], Role::Linear));
+    }
+    let error = "*".repeat(120_000).parse::<Pattern>().unwrap_err();
+    let text = error.to_string();
+    assert!(
+        text.contains("120000") && text.contains("4096"),
+        "{}",
+        &text[120_000..]
+    );
+}

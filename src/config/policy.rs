@@ -9,6 +9,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use super::Role;
 use super::quant::{QuantSpec, SpecError};
 
+/// Bytes of a pattern with wildcards: far below the size of a compiled pattern that `globset` panics at.
+const PATTERN_MAX: usize = 4096;
+
 /// Names of tensors, or a role.
 ///
 /// * `lm_head`: the module of that path, `lm_head.weight`
@@ -23,8 +26,10 @@ pub struct Pattern {
 #[derive(Debug, Clone)]
 enum Matches {
     Role(Role),
-    /// The name itself, or anything below it.
-    Name(GlobMatcher, GlobMatcher),
+    /// The tensor or module of this name, whatever characters the name has, and everything below.
+    Name(String),
+    /// The name itself, or anything below.
+    Glob(GlobMatcher, GlobMatcher),
 }
 
 /// A rule that could not be understood.
@@ -74,7 +79,10 @@ impl Pattern {
     pub fn is_match(&self, name: &str, role: Role) -> bool {
         match &self.matches {
             Matches::Role(matched) => *matched == role,
-            Matches::Name(itself, below) => itself.is_match(name) || below.is_match(name),
+            Matches::Name(named) => name
+                .strip_prefix(named.as_str())
+                .is_some_and(|below| below.is_empty() || below.starts_with('.')),
+            Matches::Glob(itself, below) => itself.is_match(name) || below.is_match(name),
         }
     }
 }
@@ -97,7 +105,10 @@ impl FromStr for Pattern {
                     pattern: text.to_owned(),
                 })?)
             }
-            None => Matches::Name(glob(text, text)?, glob(text, &format!("{text}.*"))?),
+            None if !text.is_empty() && globset::escape(text) == text && !text.contains('\\') => {
+                Matches::Name(text.to_owned())
+            }
+            None => Matches::Glob(glob(text, text)?, glob(text, &format!("{text}.*"))?),
         };
         Ok(Self {
             text: text.to_owned(),
@@ -134,6 +145,12 @@ fn glob(text: &str, pattern: &str) -> Result<GlobMatcher, RuleError> {
     if text.is_empty() {
         return Err(error("is empty; `*` names everything".to_owned()));
     }
+    if text.len() > PATTERN_MAX {
+        let len = text.len();
+        return Err(error(format!(
+            "has {len} bytes; at most {PATTERN_MAX} are read"
+        )));
+    }
     GlobBuilder::new(pattern)
         .build()
         .map(|glob| glob.compile_matcher())
@@ -153,18 +170,12 @@ pub struct Rule {
 impl Rule {
     /// A rule for the tensor of this name; characters that a pattern gives a meaning to mean themselves.
     pub fn tensor(name: &str, quant: QuantSpec) -> Self {
-        let text = globset::escape(name);
         let pattern = Pattern {
-            matches: Matches::Name(plain_glob(&text), plain_glob(&format!("{text}.*"))),
-            text,
+            matches: Matches::Name(name.to_owned()),
+            text: globset::escape(name),
         };
         Self { pattern, quant }
     }
-}
-
-fn plain_glob(escaped: &str) -> GlobMatcher {
-    let glob = GlobBuilder::new(escaped).build();
-    glob.expect("what is escaped is a glob").compile_matcher()
 }
 
 /// Prints what [`FromStr`] reads back, unless the pattern has a `=` or the method is the caller's own.
