@@ -98,6 +98,9 @@ pub struct LoadReport {
     pub tensors: usize,
     /// Each of them, in the order they were read.
     pub per_tensor: Vec<TensorReport>,
+    /// Tensors of the files that the model does not read: those of other modalities, copies, computed tables.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<String>,
     /// How far the packed weights are from their source, where [`LoadConfig::verify`](crate::LoadConfig::verify) asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verified: Option<VerifyReport>,
@@ -191,6 +194,7 @@ impl LoadReport {
             halves: plan.halves(),
             strategy: plan.strategy,
             strategy_reason: plan.strategy_reason.clone(),
+            left_out: [&plan.unused[..], &plan.unexpected].concat(),
             seconds: since(recorded.ended),
             seconds_read: sum(|timing| timing.read),
             seconds_convert: sum(|timing| timing.convert),
@@ -297,9 +301,15 @@ impl fmt::Display for LoadReport {
         if let Some(peak) = self.peak_host_bytes {
             write!(f, ", peak memory {}", Bytes(peak))?;
         }
-        match &self.tokenizer {
-            Some(files) => write!(f, ", tokenizer from {files}"),
-            None => Ok(()),
+        if let Some(files) = &self.tokenizer {
+            write!(f, ", tokenizer from {files}")?;
+        }
+        match &self.left_out[..] {
+            [] => Ok(()),
+            [one] => write!(f, ", left out {one}"),
+            [first, others @ ..] => {
+                write!(f, ", left out {first} and {} more tensors", others.len())
+            }
         }
     }
 }

@@ -14,7 +14,10 @@ use std::{
 use burn::tensor::{DType as BurnDType, Int, Tensor, TensorData};
 use firebox::{
     LoadConfig, Loader,
-    model::{Architecture, CausalLm, Linear, Origin, Weight, Weights, decoder::Block},
+    model::{
+        Architecture, CausalLm, Linear, Origin, Weight, Weights,
+        decoder::{Block, Spec},
+    },
     target::{Cpu, DType, Target, ToBurn},
 };
 use half::{bf16, f16};
@@ -84,6 +87,15 @@ impl Golden {
         loader.load().expect(self.0).model
     }
 
+    /// What the model is made of, its tensors named as the files name them.
+    pub(crate) fn spec(self) -> Spec {
+        let config = CausalLm::config(&self.json("config.json")).expect(self.0);
+        let tensors = self.shapes();
+        CausalLm::named(config, &|name| {
+            tensors.iter().any(|(tensor, _)| tensor == name)
+        })
+    }
+
     /// Every weight that the model takes, as `dtype`, on the CPU.
     pub(crate) fn weights(self, dtype: DType) -> Weights {
         let device = Cpu::device(0).expect("there is always a CPU");
@@ -96,7 +108,7 @@ impl Golden {
             }
         }
         let mut weights = Weights::new(device.clone(), dtype);
-        let config = CausalLm::config(&self.json("config.json")).expect(self.0);
+        let config = self.spec();
         for slot in CausalLm::slots(&config) {
             let origins = slot.from.iter();
             let values: Vec<f32> = origins

@@ -219,7 +219,7 @@ fn a_cache_of_another_batch_is_refused() {
 #[test]
 fn slots_are_the_tensors_of_the_checkpoint() {
     for golden in models() {
-        let config = CausalLm::config(&golden.json("config.json")).expect(golden.0);
+        let config = golden.spec();
         let mut tensors = golden.shapes();
         tensors.retain(|(name, _)| !CausalLm::leaves_out(&config, name));
         // Slots of some rows make up a tensor together.

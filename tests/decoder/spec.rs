@@ -13,10 +13,6 @@ use firebox::{
 
 use super::common::{Golden, ids, max_abs_difference, models, values};
 
-fn spec(golden: Golden) -> Spec {
-    CausalLm::config(&golden.json("config.json")).expect(golden.0)
-}
-
 // ------------------------------------------------------------------------------------------- one order
 
 /// The first `count` of `slots`, all zeros.
@@ -38,7 +34,7 @@ fn zeros(slots: &[Slot], count: usize) -> Weights {
 #[test]
 fn a_module_takes_its_weights_in_the_order_of_the_slots() {
     for golden in models() {
-        let spec = spec(golden);
+        let spec = golden.spec();
         let slots = CausalLm::slots(&spec);
         for (count, slot) in slots.iter().enumerate() {
             let error = CausalLm::build(&spec, &mut zeros(&slots, count)).unwrap_err();
@@ -84,7 +80,7 @@ fn feature(link: &Link, column: usize) -> usize {
 #[test]
 fn features_scaled_along_every_link_change_no_logit() {
     for golden in models() {
-        let spec = spec(golden);
+        let spec = golden.spec();
         let mut weights = golden.weights(DType::F32);
         let links = CausalLm::links(&spec);
         assert!(!links.is_empty(), "{}", golden.0);
@@ -113,7 +109,7 @@ fn features_scaled_along_every_link_change_no_logit() {
 /// Refused when the configuration is read and when a module is built, before any weight is looked at. Catches a word
 /// that is read and then ignored: the model would answer, and wrongly.
 fn refused(word: &str, change: impl FnOnce(&mut Spec)) {
-    let mut spec = spec(Golden("qwen3_bf16"));
+    let mut spec = Golden("qwen3_bf16").spec();
     change(&mut spec);
 
     let error = slots(&spec).expect_err(word);

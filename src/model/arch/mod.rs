@@ -6,6 +6,8 @@ mod family;
 
 mod nearest;
 
+mod wrapper;
+
 mod rotary;
 
 mod common;
@@ -88,9 +90,11 @@ static FAMILIES: &[&Family] = &[
     &starcoder2::FAMILY,
 ];
 
-/// The `model_type` of every family that [`CausalLm`](super::CausalLm) reads.
+/// The `model_type` of every family that [`CausalLm`](super::CausalLm) reads, and of every multimodal model whose text
+/// model it reads.
 pub fn families() -> impl Iterator<Item = &'static str> {
-    FAMILIES.iter().map(|family| family.model_type)
+    let families = FAMILIES.iter().map(|family| family.model_type);
+    families.chain(wrapper::wrappers())
 }
 
 /// Reads `config.json`.
@@ -100,21 +104,36 @@ pub fn families() -> impl Iterator<Item = &'static str> {
 /// [`ConfigError`] for another architecture, for values that cannot be, and for what is not supported.
 pub(super) fn spec(json: &Value) -> Result<Spec, ConfigError> {
     let fields = Fields::root(json)?;
-    let family = family(fields)?;
-    let spec = (family.read)(family.model_type, fields)?;
+    let found = fields.text("model_type")?;
+    let text = match found {
+        Some(found) => wrapper::text(found, fields)?,
+        None => None,
+    };
+    let spec = match text {
+        None => {
+            let family = family(found, fields)?;
+            (family.read)(family.model_type, fields)?
+        }
+        Some(text) => {
+            let family = family(Some(text.model_type), text.fields)?;
+            let mut spec = (family.read)(family.model_type, text.fields)?;
+            spec.head.tied = text.tied;
+            spec
+        }
+    };
     // What the forward pass does not compute is refused here, before a weight is read.
     decoder::slots(&spec)?;
     Ok(spec)
 }
 
 /// The family that a file names: by `model_type` or, where there is none, by the class in `architectures`.
-fn family(fields: Fields<'_>) -> Result<&'static Family, ConfigError> {
+fn family(found: Option<&str>, fields: Fields<'_>) -> Result<&'static Family, ConfigError> {
     let classes = fields.texts("architectures")?.unwrap_or_default();
     let of_class = FAMILIES.iter().find(|family| {
         let mut classes = classes.iter();
         classes.any(|class| nearest::is_class_of(class, family.model_type))
     });
-    let Some(found) = fields.text("model_type")? else {
+    let Some(found) = found else {
         return of_class
             .copied()
             .ok_or_else(|| fields.missing("model_type"));

@@ -74,6 +74,19 @@ pub struct Prefixes {
     pub head: &'static str,
 }
 
+impl Prefixes {
+    /// Whether they are those of the text model of a multimodal one.
+    pub(super) fn inside(self) -> bool {
+        self.body.contains("language_model.")
+    }
+
+    /// Whether a tensor of this name is beside the text model of a multimodal one: it reads pictures or sounds.
+    pub(super) fn is_beside(self, tensor: &str) -> bool {
+        let head = format!("{}{}", self.head, Part::Head.path());
+        self.inside() && !tensor.starts_with(self.body) && !tensor.starts_with(&head)
+    }
+}
+
 /// A module of a decoder that has weights, or a tensor that has no module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]

@@ -34,6 +34,7 @@ pub(super) fn leaves_out(spec: &Spec, tensor: &str) -> bool {
     let mut beside = spec.names.beside.iter();
     leftovers.any(|end| tensor.ends_with(end))
         || beside.any(|beginning| tensor.starts_with(beginning))
+        || spec.prefixes.is_beside(tensor)
         || (spec.head.tied && tensor.strip_suffix(".weight") == Some(&head()))
         || (spec.predicts_further && is_after_last_layer(spec, tensor))
         || is_of_unused_keys(spec, tensor)

@@ -436,7 +436,13 @@ impl Spec {
         let mut known = self.names.all_prefixes().into_iter();
         let prefixes = known.find(|prefixes| has(&format!("{}.weight", embedding(*prefixes))));
         let prefixes = prefixes.unwrap_or(self.prefixes);
-        Self { prefixes, ..self }
+        let mut named = Self { prefixes, ..self };
+        // The fields of a multimodal model tie its head by default, and some that leave it so have another head.
+        if prefixes.inside() {
+            let head = named.path(None, Part::Head);
+            named.head.tied &= !has(&format!("{head}.weight"));
+        }
+        named
     }
 
     /// Whether later layers use the keys and values of layer `nth`.
