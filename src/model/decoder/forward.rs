@@ -161,14 +161,37 @@ impl CausalLm {
         ids: Tensor<2, Int>,
         cache: &mut Cache,
     ) -> Result<Tensor<3>, CacheError> {
-        let start = cache.len();
-        let layers = cache.extend(self.blocks.len(), ids.dims())?;
+        let [b, t] = ids.dims();
+        cache.check(self.blocks.len(), [b, t])?;
+        let ids = self.seen_again(ids, cache);
 
+        let (start, all) = (cache.len(), ids.dims());
+        let layers = cache.extend(self.blocks.len(), all)?;
         let (mut x, mut passage) = self.enter(ids, start);
         for (block, layer) in self.blocks.iter().zip(layers) {
             x = block.forward(x, &mut passage, layer);
         }
-        Ok(x)
+        Ok(x.narrow(1, all[1] - t, t))
+    }
+
+    /// The tokens to compute for the new ones `ids` `[b, t]`: these or, where the text gets so long that the keys of the
+    /// cache no longer fit, all of the text.
+    fn seen_again(&self, ids: Tensor<2, Int>, cache: &mut Cache) -> Tensor<2, Int> {
+        let [_, t] = ids.dims();
+        let (before, after, limit) = (cache.len(), cache.len() + t, cache.limit());
+        let turns_again = |before, after| {
+            let mut ropes = self.ropes.iter();
+            ropes.any(|rope| rope.turns_again(before, after))
+        };
+        if turns_again(before, after) {
+            let mut all = cache.take_ids();
+            all.push(ids);
+            return Tensor::cat(all, 1);
+        }
+        if turns_again(after, limit) {
+            cache.keep_ids(ids.clone());
+        }
+        ids
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Letters: `b` batch, `n` heads, `t` new tokens, `d` features of a row.
 
-use burn::tensor::{Tensor, s};
+use burn::tensor::{Int, Tensor, s};
 
 use super::remember::{DeltaState, Remember};
 
@@ -16,6 +16,8 @@ const TOKENS_MIN: usize = 64;
 #[derive(Debug)]
 pub struct Cache {
     layers: Vec<LayerCache>,
+    /// Ids `[b, t]` of the tokens, where a model may want to see them again.
+    ids: Vec<Tensor<2, Int>>,
     /// Tokens in every layer.
     len: usize,
     /// Tokens at most.
@@ -81,6 +83,7 @@ impl Cache {
                     ..LayerCache::default()
                 })
                 .collect(),
+            ids: Vec::new(),
             len: 0,
             limit,
         }
@@ -106,16 +109,12 @@ impl Cache {
         *self = Self::new(self.layers.len(), self.limit);
     }
 
-    /// The layers of a cache that can take `[b, t]` new tokens. The caller appends `t` tokens to each.
+    /// Whether the cache can take `[b, t]` new tokens of a model of `layers` layers.
     ///
     /// # Errors
     ///
-    /// [`CacheError`], and the cache is as before.
-    pub fn extend(
-        &mut self,
-        layers: usize,
-        [b, t]: [usize; 2],
-    ) -> Result<&mut [LayerCache], CacheError> {
+    /// [`CacheError`].
+    pub fn check(&self, layers: usize, [b, t]: [usize; 2]) -> Result<(), CacheError> {
         if self.layers.len() != layers {
             return Err(CacheError::Layers {
                 held: self.layers.len(),
@@ -133,8 +132,34 @@ impl Cache {
         if let Some(held) = held.filter(|held| *held != b) {
             return Err(CacheError::Batch { held, asked: b });
         }
+        Ok(())
+    }
+
+    /// The layers of a cache that can take `[b, t]` new tokens. The caller appends `t` tokens to each.
+    ///
+    /// # Errors
+    ///
+    /// [`CacheError`], and the cache is as before.
+    pub fn extend(
+        &mut self,
+        layers: usize,
+        [b, t]: [usize; 2],
+    ) -> Result<&mut [LayerCache], CacheError> {
+        self.check(layers, [b, t])?;
         self.len += t;
         Ok(&mut self.layers)
+    }
+
+    /// Keeps the ids `[b, t]` of new tokens for a model that may want to see them again.
+    pub(crate) fn keep_ids(&mut self, ids: Tensor<2, Int>) {
+        self.ids.push(ids);
+    }
+
+    /// Forgets every token; the ids of those that were kept.
+    pub(crate) fn take_ids(&mut self) -> Vec<Tensor<2, Int>> {
+        let ids = core::mem::take(&mut self.ids);
+        self.clear();
+        ids
     }
 }
 

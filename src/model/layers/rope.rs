@@ -102,6 +102,15 @@ impl Rope {
         angles.all(f32::is_finite)
     }
 
+    /// Whether keys that were turned in a text of `before` tokens do not fit a text of `after` tokens: LongRoPE has one
+    /// list of factors for short texts and one for long ones, as if they were two models.
+    ///
+    /// Keys of a base that grows with the text (dynamic NTK) stay as they are, as in transformers: each token would turn
+    /// all of them again.
+    pub(crate) fn turns_again(&self, before: usize, after: usize) -> bool {
+        self.spec.scaling.turns_again(before, after)
+    }
+
     /// The rotation at `positions`, in the type that activations are in.
     ///
     /// Where frequencies depend on the length of the text, it ends with `positions`.

@@ -98,6 +98,16 @@ impl RopeScaling {
         }
     }
 
+    /// Whether keys of a text of `before` tokens are turned otherwise once it has `after`, by more than its growth.
+    pub(super) const fn turns_again(&self, before: usize, after: usize) -> bool {
+        match *self {
+            Self::LongRope {
+                original_positions, ..
+            } => before > 0 && before <= original_positions && after > original_positions,
+            _ => false,
+        }
+    }
+
     /// What cosines and sines are multiplied by.
     pub(super) const fn attention_factor(&self) -> f32 {
         match self {
