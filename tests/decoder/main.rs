@@ -4,7 +4,9 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod config;
+mod defaults;
 mod names;
+mod rotary;
 mod spec;
 mod transposed;
 

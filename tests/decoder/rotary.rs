@@ -1,0 +1,271 @@
+//! How files say that frequencies are stretched. Expectations are what transformers 5.23 makes of the same fields
+//! (`modeling_rope_utils.py`); a golden model has few of the ways to say it.
+
+use firebox::model::{
+    Architecture, CausalLm, RopeScaling,
+    layers::{Pairs, RotarySpec},
+};
+use serde_json::{Value, json};
+
+/// The rotations of the layers of a small file with some fields replaced.
+fn rotations(change: Value) -> Vec<Option<RotarySpec>> {
+    let mut json = json!({
+        "model_type": "llama",
+        "vocab_size": 512,
+        "hidden_size": 64,
+        "intermediate_size": 112,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 256,
+    });
+    for (field, value) in change.as_object().expect("an object") {
+        json[field] = value.clone();
+    }
+    let spec = CausalLm::config(&json).unwrap_or_else(|error| panic!("{change}: {error}"));
+    let layers = spec.layers.iter();
+    let rotary = |layer: &firebox::model::decoder::LayerSpec| layer.attention()?.rotary.clone();
+    layers.map(rotary).collect()
+}
+
+fn first(change: Value) -> RotarySpec {
+    rotations(change)[0].clone().expect("a rotation")
+}
+
+/// Both spellings of one rotation.
+fn spelled(rope: Value) -> [RotarySpec; 2] {
+    let mut old = rope.clone();
+    old["type"] = old["rope_type"].take();
+    [
+        first(json!({"rope_parameters": rope})),
+        first(json!({"rope_scaling": old})),
+    ]
+}
+
+/// What YaRN multiplies cosines and sines by, in the ways in which files decide it: nothing, two scales, a scale that is 0
+/// and counts as absent, the factor itself; and a factor that is left to the positions. Catches a default taken for
+/// another and a scale that is read alone.
+#[test]
+fn yarn_has_the_defaults_of_transformers() {
+    let with = |change: Value| {
+        let mut rope = json!({"rope_type": "yarn", "factor": 4,
+            "original_max_position_embeddings": 64});
+        for (field, value) in change.as_object().expect("an object") {
+            rope[field] = value.clone();
+        }
+        rope
+    };
+    // The factor of attention in each case: 0.1 ln 4 + 1, and (0.0707 ln 4 + 1) / (0.1 ln 4 + 1).
+    let (alone, both) = (1.138_629_4, 0.964_326_9);
+    let cases = [
+        (json!({}), 4.0, alone),
+        (json!({"factor": null}), 4.0, alone),
+        (json!({"mscale": 0.707, "mscale_all_dim": 1}), 4.0, both),
+        (json!({"mscale": 0.707, "mscale_all_dim": 0}), 4.0, alone),
+        (json!({"mscale": 0.707}), 4.0, alone),
+        (
+            json!({"mscale": 0.707, "mscale_all_dim": 1, "attention_factor": 1.5}),
+            4.0,
+            1.5,
+        ),
+        (json!({"factor": 0.5}), 0.5, 1.0),
+    ];
+    for (change, factor, attention_factor) in cases {
+        for rotary in spelled(with(change.clone())) {
+            let expected = RopeScaling::Yarn {
+                factor,
+                original_positions: 64,
+                beta_fast: 32.0,
+                beta_slow: 1.0,
+                truncate: true,
+                attention_factor,
+            };
+            assert_eq!(rotary.scaling, expected, "{change}");
+        }
+    }
+    let other = json!({"beta_fast": 16, "beta_slow": 2, "truncate": false});
+    for rotary in spelled(with(other)) {
+        let expected = RopeScaling::Yarn {
+            factor: 4.0,
+            original_positions: 64,
+            beta_fast: 16.0,
+            beta_slow: 2.0,
+            truncate: false,
+            attention_factor: alone,
+        };
+        assert_eq!(rotary.scaling, expected);
+    }
+}
+
+/// Positions of the first training: the field beside the others, the one among them, all positions. Catches a frequency
+/// that is stretched from the wrong length.
+#[test]
+fn positions_of_the_first_training_are_found_where_transformers_finds_them() {
+    let original = |change: Value| first(change).scaling.original_positions();
+    let yarn = json!({"rope_type": "yarn", "factor": 4});
+    let named = json!({"rope_type": "yarn", "factor": 4, "original_max_position_embeddings": 64});
+    let llama3 =
+        json!({"rope_type": "llama3", "factor": 8, "low_freq_factor": 1, "high_freq_factor": 4});
+    assert_eq!(original(json!({"rope_scaling": yarn})), Some(256));
+    assert_eq!(original(json!({"rope_scaling": llama3})), Some(256));
+    assert_eq!(original(json!({"rope_scaling": named})), Some(64));
+    let beside = json!({"rope_scaling": named, "original_max_position_embeddings": 32});
+    assert_eq!(original(beside), Some(32));
+    // The base of a growing text grows from the model's positions, whatever else the file says.
+    let dynamic =
+        json!({"rope_type": "dynamic", "factor": 4, "original_max_position_embeddings": 64});
+    assert_eq!(original(json!({"rope_scaling": dynamic})), Some(256));
+    // Phi-3 has a default beside the others, which wins over the field among them.
+    let factors = [1, 1, 1, 1, 1, 1, 1, 1];
+    let long = json!({"rope_type": "longrope", "short_factor": factors, "long_factor": factors,
+        "original_max_position_embeddings": 64});
+    let phi3 = json!({"model_type": "phi3", "rope_parameters": long});
+    assert_eq!(original(phi3), Some(4096));
+}
+
+/// Files of LongRoPE say how much longer texts get, or leave it to the positions. Catches the factor of one way for that
+/// of the other, and a list of the whole head for a part of it.
+#[test]
+fn longrope_has_the_defaults_of_transformers() {
+    let (short, long) = ([1.0, 1.5], [2.0, 4.0]);
+    let rope = json!({"type": "su", "short_factor": short, "long_factor": long});
+    // sqrt(1 + ln r / ln 64), where r is 256 / 64 or the factor.
+    let cases = [
+        (json!({}), 1.154_700_5),
+        (json!({"factor": 64}), 2f32.sqrt()),
+        (json!({"factor": 0.5}), 1.0),
+        (json!({"factor": 64, "attention_factor": 1.25}), 1.25),
+    ];
+    for (change, attention_factor) in cases {
+        let mut rope = rope.clone();
+        for (field, value) in change.as_object().expect("an object") {
+            rope[field] = value.clone();
+        }
+        let rotary = first(json!({
+            "model_type": "phi3",
+            "original_max_position_embeddings": 64,
+            "partial_rotary_factor": 0.25,
+            "rope_scaling": rope,
+        }));
+        let expected = RopeScaling::LongRope {
+            short: short.map(|factor| factor as f32).to_vec(),
+            long: long.map(|factor| factor as f32).to_vec(),
+            original_positions: 64,
+            attention_factor,
+        };
+        assert_eq!(rotary.scaling, expected, "{change}");
+        assert_eq!(rotary.features, 4);
+    }
+}
+
+/// Layers that turn in their own ways. Catches a base of near layers for far ones, in the dialect that no golden file of
+/// the family has, and a stretch that is applied to both.
+#[test]
+fn near_and_far_layers_turn_in_their_own_ways() {
+    let types = ["sliding_attention", "full_attention"].repeat(2);
+    let scaling = json!({"rope_type": "linear", "factor": 8});
+    let linear = RopeScaling::Linear { factor: 8.0 };
+    let gemma3 = json!({"model_type": "gemma3_text", "layer_types": types});
+    let olmo3 = json!({"model_type": "olmo3", "layer_types": types});
+    // The file's fields; base of near layers; base and stretch of far ones.
+    let cases = [
+        (&gemma3, json!({}), 1e4, (1e6, RopeScaling::None)),
+        (
+            &gemma3,
+            json!({"rope_theta": 2e6, "rope_local_base_freq": 3e4}),
+            3e4,
+            (2e6, RopeScaling::None),
+        ),
+        (
+            &gemma3,
+            json!({"rope_scaling": scaling}),
+            1e4,
+            (1e6, linear.clone()),
+        ),
+        (
+            &gemma3,
+            json!({"rope_parameters": {"full_attention": scaling}}),
+            1e4,
+            (1e6, linear.clone()),
+        ),
+        (
+            &gemma3,
+            json!({"rope_parameters": {"sliding_attention": {"rope_theta": 5e4}}}),
+            5e4,
+            (1e6, RopeScaling::None),
+        ),
+        (&olmo3, json!({}), 5e5, (5e5, RopeScaling::None)),
+        (
+            &olmo3,
+            json!({"rope_scaling": scaling}),
+            5e5,
+            (5e5, linear.clone()),
+        ),
+    ];
+    for (family, change, near, (far, stretch)) in cases {
+        let mut file = family.clone();
+        for (field, value) in change.as_object().expect("an object") {
+            file[field] = value.clone();
+        }
+        for (layer, rotary) in rotations(file).into_iter().enumerate() {
+            let rotary = rotary.expect("a rotation");
+            let expected = match layer % 2 {
+                0 => (near, RopeScaling::None),
+                _ => (far, stretch.clone()),
+            };
+            assert_eq!(
+                (rotary.theta, rotary.scaling),
+                expected,
+                "{change} layer {layer}"
+            );
+        }
+    }
+    let error = CausalLm::config(&json!({
+        "model_type": "olmo3",
+        "vocab_size": 512,
+        "hidden_size": 64,
+        "intermediate_size": 112,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 256,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e4},
+    }));
+    let error = error.expect_err("one rotation for both").to_string();
+    assert!(error.contains("`rope_parameters.rope_"), "{error}");
+}
+
+/// Catches layers that turn where they should not, and the reverse.
+#[test]
+fn layers_without_positions_do_not_turn() {
+    let turns =
+        |change: Value| -> Vec<bool> { rotations(change).iter().map(Option::is_some).collect() };
+    let smollm3 = |change: Value| {
+        let mut file = json!({"model_type": "smollm3"});
+        for (field, value) in change.as_object().expect("an object") {
+            file[field] = value.clone();
+        }
+        turns(file)
+    };
+    assert_eq!(smollm3(json!({})), [true, true, true, false]);
+    assert_eq!(
+        smollm3(json!({"no_rope_layer_interval": 2})),
+        [true, false, true, false]
+    );
+    assert_eq!(
+        smollm3(json!({"no_rope_layers": [0, 1, 1, 0]})),
+        [false, true, true, false]
+    );
+    let exaone4 = |window: Value| {
+        turns(json!({"model_type": "exaone4", "num_key_value_heads": 4, "sliding_window": window}))
+    };
+    assert_eq!(exaone4(json!(8)), [true, true, true, false]);
+    assert_eq!(exaone4(Value::Null), [true; 4]);
+}
+
+/// Catches a part of a head that is rounded up, and pairs of one family given to another.
+#[test]
+fn parts_of_heads_and_pairs_are_those_of_the_family() {
+    let phi3 = first(json!({"model_type": "phi3", "partial_rotary_factor": 0.7}));
+    assert_eq!((phi3.features, phi3.pairs), (11, Pairs::Halves));
+    let whole = first(json!({"model_type": "phi3"}));
+    assert_eq!(whole.features, 16);
+}
