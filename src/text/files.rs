@@ -96,19 +96,17 @@ impl TokenizerFiles<'_> {
             .transpose()
     }
 
-    /// An id or a list of ids, of the text model where the configuration is one of several models. `null` and -1, which configurations write for none, are left out; anything
-    /// else that is no id would leave a model without an end unnoticed.
+    /// An id or a list of ids; of the text model, where the configuration is one of several models and says none. `null`
+    /// and -1, which configurations write for none, are left out; anything else that is no id would leave a model without
+    /// an end unnoticed.
     pub(super) fn ids(
         &self,
         file: &str,
         config: Option<&Value>,
         field: &'static str,
     ) -> Result<Vec<u32>, TokenizerError> {
-        let of = |config: Option<&'_ Value>| {
-            config?.get(field).filter(|value| !value.is_null()).cloned()
-        };
-        let found = of(config).or_else(|| of(config?.get("text_config")));
-        let found = found.as_ref();
+        let text = || config?.get("text_config");
+        let found = given(config, field).or_else(|| given(text(), field));
         let listed = match found {
             Some(Value::Array(list)) => list.as_slice(),
             Some(one) => core::slice::from_ref(one),
@@ -130,3 +128,8 @@ impl TokenizerFiles<'_> {
 }
 
 pub(super) type Object = serde_json::Map<String, Value>;
+
+/// A field that is there and not `null`.
+fn given<'a>(config: Option<&'a Value>, field: &str) -> Option<&'a Value> {
+    config?.get(field).filter(|value| !value.is_null())
+}

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
 use serde_json::Value;
 
 use super::{
@@ -22,6 +22,13 @@ struct TokenizerJson {
     normalizer: Value,
     #[serde(default)]
     added_tokens: Vec<Id>,
+    model: Option<ModelKeys>,
+}
+
+/// Only a model of pairs has merges.
+#[derive(Deserialize)]
+struct ModelKeys {
+    merges: Option<IgnoredAny>,
 }
 
 #[derive(Deserialize)]
@@ -30,7 +37,7 @@ struct Id {
     content: String,
 }
 
-/// The file where its model merges pairs. Other models have another `vocab` or no `merges`.
+/// The file where its model merges pairs.
 #[derive(Deserialize)]
 struct OfPairs {
     model: BytePairs,
@@ -52,17 +59,16 @@ enum Merge {
 }
 
 fn check(bytes: &[u8]) -> Result<(), BoxError> {
-    // What does not parse here is refused by the library, in its words.
-    if let Ok(json) = serde_json::from_slice::<TokenizerJson>(bytes) {
-        for token in &json.added_tokens {
-            check_id(&token.content, token.id)?;
-        }
-        check_normalizer(&json.normalizer)?;
+    let json: TokenizerJson = serde_json::from_slice(bytes)?;
+    for token in &json.added_tokens {
+        check_id(&token.content, token.id)?;
     }
-    match serde_json::from_slice::<OfPairs>(bytes) {
-        Ok(of_pairs) => check_pairs(&of_pairs.model),
-        Err(_) => Ok(()),
+    check_normalizer(&json.normalizer)?;
+    if json.model.is_some_and(|model| model.merges.is_some()) {
+        let of_pairs: OfPairs = serde_json::from_slice(bytes)?;
+        check_pairs(&of_pairs.model)?;
     }
+    Ok(())
 }
 
 fn check_normalizer(normalizer: &Value) -> Result<(), BoxError> {

@@ -272,8 +272,8 @@ fn a_broken_vocabulary_is_refused_with_its_place() {
             &["tokenizer.model", "no sentencepiece model"],
         ),
         (
-            model(&vec![0; (32 << 20) + 1]),
-            &["tokenizer.model", "33554433", "33554432"],
+            model(&vec![0; (16 << 20) + 1]),
+            &["tokenizer.model", "16777217", "16777216"],
         ),
         (ranks(lines(1)), &["tokenizer.model", "rank 0"]),
         (ranks(format!("{}\nYWI= 7", lines(0))), &["rank 7 again"]),
@@ -378,6 +378,16 @@ fn a_tokenizer_json_that_would_panic_is_refused() {
             "{said}"
         );
     }
+}
+
+/// Would catch a check that looks at one of two fields, and a library that takes the other.
+#[test]
+fn a_tokenizer_json_that_says_a_thing_twice_is_refused() {
+    let text = fs::read_to_string(golden().join("tokenizer/bytelevel/tokenizer.json")).unwrap();
+    let (_, fields) = text.split_once('{').unwrap();
+    let doubled = format!("{{\"normalizer\": null, \"model\": {{}}, {fields}");
+    let said = refusal(&with(Files::new(), "tokenizer.json", doubled));
+    assert!(said.contains("duplicate field"), "{said}");
 }
 
 /// Files with bytes changed, cut and put in: each gives a tokenizer that works, or an error. Would catch a panic, and a

@@ -38,12 +38,18 @@ use super::{
     files::{Object, TokenizerFiles},
 };
 
-/// Bytes of the largest file of a vocabulary: 5 MB in those in use.
-const VOCABULARY_BYTES_MAX: usize = 32 << 20;
+/// Bytes of the largest file of a vocabulary: 5 MB in those in use. Trees of pieces take a hundred times as much memory.
+const VOCABULARY_BYTES_MAX: usize = 16 << 20;
+
+/// The same for `tekken.json`, which has tokens twice and a line for each field: 20 MB in those in use.
+const TEKKEN_BYTES_MAX: usize = 64 << 20;
 
 /// The files that their name tells apart. Others are of sentencepiece or of tiktoken, whatever they are called.
 const TEKKEN: &str = "tekken.json";
 const WORD_PIECE: &str = "vocab.txt";
+
+/// Two files together, in words.
+const BYTE_PAIRS: &str = "vocab.json and merges.txt (byte pairs)";
 
 /// How a file begins that stands for a large one until `git lfs pull` fetches that.
 const POINTER: &[u8] = b"version https://git-lfs";
@@ -89,8 +95,6 @@ pub(super) fn convert(
     Ok((tokenizer, format!("{source} as {}", class.name())))
 }
 
-const BYTE_PAIRS: &str = "vocab.json and merges.txt (byte pairs)";
-
 /// A tokenizer of one file, and the kind of file in words.
 fn from_vocabulary(
     files: &TokenizerFiles<'_>,
@@ -100,9 +104,14 @@ fn from_vocabulary(
     options: &ClassOptions<'_>,
     added: &mut Added,
 ) -> Result<(Tokenizer, &'static str), TokenizerError> {
-    if bytes.len() > VOCABULARY_BYTES_MAX {
+    let max = if file == TEKKEN {
+        TEKKEN_BYTES_MAX
+    } else {
+        VOCABULARY_BYTES_MAX
+    };
+    if bytes.len() > max {
         let message = format!(
-            "the file has {} bytes, a vocabulary of at most {VOCABULARY_BYTES_MAX} is read",
+            "the file has {} bytes, a vocabulary of at most {max} is read",
             bytes.len()
         );
         return Err(files.invalid(file, message));

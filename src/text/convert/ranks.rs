@@ -15,7 +15,7 @@ use super::{byte_level::cut_by, pairs, rules::Rules};
 use crate::text::{alphabet::letter_of, error::BoxError};
 
 /// Bytes of the longest token: 128 in those in use. The work on a token grows with the square of its length.
-const TOKEN_BYTES_MAX: usize = 1024;
+const TOKEN_BYTES_MAX: usize = 512;
 
 /// Tokens that make no vocabulary.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -130,7 +130,7 @@ mod tests {
         assert_eq!(refused(&[b"ab"]), None);
         let len = |len| Some(RanksError::Len { rank: 256, len });
         assert_eq!(refused(&[b""]), len(0));
-        assert_eq!(refused(&[&[0; 1025]]), len(1025));
+        assert_eq!(refused(&[&[0; 513]]), len(513));
         let twice = RanksError::Twice {
             rank: 257,
             other: 97,

@@ -7,7 +7,7 @@ use super::protobuf::{WireError, WireFields};
 
 /// Bytes of the longest piece. sentencepiece trains pieces of 16 characters; the longest ones in use are runs of
 /// spaces. The work on a piece grows with the square of its length.
-const PIECE_BYTES_MAX: usize = 1024;
+const PIECE_BYTES_MAX: usize = 512;
 
 /// A sentencepiece model that is not well-formed, or has a vocabulary that is not converted.
 #[derive(Debug, thiserror::Error, PartialEq)]
@@ -270,7 +270,7 @@ mod tests {
         );
         assert_eq!(
             refused(&piece(&long, &[])),
-            SentencePieceError::Long { id: 0, len: 1025 }
+            SentencePieceError::Long { id: 0, len: 513 }
         );
         assert!(matches!(
             refused(&piece("a", &nan)),
