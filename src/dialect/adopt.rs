@@ -50,8 +50,8 @@ pub(super) enum Assembly {
     Floats,
     /// Codes in the words of the format, and a scale and an offset for each group.
     Pairs,
-    /// bitsandbytes' 4 bits.
-    BitsAndBytes4,
+    /// bitsandbytes' 4 bits, of a matrix of a stack where that has more than one.
+    BitsAndBytes4 { experts: usize },
     /// bitsandbytes' 8 bits.
     BitsAndBytes8,
     /// compressed-tensors' whole numbers; where zero points and the order of groups are among the parts.
@@ -177,6 +177,14 @@ impl Adopt {
 
     pub(super) fn from(self, provenance: Provenance) -> Self {
         Self { provenance, ..self }
+    }
+
+    /// As one of several matrices of a stack.
+    pub(super) fn of_stack(mut self, matrices: usize) -> Self {
+        if let Assembly::BitsAndBytes4 { experts } = &mut self.recipe {
+            *experts = matrices;
+        }
+        self
     }
 
     /// Where the weight comes from.

@@ -57,8 +57,8 @@ impl Assembly {
                 let scales = affine.join(&parts.stored(1), &parts.stored(2));
                 Ok((parts.take(0), scales))
             }
-            (Self::BitsAndBytes4, Format::Nf4(blocks) | Format::Fp4(blocks)) => {
-                bitsandbytes::assemble4(parts, format, blocks)
+            (Self::BitsAndBytes4 { experts }, Format::Nf4(blocks) | Format::Fp4(blocks)) => {
+                bitsandbytes::assemble4(parts, format, blocks, experts)
             }
             (Self::BitsAndBytes8, _) => bitsandbytes::assemble8(parts),
             (

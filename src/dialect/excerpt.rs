@@ -180,7 +180,7 @@ impl Adopt {
         match (self.recipe, self.format) {
             (_, Format::Micro(micro)) if self.turns => micro.group(),
             _ if self.turns => o.max(1),
-            (Assembly::BitsAndBytes4, Format::Nf4(blocks) | Format::Fp4(blocks)) => {
+            (Assembly::BitsAndBytes4 { .. }, Format::Nf4(blocks) | Format::Fp4(blocks)) => {
                 whole(blocks.block)
             }
             // Zero points lie in words along the rows.
@@ -219,7 +219,7 @@ impl Adopt {
                 };
                 vec![by_rows(0), scales]
             }
-            (Assembly::BitsAndBytes4, Format::Nf4(blocks) | Format::Fp4(blocks)) => {
+            (Assembly::BitsAndBytes4 { .. }, Format::Nf4(blocks) | Format::Fp4(blocks)) => {
                 let of_block = |values, bytes| PartLayout::Along { values, bytes };
                 let scales = of_block(blocks.block, size(1));
                 let upper = of_block(blocks.block * nested::BLOCK, size_of::<f32>());

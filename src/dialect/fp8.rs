@@ -18,15 +18,17 @@ use serde_json::{Value, json};
 
 use super::{
     Adopt, Assembly, Codes, Dialect, DialectError, Files, PackedSlot, Provenance, Tensor, Writer,
+    in_stack::InStack,
     lookup::Lookup,
     names::Excepted,
+    stack::{Stack, by_parts},
     types::{beside, stacked},
     write::Matrices,
 };
 use crate::{
     config::To,
     model::{Slot, fields::Fields},
-    source::{StoredType, TensorInfo},
+    source::{Catalog, StoredType, TensorInfo},
 };
 
 pub(super) const NAME: &str = To::Fp8.name();
@@ -95,8 +97,9 @@ impl Dialect for Fp8Dialect {
         Ok(is_weight.then(|| (tensor.name.to_string(), tensor.shape.clone())))
     }
 
-    fn stack_parts(&self) -> &'static [&'static str] {
-        &["weight", "weight_scale_inv"]
+    fn stack(&self, slot: &Slot, catalog: &Catalog) -> Result<Option<Stack>, DialectError> {
+        let place = InStack::by_origin(slot, false);
+        by_parts(NAME, &["weight", "weight_scale_inv"], slot, place, catalog)
     }
 
     fn adopt_matrix(&self, lookup: &Lookup<'_>) -> Result<Option<Adopt>, DialectError> {

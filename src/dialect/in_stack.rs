@@ -1,10 +1,14 @@
 //! The place of one matrix in a stack of them.
 
-use crate::model::Slot;
+use super::DialectError;
+use crate::{
+    model::{Role, Slot},
+    source::TensorInfo,
+};
 
 /// A place in a stack.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct InStack {
+pub(super) struct InStack {
     /// The name of the stack's weight.
     pub(super) stack: String,
     /// The number of the matrix.
@@ -24,5 +28,27 @@ impl InStack {
             stack: origin.tensor.clone(),
             nth: rows.start / each,
         })
+    }
+
+    /// The slot of the stack of `experts` matrices, each of the shape of `one`.
+    pub(super) fn slot(&self, experts: usize, one: &Slot) -> Slot {
+        let shape = [&[experts], &one.shape[..]].concat();
+        Slot::new(&*self.stack, shape, Role::Expert)
+    }
+
+    /// The error of a tensor that has no matrix for this place, which is that of `slot`.
+    pub(super) fn missing(
+        &self,
+        slot: &Slot,
+        tensor: &TensorInfo,
+        dialect: &'static str,
+    ) -> DialectError {
+        DialectError::NoExpert {
+            slot: slot.name.clone(),
+            nth: self.nth,
+            tensor: tensor.name.to_string(),
+            found: tensor.shape.clone(),
+            dialect,
+        }
     }
 }

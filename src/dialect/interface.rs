@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use super::{Adopt, DialectError, in_stack::InStack, lookup::Lookup};
+use super::{Adopt, DialectError, lookup::Lookup, stack::Stack};
 use crate::{
     model::Slot,
     source::{Catalog, StoredType, TensorInfo},
@@ -29,17 +29,15 @@ pub trait Dialect: fmt::Debug + Send + Sync {
     #[doc(hidden)]
     fn adopt_matrix(&self, lookup: &Lookup<'_>) -> Result<Option<Adopt>, DialectError>;
 
-    /// The ends of the tensors that have a matrix for each expert of a stack, codes first; none in a dialect without
-    /// stacks that can be taken apart.
+    /// The packed stack that has the weight of `slot` as one of its matrices, where the checkpoint has it.
+    ///
+    /// # Errors
+    ///
+    /// [`DialectError`] for a stack without that matrix.
     #[doc(hidden)]
-    fn stack_parts(&self) -> &'static [&'static str] {
-        &[]
-    }
-
-    /// The stack that may have the weight of `slot` as one of its matrices.
-    #[doc(hidden)]
-    fn in_stack(&self, slot: &Slot) -> Option<InStack> {
-        InStack::by_origin(slot, false)
+    fn stack(&self, slot: &Slot, catalog: &Catalog) -> Result<Option<Stack>, DialectError> {
+        let _ = (slot, catalog);
+        Ok(None)
     }
 
     /// The packed weight whose codes `tensor` holds: its name, and its shape `[out, in]` or `[experts, out, in]`. `None`

@@ -22,13 +22,14 @@ use super::{
     Adopt, Assembly, Codes, Dialect, DialectError, Files, Tensor, Writer, experts,
     in_stack::InStack,
     lookup::Lookup,
+    stack::{Stack, by_parts},
     types::{matrix, module, stacked},
     write::{Matrices, pairs},
 };
 use crate::{
     config::To,
     model::{Slot, fields::Fields},
-    source::{StoredType, TensorInfo},
+    source::{Catalog, StoredType, TensorInfo},
 };
 
 pub(super) const NAME: &str = To::Mlx.name();
@@ -139,16 +140,13 @@ impl Dialect for MlxDialect {
         Ok(Some((tensor.name.to_string(), shape)))
     }
 
-    fn stack_parts(&self) -> &'static [&'static str] {
-        &["weight", "scales", "biases"]
-    }
-
     /// mlx-lm stacks experts that have a tensor each elsewhere.
-    fn in_stack(&self, slot: &Slot) -> Option<InStack> {
-        InStack::by_origin(slot, false).or_else(|| {
+    fn stack(&self, slot: &Slot, catalog: &Catalog) -> Result<Option<Stack>, DialectError> {
+        let place = InStack::by_origin(slot, false).or_else(|| {
             let (stack, nth) = experts::switch_mlp(&slot.name)?;
             Some(InStack { stack, nth })
-        })
+        });
+        by_parts(NAME, &["weight", "scales", "biases"], slot, place, catalog)
     }
 
     fn adopt_matrix(&self, lookup: &Lookup<'_>) -> Result<Option<Adopt>, DialectError> {

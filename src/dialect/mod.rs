@@ -18,6 +18,7 @@
 mod adopt;
 mod error;
 mod experts;
+mod find;
 mod in_stack;
 mod interface;
 mod lookup;
@@ -49,8 +50,8 @@ pub use detect::detect;
 pub(crate) use detect::{DECLARED, is_packed};
 pub use error::DialectError;
 pub(crate) use experts::switch_mlp;
+pub(crate) use find::{adopt, stack_of};
 pub use interface::{Dialect, Files};
-pub(crate) use stack::{adopt, stack_of};
 pub(crate) use types::{dtype, plain};
 pub use write::{Codes, Elements, Matrices, PackedSlot, Tensor, Writer};
 pub use writers::{usual, writer};

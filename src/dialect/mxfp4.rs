@@ -22,13 +22,14 @@ use super::{
     in_stack::InStack,
     lookup::Lookup,
     names::Excepted,
+    stack::{Stack, by_parts},
     types::{matrix, stacked},
     write::Matrices,
 };
 use crate::{
     config::To,
     model::{Slot, fields::Fields},
-    source::{StoredType, TensorInfo},
+    source::{Catalog, StoredType, TensorInfo},
 };
 
 pub(super) const NAME: &str = To::Mxfp4.name();
@@ -76,13 +77,10 @@ impl Dialect for Mxfp4Dialect {
         })
     }
 
-    fn stack_parts(&self) -> &'static [&'static str] {
-        &[BLOCKS, SCALES]
-    }
-
     /// The rows of the dense stack are those of matrices `[in, out]`.
-    fn in_stack(&self, slot: &Slot) -> Option<InStack> {
-        InStack::by_origin(slot, true)
+    fn stack(&self, slot: &Slot, catalog: &Catalog) -> Result<Option<Stack>, DialectError> {
+        let place = InStack::by_origin(slot, true);
+        by_parts(NAME, &[BLOCKS, SCALES], slot, place, catalog)
     }
 
     fn adopt_matrix(&self, lookup: &Lookup<'_>) -> Result<Option<Adopt>, DialectError> {

@@ -6,97 +6,72 @@
 //! …                                   ─┘
 //! ```
 
-use super::{Adopt, Dialect, DialectError, in_stack::InStack, types::beside};
+use super::{DialectError, in_stack::InStack, types::beside};
 use crate::{
-    model::{Role, Slot},
+    model::Slot,
     source::{Catalog, TensorInfo},
 };
 
-/// The packed weight that the checkpoint has for `slot`, whole or as a matrix of a stack; `None` where the weight is dense
-/// or missing.
-///
-/// # Errors
-///
-/// [`DialectError`] when configuration and tensors disagree.
-pub(crate) fn adopt(
-    dialect: &dyn Dialect,
+/// A packed stack that the checkpoint has.
+#[derive(Debug)]
+pub struct Stack {
+    /// The slot of all of it.
+    pub(super) slot: Slot,
+    /// The tensors of the matrix that was asked for, `None` where it shares scales with others.
+    pub(super) matrix: Option<Vec<TensorInfo>>,
+}
+
+/// A stack whose tensors have a matrix for each expert; `parts` are the ends of their names, codes first.
+pub(super) fn by_parts(
+    dialect: &'static str,
+    parts: &[&str],
     slot: &Slot,
+    place: Option<InStack>,
     catalog: &Catalog,
-) -> Result<Option<Adopt>, DialectError> {
-    let name = match &slot.from[..] {
-        [origin] if origin.is_whole() => &origin.tensor,
-        // All matrices of a stack, or a weight of the cache.
-        _ => &slot.name,
-    };
-    let whole = Slot::new(&**name, slot.shape.clone(), slot.role);
-    let adopted = dialect.adopt(&whole, catalog)?;
-    if adopted.is_some() {
-        return Ok(adopted);
-    }
-    let Some((place, parts)) = parts(dialect, slot, catalog) else {
+) -> Result<Option<Stack>, DialectError> {
+    let Some(place) = place else {
         return Ok(None);
     };
-    let parts = parts.into_iter();
-    let parts: Vec<TensorInfo> = parts
-        .map(|part| part_of(part, slot, place.nth, dialect))
-        .collect::<Result<_, _>>()?;
-    let one = Slot::new(place.stack, slot.shape.clone(), slot.role);
-    dialect.adopt(&one, &parts.into_iter().collect())
-}
-
-/// The slot of the packed stack that has the weight of `slot`.
-pub(crate) fn stack_of(dialect: &dyn Dialect, slot: &Slot, catalog: &Catalog) -> Option<Slot> {
-    let (place, parts) = parts(dialect, slot, catalog)?;
-    let experts = parts.first()?.shape.first()?;
-    let shape = [&[*experts], &slot.shape[..]].concat();
-    Some(Slot::new(place.stack, shape, Role::Expert))
-}
-
-/// The place of a slot in a packed stack that the checkpoint has, and the tensors of the stack, codes first.
-fn parts<'c>(
-    dialect: &dyn Dialect,
-    slot: &Slot,
-    catalog: &'c Catalog,
-) -> Option<(InStack, Vec<&'c TensorInfo>)> {
-    let place = dialect.in_stack(slot)?;
-    let stack = Slot::new(&*place.stack, slot.shape.clone(), slot.role);
-    let mut names = dialect.stack_parts().iter().map(|part| match *part {
-        "weight" => stack.name.clone(),
-        part => beside(&stack, part),
+    let one = place.slot(1, slot);
+    let mut names = parts.iter().map(|part| match *part {
+        "weight" => one.name.clone(),
+        part => beside(&one, part),
     });
-    let codes = catalog.get(&names.next()?)?;
-    // A dense stack beside the packed one is refused by the dialect.
-    let own = (*codes.name != *stack.name).then(|| stack.name.clone());
-    let others = names.chain(own).filter_map(|name| catalog.get(&name));
-    let parts: Vec<&TensorInfo> = [codes].into_iter().chain(others).collect();
+    let codes = names.next().and_then(|name| catalog.get(&name));
     // A dense stack is made of pieces.
-    (super::plain(codes.dtype).is_none()).then_some((place, parts))
+    let Some(codes) = codes.filter(|codes| super::plain(codes.dtype).is_none()) else {
+        return Ok(None);
+    };
+    // A dense stack beside the packed one is refused by the dialect.
+    let own = (*codes.name != *one.name).then(|| one.name.clone());
+    let others = names.chain(own).filter_map(|name| catalog.get(&name));
+    let matrix = [codes].into_iter().chain(others).map(|tensor| {
+        match tensor.shape[..] {
+            [experts, ref matrix @ ..] if matrix.len() >= 2 && place.nth < experts => {
+                Ok(part_of(tensor, matrix.to_vec(), experts, place.nth))
+            }
+            // One scale for all.
+            _ if tensor.elements() == 1 => Ok(tensor.clone()),
+            _ => Err(place.missing(slot, tensor, dialect)),
+        }
+    });
+    Ok(Some(Stack {
+        slot: place.slot(codes.shape.first().copied().unwrap_or(0), slot),
+        matrix: Some(matrix.collect::<Result<_, _>>()?),
+    }))
 }
 
-/// The matrix `nth` of a tensor that has one for each expert.
-fn part_of(
+/// The part `nth` of the equal parts of a tensor, one for each expert, and its shape.
+pub(super) fn part_of(
     tensor: &TensorInfo,
-    slot: &Slot,
+    shape: Vec<usize>,
+    experts: usize,
     nth: usize,
-    dialect: &dyn Dialect,
-) -> Result<TensorInfo, DialectError> {
-    match tensor.shape[..] {
-        [experts, ref matrix @ ..] if matrix.len() >= 2 && nth < experts => {
-            let bytes = tensor.bytes() / experts as u64;
-            let start = tensor.range.start + nth as u64 * bytes;
-            let mut part = tensor.clone();
-            part.shape = matrix.to_vec();
-            part.range = start..start + bytes;
-            Ok(part)
-        }
-        // One scale for all.
-        _ if tensor.elements() == 1 => Ok(tensor.clone()),
-        _ => Err(DialectError::NoExpert {
-            slot: slot.name.clone(),
-            nth,
-            tensor: tensor.name.to_string(),
-            found: tensor.shape.clone(),
-            dialect: dialect.name(),
-        }),
-    }
+) -> TensorInfo {
+    let bytes = tensor.bytes() / experts.max(1) as u64;
+    let start = tensor.range.start + nth as u64 * bytes;
+    let mut part = tensor.clone();
+    part.shape = shape;
+    part.range = start..start + bytes;
+    part
 }

@@ -36,7 +36,7 @@ impl Engine {
 
     /// Binds what a save of a model writes: the stacks of the checkpoint stay stacks.
     pub(super) fn bind_to_save<A: Architecture>(&self, config: &A::Config) -> Result<Plan, Error> {
-        let slots = whole_stacks(A::slots(config), &self.request());
+        let slots = whole_stacks(A::slots(config), &self.request())?;
         self.bind_slots::<A>(config, &slots)
     }
 

@@ -23,16 +23,24 @@ const FUSED: &str = "experts.gate_up_proj";
 
 /// The slots of a save: rows that are one expert's become all of their stack. A stack that only the dialect of the
 /// checkpoint has, and no dense file of the model, stays one only where it stays packed.
-pub(crate) fn whole_stacks(slots: Vec<Slot>, request: &Request<'_>) -> Vec<Slot> {
+pub(crate) fn whole_stacks(
+    slots: Vec<Slot>,
+    request: &Request<'_>,
+) -> Result<Vec<Slot>, PlanError> {
     let catalog = request.catalog;
     let mut whole: Vec<Slot> = Vec::new();
     let mut places: HashMap<String, usize> = HashMap::new();
     for slot in slots {
         let own = matches!(&slot.from[..], [origin] if origin.is_whole());
-        let changes = request.dequantize || slot.quant(request.policy).method().is_some();
+        let changes = request.dequantize
+            || request.requantize
+            || slot.quant(request.policy).method().is_some();
         let stacks = slot.role == Role::Expert && !(own && changes);
         let packed = request.dialect.filter(|_| stacks);
-        let packed = packed.and_then(|dialect| dialect::stack_of(dialect, &slot, catalog));
+        let packed = match packed {
+            Some(dialect) => dialect::stack_of(dialect, &slot, catalog)?,
+            None => None,
+        };
         let Some(stack) = packed.or_else(|| dense_stack(&slot, catalog)) else {
             whole.push(slot);
             continue;
@@ -51,7 +59,7 @@ pub(crate) fn whole_stacks(slots: Vec<Slot>, request: &Request<'_>) -> Vec<Slot>
             }
         }
     }
-    whole
+    Ok(whole)
 }
 
 /// The slot of the dense tensor that has the values of `slot` as one of its matrices, or of its rows.

@@ -16,6 +16,7 @@
 //!
 //! Letters: `n` weights, `g` blocks of the flattened weight.
 
+mod stack;
 mod write;
 
 pub(super) use write::writer;
@@ -34,12 +35,12 @@ use serde::Deserialize;
 
 use super::{
     Adopt, Assembly, CodesAndScales, Dialect, DialectError, Files, Parts, lookup::Lookup,
-    names::Excepted,
+    names::Excepted, stack::Stack,
 };
 use crate::{
     config::To,
-    model::{Role, fields::Fields},
-    source::{StoredType, TensorInfo},
+    model::{Role, Slot, fields::Fields},
+    source::{Catalog, StoredType, TensorInfo},
 };
 
 pub(super) const NAME: &str = To::BitsAndBytes.name();
@@ -190,6 +191,10 @@ impl Dialect for BitsAndBytes {
         }
     }
 
+    fn stack(&self, slot: &Slot, catalog: &Catalog) -> Result<Option<Stack>, DialectError> {
+        stack::stack(slot, catalog)
+    }
+
     fn leaves_out(&self, tensor: &str) -> bool {
         // Always 0, and compared where it is there.
         tensor.ends_with(".weight_format")
@@ -277,7 +282,7 @@ fn bits4(
     Ok(Some(Adopt::new(
         levels.format(blocks),
         parts,
-        Assembly::BitsAndBytes4,
+        Assembly::BitsAndBytes4 { experts: 1 },
     )))
 }
 
@@ -328,6 +333,7 @@ pub(super) fn assemble4(
     parts: &mut Parts<'_>,
     format: Format,
     blocks: Blocks,
+    experts: usize,
 ) -> Result<CodesAndScales, DialectError> {
     let shape = parts.whole;
     let levels = match format {
@@ -344,6 +350,7 @@ pub(super) fn assemble4(
     }
     let said = match state.shape[..] {
         [rows, cols] => Some([rows, cols]),
+        [said, rows, cols] if experts > 1 => (said == experts).then_some([rows, cols]),
         [experts, rows, cols] => experts.checked_mul(rows).map(|rows| [rows, cols]),
         _ => None,
     };
