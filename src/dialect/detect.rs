@@ -5,7 +5,8 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::{
-    Dialect, DialectError, awq, bitsandbytes, compressed_tensors, fp8, gptq, hqq, mlx, mxfp4, names,
+    Dialect, DialectError, awq, bitsandbytes, compressed_tensors, fp8, gptq, hqq, mlx, mxfp4,
+    names, types::beside_name,
 };
 use crate::{
     model::fields::Fields,
@@ -95,7 +96,7 @@ fn declared(config: &Value) -> Result<Option<Arc<dyn Dialect>>, DialectError> {
 
 /// Whether the weight `name` is packed in some dialect, by the tensors that are there.
 pub(crate) fn is_packed(name: &str, catalog: &Catalog) -> bool {
-    const BESIDE: [&str; 7] = [
+    const BESIDE: [&str; 8] = [
         "W_q",
         "qweight",
         "weight_packed",
@@ -103,13 +104,12 @@ pub(crate) fn is_packed(name: &str, catalog: &Catalog) -> bool {
         "weight_scale_inv",
         "SCB",
         "weight.absmax",
+        mxfp4::BLOCKS,
     ];
     let own = catalog.get(name);
-    let module = name.strip_suffix(".weight").unwrap_or(name);
     let mut beside = BESIDE.iter();
     own.is_some_and(|tensor| !signs(tensor).is_empty())
-        || beside.any(|part| catalog.get(&format!("{module}.{part}")).is_some())
-        || catalog.get(&format!("{name}{}", mxfp4::BLOCKS)).is_some()
+        || beside.any(|part| catalog.get(&beside_name(name, part)).is_some())
 }
 
 /// The dialects that write a tensor of such a name and type; none for plain weights.

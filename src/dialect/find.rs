@@ -1,6 +1,6 @@
 //! The packed weight that a checkpoint has for a slot: a tensor of its name, or a matrix of a stack.
 
-use super::{Adopt, Dialect, DialectError, stack::Stack};
+use super::{Adopt, Dialect, DialectError, stack::PackedStack};
 use crate::{model::Slot, source::Catalog};
 
 /// The packed weight that the checkpoint has for `slot`, whole or as a matrix of a stack; `None` where the weight is dense
@@ -24,7 +24,7 @@ pub(crate) fn adopt(
     if adopted.is_some() {
         return Ok(adopted);
     }
-    let Some(Stack {
+    let Some(PackedStack {
         slot: stack,
         matrix: Some(parts),
     }) = dialect.stack(slot, catalog)?

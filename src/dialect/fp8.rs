@@ -21,7 +21,7 @@ use super::{
     in_stack::InStack,
     lookup::Lookup,
     names::Excepted,
-    stack::{Stack, by_parts},
+    stack::{PackedStack, by_parts},
     types::{beside, stacked},
     write::Matrices,
 };
@@ -97,7 +97,7 @@ impl Dialect for Fp8Dialect {
         Ok(is_weight.then(|| (tensor.name.to_string(), tensor.shape.clone())))
     }
 
-    fn stack(&self, slot: &Slot, catalog: &Catalog) -> Result<Option<Stack>, DialectError> {
+    fn stack(&self, slot: &Slot, catalog: &Catalog) -> Result<Option<PackedStack>, DialectError> {
         let place = InStack::by_origin(slot, false);
         by_parts(NAME, &["weight", "weight_scale_inv"], slot, place, catalog)
     }

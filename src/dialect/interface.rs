@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use super::{Adopt, DialectError, lookup::Lookup, stack::Stack};
+use super::{Adopt, DialectError, lookup::Lookup, stack::PackedStack};
 use crate::{
     model::Slot,
     source::{Catalog, StoredType, TensorInfo},
@@ -35,7 +35,7 @@ pub trait Dialect: fmt::Debug + Send + Sync {
     ///
     /// [`DialectError`] for a stack without that matrix.
     #[doc(hidden)]
-    fn stack(&self, slot: &Slot, catalog: &Catalog) -> Result<Option<Stack>, DialectError> {
+    fn stack(&self, slot: &Slot, catalog: &Catalog) -> Result<Option<PackedStack>, DialectError> {
         let _ = (slot, catalog);
         Ok(None)
     }

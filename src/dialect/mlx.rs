@@ -22,7 +22,7 @@ use super::{
     Adopt, Assembly, Codes, Dialect, DialectError, Files, Tensor, Writer, experts,
     in_stack::InStack,
     lookup::Lookup,
-    stack::{Stack, by_parts},
+    stack::{PackedStack, by_parts},
     types::{matrix, module, stacked},
     write::{Matrices, pairs},
 };
@@ -141,7 +141,7 @@ impl Dialect for MlxDialect {
     }
 
     /// mlx-lm stacks experts that have a tensor each elsewhere.
-    fn stack(&self, slot: &Slot, catalog: &Catalog) -> Result<Option<Stack>, DialectError> {
+    fn stack(&self, slot: &Slot, catalog: &Catalog) -> Result<Option<PackedStack>, DialectError> {
         let place = InStack::by_origin(slot, false).or_else(|| {
             let (stack, nth) = experts::switch_mlp(&slot.name)?;
             Some(InStack { stack, nth })

@@ -22,7 +22,7 @@ use super::{
     in_stack::InStack,
     lookup::Lookup,
     names::Excepted,
-    stack::{Stack, by_parts},
+    stack::{PackedStack, by_parts},
     types::{matrix, stacked},
     write::Matrices,
 };
@@ -78,7 +78,7 @@ impl Dialect for Mxfp4Dialect {
     }
 
     /// The rows of the dense stack are those of matrices `[in, out]`.
-    fn stack(&self, slot: &Slot, catalog: &Catalog) -> Result<Option<Stack>, DialectError> {
+    fn stack(&self, slot: &Slot, catalog: &Catalog) -> Result<Option<PackedStack>, DialectError> {
         let place = InStack::by_origin(slot, true);
         by_parts(NAME, &[BLOCKS, SCALES], slot, place, catalog)
     }

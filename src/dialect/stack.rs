@@ -14,7 +14,7 @@ use crate::{
 
 /// A packed stack that the checkpoint has.
 #[derive(Debug)]
-pub struct Stack {
+pub struct PackedStack {
     /// The slot of all of it.
     pub(super) slot: Slot,
     /// The tensors of the matrix that was asked for, `None` where it shares scales with others.
@@ -28,7 +28,7 @@ pub(super) fn by_parts(
     slot: &Slot,
     place: Option<InStack>,
     catalog: &Catalog,
-) -> Result<Option<Stack>, DialectError> {
+) -> Result<Option<PackedStack>, DialectError> {
     let Some(place) = place else {
         return Ok(None);
     };
@@ -55,7 +55,7 @@ pub(super) fn by_parts(
             _ => Err(place.missing(slot, tensor, dialect)),
         }
     });
-    Ok(Some(Stack {
+    Ok(Some(PackedStack {
         slot: place.slot(codes.shape.first().copied().unwrap_or(0), slot),
         matrix: Some(matrix.collect::<Result<_, _>>()?),
     }))

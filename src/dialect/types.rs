@@ -31,15 +31,20 @@ pub(super) fn module(slot: &Slot) -> &str {
 /// The name of a tensor beside a weight: `scales` of `path.weight` is `path.scales`, `weight.absmax` of a weight `path` is
 /// `path.absmax`, and `_blocks` of it is `path_blocks`.
 pub(super) fn beside(slot: &Slot, part: &str) -> String {
+    beside_name(&slot.name, part)
+}
+
+/// The same for the name of a weight.
+pub(super) fn beside_name(weight: &str, part: &str) -> String {
     if part.starts_with('_') {
-        return format!("{}{part}", slot.name);
+        return format!("{weight}{part}");
     }
-    if let Some(module) = slot.name.strip_suffix(".weight") {
+    if let Some(module) = weight.strip_suffix(".weight") {
         return format!("{module}.{part}");
     }
     match part.strip_prefix("weight") {
-        Some(rest) => format!("{}{rest}", slot.name),
-        None => format!("{}.{part}", slot.name),
+        Some(rest) => format!("{weight}{rest}"),
+        None => format!("{weight}.{part}"),
     }
 }
 

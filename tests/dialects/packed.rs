@@ -1,7 +1,7 @@
 //! Packed checkpoints that are in the repository as their libraries wrote them: experts in every layout, an embedding that
 //! is the head too, tiles that do not divide a matrix.
 
-use std::{collections::BTreeMap, fs};
+use std::{collections::BTreeMap, fs, path::Path};
 
 use firebox::{
     Cpu, DType, Loader,
@@ -224,4 +224,34 @@ fn experts_are_stacked_and_taken_apart() {
         }
     }
     assert_eq!(fs::read_dir(stacked.path()).expect("a folder").count(), 2);
+}
+
+/// Experts with a tensor each, packed, become a stack in one pass: the same as dequantized first. Would catch a matrix of
+/// the stack that is unpacked from another expert, and a router that is packed with them.
+#[test]
+fn packed_experts_are_requantized_to_a_stack() {
+    let model = Golden("../packed/qwen3_moe_mlx_4bit");
+    let [each, plain, once, twice] = [(); 4].map(|()| TempDir::new().expect("a folder"));
+    let at = |folder: &TempDir| SaveConfig::new(folder.path());
+    let quant =
+        |config: firebox::LoadConfig, spec: &str| config.quant(spec.parse().expect("a spec"));
+    // From stacks of MLX to experts in FP8, and from these to other stacks.
+    let from = |folder: &Path| load(folder).requantize(true);
+    save(
+        quant(from(&model.path("")), "fp8:e4m3,scale=16x32"),
+        &at(&each),
+    );
+    assert!(
+        tensors(each.path()).contains_key("model.layers.1.mlp.experts.5.up_proj.weight_scale_inv")
+    );
+    save(quant(from(each.path()), "mlx:bits=3,group=32"), &at(&once));
+    let config = load(each.path()).dequantize(true).dtype(DType::F32);
+    save(config, &at(&plain));
+    save(
+        quant(load(plain.path()), "mlx:bits=3,group=32"),
+        &at(&twice),
+    );
+    same(&tensors(once.path()), &tensors(twice.path()), "in one pass");
+    let stack = "model.layers.1.mlp.switch_mlp.up_proj.scales";
+    assert_eq!(tensors(once.path())[stack].1, [6, 32, 2]);
 }

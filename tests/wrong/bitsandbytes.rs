@@ -10,7 +10,7 @@ const FIELD: &str = "quantization_config";
 
 /// The values of NF4's codes: arXiv:2305.14314, appendix E.
 #[rustfmt::skip]
-const NF4: [f32; 16] = [
+pub(crate) const NF4: [f32; 16] = [
     -1.0, -0.696_192_8, -0.525_073_05, -0.394_917_5, -0.284_441_38, -0.184_773_43, -0.091_050_036, 0.0,
     0.079_580_3, 0.160_930_2, 0.246_112_3, 0.337_915_24, 0.440_709_83, 0.562_617, 0.722_956_84, 1.0,
 ];
@@ -52,7 +52,7 @@ fn quantization(quant_type: &str, nested: bool) -> serde_json::Value {
 }
 
 /// Weight `k` has the code `k % 16`, the even one of two in the high half of a byte.
-fn codes(n: usize) -> Vec<u8> {
+pub(crate) fn codes(n: usize) -> Vec<u8> {
     let code = |k: usize| (k % 16) as u8;
     (0..n.div_ceil(2))
         .map(|byte| code(2 * byte) << 4 | code(2 * byte + 1))

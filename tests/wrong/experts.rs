@@ -9,7 +9,10 @@ use firebox::{
 };
 use serde_json::{Value, json};
 
-use crate::saving::{Case, Saving, bf16s, f32s, refused_by, u32s};
+use crate::{
+    bitsandbytes::{NF4, codes},
+    saving::{Case, Saving, bf16s, f32s, refused_by, u32s},
+};
 
 /// Rows and columns of each expert's matrix.
 const EACH: [usize; 2] = [2, 32];
@@ -254,17 +257,75 @@ fn stacks_of_fp8_fit_the_experts() {
 
 // ---------------------------------------------------------------------------------- bitsandbytes
 
-/// A stack that is packed as one has blocks across its matrices, so that none of them can be taken out.
-#[test]
-fn a_stack_of_bitsandbytes_is_refused_by_name() {
+const STATE: &str = "mlp.experts.up_proj.quant_state.bitsandbytes__nf4";
+
+/// Both experts in one weight of `[4, 32]`; each has a block of 64 with its own scale.
+fn nf4() -> Saving {
+    let quantization = json!({
+        "quant_method": "bitsandbytes",
+        "load_in_4bit": true,
+        "bnb_4bit_quant_type": "nf4",
+        "llm_int8_skip_modules": null,
+    });
+    let mut saving = saving("stack", "quantization_config", quantization);
+    let weight = "mlp.experts.up_proj";
+    saving.put(weight, "U8", &[64, 1], codes(128));
+    saving.put(&format!("{weight}.absmax"), "F32", &[2], f32s(&[2.0, 0.5]));
+    saving.put(&format!("{weight}.quant_map"), "F32", &[16], f32s(&NF4));
+    put_state(&mut saving, 64, [2, 2, 32]);
+    saving
+}
+
+fn put_state(saving: &mut Saving, block: usize, shape: [usize; 3]) {
+    let state =
+        json!({ "quant_type": "nf4", "blocksize": block, "dtype": "float32", "shape": shape });
+    let state = state.to_string();
+    saving.put(STATE, "U8", &[state.len()], state);
+}
+
+fn int8() -> Saving {
     let quantization = json!({ "quant_method": "bitsandbytes", "load_in_8bit": true });
-    let mut right = saving("stack", "quantization_config", quantization);
-    right.put("mlp.experts.up_proj", "I8", &[2, 2, 32], vec![1; 128]);
-    right.put("mlp.experts.up_proj.SCB", "F32", &[4], f32s(&[1.0; 4]));
+    let mut saving = saving("stack", "quantization_config", quantization);
+    let bytes: Vec<u8> = (0..128).map(|k| 1 + k / 32).collect();
+    saving.put("mlp.experts.up_proj", "I8", &[2, 2, 32], bytes);
+    let scales = f32s(&[127.0, 254.0, 127.0, 254.0]);
+    saving.put("mlp.experts.up_proj.SCB", "F32", &[4], scales);
+    saving.put("mlp.experts.up_proj.weight_format", "U8", &[], [0]);
+    saving
+}
+
+/// Would catch the blocks and rows of another expert.
+#[test]
+fn experts_of_bitsandbytes_are_parts_of_a_stack() {
+    let matrix = |scale: f32| (0..64).map(|k| NF4[k % 16] * scale).collect::<Vec<_>>();
+    assert_eq!(values(&nf4()), [matrix(2.0), matrix(0.5)]);
+    let rows = |[first, second]: [f32; 2]| [[first; 32], [second; 32]].concat();
+    assert_eq!(values(&int8()), [rows([1.0, 4.0]), rows([3.0, 8.0])]);
+}
+
+/// A block with values of two experts has no part that is one expert's.
+#[test]
+fn stacks_of_bitsandbytes_fit_the_experts() {
     #[rustfmt::skip]
     let cases: &[Case] = &[
-        ("a part of a stack", |_| {},
-            "planning: plan PackedPiece", &["mlp.experts.0.up_proj.weight", "mlp.experts.up_proj", "bitsandbytes"]),
+        ("a block of both experts", |s| {
+            s.put("mlp.experts.up_proj.absmax", "F32", &[1], f32s(&[1.0]));
+            put_state(s, 128, [2, 2, 32]);
+        }, "planning: plan PackedPiece", &["mlp.experts.0.up_proj.weight", "mlp.experts.up_proj", "bitsandbytes"]),
+        ("one expert", |s| {
+            s.put("mlp.experts.up_proj", "U8", &[32, 1], codes(64));
+            s.put("mlp.experts.up_proj.absmax", "F32", &[1], f32s(&[1.0]));
+        }, "planning: NoExpert", &["mlp.experts.1.up_proj.weight is matrix 1", "mlp.experts.up_proj", "[32, 1]"]),
+        ("three experts", |s| {
+            s.put("mlp.experts.up_proj", "U8", &[96, 1], codes(192));
+            s.put("mlp.experts.up_proj.absmax", "F32", &[3], f32s(&[1.0; 3]));
+        }, "planning: plan Experts", &["mlp.experts.up_proj", "the experts that config.json implies"]),
+        ("a state of three experts", |s| put_state(s, 64, [3, 2, 32]),
+            "reading: Value", &["quant_state.bitsandbytes__nf4", "[3, 2, 32]"]),
+        ("a state of other matrices", |s| put_state(s, 64, [2, 32, 2]),
+            "reading: Value", &["quant_state.bitsandbytes__nf4", "[2, 32, 2]", "[2, 32]"]),
+        ("no state", |s| s.drop(STATE),
+            "opening: NoSigns", &["bitsandbytes"]),
     ];
-    refused(&right, cases);
+    refused(&nf4(), cases);
 }

@@ -16,6 +16,7 @@
 //!
 //! Letters: `n` weights, `g` blocks of the flattened weight.
 
+mod levels;
 mod stack;
 mod write;
 
@@ -26,16 +27,14 @@ use std::sync::Arc;
 use firebox_kernels::{
     arith::pack,
     format::{Blocks, Format},
-    formats::{
-        bits4::levels::{FP4, NF4},
-        nested::{self, MAP},
-    },
+    formats::nested::{self, MAP},
 };
 use serde::Deserialize;
 
+use self::levels::{QuantType, block};
 use super::{
     Adopt, Assembly, CodesAndScales, Dialect, DialectError, Files, Parts, lookup::Lookup,
-    names::Excepted, stack::Stack,
+    names::Excepted, stack::PackedStack,
 };
 use crate::{
     config::To,
@@ -67,45 +66,6 @@ enum BitsAndBytes {
     Int8 {
         excepted: Option<Excepted>,
     },
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum QuantType {
-    Nf4,
-    Fp4,
-}
-
-impl QuantType {
-    const ALL: [Self; 2] = [Self::Nf4, Self::Fp4];
-
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Nf4 => "nf4",
-            Self::Fp4 => "fp4",
-        }
-    }
-
-    const fn values(self) -> &'static [f32; 16] {
-        match self {
-            Self::Nf4 => &NF4.levels,
-            Self::Fp4 => &FP4.levels,
-        }
-    }
-
-    /// The code of 0, which fills up a last byte.
-    const fn zero(self) -> u8 {
-        match self {
-            Self::Nf4 => NF4.zero,
-            Self::Fp4 => FP4.zero,
-        }
-    }
-
-    const fn format(self, blocks: Blocks) -> Format {
-        match self {
-            Self::Nf4 => Format::Nf4(blocks),
-            Self::Fp4 => Format::Fp4(blocks),
-        }
-    }
 }
 
 pub(super) fn declared(config: Fields<'_>) -> Result<Arc<dyn Dialect>, DialectError> {
@@ -191,7 +151,7 @@ impl Dialect for BitsAndBytes {
         }
     }
 
-    fn stack(&self, slot: &Slot, catalog: &Catalog) -> Result<Option<Stack>, DialectError> {
+    fn stack(&self, slot: &Slot, catalog: &Catalog) -> Result<Option<PackedStack>, DialectError> {
         stack::stack(slot, catalog)
     }
 
@@ -294,14 +254,6 @@ fn shape_error(lookup: &Lookup<'_>, tensor: &TensorInfo, expected: String) -> Di
         expected,
         dialect: NAME,
     }
-}
-
-/// The block that gives `g` scales to `n` weights; bitsandbytes' own where several do, since then one block
-/// holds everything.
-fn block(n: usize, g: usize) -> Option<usize> {
-    let fits = |block: &usize| n.div_ceil(*block) == g;
-    let mut blocks = [64, 32, 128, 256, 512, 1024, 2048, 4096].into_iter();
-    blocks.find(fits)
 }
 
 /// The JSON of `quant_state`. bitsandbytes too refuses keys that it does not know.

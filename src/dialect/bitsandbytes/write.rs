@@ -13,7 +13,8 @@ use super::{
         types::module,
         write::{Codes, Matrices, torch},
     },
-    NAME, QuantType, SKIP,
+    NAME, SKIP,
+    levels::QuantType,
 };
 use crate::{
     model::{Role, Slot},
