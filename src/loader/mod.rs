@@ -254,6 +254,21 @@ impl<T: Target> Loader<T> {
         self.engine.verify_plan(self.plan::<A>()?, config)
     }
 
+    /// [`verify`](Self::verify) of the weights that [`save`](Self::save) writes: where the checkpoint has the matrices of all
+    /// experts in one tensor, they are one weight.
+    ///
+    /// # Errors
+    ///
+    /// As [`verify`](Self::verify).
+    pub fn verify_save<A: Architecture>(
+        &self,
+        config: &VerifyConfig,
+    ) -> Result<VerifyReport, Error> {
+        let model = A::config(self.engine.checkpoint.config())?;
+        let plan = self.engine.bind_to_save::<A>(&model)?;
+        self.engine.verify_plan(plan, config)
+    }
+
     /// [`verify`](Self::verify) of tensors of no particular model, as [`save_tensors`](Self::save_tensors) packs them.
     ///
     /// # Errors

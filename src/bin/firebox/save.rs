@@ -141,7 +141,7 @@ impl SaveArgs {
             let report = if by_files {
                 loader.verify_tensors(&include.patterns, &limits.config())
             } else {
-                loader.verify::<CausalLm>(&limits.config())
+                loader.verify_save::<CausalLm>(&limits.config())
             };
             bar.clear();
             let report = report?;
