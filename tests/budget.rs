@@ -304,13 +304,11 @@ fn packed_sources_need_no_more_than_dense_ones(base: &Path, folder: &Path) {
     const BUDGET: u64 = 8 * MIB;
     for (nth, quant) in [
         "fp8:scale=block",
-        "fp8:scale=channel",
         "mlx:bits=4",
         "nf4:nested",
         "hqq:bits=4,group=64,axis=1,unsolved",
         "hqq:bits=8,group=64,axis=0,unsolved",
         "wna16:bits=4,group=128,asymmetric",
-        "int8",
     ]
     .into_iter()
     .enumerate()

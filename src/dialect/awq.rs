@@ -8,16 +8,14 @@
 
 use std::sync::Arc;
 
-use firebox_kernels::{
-    arith::pack::pack_codes,
-    format::{Affine, Along, Format, Offset},
-};
+use firebox_kernels::format::{Affine, Along, Format, Offset};
 
 use super::{
     Adopt, Assembly, CodesAndScales, Dialect, DialectError, Files, Parts,
     compressed_tensors::whole::filled,
     lookup::Lookup,
     names::Excepted,
+    stream::joined,
     transposed::{AWQ, GPTQ, awq_words, gptq_words, group_size, parts, transposed},
     whole::{ScaleSpan, Whole},
 };
@@ -121,7 +119,6 @@ pub(super) fn assemble(parts: &Parts<'_>, affine: Affine) -> CodesAndScales {
         let zero = code(&parts.words[1], g, r);
         (stored[g * o + r], affine.params.to_bits(zero as f32))
     });
-    let rows = (0..o).flat_map(|r| (0..i).map(move |c| (r, c)));
-    let words = pack_codes(BITS, rows.map(|(r, c)| code(&parts.words[0], c, r)));
+    let words = joined(BITS, shape, |r, c| code(&parts.words[0], c, r));
     (filled(words, affine, shape), scales)
 }

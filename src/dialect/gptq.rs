@@ -13,17 +13,14 @@
 
 use std::sync::Arc;
 
-use firebox_kernels::{
-    arith::pack::pack_codes,
-    format::{Affine, Along, Format, Offset},
-};
+use firebox_kernels::format::{Affine, Along, Format, Offset};
 
 use super::{
     Adopt, Assembly, CodesAndScales, Dialect, DialectError, Files, Parts,
     compressed_tensors::whole::{columns, filled},
     lookup::Lookup,
     names::Excepted,
-    stream::{BitStream, words_of},
+    stream::{BitStream, joined, words_of},
     transposed::{AWQ, GPTQ, awq_words, gptq_words, group_size, parts, transposed},
     whole::{ScaleSpan, Whole},
 };
@@ -209,15 +206,13 @@ pub(super) fn assemble(
     if affine.along == Along::Ordered {
         scales.extend(order);
     }
-    let codes = (0..o).flat_map(|r| {
+    let words = joined(bits, shape, |r, c| {
         let column = BitStream {
             start: r,
             stride: o,
             bits,
         };
-        let words = &parts.words[CODES];
-        (0..i).map(move |c| column.get(words, c))
+        column.get(&parts.words[CODES], c)
     });
-    let words = pack_codes(bits, codes);
     Ok((filled(words, affine, shape), scales))
 }

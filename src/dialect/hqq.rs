@@ -17,7 +17,7 @@
 use std::sync::Arc;
 
 use firebox_kernels::{
-    arith::{float::DType, pack::pack_codes},
+    arith::float::DType,
     format::{Affine, Format, Packed},
     formats::hqq::{Axis, Group, Hqq, Levels},
 };
@@ -29,7 +29,7 @@ use super::{
     compressed_tensors::whole::filled,
     lookup::Lookup,
     names::Excepted,
-    stream::BitStream,
+    stream::{BitStream, joined},
     types::module,
     write::{Matrices, pairs, torch},
 };
@@ -285,20 +285,23 @@ pub(super) fn assemble(
     }
     let scales = affine.join(&parts.stored(1), &parts.stored(2));
     // An excerpt has an element for each of its values.
-    let [rows, cols] = parts.shape();
+    let shape @ [_, cols] = parts.shape();
     let first = parts.rows.start * cols;
-    let values = first..first + rows * cols;
     let mask = (1 << layout.bits) - 1;
     let words = if layout.bits == 3 {
         let words = &parts.words[0];
-        let code = |k| words[(k - first) % words.len()] >> layout.shift(k) & mask;
-        pack_codes(layout.bits, values.map(code))
+        joined(layout.bits, shape, |r, c| {
+            let k = r * cols + c;
+            words[k % words.len()] >> layout.shift(first + k) & mask
+        })
     } else {
         let bytes = parts.bytes(0);
-        let code = |k| u32::from(bytes[(k - first) % bytes.len()]) >> layout.shift(k) & mask;
-        pack_codes(layout.bits, values.map(code))
+        joined(layout.bits, shape, |r, c| {
+            let k = r * cols + c;
+            u32::from(bytes[k % bytes.len()]) >> layout.shift(first + k) & mask
+        })
     };
-    Ok((filled(words, affine, parts.shape()), scales))
+    Ok((filled(words, affine, shape), scales))
 }
 
 /// Elements of codes, and the bytes of one: value `k` is in element `k` of them, counted round and round.

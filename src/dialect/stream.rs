@@ -1,5 +1,8 @@
 //! Codes in files: streams of bits, lowest first, in words that need not be neighbours.
 
+use firebox_kernels::arith::pack::pack_codes;
+use rayon::prelude::*;
+
 /// A stream whose words lie `stride` apart, from word `start` on.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct BitStream {
@@ -29,6 +32,33 @@ impl BitStream {
             words[at + self.stride] |= code >> (32 - shift);
         }
     }
+}
+
+/// Codes that one worker puts into words at a time: whole words, whatever their bits.
+const JOB: usize = 32 << 10;
+
+/// The codes of `[rows, cols]` as one stream, each the code that `code` has for a row and a column. Spread over the
+/// current rayon pool.
+pub(super) fn joined(
+    bits: usize,
+    [rows, cols]: [usize; 2],
+    code: impl Fn(usize, usize) -> u32 + Sync,
+) -> Vec<u32> {
+    let all = rows * cols;
+    let jobs = (0..all.div_ceil(JOB)).into_par_iter().map(|job| {
+        let first = job * JOB;
+        let (mut r, mut c) = (first / cols, first % cols);
+        let codes = (first..all.min(first + JOB)).map(|_| {
+            let found = code(r, c);
+            c += 1;
+            if c == cols {
+                (r, c) = (r + 1, 0);
+            }
+            found
+        });
+        pack_codes(bits, codes)
+    });
+    jobs.collect::<Vec<_>>().concat()
 }
 
 /// Words of a stream of `len` codes.

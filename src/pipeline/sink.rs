@@ -17,8 +17,8 @@ pub trait Sink {
     fn place(&mut self, step: &Step, weight: Finished) -> Result<(), SinkError>;
 
     /// This sink as one that takes the rows of this weight batch by batch, so that the weight is never whole in memory;
-    /// `None` to get it whole. Asked before anything is read, and again for every batch. Weights that the checkpoint has
-    /// packed, and weights that a device packs, always come whole.
+    /// `None` to get it whole. Asked before anything is read, and again for every batch. Weights that stay
+    /// packed as the checkpoint has them, and weights that a device packs, always come whole.
     fn rows_of(&mut self, _step: &Step) -> Option<&mut dyn RowSink> {
         None
     }

@@ -9,7 +9,8 @@ use crate::observe::{Span, Spans, extend};
 pub struct Timing {
     /// Bytes read: more than the tensor has where a format needs to see it twice.
     pub bytes: u64,
-    /// Reading its bytes, which overlaps with converting earlier tensors.
+    /// Reading its bytes, and unpacking them where they are a packed source, which overlaps with converting earlier
+    /// tensors.
     pub read: Duration,
     /// Converting, which overlaps with placing earlier tensors on a host target.
     pub convert: Duration,
