@@ -5,6 +5,8 @@
 mod common;
 mod config;
 mod defaults;
+#[cfg(feature = "autodiff")]
+mod experts;
 mod names;
 mod rotary;
 mod spec;

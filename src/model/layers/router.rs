@@ -217,3 +217,27 @@ fn largest(scores: &[f32], places: impl Iterator<Item = usize>, k: usize) -> Vec
     places.sort_unstable();
     places
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Worked out by hand from the rule of DeepSeek V3. Would catch groups that are compared by their best expert alone (the
+    /// second group would win) or by all of them, experts of a group that was not chosen, and of equal scores the later one.
+    #[test]
+    fn experts_are_of_the_groups_with_the_best_two() {
+        let scores = [0.5, 0.4, 0.0, 0.9, -0.5, 0.2, 0.3, 0.3, 0.3];
+        let groups = |chosen| Some(RouterGroups { count: 3, chosen });
+        // Sums of the best two: 0.9, 1.1, 0.6; of the best ones 0.5, 0.9, 0.3.
+        assert_eq!(chosen(&scores, 2, groups(1)), [3, 5]);
+        assert_eq!(chosen(&scores, 3, groups(2)), [0, 1, 3]);
+        let even = [0.5, 0.6, 0.0, 0.9, -0.5, -0.6, 0.3, 0.3, 0.3];
+        assert_eq!(
+            chosen(&even, 1, groups(1)),
+            [1],
+            "0.5 + 0.6 is more than 0.9 - 0.5"
+        );
+        assert_eq!(chosen(&scores, 4, None), [0, 1, 3, 6]);
+        assert_eq!(chosen(&scores, 5, None), [0, 1, 3, 6, 7]);
+    }
+}
