@@ -346,6 +346,8 @@ fn experts() -> (Value, Tensors) {
         ("experts.gate_up_proj", &[3, 256, 128][..]),
         ("experts.down_proj", &[3, 128, 128]),
         ("gate.weight", &[3, 128]),
+        // As Gemma 4 has it.
+        ("router.proj.weight", &[3, 128]),
         ("shared.up_proj.weight", &[128, 128]),
     ] {
         add(&mut tensors, &format!("{path}.{name}"), Dtype::BF16, shape);
@@ -379,8 +381,10 @@ fn stacked_experts_are_packed_as_stacks() {
         let packed = save(at(source.path()).quant(spec(quant)), None);
         let made = read(packed.path());
         assert_eq!(made[&beside].1, shape, "{quant}");
-        let router = "model.layers.0.mlp.gate.weight";
-        assert_eq!(made[router], tensors[router], "{quant}");
+        for router in ["gate", "router.proj"] {
+            let router = &*format!("model.layers.0.mlp.{router}.weight");
+            assert_eq!(made[router], tensors[router], "{quant}");
+        }
 
         let loader = open(at(packed.path()));
         let plan = loader.plan_tensors(&[]).expect("a plan");

@@ -18,13 +18,15 @@ mod shelf;
 mod entry;
 
 mod recent;
+mod stats;
 
 mod ring;
 
 mod weight;
 
 pub(crate) use entry::StreamedBytes;
+pub use ring::Ring;
 pub(crate) use ring::RingLimits;
-pub use ring::{Ring, StreamStats};
 pub(crate) use shelf::Shelf;
+pub use stats::StreamStats;
 pub use weight::StreamedWeight;
