@@ -187,6 +187,12 @@ impl Adopt {
         self
     }
 
+    /// The same for a dialect that has its matrices `[out, in]`, dense or packed.
+    pub(crate) fn unturned(mut self) -> Self {
+        self.provenance.turned = false;
+        self
+    }
+
     /// Where the weight comes from.
     pub fn provenance(&self) -> Provenance {
         self.provenance

@@ -192,6 +192,16 @@ pub enum DialectError {
         /// The dialect.
         dialect: &'static str,
     },
+    /// A stack of gates, which all files but those of the dialect have in one tensor with the other halves.
+    #[error(
+        "{tensor} has the gates of all experts, as {dialect} has them, and other files have them in one tensor with the other halves; write {dialect}"
+    )]
+    Apart {
+        /// The tensor.
+        tensor: String,
+        /// The dialect.
+        dialect: &'static str,
+    },
     /// Nobody has a file for such a weight.
     #[error("{tensor}: no dialect that is written holds it as it is packed")]
     NoDialect {

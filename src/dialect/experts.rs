@@ -24,3 +24,10 @@ pub(crate) fn switch_mlp(weight: &str) -> Option<(String, usize)> {
     let (_, stacked) = MATRICES.iter().find(|(each, _)| *each == matrix)?;
     Some((format!("{path}.switch_mlp.{stacked}.weight"), nth))
 }
+
+/// The weight of a stack that has the name of an expert without the number, as mlx-lm has it for gpt-oss, and the number.
+pub(crate) fn without_number(weight: &str) -> Option<(String, usize)> {
+    let (path, rest) = weight.split_once(".experts.")?;
+    let (nth, rest) = rest.split_once('.')?;
+    Some((format!("{path}.experts.{rest}"), nth.parse().ok()?))
+}

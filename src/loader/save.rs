@@ -44,15 +44,20 @@ impl Engine {
         let candidates = to.named().unwrap_or(To::Mlx);
         let identity = Identity::new(&plan, &self.config, to, &self.checkpoint)?;
         self.write_plan(plan, to, Some(candidates), &identity, |plan| {
-            plan.turn_back()?;
-            match save::dialect_of(plan, to, self.checkpoint.float_dtype()) {
-                Some(To::Mlx) if is_known => {
-                    plan.check_stacks_of_mlx().map_err(SaveError::from)?;
-                    Ok(plan.stack_experts(&self.request())?)
-                }
-                Some(To::Mlx) => Ok(plan.stack_experts(&self.request())?),
-                _ => Ok(()),
+            let dialect = save::dialect_of(plan, to, self.checkpoint.float_dtype());
+            let to_mlx = dialect == Some(To::Mlx);
+            let splits = to_mlx && is_known && self.checkpoint.config()["model_type"] == "gpt_oss";
+            match splits {
+                true => plan.split_gates()?,
+                false => plan.turn_back()?,
             }
+            if !to_mlx {
+                return Ok(plan.check_stacks_of_others().map_err(SaveError::from)?);
+            }
+            if is_known {
+                plan.check_stacks_of_mlx().map_err(SaveError::from)?;
+            }
+            Ok(plan.stack_experts(&self.request())?)
         })
     }
 

@@ -9,7 +9,7 @@ use super::{
     unpack::{RowError, Unpacked},
 };
 use crate::{
-    plan::{Step, Stored},
+    plan::{Every, Step, Stored},
     source::SourceError,
 };
 
@@ -20,13 +20,30 @@ pub(crate) enum SourceValues {
     Plain(Pieces),
     /// Values of `f32` that a packed weight has.
     Packed(Unpacked),
+    /// Some rows of others, which take so many bytes each.
+    Every(Box<Self>, Every, usize),
 }
 
 impl SourceValues {
     /// The values that a step packs, or takes over.
     pub(crate) fn of(step: &Step) -> Self {
+        let [rows, cols] = step.matrix();
+        let Some(every) = step.every else {
+            return Self::all(step, [rows, cols]);
+        };
+        let all = Self::all(step, [rows * every.step, cols]);
+        // Vectors are rows of a stack, of which each value counts.
+        let each = match step.slot.shape.len() {
+            3.. => cols,
+            _ => 1,
+        };
+        Self::Every(Box::new(all), every, each * step.float().size())
+    }
+
+    /// All values of a step's source, which has this shape.
+    fn all(step: &Step, shape: [usize; 2]) -> Self {
         match &step.stored {
-            Stored::Packed(adopt) => Self::Packed(Unpacked::new(adopt, step.matrix())),
+            Stored::Packed(adopt) => Self::Packed(Unpacked::new(adopt, shape)),
             Stored::Plain(_) | Stored::Other(_) => Self::Plain(Pieces::of(step)),
         }
     }
@@ -36,6 +53,7 @@ impl SourceValues {
         match self {
             Self::Plain(pieces) => pieces.bytes(),
             Self::Packed(unpacked) => unpacked.bytes(),
+            Self::Every(all, every, _) => all.bytes() / every.step,
         }
     }
 
@@ -44,6 +62,7 @@ impl SourceValues {
         match self {
             Self::Plain(_) => 1,
             Self::Packed(unpacked) => unpacked.rows_together(),
+            Self::Every(all, ..) => all.rows_together(),
         }
     }
 
@@ -51,7 +70,7 @@ impl SourceValues {
     pub(super) fn stretch(&self, range: &Range<usize>) -> Option<Stretch<'_>> {
         match self {
             Self::Plain(pieces) => pieces.stretch(range),
-            Self::Packed(_) => None,
+            Self::Packed(_) | Self::Every(..) => None,
         }
     }
 
@@ -62,9 +81,31 @@ impl SourceValues {
         start: usize,
         into: &mut [u8],
         workers: &ThreadPool,
-        read: impl FnMut(&str, u64, &mut [u8]) -> Result<(), SourceError>,
+        mut read: impl FnMut(&str, u64, &mut [u8]) -> Result<(), SourceError>,
+    ) -> Result<u64, RowError> {
+        self.fill_by(start, into, workers, &mut read)
+    }
+
+    fn fill_by(
+        &self,
+        start: usize,
+        into: &mut [u8],
+        workers: &ThreadPool,
+        read: &mut dyn FnMut(&str, u64, &mut [u8]) -> Result<(), SourceError>,
     ) -> Result<u64, RowError> {
         match self {
+            Self::Every(all, Every { first, step }, each) => {
+                // Whole rows, of which the outer ones may be wanted in part.
+                let rows = start / each..(start + into.len()).div_ceil(*each);
+                let mut bytes = vec![0; rows.len() * step * each];
+                let read = all.fill_by(rows.start * step * each, &mut bytes, workers, read)?;
+                let rows = bytes.chunks(step * each);
+                let rows = rows.flat_map(|row| &row[first * each..(first + 1) * each]);
+                for (to, from) in into.iter_mut().zip(rows.skip(start % each)) {
+                    *to = *from;
+                }
+                Ok(read)
+            }
             Self::Plain(pieces) => {
                 pieces.fill(start, into, read)?;
                 Ok(into.len() as u64)

@@ -8,7 +8,7 @@ use firebox_kernels::arith::float::DType;
 use super::{Action, DeviceFacts, Home, Piece, Plan, PlanError, Scaling, Step, Stored, piece};
 use crate::{
     config::{Policy, Strategy},
-    dialect::{self, Adopt, Dialect, switch_mlp},
+    dialect::{self, Adopt, Dialect, switch_mlp, without_number},
     model::{Link, Origin, Role, Slot},
     source::{Catalog, TensorInfo},
     target::DTypeChoice,
@@ -343,18 +343,22 @@ impl Request<'_> {
     /// A dense weight under a name that no origin says: the cache has each under the name of its slot, and mlx-lm stacks
     /// experts.
     fn elsewhere(&self, slot: &Slot) -> Result<Option<Found>, PlanError> {
-        let piece = match (self.catalog.get(&slot.name), switch_mlp(&slot.name)) {
-            (Some(own), _) => Piece::whole(own),
-            (None, Some((stack, nth))) => {
-                let Some(tensor) = self.catalog.get(&stack) else {
-                    return Ok(None);
-                };
-                let rows = slot.shape[0];
-                let matrix = Origin::whole(stack).rows(nth * rows..(nth + 1) * rows);
-                Piece::new(slot, &matrix, tensor)?
-            }
-            (None, None) => return Ok(None),
+        if let Some(own) = self.catalog.get(&slot.name) {
+            return Ok(Some(Found::Pieces(vec![Piece::whole(own)])));
+        }
+        let stacks = [switch_mlp(&slot.name), without_number(&slot.name)];
+        let mut stacks = stacks.into_iter().flatten();
+        let found = stacks.find_map(|(stack, nth)| Some((self.catalog.get(&stack)?, nth)));
+        let Some((tensor, nth)) = found else {
+            return Ok(None);
         };
+        let stack = Origin::whole(&*tensor.name);
+        let matrix = match slot.shape[..] {
+            [rows, _] => stack.rows(nth * rows..(nth + 1) * rows),
+            // A row of biases is a column of one value each.
+            _ => stack.rows(nth..nth + 1).transposed(),
+        };
+        let piece = Piece::new(slot, &matrix, tensor)?;
         Ok(Some(Found::Pieces(vec![piece])))
     }
 
@@ -397,6 +401,7 @@ impl Request<'_> {
             slot: slot.clone(),
             pieces,
             action: Action::Dense(dtype),
+            every: None,
             scaling: Scaling::default(),
             home: Home::Device(0),
         })
@@ -435,6 +440,7 @@ fn kept(slot: &Slot, adopt: Adopt) -> Step {
         pieces: Vec::new(),
         action: Action::Adopt(adopt.format),
         stored: Stored::Packed(adopt.into()),
+        every: None,
         scaling: Scaling::default(),
         home: Home::Device(0),
     }

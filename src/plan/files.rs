@@ -174,6 +174,7 @@ fn carried(slot: &Slot, tensor: &TensorInfo) -> Step {
         pieces: vec![Piece::whole(tensor)],
         stored: Stored::Other(tensor.dtype),
         action: Action::Carry,
+        every: None,
         scaling: Scaling::default(),
         home: Home::Disk,
     }

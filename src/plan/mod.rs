@@ -20,6 +20,7 @@
 mod bind;
 mod error;
 mod files;
+mod gates;
 mod given;
 mod home;
 mod json;
@@ -101,12 +102,24 @@ pub struct Step {
     pub pieces: Vec<Piece>,
     /// How the checkpoint stores the weight.
     pub stored: Stored,
+    /// Which rows of that the weight is, where it is not all of them.
+    #[serde(default)]
+    pub every: Option<Every>,
     /// What becomes of it.
     pub action: Action,
     /// What it is multiplied by on the way. Found when the plan is carried out, for it takes the weights.
     pub scaling: Scaling,
     /// Where the finished weight lives.
     pub home: Home,
+}
+
+/// Every `step`-th row of a source, from row `first` on. Of a stack of vectors, every value counts as a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Every {
+    /// The first.
+    pub first: usize,
+    /// From one to the next.
+    pub step: usize,
 }
 
 /// How a checkpoint stores a weight.

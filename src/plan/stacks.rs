@@ -13,13 +13,16 @@ use std::collections::{BTreeMap, HashMap};
 use super::{Action, Piece, Plan, PlanError, Request, Step, Stored};
 use crate::{
     config::To,
-    dialect::{self, Adopt, DialectError, plain, switch_mlp},
+    dialect::{self, Adopt, DialectError, plain, switch_mlp, without_number},
     model::{Origin, Role, Slot},
     source::Catalog,
 };
 
 /// The end of the name of a stack that has the rows of two matrices of each expert.
 const FUSED: &str = "experts.gate_up_proj";
+
+/// The end of the name of a stack of gates of mlx-lm.
+const GATES: &str = "experts.gate_proj.weight";
 
 /// The slots of a save: rows that are one expert's become all of their stack. A stack that only the dialect of the
 /// checkpoint has, and no dense file of the model, stays one only where it stays packed.
@@ -68,7 +71,10 @@ fn dense_stack(slot: &Slot, catalog: &Catalog) -> Option<Slot> {
         return None;
     };
     origin.rows.as_ref()?;
-    let tensor = catalog.get(&origin.tensor)?;
+    let tensor = catalog.get(&origin.tensor).or_else(|| {
+        let (stack, _) = without_number(&slot.name)?;
+        catalog.get(&stack)
+    })?;
     plain(tensor.dtype)?;
     let mut each = slot.shape.clone();
     let role = match (slot.role, each.len()) {
@@ -123,6 +129,23 @@ impl Plan {
         match steps.find(|step| step.slot.name.ends_with(FUSED)) {
             None => Ok(()),
             Some(step) => Err(DialectError::Fused {
+                tensor: step.slot.name.clone(),
+                dialect: To::Mlx.name(),
+            }),
+        }
+    }
+
+    /// Refuses stacks of gates that only mlx-lm has, where other files are written.
+    ///
+    /// # Errors
+    ///
+    /// [`DialectError::Apart`].
+    pub(crate) fn check_stacks_of_others(&self) -> Result<(), DialectError> {
+        let mut steps = self.steps.iter();
+        let is_gate = |step: &&Step| step.slot.shape.len() == 3 && step.slot.name.ends_with(GATES);
+        match steps.find(is_gate) {
+            None => Ok(()),
+            Some(step) => Err(DialectError::Apart {
                 tensor: step.slot.name.clone(),
                 dialect: To::Mlx.name(),
             }),

@@ -65,8 +65,11 @@ fn read(family: &'static str, fields: Fields<'_>) -> Result<Spec, ConfigError> {
     let counts = experts::counts(fields, &names, [128, 4])?;
     let features = common::required(fields, "intermediate_size")?;
     let mut sparse = experts::each(&spec, features, counts, router);
-    sparse.stored = ExpertStorage::StackedTransposed;
-    sparse.each.gate = Gate::Interleaved;
+    // mlx-lm has gates and ups in two stacks, and matrices as they multiply.
+    (sparse.stored, sparse.each.gate) = match fields.get("quantization") {
+        None => (ExpertStorage::StackedTransposed, Gate::Interleaved),
+        Some(_) => (ExpertStorage::Stacked, Gate::Apart),
+    };
     sparse.each.bias = true;
     sparse.each.clamp = Some(Clamp {
         limit: fields.positive("swiglu_limit")?.unwrap_or(7.0),

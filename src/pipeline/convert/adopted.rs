@@ -1,5 +1,6 @@
 //! Weights that stay packed as the checkpoint has them.
 
+use firebox_kernels::format::{Format, Packed};
 use rayon::ThreadPool;
 
 use super::{
@@ -10,7 +11,11 @@ use super::{
     },
     Completed, Convert,
 };
-use crate::{dialect::Adopt, plan::Step, source::TensorInfo};
+use crate::{
+    dialect::Adopt,
+    plan::{Every, Step},
+    source::TensorInfo,
+};
 
 /// Collects the tensors of a packed weight.
 pub(crate) struct Adopted {
@@ -29,6 +34,33 @@ impl Adopted {
     }
 }
 
+/// Some rows of a weight whose rows are whole words of codes and whole bytes of scales.
+fn some_rows(all: &Packed, Every { first, step }: Every) -> Packed {
+    let [rows, cols] = [all.shape[0] / step, all.shape[1]];
+    let of = |words: &[u32], len: usize| -> Vec<u32> {
+        let bytes: &[u8] = bytemuck::cast_slice(words);
+        let each = len / all.shape[0].max(1);
+        let rows = bytes[..len].chunks((each * step).max(1));
+        let mut some: Vec<u8> = rows
+            .flat_map(|rows| &rows[first * each..(first + 1) * each])
+            .copied()
+            .collect();
+        some.resize(some.len().next_multiple_of(size_of::<u32>()), 0);
+        bytemuck::pod_collect_to_vec(&some)
+    };
+    let codes = all.shape[0] * cols * all.format.code_bits() / 8;
+    let scales = match all.format {
+        Format::Micro(micro) => all.shape[0] * (cols / micro.group()),
+        _ => all.scales.len() * size_of::<u32>(),
+    };
+    Packed {
+        format: all.format,
+        shape: [rows, cols],
+        words: of(&all.words, codes),
+        scales: of(&all.scales, scales),
+    }
+}
+
 impl Convert for Adopted {
     fn feed(
         &mut self,
@@ -42,7 +74,14 @@ impl Convert for Adopted {
     }
 
     fn finish(self: Box<Self>, step: &Step) -> Result<Completed, PipelineError> {
-        let packed = self.adopt.assemble(step.matrix(), self.tensors)?;
+        let [rows, cols] = step.matrix();
+        let packed = match step.every {
+            None => self.adopt.assemble([rows, cols], self.tensors)?,
+            Some(every) => {
+                let all = [rows * every.step, cols];
+                some_rows(&self.adopt.assemble(all, self.tensors)?, every)
+            }
+        };
         Ok(Completed::Weight(Finished::Packed(packed)))
     }
 }
