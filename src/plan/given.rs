@@ -67,7 +67,7 @@ fn check_step(step: &Step, request: &Request<'_>) -> Result<(), PlanError> {
             (pieces, Stored::Plain(dtype))
         }
     };
-    if (&step.pieces, &step.stored) != (&found.0, &found.1) {
+    if (&step.pieces, &step.stored, step.every) != (&found.0, &found.1, None) {
         return Err(stale(name, "is planned from other tensors", "has changed"));
     }
     let format = match (&step.action, &step.stored) {

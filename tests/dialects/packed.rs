@@ -255,3 +255,68 @@ fn packed_experts_are_requantized_to_a_stack() {
     let stack = "model.layers.1.mlp.switch_mlp.up_proj.scales";
     assert_eq!(tensors(once.path())[stack].1, [6, 32, 2]);
 }
+
+/// gpt-oss goes to MLX and is read again: gates and ups in two stacks, codes as they were or new ones. Would catch rows of
+/// the gate in up, biases of the other half, a stack that is read the other way round, and a dense stack that stays so.
+#[test]
+fn gates_and_ups_of_gpt_oss_are_two_stacks_in_mlx() {
+    let model = Golden("../packed/gpt_oss_mxfp4");
+    let logits = |config: firebox::LoadConfig| {
+        let loader = Loader::<Cpu>::new(config.dtype(DType::F32)).expect("a checkpoint");
+        let loaded = loader.load::<CausalLm>().expect("a model").model;
+        values(loaded.forward(ids(&model.ids("input_ids"))))
+    };
+    let (expected, _) = model.floats("logits_f32");
+    let [mlx, plain, dense, again] = [(); 4].map(|()| TempDir::new().expect("a folder"));
+    let at = |folder: &TempDir| SaveConfig::new(folder.path());
+    // As they are: the same codes, every second row.
+    save(load(&model.path("")), &at(&mlx).dialect(To::Mlx));
+    let (stacks, packed) = (tensors(mlx.path()), stored(model));
+    let path = "model.layers.1.mlp.experts";
+    let rows = |name: &str, each: usize, first: usize| -> Vec<u8> {
+        let (_, _, bytes) = &packed[&format!("{path}.{name}")];
+        let rows = bytes.chunks(each).skip(first).step_by(2);
+        rows.flatten().copied().collect()
+    };
+    for (first, half) in ["gate_proj", "up_proj"].into_iter().enumerate() {
+        let [weight, scales, bias] =
+            ["weight", "scales", "bias"].map(|part| &stacks[&format!("{path}.{half}.{part}")]);
+        assert_eq!(weight.1, [4, 32, 8], "{half}");
+        assert!(weight.2 == rows("gate_up_proj_blocks", 32, first), "{half}");
+        assert!(scales.2 == rows("gate_up_proj_scales", 2, first), "{half}");
+        assert!(bias.2 == rows("gate_up_proj_bias", 2, first), "{half}");
+    }
+    let error = max_abs_difference(&logits(load(mlx.path())), &expected);
+    assert!(error <= 1e-4, "as they are: {error}");
+    // Written again.
+    save(load(mlx.path()), &at(&again));
+    same(&tensors(again.path()), &stacks, "again");
+    // Dense, some of them.
+    let config = load(&model.path("")).dequantize(true).dtype(DType::F32);
+    save(config, &at(&plain));
+    let spec = |text: &str| text.parse().expect("a spec");
+    let config = || {
+        let config = load(plain.path()).quant(spec("mlx:bits=8,group=32"));
+        config.rule("role:expert=none".parse().expect("a rule"))
+    };
+    save(config(), &at(&dense));
+    let error = max_abs_difference(&logits(load(dense.path())), &logits(config()));
+    assert!(error <= 1e-4, "dense experts: {error}");
+    // In one pass and in two.
+    let [once, twice] = [(); 2].map(|()| TempDir::new().expect("a folder"));
+    let quant = "mlx:bits=4,group=32";
+    save(
+        load(&model.path("")).requantize(true).quant(spec(quant)),
+        &at(&once),
+    );
+    save(load(plain.path()).quant(spec(quant)), &at(&twice));
+    same(&tensors(once.path()), &tensors(twice.path()), "in one pass");
+    // Other files have one stack, which nobody makes of two.
+    let folder = TempDir::new().expect("a folder");
+    let loader = Loader::<Cpu>::new(load(mlx.path()).dequantize(true)).expect("a checkpoint");
+    let refused = loader.save::<CausalLm>(&at(&folder)).expect_err("refused");
+    assert!(
+        refused.to_string().contains("experts.gate_proj.weight"),
+        "{refused}"
+    );
+}

@@ -6,7 +6,7 @@
 Under transformers 5: mlx-lm (stacks), fine-grained FP8 and compressed-tensors (a tensor for each expert), and bitsandbytes
 with dense experts, since transformers 5 packs linear layers alone. Under transformers 4.57, where experts are linear layers:
 bitsandbytes. Every weight that the library has equals what it loads of the checkpoint that `firebox convert --dequantize`
-makes, bit for bit.
+makes, bit for bit. gpt-oss in MLX equals what mlx-lm itself makes of OpenAI's files.
 """
 
 import shutil
@@ -76,6 +76,30 @@ def by_mlx(case):
     case.weights("float32", theirs)
 
 
+def split(run):
+    """Gates and ups of gpt-oss: what firebox makes of OpenAI's layout is what mlx-lm makes of it while it loads."""
+    import mlx.core as mx
+    import numpy as np
+    from mlx.utils import tree_flatten
+    from mlx_lm.utils import load_model
+
+    mx.set_default_device(mx.cpu)
+    made = run.path("split")
+    run.firebox("convert", PACKED / "gpt_oss_mxfp4", "--to", "mlx", "--out", made)
+
+    def loaded(folder):
+        flat = tree_flatten(load_model(folder)[0].parameters())
+        return {name: (array.dtype, np.array(array.view(mx.uint8))) for name, array in flat}
+
+    ours, theirs = loaded(made), loaded(PACKED / "gpt_oss_mxfp4")
+    wrong = sorted(set(ours) ^ set(theirs))
+    wrong += [name for name in set(ours) & set(theirs) if ours[name][0] != theirs[name][0]]
+    wrong += [name for name in set(ours) & set(theirs) if not np.array_equal(ours[name][1], theirs[name][1])]
+    run.cases += 1
+    run.failures += bool(wrong)
+    print(f"| gpt_oss_mxfp4 to MLX | {f'**differ: {wrong}**' if wrong else f'{len(ours)} parameters equal'} |", flush=True)
+
+
 def parameters(model):
     return {name: numpy(weight) for name, weight in model.named_parameters()}
 
@@ -137,6 +161,8 @@ def by_bitsandbytes(case):
 def main():
     run = Run(__doc__, ["torch", "transformers", "bitsandbytes"] + ["mlx-lm", "compressed-tensors"] * FIVE)
     model = dense(run)
+    if FIVE:
+        split(run)
     ways = [(by_mlx, STACKS), (by_transformers, EACH)] if FIVE else [(by_bitsandbytes, BITSANDBYTES)]
     for way, cases in ways:
         for spec, *arguments in cases:
