@@ -198,6 +198,15 @@ impl Adopt {
         }
     }
 
+    /// Tiles of rows that had better be read at once: as many as take the bytes of one of values, where each row lies all
+    /// over the codes, so that a read gets more than a few bytes of each stored row.
+    pub(crate) fn tiles_at_once(&self) -> usize {
+        match self.recipe {
+            Assembly::Gptq { .. } | Assembly::Awq => 32 / self.format.code_bits(),
+            _ => 1,
+        }
+    }
+
     /// The layout of the first parts; those after them are needed whole.
     fn layouts(&self, shape @ [o, i]: [usize; 2]) -> Vec<PartLayout> {
         use PartLayout::{Across, All, Around};

@@ -49,6 +49,7 @@ use adopt::{Assembly, CodesAndScales, Parts};
 pub use detect::detect;
 pub(crate) use detect::{DECLARED, is_packed};
 pub use error::DialectError;
+pub(crate) use excerpt::Excerpt;
 pub(crate) use experts::{switch_mlp, without_number};
 pub(crate) use find::{adopt, stack_of};
 pub use interface::{Dialect, Files};

@@ -2,11 +2,13 @@
 //! weight is made of. The values are those of the whole weight dequantized, to the bit; neither it nor its codes are ever
 //! whole in memory.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use firebox_kernels::{arith::float::DType, format::Packed};
 use rayon::{ThreadPool, prelude::*};
 
 use crate::{
-    dialect::{Adopt, DialectError},
+    dialect::{Adopt, DialectError, Excerpt},
     plan::CHUNK,
     source::SourceError,
 };
@@ -18,6 +20,17 @@ pub(crate) struct Unpacked {
     matrices: Vec<Adopt>,
     /// `[rows, columns]` of the values of each.
     shape: [usize; 2],
+    /// What was read last.
+    band: Arc<Mutex<Option<Band>>>,
+}
+
+/// Rows of a matrix that were read at once, for more tiles than one where a row lies all over its tensors.
+#[derive(Debug)]
+struct Band {
+    /// The number of the matrix.
+    matrix: usize,
+    excerpt: Excerpt,
+    packed: Packed,
 }
 
 /// Rows that could not be read.
@@ -50,6 +63,7 @@ impl Unpacked {
         Self {
             shape: [rows / matrices.len().max(1), cols],
             matrices,
+            band: Arc::default(),
         }
     }
 
@@ -78,7 +92,7 @@ impl Unpacked {
         let (mut at, mut rest, mut bytes) = (start, into, 0);
         while !rest.is_empty() {
             let first = at / row_bytes;
-            let (matrix, first) = (&self.matrices[first / rows], first % rows);
+            let (matrix, first) = (first / rows, first % rows);
             let len = rest.len().min((rows - first) * row_bytes);
             let (here, after) = rest.split_at_mut(len);
             bytes += self.rows(matrix, first, here, workers, &mut read)?;
@@ -87,39 +101,70 @@ impl Unpacked {
         Ok(bytes)
     }
 
-    /// Fills `into` with rows of one matrix, from `first` on.
+    /// Fills `into` with rows of the matrix `nth`, from `first` on.
     fn rows(
         &self,
-        matrix: &Adopt,
+        nth: usize,
         first: usize,
         into: &mut [u8],
         workers: &ThreadPool,
         read: &mut impl FnMut(&str, u64, &mut [u8]) -> Result<(), SourceError>,
     ) -> Result<u64, RowError> {
-        let rows = first..first + into.len() / self.row_bytes();
-        let excerpt = matrix.excerpt(self.shape, rows);
-        let mut parts = Vec::new();
-        let ranges = excerpt.parts.iter().zip(excerpt.lens());
-        for (part, (runs, len)) in matrix.parts.iter().zip(ranges) {
-            let mut words = vec![0_u32; len.div_ceil(size_of::<u32>())];
-            let mut rest: &mut [u8] = bytemuck::cast_slice_mut(&mut words);
-            for range in runs.iter().flat_map(|runs| runs.ranges()) {
-                let (here, after) = rest.split_at_mut(range.len());
-                read(&part.file, part.range.start + range.start as u64, here)?;
-                rest = after;
+        let (matrix, [all, _]) = (&self.matrices[nth], self.shape);
+        let (tiles, count) = (matrix.tiles_at_once(), into.len() / self.row_bytes());
+        let end = first + count;
+        let mut band = self.band.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut bytes = 0;
+        let there = band.take().filter(|band| {
+            let rows = &band.excerpt.rows;
+            band.matrix == nth && rows.start <= first && end <= rows.end && tiles > 1
+        });
+        let found = match there {
+            Some(found) => found,
+            None => {
+                let rows = first..all.min(first + tiles * count);
+                let excerpt = matrix.excerpt(self.shape, rows);
+                bytes = excerpt.lens().sum::<usize>() as u64;
+                let parts = parts(matrix, &excerpt, read)?;
+                let assemble = || matrix.assemble_excerpt(self.shape, &excerpt, parts);
+                let packed = workers.install(assemble)?;
+                Band {
+                    matrix: nth,
+                    excerpt,
+                    packed,
+                }
             }
-            parts.push(words);
+        };
+        workers.install(|| match matrix.turns {
+            true => turn(&found.packed, first - found.excerpt.cols.start, into),
+            false => dequantize(&found.packed, first - found.excerpt.rows.start, into),
+        });
+        if tiles > 1 && end < found.excerpt.rows.end {
+            *band = Some(found);
         }
-        let bytes = excerpt.lens().sum::<usize>() as u64;
-        workers.install(|| {
-            let packed = matrix.assemble_excerpt(self.shape, &excerpt, parts)?;
-            match matrix.turns {
-                true => turn(&packed, first - excerpt.cols.start, into),
-                false => dequantize(&packed, first - excerpt.rows.start, into),
-            }
-            Ok(bytes)
-        })
+        Ok(bytes)
     }
+}
+
+/// Reads what an excerpt takes of each part, in words that are filled up with zeros.
+fn parts(
+    matrix: &Adopt,
+    excerpt: &Excerpt,
+    read: &mut impl FnMut(&str, u64, &mut [u8]) -> Result<(), SourceError>,
+) -> Result<Vec<Vec<u32>>, SourceError> {
+    let ranges = excerpt.parts.iter().zip(excerpt.lens());
+    let parts = matrix.parts.iter().zip(ranges);
+    let parts = parts.map(|(part, (runs, len))| {
+        let mut words = vec![0_u32; len.div_ceil(size_of::<u32>())];
+        let mut rest: &mut [u8] = bytemuck::cast_slice_mut(&mut words);
+        for range in runs.iter().flat_map(|runs| runs.ranges()) {
+            let (here, after) = rest.split_at_mut(range.len());
+            read(&part.file, part.range.start + range.start as u64, here)?;
+            rest = after;
+        }
+        Ok(words)
+    });
+    parts.collect()
 }
 
 /// The values of rows from `first` on, as bytes. Spread over the current rayon pool.

@@ -102,10 +102,11 @@ impl Step {
         let matrices = adopt.matrices();
         let rows = rows / matrices.len().max(1);
         let values = tile.max(self.bytes_at_once()) as usize / DType::F32.size();
-        let read = (values / cols.max(1)).max(1).min(rows);
-        let Some(adopt) = matrices.first().filter(|_| read > 0) else {
+        let tile = (values / cols.max(1)).max(1);
+        let Some(adopt) = matrices.first().filter(|_| rows > 0) else {
             return 0;
         };
+        let read = (tile * adopt.tiles_at_once()).min(rows);
         let excerpt = adopt.excerpt([rows, cols], 0..read);
         // Values that turn have a second place.
         let turned = if adopt.turns {

@@ -27,6 +27,9 @@ const WEIGHTS: &str = ".safetensors";
 /// A read of as many bytes is one of many, and the first of them looks at the disk.
 const LARGE: usize = 1 << 20;
 
+/// A direct read takes whole blocks for its bytes; a shorter one is one of many that are near each other.
+const SHORT: usize = 16 << 10;
+
 /// The files of a folder.
 ///
 /// Each file is opened once and stays open: reads are positional and share the handle, and a file
@@ -207,10 +210,12 @@ impl Local {
         match self.reading {
             _ if !file.ends_with(WEIGHTS) => Reading::Buffered,
             Reading::Auto if len >= LARGE => self.probe.get_or_init(|| self.look()).chosen,
-            Reading::Auto => self
-                .probe
-                .get()
-                .map_or(Reading::Buffered, |probe| probe.chosen),
+            Reading::Auto => match self.probe.get().map(|probe| probe.chosen) {
+                // The page cache has the rest of the block for the next one.
+                Some(Reading::Direct) if len < SHORT => Reading::Buffered,
+                Some(chosen) => chosen,
+                None => Reading::Buffered,
+            },
             given => given,
         }
     }
