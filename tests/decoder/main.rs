@@ -5,6 +5,7 @@
 mod common;
 mod config;
 mod defaults;
+mod everywhere;
 #[cfg(feature = "autodiff")]
 mod experts;
 mod names;
