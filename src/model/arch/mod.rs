@@ -19,6 +19,7 @@ mod deepseek_v3;
 mod exaone4;
 mod gemma2;
 mod gemma3;
+mod gemma4;
 mod glm;
 mod glm4;
 mod glm4_moe;
@@ -61,6 +62,7 @@ static FAMILIES: &[&Family] = &[
     &exaone4::FAMILY,
     &gemma2::FAMILY,
     &gemma3::FAMILY,
+    &gemma4::FAMILY,
     &glm::FAMILY,
     &glm4::FAMILY,
     &glm4_moe::FAMILY,
