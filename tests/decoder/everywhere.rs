@@ -51,7 +51,7 @@ fn packed_models_of_every_family_answer_as_the_values_of_their_words_do() {
     for golden in models() {
         let quant = "nf4:block=64".parse().expect("a quantization");
         let packed = load(config(golden).dtype(DType::F32).quant(quant), golden.0);
-        let spec = CausalLm::config(&golden.json("config.json")).expect(golden.0);
+        let spec = golden.spec();
         let roles = [Role::Linear, Role::Expert, Role::Router];
         let slots = CausalLm::slots(&spec).into_iter();
         let slots = slots.filter(|slot| roles.contains(&slot.role));

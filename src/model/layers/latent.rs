@@ -19,7 +19,7 @@ use burn::{
 
 use super::{
     attend::{Scores, attend},
-    linear::Linear,
+    linear::{Linear, Matrix},
     norm::Norm,
     remember::Remember,
     rope::Rotation,
@@ -168,9 +168,14 @@ impl Latent {
             scores,
             ..
         } = self.heads;
-        let all = count * (plain + value);
-        let ids = Tensor::<1, Int>::arange(0..all as i64, (&rows.device(), DType::I32));
-        let unfold = self.kv_b_proj.weight.rows(ids, rows.dtype().into());
+        let unfold = match &self.kv_b_proj.weight {
+            Matrix::Dense(weight) => weight.val(),
+            other => {
+                let all = 0..(count * (plain + value)) as i64;
+                let ids = Tensor::<1, Int>::arange(all, (&rows.device(), DType::I32));
+                other.rows(ids, rows.dtype().into())
+            }
+        };
         let unfold = unfold.reshape([1, count, plain + value, rank]);
 
         let q = q_plain.matmul(unfold.clone().narrow(2, 0, plain));
