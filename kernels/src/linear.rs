@@ -25,9 +25,12 @@ use crate::format::FormatError;
 use fours::{Fours, Staged};
 use halves::Halves;
 
-/// Rows of a job: of what is multiplied with one input, and with several, where all of them are unpacked together so
-/// that each input is read once for all.
-const JOB_ROWS: [usize; 2] = [32, 16];
+/// Rows of a job that are multiplied with one input.
+const JOB_ROWS: usize = 32;
+
+/// Values of a job with several inputs: its rows are unpacked together, so that each input is read once for all, and have
+/// to stay in the second cache.
+const UNPACKED: usize = 1 << 17;
 
 /// Inputs up to which codes are unpacked once for each, in registers, rather than once in memory.
 const FEW: usize = 4;
@@ -78,16 +81,21 @@ pub fn linear(
     };
     // Rows of the weight are rows of the transposed output; with one input it needs no transposing.
     if m == 1 {
-        job.run(JOB_ROWS[0], y);
+        job.run(JOB_ROWS, y);
         return;
     }
     let mut transposed = vec![0.0; o * m];
-    job.run(JOB_ROWS[1], &mut transposed);
+    job.run(together(job.cols), &mut transposed);
     y.par_chunks_mut(o).enumerate().for_each(|(k, y)| {
         for (r, y) in y.iter_mut().enumerate() {
             *y = transposed[r * m + k];
         }
     });
+}
+
+/// Rows of `cols` columns that are unpacked together for several inputs.
+fn together(cols: usize) -> usize {
+    (UNPACKED / cols).clamp(16, 32) / ROWS * ROWS
 }
 
 /// Inputs `[m, i]` in whole vectors, zeros after the last column, and in chunks if so asked.
@@ -195,7 +203,7 @@ impl Work for SomeRows<'_> {
             halves.multiply(lanes, first, job.x, y);
             return;
         }
-        let together = if m == 1 { ROWS } else { JOB_ROWS[1] };
+        let together = if m == 1 { ROWS } else { together(cols) };
         for (group, y) in y.chunks_mut(together * m).enumerate() {
             let rows = y.len() / m;
             scratch.rows.resize(together * cols, 0.0);

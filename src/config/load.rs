@@ -113,7 +113,8 @@ impl LoadConfig {
         self
     }
 
-    /// Type of dense weights and activations; the target's own choice if not given.
+    /// Type of dense weights and activations; the target's own choice if not given. A target that computes in `f32` keeps
+    /// matrices of halves as they are stored, unless `f32` is given here.
     pub fn dtype(mut self, dtype: DType) -> Self {
         self.pack.dtype = Some(dtype);
         self

@@ -27,8 +27,8 @@ impl Target for Cpu {
         matches!(plain(device), DispatchDevice::Flex(_))
     }
 
-    /// Half types are stored as such but every product runs at the speed of `f32` or below it, so
-    /// `f32` is what a bf16 checkpoint computes in unless asked otherwise.
+    /// Burn's products of half types run at the speed of `f32` or below it, so `f32` is what a bf16 checkpoint computes in
+    /// unless asked otherwise.
     fn capabilities(_device: &Device) -> Capabilities {
         Capabilities {
             name: "Flex".to_owned(),

@@ -7,7 +7,8 @@
 //!
 //! Every load is a process of its own, so that its peak is its own. Tokens a second are compared with what reading all
 //! matrices once a token allows (all but an embedding that is no head): the same cores read as many bytes that no cache
-//! holds, before and after. Times are only printed; memory and answers are asserted.
+//! holds, before and after. Where other work keeps the machine busy, processor seconds of all threads say more than the
+//! clock's. Times are only printed; memory is asserted.
 
 #![allow(clippy::print_stdout, reason = "a benchmark prints")]
 
@@ -58,9 +59,9 @@ fn parent(args: &[String]) -> Result<(), Failure> {
     let threads = thread::available_parallelism().map_or(1, NonZeroUsize::get);
     println!("{}, {threads} threads, {rounds} rounds\n", model.display());
     println!(
-        "| weights | load, s | finished | peak, anonymous | prompt of {PROMPT}, s | tokens/s | reads, GB/s | of reads |"
+        "| weights | load, s | finished | peak, anonymous | prompt of {PROMPT}, s | on cores | tokens/s | a token on cores, s | reads, GB/s | of reads |"
     );
-    println!("|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|---|");
     let mut all = [Vec::new(), Vec::new()];
     for _ in 0..rounds {
         for (case, results) in CASES.iter().zip(&mut all) {
@@ -76,13 +77,26 @@ fn parent(args: &[String]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Seconds of the load, bytes finished and at most, seconds of the prompt, tokens a second, bytes read a second, bytes of
-/// a token.
-type Found = [f64; 7];
+/// Seconds of the load, bytes finished and at most, seconds of the prompt by the clock and on cores, tokens a second,
+/// seconds of one on cores, bytes read a second, bytes of a token.
+type Found = [f64; 9];
 
-fn line(case: &str, [load, kept, peak, prompt, tokens, reads, bytes]: &Found) {
+fn line(
+    case: &str,
+    [
+        load,
+        kept,
+        peak,
+        prompt,
+        prompt_cores,
+        tokens,
+        token_cores,
+        reads,
+        bytes,
+    ]: &Found,
+) {
     println!(
-        "| {case} | {load:.3} | {} | {} | {prompt:.2} | {tokens:.2} | {:.1} | {:.0} % |",
+        "| {case} | {load:.3} | {} | {} | {prompt:.2} | {prompt_cores:.2} | {tokens:.2} | {token_cores:.3} | {:.1} | {:.0} % |",
         Bytes(*kept as u64),
         Bytes(*peak as u64),
         reads / 1e9,
@@ -142,23 +156,39 @@ fn child(args: &[String]) -> Result<(), Failure> {
     // Once, so that the pages of a map are there: 512 tokens are far more work than faults.
     let warm: Vec<f32> = values(model.step(&ids[..8], &mut model.cache())?)?;
     assert!(warm.iter().all(|logit| logit.is_finite()));
-    let started = Instant::now();
+    let (started, cores) = (Instant::now(), on_cores());
     black_box(values(model.step(&ids, &mut cache)?)?);
-    let prompt = started.elapsed().as_secs_f64();
+    let (prompt, prompt_cores) = (started.elapsed().as_secs_f64(), on_cores() - cores);
 
     let memory = vec![1_u64; (1 << 30) / 8];
     let before = reads(&memory);
-    let started = Instant::now();
+    let (started, cores) = (Instant::now(), on_cores());
     for id in &ids[..TOKENS] {
         black_box(values(model.step(&[*id], &mut cache)?)?);
     }
     let tokens = TOKENS as f64 / started.elapsed().as_secs_f64();
+    let token_cores = (on_cores() - cores) / TOKENS as f64;
     let reads = (before + reads(&memory)) / 2.0;
     println!(
-        "{} {} {peak} {prompt} {tokens} {reads} {bytes}",
+        "{} {} {peak} {prompt} {prompt_cores} {tokens} {token_cores} {reads} {bytes}",
         report.seconds, report.bytes_packed
     );
     Ok(())
+}
+
+/// Seconds that all threads of this process were on a processor; NaN where the system does not tell.
+fn on_cores() -> f64 {
+    // The fields after the name, which may hold anything: utime and stime are the 12th and 13th of them, in hundredths.
+    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields = stat.rsplit_once(") ").map_or("", |(_, fields)| fields);
+    let ticks = fields.split(' ').skip(11).take(2).map(str::parse::<f64>);
+    ticks.sum::<Result<f64, _>>().map_or(f64::NAN, |ticks| {
+        if stat.is_empty() {
+            f64::NAN
+        } else {
+            ticks / 100.0
+        }
+    })
 }
 
 fn values(logits: burn::tensor::Tensor<1>) -> Result<Vec<f32>, Failure> {

@@ -18,15 +18,16 @@ fn plan_has_the_documented_fields() {
     assert_eq!(plan["model"], TINYRUST);
     assert_eq!(plan["target"], "cpu");
     assert_eq!(plan["dtype"], "f32");
+    assert_eq!(plan["halves"], json!(["bf16"]));
     // A model of a few megabytes fits everywhere.
     assert_eq!(plan["strategy"], "full");
     let reason = plan["strategy_reason"].as_str().expect("text");
-    assert!(reason.contains("3.59 MiB of weights"), "{reason}");
+    assert!(reason.contains("2.59 MiB of weights"), "{reason}");
     let totals = json!({
         "tensors": 38,
         "packed": 28,
         "bytes_source": 6_951_424,
-        "bytes_kept": 3_765_248,
+        "bytes_kept": 2_716_672,
     });
     assert_eq!(plan["totals"], totals);
     for list in ["missing", "unused", "unexpected"] {

@@ -82,7 +82,16 @@ impl Golden {
 
     /// The model, every weight as `dtype`, on the CPU, through the whole pipeline.
     pub(crate) fn load(self, dtype: DType) -> CausalLm {
-        let config = LoadConfig::new(self.path("").to_string_lossy()).dtype(dtype);
+        self.load_as(|config| config.dtype(dtype))
+    }
+
+    /// The same with matrices of halves as they are stored, which is what nobody has to ask for.
+    pub(crate) fn load_as_stored(self) -> CausalLm {
+        self.load_as(|config| config)
+    }
+
+    fn load_as(self, ask: impl FnOnce(LoadConfig) -> LoadConfig) -> CausalLm {
+        let config = ask(LoadConfig::new(self.path("").to_string_lossy()));
         let loader = Loader::<Cpu>::new(config).expect(self.0);
         loader.load().expect(self.0).model
     }

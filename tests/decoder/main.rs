@@ -33,22 +33,25 @@ use firebox::{
 
 /// Catches nearly everything: rotary pairs taken interleaved, a causal or sliding mask off by one, a
 /// missing bias, query norm or frequency scaling, heads grouped the wrong way round, a norm without its
-/// epsilon.
+/// epsilon. As they are stored, matrices that a layer takes for tensors.
 #[test]
 fn logits_are_those_of_transformers() {
     for golden in models() {
-        let model = golden.load(DType::F32);
         let (expected, shape) = golden.floats("logits_f32");
+        for (how, model) in [
+            ("f32", golden.load(DType::F32)),
+            ("as stored", golden.load_as_stored()),
+        ] {
+            let logits = model.forward(ids(&golden.ids("input_ids")));
 
-        let logits = model.forward(ids(&golden.ids("input_ids")));
-
-        assert_eq!(logits.dims().to_vec(), shape, "{}", golden.0);
-        let error = max_abs_difference(&values(logits), &expected);
-        assert!(
-            error < golden.tolerance(),
-            "{}: largest error {error}",
-            golden.0
-        );
+            assert_eq!(logits.dims().to_vec(), shape, "{}", golden.0);
+            let error = max_abs_difference(&values(logits), &expected);
+            assert!(
+                error < golden.tolerance(),
+                "{}, {how}: largest error {error}",
+                golden.0
+            );
+        }
     }
 }
 

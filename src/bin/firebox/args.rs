@@ -120,7 +120,8 @@ pub(crate) struct LoadArgs {
     #[arg(long, value_name = "INDEX", default_value_t = 0)]
     device: usize,
 
-    /// Type of dense weights and activations: f32, f16 or bf16; the target's own choice if not given
+    /// Type of dense weights and activations: f32, f16 or bf16; the target's own choice if not given. A target that
+    /// computes in f32 keeps matrices of halves as they are stored, unless f32 is given
     #[arg(long)]
     dtype: Option<DType>,
 
