@@ -16,7 +16,7 @@ const VOCABULARIES: [&str; 5] = [
 ];
 
 impl Engine {
-    /// Reads the tokenizer of the checkpoint. Of the vocabularies only the first one there is is read.
+    /// Reads the tokenizer of the checkpoint. Of several vocabularies the first one counts.
     pub(super) fn tokenizer(&self) -> Result<Tokenizer, Error> {
         let files = &self.checkpoint;
         let read = |file| files.read_optional(file);
@@ -31,7 +31,7 @@ impl Engine {
             }
             vocab_json = read("vocab.json")?;
             merges_txt = read("merges.txt")?;
-            // It is refused by its name.
+            // A tokenizer of this file is refused by the name of the file.
             if vocabulary.is_none() && vocab_json.is_none() {
                 vocabulary = read("vocab.txt")?.map(|bytes| ("vocab.txt", bytes));
             }

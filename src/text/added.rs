@@ -31,7 +31,7 @@ const NAMES: [&str; 7] = [
     "mask_token",
 ];
 
-/// What the files say about tokens beside the vocabulary.
+/// The tokens beside the vocabulary, as the files have them.
 #[derive(Debug, Default)]
 pub(super) struct Added {
     /// By name; `None` where a file says that there is none.
@@ -82,7 +82,9 @@ impl Added {
                         .and_then(|fields| WrittenToken::object(fields, None));
                     let parsed = id.parse().ok().zip(token);
                     let (id, token) = parsed.ok_or_else(|| {
-                        let message = format!("`added_tokens_decoder`: {id:?} is no id of a token");
+                        let message = format!(
+                            "`added_tokens_decoder`: the entry {id:?} is no id with a token"
+                        );
                         files.invalid(CONFIG, message)
                     })?;
                     added.by_id.insert(id, token);
@@ -160,8 +162,12 @@ impl Added {
         let special: HashSet<String> = named.chain(more).collect();
         for (content, id) in by_content {
             let id = id.as_u64().and_then(|id| u32::try_from(id).ok());
-            let id =
-                id.ok_or_else(|| files.invalid(ADDED, format!("what {content:?} has is no id")))?;
+            let id = id.ok_or_else(|| {
+                files.invalid(
+                    ADDED,
+                    format!("the id of {content:?} is no number from 0 to 4294967295"),
+                )
+            })?;
             let is_special = special.contains(&content);
             let token = AddedToken::from(content, is_special);
             self.by_id.insert(id, WrittenToken::known(token));
@@ -242,7 +248,7 @@ impl Added {
         standard.chain(others).chain(more)
     }
 
-    /// Adds to the tokenizer what it lacks. A token that the vocabulary has keeps its id; others get the next ids, in the
+    /// Adds the tokens that the tokenizer lacks. A token that the vocabulary has keeps its id; others get the next ids, in the
     /// order of the ids that the files give.
     pub(super) fn add_to(
         &self,

@@ -1,4 +1,4 @@
-//! Bytes as letters: how byte-level vocabularies write what is no text.
+//! Bytes as letters: how byte-level vocabularies write bytes that are no text.
 
 /// The byte that a letter of GPT-2's alphabet stands for: printable Latin-1 is itself, and the 68 other
 /// bytes, in order, are the letters from U+0100 (`bytes_to_unicode` in openai/gpt-2 `src/encoder.py`).

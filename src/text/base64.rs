@@ -36,7 +36,7 @@ pub(super) fn decode(text: &[u8]) -> Option<Vec<u8>> {
 mod tests {
     use super::decode;
 
-    /// The test vectors of RFC 4648, and what is no base64.
+    /// The test vectors of RFC 4648, and texts that are no base64.
     #[test]
     fn base64_is_that_of_the_rfc() {
         for (text, bytes) in [

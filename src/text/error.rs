@@ -31,9 +31,9 @@ pub enum TokenizerError {
     Unsupported {
         /// The file, and where it is.
         file: String,
-        /// What the file has or lacks.
+        /// The fault of the file.
         found: String,
-        /// What to do.
+        /// The way out.
         remedy: &'static str,
     },
 

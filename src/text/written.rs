@@ -43,7 +43,7 @@ impl WrittenToken {
         }
     }
 
-    /// A string or an object. `special` is what the file says about all of its tokens.
+    /// A string or an object. `special` is the file's word about all its tokens.
     pub(super) fn read(value: &Value, special: Option<bool>) -> Option<Self> {
         match value {
             Value::String(content) => Some(Self::text(content)),

@@ -24,7 +24,7 @@ import tiktoken
 import tokenizers
 import transformers
 from tokenizers import models, pre_tokenizers, trainers
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, Qwen3_5Tokenizer
 
 transformers.logging.set_verbosity_error()
 HERE = Path(__file__).resolve().parent
@@ -264,17 +264,7 @@ def answers(encode, decode):
     }
 
 
-def case(name, files, model_type, config, more):
-    parts = {"config.json": {"model_type": model_type}, **more}
-    if config is not None:
-        parts["tokenizer_config.json"] = config
-    with tempfile.TemporaryDirectory() as folder:
-        for file, source in files.items():
-            at = HERE / "tokenizer" / source.removeprefix("../") if "../" in source else source
-            shutil.copy(at, Path(folder) / file)
-        for file, value in parts.items():
-            (Path(folder) / file).write_text(json.dumps(value))
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+def answered(name, files, parts, tokenizer):
     return {
         "name": name,
         "files": files,
@@ -289,6 +279,27 @@ def case(name, files, model_type, config, more):
             lambda ids, skip: tokenizer.decode(ids, skip_special_tokens=skip),
         ),
     }
+
+
+def case(name, files, model_type, config, more):
+    parts = {"config.json": {"model_type": model_type}, **more}
+    if config is not None:
+        parts["tokenizer_config.json"] = config
+    with tempfile.TemporaryDirectory() as folder:
+        for file, source in files.items():
+            at = HERE / "tokenizer" / source.removeprefix("../") if "../" in source else source
+            shutil.copy(at, Path(folder) / file)
+        for file, value in parts.items():
+            (Path(folder) / file).write_text(json.dumps(value))
+        return answered(name, files, parts, AutoTokenizer.from_pretrained(folder))
+
+
+def qwen3_5():
+    """AutoTokenizer does not hand the two files to this class, and its vocabulary stays empty; so it gets them here."""
+    vocab = json.loads(Path("vocab.json").read_text())
+    merges = [tuple(line.split(" ")) for line in Path("merges.txt").read_text().splitlines()[1:]]
+    tokenizer = Qwen3_5Tokenizer(vocab=vocab, merges=merges)
+    return answered("qwen3_5", PAIRS, {"config.json": {"model_type": "qwen3_5_text"}}, tokenizer)
 
 
 def qwen(ranks):
@@ -324,7 +335,7 @@ piece_models()
 ranks = byte_models()
 libraries = [transformers, tokenizers, sentencepiece, tiktoken]
 versions = {library.__name__: library.__version__ for library in libraries}
-cases = [case(*settings) for settings in CASES] + [qwen(ranks)]
+cases = [case(*settings) for settings in CASES] + [qwen3_5(), qwen(ranks)]
 lines = ",\n".join(json.dumps(one, separators=(",", ":")) for one in cases)
 Path("cases.json").write_text(
     f'{{"versions":{json.dumps(versions)},\n"texts":{json.dumps(TEXTS)},\n"cases":[\n{lines}\n]}}\n'

@@ -37,7 +37,7 @@ pub(crate) fn tokenizer(files: &Files) -> Result<Tokenizer, TokenizerError> {
     })
 }
 
-/// What transformers made of some files, and what its tokenizer then answered.
+/// Some files, and the answers of the tokenizer that transformers made of them.
 struct Case {
     name: String,
     files: Files,
@@ -80,7 +80,7 @@ pub(crate) fn files(name: &str) -> Files {
 #[test]
 fn ids_and_texts_are_those_of_transformers() {
     let (texts, cases) = cases();
-    assert_eq!((texts.len(), cases.len()), (50, 34));
+    assert_eq!((texts.len(), cases.len()), (50, 35));
     for Case {
         name,
         files,
@@ -148,7 +148,8 @@ fn refusal(files: &Files) -> String {
         .join(": ")
 }
 
-/// What is not converted is refused by its name: a guess would give text wrong ids, and a model that answers nonsense.
+/// A file that is not converted is refused by its name: a guess would give text wrong ids, and a model answers those with
+/// nonsense.
 #[test]
 fn what_is_not_converted_is_refused_by_name() {
     let config = |class: &str| json!({"tokenizer_class": class}).to_string();
@@ -230,8 +231,8 @@ fn the_named_class_decides_where_transformers_has_none() {
     }
 }
 
-/// What is wrong with a file stands in the error, with the place. Some of these end the library that builds
-/// tokenizers with a panic.
+/// The fault of a file stands in the error, with its place. The library that builds tokenizers panics at some of these
+/// files.
 #[test]
 fn a_broken_vocabulary_is_refused_with_its_place() {
     let llama = files("llama")["tokenizer.model"].clone();

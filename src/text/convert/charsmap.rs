@@ -103,7 +103,7 @@ mod tests {
         size.into_iter().chain(trie).chain(*b"a\0b\0").collect()
     }
 
-    /// What the crate would index with.
+    /// The crate would index with these numbers and panic.
     #[test]
     fn a_step_out_of_the_trie_or_of_the_texts_is_refused() {
         assert_eq!(check(&map(|_| {})), Ok(()));
@@ -128,7 +128,7 @@ mod tests {
         assert_eq!(check(&map(|units| units[2] = 1 << 31 | 5)), Err(text));
     }
 
-    /// A size that is believed allocates what the file asks for.
+    /// A size that is believed allocates as much as the file asks for.
     #[test]
     fn a_size_that_the_file_has_not_is_refused() {
         let whole = map(|_| {});

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::text::files::Object;
 
-/// A class, by the files that it reads and what it does with text.
+/// A class: the files that it reads, and its rules for text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::text) enum Class {
     /// `TokenizersBackend`: as the settings in the sentencepiece file say, or ranks as Llama 3 cuts text.
@@ -85,7 +85,7 @@ const UNSUPPORTED: &str = "Albert Bart Barthez Bartpho Bert BertGeneration BertJ
 
 impl Class {
     /// The class for a checkpoint: as `AutoTokenizer.from_pretrained` picks it. An error is the name of a class of
-    /// transformers that has rules of its own, which are not converted here.
+    /// transformers with other rules, which are not converted here.
     pub(in crate::text) fn choose<'a>(
         config: Option<&'a Object>,
         model: Option<&'a Value>,

@@ -180,7 +180,7 @@ impl Class {
     }
 }
 
-/// What to do with a vocabulary that only transformers converts.
+/// The way out with a vocabulary that only transformers converts.
 const SAVE: &str = "load it with transformers and call save_pretrained, which writes a tokenizer.json, or take that file \
      from a model with the same vocabulary";
 

@@ -125,7 +125,7 @@ fn byte_pairs(vocab: Vocab, unk: Option<String>, byte_fallback: bool) -> Result<
     })
 }
 
-/// `▁` to a space, then bytes to characters, then what is left of the space in front.
+/// `▁` becomes a space, then bytes become characters, then the space in front is cut off where `strip` asks for that.
 fn decoder(byte_fallback: bool, strip: bool) -> Result<DecoderWrapper, BoxError> {
     let mut steps: Vec<DecoderWrapper> = vec![Replace::new(String::from(SPACE), " ")?.into()];
     if byte_fallback {

@@ -1,4 +1,4 @@
-//! What a class does with text, as parts of a tokenizer.
+//! The rules of a class, as parts of a tokenizer.
 
 use tokenizers::{DecoderWrapper, ModelWrapper, NormalizerWrapper, PreTokenizerWrapper, Tokenizer};
 
@@ -15,7 +15,7 @@ pub(super) struct Rules {
     pub(super) decoder: Option<DecoderWrapper>,
 }
 
-/// What a class reads of `tokenizer_config.json`.
+/// The fields of `tokenizer_config.json` that a class reads.
 pub(super) struct ClassOptions<'a>(pub(super) Option<&'a Object>);
 
 impl ClassOptions<'_> {
@@ -24,7 +24,7 @@ impl ClassOptions<'_> {
         self.given(field) == Some(true)
     }
 
-    /// What a field says, `None` where it is absent or no boolean.
+    /// The value of a field, `None` where it is absent or no boolean.
     pub(super) fn given(&self, field: &str) -> Option<bool> {
         self.0?.get(field)?.as_bool()
     }

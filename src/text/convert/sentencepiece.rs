@@ -255,7 +255,7 @@ mod tests {
         assert_eq!(model.pieces[1].kind, PieceKind::Text);
     }
 
-    /// What a converter would panic at or compute nonsense with, one by one.
+    /// A converter would panic at each of these, or compute nonsense.
     #[test]
     fn a_model_that_cannot_be_converted_is_refused_with_the_piece() {
         let long = "a".repeat(PIECE_BYTES_MAX + 1);

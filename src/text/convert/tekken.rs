@@ -63,7 +63,7 @@ struct TekkenSpecial {
 pub(super) fn from_json(bytes: &[u8]) -> Result<(Rules, Vec<String>), BoxError> {
     let tekken: Tekken = serde_json::from_slice(bytes)?;
     let special = special(&tekken)?;
-    // What is beyond the size of the model is padding of the file.
+    // Entries beyond the size of the model are padding of the file.
     let count = match tekken.config.default_vocab_size {
         Some(said) => said.checked_sub(special.len()).ok_or(TekkenError::Size {
             said,

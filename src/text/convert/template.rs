@@ -6,8 +6,8 @@ use tokenizers::{PostProcessorWrapper, Tokenizer};
 use super::{class::Class, rules::ClassOptions};
 use crate::text::{added::Added, error::BoxError};
 
-/// The template of a class: `update_post_processor` in transformers' `tokenization_utils_tokenizers.py`, and what T5 puts in
-/// its place. `None` where nothing is added.
+/// The template of a class: `update_post_processor` in transformers' `tokenization_utils_tokenizers.py`, and T5's own.
+/// `None` where nothing is added.
 pub(super) fn template(
     class: Class,
     added: &Added,

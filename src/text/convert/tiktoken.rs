@@ -9,7 +9,7 @@ use tokenizers::{NormalizerWrapper, normalizers::NFC};
 use super::{byte_level, ranks::Ranks, rules::Rules};
 use crate::text::{added::Added, base64, error::BoxError};
 
-/// The file of Qwen 1, whose rules are code of its own repository.
+/// The file of Qwen 1, whose rules are code in the repository of the model.
 const QWEN: &str = "qwen.tiktoken";
 
 /// Special tokens of that file: `<|extra_0|>` to `<|extra_204|>` follow these three (`tokenization_qwen.py`).
