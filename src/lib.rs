@@ -78,7 +78,7 @@
 //!
 //! # Longer texts
 //!
-//! [Formats](_docs::formats), [the program](_docs::program), [strategies](_docs::strategies),
+//! [Formats](_docs::formats), [models](_docs::models), [the program](_docs::program), [strategies](_docs::strategies),
 //! [targets](_docs::targets), [decisions](_docs::design), [how to add a family, a format, a method…](_docs::extend),
 //! [measurements](_docs::benchmarks).
 
@@ -142,6 +142,8 @@ pub mod _docs {
     pub mod design {}
     #[doc = include_str!("docs/formats.md")]
     pub mod formats {}
+    #[doc = include_str!("docs/models.md")]
+    pub mod models {}
     #[doc = include_str!("docs/program.md")]
     pub mod program {}
     #[doc = include_str!("docs/strategies.md")]

@@ -5,6 +5,7 @@
 
 mod budget;
 mod hub;
+mod known;
 mod load;
 mod policy;
 pub(crate) mod quant;
@@ -21,6 +22,7 @@ pub use budget::{Budget, BudgetError};
 pub(crate) use hub::HubConfig;
 #[cfg(feature = "hub")]
 pub(crate) use hub::Secret;
+pub use known::Known;
 pub use load::LoadConfig;
 pub(crate) use load::PackConfig;
 pub(crate) use policy::can_be_packed;

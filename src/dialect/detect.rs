@@ -9,6 +9,7 @@ use super::{
     names, types::beside_name,
 };
 use crate::{
+    config::Known,
     model::fields::Fields,
     source::{Catalog, StoredType, TensorInfo},
 };
@@ -88,7 +89,7 @@ fn declared(config: &Value) -> Result<Option<Arc<dyn Dialect>>, DialectError> {
                      8-bit scales that are not bitsandbytes'",
         }),
         (None, Some(found)) => Err(other
-            .unsupported("quant_method", found, names::KNOWN)
+            .unsupported("quant_method", found, Known::names(&names::KNOWN[..7]))
             .into()),
         (None, None) => Err(other.missing("quant_method").into()),
     }

@@ -202,6 +202,16 @@ pub enum DialectError {
         /// The dialect.
         dialect: &'static str,
     },
+    /// A matrix that dense files have as `[in, out]`, which only bitsandbytes packs.
+    #[error(
+        "{tensor} is stored [in, out], and {dialect} has no packed matrices of such a model; choose bitsandbytes (nf4, fp4, int8)"
+    )]
+    Transposed {
+        /// The tensor.
+        tensor: String,
+        /// The dialect.
+        dialect: &'static str,
+    },
     /// Nobody has a file for such a weight.
     #[error("{tensor}: no dialect that is written holds it as it is packed")]
     NoDialect {

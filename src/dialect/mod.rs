@@ -53,6 +53,7 @@ pub(crate) use excerpt::Excerpt;
 pub(crate) use experts::{switch_mlp, without_number};
 pub(crate) use find::{adopt, stack_of};
 pub use interface::{Dialect, Files};
+pub use names::KNOWN;
 pub(crate) use types::{dtype, plain};
 pub use write::{Codes, Elements, Matrices, PackedSlot, Tensor, Writer};
 pub use writers::{usual, writer};

@@ -1,9 +1,25 @@
 //! Lists of modules that are left alone, as each project reads them.
 
-use crate::model::{ConfigError, fields::Fields};
+use crate::{
+    config::Known,
+    model::{ConfigError, fields::Fields},
+};
 
-/// `quant_method`s that are read.
-pub(super) const KNOWN: &str = "bitsandbytes, compressed-tensors, fp8, mxfp4, hqq, gptq or awq";
+/// The dialects that are read, and the libraries whose files were read. Files of those that are written equal the
+/// library's own to the byte.
+pub const KNOWN: [Known; 8] = [
+    Known::new("bitsandbytes", "bitsandbytes 0.50.2, transformers 5.23.0"),
+    Known::new(
+        "compressed-tensors",
+        "llmcompressor 0.14.0.1, compressed-tensors 0.20.0",
+    ),
+    Known::new("fp8", "transformers 5.23.0"),
+    Known::new("mxfp4", "transformers 5.23.0"),
+    Known::new("hqq", "hqq 0.2.8"),
+    Known::new("gptq", "auto_gptq 0.7.1"),
+    Known::new("awq", "autoawq 0.2.9"),
+    Known::new("mlx", "mlx-lm 0.32.2"),
+];
 
 /// Names of modules that are not packed.
 #[derive(Debug, Clone)]

@@ -24,7 +24,7 @@ mod arch;
 
 mod generate;
 
-pub use arch::families;
+pub use arch::{Family, Wrapper, families, wrappers};
 pub use decoder::CausalLm;
 pub use error::ConfigError;
 pub use generate::{

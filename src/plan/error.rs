@@ -258,6 +258,14 @@ pub enum PlanError {
         /// The tensor.
         tensor: String,
     },
+    /// A packed matrix that a dense file has the other way round.
+    #[error(
+        "{tensor} is packed as [out, in], and a dense file has it as [in, out]: it cannot be saved dense; save it packed, or load it"
+    )]
+    Unturned {
+        /// The tensor.
+        tensor: String,
+    },
     /// Columns are to be balanced, and nobody says of which weights.
     #[error(
         "the architecture names no layers that share an input, so no columns can be balanced; load without that"

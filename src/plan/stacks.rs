@@ -91,6 +91,14 @@ fn dense_stack(slot: &Slot, catalog: &Catalog) -> Option<Slot> {
 }
 
 impl Step {
+    /// Whether dense files have the matrix as `[in, out]`.
+    fn is_turned_matrix(&self) -> bool {
+        match &self.slot.from[..] {
+            [origin] => origin.transposed && origin.rows.is_none() && self.slot.shape.len() == 2,
+            _ => false,
+        }
+    }
+
     /// With the shape of a dense stack, whose matrices lie the other way round than the packed ones.
     pub(super) fn turned(mut self) -> Self {
         if let Stored::Packed(adopt) = &mut self.stored
@@ -119,6 +127,15 @@ impl Step {
 }
 
 impl Plan {
+    /// The first matrix that is packed and that dense files have as `[in, out]`.
+    pub(crate) fn packed_and_turned(&self) -> Option<&Step> {
+        let packed = |step: &&Step| step.action.format().is_some();
+        self.steps
+            .iter()
+            .filter(packed)
+            .find(|step| step.is_turned_matrix())
+    }
+
     /// Refuses models whose experts mlx-lm has in more tensors than the checkpoint.
     ///
     /// # Errors
@@ -156,7 +173,8 @@ impl Plan {
     ///
     /// # Errors
     ///
-    /// [`PlanError::Turned`] where a link scales the rows or columns of such a matrix.
+    /// [`PlanError::Turned`] where a link scales the rows or columns of such a matrix, [`PlanError::Unturned`] for one that
+    /// the checkpoint has packed.
     pub(crate) fn turn_back(&mut self) -> Result<(), PlanError> {
         let linked = |name: &String| {
             let mut links = self.links.iter();
@@ -164,6 +182,10 @@ impl Plan {
         };
         for step in &mut self.steps {
             let is_dense = matches!(step.action, Action::Dense(_));
+            if is_dense && step.is_turned_matrix() && matches!(step.stored, Stored::Packed(_)) {
+                let tensor = step.slot.name.clone();
+                return Err(PlanError::Unturned { tensor });
+            }
             let is_turned = match (&step.pieces[..], step.slot.shape.len()) {
                 ([first, ..], 3) => {
                     let mut pieces = step.pieces.iter();

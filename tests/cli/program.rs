@@ -16,6 +16,7 @@ mod run;
 mod usage;
 
 mod any;
+mod models;
 mod plan;
 
 mod load;

@@ -8,6 +8,7 @@ mod defaults;
 mod everywhere;
 #[cfg(feature = "autodiff")]
 mod experts;
+mod families;
 mod mixers;
 mod names;
 mod rotary;

@@ -33,7 +33,10 @@ pub(super) fn known() -> Vec<(Golden, To)> {
     let is_known = |model: &Golden| {
         let family = model.json("config.json")["model_type"].clone();
         let family = family.as_str().expect("a model_type").to_owned();
-        families().any(|known| known == family || format!("{known}_text") == family)
+        families().any(|known| {
+            let known = known.model_type;
+            known == family || format!("{known}_text") == family
+        })
     };
     let known = PACKED.into_iter().filter(|(model, _)| is_known(model));
     let known: Vec<(Golden, To)> = known.collect();

@@ -39,6 +39,8 @@ pub use auto::Auto;
 pub use error::SpecError;
 use options::no_options;
 
+use super::known::Known;
+
 /// The quantization that is asked for.
 ///
 /// ```
@@ -66,6 +68,20 @@ pub enum QuantSpec {
 }
 
 impl QuantSpec {
+    /// The first word of every quantization that has codes, and the library whose codes and scales are the same to the bit.
+    pub const KNOWN: [Known; 10] = [
+        Known::new("nf4", "bitsandbytes 0.50.2"),
+        Known::new("fp4", "bitsandbytes 0.50.2"),
+        Known::new("fp8", "compressed-tensors 0.20.0, transformers 5.23.0"),
+        Known::new("mlx", "mlx 0.32.4"),
+        Known::new("hqq", "hqq 0.2.8"),
+        Known::new("wna16", "compressed-tensors 0.20.0"),
+        Known::new("mxfp4", "mlx 0.32.4"),
+        Known::new("mxfp8", "mlx 0.32.4"),
+        Known::new("nvfp4", "mlx 0.32.4"),
+        Known::new("int8", "bitsandbytes 0.50.2"),
+    ];
+
     /// The method, unless the weight stays dense or is open still.
     pub fn method(&self) -> Option<&dyn Method> {
         match self {

@@ -13,10 +13,7 @@ use crate::model::{
     layers::{Activation, NormOver, NormSpec, Pairs},
 };
 
-pub(super) static FAMILY: Family = Family {
-    model_type: "cohere",
-    read,
-};
+pub(super) static FAMILY: Family = Family::new("cohere", read).verified(&["cohere_bf16"]);
 
 const DEFAULTS: Defaults = Defaults {
     tied: true,

@@ -13,10 +13,7 @@ use crate::model::{
     layers::Pairs,
 };
 
-pub(super) static FAMILY: Family = Family {
-    model_type: "cohere2",
-    read,
-};
+pub(super) static FAMILY: Family = Family::new("cohere2", read).verified(&["cohere2_bf16"]);
 
 const DEFAULTS: Defaults = Defaults {
     tied: true,

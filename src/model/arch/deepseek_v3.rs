@@ -13,10 +13,7 @@ use crate::model::{
     layers::{NormSpec, Pairs, RopeScaling, RotarySpec},
 };
 
-pub(super) static FAMILY: Family = Family {
-    model_type: "deepseek_v3",
-    read,
-};
+pub(super) static FAMILY: Family = Family::new("deepseek_v3", read).verified(&["deepseek_v3_bf16"]);
 
 const EXPERTS: DeepSeekDefaults = DeepSeekDefaults {
     counts: [256, 8],

@@ -11,10 +11,7 @@ use crate::model::{
     layers::NormOver,
 };
 
-pub(super) static FAMILY: Family = Family {
-    model_type: "exaone4",
-    read,
-};
+pub(super) static FAMILY: Family = Family::new("exaone4", read).verified(&["exaone4_bf16"]);
 
 const DEFAULTS: Defaults = Defaults {
     key_value_heads: Some(32),

@@ -12,10 +12,7 @@ use crate::model::{
     layers::{Activation, NormSpec},
 };
 
-pub(super) static FAMILY: Family = Family {
-    model_type: "gemma2",
-    read,
-};
+pub(super) static FAMILY: Family = Family::new("gemma2", read).verified(&["gemma2_bf16"]);
 
 const DEFAULTS: Defaults = Defaults {
     key_value_heads: Some(4),

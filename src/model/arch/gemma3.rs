@@ -15,10 +15,8 @@ use crate::model::{
     layers::{Activation, NormOver},
 };
 
-pub(super) static FAMILY: Family = Family {
-    model_type: "gemma3_text",
-    read,
-};
+pub(super) static FAMILY: Family =
+    Family::new("gemma3_text", read).verified(&["gemma3_bf16", "gemma3_mm_bf16"]);
 
 const DEFAULTS: Defaults = Defaults {
     vocabulary: Some(262_208),

@@ -17,10 +17,8 @@ use crate::model::{
     layers::{Activation, NormOver, NormSpec, RotarySpec, RouterScore, RouterSpec},
 };
 
-pub(super) static FAMILY: Family = Family {
-    model_type: "gemma4_text",
-    read,
-};
+pub(super) static FAMILY: Family =
+    Family::new("gemma4_text", read).verified(&["gemma4_moe_bf16", "gemma4_ple_bf16"]);
 
 const DEFAULTS: Defaults = Defaults {
     vocabulary: Some(262_144),

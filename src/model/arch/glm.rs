@@ -13,10 +13,7 @@ use crate::model::{
     layers::Pairs,
 };
 
-pub(super) static FAMILY: Family = Family {
-    model_type: "glm",
-    read,
-};
+pub(super) static FAMILY: Family = Family::new("glm", read).verified(&["glm_bf16"]);
 
 const DEFAULTS: Defaults = Defaults {
     key_value_heads: Some(2),

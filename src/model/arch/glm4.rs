@@ -7,10 +7,7 @@ use crate::model::{
     fields::Fields,
 };
 
-pub(super) static FAMILY: Family = Family {
-    model_type: "glm4",
-    read,
-};
+pub(super) static FAMILY: Family = Family::new("glm4", read).verified(&["glm4_bf16"]);
 
 static NAMES: Names = Names {
     name: "glm4",

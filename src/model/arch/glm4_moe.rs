@@ -14,10 +14,7 @@ use crate::model::{
     layers::NormOver,
 };
 
-pub(super) static FAMILY: Family = Family {
-    model_type: "glm4_moe",
-    read,
-};
+pub(super) static FAMILY: Family = Family::new("glm4_moe", read).verified(&["glm4_moe_bf16"]);
 
 const DEFAULTS: Defaults = Defaults {
     key_value_heads: Some(8),

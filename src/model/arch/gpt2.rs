@@ -12,16 +12,10 @@ use crate::model::{
     layers::{Activation, NormSpec},
 };
 
-pub(super) static FAMILY: Family = Family {
-    model_type: "gpt2",
-    read,
-};
+pub(super) static FAMILY: Family = Family::new("gpt2", read).verified(&["gpt2_f32"]);
 
 /// The same under another name.
-pub(super) static GPT_SW3: Family = Family {
-    model_type: "gpt-sw3",
-    read,
-};
+pub(super) static GPT_SW3: Family = Family::new("gpt-sw3", read).alias_of("gpt2");
 
 static NAMES: Names = Names {
     name: "gpt2",

@@ -13,10 +13,7 @@ use crate::model::{
     layers::{Activation, NormSpec},
 };
 
-pub(super) static FAMILY: Family = Family {
-    model_type: "gpt_neox",
-    read,
-};
+pub(super) static FAMILY: Family = Family::new("gpt_neox", read).verified(&["gpt_neox_f16"]);
 
 const DEFAULTS: Defaults = Defaults {
     rotary: RotaryDefaults {

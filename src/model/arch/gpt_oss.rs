@@ -13,10 +13,7 @@ use crate::model::{
     layers::{Clamp, RopeScaling, RouterScore, RouterSpec},
 };
 
-pub(super) static FAMILY: Family = Family {
-    model_type: "gpt_oss",
-    read,
-};
+pub(super) static FAMILY: Family = Family::new("gpt_oss", read).verified(&["gpt_oss_bf16"]);
 
 const DEFAULTS: Defaults = Defaults {
     key_value_heads: Some(8),

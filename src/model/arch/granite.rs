@@ -6,10 +6,7 @@ use super::{
 };
 use crate::model::{decoder::Spec, error::ConfigError, fields::Fields};
 
-pub(super) static FAMILY: Family = Family {
-    model_type: "granite",
-    read,
-};
+pub(super) static FAMILY: Family = Family::new("granite", read).verified(&["granite_bf16"]);
 
 fn read(family: &'static str, fields: Fields<'_>) -> Result<Spec, ConfigError> {
     let mut spec = common::spec(family, fields, &Defaults::LLAMA)?;

@@ -6,20 +6,19 @@ use super::{
 };
 use crate::model::{decoder::Spec, error::ConfigError, fields::Fields};
 
-pub(super) static FAMILY: Family = Family {
-    model_type: "llama",
-    read,
-};
+pub(super) static FAMILY: Family = Family::new("llama", read).verified(&[
+    "llama_bf16_untied",
+    "llama_f16_tied_bias",
+    "llama_f32_tied",
+    "llama_rope_dynamic",
+    "llama_rope_linear",
+    "llama_rope_yarn",
+]);
 
-pub(super) static INTERNLM3: Family = Family {
-    model_type: "internlm3",
-    read: read_internlm3,
-};
+pub(super) static INTERNLM3: Family = Family::new("internlm3", read_internlm3).alias_of("llama");
 
-pub(super) static IQUESTCODER: Family = Family {
-    model_type: "iquestcoder",
-    read: read_iquestcoder,
-};
+pub(super) static IQUESTCODER: Family =
+    Family::new("iquestcoder", read_iquestcoder).alias_of("llama");
 
 fn read(family: &'static str, fields: Fields<'_>) -> Result<Spec, ConfigError> {
     let mut spec = common::spec(family, fields, &Defaults::LLAMA)?;

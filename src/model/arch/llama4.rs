@@ -17,10 +17,7 @@ use crate::model::{
     layers::{NormOver, Pairs, RouterScore, RouterSpec},
 };
 
-pub(super) static FAMILY: Family = Family {
-    model_type: "llama4_text",
-    read,
-};
+pub(super) static FAMILY: Family = Family::new("llama4_text", read).verified(&["llama4_bf16"]);
 
 const DEFAULTS: Defaults = Defaults {
     key_value_heads: Some(8),

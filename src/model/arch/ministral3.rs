@@ -12,10 +12,7 @@ use crate::model::{
     layers::{QueryGrowth, RopeScaling},
 };
 
-pub(super) static FAMILY: Family = Family {
-    model_type: "ministral3",
-    read,
-};
+pub(super) static FAMILY: Family = Family::new("ministral3", read).verified(&["ministral3_bf16"]);
 
 const DEFAULTS: Defaults = Defaults {
     key_value_heads: Some(8),

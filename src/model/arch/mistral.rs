@@ -6,10 +6,7 @@ use super::{
 };
 use crate::model::{decoder::Spec, error::ConfigError, fields::Fields};
 
-pub(super) static FAMILY: Family = Family {
-    model_type: "mistral",
-    read,
-};
+pub(super) static FAMILY: Family = Family::new("mistral", read).verified(&["mistral_bf16"]);
 
 const DEFAULTS: Defaults = Defaults {
     key_value_heads: Some(8),

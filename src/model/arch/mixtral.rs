@@ -13,10 +13,7 @@ use crate::model::{
     layers::{RouterScore, RouterSpec},
 };
 
-pub(super) static FAMILY: Family = Family {
-    model_type: "mixtral",
-    read,
-};
+pub(super) static FAMILY: Family = Family::new("mixtral", read).verified(&["mixtral_bf16"]);
 
 const DEFAULTS: Defaults = Defaults {
     key_value_heads: Some(8),

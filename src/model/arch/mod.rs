@@ -13,6 +13,7 @@ mod rotary;
 mod common;
 mod experts;
 
+mod arcee;
 mod cohere;
 mod cohere2;
 mod deepseek_v3;
@@ -47,7 +48,10 @@ mod starcoder2;
 
 use serde_json::Value;
 
-use self::family::Family;
+pub use self::{
+    family::Family,
+    wrapper::{Wrapper, wrappers},
+};
 use super::{
     decoder::{self, Spec},
     error::ConfigError,
@@ -56,6 +60,7 @@ use super::{
 
 /// All of them, in the order in which they are listed to people.
 static FAMILIES: &[&Family] = &[
+    &arcee::FAMILY,
     &cohere::FAMILY,
     &cohere2::FAMILY,
     &deepseek_v3::FAMILY,
@@ -92,11 +97,15 @@ static FAMILIES: &[&Family] = &[
     &starcoder2::FAMILY,
 ];
 
-/// The `model_type` of every family that [`CausalLm`](super::CausalLm) reads, and of every multimodal model whose text
-/// model it reads.
-pub fn families() -> impl Iterator<Item = &'static str> {
-    let families = FAMILIES.iter().map(|family| family.model_type);
-    families.chain(wrapper::wrappers())
+/// Every family that [`CausalLm`](super::CausalLm) reads.
+pub fn families() -> impl Iterator<Item = &'static Family> {
+    FAMILIES.iter().copied()
+}
+
+/// The `model_type` of each, and of every multimodal model whose text model is read.
+fn model_types() -> impl Iterator<Item = &'static str> {
+    let families = families().map(|family| family.model_type);
+    families.chain(wrappers().map(|wrapper| wrapper.model_type))
 }
 
 /// Reads `config.json`.
@@ -145,8 +154,10 @@ fn family(found: Option<&str>, fields: Fields<'_>) -> Result<&'static Family, Co
         found: found.to_owned(),
         nearest: match of_class {
             Some(family) => Some(format!("{}, by `architectures`", family.model_type)),
-            None => nearest::nearest(found, families()).map(|name| format!("{name}, by its name")),
+            None => {
+                nearest::nearest(found, model_types()).map(|name| format!("{name}, by its name"))
+            }
         },
-        known: families().collect::<Vec<_>>().join(", "),
+        known: model_types().collect::<Vec<_>>().join(", "),
     })
 }

@@ -13,6 +13,8 @@ const PURPOSES: [&str; 5] = [
 pub(super) fn is_class_of(class: &str, family: &str) -> bool {
     let mut purposes = PURPOSES.iter();
     let stem = purposes.find_map(|purpose| class.strip_suffix(purpose));
+    // The text model of a multimodal one has the class of the whole.
+    let family = family.strip_suffix("_text").unwrap_or(family);
     letters(stem.unwrap_or(class)) == letters(family)
 }
 

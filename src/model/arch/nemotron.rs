@@ -13,10 +13,7 @@ use crate::model::{
     layers::{Activation, NormSpec},
 };
 
-pub(super) static FAMILY: Family = Family {
-    model_type: "nemotron",
-    read,
-};
+pub(super) static FAMILY: Family = Family::new("nemotron", read).verified(&["nemotron_bf16"]);
 
 const DEFAULTS: Defaults = Defaults {
     rotary: RotaryDefaults {

@@ -11,10 +11,7 @@ use crate::model::{
     layers::{NormOver, NormSpec},
 };
 
-pub(super) static FAMILY: Family = Family {
-    model_type: "olmo2",
-    read,
-};
+pub(super) static FAMILY: Family = Family::new("olmo2", read).verified(&["olmo2_bf16"]);
 
 const DEFAULTS: Defaults = Defaults {
     norm_eps: 1e-5,

@@ -8,10 +8,7 @@ use super::{
 };
 use crate::model::{decoder::Spec, error::ConfigError, fields::Fields};
 
-pub(super) static FAMILY: Family = Family {
-    model_type: "olmo3",
-    read,
-};
+pub(super) static FAMILY: Family = Family::new("olmo3", read).verified(&["olmo3_bf16"]);
 
 const FAR: RotaryDefaults = RotaryDefaults {
     kind: Some("full_attention"),

@@ -13,10 +13,7 @@ use crate::model::{
     layers::RopeScaling,
 };
 
-pub(super) static FAMILY: Family = Family {
-    model_type: "phi3",
-    read,
-};
+pub(super) static FAMILY: Family = Family::new("phi3", read).verified(&["phi3_longrope"]);
 
 const ROTARY: RotaryDefaults = RotaryDefaults {
     part: Some(1.0),

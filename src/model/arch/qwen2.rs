@@ -6,10 +6,7 @@ use super::{
 };
 use crate::model::{decoder::Spec, error::ConfigError, fields::Fields};
 
-pub(super) static FAMILY: Family = Family {
-    model_type: "qwen2",
-    read,
-};
+pub(super) static FAMILY: Family = Family::new("qwen2", read).verified(&["qwen2_bf16_tied"]);
 
 const DEFAULTS: Defaults = Defaults {
     key_value_heads: Some(32),

@@ -11,10 +11,7 @@ use crate::model::{
     fields::Fields,
 };
 
-pub(super) static FAMILY: Family = Family {
-    model_type: "qwen2_moe",
-    read,
-};
+pub(super) static FAMILY: Family = Family::new("qwen2_moe", read).verified(&["qwen2_moe_bf16"]);
 
 const DEFAULTS: Defaults = Defaults {
     key_value_heads: Some(16),

@@ -11,10 +11,7 @@ use crate::model::{
     layers::NormOver,
 };
 
-pub(super) static FAMILY: Family = Family {
-    model_type: "qwen3",
-    read,
-};
+pub(super) static FAMILY: Family = Family::new("qwen3", read).verified(&["qwen3_bf16"]);
 
 const DEFAULTS: Defaults = Defaults {
     key_value_heads: Some(32),

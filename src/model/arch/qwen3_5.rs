@@ -12,10 +12,7 @@ use crate::model::{
     layers::{Activation, NormOver, NormSpec},
 };
 
-pub(super) static FAMILY: Family = Family {
-    model_type: "qwen3_5_text",
-    read,
-};
+pub(super) static FAMILY: Family = Family::new("qwen3_5_text", read).verified(&["qwen3_5_bf16"]);
 
 /// Beside the model, a file has layers that predict further tokens.
 static NAMES: Names = Names {

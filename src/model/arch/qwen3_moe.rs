@@ -12,10 +12,7 @@ use crate::model::{
     layers::NormOver,
 };
 
-pub(super) static FAMILY: Family = Family {
-    model_type: "qwen3_moe",
-    read,
-};
+pub(super) static FAMILY: Family = Family::new("qwen3_moe", read).verified(&["qwen3_moe_bf16"]);
 
 const DEFAULTS: Defaults = Defaults {
     key_value_heads: Some(4),

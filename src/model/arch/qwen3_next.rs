@@ -12,10 +12,7 @@ use crate::model::{
     fields::Fields,
 };
 
-pub(super) static FAMILY: Family = Family {
-    model_type: "qwen3_next",
-    read,
-};
+pub(super) static FAMILY: Family = Family::new("qwen3_next", read).verified(&["qwen3_next_bf16"]);
 
 const DEFAULTS: Defaults = Defaults {
     key_value_heads: Some(2),

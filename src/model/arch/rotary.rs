@@ -10,10 +10,13 @@
 //!
 //! Which field wins, and the meaning of an absent one, are those of transformers 5.23 (`modeling_rope_utils.py`).
 
-use crate::model::{
-    error::ConfigError,
-    fields::Fields,
-    layers::{Pairs, Rope, RopeScaling, RotarySpec},
+use crate::{
+    config::Known,
+    model::{
+        error::ConfigError,
+        fields::Fields,
+        layers::{Pairs, Rope, RopeScaling, RotarySpec},
+    },
 };
 
 /// The values of a family for fields that its files may leave out, and the names of the fields in version 4.
@@ -212,7 +215,7 @@ impl RotaryReader<'_, '_> {
             // The second is what the first files called it.
             "longrope" | "su" => self.long_rope(rope, features),
             other => {
-                let known = "default, linear, dynamic, llama3, yarn, longrope, proportional";
+                let known = Known::names(&RopeScaling::KNOWN);
                 Err(rope.unsupported(field, other, known))
             }
         }

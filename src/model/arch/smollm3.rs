@@ -11,10 +11,7 @@ use crate::model::{
     fields::Fields,
 };
 
-pub(super) static FAMILY: Family = Family {
-    model_type: "smollm3",
-    read,
-};
+pub(super) static FAMILY: Family = Family::new("smollm3", read).verified(&["smollm3_bf16"]);
 
 const DEFAULTS: Defaults = Defaults {
     key_value_heads: Some(4),

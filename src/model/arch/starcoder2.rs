@@ -12,10 +12,7 @@ use crate::model::{
     layers::{Activation, NormSpec},
 };
 
-pub(super) static FAMILY: Family = Family {
-    model_type: "starcoder2",
-    read,
-};
+pub(super) static FAMILY: Family = Family::new("starcoder2", read).verified(&["starcoder2_bf16"]);
 
 const DEFAULTS: Defaults = Defaults {
     key_value_heads: Some(2),

@@ -2,15 +2,19 @@
 //!
 //! The list has those whose text model computes for a text the same as alone.
 
+use serde::Serialize;
+
 use crate::model::{error::ConfigError, fields::Fields};
 
-/// A multimodal model.
-struct Wrapper {
+/// A multimodal model whose text model is read.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Wrapper {
     /// The word for it in `model_type`.
-    model_type: &'static str,
+    pub model_type: &'static str,
     /// The word for the text model where `text_config` has none.
-    text: &'static str,
+    pub text: &'static str,
     /// Of `tie_word_embeddings`.
+    #[serde(skip)]
     tied: bool,
 }
 
@@ -52,9 +56,9 @@ pub(super) struct Text<'a> {
     pub(super) tied: bool,
 }
 
-/// The `model_type` of every multimodal model in the list.
-pub(super) fn wrappers() -> impl Iterator<Item = &'static str> {
-    WRAPPERS.iter().map(|wrapper| wrapper.model_type)
+/// Every multimodal model whose text model is read.
+pub fn wrappers() -> impl Iterator<Item = &'static Wrapper> {
+    WRAPPERS.iter()
 }
 
 /// The text model inside the multimodal one that the `fields` of a file are of, if they are.

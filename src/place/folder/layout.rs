@@ -181,6 +181,12 @@ fn writer(to: &SaveConfig, plan: &Plan, source: DType) -> Result<Option<OfDialec
         let tensor = first.slot.name.clone();
         return Err(DialectError::NoDialect { tensor }.into());
     };
+    if let Some(step) = plan.packed_and_turned().filter(|_| !to.cache)
+        && dialect != To::BitsAndBytes
+    {
+        let (tensor, dialect) = (step.slot.name.clone(), dialect.name());
+        return Err(DialectError::Transposed { tensor, dialect }.into());
+    }
     let error = match dialect::writer(dialect, &matrices, source) {
         Err(error) if to.cache => error,
         writer => return Ok(Some((dialect, writer?))),

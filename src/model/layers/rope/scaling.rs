@@ -6,6 +6,8 @@ use core::{f32, f64};
 
 use serde::Serialize;
 
+use crate::config::Known;
+
 /// How frequencies are stretched to positions beyond those of the first training.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -67,6 +69,17 @@ pub enum RopeScaling {
 }
 
 impl RopeScaling {
+    /// Every word of `rope_type`, and a golden model of transformers 5.23.0 that has it.
+    pub const KNOWN: [Known; 7] = [
+        Known::new("default", "llama_bf16_untied"),
+        Known::new("linear", "llama_rope_linear"),
+        Known::new("dynamic", "llama_rope_dynamic"),
+        Known::new("yarn", "llama_rope_yarn"),
+        Known::new("longrope", "phi3_longrope"),
+        Known::new("llama3", "llama_f32_tied"),
+        Known::new("proportional", "gemma4_ple_bf16"),
+    ];
+
     /// The word of `config.json` for it.
     pub const fn name(&self) -> &'static str {
         match self {
