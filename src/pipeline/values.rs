@@ -24,6 +24,9 @@ pub(crate) enum SourceValues {
     Every(Box<Self>, Every, usize),
 }
 
+/// Reads bytes of a file from an offset on.
+type ReadInto<'r> = dyn FnMut(&str, u64, &mut [u8]) -> Result<(), SourceError> + 'r;
+
 impl SourceValues {
     /// The values that a step packs, or takes over.
     pub(crate) fn of(step: &Step) -> Self {
@@ -91,7 +94,7 @@ impl SourceValues {
         start: usize,
         into: &mut [u8],
         workers: &ThreadPool,
-        read: &mut dyn FnMut(&str, u64, &mut [u8]) -> Result<(), SourceError>,
+        read: &mut ReadInto<'_>,
     ) -> Result<u64, RowError> {
         match self {
             Self::Every(all, Every { first, step }, each) => {
