@@ -6,6 +6,7 @@ mod common;
 mod config;
 mod defaults;
 mod everywhere;
+mod expert_fields;
 #[cfg(feature = "autodiff")]
 mod experts;
 mod families;
