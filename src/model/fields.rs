@@ -156,21 +156,6 @@ impl<'a> Fields<'a> {
     }
 
     /// A list of whole numbers of at least 0.
-    pub(crate) fn indexes(self, field: &str) -> Result<Option<Vec<usize>>, ConfigError> {
-        self.read(
-            field,
-            "a list of whole numbers from 0 to 2147483647",
-            |value| {
-                let indexes = value.as_array()?.iter().map(|index| {
-                    let index = index.as_u64().filter(|index| *index <= COUNT_MAX)?;
-                    usize::try_from(index).ok()
-                });
-                indexes.collect()
-            },
-        )
-    }
-
-    /// A list of whole numbers of at least 0.
     pub(crate) fn indices(self, field: &str) -> Result<Option<Vec<usize>>, ConfigError> {
         self.read(
             field,

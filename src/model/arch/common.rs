@@ -294,15 +294,7 @@ pub(super) fn windows(
     window: Sees,
     absent: impl Fn(usize) -> bool,
 ) -> Result<(), ConfigError> {
-    let types = fields.texts("layer_types")?;
-    let layers = spec.layers.len();
-    if let Some(types) = types.as_ref().filter(|types| types.len() != layers) {
-        return Err(fields.value(
-            "layer_types",
-            format!("a list of {}", types.len()),
-            format!("one entry for each of the {layers} layers"),
-        ));
-    }
+    let types = layer_types(fields, spec.layers.len())?;
     for (layer, attention) in spec.attentions_mut() {
         let windowed = match types.as_ref().map(|types| types[layer]) {
             None => absent(layer),
@@ -316,4 +308,36 @@ pub(super) fn windows(
         attention.sees = if windowed { window } else { Sees::All };
     }
     Ok(())
+}
+
+/// The kind of each layer, where `layer_types` lists them.
+pub(super) fn layer_types<'a>(
+    fields: Fields<'a>,
+    layers: usize,
+) -> Result<Option<Vec<&'a str>>, ConfigError> {
+    const FIELD: &str = "layer_types";
+    match fields.texts(FIELD)? {
+        Some(types) if types.len() != layers => {
+            Err(not_for_each_layer(fields, FIELD, types.len(), layers))
+        }
+        types => Ok(types),
+    }
+}
+
+/// Whether the heads of each layer turn: the name of the field says the opposite of its numbers. Without the list, all but
+/// every `no_rope_layer_interval`th do.
+pub(super) fn turning_layers(fields: Fields<'_>, layers: usize) -> Result<Vec<bool>, ConfigError> {
+    const FIELD: &str = "no_rope_layers";
+    let every = fields.count("no_rope_layer_interval")?.unwrap_or(4);
+    match fields.indices(FIELD)?.filter(|list| !list.is_empty()) {
+        None => Ok((1..=layers).map(|layer| layer % every != 0).collect()),
+        Some(list) if list.len() >= layers => Ok(list.iter().map(|turns| *turns != 0).collect()),
+        Some(list) => Err(not_for_each_layer(fields, FIELD, list.len(), layers)),
+    }
+}
+
+/// The error of a list with another number of entries than there are layers.
+fn not_for_each_layer(fields: Fields<'_>, field: &str, found: usize, layers: usize) -> ConfigError {
+    let expected = format!("one entry for each of the {layers} layers");
+    fields.value(field, format!("a list of {found}"), expected)
 }

@@ -68,7 +68,7 @@ pub(super) fn on_sparse_layers(
     experts: &ExpertsSpec,
 ) -> Result<(), ConfigError> {
     let step = fields.count("decoder_sparse_step")?.unwrap_or(1);
-    let dense = fields.indexes("mlp_only_layers")?.unwrap_or_default();
+    let dense = fields.indices("mlp_only_layers")?.unwrap_or_default();
     put(spec, experts, |nth| {
         (nth + 1) % step == 0 && !dense.contains(&nth)
     });

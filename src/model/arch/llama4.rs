@@ -70,7 +70,7 @@ fn read(family: &'static str, fields: Fields<'_>) -> Result<Spec, ConfigError> {
     sparse.stored = ExpertStorage::StackedTransposed;
     sparse.each.gate = Gate::Fused;
     let step = fields.count("interleave_moe_layer_step")?.unwrap_or(1);
-    let listed = fields.indexes("moe_layers")?;
+    let listed = fields.indices("moe_layers")?;
     experts::put(&mut spec, &sparse, |nth| match &listed {
         Some(listed) => listed.contains(&nth),
         None => (nth + 1) % step == 0,
@@ -81,8 +81,8 @@ fn read(family: &'static str, fields: Fields<'_>) -> Result<Spec, ConfigError> {
 
 /// Which layers turn, and which tokens they see.
 fn attention(fields: Fields<'_>, spec: &mut Spec) -> Result<(), ConfigError> {
-    let turns = turns(fields, spec.layers.len())?;
-    let chunked = chunked(fields, spec.layers.len())?;
+    let turns = common::turning_layers(fields, spec.layers.len())?;
+    let types = common::layer_types(fields, spec.layers.len())?;
     let chunk = match fields.names("attention_chunk_size") {
         true => common::required(fields, "attention_chunk_size")?,
         false => 8192,
@@ -94,10 +94,16 @@ fn attention(fields: Fields<'_>, spec: &mut Spec) -> Result<(), ConfigError> {
     });
     let growth = growth(fields)?;
     for (layer, attention) in spec.attentions_mut() {
-        if chunked
-            .as_ref()
-            .map_or(turns[layer], |chunked| chunked[layer])
-        {
+        let chunked = match types.as_ref().map(|types| types[layer]) {
+            None => turns[layer],
+            Some("chunked_attention") => true,
+            Some("full_attention") => false,
+            Some(other) => {
+                let supported = "chunked_attention, full_attention";
+                return Err(fields.unsupported("layer_types", other, supported));
+            }
+        };
+        if chunked {
             attention.sees = Sees::Chunk(chunk);
         }
         match turns[layer] {
@@ -109,41 +115,6 @@ fn attention(fields: Fields<'_>, spec: &mut Spec) -> Result<(), ConfigError> {
         }
     }
     Ok(())
-}
-
-/// Which layers see their chunk only, where `layer_types` says it.
-fn chunked(fields: Fields<'_>, layers: usize) -> Result<Option<Vec<bool>>, ConfigError> {
-    const LIST: &str = "layer_types";
-    let Some(types) = fields.texts(LIST)? else {
-        return Ok(None);
-    };
-    if types.len() != layers {
-        let found = format!("a list of {}", types.len());
-        let expected = format!("one entry for each of the {layers} layers");
-        return Err(fields.value(LIST, found, expected));
-    }
-    let chunked = types.into_iter().map(|kind| match kind {
-        "chunked_attention" => Ok(true),
-        "full_attention" => Ok(false),
-        other => Err(fields.unsupported(LIST, other, "chunked_attention, full_attention")),
-    });
-    chunked.collect::<Result<_, _>>().map(Some)
-}
-
-/// Which layers turn: those with a 1 in `no_rope_layers` or, without that list, all but every
-/// `no_rope_layer_interval`th.
-fn turns(fields: Fields<'_>, layers: usize) -> Result<Vec<bool>, ConfigError> {
-    const LIST: &str = "no_rope_layers";
-    let every = fields.count("no_rope_layer_interval")?.unwrap_or(4);
-    match fields.indexes(LIST)?.filter(|list| !list.is_empty()) {
-        None => Ok((1..=layers).map(|nth| nth % every != 0).collect()),
-        Some(list) if list.len() < layers => {
-            let found = format!("a list of {}", list.len());
-            let expected = format!("one entry for each of the {layers} layers");
-            Err(fields.value(LIST, found, expected))
-        }
-        Some(list) => Ok(list.iter().map(|turns| *turns != 0).collect()),
-    }
 }
 
 /// How queries grow on layers that do not turn. Files have a number or a flag in `attn_temperature_tuning`.

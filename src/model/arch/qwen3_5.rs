@@ -97,18 +97,10 @@ fn delta(fields: Fields<'_>, norm: NormSpec, fused: bool) -> Result<DeltaSpec, C
 
 /// Whether each layer has the delta rule.
 fn linear_layers(fields: Fields<'_>, layers: usize) -> Result<Vec<bool>, ConfigError> {
-    let Some(types) = fields.texts("layer_types")? else {
+    let Some(types) = common::layer_types(fields, layers)? else {
         let interval = fields.count("full_attention_interval")?.unwrap_or(4);
         return Ok((1..=layers).map(|nth| nth % interval != 0).collect());
     };
-    if types.len() != layers {
-        let expected = format!("one entry for each of the {layers} layers");
-        return Err(fields.value(
-            "layer_types",
-            format!("a list of {}", types.len()),
-            expected,
-        ));
-    }
     let linear = types.into_iter().map(|kind| match kind {
         "linear_attention" => Ok(true),
         "full_attention" => Ok(false),

@@ -27,7 +27,7 @@ fn read(family: &'static str, fields: Fields<'_>) -> Result<Spec, ConfigError> {
     let mut spec = common::spec(family, fields, &DEFAULTS)?;
     common::attention_biases(fields, &mut spec)?;
     common::mlp_biases(fields, &mut spec)?;
-    let turns = turns(fields, spec.layers.len())?;
+    let turns = common::turning_layers(fields, spec.layers.len())?;
     for ((_, attention), turns) in spec.attentions_mut().zip(&turns) {
         attention.rotary = attention.rotary.take().filter(|_| *turns);
     }
@@ -36,19 +36,4 @@ fn read(family: &'static str, fields: Fields<'_>) -> Result<Spec, ConfigError> {
     let window = window.unwrap_or(Sees::All);
     common::windows(fields, &mut spec, window, |layer| asked && !turns[layer])?;
     Ok(spec)
-}
-
-/// Whether the heads of each layer turn. The field's name says the opposite of its numbers.
-fn turns(fields: Fields<'_>, layers: usize) -> Result<Vec<bool>, ConfigError> {
-    const FIELD: &str = "no_rope_layers";
-    let every = fields.count("no_rope_layer_interval")?.unwrap_or(4);
-    match fields.indices(FIELD)? {
-        None => Ok((1..=layers).map(|layer| layer % every != 0).collect()),
-        Some(list) if list.len() >= layers => Ok(list.iter().map(|turns| *turns != 0).collect()),
-        Some(list) => Err(fields.value(
-            FIELD,
-            format!("a list of {}", list.len()),
-            format!("one entry for each of the {layers} layers"),
-        )),
-    }
 }
