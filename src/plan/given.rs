@@ -1,5 +1,7 @@
 //! A plan that was written down and is carried out later: it has to fit the checkpoint and the device as they are now.
 
+use std::collections::HashMap;
+
 use super::{Action, DeviceFacts, Plan, PlanError, Request, Step, Stored, bind::Found, piece};
 use crate::{config::StreamFrom, model::Slot};
 
@@ -13,10 +15,14 @@ impl Plan {
         stream: &StreamFrom,
     ) -> Result<(), PlanError> {
         self.check_devices(&request.devices)?;
+        // A model has a slot for each expert: tens of thousands.
+        let steps = self.steps.iter();
+        let planned: HashMap<&str, &Slot> =
+            steps.map(|step| (&*step.slot.name, &step.slot)).collect();
+        let wanted: HashMap<&str, &Slot> = slots.iter().map(|slot| (&*slot.name, slot)).collect();
         for slot in slots {
-            let mut steps = self.steps.iter();
-            let planned = steps.any(|step| step.slot == *slot);
-            if !planned && !self.missing.contains(&slot.name) {
+            let is_planned = planned.get(&*slot.name) == Some(&slot);
+            if !is_planned && !self.missing.contains(&slot.name) {
                 return Err(stale(
                     &slot.name,
                     "is a slot of the model",
@@ -25,7 +31,7 @@ impl Plan {
             }
         }
         for step in &self.steps {
-            if !slots.contains(&step.slot) {
+            if wanted.get(&*step.slot.name) != Some(&&step.slot) {
                 return Err(stale(
                     &step.slot.name,
                     "is planned",
