@@ -1,11 +1,17 @@
 //! How files say that frequencies are stretched. Expectations are what transformers 5.23 makes of the same fields
 //! (`modeling_rope_utils.py`); a golden model has few of the ways to say it.
 
-use firebox::model::{
-    Architecture, CausalLm, RopeScaling,
-    layers::{Pairs, RotarySpec},
+use burn::tensor::{DType, Tensor};
+use firebox::{
+    model::{
+        Architecture, CausalLm, Rope, RopeScaling,
+        layers::{Pairs, RotarySpec},
+    },
+    target::{Cpu, Target},
 };
 use serde_json::{Value, json};
+
+use super::common::values;
 
 /// The rotations of the layers of a small file with some fields replaced.
 fn rotations(change: Value) -> Vec<Option<RotarySpec>> {
@@ -268,4 +274,106 @@ fn parts_of_heads_and_pairs_are_those_of_the_family() {
     assert_eq!((phi3.features, phi3.pairs), (11, Pairs::Halves));
     let whole = first(json!({"model_type": "phi3"}));
     assert_eq!(whole.features, 16);
+}
+
+/// Radians a position of some pairs of a head of 128 features, in a text of `tokens`, and what cosines and sines are
+/// multiplied by: from a head that is 1 in its first half, turned at position 1.
+fn turned(theta: f64, scaling: RopeScaling, tokens: usize, pairs: &[usize]) -> Vec<(f32, f32)> {
+    let rope = Rope::new(RotarySpec {
+        scaling,
+        ..RotarySpec::new(128, theta)
+    });
+    let device = Cpu::device(0).expect("there is always a CPU");
+    let half = |fill: f32| Tensor::<4>::full([1, 1, tokens, 64], fill, (&device, DType::F32));
+    let x = Tensor::cat(vec![half(1.0), half(0.0)], 3);
+    let turned = rope.at(0..tokens, &device, DType::F32).apply(x);
+    let turned = values(turned.narrow(2, 1, 1));
+    let of_pair = |pair: &usize| {
+        let (cos, sin) = (turned[*pair], turned[pair + 64]);
+        (sin.atan2(cos), cos.hypot(sin))
+    };
+    pairs.iter().map(of_pair).collect()
+}
+
+/// Frequencies of heads and lengths that models have: golden models are so small that all waves are long. The functions of
+/// `modeling_rope_utils.py` gave these numbers, in f64. Catches bounds of the blend that are rounded, or are not, and a
+/// base that grows from another length.
+#[test]
+fn frequencies_are_those_of_transformers() {
+    let yarn = |truncate| RopeScaling::Yarn {
+        factor: 4.0,
+        original_positions: 32_768,
+        beta_fast: 32.0,
+        beta_slow: 1.0,
+        truncate,
+        attention_factor: 1.138_629_4,
+    };
+    let dynamic = || RopeScaling::Dynamic {
+        factor: 2.0,
+        original_positions: 4096,
+    };
+    let cases = [
+        (
+            1e6,
+            yarn(true),
+            2,
+            1.138_629_4,
+            [
+                (22, 8.659_643e-3),
+                (24, 5.375_321_5e-3),
+                (36, 1.798_411_6e-4),
+                (63, 3.102_344_4e-7),
+            ],
+        ),
+        (
+            1e6,
+            yarn(false),
+            2,
+            1.138_629_4,
+            [
+                (22, 8.659_643e-3),
+                (24, 5.517_270_5e-3),
+                (36, 1.773_442_5e-4),
+                (63, 3.102_344_4e-7),
+            ],
+        ),
+        (
+            1e4,
+            dynamic(),
+            100,
+            1.0,
+            [
+                (0, 1.0),
+                (1, 8.659_643e-1),
+                (30, 1.333_521_4e-2),
+                (63, 1.154_782e-4),
+            ],
+        ),
+        (
+            1e4,
+            dynamic(),
+            10_000,
+            1.0,
+            [
+                (0, 1.0),
+                (1, 8.475_171e-1),
+                (30, 6.989_628_4e-3),
+                (63, 2.974_086_4e-5),
+            ],
+        ),
+    ];
+    for (theta, scaling, tokens, factor, expected) in cases {
+        let name = format!("{scaling:?} {tokens}");
+        let found = turned(theta, scaling, tokens, &expected.map(|(pair, _)| pair));
+        for ((pair, expected), (angle, size)) in expected.into_iter().zip(found) {
+            assert!(
+                (angle / expected - 1.0).abs() < 2e-5,
+                "{name} pair {pair}: {angle}"
+            );
+            assert!(
+                (size / factor - 1.0).abs() < 1e-5,
+                "{name} pair {pair}: {size}"
+            );
+        }
+    }
 }
