@@ -371,7 +371,7 @@ fn packed_weights_are_kept_between_runs() {
     let (first, second) = (run(), run());
     for report in [&first, &second] {
         // As in `tests/cli/load.rs`.
-        assert_eq!(report["bytes_packed"], 2_106_368 + 1_658_880);
+        assert_eq!(report["bytes_packed"], 1_057_792 + 1_658_880);
         assert_eq!(report["tensors"], 38);
     }
     let entries = fs::read_dir(&cache).expect("a folder");

@@ -64,7 +64,7 @@ fn row_len(shape: &[usize]) -> usize {
 #[test]
 fn logits_that_are_no_numbers_are_written_with_a_warning() {
     let model = Copied::golden("mistral_bf16").with_nan("model.norm.weight", 3);
-    let out = model.file("logits.safetensors");
+    let out = model.file("written.safetensors");
     let out = out.to_str().expect("UTF-8");
     let ran = succeed(&["logits", model.path(), "--tokens", "1,2", "--out", out]);
     for part in ["WARN", "logit 0 of token 0 is NaN", "weights", "--dtype"] {
