@@ -173,7 +173,7 @@ fn how_to_read_is_as_asked() {
 fn load_prints_a_report_and_a_table() {
     let ran = succeed(&["load", TINYRUST, "--quant", "nf4", "--tensors"]);
     for part in [
-        "38 tensors, 6.63 MiB read, 3.59 MiB kept (nf4:block=64 and f32 on cpu)",
+        "38 tensors, 6.63 MiB read, 2.59 MiB kept (nf4:block=64 and f32, matrices in bf16 on cpu)",
         "| model.layers.3.mlp.up_proj.weight",
         // 704 x 256 weights: 90,112 bytes of codes and 11,264 of scales.
         "| 99.00 KiB |",
