@@ -58,7 +58,7 @@ fn same(found: &Tensors, expected: &Tensors, what: &str) {
     }
 }
 
-/// What is read and written again has the same bytes in every tensor, and says the same of itself, whether the family is
+/// A checkpoint that is read and written again has the same bytes in every tensor and the same words in `config.json`, whether the family is
 /// known or not. Would catch experts that leave their stack, an entry for a module that is lost, scales in another type, a
 /// grid of scales without its edge.
 #[test]

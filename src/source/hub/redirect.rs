@@ -16,8 +16,8 @@ const REDIRECTS_MAX: usize = 10;
 pub(super) enum Follow {
     /// All.
     All,
-    /// Those that name a path alone, as after a model was renamed. Another one is the answer: it has the ETag of the file,
-    /// and the place of its bytes knows nothing of that.
+    /// Redirects to a path alone, as after a model was renamed. Any other redirect is the answer: it has the ETag of the file,
+    /// which the server of the bytes does not know.
     Paths,
 }
 
