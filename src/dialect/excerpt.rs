@@ -27,8 +27,8 @@ use crate::source::TensorInfo;
 /// Some rows of a packed weight.
 #[derive(Debug)]
 pub(crate) struct Excerpt {
-    /// Rows of the packed weight: those that were asked for, and those that cannot be left out beside them; all where
-    /// columns were asked for.
+    /// Rows of the packed weight: the requested rows, and the rows beside them that must be read too; all rows where columns
+    /// were requested.
     pub(crate) rows: Range<usize>,
     /// Columns of the packed weight, in the same way.
     pub(crate) cols: Range<usize>,
@@ -335,7 +335,7 @@ fn alone(format: Format, [o, i]: [usize; 2], rows: &Range<usize>) -> Format {
     }
 }
 
-/// The scales of that format, from those that were read.
+/// The scales that were read, as the scales of the new format.
 fn scales_alone(format: Format, i: usize, rows: &Range<usize>, scales: Vec<u32>) -> Vec<u32> {
     match format {
         Format::Fp8(_, Tile::Block { rows: side, cols }) => {

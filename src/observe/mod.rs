@@ -25,6 +25,7 @@ mod trace;
 
 pub use event::{Event, Flow, Observer, RunTotals};
 pub use json_lines::JsonLines;
+pub(crate) use output_file::write_by_part;
 pub use output_file::{check_replace, write_whole};
 pub use progress::Progress;
 pub(crate) use shards::Shards;

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, ErrorKind, Read},
+    io::{self, ErrorKind, Read, Write},
     path::{Path, PathBuf},
 };
 
@@ -47,10 +47,19 @@ pub fn write_whole(path: &Path, bytes: &[u8], is_ours: impl Fn(&[u8]) -> bool) -
     if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
         return fs::write(path, bytes);
     }
+    write_by_part(path, |file| file.write_all(bytes))
+}
+
+/// Fills a file under another name, then renames it: under its own name a file is always whole.
+pub(crate) fn write_by_part(
+    path: &Path,
+    fill: impl FnOnce(&mut File) -> io::Result<()>,
+) -> io::Result<()> {
     let mut part = path.as_os_str().to_owned();
     part.push(".part");
     let part = PathBuf::from(part);
-    let written = fs::write(&part, bytes).and_then(|()| fs::rename(&part, path));
+    let written = File::create(&part).and_then(|mut file| fill(&mut file));
+    let written = written.and_then(|()| fs::rename(&part, path));
     if written.is_err() {
         // A full disk is the usual reason; a second failure would hide the first.
         let _ = fs::remove_file(&part);

@@ -37,6 +37,7 @@ use serde_json::{Map, Value, json};
 mod like;
 mod values;
 
+use crate::observe::write_by_part;
 use like::{Shape, SynthTensor};
 use values::RandomValues;
 
@@ -425,25 +426,14 @@ fn make_folder(path: &Path) -> Result<(), SynthError> {
     }
 }
 
-/// Writes a file under another name, then renames it: under its own name it is always whole.
 fn write_file(
     path: &Path,
     fill: impl FnOnce(&mut File) -> io::Result<()>,
 ) -> Result<(), SynthError> {
-    let mut part = path.as_os_str().to_owned();
-    part.push(".part");
-    let part = PathBuf::from(part);
-    let written = File::create(&part).and_then(|mut file| fill(&mut file));
-    written
-        .and_then(|()| fs::rename(&part, path))
-        .map_err(|source| {
-            // A full disk is the usual reason: give the space back. That this fails too is no news.
-            let _ = fs::remove_file(&part);
-            SynthError::Io {
-                path: path.to_owned(),
-                source,
-            }
-        })
+    write_by_part(path, fill).map_err(|source| SynthError::Io {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 #[cfg(test)]

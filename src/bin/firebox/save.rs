@@ -29,7 +29,7 @@ pub(crate) struct SaveArgs {
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
 
-    /// Who is to read it: bitsandbytes, compressed-tensors, fp8, hqq, mlx or mxfp4; whoever usually does, if not given
+    /// The project that reads it: bitsandbytes, compressed-tensors, fp8, hqq, mlx or mxfp4; the usual one if not given
     #[arg(long, value_name = "DIALECT")]
     to: Option<To>,
 

@@ -2,12 +2,12 @@
 
 use super::{
     common::{self, Defaults},
-    experts::{self, DeepSeekDefaults},
+    experts::{self, DeepSeekDefaults, SHARED_EXPERTS},
     family::Family,
     rotary::{self, RotaryDefaults},
 };
 use crate::model::{
-    decoder::{LLAMA, LatentSpec, MixerSpec, Names, Part, Spec},
+    decoder::{LLAMA, LatentSpec, MixerSpec, Names, Spec},
     error::ConfigError,
     fields::Fields,
     layers::{NormSpec, Pairs, RopeScaling, RotarySpec},
@@ -25,11 +25,7 @@ const EXPERTS: DeepSeekDefaults = DeepSeekDefaults {
 
 static NAMES: Names = Names {
     name: "deepseek_v3",
-    other: &[
-        (Part::SharedGate, "mlp.shared_experts.gate_proj"),
-        (Part::SharedUp, "mlp.shared_experts.up_proj"),
-        (Part::SharedDown, "mlp.shared_experts.down_proj"),
-    ],
+    other: SHARED_EXPERTS,
     ..LLAMA
 };
 

@@ -2,11 +2,18 @@
 
 use super::common;
 use crate::model::{
-    decoder::{ExpertStorage, ExpertsSpec, FeedForwardSpec, MlpSpec, SharedExpertSpec, Spec},
+    decoder::{ExpertStorage, ExpertsSpec, FeedForwardSpec, MlpSpec, Part, SharedExpertSpec, Spec},
     error::ConfigError,
     fields::Fields,
     layers::{Activation, RouterGroups, RouterScore, RouterSpec},
 };
+
+/// The names of DeepSeek and later for the MLP beside the experts.
+pub(super) const SHARED_EXPERTS: &[(Part, &str)] = &[
+    (Part::SharedGate, "mlp.shared_experts.gate_proj"),
+    (Part::SharedUp, "mlp.shared_experts.up_proj"),
+    (Part::SharedDown, "mlp.shared_experts.down_proj"),
+];
 
 /// The number of experts in the first of `names` that is there, and how many a token goes through.
 pub(super) fn counts(

@@ -3,12 +3,12 @@
 
 use super::{
     common::{self, Defaults},
-    experts::{self, DeepSeekDefaults},
+    experts::{self, DeepSeekDefaults, SHARED_EXPERTS},
     family::Family,
     rotary::RotaryDefaults,
 };
 use crate::model::{
-    decoder::{LLAMA, Names, Part, QueryKeyNormSpec, Spec},
+    decoder::{LLAMA, Names, QueryKeyNormSpec, Spec},
     error::ConfigError,
     fields::Fields,
     layers::NormOver,
@@ -36,11 +36,7 @@ const EXPERTS: DeepSeekDefaults = DeepSeekDefaults {
 
 static NAMES: Names = Names {
     name: "glm4_moe",
-    other: &[
-        (Part::SharedGate, "mlp.shared_experts.gate_proj"),
-        (Part::SharedUp, "mlp.shared_experts.up_proj"),
-        (Part::SharedDown, "mlp.shared_experts.down_proj"),
-    ],
+    other: SHARED_EXPERTS,
     ..LLAMA
 };
 
