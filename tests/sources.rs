@@ -99,6 +99,7 @@ on_every_source!(
     names_that_lead_out_are_refused,
     threads_read_at_once,
     it_says_where_it_is,
+    it_lists_its_files_or_says_that_it_cannot,
 );
 
 fn any_range_is_read_exactly(source: &dyn Source) {
@@ -411,5 +412,14 @@ fn a_source_that_wraps_another_passes_its_hints_on() {
         let mut peeked = [0; 4];
         source.peek("a.safetensors", 50, &mut peeked).unwrap();
         assert_eq!(peeked, counted(100)[50..54]);
+    }
+}
+
+/// Catches a folder that is listed without the files in its folders.
+fn it_lists_its_files_or_says_that_it_cannot(source: &dyn Source) {
+    let mut names: Vec<&str> = files().into_iter().map(|(name, _)| name).collect();
+    names.sort_unstable();
+    if let Some(listed) = source.list().unwrap() {
+        assert_eq!(listed, names);
     }
 }

@@ -94,6 +94,14 @@ pub trait SourceHints: Send + Sync {
     /// and files beside it are ignored.
     fn weights_file(&self) -> Option<&str>;
 
+    /// The names of all files, folders inside included, sorted; `None` where nobody can list them. What does not look like
+    /// a file of a model may be missing: a folder on disk is listed one folder deep.
+    ///
+    /// # Errors
+    ///
+    /// When the list cannot be read.
+    fn list(&self) -> Result<Option<Vec<String>>, SourceError>;
+
     /// Reads that should be under way at once: 2 for a disk, more where an answer takes long and many are served at once.
     fn concurrency(&self) -> usize;
 }
@@ -191,6 +199,15 @@ pub trait SourceExt: Source {
     /// [`SourceHints::weights_file`], or `None`.
     fn weights_file(&self) -> Option<&str> {
         self.hints()?.weights_file()
+    }
+
+    /// [`SourceHints::list`], or `None`.
+    ///
+    /// # Errors
+    ///
+    /// When the list cannot be read.
+    fn list(&self) -> Result<Option<Vec<String>>, SourceError> {
+        self.hints().map_or(Ok(None), SourceHints::list)
     }
 
     /// [`SourceHints::concurrency`], or 2.

@@ -244,6 +244,10 @@ fn a_state_with_a_name_is_known_by_it() {
             None
         }
 
+        fn list(&self) -> Result<Option<Vec<String>>, SourceError> {
+            self.0.list()
+        }
+
         fn concurrency(&self) -> usize {
             2
         }

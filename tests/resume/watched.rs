@@ -99,6 +99,10 @@ impl SourceHints for Watched {
         None
     }
 
+    fn list(&self) -> Result<Option<Vec<String>>, SourceError> {
+        self.inner.list()
+    }
+
     fn concurrency(&self) -> usize {
         2
     }

@@ -289,6 +289,18 @@ impl SourceHints for Hub {
         self.commit().map(Some)
     }
 
+    /// Those of the commit; offline, those of it that are in the cache.
+    fn list(&self) -> Result<Option<Vec<String>>, SourceError> {
+        let pinned = self.pin("")?;
+        match &self.api {
+            None => pinned.local.list(),
+            Some(api) => {
+                let listing = self.listing(api, &pinned, "")?;
+                Ok(Some(listing.keys().cloned().collect()))
+            }
+        }
+    }
+
     fn probe(&self) -> Option<Probe> {
         lock(&self.pinned).as_ref()?.local.probe()
     }

@@ -6,6 +6,7 @@ mod direct;
 #[path = "elsewhere.rs"]
 mod direct;
 
+mod list;
 mod mapped;
 mod open;
 mod probe;
@@ -320,6 +321,11 @@ impl SourceHints for Local {
 
     fn version(&self) -> Result<Option<String>, SourceError> {
         Ok(None)
+    }
+
+    fn list(&self) -> Result<Option<Vec<String>>, SourceError> {
+        let failed = |error| self.failed("", error);
+        list::files(&self.folder).map(Some).map_err(failed)
     }
 
     fn concurrency(&self) -> usize {
