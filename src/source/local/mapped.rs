@@ -27,7 +27,8 @@ struct MappedPart {
 impl Drop for MappedPart {
     fn drop(&mut self) {
         let Range { start, end } = self.range;
-        // SAFETY: of a map that is shared with its file, this drops no byte; who looks at these pages again finds the same.
+        // SAFETY: the map is shared with its file, so pages that are given back return from the file with the same bytes. (Of a
+        // private map, changes would be lost.)
         let _ = unsafe {
             self.map
                 .unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, end - start)
@@ -43,9 +44,10 @@ impl AsRef<[u8]> for MappedPart {
 
 impl Mapped {
     pub(super) fn open(file: &File) -> io::Result<Self> {
-        // SAFETY: Memory of a map must not change while there is a reference to it, and other programs may write to
-        // the file. What is referred to are plain bytes, for which no value is wrong; a file that changes is against the
-        // contract of `Source`, and the documentation of maps warns of it.
+        // SAFETY: Rust gives no meaning to a `&[u8]` that changes, and nothing keeps other programs from writing to the file.
+        // A file that changes is against the contract of `Source`, and the documentation of maps warns of it. If a file changes
+        // all the same, every value is a byte, and no check is made on bytes that are read a second time: headers are read into
+        // memory, and codes are copied into words before they are checked.
         let map = unsafe { Mmap::map(file) }?;
         let mapped = Self(Arc::new(map));
         mapped.expect(&(0..mapped.0.len()), Access::Once)?;
