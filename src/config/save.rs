@@ -55,7 +55,8 @@ impl SaveConfig {
     /// Whether to resume a save into the same folder that was interrupted: weights that are in its files are
     /// neither read nor packed again, and the files become those that an uninterrupted save writes. Refused where
     /// source or configuration differ ([`SaveError::Changed`](crate::place::SaveError::Changed)). Where there is nothing
-    /// to resume, the save begins. Events report the remaining weights only, the report all of them.
+    /// to resume, the save begins; where an earlier save has completed the folder, it stays as it is and the save succeeds.
+    /// Events report the remaining weights only, the report all of them.
     pub fn resume(mut self, resume: bool) -> Self {
         self.resume = resume;
         self

@@ -9,7 +9,7 @@ use crate::{
     model::Architecture,
     place::{
         SaveError,
-        folder::{self as save, Identity},
+        folder::{self as save, Identity, Kept},
     },
     plan::{Action, Plan},
     quant::QuantSpec,
@@ -47,21 +47,24 @@ impl Engine {
         let identity = Identity::new(&known, &self.config, &to, &self.checkpoint)?;
         let entry = folder.join(identity.key());
         let to = SaveConfig::for_cache(entry.clone());
+        let workers = self.settings(&self.observers).pool()?;
         loop {
-            if save::is_cached(&entry, &identity) {
-                match self.of_entry(&entry) {
-                    Ok(kept) => return Ok(Some(kept)),
-                    Err(error) => {
-                        let entry = entry.display();
-                        tracing::warn!(%entry, %error, "kept weights are damaged; they are made again");
-                    }
+            match save::look(&entry, &identity, &workers) {
+                Kept::Whole => return self.of_entry(&entry).map(Some),
+                Kept::Unfinished => {}
+                Kept::Damaged(reason) => {
+                    let folder = entry.display();
+                    tracing::warn!(%folder, reason, "kept weights are damaged; they are made again");
+                    save::forget(&entry)?;
                 }
             }
             match self.write_plan(plan.clone(), &to, None, &identity, |plan| {
                 as_stored(plan);
                 Ok(plan.turn_back()?)
             }) {
-                Ok(_) => return self.of_entry(&entry).map(Some),
+                Ok(saved) if saved.resumed == 0 => return self.of_entry(&entry).map(Some),
+                // The files of an earlier process are compared first.
+                Ok(_) => {}
                 // Begun by another at the same time, who is waited for from now on.
                 Err(Error::Save(SaveError::Busy { .. })) => {}
                 // The next load goes on with it unasked.

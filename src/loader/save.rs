@@ -14,7 +14,7 @@ use crate::{
     pipeline::{self, Settings, Timing},
     place::{
         SaveError,
-        folder::{self as save, FolderLayout, FolderSink, Identity},
+        folder::{self as save, FolderLayout, FolderSink, Found, Identity},
     },
     plan::{Home, Plan, Step},
     prepare,
@@ -73,14 +73,10 @@ impl Engine {
     ) -> Result<Saved, Error> {
         let recording = self.record();
         let observers = recording.among(&self.observers);
-        let journal = save::find(to)?;
-        let known = match &journal {
-            Some(journal) => journal.check(identity)?,
-            None => false,
-        };
-        match &journal {
-            Some(journal) if known => self.decide_as(&mut plan, journal.becomes())?,
-            _ => self.decide(&mut plan, candidates)?,
+        let found = save::find(to, identity)?;
+        match found.becomes() {
+            Some(becomes) => self.decide_as(&mut plan, becomes)?,
+            None => self.decide(&mut plan, candidates)?,
         }
         // One weight at a time is kept.
         let kept = plan.steps.iter().map(Step::bytes_finished).max();
@@ -91,11 +87,20 @@ impl Engine {
         let layout = FolderLayout::new(to, &plan, self.checkpoint.float_dtype())?;
         let by_rows = |step: &Step| layout.takes_rows(step);
         let allowance = self.allowance(&plan, &by_rows)?;
-        let mut journal = match journal {
-            Some(journal) => journal,
-            None => save::create(to)?,
+        let mut journal = match found {
+            Found::Empty => save::create(to)?,
+            Found::Interrupted(journal) => journal,
+            Found::Complete(record) => {
+                let nothing = vec![Timing::default(); plan.steps.len()];
+                let report = self.report(&plan, allowance, &nothing, recording);
+                finish(&report, &observers)?;
+                return Ok(Saved::new(
+                    record.saved(to.folder(), plan.steps.len()),
+                    report,
+                ));
+            }
         };
-        if !known {
+        if !journal.is_begun() {
             journal.begin(&plan.model, identity, becomes)?;
         }
         let mut folder = FolderSink::open(layout, &plan, journal)?;

@@ -6,7 +6,7 @@ use firebox_kernels::format::Half;
 use super::{dedup::Shared, stream::Streamer};
 use crate::{
     model::{Weight, Weights},
-    pipeline::{self, Dense, Finished, Settings, Sink, SinkError, cut_packed},
+    pipeline::{self, Dense, Finished, PipelineError, Settings, Sink, SinkError, cut_packed},
     plan::{Home, Step},
     quant::PackedWeight,
 };
@@ -22,6 +22,7 @@ pub(crate) struct ModuleSink<'a> {
 
 impl Sink for ModuleSink<'_> {
     fn place(&mut self, step: &Step, finished: Finished) -> Result<(), SinkError> {
+        check_scales(step, &finished)?;
         let device = self.device(step);
         let weight = match (self.shared, self.stream.as_ref()) {
             (_, Some(stream)) if step.streams() => self.store(stream, step, finished),
@@ -95,6 +96,20 @@ impl ModuleSink<'_> {
         };
         stored.map_err(|error| SinkError::new(&*slot.name, error))
     }
+}
+
+/// Refuses a weight whose scales would lose every value of it.
+fn check_scales(step: &Step, finished: &Finished) -> Result<(), PipelineError> {
+    let checked = match finished {
+        Finished::Packed(packed) => packed.check_scales(),
+        // Parts have the same mean.
+        Finished::Placed(parts) => parts.first().map_or(Ok(()), PackedWeight::check_scales),
+        Finished::Dense(_) | Finished::Carried(_) => Ok(()),
+    };
+    checked.map_err(|source| PipelineError::Format {
+        tensor: step.slot.name.clone(),
+        source,
+    })
 }
 
 /// The error of a plan that was made to be saved.

@@ -4,7 +4,10 @@ use burn::{
     module::{Module, Param, ParamId},
     tensor::{DType as BurnDType, Device, Int, Tensor, TensorData},
 };
-use firebox_kernels::format::{Format, Packed};
+use firebox_kernels::{
+    format::{Format, FormatError, Packed},
+    formats::nested,
+};
 
 /// The meaning of the words of a packed weight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -83,6 +86,27 @@ impl PackedWeight {
             words,
             scales,
         }
+    }
+
+    /// Refuses scales by which every value of the weight is lost, as [`Packed::check_scales`] does. Reads one word of the
+    /// device where scales are nested.
+    ///
+    /// # Errors
+    ///
+    /// [`FormatError::NestedMean`].
+    ///
+    /// # Panics
+    ///
+    /// When the device fails.
+    pub(crate) fn check_scales(&self) -> Result<(), FormatError> {
+        let scales = self.scales.val();
+        let [len] = scales.dims();
+        if !self.layout.format.is_nested() || len == 0 {
+            return Ok(());
+        }
+        let mean = scales.narrow(0, len - 1, 1).into_data();
+        let mean: Vec<u32> = mean.try_into_vec().expect("words are u32");
+        nested::check(mean[0])
     }
 
     /// The meaning of the words.

@@ -17,8 +17,10 @@ pub struct Saved {
     pub files: Vec<String>,
     /// Bytes of all tensors in them.
     pub bytes_written: u64,
-    /// Weights that an interrupted save had finished. The report has them without time and bytes read.
+    /// Weights that an earlier save had finished. The report has them without time and bytes read.
     pub resumed: usize,
+    /// Weights that were left, and that this save made: 0 where the folder was complete.
+    pub made: usize,
     /// Bytes, seconds, memory, tensor by tensor.
     pub report: LoadReport,
 }
@@ -38,6 +40,7 @@ impl Saved {
             files,
             bytes_written: bytes,
             resumed,
+            made: report.tensors - resumed,
             report,
         }
     }

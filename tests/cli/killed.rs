@@ -23,23 +23,23 @@ const LAYERS: usize = 6;
 const VOCABULARY: usize = 1024;
 
 /// Xorshift: random enough, and the same each time.
-struct Random(u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         self.0
     }
 
-    fn below(&mut self, end: u64) -> u64 {
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
         self.next() % end.max(1)
     }
 }
 
 /// A Llama of some 20 MB in four files.
-fn model() -> TempDir {
+pub(crate) fn model() -> TempDir {
     let folder = tempdir().expect("a folder");
     let config = json!({
         "model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": HIDDEN,
@@ -131,13 +131,13 @@ fn program(model: &Path, out: &Path, resume: bool) -> Command {
     command
 }
 
-fn output(command: &mut Command) -> Output {
+pub(crate) fn output(command: &mut Command) -> Output {
     command
         .output()
         .expect("the program was built for the tests")
 }
 
-fn start(command: &mut Command) -> Child {
+pub(crate) fn start(command: &mut Command) -> Child {
     let quiet = command.stdout(Stdio::null()).stderr(Stdio::null());
     quiet.spawn().expect("the program was built for the tests")
 }

@@ -31,6 +31,8 @@ mod synth;
 
 mod verify;
 
+#[cfg(unix)]
+mod faults;
 #[cfg(feature = "hub")]
 mod hub;
 #[cfg(unix)]

@@ -27,6 +27,8 @@ use crate::{
     watched::Watched,
 };
 
+const WEIGHTS: &str = "model.safetensors";
+
 const GOLDEN: Golden = Golden("llama_bf16_untied");
 
 fn config(quant: &str) -> LoadConfig {
@@ -298,6 +300,82 @@ fn what_is_not_finished_is_gone_on_with() {
     fs::remove_dir_all(entry).expect("removed");
     again(28);
     assert!(whole.contains_key(JOURNAL));
+}
+
+/// One bit of each file, and of each weight: the module is the same, since what is damaged is made again, and the folder is
+/// right after that. Would catch a file that nobody compares.
+#[test]
+fn a_bit_that_was_lost_is_noticed() {
+    let cache = tempdir().expect("a folder");
+    let kept = || packed(config("nf4:nested").cache_packed(cache.path()));
+    load(kept().0).expect("loads");
+    let plain = bits(&load(config("nf4:nested")).expect("loads").model);
+    let [entry] = &entries(cache.path())[..] else {
+        panic!("one folder");
+    };
+    let whole = files(entry);
+    let header = u64::from_le_bytes(whole[WEIGHTS][..8].try_into().expect("eight bytes"));
+    let data = 8 + header as usize;
+    let len = whole[WEIGHTS].len();
+    let weights = [0, 9, data, (data + len) / 2, len - 1].map(|at| (WEIGHTS, at));
+    let others = whole.iter().filter(|(name, _)| *name != WEIGHTS);
+    let others = others.map(|(name, bytes)| (&**name, bytes.len() / 2));
+    for (name, at) in weights.into_iter().chain(others) {
+        let mut bytes = whole[name].clone();
+        bytes[at] ^= 1;
+        fs::write(entry.join(name), bytes).expect("written");
+        let (config, count) = kept();
+        assert!(
+            bits(&load(config).expect("loads").model) == plain,
+            "{name} {at}"
+        );
+        assert_eq!(*count.lock().expect("no panic"), 28, "{name} {at}");
+        assert_same(&files(entry), &whole);
+    }
+}
+
+/// Copies without names that begin with a dot, cuts, and files that are gone: never an error.
+#[test]
+fn an_entry_that_has_lost_files_is_made_again() {
+    let cache = tempdir().expect("a folder");
+    let kept = || packed(config("nf4").cache_packed(cache.path()));
+    load(kept().0).expect("loads");
+    let [entry] = &entries(cache.path())[..] else {
+        panic!("one folder");
+    };
+    let whole = files(entry);
+    for name in whole.keys() {
+        for cut in [false, true] {
+            if cut {
+                let half = &whole[name][..whole[name].len() / 2];
+                fs::write(entry.join(name), half).expect("written");
+            } else {
+                fs::remove_file(entry.join(name)).expect("removed");
+            }
+            load(kept().0).expect("loads");
+            assert_same(&files(entry), &whole);
+        }
+    }
+    for (name, bytes) in [
+        (JOURNAL, ""),
+        (JOURNAL, "{\"journal\":1}\n"),
+        (JOURNAL, "?\n"),
+    ] {
+        fs::write(entry.join(name), bytes).expect("written");
+        load(kept().0).expect("loads");
+        assert_same(&files(entry), &whole);
+    }
+    // The files of another entry.
+    let other = tempdir().expect("a folder");
+    load(config("fp4").cache_packed(other.path())).expect("loads");
+    for (name, bytes) in files(&entries(other.path())[0]) {
+        fs::write(entry.join(name), bytes).expect("written");
+    }
+    load(kept().0).expect("loads");
+    assert_same(&files(entry), &whole);
+    let (config, count) = kept();
+    load(config).expect("loads");
+    assert_eq!(*count.lock().expect("no panic"), 0);
 }
 
 /// Formats that no dialect has side by side, and a folder that cannot be.

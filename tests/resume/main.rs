@@ -14,6 +14,8 @@ mod tiny;
 #[path = "../common/loopback.rs"]
 mod loopback;
 
+mod changed;
+mod complete;
 mod everywhere;
 mod files;
 mod interrupted;

@@ -91,6 +91,15 @@ pub enum FormatError {
         tile: Tile,
     },
 
+    /// Nested scales whose mean is not finite: every value of the weight would be lost.
+    #[error(
+        "the mean of its scales is {mean}, since a value is NaN, infinite or near the end of f32, and nested scales need a finite one: take plain scales, or leave this weight dense"
+    )]
+    NestedMean {
+        /// The mean.
+        mean: f32,
+    },
+
     /// A weight too large to count its bytes.
     #[error("a weight of {rows} x {cols} is more than memory can address")]
     Size {

@@ -112,9 +112,26 @@ impl Format {
             other => other,
         }
     }
+
+    /// Whether its scales are nested.
+    pub const fn is_nested(self) -> bool {
+        matches!(self, Self::Nf4(blocks) | Self::Fp4(blocks) if blocks.nested)
+    }
 }
 
 impl Packed {
+    /// Refuses scales by which every value of the weight is lost: nested ones whose mean is not finite.
+    ///
+    /// # Errors
+    ///
+    /// [`FormatError::NestedMean`](crate::format::FormatError::NestedMean).
+    pub fn check_scales(&self) -> Result<(), FormatError> {
+        match self.scales.last() {
+            Some(mean) if self.format.is_nested() => nested::check(*mean),
+            _ => Ok(()),
+        }
+    }
+
     /// The same codes of a 4-bit format under scales that are nested or plain, and a weight in another format as it is.
     /// Plain scales are those that the nested ones give, to the bit; nested ones are the nearest codes.
     pub fn renested(self, nested: bool) -> Self {

@@ -27,6 +27,7 @@ use crate::arith::float::{absmax_of, floats};
 use crate::arith::lanes::for_processors;
 use crate::arith::pack;
 use crate::arith::reduce;
+use crate::format::FormatError;
 pub use crate::format::blocks::{NESTED as BLOCK, nested_len as words_len};
 
 /// Values of the 256 codes, ascending: bitsandbytes' `create_dynamic_map()` to the bit.
@@ -140,6 +141,18 @@ pub fn from_parts(codes: &[u8], upper: &[f32], offset: f32) -> Vec<u32> {
     words.extend(upper.iter().map(|scale| scale.to_bits()));
     words.push(offset.to_bits());
     words
+}
+
+/// Refuses nested scales whose mean, bits of `f32` in their last word, is not finite.
+///
+/// # Errors
+///
+/// [`FormatError::NestedMean`].
+pub fn check(mean: u32) -> Result<(), FormatError> {
+    match f32::from_bits(mean) {
+        mean if mean.is_finite() => Ok(()),
+        mean => Err(FormatError::NestedMean { mean }),
+    }
 }
 
 /// Nested scales, read in place.

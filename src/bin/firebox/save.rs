@@ -33,7 +33,7 @@ pub(crate) struct SaveArgs {
     #[arg(long, value_name = "DIALECT")]
     to: Option<To>,
 
-    /// Go on with what an interrupted run of the same command left in the folder
+    /// Go on with what an earlier run of the same command left in the folder; a complete one is left as it is
     #[arg(long)]
     resume: bool,
 
@@ -172,7 +172,9 @@ impl SaveArgs {
             saved.files.len(),
             dialect.map_or("plain".to_owned(), |dialect| format!("as {dialect}"))
         ))?;
-        if saved.resumed > 0 {
+        if saved.made == 0 {
+            output::line("nothing was left to do: all weights were there already")?;
+        } else if saved.resumed > 0 {
             let (resumed, of) = (saved.resumed, saved.report.tensors);
             output::line(format_args!("{resumed} of {of} weights were there already"))?;
         }

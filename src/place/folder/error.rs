@@ -27,11 +27,31 @@ pub enum SaveError {
         /// The folder.
         folder: PathBuf,
     },
-    /// The folder has a complete checkpoint, so that nothing can be resumed.
-    #[error("{} has a complete checkpoint: nothing is left to resume", folder.display())]
+    /// The folder has a complete checkpoint of another source or configuration, or of unknown ones.
+    #[error(
+        "{} has a complete checkpoint{}: nothing is left to resume; name another folder to save anew",
+        folder.display(),
+        difference.as_ref().map_or(String::new(), |found| format!(" of another save ({found})"))
+    )]
     Complete {
         /// The folder.
         folder: PathBuf,
+        /// The first difference; `None` where the folder has no record of its source and configuration.
+        difference: Option<Box<Difference>>,
+    },
+    /// A file of a complete checkpoint is not there any more, or has another length.
+    #[error(
+        "{}: was saved with {was} bytes and {}; remove its folder, or name another one, to save anew",
+        path.display(),
+        now.map_or("is missing".to_owned(), |now| format!("has {now}"))
+    )]
+    Lost {
+        /// The file.
+        path: PathBuf,
+        /// Its bytes when it was saved.
+        was: u64,
+        /// Its bytes now; `None` where it is missing.
+        now: Option<u64>,
     },
     /// Another process is writing the folder.
     #[error("{} is being written by another process; wait until it ends", folder.display())]

@@ -122,6 +122,19 @@ impl Identity {
     pub(super) fn difference(&self, was: &Value) -> Option<Difference> {
         difference("", was, &self.0)
     }
+
+    /// An identity with a checksum in place of its weights.
+    pub(super) fn short(identity: &Value) -> Value {
+        let mut short = identity.clone();
+        let weights = &mut short["weights"];
+        *weights = hex(xxh3_128(weights.to_string().as_bytes())).into();
+        short
+    }
+
+    /// The first difference between this identity and the short form of an earlier one.
+    pub(super) fn difference_in_short(&self, was: &Value) -> Option<Difference> {
+        difference("", was, &Self::short(&self.0))
+    }
 }
 
 fn configuration(config: &LoadConfig, to: &SaveConfig) -> Value {

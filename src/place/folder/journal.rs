@@ -1,17 +1,22 @@
 //! The journal of a save: its source and configuration, and then a line for every weight that is in a file.
 //!
 //! ```text
-//! {"journal":1,"model":…,"identity":{…},"becomes":[…]}      once
-//! {"weight":"model.norm.weight","file":…,"tensors":[{…}]}   when its bytes are with the system
+//! {"journal":2,"model":…,"identity":{…},"becomes":[…],"sum":…}      once
+//! {"weight":"model.norm.weight","file":…,"tensors":[{…}],"sum":…}   when its bytes are with the system
+//! {"files":{"config.json":{…},…},"sum":…}                           when the checkpoint is complete
 //! ```
 //!
 //! A line is written after the bytes that it describes, so the journal of a process that is killed lists no weight that is
 //! missing. After a loss of power the line may be on the disk and the bytes may not; their checksum shows that.
-//! The first line that is torn or wrong, or whose bytes are missing, ends the journal.
 //!
-//! The journal is locked while a save runs, and removed when the checkpoint is complete.
+//! A line ends with a checksum of itself and of all lines before it. The first line that is torn or changed, or whose
+//! bytes are missing, ends the journal; a first line that is changed makes the journal useless.
+//!
+//! The journal is locked while a save runs. A complete checkpoint keeps its journal in the cache of packed weights alone,
+//! where each load compares the files with it.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, ErrorKind, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
@@ -19,14 +24,15 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::{SaveError, identity::Identity, shard::Written};
+use super::{SaveError, identity::Identity, kept::FileSum, shard::Written};
 
 /// Its name in the folder.
 pub(crate) const JOURNAL: &str = ".firebox-journal.jsonl";
 
 /// The version that this program writes.
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 
 /// The first line.
 #[derive(Debug, Serialize, Deserialize)]
@@ -47,6 +53,12 @@ pub(super) struct Done {
     pub(super) tensors: Vec<Written>,
 }
 
+/// The last line: every file of a complete checkpoint.
+#[derive(Debug, Serialize, Deserialize)]
+struct Whole {
+    files: BTreeMap<String, FileSum>,
+}
+
 /// A journal that this process alone writes.
 #[derive(Debug)]
 pub(crate) struct Journal {
@@ -54,8 +66,18 @@ pub(crate) struct Journal {
     path: PathBuf,
     head: Option<Head>,
     done: Vec<Done>,
-    /// Where each line ends, the first line's end first.
-    ends: Vec<u64>,
+    whole: Option<Whole>,
+    /// The ends of the first line and of each weight's.
+    ends: Vec<LineEnd>,
+}
+
+/// Where a line ends.
+#[derive(Debug, Clone, Copy, Default)]
+struct LineEnd {
+    /// In bytes.
+    at: u64,
+    /// XXH3 of the line, seeded with that of the line before.
+    sum: u64,
 }
 
 /// How to act while another process writes the folder.
@@ -83,14 +105,28 @@ impl Journal {
         Ok(Some(journal))
     }
 
-    /// Whether the journal of `folder` belongs to `identity`.
-    pub(super) fn is_of(folder: &Path, identity: &Identity) -> bool {
+    /// The journal of `folder`, which may not be written, nor resumed: others may be writing it.
+    pub(super) fn look(folder: &Path) -> Result<Option<Self>, SaveError> {
         let path = folder.join(JOURNAL);
-        let Ok(file) = File::open(&path) else {
-            return false;
+        let file = match File::open(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            file => file.map_err(failed(&path))?,
         };
         let mut journal = Self::empty(file, path);
-        journal.read().is_ok() && matches!(journal.check(identity), Ok(true))
+        journal.read()?;
+        Ok(Some(journal))
+    }
+
+    /// Empties the journal of `folder`, if there is one, so that a save begins anew.
+    pub(super) fn forget(folder: &Path) -> Result<(), SaveError> {
+        let path = folder.join(JOURNAL);
+        let file = match OpenOptions::new().write(true).open(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            file => file.map_err(failed(&path))?,
+        };
+        lock(&file, &path, Busy::Wait)?;
+        let journal = Self::empty(file, path);
+        journal.file.set_len(0).map_err(failed(&journal.path))
     }
 
     /// A new journal, in a folder that has none.
@@ -114,6 +150,7 @@ impl Journal {
             path,
             head: None,
             done: Vec::new(),
+            whole: None,
             ends: Vec::new(),
         }
     }
@@ -143,33 +180,52 @@ impl Journal {
             }
             None => return Err(wrong("its first line says no version".to_owned())),
         }
+        let changed = || wrong("its first line is not as it was written".to_owned());
+        let (_, end) = unsealed(first, LineEnd::default()).ok_or_else(changed)?;
         let head = serde_json::from_value(head).map_err(|error| wrong(error.to_string()))?;
         self.head = Some(head);
-        self.ends.push(first.len() as u64);
+        self.ends.push(end);
         for line in lines.take_while(whole) {
-            let Ok(done) = serde_json::from_slice(line) else {
+            let Some((line, end)) = unsealed(line, self.end()) else {
+                break;
+            };
+            let Ok(done) = serde_json::from_slice(&line) else {
+                self.whole = serde_json::from_slice(&line).ok();
                 break;
             };
             self.done.push(done);
-            let end = self.ends[self.ends.len() - 1] + line.len() as u64;
             self.ends.push(end);
         }
         Ok(())
     }
 
-    /// Refuses a source or configuration that differs from the journal's, and names the first difference. Returns whether
-    /// the journal has a first line.
-    pub(crate) fn check(&self, now: &Identity) -> Result<bool, SaveError> {
-        let Some(head) = &self.head else {
-            return Ok(false);
-        };
-        match now.difference(&head.identity) {
-            None => Ok(true),
+    /// The end of the last line before the one of the complete checkpoint.
+    fn end(&self) -> LineEnd {
+        self.ends.last().copied().unwrap_or_default()
+    }
+
+    /// Whether the journal has a first line.
+    pub(crate) fn is_begun(&self) -> bool {
+        self.head.is_some()
+    }
+
+    /// Refuses a source or configuration that differs from the journal's, and names the first difference.
+    pub(super) fn check(&self, now: &Identity) -> Result<(), SaveError> {
+        let head = self.head.as_ref();
+        match head.and_then(|head| now.difference(&head.identity)) {
+            None => Ok(()),
             Some(difference) => Err(SaveError::Changed {
                 folder: self.folder(),
                 difference: Box::new(difference),
             }),
         }
+    }
+
+    /// The source and configuration; null in a journal without a first line.
+    pub(super) fn identity(&self) -> &Value {
+        self.head
+            .as_ref()
+            .map_or(&Value::Null, |head| &head.identity)
     }
 
     /// The action of each weight.
@@ -191,6 +247,7 @@ impl Journal {
             becomes,
         };
         self.done.clear();
+        self.whole = None;
         self.ends.clear();
         self.append(&head)?;
         self.head = Some(head);
@@ -205,9 +262,10 @@ impl Journal {
     /// Forgets all but the first weights.
     pub(super) fn keep(&mut self, weights: usize) -> Result<(), SaveError> {
         self.done.truncate(weights);
+        self.whole = None;
         self.ends.truncate(weights + 1);
-        let end = self.ends[self.ends.len() - 1];
-        self.file.set_len(end).map_err(failed(&self.path))
+        let LineEnd { at, .. } = self.end();
+        self.file.set_len(at).map_err(failed(&self.path))
     }
 
     /// Writes the line of a weight whose bytes the system has.
@@ -217,18 +275,29 @@ impl Journal {
         Ok(())
     }
 
+    /// Writes the line of a complete checkpoint, the last one.
+    pub(super) fn close(mut self, files: BTreeMap<String, FileSum>) -> Result<(), SaveError> {
+        self.append(&Whole { files })?;
+        self.sync()
+    }
+
+    /// The files of a complete checkpoint.
+    pub(super) fn whole(&self) -> Option<&BTreeMap<String, FileSum>> {
+        self.whole.as_ref().map(|whole| &whole.files)
+    }
+
     /// A line counts when it is written whole; a torn line is overwritten.
     fn append(&mut self, line: &impl Serialize) -> Result<(), SaveError> {
-        let mut line = serde_json::to_vec(line).expect("lines have no other keys than texts");
-        line.push(b'\n');
-        let end = self.ends.last().copied().unwrap_or(0);
+        let line = serde_json::to_vec(line).expect("lines have no other keys than texts");
+        let LineEnd { at, .. } = self.end();
+        let (line, end) = sealed(line, self.end());
         let written = (|| {
-            self.file.set_len(end)?;
-            self.file.seek(SeekFrom::Start(end))?;
+            self.file.set_len(at)?;
+            self.file.seek(SeekFrom::Start(at))?;
             self.file.write_all(&line)
         })();
         written.map_err(SaveError::at(&self.path, line.len() as u64))?;
-        self.ends.push(end + line.len() as u64);
+        self.ends.push(end);
         Ok(())
     }
 
@@ -245,6 +314,28 @@ impl Journal {
     fn folder(&self) -> PathBuf {
         self.path.parent().unwrap_or(Path::new("")).to_owned()
     }
+}
+
+/// An object as a line that ends with its checksum.
+fn sealed(mut object: Vec<u8>, before: LineEnd) -> (Vec<u8>, LineEnd) {
+    let sum = xxh3_64_with_seed(&object, before.sum);
+    object.pop();
+    object.extend_from_slice(&seal(sum));
+    let at = before.at + object.len() as u64;
+    (object, LineEnd { at, sum })
+}
+
+/// The object of a line, unless its checksum is another.
+fn unsealed(line: &[u8], before: LineEnd) -> Option<(Vec<u8>, LineEnd)> {
+    let start = line.len().checked_sub(seal(0).len())?;
+    let object = [&line[..start], b"}"].concat();
+    let (again, end) = sealed(object.clone(), before);
+    (again == line).then_some((object, end))
+}
+
+/// The end of a line: its last field.
+fn seal(sum: u64) -> Vec<u8> {
+    format!(",\"sum\":\"{sum:016x}\"}}\n").into_bytes()
 }
 
 /// Closing the file is not enough: a process that is being started by another thread may have it open still.

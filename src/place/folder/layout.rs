@@ -9,6 +9,7 @@ use super::{SaveError, shard::ShardPlace};
 use crate::{
     config::{SaveConfig, To},
     dialect::{self, Codes, DECLARED, DialectError, Tensor, Writer, usual},
+    pipeline::PipelineError,
     plan::{Action, Plan, Step},
     source::checkpoint::SINGLE,
 };
@@ -119,16 +120,30 @@ impl<'a> FolderLayout<'a> {
     }
 
     /// The tensors of a packed weight.
-    pub(super) fn tensors(&self, step: &Step, packed: Packed) -> Vec<Tensor> {
+    ///
+    /// # Errors
+    ///
+    /// [`PipelineError::Format`] where its scales would lose every value of it.
+    pub(super) fn tensors(
+        &self,
+        step: &Step,
+        packed: Packed,
+    ) -> Result<Vec<Tensor>, PipelineError> {
         let packed = match (&step.action, self.to.nested) {
             (Action::Adopt(_), Some(nested)) => packed.renested(nested),
             _ => packed,
         };
+        packed
+            .check_scales()
+            .map_err(|source| PipelineError::Format {
+                tensor: step.slot.name.clone(),
+                source,
+            })?;
         let slot = step.packed_slot(self.source);
         let stored = slot.map_or(self.source, |slot| slot.stored);
         let writer = self.writer.as_ref();
         let writer = writer.expect("a plan with packed weights has a writer");
-        writer.tensors(&step.slot, packed, stored)
+        Ok(writer.tensors(&step.slot, packed, stored))
     }
 
     /// `config.json` of a checkpoint, with the quantization that the folder has. It stays as it is where no dialect was

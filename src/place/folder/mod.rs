@@ -12,12 +12,15 @@
 //! A journal beside the files has a line for every finished weight, with a checksum, and a save with
 //! [`resume`](SaveConfig::resume) goes on after the last of them: after an error, a cancel, a full disk or `kill -9`, when
 //! nothing in the journal is lost; after a loss of power, when up to a shard may be. Until `config.json` is there the folder
-//! is no model.
+//! is no model. A complete folder has a record of its source and configuration, by which the same save again finds nothing
+//! left to do.
 
 mod error;
 mod identity;
 mod journal;
+mod kept;
 mod layout;
+mod record;
 mod shard;
 mod sink;
 
@@ -26,8 +29,9 @@ use std::path::PathBuf;
 pub use self::{error::SaveError, identity::Difference};
 pub(crate) use self::{
     identity::{Identity, IdentityError, becomes},
+    kept::{Kept, forget, look},
     layout::{FolderLayout, dialect_of},
-    sink::{FolderSink, create, find, is_cached},
+    sink::{FolderSink, Found, create, find},
 };
 use crate::{
     config::SaveConfig,

@@ -13,6 +13,7 @@
 //! A file is complete or absent: it is written under another name and renamed. An incomplete file can be opened
 //! again, and goes on after the last tensor whose bytes agree with their checksum.
 
+use core::ops::Range;
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, BufWriter, ErrorKind, Read, Seek, SeekFrom, Write},
@@ -38,7 +39,7 @@ pub(super) struct Written {
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
     late: bool,
     /// XXH3 of its bytes, 64 bits in hexadecimal.
-    xxh3: String,
+    pub(super) xxh3: String,
 }
 
 impl Written {
@@ -90,7 +91,7 @@ impl ShardPlace {
     }
 
     /// Where the data begins.
-    fn base(&self) -> u64 {
+    pub(super) fn base(&self) -> u64 {
         LENGTH_BYTES as u64 + self.room
     }
 
@@ -119,19 +120,16 @@ impl ShardPlace {
     }
 
     /// The bytes before the data.
-    fn head(&self, written: &[Written]) -> Vec<u8> {
+    pub(super) fn head(&self, written: &[Written]) -> Vec<u8> {
         let mut header = Map::new();
         header.insert("__metadata__".to_owned(), json!({ "format": self.format }));
-        let mut at = 0;
-        for tensor in in_order(written) {
-            let end = at + tensor.bytes();
+        for (tensor, at) in ranges(written) {
             let entry = json!({
                 "dtype": tensor.dtype,
                 "shape": tensor.shape,
-                "data_offsets": [at, end],
+                "data_offsets": [at.start, at.end],
             });
             header.insert(tensor.name.clone(), entry);
-            at = end;
         }
         let header = serde_json::to_vec(&header).expect("a header has no other keys than texts");
         let room = self.room as usize;
@@ -154,6 +152,15 @@ fn in_order(written: &[Written]) -> impl Iterator<Item = &Written> {
         core::cmp::Reverse(StoredType::from_name(&tensor.dtype).map(StoredType::bits))
     });
     written.iter().filter(|tensor| !tensor.late).chain(late)
+}
+
+/// Tensors with the bytes of the finished file's data that they take.
+pub(super) fn ranges(written: &[Written]) -> impl Iterator<Item = (&Written, Range<u64>)> {
+    in_order(written).scan(0, |end, tensor| {
+        let start = *end;
+        *end += tensor.bytes();
+        Some((tensor, start..*end))
+    })
 }
 
 impl ShardFile {
@@ -324,22 +331,26 @@ impl Written {
         self.end.saturating_sub(self.start)
     }
 
-    /// Whether the bytes are in `file`, as they were written.
-    fn is_in(&self, mut file: &File, base: u64) -> io::Result<bool> {
-        let bytes = self.bytes();
+    /// Whether the bytes are in a file under way, as they were written.
+    fn is_in(&self, file: &File, base: u64) -> io::Result<bool> {
         if file.metadata()?.len() < base.saturating_add(self.end) {
             return Ok(false);
         }
-        file.seek(SeekFrom::Start(base + self.start))?;
-        let (mut file, mut hash) = (file.take(bytes), Xxh3::new());
-        let mut buffer = vec![0; bytes.min(1 << 20) as usize];
-        loop {
-            match file.read(&mut buffer)? {
-                0 => break,
-                read => hash.update(&buffer[..read]),
-            }
+        Ok(checksum(file, base + self.start..base + self.end)? == self.xxh3)
+    }
+}
+
+/// XXH3 of some bytes of a file, 64 bits in hexadecimal.
+pub(super) fn checksum(mut file: &File, range: Range<u64>) -> io::Result<String> {
+    let bytes = range.end - range.start;
+    file.seek(SeekFrom::Start(range.start))?;
+    let (mut file, mut hash) = (file.take(bytes), Xxh3::new());
+    let mut buffer = vec![0; bytes.min(1 << 18) as usize];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(format!("{:016x}", hash.digest())),
+            read => hash.update(&buffer[..read]),
         }
-        Ok(format!("{:016x}", hash.digest()) == self.xxh3)
     }
 }
 

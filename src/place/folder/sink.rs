@@ -15,12 +15,14 @@ use super::{
     COPIED, SaveError, SavedFolder,
     identity::Identity,
     journal::{Busy, Done, Journal},
+    kept::FileSum,
     layout::FolderLayout,
+    record::{RECORD, Record},
     shard::{ShardFile, ShardPlace, Written, rename, with_end},
 };
 use crate::{
     config::{SaveConfig, To},
-    dialect::dtype,
+    dialect::{Tensor, dtype},
     pipeline::{Finished, RowBatch, RowSink, Sink, SinkError},
     plan::{Plan, Step},
     source::{
@@ -136,7 +138,7 @@ impl<'a> FolderSink<'a> {
     fn write(
         &mut self,
         step: &Step,
-        put: impl FnOnce(&Self, &mut ShardFile) -> io::Result<Vec<Written>>,
+        put: impl FnOnce(&mut ShardFile) -> io::Result<Vec<Written>>,
     ) -> Result<(), SaveError> {
         let (done, nth) = self.at;
         let place = self.layout.place(nth);
@@ -144,7 +146,7 @@ impl<'a> FolderSink<'a> {
         let failed = |wanted| SaveError::at(&path, wanted);
         let wanted = step.bytes_finished();
         let mut shard = self.shard(wanted)?;
-        let tensors = put(self, &mut shard).map_err(failed(wanted))?;
+        let tensors = put(&mut shard).map_err(failed(wanted))?;
         shard.flush().map_err(failed(wanted))?;
         self.journal.tell(Done {
             weight: step.slot.name.clone(),
@@ -161,49 +163,6 @@ impl<'a> FolderSink<'a> {
             self.at = (0, nth + 1);
         }
         Ok(())
-    }
-
-    /// Writes the tensors of a whole weight.
-    fn put(
-        &self,
-        step: &Step,
-        weight: Finished,
-        shard: &mut ShardFile,
-    ) -> io::Result<Vec<Written>> {
-        match weight {
-            Finished::Dense(weight) => {
-                let slot = &step.slot;
-                shard.begin(slot.name.clone(), dtype(weight.dtype()), &slot.shape)?;
-                shard.append(&stored_bytes(weight.dtype(), weight.bytes()))?;
-                Ok(vec![shard.end()])
-            }
-            Finished::Packed(packed) => self.put_packed(step, packed, shard),
-            Finished::Carried(bytes) => {
-                let slot = &step.slot;
-                shard.begin(slot.name.clone(), carried_type(step), &slot.shape)?;
-                shard.append(&bytes)?;
-                Ok(vec![shard.end()])
-            }
-            Finished::Placed(parts) => {
-                assert_eq!(parts.len(), 1, "parts of {}", step.slot.name);
-                self.put_packed(step, parts[0].to_host(), shard)
-            }
-        }
-    }
-
-    fn put_packed(
-        &self,
-        step: &Step,
-        packed: Packed,
-        shard: &mut ShardFile,
-    ) -> io::Result<Vec<Written>> {
-        let mut written = Vec::new();
-        for tensor in self.layout.tensors(step, packed) {
-            shard.begin(tensor.name, tensor.dtype, &tensor.shape)?;
-            shard.append(&tensor.bytes)?;
-            written.push(shard.end());
-        }
-        Ok(written)
     }
 
     /// Writes some rows of a weight.
@@ -233,38 +192,32 @@ impl<'a> FolderSink<'a> {
         }
     }
 
-    /// Writes the remaining tensors of a weight whose rows are in the file: those of its scales.
-    fn put_scales(
-        &self,
-        step: &Step,
-        scales: Vec<u32>,
-        shard: &mut ShardFile,
-    ) -> io::Result<Vec<Written>> {
-        let mut written = vec![shard.end()];
-        if let Some(format) = step.action.format() {
-            let packed = Packed {
-                format,
-                shape: step.matrix(),
-                words: Vec::new(),
-                scales,
-            };
-            written.extend(self.put_packed(step, packed, shard)?);
-        }
-        Ok(written)
-    }
-
     /// Writes everything else, the configuration last: without it a folder is no model.
     pub(crate) fn finish(self, checkpoint: &Checkpoint) -> Result<SavedFolder, SaveError> {
         let Self {
             layout, journal, ..
         } = self;
-        let files = layout.names();
+        let names = layout.names();
         let tensors = || {
             let done = journal.done().iter();
             done.flat_map(|done| done.tensors.iter().map(|tensor| (tensor, &done.file)))
         };
         let bytes = tensors().map(|(tensor, _)| tensor.bytes()).sum();
-        if files.len() > 1 {
+        // All that the journal has no line of: headers, and whole small files.
+        let mut others: BTreeMap<String, FileSum> = BTreeMap::new();
+        for (nth, name) in names.iter().enumerate() {
+            let of_file = tensors().filter(|(_, file)| *file == name);
+            let of_file: Vec<Written> = of_file.map(|(tensor, _)| tensor.clone()).collect();
+            let head = layout.place(nth).head(&of_file);
+            let sum = FileSum::new(&head, of_file.iter().map(Written::bytes).sum());
+            others.insert(name.clone(), sum);
+        }
+        let weights = others.clone();
+        let mut write = |name: &str, bytes: &[u8]| {
+            others.insert(name.to_owned(), FileSum::new(bytes, 0));
+            write(&layout.path(name), bytes)
+        };
+        if names.len() > 1 {
             let weight_map: BTreeMap<&str, &String> = tensors()
                 .map(|(tensor, file)| (&*tensor.name, file))
                 .collect();
@@ -272,14 +225,13 @@ impl<'a> FolderSink<'a> {
                 "metadata": { "total_size": bytes },
                 "weight_map": weight_map,
             });
-            write(&layout.path(INDEX), &pretty(&index))?;
+            write(INDEX, &pretty(&index))?;
         }
         for file in COPIED {
             let read = checkpoint.read_optional(file);
             let read = read.map_err(|error| io::Error::other(error.to_string()));
-            let path = layout.path(file);
-            if let Some(bytes) = read.map_err(SaveError::at(&path, 0))? {
-                write(&path, &bytes)?;
+            if let Some(bytes) = read.map_err(SaveError::at(&layout.path(file), 0))? {
+                write(file, &bytes)?;
             }
         }
         let catalog = checkpoint.catalog();
@@ -289,15 +241,20 @@ impl<'a> FolderSink<'a> {
         };
         let are_all = tensors().count() == catalog.len();
         let is_copy = are_all && tensors().all(|(tensor, _)| is_source(tensor));
-        let config = layout.config(checkpoint.config(), is_copy);
-        write(&layout.path(CONFIG), &pretty(&config))?;
-        if !layout.to.cache {
+        let config = pretty(&layout.config(checkpoint.config(), is_copy));
+        if layout.to.cache {
+            write(CONFIG, &config)?;
+            journal.close(others)?;
+        } else {
+            let record = Record::new(&journal, layout.dialect, bytes, weights);
+            write(RECORD, &pretty(&json!(record)))?;
+            write(CONFIG, &config)?;
             journal.remove()?;
         }
         Ok(SavedFolder {
             folder: layout.to.folder.clone(),
             dialect: layout.dialect.map(To::name),
-            files,
+            files: names,
             bytes,
             resumed: self.resumed,
         })
@@ -340,8 +297,32 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), SaveError> {
 
 impl Sink for FolderSink<'_> {
     fn place(&mut self, step: &Step, weight: Finished) -> Result<(), SinkError> {
-        let written = self.write(step, |sink, shard| sink.put(step, weight, shard));
-        written.map_err(|error| SinkError::new(&*step.slot.name, error))
+        let slot = &step.slot;
+        let written = match weight {
+            Finished::Dense(weight) => self.write(step, |shard| {
+                let bytes = stored_bytes(weight.dtype(), weight.bytes());
+                put(
+                    shard,
+                    &slot.name,
+                    dtype(weight.dtype()),
+                    &slot.shape,
+                    &bytes,
+                )
+            }),
+            Finished::Carried(bytes) => self.write(step, |shard| {
+                put(shard, &slot.name, carried_type(step), &slot.shape, &bytes)
+            }),
+            Finished::Packed(packed) => {
+                let tensors = self.layout.tensors(step, packed)?;
+                self.write(step, |shard| put_all(shard, &tensors))
+            }
+            Finished::Placed(parts) => {
+                assert_eq!(parts.len(), 1, "parts of {}", slot.name);
+                let tensors = self.layout.tensors(step, parts[0].to_host())?;
+                self.write(step, |shard| put_all(shard, &tensors))
+            }
+        };
+        written.map_err(|error| SinkError::new(&*slot.name, error))
     }
 
     fn rows_of(&mut self, step: &Step) -> Option<&mut dyn RowSink> {
@@ -355,10 +336,54 @@ impl RowSink for FolderSink<'_> {
         written.map_err(|error| SinkError::new(&*step.slot.name, error))
     }
 
+    /// Ends the tensor of the rows, and writes the others of the weight: those of its scales.
     fn end(&mut self, step: &Step, scales: Vec<u32>) -> Result<(), SinkError> {
-        let written = self.write(step, |sink, shard| sink.put_scales(step, scales, shard));
+        let others = match step.action.format() {
+            None => Vec::new(),
+            Some(format) => {
+                let packed = Packed {
+                    format,
+                    shape: step.matrix(),
+                    words: Vec::new(),
+                    scales,
+                };
+                self.layout.tensors(step, packed)?
+            }
+        };
+        let written = self.write(step, |shard| {
+            let mut written = vec![shard.end()];
+            written.extend(put_all(shard, &others)?);
+            Ok(written)
+        });
         written.map_err(|error| SinkError::new(&*step.slot.name, error))
     }
+}
+
+/// Writes a tensor.
+fn put(
+    shard: &mut ShardFile,
+    name: &str,
+    dtype: StoredType,
+    shape: &[usize],
+    bytes: &[u8],
+) -> io::Result<Vec<Written>> {
+    shard.begin(name.to_owned(), dtype, shape)?;
+    shard.append(bytes)?;
+    Ok(vec![shard.end()])
+}
+
+/// Writes the tensors of a packed weight.
+fn put_all(shard: &mut ShardFile, tensors: &[Tensor]) -> io::Result<Vec<Written>> {
+    let written = tensors.iter().map(|tensor| {
+        put(
+            shard,
+            &tensor.name,
+            tensor.dtype,
+            &tensor.shape,
+            &tensor.bytes,
+        )
+    });
+    Ok(written.collect::<io::Result<Vec<_>>>()?.concat())
 }
 
 /// Makes the folder.
@@ -367,31 +392,61 @@ pub(crate) fn create(to: &SaveConfig) -> Result<Journal, SaveError> {
     Journal::create(&to.folder)
 }
 
-/// The journal to go on by, if there is one. Refuses a folder with anything else in it.
-pub(crate) fn find(to: &SaveConfig) -> Result<Option<Journal>, SaveError> {
+/// What a folder has that a save is to fill.
+#[derive(Debug)]
+pub(crate) enum Found {
+    /// Nothing.
+    Empty,
+    /// A save that was interrupted, of the same source and configuration.
+    Interrupted(Journal),
+    /// The complete checkpoint of the same source and configuration.
+    Complete(Record),
+}
+
+impl Found {
+    /// The action of each weight, if the folder has any.
+    pub(crate) fn becomes(&self) -> Option<&[String]> {
+        match self {
+            Self::Interrupted(journal) if journal.is_begun() => Some(journal.becomes()),
+            Self::Complete(record) => Some(record.becomes()),
+            Self::Empty | Self::Interrupted(_) => None,
+        }
+    }
+}
+
+/// Looks at the folder. Refuses one with anything that is not of the same save, or with anything where none is to be resumed.
+pub(crate) fn find(to: &SaveConfig, identity: &Identity) -> Result<Found, SaveError> {
     let folder = to.folder.clone();
     let busy = if to.cache { Busy::Wait } else { Busy::Refuse };
     match Journal::find(&folder, busy)? {
-        Some(journal) if to.resume => return Ok(Some(journal)),
+        Some(journal) if to.resume => {
+            journal.check(identity)?;
+            return Ok(Found::Interrupted(journal));
+        }
         Some(_) => return Err(SaveError::Unfinished { folder }),
         None => {}
     }
     let mut entries = match fs::read_dir(&folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Empty),
         entries => entries.map_err(SaveError::at(&folder, 0))?,
     };
-    if entries.next().is_none() {
-        return Ok(None);
+    // Files in the cache that have lost their journal are replaced.
+    if to.cache || entries.next().is_none() {
+        return Ok(Found::Empty);
     }
-    if to.resume && folder.join(CONFIG).exists() {
-        return Err(SaveError::Complete { folder });
+    if !to.resume || !folder.join(CONFIG).exists() {
+        return Err(SaveError::NotEmpty { folder });
     }
-    Err(SaveError::NotEmpty { folder })
-}
-
-/// Whether `folder` has the complete checkpoint of `identity`. Needs no right to write there.
-pub(crate) fn is_cached(folder: &Path, identity: &Identity) -> bool {
-    folder.join(CONFIG).exists() && Journal::is_of(folder, identity)
+    match Record::find(&folder) {
+        Some(record) => {
+            record.check(&folder, identity)?;
+            Ok(Found::Complete(record))
+        }
+        None => Err(SaveError::Complete {
+            folder,
+            difference: None,
+        }),
+    }
 }
 
 /// The type of a tensor that is carried over.

@@ -1,0 +1,99 @@
+//! The record of a complete checkpoint: its source and configuration, so that the same save again knows that nothing is left.
+//!
+//! The journal of a save goes when the checkpoint is complete, since a published folder has no trace of the machine. The
+//! record has options, lengths and checksums, and no path.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{SaveError, SavedFolder, identity::Identity, journal::Journal, kept::FileSum};
+use crate::config::To;
+
+/// Its name in the folder.
+pub(super) const RECORD: &str = ".firebox-saved.json";
+
+/// The version that this program writes and reads.
+const VERSION: u64 = 1;
+
+/// A complete checkpoint.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Record {
+    saved: u64,
+    /// The short form of an [`Identity`].
+    identity: Value,
+    /// The action of each weight, including choices made by measuring.
+    becomes: Vec<String>,
+    dialect: Option<String>,
+    /// Bytes of all tensors.
+    bytes: u64,
+    /// Files of weights, and the bytes of each.
+    files: BTreeMap<String, u64>,
+}
+
+impl Record {
+    /// Of the save of a journal: its dialect, bytes of all tensors, files of weights.
+    pub(super) fn new(
+        journal: &Journal,
+        dialect: Option<To>,
+        bytes: u64,
+        files: BTreeMap<String, FileSum>,
+    ) -> Self {
+        let files = files.into_iter();
+        Self {
+            saved: VERSION,
+            identity: Identity::short(journal.identity()),
+            becomes: journal.becomes().to_vec(),
+            dialect: dialect.map(|dialect| dialect.name().to_owned()),
+            bytes,
+            files: files.map(|(name, sum)| (name, sum.bytes())).collect(),
+        }
+    }
+
+    /// The record of `folder`, if it has one of this version.
+    pub(super) fn find(folder: &Path) -> Option<Self> {
+        let text = fs::read(folder.join(RECORD)).ok()?;
+        let record: Self = serde_json::from_slice(&text).ok()?;
+        (record.saved == VERSION).then_some(record)
+    }
+
+    /// Refuses another source or configuration, and files of weights that are not there any more.
+    pub(super) fn check(&self, folder: &Path, now: &Identity) -> Result<(), SaveError> {
+        if let Some(difference) = now.difference_in_short(&self.identity) {
+            return Err(SaveError::Complete {
+                folder: folder.to_owned(),
+                difference: Some(Box::new(difference)),
+            });
+        }
+        for (file, was) in &self.files {
+            let path = folder.join(file);
+            let now = path.metadata().ok().map(|file| file.len());
+            if now != Some(*was) {
+                return Err(SaveError::Lost {
+                    path,
+                    was: *was,
+                    now,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// The action of each weight.
+    pub(crate) fn becomes(&self) -> &[String] {
+        &self.becomes
+    }
+
+    /// The folder, all of whose `weights` were there.
+    pub(crate) fn saved(self, folder: &Path, weights: usize) -> SavedFolder {
+        let dialect = self.dialect.and_then(|name| name.parse::<To>().ok());
+        SavedFolder {
+            folder: folder.to_owned(),
+            dialect: dialect.map(To::name),
+            files: self.files.into_keys().collect(),
+            bytes: self.bytes,
+            resumed: weights,
+        }
+    }
+}
