@@ -97,6 +97,19 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// Whether the load or save ended because it was asked to: by an observer, or by
+    /// [`Running::cancel`](crate::Running::cancel). Anything else is a failure.
+    pub fn is_cancelled(&self) -> bool {
+        match self {
+            Self::Pipeline(PipelineError::Cancelled { .. })
+            | Self::Source(SourceError::Cancelled { .. }) => true,
+            Self::Interrupted { source, .. } => source.is_cancelled(),
+            _ => false,
+        }
+    }
+}
+
 /// An observer stopped the load.
 impl From<Stopped> for Error {
     fn from(stopped: Stopped) -> Self {

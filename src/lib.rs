@@ -27,6 +27,7 @@
 //! | [`quant`] | packed tensors, methods that pack them, operations on them |
 //! | [`target`] | the devices that a model can go to |
 //! | [`model`] | modules and the [slots](model::Slot) that they want filled: layers, [architectures](model::Architecture) |
+//! | [`adapter`] | small trained changes of a model |
 //! | [`dialect`] | how Python projects write packed weights |
 //! | [`plan`] | the decision about every tensor, with all sizes |
 //! | [`observe`] | events, and how an observer stops a load |
@@ -93,6 +94,8 @@ pub mod quant;
 pub mod target;
 
 pub mod model;
+
+pub mod adapter;
 
 pub mod dialect;
 

@@ -206,13 +206,11 @@ fn halves_answer_and_learn_as_f32_does() {
         );
         let error = max_abs_difference(&one, &wide);
         assert!(error < 1e-4, "{name}: {error}");
-        #[cfg(feature = "autodiff")]
         gradients(name, halves, golden);
     }
 }
 
 /// Of the first norm: through every layer.
-#[cfg(feature = "autodiff")]
 fn gradients(name: &str, halves: CausalLm, golden: Golden) {
     use burn::module::{Module, Param};
     let gradient = |model: CausalLm| {

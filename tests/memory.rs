@@ -1,7 +1,7 @@
 //! What stays in memory between the forward and the backward pass of a packed product, on the host: every
 //! allocation of this program is counted. On devices, `tests/targets` asks their memory pools.
 
-#![cfg(all(feature = "cpu", feature = "autodiff"))]
+#![cfg(feature = "cpu")]
 
 #[path = "common/counting.rs"]
 mod counting;

@@ -1,7 +1,7 @@
 //! What streaming keeps in memory, on the host: every allocation of this program is counted. Weights come from a file
 //! here, so that each one on its "device" is memory of its own.
 
-#![cfg(all(feature = "cpu", feature = "autodiff"))]
+#![cfg(feature = "cpu")]
 
 #[path = "common/counting.rs"]
 mod counting;

@@ -3,6 +3,7 @@
 //! Nothing here opens a file, listens or holds a device. A source, observers and shared memory are given to a
 //! [`LoadRequest`](crate::LoadRequest).
 
+mod adapter;
 mod budget;
 mod hub;
 mod known;
@@ -18,6 +19,7 @@ mod to;
 mod verify;
 mod workers;
 
+pub use adapter::{AdapterConfig, AdapterSpecError, LoraConfig, TrainedBiases};
 pub use budget::{Budget, BudgetError};
 pub(crate) use hub::HubConfig;
 #[cfg(feature = "hub")]

@@ -6,6 +6,8 @@
 
 mod slot;
 
+mod adaptable;
+
 mod link;
 
 mod weights;
@@ -24,6 +26,7 @@ mod arch;
 
 mod generate;
 
+pub use adaptable::Adaptable;
 pub use arch::{Family, Wrapper, families, wrappers};
 pub use decoder::CausalLm;
 pub use error::ConfigError;
@@ -80,6 +83,15 @@ pub trait Architecture: Sized {
     fn links(_config: &Self::Config) -> Vec<Link> {
         Vec::new()
     }
+
+    /// The modules that adapters can change; none if not said.
+    fn adaptable(&mut self) -> Vec<Adaptable<'_>> {
+        Vec::new()
+    }
+
+    /// Gives the head of a model that is tied to the embedding a module of its own, so that an adapter can change the head
+    /// alone. Does nothing if not said.
+    fn untie(&mut self) {}
 
     /// Whether a tensor that no slot wants is a known leftover (`rotary_emb.inv_freq`, the copy of a
     /// tied head) and not a sign of the wrong architecture.

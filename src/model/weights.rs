@@ -14,6 +14,7 @@ use super::{
     layers::{Embedding, Linear, Matrix},
 };
 use crate::{
+    config::Role,
     quant::{PackedWeight, ops},
     target::{DType, ToBurn},
 };
@@ -203,9 +204,11 @@ impl Weights {
             Weight::Dense(parts, _) => parts,
             // Who asks for it as a tensor has it on the device from now on.
             Weight::Streamed(parts) => {
-                let dense = parts.iter().map(|part| {
-                    let dense = part.to_dense(self.dtype).map_err(packed);
-                    dense.map(|part| part.flatten(0, 1))
+                let dense = parts.iter().map(|part| match part.format() {
+                    None | Some(Format::Half(_)) => {
+                        Ok(part.to_dense(self.dtype.burn()).flatten(0, 1))
+                    }
+                    Some(format) => Err(packed(format)),
                 });
                 dense.collect::<Result<_, _>>()?
             }
@@ -242,7 +245,7 @@ impl Weights {
         } else {
             None
         };
-        Ok(Linear::new(weight, bias))
+        Ok(Linear::new(weight, bias).named(path, Role::Linear))
     }
 
     /// Takes `{path}.weight`, dense or packed, as a table of rows.
@@ -252,10 +255,8 @@ impl Weights {
     /// [`BuildError`] when the weight is missing or not a matrix.
     pub fn embedding(&mut self, path: &str) -> Result<Embedding, BuildError> {
         let dtype = self.dtype;
-        Ok(Embedding::new(
-            self.matrix(&format!("{path}.weight"))?,
-            dtype,
-        ))
+        let table = self.matrix(&format!("{path}.weight"))?;
+        Ok(Embedding::new(table, dtype).named(path))
     }
 
     /// Takes a weight of two dimensions, dense or packed.

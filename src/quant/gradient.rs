@@ -129,10 +129,11 @@ pub(crate) fn attach(
 /// `dy` `[m, out]` times a packed weight: `[m, in]`, as the backward pass of [`ops::linear`](super::ops::linear)
 /// computes it.
 pub(crate) fn of_input(dy: Tensor<2>, weight: &PackedWeight) -> Tensor<2> {
+    let [words, scales] = weight.parts().map(Tensor::into_dispatch);
     Tensor::from_dispatch(ops_autodiff::product::<Dispatch>(
         dy.into_dispatch(),
-        &weight.words.val().into_dispatch(),
-        &weight.scales.val().into_dispatch(),
+        &words,
+        &scales,
         weight.layout(),
     ))
 }

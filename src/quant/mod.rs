@@ -4,7 +4,6 @@
 //!
 //! This room is a vocabulary, not a stage: the plan asks it for sizes, the pipeline for packers, the model for products.
 
-#[cfg(feature = "autodiff")]
 #[cfg_attr(
     feature = "ndarray",
     allow(deprecated, reason = "it is a target for as long as Burn has it")
@@ -14,7 +13,6 @@
     reason = "what Burn's macro adds has none"
 )]
 pub(crate) mod gradient;
-#[cfg(feature = "autodiff")]
 mod ops_autodiff;
 #[cfg(feature = "cube")]
 mod ops_cube;

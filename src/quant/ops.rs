@@ -55,7 +55,7 @@ pub struct SourceRows {
     NdArray: cfg(feature = "ndarray"),
     Cube: cfg(feature = "cube"),
     Fusion: cfg(all(feature = "cube", feature = "fusion")),
-    Autodiff: cfg(feature = "autodiff"),
+    Autodiff,
 )]
 pub trait QuantBackend: Backend {
     /// The rows `rows` of the dense weight: `[rows, in]` in `dtype`.
@@ -175,9 +175,10 @@ pub(super) fn bits_len(dtype: BurnDType, n: usize) -> usize {
 /// The dense weight `[out, in]` in `dtype`.
 pub fn dequantize(weight: &PackedWeight, dtype: FloatDType) -> Tensor<2> {
     let layout = weight.layout();
+    let [words, scales] = weight.parts();
     Tensor::from_dispatch(<Dispatch as QuantBackend>::packed_dequantize(
-        weight.words.val().into_dispatch(),
-        weight.scales.val().into_dispatch(),
+        words.into_dispatch(),
+        scales.into_dispatch(),
         layout,
         0..layout.shape[0],
         dtype,
@@ -188,10 +189,11 @@ pub fn dequantize(weight: &PackedWeight, dtype: FloatDType) -> Tensor<2> {
 ///
 /// Gradients reach `x` and nothing else; they are computed from the packed words.
 pub fn linear(x: Tensor<2>, weight: &PackedWeight) -> Tensor<2> {
+    let [words, scales] = weight.parts();
     Tensor::from_dispatch(<Dispatch as QuantBackend>::packed_linear(
         x.into_dispatch(),
-        weight.words.val().into_dispatch(),
-        weight.scales.val().into_dispatch(),
+        words.into_dispatch(),
+        scales.into_dispatch(),
         weight.layout(),
     ))
 }
@@ -201,10 +203,11 @@ pub fn linear(x: Tensor<2>, weight: &PackedWeight) -> Tensor<2> {
 /// An id that is not below `out` panics on a host target, as Burn's own embedding lookup does, and gives
 /// a row of NaN on a device, which cannot.
 pub fn rows(ids: Tensor<1, Int>, weight: &PackedWeight, dtype: FloatDType) -> Tensor<2> {
+    let [words, scales] = weight.parts();
     Tensor::from_dispatch(<Dispatch as QuantBackend>::packed_rows(
         ids.into_dispatch(),
-        weight.words.val().into_dispatch(),
-        weight.scales.val().into_dispatch(),
+        words.into_dispatch(),
+        scales.into_dispatch(),
         weight.layout(),
         dtype,
     ))
@@ -264,10 +267,11 @@ pub(crate) fn compare(
     weight: &PackedWeight,
     source: DType,
 ) -> Tensor<1, Int> {
+    let [words, scales] = weight.parts();
     Tensor::from_dispatch(<Dispatch as QuantBackend>::packed_compare(
         bits.into_dispatch(),
-        weight.words.val().into_dispatch(),
-        weight.scales.val().into_dispatch(),
+        words.into_dispatch(),
+        scales.into_dispatch(),
         weight.layout(),
         source,
     ))

@@ -1,7 +1,12 @@
 //! A packed weight inside a Burn module.
 
+use core::fmt;
+
 use burn::{
-    module::{Module, Param, ParamId},
+    module::{
+        Content, Devices, Module, ModuleDisplay, ModuleDisplayDefault, ModuleMapper, ModuleVisitor,
+        Param, ParamId,
+    },
     tensor::{DType as BurnDType, Device, Int, Tensor, TensorData},
 };
 use firebox_kernels::{
@@ -18,17 +23,30 @@ pub struct Layout {
     pub shape: [usize; 2],
 }
 
+impl fmt::Display for Layout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            format,
+            shape: [out, r#in],
+        } = self;
+        write!(f, "{format},{out}x{in}")
+    }
+}
+
 /// A packed weight on a device: codes and scales as `u32` words.
 ///
 /// Scales are bit patterns in an integer parameter, not floats: Burn's optimizers, LoRA, casts and
 /// quantizers act on every float parameter they find, and none of them may touch these.
-#[derive(Module, Debug)]
+///
+/// The path of both parameters in a record names format and shape
+/// (`q_proj.weight.Packed.nf4:block=64,128x64.words`), so that Burn refuses a record of other words than the module's.
+/// [`num_params`](Module::num_params) counts the values of the weight, not its words.
+#[derive(Debug, Clone)]
 pub struct PackedWeight {
     /// Codes, `[words]`.
     pub words: Param<Tensor<1, Int>>,
     /// Everything else the format needs, `[words]`.
     pub scales: Param<Tensor<1, Int>>,
-    #[module(skip)]
     layout: Layout,
 }
 
@@ -114,8 +132,97 @@ impl PackedWeight {
         self.layout
     }
 
+    /// The two tensors, outside of any graph: integers have no gradient, and outside of a graph they go with tensors of every
+    /// one, whatever its strategy of checkpointing.
+    pub(super) fn parts(&self) -> [Tensor<1, Int>; 2] {
+        [&self.words, &self.scales].map(|part| part.val().without_autodiff())
+    }
+
     /// Bytes on the device.
     pub fn bytes(&self) -> usize {
         self.layout.format.packed_bytes(self.layout.shape)
     }
 }
+
+/// The type of the container that records give for the words.
+const CONTAINER: &str = "Struct:PackedWeight";
+
+impl PackedWeight {
+    /// The same weight whose words went through `f`.
+    fn each(self, mut f: impl FnMut(Param<Tensor<1, Int>>) -> Param<Tensor<1, Int>>) -> Self {
+        Self {
+            words: f(self.words),
+            scales: f(self.scales),
+            layout: self.layout,
+        }
+    }
+}
+
+impl Module for PackedWeight {
+    fn collect_devices(&self, devices: Devices) -> Devices {
+        self.scales
+            .collect_devices(self.words.collect_devices(devices))
+    }
+
+    fn fork(self, device: &Device) -> Self {
+        self.each(|words| words.fork(device))
+    }
+
+    fn to_device(self, device: &Device) -> Self {
+        self.each(|words| words.to_device(device))
+    }
+
+    fn train(self) -> Self {
+        self.each(Module::train)
+    }
+
+    fn valid(&self) -> Self {
+        self.clone().each(|words| words.valid())
+    }
+
+    fn materialize(self) -> Self {
+        self.each(Module::materialize)
+    }
+
+    fn num_params(&self) -> usize {
+        self.layout.shape.iter().product()
+    }
+
+    fn visit<V: ModuleVisitor>(&self, visitor: &mut V) {
+        let layout = self.layout.to_string();
+        visitor.enter_module(&layout, CONTAINER);
+        for (name, words) in [("words", &self.words), ("scales", &self.scales)] {
+            visitor.enter_module(name, CONTAINER);
+            words.visit(visitor);
+            visitor.exit_module(name, CONTAINER);
+        }
+        visitor.exit_module(&layout, CONTAINER);
+    }
+
+    fn map<M: ModuleMapper>(self, mapper: &mut M) -> Self {
+        let layout = self.layout.to_string();
+        mapper.enter_module(&layout, CONTAINER);
+        let mut names = ["words", "scales"].into_iter();
+        let mapped = self.each(|words| {
+            let name = names.next().expect("a packed weight has two parameters");
+            mapper.enter_module(name, CONTAINER);
+            let words = Module::map(words, mapper);
+            mapper.exit_module(name, CONTAINER);
+            words
+        });
+        mapper.exit_module(&layout, CONTAINER);
+        mapped
+    }
+}
+
+impl ModuleDisplayDefault for PackedWeight {
+    fn content(&self, content: Content) -> Option<Content> {
+        content.add_formatted(&self.layout).optional()
+    }
+
+    fn num_params(&self) -> usize {
+        Module::num_params(self)
+    }
+}
+
+impl ModuleDisplay for PackedWeight {}

@@ -200,7 +200,6 @@ fn only(target: &'static str, index: usize, device: Device) -> Result<Device, Ta
 /// The device itself, whether or not it records gradients.
 fn plain(device: &Device) -> &DispatchDevice {
     match device.as_dispatch() {
-        #[cfg(feature = "autodiff")]
         DispatchDevice::Autodiff(device) => device,
         device => device,
     }

@@ -230,7 +230,7 @@ fn rows((values, shape): &(Vec<f32>, Vec<usize>), origin: &Origin) -> Vec<f32> {
     (0..cols).flat_map(column).copied().collect()
 }
 
-fn floats(view: &TensorView<'_>) -> Vec<f32> {
+pub(crate) fn floats(view: &TensorView<'_>) -> Vec<f32> {
     let bytes = view.data();
     match view.dtype() {
         Dtype::F32 => bytes

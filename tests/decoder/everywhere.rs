@@ -2,7 +2,6 @@
 
 use std::ops::ControlFlow;
 
-#[cfg(feature = "autodiff")]
 use burn::{
     module::Param,
     tensor::{Int, Tensor},
@@ -16,7 +15,6 @@ use firebox::{
     quant::ops,
     target::{Cpu, ToBurn},
 };
-#[cfg(feature = "autodiff")]
 use firebox::{Target, model::layers::FeedForward};
 
 use super::common::{Golden, ids, max_abs_difference, models, rms_difference, values};
@@ -109,7 +107,6 @@ fn every_family_answers_in_half_types() {
 }
 
 /// The scale of the first norm that a token meets.
-#[cfg(feature = "autodiff")]
 fn first_norm(model: &mut CausalLm) -> &mut Param<Tensor<1>> {
     let block = &mut model.blocks[0];
     let norms = [&mut block.attention_norm, &mut block.attention_norm_after];
@@ -119,7 +116,6 @@ fn first_norm(model: &mut CausalLm) -> &mut Param<Tensor<1>> {
 
 /// The gradient that reaches the first norm of a model with packed weights, through every layer, against a step along it
 /// where no router jumps. Catches an operation without a backward pass, and a tensor that is read back on the way.
-#[cfg(feature = "autodiff")]
 #[test]
 fn gradients_flow_through_every_family() {
     for golden in models() {

@@ -7,7 +7,6 @@ mod config;
 mod defaults;
 mod everywhere;
 mod expert_fields;
-#[cfg(feature = "autodiff")]
 mod experts;
 mod families;
 mod mixers;

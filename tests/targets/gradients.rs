@@ -2,7 +2,6 @@
 
 use firebox::Target;
 
-#[cfg(feature = "autodiff")]
 use {
     crate::operations::{matrix, read, weights},
     crate::weights::{SHAPES, numbers},
@@ -12,7 +11,6 @@ use {
 
 /// `dx` of a packed product, after others and before others, against that of the same product with the
 /// dense weight; nothing else has one.
-#[cfg(feature = "autodiff")]
 pub(crate) fn the_activation_gets_the_dense_gradient<T: Target>() {
     // Every product below is another shape that a device tunes itself for, so a few have to do.
     for shape @ [o, i] in [SHAPES[3], SHAPES[5]] {
@@ -42,7 +40,6 @@ pub(crate) fn the_activation_gets_the_dense_gradient<T: Target>() {
 
 /// The gradient that reaches the scale of the very first norm, through every layer of a model that streams and of one
 /// that does not.
-#[cfg(feature = "autodiff")]
 pub(crate) fn streamed_weights_give_the_loaded_gradient<T: Target>() {
     use burn::{
         module::Param,
@@ -72,15 +69,4 @@ pub(crate) fn streamed_weights_give_the_loaded_gradient<T: Target>() {
     assert!(expected.iter().any(|number| *number != 0.0));
     let error = crate::common::max_abs_difference(&found, &expected);
     assert!(error <= 1e-5, "largest error {error}");
-}
-
-#[cfg(not(feature = "autodiff"))]
-pub(crate) fn streamed_weights_give_the_loaded_gradient<T: Target>() {}
-
-#[cfg(not(feature = "autodiff"))]
-pub(crate) fn the_activation_gets_the_dense_gradient<T: Target>() {}
-
-#[cfg(not(feature = "autodiff"))]
-pub(crate) fn no_dense_weight_waits_for_the_backward_pass<T: Target>() {
-    let _ = T::MEMORY == MemoryKind::Host;
 }

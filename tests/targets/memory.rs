@@ -19,7 +19,6 @@ use half::bf16;
 use safetensors::{Dtype, tensor::TensorView};
 
 use crate::weights;
-#[cfg(feature = "autodiff")]
 use {
     crate::operations::{matrix, read},
     firebox::quant::{PackedWeight, ops},
@@ -138,7 +137,6 @@ pub(crate) fn a_load_keeps_to_the_memory_of_its_device<T: Target>() {
 /// Memory in use between forward and backward: the inputs, the outputs and the packed words, and not the
 /// dense weight, which here is much larger than all of them. On the host nothing counts a backend's
 /// memory; `tests/memory.rs` counts every allocation there.
-#[cfg(feature = "autodiff")]
 pub(crate) fn no_dense_weight_waits_for_the_backward_pass<T: Target>() {
     if T::MEMORY == MemoryKind::Host {
         return;

@@ -11,7 +11,6 @@ use crate::common::Golden;
 pub(crate) fn a_device_is_opened_by_its_index<T: Target>() {
     let device = T::device(0).unwrap_or_else(|error| panic!("{error}"));
     assert!(T::owns(&device));
-    #[cfg(feature = "autodiff")]
     assert!(T::owns(&device.clone().autodiff()));
 
     let Capabilities {

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::{
+    block::Block,
     build,
     forward::CausalLm,
     links,
@@ -10,10 +11,11 @@ use super::{
     spec::Spec,
 };
 use crate::model::{
-    Architecture, arch,
+    Adaptable, Architecture, arch,
     error::ConfigError,
+    layers::Linear,
     link::Link,
-    slot::Slot,
+    slot::{Role, Slot, TIED_HEAD},
     weights::{BuildError, Weights},
 };
 
@@ -40,6 +42,23 @@ impl Architecture for CausalLm {
     /// Empty where [`slots`](Self::slots) is.
     fn links(config: &Spec) -> Vec<Link> {
         links::links(config).unwrap_or_default()
+    }
+
+    fn adaptable(&mut self) -> Vec<Adaptable<'_>> {
+        let blocks = self.blocks.iter_mut().flat_map(Block::linears_mut);
+        let linears = blocks.chain(&mut self.head).map(Adaptable::Linear);
+        let table = [Adaptable::Embedding(&mut self.embedding)];
+        linears.chain(table).collect()
+    }
+
+    fn untie(&mut self) {
+        let tied = || {
+            let table = self.embedding.table.clone();
+            Linear::new(table, None).named(TIED_HEAD, Role::Head)
+        };
+        if self.head.is_none() {
+            self.head = Some(tied());
+        }
     }
 
     fn leaves_out(config: &Spec, tensor: &str) -> bool {

@@ -8,7 +8,9 @@ use burn::{
 };
 
 use super::{passage::Passage, spec::NormPlaces};
-use crate::model::layers::{FeedForward, Linear, Mixer, Norm, PerLayerInput, Remember};
+use crate::model::layers::{
+    FeedForward, Linear, Mixer, Norm, PerLayerInput, Remember, frozen::values,
+};
 
 /// A layer.
 #[derive(Module, Debug)]
@@ -84,7 +86,7 @@ impl Block {
             _ => x,
         };
         match &self.scalar {
-            Some(scalar) => x * scalar.val().unsqueeze(),
+            Some(scalar) => x * values(scalar).unsqueeze(),
             None => x,
         }
     }
@@ -94,6 +96,15 @@ impl Block {
         let mut linears = self.mixer.linears();
         linears.extend(self.feed_forward.linears());
         linears.extend(self.per_layer.iter().flat_map(PerLayerInput::linears));
+        linears
+    }
+
+    /// The same, to be changed.
+    pub(crate) fn linears_mut(&mut self) -> Vec<&mut Linear> {
+        let mut linears = self.mixer.linears_mut();
+        linears.extend(self.feed_forward.linears_mut());
+        let per_layer = self.per_layer.iter_mut();
+        linears.extend(per_layer.flat_map(PerLayerInput::linears_mut));
         linears
     }
 

@@ -26,13 +26,13 @@ impl Visit for Taker<'_> {
     fn matrix(
         &mut self,
         path: String,
-        _: Role,
+        role: Role,
         _: [usize; 2],
         bias: bool,
     ) -> Result<Linear, BuildError> {
         let weight = self.0.matrix(&format!("{path}.weight"))?;
         let bias = bias.then(|| self.0.param(&format!("{path}.bias")));
-        Ok(Linear::new(weight, bias.transpose()?))
+        Ok(Linear::new(weight, bias.transpose()?).named(&path, role))
     }
 
     fn norm(&mut self, path: String, shape: &[usize], spec: NormSpec) -> Result<Norm, BuildError> {

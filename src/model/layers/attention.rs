@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use super::{
     attend::{Scores, attend},
+    frozen::values,
     linear::Linear,
     norm::{Norm, NormSpec},
     remember::Remember,
@@ -183,7 +184,7 @@ impl Attention {
             (None, keys) => keys.borrowed(lent),
         };
 
-        let sinks = self.sinks.as_ref().map(Param::val);
+        let sinks = self.sinks.as_ref().map(values);
         let y = attend(q, [k, v], scores, sinks);
         let y = y.swap_dims(1, 2).reshape([b, t, query * features]);
         let y = match gate {
@@ -201,6 +202,17 @@ impl Attention {
             Qkv::Queries(qkv) | Qkv::Blocks(qkv) | Qkv::ByHead(qkv) => vec![qkv],
         };
         linears.push(&self.o_proj);
+        linears
+    }
+
+    /// The same, to be changed.
+    pub(crate) fn linears_mut(&mut self) -> Vec<&mut Linear> {
+        let mut linears = match &mut self.qkv {
+            Qkv::Apart(qkv) => vec![&mut qkv.q_proj, &mut qkv.k_proj, &mut qkv.v_proj],
+            Qkv::SharedRows(qkv) => vec![&mut qkv.q_proj, &mut qkv.kv_proj],
+            Qkv::Queries(qkv) | Qkv::Blocks(qkv) | Qkv::ByHead(qkv) => vec![qkv],
+        };
+        linears.push(&mut self.o_proj);
         linears
     }
 }

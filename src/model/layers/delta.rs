@@ -14,6 +14,7 @@ use burn::{
 
 use super::{
     delta_rule::{DeltaTokens, delta_rule},
+    frozen::values,
     linear::Linear,
     norm::Norm,
     remember::{DeltaState, Remember},
@@ -140,6 +141,23 @@ impl Delta {
         linears
     }
 
+    /// The same, to be changed.
+    pub(crate) fn linears_mut(&mut self) -> Vec<&mut Linear> {
+        let mut linears = match &mut self.projections {
+            DeltaProjections::Apart(apart) => {
+                vec![
+                    &mut apart.qkv_proj,
+                    &mut apart.z_proj,
+                    &mut apart.b_proj,
+                    &mut apart.a_proj,
+                ]
+            }
+            DeltaProjections::ByHead(by_head) => vec![&mut by_head.qkvz_proj, &mut by_head.ba_proj],
+        };
+        linears.push(&mut self.out_proj);
+        linears
+    }
+
     /// What there is before the first token of a text, for `qkv` `[b, t, c]`.
     fn empty(&self, qkv: &Tensor<3>) -> DeltaState {
         let [b, _, c] = qkv.dims();
@@ -155,7 +173,7 @@ impl Delta {
     fn convolved(&self, tokens: Tensor<3>, t: usize) -> Tensor<3> {
         let ([_, _, c], w) = (tokens.dims(), self.heads.kernel);
         let tokens = tokens.cast(DType::F32);
-        let factors = self.convolution.val().cast(DType::F32).reshape([c, w]);
+        let factors = values(&self.convolution).cast(DType::F32).reshape([c, w]);
         let sum = (0..w)
             .map(|nth| {
                 let factors = factors.clone().narrow(1, nth, 1).reshape([1, 1, c]);
@@ -185,7 +203,7 @@ impl Delta {
             x.expand([b, g, h / g, t, k]).reshape([b, h, t, k])
         };
         let per_head = |x: Tensor<3>| x.swap_dims(1, 2).unsqueeze_dim::<4>(3);
-        let weights = |weights: &Param<Tensor<1>>| weights.val().cast(DType::F32).unsqueeze();
+        let weights = |weights: &Param<Tensor<1>>| values(weights).cast(DType::F32).unsqueeze();
 
         let fades = softplus(fades.cast(DType::F32) + weights(&self.fade_bias), 1.0);
         DeltaTokens {

@@ -5,22 +5,42 @@ use burn::{
     tensor::{Int, Tensor},
 };
 
-use super::linear::Matrix;
-use crate::target::{DType, ToBurn};
+use super::{adapter::Adapter, linear::Place, matrix::Matrix};
+use crate::{
+    config::Role,
+    target::{DType, ToBurn},
+};
 
 /// A table `[vocabulary, features]`.
 #[derive(Module, Debug)]
 pub struct Embedding {
     /// `[vocabulary, features]`.
     pub table: Matrix,
+    /// Changes of the rows that are looked up, each added for itself. A head that is tied to the table keeps the table.
+    pub adapters: Vec<Adapter>,
     #[module(skip)]
     dtype: DType,
+    #[module(skip)]
+    pub(crate) place: Place,
 }
 
 impl Embedding {
     /// From a table `[vocabulary, features]`; packed rows are unpacked to `dtype`.
     pub fn new(table: Matrix, dtype: DType) -> Self {
-        Self { table, dtype }
+        Self {
+            table,
+            adapters: Vec::new(),
+            dtype,
+            place: Place::new("", Role::Embedding),
+        }
+    }
+
+    /// The same module under the name that adapters know it by.
+    pub(crate) fn named(self, path: &str) -> Self {
+        Self {
+            place: Place::new(path, Role::Embedding),
+            ..self
+        }
     }
 
     /// `ids` `[batch, tokens]` to `[batch, tokens, features]`. Only the rows asked for are unpacked.
@@ -28,7 +48,10 @@ impl Embedding {
         let [batch, tokens] = ids.dims();
         let [_, features] = self.table.shape();
         let ids = ids.reshape([batch * tokens]);
-        let rows = self.table.rows(ids, self.dtype.burn());
+        let rows = self.table.rows(ids.clone(), self.dtype.burn());
+        let changes = self.adapters.iter();
+        let changes = changes.filter_map(|adapter| adapter.rows(&ids, &rows));
+        let rows = changes.fold(rows.clone(), |rows, change| rows + change);
         rows.reshape([batch, tokens, features])
     }
 

@@ -74,6 +74,17 @@ impl Experts {
         linears
     }
 
+    /// The same, to be changed.
+    pub(crate) fn linears_mut(&mut self) -> Vec<&mut Linear> {
+        let mut linears = vec![&mut self.router.scores];
+        linears.extend(self.experts.iter_mut().flat_map(Mlp::linears_mut));
+        if let Some(shared) = &mut self.shared {
+            linears.extend(shared.mlp.linears_mut());
+            linears.extend(&mut shared.gate);
+        }
+        linears
+    }
+
     /// `x` `[n, f]` through the chosen experts: `[n, f]`.
     fn mixed(&self, router_x: Tensor<2>, x: Tensor<2>) -> Tensor<2> {
         let [n, f] = x.dims();

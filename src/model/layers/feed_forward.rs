@@ -63,4 +63,17 @@ impl FeedForward {
             }
         }
     }
+
+    /// The same, to be changed.
+    pub(crate) fn linears_mut(&mut self) -> Vec<&mut Linear> {
+        match self {
+            Self::Mlp(mlp) => mlp.linears_mut(),
+            Self::Experts(experts) => experts.linears_mut(),
+            Self::Both(both) => {
+                let mut linears = both.mlp.linears_mut();
+                linears.extend(both.experts.linears_mut());
+                linears
+            }
+        }
+    }
 }

@@ -12,14 +12,11 @@
 //! folded     queries W, and values W of the answer  a token after it: the rows stay small, all heads share them
 //! ```
 
-use burn::{
-    module::Module,
-    tensor::{DType, Int, Tensor},
-};
+use burn::{module::Module, tensor::Tensor};
 
 use super::{
     attend::{Scores, attend},
-    linear::{Linear, Matrix},
+    linear::Linear,
     norm::Norm,
     remember::Remember,
     rope::Rotation,
@@ -132,6 +129,16 @@ impl Latent {
         linears
     }
 
+    /// The same, to be changed.
+    pub(crate) fn linears_mut(&mut self) -> Vec<&mut Linear> {
+        let mut linears = match &mut self.query {
+            LatentQuery::Whole(q) => vec![q],
+            LatentQuery::Small(q) => vec![&mut q.q_a_proj, &mut q.q_b_proj],
+        };
+        linears.extend([&mut self.kv_a_proj, &mut self.kv_b_proj, &mut self.o_proj]);
+        linears
+    }
+
     /// Queries `[b, h, t, n]` and `[b, h, t, e]`, rows `[b, 1, s, r]` and rotated keys `[b, 1, s, e]` to `[b, h, t, v]`,
     /// with a key and a value for each head.
     fn unfolded(&self, q: [Tensor<4>; 2], rows: Tensor<4>, k_rotated: Tensor<4>) -> Tensor<4> {
@@ -168,14 +175,7 @@ impl Latent {
             scores,
             ..
         } = self.heads;
-        let unfold = match &self.kv_b_proj.weight {
-            Matrix::Dense(weight) => weight.val(),
-            other => {
-                let all = 0..(count * (plain + value)) as i64;
-                let ids = Tensor::<1, Int>::arange(all, (&rows.device(), DType::I32));
-                other.rows(ids, rows.dtype().into())
-            }
-        };
+        let unfold = self.kv_b_proj.to_dense(rows.dtype().into());
         let unfold = unfold.reshape([1, count, plain + value, rank]);
 
         let q = q_plain.matmul(unfold.clone().narrow(2, 0, plain));

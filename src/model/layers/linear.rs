@@ -1,111 +1,71 @@
-//! A linear layer whose weight is dense or packed, behind one forward.
+//! A linear layer: a matrix, a bias, and the changes that adapters make.
+
+use std::sync::Arc;
 
 use burn::{
     module::{Module, Param},
-    tensor::{FloatDType, Int, Tensor},
+    tensor::{FloatDType, Tensor},
 };
 
-use crate::model::stream::{Ring, StreamedWeight};
-use crate::quant::{PackedWeight, ops};
+use super::{adapter::Adapter, frozen::values, matrix::Matrix};
+use crate::config::Role;
 
-/// A matrix `[out, in]`, as the checkpoint orients it.
-#[derive(Module, Debug)]
-pub enum Matrix {
-    /// Plain numbers.
-    Dense(Param<Tensor<2>>),
-    /// Packed words.
-    Packed(PackedWeight),
-    /// Either, on the device only while it is multiplied.
-    Streamed(StreamedWeight),
-    /// Rows one after another, where a device has no allocation large enough for all of them.
-    Split(Vec<Matrix>),
-}
-
-impl Matrix {
-    /// One matrix of rows that follow each other.
-    pub(crate) fn of_parts(parts: impl Iterator<Item = Self>) -> Self {
-        let mut parts: Vec<Self> = parts.collect();
-        match parts.len() {
-            1 => parts.remove(0),
-            _ => Self::Split(parts),
-        }
-    }
-
-    /// `x` `[m, in]` times the transposed matrix: `[m, out]`.
-    pub fn product(&self, x: Tensor<2>) -> Tensor<2> {
-        match self {
-            Self::Dense(weight) => x.matmul(weight.val().transpose()),
-            Self::Packed(packed) => ops::linear(x, packed),
-            Self::Streamed(weight) => weight.product(x),
-            Self::Split(parts) => {
-                let parts = parts.iter().map(|part| part.product(x.clone()));
-                Tensor::cat(parts.collect(), 1)
-            }
-        }
-    }
-
-    /// The rows that `ids` `[m]` name: `[m, in]`, those of packed words in `dtype`.
-    pub fn rows(&self, ids: Tensor<1, Int>, dtype: FloatDType) -> Tensor<2> {
-        let parts = match self {
-            Self::Dense(weight) => return weight.val().select(0, ids),
-            Self::Packed(packed) => return ops::rows(ids, packed, dtype),
-            Self::Streamed(weight) => return weight.rows(ids, dtype),
-            Self::Split(parts) => parts,
-        };
-        let mut first = 0;
-        let found = parts.iter().map(|part| {
-            let [rows, _] = part.shape();
-            let local = ids.clone() - first as i64;
-            first += rows;
-            // Every part is asked for every row, and answers with some row of its own for those it has not.
-            let elsewhere = local
-                .clone()
-                .lower_elem(0)
-                .bool_or(local.clone().greater_equal_elem(rows as i64));
-            let found = part.rows(local.clamp(0, rows as i64 - 1), dtype);
-            found.mask_fill(elsewhere.unsqueeze_dim(1), 0)
-        });
-        found
-            .reduce(|all, part| all + part)
-            .expect("a split matrix has parts")
-    }
-
-    /// What brings it to its device; `None` where it is there.
-    pub fn ring(&self) -> Option<&Ring> {
-        match self {
-            Self::Streamed(weight) => Some(weight.ring()),
-            Self::Split(parts) => parts.first()?.ring(),
-            Self::Dense(_) | Self::Packed(_) => None,
-        }
-    }
-
-    /// `[out, in]`.
-    pub fn shape(&self) -> [usize; 2] {
-        match self {
-            Self::Dense(weight) => weight.val().dims(),
-            Self::Packed(packed) => packed.layout().shape,
-            Self::Streamed(weight) => weight.shape(),
-            Self::Split(parts) => {
-                let [_, cols] = parts[0].shape();
-                [parts.iter().map(|part| part.shape()[0]).sum(), cols]
-            }
-        }
-    }
-}
-
-/// `y = x Wᵀ + b`.
+/// `y = x Wᵀ + b`, and the changes that adapters make.
 #[derive(Module, Debug)]
 pub struct Linear {
     /// `[out, in]`.
     pub weight: Matrix,
     /// `[out]`.
     pub bias: Option<Param<Tensor<1>>>,
+    /// Changes of weight and bias, each added for itself.
+    pub adapters: Vec<Adapter>,
+    /// The name of the module in the checkpoint, and the purpose of its weight.
+    #[module(skip)]
+    pub(crate) place: Place,
+}
+
+/// The name of a module in the checkpoint, `model.layers.0.self_attn.q_proj`, and the purpose of its matrix. Empty where
+/// nobody has named it.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    pub(crate) path: Arc<str>,
+    pub(crate) role: Role,
+}
+
+impl Place {
+    pub(crate) fn new(path: &str, role: Role) -> Self {
+        Self {
+            path: path.into(),
+            role,
+        }
+    }
 }
 
 impl Linear {
     /// From a weight `[out, in]` and a bias `[out]`.
     pub fn new(weight: Matrix, bias: Option<Param<Tensor<1>>>) -> Self {
-        Self { weight, bias }
+        Self {
+            weight,
+            bias,
+            adapters: Vec::new(),
+            place: Place::new("", Role::Linear),
+        }
+    }
+
+    /// The same module under the name that adapters know it by.
+    pub(crate) fn named(self, path: &str, role: Role) -> Self {
+        Self {
+            place: Place::new(path, role),
+            ..self
+        }
+    }
+
+    /// All of the weight with the changes of adapters, dense: `[out, in]`, packed words in `dtype`.
+    pub fn to_dense(&self, dtype: FloatDType) -> Tensor<2> {
+        let dense = self.weight.to_dense(dtype);
+        let changes = self.adapters.iter();
+        let changes = changes.filter_map(|adapter| adapter.matrix(&dense));
+        changes.fold(dense.clone(), |changed, change| changed + change)
     }
 
     /// `x` `[.., in]` to `[.., out]`.
@@ -115,11 +75,21 @@ impl Linear {
         let rows = dims[..D - 1].iter().product();
         dims[D - 1] = out;
 
-        let y = self.weight.product(x.reshape([rows, r#in]));
+        let x = x.reshape([rows, r#in]);
+        let product = self.weight.product(x.clone());
+        let changes = self.adapters.iter();
+        let changes = changes.filter_map(|adapter| adapter.product(&self.weight, &x, &product));
+        let y = changes.fold(product.clone(), |y, change| y + change);
         let y = match &self.bias {
-            Some(bias) => y + bias.val().unsqueeze(),
+            Some(bias) => y + values(bias).unsqueeze(),
             None => y,
         };
+        let biases = self.adapters.iter();
+        let biases = biases.filter_map(|adapter| adapter.bias(self.bias.as_ref()));
+        let y = biases.fold(y, |y, bias| {
+            let dtype = y.dtype();
+            y + bias.cast(dtype).unsqueeze()
+        });
         y.reshape(dims)
     }
 }

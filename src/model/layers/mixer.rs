@@ -63,6 +63,15 @@ impl Mixer {
         }
     }
 
+    /// The same, to be changed.
+    pub(crate) fn linears_mut(&mut self) -> Vec<&mut Linear> {
+        match self {
+            Self::Attention(attention) => attention.linears_mut(),
+            Self::Latent(latent) => latent.linears_mut(),
+            Self::Delta(delta) => delta.linears_mut(),
+        }
+    }
+
     /// Its attention, where it is grouped.
     pub const fn attention(&self) -> Option<&Attention> {
         match self {

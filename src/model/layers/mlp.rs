@@ -190,4 +190,13 @@ impl Mlp {
             Self::Plain(mlp) => vec![&mlp.up_proj, &mlp.down_proj],
         }
     }
+
+    /// The same, to be changed.
+    pub(crate) fn linears_mut(&mut self) -> Vec<&mut Linear> {
+        match self {
+            Self::Gated(mlp) => vec![&mut mlp.gate_proj, &mut mlp.up_proj, &mut mlp.down_proj],
+            Self::Fused(mlp) => vec![&mut mlp.gate_up_proj, &mut mlp.down_proj],
+            Self::Plain(mlp) => vec![&mut mlp.up_proj, &mut mlp.down_proj],
+        }
+    }
 }

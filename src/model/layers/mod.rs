@@ -1,7 +1,15 @@
 //! The layers that a model is made of, each with weights that are dense or packed.
 //!
-//! Reading order: [`Linear`] and [`Embedding`] (matrices) → [`Norm`] → [`Rope`] → [`Remember`] and [`Cache`] →
+//! Reading order: [`Matrix`] → [`Adapter`] (its trained change) → [`Linear`] and [`Embedding`] → [`Norm`] → [`Rope`] → [`Remember`] and [`Cache`] →
 //! [`Mixer`] ([`Attention`], [`Latent`], [`Delta`]) → [`FeedForward`] ([`Mlp`]; [`Router`] and [`Experts`]).
+
+pub(super) mod frozen;
+
+mod dropout;
+
+mod matrix;
+
+mod adapter;
 
 mod embedding;
 mod linear;
@@ -35,16 +43,20 @@ mod feed_forward;
 
 mod per_layer;
 
+pub use adapter::{Adapter, AdapterSwitch, LowRank};
 pub use attend::{QueryGrowth, Scores, Sees, attend};
 pub use attention::{ApartQkv, Attention, Heads, KeySource, LentKeys, NormOver, Qkv, SharedRows};
 pub use cache::{Cache, CacheError, LayerCache};
 pub use delta::{ApartDelta, Delta, DeltaByHead, DeltaHeads, DeltaProjections};
 pub use delta_rule::{DeltaTokens, delta_rule};
+pub use dropout::Dropout;
 pub use embedding::Embedding;
 pub use experts::{Experts, SharedExpert};
 pub use feed_forward::{FeedForward, SideBySide};
 pub use latent::{Latent, LatentHeads, LatentQuery, SmallQuery};
-pub use linear::{Linear, Matrix};
+pub use linear::Linear;
+pub(crate) use linear::Place;
+pub use matrix::Matrix;
 pub use mixer::Mixer;
 pub use mlp::{Activation, Clamp, FusedMlp, GateRows, GatedMlp, Gating, Mlp, PlainMlp};
 pub use norm::{Norm, NormKind, NormSpec};

@@ -1,5 +1,6 @@
 //! Normalisation of rows.
 
+use super::frozen::values;
 use burn::{
     module::{Module, Param},
     tensor::{DType, Tensor},
@@ -114,7 +115,7 @@ impl Norm {
             true => (unit.cast(dtype), dtype),
             false => (unit, DType::F32),
         };
-        let weights = |param: &Param<Tensor<1>>| shaped(param.val().cast(weights_in));
+        let weights = |param: &Param<Tensor<1>>| shaped(values(param).cast(weights_in));
         let scale = match self.spec.plus_one {
             true => weights(&self.scale) + 1.0,
             false => weights(&self.scale),

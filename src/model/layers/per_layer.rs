@@ -62,4 +62,9 @@ impl PerLayerInput {
     pub fn linears(&self) -> Vec<&Linear> {
         vec![&self.gate, &self.projection]
     }
+
+    /// The same, to be changed.
+    pub(crate) fn linears_mut(&mut self) -> Vec<&mut Linear> {
+        vec![&mut self.gate, &mut self.projection]
+    }
 }

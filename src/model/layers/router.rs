@@ -11,10 +11,7 @@ use burn::{
 };
 use serde::Serialize;
 
-use super::{
-    linear::{Linear, Matrix},
-    norm::NormSpec,
-};
+use super::{frozen::values, linear::Linear, matrix::Matrix, norm::NormSpec};
 
 /// How experts are chosen, and how much each of them counts.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -146,7 +143,7 @@ impl Router {
         };
         let weights = match &self.scales {
             Some(scales) => {
-                let each = scales.each.val().cast(DType::F32);
+                let each = values(&scales.each).cast(DType::F32);
                 weights * each.select(0, ids.flatten(0, 1)).reshape([n, self.chosen])
             }
             None => weights,
@@ -159,20 +156,20 @@ impl Router {
         let x = match &self.scales {
             Some(scales) => {
                 let ([_, f], dtype) = (x.dims(), x.dtype());
-                let x = scales.norm.unit(x).cast(dtype) * scales.input.val().unsqueeze();
+                let x = scales.norm.unit(x).cast(dtype) * values(&scales.input).unsqueeze();
                 x / (f as f64).sqrt()
             }
             None => x,
         };
         let products = match &self.scores.weight {
             Matrix::Dense(weight) => {
-                let weight = weight.val().cast(DType::F32);
+                let weight = values(weight).cast(DType::F32);
                 x.cast(DType::F32).matmul(weight.transpose())
             }
             other => other.product(x).cast(DType::F32),
         };
         match &self.scores.bias {
-            Some(bias) => products + bias.val().cast(DType::F32).unsqueeze(),
+            Some(bias) => products + values(bias).cast(DType::F32).unsqueeze(),
             None => products,
         }
     }
@@ -181,7 +178,7 @@ impl Router {
     fn choose(&self, scores: Tensor<2>) -> Vec<usize> {
         let [_, e] = scores.dims();
         let scores = match &self.correction {
-            Some(correction) => scores + correction.val().cast(DType::F32).unsqueeze(),
+            Some(correction) => scores + values(correction).cast(DType::F32).unsqueeze(),
             None => scores,
         };
         let scores: Vec<f32> = scores.into_data().iter().collect();

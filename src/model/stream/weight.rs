@@ -20,11 +20,10 @@ use firebox_kernels::{
     linear,
 };
 
-#[cfg(feature = "autodiff")]
 use crate::quant::gradient;
 use crate::{
     quant::{Layout, ops},
-    target::{DType, ToBurn},
+    target::ToBurn,
 };
 
 use super::{
@@ -38,8 +37,8 @@ use super::{
 /// Products and gradients are bit-exact with those of the same matrix on the device. The device holds nothing of the
 /// matrix between forward and backward pass: the backward pass fetches it once more.
 ///
-/// For Burn's modules it has no parameters: it is not visited, counted, trained or recorded
-/// ([`Loader::save`](crate::Loader::save) writes checkpoints). Moving a module to another device makes its
+/// For Burn's modules it has no parameters: it is not visited, trained or recorded
+/// ([`Loader::save`](crate::Loader::save) writes checkpoints). [`num_params`](Module::num_params) counts its values all the same. Moving a module to another device makes its
 /// weights stream there.
 #[derive(Debug, Clone)]
 pub struct StreamedWeight {
@@ -107,7 +106,6 @@ impl StreamedWeight {
                 Placed::Dense(weight) => x.matmul(weight.clone().transpose()),
             })
         };
-        #[cfg(feature = "autodiff")]
         if x.is_autodiff() {
             let y = product(x.clone().without_autodiff());
             let (ring, entry) = (self.ring.clone(), Arc::clone(&self.entry));
@@ -145,7 +143,7 @@ impl StreamedWeight {
             panic!("{name}: a streamed weight cannot be read: {error}")
         });
         let dtype = data.dtype();
-        Tensor::from_data(data, (&self.device, dtype))
+        Tensor::from_data(data, (&self.device.clone().without_autodiff(), dtype))
     }
 
     fn host_rows(&self, ids: &[usize], cols: usize, dtype: FloatDType) -> io::Result<TensorData> {
@@ -184,20 +182,15 @@ impl StreamedWeight {
         }
     }
 
-    /// The whole weight on its device, in `dtype` where it is halves that stay so. The error is the format of one that is
-    /// packed.
-    pub(crate) fn to_dense(&self, dtype: DType) -> Result<Tensor<2>, Format> {
-        let dense = self.ring.lend(&self.entry, |placed| match placed {
-            Placed::Packed(packed) => match packed.layout().format {
-                Format::Half(_) => Ok(ops::dequantize(packed, dtype.burn())),
-                format => Err(format),
-            },
-            Placed::Dense(weight) => Ok(weight.clone()),
-        })?;
-        Ok(if self.device.is_autodiff() {
-            Tensor::from_inner(dense)
-        } else {
-            dense
+    /// The whole weight on its device, packed words in `dtype`.
+    ///
+    /// # Panics
+    ///
+    /// As [`product`](Self::product).
+    pub fn to_dense(&self, dtype: FloatDType) -> Tensor<2> {
+        self.ring.lend(&self.entry, |placed| match placed {
+            Placed::Packed(packed) => ops::dequantize(packed, dtype),
+            Placed::Dense(weight) => weight.clone(),
         })
     }
 
@@ -259,7 +252,6 @@ impl Module for StreamedWeight {
     }
 
     fn train(self) -> Self {
-        #[cfg(feature = "autodiff")]
         if !self.device.is_autodiff() {
             let device = self.device.clone().autodiff();
             return Self { device, ..self };
@@ -278,6 +270,10 @@ impl Module for StreamedWeight {
         self
     }
 
+    fn num_params(&self) -> usize {
+        self.shape().iter().product()
+    }
+
     fn visit<V: ModuleVisitor>(&self, _visitor: &mut V) {}
 
     fn map<M: ModuleMapper>(self, _mapper: &mut M) -> Self {
@@ -294,6 +290,10 @@ impl ModuleDisplayDefault for StreamedWeight {
         content
             .add_formatted(&format!("{what} [{out}, {in}], streamed"))
             .optional()
+    }
+
+    fn num_params(&self) -> usize {
+        Module::num_params(self)
     }
 }
 

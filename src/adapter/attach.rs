@@ -1,0 +1,442 @@
+//! Adapters on a model: from a folder, or new.
+
+use std::collections::BTreeMap;
+
+use burn::{
+    module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId},
+    tensor::{DType as BurnDType, Device, Tensor, TensorData},
+};
+
+use super::{
+    error::AdapterError,
+    file::{AdapterFile, ModuleTensors, StoredTensor},
+    random::Uniform,
+};
+use crate::{
+    config::{LoraConfig, Pattern, Role, TrainedBiases},
+    model::{
+        Adaptable, Architecture, TIED_HEAD,
+        layers::{Adapter, AdapterSwitch, Dropout, LowRank},
+    },
+};
+
+/// Puts an adapter of files on a model, with `weight` of its change. Its parameters go to `device` and are not trained;
+/// [`trainable`] changes that.
+///
+/// # Errors
+///
+/// [`AdapterError`] where a module of the adapter is not in the model, or has another shape; the model is as before.
+pub fn attach<A: Architecture>(
+    model: &mut A,
+    file: &AdapterFile,
+    weight: f64,
+    device: &Device,
+) -> Result<AdapterSwitch, AdapterError> {
+    let switch = AdapterSwitch::new(&*file.name, weight);
+    untie_for(model, file.modules.keys().map(String::as_str));
+    let mut places = model.adaptable();
+    let of = |places: &[Adaptable<'_>], module: &str| {
+        places.iter().position(|place| place.path() == module)
+    };
+    let missing = file
+        .modules
+        .keys()
+        .filter(|module| of(&places, module).is_none());
+    let missing: Vec<&String> = missing.collect();
+    if let Some(first) = missing.first() {
+        return Err(AdapterError::NoModule {
+            adapter: file.name.clone(),
+            module: (*first).clone(),
+            count: missing.len(),
+            nearest: nearest(&places, first),
+        });
+    }
+    let mut adapters = Vec::new();
+    for (module, tensors) in &file.modules {
+        let nth = of(&places, module).expect("every module was found");
+        let adapter = adapter(file, module, tensors, &places[nth], &switch, device)?;
+        adapters.push((nth, adapter));
+    }
+    complete(file, &places)?;
+    for (nth, adapter) in adapters {
+        places[nth].adapters().push(adapter);
+    }
+    Ok(switch)
+}
+
+/// Puts new factors on a model, which change nothing until they are trained. They go to `device`, which should record
+/// gradients (`T::device(0)?.autodiff()`), and are trained; the model itself stays where it is and is not.
+///
+/// A begins uniform within `±1/√in`, as peft has it, and B with zeros; a magnitude begins with the norms of the rows.
+///
+/// # Errors
+///
+/// [`AdapterError::NoTarget`], [`AdapterError::Rank`], [`AdapterError::NotAdaptable`]; the model is as before.
+pub fn add<A: Architecture>(
+    model: &mut A,
+    config: &LoraConfig,
+    device: &Device,
+) -> Result<AdapterSwitch, AdapterError> {
+    let switch = AdapterSwitch::new(config.to_string(), 1.0);
+    if config
+        .whole
+        .iter()
+        .any(|pattern| pattern.is_match(TIED_HEAD, Role::Head))
+    {
+        model.untie();
+    }
+    let mut places = model.adaptable();
+    for pattern in config.targets.iter().chain(&config.whole) {
+        let names = |place: &Adaptable<'_>| pattern.is_match(place.path(), place.role());
+        if !places.iter().any(names) {
+            return Err(AdapterError::NoTarget {
+                pattern: pattern.to_string(),
+                first: places
+                    .first()
+                    .map_or("none", |place| place.path())
+                    .to_owned(),
+            });
+        }
+    }
+    let mut adapters = Vec::new();
+    for (nth, place) in places.iter().enumerate() {
+        if let Some(adapter) = new(config, nth as u64, place, &switch, device)? {
+            adapters.push((nth, adapter));
+        }
+    }
+    for (nth, adapter) in adapters {
+        places[nth].adapters().push(adapter);
+    }
+    Ok(switch)
+}
+
+/// Makes every adapter of a model trainable on `device`, which should record gradients. Nothing else is trained.
+pub fn trainable<A: Architecture>(model: &mut A, device: &Device) {
+    struct Train<'d>(&'d Device);
+    impl ModuleMapper for Train<'_> {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            let (id, values, mapper) = param.consume();
+            let values = values
+                .without_autodiff()
+                .to_device(&self.0.clone().without_autodiff());
+            let values = Tensor::from_data(values.into_data(), self.0).require_grad();
+            Param::from_mapped_value(id, values, mapper)
+        }
+    }
+    for mut place in model.adaptable() {
+        let adapters = place.adapters();
+        let trained = adapters
+            .drain(..)
+            .map(|adapter| adapter.map(&mut Train(device)));
+        *adapters = trained.collect::<Vec<_>>();
+    }
+}
+
+/// How many values of a module are trained.
+pub fn trainable_params<M: Module>(module: &M) -> u64 {
+    struct Count(u64);
+    impl ModuleVisitor for Count {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let values = param.val();
+            if values.is_require_grad() {
+                self.0 += values.shape().num_elements() as u64;
+            }
+        }
+    }
+    let mut count = Count(0);
+    module.visit(&mut count);
+    count.0
+}
+
+/// The adapters of a model, each once, in the order in which they were put on.
+pub fn adapters<A: Architecture>(model: &mut A) -> Vec<AdapterSwitch> {
+    let mut found: Vec<AdapterSwitch> = Vec::new();
+    for mut place in model.adaptable() {
+        for adapter in place.adapters() {
+            if !found.iter().any(|known| known.is(&adapter.switch)) {
+                found.push(adapter.switch.clone());
+            }
+        }
+    }
+    found
+}
+
+/// Gives the model a head of its own where an adapter changes the head that is tied to the embedding.
+fn untie_for<'n, A: Architecture>(model: &mut A, mut modules: impl Iterator<Item = &'n str>) {
+    if modules.any(|module| module == TIED_HEAD) {
+        model.untie();
+    }
+}
+
+/// Refuses a file that has no factors for a module which its configuration targets.
+fn complete(file: &AdapterFile, places: &[Adaptable<'_>]) -> Result<(), AdapterError> {
+    let mut lacking = Vec::new();
+    for place in places {
+        let is_linear = !place.is_table() && place.role() != Role::Head;
+        let targeted = file.config.targets(place.path(), is_linear);
+        let targeted = targeted.map_err(|reason| config_error(file, reason))?;
+        let tensors = file.modules.get(place.path());
+        let missing = match tensors {
+            Some(ModuleTensors {
+                a: None,
+                b: Some(_),
+                ..
+            }) => Some("factor A"),
+            Some(ModuleTensors {
+                a: Some(_),
+                b: None,
+                ..
+            }) => Some("factor B"),
+            Some(ModuleTensors { a: None, .. }) | None if targeted => Some("factors"),
+            Some(ModuleTensors {
+                a: Some(_),
+                magnitude: None,
+                ..
+            }) if file.config.is_dora() => Some("magnitude"),
+            _ => None,
+        };
+        lacking.extend(missing.map(|missing| (place.path().to_owned(), missing)));
+    }
+    let count = lacking.len();
+    match lacking.into_iter().next() {
+        None => Ok(()),
+        Some((module, missing)) => Err(AdapterError::Incomplete {
+            adapter: file.name.clone(),
+            module,
+            count,
+            missing,
+        }),
+    }
+}
+
+fn config_error(file: &AdapterFile, reason: String) -> AdapterError {
+    AdapterError::Config {
+        file: std::path::Path::new(&file.name).join(super::file::CONFIG),
+        reason,
+    }
+}
+
+/// The adapter of one module, from its tensors.
+fn adapter(
+    file: &AdapterFile,
+    module: &str,
+    tensors: &ModuleTensors,
+    place: &Adaptable<'_>,
+    switch: &AdapterSwitch,
+    device: &Device,
+) -> Result<Adapter, AdapterError> {
+    adaptable(place)?;
+    let [rows, cols] = place.matrix().shape();
+    // The factors of a table are those of the transposed one.
+    let [out, r#in] = if place.is_table() {
+        [cols, rows]
+    } else {
+        [rows, cols]
+    };
+    let rank = || {
+        file.config
+            .rank(module)
+            .map_err(|reason| config_error(file, reason))
+    };
+    let place_tensor = |tensor: &StoredTensor, name: &'static str, expected: Vec<usize>| {
+        if tensor.shape != expected {
+            return Err(AdapterError::Shape {
+                adapter: file.name.clone(),
+                module: module.to_owned(),
+                tensor: name,
+                found: tensor.shape.clone(),
+                expected,
+            });
+        }
+        let floats = tensor.floats().ok_or_else(|| AdapterError::Type {
+            adapter: file.name.clone(),
+            module: module.to_owned(),
+            tensor: name,
+            found: format!("{:?}", tensor.dtype),
+        })?;
+        Ok(TensorData::new(floats, expected))
+    };
+    let low_rank = match (&tensors.a, &tensors.b) {
+        (Some(a), Some(b)) => {
+            let rank = rank()?;
+            let scale = file.config.scale(module);
+            let magnitude = tensors.magnitude.as_ref();
+            Some(LowRank {
+                a: param(place_tensor(a, "factor A", vec![rank, r#in])?, device),
+                b: param(place_tensor(b, "factor B", vec![out, rank])?, device),
+                magnitude: magnitude
+                    .map(|magnitude| place_tensor(magnitude, "magnitude", vec![out]))
+                    .transpose()?
+                    .map(|magnitude| param(magnitude, device)),
+                scale: scale.map_err(|reason| config_error(file, reason))?,
+                dropout: dropout(file.config.dropout(), 0, module),
+                row_squares: magnitude.map(|_| squares(place, device)),
+            })
+        }
+        _ => None,
+    };
+    let whole = tensors.whole.as_ref();
+    let whole = whole.map(|whole| place_tensor(whole, "whole matrix", vec![rows, cols]));
+    let bias = tensors.bias.as_ref();
+    let bias = bias.map(|bias| place_tensor(bias, "bias", vec![out]));
+    Ok(Adapter {
+        whole: whole.transpose()?.map(|whole| param(whole, device)),
+        low_rank,
+        bias: bias.transpose()?.map(|bias| param(bias, device)),
+        switch: switch.clone(),
+    })
+}
+
+/// The new adapter of one module, if the configuration names it.
+fn new(
+    config: &LoraConfig,
+    nth: u64,
+    place: &Adaptable<'_>,
+    switch: &AdapterSwitch,
+    device: &Device,
+) -> Result<Option<Adapter>, AdapterError> {
+    let (path, role) = (place.path(), place.role());
+    let names = |patterns: &[Pattern]| patterns.iter().any(|pattern| pattern.is_match(path, role));
+    let whole = names(&config.whole);
+    let targeted = match config.targets.is_empty() {
+        true => role == Role::Linear,
+        false => names(&config.targets),
+    };
+    let targeted = targeted && !whole;
+    let has_bias = matches!(place, Adaptable::Linear(linear) if linear.bias.is_some());
+    let trains_bias = has_bias
+        && match config.biases {
+            TrainedBiases::None => false,
+            TrainedBiases::Adapted => targeted,
+            TrainedBiases::All => true,
+        };
+    if !(targeted || whole || trains_bias) {
+        return Ok(None);
+    }
+    adaptable(place)?;
+    let [rows, cols] = place.matrix().shape();
+    let [out, r#in] = if place.is_table() {
+        [cols, rows]
+    } else {
+        [rows, cols]
+    };
+    let low_rank = if targeted {
+        let rank = of(&config.ranks, path, role).unwrap_or(config.rank);
+        let alpha = of(&config.alphas, path, role).unwrap_or(config.alpha);
+        let most = out.min(r#in);
+        if rank == 0 || rank > most {
+            return Err(AdapterError::Rank {
+                module: path.to_owned(),
+                rank,
+                out,
+                input: r#in,
+                most,
+            });
+        }
+        let mut uniform = Uniform::new(config.seed, nth);
+        let bound = 1.0 / (r#in as f64).sqrt();
+        // The factors of a table begin the other way round, so that a row of zeros is looked up.
+        let begins = |len: usize, random: bool, uniform: &mut Uniform| match random {
+            true => (0..len).map(|_| uniform.within(bound)).collect(),
+            false => vec![0.0; len],
+        };
+        let a = begins(rank * r#in, !place.is_table(), &mut uniform);
+        let b = begins(out * rank, place.is_table(), &mut uniform);
+        let row_squares = config.dora.then(|| squares(place, device));
+        Some(LowRank {
+            a: trained(TensorData::new(a, [rank, r#in]), device),
+            b: trained(TensorData::new(b, [out, rank]), device),
+            magnitude: row_squares
+                .clone()
+                .map(|squares| trained(squares.sqrt().into_data(), device)),
+            scale: config.scale(alpha, rank),
+            dropout: dropout(config.dropout, config.seed, path),
+            row_squares,
+        })
+    } else {
+        None
+    };
+    let whole = whole.then(|| {
+        let dense = place.matrix().to_dense(burn::tensor::FloatDType::F32);
+        trained(dense.into_data().convert_dtype(BurnDType::F32), device)
+    });
+    let bias = match place {
+        Adaptable::Linear(linear) if trains_bias => linear.bias.as_ref().map(|bias| {
+            let values = bias.val().without_autodiff().into_data();
+            trained(values.convert_dtype(BurnDType::F32), device)
+        }),
+        _ => None,
+    };
+    Ok(Some(Adapter {
+        whole,
+        low_rank,
+        bias,
+        switch: switch.clone(),
+    }))
+}
+
+/// Refuses the modules whose factors nothing would add.
+fn adaptable(place: &Adaptable<'_>) -> Result<(), AdapterError> {
+    match place.role() {
+        Role::Router => Err(AdapterError::NotAdaptable {
+            module: place.path().to_owned(),
+            reason: "it chooses experts, and a choice has no gradient; name other modules as targets",
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// The value of the first pattern that names a module.
+fn of<V: Copy>(values: &[(Pattern, V)], path: &str, role: Role) -> Option<V> {
+    let mut values = values.iter();
+    let found = values.find(|(pattern, _)| pattern.is_match(path, role));
+    found.map(|(_, value)| *value)
+}
+
+/// The sums of squares of the rows of a matrix, where its adapter is.
+fn squares(place: &Adaptable<'_>, device: &Device) -> Tensor<1> {
+    let device = device.clone().without_autodiff();
+    place.matrix().row_squares(&device).without_autodiff()
+}
+
+fn dropout(rate: f64, seed: u64, module: &str) -> Option<Dropout> {
+    let seed = seed ^ xxhash_rust::xxh3::xxh3_64(module.as_bytes());
+    (rate > 0.0).then(|| Dropout::new(rate, seed))
+}
+
+/// A parameter that is not trained.
+fn param<const D: usize>(data: TensorData, device: &Device) -> Param<Tensor<D>> {
+    let values = Tensor::from_data(data, (device, BurnDType::F32));
+    Param::initialized(ParamId::new(), values)
+}
+
+/// A parameter that is trained, where its device records gradients.
+fn trained<const D: usize>(data: TensorData, device: &Device) -> Param<Tensor<D>> {
+    let values = Tensor::from_data(data, (device, BurnDType::F32));
+    let values = match device.is_autodiff() {
+        true => values.require_grad(),
+        false => values,
+    };
+    Param::initialized(ParamId::new(), values)
+}
+
+/// The module of the model whose name shares the longest end, and then the longest beginning, with another.
+fn nearest(places: &[Adaptable<'_>], module: &str) -> String {
+    let common = |one: &mut dyn Iterator<Item = char>, other: &mut dyn Iterator<Item = char>| {
+        one.zip(other)
+            .take_while(|(one, other)| one == other)
+            .count()
+    };
+    let likeness = |path: &str| {
+        let end = common(&mut path.chars().rev(), &mut module.chars().rev());
+        (end, common(&mut path.chars(), &mut module.chars()))
+    };
+    let paths: BTreeMap<_, _> = places
+        .iter()
+        .map(|place| (likeness(place.path()), place.path()))
+        .collect();
+    paths
+        .last_key_value()
+        .map_or("none", |(_, path)| path)
+        .to_owned()
+}

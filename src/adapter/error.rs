@@ -1,0 +1,171 @@
+//! Adapters that do not fit.
+
+use std::{io, path::PathBuf};
+
+use safetensors::SafeTensorError;
+
+/// An adapter that could not be read, put on a model or written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AdapterError {
+    /// A file of the adapter cannot be read or written.
+    #[error("{}: {source}", file.display())]
+    File {
+        /// The file.
+        file: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A folder without an adapter.
+    #[error(
+        "{}: is no folder of an adapter, since it has no {missing}; it has {found}",
+        folder.display()
+    )]
+    NoAdapter {
+        /// The folder.
+        folder: PathBuf,
+        /// The file that it lacks.
+        missing: &'static str,
+        /// The first files that it has.
+        found: String,
+    },
+    /// `adapter_config.json` is not JSON, or a field of it has another type.
+    #[error("{}: {reason}", file.display())]
+    Config {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A setting of `adapter_config.json` that changes numbers in a way that is not computed.
+    #[error("{}: `{field}` is {value}, which is not supported: {reason}", file.display())]
+    Unsupported {
+        /// The file.
+        file: PathBuf,
+        /// The field.
+        field: String,
+        /// Its value.
+        value: String,
+        /// Why not.
+        reason: &'static str,
+    },
+    /// `adapter_model.safetensors` is damaged.
+    #[error("{}: {source}", file.display())]
+    Tensors {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong.
+        source: SafeTensorError,
+    },
+    /// A tensor whose name says nothing that an adapter has.
+    #[error(
+        "{}: the tensor {tensor} is no factor, magnitude, bias or whole matrix of an adapter",
+        file.display()
+    )]
+    Tensor {
+        /// The file.
+        file: PathBuf,
+        /// The tensor.
+        tensor: String,
+    },
+    /// A module of the adapter that the model does not have.
+    #[error(
+        "{adapter}: changes {module} ({count} such modules), which the model does not have; the nearest that it has is {nearest}: this adapter was trained on another model"
+    )]
+    NoModule {
+        /// The adapter.
+        adapter: String,
+        /// The first module without a counterpart.
+        module: String,
+        /// How many there are.
+        count: usize,
+        /// The module of the model with the nearest name.
+        nearest: String,
+    },
+    /// A module that the configuration targets and the file has no factors of.
+    #[error(
+        "{adapter}: its configuration targets {module} ({count} such modules), and its file has no {missing} for it: the file is not complete"
+    )]
+    Incomplete {
+        /// The adapter.
+        adapter: String,
+        /// The first module without its tensors.
+        module: String,
+        /// How many there are.
+        count: usize,
+        /// The tensor that it lacks.
+        missing: &'static str,
+    },
+    /// A tensor of another shape than the module's.
+    #[error(
+        "{adapter}: {tensor} of {module} has shape {found:?}, and the module needs {expected:?}: this adapter was trained on another model, or its rank is not the one that its configuration says"
+    )]
+    Shape {
+        /// The adapter.
+        adapter: String,
+        /// The module.
+        module: String,
+        /// The tensor.
+        tensor: &'static str,
+        /// Its shape.
+        found: Vec<usize>,
+        /// The shape that fits.
+        expected: Vec<usize>,
+    },
+    /// A rank above what a matrix can have.
+    #[error(
+        "{module}: rank {rank} is more than its matrix of {out} × {input} has; choose {most} at most"
+    )]
+    Rank {
+        /// The module.
+        module: String,
+        /// The rank asked for.
+        rank: usize,
+        /// Rows of the matrix.
+        out: usize,
+        /// Columns of the matrix.
+        input: usize,
+        /// The largest rank.
+        most: usize,
+    },
+    /// A pattern that names no module.
+    #[error(
+        "the pattern `{pattern}` names no module that an adapter can change; the model has {first}, for example"
+    )]
+    NoTarget {
+        /// The pattern.
+        pattern: String,
+        /// The name of a module that adapters can change.
+        first: String,
+    },
+    /// A module that computes in a way that leaves no place for factors.
+    #[error("{module}: {reason}")]
+    NotAdaptable {
+        /// The module.
+        module: String,
+        /// Why not.
+        reason: &'static str,
+    },
+    /// A model without an adapter of this name.
+    #[error("the model has no adapter `{name}`; it has {found}")]
+    NoSuchAdapter {
+        /// The name asked for.
+        name: String,
+        /// The names that it has.
+        found: String,
+    },
+    /// A whole or changed matrix whose values are not numbers.
+    #[error(
+        "{adapter}: {tensor} of {module} has the type {found}, and an adapter needs F32, F16, BF16 or F64"
+    )]
+    Type {
+        /// The adapter.
+        adapter: String,
+        /// The module.
+        module: String,
+        /// The tensor.
+        tensor: &'static str,
+        /// The stored type.
+        found: String,
+    },
+}

@@ -1,0 +1,27 @@
+//! Adapters: small trained changes of a model that stays as it is.
+//!
+//! ```text
+//! LoraConfig ────────────────► add ────┐
+//! folder ─► AdapterFile ─────► attach ─┴─► a model whose modules have Adapters ─► AdapterFile ─► folder
+//! ```
+//!
+//! Reading order: `peft` (the configuration, and which modules it names) → `file` (both files of a folder) → `attach` (the
+//! adapters on a model) → `detach` (the files of a model's adapter).
+
+mod error;
+mod random;
+
+mod peft;
+
+mod file;
+
+mod attach;
+
+mod detach;
+
+pub use crate::config::{AdapterConfig, AdapterSpecError, LoraConfig, TrainedBiases};
+pub use attach::{adapters, add, attach, trainable, trainable_params};
+pub use detach::detach;
+pub use error::AdapterError;
+pub use file::AdapterFile;
+pub use peft::PeftConfig;

@@ -1,0 +1,232 @@
+//! The configuration of an adapter as peft writes it, and which modules it names.
+
+use std::path::Path;
+
+use regex::Regex;
+use serde_json::Value;
+
+use super::error::AdapterError;
+
+/// `adapter_config.json`. Fields that change no number are kept as they are, and written again.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PeftConfig {
+    /// The file as it was, or as it will be written.
+    pub(crate) text: String,
+    json: Value,
+}
+
+/// The settings of peft that change numbers in ways that are not computed here, with the values at which they do not.
+const REFUSED: [(&str, &str); 9] = [
+    (
+        "alora_invocation_tokens",
+        "factors that act from some token on are not computed",
+    ),
+    (
+        "target_parameters",
+        "factors of parameters that no module holds are not computed",
+    ),
+    (
+        "layer_replication",
+        "layers that are repeated are not built",
+    ),
+    (
+        "trainable_token_indices",
+        "single trained rows of an embedding are not read",
+    ),
+    (
+        "use_qalora",
+        "factors over groups of columns are not computed",
+    ),
+    ("lora_bias", "a bias beside the factor B is not computed"),
+    (
+        "arrow_config",
+        "factors that are chosen for each token are not computed",
+    ),
+    ("use_bdlora", "factors in blocks are not computed"),
+    ("velora_config", "compressed activations are not computed"),
+];
+
+/// Ways to begin that change the matrix itself: the factors alone are not the whole change.
+const CHANGES_BASE: [&str; 6] = ["pissa", "olora", "corda", "loftq", "lora_ga", "pissa_niter"];
+
+impl PeftConfig {
+    /// Reads the text of `adapter_config.json`, which is `file`.
+    pub(crate) fn parse(file: &Path, text: String) -> Result<Self, AdapterError> {
+        let wrong = |reason: String| AdapterError::Config {
+            file: file.to_owned(),
+            reason,
+        };
+        let json: Value =
+            serde_json::from_str(&text).map_err(|error| wrong(format!("is no JSON: {error}")))?;
+        let config = Self { text, json };
+        let unsupported = |field: &str, reason| AdapterError::Unsupported {
+            file: file.to_owned(),
+            field: field.to_owned(),
+            value: config.json[field].to_string(),
+            reason,
+        };
+        match config.json["peft_type"].as_str() {
+            Some("LORA") => {}
+            _ => return Err(unsupported("peft_type", "only LORA is read")),
+        }
+        for (field, reason) in REFUSED {
+            let value = &config.json[field];
+            let is_off = match value {
+                Value::Null | Value::Bool(false) => true,
+                Value::Array(values) => values.is_empty(),
+                Value::Object(fields) => fields.is_empty(),
+                _ => false,
+            };
+            if !is_off {
+                return Err(unsupported(field, reason));
+            }
+        }
+        let begins = config.json["init_lora_weights"].as_str();
+        if begins.is_some_and(|begins| CHANGES_BASE.iter().any(|name| begins.starts_with(name))) {
+            let reason = "it changes the matrices of the model too; save it with `path_initial_model_for_weight_conversion`";
+            return Err(unsupported("init_lora_weights", reason));
+        }
+        Ok(config)
+    }
+
+    /// A new configuration of these fields.
+    pub(crate) fn write(json: Value) -> Self {
+        // peft sorts the keys and writes no newline at the end.
+        let text = serde_json::to_string_pretty(&json).expect("JSON is text");
+        Self { text, json }
+    }
+
+    /// The model that the adapter was trained on, as peft names it.
+    pub fn base(&self) -> Option<&str> {
+        self.json["base_model_name_or_path"].as_str()
+    }
+
+    /// Whether the norms of rows are trained for themselves.
+    pub fn is_dora(&self) -> bool {
+        self.json["use_dora"] == true
+    }
+
+    /// The probability with which an activation is dropped in training.
+    pub fn dropout(&self) -> f64 {
+        self.json["lora_dropout"].as_f64().unwrap_or(0.0)
+    }
+
+    /// The rank of a module: of the first pattern that names it, else the one of all.
+    pub(crate) fn rank(&self, module: &str) -> Result<usize, String> {
+        let rank = self.of_module("rank_pattern", module)?;
+        let rank = rank.unwrap_or(&self.json["r"]);
+        match rank {
+            Value::Null => Ok(8),
+            rank => rank
+                .as_u64()
+                .filter(|rank| *rank > 0)
+                .map(|rank| rank as usize)
+                .ok_or_else(|| format!("the rank {rank} is no whole number above 0")),
+        }
+    }
+
+    /// How much of `B A` is added to a module: `alpha / r`, or `alpha / √r`.
+    pub(crate) fn scale(&self, module: &str) -> Result<f64, String> {
+        let rank = self.rank(module)? as f64;
+        let alpha = self.of_module("alpha_pattern", module)?;
+        let alpha = match alpha.unwrap_or(&self.json["lora_alpha"]) {
+            Value::Null => 8.0,
+            alpha => alpha
+                .as_f64()
+                .ok_or_else(|| format!("`lora_alpha` {alpha} is no number"))?,
+        };
+        let divisor = match self.json["use_rslora"] == true {
+            true => rank.sqrt(),
+            false => rank,
+        };
+        Ok(alpha / divisor)
+    }
+
+    /// The value of the first pattern of `field`, in the order of the file, that the name of a module ends with.
+    fn of_module(&self, field: &str, module: &str) -> Result<Option<&Value>, String> {
+        let Some(patterns) = self.json[field].as_object() else {
+            return Ok(None);
+        };
+        for (pattern, value) in patterns {
+            if regex(pattern, &format!(r"^(?:.*\.)?(?:{pattern})$"))?.is_match(module) {
+                return Ok(Some(value));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether the factors of a module are part of the adapter, where `is_linear` says whether the module is a linear layer
+    /// that is no head. The rules of peft, in their order.
+    pub(crate) fn targets(&self, module: &str, is_linear: bool) -> Result<bool, String> {
+        let ends = |names: &[Value], module: &str| {
+            let mut names = names.iter().filter_map(Value::as_str);
+            names.any(|name| module == name || module.ends_with(&format!(".{name}")))
+        };
+        let listed = |field: &str| -> Result<bool, String> {
+            match &self.json[field] {
+                Value::String(pattern) => {
+                    Ok(regex(pattern, &format!("^(?:{pattern})$"))?.is_match(module))
+                }
+                Value::Array(names) => Ok(ends(names, module)),
+                _ => Ok(false),
+            }
+        };
+        if listed("exclude_modules")? || self.is_saved_whole(module) {
+            return Ok(false);
+        }
+        match &self.json["target_modules"] {
+            Value::String(all) if all == "all-linear" => Ok(is_linear),
+            Value::String(_) => listed("target_modules"),
+            Value::Array(names) => {
+                let named = ends(names, module);
+                let exact = names.iter().any(|name| name == module);
+                Ok(named && (exact || self.transforms_layer_of(module)?))
+            }
+            // Left out where the family of the model says which modules are meant: the file does.
+            _ => Ok(false),
+        }
+    }
+
+    /// Whether the module, or one above it, is stored whole.
+    pub(crate) fn is_saved_whole(&self, module: &str) -> bool {
+        let Some(names) = self.json["modules_to_save"].as_array() else {
+            return false;
+        };
+        let mut names = names.iter().filter_map(Value::as_str);
+        names.any(|name| {
+            let mut above = module.match_indices('.').map(|(at, _)| &module[..at]);
+            module.ends_with(name) || above.any(|above| above.ends_with(name))
+        })
+    }
+
+    /// Whether `layers_to_transform` has the layer of a module.
+    fn transforms_layer_of(&self, module: &str) -> Result<bool, String> {
+        let wanted = match &self.json["layers_to_transform"] {
+            Value::Null => return Ok(true),
+            Value::Array(layers) if layers.is_empty() => return Ok(true),
+            Value::Array(layers) => layers.clone(),
+            one => vec![one.clone()],
+        };
+        let patterns: Vec<&str> = match &self.json["layers_pattern"] {
+            Value::String(pattern) => vec![pattern],
+            Value::Array(patterns) => patterns.iter().filter_map(Value::as_str).collect(),
+            _ => Vec::new(),
+        };
+        let mut found = None;
+        if patterns.is_empty() {
+            let layer = Regex::new(r"^.*?\.[^.]*\.(\d+)\.").expect("a pattern of ours");
+            found = layer.captures(module).map(|found| found[1].to_owned());
+        }
+        for pattern in patterns {
+            let layer = regex(pattern, &format!(r"^.*\.{pattern}\.(\d+)\."))?;
+            found = found.or_else(|| layer.captures(module).map(|found| found[1].to_owned()));
+        }
+        let layer = found.and_then(|layer| layer.parse::<u64>().ok());
+        Ok(layer.is_some_and(|layer| wanted.iter().any(|wanted| wanted.as_u64() == Some(layer))))
+    }
+}
+
+/// A pattern of Python, which names itself where it has no counterpart here.
+fn regex(pattern: &str, whole: &str) -> Result<Regex, String> {
+    Regex::new(whole).map_err(|error| format!("the pattern `{pattern}` cannot be matched: {error}"))
+}

@@ -1,0 +1,227 @@
+//! A small trained change of a matrix that stays as it is.
+//!
+//! Letters: `m` rows of activations, `r` rank.
+
+use core::fmt;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use burn::{
+    module::{Module, Param},
+    tensor::{DType, Int, Tensor},
+};
+
+use super::{dropout::Dropout, frozen::values, matrix::Matrix};
+
+/// The change that one adapter makes to one matrix `[out, in]`, and to the bias beside it.
+///
+/// Every parameter is an ordinary one: optimizers, records and `valid()` of Burn see it. The matrix itself is not part of the
+/// adapter, and gets no gradient.
+#[derive(Module, Debug)]
+pub struct Adapter {
+    /// A matrix `[out, in]` in the place of the other one.
+    pub whole: Option<Param<Tensor<2>>>,
+    /// Factors whose product is added.
+    pub low_rank: Option<LowRank>,
+    /// A bias `[out]` in the place of the other one.
+    pub bias: Option<Param<Tensor<1>>>,
+    /// Which adapter of the model this is, and its weight.
+    #[module(skip)]
+    pub switch: AdapterSwitch,
+}
+
+/// The name and the weight of an adapter, which all its matrices share: one call changes the weight in all of them.
+#[derive(Clone)]
+pub struct AdapterSwitch {
+    name: Arc<str>,
+    weight: Arc<AtomicU64>,
+}
+
+/// `scale · B A`, the change of low-rank adaptation (LoRA, arXiv 2106.09685); with a magnitude the change of
+/// weight-decomposed adaptation (DoRA, arXiv 2402.09353).
+#[derive(Module, Debug)]
+pub struct LowRank {
+    /// `[r, in]`.
+    pub a: Param<Tensor<2>>,
+    /// `[out, r]`.
+    pub b: Param<Tensor<2>>,
+    /// The norm of each row of the changed matrix, `[out]`.
+    pub magnitude: Option<Param<Tensor<1>>>,
+    /// How much of `B A` is added.
+    #[module(skip)]
+    pub scale: f64,
+    /// Drops activations while adapters are trained.
+    #[module(skip)]
+    pub dropout: Option<Dropout>,
+    /// The sum of the squares of each row of the matrix, `[out]`, where there is a magnitude.
+    #[module(skip)]
+    pub row_squares: Option<Tensor<1>>,
+}
+
+impl AdapterSwitch {
+    /// An adapter of this name and weight; 1 adds the change as it was trained.
+    pub fn new(name: impl Into<Arc<str>>, weight: f64) -> Self {
+        Self {
+            name: name.into(),
+            weight: Arc::new(AtomicU64::new(weight.to_bits())),
+        }
+    }
+
+    /// The name of the adapter.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether both are one switch.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.weight, &other.weight)
+    }
+
+    /// How much of the change is added; nothing at 0.
+    pub fn weight(&self) -> f64 {
+        f64::from_bits(self.weight.load(Ordering::Relaxed))
+    }
+
+    /// Adds this much of the change from now on, in every module that shares the adapter, clones included.
+    pub fn set_weight(&self, weight: f64) {
+        self.weight.store(weight.to_bits(), Ordering::Relaxed);
+    }
+}
+
+impl fmt::Debug for AdapterSwitch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}", self.name, self.weight())
+    }
+}
+
+impl Adapter {
+    /// The change of the product of `x` `[m, in]` with `matrix`, whose own product is `product` `[m, out]`; `None` where the
+    /// adapter is off or changes the bias alone.
+    pub(super) fn product(
+        &self,
+        matrix: &Matrix,
+        x: &Tensor<2>,
+        product: &Tensor<2>,
+    ) -> Option<Tensor<2>> {
+        let whole = self.whole.as_ref().map(|whole| {
+            let whole = values(whole).cast(x.dtype());
+            x.clone().matmul(whole.transpose()) - product.clone()
+        });
+        let low_rank = self.low_rank.as_ref();
+        let low_rank = low_rank.map(|factors| factors.product(matrix, x, product));
+        self.weighted(sum(whole, low_rank))
+    }
+
+    /// The change of a bias, which is `bias` `[out]` without the adapter.
+    pub(super) fn bias(&self, bias: Option<&Param<Tensor<1>>>) -> Option<Tensor<1>> {
+        let changed = self.bias.as_ref().map(values)?;
+        self.weighted(Some(match bias {
+            Some(bias) => changed.clone() - values(bias).cast(changed.dtype()),
+            None => changed,
+        }))
+    }
+
+    /// The change of the rows that `ids` `[m]` name of a table `[vocabulary, features]`, which are `rows` `[m, features]`
+    /// without the adapter. The factors are those of the transposed table: A `[r, vocabulary]`, B `[features, r]`.
+    pub(super) fn rows(&self, ids: &Tensor<1, Int>, rows: &Tensor<2>) -> Option<Tensor<2>> {
+        let dtype = rows.dtype();
+        let whole = self.whole.as_ref().map(|whole| {
+            let changed = values(whole).select(0, ids.clone());
+            changed.cast(dtype) - rows.clone()
+        });
+        let low_rank = self.low_rank.as_ref().map(|LowRank { a, b, scale, .. }| {
+            let a = values(a).select(1, ids.clone()).transpose();
+            (a.matmul(values(b).transpose()) * *scale).cast(dtype)
+        });
+        self.weighted(sum(whole, low_rank))
+    }
+
+    /// The change of all of a matrix `[out, in]`, which is `dense` without the adapter.
+    pub(super) fn matrix(&self, dense: &Tensor<2>) -> Option<Tensor<2>> {
+        let dtype = dense.dtype();
+        let whole = self.whole.as_ref();
+        let whole = whole.map(|whole| values(whole).cast(dtype) - dense.clone());
+        let low_rank = self.low_rank.as_ref();
+        let low_rank = low_rank.map(|factors| factors.matrix(dense).cast(dtype));
+        self.weighted(sum(whole, low_rank))
+    }
+
+    fn weighted<const D: usize>(&self, change: Option<Tensor<D>>) -> Option<Tensor<D>> {
+        match self.switch.weight() {
+            0.0 => None,
+            1.0 => change,
+            weight => change.map(|change| change * weight),
+        }
+    }
+}
+
+impl LowRank {
+    /// The change of the product of `x` `[m, in]` with `matrix`, whose own product is `product` `[m, out]`.
+    ///
+    /// With a magnitude `w` and the norms `n` of the rows of `W + scale · B A`, which count as constants:
+    /// `(w/n - 1) · x Wᵀ + (w/n) · scale · x Aᵀ Bᵀ`, as peft has it. `x` is dropped in both products.
+    fn product(&self, matrix: &Matrix, x: &Tensor<2>, product: &Tensor<2>) -> Tensor<2> {
+        let [a, b] = [&self.a, &self.b].map(values);
+        let (dtype, factors) = (x.dtype(), a.dtype());
+        let dropped = self.dropout.as_ref().filter(|_| a.is_autodiff());
+        let dropped = dropped.map(|dropout| dropout.forward(x.clone()));
+        let x = dropped.clone().unwrap_or_else(|| x.clone()).cast(factors);
+        let change = x.clone().matmul(a.transpose()).matmul(b.transpose()) * self.scale;
+        let Some(magnitude) = &self.magnitude else {
+            return change.cast(dtype);
+        };
+        let product = match dropped {
+            Some(x) => matrix.product(x),
+            None => product.clone(),
+        };
+        let ratio = values(magnitude) / self.norms(matrix);
+        let ratio: Tensor<2> = ratio.unsqueeze();
+        let change = (ratio.clone() - 1.0) * product.cast(factors) + ratio * change;
+        change.cast(dtype)
+    }
+
+    /// The change of all of a matrix `[out, in]`.
+    fn matrix(&self, dense: &Tensor<2>) -> Tensor<2> {
+        let [a, b] = [&self.a, &self.b].map(values);
+        let change = b.matmul(a) * self.scale;
+        let Some(magnitude) = &self.magnitude else {
+            return change;
+        };
+        let dense = dense.clone().cast(change.dtype());
+        let changed = dense.clone() + change;
+        let norms = changed
+            .clone()
+            .without_autodiff()
+            .square()
+            .sum_dim(1)
+            .sqrt();
+        let magnitude: Tensor<2> = values(magnitude).unsqueeze_dim(1);
+        changed * (magnitude / norms) - dense
+    }
+
+    /// The norms of the rows of `W + scale · B A`, `[out]`, outside of any graph.
+    ///
+    /// `‖w + s b A‖² = ‖w‖² + 2 s b·(A w) + s² b·(A Aᵀ b)` for each row: no dense matrix is made.
+    fn norms(&self, matrix: &Matrix) -> Tensor<1> {
+        let [a, b] = [&self.a, &self.b].map(|factor| factor.val().without_autodiff());
+        let (a, b) = (a.cast(DType::F32), b.cast(DType::F32));
+        let products = matrix.product(a.clone()).transpose();
+        let squares = b.clone().matmul(a.clone().matmul(a.transpose()));
+        let change = products * (2.0 * self.scale) + squares * self.scale.powi(2);
+        let change: Tensor<1> = (b * change).sum_dim(1).squeeze_dim(1);
+        let base = self.row_squares.clone();
+        let base = base.expect("an adapter with a magnitude has the squares of its matrix");
+        (base.to_device(&change.device()) + change)
+            .clamp_min(f32::MIN_POSITIVE)
+            .sqrt()
+    }
+}
+
+fn sum<const D: usize>(one: Option<Tensor<D>>, other: Option<Tensor<D>>) -> Option<Tensor<D>> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one + other),
+        (one, other) => one.or(other),
+    }
+}

@@ -1,0 +1,70 @@
+//! Dropout whose masks can be drawn again.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use burn::tensor::{DType, Tensor, TensorData};
+
+/// Drops values at random while adapters are trained.
+///
+/// The mask of a call is a function of the seed, the place and the number of the call, and of nothing else: a run that
+/// resumes with the same [`calls`](Self::calls) draws the masks that the uninterrupted run draws, on every device. Burn's own
+/// generator is one for the whole process, and its state cannot be read.
+#[derive(Debug, Clone)]
+pub struct Dropout {
+    rate: f64,
+    seed: u64,
+    calls: Arc<AtomicU64>,
+}
+
+impl Dropout {
+    /// Drops each value with the probability `rate`, from 0 to below 1. Layers have seeds of their own.
+    pub fn new(rate: f64, seed: u64) -> Self {
+        Self {
+            rate,
+            seed,
+            calls: Arc::default(),
+        }
+    }
+
+    /// How many masks were drawn.
+    pub fn calls(&self) -> u64 {
+        self.calls.load(Ordering::Relaxed)
+    }
+
+    /// Goes on after so many masks.
+    pub fn set_calls(&self, calls: u64) {
+        self.calls.store(calls, Ordering::Relaxed);
+    }
+
+    /// `x` without the dropped values, the others divided by the share of those that stay.
+    pub(super) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        let call = self.calls.fetch_add(1, Ordering::Relaxed);
+        let key = mix(self.seed ^ mix(call));
+        let limit = (self.rate * f64::from(u32::MAX)) as u32;
+        let stays = (1.0 / (1.0 - self.rate)) as f32;
+        let factor = |nth: u64| match (mix(key ^ nth) >> 32) as u32 {
+            drawn if drawn < limit => 0.0,
+            _ => stays,
+        };
+        let shape = x.dims();
+        let factors: Vec<f32> = (0..shape.iter().product::<usize>() as u64)
+            .map(factor)
+            .collect();
+        let device = x.device().without_autodiff();
+        let factors: Tensor<2> =
+            Tensor::from_data(TensorData::new(factors, shape), (&device, DType::F32));
+        let dtype = x.dtype();
+        x * factors.cast(dtype)
+    }
+}
+
+/// The finalizer of SplitMix64 (Steele, Lea and Flood, 2014): every bit of the result depends on every bit of `x`.
+fn mix(x: u64) -> u64 {
+    let x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}

@@ -1,0 +1,124 @@
+//! A matrix that is dense or packed, behind one product.
+
+use burn::{
+    module::{Module, Param},
+    tensor::{DType, Device, FloatDType, Int, Tensor},
+};
+
+use super::frozen::values;
+use crate::{
+    model::stream::{Ring, StreamedWeight},
+    quant::{PackedWeight, ops},
+};
+
+/// A matrix `[out, in]`, as the checkpoint orients it.
+#[derive(Module, Debug)]
+pub enum Matrix {
+    /// Plain numbers.
+    Dense(Param<Tensor<2>>),
+    /// Packed words.
+    Packed(PackedWeight),
+    /// Either, on the device only while it is multiplied.
+    Streamed(StreamedWeight),
+    /// Rows one after another, where a device has no allocation large enough for all of them.
+    Split(Vec<Matrix>),
+}
+
+impl Matrix {
+    /// One matrix of rows that follow each other.
+    pub(crate) fn of_parts(parts: impl Iterator<Item = Self>) -> Self {
+        let mut parts: Vec<Self> = parts.collect();
+        match parts.len() {
+            1 => parts.remove(0),
+            _ => Self::Split(parts),
+        }
+    }
+
+    /// `x` `[m, in]` times the transposed matrix: `[m, out]`.
+    pub fn product(&self, x: Tensor<2>) -> Tensor<2> {
+        match self {
+            Self::Dense(weight) => x.matmul(values(weight).transpose()),
+            Self::Packed(packed) => ops::linear(x, packed),
+            Self::Streamed(weight) => weight.product(x),
+            Self::Split(parts) => {
+                let parts = parts.iter().map(|part| part.product(x.clone()));
+                Tensor::cat(parts.collect(), 1)
+            }
+        }
+    }
+
+    /// The rows that `ids` `[m]` name: `[m, in]`, those of packed words in `dtype`.
+    pub fn rows(&self, ids: Tensor<1, Int>, dtype: FloatDType) -> Tensor<2> {
+        let parts = match self {
+            Self::Dense(weight) => return values(weight).select(0, ids),
+            Self::Packed(packed) => return ops::rows(ids, packed, dtype),
+            Self::Streamed(weight) => return weight.rows(ids, dtype),
+            Self::Split(parts) => parts,
+        };
+        let mut first = 0;
+        let found = parts.iter().map(|part| {
+            let [rows, _] = part.shape();
+            let local = ids.clone() - first as i64;
+            first += rows;
+            // Every part is asked for every row, and answers with some row of its own for those it has not.
+            let elsewhere = local
+                .clone()
+                .lower_elem(0)
+                .bool_or(local.clone().greater_equal_elem(rows as i64));
+            let found = part.rows(local.clamp(0, rows as i64 - 1), dtype);
+            found.mask_fill(elsewhere.unsqueeze_dim(1), 0)
+        });
+        found
+            .reduce(|all, part| all + part)
+            .expect("a split matrix has parts")
+    }
+
+    /// All of it, dense: `[out, in]`, packed words in `dtype`.
+    pub fn to_dense(&self, dtype: FloatDType) -> Tensor<2> {
+        match self {
+            Self::Dense(weight) => values(weight),
+            Self::Packed(packed) => ops::dequantize(packed, dtype),
+            Self::Streamed(weight) => weight.to_dense(dtype),
+            Self::Split(parts) => {
+                let parts = parts.iter().map(|part| part.to_dense(dtype));
+                Tensor::cat(parts.collect(), 0)
+            }
+        }
+    }
+
+    /// The sum of the squares of each row, `[out]` in `f32`, with some rows dense at a time.
+    pub(crate) fn row_squares(&self, device: &Device) -> Tensor<1> {
+        /// Rows that are dense at a time.
+        const ROWS: usize = 256;
+        let [out, _] = self.shape();
+        let squares = (0..out).step_by(ROWS).map(|first| {
+            let ids = first as i64..(first + ROWS).min(out) as i64;
+            let ids = Tensor::<1, Int>::arange(ids, (device, DType::I32));
+            let rows = self.rows(ids, FloatDType::F32).cast(DType::F32);
+            rows.square().sum_dim(1).squeeze_dim::<1>(1)
+        });
+        Tensor::cat(squares.collect(), 0)
+    }
+
+    /// What brings it to its device; `None` where it is there.
+    pub fn ring(&self) -> Option<&Ring> {
+        match self {
+            Self::Streamed(weight) => Some(weight.ring()),
+            Self::Split(parts) => parts.first()?.ring(),
+            Self::Dense(_) | Self::Packed(_) => None,
+        }
+    }
+
+    /// `[out, in]`.
+    pub fn shape(&self) -> [usize; 2] {
+        match self {
+            Self::Dense(weight) => weight.val().dims(),
+            Self::Packed(packed) => packed.layout().shape,
+            Self::Streamed(weight) => weight.shape(),
+            Self::Split(parts) => {
+                let [_, cols] = parts[0].shape();
+                [parts.iter().map(|part| part.shape()[0]).sum(), cols]
+            }
+        }
+    }
+}

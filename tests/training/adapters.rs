@@ -1,0 +1,184 @@
+//! Adapters of peft on models: logits as peft computes them, files as peft writes them.
+
+use std::{fs, path::PathBuf};
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use firebox::{
+    Cpu, LoadConfig, Loader, Strategy,
+    adapter::{self, AdapterError, AdapterFile, LoraConfig},
+    model::CausalLm,
+    target::DType,
+};
+use safetensors::SafeTensors;
+use serde_json::Value;
+
+use crate::common::{Golden, floats, max_abs_difference, repository};
+
+/// The adapters of `tests/golden/adapters`.
+pub(crate) fn goldens() -> Vec<PathBuf> {
+    let folders = fs::read_dir(repository().join("tests/golden/adapters")).expect("adapters");
+    let mut folders: Vec<PathBuf> = folders
+        .map(|folder| folder.expect("a folder").path())
+        .collect();
+    folders.sort();
+    assert!(folders.len() >= 4, "{folders:?}");
+    folders
+}
+
+fn base_of(adapter: &std::path::Path) -> Golden {
+    let config = fs::read(adapter.join("adapter_config.json")).expect("a configuration");
+    let config: Value = serde_json::from_slice(&config).expect("JSON");
+    let base = config["base_model_name_or_path"].as_str().expect("a base");
+    Golden(base.to_owned().leak())
+}
+
+fn load(base: Golden, ask: impl FnOnce(LoadConfig) -> LoadConfig) -> CausalLm {
+    let config = LoadConfig::new(base.path("").to_string_lossy());
+    let loader = Loader::<Cpu>::new(ask(config)).expect(base.0);
+    loader.load().expect(base.0).model
+}
+
+fn logits(model: &CausalLm, ids: &Tensor<2, Int>) -> Vec<f32> {
+    let logits = model.forward(ids.clone()).into_data();
+    logits.try_into_vec().expect("f32")
+}
+
+/// The tokens of a golden and its logits under some name.
+fn expected(adapter: &std::path::Path, name: &str) -> (Tensor<2, Int>, Vec<f32>) {
+    let bytes = fs::read(adapter.join("logits.safetensors")).expect("logits");
+    let tensors = SafeTensors::deserialize(&bytes).expect("logits");
+    let ids = tensors.tensor("input_ids").expect("ids");
+    let values: Vec<i64> = ids
+        .data()
+        .chunks_exact(8)
+        .map(|id| i64::from_le_bytes(id.try_into().expect("eight bytes")))
+        .collect();
+    let ids = TensorData::new(values, [ids.shape()[0], ids.shape()[1]]);
+    let ids = Tensor::from_data(ids, &Device::flex());
+    (ids, floats(&tensors.tensor(name).expect(name)))
+}
+
+/// Would catch a scale, an orientation, a pattern, a norm of DoRA or a replaced matrix that is not peft's.
+#[test]
+fn logits_are_those_of_peft() {
+    for folder in goldens() {
+        let name = folder.display();
+        let base = base_of(&folder);
+        let file = AdapterFile::open(&folder).unwrap_or_else(|error| panic!("{error}"));
+        let (ids, expected) = expected(&folder, "logits_f32");
+        for strategy in [Strategy::Full, Strategy::Streaming] {
+            let mut model = load(base, |config| config.dtype(DType::F32).strategy(strategy));
+            let before = logits(&model, &ids);
+            assert!(
+                max_abs_difference(&before, &expected) > 0.1,
+                "{name} changes nothing"
+            );
+            let switch = adapter::attach(&mut model, &file, 1.0, &Device::flex());
+            let switch = switch.unwrap_or_else(|error| panic!("{error}"));
+            let error = max_abs_difference(&logits(&model, &ids), &expected);
+            assert!(error <= 1e-4, "{name}, {strategy}: {error}");
+
+            switch.set_weight(0.0);
+            assert_eq!(logits(&model, &ids), before, "{name} switched off");
+            switch.set_weight(1.0);
+            let error = max_abs_difference(&logits(&model, &ids), &expected);
+            assert!(error <= 1e-4, "{name}, {strategy}, on again: {error}");
+            // Half of it twice is all of it.
+            switch.set_weight(0.5);
+            adapter::attach(&mut model, &file, 0.5, &Device::flex()).expect("it fits twice");
+            let error = max_abs_difference(&logits(&model, &ids), &expected);
+            assert!(error <= 1e-4, "{name}, {strategy}, in two halves: {error}");
+            assert_eq!(adapter::adapters(&mut model).len(), 2);
+        }
+    }
+}
+
+/// Would catch a field, an order or a type of peft's files that does not survive.
+#[test]
+fn files_of_peft_are_written_again_to_the_byte() {
+    for folder in goldens() {
+        let to = tempfile::tempdir().expect("a folder");
+        let file = AdapterFile::open(&folder).expect("an adapter");
+        file.save(to.path()).expect("a save");
+        for name in ["adapter_config.json", "adapter_model.safetensors"] {
+            let [read, written] = [folder.as_path(), to.path()]
+                .map(|folder| fs::read(folder.join(name)).expect(name));
+            assert!(read == written, "{}: {name} differs", folder.display());
+        }
+        assert_eq!(
+            AdapterFile::open(to.path())
+                .expect("an adapter")
+                .modules()
+                .count(),
+            file.modules().count()
+        );
+    }
+}
+
+/// Would catch factors that change something before they are trained, on any base.
+#[test]
+fn new_factors_change_nothing_and_alone_are_trained() {
+    let base = Golden("llama_f16_tied_bias");
+    let device = Device::flex().autodiff();
+    let ids = Tensor::from_data(TensorData::new(vec![1, 7, 3, 9], [1, 4]), &Device::flex());
+    for (quant, strategy) in [
+        ("none", Strategy::Full),
+        ("nf4", Strategy::Full),
+        ("nf4", Strategy::Streaming),
+    ] {
+        for spec in [
+            "lora:rank=4,alpha=8",
+            "lora:rank=4,alpha=8,dora,rslora",
+            "lora:rank=4,bias=all,targets=*.q_proj+*.v_proj",
+            "lora:rank=2,targets=model.embed_tokens+*.down_proj",
+            "lora:rank=2,whole=lm_head",
+        ] {
+            let mut model = load(base, |config| {
+                config.quant(quant.parse().expect(quant)).strategy(strategy)
+            });
+            let before = logits(&model, &ids);
+            assert_eq!(adapter::trainable_params(&model), 0);
+            let adapter::AdapterConfig::Lora(config) = spec.parse().expect(spec) else {
+                panic!("{spec} is no folder");
+            };
+            adapter::add(&mut model, &config, &device).expect(spec);
+            assert!(adapter::trainable_params(&model) > 0, "{spec}");
+            let error = max_abs_difference(&logits(&model, &ids), &before);
+            assert!(error <= 1e-4, "{quant}, {strategy}, {spec}: {error}");
+        }
+    }
+}
+
+/// Would catch an adapter of another model that is taken in part, or without a word.
+#[test]
+fn an_adapter_of_another_model_is_refused_by_name() {
+    let device = Device::flex();
+    let file = |name: &str| {
+        AdapterFile::open(&repository().join("tests/golden/adapters").join(name)).expect(name)
+    };
+    let mut qwen = load(Golden("qwen3_bf16"), |config| config);
+    let mut llama = load(Golden("llama_f32_tied"), |config| config);
+    let shape =
+        adapter::attach(&mut qwen, &file("llama_rslora"), 1.0, &device).expect_err("shapes");
+    assert!(
+        matches!(
+            &shape,
+            AdapterError::Shape { .. } | AdapterError::NoModule { .. }
+        ),
+        "{shape}"
+    );
+    let error = adapter::attach(&mut llama, &file("qwen3_dora"), 1.0, &device).expect_err("shapes");
+    assert!(error.to_string().contains("another model"), "{error}");
+    // Nothing of it stays on the model.
+    assert!(adapter::adapters(&mut llama).is_empty());
+
+    let rank = LoraConfig::new(4096, 8.0);
+    let error = adapter::add(&mut llama, &rank, &device).expect_err("a rank above the matrix");
+    assert!(
+        matches!(error, AdapterError::Rank { rank: 4096, .. }),
+        "{error}"
+    );
+    let nothing = LoraConfig::new(2, 2.0).target("*.q_prjo".parse().expect("a pattern"));
+    let error = adapter::add(&mut llama, &nothing, &device).expect_err("no such module");
+    assert!(matches!(error, AdapterError::NoTarget { .. }), "{error}");
+}

@@ -1,0 +1,9 @@
+//! Loaded models in training code: records, gradients, adapters.
+
+#![cfg(feature = "cpu")]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod adapters;
+mod records;
