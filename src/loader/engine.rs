@@ -38,6 +38,8 @@ pub(super) struct Engine {
     pub(super) dtype: DTypeChoice,
     /// The files that the tokenizer was made from, once it was.
     pub(super) tokenizer: OnceLock<String>,
+    /// A tensor of a head that differs from the embedding although the configuration ties them, once they were compared.
+    pub(super) untied: OnceLock<Option<String>>,
 }
 
 /// A [`Target`] as a value.
@@ -101,14 +103,20 @@ impl Engine {
             capabilities,
             dtype,
             tokenizer: OnceLock::new(),
+            untied: OnceLock::new(),
         })
     }
 
     /// The configuration of the model, named as the checkpoint names its tensors.
+    /// It has a head of its own where the checkpoint has one that differs from the embedding.
     pub(super) fn model_config<A: Architecture>(&self) -> Result<A::Config, Error> {
         let config = A::config(self.checkpoint.config())?;
         let catalog = self.checkpoint.catalog();
-        Ok(A::named(config, &|name| catalog.get(name).is_some()))
+        let config = A::named(config, &|name| catalog.get(name).is_some());
+        match A::tied(&config) {
+            Some(pair) if self.differ(&pair)? => Ok(A::untied(config)),
+            _ => Ok(config),
+        }
     }
 
     pub(super) fn record(&self) -> Recording {
@@ -160,6 +168,9 @@ impl Engine {
                 first,
                 "tensors that no slot of the model wants; they are not read"
             );
+        }
+        for warning in plan.warnings() {
+            tracing::warn!("{warning}");
         }
         let planned = Event::Planned { plan };
         Ok(tell(settings.observer, &planned, 0, plan.steps.len())?)

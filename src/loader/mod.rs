@@ -3,7 +3,7 @@
 //! | step | file |
 //! |---|---|
 //! | a configuration, a source, observers | `request.rs` |
-//! | open: checkpoint and device | `open.rs`, `engine.rs` |
+//! | open: checkpoint and device | `open.rs`, `engine.rs`, `tied.rs` |
 //! | plan: bind, choose quantizations, choose a strategy | `plan.rs`, `choose.rs` |
 //! | check: memory, and how much is read ahead | `budget.rs`, `allowance.rs` |
 //! | run and build | `load.rs` |
@@ -39,6 +39,7 @@ mod cached;
 
 mod start;
 
+mod tied;
 mod together;
 mod tokenizer;
 
@@ -264,7 +265,7 @@ impl<T: Target> Loader<T> {
         &self,
         config: &VerifyConfig,
     ) -> Result<VerifyReport, Error> {
-        let model = A::config(self.engine.checkpoint.config())?;
+        let model = self.engine.model_config::<A>()?;
         let plan = self.engine.bind_to_save::<A>(&model)?;
         self.engine.verify_plan(plan, config)
     }

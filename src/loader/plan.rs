@@ -48,6 +48,7 @@ impl Engine {
         let mut plan = Plan::bind(&self.request(), slots, |tensor| {
             A::leaves_out(config, tensor)
         })?;
+        plan.untied = self.untied.get().cloned().flatten();
         if self.config.pack.presinq {
             plan.link(A::links(config), slots)?;
         }

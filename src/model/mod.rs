@@ -68,6 +68,17 @@ pub trait Architecture: Sized {
         config
     }
 
+    /// The tensors of the embedding and of the head, where the configuration takes both for one matrix. A checkpoint that has
+    /// both, with other values in the head, is loaded as [`untied`](Self::untied) says.
+    fn tied(_config: &Self::Config) -> Option<[String; 2]> {
+        None
+    }
+
+    /// The same configuration with a head of its own.
+    fn untied(config: Self::Config) -> Self::Config {
+        config
+    }
+
     /// Every tensor that [`build`](Self::build) will take, named as the checkpoint names it.
     fn slots(config: &Self::Config) -> Vec<Slot>;
 

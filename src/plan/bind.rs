@@ -250,6 +250,7 @@ impl Request<'_> {
             missing: Vec::new(),
             unused: Vec::new(),
             unexpected: Vec::new(),
+            untied: None,
         }
     }
 

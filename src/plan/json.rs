@@ -19,6 +19,7 @@ pub struct Summary<'a> {
     missing: &'a [String],
     unused: &'a [String],
     unexpected: &'a [String],
+    warnings: Vec<String>,
     tensors: Vec<Row<'a>>,
 }
 
@@ -51,6 +52,7 @@ impl Plan {
             missing: &self.missing,
             unused: &self.unused,
             unexpected: &self.unexpected,
+            warnings: self.warnings(),
             tensors: self.steps.iter().map(row).collect(),
         }
     }

@@ -90,6 +90,9 @@ pub struct Plan {
     pub unused: Vec<String>,
     /// Tensors that nothing wants and nothing explains. They are not read.
     pub unexpected: Vec<String>,
+    /// A tensor of the head, where the configuration takes the embedding for the head and the checkpoint has another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub untied: Option<String>,
 }
 
 /// What happens to one tensor.
@@ -331,6 +334,17 @@ pub struct Totals {
 }
 
 impl Plan {
+    /// What the checkpoint and its configuration say differently, and which of them is believed, a sentence each.
+    pub fn warnings(&self) -> Vec<String> {
+        let untied = self.untied.iter().map(|tensor| {
+            format!(
+                "{tensor} differs from the embedding, and config.json takes both for one (`tie_word_embeddings`): the stored \
+                 head is used; set the field to false"
+            )
+        });
+        untied.collect()
+    }
+
     /// Packed weights that become plain numbers become those of `to`.
     pub(crate) fn give_back(&mut self, to: DType) {
         for step in &mut self.steps {

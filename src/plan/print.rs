@@ -61,6 +61,9 @@ impl fmt::Display for Plan {
                 writeln!(f, "{what}: {name}")?;
             }
         }
+        for warning in self.warnings() {
+            writeln!(f, "warning: {warning}")?;
+        }
         let totals = self.totals();
         write!(
             f,

@@ -101,6 +101,9 @@ pub struct LoadReport {
     /// Tensors of the files that the model does not read: those of other modalities, copies, computed tables.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub left_out: Vec<String>,
+    /// What the checkpoint and its configuration say differently, and which of them was believed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
     /// How far the packed weights are from their source, where [`LoadConfig::verify`](crate::LoadConfig::verify) asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verified: Option<VerifyReport>,
@@ -194,6 +197,7 @@ impl LoadReport {
             halves: plan.halves(),
             strategy: plan.strategy,
             strategy_reason: plan.strategy_reason.clone(),
+            warnings: plan.warnings(),
             left_out: [&plan.unused[..], &plan.unexpected].concat(),
             seconds: since(recorded.ended),
             seconds_read: sum(|timing| timing.read),
@@ -274,7 +278,7 @@ fn quants(plan: &Plan) -> String {
     }
 }
 
-/// Two lines for people; the table by tensor is in [`LoadReport::per_tensor`].
+/// Two lines for people, and a line for each warning; the table by tensor is in [`LoadReport::per_tensor`].
 impl fmt::Display for LoadReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
@@ -305,11 +309,13 @@ impl fmt::Display for LoadReport {
             write!(f, ", tokenizer from {files}")?;
         }
         match &self.left_out[..] {
-            [] => Ok(()),
-            [one] => write!(f, ", left out {one}"),
+            [] => {}
+            [one] => write!(f, ", left out {one}")?,
             [first, others @ ..] => {
-                write!(f, ", left out {first} and {} more tensors", others.len())
+                write!(f, ", left out {first} and {} more tensors", others.len())?;
             }
         }
+        let mut warnings = self.warnings.iter();
+        warnings.try_for_each(|warning| write!(f, "\nwarning: {warning}"))
     }
 }

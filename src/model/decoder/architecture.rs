@@ -7,6 +7,7 @@ use super::{
     build,
     forward::CausalLm,
     links,
+    names::Part,
     slots::{self, slots},
     spec::Spec,
 };
@@ -28,6 +29,17 @@ impl Architecture for CausalLm {
 
     fn named(config: Spec, has: &dyn Fn(&str) -> bool) -> Spec {
         config.named(has)
+    }
+
+    fn tied(config: &Spec) -> Option<[String; 2]> {
+        let tensor = |part| format!("{}.weight", config.path(None, part));
+        let pair = || [Part::Embedding, Part::Head].map(tensor);
+        config.head.tied.then(pair)
+    }
+
+    fn untied(mut config: Spec) -> Spec {
+        config.head.tied = false;
+        config
     }
 
     /// Empty for a [`Spec`] that [`slots`](super::slots()) refuses, which [`config`](Self::config) does not return.

@@ -21,6 +21,10 @@ pub fn slots(spec: &Spec) -> Result<Vec<Slot>, Unsupported> {
     let mut slots = Slots {
         slots: Vec::new(),
         transposed: spec.transposed,
+        table: spec.embedding.under_head.then(|| {
+            let head = spec.path(None, Part::Head);
+            (spec.path(None, Part::Embedding), format!("{head}.weight"))
+        }),
     };
     walk::walk(spec, &mut slots)?;
     Ok(slots.slots)
@@ -70,6 +74,8 @@ struct Slots {
     slots: Vec<Slot>,
     /// Matrices of layers are stored `[in, out]`.
     transposed: bool,
+    /// A table that has another name in the file: its path, and the tensor.
+    table: Option<(String, String)>,
 }
 
 impl Visit for Slots {
@@ -80,7 +86,12 @@ impl Visit for Slots {
     type Error = Unsupported;
 
     fn table(&mut self, path: String, shape: [usize; 2]) -> Result<(), Unsupported> {
-        self.matrix(path, Role::Embedding, shape, false)
+        let Some((_, tensor)) = self.table.as_ref().filter(|(table, _)| *table == path) else {
+            return self.matrix(path, Role::Embedding, shape, false);
+        };
+        let slot = Slot::new(format!("{path}.weight"), shape, Role::Embedding);
+        self.slots.push(slot.made_of([Origin::whole(&**tensor)]));
+        Ok(())
     }
 
     fn matrix(

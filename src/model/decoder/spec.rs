@@ -53,6 +53,8 @@ pub struct EmbeddingSpec {
     pub learned_positions: bool,
     /// Each layer gets a second, small embedding of the token (Gemma 3n, Gemma 4).
     pub per_layer: Option<PerLayerSpec>,
+    /// The file has the table under the name of the head alone, which is the same matrix.
+    pub under_head: bool,
 }
 
 /// A small embedding of the token for each layer.
@@ -442,6 +444,9 @@ impl Spec {
             let head = named.path(None, Part::Head);
             named.head.tied &= !has(&format!("{head}.weight"));
         }
+        // What drops the second name of a matrix may drop that of the embedding (`safetensors.torch.save_model`).
+        let has = |part| has(&format!("{}.weight", named.path(None, part)));
+        named.embedding.under_head = named.head.tied && !has(Part::Embedding) && has(Part::Head);
         named
     }
 

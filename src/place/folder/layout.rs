@@ -27,6 +27,8 @@ pub(crate) struct FolderLayout<'a> {
     source: DType,
     /// Whether a weight is packed on the way.
     packs: bool,
+    /// Whether the head is another matrix than the embedding although the checkpoint's configuration takes them for one.
+    untied: bool,
     shares: Vec<Share>,
 }
 
@@ -71,6 +73,7 @@ impl<'a> FolderLayout<'a> {
             writer,
             source,
             packs: (plan.steps.iter()).any(|step| matches!(step.action, Action::Pack(..))),
+            untied: plan.untied.is_some(),
             shares,
         })
     }
@@ -148,9 +151,12 @@ impl<'a> FolderLayout<'a> {
 
     /// `config.json` of a checkpoint, with the quantization that the folder has. It stays as it is where no dialect was
     /// asked for, packed weights are those of the checkpoint, and all tensors have their names, types and shapes
-    /// (`is_copy`).
+    /// (`is_copy`). It never ties a head that is another matrix than the embedding.
     pub(super) fn config(&self, of: &Value, is_copy: bool) -> Value {
         let mut config = of.clone();
+        if self.untied {
+            untie(&mut config);
+        }
         if is_copy && !self.packs && self.to.dialect.is_none() {
             return config;
         }
@@ -247,5 +253,19 @@ fn older_experts(config: &mut Map<String, Value>) {
     let is_qwen = config.get("model_type") == Some(&json!("qwen3_moe"));
     if let Some(count) = config.get("num_local_experts").filter(|_| is_qwen).cloned() {
         config.entry("num_experts").or_insert(count);
+    }
+}
+
+/// Says that the head is a matrix of its own: of the whole, and of the text model in it where that says something.
+fn untie(config: &mut Value) {
+    const FIELD: &str = "tie_word_embeddings";
+    if let Some(said) = config
+        .get_mut("text_config")
+        .and_then(|text| text.get_mut(FIELD))
+    {
+        *said = false.into();
+    }
+    if let Value::Object(config) = config {
+        config.insert(FIELD.to_owned(), false.into());
     }
 }
