@@ -161,13 +161,8 @@ impl Engine {
 
     /// Reports the plan to the observers.
     pub(super) fn announce(&self, plan: &Plan, settings: &Settings<'_>) -> Result<(), Error> {
-        if let Some(first) = plan.unexpected.first() {
-            let count = plan.unexpected.len();
-            tracing::warn!(
-                count,
-                first,
-                "tensors that no slot of the model wants; they are not read"
-            );
+        if let Some(names) = plan.unexpected() {
+            tracing::warn!("tensors that no slot of the model takes are not read: {names}");
         }
         for warning in plan.warnings() {
             tracing::warn!("{warning}");

@@ -31,6 +31,7 @@ impl Engine {
         to: &SaveConfig,
         is_known: bool,
     ) -> Result<Saved, Error> {
+        plan.check_complete()?;
         self.carry_rest(&mut plan)?;
         save::adapt(&mut plan, to);
         if self.config.pack.dtype.is_none() {
@@ -40,7 +41,6 @@ impl Engine {
                 false => self.checkpoint.float_dtype(),
             });
         }
-        plan.check_complete()?;
         let candidates = to.named().unwrap_or(To::Mlx);
         let identity = Identity::new(&plan, &self.config, to, &self.checkpoint)?;
         self.write_plan(plan, to, Some(candidates), &identity, |plan| {

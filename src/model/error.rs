@@ -34,6 +34,15 @@ pub enum ConfigError {
         /// What can be loaded.
         known: String,
     },
+    /// A model whose head makes no tokens.
+    #[error(
+        "config.json: `architectures` has {class}, whose head makes no text; such a model can be inspected, planned, quantized, \
+         converted and verified with its head (`plan_tensors`, `save_tensors`, `verify_tensors`), not loaded"
+    )]
+    Purpose {
+        /// The class.
+        class: String,
+    },
     /// Something this library does not do (yet).
     #[error(
         "config.json: `{field}` asks for {found}, which is not supported; supported: {supported}"

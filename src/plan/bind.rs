@@ -5,7 +5,9 @@ use std::collections::{HashMap, HashSet};
 
 use firebox_kernels::arith::float::DType;
 
-use super::{Action, DeviceFacts, Home, Piece, Plan, PlanError, Scaling, Step, Stored, piece};
+use super::{
+    Action, DeviceFacts, Home, Piece, Plan, PlanError, Scaling, Step, Stored, names, piece,
+};
 use crate::{
     config::{Policy, Strategy},
     dialect::{self, Adopt, Dialect, switch_mlp, without_number},
@@ -149,17 +151,9 @@ impl Plan {
         to.iter().try_for_each(|step| fits(step, 1, columns))
     }
 
-    /// Refuses a plan with slots that no tensor fills.
+    /// Refuses a plan with slots that no tensor fills, and one of a checkpoint with more layers than its model.
     pub(crate) fn check_complete(&self) -> Result<(), PlanError> {
-        match self.missing.first() {
-            None => Ok(()),
-            Some(first) => Err(PlanError::Missing {
-                model: self.model.clone(),
-                count: self.missing.len(),
-                wanted: self.steps.len() + self.missing.len(),
-                first: first.clone(),
-            }),
-        }
+        names::check(self)
     }
 
     /// Refuses a plan that cannot be carried out: a tensor is missing, or a device is too small.

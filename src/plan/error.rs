@@ -12,7 +12,7 @@ use crate::{dialect::DialectError, source::StoredType};
 pub enum PlanError {
     /// The checkpoint and its config disagree.
     #[error(
-        "{tensor} in {file} is {found:?}, config.json implies {expected:?}; the weights and the config are of different models"
+        "{tensor} in {file} is {found:?}, config.json implies {expected:?}{sizes}; correct config.json, or take that of these weights"
     )]
     Shape {
         /// The tensor.
@@ -23,10 +23,12 @@ pub enum PlanError {
         found: Vec<usize>,
         /// The shape the architecture wants.
         expected: Vec<usize>,
+        /// The fields that say so, with both numbers; empty where it is unknown which do.
+        sizes: Box<str>,
     },
     /// A slot takes rows that a tensor does not have.
     #[error(
-        "{slot} takes rows {} to {} of {tensor} in {file}, which is {found:?} and has {has} rows; the slot's origin is wrong, or the weights are of another model",
+        "{slot} takes rows {} to {} of {tensor} in {file}, which is {found:?} and has {has} rows; sizes in config.json are of another model (of experts: `num_experts`, `moe_intermediate_size`), or the slot's origin is wrong",
         rows.start,
         rows.end
     )]
@@ -66,7 +68,7 @@ pub enum PlanError {
     },
     /// The pieces of a slot do not add up to its rows.
     #[error(
-        "{slot} is {expected:?} and its {pieces} pieces have {found} rows together, not {}; the weights and the config are of different models",
+        "{slot} is {expected:?} and its {pieces} pieces have {found} rows together, not {}; correct the sizes in config.json, or take that of these weights",
         rows
     )]
     Pieces {
@@ -99,7 +101,7 @@ pub enum PlanError {
     },
     /// A part of a stack that no expert of the model takes.
     #[error(
-        "{tensor} in {file} is {found:?} and has {has} bytes, of which the experts that config.json implies take {taken}; the weights and the config are of different models"
+        "{tensor} in {file} is {found:?} and has {has} bytes, of which the experts that config.json implies take {taken}; correct `num_experts` (`num_local_experts`) and `moe_intermediate_size` in config.json, or take that of these weights"
     )]
     Experts {
         /// The tensor.
@@ -188,9 +190,7 @@ pub enum PlanError {
         found: StoredType,
     },
     /// Slots without tensors.
-    #[error(
-        "{model} lacks {count} of {wanted} tensors, first {first}; the checkpoint is incomplete or of another architecture"
-    )]
+    #[error("{model} lacks {count} of {wanted} tensors: {missing}{others}; {advice}")]
     Missing {
         /// The checkpoint.
         model: String,
@@ -199,7 +199,43 @@ pub enum PlanError {
         /// How many the architecture wants.
         wanted: usize,
         /// The first of them.
+        missing: Box<str>,
+        /// The first of those that the checkpoint has and the model does not want, in words.
+        others: Box<str>,
+        /// What may be wrong, and what to do.
+        advice: Box<str>,
+    },
+    /// Another number of layers.
+    #[error(
+        "{model} has {found} layers and `{field}` of config.json is {expected}: {first} {is}; set the field to {found}, or take \
+         the config.json of these weights",
+        is = if found > expected { "is of none of them" } else { "is missing" }
+    )]
+    Layers {
+        /// The checkpoint.
+        model: String,
+        /// Layers that its tensors are of.
+        found: usize,
+        /// Layers that the configuration asks for.
+        expected: usize,
+        /// The field.
+        field: &'static str,
+        /// The first tensor that is too many or missing.
         first: String,
+    },
+    /// Tensors of an adapter among those of a model.
+    #[error(
+        "{model} is a training checkpoint of peft: {adapter} is of an adapter{}; merge the adapter into its base in Python \
+         (`merge_and_unload`, then `save_pretrained`), or load the base alone",
+        base.as_ref().map_or(String::new(), |base| format!(" and {base} is of its base"))
+    )]
+    Adapter {
+        /// The checkpoint.
+        model: String,
+        /// The first tensor of an adapter.
+        adapter: String,
+        /// The first tensor of the base under a name that peft gave it.
+        base: Option<String>,
     },
     /// The method cannot pack this weight.
     #[error("{tensor}: {source}")]

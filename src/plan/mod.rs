@@ -25,12 +25,14 @@ mod given;
 mod home;
 mod json;
 mod matrices;
+mod names;
 mod need;
 mod order;
 mod piece;
 mod print;
 mod scaling;
 mod settle;
+mod sizes;
 mod stacks;
 mod treatment;
 

@@ -13,7 +13,7 @@ use core::ops::Range;
 
 use firebox_kernels::arith::float::DType;
 
-use super::PlanError;
+use super::{PlanError, sizes};
 use crate::{
     dialect::plain,
     model::{Origin, Slot},
@@ -137,6 +137,7 @@ pub(super) fn check(slot: &Slot, pieces: &[Piece]) -> Result<DType, PlanError> {
     {
         return Err(PlanError::Shape {
             tensor: origin.tensor.clone(),
+            sizes: sizes::difference(slot, &piece.tensor.shape).into(),
             file: piece.tensor.file.to_string(),
             found: piece.tensor.shape.clone(),
             expected: slot.shape.clone(),

@@ -2,11 +2,7 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-use firebox::{
-    Cpu, Error, LoadConfig, Loaded, Loader,
-    model::{Architecture, CausalLm},
-    target::DType,
-};
+use firebox::{Cpu, Error, LoadConfig, Loaded, Loader, model::CausalLm, target::DType};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -149,11 +145,4 @@ pub(crate) fn said(folder: &Path, field: &str) -> Value {
     let config = fs::read(folder.join("config.json")).expect("a configuration");
     let config: Value = serde_json::from_slice(&config).expect("JSON");
     config.get(field).cloned().unwrap_or(json!(null))
-}
-
-/// Name and shape of every slot of a model with this `config.json`.
-pub(crate) fn slots(config: &Value) -> Vec<(String, Vec<usize>)> {
-    let spec = CausalLm::config(config).expect("a model");
-    let slots = CausalLm::slots(&spec).into_iter();
-    slots.map(|slot| (slot.name, slot.shape)).collect()
 }

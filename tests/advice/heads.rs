@@ -1,6 +1,10 @@
 //! The head: that of the file or the embedding, and heads of other purposes.
 
-use firebox::{Error, SaveConfig, model::CausalLm, plan::PlanError};
+use firebox::{
+    Error, SaveConfig,
+    model::{CausalLm, ConfigError},
+    plan::PlanError,
+};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -112,5 +116,76 @@ fn an_untied_model_without_a_head_names_the_field() {
             "{error:?}"
         );
         says(&error, &[HEAD, "tie_word_embeddings", "true"]);
+    }
+}
+
+/// A classifier in the clothes of a model that makes text. Catches a load whose text is nonsense, and a saved model without
+/// what it was trained for.
+#[test]
+fn a_classifier_is_not_loaded_and_keeps_its_head_when_it_is_saved() {
+    for class in [
+        "LlamaForSequenceClassification",
+        "LlamaForTokenClassification",
+        "LlamaForQuestionAnswering",
+        "LlamaForRewardModel",
+    ] {
+        let draft = Draft::of(TIED).zeros("score.weight", &[1, 128]);
+        let draft = draft.say("architectures", json!([class]));
+        let error = draft.refused("none");
+        assert!(
+            matches!(error, Error::Config(ConfigError::Purpose { .. })),
+            "{error:?}"
+        );
+        says(&error, &[class, "quantized"]);
+
+        let folder = draft.folder();
+        let to = folder.path().join("saved");
+        let loader = loader(folder.path(), "nf4").expect("a model");
+        loader
+            .save_tensors(&[], &SaveConfig::new(&to))
+            .expect("a saved model");
+        let saved = read(&to.join("model.safetensors"));
+        assert_eq!(saved["score.weight"], draft.tensors["score.weight"]);
+        assert!(saved.contains_key("model.layers.0.mlp.up_proj.weight.absmax"));
+    }
+    // What has both is a model that makes text.
+    let classes = json!(["LlamaForCausalLM", "LlamaForSequenceClassification"]);
+    let folder = Draft::of(TIED).say("architectures", classes).folder();
+    load(folder.path(), "none").expect("a model");
+}
+
+/// Tensors that no slot takes: a classifier's, a value head's, a vision tower's, one that predicts further tokens. Catches a
+/// dialect that loses them.
+#[test]
+fn a_saved_model_has_every_tensor_that_its_source_has() {
+    let others = [
+        ("score.weight", vec![3, 128]),
+        ("classifier.out.bias", vec![3]),
+        ("v_head.summary.weight", vec![1, 128]),
+        ("lm_head.bias", vec![512]),
+        ("model.mtp_block.proj.weight", vec![128, 128]),
+        ("visual.blocks.0.attn.qkv.weight", vec![4, 2, 3]),
+    ];
+    let others = others.iter();
+    let draft = others.fold(Draft::of(UNTIED), |draft, (name, shape)| {
+        draft.zeros(name, shape)
+    });
+    let folder = draft.folder();
+    for quant in [
+        "none",
+        "nf4",
+        "mlx",
+        "wna16:group=64",
+        "fp8:e4m3,scale=block",
+        "hqq",
+    ] {
+        let to = TempDir::new().expect("a folder");
+        let to = to.path().join("saved");
+        let loader = loader(folder.path(), quant).expect("a model");
+        loader.save::<CausalLm>(&SaveConfig::new(&to)).expect(quant);
+        let saved = read(&to.join("model.safetensors"));
+        for name in draft.tensors.keys().filter(|name| !name.contains("layers")) {
+            assert_eq!(saved.get(name), draft.tensors.get(name), "{quant}: {name}");
+        }
     }
 }

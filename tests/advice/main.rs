@@ -9,3 +9,5 @@ mod common;
 mod draft;
 
 mod heads;
+mod names;
+mod sizes;

@@ -100,7 +100,11 @@ impl IncludeArgs {
 fn is_unknown(config: &Value) -> Result<bool, Failure> {
     match CausalLm::config(config) {
         Ok(_) => Ok(false),
-        Err(ConfigError::Architecture { .. } | ConfigError::Unsupported { .. }) => Ok(true),
+        Err(
+            ConfigError::Architecture { .. }
+            | ConfigError::Purpose { .. }
+            | ConfigError::Unsupported { .. },
+        ) => Ok(true),
         Err(ConfigError::Missing { field }) if field == "model_type" => Ok(true),
         Err(error) => Err(error.into()),
     }

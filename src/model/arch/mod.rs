@@ -115,6 +115,7 @@ fn model_types() -> impl Iterator<Item = &'static str> {
 /// [`ConfigError`] for another architecture, for values that cannot be, and for what is not supported.
 pub(super) fn spec(json: &Value) -> Result<Spec, ConfigError> {
     let fields = Fields::root(json)?;
+    purpose(fields)?;
     let found = fields.text("model_type")?;
     let text = match found {
         Some(found) => wrapper::text(found, fields)?,
@@ -135,6 +136,18 @@ pub(super) fn spec(json: &Value) -> Result<Spec, ConfigError> {
     // What the forward pass does not compute is refused here, before a weight is read.
     decoder::slots(&spec)?;
     Ok(spec)
+}
+
+/// Refuses a model that only has a head of another purpose than text.
+fn purpose(fields: Fields<'_>) -> Result<(), ConfigError> {
+    let classes = fields.texts("architectures")?.unwrap_or_default();
+    let mut others = classes.iter().filter(|class| nearest::makes_no_text(class));
+    match others.next() {
+        Some(class) if others.count() + 1 == classes.len() => Err(ConfigError::Purpose {
+            class: (*class).to_owned(),
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// The family that a file names: by `model_type` or, where there is none, by the class in `architectures`.

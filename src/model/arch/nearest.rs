@@ -9,6 +9,22 @@ const PURPOSES: [&str; 5] = [
     "Model",
 ];
 
+/// The words of a class for a model that scores or sorts texts.
+const OTHER_PURPOSES: [&str; 7] = [
+    "Classification",
+    "QuestionAnswering",
+    "MultipleChoice",
+    "MaskedLM",
+    "Regression",
+    "Reward",
+    "ForScore",
+];
+
+/// Whether a class of transformers is of a model with a head that makes no tokens: `LlamaForSequenceClassification`.
+pub(super) fn makes_no_text(class: &str) -> bool {
+    OTHER_PURPOSES.iter().any(|purpose| class.contains(purpose))
+}
+
 /// Whether a class of transformers, as `architectures` has it, is that of a family: `GPTNeoXForCausalLM` is `gpt_neox`.
 pub(super) fn is_class_of(class: &str, family: &str) -> bool {
     let mut purposes = PURPOSES.iter();
