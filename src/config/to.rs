@@ -4,6 +4,8 @@ use core::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
+use super::near::{letters, nearest};
+
 /// A dialect that is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -26,10 +28,16 @@ pub enum To {
 
 /// A dialect that is not written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("no dialect `{found}` is written; known are {}", To::ALL.map(To::name).join(", "))]
+#[error(
+    "no dialect `{found}` is written; known are {}{}",
+    To::ALL.map(To::name).join(", "),
+    nearest.map_or(String::new(), |nearest| format!(", and the nearest is {nearest}"))
+)]
 pub struct UnknownDialect {
     /// The word.
     pub found: String,
+    /// The dialect that is nearest.
+    pub nearest: Option<To>,
 }
 
 impl To {
@@ -68,7 +76,27 @@ impl FromStr for To {
     fn from_str(text: &str) -> Result<Self, UnknownDialect> {
         let named = Self::ALL.into_iter().find(|to| to.name() == text);
         named.ok_or_else(|| UnknownDialect {
+            nearest: near(text),
             found: text.to_owned(),
         })
     }
+}
+
+/// The dialect that is nearest to a word that is none.
+fn near(word: &str) -> Option<To> {
+    let plain: String = letters(word).into_iter().collect();
+    let known = match &*plain {
+        "bnb" | "transformers" | "qlora" | "nf4" | "fp4" | "int8" => Some(To::BitsAndBytes),
+        "ct" | "vllm" | "llmcompressor" | "sparseml" | "gptq" | "awq" | "autoawq" | "gptqmodel"
+        | "wna16" | "w4a16" => Some(To::CompressedTensors),
+        "deepseek" | "finegrained" | "finegrainedfp8" | "fp8block" => Some(To::Fp8),
+        "mlxlm" | "apple" | "affine" => Some(To::Mlx),
+        "gptoss" | "openai" => Some(To::Mxfp4),
+        _ => None,
+    };
+    let spelt = || {
+        let name = nearest(&plain, To::ALL.iter().map(|to| to.name()))?;
+        To::ALL.into_iter().find(|to| to.name() == name)
+    };
+    known.or_else(spelt)
 }

@@ -80,14 +80,17 @@ fn not_here(name: &str, error: Error) -> Error {
     }
 }
 
-/// `name` or `org/name`: a path that says it is one (`./model`, `/model`, `a/b/c`) is never sent to
-/// the hub.
+/// `name` or `org/name`, or an address with a host: a path that says it is one (`./model`, `/model`, `model/`, `a/b/c`) is
+/// never sent to the hub.
 fn looks_like_id(name: &str) -> bool {
-    let parts: Vec<&str> = name.split('/').collect();
-    parts.len() <= 2
-        && parts
-            .iter()
-            .all(|part| !part.is_empty() && !part.starts_with('.'))
+    const HOSTS: [&str; 3] = ["huggingface.co/", "www.huggingface.co/", "hf.co/"];
+    if name.contains("://") || HOSTS.iter().any(|host| name.starts_with(host)) {
+        return true;
+    }
+    let id = name.strip_suffix('/').filter(|id| id.contains('/'));
+    let parts: Vec<&str> = id.unwrap_or(name).split('/').collect();
+    let is_plain = |part: &&str| !part.is_empty() && !part.starts_with('.');
+    parts.len() <= 2 && parts.iter().all(is_plain)
 }
 
 #[cfg(feature = "hub")]

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::catalog::{Catalog, CatalogError};
 use super::header::{self, Header, HeaderError, LENGTH_BYTES};
 use super::index::{Index, IndexError};
+use super::instead::{instead, is_adapter};
 use super::{Source, SourceError, SourceExt};
 use firebox_kernels::arith::float::DType;
 
@@ -244,7 +245,9 @@ fn read_header(source: &dyn Source, file: &str) -> Result<(u64, Header), Checkpo
 /// Says why there is no configuration: because this is no model, or because it is half of one.
 fn no_config(source: &dyn Source) -> Result<CheckpointError, CheckpointError> {
     let at = source.describe();
+    let found = instead(source).map_or(String::new(), |found| format!("; {found}"));
     let weights = match source.weights_file() {
+        Some(adapter) if is_adapter(adapter) => Vec::new(),
         Some(named) => vec![named],
         None => vec![INDEX, SINGLE],
     };
@@ -260,7 +263,7 @@ fn no_config(source: &dyn Source) -> Result<CheckpointError, CheckpointError> {
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(CheckpointError::NotAModel { at })
+    Ok(CheckpointError::NotAModel { at, found })
 }
 
 fn no_weights(
@@ -282,6 +285,9 @@ fn no_weights(
         },
         None => CheckpointError::NoWeights {
             at: source.describe(),
+            found: instead(source).unwrap_or_else(|| {
+                "only safetensors are read: convert .bin, .pt and .gguf files first".to_owned()
+            }),
             looked_for: format!("{INDEX} and {file}"),
             source: Box::new(error),
         },
@@ -293,10 +299,14 @@ fn no_weights(
 #[non_exhaustive]
 pub enum CheckpointError {
     /// Nothing here belongs to a model.
-    #[error("{at}: not a model; looked for {CONFIG}, {INDEX} and {SINGLE} and found none of them")]
+    #[error(
+        "{at}: not a model; looked for {CONFIG}, {INDEX} and {SINGLE} and found none of them{found}"
+    )]
     NotAModel {
         /// The source.
         at: String,
+        /// What there is instead, and what to do; empty where nobody can list the files.
+        found: String,
     },
 
     /// Weights without a configuration.
@@ -309,15 +319,14 @@ pub enum CheckpointError {
     },
 
     /// A configuration without weights.
-    #[error(
-        "{at}: has {CONFIG} and no weights; looked for {looked_for}. Only safetensors are read: \
-         convert .bin, .pt and .gguf files first"
-    )]
+    #[error("{at}: has {CONFIG} and no weights; looked for {looked_for}; {found}")]
     NoWeights {
         /// The source.
         at: String,
         /// The names that were looked for.
         looked_for: String,
+        /// What there is instead, and what to do.
+        found: String,
         /// What the source said of the last of them.
         source: Box<SourceError>,
     },

@@ -1,5 +1,7 @@
 //! Files that could not be read.
 
+use std::borrow::Cow;
+
 #[cfg(doc)]
 use super::read::{SMALL_FILE_BYTES_MAX, Source};
 #[cfg(doc)]
@@ -100,7 +102,7 @@ pub enum SourceError {
         /// The path as it was given.
         path: String,
         /// The thing that is there instead.
-        found: &'static str,
+        found: String,
     },
 
     /// No file has this name, and the hub could not look it up as a model.
@@ -120,7 +122,7 @@ pub enum SourceError {
         /// `"model id"` or `"revision"`.
         what: &'static str,
         /// The rule that it breaks.
-        why: &'static str,
+        why: Cow<'static, str>,
     },
 
     /// The hub has no such model.

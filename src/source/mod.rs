@@ -34,6 +34,8 @@ pub mod header;
 
 mod index;
 
+mod instead;
+
 mod catalog;
 
 pub(crate) mod checkpoint;

@@ -41,7 +41,7 @@ fn a_size_that_differs_names_its_field_and_both_numbers() {
         (
             "intermediate_size",
             100,
-            &["`intermediate_size` is 100", "192", "gate_proj"],
+            &["`intermediate_size` is 100", "192", "down_proj"],
         ),
         (
             "hidden_size",

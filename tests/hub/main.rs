@@ -1,6 +1,7 @@
 //! The hub source against a hub on this machine: what it asks, keeps and says.
 #![cfg(feature = "hub")]
 
+mod addresses;
 mod downloads;
 mod failures;
 #[path = "../common/loopback.rs"]

@@ -8,11 +8,14 @@ use firebox_kernels::format::FormatError;
 pub enum SpecError {
     /// No such method.
     #[error(
-        "unknown quantization `{found}`; known are none, nf4, fp4, fp8, mlx, hqq, wna16, mxfp4, mxfp8, nvfp4, int8 and auto (such as {EXAMPLES})"
+        "unknown quantization `{found}`{}; known are none, nf4, fp4, fp8, mlx, hqq, wna16, mxfp4, mxfp8, nvfp4, int8 and auto (such as {EXAMPLES})",
+        nearest.as_ref().map_or(String::new(), |nearest| format!("; the nearest to it is `{nearest}`"))
     )]
     Unknown {
         /// The text that was written.
         found: String,
+        /// The quantization that is nearest.
+        nearest: Option<String>,
     },
     /// The method has no such option.
     #[error("`{spec}`: {method} has no option `{option}`; it has {known}")]

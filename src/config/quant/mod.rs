@@ -21,6 +21,7 @@
 mod auto;
 mod error;
 mod floats;
+mod foreign;
 mod options;
 mod whole;
 
@@ -122,6 +123,7 @@ impl FromStr for QuantSpec {
             "int8" => no_options(spec, "int8", options).map(|()| Packing::Int8)?,
             _ => {
                 return Err(SpecError::Unknown {
+                    nearest: foreign::nearest_spec(spec),
                     found: spec.to_owned(),
                 });
             }

@@ -57,6 +57,7 @@ use super::{
     error::ConfigError,
     fields::Fields,
 };
+use crate::config::nearest;
 
 /// All of them, in the order in which they are listed to people.
 static FAMILIES: &[&Family] = &[
@@ -167,9 +168,7 @@ fn family(found: Option<&str>, fields: Fields<'_>) -> Result<&'static Family, Co
         found: found.to_owned(),
         nearest: match of_class {
             Some(family) => Some(format!("{}, by `architectures`", family.model_type)),
-            None => {
-                nearest::nearest(found, model_types()).map(|name| format!("{name}, by its name"))
-            }
+            None => nearest(found, model_types()).map(|name| format!("{name}, by its name")),
         },
         known: model_types().collect::<Vec<_>>().join(", "),
     })

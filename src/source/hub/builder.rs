@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 use hf_hub::Cache;
 use hf_hub::api::sync::ApiBuilder;
 
-use super::Hub;
 use super::hook::{Download, Hook};
+use super::{Hub, address};
 use crate::{
     config::{Reading, Secret},
     source::{SourceError, stays_inside},
@@ -46,7 +46,7 @@ pub struct HubBuilder {
 }
 
 impl Hub {
-    /// The model `id` (`org/name`) on its main branch, with everything else from the environment.
+    /// The model `id` (`org/name`, or the address of its page) on its main branch, with everything else from the environment.
     ///
     /// # Errors
     ///
@@ -160,18 +160,26 @@ impl HubBuilder {
     ///
     /// [`SourceError::BadId`] when id or revision cannot be one.
     pub fn build(self) -> Result<Hub, SourceError> {
-        check_id(&self.id)?;
-        let revision = match &self.revision {
-            Some(revision) => revision.clone(),
-            None => "main".to_owned(),
-        };
-        check_revision(&revision)?;
         let endpoint = self
             .endpoint
             .clone()
             .or_else(|| self.variable("HF_ENDPOINT"))
             .unwrap_or_else(|| ENDPOINT.to_owned());
         let endpoint = endpoint.trim_end_matches('/').to_owned();
+        let given = address::read(&self.id, &endpoint)?;
+        check_id(&given.id, &self.id)?;
+        let revision = match (&self.revision, given.revision) {
+            (Some(asked), Some(named)) if *asked != named => {
+                return Err(SourceError::BadId {
+                    given: asked.clone(),
+                    what: "revision",
+                    why: format!("the address of the model names the revision {named}").into(),
+                });
+            }
+            (Some(revision), _) => revision.clone(),
+            (None, named) => named.unwrap_or_else(|| "main".to_owned()),
+        };
+        check_revision(&revision)?;
         let cache = match &self.cache {
             Some(folder) => folder.clone(),
             None => self.cache_folder(),
@@ -199,14 +207,14 @@ impl HubBuilder {
                 .with_progress(false)
                 .with_user_agent(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
             Some(builder.build().map_err(|error| SourceError::Network {
-                at: format!("{}@{revision}", self.id),
+                at: format!("{}@{revision}", given.id),
                 file: String::new(),
                 endpoint: endpoint.clone(),
                 source: error.into(),
             })?)
         };
         Ok(Hub {
-            id: self.id,
+            id: given.id,
             revision,
             endpoint,
             cache,
@@ -273,7 +281,7 @@ impl HubBuilder {
 }
 
 /// Python's rules for an id, so that what is refused there is refused here, before it is a path.
-fn check_id(id: &str) -> Result<(), SourceError> {
+fn check_id(id: &str, given: &str) -> Result<(), SourceError> {
     let parts: Vec<&str> = id.split('/').collect();
     let plain = |part: &str| {
         !part.is_empty()
@@ -295,9 +303,9 @@ fn check_id(id: &str) -> Result<(), SourceError> {
         return Ok(());
     };
     Err(SourceError::BadId {
-        given: id.to_owned(),
+        given: given.to_owned(),
         what: "model id",
-        why,
+        why: why.into(),
     })
 }
 
@@ -315,6 +323,6 @@ fn check_revision(revision: &str) -> Result<(), SourceError> {
     Err(SourceError::BadId {
         given: revision.to_owned(),
         what: "revision",
-        why,
+        why: why.into(),
     })
 }

@@ -22,7 +22,9 @@
 //!
 //! # In this folder
 //!
-//! the source; its builder; redirects; the list of files; requests for bytes; downloads.
+//! the source; addresses of models; its builder; redirects; the list of files; requests for bytes; downloads.
+
+mod address;
 
 mod builder;
 

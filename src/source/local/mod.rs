@@ -18,7 +18,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use bytes::Bytes;
 
-use super::{Access, Probe, Source, SourceError, SourceHints, stays_inside};
+use super::{Access, Probe, Source, SourceError, SourceHints, instead, stays_inside};
 use crate::config::Reading;
 use open::{OpenFile, Opened};
 
@@ -53,9 +53,9 @@ impl Local {
     /// [`SourceError::NotAModelPath`] when there is nothing, or something else.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, SourceError> {
         let path = path.as_ref();
-        let refuse = |found| SourceError::NotAModelPath {
+        let refuse = |found: &str| SourceError::NotAModelPath {
             path: path.display().to_string(),
-            found,
+            found: found.to_owned(),
         };
         let kind = path.metadata().map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => refuse("there is nothing here"),
@@ -72,7 +72,10 @@ impl Local {
             return Err(refuse("this is neither a folder nor a regular file"));
         }
         if path.extension().is_none_or(|end| end != "safetensors") {
-            return Err(refuse("this file is not a .safetensors file"));
+            let else_is = instead::file(&last_part(path));
+            return Err(refuse(&format!(
+                "this file is not a .safetensors file{else_is}"
+            )));
         }
         let name = path
             .file_name()
