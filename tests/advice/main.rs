@@ -8,6 +8,8 @@ mod common;
 
 mod draft;
 
+mod folders;
 mod heads;
 mod names;
 mod sizes;
+mod words;
