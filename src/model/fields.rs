@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::error::ConfigError;
+use crate::source::json;
 
 /// Larger counts than any model has, small enough that the product of two is still exact.
 const COUNT_MAX: u64 = (1 << 31) - 1;
@@ -58,7 +59,7 @@ impl<'a> Fields<'a> {
             Value::Object(object) => Ok(Self { object, path }),
             other => Err(ConfigError::Value {
                 field: field.to_owned(),
-                found: other.to_string(),
+                found: json::text(other),
                 expected: "an object".to_owned(),
             }),
         }
@@ -230,9 +231,13 @@ impl<'a> Fields<'a> {
     ) -> Result<Option<T>, ConfigError> {
         match self.get(field) {
             None => Ok(None),
+            // Infinity or NaN: a text that nobody wrote.
+            Some(value) if json::word(value).is_some() => {
+                Err(self.value(field, json::text(value), expected))
+            }
             Some(value) => match read(value) {
                 Some(read) => Ok(Some(read)),
-                None => Err(self.value(field, value, expected)),
+                None => Err(self.value(field, json::text(value), expected)),
             },
         }
     }

@@ -9,6 +9,7 @@ use super::catalog::{Catalog, CatalogError};
 use super::header::{self, Header, HeaderError, LENGTH_BYTES};
 use super::index::{Index, IndexError};
 use super::instead::{instead, is_adapter};
+use super::json;
 use super::{Source, SourceError, SourceExt};
 use firebox_kernels::arith::float::DType;
 
@@ -140,7 +141,7 @@ impl Checkpoint {
         &self.source
     }
 
-    /// `config.json` as it is: an object.
+    /// `config.json` as it is: an object. A number that JSON does not have (`Infinity`, `NaN`) is a text that no file has.
     #[must_use]
     pub fn config(&self) -> &Value {
         &self.config
@@ -216,7 +217,7 @@ fn label(source: &dyn Source, file: &str) -> String {
 }
 
 fn parse_object(source: &dyn Source, file: &str, bytes: &[u8]) -> Result<Value, CheckpointError> {
-    let value: Value = serde_json::from_slice(bytes).map_err(|error| CheckpointError::Json {
+    let value: Value = json::read(bytes).map_err(|error| CheckpointError::Json {
         file: label(source, file),
         source: error,
     })?;

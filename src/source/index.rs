@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::json;
 use super::pairs::KeyValues;
 use super::stays_inside;
 
@@ -29,7 +30,7 @@ impl Index {
     ///
     /// [`IndexError`], by what is wrong.
     pub fn parse(file: &str, bytes: &[u8]) -> Result<Self, IndexError> {
-        let raw: RawIndex = serde_json::from_slice(bytes).map_err(|source| IndexError::Json {
+        let raw: RawIndex = json::read(bytes).map_err(|source| IndexError::Json {
             file: file.to_owned(),
             source,
         })?;

@@ -30,6 +30,8 @@ mod pairs;
 
 mod dtype;
 
+pub(crate) mod json;
+
 pub mod header;
 
 mod index;

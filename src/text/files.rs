@@ -5,6 +5,7 @@ use std::fmt;
 use serde_json::Value;
 
 use super::error::{BoxError, TokenizerError};
+use crate::source::json;
 
 /// The files that describe a tokenizer, as the checkpoint has them. One vocabulary is required: `tokenizer_json`, else
 /// `vocabulary`, else `vocab_json` with `merges_txt`.
@@ -92,7 +93,7 @@ impl TokenizerFiles<'_> {
         bytes: Option<&[u8]>,
     ) -> Result<Option<Object>, TokenizerError> {
         bytes
-            .map(|bytes| serde_json::from_slice(bytes).map_err(|source| self.invalid(file, source)))
+            .map(|bytes| json::read(bytes).map_err(|source| self.invalid(file, source)))
             .transpose()
     }
 
@@ -120,7 +121,7 @@ impl TokenizerFiles<'_> {
                 id.ok_or_else(|| TokenizerError::NoId {
                     file: self.label(file),
                     field,
-                    found: value.to_string(),
+                    found: json::text(value),
                 })
             })
             .collect()

@@ -9,10 +9,16 @@ use super::{
     convert::{check_charsmap, check_id, check_merges},
     error::BoxError,
 };
+use crate::source::json;
 
 /// Reads the file.
 pub(super) fn read(bytes: &[u8]) -> Result<tokenizers::Tokenizer, BoxError> {
-    check(bytes)?;
+    let bytes = json::without_mark(bytes);
+    let Err(error) = check(bytes) else {
+        return tokenizers::Tokenizer::from_bytes(bytes);
+    };
+    let bytes = json::with_texts(bytes).ok_or(error)?;
+    check(&bytes)?;
     tokenizers::Tokenizer::from_bytes(bytes)
 }
 

@@ -39,7 +39,7 @@ use super::{
 use crate::{
     config::To,
     model::{Role, Slot, fields::Fields},
-    source::{Catalog, StoredType, TensorInfo},
+    source::{Catalog, StoredType, TensorInfo, json},
 };
 
 pub(super) const NAME: &str = To::BitsAndBytes.name();
@@ -122,12 +122,11 @@ impl Dialect for BitsAndBytes {
         let Some(state) = state else {
             return Ok(None);
         };
-        let said: QuantState = serde_json::from_slice(&files.bytes(&state)?).map_err(|error| {
-            DialectError::Unreadable {
+        let said: QuantState =
+            json::read(&files.bytes(&state)?).map_err(|error| DialectError::Unreadable {
                 tensor: state,
                 reason: error.to_string(),
-            }
-        })?;
+            })?;
         Ok(Some((name.to_string(), said.shape)))
     }
 
@@ -293,7 +292,7 @@ pub(super) fn assemble4(
         _ => QuantType::Nf4,
     };
     let wrong = |found: String, expected: String| parts.wrong(STATE, found, expected);
-    let state: QuantState = serde_json::from_slice(parts.bytes(STATE)).map_err(|error| {
+    let state: QuantState = json::read(parts.bytes(STATE)).map_err(|error| {
         let found = format!("JSON that cannot be read ({error})");
         wrong(found, "a quantization state".to_owned())
     })?;

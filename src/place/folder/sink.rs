@@ -28,6 +28,7 @@ use crate::{
     source::{
         Checkpoint, StoredType,
         checkpoint::{CONFIG, INDEX},
+        json,
     },
 };
 
@@ -467,7 +468,7 @@ fn stored_bytes(dtype: DType, bytes: &[u8]) -> Cow<'_, [u8]> {
 }
 
 fn pretty(value: &Value) -> Vec<u8> {
-    let mut text = serde_json::to_vec_pretty(value).expect("a value has no other keys than texts");
-    text.push(b'\n');
-    text
+    let mut text = json::pretty(value);
+    text.push('\n');
+    text.into_bytes()
 }

@@ -17,9 +17,12 @@ use super::{
     pairs,
     rules::{ClassOptions, Rules},
 };
-use crate::text::{
-    error::{BoxError, TokenizerError},
-    files::TokenizerFiles,
+use crate::{
+    source::json,
+    text::{
+        error::{BoxError, TokenizerError},
+        files::TokenizerFiles,
+    },
 };
 
 /// How Qwen2 cuts text (`models/qwen2/tokenization_qwen2.py`); Qwen 1 does the same.
@@ -78,7 +81,7 @@ pub(super) fn cut_by(pattern: &str, prefix: bool) -> Result<PreTokenizerWrapper,
 }
 
 fn read_vocab(bytes: &[u8]) -> Result<Vocab, BoxError> {
-    let read: std::collections::HashMap<String, u64> = serde_json::from_slice(bytes)?;
+    let read: std::collections::HashMap<String, u64> = json::read(bytes)?;
     let ids = read.into_iter().map(|(token, id)| {
         let id = pairs::check_id(&token, id)?;
         Ok((token, id))

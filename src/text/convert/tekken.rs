@@ -6,7 +6,10 @@
 use serde::Deserialize;
 
 use super::{ranks::Ranks, rules::Rules};
-use crate::text::{base64, error::BoxError};
+use crate::{
+    source::json,
+    text::{base64, error::BoxError},
+};
 
 /// The special tokens of files that list none: those of the first models with such a file.
 const OLDER: &str = "<unk> <s> </s> [INST] [/INST] [AVAILABLE_TOOLS] [/AVAILABLE_TOOLS] [TOOL_RESULTS] [/TOOL_RESULTS] \
@@ -61,7 +64,7 @@ struct TekkenSpecial {
 
 /// The rules of a file, and its special tokens.
 pub(super) fn from_json(bytes: &[u8]) -> Result<(Rules, Vec<String>), BoxError> {
-    let tekken: Tekken = serde_json::from_slice(bytes)?;
+    let tekken: Tekken = json::read(bytes)?;
     let special = special(&tekken)?;
     // Entries beyond the size of the model are padding of the file.
     let count = match tekken.config.default_vocab_size {
