@@ -48,11 +48,28 @@ pub struct Catalog {
     /// By file, then by offset.
     tensors: Vec<TensorInfo>,
     by_name: HashMap<Arc<str>, usize>,
+    renaming: Option<Renaming>,
 }
 
+/// How the names in the files of a checkpoint begin, and how they begin in the catalog.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Renaming {
+    /// In the files: `_orig_mod.`
+    pub(crate) stored: String,
+    /// In the catalog; often nothing.
+    pub(crate) named: String,
+}
+
+/// Parts of paths that torch puts into them where it wraps a module, and that no module is called.
+const WRAPPERS: [&str; 3] = [
+    "_orig_mod",
+    "_fsdp_wrapped_module",
+    "_checkpoint_wrapped_module",
+];
+
 impl Catalog {
-    /// A catalog of the tensors in `headers`, a header a file, which must agree with the index if
-    /// there is one.
+    /// A catalog of the tensors in `headers`, a header a file. A tensor that the index lists too must be in the file that it
+    /// says; either may have tensors that the other lacks.
     ///
     /// # Errors
     ///
@@ -78,7 +95,7 @@ impl Catalog {
             }
         }
         if let Some(index) = index {
-            catalog.check_against(index)?;
+            catalog.check_places(index)?;
         }
         Ok(catalog)
     }
@@ -112,34 +129,59 @@ impl Catalog {
         Ok(())
     }
 
-    fn check_against(&self, index: &Index) -> Result<(), CatalogError> {
-        for tensor in &self.tensors {
-            match index.weight_map.get(&*tensor.name) {
-                Some(shard) if **shard == *tensor.file => {}
-                Some(shard) => {
-                    return Err(CatalogError::PlacedElsewhere {
-                        tensor: tensor.name.to_string(),
-                        found: tensor.file.to_string(),
-                        indexed: shard.clone(),
-                    });
-                }
-                None => {
-                    return Err(CatalogError::NotInIndex {
-                        tensor: tensor.name.to_string(),
-                        shard: tensor.file.to_string(),
-                    });
-                }
-            }
-        }
-        for (tensor, shard) in &index.weight_map {
-            if !self.by_name.contains_key(tensor.as_str()) {
-                return Err(CatalogError::NotInShard {
-                    tensor: tensor.clone(),
-                    shard: shard.clone(),
-                });
-            }
-        }
-        Ok(())
+    fn check_places(&self, index: &Index) -> Result<(), CatalogError> {
+        let mut tensors = self.tensors.iter();
+        let elsewhere = tensors.find_map(|tensor| {
+            let indexed = index.weight_map.get(&*tensor.name)?;
+            (**indexed != *tensor.file).then(|| CatalogError::PlacedElsewhere {
+                tensor: tensor.name.to_string(),
+                found: tensor.file.to_string(),
+                indexed: indexed.clone(),
+            })
+        });
+        elsewhere.map_or(Ok(()), Err)
+    }
+
+    /// The same tensors, those that begin with `stored` under the name that begins with `named` in its place. `None` where two tensors
+    /// would have one name.
+    pub(crate) fn renamed(&self, renaming: Renaming) -> Option<Self> {
+        let Renaming { stored, named } = &renaming;
+        let catalog = self.with_names(|name| match name.strip_prefix(stored.as_str()) {
+            Some(rest) => format!("{named}{rest}"),
+            None => name.to_owned(),
+        })?;
+        Some(Self {
+            renaming: Some(renaming),
+            ..catalog
+        })
+    }
+
+    /// The same tensors without what torch puts into the names of wrapped modules; `None` where no name has that, or where two tensors
+    /// would have one name.
+    pub(crate) fn unwrapped(&self) -> Option<Self> {
+        let is_wrapper = |segment: &str| WRAPPERS.contains(&segment);
+        let mut names = self.tensors.iter();
+        names.find(|tensor| tensor.name.split('.').any(is_wrapper))?;
+        self.with_names(|name| {
+            let kept = name.split('.').filter(|segment| !is_wrapper(segment));
+            kept.collect::<Vec<_>>().join(".")
+        })
+    }
+
+    fn with_names(&self, name: impl Fn(&str) -> String) -> Option<Self> {
+        let tensors = self.tensors.iter().map(|tensor| TensorInfo {
+            name: name(&tensor.name).into(),
+            ..tensor.clone()
+        });
+        let catalog: Self = tensors.collect();
+        (catalog.by_name.len() == self.by_name.len()).then_some(catalog)
+    }
+
+    /// The name that a file has for a tensor or module, where it differs.
+    pub(crate) fn as_stored(&self, name: &str) -> Option<String> {
+        let Renaming { stored, named } = self.renaming.as_ref()?;
+        let rest = name.strip_prefix(named.as_str())?;
+        Some(format!("{stored}{rest}"))
     }
 
     /// The tensor of this name.
@@ -175,6 +217,7 @@ impl FromIterator<TensorInfo> for Catalog {
         Self {
             by_name: by_name.collect(),
             tensors,
+            renaming: None,
         }
     }
 }
@@ -201,15 +244,6 @@ pub enum CatalogError {
         /// The tensor.
         tensor: String,
         /// The shard that should have it.
-        shard: String,
-    },
-
-    /// A shard has a tensor that the index does not list.
-    #[error("{shard} has tensor {tensor}, which the index does not list; are they of one saving?")]
-    NotInIndex {
-        /// The tensor.
-        tensor: String,
-        /// The shard that has it.
         shard: String,
     },
 

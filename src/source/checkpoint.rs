@@ -6,10 +6,12 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::catalog::{Catalog, CatalogError};
+use super::gaps::{AbsentShard, Gaps};
 use super::header::{self, Header, HeaderError, LENGTH_BYTES};
 use super::index::{Index, IndexError};
 use super::instead::{instead, is_adapter};
 use super::json;
+use super::unindexed::{self, UnindexedFiles};
 use super::{Source, SourceError, SourceExt};
 use firebox_kernels::arith::float::DType;
 
@@ -42,6 +44,8 @@ pub struct Checkpoint {
     generation_config: Option<Value>,
     files: Vec<WeightFile>,
     catalog: Catalog,
+    gaps: Gaps,
+    notes: Vec<String>,
 }
 
 /// A file of weights.
@@ -60,8 +64,8 @@ impl Checkpoint {
     /// Reads `config.json`, the index if there is one, and the header of each file of weights.
     ///
     /// The weights are the file that the user named ([`SourceHints::weights_file`](crate::source::SourceHints::weights_file)), or else the files
-    /// in the index, or else `model.safetensors`. A folder is never searched: beside the shards of
-    /// one saving often lie those of another.
+    /// in the index, or else `model.safetensors`. Without any of them they are the shards or the single file that the source lists, where
+    /// these are of one saving.
     ///
     /// # Errors
     ///
@@ -98,20 +102,29 @@ impl Checkpoint {
                 None => None,
             },
         };
-        let names: Vec<&str> = match (&index, source.weights_file()) {
-            (Some(index), _) => index.files().into_iter().collect(),
-            (None, Some(named)) => vec![named],
-            (None, None) => vec![SINGLE],
+        let names: Vec<String> = match (&index, source.weights_file()) {
+            (Some(index), _) => index.files().into_iter().map(str::to_owned).collect(),
+            (None, Some(named)) => vec![named.to_owned()],
+            (None, None) => unindexed(&*source)?,
         };
 
-        let mut files = Vec::with_capacity(names.len());
-        let mut headers = Vec::with_capacity(names.len());
+        let (mut files, mut headers) = (Vec::new(), Vec::new());
+        let mut absent = Vec::new();
         for name in names {
-            let (bytes, header) = match read_header(&*source, name) {
-                Err(CheckpointError::Source(error)) if error.is_absent() => {
-                    return Err(no_weights(&*source, name, index.as_ref(), error));
+            let (bytes, header) = match (read_header(&*source, &name), &index) {
+                (Err(CheckpointError::Source(error)), Some(index)) if error.is_absent() => {
+                    let placed = index.weight_map.values();
+                    absent.push(AbsentShard {
+                        tensors: placed.filter(|shard| **shard == name).count(),
+                        name,
+                        error: Arc::new(error),
+                    });
+                    continue;
                 }
-                read => read?,
+                (Err(CheckpointError::Source(error)), None) if error.is_absent() => {
+                    return Err(no_weights(&*source, &name, error));
+                }
+                (read, _) => read?,
             };
             let name: Arc<str> = name.into();
             files.push(WeightFile {
@@ -126,13 +139,64 @@ impl Checkpoint {
                 at: source.describe(),
                 source: error,
             })?;
-        Ok(Self {
+        let gaps = match &index {
+            Some(index) => Gaps::between(index, &catalog, absent),
+            None => Gaps::default(),
+        };
+        let checkpoint = Self {
             source,
             config,
             generation_config,
             files,
             catalog,
-        })
+            gaps,
+            notes: Vec::new(),
+        };
+        match checkpoint.catalog.is_empty() {
+            true => checkpoint.check_gaps().map(|()| checkpoint),
+            false => Ok(checkpoint),
+        }
+    }
+
+    /// Refuses a checkpoint whose index promises a file or a tensor that is not there. A model that needs none of it loads all the
+    /// same.
+    pub(crate) fn check_gaps(&self) -> Result<(), CheckpointError> {
+        if let Some(shard) = self.gaps.shards.first() {
+            return Err(CheckpointError::MissingShard {
+                at: self.source.describe(),
+                shard: shard.name.clone(),
+                tensors: shard.tensors,
+                source: Arc::clone(&shard.error),
+            });
+        }
+        match self.gaps.absent_tensor() {
+            None => Ok(()),
+            Some(source) => Err(CheckpointError::Catalog {
+                at: self.source.describe(),
+                source,
+            }),
+        }
+    }
+
+    /// What is odd about the files and does no harm as long as the model does not need it, a sentence each.
+    #[must_use]
+    pub fn notes(&self) -> Vec<String> {
+        [self.gaps.notes(), self.notes.clone()].concat()
+    }
+
+    /// The same checkpoint with its tensors under other names, and a note of that.
+    pub(crate) fn with_names(&self, catalog: Option<Catalog>, note: String) -> Self {
+        Self {
+            catalog: catalog.unwrap_or_else(|| self.catalog.clone()),
+            notes: [&self.notes[..], &[note]].concat(),
+            ..self.clone()
+        }
+    }
+
+    /// Adds the declaration of a quantization that `config.json` lacks, and a note of where it comes from.
+    pub(crate) fn declare(&mut self, field: &str, quantization: Value, note: String) {
+        self.config[field] = quantization;
+        self.notes.push(note);
     }
 
     /// Where the files are.
@@ -200,6 +264,14 @@ impl Checkpoint {
         })
     }
 
+    /// A JSON object of the model, `None` when there is no such file.
+    pub(crate) fn read_json(&self, file: &str) -> Result<Option<Value>, CheckpointError> {
+        let bytes = self.source.read_optional(file)?;
+        bytes
+            .map(|bytes| parse_object(&*self.source, file, &bytes))
+            .transpose()
+    }
+
     /// A small file of the model, `None` when there is no such file.
     ///
     /// # Errors
@@ -243,6 +315,39 @@ fn read_header(source: &dyn Source, file: &str) -> Result<(u64, Header), Checkpo
     Ok((file_len, header::parse(&label, &bytes, file_len)?))
 }
 
+/// The files of weights where no index says it.
+fn unindexed(source: &dyn Source) -> Result<Vec<String>, CheckpointError> {
+    let single = vec![SINGLE.to_owned()];
+    match source.size(SINGLE) {
+        Err(error) if error.is_absent() => {}
+        // Whatever is wrong with it is said when it is read.
+        _ => return Ok(single),
+    }
+    let Some(names) = source.list()? else {
+        return Ok(single);
+    };
+    let at = || source.describe();
+    match unindexed::find(&names) {
+        UnindexedFiles::Nothing => Ok(single),
+        UnindexedFiles::Files(files) => Ok(files),
+        UnindexedFiles::Incomplete {
+            last,
+            missing,
+            count,
+        } => Err(CheckpointError::MissingShards {
+            at: at(),
+            shard: last,
+            missing: missing
+                .iter()
+                .map(usize::to_string)
+                .collect::<Vec<_>>()
+                .join(", "),
+            count,
+        }),
+        UnindexedFiles::Several(files) => Err(CheckpointError::Ambiguous { at: at(), files }),
+    }
+}
+
 /// Says why there is no configuration: because this is no model, or because it is half of one.
 fn no_config(source: &dyn Source) -> Result<CheckpointError, CheckpointError> {
     let at = source.describe();
@@ -267,31 +372,14 @@ fn no_config(source: &dyn Source) -> Result<CheckpointError, CheckpointError> {
     Ok(CheckpointError::NotAModel { at, found })
 }
 
-fn no_weights(
-    source: &dyn Source,
-    file: &str,
-    index: Option<&Index>,
-    error: SourceError,
-) -> CheckpointError {
-    match index {
-        Some(index) => CheckpointError::MissingShard {
-            at: source.describe(),
-            shard: file.to_owned(),
-            tensors: index
-                .weight_map
-                .values()
-                .filter(|shard| *shard == file)
-                .count(),
-            source: Box::new(error),
-        },
-        None => CheckpointError::NoWeights {
-            at: source.describe(),
-            found: instead(source).unwrap_or_else(|| {
-                "only safetensors are read: convert .bin, .pt and .gguf files first".to_owned()
-            }),
-            looked_for: format!("{INDEX} and {file}"),
-            source: Box::new(error),
-        },
+fn no_weights(source: &dyn Source, file: &str, error: SourceError) -> CheckpointError {
+    CheckpointError::NoWeights {
+        at: source.describe(),
+        found: instead(source).unwrap_or_else(|| {
+            "only safetensors are read: convert .bin, .pt and .gguf files first".to_owned()
+        }),
+        looked_for: format!("{INDEX} and {file}"),
+        source: Box::new(error),
     }
 }
 
@@ -342,7 +430,32 @@ pub enum CheckpointError {
         /// How many tensors the index places in it.
         tensors: usize,
         /// What the source said.
-        source: Box<SourceError>,
+        source: Arc<SourceError>,
+    },
+
+    /// Shards without an index, of which some are not there.
+    #[error("{at}: has {shard} and no {INDEX}, and the shards {missing} of {count} are missing")]
+    MissingShards {
+        /// The source.
+        at: String,
+        /// A shard that is there.
+        shard: String,
+        /// The numbers of the missing ones.
+        missing: String,
+        /// How many there should be.
+        count: usize,
+    },
+
+    /// Weights without an index, of more than one saving.
+    #[error(
+        "{at}: has no {INDEX} that says which files are the weights; {} and {} may be of different models: name the file, or take \
+         the others away", .files[0], .files[1]
+    )]
+    Ambiguous {
+        /// The source.
+        at: String,
+        /// Two of the files.
+        files: [String; 2],
     },
 
     /// A file that is not JSON.

@@ -41,6 +41,7 @@ impl Index {
         };
         let mut weight_map = BTreeMap::new();
         for (tensor, shard) in pairs.0 {
+            let shard = here(shard);
             if !stays_inside(&shard) {
                 return Err(IndexError::Escapes {
                     file: file.to_owned(),
@@ -48,7 +49,9 @@ impl Index {
                     shard,
                 });
             }
-            if let Some(first) = weight_map.get(&tensor) {
+            if let Some(first) = weight_map.get(&tensor)
+                && *first != shard
+            {
                 return Err(IndexError::DuplicateTensor {
                     file: file.to_owned(),
                     first: String::clone(first),
@@ -80,6 +83,14 @@ impl Index {
     #[must_use]
     pub fn files(&self) -> BTreeSet<&str> {
         self.weight_map.values().map(String::as_str).collect()
+    }
+}
+
+/// The name of a file without `./` before it, which some tools write.
+fn here(shard: String) -> String {
+    match shard.strip_prefix("./") {
+        Some(rest) => here(rest.to_owned()),
+        None => shard,
     }
 }
 

@@ -31,7 +31,7 @@ pub(crate) fn with_texts(bytes: &[u8]) -> Option<Vec<u8>> {
     let mut read = Vec::with_capacity(bytes.len() + 64);
     let (mut rest, mut found, mut in_text) = (bytes, false, false);
     while let [first, after @ ..] = rest {
-        let word = WORDS.iter().find(|word| rest.starts_with(word.as_bytes()));
+        let word = WORDS.iter().find(|word| is_value(rest, word));
         let len = match (in_text, first, word) {
             (false, _, Some(word)) => {
                 found = true;
@@ -50,6 +50,12 @@ pub(crate) fn with_texts(bytes: &[u8]) -> Option<Vec<u8>> {
         rest = &rest[len..];
     }
     found.then_some(read)
+}
+
+/// Whether `rest` begins with the word, and not as the name of a field.
+fn is_value(rest: &[u8], word: &str) -> bool {
+    let after = rest.strip_prefix(word.as_bytes());
+    after.is_some_and(|after| !after.trim_ascii_start().starts_with(b":"))
 }
 
 /// The word of Python that a value stands for, if it stands for one.

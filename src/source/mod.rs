@@ -40,9 +40,14 @@ mod instead;
 
 mod catalog;
 
+mod gaps;
+
+mod unindexed;
+
 pub(crate) mod checkpoint;
 
 pub use bytes::Bytes;
+pub(crate) use catalog::Renaming;
 pub use catalog::{Catalog, CatalogError, TensorInfo};
 pub use checkpoint::{Checkpoint, CheckpointError, WeightFile};
 pub use dtype::StoredType;

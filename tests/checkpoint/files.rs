@@ -51,9 +51,10 @@ fn a_configuration_without_weights_says_what_was_looked_for() {
 }
 
 #[test]
-fn a_missing_shard_is_named_with_its_index() {
+fn a_model_of_which_every_shard_is_missing_names_one_with_its_index() {
+    let source = two_shards().without("s1.safetensors");
     let error = refused(
-        two_shards().without("s1.safetensors"),
+        source.without("s2.safetensors"),
         &[
             "s1.safetensors",
             "model.safetensors.index.json",
@@ -119,7 +120,7 @@ fn a_configuration_that_is_not_an_object_is_refused() {
             matches!(error, CheckpointError::NotAnObject { .. }),
             "{error:?}"
         );
-        let error = refused(two_shards().with(file, "{\"a\": NaN}"), &[file, "line 1"]);
+        let error = refused(two_shards().with(file, "{\"a\": nan}"), &[file, "line 1"]);
         assert!(matches!(error, CheckpointError::Json { .. }), "{error:?}");
     }
 }

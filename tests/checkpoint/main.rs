@@ -3,6 +3,8 @@
 mod files;
 mod index;
 mod opened;
+mod python;
+mod unindexed;
 
 use std::sync::Arc;
 

@@ -2,7 +2,13 @@
 
 use std::sync::Arc;
 
-use firebox::source::{Checkpoint, CheckpointError, HubBuilder, Source, SourceError, SourceExt};
+use firebox::source::{Checkpoint, Source, SourceExt};
+#[cfg(feature = "cpu")]
+use firebox::{
+    Cpu, Error, LoadConfig, Loader,
+    model::CausalLm,
+    source::{CheckpointError, HubBuilder, SourceError},
+};
 
 use super::{counted, loopback, model, serve, tinyrust, two_files};
 
@@ -103,6 +109,7 @@ fn any_range_is_peeked_at_without_a_download() {
     }
 }
 
+#[cfg(feature = "cpu")]
 #[test]
 fn a_shard_that_the_hub_lacks_or_the_cache_offline_is_missing() {
     let mut files = tinyrust();
@@ -111,21 +118,25 @@ fn a_shard_that_the_hub_lacks_or_the_cache_offline_is_missing() {
     let (whole, cache) = serve(files.clone());
     Checkpoint::open(Arc::new(model(&whole, &cache).build().unwrap())).unwrap();
     let missing = |source: HubBuilder| {
-        let error = Checkpoint::open(Arc::new(source.build().unwrap())).unwrap_err();
-        match error {
-            CheckpointError::MissingShard { shard, source, .. } => (shard, *source),
-            error => panic!("{error:?}"),
+        let config = LoadConfig::default().source(Arc::new(source.build().unwrap()));
+        let loader =
+            Loader::<Cpu>::new(config).expect("only a plan knows whether the shard is needed");
+        match loader.load::<CausalLm>() {
+            Err(Error::Checkpoint(CheckpointError::MissingShard { shard, source, .. })) => {
+                (shard, source)
+            }
+            other => panic!("{:?}", other.map(|loaded| loaded.report)),
         }
     };
     let (shard, error) = missing(model(&whole, &cache).offline(true));
     assert_eq!(shard, gone);
-    assert!(matches!(error, SourceError::NotCached { .. }), "{error:?}");
+    assert!(matches!(*error, SourceError::NotCached { .. }), "{error:?}");
 
     files.remove(&gone);
     let (hub, cache) = serve(files);
     let (shard, error) = missing(model(&hub, &cache));
     assert_eq!(shard, gone);
-    assert!(matches!(error, SourceError::NotFound { .. }), "{error:?}");
+    assert!(matches!(*error, SourceError::NotFound { .. }), "{error:?}");
 }
 
 /// Catches a plan made over the hub that downloads the weights in order to weigh them.
