@@ -6,13 +6,13 @@
 //! ```
 //!
 //! A piece that is stored as the weight wants it is one range of a file. A transposed piece is read in blocks of stored
-//! rows, which become columns of the weight.
+//! rows, which become columns of the weight. Values of F64 become `f32` as they are read: bytes of a weight are bytes of `f32` then.
 
 use core::ops::Range;
 
 use crate::{
     plan::{Piece, Step},
-    source::{SourceError, TensorInfo},
+    source::{SourceError, StoredType, TensorInfo},
 };
 
 /// The pieces of one weight, whose values take `size` bytes each.
@@ -29,7 +29,8 @@ pub(super) struct Stretch<'p> {
     pub(super) offset: u64,
 }
 
-/// Bytes of a transposed piece that are read before they are spread over the rows of a weight.
+/// Bytes of a transposed piece that are read before they are spread over the rows of a weight, and of F64 that are read before they
+/// are rounded.
 const BLOCK_BYTES: usize = 256 << 10;
 
 impl Pieces {
@@ -46,18 +47,19 @@ impl Pieces {
     pub(super) fn stored(tensor: &TensorInfo) -> Self {
         let mut tensor = tensor.clone();
         tensor.shape = vec![tensor.bytes() as usize];
+        tensor.dtype = StoredType::U8;
         Self::new(vec![Piece::whole(&tensor)], 1)
     }
 
     /// Number of bytes.
     pub(super) fn bytes(&self) -> usize {
-        self.pieces.iter().map(|piece| piece.bytes() as usize).sum()
+        self.pieces.iter().map(bytes).sum()
     }
 
     /// The range of a file that holds bytes `range`, if a single one does.
     pub(super) fn stretch(&self, range: &Range<usize>) -> Option<Stretch<'_>> {
         let (piece, at) = self.overlaps(range.clone()).next()?;
-        let within = (at.end - at.start) == range.len() && !piece.transposed;
+        let within = (at.end - at.start) == range.len() && !piece.transposed && !is_wide(piece);
         within.then(|| Stretch {
             file: &piece.tensor.file,
             offset: piece.range().start + at.start as u64,
@@ -78,8 +80,7 @@ impl Pieces {
             if piece.transposed {
                 self.transpose(piece, at.start, here, &mut read)?;
             } else {
-                let offset = piece.range().start + at.start as u64;
-                read(&piece.tensor.file, offset, here)?;
+                read_values(piece, at.start, here, &mut read)?;
             }
         }
         Ok(())
@@ -90,7 +91,7 @@ impl Pieces {
         let mut first = 0;
         self.pieces.iter().filter_map(move |piece| {
             let before = first;
-            first += piece.bytes() as usize;
+            first += bytes(piece);
             let [start, end] = [range.start, range.end].map(|at| at.clamp(before, first) - before);
             (start < end).then_some((piece, start..end))
         })
@@ -116,16 +117,12 @@ impl Pieces {
         for col in (0..cols).step_by(block) {
             let block = block.min(cols - col);
             let bytes = &mut bytes[..block * row_bytes];
-            let file = &piece.tensor.file;
-            let offset = |nth: usize| {
-                let value = (col + nth) * stored_cols + rows.start;
-                piece.range().start + (value * size) as u64
-            };
+            let start = |nth: usize| ((col + nth) * stored_cols + rows.start) * size;
             if rows.len() == stored_cols {
-                read(file, offset(0), bytes)?;
+                read_values(piece, start(0), bytes, read)?;
             } else {
                 for (nth, bytes) in bytes.chunks_mut(row_bytes).enumerate() {
-                    read(file, offset(nth), bytes)?;
+                    read_values(piece, start(nth), bytes, read)?;
                 }
             }
             for row in rows.clone() {
@@ -140,6 +137,39 @@ impl Pieces {
         }
         Ok(())
     }
+}
+
+/// Whether the values of a piece become narrower as they are read.
+fn is_wide(piece: &Piece) -> bool {
+    piece.tensor.dtype == StoredType::F64
+}
+
+/// Bytes of a piece in the weight.
+fn bytes(piece: &Piece) -> usize {
+    piece.bytes() as usize / if is_wide(piece) { 2 } else { 1 }
+}
+
+/// Fills `into` with bytes of a piece as the weight has them, from its byte `start` on, in the order of the file.
+fn read_values(
+    piece: &Piece,
+    start: usize,
+    into: &mut [u8],
+    read: &mut impl FnMut(&str, u64, &mut [u8]) -> Result<(), SourceError>,
+) -> Result<(), SourceError> {
+    let (file, first) = (&piece.tensor.file, piece.range().start);
+    if !is_wide(piece) {
+        return read(file, first + start as u64, into);
+    }
+    let mut wide = vec![0; BLOCK_BYTES.min(2 * into.len())];
+    for (nth, into) in into.chunks_mut(BLOCK_BYTES / 2).enumerate() {
+        let wide = &mut wide[..2 * into.len()];
+        read(file, first + (2 * start + nth * BLOCK_BYTES) as u64, wide)?;
+        let (values, _) = wide.as_chunks();
+        for (to, value) in into.chunks_mut(size_of::<f32>()).zip(values) {
+            to.copy_from_slice(&(f64::from_le_bytes(*value) as f32).to_le_bytes());
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use crate::{
     config::Pattern,
     dialect::{Files, plain},
     model::{Role, Slot},
-    source::TensorInfo,
+    source::{StoredType, TensorInfo},
 };
 
 /// Parts of paths that name tables of rows.
@@ -70,7 +70,8 @@ impl Plan {
             Found::Pieces(pieces) => match request.plain(&slot, pieces.clone()) {
                 Err(PlanError::Format { .. }) if !named(&slot) => request.dense(&slot, pieces),
                 step => step,
-            },
+            }
+            .map(saved),
             Found::Other(tensor) => Ok(carried(&slot, &tensor)),
         });
         let steps = steps.collect::<Result<Vec<_>, _>>()?;
@@ -100,13 +101,17 @@ impl Plan {
             let slot = Slot::new(&*tensor.name, tensor.shape.clone(), Role::Other);
             (slot, of_tensor(tensor))
         }));
+        if self.links.is_empty() {
+            let steps = core::mem::take(&mut self.steps).into_iter();
+            self.steps = steps.map(saved).collect();
+        }
         if found.is_empty() {
             return Ok(());
         }
         let carried = |(slot, found): (Slot, Found)| match found {
             Found::Packed(adopt) if request.requantize => Ok(request.unpacked(&slot, adopt)),
             Found::Packed(adopt) => request.adopted(&slot, adopt),
-            Found::Pieces(pieces) => request.dense(&slot, pieces),
+            Found::Pieces(pieces) => request.dense(&slot, pieces).map(saved),
             Found::Other(tensor) => Ok(carried(&slot, &tensor)),
         };
         let steps = found.into_iter().map(carried);
@@ -165,6 +170,16 @@ fn of_tensor(tensor: &TensorInfo) -> Found {
     match plain(tensor.dtype) {
         Some(_) => Found::Pieces(vec![Piece::whole(tensor)]),
         None => Found::Other(tensor.clone()),
+    }
+}
+
+/// A weight of plain values as it is saved: one of F64 that is not quantized is carried over, so that no digit is lost.
+fn saved(step: Step) -> Step {
+    match (step.whole(), &step.action) {
+        (Some(tensor), Action::Dense(_)) if tensor.dtype == StoredType::F64 => {
+            carried(&step.slot, tensor)
+        }
+        _ => step,
     }
 }
 
