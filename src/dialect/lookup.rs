@@ -52,6 +52,33 @@ impl<'a> Lookup<'a> {
         module(self.slot)
     }
 
+    /// Whether `is_match` holds for a name of the module: its own, or that which the file has for it.
+    pub(super) fn any_name(
+        &self,
+        is_match: impl Fn(&str) -> Result<bool, DialectError>,
+    ) -> Result<bool, DialectError> {
+        for name in self.names() {
+            if is_match(&name)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether `list` has the module.
+    pub(super) fn is_excepted(&self, list: &Excepted) -> bool {
+        self.names().iter().any(|name| list.names(name))
+    }
+
+    /// The names that a configuration may have for the module: its own, and that of the file where the file has another.
+    pub(super) fn names(&self) -> Vec<String> {
+        let stored = self.catalog.as_stored(self.module());
+        [self.module().to_owned()]
+            .into_iter()
+            .chain(stored)
+            .collect()
+    }
+
     /// A shape of this many rows and columns in the file, where experts are the outermost dimension of a stack.
     pub(super) fn stacked(&self, matrix: [usize; 2]) -> Vec<usize> {
         stacked(self.slot, matrix)
@@ -91,7 +118,7 @@ impl<'a> Lookup<'a> {
         match weight {
             Some(weight) if plain(weight.dtype).is_none() => Err(self.dtype_error(
                 weight,
-                "F32, F16 or BF16, or the tensors of a packed weight",
+                "F64, F32, F16 or BF16, or the tensors of a packed weight",
             )),
             Some(weight) if self.is_linear() && !excepted => Err(DialectError::Unpacked {
                 tensor: self.slot.name.clone(),
@@ -113,7 +140,7 @@ impl<'a> Lookup<'a> {
         name: &str,
         list: &Excepted,
     ) -> Result<Option<&'a TensorInfo>, DialectError> {
-        let (excepted, field) = (list.names(self.module()), list.field);
+        let (excepted, field) = (self.is_excepted(list), list.field);
         match (self.beside(name), self.weight()) {
             (None, weight) => self.plain(weight, excepted, field).map(|()| None),
             (Some(_), _) if excepted => Err(self.excepted(field)),
@@ -147,7 +174,8 @@ impl<'a> Lookup<'a> {
     /// The type of a tensor that has to hold plain numbers.
     pub(super) fn floats(&self, tensor: &TensorInfo) -> Result<DType, DialectError> {
         let expected = || self.dtype_error(tensor, "F32, F16 or BF16");
-        plain(tensor.dtype).ok_or_else(expected)
+        let stored = plain(tensor.dtype).filter(|_| tensor.dtype != StoredType::F64);
+        stored.ok_or_else(expected)
     }
 
     /// Refuses a format that cannot be, or not in this shape.

@@ -44,7 +44,7 @@ impl Engine {
             as_stored(&mut known);
         }
         let to = SaveConfig::for_cache(folder.to_owned());
-        let identity = Identity::new(&known, &self.config, &to, &self.checkpoint)?;
+        let identity = Identity::new(&known, &self.config, &to, self.checkpoint())?;
         let entry = folder.join(identity.key());
         let to = SaveConfig::for_cache(entry.clone());
         let workers = self.settings(&self.observers).pool()?;

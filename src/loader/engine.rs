@@ -17,7 +17,7 @@ use crate::{
     observe::{Event, Observer, Observers, tell},
     pipeline::{self, PipelineError, Settings, Sink, Timing},
     place::Shared,
-    plan::Plan,
+    plan::{NameReading, Plan, is_inside, read_names},
     prepare,
     report::{LoadReport, Recording, RunFacts},
     source::{Checkpoint, CheckpointError, SourceError, SourceExt},
@@ -30,7 +30,10 @@ pub(super) struct Engine {
     pub(super) config: LoadConfig,
     pub(super) shared: Option<Shared>,
     pub(super) observers: Observers,
-    pub(super) checkpoint: Checkpoint,
+    /// The checkpoint under the names of the files.
+    pub(super) opened: Checkpoint,
+    /// The checkpoint under the names of the model, where the first model that was asked for has others.
+    pub(super) named: OnceLock<Option<Checkpoint>>,
     pub(super) dialect: Option<Arc<dyn Dialect>>,
     pub(super) target: TargetFacts,
     pub(super) device: Device,
@@ -96,7 +99,8 @@ impl Engine {
             config,
             shared,
             observers,
-            checkpoint,
+            opened: checkpoint,
+            named: OnceLock::new(),
             dialect,
             target,
             device,
@@ -110,13 +114,24 @@ impl Engine {
     /// The configuration of the model, named as the checkpoint names its tensors.
     /// It has a head of its own where the checkpoint has one that differs from the embedding.
     pub(super) fn model_config<A: Architecture>(&self) -> Result<A::Config, Error> {
-        let config = A::config(self.checkpoint.config())?;
-        let catalog = self.checkpoint.catalog();
-        let config = A::named(config, &|name| catalog.get(name).is_some());
+        let config = A::config(self.opened.config())?;
+        let NameReading {
+            config,
+            catalog,
+            note,
+        } = read_names::<A>(config, &self.request(), is_inside(&self.opened))?;
+        self.named
+            .get_or_init(|| Some(self.opened.with_names(catalog, note?)));
         match A::tied(&config) {
             Some(pair) if self.differ(&pair)? => Ok(A::untied(config)),
             _ => Ok(config),
         }
+    }
+
+    /// The checkpoint.
+    pub(super) fn checkpoint(&self) -> &Checkpoint {
+        let named = self.named.get().and_then(Option::as_ref);
+        named.unwrap_or(&self.opened)
     }
 
     pub(super) fn record(&self) -> Recording {
@@ -134,7 +149,7 @@ impl Engine {
     ) -> Settings<'a> {
         let workers = allowance.workers;
         Settings {
-            readers: cores().min(self.checkpoint.source().concurrency()),
+            readers: cores().min(self.checkpoint().source().concurrency()),
             tile_bytes: allowance.tile,
             device: (self.target.memory == MemoryKind::Device).then_some(&self.device),
             allocation_max: self.capabilities.largest_allocation,
@@ -153,7 +168,7 @@ impl Engine {
         settings: &Settings<'_>,
     ) -> Result<Vec<Timing>, Error> {
         self.announce(plan, settings)?;
-        let source = &**self.checkpoint.source();
+        let source = &**self.checkpoint().source();
         let ran = prepare::balance(plan, source, settings)
             .and_then(|()| pipeline::run(plan, source, sink, settings));
         ran.map_err(|error| explain(&self.observers, error.into()))
@@ -182,7 +197,7 @@ impl Engine {
             device: self.capabilities.name.clone(),
             workers: allowance.workers,
             in_flight_bytes_max: allowance.in_flight,
-            probe: self.checkpoint.source().probe(),
+            probe: self.checkpoint().source().probe(),
             tokenizer: self.tokenizer.get().cloned(),
             host_bytes_max: self.host_bytes(),
             device_bytes_max: self.device_bytes(),

@@ -126,7 +126,7 @@ impl<T: Target> Loader<T> {
 
     /// The checkpoint.
     pub fn checkpoint(&self) -> &Checkpoint {
-        &self.engine.checkpoint
+        self.engine.checkpoint()
     }
 
     /// The dialect that its weights are packed in, `None` where they are dense.

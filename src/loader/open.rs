@@ -7,6 +7,7 @@ use std::{path::Path, sync::Arc};
 use super::{LoadRequest, engine::explain};
 use crate::{
     config::LoadConfig,
+    dialect::{self, undeclared},
     error::Error,
     source::{Checkpoint, CheckpointError, Local, Source, SourceError, checkpoint::CONFIG},
 };
@@ -37,22 +38,50 @@ impl LoadRequest {
     /// [`Error::Source`] and [`Error::Checkpoint`].
     pub fn open(&self) -> Result<Checkpoint, Error> {
         let open = if self.config.bare {
-            Checkpoint::bare
+            |source| Checkpoint::bare(source).map_err(Error::from)
         } else {
-            Checkpoint::open
+            |source| declared(Checkpoint::open(source)?)
         };
         if let Some(source) = &self.source {
-            return Ok(open(Arc::clone(source))?);
+            return open(Arc::clone(source));
         }
         let name = &self.config.model;
         if Path::new(name).exists() || !looks_like_id(name) {
             let folder = Local::open(name)?.reading(self.config.read.reading);
-            return Ok(open(Arc::new(folder))?);
+            return open(Arc::new(folder));
         }
         hub(name, self)
-            .and_then(|hub| Ok(open(hub)?))
+            .and_then(open)
             .map_err(|error| not_here(name, explain(&self.observers, error)))
     }
+}
+
+/// The checkpoint with the declaration of its quantization, where packed tensors are there and `config.json` has none: from a file beside, or
+/// from the tensors where they leave no choice.
+fn declared(mut checkpoint: Checkpoint) -> Result<Checkpoint, Error> {
+    let config = checkpoint.config();
+    let says = |field: &&str| config.get(field).is_some_and(|value| !value.is_null());
+    if dialect::DECLARED.iter().any(|field| says(field))
+        || !undeclared::has_packed(checkpoint.catalog())
+    {
+        return Ok(checkpoint);
+    }
+    for (file, declaration) in undeclared::FILES {
+        let Some(found) = checkpoint.read_json(file)? else {
+            continue;
+        };
+        if let Some(quantization) = declaration(found) {
+            let note = format!("the quantization is declared in {file}, not in {CONFIG}");
+            checkpoint.declare(undeclared::FIELD, quantization, note);
+            return Ok(checkpoint);
+        }
+    }
+    if let Some(quantization) = undeclared::infer(checkpoint.catalog())? {
+        let method = &quantization["quant_method"];
+        let note = format!("no file declares the quantization; the tensors are those of {method}");
+        checkpoint.declare(undeclared::FIELD, quantization, note);
+    }
+    Ok(checkpoint)
 }
 
 /// Adds to a failed look-up on the hub that the name is nothing on disk, either: it may have been

@@ -45,9 +45,14 @@ impl Engine {
         config: &A::Config,
         slots: &[Slot],
     ) -> Result<Plan, Error> {
-        let mut plan = Plan::bind(&self.request(), slots, |tensor| {
+        let bound = Plan::bind(&self.request(), slots, |tensor| {
             A::leaves_out(config, tensor)
-        })?;
+        });
+        if bound.as_ref().map_or(true, |plan| !plan.missing.is_empty()) {
+            // What the model lacks may be what the index promises.
+            self.checkpoint().check_gaps()?;
+        }
+        let mut plan = bound?;
         plan.untied = self.untied.get().cloned().flatten();
         if self.config.pack.presinq {
             plan.link(A::links(config), slots)?;
@@ -63,6 +68,8 @@ impl Engine {
     /// Binds all tensors of the files, without a model. The matrices that match `include` are quantized; without any `include`, the
     /// matrices that look like linear layers.
     pub(super) fn bind_tensors(&self, include: &[Pattern]) -> Result<Plan, Error> {
+        // Every tensor is wanted.
+        self.checkpoint().check_gaps()?;
         let plan = self.with_files(|files| Plan::bind_files(&self.request(), include, files));
         let mut plan = plan?;
         if self.config.pack.presinq {
@@ -79,7 +86,7 @@ impl Engine {
 
     /// Calls `run` with the tensors of the checkpoint, of which it may read those that describe others.
     fn with_files<R>(&self, run: impl FnOnce(&Files<'_>) -> R) -> R {
-        let source = self.checkpoint.source();
+        let source = self.checkpoint().source();
         let read = |tensor: &TensorInfo| {
             if tensor.bytes() > DESCRIPTION_MAX {
                 return Err(format!("it has {} bytes", tensor.bytes()));
@@ -89,7 +96,7 @@ impl Engine {
             read.map(|()| bytes).map_err(|error| error.to_string())
         };
         run(&Files {
-            catalog: self.checkpoint.catalog(),
+            catalog: self.checkpoint().catalog(),
             read: &read,
         })
     }
@@ -97,8 +104,9 @@ impl Engine {
     /// The request that a plan answers.
     pub(super) fn request(&self) -> Request<'_> {
         Request {
-            model: self.checkpoint.source().describe(),
-            catalog: self.checkpoint.catalog(),
+            model: self.checkpoint().source().describe(),
+            notes: self.checkpoint().notes(),
+            catalog: self.checkpoint().catalog(),
             dialect: self.dialect.as_deref(),
             dequantize: self.config.pack.dequantize,
             requantize: self.config.pack.requantize,
@@ -128,7 +136,7 @@ impl Engine {
             named => named.to_vec(),
         };
         let open = |step: &Step| matches!(step.slot.quant(policy), QuantSpec::Auto(_));
-        let source = &**self.checkpoint.source();
+        let source = &**self.checkpoint().source();
         let observers = &self.observers;
         let settings = self.settings(observers);
         let decided = prepare::decide(plan, open, limit, &candidates, source, &settings);

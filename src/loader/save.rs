@@ -38,15 +38,16 @@ impl Engine {
             // Dequantized weights get the type that config.json names, but for those that are a source: they are exact.
             plan.give_back(match self.config.pack.requantize {
                 true => DType::F32,
-                false => self.checkpoint.float_dtype(),
+                false => self.checkpoint().float_dtype(),
             });
         }
         let candidates = to.named().unwrap_or(To::Mlx);
-        let identity = Identity::new(&plan, &self.config, to, &self.checkpoint)?;
+        let identity = Identity::new(&plan, &self.config, to, self.checkpoint())?;
         self.write_plan(plan, to, Some(candidates), &identity, |plan| {
-            let dialect = save::dialect_of(plan, to, self.checkpoint.float_dtype());
+            let dialect = save::dialect_of(plan, to, self.checkpoint().float_dtype());
             let to_mlx = dialect == Some(To::Mlx);
-            let splits = to_mlx && is_known && self.checkpoint.config()["model_type"] == "gpt_oss";
+            let splits =
+                to_mlx && is_known && self.checkpoint().config()["model_type"] == "gpt_oss";
             match splits {
                 true => plan.split_gates()?,
                 false => plan.turn_back()?,
@@ -84,7 +85,7 @@ impl Engine {
         plan.send(Home::Disk);
         let becomes: Vec<String> = plan.steps.iter().map(save::becomes).collect();
         adapt(&mut plan)?;
-        let layout = FolderLayout::new(to, &plan, self.checkpoint.float_dtype())?;
+        let layout = FolderLayout::new(to, &plan, self.checkpoint().float_dtype())?;
         let by_rows = |step: &Step| layout.takes_rows(step);
         let allowance = self.allowance(&plan, &by_rows)?;
         let mut journal = match found {
@@ -109,7 +110,7 @@ impl Engine {
         let (done, total) = (folder.done(), plan.steps.len());
         let saved = ran.and_then(|timings| {
             let report = self.report(&plan, allowance, &timings, recording);
-            Ok(Saved::new(folder.finish(&self.checkpoint)?, report))
+            Ok(Saved::new(folder.finish(self.checkpoint())?, report))
         });
         let saved = saved.map_err(|error| Error::Interrupted {
             folder: to.folder().to_owned(),
@@ -148,7 +149,7 @@ impl Engine {
         plan.links.clone_from(&links);
         rest.links = links;
 
-        let source = &**self.checkpoint.source();
+        let source = &**self.checkpoint().source();
         self.announce(&rest, &settings)?;
         // Factors come out as they did, and take weights that are in the folder too.
         let ran = prepare::balance(plan, source, &settings).and_then(|()| {

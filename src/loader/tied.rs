@@ -25,7 +25,7 @@ impl Engine {
 
     /// A tensor of the head that the embedding has not, or has otherwise.
     fn other(&self, embedding: &str, head: &str) -> Result<Option<String>, Error> {
-        let catalog = self.checkpoint.catalog();
+        let catalog = self.checkpoint().catalog();
         let module = |tensor: &str| tensor.strip_suffix("weight").map(str::to_owned);
         let (Some(table), Some(own)) = (module(embedding), module(head)) else {
             return Ok(None);
@@ -54,7 +54,7 @@ impl Engine {
         if (one.dtype, &one.shape) != (other.dtype, &other.shape) {
             return Ok(false);
         }
-        let source = self.checkpoint.source();
+        let source = self.checkpoint().source();
         let (mut left, mut right) = (Vec::new(), Vec::new());
         let mut at = 0;
         while at < one.bytes() {

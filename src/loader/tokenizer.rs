@@ -18,7 +18,7 @@ const VOCABULARIES: [&str; 5] = [
 impl Engine {
     /// Reads the tokenizer of the checkpoint. Of several vocabularies the first one counts.
     pub(super) fn tokenizer(&self) -> Result<Tokenizer, Error> {
-        let files = &self.checkpoint;
+        let files = self.checkpoint();
         let read = |file| files.read_optional(file);
         let tokenizer_json = read("tokenizer.json")?;
         let (mut vocabulary, mut vocab_json, mut merges_txt) = (None, None, None);

@@ -53,7 +53,7 @@ impl Engine {
         }
         refuse_packed(&plan.steps)?;
         let planned = plan.clone();
-        let source = &**self.checkpoint.source();
+        let source = &**self.checkpoint().source();
         let mut guard = Guard::new(inner, &planned, config, source, settings)?;
         let ran = self.run(plan, &mut guard, settings);
         let checked = guard.checked;
@@ -98,7 +98,7 @@ impl Engine {
             return Err(VerifyError::NothingPacked { model }.into());
         }
         let originals = own(&plan.steps);
-        let stats = self.compare(&mut plan, &self.checkpoint, originals)?;
+        let stats = self.compare(&mut plan, self.checkpoint(), originals)?;
         let mut report = report(&plan, None, &stats, &config.limits);
         for quant in &config.fallbacks {
             self.fall_back(&plan, quant, &mut report)?;
@@ -138,7 +138,7 @@ impl Engine {
         } else {
             self.check_tensors(&plan)?;
             let originals = own(&plan.steps);
-            self.compare(&mut plan, &self.checkpoint, originals)?
+            self.compare(&mut plan, self.checkpoint(), originals)?
         };
         for (k, stats) in open.into_iter().zip(stats) {
             if report.limits.beyond(&stats).is_empty() {

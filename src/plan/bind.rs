@@ -20,6 +20,8 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Request<'a> {
     pub(crate) model: String,
+    /// What is odd about the files.
+    pub(crate) notes: Vec<String>,
     pub(crate) catalog: &'a Catalog,
     pub(crate) dialect: Option<&'a dyn Dialect>,
     pub(crate) policy: &'a Policy,
@@ -212,7 +214,7 @@ pub(super) enum Found {
 }
 
 impl Found {
-    fn tensors(&self) -> Vec<&TensorInfo> {
+    pub(super) fn tensors(&self) -> Vec<&TensorInfo> {
         match self {
             Self::Packed(adopt) => adopt.parts.iter().collect(),
             Self::Pieces(pieces) => pieces.iter().map(|piece| &piece.tensor).collect(),
@@ -245,6 +247,18 @@ impl Request<'_> {
             unused: Vec::new(),
             unexpected: Vec::new(),
             untied: None,
+            notes: self.notes.clone(),
+        }
+    }
+
+    /// The same request for other names of the tensors.
+    pub(super) fn of<'c>(&'c self, catalog: &'c Catalog) -> Request<'c> {
+        Request {
+            model: self.model.clone(),
+            notes: self.notes.clone(),
+            devices: self.devices.clone(),
+            catalog,
+            ..*self
         }
     }
 

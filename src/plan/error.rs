@@ -10,6 +10,19 @@ use crate::{dialect::DialectError, source::StoredType};
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PlanError {
+    /// The names in the files can be read in two ways.
+    #[error(
+        "{model}: the slots of the model are filled in two ways, and these are different weights: {first}; {second}. Take one of them out \
+         of the files"
+    )]
+    Names {
+        /// The checkpoint.
+        model: String,
+        /// One way.
+        first: String,
+        /// The other.
+        second: String,
+    },
     /// The checkpoint and its config disagree.
     #[error(
         "{tensor} in {file} is {found:?}, config.json implies {expected:?}{sizes}; correct config.json, or take that of these weights"

@@ -30,6 +30,7 @@ mod need;
 mod order;
 mod piece;
 mod print;
+mod renamed;
 mod scaling;
 mod settle;
 mod sizes;
@@ -40,6 +41,8 @@ pub(crate) use bind::Request;
 pub use error::PlanError;
 pub use home::{DeviceFacts, Home};
 pub use json::Summary;
+pub use renamed::names_note;
+pub(crate) use renamed::{NameReading, is_inside, read_names};
 pub(crate) use need::Need;
 pub use order::{Compare, Order};
 pub use piece::Piece;
@@ -95,6 +98,9 @@ pub struct Plan {
     /// A tensor of the head, where the configuration takes the embedding for the head and the checkpoint has another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub untied: Option<String>,
+    /// What is odd about the files and does no harm to this model, a sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 /// What happens to one tensor.
@@ -336,7 +342,8 @@ pub struct Totals {
 }
 
 impl Plan {
-    /// What the checkpoint and its configuration say differently, and which of them is believed, a sentence each.
+    /// What the checkpoint and its configuration say differently and which of them is believed, and what else is odd about the files and does
+    /// no harm to this model, a sentence each.
     pub fn warnings(&self) -> Vec<String> {
         let untied = self.untied.iter().map(|tensor| {
             format!(
@@ -344,7 +351,7 @@ impl Plan {
                  head is used; set the field to false"
             )
         });
-        untied.collect()
+        self.notes.iter().cloned().chain(untied).collect()
     }
 
     /// Packed weights that become plain numbers become those of `to`.

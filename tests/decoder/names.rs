@@ -3,7 +3,9 @@
 
 use std::{fs, sync::Arc};
 
-use firebox::{Cpu, LoadConfig, Loader, model::CausalLm, source::Memory, target::DType};
+use firebox::{
+    Cpu, LoadConfig, Loader, SaveConfig, model::CausalLm, source::Memory, target::DType,
+};
 use safetensors::{SafeTensors, tensor::TensorView};
 use serde_json::{Value, json};
 
@@ -81,6 +83,100 @@ fn names_may_begin_otherwise() {
         let error = max_abs_difference(&values(logits), &expected);
         assert!(error < 1e-4, "{} {body:?}: {error}", golden.0);
     }
+}
+
+/// Prefixes that torch, trainers and modules around a model put before names; a body of another name; names inside a multimodal model where
+/// `config.json` is that of the text model. The report says it, and what is saved has the names of the model, which Python loads.
+#[test]
+fn names_behind_a_prefix_are_those_of_the_model() {
+    // A golden model, what its names begin with, and what the names of the file begin with.
+    let cases = [
+        ("llama_f16_tied_bias", "", "_orig_mod."),
+        ("llama_f16_tied_bias", "", "module."),
+        ("llama_f16_tied_bias", "", "model."),
+        ("llama_f16_tied_bias", "model.", "backbone."),
+        ("llama_f16_tied_bias", "model.", "model._orig_mod."),
+        ("qwen2_bf16_tied", "", "module._orig_mod."),
+        ("mistral_bf16", "", "_orig_mod."),
+        ("mistral_bf16", "model.", "model.model."),
+        ("mistral_bf16", "model.", "model.language_model."),
+        ("mistral_bf16", "", "language_model."),
+        ("gpt2_f32", "", "_orig_mod."),
+        ("gpt2_f32", "transformer.", "module.transformer."),
+        ("gpt_oss_bf16", "", "module."),
+    ];
+    for (golden, usual, other) in cases {
+        let golden = Golden(golden);
+        let loader = renamed(golden, |name| instead(name, usual, other), &["stray.table"]);
+        let named = |names: &mut Vec<String>| {
+            names.sort();
+            names.clone()
+        };
+
+        let loaded = loader.load::<CausalLm>().expect(other);
+        let folder = tempfile::tempdir().expect("a folder");
+        let to = SaveConfig::new(folder.path());
+        loader.save::<CausalLm>(&to).expect(other);
+
+        let logits = loaded.model.forward(ids(&golden.ids("input_ids")));
+        let (expected, _) = golden.floats("logits_f32");
+        let error = max_abs_difference(&values(logits), &expected);
+        assert!(
+            error < golden.tolerance(),
+            "{} {other:?}: {error}",
+            golden.0
+        );
+        let [note] = &loaded.report.warnings[..] else {
+            panic!("{other:?}: {:?}", loaded.report.warnings);
+        };
+        assert!(note.contains("begin with `"), "{note}");
+        assert!(loaded.report.to_string().contains(note.as_str()));
+        let plan = loader.plan::<CausalLm>().expect("a plan");
+        assert_eq!(&plan.warnings(), &loaded.report.warnings);
+        assert!(plan.to_string().contains(note.as_str()));
+        assert_eq!(plan.unexpected, ["stray.table"]);
+        let saved = fs::read(folder.path().join("model.safetensors")).expect("a file");
+        let saved = SafeTensors::deserialize(&saved).expect("a file");
+        let mut saved: Vec<String> = saved.names().into_iter().map(ToString::to_string).collect();
+        let mut own: Vec<String> = golden.shapes().into_iter().map(|(name, _)| name).collect();
+        own.push("stray.table".to_owned());
+        assert_eq!(named(&mut saved), named(&mut own), "{other:?}");
+    }
+}
+
+/// Names that are those of the model say nothing, whatever else lies in the file. Would catch a copy that was averaged while training
+/// (`ema.`) and is taken for the model.
+#[test]
+fn names_of_the_model_win_and_two_other_sets_are_refused() {
+    let golden = Golden("mistral_bf16");
+    let twice = |first: &'static str, second: &'static str| {
+        let bytes = fs::read(golden.path("model.safetensors")).expect("a golden file");
+        let weights = SafeTensors::deserialize(&bytes).expect("a golden file");
+        let prefixes = [first, second].into_iter();
+        let tensors = prefixes.flat_map(|prefix| {
+            let tensors = weights.iter();
+            tensors.map(move |(name, view)| (format!("{prefix}{name}"), view))
+        });
+        let tensors: Vec<_> = tensors.collect();
+        let weights = safetensors::serialize(tensors, None).expect("a file");
+        let source = Memory::new()
+            .with("config.json", golden.json("config.json").to_string())
+            .with("model.safetensors", weights);
+        let config = LoadConfig::default().source(Arc::new(source));
+        Loader::<Cpu>::new(config)
+            .expect("a checkpoint")
+            .plan::<CausalLm>()
+    };
+    let plan = twice("", "ema.").expect("the names of the model");
+    assert!(plan.warnings().is_empty() && plan.missing.is_empty());
+    assert!(plan.unexpected.iter().all(|name| name.starts_with("ema.")));
+    let error = twice("ema.", "module.")
+        .expect_err("two models")
+        .to_string();
+    assert!(
+        error.contains("`ema.`") && error.contains("`module.`"),
+        "{error}"
+    );
 }
 
 /// Catches a bias of attention that passes for a table of masks, and a table that passes for a sign of another model.

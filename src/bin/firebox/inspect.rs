@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use clap::Args;
-use firebox::{config::Bytes, dialect, source::Checkpoint};
+use firebox::{config::Bytes, dialect, model::CausalLm, plan, source::Checkpoint};
 use serde_json::{Value, json};
 
 use crate::{Failure, args::ModelArgs, output};
@@ -63,6 +63,9 @@ impl InspectCommand {
             // What is shown is there all the same.
             Err(error) => output::line(format_args!("  quantized, but not readable: {error}"))?,
         }
+        for note in notes(checkpoint) {
+            output::line(format_args!("  note: {note}"))?;
+        }
         let types = by_type(checkpoint).into_iter();
         let rows = types.map(|(dtype, (tensors, bytes))| {
             vec![dtype, tensors.to_string(), Bytes(bytes).to_string()]
@@ -99,6 +102,12 @@ fn by_type(checkpoint: &Checkpoint) -> BTreeMap<String, (usize, u64)> {
     types
 }
 
+/// What is odd about the files.
+fn notes(checkpoint: &Checkpoint) -> Vec<String> {
+    let names = plan::names_note::<CausalLm>(checkpoint);
+    checkpoint.notes().into_iter().chain(names).collect()
+}
+
 fn value(checkpoint: &Checkpoint) -> Value {
     let files: Vec<Value> = checkpoint
         .files()
@@ -124,6 +133,7 @@ fn value(checkpoint: &Checkpoint) -> Value {
         "bytes": checkpoint.total_bytes(),
         "config": checkpoint.config(),
         "files": files,
+        "notes": notes(checkpoint),
         "tensors": tensors,
     })
 }
