@@ -24,6 +24,9 @@ pub enum To {
     Mlx,
     /// The experts of gpt-oss, as OpenAI saves them.
     Mxfp4,
+    /// FP8 and NVFP4, as NVIDIA's ModelOpt saves them.
+    #[serde(rename = "modelopt")]
+    ModelOpt,
 }
 
 /// A dialect that is not written.
@@ -42,13 +45,14 @@ pub struct UnknownDialect {
 
 impl To {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::BitsAndBytes,
         Self::CompressedTensors,
         Self::Fp8,
         Self::Hqq,
         Self::Mlx,
         Self::Mxfp4,
+        Self::ModelOpt,
     ];
 
     /// Its name: `bitsandbytes`.
@@ -60,6 +64,7 @@ impl To {
             Self::Hqq => "hqq",
             Self::Mlx => "mlx",
             Self::Mxfp4 => "mxfp4",
+            Self::ModelOpt => "modelopt",
         }
     }
 }

@@ -50,6 +50,11 @@ pub(super) enum Assembly {
     Floats,
     /// Codes in the words of the format, and a scale and an offset for each group.
     Pairs,
+    /// Codes in the words of the format, scales of a byte each, and a global scale.
+    Nvfp4 {
+        /// Whether the global scale is divided by.
+        divides: bool,
+    },
     /// bitsandbytes' 4 bits, of a matrix of a stack where that has more than one.
     BitsAndBytes4 { experts: usize },
     /// bitsandbytes' 8 bits.

@@ -1,6 +1,6 @@
 //! From the parts of a packed weight to its words and scales.
 
-use firebox_kernels::format::{Format, Packed};
+use firebox_kernels::format::{Format, Micro, Packed};
 
 use super::{Adopt, Assembly, CodesAndScales, DialectError, Parts, awq, bitsandbytes, gptq, hqq};
 
@@ -57,6 +57,9 @@ impl Assembly {
                 let scales = affine.join(&parts.stored(1), &parts.stored(2));
                 Ok((parts.take(0), scales))
             }
+            (Self::Nvfp4 { divides }, Format::Micro(micro)) if micro.is_global() => {
+                nvfp4(parts, micro, divides)
+            }
             (Self::BitsAndBytes4 { experts }, Format::Nf4(blocks) | Format::Fp4(blocks)) => {
                 bitsandbytes::assemble4(parts, format, blocks, experts)
             }
@@ -82,4 +85,25 @@ impl Assembly {
             }),
         }
     }
+}
+
+/// A global scale that is divided by becomes the multiplier that is nearest to its inverse, as vLLM has it.
+fn nvfp4(
+    parts: &mut Parts<'_>,
+    micro: Micro,
+    divides: bool,
+) -> Result<CodesAndScales, DialectError> {
+    const SCALES: usize = 1;
+    const GLOBAL: usize = 2;
+    let global = f32::from_bits(parts.words[GLOBAL][0]);
+    let factor = if divides { global.recip() } else { global };
+    if !(factor.is_finite() && factor >= 0.0) {
+        let expected = match divides {
+            true => "a number above 0",
+            false => "a number of at least 0",
+        };
+        return Err(parts.wrong(GLOBAL, global, expected));
+    }
+    let scales = micro.join(parts.bytes(SCALES), Some(factor));
+    Ok((parts.take(0), scales))
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::{
-    Dialect, DialectError, awq, bitsandbytes, compressed_tensors, fp8, gptq, hqq, mlx, mxfp4,
-    names, types::beside_name,
+    Dialect, DialectError, awq, bitsandbytes, compressed_tensors, fp8, gptq, hqq, mlx, modelopt,
+    mxfp4, names, types::beside_name,
 };
 use crate::{
     config::Known,
@@ -18,6 +18,9 @@ use crate::{
 const MLX_FIELD: &str = "quantization";
 /// Where everybody else does, and where old compressed-tensors files do.
 const FIELDS: [&str; 2] = ["quantization_config", "compression_config"];
+
+/// Fields of bitsandbytes, which old files have without its name.
+const OLD: [&str; 2] = ["load_in_4bit", "load_in_8bit"];
 
 /// Every field that declares a quantization.
 pub(crate) const DECLARED: [&str; 3] = [MLX_FIELD, FIELDS[0], FIELDS[1]];
@@ -80,6 +83,7 @@ fn declared(config: &Value) -> Result<Option<Arc<dyn Dialect>>, DialectError> {
         (None, Some("compressed-tensors")) => compressed_tensors::declared(other).map(Some),
         (None, Some("fp8")) => fp8::declared(other).map(Some),
         (None, Some("mxfp4")) => mxfp4::declared(other).map(Some),
+        (None, Some("modelopt" | "modelopt_fp4")) => modelopt::declared(other).map(Some),
         (None, Some("hqq")) => hqq::declared(other).map(Some),
         (None, Some("gptq")) => gptq::declared(other).map(Some),
         (None, Some("awq")) => awq::declared(other).map(Some),
@@ -89,8 +93,12 @@ fn declared(config: &Value) -> Result<Option<Arc<dyn Dialect>>, DialectError> {
                      8-bit scales that are not bitsandbytes'",
         }),
         (None, Some(found)) => Err(other
-            .unsupported("quant_method", found, Known::names(&names::KNOWN[..7]))
+            .unsupported("quant_method", found, Known::names(&names::KNOWN[..8]))
             .into()),
+        // As transformers wrote it before it had another method.
+        (None, None) if OLD.iter().any(|field| other.get(field).is_some()) => {
+            bitsandbytes::declared(other).map(Some)
+        }
         (None, None) => Err(other.missing("quant_method").into()),
     }
 }
@@ -114,16 +122,18 @@ pub(crate) fn is_packed(name: &str, catalog: &Catalog) -> bool {
 }
 
 /// The dialects that write a tensor of such a name and type; none for plain weights.
-fn signs(tensor: &TensorInfo) -> &'static [&'static str] {
+pub(super) fn signs(tensor: &TensorInfo) -> &'static [&'static str] {
     let name = &*tensor.name;
     let ends = |suffixes: &[&str]| suffixes.iter().any(|suffix| name.ends_with(suffix));
     if name.contains(".quant_state.bitsandbytes__") || ends(&[".SCB", ".nested_absmax"]) {
         &["bitsandbytes"]
     } else if ends(&["_scale_inv"]) {
         &["fp8"]
+    } else if ends(&[".weight_scale_2"]) {
+        &[modelopt::NAME]
     } else if ends(&[".weight_scale"]) {
-        &["compressed-tensors", "fp8"]
-    } else if ends(&[".weight_packed", ".weight_shape"]) {
+        &["compressed-tensors", "fp8", modelopt::NAME]
+    } else if ends(&[".weight_packed", ".weight_shape", ".weight_global_scale"]) {
         &["compressed-tensors"]
     } else if ends(&[".W_q"]) {
         &["hqq"]

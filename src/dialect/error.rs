@@ -35,6 +35,19 @@ pub enum DialectError {
         /// What the configuration says.
         declared: &'static str,
     },
+    /// Packed tensors that no file says anything about.
+    #[error(
+        "{tensor} ({dtype}) is a tensor of {of}, and neither config.json nor a file beside it says how it is packed: `quantization_config` is \
+         missing; copy it from the model's page"
+    )]
+    Undeclared {
+        /// The tensor.
+        tensor: String,
+        /// Its type.
+        dtype: StoredType,
+        /// Who writes such tensors.
+        of: String,
+    },
     /// A declared dialect without a tensor of it.
     #[error(
         "config.json declares {declared}, and no tensor is of it: these are the weights before they were quantized, or others"
@@ -54,6 +67,18 @@ pub enum DialectError {
     /// A field of the configuration cannot be, or asks for something unknown.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// A regular expression of the configuration that cannot be looked up in bearable time.
+    #[error(
+        "config.json: the expression {pattern} goes back more than {steps} times to find out whether it means {module}; write a simpler one"
+    )]
+    Pattern {
+        /// The expression.
+        pattern: String,
+        /// The name of a module.
+        module: String,
+        /// The most steps.
+        steps: usize,
+    },
     /// A part of a packed weight is not there.
     #[error("{weight} is packed by {dialect}, and {part} is missing; the checkpoint is incomplete")]
     Missing {

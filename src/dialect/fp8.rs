@@ -106,7 +106,7 @@ impl Dialect for Fp8Dialect {
         let Some(weight) = lookup.weight() else {
             return Ok(None);
         };
-        let excepted = self.excepted.names(lookup.module());
+        let excepted = lookup.is_excepted(&self.excepted);
         let stored = stored(self.kind);
         let floats = [
             StoredType::F8E4M3,

@@ -7,6 +7,8 @@
 //! X.g_idx      I32 [in], which group each input belongs to: any with `desc_act`, else in order
 //! ```
 //!
+//! `dynamic` of GPTQModel has regular expressions for modules with other bits, groups or order, and for plain ones.
+//!
 //! `group_size` -1 is one group for all inputs. What is added to a stored zero point is added to each by itself, so the
 //! largest that a field holds stands for none: AutoGPTQ's own kernels take it for 0 or for one more than there are
 //! codes, and GPTQModel, which adds to whole words, carries into the next. It is refused.
@@ -14,12 +16,14 @@
 use std::sync::Arc;
 
 use firebox_kernels::format::{Affine, Along, Format, Offset};
+use serde_json::Value;
 
 use super::{
     Adopt, Assembly, CodesAndScales, Dialect, DialectError, Files, Parts,
     compressed_tensors::whole::{columns, filled},
     lookup::Lookup,
     names::Excepted,
+    pattern::PythonPattern,
     stream::{BitStream, joined, words_of},
     transposed::{AWQ, GPTQ, awq_words, gptq_words, group_size, parts, transposed},
     whole::{ScaleSpan, Whole},
@@ -29,38 +33,115 @@ use crate::{
     source::{StoredType, TensorInfo},
 };
 
+const DYNAMIC: &str = "dynamic";
 const SKIP: &str = "modules_to_not_convert";
 const FORMATS: [&str; 2] = ["checkpoint_format", "format"];
 
 #[derive(Debug, Clone)]
 struct Gptq {
-    bits: usize,
-    group: Option<usize>,
-    ordered: bool,
+    usual: GptqScheme,
+    /// Exceptions of GPTQModel, in the order in which they are looked at.
+    dynamic: Vec<(PythonPattern, Option<GptqScheme>)>,
     /// What is added to stored zero points.
     added: u32,
     excepted: Excepted,
 }
 
+/// How a module is packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct GptqScheme {
+    bits: usize,
+    group: Option<usize>,
+    ordered: bool,
+}
+
 pub(super) fn declared(config: Fields<'_>) -> Result<Arc<dyn Dialect>, DialectError> {
-    let bits = match config.count("bits")? {
-        Some(bits @ (2 | 3 | 4 | 8)) => bits,
-        Some(bits) => return Err(config.unsupported("bits", bits, "2, 3, 4 or 8").into()),
-        None => return Err(config.missing("bits").into()),
-    };
-    if let Some(dynamic) = config.object("dynamic", "")?
-        && !dynamic.is_empty()
-    {
-        let known = "the same bits for every module";
-        return Err(config.unsupported("dynamic", "set", known).into());
-    }
-    Ok(Arc::new(Gptq {
-        bits,
+    let usual = GptqScheme {
+        bits: bits(config)?.ok_or_else(|| config.missing("bits"))?,
         group: group_size(config)?,
         ordered: config.flag("desc_act")?.unwrap_or(false),
+    };
+    Ok(Arc::new(Gptq {
+        usual,
+        dynamic: dynamic(config, usual)?,
         added: added(config)?,
         excepted: Excepted::new(config, SKIP)?,
     }))
+}
+
+fn bits(config: Fields<'_>) -> Result<Option<usize>, DialectError> {
+    match config.count("bits")? {
+        bits @ (None | Some(2 | 3 | 4 | 8)) => Ok(bits),
+        Some(bits) => Err(config.unsupported("bits", bits, "2, 3, 4 or 8").into()),
+    }
+}
+
+/// `dynamic`: modules that are plain (`-:` and an expression) or packed otherwise (`+:` and an expression, or the expression alone; the
+/// value has the fields that differ). As GPTQModel reads it, plain ones are looked at first, and the first match counts.
+fn dynamic(
+    config: Fields<'_>,
+    usual: GptqScheme,
+) -> Result<Vec<(PythonPattern, Option<GptqScheme>)>, DialectError> {
+    let Some(entries) = config.object(DYNAMIC, "quantization_config.dynamic.")? else {
+        return Ok(Vec::new());
+    };
+    let (mut plain, mut packed) = (Vec::new(), Vec::new());
+    for (key, _) in entries.entries() {
+        let negative = key.strip_prefix("-:");
+        let text = negative.unwrap_or(key.strip_prefix("+:").unwrap_or(key));
+        let pattern = PythonPattern::new(text);
+        let pattern = pattern.ok_or_else(|| {
+            config.value(
+                DYNAMIC,
+                key,
+                "a regular expression, after `+:` or `-:` or alone",
+            )
+        })?;
+        if negative.is_some() {
+            plain.push((pattern, None));
+            continue;
+        }
+        let entry = entries.object(key, "quantization_config.dynamic.*.")?;
+        let entry = entry.ok_or_else(|| entries.missing(key))?;
+        for (field, only) in [
+            ("pack_dtype", "int32"),
+            ("format", "gptq"),
+            ("quant_method", "gptq"),
+        ] {
+            if let Some(found) = entry.text(field)?
+                && found != only
+                && config.get(field).and_then(Value::as_str) != Some(found)
+            {
+                return Err(entry.unsupported(field, found, only).into());
+            }
+        }
+        let group = match entry.get("group_size") {
+            Some(_) => group_size(entry)?,
+            None => usual.group,
+        };
+        let scheme = GptqScheme {
+            bits: bits(entry)?.unwrap_or(usual.bits),
+            group,
+            ordered: entry.flag("desc_act")?.unwrap_or(usual.ordered),
+        };
+        packed.push((pattern, Some(scheme)));
+    }
+    plain.append(&mut packed);
+    Ok(plain)
+}
+
+impl Gptq {
+    /// How the module of one of these names is packed; `None` where it is plain.
+    fn scheme(&self, names: &[String]) -> Result<Option<GptqScheme>, DialectError> {
+        for (pattern, scheme) in &self.dynamic {
+            for name in names {
+                if pattern.is_match(name)? {
+                    return Ok(*scheme);
+                }
+            }
+        }
+        Ok(Some(self.usual))
+    }
 }
 
 /// What is added to stored zero points. GPTQModel says it in both fields.
@@ -109,17 +190,31 @@ impl Dialect for Gptq {
         let order = files.catalog.get(&format!("{module}.g_idx"));
         let inputs = match order.map(|order| &order.shape[..]) {
             Some(&[inputs]) => inputs,
-            _ => words * 32 / self.bits,
+            _ => {
+                let scheme = self.scheme(&[module.to_owned()])?.unwrap_or(self.usual);
+                words * 32 / scheme.bits
+            }
         };
         Ok(Some((format!("{module}.weight"), vec![out, inputs])))
     }
 
     fn adopt_matrix(&self, lookup: &Lookup<'_>) -> Result<Option<Adopt>, DialectError> {
+        let Some(scheme) = self.scheme(&lookup.names())? else {
+            return match lookup.beside("qweight") {
+                Some(_) => Err(lookup.excepted(DYNAMIC)),
+                None => lookup.plain(lookup.weight(), true, DYNAMIC).map(|()| None),
+            };
+        };
         let Some(codes) = lookup.codes("qweight", &self.excepted)? else {
             return Ok(None);
         };
-        let (shape @ [o, i], bits) = (lookup.shape, self.bits);
-        let group = self.group.unwrap_or(i).min(i).max(1);
+        let GptqScheme {
+            bits,
+            group: stated,
+            ordered,
+        } = scheme;
+        let shape @ [o, i] = lookup.shape;
+        let group = stated.unwrap_or(i).min(i).max(1);
         let groups = i.div_ceil(group);
         let other = (AWQ, awq_words(shape));
         let shapes = [
@@ -128,7 +223,7 @@ impl Dialect for Gptq {
             [groups, o],
         ];
         let (mut parts, params) = parts(lookup, codes, other, shapes)?;
-        let order = if self.ordered {
+        let order = if ordered {
             Some(lookup.need("g_idx")?)
         } else {
             lookup.beside("g_idx")
@@ -139,7 +234,7 @@ impl Dialect for Gptq {
             parts.push(order.clone());
         }
 
-        let along = if groups > 1 && (self.ordered || !i.is_multiple_of(group)) {
+        let along = if groups > 1 && (ordered || !i.is_multiple_of(group)) {
             Along::Ordered
         } else {
             Along::Flat
@@ -147,14 +242,14 @@ impl Dialect for Gptq {
         let affine = Affine::new(bits, group, along, Offset::Zero, params);
         let affine = lookup.format(affine)?;
         let recipe = Assembly::Gptq {
-            ordered: self.ordered,
+            ordered,
             added: self.added,
         };
         let adopt = Adopt::new(Format::Affine(affine), parts, recipe);
         // The same words and scales in another order.
         let whole = Whole {
             bits,
-            scale: match self.group {
+            scale: match stated {
                 Some(stated) if stated == group => ScaleSpan::Group(group),
                 _ => ScaleSpan::Channel,
             },

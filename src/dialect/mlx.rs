@@ -153,10 +153,9 @@ impl Dialect for MlxDialect {
     }
 
     fn adopt_matrix(&self, lookup: &Lookup<'_>) -> Result<Option<Adopt>, DialectError> {
-        let scheme = match self.modules.get(lookup.module()) {
-            Some(of_module) => *of_module,
-            None => Some(self.all),
-        };
+        let named = lookup.names();
+        let mut named = named.iter().filter_map(|name| self.modules.get(name));
+        let scheme = named.next().copied().unwrap_or(Some(self.all));
         let Some(weight) = lookup.weight() else {
             return Ok(None);
         };

@@ -23,6 +23,7 @@ mod in_stack;
 mod interface;
 mod lookup;
 mod names;
+mod pattern;
 mod stack;
 mod stream;
 mod transposed;
@@ -37,11 +38,13 @@ mod fp8;
 mod gptq;
 mod hqq;
 mod mlx;
+mod modelopt;
 mod mxfp4;
 
 mod assemble;
 mod detect;
 mod excerpt;
+pub(crate) mod undeclared;
 mod writers;
 
 pub use adopt::{Adopt, Provenance};

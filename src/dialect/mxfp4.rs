@@ -87,7 +87,7 @@ impl Dialect for Mxfp4Dialect {
         let Some(blocks) = lookup.beside(BLOCKS) else {
             return Ok(None);
         };
-        if self.excepted.names(lookup.module()) {
+        if lookup.is_excepted(&self.excepted) {
             return Err(lookup.excepted(SKIP));
         }
         if let Some(dense) = lookup.weight() {

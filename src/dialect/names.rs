@@ -7,7 +7,7 @@ use crate::{
 
 /// The dialects that are read, and the libraries whose files were read. Files of those that are written equal the
 /// library's own to the byte.
-pub const KNOWN: [Known; 8] = [
+pub const KNOWN: [Known; 9] = [
     Known::new("bitsandbytes", "bitsandbytes 0.50.2, transformers 5.23.0"),
     Known::new(
         "compressed-tensors",
@@ -15,6 +15,8 @@ pub const KNOWN: [Known; 8] = [
     ),
     Known::new("fp8", "transformers 5.23.0"),
     Known::new("mxfp4", "transformers 5.23.0"),
+    // The layout of its exporter and of the readers of vLLM and compressed-tensors; no file of it was at hand.
+    Known::new("modelopt", "by its layout"),
     Known::new("hqq", "hqq 0.2.8"),
     Known::new("gptq", "auto_gptq 0.7.1"),
     Known::new("awq", "autoawq 0.2.9"),

@@ -4,10 +4,11 @@ use firebox_kernels::arith::float::DType;
 
 use crate::{model::Slot, source::StoredType};
 
-/// The type of dense values that are stored as `dtype`; `None` for types that no dense weight has.
+/// The type of dense values that are stored as `dtype`; `None` for types that no dense weight has. F64 is read as `f32`, rounded to the
+/// nearest, which is what torch makes of it on the way to any narrower type too.
 pub(crate) fn plain(dtype: StoredType) -> Option<DType> {
     match dtype {
-        StoredType::F32 => Some(DType::F32),
+        StoredType::F32 | StoredType::F64 => Some(DType::F32),
         StoredType::F16 => Some(DType::F16),
         StoredType::BF16 => Some(DType::Bf16),
         _ => None,

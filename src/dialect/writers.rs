@@ -7,7 +7,7 @@ use firebox_kernels::{
 
 use super::{
     DialectError, Matrices, PackedSlot, Writer, bitsandbytes, compressed_tensors, fp8, hqq, mlx,
-    mxfp4,
+    modelopt, mxfp4,
 };
 use crate::config::To;
 
@@ -24,6 +24,7 @@ pub fn usual(weight: &PackedSlot) -> Option<To> {
         Format::Nf4(_) | Format::Fp4(_) | Format::Int8 => Some(To::BitsAndBytes),
         Format::Fp8(_, Tile::Block { rows: 2.., .. }) => Some(To::Fp8),
         Format::Fp8(..) => Some(To::CompressedTensors),
+        Format::Micro(micro) if micro.is_global() => Some(To::ModelOpt),
         Format::Affine(_) | Format::Micro(_) => Some(To::Mlx),
         _ => None,
     }
@@ -44,5 +45,6 @@ pub fn writer(to: To, matrices: &Matrices, source: DType) -> Result<Box<dyn Writ
         To::Hqq => hqq::writer(matrices),
         To::Mlx => mlx::writer(matrices),
         To::Mxfp4 => mxfp4::writer(matrices),
+        To::ModelOpt => modelopt::writer(matrices),
     }
 }

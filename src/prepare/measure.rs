@@ -49,6 +49,7 @@ pub(crate) fn candidates(to: Option<To>) -> Vec<QuantSpec> {
         Some(To::CompressedTensors) => &["fp8:scale=channel", "none"],
         Some(To::Fp8) => &["fp8:scale=block", "none"],
         Some(To::Mxfp4) => &["mxfp4", "none"],
+        Some(To::ModelOpt) => &["nvfp4:global", "none"],
     };
     let spec = |words: &&str| {
         words

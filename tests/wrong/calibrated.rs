@@ -132,6 +132,40 @@ fn weights_are_codes_less_zeros_times_scales() {
     }
 }
 
+/// `dynamic` of GPTQModel: matched as by Python's `re.match`, plain ones first, then the first match. Would catch expressions that are looked
+/// for anywhere in a name, and the fields of one module for all.
+#[test]
+fn modules_may_be_plain_or_packed_otherwise() {
+    let rules = "quantization_config/dynamic";
+    for plain in ["-:up", "-:^up$", "-:(?!down).*", "-:u"] {
+        let mut saving = gptq();
+        saving.say(rules, json!({ "+:up": { "bits": 8 }, plain: {} }));
+        unpack(&mut saving);
+        assert!(saving.up_is_plain(), "{plain}");
+        assert_eq!(saving.values_of_down(), expected(), "{plain}");
+    }
+    // Eight bits in groups of 64 for `up`: an input of four outputs a word, lowest first.
+    for rule in ["+:up", "up", "u.$", "(?=up)"] {
+        let mut saving = gptq();
+        let others = json!({ "bits": 2 });
+        saving.say(rules, json!({ "+:p": others, "+:own": others, rule: { "bits": 8, "group_size": -1, "sym": true }, "up.*": others }));
+        let word = |k: usize| {
+            let (row, r) = (k / 8, k % 8);
+            (0..4).fold(0, |word, c| word | 10 * code(r, 4 * row + c) << (8 * c))
+        };
+        let words: Vec<u32> = (0..128).map(word).collect();
+        saving.put("up.qweight", "I32", &[16, 8], u32s(&words));
+        saving.put("up.qzeros", "I32", &[1, 2], u32s(&[0x6363_6363; 2]));
+        saving.put("up.scales", "F32", &[1, 8], f32s(&[0.5; 8]));
+        order(&mut saving, "up", |_| 0);
+        let [up, down] = saving.values();
+        let weight = |k: usize| (10.0 * code(k / 64, k % 64) as f32 - 100.0) * 0.5;
+        let all: Vec<f32> = (0..512).map(weight).collect();
+        assert_eq!(up, all, "{rule}");
+        assert_eq!(down, expected(), "{rule}");
+    }
+}
+
 /// Both versions of zero points, in both fields; no list; one group for all; a group that the last inputs do not fill,
 /// which AutoGPTQ has; groups longer than a row; an order.
 #[test]
@@ -268,8 +302,20 @@ fn what_only_gptq_declares() {
             "opening: config Value", &["`quantization_config.format`", "gptq_v2", "`checkpoint_format`"]),
         ("a format that is a number", |s| s.say("quantization_config/checkpoint_format", json!(2)),
             "opening: config Value", &["`quantization_config.checkpoint_format`", "2", "a text"]),
-        ("bits of their own for some modules", |s| s.say("quantization_config/dynamic", json!({ "+:up": { "bits": 8 } })),
-            "opening: config Unsupported", &["`quantization_config.dynamic`", "set", "the same bits"]),
+        ("bits that nobody has for some modules", |s| s.say("quantization_config/dynamic", json!({ "+:up": { "bits": 5 } })),
+            "opening: config Unsupported", &["`quantization_config.dynamic.*.bits`", "5", "2, 3, 4 or 8"]),
+        ("groups of nothing for some modules", |s| s.say("quantization_config/dynamic", json!({ "up": { "group_size": 0 } })),
+            "opening: config Value", &["`quantization_config.dynamic.*.group_size`", "0", "from 1"]),
+        ("words of another width for some modules", |s| s.say("quantization_config/dynamic", json!({ "up": { "pack_dtype": "int16" } })),
+            "opening: config Unsupported", &["`quantization_config.dynamic.*.pack_dtype`", "int16", "int32"]),
+        ("a rule that is a number", |s| s.say("quantization_config/dynamic", json!({ "+:up": 8 })),
+            "opening: config Value", &["+:up", "8", "an object"]),
+        ("a broken expression", |s| s.say("quantization_config/dynamic", json!({ "-:up(": {} })),
+            "opening: config Value", &["`quantization_config.dynamic`", "-:up(", "a regular expression"]),
+        ("an expression that is closed in the middle", |s| s.say("quantization_config/dynamic", json!({ "-:up)|(.*": {} })),
+            "opening: config Value", &["`quantization_config.dynamic`", "-:up)|(.*", "a regular expression"]),
+        ("a plain module that is packed", |s| s.say("quantization_config/dynamic", json!({ "-:up": {} })),
+            "planning: Excepted", &["up.weight", "`dynamic`"]),
         ("rules in a list", |s| s.say("quantization_config/dynamic", json!(["-:up"])),
             "opening: config Value", &["dynamic", "[\"-:up\"]", "an object"]),
         ("an order as a text", |s| s.say("quantization_config/desc_act", json!("yes")),

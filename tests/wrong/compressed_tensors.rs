@@ -43,11 +43,11 @@ pub(crate) fn tensor() -> Saving {
     saving(json!({ "strategy": "tensor" }), &[1], &[0.5])
 }
 
-fn channel() -> Saving {
+pub(crate) fn channel() -> Saving {
     saving(json!({ "strategy": "channel" }), &[3, 1], &[0.5, 2.0, -4.0])
 }
 
-fn group() -> Saving {
+pub(crate) fn group() -> Saving {
     let scales = [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0];
     let weights = json!({ "strategy": "group", "group_size": 16 });
     saving(weights, &[3, 3], &scales)
@@ -127,10 +127,40 @@ fn exceptions_are_whole_names_or_patterns() {
     assert!(!saving.up_is_plain());
     saving.drop("up.weight_scale");
     saving.plain("up.weight", &SHAPE);
-    for excepted in ["up", "re:u", "re:.*p$"] {
+    for excepted in [
+        "up",
+        "re:u",
+        "re:.*p$",
+        "re:^(?!down)(?!lm_head).*p",
+        "re:.(?<=u)p",
+        r"re:(.)p(?!\1)",
+    ] {
         saving.say(list, json!(["lm_head", excepted]));
         assert!(saving.up_is_plain(), "{excepted}");
     }
+}
+
+/// As Python's `re.match`. Would catch expressions that are looked for anywhere in a name, and those that have to match all of it.
+#[test]
+fn expressions_may_look_ahead() {
+    let mut saving = tensor();
+    let targets = "quantization_config/config_groups/group_0/targets";
+    let ignore = "quantization_config/ignore";
+    for (packed, excepted) in [
+        ("re:^(?!.*lm_head).*", "lm_head"),
+        ("re:(?!lm)(?:.*(?<=w)n|u)", "re:lm_head"),
+        ("re:up|down", "re:(?=lm)"),
+    ] {
+        saving.say(targets, json!([packed]));
+        saving.say(ignore, json!([excepted]));
+        assert!(!saving.up_is_plain(), "{packed}");
+    }
+    // None of these begins where a name does.
+    saving.say(
+        ignore,
+        json!(["lm_head", "re:p", "re:own", "re:(?<=u)p", "re:(?!u)p"]),
+    );
+    assert!(!saving.up_is_plain());
 }
 
 // ------------------------------------------------------------- the declaration is one that can be
@@ -170,7 +200,7 @@ fn fields_of_the_declaration() {
         ("an unknown format", |s| s.say("quantization_config/format", json!("float8")),
             "opening: config Unsupported", &["format", "float8", "float-quantized"]),
         ("nvfp4", |s| s.say("quantization_config/format", json!("nvfp4-pack-quantized")),
-            "opening: config Unsupported", &["format", "nvfp4-pack-quantized", "float-quantized"]),
+            "opening: config Unsupported", &["weights", "float of 8 bits in nvfp4-pack-quantized", "of 4 bits"]),
         ("2 of 4 weights kept", |s| s.say("quantization_config/sparsity_config", json!({ "format": "sparse-24-bitmask" })),
             "opening: config Unsupported", &["`quantization_config.sparsity_config`", "only quantized"]),
         ("rotated weights", |s| s.say("quantization_config/transform_config", json!({ "config_groups": {} })),
@@ -351,4 +381,104 @@ fn another_quantization_of_packed_weights() {
     for part in ["down.weight", "fp8:e4m3,scale=channel", "nf4:block=64"] {
         assert!(message.contains(part), "`{message}` lacks `{part}`");
     }
+}
+
+// ------------------------------------------------------------------------------------------- NVFP4
+
+/// A code of E2M1 in four bits: the table of NVIDIA and of the OCP specification.
+const E2M1: [f32; 16] = [
+    0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0,
+];
+
+/// The code of value `[r, c]`; each row has all of them.
+fn code4(r: usize, c: usize) -> u8 {
+    ((3 * r + 5 * c) % 16) as u8
+}
+
+/// Scales of the groups of a row: 1, 2, 448 as e4m3.
+const SCALES4: [(u8, f32); 3] = [(0x38, 1.0), (0x40, 2.0), (0x7e, 448.0)];
+
+pub(crate) fn nvfp4(global: f32) -> Saving {
+    let weights = json!({
+        "num_bits": 4, "type": "float", "strategy": "tensor_group", "group_size": 16, "symmetric": true, "dynamic": false,
+    });
+    let quantization = json!({
+        "quant_method": "compressed-tensors",
+        "format": "nvfp4-pack-quantized",
+        "config_groups": { "group_0": { "targets": ["Linear"], "weights": weights } },
+        "ignore": ["lm_head"],
+    });
+    let mut saving = Saving::new(SHAPE, FIELD, quantization);
+    for module in ["up", "down"] {
+        let pair = |k: usize| {
+            let (r, c) = (k / 24, k % 24 * 2);
+            code4(r, c) | code4(r, c + 1) << 4
+        };
+        let bytes: Vec<u8> = (0..72).map(pair).collect();
+        let scales: Vec<u8> = (0..9).map(|k| SCALES4[k % 3].0).collect();
+        saving.put(&format!("{module}.weight_packed"), "U8", &[3, 24], bytes);
+        saving.put(
+            &format!("{module}.weight_scale"),
+            "F8_E4M3",
+            &[3, 3],
+            scales,
+        );
+        saving.put(
+            &format!("{module}.weight_global_scale"),
+            "F32",
+            &[1],
+            f32s(&[global]),
+        );
+        saving.put(
+            &format!("{module}.input_global_scale"),
+            "F32",
+            &[1],
+            f32s(&[7.0]),
+        );
+    }
+    saving
+}
+
+/// The global scale is divided by. Would catch one that is multiplied by, as ModelOpt's is, and halves of bytes in the other order.
+#[test]
+fn nvfp4_is_codes_times_scales_over_the_global_one() {
+    let expected: Vec<f32> = (0..144)
+        .map(|k| {
+            let (r, c) = (k / 48, k % 48);
+            E2M1[usize::from(code4(r, c))] * (SCALES4[c / 16].1 / 4.0)
+        })
+        .collect();
+    let [up, down] = nvfp4(4.0).values();
+    assert_eq!(up, expected);
+    assert_eq!(down, expected);
+    // Codes 0 5 10 15 of the first row under a scale of 1/4.
+    assert_eq!(up[..4], [0.0, 0.75, -0.25, -1.5], "by hand");
+}
+
+#[test]
+fn what_can_be_wrong_with_nvfp4() {
+    #[rustfmt::skip]
+    let cases: &[Case] = &[
+        ("a global scale of nothing", |s| s.put("up.weight_global_scale", "F32", &[1], f32s(&[0.0])),
+            "reading: Value", &["up.weight_global_scale", "0", "above 0"]),
+        ("a global scale that is no number", |s| s.put("up.weight_global_scale", "F32", &[1], f32s(&[f32::NAN])),
+            "reading: Value", &["up.weight_global_scale", "NaN"]),
+        ("no global scale", |s| s.drop("up.weight_global_scale"),
+            "planning: Missing", &["up.weight_global_scale", "compressed-tensors"]),
+        ("a global scale for each row", |s| s.put("up.weight_global_scale", "F32", &[3], f32s(&[1.0; 3])),
+            "planning: Shape", &["up.weight_global_scale", "[3]", "[1]"]),
+        ("scales of floats", |s| s.put("up.weight_scale", "F32", &[3, 3], f32s(&[1.0; 9])),
+            "planning: Dtype", &["up.weight_scale", "F32", "F8_E4M3"]),
+        ("too few scales", |s| s.put("up.weight_scale", "F8_E4M3", &[3, 2], vec![0x38; 6]),
+            "planning: Shape", &["up.weight_scale", "[3, 2]", "[3, 3]"]),
+        ("codes in words", |s| s.put("up.weight_packed", "I32", &[3, 6], vec![0; 72]),
+            "planning: Dtype", &["up.weight_packed", "I32", "U8"]),
+        ("half of the codes", |s| s.put("up.weight_packed", "U8", &[3, 12], vec![0; 36]),
+            "planning: Shape", &["up.weight_packed", "[3, 12]", "[3, 24]"]),
+        ("groups of 32", |s| say(s, "group_size", json!(32)),
+            "opening: config Unsupported", &["weights.group_size", "32", "16"]),
+        ("a scale for each row", |s| say(s, "strategy", json!("channel")),
+            "opening: config Unsupported", &["weights.strategy", "channel", "tensor_group"]),
+    ];
+    refused(&nvfp4(4.0), cases);
 }

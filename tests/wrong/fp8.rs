@@ -47,6 +47,17 @@ pub(crate) fn auto() -> Saving {
     saving
 }
 
+/// One scale for the weight under the name that tiles have.
+pub(crate) fn scalar() -> Saving {
+    let mut saving = tiles();
+    saving.unsay(FIELD, "weight_block_size");
+    for module in ["up", "down"] {
+        let scale = format!("{module}.weight_scale_inv");
+        saving.put(&scale, "F32", &[1], f32s(&[0.5]));
+    }
+    saving
+}
+
 fn rescale(saving: &mut Saving, shape: &[usize]) {
     let scales = vec![1.0; shape.iter().product()];
     saving.put("up.weight_scale_inv", "F32", shape, f32s(&scales));

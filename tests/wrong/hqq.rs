@@ -9,7 +9,7 @@ const FIELD: &str = "quantization_config";
 
 /// Four bits, groups of 16 along rows: eight groups, of which the first four lie in high halves. Code `k % 16` everywhere,
 /// a scale of 1, 2, … 8 and a zero of 0.5 a group.
-fn right() -> Saving {
+pub(crate) fn right() -> Saving {
     let quantization = json!({
         "quant_method": "hqq",
         "skip_modules": ["lm_head"],

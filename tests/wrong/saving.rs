@@ -19,6 +19,7 @@ use firebox::{
     pipeline::PipelineError,
     plan::PlanError,
     source::Memory,
+    target::DType,
 };
 use serde_json::{Value, json};
 
@@ -71,6 +72,8 @@ impl Architecture for Small {
 pub(crate) struct Saving {
     pub(crate) config: Value,
     tensors: BTreeMap<String, (&'static str, Vec<usize>, Vec<u8>)>,
+    /// Other files.
+    pub(crate) beside: BTreeMap<&'static str, String>,
 }
 
 impl Saving {
@@ -78,7 +81,12 @@ impl Saving {
     pub(crate) fn new(shape: [usize; 2], field: &str, quantization: Value) -> Self {
         let config = json!({ "shape": shape, field: quantization });
         let tensors = BTreeMap::new();
-        let mut saving = Self { config, tensors };
+        let beside = BTreeMap::new();
+        let mut saving = Self {
+            config,
+            tensors,
+            beside,
+        };
         saving.plain("embed.weight", &shape);
         saving.plain("lm_head.weight", &shape);
         saving.plain("norm.weight", &[shape[1]]);
@@ -99,6 +107,12 @@ impl Saving {
     ) {
         let tensor = (dtype, shape.to_vec(), bytes.into());
         self.tensors.insert(name.to_owned(), tensor);
+    }
+
+    /// Every name changed.
+    pub(crate) fn rename_all(&mut self, name: impl Fn(&str) -> String) {
+        let tensors = core::mem::take(&mut self.tensors).into_iter();
+        self.tensors = tensors.map(|(old, tensor)| (name(&old), tensor)).collect();
     }
 
     pub(crate) fn drop(&mut self, name: &str) {
@@ -153,9 +167,11 @@ impl Saving {
         let mut file = (header.len() as u64).to_le_bytes().to_vec();
         file.extend_from_slice(header.as_bytes());
         file.extend(data);
-        Memory::new()
+        let files = Memory::new()
             .with("config.json", self.config.to_string())
-            .with("model.safetensors", file)
+            .with("model.safetensors", file);
+        let beside = self.beside.iter();
+        beside.fold(files, |files, (name, text)| files.with(*name, text.clone()))
     }
 
     fn load(&self, more: impl FnOnce(LoadConfig) -> LoadConfig) -> Result<Small, Error> {
@@ -176,6 +192,46 @@ impl Saving {
             Matrix::Dense(weight) => weight.val().try_into_vec_as().expect("a CPU tensor"),
             other => panic!("given back as {other:?}"),
         })
+    }
+
+    /// The weights of `down` of a checkpoint whose `up` is plain.
+    pub(crate) fn values_of_down(&self) -> Vec<f32> {
+        let loaded = self.load(|config| config.dequantize(true));
+        match loaded.expect("a right checkpoint").down.weight {
+            Matrix::Dense(weight) => weight.val().try_into_vec_as().expect("a CPU tensor"),
+            other => panic!("given back as {other:?}"),
+        }
+    }
+
+    /// The values of a dense `up`, loaded as `dtype`.
+    pub(crate) fn up_as(&self, dtype: DType) -> Vec<f32> {
+        match self
+            .load(|config| config.dtype(dtype))
+            .expect("a right checkpoint")
+            .up
+            .weight
+        {
+            Matrix::Dense(weight) => {
+                let data = weight.val().into_data().convert::<f32>();
+                data.to_vec().expect("floats")
+            }
+            other => panic!("loaded as {other:?}"),
+        }
+    }
+
+    /// The values of `up`, however they are stored, and what the report notes.
+    pub(crate) fn up_and_notes(&self) -> (Vec<f32>, Vec<String>) {
+        let config = LoadConfig::default().dequantize(true);
+        let loader = Loader::<Cpu>::new(config.source(Arc::new(self.files())));
+        let loaded = loader.and_then(|loader| loader.load::<Small>());
+        let loaded = loaded.expect("a right checkpoint");
+        match loaded.model.up.weight {
+            Matrix::Dense(weight) => {
+                let values = weight.val().try_into_vec_as();
+                (values.expect("a CPU tensor"), loaded.report.notes)
+            }
+            other => panic!("given back as {other:?}"),
+        }
     }
 
     /// Whether `up` is plain, of a checkpoint that must load.

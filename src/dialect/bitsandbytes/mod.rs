@@ -133,7 +133,7 @@ impl Dialect for BitsAndBytes {
     fn adopt_matrix(&self, lookup: &Lookup<'_>) -> Result<Option<Adopt>, DialectError> {
         let (Self::Bits4 { excepted, .. } | Self::Int8 { excepted }) = self;
         let excepted = match excepted {
-            Some(excepted) => excepted.names(lookup.module()),
+            Some(excepted) => lookup.is_excepted(excepted),
             // transformers keeps the head by itself.
             None => lookup.slot.role == Role::Head,
         };

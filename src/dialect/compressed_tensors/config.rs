@@ -1,10 +1,10 @@
 //! `quantization_config`: which modules are packed, and how.
 
 use firebox_kernels::format::Tile;
-use regex::Regex;
 
 use super::super::{
     DialectError,
+    pattern::PythonPattern,
     whole::{ScaleSpan, Whole},
 };
 use crate::model::{Role, fields::Fields};
@@ -14,7 +14,11 @@ pub(super) const FLOATS: &str = "float-quantized";
 const NAIVE: &str = "naive-quantized";
 pub(super) const INTS: &str = "int-quantized";
 pub(super) const PACKED: &str = "pack-quantized";
-const FORMATS: &str = "float-quantized, naive-quantized, int-quantized or pack-quantized";
+pub(super) const NVFP4: &str = "nvfp4-pack-quantized";
+const FORMATS: &str =
+    "float-quantized, naive-quantized, int-quantized, pack-quantized or nvfp4-pack-quantized";
+/// Codes of NVFP4 under one scale.
+const NVFP4_GROUP: usize = 16;
 
 #[derive(Debug)]
 pub(super) struct CompressedTensors {
@@ -33,6 +37,7 @@ pub(super) struct ConfigGroup {
 pub(super) enum Scheme {
     Floats(Tile),
     Whole(Whole),
+    Nvfp4,
 }
 
 /// Which modules are meant.
@@ -43,7 +48,7 @@ pub(super) enum ModuleTarget {
     /// The module of this name, or of a path that ends in it.
     Name(String),
     /// A regular expression that matches from the beginning of the name.
-    Matches(Regex),
+    Matches(PythonPattern),
 }
 
 impl ModuleTarget {
@@ -54,16 +59,16 @@ impl ModuleTarget {
         let Some(pattern) = text.strip_prefix("re:") else {
             return Ok(Self::Name(text.to_owned()));
         };
-        match Regex::new(&format!("^(?:{pattern})")) {
-            Ok(regex) => Ok(Self::Matches(regex)),
-            Err(_) => Err(config
+        match PythonPattern::new(pattern) {
+            Some(pattern) => Ok(Self::Matches(pattern)),
+            None => Err(config
                 .value(field, text, "a regular expression after `re:`")
                 .into()),
         }
     }
 
-    pub(super) fn is_match(&self, module: &str, role: Role) -> bool {
-        match self {
+    pub(super) fn is_match(&self, module: &str, role: Role) -> Result<bool, DialectError> {
+        Ok(match self {
             Self::Linear => matches!(
                 role,
                 Role::Linear | Role::Expert | Role::Router | Role::Head
@@ -72,8 +77,8 @@ impl ModuleTarget {
                 let rest = module.strip_suffix(name.as_str());
                 rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
             }
-            Self::Matches(regex) => regex.is_match(module),
-        }
+            Self::Matches(pattern) => pattern.is_match(module)?,
+        })
     }
 }
 
@@ -116,7 +121,7 @@ fn group(group: Fields<'_>, format: Option<&str>) -> Result<ConfigGroup, Dialect
         .map(|text| ModuleTarget::new(group, "targets", text))
         .collect::<Result<_, _>>()?;
     let format = match group.text("format")?.or(format) {
-        Some(format @ (FLOATS | NAIVE | INTS | PACKED)) => format,
+        Some(format @ (FLOATS | NAIVE | INTS | PACKED | NVFP4)) => format,
         Some(format) => return Err(group.unsupported("format", format, FORMATS).into()),
         None => return Err(group.missing("format").into()),
     };
@@ -132,11 +137,13 @@ fn group(group: Fields<'_>, format: Option<&str>) -> Result<ConfigGroup, Dialect
     let bits = count("num_bits")?;
     let floats = match (weights.text("type")?.unwrap_or("int"), format) {
         ("float", FLOATS | NAIVE) if bits == 8 => true,
+        ("float", NVFP4) if bits == 4 => true,
         ("int", INTS | NAIVE) if (2..=8).contains(&bits) => false,
         ("int", PACKED) if (2..=8).contains(&bits) => false,
         (kind, format) => {
             let found = format!("{kind} of {bits} bits in {format}");
-            let known = "floats of 8 bits in float-quantized, int of 2 to 8 bits in int-quantized and pack-quantized";
+            let known = "floats of 8 bits in float-quantized, of 4 bits in nvfp4-pack-quantized, int of 2 to 8 bits in int-quantized and \
+                         pack-quantized";
             return Err(weights.unsupported("type", found, known).into());
         }
     };
@@ -145,6 +152,21 @@ fn group(group: Fields<'_>, format: Option<&str>) -> Result<ConfigGroup, Dialect
         return Err(weights.unsupported("symmetric", false, "true").into());
     }
     let strategy = weights.text("strategy")?;
+    if format == NVFP4 {
+        let group = count("group_size")?;
+        return match (strategy, group) {
+            (Some("tensor_group") | None, NVFP4_GROUP) => Ok(ConfigGroup {
+                targets,
+                scheme: Scheme::Nvfp4,
+            }),
+            (Some("tensor_group") | None, _) => Err(weights
+                .unsupported("group_size", group, NVFP4_GROUP.to_string())
+                .into()),
+            (Some(found), _) => Err(weights
+                .unsupported("strategy", found, "tensor_group")
+                .into()),
+        };
+    }
     let scheme = match (strategy, floats) {
         (Some("tensor"), true) => Scheme::Floats(Tile::Tensor),
         (Some("channel"), true) => Scheme::Floats(Tile::Row),

@@ -10,6 +10,8 @@
 //!                    X.weight_shape I64 [2]
 //!                    X.weight_zero_point I32 [ceil(out * bits / 32), groups], columns of codes
 //!                    X.weight_g_idx I32 [in], which group each column belongs to
+//! nvfp4-pack-        X.weight_packed U8 [out, in / 2], two codes of E2M1, the first one low; read only
+//!   quantized        X.weight_scale F8_E4M3 [out, in / 16], divided by X.weight_global_scale F32 [1]
 //! ```
 //!
 //! `config_groups` say which modules are packed and how: `targets` are `Linear`, names of modules, or `re:` and
@@ -28,10 +30,11 @@ use firebox_kernels::{
 };
 use serde_json::{Map, Value, json};
 
-use self::config::{CompressedTensors, FLOATS, IGNORE, INTS, ModuleTarget, PACKED, Scheme};
+use self::config::{CompressedTensors, FLOATS, IGNORE, INTS, ModuleTarget, NVFP4, PACKED, Scheme};
 use super::{
     Adopt, Codes, Dialect, DialectError, Files, PackedSlot, Tensor, Writer,
     lookup::Lookup,
+    modelopt::nvfp4,
     types::module,
     types::plain,
     whole::{ScaleSpan, Whole},
@@ -40,7 +43,7 @@ use super::{
 use crate::{
     config::To,
     model::{Slot, fields::Fields},
-    source::TensorInfo,
+    source::{StoredType, TensorInfo},
 };
 
 pub(super) const NAME: &str = To::CompressedTensors.name();
@@ -62,6 +65,9 @@ impl Dialect for CompressedTensors {
         files: &Files<'_>,
     ) -> Result<Option<(String, Vec<usize>)>, DialectError> {
         if let Some(module) = tensor.name.strip_suffix(".weight_packed") {
+            if let (StoredType::U8, &[out, bytes]) = (tensor.dtype, &tensor.shape[..]) {
+                return Ok(Some((format!("{module}.weight"), vec![out, 2 * bytes])));
+            }
             let shape = files.sides(&format!("{module}.weight_shape"))?;
             return Ok(Some((format!("{module}.weight"), shape)));
         }
@@ -73,11 +79,22 @@ impl Dialect for CompressedTensors {
 
     fn adopt_matrix(&self, lookup: &Lookup<'_>) -> Result<Option<Adopt>, DialectError> {
         let meant = |targets: &[ModuleTarget]| {
-            let mut targets = targets.iter();
-            targets.any(|target| target.is_match(lookup.module(), lookup.slot.role))
+            for target in targets {
+                if lookup.any_name(|module| target.is_match(module, lookup.slot.role))? {
+                    return Ok::<_, DialectError>(true);
+                }
+            }
+            Ok(false)
         };
-        let targeted = self.groups.iter().find(|group| meant(&group.targets));
-        let group = targeted.filter(|_| !meant(&self.ignore));
+        let mut targeted = None;
+        for group in &self.groups {
+            if meant(&group.targets)? {
+                targeted = Some(group);
+                break;
+            }
+        }
+        let ignored = targeted.is_some() && meant(&self.ignore)?;
+        let group = targeted.filter(|_| !ignored);
         let codes = match lookup.weight() {
             Some(weight) => plain(weight.dtype).is_none(),
             None => lookup.beside("weight_packed").is_some(),
@@ -90,12 +107,17 @@ impl Dialect for CompressedTensors {
             (true, None) => Err(lookup.excepted(targeted.map_or("config_groups", |_| IGNORE))),
             (true, Some(Scheme::Floats(tile))) => floats::adopt(lookup, tile).map(Some),
             (true, Some(Scheme::Whole(whole))) => whole.adopt(lookup).map(Some),
+            (true, Some(Scheme::Nvfp4)) => {
+                let codes = lookup.need("weight_packed")?;
+                nvfp4(lookup, codes, "weight_global_scale", true).map(Some)
+            }
         }
     }
 
     fn leaves_out(&self, tensor: &str) -> bool {
         let of_activations = [
             ".input_scale",
+            ".input_global_scale",
             ".input_zero_point",
             ".output_scale",
             ".k_scale",
@@ -171,6 +193,7 @@ impl Scheme {
             Self::Floats(_) => FLOATS,
             Self::Whole(Whole { words: true, .. }) => PACKED,
             Self::Whole(_) => INTS,
+            Self::Nvfp4 => NVFP4,
         }
     }
 
@@ -179,8 +202,10 @@ impl Scheme {
         let (kind, bits, symmetric) = match self {
             Self::Floats(_) => ("float", 8, true),
             Self::Whole(whole) => ("int", whole.bits, whole.symmetric),
+            Self::Nvfp4 => ("float", 4, true),
         };
         let (strategy, group, block) = match self {
+            Self::Nvfp4 => ("tensor_group", json!(16), None),
             Self::Floats(Tile::Tensor) => ("tensor", Value::Null, None),
             Self::Floats(Tile::Row) => ("channel", Value::Null, None),
             Self::Floats(Tile::Block { rows: 1, cols }) => ("group", json!(cols), None),
@@ -236,7 +261,7 @@ impl Writer for CompressedTensorsWriter {
 
     fn codes(&self, slot: &Slot, format: Format) -> Option<Codes> {
         match self.schemes[&slot.name] {
-            Scheme::Whole(_) => None,
+            Scheme::Whole(_) | Scheme::Nvfp4 => None,
             Scheme::Floats(_) => Some(floats::codes(slot, format)),
         }
     }
