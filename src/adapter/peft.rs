@@ -6,6 +6,7 @@ use regex::Regex;
 use serde_json::Value;
 
 use super::error::AdapterError;
+use crate::source::json;
 
 /// `adapter_config.json`. Fields that change no number are kept as they are, and written again.
 #[derive(Debug, Clone, PartialEq)]
@@ -57,7 +58,7 @@ impl PeftConfig {
             reason,
         };
         let json: Value =
-            serde_json::from_str(&text).map_err(|error| wrong(format!("is no JSON: {error}")))?;
+            json::read(text.as_bytes()).map_err(|error| wrong(format!("is no JSON: {error}")))?;
         let config = Self { text, json };
         let unsupported = |field: &str, reason| AdapterError::Unsupported {
             file: file.to_owned(),
@@ -92,7 +93,7 @@ impl PeftConfig {
     /// A new configuration of these fields.
     pub(crate) fn write(json: Value) -> Self {
         // peft sorts the keys and writes no newline at the end.
-        let text = serde_json::to_string_pretty(&json).expect("JSON is text");
+        let text = json::pretty(&json);
         Self { text, json }
     }
 

@@ -8,12 +8,16 @@
 //! | one file of any name | it |
 //! | several | not known: which of them is meant would be a guess |
 //!
-//! Files in folders, and those of adapters, are not looked at.
+//! Files in folders, those of adapters, and Mistral's own (`consolidated`) are not looked at.
 
 use std::collections::BTreeMap;
 
+use super::instead::is_adapter;
+
 /// The ends of the names of files of weights.
 const END: &str = ".safetensors";
+/// How the names of Mistral's own files begin, whose tensors have other names.
+const FOREIGN: &str = "consolidated";
 /// How the names begin that transformers writes.
 const MODEL: &str = "model";
 
@@ -37,10 +41,9 @@ pub(super) enum UnindexedFiles {
 
 /// Finds the files of weights among the names of all files.
 pub(super) fn find(names: &[String]) -> UnindexedFiles {
-    let weights = names
-        .iter()
-        .map(String::as_str)
-        .filter(|name| name.ends_with(END) && !name.contains('/') && !name.starts_with("adapter"));
+    let is_own = |name: &&str| !is_adapter(name) && !name.starts_with(FOREIGN);
+    let weights = names.iter().map(String::as_str).filter(is_own);
+    let weights = weights.filter(|name| name.ends_with(END) && !name.contains('/'));
     let weights: Vec<&str> = weights.collect();
     let mut sets: BTreeMap<(&str, usize), BTreeMap<usize, &str>> = BTreeMap::new();
     for name in &weights {

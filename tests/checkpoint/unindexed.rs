@@ -67,11 +67,7 @@ fn shards_are_found_by_their_names() {
 
 #[test]
 fn a_single_file_may_have_any_name() {
-    for name in [
-        "weights.safetensors",
-        "model.fp16.safetensors",
-        "consolidated.safetensors",
-    ] {
+    for name in ["weights.safetensors", "model.fp16.safetensors"] {
         assert_eq!(read(&[(name, "a.one")]), [name]);
     }
     // What lies beside it is not the model.

@@ -228,7 +228,7 @@ impl Saving {
         match loaded.model.up.weight {
             Matrix::Dense(weight) => {
                 let values = weight.val().try_into_vec_as();
-                (values.expect("a CPU tensor"), loaded.report.notes)
+                (values.expect("a CPU tensor"), loaded.report.warnings)
             }
             other => panic!("given back as {other:?}"),
         }
