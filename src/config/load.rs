@@ -220,7 +220,8 @@ impl LoadConfig {
         self
     }
 
-    /// How much of the device's memory the load may take.
+    /// How much of the device's memory the load may take. A target that computes in the host's memory keeps within both
+    /// budgets.
     pub fn device_budget(mut self, budget: Budget) -> Self {
         self.place.device_budget = Some(budget);
         self

@@ -136,14 +136,19 @@ impl Engine {
         }
     }
 
-    /// Bytes of host memory that the load may take.
+    /// Bytes of host memory that the load may take: the least of its budgets and what the system leaves.
     pub(super) fn host_bytes(&self) -> Option<u64> {
         let all = memory::available();
         let left = all.map(|all| all.saturating_sub(memory::anonymous().unwrap_or(0) + RESERVE));
-        match self.config.place.host_budget {
-            None => left,
-            Some(budget) => [budget.resolve(all), left].into_iter().flatten().min(),
-        }
+        let place = &self.config.place;
+        // A device that has no memory of its own takes the host's.
+        let device = match self.target.memory {
+            MemoryKind::Host => place.device_budget,
+            MemoryKind::Device => None,
+        };
+        let budgets = [place.host_budget, device].into_iter().flatten();
+        let budgets = budgets.filter_map(|budget| budget.resolve(all));
+        budgets.chain(left).min()
     }
 
     /// Bytes of finished weights that fit where the model goes, beside what a load has in flight and a product unpacks.

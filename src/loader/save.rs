@@ -136,6 +136,10 @@ impl Engine {
             ..self.settings_for(allowance, observer)
         };
         let done = folder.resumed();
+        let source = &**self.checkpoint().source();
+        if done == 0 {
+            return self.run(plan, folder, &settings);
+        }
         let mut rest = plan.clone();
         rest.steps.drain(..done);
         let left = |name: &String| rest.steps.iter().any(|step| step.slot.name == *name);
@@ -149,7 +153,6 @@ impl Engine {
         plan.links.clone_from(&links);
         rest.links = links;
 
-        let source = &**self.checkpoint().source();
         self.announce(&rest, &settings)?;
         // Factors come out as they did, and take weights that are in the folder too.
         let ran = prepare::balance(plan, source, &settings).and_then(|()| {

@@ -55,6 +55,26 @@ pub enum ConfigError {
         /// What could be asked for.
         supported: String,
     },
+    /// More tensors than any model has.
+    #[error(
+        "config.json asks for more than {max} tensors; its numbers of layers or experts cannot be right"
+    )]
+    TooManyTensors {
+        /// How many there may be.
+        max: usize,
+    },
+    /// A tensor that no file could hold.
+    #[error(
+        "config.json gives {tensor} the shape {shape:?}, and a tensor has {max} values at most; one of these numbers cannot be right"
+    )]
+    TooLarge {
+        /// The tensor.
+        tensor: String,
+        /// Its shape, from numbers of the file.
+        shape: Vec<usize>,
+        /// How many values it may have.
+        max: usize,
+    },
 }
 
 fn near(nearest: Option<&str>) -> String {

@@ -6,7 +6,13 @@ use super::error::ConfigError;
 use crate::source::json;
 
 /// Larger counts than any model has, small enough that the product of two is still exact.
-const COUNT_MAX: u64 = (1 << 31) - 1;
+pub(super) const COUNT_MAX: u64 = (1 << 31) - 1;
+
+/// More entries than a list of numbers or words has that is read: one a layer, or one a pair of features.
+const LIST_MAX: usize = 1 << 16;
+
+/// Characters of a value that a message shows.
+const SHOWN: usize = 60;
 
 /// More fields than lead to any object that is read: `text_config`, `rope_parameters`, `full_attention`.
 const DEPTH: usize = 4;
@@ -59,7 +65,7 @@ impl<'a> Fields<'a> {
             Value::Object(object) => Ok(Self { object, path }),
             other => Err(ConfigError::Value {
                 field: field.to_owned(),
-                found: json::text(other),
+                found: shown(json::text(other)),
                 expected: "an object".to_owned(),
             }),
         }
@@ -132,7 +138,7 @@ impl<'a> Fields<'a> {
             field,
             "a list of numbers above 0 within the range of f32",
             |value| {
-                let numbers = value.as_array()?.iter();
+                let numbers = list(value)?.iter();
                 let numbers = numbers.map(|n| n.as_f64().map(|n| n as f32).filter(fits));
                 numbers.collect()
             },
@@ -145,7 +151,7 @@ impl<'a> Fields<'a> {
             field,
             "a list of whole numbers from 1 to 2147483647",
             |value| {
-                let counts = value.as_array()?.iter().map(|count| {
+                let counts = list(value)?.iter().map(|count| {
                     let count = count
                         .as_u64()
                         .filter(|count| (1..=COUNT_MAX).contains(count))?;
@@ -162,7 +168,7 @@ impl<'a> Fields<'a> {
             field,
             "a list of whole numbers from 0 to 2147483647",
             |value| {
-                let indices = value.as_array()?.iter().map(|index| {
+                let indices = list(value)?.iter().map(|index| {
                     let index = index.as_u64().filter(|index| *index <= COUNT_MAX)?;
                     usize::try_from(index).ok()
                 });
@@ -184,7 +190,7 @@ impl<'a> Fields<'a> {
     /// A list of texts.
     pub(crate) fn texts(self, field: &str) -> Result<Option<Vec<&'a str>>, ConfigError> {
         self.read(field, "a list of texts", |value| {
-            value.as_array()?.iter().map(Value::as_str).collect()
+            list(value)?.iter().map(Value::as_str).collect()
         })
     }
 
@@ -204,7 +210,7 @@ impl<'a> Fields<'a> {
     ) -> ConfigError {
         ConfigError::Value {
             field: self.name(field),
-            found: found.to_string(),
+            found: shown(found.to_string()),
             expected: expected.into(),
         }
     }
@@ -218,7 +224,7 @@ impl<'a> Fields<'a> {
     ) -> ConfigError {
         ConfigError::Unsupported {
             field: self.name(field),
-            found: found.to_string(),
+            found: shown(found.to_string()),
             supported: supported.into(),
         }
     }
@@ -249,5 +255,18 @@ impl<'a> Fields<'a> {
             .map(|step| format!("{}.", step.trim_end_matches('.')))
             .collect();
         way + field
+    }
+}
+
+/// A list that is not longer than any that is read.
+fn list(value: &Value) -> Option<&Vec<Value>> {
+    value.as_array().filter(|list| list.len() <= LIST_MAX)
+}
+
+/// The beginning of a long value: a message is read by a person.
+fn shown(value: String) -> String {
+    match value.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}…", &value[..end]),
+        None => value,
     }
 }

@@ -45,10 +45,28 @@ struct Listener {
     state: Mutex<Gathered>,
 }
 
+/// Bytes of finished weights between two looks at memory: small weights change little, and a look takes as long as many of
+/// them. The memory of the host has a watch of its own beside these looks.
+const LOOK_BYTES: u64 = 1 << 20;
+
 #[derive(Debug, Default)]
 struct Gathered {
+    /// Bytes of finished weights since the last look.
+    since: u64,
     device: Series,
     errors: HashMap<String, Stats>,
+}
+
+impl Gathered {
+    /// Whether memory may have changed by enough to be looked at, after a weight of so many `bytes`.
+    const fn enough(&mut self, bytes: u64) -> bool {
+        self.since = self.since.saturating_add(bytes);
+        let enough = self.since >= LOOK_BYTES;
+        if enough {
+            self.since = 0;
+        }
+        enough
+    }
 }
 
 impl Recording {
@@ -74,7 +92,7 @@ impl Recording {
     }
 
     pub(crate) fn stop(self) -> Recorded {
-        let Gathered { device, errors } = std::mem::take(&mut *self.heard.state());
+        let Gathered { device, errors, .. } = std::mem::take(&mut *self.heard.state());
         Recorded {
             started: self.started,
             ended: Instant::now(),
@@ -95,7 +113,10 @@ impl Observer for Listener {
     fn observe(&self, event: &Event<'_>) -> Flow {
         match event {
             // Only twice a tensor: a device is asked through its queue, which takes time.
-            Event::Packed { .. } | Event::Placed { .. } => {
+            Event::Packed { step, .. } | Event::Placed { step, .. } => {
+                if !self.state().enough(step.bytes_finished()) {
+                    return Flow::Continue;
+                }
                 self.host.look();
                 let device = self.device.as_ref();
                 if let Some(usage) = device.and_then(Device::memory_pool_usage) {

@@ -1,5 +1,6 @@
 //! A checkpoint: everything about a model that can be known before a weight is read.
 
+use core::mem;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -14,6 +15,13 @@ use super::json;
 use super::unindexed::{self, UnindexedFiles};
 use super::{Source, SourceError, SourceExt};
 use firebox_kernels::arith::float::DType;
+
+/// Bytes of a `config.json` at most. As values, JSON takes up to sixteen times the memory.
+const CONFIG_BYTES_MAX: u64 = 16 << 20;
+/// Bytes of a `generation_config.json` at most.
+const GENERATION_CONFIG_BYTES_MAX: u64 = 1 << 20;
+/// Bytes of an index at most: 500,000 tensors with long names.
+const INDEX_BYTES_MAX: u64 = 64 << 20;
 
 /// The model's configuration.
 pub(crate) const CONFIG: &str = "config.json";
@@ -71,7 +79,7 @@ impl Checkpoint {
     ///
     /// [`CheckpointError`], by what is missing or wrong.
     pub fn open(source: Arc<dyn Source>) -> Result<Self, CheckpointError> {
-        let config = match source.read(CONFIG) {
+        let config = match source.read_within(CONFIG, CONFIG_BYTES_MAX) {
             Err(SourceError::NotFound { .. }) => return Err(no_config(&*source)?),
             // Not in the cache while offline among them: then it is unknown whether this is a model.
             read => read?,
@@ -90,14 +98,14 @@ impl Checkpoint {
     }
 
     fn with_config(source: Arc<dyn Source>, config: Value) -> Result<Self, CheckpointError> {
-        let generation_config = match source.read_optional(GENERATION_CONFIG)? {
+        let generation_config = match source.read_optional_within(GENERATION_CONFIG, GENERATION_CONFIG_BYTES_MAX)? {
             Some(bytes) => Some(parse_object(&*source, GENERATION_CONFIG, &bytes)?),
             None => None,
         };
 
         let index = match source.weights_file() {
             Some(_) => None,
-            None => match source.read_optional(INDEX)? {
+            None => match source.read_optional_within(INDEX, INDEX_BYTES_MAX)? {
                 Some(bytes) => Some(Index::parse(&label(&*source, INDEX), &bytes)?),
                 None => None,
             },
@@ -111,7 +119,7 @@ impl Checkpoint {
         let (mut files, mut headers) = (Vec::new(), Vec::new());
         let mut absent = Vec::new();
         for name in names {
-            let (bytes, header) = match (read_header(&*source, &name), &index) {
+            let (bytes, mut header) = match (read_header(&*source, &name), &index) {
                 (Err(CheckpointError::Source(error)), Some(index)) if error.is_absent() => {
                     let placed = index.weight_map.values();
                     absent.push(AbsentShard {
@@ -130,7 +138,7 @@ impl Checkpoint {
             files.push(WeightFile {
                 name: Arc::clone(&name),
                 bytes,
-                metadata: header.metadata.clone(),
+                metadata: mem::take(&mut header.metadata),
             });
             headers.push((name, header));
         }

@@ -14,11 +14,28 @@ pub(super) struct KeyValues<V>(pub(super) Vec<(String, V)>);
 
 impl<'de, V: Deserialize<'de>> Deserialize<'de> for KeyValues<V> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(PairsVisitor(PhantomData))
+        Self::at_most(usize::MAX, deserializer)
     }
 }
 
-struct PairsVisitor<V>(PhantomData<V>);
+impl<V> KeyValues<V> {
+    /// The pairs of an object that has no more than `max` of them.
+    pub(super) fn at_most<'de, D: Deserializer<'de>>(
+        max: usize,
+        deserializer: D,
+    ) -> Result<Self, D::Error>
+    where
+        V: Deserialize<'de>,
+    {
+        let values = PhantomData;
+        deserializer.deserialize_map(PairsVisitor { max, values })
+    }
+}
+
+struct PairsVisitor<V> {
+    max: usize,
+    values: PhantomData<V>,
+}
 
 impl<'de, V: Deserialize<'de>> Visitor<'de> for PairsVisitor<V> {
     type Value = KeyValues<V>;
@@ -30,6 +47,10 @@ impl<'de, V: Deserialize<'de>> Visitor<'de> for PairsVisitor<V> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut pairs = Vec::new();
         while let Some(key) = map.next_key::<String>()? {
+            if pairs.len() == self.max {
+                let many = format_args!("{key}: there are {} keys before it, as many as are read", self.max);
+                return Err(A::Error::custom(many));
+            }
             // Without the key, an error in one of a thousand entries says only a column.
             let value = map
                 .next_value()

@@ -123,14 +123,23 @@ pub trait SourceExt: Source {
     ///
     /// [`SourceError::TooLarge`] above [`SMALL_FILE_BYTES_MAX`], before anything is allocated.
     fn read(&self, file: &str) -> Result<Vec<u8>, SourceError> {
+        self.read_within(file, SMALL_FILE_BYTES_MAX)
+    }
+
+    /// A whole file of at most `max` bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError::TooLarge`] above `max`, before anything is allocated.
+    fn read_within(&self, file: &str, max: u64) -> Result<Vec<u8>, SourceError> {
         let len = self.size(file)?;
         let too_large = || SourceError::TooLarge {
             at: self.describe(),
             file: file.to_owned(),
             len,
-            max: SMALL_FILE_BYTES_MAX,
+            max,
         };
-        if len > SMALL_FILE_BYTES_MAX {
+        if len > max {
             return Err(too_large());
         }
         let mut bytes = vec![0; usize::try_from(len).map_err(|_| too_large())?];
@@ -147,7 +156,16 @@ pub trait SourceExt: Source {
     ///
     /// Like [`read`](Self::read), for any other reason than the file's absence.
     fn read_optional(&self, file: &str) -> Result<Option<Vec<u8>>, SourceError> {
-        match self.read(file) {
+        self.read_optional_within(file, SMALL_FILE_BYTES_MAX)
+    }
+
+    /// A whole file of at most `max` bytes, or `None` when there is none, as [`read_optional`](Self::read_optional).
+    ///
+    /// # Errors
+    ///
+    /// Like [`read_within`](Self::read_within), for any other reason than the file's absence.
+    fn read_optional_within(&self, file: &str, max: u64) -> Result<Option<Vec<u8>>, SourceError> {
+        match self.read_within(file, max) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(error) if error.is_absent() => Ok(None),
             Err(error) => Err(error),

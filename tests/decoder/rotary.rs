@@ -153,8 +153,8 @@ fn longrope_has_the_defaults_of_transformers() {
             "rope_scaling": rope,
         }));
         let expected = RopeScaling::LongRope {
-            short: short.map(|factor| factor as f32).to_vec(),
-            long: long.map(|factor| factor as f32).to_vec(),
+            short: short.map(|factor| factor as f32).into(),
+            long: long.map(|factor| factor as f32).into(),
             original_positions: 64,
             attention_factor,
         };

@@ -180,7 +180,7 @@ pub(crate) struct LoadArgs {
     #[arg(long, value_name = "BUDGET")]
     host_budget: Option<Budget>,
 
-    /// Memory of the device that the model may take: 8GiB, 80%; what there is if not given
+    /// Memory of the device that the model may take: 8GiB, 80%; what there is if not given. On a CPU, that is host memory
     #[arg(long, value_name = "BUDGET")]
     device_budget: Option<Budget>,
 

@@ -1,6 +1,11 @@
 //! `firebox eval`: load and measure perplexity.
 
-use std::{fs, path::PathBuf, time::Instant};
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use clap::Args;
 use firebox::{
@@ -61,7 +66,7 @@ struct Score {
 
 impl OnTarget for EvalCommand {
     fn run<T: Target>(self) -> Result<(), Failure> {
-        let text = fs::read_to_string(&self.text)
+        let text = read_text(&self.text)
             .map_err(|error| format!("{}: {error}", self.text.display()))?;
         // Weights are read last: a text that cannot be scored should not cost a load.
         let mut opened = Vec::new();
@@ -86,6 +91,23 @@ impl OnTarget for EvalCommand {
             scores => output::line(table(scores)),
         }
     }
+}
+
+/// Bytes of a text at most: its tokens are in memory all at once, and take many times its bytes while they are found.
+const TEXT_BYTES_MAX: u64 = 128 << 20;
+
+/// A file or a pipe, read until its end or the limit.
+fn read_text(path: &Path) -> io::Result<String> {
+    let mut text = Vec::new();
+    File::open(path)?
+        .take(TEXT_BYTES_MAX + 1)
+        .read_to_end(&mut text)?;
+    if text.len() as u64 > TEXT_BYTES_MAX {
+        let most = Bytes(TEXT_BYTES_MAX);
+        let expected = "as much as is measured at once; measure on a part of it";
+        return Err(io::Error::other(format!("it has more than {most}, {expected}")));
+    }
+    String::from_utf8(text).map_err(io::Error::other)
 }
 
 /// A text, cut for a model.

@@ -4,19 +4,22 @@
 //! query heads and positions have none for most: every checkpoint has them, and a guess would only move the
 //! error. Nobody asks for the type of the weights: each tensor has its own.
 
-use super::rotary::{RotaryDefaults, rotary};
+use super::rotary::{self, RotaryDefaults, rotary};
 use crate::model::{
     decoder::{
         AttentionSpec, EmbeddingSpec, FeedForwardSpec, HeadSpec, LLAMA, LayerSpec, MixerSpec,
         MlpSpec, Sees, Spec,
     },
     error::ConfigError,
-    fields::Fields,
+    fields::{COUNT_MAX, Fields},
     layers::{Activation, NormSpec, RopeScaling, RotarySpec},
 };
 
 /// More layers than any model has; a number above it is a broken file.
-const LAYERS_MAX: usize = 1 << 16;
+const LAYERS_MAX: usize = 1 << 12;
+
+/// More features than any head has.
+const HEAD_FEATURES_MAX: usize = 1 << 13;
 
 /// The values of a family for fields that its files may leave out.
 pub(super) struct Defaults {
@@ -80,7 +83,7 @@ pub(super) fn spec_of(
     let [heads, key_value_heads, head_features] = heads(family, fields, defaults)?;
     let positions = or_default(fields, "max_position_embeddings", defaults.positions)?;
     let rotary = rotary(fields, head_features, positions, &defaults.rotary)?;
-    let positions = reach(positions, &rotary);
+    let positions = reach(fields, positions, &rotary)?;
     let attention = AttentionSpec::new(heads, key_value_heads, head_features, Some(rotary));
     let layer = LayerSpec::new(
         MixerSpec::Attention(attention),
@@ -191,7 +194,7 @@ pub(super) fn activation(
 
 /// Positions that a text may have. Where the base grows with the text, or a factor stretches the positions of the first
 /// training, files have the number of those.
-fn reach(positions: usize, rotary: &RotarySpec) -> usize {
+fn reach(fields: Fields<'_>, positions: usize, rotary: &RotarySpec) -> Result<usize, ConfigError> {
     let stretched = match rotary.scaling {
         RopeScaling::Dynamic {
             factor,
@@ -204,7 +207,17 @@ fn reach(positions: usize, rotary: &RotarySpec) -> usize {
         } => (f64::from(factor) * original_positions as f64) as usize,
         _ => 0,
     };
-    positions.max(stretched)
+    match stretched <= COUNT_MAX as usize {
+        true => Ok(positions.max(stretched)),
+        false => {
+            let expected = format!("a number that makes at most {COUNT_MAX} positions");
+            Err(rotary::place(fields)?.unwrap_or(fields).value(
+                "factor",
+                format!("one that makes {stretched}"),
+                expected,
+            ))
+        }
+    }
 }
 
 /// Query heads, key and value heads, and features of a head.
@@ -245,10 +258,23 @@ fn heads(family: &str, fields: Fields<'_>, defaults: &Defaults) -> Result<[usize
             ));
         }
     };
-    if head % 2 != 0 {
-        return Err(fields.value("head_dim", head, "an even number, to be rotated in pairs"));
+    Ok([heads, key_value, turned(fields, "head_dim", head)?])
+}
+
+/// Features of a head that may be rotated, from a field or what stands for it.
+pub(super) fn turned(
+    fields: Fields<'_>,
+    field: &str,
+    features: usize,
+) -> Result<usize, ConfigError> {
+    match features % 2 == 0 && features <= HEAD_FEATURES_MAX {
+        true => Ok(features),
+        false => Err(fields.value(
+            field,
+            features,
+            format!("an even number, to be rotated in pairs, and at most {HEAD_FEATURES_MAX}"),
+        )),
     }
-    Ok([heads, key_value, head])
 }
 
 /// The window of a family that has one by default. Absent and `null` differ here: absent is the default of

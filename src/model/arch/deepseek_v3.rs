@@ -34,7 +34,8 @@ const SMALL_ROW_EPS: f64 = 1e-6;
 
 fn read(family: &'static str, fields: Fields<'_>) -> Result<Spec, ConfigError> {
     let count = |field, default| Ok::<_, ConfigError>(fields.count(field)?.unwrap_or(default));
-    let rotated = count("qk_rope_head_dim", 64)?;
+    let rotated = "qk_rope_head_dim";
+    let rotated = common::turned(fields, rotated, count(rotated, 64)?)?;
     // `head_dim` is written there and never read.
     let defaults = Defaults {
         head_features: Some(rotated),

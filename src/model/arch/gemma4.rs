@@ -122,6 +122,7 @@ fn layers_of_kinds(fields: Fields<'_>, spec: &mut Spec) -> Result<(), ConfigErro
     let window = Sees::Window(fields.count("sliding_window")?.unwrap_or(512));
     common::windows(fields, spec, window, |layer| (layer + 1) % 6 != 0)?;
     let values_are_keys = common::flag(fields, "attention_k_eq_v")?;
+    of_layers(fields, layers)?;
     for (nth, attention) in spec.attentions_mut() {
         // The last layer is a full one, whatever the list says.
         if nth + 1 == layers {
@@ -160,10 +161,7 @@ fn heads(fields: Fields<'_>, nth: usize, attention: &mut AttentionSpec) -> Resul
     if let Some(features) = place.count(features)? {
         attention.head_features = features;
     }
-    if !attention.head_features.is_multiple_of(2) {
-        let expected = "an even number, to be rotated in pairs";
-        return Err(place.value(features, attention.head_features, expected));
-    }
+    common::turned(place, features, attention.head_features)?;
     if let Some(count) = place.count(key_heads)? {
         attention.key_value_heads = count;
     }
@@ -172,6 +170,21 @@ fn heads(fields: Fields<'_>, nth: usize, attention: &mut AttentionSpec) -> Resul
         return Err(place.value(key_heads, attention.key_value_heads, expected));
     }
     Ok(())
+}
+
+/// Refuses a `per_layer_config` that says something of more layers than there are: it is searched for each of them.
+fn of_layers(fields: Fields<'_>, layers: usize) -> Result<(), ConfigError> {
+    const FIELD: &str = "per_layer_config";
+    let listed = fields.inside(FIELD)?;
+    let listed = listed.map_or(0, |listed| listed.entries().count());
+    match listed > layers {
+        true => Err(fields.value(
+            FIELD,
+            format!("about {listed} layers"),
+            format!("about at most {layers}, which `num_hidden_layers` says"),
+        )),
+        false => Ok(()),
+    }
 }
 
 /// What `per_layer_config` says of a layer. Its numbers may have zeros before them.

@@ -134,8 +134,8 @@ pub(super) fn spec(json: &Value) -> Result<Spec, ConfigError> {
             spec
         }
     };
-    // What the forward pass does not compute is refused here, before a weight is read.
-    decoder::slots(&spec)?;
+    // What the forward pass does not compute, and what no file could hold, is refused here, before a weight is read.
+    decoder::check_sizes(&spec)?;
     Ok(spec)
 }
 

@@ -8,7 +8,7 @@ use super::{
 use crate::model::{
     decoder::{DeltaSpec, LLAMA, MixerSpec, Names, QueryKeyNormSpec, Spec},
     error::ConfigError,
-    fields::Fields,
+    fields::{COUNT_MAX, Fields},
     layers::{Activation, NormOver, NormSpec},
 };
 
@@ -84,11 +84,21 @@ fn delta(fields: Fields<'_>, norm: NormSpec, fused: bool) -> Result<DeltaSpec, C
     if kernel < 2 {
         return Err(fields.unsupported("linear_conv_kernel_dim", kernel, "2 at least"));
     }
+    let features = |field, heads: usize| {
+        let features = count(field, 128)?;
+        let most = COUNT_MAX as usize / heads;
+        match features <= most {
+            true => Ok(features),
+            false => {
+                Err(fields.value(field, features, format!("at most {most} for {heads} heads")))
+            }
+        }
+    };
     Ok(DeltaSpec {
         key_heads,
         value_heads,
-        key_features: count("linear_key_head_dim", 128)?,
-        value_features: count("linear_value_head_dim", 128)?,
+        key_features: features("linear_key_head_dim", key_heads)?,
+        value_features: features("linear_value_head_dim", value_heads)?,
         kernel,
         norm,
         fused,

@@ -152,6 +152,11 @@ impl RotaryReader<'_, '_> {
                 _ => rotary.scaling = self.scaling(rope, rotary.features)?,
             }
         }
+        if rotary.features == 0 {
+            let (field, part) = (self.defaults.part_field, part);
+            let expected = format!("a part of {head_features} features that is a pair at least");
+            return Err(self.fields.value(field, part, expected));
+        }
         match Rope::new(rotary.clone()).reaches(self.positions) {
             true => Ok(rotary),
             false => {
@@ -264,7 +269,7 @@ impl RotaryReader<'_, '_> {
             beta_fast: number("beta_fast")?.unwrap_or(32.0) as f32,
             beta_slow: number("beta_slow")?.unwrap_or(1.0) as f32,
             truncate: rope.flag("truncate")?.unwrap_or(true),
-            attention_factor: given.unwrap_or(derived) as f32,
+            attention_factor: attention_factor(rope, given.unwrap_or(derived))?,
         })
     }
 
@@ -289,10 +294,10 @@ impl RotaryReader<'_, '_> {
         };
         let given = rope.positive("attention_factor")?;
         Ok(RopeScaling::LongRope {
-            short: list("short_factor")?,
-            long: list("long_factor")?,
+            short: list("short_factor")?.into(),
+            long: list("long_factor")?.into(),
             original_positions,
-            attention_factor: given.unwrap_or(derived) as f32,
+            attention_factor: attention_factor(rope, given.unwrap_or(derived))?,
         })
     }
 
@@ -325,5 +330,16 @@ fn required(rope: Fields<'_>, field: &str) -> Result<f32, ConfigError> {
     match rope.positive(field)? {
         Some(number) => Ok(number as f32),
         None => Err(rope.missing(field)),
+    }
+}
+
+/// What cosines and sines are multiplied by, given or computed.
+fn attention_factor(rope: Fields<'_>, factor: f64) -> Result<f32, ConfigError> {
+    match (factor as f32).is_finite() {
+        true => Ok(factor as f32),
+        false => {
+            let expected = "a number within the range of f32, given or computed from the others";
+            Err(rope.value("attention_factor", factor, expected))
+        }
     }
 }

@@ -22,6 +22,7 @@ mod walk_mixer;
 mod walk;
 
 mod links;
+mod sizes;
 mod slots;
 
 mod passage;
@@ -44,6 +45,7 @@ pub use check::Unsupported;
 pub use forward::CausalLm;
 pub use names::{LLAMA, Names, Part, Prefixes};
 pub use passage::Passage;
+pub(in crate::model) use sizes::check_sizes;
 pub use slots::slots;
 // Words of a `Spec` that layers have too.
 pub use super::layers::{QueryGrowth, Sees};

@@ -3,7 +3,7 @@
 use super::{
     check::Unsupported,
     names::Part,
-    spec::Spec,
+    spec::{LayerSpec, Spec},
     visit::{Stack, Visit},
     walk,
 };
@@ -46,28 +46,29 @@ pub(super) fn leaves_out(spec: &Spec, tensor: &str) -> bool {
 
 /// A tensor of a layer after the last one.
 fn is_after_last_layer(spec: &Spec, tensor: &str) -> bool {
-    let layers = format!("{}{}.", spec.prefixes.body, spec.names.layers);
-    let after = tensor
-        .strip_prefix(&layers)
-        .and_then(|path| path.split('.').next());
-    let layer = after.and_then(|layer| layer.parse::<usize>().ok());
-    layer.is_some_and(|layer| layer >= spec.layers.len())
+    layer_of(spec, tensor).is_some_and(|layer| layer >= spec.layers.len())
+}
+
+/// The number of the layer that a tensor is named after.
+fn layer_of(spec: &Spec, tensor: &str) -> Option<usize> {
+    let path = tensor.strip_prefix(spec.prefixes.body)?;
+    let path = path.strip_prefix(spec.names.layers)?.strip_prefix('.')?;
+    path.split('.').next()?.parse().ok()
 }
 
 /// A projection to keys or values in a layer that uses those of another one.
 fn is_of_unused_keys(spec: &Spec, tensor: &str) -> bool {
-    let layers = spec.layers.iter().enumerate();
-    let mut borrowers = layers.filter(|(_, layer)| {
-        let attention = layer.attention();
-        attention.is_some_and(|attention| attention.keys_of.is_some())
-    });
-    borrowers.any(|(nth, _)| {
-        let mut parts = [Part::K, Part::V, Part::KNorm].into_iter();
-        parts.any(|part| {
+    let Some(nth) = layer_of(spec, tensor) else {
+        return false;
+    };
+    let attention = spec.layers.get(nth).and_then(LayerSpec::attention);
+    let borrows = attention.is_some_and(|attention| attention.keys_of.is_some());
+    let mut parts = [Part::K, Part::V, Part::KNorm].into_iter();
+    borrows
+        && parts.any(|part| {
             let rest = tensor.strip_prefix(&*spec.path(Some(nth), part));
             rest.is_some_and(|rest| rest.starts_with('.'))
         })
-    })
 }
 
 struct Slots {

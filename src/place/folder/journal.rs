@@ -34,14 +34,22 @@ pub(crate) const JOURNAL: &str = ".firebox-journal.jsonl";
 /// The version that this program writes.
 const VERSION: u64 = 2;
 
-/// The first line.
-#[derive(Debug, Serialize, Deserialize)]
-struct Head {
+/// The first line, written.
+#[derive(Serialize)]
+struct Head<'a> {
     journal: u64,
     /// For people who read the file.
-    model: String,
-    identity: Value,
+    model: &'a str,
+    identity: &'a Value,
     /// The action of each weight, including choices made by measuring.
+    becomes: &'a [String],
+}
+
+/// The first line, read; what a save does not ask for is left out.
+#[derive(Debug, Deserialize)]
+struct Known {
+    /// Absent once it was compared, or where this process has written it: it has a text for each tensor.
+    identity: Option<Value>,
     becomes: Vec<String>,
 }
 
@@ -64,7 +72,7 @@ struct Whole {
 pub(crate) struct Journal {
     file: File,
     path: PathBuf,
-    head: Option<Head>,
+    head: Option<Known>,
     done: Vec<Done>,
     whole: Option<Whole>,
     /// The ends of the first line and of each weight's.
@@ -182,7 +190,10 @@ impl Journal {
         }
         let changed = || wrong("its first line is not as it was written".to_owned());
         let (_, end) = unsealed(first, LineEnd::default()).ok_or_else(changed)?;
-        let head = serde_json::from_value(head).map_err(|error| wrong(error.to_string()))?;
+        let head: Known = serde_json::from_value(head).map_err(|error| wrong(error.to_string()))?;
+        if head.identity.is_none() {
+            return Err(wrong("its first line says no identity".to_owned()));
+        }
         self.head = Some(head);
         self.ends.push(end);
         for line in lines.take_while(whole) {
@@ -211,8 +222,8 @@ impl Journal {
 
     /// Refuses a source or configuration that differs from the journal's, and names the first difference.
     pub(super) fn check(&self, now: &Identity) -> Result<(), SaveError> {
-        let head = self.head.as_ref();
-        match head.and_then(|head| now.difference(&head.identity)) {
+        let identity = self.head.as_ref().and_then(|head| head.identity.as_ref());
+        match identity.and_then(|identity| now.difference(identity)) {
             None => Ok(()),
             Some(difference) => Err(SaveError::Changed {
                 folder: self.folder(),
@@ -242,15 +253,18 @@ impl Journal {
     ) -> Result<(), SaveError> {
         let head = Head {
             journal: VERSION,
-            model: model.to_owned(),
-            identity: identity.value().clone(),
-            becomes,
+            model,
+            identity: identity.value(),
+            becomes: &becomes,
         };
         self.done.clear();
         self.whole = None;
         self.ends.clear();
         self.append(&head)?;
-        self.head = Some(head);
+        self.head = Some(Known {
+            identity: None,
+            becomes,
+        });
         self.sync()
     }
 

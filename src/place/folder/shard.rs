@@ -20,8 +20,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, json};
+use serde::{Deserialize, Serialize, Serializer, ser::SerializeMap};
+use serde_json::json;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::source::{StoredType, TensorInfo, header::LENGTH_BYTES};
@@ -121,25 +121,27 @@ impl ShardPlace {
 
     /// The bytes before the data.
     pub(super) fn head(&self, written: &[Written]) -> Vec<u8> {
-        let mut header = Map::new();
-        header.insert("__metadata__".to_owned(), json!({ "format": self.format }));
-        for (tensor, at) in ranges(written) {
-            let entry = json!({
-                "dtype": tensor.dtype,
-                "shape": tensor.shape,
-                "data_offsets": [at.start, at.end],
-            });
-            header.insert(tensor.name.clone(), entry);
-        }
-        let header = serde_json::to_vec(&header).expect("a header has no other keys than texts");
         let room = self.room as usize;
-        assert!(
-            header.len() <= room,
-            "room for {} bytes of header",
-            header.len()
-        );
-        let mut head = self.room.to_le_bytes().to_vec();
-        head.extend(header);
+        let mut head = Vec::with_capacity(LENGTH_BYTES + room);
+        head.extend(self.room.to_le_bytes());
+        // Written entry by entry: as a map, the header of many tensors takes ten times its bytes.
+        let mut header = serde_json::Serializer::new(&mut head);
+        let whole = (|| -> Result<(), serde_json::Error> {
+            let mut header = header.serialize_map(None)?;
+            header.serialize_entry("__metadata__", &json!({ "format": self.format }))?;
+            for (tensor, at) in ranges(written) {
+                let entry = json!({
+                    "dtype": tensor.dtype,
+                    "shape": tensor.shape,
+                    "data_offsets": [at.start, at.end],
+                });
+                header.serialize_entry(&tensor.name, &entry)?;
+            }
+            header.end()
+        })();
+        whole.expect("a header has no other keys than texts, and memory takes all bytes");
+        let len = head.len() - LENGTH_BYTES;
+        assert!(len <= room, "room for {len} bytes of header");
         head.resize(LENGTH_BYTES + room, b' ');
         head
     }

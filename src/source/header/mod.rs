@@ -21,10 +21,11 @@ mod error;
 pub use error::HeaderError;
 
 use core::fmt;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 
-use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 
 use super::dtype::StoredType;
 use super::pairs::KeyValues;
@@ -32,6 +33,15 @@ use super::pairs::KeyValues;
 /// The most bytes a header may have: the limit of the reference implementation, so that every file
 /// it reads is read here.
 pub const HEADER_BYTES_MAX: u64 = 100_000_000;
+
+/// More tensors than any file has: the largest models of today have 200,000 in all of theirs.
+const TENSORS_MAX: usize = 1 << 20;
+
+/// More dimensions than any tensor has; the limit of PyTorch.
+const DIMENSIONS_MAX: usize = 64;
+
+/// More keys of `__metadata__` than any writer writes. Millions of short ones would take twenty times their bytes.
+const METADATA_MAX: usize = 10_000;
 
 /// Bytes of the length that a file begins with.
 pub(crate) const LENGTH_BYTES: usize = 8;
@@ -165,7 +175,7 @@ fn checked_metadata(
 fn checked_entry(
     file: &str,
     tensor: String,
-    raw: RawEntry,
+    raw: RawEntry<'_>,
     data_start: u64,
     file_len: u64,
 ) -> Result<Entry, HeaderError> {
@@ -174,7 +184,7 @@ fn checked_entry(
         return Err(HeaderError::UnknownDtype {
             file: file(),
             tensor,
-            dtype: raw.dtype,
+            dtype: raw.dtype.into_owned(),
         });
     };
 
@@ -284,35 +294,96 @@ fn check_tiling(
 const METADATA: &str = "__metadata__";
 
 /// A header as written: nothing in it is believed yet.
-struct RawHeader {
+struct RawHeader<'a> {
     /// One for each time the key occurs.
     metadata: Vec<Option<KeyValues<String>>>,
-    entries: Vec<(String, RawEntry)>,
+    entries: Vec<(String, RawEntry<'a>)>,
 }
 
 #[derive(serde::Deserialize)]
-struct RawEntry {
-    dtype: String,
+struct RawEntry<'a> {
+    #[serde(borrow)]
+    dtype: Cow<'a, str>,
+    #[serde(deserialize_with = "shape")]
     shape: Vec<u64>,
     data_offsets: [u64; 2],
 }
 
-impl<'de> Deserialize<'de> for RawHeader {
+impl<'de> Deserialize<'de> for RawHeader<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_map(RawHeaderVisitor)
+    }
+}
+
+/// The free text of a header, bounded while it is read.
+struct Metadata(Option<KeyValues<String>>);
+
+impl<'de> Deserialize<'de> for Metadata {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_option(MetadataVisitor)
+    }
+}
+
+struct MetadataVisitor;
+
+impl<'de> Visitor<'de> for MetadataVisitor {
+    type Value = Metadata;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object of texts")
+    }
+
+    fn visit_none<E>(self) -> Result<Metadata, E> {
+        Ok(Metadata(None))
+    }
+
+    fn visit_unit<E>(self) -> Result<Metadata, E> {
+        Ok(Metadata(None))
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Metadata, D::Error> {
+        let pairs = KeyValues::at_most(METADATA_MAX, deserializer)?;
+        Ok(Metadata(Some(pairs)))
+    }
+}
+
+/// The sides of a tensor.
+fn shape<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u64>, D::Error> {
+    deserializer.deserialize_seq(ShapeVisitor)
+}
+
+struct ShapeVisitor;
+
+impl<'de> Visitor<'de> for ShapeVisitor {
+    type Value = Vec<u64>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a list of at most {DIMENSIONS_MAX} whole numbers")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<u64>, A::Error> {
+        // Most tensors have two.
+        let mut shape = Vec::with_capacity(2);
+        while let Some(side) = list.next_element()? {
+            if shape.len() == DIMENSIONS_MAX {
+                return Err(A::Error::invalid_length(DIMENSIONS_MAX + 1, &self));
+            }
+            shape.push(side);
+        }
+        Ok(shape)
     }
 }
 
 struct RawHeaderVisitor;
 
 impl<'de> Visitor<'de> for RawHeaderVisitor {
-    type Value = RawHeader;
+    type Value = RawHeader<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object of tensors")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RawHeader, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RawHeader<'de>, A::Error> {
         let mut raw = RawHeader {
             metadata: Vec::new(),
             entries: Vec::new(),
@@ -320,7 +391,11 @@ impl<'de> Visitor<'de> for RawHeaderVisitor {
         while let Some(key) = map.next_key::<String>()? {
             let named = |error| A::Error::custom(format_args!("{key}: {error}"));
             if key == METADATA {
-                raw.metadata.push(map.next_value().map_err(named)?);
+                let Metadata(metadata) = map.next_value().map_err(named)?;
+                raw.metadata.push(metadata);
+            } else if raw.entries.len() == TENSORS_MAX {
+                let many = format_args!("{key}: there are {TENSORS_MAX} tensors before it, as many as are read");
+                return Err(A::Error::custom(many));
             } else {
                 let entry = map.next_value().map_err(named)?;
                 raw.entries.push((key, entry));

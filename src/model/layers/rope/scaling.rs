@@ -3,6 +3,7 @@
 //! Every formula is that of transformers' `modeling_rope_utils.py`, in its order of operations.
 
 use core::{f32, f64};
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -57,10 +58,10 @@ pub enum RopeScaling {
     /// A factor for each frequency: one list up to the positions of the first training, another beyond (LongRoPE,
     /// arXiv:2402.13753).
     LongRope {
-        /// One a pair.
-        short: Vec<f32>,
-        /// One a pair.
-        long: Vec<f32>,
+        /// One a pair; all layers share the list.
+        short: Arc<[f32]>,
+        /// One a pair; all layers share the list.
+        long: Arc<[f32]>,
         /// Positions of the first training.
         original_positions: usize,
         /// What cosines and sines are multiplied by.
@@ -204,7 +205,7 @@ impl RopeScaling {
                     true => long,
                     false => short,
                 };
-                let pairs = plain(theta, r).zip(factors);
+                let pairs = plain(theta, r).zip(&**factors);
                 pairs.map(|(f, factor)| f / factor).collect()
             }
         }
