@@ -129,6 +129,38 @@ fn memory_is_what_was_promised() {
     halves_are_multiplied_where_they_are_mapped(&base);
     shards_are_as_large_and_as_many_as_asked(&base);
     threads_are_as_many_as_there_is_work_for(&base);
+    the_lists_of_many_tensors_are_counted(folder.path());
+}
+
+/// Catches a budget of bytes of weights alone, and lists that grow: they took 8 KiB a tensor once.
+fn the_lists_of_many_tensors_are_counted(folder: &Path) {
+    const MANY: usize = 5000;
+    let file = folder.join("many.safetensors");
+    let names: Vec<String> = (0..MANY).map(|nth| format!("x.{nth}.weight")).collect();
+    let view = || TensorView::new(Dtype::F32, vec![1, 2], &[0; 8]).expect("eight bytes");
+    let tensors = names.iter().map(|name| (name, view()));
+    safetensors::serialize_to_file(tensors, None, &file).expect("writable");
+    let save = |budget: u64, to: &str| {
+        let config = LoadConfig::new(file.to_str().expect("UTF-8")).bare();
+        let config = config.host_budget(Budget::Bytes(budget));
+        let to = SaveConfig::new(folder.join(to));
+        COUNTING.peak(|| Loader::<Cpu>::new(config)?.save_tensors(&[], &to))
+    };
+
+    let (refused, _) = save(8 * MIB, "too-little");
+    let error = refused.map(drop).expect_err("lists of more than 8 MiB");
+    let said = error.to_string();
+    let firebox::Error::Plan(PlanError::HostBudget { lists, .. }) = error else {
+        panic!("{said}")
+    };
+    assert!(said.contains(&format!("{lists} for the lists")), "{said}");
+
+    let (saved, most) = save(24 * MIB, "enough");
+    saved.expect("enough");
+    assert!(
+        most < 24 * MIB && most / (MANY as u64) < 4096,
+        "{most} bytes"
+    );
 }
 
 fn numbers(model: Wide) -> Vec<TensorData> {

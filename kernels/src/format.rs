@@ -21,6 +21,7 @@ pub use half::Half;
 pub use micro::Micro;
 pub use packed::Packed;
 pub(crate) use packed::PackedRows;
+pub use part::PART_VALUES_MAX;
 
 use crate::arith::pack;
 

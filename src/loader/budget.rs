@@ -46,7 +46,7 @@ impl Engine {
         let (strategy, reason) = match asked {
             Strategy::Auto => choose(&MemoryFacts {
                 weights: bytes,
-                host: self.host_bytes(),
+                host: self.host_bytes_for(asked),
                 device: self.device_bytes(),
                 memory: self.target.memory,
                 unified: self.capabilities.unified,
@@ -85,7 +85,7 @@ impl Engine {
         let asked = self.asked(plan.strategy);
         let workers = |tile| worker_count(self.config.read.workers, tile, plan.converts());
         let mut tile = asked.tile;
-        let Some(budget) = self.host_bytes() else {
+        let Some(budget) = self.host_bytes_for(plan.strategy) else {
             let workers = workers(tile);
             return Ok(Allowance { workers, ..asked });
         };
@@ -93,10 +93,11 @@ impl Engine {
             let Need {
                 kept,
                 scratch,
+                lists,
                 at_once,
                 tensor,
             } = plan.need(by_rows, tile);
-            let taken = kept.saturating_add(scratch);
+            let taken = kept.saturating_add(scratch).saturating_add(lists);
             let least = at_once.max(TILES_LEAST * tile);
             if taken.saturating_add(least) <= budget {
                 return Ok(Allowance {
@@ -110,6 +111,7 @@ impl Engine {
                     budget,
                     needed: taken.saturating_add(least),
                     kept,
+                    lists,
                     at_once,
                     tensor,
                 }
@@ -136,19 +138,23 @@ impl Engine {
         }
     }
 
-    /// Bytes of host memory that the load may take: the least of its budgets and what the system leaves.
+    /// Bytes of host memory that the load may take: its budget, or what the system leaves.
     pub(super) fn host_bytes(&self) -> Option<u64> {
         let all = memory::available();
         let left = all.map(|all| all.saturating_sub(memory::anonymous().unwrap_or(0) + RESERVE));
-        let place = &self.config.place;
-        // A device that has no memory of its own takes the host's.
-        let device = match self.target.memory {
-            MemoryKind::Host => place.device_budget,
-            MemoryKind::Device => None,
+        let budget = self.config.place.host_budget;
+        let budget = budget.and_then(|budget| budget.resolve(all));
+        [budget, left].into_iter().flatten().min()
+    }
+
+    /// The same where finished weights stay: a target without memory of its own keeps them within the budget of the device
+    /// too, but for those that stream to it.
+    fn host_bytes_for(&self, strategy: Strategy) -> Option<u64> {
+        let device = match (self.target.memory, strategy) {
+            (MemoryKind::Device, _) | (_, Strategy::Streaming) => None,
+            (MemoryKind::Host, _) => self.device_bytes(),
         };
-        let budgets = [place.host_budget, device].into_iter().flatten();
-        let budgets = budgets.filter_map(|budget| budget.resolve(all));
-        budgets.chain(left).min()
+        [device, self.host_bytes()].into_iter().flatten().min()
     }
 
     /// Bytes of finished weights that fit where the model goes, beside what a load has in flight and a product unpacks.

@@ -10,7 +10,7 @@ use super::{
     allowance::{Allowance, cores},
 };
 use crate::{
-    config::LoadConfig,
+    config::{LoadConfig, Workers},
     dialect::{self, Dialect},
     error::Error,
     model::Architecture,
@@ -149,6 +149,10 @@ impl Engine {
     ) -> Settings<'a> {
         let workers = allowance.workers;
         Settings {
+            workers_least: match self.config.read.workers {
+                Workers::Auto => 1,
+                Workers::Count(count) => count.get(),
+            },
             readers: cores().min(self.checkpoint().source().concurrency()),
             tile_bytes: allowance.tile,
             device: (self.target.memory == MemoryKind::Device).then_some(&self.device),
@@ -171,7 +175,9 @@ impl Engine {
         let source = &**self.checkpoint().source();
         let ran = prepare::balance(plan, source, settings)
             .and_then(|()| pipeline::run(plan, source, sink, settings));
-        ran.map_err(|error| explain(&self.observers, error.into()))
+        let ran = ran.map_err(|error| explain(&self.observers, error.into()))?;
+        source.unchanged()?;
+        Ok(ran)
     }
 
     /// Reports the plan to the observers.

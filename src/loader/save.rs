@@ -20,6 +20,7 @@ use crate::{
     prepare,
     quant::QuantSpec,
     report::Saved,
+    source::SourceExt,
 };
 
 impl Engine {
@@ -107,6 +108,10 @@ impl Engine {
         let mut folder = FolderSink::open(layout, &plan, journal)?;
 
         let ran = self.run_rest(&mut plan, &mut folder, allowance, &observers);
+        if ran.is_err() && self.checkpoint.source().unchanged().is_err() {
+            // Weights in the folder may be of two states of the source.
+            folder.forget()?;
+        }
         let (done, total) = (folder.done(), plan.steps.len());
         let saved = ran.and_then(|timings| {
             let report = self.report(&plan, allowance, &timings, recording);
@@ -160,6 +165,7 @@ impl Engine {
             pipeline::run(&rest, source, folder, &settings)
         });
         let ran = ran.map_err(|error| explain(&self.observers, error.into()))?;
+        source.unchanged()?;
         let taken_over = vec![Timing::default(); done];
         Ok([taken_over, ran].concat())
     }

@@ -264,7 +264,7 @@ fn list(value: &Value) -> Option<&Vec<Value>> {
 }
 
 /// The beginning of a long value: a message is read by a person.
-fn shown(value: String) -> String {
+pub(super) fn shown(value: String) -> String {
     match value.char_indices().nth(SHOWN) {
         Some((end, _)) => format!("{}…", &value[..end]),
         None => value,

@@ -5,8 +5,12 @@ use firebox_kernels::arith::float::DType;
 use half::{bf16, f16, slice::HalfFloatSliceExt, vec::HalfBitsVecExt};
 use rayon::prelude::*;
 
-use super::pages;
-use crate::{plan::CHUNK, source::Bytes, target::ToBurn};
+use super::{error::PipelineError, pages};
+use crate::{
+    plan::{CHUNK, Step},
+    source::Bytes,
+    target::ToBurn,
+};
 
 /// The dense values of a finished weight, in host memory.
 #[derive(Debug, Clone)]
@@ -91,13 +95,13 @@ impl Dense {
 }
 
 impl Values {
-    /// `len` zeros. Their pages take memory when they are first written.
-    pub(super) fn zeros(dtype: DType, len: usize) -> Self {
-        match dtype {
-            DType::F32 => Self::F32(pages::zeros(len)),
-            DType::F16 => Self::F16(pages::zeros::<u16>(len).reinterpret_into()),
-            DType::Bf16 => Self::Bf16(pages::zeros::<u16>(len).reinterpret_into()),
-        }
+    /// `len` zeros for `step`. Their pages take memory when they are first written.
+    pub(super) fn zeros(step: &Step, dtype: DType, len: usize) -> Result<Self, PipelineError> {
+        Ok(match dtype {
+            DType::F32 => Self::F32(pages::zeros(step, len)?),
+            DType::F16 => Self::F16(pages::zeros::<u16>(step, len)?.reinterpret_into()),
+            DType::Bf16 => Self::Bf16(pages::zeros::<u16>(step, len)?.reinterpret_into()),
+        })
     }
 
     /// The type of the values.

@@ -145,6 +145,20 @@ pub enum PipelineError {
         /// The checksum of the bytes that arrived.
         found: u32,
     },
+    /// The system had no more memory, or a limit of the process allows no more.
+    #[error(
+        "{tensor}: {bytes} bytes of memory could not be had{}; raise the limit (`ulimit -v`, `ulimit -d`, that of a container), read \
+         less ahead, quantize further, or stream from a disk",
+        left.map_or(String::new(), |left| format!(", the limits of this process leave {left}"))
+    )]
+    Memory {
+        /// The tensor that they were for.
+        tensor: String,
+        /// Bytes that were asked for.
+        bytes: u64,
+        /// Bytes that the limits of the process leave, where it has any.
+        left: Option<u64>,
+    },
     /// Worker threads could not be started.
     #[error("could not start {count} worker threads: {reason}")]
     Workers {

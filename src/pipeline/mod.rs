@@ -44,6 +44,7 @@ mod compare;
 mod convert;
 
 mod road;
+mod room;
 
 mod read;
 

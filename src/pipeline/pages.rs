@@ -2,12 +2,17 @@
 
 use bytemuck::Zeroable;
 
-/// `len` zeros, whose pages cost nothing until they are written, and then few faults: large ones are asked to be huge.
-pub(super) fn zeros<V: Zeroable + Copy>(len: usize) -> Vec<V> {
-    let values = bytemuck::zeroed_vec(len);
+use super::{error::PipelineError, room};
+use crate::plan::Step;
+
+/// `len` zeros for `step`, whose pages cost nothing until they are written, and then few faults: large ones are asked to be
+/// huge.
+pub(super) fn zeros<V: Zeroable + Copy>(step: &Step, len: usize) -> Result<Vec<V>, PipelineError> {
+    let values = bytemuck::try_zeroed_vec(len);
+    let values = values.map_err(|()| room::refused(step, (len * size_of::<V>()) as u64))?;
     #[cfg(target_os = "linux")]
     huge(&values);
-    values
+    Ok(values)
 }
 
 /// Asks the system for pages of 2 MiB, where whole ones fit. A system without them ignores it.

@@ -13,6 +13,7 @@ use super::{
     in_flight::Account,
     pieces::{Pieces, Stretch},
     road::Road,
+    room,
     rows::read_error,
     settings::{Settings, pool},
     staging::Staging,
@@ -51,15 +52,13 @@ pub(super) enum Straight {
 /// Reads every tensor of `plan`, in its order, and never more than the reader's account allows ahead. `by_rows` says for
 /// which steps the sink takes rows.
 pub(super) fn read<'a>(
-    reader: Result<Reader<'a, '_>, Stop>,
+    reader: &Reader<'a, '_>,
     plan: &Plan,
     by_rows: &[bool],
     tensors: &Sender<Result<Incoming<'a>, PipelineError>>,
 ) {
-    let ran = reader.and_then(|reader| {
-        let mut steps = plan.steps.iter().zip(by_rows);
-        steps.try_for_each(|(step, by_rows)| reader.tensor(step, *by_rows))
-    });
+    let mut steps = plan.steps.iter().zip(by_rows);
+    let ran = steps.try_for_each(|(step, by_rows)| reader.tensor(step, *by_rows));
     let _ = hand_over(tensors, ran);
 }
 
@@ -92,21 +91,28 @@ impl<'a, 'r> Reader<'a, 'r> {
         account: &'r Account<'a>,
         workers: &'r ThreadPool,
         tensors: &'r Sender<Result<Incoming<'a>, PipelineError>>,
-    ) -> Result<Self, Stop> {
+    ) -> Self {
         let several = settings.readers > 1;
-        let threads = several.then(|| pool(settings.readers, "firebox-read"));
-        Ok(Self {
+        // One thread reads as well, if not as fast.
+        let threads = several.then(|| pool(settings.readers, "firebox-read").ok());
+        Self {
             source,
             settings,
             staging: settings.device.map(Staging::new),
-            threads: threads.transpose()?,
+            threads: threads.flatten(),
             account,
             workers,
             tensors,
-        })
+        }
     }
 
     fn tensor(&self, step: &Step, by_rows: bool) -> Result<(), Stop> {
+        if self.settings.device.is_none() {
+            room::ensure(
+                step,
+                step.bytes_allocated(by_rows, self.settings.tile_bytes),
+            )?;
+        }
         match Road::of(step, self.settings, by_rows)? {
             Road::Straight(dtype) => {
                 let (send, receive) = unbounded();
@@ -186,7 +192,7 @@ impl<'a, 'r> Reader<'a, 'r> {
             progress.send(Ok(Straight::Part { bytes, read }))?;
             return Ok(progress.send(Ok(Straight::Whole(dense)))?);
         }
-        let mut values = Values::zeros(dtype, step.slot.shape.iter().product());
+        let mut values = Values::zeros(step, dtype, step.slot.shape.iter().product())?;
         let together = self.settings.tile_bytes.max(1) as usize;
         // No value is cut.
         let together = together.next_multiple_of(dtype.size());
@@ -274,6 +280,7 @@ impl<'a, 'r> Reader<'a, 'r> {
                 Ok((TileMemory::Staged(bytes, permit), span, read))
             }
             _ => {
+                room::ensure(step, len as u64)?;
                 let mut loan = self.account.borrow(len).ok_or(Stop::Abandoned)?;
                 let (span, read) = self.read(step, values, at, loan.bytes_mut())?;
                 Ok((TileMemory::Host(loan), span, read))

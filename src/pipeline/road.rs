@@ -1,6 +1,6 @@
 //! How a tensor becomes its finished weight: straight, or through a converter.
 
-use firebox_kernels::arith::float::DType;
+use firebox_kernels::{arith::float::DType, format::PART_VALUES_MAX};
 
 use super::{
     convert::{
@@ -38,7 +38,7 @@ impl Road {
         };
         let converter: Box<dyn Convert> = match (&step.stored, &step.action) {
             (Stored::Other(_), _) | (_, Action::Carry) => Box::new(Carried::new(by_rows)),
-            (Stored::Packed(adopt), Action::Adopt(_)) => Box::new(Adopted::new(adopt)),
+            (Stored::Packed(adopt), Action::Adopt(_)) => Box::new(Adopted::new(step, adopt)?),
             (_, Action::Dense(dtype)) if by_rows => {
                 Box::new(DenseRows::new(step.float(), *dtype, cols))
             }
@@ -48,14 +48,19 @@ impl Road {
             {
                 return Ok(Self::Straight(*dtype));
             }
-            (_, Action::Dense(dtype)) => Box::new(DenseWhole::new(step.float(), *dtype, shape)),
+            (_, Action::Dense(dtype)) => Box::new(DenseWhole::new(step, step.float(), *dtype)?),
             (_, Action::Pack(spec, _)) => {
                 let method = spec
                     .method()
                     .expect("a step is packed because its spec has a method");
                 match (settings.device, method.on_device()) {
-                    // A weight without values has no tile to upload.
-                    (Some(device), Some(packing)) if rows * cols > 0 => {
+                    // A weight without values has no tile to upload, and one with more than kernels count to is cut into
+                    // parts, which a sink of whole weights does not take.
+                    (Some(device), Some(packing))
+                        if rows * cols > 0
+                            && (settings.allocation_max.is_some()
+                                || rows * cols <= PART_VALUES_MAX) =>
+                    {
                         let packer =
                             DevicePacker::new(step, packing, device, settings.allocation_max);
                         Box::new(packer.map_err(failed)?)
@@ -65,7 +70,7 @@ impl Road {
                         if by_rows {
                             Box::new(PackRows::new(packer))
                         } else {
-                            Box::new(PackWhole::new(packer))
+                            Box::new(PackWhole::new(step, packer)?)
                         }
                     }
                 }

@@ -60,7 +60,7 @@ pub fn run(
         let (account, workers) = (&account, &workers);
         spawn(scope, "firebox-read", move || {
             let reader = Reader::new(source, settings, account, workers, &send);
-            read(reader, plan, &by_rows, &send);
+            read(&reader, plan, &by_rows, &send);
         })?;
         let converting = Converting { plan, workers };
         if settings.device.is_some() {

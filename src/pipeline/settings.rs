@@ -13,6 +13,8 @@ use crate::observe::Observer;
 pub struct Settings<'a> {
     /// Threads that convert.
     pub workers: usize,
+    /// Threads that convert at least: where the system starts fewer than [`workers`](Self::workers), a run goes on with as few.
+    pub workers_least: usize,
     /// Threads that share each read.
     pub readers: usize,
     /// Approximate bytes of a tile. Rows are not cut, and rows that a method packs together stay together.
@@ -37,6 +39,7 @@ impl<'a> Settings<'a> {
     pub fn sharing(workers: usize, in_flight: &Arc<InFlight>, observer: &'a dyn Observer) -> Self {
         Self {
             workers,
+            workers_least: workers,
             readers: 1,
             tile_bytes: tile_bytes(in_flight.max()),
             in_flight: Arc::clone(in_flight),
@@ -48,7 +51,16 @@ impl<'a> Settings<'a> {
 
     /// The threads that convert.
     pub(crate) fn pool(&self) -> Result<ThreadPool, PipelineError> {
-        pool(self.workers, "firebox-convert")
+        let mut count = self.workers;
+        loop {
+            match pool(count, "firebox-convert") {
+                Err(error) if count / 2 >= self.workers_least.max(1) => {
+                    tracing::warn!(%error, "half as many convert");
+                    count /= 2;
+                }
+                pool => return pool,
+            }
+        }
     }
 }
 

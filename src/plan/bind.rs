@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use firebox_kernels::arith::float::DType;
+use firebox_kernels::{arith::float::DType, format::PART_VALUES_MAX};
 
 use super::{
     Action, DeviceFacts, Home, Piece, Plan, PlanError, Scaling, Step, Stored, names, piece,
@@ -191,6 +191,15 @@ impl Plan {
             let Some(largest) = device.largest_allocation else {
                 continue;
             };
+            let mut steps = self.steps.iter();
+            if let Some(step) = steps.find(|step| step.values_together() > PART_VALUES_MAX) {
+                return Err(PlanError::Values {
+                    tensor: step.slot.name.clone(),
+                    needed: step.values_together(),
+                    largest: PART_VALUES_MAX,
+                    target: device.target.clone(),
+                });
+            }
             let mut steps = self.steps.iter();
             if let Some(step) = steps.find(|step| step.bytes_together() > largest) {
                 return Err(PlanError::Allocation {

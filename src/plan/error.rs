@@ -372,7 +372,8 @@ pub enum PlanError {
     },
     /// The host has less memory than the load takes at least, by its budget or by itself.
     #[error(
-        "{needed} bytes of host memory are needed at least, {kept} of them for finished weights and {at_once} to read {tensor}, and {budget} may be used; raise the budget, quantize further, or stream from a disk"
+        "{needed} bytes of host memory are needed at least, {kept} of them for finished weights{} and {at_once} to read {tensor}, and {budget} may be used; raise the budget, quantize further, or stream from a disk",
+        if *lists > 0 { format!(", {lists} for the lists of tensors") } else { String::new() }
     )]
     HostBudget {
         /// Bytes that may be used.
@@ -381,10 +382,26 @@ pub enum PlanError {
         needed: u64,
         /// Of these, finished weights that stay.
         kept: u64,
+        /// Of these, what is known about each tensor, where there are many.
+        lists: u64,
         /// Of these, the largest read that cannot be split.
         at_once: u64,
         /// The tensor that is read so.
         tensor: String,
+    },
+    /// What has to stay together of a weight is more than kernels count to.
+    #[error(
+        "{tensor} cannot be cut below {needed} values, and kernels of {target} count to {largest}; quantize it otherwise or choose another target"
+    )]
+    Values {
+        /// The tensor.
+        tensor: String,
+        /// Values that stay together.
+        needed: usize,
+        /// What kernels count to.
+        largest: usize,
+        /// [`Target::NAME`](crate::Target::NAME).
+        target: String,
     },
     /// What has to stay together of a weight is too large for one allocation of the device.
     #[error(

@@ -274,6 +274,13 @@ impl Step {
         bytes as u64
     }
 
+    /// Values of the smallest part that the finished weight can be cut into, where it is packed.
+    pub(crate) fn values_together(&self) -> usize {
+        let shape @ [rows, cols] = self.matrix();
+        let format = self.action.format();
+        format.map_or(0, |format| format.part_rows(shape).min(rows) * cols)
+    }
+
     /// `[rows, columns]`: the rows count over all axes but the last, and a vector has a row for each value.
     pub(crate) fn matrix(&self) -> [usize; 2] {
         match self.slot.shape[..] {

@@ -11,6 +11,8 @@ pub(crate) struct Need {
     pub(crate) kept: u64,
     /// Of what is under way beside them: weights that are finished elsewhere, scales, rows on their way to a file.
     pub(crate) scratch: u64,
+    /// Of what is known about each tensor: its place, its plan, its line in a journal and in the report.
+    pub(crate) lists: u64,
     /// Of the largest read that cannot be split.
     pub(crate) at_once: u64,
     /// The tensor that is read so.
@@ -19,6 +21,14 @@ pub(crate) struct Need {
 
 /// Weights, or pieces, that are finished and not placed yet: one is made, one waits, one is placed.
 const UNDER_WAY: u64 = 3;
+
+/// Bytes that a tensor takes in the catalog, the plan, the identity and the journal of a save and the report, measured on
+/// 100,000 tensors; and how often its name is among them.
+const LIST_BYTES: u64 = 2400;
+const LIST_NAMES: u64 = 12;
+
+/// Bytes of such lists that are not counted: those of a model of a thousand tensors are less than what a process has besides.
+const LISTS_FREE: u64 = 4 << 20;
 
 impl Plan {
     /// What the steps need, when about `tile` bytes are read at once. `by_rows` says which finished weights are taken one
@@ -33,9 +43,17 @@ impl Plan {
                 stay.map(Step::bytes_finished).sum()
             },
             scratch: bytes(&|step| self.scratch(step, by_rows(step), tile)),
+            lists: self.lists(),
             at_once: bytes(&Step::bytes_at_once),
             tensor: largest.map_or_else(String::new, |step| step.slot.name.clone()),
         }
+    }
+
+    /// Bytes of what is known about the tensors, above those that any process has.
+    fn lists(&self) -> u64 {
+        let names = self.steps.iter().map(|step| step.slot.name.len() as u64);
+        let all: u64 = names.map(|name| LIST_BYTES + LIST_NAMES * name).sum();
+        all.saturating_sub(LISTS_FREE)
     }
 
     /// Whether the host's threads have anything to convert.
@@ -73,6 +91,20 @@ impl Plan {
 }
 
 impl Step {
+    /// Bytes that carrying it out on the host allocates besides tiles of about `tile` bytes; `by_rows`: its rows are taken one
+    /// batch after another.
+    pub(crate) fn bytes_allocated(&self, by_rows: bool, tile: u64) -> u64 {
+        let parts = match self.action {
+            Action::Adopt(_) => self.bytes_source(),
+            _ => self.bytes_unpacking(tile),
+        };
+        let finished = match by_rows {
+            true => self.bytes_finished().min(UNDER_WAY * tile),
+            false => self.bytes_finished(),
+        };
+        parts + self.scales() + finished
+    }
+
     /// Bytes that are read at once at least: the rows that its method has to see together.
     fn bytes_at_once(&self) -> u64 {
         let shape @ [rows, cols] = self.matrix();

@@ -82,7 +82,12 @@ impl Catalog {
         let mut headers: Vec<_> = headers.into_iter().collect();
         headers.sort_by(|(left, _), (right, _)| left.cmp(right));
 
-        let mut catalog = Self::default();
+        // At once: growing would take twice the memory of a million tensors.
+        let count = headers.iter().map(|(_, header)| header.entries.len()).sum();
+        let mut catalog = Self {
+            tensors: Vec::with_capacity(count),
+            by_name: HashMap::with_capacity(count),
+        };
         for (file, header) in headers {
             for entry in header.entries {
                 catalog.add(TensorInfo {

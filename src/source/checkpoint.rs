@@ -98,10 +98,11 @@ impl Checkpoint {
     }
 
     fn with_config(source: Arc<dyn Source>, config: Value) -> Result<Self, CheckpointError> {
-        let generation_config = match source.read_optional_within(GENERATION_CONFIG, GENERATION_CONFIG_BYTES_MAX)? {
-            Some(bytes) => Some(parse_object(&*source, GENERATION_CONFIG, &bytes)?),
-            None => None,
-        };
+        let generation_config =
+            match source.read_optional_within(GENERATION_CONFIG, GENERATION_CONFIG_BYTES_MAX)? {
+                Some(bytes) => Some(parse_object(&*source, GENERATION_CONFIG, &bytes)?),
+                None => None,
+            };
 
         let index = match source.weights_file() {
             Some(_) => None,

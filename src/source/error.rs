@@ -37,6 +37,22 @@ pub enum SourceError {
         len: u64,
     },
 
+    /// Another program has written to the file since it was opened.
+    #[error(
+        "{at}/{file}: another program changed it while it was read; it had {was} bytes and has {now}, and what was read may be of \
+         both states; read it again when nobody writes to it"
+    )]
+    Changed {
+        /// The source.
+        at: String,
+        /// The file.
+        file: String,
+        /// Bytes that it had when it was opened.
+        was: u64,
+        /// Bytes that it has.
+        now: u64,
+    },
+
     /// A file that should be small is not.
     #[error("{at}/{file}: {len} bytes, and a file that is read whole may have {max}")]
     TooLarge {

@@ -48,7 +48,10 @@ impl<'de, V: Deserialize<'de>> Visitor<'de> for PairsVisitor<V> {
         let mut pairs = Vec::new();
         while let Some(key) = map.next_key::<String>()? {
             if pairs.len() == self.max {
-                let many = format_args!("{key}: there are {} keys before it, as many as are read", self.max);
+                let many = format_args!(
+                    "{key}: there are {} keys before it, as many as are read",
+                    self.max
+                );
                 return Err(A::Error::custom(many));
             }
             // Without the key, an error in one of a thousand entries says only a column.

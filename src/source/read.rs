@@ -102,6 +102,13 @@ pub trait SourceHints: Send + Sync {
     /// When the list cannot be read.
     fn list(&self) -> Result<Option<Vec<String>>, SourceError>;
 
+    /// Refuses files that another program has changed since they were first read: what was read may be of two states.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError::Changed`], and errors of asking.
+    fn unchanged(&self) -> Result<(), SourceError>;
+
     /// Reads that should be under way at once: 2 for a disk, more where an answer takes long and many are served at once.
     fn concurrency(&self) -> usize;
 }
@@ -207,6 +214,15 @@ pub trait SourceExt: Source {
     /// When it cannot be looked up.
     fn version(&self) -> Result<Option<String>, SourceError> {
         self.hints().map_or(Ok(None), SourceHints::version)
+    }
+
+    /// [`SourceHints::unchanged`]; a source that has no such hint is believed.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError::Changed`], and errors of asking.
+    fn unchanged(&self) -> Result<(), SourceError> {
+        self.hints().map_or(Ok(()), SourceHints::unchanged)
     }
 
     /// [`SourceHints::probe`], or `None`.

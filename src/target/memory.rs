@@ -16,11 +16,39 @@ pub(crate) fn available() -> Option<u64> {
     Some(limits.fold(machine, u64::min))
 }
 
+/// Addresses that the system's allocator reserves for each thread, and its stack.
+#[cfg(target_os = "linux")]
+const OF_A_THREAD: u64 = 72 << 20;
+
+/// Threads of a load beside those that convert.
+#[cfg(target_os = "linux")]
+const THREADS_BESIDE: u64 = 4;
+
+/// Bytes that the limits of this process leave to it now; `None` where it has none.
+#[cfg(target_os = "linux")]
+pub(crate) fn left() -> Option<u64> {
+    use rustix::process::{Resource, getrlimit};
+    let limits = [(Resource::Data, "VmData:"), (Resource::As, "VmSize:")];
+    let limits = limits.map(|(resource, counted)| Some((getrlimit(resource).current?, counted)));
+    let mut limits = limits.into_iter().flatten().peekable();
+    limits.peek()?;
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let left = |(limit, counted): (u64, &str)| Some(limit.saturating_sub(kib(&status, counted)?));
+    limits.filter_map(left).min()
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn left() -> Option<u64> {
+    None
+}
+
 /// The limits of this process on its data and its addresses. Both count more than what is in memory, such as the stacks
-/// of threads: what there is of that so far is taken off.
+/// of threads: what there is of that so far is taken off, and what threads reserve that a load starts.
 #[cfg(target_os = "linux")]
 fn limit() -> Option<u64> {
     use rustix::process::{Resource, getrlimit};
+    let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
+    let reserved = (threads + THREADS_BESIDE) * OF_A_THREAD;
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let anonymous = kib(&status, "RssAnon:")?;
     let left = |resource, counted: &str| {
@@ -30,7 +58,7 @@ fn limit() -> Option<u64> {
     };
     let limits = [
         left(Resource::Data, "VmData:"),
-        left(Resource::As, "VmSize:"),
+        left(Resource::As, "VmSize:").map(|left| left.saturating_sub(reserved)),
     ];
     limits.into_iter().flatten().min()
 }

@@ -19,6 +19,7 @@ mod any;
 mod models;
 mod plan;
 
+mod limits;
 mod load;
 
 mod generate;

@@ -248,6 +248,10 @@ fn a_state_with_a_name_is_known_by_it() {
             self.0.list()
         }
 
+        fn unchanged(&self) -> Result<(), SourceError> {
+            Ok(())
+        }
+
         fn concurrency(&self) -> usize {
             2
         }

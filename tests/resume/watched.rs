@@ -103,6 +103,10 @@ impl SourceHints for Watched {
         self.inner.list()
     }
 
+    fn unchanged(&self) -> Result<(), SourceError> {
+        self.inner.unchanged()
+    }
+
     fn concurrency(&self) -> usize {
         2
     }

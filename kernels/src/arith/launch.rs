@@ -68,10 +68,19 @@ impl Buffer {
 
     /// As a kernel's argument, in vectors of `size` elements, of which `len` is a multiple.
     pub(crate) fn arg(&self, size: usize) -> BufferArg {
-        debug_assert!(self.len.is_multiple_of(size), "{} in {size}s", self.len);
+        assert!(self.len.is_multiple_of(size), "{} in {size}s", self.len);
         // SAFETY: `new` requires that the handle holds `len` elements.
         unsafe { BufferArg::from_raw_parts(self.handle.clone(), self.len / size) }
     }
+}
+
+/// `n` as a kernel's argument: kernels count in `u32`.
+///
+/// # Panics
+///
+/// When there are more. Weights are cut into parts with fewer values before ([`Format::cut`](crate::format::Format::cut)).
+pub(crate) fn count(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or_else(|_| panic!("{n} is more than kernels count to"))
 }
 
 /// Units of a cube where a kernel does not need another number: a whole number of planes everywhere.

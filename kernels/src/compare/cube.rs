@@ -55,8 +55,8 @@ pub fn compare(client: &Client, source: DType, bytes: &Buffer, weight: &DeviceWe
             vector,
             stored,
             bytes.arg(vector),
-            n as u32,
-            units as u32,
+            launch::count(n),
+            launch::count(units),
             sums.arg(1),
             source,
             eights,
@@ -74,8 +74,8 @@ pub fn compare(client: &Client, source: DType, bytes: &Buffer, weight: &DeviceWe
                 count,
                 dim,
                 sums.arg(1),
-                units as u32,
-                fewer as u32,
+                launch::count(units),
+                launch::count(fewer),
                 folded.arg(1),
             );
         }

@@ -13,6 +13,9 @@ use super::{Along, Format, Packed, Tile};
 use crate::arith::pack::{CODES4, CODES8, HALVES, STREAM};
 use crate::arith::whole;
 
+/// Values of a part at most: kernels count them in `u32`.
+pub const PART_VALUES_MAX: usize = u32::MAX as usize;
+
 impl Format {
     /// A number of rows: every part of a weight of `shape` but the last has a multiple of it.
     pub fn part_rows(self, shape: [usize; 2]) -> usize {
@@ -36,16 +39,20 @@ impl Format {
         whole::tile_rows(shape, 1, unit)
     }
 
-    /// Cuts a weight of `shape` into the fewest parts of at most `largest` bytes each. `None` when rows
-    /// that have to stay together are more than that.
+    /// Cuts a weight of `shape` into the fewest parts of at most `largest` bytes and [`PART_VALUES_MAX`] values each. `None`
+    /// when rows that have to stay together are more than that.
     pub fn cut(self, shape: [usize; 2], largest: u64) -> Option<Vec<Range<usize>>> {
         let [o, i] = shape;
-        let fits = |rows| self.packed_bytes([rows, i]) as u64 <= largest;
+        let fits = |rows: usize| {
+            let values = rows.saturating_mul(i);
+            values <= PART_VALUES_MAX && self.packed_bytes([rows, i]) as u64 <= largest
+        };
         if fits(o) {
             return Some(vec![0..o]);
         }
         let unit = self.part_rows(shape);
         let share = largest as f64 / self.packed_bytes(shape) as f64;
+        let share = share.min(PART_VALUES_MAX as f64 / (o * i) as f64);
         // The share ignores words that do not grow with the rows, so the search may go a step or two down.
         let most = (o as f64 * share) as usize / unit + 1;
         let rows = (1..=most)

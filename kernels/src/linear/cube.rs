@@ -79,7 +79,7 @@ impl DeviceWeight {
                 vector,
                 stored,
                 x.arg(vector),
-                o as u32,
+                launch::count(o),
                 out.arg(1),
                 plan,
                 launch::elem(x_type),

@@ -66,8 +66,8 @@ struct Score {
 
 impl OnTarget for EvalCommand {
     fn run<T: Target>(self) -> Result<(), Failure> {
-        let text = read_text(&self.text)
-            .map_err(|error| format!("{}: {error}", self.text.display()))?;
+        let text =
+            read_text(&self.text).map_err(|error| format!("{}: {error}", self.text.display()))?;
         // Weights are read last: a text that cannot be scored should not cost a load.
         let mut opened = Vec::new();
         for quant in &self.quants {
@@ -105,7 +105,9 @@ fn read_text(path: &Path) -> io::Result<String> {
     if text.len() as u64 > TEXT_BYTES_MAX {
         let most = Bytes(TEXT_BYTES_MAX);
         let expected = "as much as is measured at once; measure on a part of it";
-        return Err(io::Error::other(format!("it has more than {most}, {expected}")));
+        return Err(io::Error::other(format!(
+            "it has more than {most}, {expected}"
+        )));
     }
     String::from_utf8(text).map_err(io::Error::other)
 }

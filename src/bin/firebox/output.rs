@@ -21,7 +21,8 @@ pub(crate) fn json(value: &impl Serialize) -> Result<(), Failure> {
 pub(crate) fn line(line: impl Display) -> Result<(), Failure> {
     match text(format_args!("{line}\n")) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        printed => Ok(printed?),
+        Err(error) => Err(format!("the output could not be written: {error}").into()),
+        Ok(()) => Ok(()),
     }
 }
 

@@ -55,7 +55,7 @@ pub use self::{
 use super::{
     decoder::{self, Spec},
     error::ConfigError,
-    fields::Fields,
+    fields::{Fields, shown},
 };
 use crate::config::nearest;
 
@@ -164,12 +164,15 @@ fn family(found: Option<&str>, fields: Fields<'_>) -> Result<&'static Family, Co
             .ok_or_else(|| fields.missing("model_type"));
     };
     let named = FAMILIES.iter().find(|family| family.model_type == found);
-    named.copied().ok_or_else(|| ConfigError::Architecture {
-        found: found.to_owned(),
-        nearest: match of_class {
-            Some(family) => Some(format!("{}, by `architectures`", family.model_type)),
-            None => nearest(found, model_types()).map(|name| format!("{name}, by its name")),
-        },
-        known: model_types().collect::<Vec<_>>().join(", "),
+    named.copied().ok_or_else(|| {
+        let found = shown(found.to_owned());
+        ConfigError::Architecture {
+            nearest: match of_class {
+                Some(family) => Some(format!("{}, by `architectures`", family.model_type)),
+                None => nearest(&found, model_types()).map(|name| format!("{name}, by its name")),
+            },
+            found,
+            known: model_types().collect::<Vec<_>>().join(", "),
+        }
     })
 }

@@ -110,6 +110,8 @@ pub(super) fn room(len: usize) -> Bytes {
 #[derive(Debug)]
 pub(crate) struct Spill {
     file: File,
+    /// For messages.
+    folder: PathBuf,
     /// Its path, while it has one. On Unix the path is removed at once, so that nothing is left however the process ends.
     path: Option<PathBuf>,
     end: Mutex<u64>,
@@ -137,6 +139,7 @@ impl Spill {
         let named = !(cfg!(unix) && fs::remove_file(&path).is_ok());
         Ok(Self {
             file,
+            folder: folder.to_owned(),
             path: named.then_some(path),
             end: Mutex::new(0),
         })
@@ -146,8 +149,16 @@ impl Spill {
         let mut end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
         let at = *end;
         let mut file = &self.file;
-        file.seek(SeekFrom::Start(at))?;
-        file.write_all(bytes)?;
+        let written = file
+            .seek(SeekFrom::Start(at))
+            .and_then(|_| file.write_all(bytes));
+        // A disk that is full says so without a name.
+        written.map_err(|error| {
+            let (folder, len) = (self.folder.display(), bytes.len());
+            let reason =
+                format!("{folder}: {len} bytes of weights to stream from, after {at}: {error}");
+            io::Error::new(error.kind(), reason)
+        })?;
         *end = at + bytes.len() as u64;
         Ok(at)
     }

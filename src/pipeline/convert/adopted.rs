@@ -7,6 +7,7 @@ use super::{
     super::{
         error::PipelineError,
         finished::{Finished, RowBatch},
+        pages,
         tile::SourceTile,
     },
     Completed, Convert,
@@ -25,12 +26,12 @@ pub(crate) struct Adopted {
 }
 
 impl Adopted {
-    pub(crate) fn new(adopt: &Adopt) -> Self {
-        let words = |tensor: &TensorInfo| vec![0; tensor.bytes().div_ceil(4) as usize];
-        Self {
-            tensors: adopt.parts.iter().map(words).collect(),
+    pub(crate) fn new(step: &Step, adopt: &Adopt) -> Result<Self, PipelineError> {
+        let words = |tensor: &TensorInfo| pages::zeros(step, tensor.bytes().div_ceil(4) as usize);
+        Ok(Self {
+            tensors: adopt.parts.iter().map(words).collect::<Result<_, _>>()?,
             adopt: adopt.clone(),
-        }
+        })
     }
 }
 

@@ -22,12 +22,13 @@ pub(crate) struct DenseWhole {
 }
 
 impl DenseWhole {
-    pub(crate) fn new(source: DType, dtype: DType, [rows, cols]: [usize; 2]) -> Self {
-        Self {
+    pub(crate) fn new(step: &Step, source: DType, dtype: DType) -> Result<Self, PipelineError> {
+        let [rows, cols] = step.matrix();
+        Ok(Self {
             source,
             cols,
-            values: Values::zeros(dtype, rows * cols),
-        }
+            values: Values::zeros(step, dtype, rows * cols)?,
+        })
     }
 }
 
@@ -74,11 +75,8 @@ impl Convert for DenseRows {
         tile: SourceTile<'_>,
         workers: &ThreadPool,
     ) -> Result<Option<RowBatch>, PipelineError> {
-        let values = workers.install(|| {
-            let mut values = Values::zeros(self.dtype, tile.rows * self.cols);
-            convert(step, self.source, &tile, &mut values, 0);
-            values
-        });
+        let mut values = Values::zeros(step, self.dtype, tile.rows * self.cols)?;
+        workers.install(|| convert(step, self.source, &tile, &mut values, 0));
         Ok(Some(RowBatch::Dense(values)))
     }
 

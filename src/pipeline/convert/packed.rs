@@ -24,13 +24,13 @@ pub(crate) struct PackWhole {
 }
 
 impl PackWhole {
-    pub(crate) fn new(packer: Box<dyn Packer>) -> Self {
+    pub(crate) fn new(step: &Step, packer: Box<dyn Packer>) -> Result<Self, PipelineError> {
         let words = packer.format().words_len(packer.shape());
-        Self {
+        Ok(Self {
             packer,
-            words: pages::zeros(words),
+            words: pages::zeros(step, words)?,
             done: 0,
-        }
+        })
     }
 }
 
@@ -97,7 +97,7 @@ impl Convert for PackRows {
         workers: &ThreadPool,
     ) -> Result<Option<RowBatch>, PipelineError> {
         scale(step, &mut tile, workers);
-        let mut words = vec![0; words_len(&*self.packer, &tile)];
+        let mut words = pages::zeros(step, words_len(&*self.packer, &tile))?;
         let (pass, first_row, rows) = (tile.pass, tile.first_row, tile.rows);
         workers.install(|| {
             self.packer.feed(pass, first_row, tile.bytes(), &mut words);

@@ -112,6 +112,11 @@ impl<'a> FolderSink<'a> {
         self.journal.done().len()
     }
 
+    /// Forgets every weight: the next save makes all of them.
+    pub(crate) fn forget(&mut self) -> Result<(), SaveError> {
+        self.journal.keep(0)
+    }
+
     /// The shard under way.
     fn shard(&mut self, wanted: u64) -> Result<ShardFile, SaveError> {
         match self.current.take() {
@@ -283,7 +288,11 @@ fn restore(
 
 /// Writes a small file: all of it is there, and on the disk, or nothing of it.
 fn write(path: &Path, bytes: &[u8]) -> Result<(), SaveError> {
-    if fs::read(path).is_ok_and(|found| found == bytes) {
+    let len = fs::metadata(path).map(|found| found.len());
+    // What is as long is read; anything else may have no end.
+    if len.is_ok_and(|len| len == bytes.len() as u64)
+        && fs::read(path).is_ok_and(|found| found == bytes)
+    {
         return Ok(());
     }
     let partial = with_end(path, ".partial");

@@ -394,7 +394,9 @@ impl<'de> Visitor<'de> for RawHeaderVisitor {
                 let Metadata(metadata) = map.next_value().map_err(named)?;
                 raw.metadata.push(metadata);
             } else if raw.entries.len() == TENSORS_MAX {
-                let many = format_args!("{key}: there are {TENSORS_MAX} tensors before it, as many as are read");
+                let many = format_args!(
+                    "{key}: there are {TENSORS_MAX} tensors before it, as many as are read"
+                );
                 return Err(A::Error::custom(many));
             } else {
                 let entry = map.next_value().map_err(named)?;

@@ -291,6 +291,10 @@ impl SourceHints for Hub {
         self.commit().map(Some)
     }
 
+    fn unchanged(&self) -> Result<(), SourceError> {
+        self.pin("")?.local.unchanged()
+    }
+
     /// Those of the commit; offline, those of it that are in the cache.
     fn list(&self) -> Result<Option<Vec<String>>, SourceError> {
         let pinned = self.pin("")?;

@@ -331,6 +331,22 @@ impl SourceHints for Local {
         list::files(&self.folder).map(Some).map_err(failed)
     }
 
+    fn unchanged(&self) -> Result<(), SourceError> {
+        let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
+        for (file, opened) in &*open {
+            let changed = opened.changed().map_err(|error| self.failed(file, error))?;
+            if let Some(now) = changed {
+                return Err(SourceError::Changed {
+                    at: self.describe(),
+                    file: file.clone(),
+                    was: opened.len,
+                    now,
+                });
+            }
+        }
+        Ok(())
+    }
+
     fn concurrency(&self) -> usize {
         CONCURRENCY
     }

@@ -5,6 +5,7 @@ use std::{
     io,
     path::Path,
     sync::{Arc, OnceLock},
+    time::SystemTime,
 };
 
 use super::{direct::Direct, mapped::Mapped};
@@ -14,6 +15,8 @@ use super::{direct::Direct, mapped::Mapped};
 pub(super) struct Opened {
     pub(super) file: File,
     pub(super) len: u64,
+    /// When it was last written to, where the system tells.
+    modified: Option<SystemTime>,
     /// Where a map was asked for or chosen; `None` in it where there can be none.
     map: OnceLock<Option<Mapped>>,
     /// Where direct reads were; `None` in it where they do not go.
@@ -23,13 +26,21 @@ pub(super) struct Opened {
 impl Opened {
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let file = File::open(path)?;
-        let len = file.metadata()?.len();
+        let found = file.metadata()?;
         Ok(Self {
             file,
-            len,
+            len: found.len(),
+            modified: found.modified().ok(),
             map: OnceLock::new(),
             direct: OnceLock::new(),
         })
+    }
+
+    /// Bytes that it has now, if it was written to since it was opened.
+    pub(super) fn changed(&self) -> io::Result<Option<u64>> {
+        let now = self.file.metadata()?;
+        let same = (now.len(), now.modified().ok()) == (self.len, self.modified);
+        Ok((!same).then_some(now.len()))
     }
 
     pub(super) fn with_map(self) -> io::Result<Self> {

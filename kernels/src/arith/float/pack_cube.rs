@@ -278,7 +278,7 @@ pub(crate) fn absmax(client: &Client, source: DType, n: usize, bytes: &Buffer) -
         vector,
         bytes.arg(vector),
         maxima.arg(1),
-        n as u32,
+        launch::count(n),
         source,
     );
     if units == 1 {

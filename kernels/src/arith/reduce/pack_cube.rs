@@ -130,7 +130,7 @@ pub(crate) fn mean(client: &Client, values: &Buffer, out: &Buffer) {
                 dim,
                 below.arg(1),
                 sums.arg(1),
-                columns as u32,
+                launch::count(columns),
                 step,
             );
         }
@@ -152,7 +152,7 @@ pub(crate) fn mean(client: &Client, values: &Buffer, out: &Buffer) {
         bound(2),
         bound(3),
         partials.arg(1),
-        rows as u32,
+        launch::count(rows),
         step,
     );
     let (count, dim) = launch::grid(client, 1);

@@ -348,7 +348,7 @@ pub(crate) fn quantize(
         bytes.arg(vector),
         words.arg(1),
         scales.arg(1),
-        (n / STREAM) as u32,
+        launch::count(n / STREAM),
         units.ilog2(),
         0,
         source,

@@ -271,8 +271,8 @@ pub(crate) fn quantize<L: LevelTable>(
             vector,
             bytes.arg(vector),
             scales.arg(1),
-            n as u32,
-            block as u32,
+            launch::count(n),
+            launch::count(block),
             source,
         );
     }
@@ -293,7 +293,7 @@ pub(crate) fn quantize<L: LevelTable>(
         Buffer::upload(client, &table::<L>()).arg(1),
         words.arg(1),
         scales.arg(1),
-        n as u32,
+        launch::count(n),
         units.ilog2(),
         build,
     );

@@ -399,11 +399,11 @@ pub(crate) fn quantize(
     let sides = || {
         // A tile larger than the weight is as large as the weight.
         SidesLaunch::new(
-            o as u32,
-            i as u32,
-            rows.min(o.max(1)) as u32,
-            cols.min(i.max(1)) as u32,
-            across as u32,
+            launch::count(o),
+            launch::count(i),
+            launch::count(rows.min(o.max(1))),
+            launch::count(cols.min(i.max(1))),
+            launch::count(across),
         )
     };
 
