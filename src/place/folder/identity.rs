@@ -127,10 +127,15 @@ impl Identity {
 
     /// An identity with a checksum in place of its weights.
     pub(super) fn short(identity: &Value) -> Value {
-        let mut short = identity.clone();
-        let weights = &mut short["weights"];
-        *weights = hex(xxh3_128(weights.to_string().as_bytes())).into();
-        short
+        let fields = identity.as_object().into_iter().flatten();
+        let short = fields.map(|(field, value)| {
+            let value = match &**field {
+                "weights" => hex(xxh3_128(value.to_string().as_bytes())).into(),
+                _ => value.clone(),
+            };
+            (field.clone(), value)
+        });
+        Value::Object(short.collect())
     }
 
     /// The first difference between this identity and the short form of an earlier one.

@@ -48,8 +48,11 @@ struct Head<'a> {
 /// The first line, read; what a save does not ask for is left out.
 #[derive(Debug, Deserialize)]
 struct Known {
-    /// Absent once it was compared, or where this process has written it: it has a text for each tensor.
+    /// Absent where this process has written it: it has a text for each tensor.
     identity: Option<Value>,
+    /// The short form of an [`Identity`].
+    #[serde(skip)]
+    short: Value,
     becomes: Vec<String>,
 }
 
@@ -191,9 +194,11 @@ impl Journal {
         let changed = || wrong("its first line is not as it was written".to_owned());
         let (_, end) = unsealed(first, LineEnd::default()).ok_or_else(changed)?;
         let head: Known = serde_json::from_value(head).map_err(|error| wrong(error.to_string()))?;
-        if head.identity.is_none() {
+        let Some(identity) = &head.identity else {
             return Err(wrong("its first line says no identity".to_owned()));
-        }
+        };
+        let short = Identity::short(identity);
+        let head = Known { short, ..head };
         self.head = Some(head);
         self.ends.push(end);
         for line in lines.take_while(whole) {
@@ -232,11 +237,9 @@ impl Journal {
         }
     }
 
-    /// The source and configuration; null in a journal without a first line.
-    pub(super) fn identity(&self) -> &Value {
-        self.head
-            .as_ref()
-            .map_or(&Value::Null, |head| &head.identity)
+    /// The source and configuration in short; null in a journal without a first line.
+    pub(super) fn identity_in_short(&self) -> &Value {
+        self.head.as_ref().map_or(&Value::Null, |head| &head.short)
     }
 
     /// The action of each weight.
@@ -263,6 +266,7 @@ impl Journal {
         self.append(&head)?;
         self.head = Some(Known {
             identity: None,
+            short: Identity::short(identity.value()),
             becomes,
         });
         self.sync()

@@ -43,7 +43,7 @@ impl Record {
         let files = files.into_iter();
         Self {
             saved: VERSION,
-            identity: Identity::short(journal.identity()),
+            identity: journal.identity_in_short().clone(),
             becomes: journal.becomes().to_vec(),
             dialect: dialect.map(|dialect| dialect.name().to_owned()),
             bytes,
