@@ -156,17 +156,14 @@ fn numbers_that_no_model_has_are_refused_or_computed_with() {
                     others.push((what, changed));
                 }
             }
-            let last = others.len().saturating_sub(1);
-            for (nth, (what, changed)) in others.into_iter().enumerate() {
-                if nth == 0 || nth == last {
-                    let run = || compute(golden, &folder, &changed);
-                    computed += usize::from(within(&what, run).is_some());
-                }
+            if let Some((what, changed)) = others.pop() {
+                let run = || compute(golden, &folder, &changed);
+                computed += usize::from(within(&what, run).is_some());
             }
         }
     }
     assert!(
-        tried > 10_000 && computed > 300,
+        tried > 10_000 && computed > 150,
         "{tried} tried, {computed} computed"
     );
 }

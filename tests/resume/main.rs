@@ -20,5 +20,6 @@ mod everywhere;
 mod files;
 mod interrupted;
 mod kept;
+mod moving;
 mod refused;
 mod watched;
