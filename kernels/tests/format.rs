@@ -1,5 +1,7 @@
 //! Sizes and names of formats, written out.
 
+use core::ops::Range;
+
 use firebox_kernels::arith::float::DType;
 use firebox_kernels::format::FormatError;
 use firebox_kernels::format::{
@@ -245,4 +247,23 @@ fn some_rows_are_rows_of_all() {
             }
         }
     }
+}
+
+/// A weight of 2^33 values, on a device whose allocations have no limit. Catches a part that kernels cannot count: they
+/// count in `u32`.
+#[test]
+fn no_part_has_more_values_than_kernels_count() {
+    let shape @ [rows, cols] = [1 << 17, 1 << 16];
+    for format in [nf4(64, false), Format::Int8, Format::Half(Half::Bf16)] {
+        let parts = format.cut(shape, u64::MAX).expect("rows are apart");
+        assert_eq!(parts.first().map(|part| part.start), Some(0), "{format}");
+        assert_eq!(parts.last().map(|part| part.end), Some(rows), "{format}");
+        let joined = parts.windows(2).all(|two| two[0].end == two[1].start);
+        assert!(joined, "{format}: {parts:?}");
+        let fits = |part: &Range<usize>| u32::try_from(part.len() * cols).is_ok();
+        assert!(parts.iter().all(fits), "{format}: {parts:?}");
+    }
+    // One row cannot be cut.
+    let together = Format::Nf4(Blocks::new("nf4", 64, false).expect("a block size"));
+    assert_eq!(nf4(64, false).cut([1, 1 << 33], u64::MAX), None);
 }

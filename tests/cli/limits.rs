@@ -142,3 +142,19 @@ fn little_memory_is_an_error() {
     }
     assert!(codes.contains(&Some(0)), "{codes:?}");
 }
+
+/// A folder whose name is no text. Catches a command that takes names for texts, and one that says it cannot find what a
+/// shell has completed.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_folder_whose_name_is_no_text_is_a_model() {
+    use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
+
+    let folder = tempdir().expect("a folder");
+    let model = folder.path().join(OsStr::from_bytes(b"model-\xff"));
+    std::os::unix::fs::symlink(repository().join(TINYRUST), &model).expect("a link");
+    for command in ["inspect", "plan", "load"] {
+        let ran = run(program(&[command]).arg(&model));
+        assert_eq!(ran.code, Some(0), "{command}: {}", ran.stderr);
+    }
+}

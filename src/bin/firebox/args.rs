@@ -1,6 +1,7 @@
 //! What may be written on the command line, and the part that most commands share.
 
 use std::{
+    ffi::{OsStr, OsString},
     num::NonZeroUsize,
     path::{Path, PathBuf},
     sync::{Arc, OnceLock},
@@ -13,6 +14,7 @@ use firebox::{
     model::{Architecture, CausalLm, ConfigError},
     observe::JsonLines,
     quant::QuantSpec,
+    source::Local,
 };
 
 use serde_json::Value;
@@ -23,7 +25,7 @@ use crate::Failure;
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ModelArgs {
     /// A folder, a .safetensors file, or a model id of the hub such as meta-llama/Llama-3.2-1B
-    pub(crate) model: String,
+    pub(crate) model: OsString,
 
     /// Branch, tag or commit of a model of the hub
     #[arg(long, value_name = "REVISION")]
@@ -48,8 +50,8 @@ impl ModelArgs {
     }
 
     /// Another model, from the same places.
-    pub(crate) fn another(&self, model: &str) -> LoadConfig {
-        let config = LoadConfig::new(model).reading(self.reading);
+    pub(crate) fn another(&self, model: &OsStr) -> LoadConfig {
+        let config = LoadConfig::new(model.to_string_lossy()).reading(self.reading);
         // Without the flag the environment decides.
         if self.offline {
             config.offline(true)
@@ -58,8 +60,23 @@ impl ModelArgs {
         }
     }
 
+    /// A request for `model`, whose name need not be UTF-8: then it is a path, and opened here.
+    pub(crate) fn request(
+        &self,
+        config: LoadConfig,
+        model: &OsStr,
+    ) -> Result<LoadRequest, Failure> {
+        match model.to_str() {
+            Some(_) => Ok(config.into()),
+            None => {
+                let source = Local::open(model)?.reading(self.reading);
+                Ok(config.source(Arc::new(source)))
+            }
+        }
+    }
+
     /// The same for a command that needs no configuration.
-    pub(crate) fn any(config: LoadConfig, model: &str) -> LoadConfig {
+    pub(crate) fn any(config: LoadConfig, model: &OsStr) -> LoadConfig {
         if Self::is_bare(model) {
             config.bare()
         } else {
@@ -68,7 +85,7 @@ impl ModelArgs {
     }
 
     /// Whether a model is a file of tensors, or a folder of such files, without a configuration.
-    fn is_bare(model: &str) -> bool {
+    fn is_bare(model: &OsStr) -> bool {
         let path = Path::new(model);
         if path.is_file() {
             return !path.with_file_name("config.json").exists();
@@ -248,7 +265,7 @@ impl LoadArgs {
 
     /// The configuration, observed by the file of events if one was asked for.
     pub(crate) fn request(&self, config: LoadConfig) -> Result<LoadRequest, Failure> {
-        let request = LoadRequest::from(config);
+        let request = self.model.request(config, &self.model.model)?;
         Ok(match &self.events {
             Some(path) => request.observer(self.events_file(path)?),
             None => request,

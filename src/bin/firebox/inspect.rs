@@ -25,7 +25,7 @@ pub(crate) struct InspectCommand {
 impl InspectCommand {
     pub(crate) fn run(self) -> Result<(), Failure> {
         let config = ModelArgs::any(self.model.config(), &self.model.model);
-        let checkpoint = config.open()?;
+        let checkpoint = self.model.request(config, &self.model.model)?.open()?;
         if self.json {
             output::json(&value(&checkpoint))
         } else {

@@ -1,5 +1,7 @@
 //! `firebox verify`: how far a quantization is from its source. Also the limits that `quantize` shares.
 
+use std::ffi::OsString;
+
 use clap::Args;
 use firebox::{
     Loader, Target,
@@ -27,7 +29,7 @@ pub(crate) struct VerifyCommand {
     /// Compare the quantized checkpoint MODEL with the plain one that it was made from: a folder, a file or a model
     /// id of the hub
     #[arg(long, value_name = "SOURCE", conflicts_with_all = ["quant", "rules", "include", "fallbacks", "requantize", "revision"])]
-    against: Option<String>,
+    against: Option<OsString>,
 
     #[command(flatten)]
     include: IncludeArgs,
@@ -81,7 +83,7 @@ impl OnTarget for VerifyCommand {
         let report = match &self.against {
             Some(against) => {
                 let dense = ModelArgs::any(self.load.model.another(against), against);
-                let dense = dense.open()?;
+                let dense = self.load.model.request(dense, against)?.open()?;
                 if by_files {
                     loader.verify_tensors_against(&dense, &limits.limits())
                 } else {

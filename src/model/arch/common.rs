@@ -211,11 +211,8 @@ fn reach(fields: Fields<'_>, positions: usize, rotary: &RotarySpec) -> Result<us
         true => Ok(positions.max(stretched)),
         false => {
             let expected = format!("a number that makes at most {COUNT_MAX} positions");
-            Err(rotary::place(fields)?.unwrap_or(fields).value(
-                "factor",
-                format!("one that makes {stretched}"),
-                expected,
-            ))
+            let rope = rotary::place(fields).ok().flatten().unwrap_or(fields);
+            Err(rope.value("factor", format!("one that makes {stretched}"), expected))
         }
     }
 }

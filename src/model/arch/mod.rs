@@ -145,7 +145,7 @@ fn purpose(fields: Fields<'_>) -> Result<(), ConfigError> {
     let mut others = classes.iter().filter(|class| nearest::makes_no_text(class));
     match others.next() {
         Some(class) if others.count() + 1 == classes.len() => Err(ConfigError::Purpose {
-            class: (*class).to_owned(),
+            class: shown((*class).to_owned()),
         }),
         _ => Ok(()),
     }
