@@ -264,6 +264,5 @@ fn no_part_has_more_values_than_kernels_count() {
         assert!(parts.iter().all(fits), "{format}: {parts:?}");
     }
     // One row cannot be cut.
-    let together = Format::Nf4(Blocks::new("nf4", 64, false).expect("a block size"));
     assert_eq!(nf4(64, false).cut([1, 1 << 33], u64::MAX), None);
 }

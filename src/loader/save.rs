@@ -108,7 +108,7 @@ impl Engine {
         let mut folder = FolderSink::open(layout, &plan, journal)?;
 
         let ran = self.run_rest(&mut plan, &mut folder, allowance, &observers);
-        if ran.is_err() && self.checkpoint.source().unchanged().is_err() {
+        if ran.is_err() && self.checkpoint().source().unchanged().is_err() {
             // Weights in the folder may be of two states of the source.
             folder.forget()?;
         }

@@ -87,6 +87,7 @@ impl Catalog {
         let mut catalog = Self {
             tensors: Vec::with_capacity(count),
             by_name: HashMap::with_capacity(count),
+            ..Self::default()
         };
         for (file, header) in headers {
             for entry in header.entries {

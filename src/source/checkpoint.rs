@@ -1,7 +1,7 @@
 //! A checkpoint: everything about a model that can be known before a weight is read.
 
 use core::mem;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -117,14 +117,17 @@ impl Checkpoint {
             (None, None) => unindexed(&*source)?,
         };
 
+        let mut placed: HashMap<&str, usize> = HashMap::new();
+        for shard in index.iter().flat_map(|index| index.weight_map.values()) {
+            *placed.entry(shard).or_default() += 1;
+        }
         let (mut files, mut headers) = (Vec::new(), Vec::new());
         let mut absent = Vec::new();
         for name in names {
             let (bytes, mut header) = match (read_header(&*source, &name), &index) {
-                (Err(CheckpointError::Source(error)), Some(index)) if error.is_absent() => {
-                    let placed = index.weight_map.values();
+                (Err(CheckpointError::Source(error)), Some(_)) if error.is_absent() => {
                     absent.push(AbsentShard {
-                        tensors: placed.filter(|shard| **shard == name).count(),
+                        tensors: placed.get(&*name).copied().unwrap_or_default(),
                         name,
                         error: Arc::new(error),
                     });
