@@ -464,6 +464,8 @@ fn sizes_are_read_in_both_families_of_units() {
         ("2GiB", 2_147_483_648),
         ("2 GB", 2_000_000_000),
         ("512mib", 536_870_912),
+        ("1.5TB", 1_500_000_000_000),
+        ("2TiB", 2_199_023_255_552),
     ] {
         assert_eq!(written.parse(), Ok(Bytes(bytes)), "{written}");
     }
@@ -475,6 +477,7 @@ fn sizes_are_read_in_both_families_of_units() {
         );
     }
     assert_eq!(Bytes(1_610_612_736).to_string(), "1.50 GiB");
+    assert_eq!(Bytes(2_199_023_255_552).to_string(), "2.00 TiB");
     assert_eq!(Bytes(17).to_string(), "17 B");
 }
 

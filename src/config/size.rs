@@ -11,7 +11,7 @@ pub struct Bytes(pub u64);
 #[error("`{0}` is not a size; write 512MiB, 2GiB, 1.5GB or a plain number of bytes")]
 pub struct SizeError(String);
 
-const UNITS: [(&str, u64); 9] = [
+const UNITS: [(&str, u64); 10] = [
     ("", 1),
     ("b", 1),
     ("kb", 1_000),
@@ -21,6 +21,7 @@ const UNITS: [(&str, u64); 9] = [
     ("kib", 1 << 10),
     ("mib", 1 << 20),
     ("gib", 1 << 30),
+    ("tib", 1 << 40),
 ];
 
 impl FromStr for Bytes {
