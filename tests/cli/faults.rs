@@ -2,7 +2,7 @@
 //! happened, the same command again ends with the files of a run without faults, to the byte.
 //!
 //! A few rounds of each run with all tests. `FIREBOX_ROUNDS=200 cargo test --test cli faults -- --nocapture` runs more, and
-//! prints what happened in them; `FIREBOX_SEED` makes other rounds of it.
+//! prints what happened in them; `FIREBOX_SEED` makes other rounds of it, and `FIREBOX_PROGRAM` names another program.
 
 use std::{
     collections::BTreeMap,
@@ -56,7 +56,8 @@ impl Work {
     }
 
     fn command(&self, out: &Path, resume: bool) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_firebox"));
+        let built = env!("CARGO_BIN_EXE_firebox").into();
+        let mut command = Command::new(env::var_os("FIREBOX_PROGRAM").unwrap_or(built));
         command.args(&self.arguments).arg(self.out).arg(out);
         command.arg("--json").env_remove("RUST_LOG");
         if resume && self.saves {
@@ -138,8 +139,8 @@ fn tree(folder: &Path) -> BTreeMap<String, Vec<u8>> {
 struct Rounds {
     count: usize,
     random: Random,
-    _model: TempDir,
-    scratch: TempDir,
+    /// The model and the results, for as long as they are needed.
+    folders: [TempDir; 2],
     works: Vec<Work>,
 }
 
@@ -151,8 +152,7 @@ fn rounds(few: usize) -> Rounds {
         count: number("FIREBOX_ROUNDS").map_or(few, |count: u64| count as usize),
         random: Random(number("FIREBOX_SEED").unwrap_or(0x5eed)),
         works: works(model.path(), scratch.path()),
-        _model: model,
-        scratch,
+        folders: [model, scratch],
     }
 }
 
@@ -170,9 +170,8 @@ fn killed_and_run_again() {
     let Rounds {
         count,
         mut random,
-        scratch,
+        folders: [_model, scratch],
         works,
-        ..
     } = rounds(5);
     let (mut kills, mut late) = (0, 0);
     for round in 0..count {
@@ -203,9 +202,8 @@ fn without_room_and_run_again() {
     let Rounds {
         count,
         mut random,
-        scratch,
+        folders: [_model, scratch],
         works,
-        ..
     } = rounds(2);
     let script = r#"
         disk=$1 size=$2 result=$3 resume=$4; shift 4
@@ -258,9 +256,8 @@ fn three_at_once_and_run_again() {
     let Rounds {
         count,
         mut random,
-        scratch,
+        folders: [_model, scratch],
         works,
-        ..
     } = rounds(5);
     let (mut wrote, mut refused, mut kills) = (0, 0, 0);
     for round in 0..count {
