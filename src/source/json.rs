@@ -4,7 +4,7 @@
 //! what a field holds, and [`text`] and [`pretty`] write the word again. Crates for wider kinds of JSON (JSON5) were no help: they
 //! make `null` of these words where the result is a [`Value`], which means an absent field, and accept comments too.
 
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error};
 use serde_json::Value;
 
 /// The first letter of the text that stands for a word: of the private area of Unicode, so that no file means it.
@@ -16,9 +16,16 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 pub(crate) fn read<T: DeserializeOwned>(bytes: &[u8]) -> serde_json::Result<T> {
     let bytes = without_mark(bytes);
     serde_json::from_slice(bytes).or_else(|error| match with_texts(bytes) {
-        Some(bytes) => serde_json::from_slice(&bytes),
+        Some(bytes) => serde_json::from_slice(&bytes).map_err(without_texts),
         None => Err(error),
     })
+}
+
+/// The error without the letter that nobody wrote.
+fn without_texts(error: serde_json::Error) -> serde_json::Error {
+    // Texts are escaped in messages.
+    let escaped = MARK.escape_debug().to_string();
+    serde_json::Error::custom(error.to_string().replace(&escaped, ""))
 }
 
 /// The bytes without a byte-order mark.

@@ -12,10 +12,10 @@
 
 use std::collections::BTreeMap;
 
-use super::instead::is_adapter;
-
 /// The ends of the names of files of weights.
 const END: &str = ".safetensors";
+/// How the names of files of adapters begin.
+const ADAPTER: &str = "adapter";
 /// How the names of Mistral's own files begin, whose tensors have other names.
 const FOREIGN: &str = "consolidated";
 /// How the names begin that transformers writes.
@@ -41,7 +41,7 @@ pub(super) enum UnindexedFiles {
 
 /// Finds the files of weights among the names of all files.
 pub(super) fn find(names: &[String]) -> UnindexedFiles {
-    let is_own = |name: &&str| !is_adapter(name) && !name.starts_with(FOREIGN);
+    let is_own = |name: &&str| !name.starts_with(ADAPTER) && !name.starts_with(FOREIGN);
     let weights = names.iter().map(String::as_str).filter(is_own);
     let weights = weights.filter(|name| name.ends_with(END) && !name.contains('/'));
     let weights: Vec<&str> = weights.collect();

@@ -376,7 +376,7 @@ fn parts_of_nested_scales() {
         ("an offset beyond f64", |s| edit_state(s, r#""nested_offset": 0.5"#, r#""nested_offset": 1e999"#),
             "reading: Value", &[STATE, "number out of range", "state"]),
         ("an offset that is no number", |s| edit_state(s, r#""nested_offset": 0.5"#, r#""nested_offset": NaN"#),
-            "reading: Value", &[STATE, "expected value", "state"]),
+            "reading: Value", &[STATE, "\"NaN\", expected f64", "state"]),
         ("nested blocks of 128", |s| edit_state(s, r#""nested_blocksize": 256"#, r#""nested_blocksize": 128"#),
             "reading: Value", &[STATE, "nested_blocksize 128", "256"]),
         ("nested scales in bf16", |s| edit_state(s, r#""nested_dtype": "float32""#, r#""nested_dtype": "bfloat16""#),

@@ -496,7 +496,7 @@ fn tensors_of_the_other_of_the_two() {
         ("gptq, in compressed-tensors", |s| s.config[FIELD] = crate::compressed_tensors::tensor().config[FIELD].take(),
             "opening: Signs", &[".qweight (I32)", "of gptq or awq", "declares compressed-tensors"]),
         ("gptq without a word", |s| s.say(FIELD, json!(null)),
-            "opening: Signs", &[".qweight (I32)", "of gptq or awq", "declares nothing"]),
+            "opening: Undeclared", &[".qweight (I32)", "of gptq or awq", "`quantization_config` is missing"]),
     ];
     refused(&gptq(), cases);
 }
