@@ -36,6 +36,11 @@ impl Engine {
                 vocabulary = read("vocab.txt")?.map(|bytes| ("vocab.txt", bytes));
             }
         }
+        let templates = self.chat_templates()?;
+        let templates: Vec<_> = templates
+            .iter()
+            .map(|(name, bytes)| (name.as_str(), bytes.as_slice()))
+            .collect();
         let tokenizer = Tokenizer::from_bytes(TokenizerFiles {
             at: &files.source().describe(),
             tokenizer_json: tokenizer_json.as_deref(),
@@ -48,6 +53,7 @@ impl Engine {
             special_tokens_map: read("special_tokens_map.json")?.as_deref(),
             added_tokens: read("added_tokens.json")?.as_deref(),
             chat_template_jinja: read("chat_template.jinja")?.as_deref(),
+            additional_chat_templates: &templates,
             chat_template_json: read("chat_template.json")?.as_deref(),
             generation_config: files.generation_config(),
             model_config: Some(files.config()),
@@ -55,5 +61,18 @@ impl Engine {
         // The same each time.
         let _ = self.tokenizer.set(tokenizer.made_from().to_owned());
         Ok(tokenizer)
+    }
+    /// Names and bytes of the chat templates beside `chat_template.jinja`, where the source can list its files.
+    fn chat_templates(&self) -> Result<Vec<(String, Vec<u8>)>, Error> {
+        let mut templates = Vec::new();
+        for file in self.checkpoint().source().list()?.unwrap_or_default() {
+            let name = file.strip_prefix("additional_chat_templates/");
+            if let Some(name) = name.and_then(|name| name.strip_suffix(".jinja"))
+                && let Some(bytes) = self.checkpoint().read_optional(&file)?
+            {
+                templates.push((name.to_owned(), bytes));
+            }
+        }
+        Ok(templates)
     }
 }

@@ -7,6 +7,15 @@ use serde_json::Value;
 use super::error::{BoxError, TokenizerError};
 use crate::source::json;
 
+/// Bytes of the largest `tokenizer.json`: 35 MB in those in use.
+const JSON_BYTES_MAX: usize = 128 << 20;
+
+/// Bytes of the largest `vocab.json` or `merges.txt`: 10 MB in those in use.
+const PAIRS_BYTES_MAX: usize = 32 << 20;
+
+/// Bytes of the largest file of tokens beside the vocabulary: 2 MB in those in use.
+const CONFIG_BYTES_MAX: usize = 16 << 20;
+
 /// The files that describe a tokenizer, as the checkpoint has them. One vocabulary is required: `tokenizer_json`, else
 /// `vocabulary`, else `vocab_json` with `merges_txt`.
 ///
@@ -36,6 +45,8 @@ pub struct TokenizerFiles<'a> {
     pub added_tokens: Option<&'a [u8]>,
     /// `chat_template.jinja`: where newer checkpoints keep the chat template.
     pub chat_template_jinja: Option<&'a [u8]>,
+    /// Names and bytes of `additional_chat_templates/NAME.jinja`: more templates beside `chat_template.jinja`.
+    pub additional_chat_templates: &'a [(&'a str, &'a [u8])],
     /// `chat_template.json`: where models of text and pictures keep it.
     pub chat_template_json: Option<&'a [u8]>,
     /// `generation_config.json`, parsed: where generation stops.
@@ -63,6 +74,11 @@ impl fmt::Debug for TokenizerFiles<'_> {
         ] {
             out.field(field, &bytes.map(<[u8]>::len));
         }
+        let additional = self.additional_chat_templates.iter();
+        let additional: Vec<_> = additional
+            .map(|(name, bytes)| (name, bytes.len()))
+            .collect();
+        out.field("additional_chat_templates", &additional);
         out.field("generation_config", &self.generation_config.is_some())
             .field("model_config", &self.model_config.is_some())
             .finish()
@@ -70,6 +86,34 @@ impl fmt::Debug for TokenizerFiles<'_> {
 }
 
 impl TokenizerFiles<'_> {
+    /// Refuses files that are larger than any in use by far, before they are parsed.
+    pub(super) fn check_sizes(&self) -> Result<(), TokenizerError> {
+        for (file, bytes, max) in [
+            ("tokenizer.json", self.tokenizer_json, JSON_BYTES_MAX),
+            ("vocab.json", self.vocab_json, PAIRS_BYTES_MAX),
+            ("merges.txt", self.merges_txt, PAIRS_BYTES_MAX),
+            ("tokenizer_config.json", self.config, CONFIG_BYTES_MAX),
+            (
+                "special_tokens_map.json",
+                self.special_tokens_map,
+                CONFIG_BYTES_MAX,
+            ),
+            ("added_tokens.json", self.added_tokens, CONFIG_BYTES_MAX),
+            (
+                "chat_template.json",
+                self.chat_template_json,
+                CONFIG_BYTES_MAX,
+            ),
+        ] {
+            let len = bytes.map_or(0, <[u8]>::len);
+            if len > max {
+                let message = format!("the file has {len} bytes, at most {max} are read");
+                return Err(self.invalid(file, message));
+            }
+        }
+        Ok(())
+    }
+
     /// A file's name for messages.
     pub(super) fn label(&self, file: &str) -> String {
         match self.at {

@@ -14,15 +14,18 @@
 //! | which tokens there are beside the vocabulary | `tokenizer_config.json`, else `special_tokens_map.json` and `added_tokens.json` |
 //! | where generation stops | `generation_config.json`, else `config.json`, else `tokenizer_config.json` |
 //! | which token begins a text, which one pads | the files of the tokenizer, else the two configurations |
-//! | how a conversation becomes text | `chat_template.jinja`, else `tokenizer_config.json`, else `chat_template.json` |
+//! | how a conversation becomes text | `chat_template.jinja` and `additional_chat_templates`, else `tokenizer_config.json`, else `chat_template.json` |
 
 mod added;
 mod alphabet;
 mod base64;
 mod chat;
+mod clean_up;
 mod convert;
 mod error;
 mod files;
+mod growth;
+mod guard;
 mod jinja;
 mod json;
 mod special;

@@ -19,7 +19,10 @@ use std::collections::VecDeque;
 
 use tokenizers::{Decoder, DecoderWrapper};
 
-use super::{SpecialTokens, TokenizerError, alphabet::byte_of};
+use super::{
+    SpecialTokens, TokenizerError, alphabet::byte_of, clean_up::CleanUp, growth::Factor,
+    guard::guarded,
+};
 
 /// Tokens that `Decoding::Window` takes together, and so the bound on its work for one token. A
 /// character is at most four tokens; the rest is room for decoders that look around.
@@ -117,6 +120,9 @@ pub struct StreamDecoder<'t> {
     window: VecDeque<u32>,
     /// `Window`: bytes of the window's text that have been shown.
     shown: usize,
+    /// Where spaces are cleaned up: the last word.
+    clean_up: Option<CleanUp>,
+    growth: Factor,
 }
 
 impl<'t> StreamDecoder<'t> {
@@ -124,6 +130,8 @@ impl<'t> StreamDecoder<'t> {
         tokenizer: &'t tokenizers::Tokenizer,
         decoding: &'t Decoding,
         special: SpecialTokens,
+        cleans_up: bool,
+        growth: Factor,
     ) -> Self {
         let strip_left = match decoding {
             Decoding::Pieces {
@@ -140,6 +148,8 @@ impl<'t> StreamDecoder<'t> {
             strip_left,
             window: VecDeque::new(),
             shown: 0,
+            clean_up: cleans_up.then(CleanUp::default),
+            growth,
         }
     }
 
@@ -161,6 +171,9 @@ impl<'t> StreamDecoder<'t> {
         if self.special == SpecialTokens::Omit && is_special() {
             return Ok(None);
         }
+        self.growth
+            .check(|| token.len().saturating_mul(WINDOW))
+            .map_err(|source| TokenizerError::Decode { source })?;
         let text = match self.decoding {
             Decoding::Bytes => self.push_bytes(&token),
             Decoding::Pieces {
@@ -169,6 +182,10 @@ impl<'t> StreamDecoder<'t> {
                 ..
             } => self.push_piece(token, replace, *byte_fallback)?,
             Decoding::Window => self.push_window(id)?,
+        };
+        let text = match &mut self.clean_up {
+            Some(clean_up) => clean_up.push(&text),
+            None => text,
         };
         Ok((!text.is_empty()).then_some(text))
     }
@@ -180,17 +197,27 @@ impl<'t> StreamDecoder<'t> {
     ///
     /// [`TokenizerError::Decode`] when the tokenizer's decoder fails.
     pub fn finish(mut self) -> Result<String, TokenizerError> {
-        match self.decoding {
-            Decoding::Bytes => Ok(String::from_utf8_lossy(&self.bytes).into_owned()),
+        let text = match self.decoding {
+            Decoding::Bytes => String::from_utf8_lossy(&self.bytes).into_owned(),
             Decoding::Pieces { .. } => {
                 let run = self.end_run();
-                Ok(self.stripped(run))
+                self.stripped(run)
             }
             Decoding::Window => {
                 let mut text = self.window_text()?;
-                Ok(text.split_off(self.shown.min(text.len())))
+                let shown = self.shown.min(text.len());
+                // A decoder may write other text for the last token than it wrote before.
+                if text.is_char_boundary(shown) {
+                    text.split_off(shown)
+                } else {
+                    String::new()
+                }
             }
-        }
+        };
+        Ok(match self.clean_up {
+            Some(mut clean_up) => clean_up.push(&text) + &clean_up.finish(),
+            None => text,
+        })
     }
 
     fn push_bytes(&mut self, token: &str) -> String {
@@ -242,8 +269,7 @@ impl<'t> StreamDecoder<'t> {
     ) -> Result<String, TokenizerError> {
         let mut pieces = vec![token];
         for step in replace {
-            pieces = step
-                .decode_chain(pieces)
+            pieces = guarded(|| step.decode_chain(pieces))
                 .map_err(|source| TokenizerError::Decode { source })?;
         }
         let piece = pieces.concat();
@@ -310,11 +336,9 @@ impl<'t> StreamDecoder<'t> {
     }
 
     fn window_text(&mut self) -> Result<String, TokenizerError> {
-        self.tokenizer
-            .decode(
-                self.window.make_contiguous(),
-                self.special == SpecialTokens::Omit,
-            )
+        let omits = self.special == SpecialTokens::Omit;
+        let ids = self.window.make_contiguous();
+        guarded(|| self.tokenizer.decode(ids, omits))
             .map_err(|source| TokenizerError::Decode { source })
     }
 }

@@ -5,9 +5,12 @@ use std::fmt;
 use super::{
     added::Added,
     chat::{ChatTemplate, GenerationPrompt, Message},
+    clean_up::clean_up,
     convert::convert,
     error::TokenizerError,
-    files::TokenizerFiles,
+    files::{Object, TokenizerFiles},
+    growth::Growth,
+    guard::guarded,
     json,
     special::SpecialTokens,
     stream::{Decoding, StreamDecoder},
@@ -34,6 +37,9 @@ pub struct Tokenizer {
     made_from: String,
     /// How ids become text one at a time; decided once from the decoder in `tokenizer.json`.
     decoding: Decoding,
+    /// Whether spaces of a decoded text are cleaned up.
+    cleans_up: bool,
+    growth: Growth,
     bos: Option<u32>,
     eos: Vec<u32>,
     pad: Option<u32>,
@@ -67,15 +73,27 @@ impl Tokenizer {
     /// [`TokenizerError::Invalid`] names the file that could not be understood, [`TokenizerError::NoId`]
     /// the field of one that was.
     pub fn from_bytes(files: TokenizerFiles<'_>) -> Result<Self, TokenizerError> {
+        files.check_sizes()?;
+        guarded(|| Ok(Self::read(files))).unwrap_or_else(|source| {
+            let file = files.vocabulary.map_or("vocab.json", |(file, _)| file);
+            let file = files.tokenizer_json.map_or(file, |_| "tokenizer.json");
+            Err(files.invalid(file, source))
+        })
+    }
+
+    fn read(files: TokenizerFiles<'_>) -> Result<Self, TokenizerError> {
         let config = files.object("tokenizer_config.json", files.config)?;
         let map = files.object("special_tokens_map.json", files.special_tokens_map)?;
         let mut added = Added::read(&files, config.as_ref(), map.as_ref())?;
-        let (mut inner, made_from) = match files.tokenizer_json {
-            Some(bytes) => (
-                read_json(&files, bytes, &added)?,
-                "tokenizer.json".to_owned(),
-            ),
-            None => convert(&files, config.as_ref(), &mut added)?,
+        let (mut inner, made_from, growth) = match files.tokenizer_json {
+            Some(bytes) => {
+                let (inner, growth) = read_json(&files, bytes, &added)?;
+                (inner, "tokenizer.json".to_owned(), growth)
+            }
+            None => {
+                let (inner, made_from) = convert(&files, config.as_ref(), &mut added)?;
+                (inner, made_from, Growth::default())
+            }
         };
         let split = config
             .as_ref()
@@ -103,10 +121,13 @@ impl Tokenizer {
 
         let chat = ChatTemplate::find(&files, config.as_ref(), added.into_named())?;
         let decoding = Decoding::of(inner.get_decoder());
+        let cleans_up = config.is_some_and(|config| cleans_up(&config, inner.get_model()));
         Ok(Self {
             inner,
             made_from,
             decoding,
+            cleans_up,
+            growth,
             bos,
             eos,
             pad,
@@ -126,29 +147,45 @@ impl Tokenizer {
     /// the unknown either.
     pub fn encode(&self, text: &str, special: SpecialTokens) -> Result<Vec<u32>, TokenizerError> {
         // `encode_fast` gives the same ids and skips the offsets, which are not used here.
-        self.inner
-            .encode_fast(text, special == SpecialTokens::Include)
-            .map(|encoding| encoding.get_ids().to_vec())
-            .map_err(|source| TokenizerError::Encode { source })
+        let encode = || {
+            self.growth.encode.check(|| text.len())?;
+            let encoding = self
+                .inner
+                .encode_fast(text, special == SpecialTokens::Include)?;
+            Ok(encoding.get_ids().to_vec())
+        };
+        guarded(encode).map_err(|source| TokenizerError::Encode { source })
     }
 
     /// The text of some ids. Ids that the vocabulary does not have are left out.
     ///
     /// Bytes that are not valid UTF-8 become U+FFFD. The result is what the tokenizer's own decoder
-    /// says; the optional clean-up of spaces that old configurations ask for is not applied.
+    /// says. Where `clean_up_tokenization_spaces` asks for it, spaces in front of punctuation are removed; as in
+    /// transformers, not for byte pairs, which know their spaces.
     ///
     /// # Errors
     ///
     /// [`TokenizerError::Decode`] when the tokenizer's decoder fails.
     pub fn decode(&self, ids: &[u32], special: SpecialTokens) -> Result<String, TokenizerError> {
-        self.inner
-            .decode(ids, special == SpecialTokens::Omit)
-            .map_err(|source| TokenizerError::Decode { source })
+        let decode = || {
+            let token_bytes = |id: &u32| self.inner.id_to_token(*id).map_or(0, |token| token.len());
+            self.growth
+                .decode
+                .check(|| ids.iter().map(token_bytes).sum())?;
+            self.inner.decode(ids, special == SpecialTokens::Omit)
+        };
+        let text = guarded(decode).map_err(|source| TokenizerError::Decode { source })?;
+        Ok(if self.cleans_up {
+            clean_up(&text)
+        } else {
+            text
+        })
     }
 
     /// Turns ids into text one at a time, as a model produces them.
     pub fn stream(&self, special: SpecialTokens) -> StreamDecoder<'_> {
-        StreamDecoder::new(&self.inner, &self.decoding, special)
+        let decode = self.growth.decode;
+        StreamDecoder::new(&self.inner, &self.decoding, special, self.cleans_up, decode)
     }
 
     /// The files that it was made from, in words: `tokenizer.json`, or `tokenizer.model (sentencepiece) as LlamaTokenizer`.
@@ -218,13 +255,22 @@ fn read_json(
     files: &TokenizerFiles<'_>,
     bytes: &[u8],
     added: &Added,
-) -> Result<tokenizers::Tokenizer, TokenizerError> {
+) -> Result<(tokenizers::Tokenizer, Growth), TokenizerError> {
     let broken = |source| files.invalid("tokenizer.json", source);
-    let mut tokenizer = json::read(bytes).map_err(broken)?;
+    let (mut tokenizer, growth) = json::read(bytes).map_err(broken)?;
     tokenizer.with_truncation(None).map_err(broken)?;
     tokenizer.with_padding(None);
     added
         .add_to(&mut tokenizer)
         .map_err(|source| files.invalid("tokenizer_config.json", source))?;
-    Ok(tokenizer)
+    Ok((tokenizer, growth))
+}
+
+/// Whether the configuration asks for a clean-up of spaces and the model bears it (`TokenizersBackend._decode` of
+/// transformers 5.23).
+fn cleans_up(config: &Object, model: &tokenizers::ModelWrapper) -> bool {
+    let asks = |field: &str| config.get(field) == Some(&true.into());
+    asks("clean_up_tokenization_spaces")
+        && (!matches!(model, tokenizers::ModelWrapper::BPE(_))
+            || asks("clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output"))
 }

@@ -3,7 +3,9 @@
 //! `golden/tokenizer` holds two tokenizers: byte-level with a split regex, as Llama 3 has, and metaspace
 //! with byte fallback, as Llama 2 has.
 
+mod clean_up;
 mod converted;
+mod hostile;
 mod special;
 mod stream;
 

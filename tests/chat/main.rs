@@ -3,12 +3,22 @@
 //! The templates are ours, in the spirit of three families: header tags (Llama 3), ChatML (Qwen) and
 //! `[INST]` (Mistral).
 
+#[path = "../common/counting.rs"]
+mod counting;
+
+mod corpus;
+mod hostile;
+
 use std::error::Error;
 
-use firebox::text::{GenerationPrompt, Message, Tokenizer, TokenizerError, TokenizerFiles};
+use counting::COUNTING;
+
+use firebox::text::{
+    ChatTemplate, GenerationPrompt, Message, Tokenizer, TokenizerError, TokenizerFiles,
+};
 use serde_json::{Value, json};
 
-const TOKENIZER: &[u8] = include_bytes!("golden/tokenizer/metaspace/tokenizer.json");
+const TOKENIZER: &[u8] = include_bytes!("../golden/tokenizer/metaspace/tokenizer.json");
 
 const LLAMA: &str = "\
 {%- if messages[0]['role'] == 'system' %}
@@ -277,6 +287,45 @@ fn named_templates() {
     let variables = json!({"tools": [{}, {}]});
     let text = template.apply_with(&[], GenerationPrompt::Add, variables.as_object().unwrap());
     assert_eq!(text.unwrap(), "2 tools");
+}
+
+/// Newer checkpoints keep named templates in a folder, and these count instead of the configuration, as in transformers.
+#[test]
+fn templates_of_a_folder() {
+    let open = |jinja: Option<&str>, named: &[(&str, &[u8])]| {
+        let tokenizer = Tokenizer::from_bytes(TokenizerFiles {
+            tokenizer_json: Some(TOKENIZER),
+            config: Some(br#"{"chat_template": "config"}"#),
+            chat_template_jinja: jinja.map(str::as_bytes),
+            additional_chat_templates: named,
+            ..TokenizerFiles::default()
+        });
+        tokenizer.unwrap().chat_template().unwrap().clone()
+    };
+    let named: [(&str, &[u8]); 2] = [("rag", b"{{ documents | length }}"), ("tool_use", b"tools")];
+    let both = open(Some("plain"), &named);
+    assert_eq!(
+        both.names().collect::<Vec<_>>(),
+        ["default", "rag", "tool_use"]
+    );
+    assert_eq!(both.apply(&[], GenerationPrompt::Add).unwrap(), "plain");
+    let variables = json!({"tools": [{}], "documents": [1, 2]});
+    let apply = |template: &ChatTemplate| {
+        template.apply_with(&[], GenerationPrompt::Add, variables.as_object().unwrap())
+    };
+    assert_eq!(apply(&both).unwrap(), "tools");
+    assert_eq!(apply(&both.named("rag").unwrap()).unwrap(), "2");
+    assert!(both.named("no such").is_none());
+    match apply(&open(None, &named[..1])) {
+        Err(TokenizerError::NoDefaultTemplate { file, names }) => {
+            assert_eq!(
+                (file.as_str(), names),
+                ("additional_chat_templates", vec!["rag".to_owned()])
+            );
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(apply(&open(None, &[])).unwrap(), "config");
 }
 
 /// The names that there are tell what to do next.
