@@ -3,6 +3,7 @@
 use super::engine::Engine;
 use crate::{
     error::Error,
+    source::SourceExt as _,
     text::{Tokenizer, TokenizerFiles},
 };
 

@@ -52,7 +52,7 @@ fn lacking(value: &Datum, name: &str) -> Datum {
 pub(super) fn item(value: &Datum, key: &Datum, meter: &Meter) -> Result<Datum> {
     let found = match (value, key) {
         (Datum::Undefined(name), _) => return Err(undefined(name)),
-        (Datum::Dict(dict), key) => dict.get(key).cloned(),
+        (Datum::Dict(dict), key) => dict.get(key, meter).ok().flatten().cloned(),
         (Datum::Str(text), key) => match key.as_int() {
             Some(index) => {
                 meter.bytes(text.len() as u64)?;

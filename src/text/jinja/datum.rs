@@ -163,10 +163,11 @@ impl Dict {
             size,
         };
         for (key, value) in entries {
-            match dict.places.get(&key.key()?) {
+            let same = key.key(meter)?;
+            match dict.places.get(&same) {
                 Some(place) => dict.entries[*place].1 = value,
                 None => {
-                    dict.places.insert(key.key()?, dict.entries.len());
+                    dict.places.insert(same, dict.entries.len());
                     dict.entries.push((key, value));
                 }
             }
@@ -179,9 +180,9 @@ impl Dict {
     }
 
     /// The value of a key.
-    pub(super) fn get(&self, key: &Datum) -> Option<&Datum> {
-        let place = self.places.get(&key.key().ok()?)?;
-        Some(&self.entries[*place].1)
+    pub(super) fn get(&self, key: &Datum, meter: &Meter) -> Result<Option<&Datum>> {
+        let place = self.places.get(&key.key(meter)?);
+        Ok(place.map(|place| &self.entries[*place].1))
     }
 
     /// The value of a key that is text.
@@ -388,8 +389,9 @@ impl Datum {
         Items::new(values, meter)
     }
 
-    /// What makes two keys the same.
-    pub(super) fn key(&self) -> Result<Key> {
+    /// What makes two keys the same. A tuple is gone through whole.
+    pub(super) fn key(&self, meter: &Meter) -> Result<Key> {
+        meter.steps(1)?;
         Ok(match self {
             Self::None => Key::None,
             Self::Bool(_) | Self::Int(_) => Key::Int(self.as_int().unwrap_or_default()),
@@ -398,9 +400,13 @@ impl Datum {
             }
             Self::Float(value) => Key::Float(value.to_bits()),
             Self::Str(text) => Key::Str(Rc::clone(text)),
-            Self::Tuple(items) => {
-                Key::Tuple(items.values.iter().map(Self::key).collect::<Result<_>>()?)
-            }
+            Self::Tuple(items) => Key::Tuple(
+                items
+                    .values
+                    .iter()
+                    .map(|item| item.key(meter))
+                    .collect::<Result<_>>()?,
+            ),
             Self::Namespace(place) => Key::Place(Rc::as_ptr(place) as usize),
             Self::Macro(place) => Key::Place(Rc::as_ptr(place) as usize),
             Self::Undefined(_) => Key::Place(0),
@@ -437,7 +443,7 @@ impl Datum {
                     return Ok(false);
                 }
                 for (key, value) in &one.entries {
-                    match other.get(key) {
+                    match other.get(key, meter)? {
                         Some(found) if value.equals(found, meter)? => {}
                         _ => return Ok(false),
                     }

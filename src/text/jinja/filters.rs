@@ -21,6 +21,9 @@ use super::{
 
 /// Sends a value through a filter.
 pub(super) fn filter(name: &str, value: &Datum, given: Given, meter: &Meter) -> Result<Datum> {
+    if let Datum::Str(text) = value {
+        meter.bytes(text.len() as u64)?;
+    }
     match name {
         "map" => map(value, given, meter),
         "select" | "reject" | "selectattr" | "rejectattr" => select(name, value, given, meter),
@@ -305,7 +308,7 @@ fn plain(name: &str, value: &Datum, mut given: Given, meter: &Meter) -> Result<D
             let mut seen = std::collections::HashSet::new();
             let mut kept = Vec::new();
             for item in value.iterate(meter)?.values() {
-                if seen.insert(sort_key(item, path.as_ref(), sensitive, meter)?.key()?) {
+                if seen.insert(sort_key(item, path.as_ref(), sensitive, meter)?.key(meter)?) {
                     kept.push(item.clone());
                 }
             }
@@ -332,6 +335,7 @@ fn at(value: &Datum, path: &Datum, default: Option<&Datum>, meter: &Meter) -> Re
     match path {
         Datum::Str(path) => {
             for part in path.split('.') {
+                meter.steps(1)?;
                 let key = match part.parse::<i128>() {
                     Ok(index) if !part.starts_with(['+', '-']) => Datum::Int(index),
                     _ => Datum::from(part),

@@ -30,9 +30,11 @@ pub(super) fn call_method(
         Datum::Dict(dict) => match name {
             "get" => {
                 let key = given.need("key")?;
-                key.key()?;
                 let default = given.take("default");
-                dict.get(&key).cloned().or(default).unwrap_or(Datum::None)
+                dict.get(&key, meter)?
+                    .cloned()
+                    .or(default)
+                    .unwrap_or(Datum::None)
             }
             "items" | "keys" | "values" => {
                 let entries = dict.entries().iter();
@@ -95,6 +97,7 @@ fn text_method(text: &Rc<str>, name: &str, mut given: Given, meter: &Meter) -> R
             let Datum::Dict(dict) = given.need("mapping")? else {
                 fail!("format_map wants a dictionary");
             };
+            meter.steps(dict.entries().len() as u64)?;
             let named = dict.entries().iter();
             let named = named.filter_map(|(key, value)| match key {
                 Datum::Str(name) => Some((Rc::clone(name), value.clone())),
@@ -206,6 +209,7 @@ fn text_method(text: &Rc<str>, name: &str, mut given: Given, meter: &Meter) -> R
         "join" => {
             let list = given.need("iterable")?;
             let items = list.iterate(meter)?;
+            meter.steps(items.values().len() as u64)?;
             for (index, item) in items.values().iter().enumerate() {
                 if item.as_str().is_none() {
                     fail!("join: item {index} is {}, no text", a(item.type_name()));

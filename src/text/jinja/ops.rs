@@ -38,10 +38,7 @@ pub(super) fn contains(list: &Datum, value: &Datum, meter: &Meter) -> Result<boo
             Ok(text.contains(&**part))
         }
         (Datum::Str(_), other) => fail!("a str holds no {}", other.type_name()),
-        (Datum::Dict(dict), value) => {
-            value.key()?;
-            Ok(dict.get(value).is_some())
-        }
+        (Datum::Dict(dict), value) => Ok(dict.get(value, meter)?.is_some()),
         (list, value) => {
             for item in list.iterate(meter)?.values() {
                 if item.equals(value, meter)? {

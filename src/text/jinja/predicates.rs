@@ -98,6 +98,7 @@ pub(super) fn test(name: &str, value: &Datum, mut given: Given, meter: &Meter) -
         }
         ("lower" | "upper", _) => {
             let text = str_of(value, meter)?;
+            meter.bytes(text.len() as u64)?;
             let (has_lower, has_upper) = (
                 text.chars().any(char::is_lowercase),
                 text.chars().any(char::is_uppercase),

@@ -534,6 +534,7 @@ impl<'l> Run<'l> {
         }
         if let Some(list) = &arguments.list {
             let list = self.value(list)?.iterate(self.meter)?;
+            self.meter.steps(list.values().len() as u64)?;
             given.plain.extend(list.values().iter().cloned());
         }
         for (name, value) in &arguments.named {
@@ -544,6 +545,7 @@ impl<'l> Run<'l> {
                 fail!("what stands behind ** is no dictionary");
             };
             for (name, value) in dict.entries() {
+                self.meter.steps(1)?;
                 given.named.push((str_of(name, self.meter)?, value.clone()));
             }
         }
