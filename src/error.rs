@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 
 use crate::{
+    adapter::AdapterError,
     config::RuleError,
     dialect::DialectError,
     model::{BuildError, ConfigError},
@@ -76,6 +77,9 @@ pub enum Error {
     /// The module could not be built from its weights.
     #[error(transparent)]
     Build(#[from] BuildError),
+    /// An adapter does not fit the model, or its files cannot be read.
+    #[error(transparent)]
+    Adapter(#[from] AdapterError),
     /// The tokenizer could not be read.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),

@@ -304,7 +304,7 @@ fn half_types_compute_nearly_the_same_packed_model() {
             let exact = logits(golden, &load(config()).model);
             let size = rms_difference(&exact, &vec![0.0; exact.len()]);
             for (dtype, rounding) in [(DType::Bf16, 1.0 / 512.0), (DType::F16, 1.0 / 4096.0)] {
-                let Loaded { model, report } = load(config().dtype(dtype));
+                let Loaded { model, report, .. } = load(config().dtype(dtype));
                 let logits = model.forward(ids(&golden.ids("input_ids")));
 
                 assert_eq!(report.dtype, dtype);
@@ -376,7 +376,7 @@ fn the_report_counts_what_the_files_and_the_module_hold() {
             let config = config(golden)
                 .quant(spec.parse().expect("a spec"))
                 .dtype(dtype);
-            let Loaded { model, report } = load(config);
+            let Loaded { model, report, .. } = load(config);
             let said = format!("{} {spec} {dtype}", golden.0);
 
             let mut stored: Vec<(String, u64)> = Vec::new();

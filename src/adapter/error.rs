@@ -2,6 +2,7 @@
 
 use std::{io, path::PathBuf};
 
+use firebox_kernels::format::Format;
 use safetensors::SafeTensorError;
 
 /// An adapter that could not be read, put on a model or written.
@@ -145,6 +146,34 @@ pub enum AdapterError {
         module: String,
         /// Why not.
         reason: &'static str,
+    },
+    /// New factors where an adapter is merged.
+    #[error(
+        "{adapter}: new factors change nothing, so that there is nothing to merge; name the folder of an adapter"
+    )]
+    Untrained {
+        /// The adapter.
+        adapter: String,
+    },
+    /// A matrix that the checkpoint has packed, and an adapter that is merged into it.
+    #[error(
+        "{module}: is packed as {format} in the checkpoint, and an adapter is merged into values; add --requantize (`LoadConfig::requantize`) to pack it again, or --dequantize (`LoadConfig::dequantize`) to save it dense"
+    )]
+    Packed {
+        /// The weight.
+        module: String,
+        /// Its format.
+        format: Format,
+    },
+    /// Matrices that became a part of others before an adapter was merged into them.
+    #[error(
+        "an adapter changes {before} weights, and {after} of them have a place of their own in this dialect: choose a dialect with a tensor for each expert (--to), or merge into a dense checkpoint first"
+    )]
+    Stacked {
+        /// Weights that the adapter changes.
+        before: usize,
+        /// Weights that can be changed.
+        after: usize,
     },
     /// A model without an adapter of this name.
     #[error("the model has no adapter `{name}`; it has {found}")]

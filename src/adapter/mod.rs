@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Reading order: `peft` (the configuration, and which modules it names) → `file` (both files of a folder) → `attach` (the
-//! adapters on a model) → `detach` (the files of a model's adapter).
+//! adapters on a model) → `detach` (the files of a model's adapter) → `merge` (an adapter in the values of a checkpoint).
 
 mod error;
 mod random;
@@ -18,6 +18,8 @@ mod file;
 mod attach;
 
 mod detach;
+
+pub(crate) mod merge;
 
 pub use crate::config::{AdapterConfig, AdapterSpecError, LoraConfig, TrainedBiases};
 pub use attach::{adapters, add, attach, trainable, trainable_params};

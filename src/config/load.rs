@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::quant::QuantSpec;
 use super::{
-    Budget, HubConfig, Pattern, Policy, Reading, Rule, Strategy, StreamFrom, VerifyConfig, Workers,
-    hub::Secret,
+    AdapterConfig, Budget, HubConfig, Pattern, Policy, Reading, Rule, Strategy, StreamFrom,
+    VerifyConfig, Workers, hub::Secret,
 };
 
 /// What to load and how: plain data, which can be written to a file and read again.
@@ -37,6 +37,7 @@ pub struct LoadConfig {
     pub(crate) pack: PackConfig,
     pub(crate) place: PlaceConfig,
     pub(crate) read: ReadConfig,
+    pub(crate) adapters: Vec<AdapterConfig>,
 }
 
 /// What becomes of the weights. The plan reads it.
@@ -264,6 +265,14 @@ impl LoadConfig {
     /// if not given.
     pub fn verify(mut self, verify: VerifyConfig) -> Self {
         self.pack.verify = Some(verify);
+        self
+    }
+
+    /// Adds an adapter: new factors, or those of a folder. A load puts it beside the weights ([`adapter`](crate::adapter)), and
+    /// new factors are trained, on the device with gradients. A save and a comparison merge the adapters of folders into
+    /// the weights, before these are packed: dense ones as peft merges into their type, unpacked ones in `f32`.
+    pub fn adapter(mut self, adapter: impl Into<AdapterConfig>) -> Self {
+        self.adapters.push(adapter.into());
         self
     }
 

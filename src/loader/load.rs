@@ -75,8 +75,9 @@ impl Engine {
         };
 
         let mut weights = module.weights;
-        let model = A::build(config, &mut weights)?;
+        let mut model = A::build(config, &mut weights)?;
         weights.finish()?;
+        let adapters = self.adapt(&mut model)?;
         // A device works on its own: an error of an earlier operation may only be reported now.
         self.device.sync().map_err(|error| TargetError::Device {
             target: self.target.name,
@@ -87,6 +88,10 @@ impl Engine {
         report.verified = verified;
         finish(&report, &observers)?;
         tracing::info!(seconds = report.seconds, tensors = report.tensors, "loaded");
-        Ok(Loaded { model, report })
+        Ok(Loaded {
+            model,
+            adapters,
+            report,
+        })
     }
 }

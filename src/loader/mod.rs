@@ -17,6 +17,7 @@ mod request;
 
 mod open;
 
+mod adapters;
 mod allowance;
 
 mod engine;
@@ -58,7 +59,7 @@ use crate::{
     config::{Limits, Pattern, Rule, SaveConfig, VerifyConfig},
     dialect::Dialect,
     error::Error,
-    model::Architecture,
+    model::{Architecture, layers::AdapterSwitch},
     pipeline::Sink,
     plan::{Order, Plan},
     report::{LoadReport, Saved, VerifyReport},
@@ -88,6 +89,8 @@ pub struct Loader<T: Target> {
 pub struct Loaded<A> {
     /// The module, on the target's device.
     pub model: A,
+    /// The adapters that the configuration asks for, in its order.
+    pub adapters: Vec<AdapterSwitch>,
     /// Bytes, seconds, memory, tensor by tensor.
     pub report: LoadReport,
 }

@@ -7,6 +7,7 @@ use super::{
     engine::{Engine, explain, finish},
 };
 use crate::{
+    adapter::AdapterError,
     config::{PackConfig, SaveConfig, To},
     error::Error,
     model::Link,
@@ -34,6 +35,7 @@ impl Engine {
     ) -> Result<Saved, Error> {
         plan.check_complete()?;
         self.carry_rest(&mut plan)?;
+        let merged = self.merge(&mut plan)?;
         save::adapt(&mut plan, to);
         if self.config.pack.dtype.is_none() {
             // Dequantized weights get the type that config.json names, but for those that are a source: they are exact.
@@ -45,22 +47,35 @@ impl Engine {
         let candidates = to.named().unwrap_or(To::Mlx);
         let identity = Identity::new(&plan, &self.config, to, self.checkpoint())?;
         self.write_plan(plan, to, Some(candidates), &identity, |plan| {
-            let dialect = save::dialect_of(plan, to, self.checkpoint().float_dtype());
-            let to_mlx = dialect == Some(To::Mlx);
-            let splits =
-                to_mlx && is_known && self.checkpoint().config()["model_type"] == "gpt_oss";
-            match splits {
-                true => plan.split_gates()?,
-                false => plan.turn_back()?,
+            self.lay_out(plan, to, is_known)?;
+            let merges = |step: &&Step| step.merge.is_some();
+            match plan.steps.iter().filter(merges).count() {
+                after if after == merged => Ok(()),
+                after => Err(AdapterError::Stacked {
+                    before: merged,
+                    after,
+                }
+                .into()),
             }
-            if !to_mlx {
-                return Ok(plan.check_stacks_of_others().map_err(SaveError::from)?);
-            }
-            if is_known {
-                plan.check_stacks_of_mlx().map_err(SaveError::from)?;
-            }
-            Ok(plan.stack_experts(&self.request())?)
         })
+    }
+
+    /// Gives the matrices of experts the tensors that the dialect has for them.
+    fn lay_out(&self, plan: &mut Plan, to: &SaveConfig, is_known: bool) -> Result<(), Error> {
+        let dialect = save::dialect_of(plan, to, self.checkpoint().float_dtype());
+        let to_mlx = dialect == Some(To::Mlx);
+        let splits = to_mlx && is_known && self.checkpoint().config()["model_type"] == "gpt_oss";
+        match splits {
+            true => plan.split_gates()?,
+            false => plan.turn_back()?,
+        }
+        if !to_mlx {
+            return Ok(plan.check_stacks_of_others().map_err(SaveError::from)?);
+        }
+        if is_known {
+            plan.check_stacks_of_mlx().map_err(SaveError::from)?;
+        }
+        Ok(plan.stack_experts(&self.request())?)
     }
 
     /// Saves a plan. Weights that are left open are chosen for from what `candidates` holds side by side, and then plain

@@ -89,6 +89,7 @@ impl Engine {
         if self.config.pack.presinq {
             return Err(VerifyError::Balanced.into());
         }
+        self.merge(&mut plan)?;
         self.check_tensors(&plan)?;
         refuse_packed(&plan.steps)?;
         plan.steps

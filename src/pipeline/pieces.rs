@@ -40,7 +40,7 @@ impl Pieces {
 
     /// The values that a step packs, or takes over.
     pub(crate) fn of(step: &Step) -> Self {
-        Self::new(step.pieces.clone(), step.float().size())
+        Self::new(step.pieces.clone(), step.float_read().size())
     }
 
     /// All bytes of a tensor of any type.

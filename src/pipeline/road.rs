@@ -44,7 +44,10 @@ impl Road {
             }
             // Bytes of a file are values as they are on little-endian machines.
             (Stored::Plain(source), Action::Dense(dtype))
-                if dtype == source && step.scaling.is_none() && cfg!(target_endian = "little") =>
+                if dtype == source
+                    && step.merge.is_none()
+                    && step.scaling.is_none()
+                    && cfg!(target_endian = "little") =>
             {
                 return Ok(Self::Straight(*dtype));
             }

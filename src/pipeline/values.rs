@@ -1,7 +1,9 @@
 //! The dense values of a weight: plain ones as they are stored, and those of what the checkpoint has packed, unpacked.
 
 use core::ops::Range;
+use std::sync::Arc;
 
+use firebox_kernels::arith::float::DType;
 use rayon::ThreadPool;
 
 use super::{
@@ -9,6 +11,7 @@ use super::{
     unpack::{RowError, Unpacked},
 };
 use crate::{
+    adapter::merge::Merge,
     plan::{Every, Step, Stored},
     source::SourceError,
 };
@@ -22,6 +25,18 @@ pub(crate) enum SourceValues {
     Packed(Unpacked),
     /// Some rows of others, which take so many bytes each.
     Every(Box<Self>, Every, usize),
+    /// Others, with the changes of adapters.
+    Merged(Box<Self>, Merged),
+}
+
+/// How others become values with the changes of adapters.
+#[derive(Debug, Clone)]
+pub(crate) struct Merged {
+    merge: Arc<Merge>,
+    /// The type of the others, and of these.
+    types: [DType; 2],
+    /// Values of a row.
+    cols: usize,
 }
 
 /// Reads bytes of a file from an offset on.
@@ -30,6 +45,23 @@ type ReadInto<'r> = dyn FnMut(&str, u64, &mut [u8]) -> Result<(), SourceError> +
 impl SourceValues {
     /// The values that a step packs, or takes over.
     pub(crate) fn of(step: &Step) -> Self {
+        let values = Self::unmerged(step);
+        match &step.merge {
+            Some(merge) => {
+                let [_, cols] = step.matrix();
+                let merged = Merged {
+                    merge: Arc::clone(merge),
+                    types: [step.float_read(), step.float()],
+                    cols,
+                };
+                Self::Merged(values.into(), merged)
+            }
+            None => values,
+        }
+    }
+
+    /// The values without the changes of adapters.
+    fn unmerged(step: &Step) -> Self {
         let [rows, cols] = step.matrix();
         let Some(every) = step.every else {
             return Self::all(step, [rows, cols]);
@@ -40,7 +72,7 @@ impl SourceValues {
             3.. => cols,
             _ => 1,
         };
-        Self::Every(Box::new(all), every, each * step.float().size())
+        Self::Every(Box::new(all), every, each * step.float_read().size())
     }
 
     /// All values of a step's source, which has this shape.
@@ -57,6 +89,10 @@ impl SourceValues {
             Self::Plain(pieces) => pieces.bytes(),
             Self::Packed(unpacked) => unpacked.bytes(),
             Self::Every(all, every, _) => all.bytes() / every.step,
+            Self::Merged(values, Merged { types, .. }) => {
+                let [read, float] = types.map(DType::size);
+                values.bytes() / read * float
+            }
         }
     }
 
@@ -65,7 +101,7 @@ impl SourceValues {
         match self {
             Self::Plain(_) => 1,
             Self::Packed(unpacked) => unpacked.rows_together(),
-            Self::Every(all, ..) => all.rows_together(),
+            Self::Every(values, ..) | Self::Merged(values, ..) => values.rows_together(),
         }
     }
 
@@ -73,7 +109,7 @@ impl SourceValues {
     pub(super) fn stretch(&self, range: &Range<usize>) -> Option<Stretch<'_>> {
         match self {
             Self::Plain(pieces) => pieces.stretch(range),
-            Self::Packed(_) | Self::Every(..) => None,
+            Self::Packed(_) | Self::Every(..) | Self::Merged(..) => None,
         }
     }
 
@@ -107,6 +143,24 @@ impl SourceValues {
                 for (to, from) in into.iter_mut().zip(rows.skip(start % each)) {
                     *to = *from;
                 }
+                Ok(read)
+            }
+            Self::Merged(values, Merged { merge, types, cols }) => {
+                let [read_each, each] = types.map(|dtype| (cols * dtype.size()).max(1));
+                // Whole rows, since a change may need the norm of its row.
+                let rows = start / each..(start + into.len()).div_ceil(each);
+                let mut bytes = vec![0; rows.len() * read_each];
+                let read = values.fill_by(rows.start * read_each, &mut bytes, workers, read)?;
+                if read_each != each {
+                    let [from, _] = types;
+                    let mut wide = vec![0.0; rows.len() * cols];
+                    from.widen(&bytes, &mut wide);
+                    bytes = bytemuck::cast_slice(&wide).to_vec();
+                }
+                let [_, float] = *types;
+                workers.install(|| merge.apply(float, rows.start, *cols, &mut bytes));
+                let first = start % each;
+                into.copy_from_slice(&bytes[first..first + into.len()]);
                 Ok(read)
             }
             Self::Plain(pieces) => {

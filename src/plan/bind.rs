@@ -420,6 +420,7 @@ impl Request<'_> {
             pieces,
             action: Action::Dense(dtype),
             every: None,
+            merge: None,
             scaling: Scaling::default(),
             home: Home::Device(0),
         })
@@ -459,6 +460,7 @@ fn kept(slot: &Slot, adopt: Adopt) -> Step {
         action: Action::Adopt(adopt.format),
         stored: Stored::Packed(adopt.into()),
         every: None,
+        merge: None,
         scaling: Scaling::default(),
         home: Home::Device(0),
     }

@@ -190,6 +190,7 @@ fn carried(slot: &Slot, tensor: &TensorInfo) -> Step {
         stored: Stored::Other(tensor.dtype),
         action: Action::Carry,
         every: None,
+        merge: None,
         scaling: Scaling::default(),
         home: Home::Disk,
     }

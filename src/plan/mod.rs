@@ -53,11 +53,13 @@ pub(crate) use stacks::whole_stacks;
 pub use treatment::Treatment;
 
 use core::ops::Range;
+use std::sync::Arc;
 
 use firebox_kernels::{arith::float::DType, format::Format};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    adapter::merge::Merge,
     config::Strategy,
     dialect::Adopt,
     model::{Link, Slot},
@@ -118,6 +120,10 @@ pub struct Step {
     pub every: Option<Every>,
     /// What becomes of it.
     pub action: Action,
+    /// What adapters add to its values before anything else. No part of a plan that is written down: the adapters are asked for
+    /// by the configuration.
+    #[serde(skip)]
+    pub(crate) merge: Option<Arc<Merge>>,
     /// What it is multiplied by on the way. Found when the plan is carried out, for it takes the weights.
     pub scaling: Scaling,
     /// Where the finished weight lives.
@@ -235,6 +241,19 @@ impl Step {
     ///
     /// Where the checkpoint has others.
     pub(crate) fn float(&self) -> DType {
+        // Adapters are merged in the type that a dense weight gets, where it is the wider one.
+        match self.action {
+            Action::Dense(DType::F32) if self.merge.is_some() => DType::F32,
+            _ => self.float_read(),
+        }
+    }
+
+    /// The type of the values that are read for it.
+    ///
+    /// # Panics
+    ///
+    /// As [`float`](Self::float).
+    pub(crate) fn float_read(&self) -> DType {
         match &self.stored {
             Stored::Plain(float) => *float,
             Stored::Packed(_) => DType::F32,

@@ -81,7 +81,7 @@ pub(crate) fn halves_stay_halves<T: Target>() {
             let loader = Loader::<T>::new(config).expect("a checkpoint");
             let plan = loader.plan::<CausalLm>().expect("a plan");
             assert_eq!((plan.dtype, plan.halves()), (DType::F32, vec![stored]));
-            let Loaded { model, report } = loader.load::<CausalLm>().expect("loads");
+            let Loaded { model, report, .. } = loader.load::<CausalLm>().expect("loads");
             let mut matrices = model.blocks[1].linears();
             matrices.extend(&model.head);
             for linear in matrices {

@@ -5,7 +5,8 @@ use std::{fs, path::PathBuf};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use firebox::{
     Cpu, LoadConfig, Loader, Strategy,
-    adapter::{self, AdapterError, AdapterFile, LoraConfig},
+    adapter::{self, AdapterConfig, AdapterError, AdapterFile, LoraConfig},
+    config::SaveConfig,
     model::CausalLm,
     target::DType,
 };
@@ -138,7 +139,7 @@ fn new_factors_change_nothing_and_alone_are_trained() {
             });
             let before = logits(&model, &ids);
             assert_eq!(adapter::trainable_params(&model), 0);
-            let adapter::AdapterConfig::Lora(config) = spec.parse().expect(spec) else {
+            let AdapterConfig::Lora(config) = spec.parse().expect(spec) else {
                 panic!("{spec} is no folder");
             };
             adapter::add(&mut model, &config, &device).expect(spec);
@@ -181,4 +182,112 @@ fn an_adapter_of_another_model_is_refused_by_name() {
     let nothing = LoraConfig::new(2, 2.0).target("*.q_prjo".parse().expect("a pattern"));
     let error = adapter::add(&mut llama, &nothing, &device).expect_err("no such module");
     assert!(matches!(error, AdapterError::NoTarget { .. }), "{error}");
+}
+
+/// Tensors of the only file of a saved folder.
+fn saved(folder: &std::path::Path, run: impl FnOnce(&SafeTensors<'_>)) {
+    let bytes = fs::read(folder.join("model.safetensors")).expect("weights");
+    run(&SafeTensors::deserialize(&bytes).expect("weights"));
+}
+
+/// Rows of a merged matrix are those of peft to the bit in the type of the checkpoint, and its logits peft's. Would catch a
+/// rounding that peft does not do, or does elsewhere.
+#[test]
+fn merged_checkpoints_are_those_of_peft() {
+    for folder in goldens() {
+        let name = folder.display();
+        let base = base_of(&folder);
+        let bytes = fs::read(folder.join("logits.safetensors")).expect("logits");
+        let tensors = SafeTensors::deserialize(&bytes).expect("logits");
+        let to = tempfile::tempdir().expect("a folder");
+        let config = LoadConfig::new(base.path("").to_string_lossy())
+            .adapter(AdapterConfig::folder(&folder));
+        let loader = Loader::<Cpu>::new(config).expect(base.0);
+        loader
+            .save::<CausalLm>(&SaveConfig::new(to.path()))
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
+
+        let (ids, expected) = expected(&folder, "logits_merged_lowp");
+        let first = ids.narrow(0, 0, 1);
+        let config = LoadConfig::new(to.path().to_string_lossy()).dtype(DType::F32);
+        let merged = Loader::<Cpu>::new(config).expect("a checkpoint");
+        let merged: CausalLm = merged.load().expect("a checkpoint").model;
+        let error = max_abs_difference(&logits(&merged, &first), &expected);
+        assert!(error <= 1e-4, "{name}: {error}");
+
+        saved(to.path(), |saved| {
+            for tensor in tensors.names() {
+                let Some(matrix) = tensor.strip_prefix("merged_lowp/") else {
+                    continue;
+                };
+                let [found, expected] = [saved.tensor(matrix), tensors.tensor(tensor)]
+                    .map(|tensor| tensor.expect(matrix));
+                assert_eq!(found.dtype(), expected.dtype(), "{name}: {matrix}");
+                let rows = expected.data().len();
+                let differ = found.data()[..rows]
+                    .chunks(2)
+                    .zip(expected.data().chunks(2));
+                let differ = differ.filter(|(found, expected)| found != expected).count();
+                assert_eq!(differ, 0, "{name}: {matrix}, of {} values", rows / 2);
+            }
+        });
+    }
+}
+
+/// In `f32` the last logits are peft's after a merge in `f32`. Would catch a change that is rounded to the type of the file.
+#[test]
+fn checkpoints_in_f32_are_merged_in_f32() {
+    for folder in goldens() {
+        let name = folder.display();
+        let base = base_of(&folder);
+        let to = tempfile::tempdir().expect("a folder");
+        let config = LoadConfig::new(base.path("").to_string_lossy())
+            .dtype(DType::F32)
+            .adapter(AdapterConfig::folder(&folder));
+        let loader = Loader::<Cpu>::new(config).expect(base.0);
+        loader
+            .save::<CausalLm>(&SaveConfig::new(to.path()))
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
+        let (ids, expected) = expected(&folder, "logits_merged_f32");
+        let merged = Loader::<Cpu>::new(LoadConfig::new(to.path().to_string_lossy()));
+        let merged: CausalLm = merged.expect("a checkpoint").load().expect("loads").model;
+        let found = logits(&merged, &ids.narrow(0, 0, 1));
+        let error = max_abs_difference(&found[found.len() - expected.len()..], &expected);
+        assert!(error <= 1e-4, "{name}: {error}");
+    }
+}
+
+/// A base that is packed is unpacked, changed and packed again, in one pass. Would catch an adapter that is merged into
+/// codes, or not at all.
+#[test]
+fn adapters_are_merged_into_packed_bases() {
+    let folder = repository().join("tests/golden/adapters/llama_rslora");
+    let base = base_of(&folder);
+    let save = |from: &std::path::Path, ask: &dyn Fn(LoadConfig) -> LoadConfig| {
+        let to = tempfile::tempdir().expect("a folder");
+        let config = ask(LoadConfig::new(from.to_string_lossy()));
+        let loader = Loader::<Cpu>::new(config).expect("a checkpoint");
+        let saved = loader.save::<CausalLm>(&SaveConfig::new(to.path()));
+        saved.map(|_| to)
+    };
+    let adapter = || AdapterConfig::folder(&folder);
+    let nf4 = |config: LoadConfig| config.quant("nf4".parse().expect("a quantization"));
+    let packed = save(&base.path(""), &nf4).expect("a save");
+
+    let refused = save(packed.path(), &|config| config.adapter(adapter()));
+    let error = refused.expect_err("packed weights").to_string();
+    assert!(error.contains("--requantize"), "{error}");
+
+    // In one pass, and in two over a dense checkpoint in f32.
+    let once = save(packed.path(), &|config| {
+        nf4(config).requantize(true).adapter(adapter())
+    });
+    let dense = save(packed.path(), &|config| {
+        config.requantize(true).adapter(adapter())
+    });
+    let dense = dense.expect("a save");
+    let twice = save(dense.path(), &nf4).expect("a save");
+    let [once, twice] = [&once.expect("a save"), &twice]
+        .map(|folder| fs::read(folder.path().join("model.safetensors")).expect("weights"));
+    assert!(once == twice, "one pass and two differ");
 }

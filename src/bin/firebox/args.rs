@@ -10,6 +10,7 @@ use std::{
 use clap::{Args, ValueEnum};
 use firebox::{
     DType, LoadConfig, LoadRequest, Rule, Strategy, StreamFrom, Workers,
+    adapter::AdapterConfig,
     config::{Budget, Bytes, Pattern, Reading},
     model::{Architecture, CausalLm, ConfigError},
     observe::JsonLines,
@@ -168,6 +169,11 @@ pub(crate) struct LoadArgs {
     #[arg(long = "candidate", value_name = "SPEC")]
     candidates: Vec<QuantSpec>,
 
+    /// An adapter: the folder that peft or this program wrote, DIR=0.7 for a part of its change; may be given several times.
+    /// Commands that run a model add it to the products, commands that write or compare weights merge it into them
+    #[arg(long = "adapter", value_name = "DIR")]
+    pub(crate) adapters: Vec<AdapterConfig>,
+
     /// Balance the columns of linear weights before they are packed (Pre-SINQ): same model, less lost at few bits
     #[arg(long)]
     presinq: bool,
@@ -256,6 +262,9 @@ impl LoadArgs {
         }
         for pattern in &self.skip {
             config = config.skip(pattern.clone());
+        }
+        for adapter in &self.adapters {
+            config = config.adapter(adapter.clone());
         }
         for rule in &self.rules {
             config = config.rule(rule.clone());

@@ -1,4 +1,4 @@
-//! `firebox quantize` and `firebox convert`: a checkpoint in, a checkpoint out.
+//! `firebox quantize`, `firebox convert` and `firebox merge`: a checkpoint in, a checkpoint out.
 
 use std::path::PathBuf;
 
@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use crate::{
     Failure, OnTarget,
-    args::{IncludeArgs, LoadArgs, ModelArgs},
+    args::{IncludeArgs, LoadArgs, ModelArgs, QuantArgs},
     output,
     progress::Bar,
     verify::{LimitArgs, within},
@@ -74,6 +74,15 @@ pub(crate) struct ConvertCommand {
     scales: Option<Scales>,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct MergeCommand {
+    #[command(flatten)]
+    pub(crate) save: SaveArgs,
+
+    #[command(flatten)]
+    quant: QuantArgs,
+}
+
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Scales {
     /// In f32, exactly as the nested ones give them
@@ -99,6 +108,17 @@ impl OnTarget for ConvertCommand {
         };
         self.save
             .run::<T>(QuantSpec::None, &IncludeArgs::default(), None, to)
+    }
+}
+
+impl OnTarget for MergeCommand {
+    fn run<T: Target>(self) -> Result<(), Failure> {
+        if self.save.load.adapters.is_empty() {
+            return Err("name the adapter to merge: --adapter DIR".into());
+        }
+        let include = IncludeArgs::default();
+        self.save
+            .run::<T>(self.quant.quant, &include, None, self.save.to())
     }
 }
 

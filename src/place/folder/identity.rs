@@ -192,7 +192,12 @@ fn weight(step: &Step, source: Option<&dyn Source>) -> Result<Value, PipelineErr
         };
         tensors.insert(name, tensor(read)?);
     }
-    Ok(json!({ "shape": step.slot.shape, "becomes": becomes(step), "tensors": tensors }))
+    let mut said =
+        json!({ "shape": step.slot.shape, "becomes": becomes(step), "tensors": tensors });
+    if let Some(merge) = &step.merge {
+        said["merged"] = hex(merge.checksum()).into();
+    }
+    Ok(said)
 }
 
 /// The action of a weight: its quantization, or the type of its dense values.

@@ -1,0 +1,320 @@
+//! An adapter merged into the matrices of a checkpoint, some rows at a time.
+
+use std::sync::Arc;
+
+use firebox_kernels::arith::float::DType;
+use half::f16;
+use rayon::prelude::*;
+use safetensors::Dtype;
+use xxhash_rust::xxh3::Xxh3;
+
+use super::{
+    error::AdapterError,
+    file::{AdapterFile, ModuleTensors, StoredTensor},
+};
+use crate::model::{Role, Slot, TIED_HEAD};
+
+/// The changes that adapters make to the values of one slot.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(crate) struct Merge {
+    changes: Vec<Change>,
+}
+
+/// The change of one adapter.
+#[derive(Debug, Clone, PartialEq)]
+struct Change {
+    /// How much of it is added.
+    weight: f64,
+    /// Values in the place of the others, row after row.
+    whole: Option<Arc<[f32]>>,
+    low_rank: Option<LowRankRows>,
+}
+
+/// `scale · B A` of a matrix `[out, in]`.
+#[derive(Debug, Clone, PartialEq)]
+struct LowRankRows {
+    /// `[r, in]`.
+    a: Arc<[f32]>,
+    /// `[out, r]`.
+    b: Arc<[f32]>,
+    rank: usize,
+    scale: f32,
+    /// `[out]`.
+    magnitude: Option<Arc<[f32]>>,
+    /// The type that the change is rounded to before it is added. peft widens the factors of linear layers when it loads
+    /// them, and leaves those of embeddings in the type of the file.
+    rounded: Option<DType>,
+}
+
+impl Merge {
+    /// Changes the rows from `first_row` on of a matrix with `cols` columns, stored as `float`. Each adapter is
+    /// computed in `f32` and rounded once to that type, as peft does. Spread over the current rayon pool.
+    pub(crate) fn apply(&self, float: DType, first_row: usize, cols: usize, bytes: &mut [u8]) {
+        let rows = bytes.par_chunks_mut((cols * float.size()).max(1));
+        rows.enumerate().for_each(|(nth, bytes)| {
+            let mut values = vec![0.0; bytes.len() / float.size()];
+            float.widen(bytes, &mut values);
+            for change in &self.changes {
+                change.apply(first_row + nth, &mut values);
+                for value in &mut values {
+                    *value = float.round(*value);
+                }
+            }
+            narrow(float, &values, bytes);
+        });
+    }
+}
+
+impl Merge {
+    /// A checksum of all changes.
+    pub(crate) fn checksum(&self) -> u128 {
+        let mut hash = Xxh3::new();
+        for Change {
+            weight,
+            whole,
+            low_rank,
+        } in &self.changes
+        {
+            hash.update(&weight.to_le_bytes());
+            let factors = low_rank.iter().flat_map(|factors| {
+                let LowRankRows {
+                    a, b, magnitude, ..
+                } = factors;
+                [Some(a), Some(b), magnitude.as_ref()].into_iter().flatten()
+            });
+            for values in whole.iter().chain(factors) {
+                hash.update(&(values.len() as u64).to_le_bytes());
+                hash.update(bytemuck::cast_slice(values));
+            }
+            let scale = low_rank.as_ref().map_or(0.0, |factors| factors.scale);
+            hash.update(&scale.to_le_bytes());
+        }
+        hash.digest128()
+    }
+}
+
+impl Change {
+    fn apply(&self, row: usize, values: &mut [f32]) {
+        let cols = values.len();
+        let before = (self.weight != 1.0).then(|| values.to_vec());
+        if let Some(whole) = &self.whole {
+            values.copy_from_slice(&whole[row * cols..(row + 1) * cols]);
+        }
+        if let Some(factors) = &self.low_rank {
+            factors.apply(row, values);
+        }
+        for (value, before) in values.iter_mut().zip(before.into_iter().flatten()) {
+            *value = before + self.weight as f32 * (*value - before);
+        }
+    }
+}
+
+impl LowRankRows {
+    /// `w + s B A` of a row; with a magnitude that row at another length.
+    fn apply(&self, row: usize, values: &mut [f32]) {
+        let cols = values.len();
+        let mut change = vec![0.0_f32; cols];
+        let factors = &self.b[row * self.rank..(row + 1) * self.rank];
+        for (factor, a) in factors.iter().zip(self.a.chunks_exact(cols.max(1))) {
+            for (change, a) in change.iter_mut().zip(a) {
+                *change += factor * a;
+            }
+        }
+        for (value, change) in values.iter_mut().zip(&change) {
+            let change = change * self.scale;
+            *value += self.rounded.map_or(change, |dtype| dtype.round(change));
+        }
+        if let Some(magnitude) = &self.magnitude {
+            let ratio = magnitude[row] / norm(values);
+            for value in values {
+                *value *= ratio;
+            }
+        }
+    }
+}
+
+/// The norm of a row, summed in the order of torch's processor kernel: eight lanes, added one after another, then the rest.
+/// Another order differs in the last bit, and then in values that are rounded to a half.
+fn norm(values: &[f32]) -> f32 {
+    let (whole, rest) = values.as_chunks::<8>();
+    let mut lanes = [0.0_f32; 8];
+    for values in whole {
+        for (lane, value) in lanes.iter_mut().zip(values) {
+            *lane += value * value;
+        }
+    }
+    let squares = rest.iter().map(|value| value * value);
+    lanes.into_iter().chain(squares).sum::<f32>().sqrt()
+}
+
+/// Rounds to nearest even.
+fn narrow(float: DType, values: &[f32], bytes: &mut [u8]) {
+    match float {
+        DType::F32 => bytes.copy_from_slice(bytemuck::cast_slice(values)),
+        DType::F16 => {
+            for (value, bytes) in values.iter().zip(bytes.as_chunks_mut().0) {
+                *bytes = f16::from_f32(*value).to_le_bytes();
+            }
+        }
+        DType::Bf16 => {
+            for (value, bytes) in values.iter().zip(bytes.as_chunks_mut().0) {
+                let upper = DType::Bf16.round(*value).to_bits() >> 16;
+                *bytes = (upper as u16).to_le_bytes();
+            }
+        }
+    }
+}
+
+/// The changes that `adapters`, each with its weight, make to the slots of a model, by the number of the slot.
+///
+/// # Errors
+///
+/// [`AdapterError`] where an adapter changes a module that no slot is the matrix or the bias of.
+pub(crate) fn merges(
+    adapters: &[(AdapterFile, f64)],
+    slots: &[&Slot],
+) -> Result<Vec<(usize, Merge)>, AdapterError> {
+    let mut merges = vec![Merge::default(); slots.len()];
+    for (file, weight) in adapters {
+        for (module, tensors) in &file.modules {
+            let matrix =
+                find(slots, module, "weight").ok_or_else(|| missing(file, slots, module))?;
+            if tensors.whole.is_some() || tensors.a.is_some() {
+                let change = change(file, module, tensors, slots[matrix], *weight)?;
+                merges[matrix].changes.push(change);
+            }
+            if let Some(bias) = &tensors.bias {
+                let place = find(slots, module, "bias").ok_or_else(|| AdapterError::NotAdaptable {
+                    module: module.clone(),
+                    reason: "the adapter has a bias for it, and the model has none that could be replaced",
+                })?;
+                let whole = values(file, module, bias, "bias", &slots[place].shape)?;
+                merges[place].changes.push(Change {
+                    weight: *weight,
+                    whole: Some(whole),
+                    low_rank: None,
+                });
+            }
+        }
+    }
+    let merges = merges.into_iter().enumerate();
+    let changed = merges.filter(|(_, merge)| !merge.changes.is_empty());
+    Ok(changed.collect())
+}
+
+fn find(slots: &[&Slot], module: &str, end: &str) -> Option<usize> {
+    let is_it = |slot: &&Slot| {
+        let path = slot.name.strip_suffix(end);
+        path.and_then(|path| path.strip_suffix('.')) == Some(module)
+    };
+    slots.iter().position(is_it)
+}
+
+fn missing(file: &AdapterFile, slots: &[&Slot], module: &str) -> AdapterError {
+    if module == TIED_HEAD {
+        return AdapterError::NotAdaptable {
+            module: module.to_owned(),
+            reason: "the head of this model is its embedding, so that no file has a place for a merged head; use the adapter without merging",
+        };
+    }
+    let is_matrix = |slot: &&&Slot| slot.is_matrix();
+    let first = slots.iter().find(is_matrix);
+    AdapterError::NoModule {
+        adapter: file.name.clone(),
+        module: module.to_owned(),
+        count: 1,
+        nearest: first.map_or_else(String::new, |slot| slot.name.clone()),
+    }
+}
+
+fn change(
+    file: &AdapterFile,
+    module: &str,
+    tensors: &ModuleTensors,
+    slot: &Slot,
+    weight: f64,
+) -> Result<Change, AdapterError> {
+    let &[rows, cols] = &slot.shape[..] else {
+        return Err(AdapterError::NotAdaptable {
+            module: module.to_owned(),
+            reason: "its matrix lies in a stack with others, into which no adapter is merged",
+        });
+    };
+    let wrong = |reason| AdapterError::Config {
+        file: file.name.clone().into(),
+        reason,
+    };
+    let whole = tensors.whole.as_ref();
+    let whole = whole.map(|whole| values(file, module, whole, "whole matrix", &slot.shape));
+    let low_rank = match (&tensors.a, &tensors.b) {
+        (Some(a), Some(b)) => {
+            let rank = file.config.rank(module).map_err(wrong)?;
+            let scale = file.config.scale(module).map_err(wrong)? as f32;
+            let magnitude = tensors.magnitude.as_ref();
+            let is_table = slot.role == Role::Embedding;
+            let rounded = match b.dtype {
+                Dtype::BF16 if is_table => Some(DType::Bf16),
+                Dtype::F16 if is_table => Some(DType::F16),
+                _ => None,
+            };
+            let (a, b) = if is_table {
+                // The factors are those of the transposed table.
+                let a = values(file, module, a, "factor A", &[rank, rows])?;
+                let b = values(file, module, b, "factor B", &[cols, rank])?;
+                (transposed(&b, cols), transposed(&a, rank))
+            } else {
+                let a = values(file, module, a, "factor A", &[rank, cols])?;
+                let b = values(file, module, b, "factor B", &[rows, rank])?;
+                (a, b)
+            };
+            Some(LowRankRows {
+                a,
+                b,
+                rank,
+                scale,
+                magnitude: magnitude
+                    .map(|magnitude| values(file, module, magnitude, "magnitude", &[rows]))
+                    .transpose()?,
+                rounded,
+            })
+        }
+        _ => None,
+    };
+    Ok(Change {
+        weight,
+        whole: whole.transpose()?,
+        low_rank,
+    })
+}
+
+fn values(
+    file: &AdapterFile,
+    module: &str,
+    tensor: &StoredTensor,
+    name: &'static str,
+    expected: &[usize],
+) -> Result<Arc<[f32]>, AdapterError> {
+    if tensor.shape != expected {
+        return Err(AdapterError::Shape {
+            adapter: file.name.clone(),
+            module: module.to_owned(),
+            tensor: name,
+            found: tensor.shape.clone(),
+            expected: expected.to_vec(),
+        });
+    }
+    let floats = tensor.floats().ok_or_else(|| AdapterError::Type {
+        adapter: file.name.clone(),
+        module: module.to_owned(),
+        tensor: name,
+        found: format!("{:?}", tensor.dtype),
+    })?;
+    Ok(floats.into())
+}
+
+/// A matrix of so many rows, turned.
+fn transposed(values: &[f32], rows: usize) -> Arc<[f32]> {
+    let cols = values.len() / rows.max(1);
+    let turned = (0..cols).flat_map(|col| (0..rows).map(move |row| values[row * cols + col]));
+    turned.collect()
+}
