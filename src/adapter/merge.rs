@@ -5,7 +5,6 @@ use std::sync::Arc;
 use firebox_kernels::arith::float::DType;
 use half::f16;
 use rayon::prelude::*;
-use safetensors::Dtype;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::{
@@ -41,9 +40,9 @@ struct LowRankRows {
     scale: f32,
     /// `[out]`.
     magnitude: Option<Arc<[f32]>>,
-    /// The type that the change is rounded to before it is added. peft widens the factors of linear layers when it loads
-    /// them, and leaves those of embeddings in the type of the file.
-    rounded: Option<DType>,
+    /// Whether the matrix is a table of rows. peft holds the factors of linear layers in `f32`, and those of tables in the
+    /// type of the table, to which it rounds their product too.
+    is_table: bool,
 }
 
 impl Merge {
@@ -55,7 +54,7 @@ impl Merge {
             let mut values = vec![0.0; bytes.len() / float.size()];
             float.widen(bytes, &mut values);
             for change in &self.changes {
-                change.apply(first_row + nth, &mut values);
+                change.apply(float, first_row + nth, &mut values);
                 for value in &mut values {
                     *value = float.round(*value);
                 }
@@ -94,14 +93,14 @@ impl Merge {
 }
 
 impl Change {
-    fn apply(&self, row: usize, values: &mut [f32]) {
+    fn apply(&self, float: DType, row: usize, values: &mut [f32]) {
         let cols = values.len();
         let before = (self.weight != 1.0).then(|| values.to_vec());
         if let Some(whole) = &self.whole {
             values.copy_from_slice(&whole[row * cols..(row + 1) * cols]);
         }
         if let Some(factors) = &self.low_rank {
-            factors.apply(row, values);
+            factors.apply(float, row, values);
         }
         for (value, before) in values.iter_mut().zip(before.into_iter().flatten()) {
             *value = before + self.weight as f32 * (*value - before);
@@ -111,18 +110,21 @@ impl Change {
 
 impl LowRankRows {
     /// `w + s B A` of a row; with a magnitude that row at another length.
-    fn apply(&self, row: usize, values: &mut [f32]) {
+    fn apply(&self, float: DType, row: usize, values: &mut [f32]) {
         let cols = values.len();
+        let rounded = |value: f32| match self.is_table {
+            true => float.round(value),
+            false => value,
+        };
         let mut change = vec![0.0_f32; cols];
         let factors = &self.b[row * self.rank..(row + 1) * self.rank];
         for (factor, a) in factors.iter().zip(self.a.chunks_exact(cols.max(1))) {
             for (change, a) in change.iter_mut().zip(a) {
-                *change += factor * a;
+                *change += rounded(*factor) * rounded(*a);
             }
         }
         for (value, change) in values.iter_mut().zip(&change) {
-            let change = change * self.scale;
-            *value += self.rounded.map_or(change, |dtype| dtype.round(change));
+            *value += rounded(change * self.scale);
         }
         if let Some(magnitude) = &self.magnitude {
             let ratio = magnitude[row] / norm(values);
@@ -252,11 +254,6 @@ fn change(
             let scale = file.config.scale(module).map_err(wrong)? as f32;
             let magnitude = tensors.magnitude.as_ref();
             let is_table = slot.role == Role::Embedding;
-            let rounded = match b.dtype {
-                Dtype::BF16 if is_table => Some(DType::Bf16),
-                Dtype::F16 if is_table => Some(DType::F16),
-                _ => None,
-            };
             let (a, b) = if is_table {
                 // The factors are those of the transposed table.
                 let a = values(file, module, a, "factor A", &[rank, rows])?;
@@ -275,7 +272,7 @@ fn change(
                 magnitude: magnitude
                     .map(|magnitude| values(file, module, magnitude, "magnitude", &[rows]))
                     .transpose()?,
-                rounded,
+                is_table,
             })
         }
         _ => None,

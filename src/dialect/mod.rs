@@ -58,5 +58,6 @@ pub(crate) use find::{adopt, stack_of};
 pub use interface::{Dialect, Files};
 pub use names::KNOWN;
 pub(crate) use types::{dtype, plain};
+pub(crate) use write::torch;
 pub use write::{Codes, Elements, Matrices, PackedSlot, Tensor, Writer};
 pub use writers::{usual, writer};

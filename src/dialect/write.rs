@@ -291,7 +291,7 @@ pub(super) fn pairs(affine: Affine, packed: &Packed) -> [Vec<u32>; 2] {
 }
 
 /// The name that PyTorch has for a type.
-pub(super) const fn torch(float: DType) -> &'static str {
+pub(crate) const fn torch(float: DType) -> &'static str {
     match float {
         DType::F32 => "float32",
         DType::F16 => "float16",

@@ -37,6 +37,9 @@ impl Engine {
         self.carry_rest(&mut plan)?;
         let merged = self.merge(&mut plan)?;
         save::adapt(&mut plan, to);
+        if let Some(dtype) = self.config.pack.dtype.filter(|_| merged > 0) {
+            plan.merge_in(dtype);
+        }
         if self.config.pack.dtype.is_none() {
             // Dequantized weights get the type that config.json names, but for those that are a source: they are exact.
             plan.give_back(match self.config.pack.requantize {

@@ -389,6 +389,24 @@ impl Plan {
         }
     }
 
+    /// Plain weights of a plan that adapters are merged into become those of `to`.
+    pub(crate) fn merge_in(&mut self, to: DType) {
+        for step in &mut self.steps {
+            if let (Stored::Plain(_), Action::Dense(dtype)) = (&step.stored, &mut step.action) {
+                *dtype = to;
+            }
+        }
+    }
+
+    /// The type of dense weights, where adapters are merged into them in another type than the stored one.
+    pub(crate) fn merged_in(&self) -> Option<DType> {
+        let mut merged = self.steps.iter().filter(|step| step.merge.is_some());
+        merged.find_map(|step| match (&step.stored, &step.action) {
+            (Stored::Plain(stored), Action::Dense(dtype)) if stored != dtype => Some(*dtype),
+            _ => None,
+        })
+    }
+
     /// The types other than [`dtype`](Self::dtype) that dense weights are in: of matrices that stay as they are stored.
     pub fn halves(&self) -> Vec<DType> {
         let kept =

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::{SaveError, shard::ShardPlace};
 use crate::{
     config::{SaveConfig, To},
-    dialect::{self, Codes, DECLARED, DialectError, Tensor, Writer, usual},
+    dialect::{self, Codes, DECLARED, DialectError, Tensor, Writer, torch, usual},
     pipeline::PipelineError,
     plan::{Action, Plan, Step},
     source::checkpoint::SINGLE,
@@ -29,6 +29,8 @@ pub(crate) struct FolderLayout<'a> {
     packs: bool,
     /// Whether the head is another matrix than the embedding although the checkpoint's configuration takes them for one.
     untied: bool,
+    /// Whether dense weights get another type than the checkpoint's.
+    dense: Option<DType>,
     shares: Vec<Share>,
 }
 
@@ -74,6 +76,7 @@ impl<'a> FolderLayout<'a> {
             source,
             packs: (plan.steps.iter()).any(|step| matches!(step.action, Action::Pack(..))),
             untied: plan.untied.is_some(),
+            dense: plan.merged_in(),
             shares,
         })
     }
@@ -156,6 +159,11 @@ impl<'a> FolderLayout<'a> {
         let mut config = of.clone();
         if self.untied {
             untie(&mut config);
+        }
+        for field in ["dtype", "torch_dtype"] {
+            if let (Some(dtype), Some(said)) = (self.dense, config.get_mut(field)) {
+                *said = torch(dtype).into();
+            }
         }
         if is_copy && !self.packs && self.to.dialect.is_none() {
             return config;
