@@ -24,6 +24,7 @@ mod load;
 
 mod generate;
 
+mod adapters;
 mod eval;
 mod logits;
 mod outputs;
