@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{
     Dialect, DialectError, awq, bitsandbytes, compressed_tensors, fp8, gptq, hqq, mlx, modelopt,
-    mxfp4, names, types::beside_name,
+    mxfp4, names, plain, types::beside_name,
 };
 use crate::{
     config::Known,
@@ -32,7 +32,15 @@ pub(crate) const DECLARED: [&str; 3] = [MLX_FIELD, FIELDS[0], FIELDS[1]];
 /// [`DialectError`] for a dialect that is not read, for a configuration that cannot be, and for tensors of
 /// another dialect than the declared one.
 pub fn detect(config: &Value, catalog: &Catalog) -> Result<Option<Arc<dyn Dialect>>, DialectError> {
-    let dialect = declared(config)?;
+    let is_plain = || {
+        let mut tensors = catalog.iter();
+        tensors.all(|tensor| plain(tensor.dtype).is_some())
+    };
+    let dialect = match declared(config) {
+        // Whatever is declared, these are the weights without it.
+        Err(_) if is_plain() => return Err(stale(config)),
+        dialect => dialect?,
+    };
     let name = dialect.as_ref().map(|dialect| dialect.name());
     let mut own = false;
     for tensor in catalog.iter() {
@@ -53,8 +61,22 @@ pub fn detect(config: &Value, catalog: &Catalog) -> Result<Option<Arc<dyn Dialec
         }
     }
     match name {
-        Some(declared) if !own => Err(DialectError::NoSigns { declared }),
+        Some(_) if !own => Err(stale(config)),
         _ => Ok(dialect),
+    }
+}
+
+/// The error of a declaration that no tensor bears out.
+fn stale(config: &Value) -> DialectError {
+    let said = DECLARED.into_iter().find(|field| !config[*field].is_null());
+    let field = said.unwrap_or(FIELDS[0]);
+    let method = match field {
+        MLX_FIELD => Some(mlx::NAME),
+        _ => config[field]["quant_method"].as_str(),
+    };
+    DialectError::NoSigns {
+        declared: method.unwrap_or("a quantization").to_owned(),
+        field,
     }
 }
 

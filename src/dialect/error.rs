@@ -3,6 +3,7 @@
 use firebox_kernels::format::{Format, FormatError};
 
 use crate::{
+    config::To,
     model::{ConfigError, Role},
     source::StoredType,
 };
@@ -23,7 +24,7 @@ pub enum DialectError {
     },
     /// A tensor of a dialect that is not declared.
     #[error(
-        "{tensor} ({dtype}) is a tensor of {of}, and config.json declares {declared}; config and weights are of different savings"
+        "{tensor} ({dtype}) is a tensor of {of}, and config.json declares {declared}; take the config.json that was saved with these weights"
     )]
     Signs {
         /// The tensor.
@@ -50,11 +51,14 @@ pub enum DialectError {
     },
     /// A declared dialect without a tensor of it.
     #[error(
-        "config.json declares {declared}, and no tensor is of it: these are the weights before they were quantized, or others"
+        "config.json declares {declared} (`{field}`), and no tensor is of it: these are the weights before they were quantized, or \
+         others; remove `{field}` to load them as they are"
     )]
     NoSigns {
         /// What the configuration says.
-        declared: &'static str,
+        declared: String,
+        /// The field that says so.
+        field: &'static str,
     },
     /// A dialect that is known and not read.
     #[error("{dialect} checkpoints are not read: {reason}")]
@@ -195,7 +199,8 @@ pub enum DialectError {
     },
     /// A packed weight that the dialect cannot hold.
     #[error(
-        "{tensor} ({role}) is packed as {format}, which {dialect} cannot hold there; choose another dialect or leave the weight dense"
+        "{tensor} ({role}) is packed as {format}, which {dialect} cannot hold there; {}",
+        others(can, "it")
     )]
     Unwritable {
         /// The tensor.
@@ -206,6 +211,8 @@ pub enum DialectError {
         format: Format,
         /// The dialect.
         dialect: &'static str,
+        /// The dialects that can.
+        can: Vec<To>,
     },
     /// A stack with the gates and the other halves of all experts, which the dialect has apart.
     #[error(
@@ -253,8 +260,8 @@ pub enum DialectError {
     },
     /// Packed weights that the dialect cannot hold side by side.
     #[error(
-        "{dialect} has one format in a checkpoint: {first} is {}, {second} is {}",
-        .formats[0], .formats[1]
+        "{dialect} has one format in a checkpoint: {first} is {}, {second} is {}; {}",
+        .formats[0], .formats[1], others(can, "both")
     )]
     Mixed {
         /// The dialect.
@@ -265,6 +272,8 @@ pub enum DialectError {
         second: String,
         /// How they are packed.
         formats: Box<[Format; 2]>,
+        /// The dialects that hold all weights side by side.
+        can: Vec<To>,
     },
     /// The format cannot be.
     #[error("{tensor}: {source}")]
@@ -274,4 +283,13 @@ pub enum DialectError {
         /// Why not.
         source: FormatError,
     },
+}
+
+/// Advice where other dialects can hold what one cannot.
+fn others(can: &[To], what: &str) -> String {
+    let names = can.iter().map(|to| format!("`--to {to}`"));
+    match &names.collect::<Vec<_>>()[..] {
+        [] => "no dialect that is written can: choose another quantization, or leave the weight dense (`--skip`)".to_owned(),
+        names => format!("{} can hold {what}, or leave the weight dense (`--skip`)", names.join(", ")),
+    }
 }

@@ -247,6 +247,7 @@ impl Matrices {
                 role: slot.role,
                 format: weight.format,
                 dialect,
+                can: Vec::new(),
             })?;
             if !kinds.contains(&kind) {
                 kinds.push(kind);
@@ -277,6 +278,7 @@ impl Matrices {
             first: first.slot.name.clone(),
             second: second.slot.name.clone(),
             formats: Box::new([first.format, second.format]),
+            can: Vec::new(),
         })
     }
 }

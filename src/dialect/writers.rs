@@ -38,6 +38,39 @@ pub fn usual(weight: &PackedSlot) -> Option<To> {
 /// [`DialectError::Unwritable`] for a format that the dialect does not have, [`DialectError::Mixed`] for formats that the
 /// dialect does not have in one checkpoint, [`DialectError::NothingPacked`] where nothing is packed.
 pub fn writer(to: To, matrices: &Matrices, source: DType) -> Result<Box<dyn Writer>, DialectError> {
+    let mut error = match writer_of(to, matrices, source) {
+        Ok(writer) => return Ok(writer),
+        Err(error) => error,
+    };
+    let can = |matrices: &Matrices| {
+        let can = To::ALL
+            .into_iter()
+            .filter(|to| writer_of(*to, matrices, source).is_ok());
+        can.collect::<Vec<_>>()
+    };
+    match &mut error {
+        DialectError::Unwritable {
+            tensor,
+            can: others,
+            ..
+        } => {
+            let packed = matrices
+                .packed
+                .iter()
+                .filter(|weight| weight.slot.name == *tensor);
+            let packed = packed.cloned().collect();
+            *others = can(&Matrices {
+                packed,
+                ..matrices.clone()
+            });
+        }
+        DialectError::Mixed { can: others, .. } => *others = can(matrices),
+        _ => {}
+    }
+    Err(error)
+}
+
+fn writer_of(to: To, matrices: &Matrices, source: DType) -> Result<Box<dyn Writer>, DialectError> {
     match to {
         To::BitsAndBytes => bitsandbytes::writer(matrices, source),
         To::CompressedTensors => compressed_tensors::writer(matrices),

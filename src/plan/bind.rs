@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use firebox_kernels::{arith::float::DType, format::PART_VALUES_MAX};
 
 use super::{
-    Action, DeviceFacts, Home, Piece, Plan, PlanError, Scaling, Step, Stored, names, piece,
+    Action, DeviceFacts, Home, Piece, Plan, PlanError, Scaling, Step, Stored, names, piece, unfit,
 };
 use crate::{
     config::{Policy, Strategy},
@@ -49,16 +49,19 @@ impl Plan {
             }
         }
         request.sort(&mut found);
-        let steps = found.into_iter().map(|(slot, found)| match found {
-            Found::Packed(adopt) => request.adopted(slot, adopt),
-            Found::Pieces(pieces) => request.plain(slot, pieces),
-            Found::Other(tensor) => Err(PlanError::Dtype {
-                tensor: tensor.name.to_string(),
-                file: tensor.file.to_string(),
-                found: tensor.dtype,
-            }),
+        let steps = found.into_iter().map(|(slot, found)| {
+            let step = match found {
+                Found::Packed(adopt) => request.adopted(slot, adopt),
+                Found::Pieces(pieces) => request.plain(slot, pieces),
+                Found::Other(tensor) => Err(PlanError::Dtype {
+                    tensor: tensor.name.to_string(),
+                    file: tensor.file.to_string(),
+                    found: tensor.dtype,
+                }),
+            };
+            (slot, step)
         });
-        let steps = steps.collect::<Result<Vec<_>, _>>()?;
+        let steps = unfit::all(steps, request.policy)?;
         request.check_stacks(&steps)?;
         let used: HashSet<&str> = (steps.iter())
             .flat_map(|step| step.tensors().map(|tensor| &*tensor.name))
@@ -256,6 +259,7 @@ impl Request<'_> {
             unused: Vec::new(),
             unexpected: Vec::new(),
             untied: None,
+            unfit: Vec::new(),
             notes: self.notes.clone(),
         }
     }

@@ -258,6 +258,20 @@ pub enum PlanError {
         /// Why not.
         source: FormatError,
     },
+    /// The method cannot pack some of the weights that it is asked for.
+    #[error("{count} of {of} weights cannot be packed as {quant}: {weights}; {advice}")]
+    Unfit {
+        /// What was asked for.
+        quant: Box<str>,
+        /// How many cannot be.
+        count: usize,
+        /// How many were to be packed so.
+        of: usize,
+        /// All of them, those of all layers as one pattern, with the reason.
+        weights: String,
+        /// What packs all, and how to leave these dense.
+        advice: String,
+    },
     /// The checkpoint's dialect and its tensors disagree.
     #[error(transparent)]
     Dialect(#[from] DialectError),

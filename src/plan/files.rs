@@ -60,15 +60,20 @@ impl Plan {
             let mut patterns = include.iter().chain(request.policy.patterns());
             patterns.any(|pattern| pattern.is_match(&slot.name, slot.role))
         };
+        let mut unfit = Vec::new();
         let steps = found.into_iter().map(|(slot, found)| match found {
             Found::Packed(adopt) => match request.adopted(&slot, adopt.clone()) {
                 Err(PlanError::Format { .. }) if !named(&slot) => {
+                    unfit.push(slot.name.clone());
                     Ok(request.unpacked(&slot, adopt))
                 }
                 step => step,
             },
             Found::Pieces(pieces) => match request.plain(&slot, pieces.clone()) {
-                Err(PlanError::Format { .. }) if !named(&slot) => request.dense(&slot, pieces),
+                Err(PlanError::Format { .. }) if !named(&slot) => {
+                    unfit.push(slot.name.clone());
+                    request.dense(&slot, pieces)
+                }
                 step => step,
             }
             .map(saved),
@@ -77,6 +82,7 @@ impl Plan {
         let steps = steps.collect::<Result<Vec<_>, _>>()?;
         Ok(Self {
             unused,
+            unfit,
             ..request.plan(steps)
         })
     }

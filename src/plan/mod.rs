@@ -36,6 +36,7 @@ mod settle;
 mod sizes;
 mod stacks;
 mod treatment;
+mod unfit;
 
 pub(crate) use bind::Request;
 pub use error::PlanError;
@@ -103,6 +104,9 @@ pub struct Plan {
     /// What is odd about the files and does no harm to this model, a sentence each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+    /// Matrices that stay dense because the method that is asked for cannot pack them, in a plan without an architecture.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unfit: Vec<String>,
 }
 
 /// What happens to one tensor.
@@ -377,7 +381,12 @@ impl Plan {
                  head is used; set the field to false"
             )
         });
-        self.notes.iter().cloned().chain(untied).collect()
+        let unfit = (!self.unfit.is_empty()).then(|| {
+            let (count, names) = (self.unfit.len(), unfit::listed(&self.unfit));
+            format!("{count} matrices stay dense, since the quantization cannot pack their shapes: {names}")
+        });
+        let notes = self.notes.iter().cloned();
+        notes.chain(untied).chain(unfit).collect()
     }
 
     /// Packed weights that become plain numbers become those of `to`.

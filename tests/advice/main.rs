@@ -12,4 +12,5 @@ mod folders;
 mod heads;
 mod names;
 mod sizes;
+mod unfit;
 mod words;

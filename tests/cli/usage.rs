@@ -406,3 +406,29 @@ fn help_and_version_are_answers_not_errors() {
         assert!(help.contains(&usage), "{help}");
     }
 }
+
+/// A target that this build has not, by the names that other programs have for it. Catches advice to take the CPU instead.
+#[cfg(not(any(feature = "cuda", feature = "metal", feature = "wgpu")))]
+#[test]
+fn a_target_that_the_build_lacks_names_its_feature() {
+    for (target, words) in [
+        ("cuda", "--features cuda"),
+        ("nvidia", "`--target cuda`"),
+        ("cuda:0", "`--target cuda --device 0`"),
+        ("CUDA:1", "`--target cuda --device 1`"),
+        ("rocm", "--features vulkan"),
+        ("metal", "--features metal"),
+        ("mps", "--features metal"),
+        ("vulkan", "--features vulkan"),
+        ("webgpu", "--features webgpu"),
+        ("gpu", "--features wgpu"),
+        ("cpu:0", "write `--target cpu --device 0`"),
+        ("CPU", "write `--target cpu`"),
+        ("abacus", "this build has cpu"),
+    ] {
+        let ran = run(&mut program(&["load", TINYRUST, "--target", target]));
+        assert_eq!(ran.code, Some(2), "{target}: {}", ran.stderr);
+        assert!(ran.stderr.contains(words), "{target}: {}", ran.stderr);
+        assert!(!ran.stderr.contains("similar"), "{target}: {}", ran.stderr);
+    }
+}

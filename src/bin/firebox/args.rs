@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use firebox::{
     DType, LoadConfig, LoadRequest, Rule, Strategy, StreamFrom, Workers,
     adapter::AdapterConfig,
@@ -20,7 +20,10 @@ use firebox::{
 
 use serde_json::Value;
 
-use crate::Failure;
+use crate::{
+    Failure,
+    target::{TargetName, TargetParser},
+};
 
 /// Which checkpoint.
 #[derive(Debug, Clone, Args)]
@@ -135,7 +138,7 @@ pub(crate) struct LoadArgs {
     pub(crate) model: ModelArgs,
 
     /// Where the model goes
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_parser = TargetParser, default_value_t)]
     pub(crate) target: TargetName,
 
     /// Device index of the target
@@ -345,38 +348,5 @@ impl RunArgs {
     pub(crate) fn request(&self) -> Result<LoadRequest, Failure> {
         let config = self.load.config(self.quant.quant.clone());
         self.load.request(self.cache.in_config(config))
-    }
-}
-
-/// Targets that this build has.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub(crate) enum TargetName {
-    /// Plain Rust on the CPU
-    #[cfg(feature = "cpu")]
-    Cpu,
-    /// An NVIDIA card through CUDA
-    #[cfg(feature = "cuda")]
-    Cuda,
-    /// Apple's cards through Metal
-    #[cfg(feature = "metal")]
-    Metal,
-    /// Any card with a Vulkan driver
-    #[cfg(feature = "vulkan")]
-    Vulkan,
-    /// Kernels in WebGPU's language, on any graphics driver
-    #[cfg(feature = "webgpu")]
-    Webgpu,
-    /// The best graphics driver of this machine
-    #[cfg(feature = "wgpu")]
-    Wgpu,
-    /// The CPU through ndarray, to compare with
-    #[cfg(feature = "ndarray")]
-    Ndarray,
-}
-
-impl Default for TargetName {
-    /// The CPU where this build has it: it is there on every machine.
-    fn default() -> Self {
-        Self::value_variants()[0]
     }
 }
