@@ -289,9 +289,18 @@ fn bytes_that_are_not_on_the_disk_are_made_again() {
     let folder = interrupted_after(4);
     flip(folder.path(), second, 20);
     comes_out(folder.path(), 3);
+
+    // A value in one.
+    let folder = interrupted_after(4);
+    flip(folder.path(), second, data_start(folder.path(), second));
+    comes_out(folder.path(), 3);
+    let folder = interrupted_after(4);
+    let len = folder.path().join(first).metadata().expect("a file").len();
+    flip(folder.path(), first, len - 1);
+    comes_out(folder.path(), 0);
 }
 
-/// Only the first bytes of a file that is complete are read again, and the file itself is left as it is.
+/// A file that is complete is compared with the journal, and left as it is.
 #[cfg(unix)]
 #[test]
 fn complete_files_are_left_alone() {

@@ -103,7 +103,7 @@ impl ShardPlace {
         }
     }
 
-    /// Whether the file is there, complete, with the header that goes with these tensors.
+    /// Whether the file is there, complete, with these tensors and the header that goes with them.
     pub(super) fn is_finished(&self, written: &[Written]) -> io::Result<bool> {
         let mut file = match File::open(&self.path) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
@@ -116,7 +116,15 @@ impl ShardPlace {
         }
         let mut found = vec![0; head.len()];
         file.read_exact(&mut found)?;
-        Ok(found == head)
+        if found != head {
+            return Ok(false);
+        }
+        for (tensor, at) in ranges(written) {
+            if checksum(&file, self.base() + at.start..self.base() + at.end)? != tensor.xxh3 {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// The bytes before the data.
