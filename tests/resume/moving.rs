@@ -25,7 +25,7 @@ const MODES: [Reading; 3] = [Reading::Buffered, Reading::Mapped, Reading::Direct
 /// A copy of a small model, on a disk, where direct reads mean something.
 fn model() -> (TempDir, PathBuf) {
     let folder = tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
-    let golden = Golden("llama_f32_tied");
+    let golden = Golden("llama_rope_linear");
     for file in ["config.json", "model.safetensors"] {
         fs::copy(golden.path(file), folder.path().join(file)).expect("copied");
     }

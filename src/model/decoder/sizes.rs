@@ -3,7 +3,11 @@
 //! Numbers of a `config.json` are bounded one by one where they are read. Their products are bounded here, so that all later
 //! arithmetic over shapes is exact.
 
-use super::{spec::Spec, visit::Visit, walk};
+use super::{
+    spec::{FeedForwardSpec, Spec},
+    visit::Visit,
+    walk,
+};
 use crate::{
     config::Role,
     model::{error::ConfigError, layers::NormSpec},
@@ -21,6 +25,15 @@ const VALUES_MAX: usize = 1 << 48;
 ///
 /// [`ConfigError`] for too many tensors, a tensor that is too large, and a word that the forward pass does not compute.
 pub(in crate::model) fn check_sizes(spec: &Spec) -> Result<(), ConfigError> {
+    // An expert has two matrices at least; without a walk, since a name is made for each.
+    let experts = spec.layers.iter().map(|layer| match &layer.feed_forward {
+        FeedForwardSpec::Mlp(_) => 0,
+        FeedForwardSpec::Experts(experts) | FeedForwardSpec::Both { experts, .. } => experts.count,
+    });
+    let matrices = experts.fold(0_usize, |all, count| all.saturating_add(2 * count));
+    if matrices > TENSORS_MAX {
+        return Err(ConfigError::TooManyTensors { max: TENSORS_MAX });
+    }
     walk::walk(spec, &mut Sizes { tensors: 0 })?;
     Ok(())
 }
