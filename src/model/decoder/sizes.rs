@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// More tensors than any model has, an expert's matrices counted one by one: the largest today have 70,000.
-const TENSORS_MAX: usize = 1 << 18;
+const TENSORS_MAX: usize = 1 << 17;
 
 /// More values than any tensor has: half a petabyte of bf16.
 const VALUES_MAX: usize = 1 << 48;
