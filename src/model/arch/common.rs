@@ -12,7 +12,7 @@ use crate::model::{
     },
     error::ConfigError,
     fields::{COUNT_MAX, Fields},
-    layers::{Activation, NormSpec, RopeScaling, RotarySpec},
+    layers::{Activation, NormSpec, RopeScaling},
 };
 
 /// More layers than any model has; a number above it is a broken file.
@@ -83,7 +83,6 @@ pub(super) fn spec_of(
     let [heads, key_value_heads, head_features] = heads(family, fields, defaults)?;
     let positions = or_default(fields, "max_position_embeddings", defaults.positions)?;
     let rotary = rotary(fields, head_features, positions, &defaults.rotary)?;
-    let positions = reach(fields, positions, &rotary)?;
     let attention = AttentionSpec::new(heads, key_value_heads, head_features, Some(rotary));
     let layer = LayerSpec::new(
         MixerSpec::Attention(attention),
@@ -194,8 +193,9 @@ pub(super) fn activation(
 
 /// Positions that a text may have. Where the base grows with the text, or a factor stretches the positions of the first
 /// training, files have the number of those.
-fn reach(fields: Fields<'_>, positions: usize, rotary: &RotarySpec) -> Result<usize, ConfigError> {
-    let stretched = match rotary.scaling {
+pub(super) fn reach(fields: Fields<'_>, spec: &Spec) -> Result<usize, ConfigError> {
+    let rotaries = spec.layers.iter().filter_map(LayerSpec::rotary);
+    let stretched = rotaries.map(|rotary| match rotary.scaling {
         RopeScaling::Dynamic {
             factor,
             original_positions,
@@ -206,9 +206,10 @@ fn reach(fields: Fields<'_>, positions: usize, rotary: &RotarySpec) -> Result<us
             ..
         } => (f64::from(factor) * original_positions as f64) as usize,
         _ => 0,
-    };
+    });
+    let stretched = stretched.max().unwrap_or(0);
     match stretched <= COUNT_MAX as usize {
-        true => Ok(positions.max(stretched)),
+        true => Ok(spec.positions.max(stretched)),
         false => {
             let expected = format!("a number that makes at most {COUNT_MAX} positions");
             let rope = rotary::place(fields).ok().flatten().unwrap_or(fields);
@@ -322,6 +323,11 @@ pub(super) fn windows(
         let windowed = match types.as_ref().map(|types| types[layer]) {
             None => absent(layer),
             Some("full_attention") => false,
+            Some("sliding_attention") if window == Sees::All => {
+                let found = format!("sliding_attention for layer {layer}");
+                let expected = "full_attention, as the file has no window";
+                return Err(fields.value("layer_types", found, expected));
+            }
             Some("sliding_attention") => true,
             Some(other) => {
                 let supported = "full_attention, sliding_attention";

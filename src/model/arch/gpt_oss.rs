@@ -4,7 +4,7 @@ use super::{
     common::{self, Defaults},
     experts,
     family::Family,
-    rotary::RotaryDefaults,
+    rotary::{self, RotaryDefaults},
 };
 use crate::model::{
     decoder::{ExpertStorage, Gate, LLAMA, Names, Part, Sees, Spec},
@@ -41,10 +41,7 @@ fn read(family: &'static str, fields: Fields<'_>) -> Result<Spec, ConfigError> {
     };
     let window = window.map_or(Sees::All, Sees::Window);
     common::windows(fields, &mut spec, window, |layer| layer % 2 == 0)?;
-    let says_rotation = ["rope_scaling", "rope_parameters"];
-    let says_rotation = says_rotation
-        .iter()
-        .any(|field| fields.get(field).is_some());
+    let says_rotation = rotary::place(fields)?.is_some();
     for (_, attention) in spec.attentions_mut() {
         attention.qkv_bias = bias;
         attention.o_bias = bias;

@@ -122,18 +122,17 @@ pub(super) fn spec(json: &Value) -> Result<Spec, ConfigError> {
         Some(found) => wrapper::text(found, fields)?,
         None => None,
     };
-    let spec = match text {
-        None => {
-            let family = family(found, fields)?;
-            (family.read)(family.model_type, fields)?
-        }
-        Some(text) => {
-            let family = family(Some(text.model_type), text.fields)?;
-            let mut spec = (family.read)(family.model_type, text.fields)?;
-            spec.head.tied = text.tied;
-            spec
-        }
+    let (name, inner) = match &text {
+        None => (found, fields),
+        Some(text) => (Some(text.model_type), text.fields),
     };
+    let family = family(name, inner)?;
+    let mut spec = (family.read)(family.model_type, inner)?;
+    if let Some(text) = text {
+        spec.head.tied = text.tied;
+    }
+    // Here and not before: a family reads its rotations against the positions of the file.
+    spec.positions = common::reach(inner, &spec)?;
     // What the forward pass does not compute, and what no file could hold, is refused here, before a weight is read.
     decoder::check_sizes(&spec)?;
     Ok(spec)

@@ -10,6 +10,7 @@
 //!
 //! Which field wins, and the meaning of an absent one, are those of transformers 5.23 (`modeling_rope_utils.py`).
 
+use super::common;
 use crate::{
     config::Known,
     model::{
@@ -115,6 +116,8 @@ fn place_of_kind<'a>(
 
 const ORIGINAL: &str = "original_max_position_embeddings";
 
+const PART: &str = "partial_rotary_factor";
+
 /// Where one rotation is read from.
 struct RotaryReader<'a, 'd> {
     /// Of the model.
@@ -152,10 +155,15 @@ impl RotaryReader<'_, '_> {
                 _ => rotary.scaling = self.scaling(rope, rotary.features)?,
             }
         }
-        if rotary.features == 0 {
-            let (field, part) = (self.defaults.part_field, part);
-            let expected = format!("a part of {head_features} features that is a pair at least");
-            return Err(self.fields.value(field, part, expected));
+        let expected = match (rotary.features, &rotary.scaling) {
+            (0, _) => Some("that is a pair at least"),
+            (odd, RopeScaling::Yarn { .. }) if odd % 2 != 0 => Some("that is even, for yarn"),
+            _ => None,
+        };
+        if let Some(expected) = expected {
+            let (fields, field) = self.part_field();
+            let expected = format!("a part of {head_features} features {expected}");
+            return Err(fields.value(field, part, expected));
         }
         match Rope::new(rotary.clone()).reaches(self.positions) {
             true => Ok(rotary),
@@ -181,15 +189,23 @@ impl RotaryReader<'_, '_> {
         }
     }
 
+    /// Where the part of a head that turns is written, and its name there.
+    fn part_field(&self) -> (Fields<'_>, &'static str) {
+        match self.rope {
+            Some(rope) if rope.names(PART) => (rope, PART),
+            _ => (self.fields, self.defaults.part_field),
+        }
+    }
+
     /// The part of a head that turns.
     fn part(&self) -> Result<f64, ConfigError> {
-        const FIELD: &str = "partial_rotary_factor";
         let old = self.defaults.part_field;
-        let given = self.either(FIELD, old)?;
-        let field = match self.rope {
-            Some(rope) if rope.names(FIELD) => (rope, FIELD),
-            _ => (self.fields, old),
+        let given = match self.either(PART, old)? {
+            // Written as nothing is a whole head; not written is the default of the family.
+            None if self.fields.names(old) => Some(1.0),
+            given => given,
         };
+        let field = self.part_field();
         let proportional = match self.rope {
             Some(rope) => kind(rope)?.1 == "proportional",
             None => false,
@@ -268,7 +284,7 @@ impl RotaryReader<'_, '_> {
             original_positions,
             beta_fast: number("beta_fast")?.unwrap_or(32.0) as f32,
             beta_slow: number("beta_slow")?.unwrap_or(1.0) as f32,
-            truncate: rope.flag("truncate")?.unwrap_or(true),
+            truncate: common::flag_or(rope, "truncate", true)?,
             attention_factor: attention_factor(rope, given.unwrap_or(derived))?,
         })
     }

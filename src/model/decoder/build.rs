@@ -5,7 +5,7 @@ use super::{
     build_feed, build_mixer,
     check::Unsupported,
     forward::CausalLm,
-    spec::{MixerSpec, Spec},
+    spec::Spec,
     take::Taker,
     walk::{self, LayerTree},
 };
@@ -58,11 +58,7 @@ fn block(
     ropes: &mut Vec<Rope>,
 ) -> Result<Block, Unsupported> {
     let layer = tree.spec;
-    let rotary = match &layer.mixer {
-        MixerSpec::Attention(spec) => spec.rotary.as_ref(),
-        MixerSpec::Latent(spec) => Some(&spec.rotary),
-        MixerSpec::Delta(_) => None,
-    };
+    let rotary = layer.rotary();
     Ok(Block {
         attention_norm: tree.attention_norm,
         mixer: build_mixer::mixer(tree.mixer, keys(spec, nth)),

@@ -417,6 +417,15 @@ impl LayerSpec {
         }
     }
 
+    /// What turns its queries and keys, where something does.
+    pub const fn rotary(&self) -> Option<&RotarySpec> {
+        match &self.mixer {
+            MixerSpec::Attention(attention) => attention.rotary.as_ref(),
+            MixerSpec::Latent(latent) => Some(&latent.rotary),
+            MixerSpec::Delta(_) => None,
+        }
+    }
+
     /// Its MLP, where it has one.
     pub const fn mlp(&self) -> Option<&MlpSpec> {
         match &self.feed_forward {
