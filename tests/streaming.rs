@@ -4,6 +4,8 @@
 #![cfg(feature = "cpu")]
 
 mod common;
+#[path = "common/formats.rs"]
+mod formats;
 #[path = "common/tiny.rs"]
 mod tiny;
 
@@ -13,7 +15,7 @@ use std::{
 };
 
 use burn::{module::Module, tensor::Tensor};
-use common::{Golden, ids, values};
+use common::{Golden, ids};
 use firebox::{
     Cpu, Error, LoadConfig, Loader, Strategy, StreamFrom,
     config::Budget,
@@ -24,25 +26,12 @@ use firebox::{
     pipeline::{Finished, Sink, SinkError},
     plan::{Order, Step},
 };
+use formats::{bits, config};
 use tempfile::TempDir;
 use tiny::{IN, OUT, Tiny, tiny};
 
-/// Every matrix as `quant`, heads and embeddings too.
-fn config(golden: Golden, quant: &str) -> LoadConfig {
-    let quant_of = |role: &str| format!("role:{role}={quant}").parse().expect("a rule");
-    LoadConfig::new(golden.path("").to_string_lossy())
-        .quant(quant.parse().expect("a spec"))
-        .rule(quant_of("embedding"))
-        .rule(quant_of("head"))
-}
-
 fn load(config: LoadConfig) -> CausalLm {
-    let loader = Loader::<Cpu>::new(config).expect("a checkpoint");
-    loader.load().unwrap_or_else(|e| panic!("{e}")).model
-}
-
-fn bits<const D: usize>(tensor: Tensor<D>) -> Vec<u32> {
-    values(tensor).into_iter().map(f32::to_bits).collect()
+    formats::load(config).model
 }
 
 fn streamed(matrix: &Matrix) -> &StreamedWeight {

@@ -3,37 +3,21 @@
 #![cfg(feature = "cpu")]
 
 mod common;
+#[path = "common/formats.rs"]
+mod formats;
 
-use burn::tensor::Tensor;
-use common::{Golden, ids, values};
+use common::{Golden, ids};
 use firebox::{
-    Cpu, LoadConfig, Loader, Strategy, StreamFrom,
+    Cpu, Loaded, Loader, Strategy, StreamFrom,
     config::Budget,
     model::{CausalLm, Role},
     plan::Step,
 };
+use formats::{bits, config, load};
 use tempfile::TempDir;
 
-/// Every matrix but routers as `quant`.
-fn config(golden: Golden, quant: &str) -> LoadConfig {
-    let quant_of = |role: &str| format!("role:{role}={quant}").parse().expect("a rule");
-    LoadConfig::new(golden.path("").to_string_lossy())
-        .quant(quant.parse().expect("a spec"))
-        .rule(quant_of("embedding"))
-        .rule(quant_of("head"))
-}
-
-fn load(config: LoadConfig) -> CausalLm {
-    let loader = Loader::<Cpu>::new(config).expect("a checkpoint");
-    loader.load().unwrap_or_else(|e| panic!("{e}")).model
-}
-
-fn bits<const D: usize>(tensor: Tensor<D>) -> Vec<u32> {
-    values(tensor).into_iter().map(f32::to_bits).collect()
-}
-
 /// A model of experts, streamed, whose device has room for a part of them: the share, from 0 to 1.
-fn experts(golden: Golden, quant: &str, keep: &StreamFrom, share: f64) -> (CausalLm, u64) {
+fn experts(golden: Golden, quant: &str, keep: &StreamFrom, share: f64) -> (Loaded<CausalLm>, u64) {
     let config = config(golden, quant)
         .strategy(Strategy::Streaming)
         .stream_from(keep.clone());
@@ -66,12 +50,12 @@ fn streamed_experts_answer_as_full_ones_do() {
     for (name, quant) in cases {
         let golden = Golden(name);
         let tokens = ids(&golden.ids("input_ids"));
-        let full = load(config(golden, quant).strategy(Strategy::Full));
+        let full = load(config(golden, quant).strategy(Strategy::Full)).model;
         let expected = bits(full.forward(tokens.clone()));
         let folder = TempDir::new().expect("a folder");
         for keep in [StreamFrom::Host, StreamFrom::Disk(folder.path().into())] {
             for share in [0.0, 0.4, 1.1] {
-                let (model, room) = experts(golden, quant, &keep, share);
+                let (Loaded { model, .. }, room) = experts(golden, quant, &keep, share);
                 let passes = [(); 2].map(|()| {
                     let found = bits(model.forward(tokens.clone()));
                     assert!(found == expected, "{name}, {quant}, {share}");
@@ -99,13 +83,20 @@ fn streamed_experts_answer_as_full_ones_do() {
 #[test]
 fn a_token_fetches_its_own_experts() {
     let golden = Golden("qwen2_moe_bf16");
-    let (model, _) = experts(golden, "nf4", &StreamFrom::Host, 1.1);
+    let (Loaded { model, report }, _) = experts(golden, "nf4", &StreamFrom::Host, 1.1);
+    assert!(!report.to_string().contains("streamed:"), "{report}");
     let stats = || model.stream_stats().expect("it streams");
     for (token, fetched) in [(7, 6), (7, 6)] {
         model.forward(ids(&[vec![token]]));
         assert_eq!(stats().experts_fetched, fetched);
     }
     assert_eq!(stats().hit_rate(), Some(0.5));
+    assert_eq!(report.stream_stats(), Some(stats()));
+    let said = report.to_string();
+    assert!(
+        said.contains("6 found and 6 fetched (50.0 % found)"),
+        "{said}"
+    );
     let missed = stats().missed;
     // Other tokens, other experts: the same order of all other weights.
     for token in 8..40 {

@@ -8,7 +8,7 @@ use crate::{
     error::Error,
     model::{Architecture, Weights},
     pipeline::Settings,
-    place::{ModuleSink, VerifyError},
+    place::{ModuleSink, Streamer, VerifyError},
     plan::Plan,
     report::Recording,
     target::TargetError,
@@ -65,6 +65,7 @@ impl Engine {
             shared: self.shared.as_ref(),
             stream: self.stream(&plan)?,
         };
+        let streamed = module.stream.as_ref().map(Streamer::tally);
         let (timings, verified) = match &self.config.pack.verify {
             None => (self.run(&mut plan, &mut module, &settings)?, None),
             Some(config) => {
@@ -86,6 +87,7 @@ impl Engine {
 
         let mut report = self.report(&plan, allowance, &timings, recording);
         report.verified = verified;
+        report.streamed = streamed;
         finish(&report, &observers)?;
         tracing::info!(seconds = report.seconds, tensors = report.tensors, "loaded");
         Ok(Loaded {

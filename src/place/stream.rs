@@ -9,7 +9,7 @@ use crate::{
     config::StreamFrom,
     model::{
         Role, Slot, Weight,
-        stream::{Ring, RingLimits, Shelf, StreamedBytes, StreamedWeight},
+        stream::{Ring, RingLimits, Shelf, StreamTally, StreamedBytes, StreamedWeight},
     },
     pipeline::{Dense, cut_dense, cut_halves, cut_packed},
     quant::Layout,
@@ -33,6 +33,11 @@ impl Streamer {
             ring: Ring::new(device, limits),
             device: device.clone(),
         })
+    }
+
+    /// What the ring counts.
+    pub(crate) fn tally(&self) -> StreamTally {
+        self.ring.tally()
     }
 
     /// Stores a packed weight, in parts of at most `largest` bytes.

@@ -25,7 +25,10 @@ use serde::Serialize;
 
 use crate::{
     config::{Bytes, Strategy},
-    model::Role,
+    model::{
+        Role,
+        stream::{StreamStats, StreamTally},
+    },
     observe::{RunTotals, Span},
     pipeline::Timing,
     plan::{Action, Plan, Treatment},
@@ -88,6 +91,10 @@ pub struct LoadReport {
     pub host_bytes_max: Option<u64>,
     /// Bytes of the device's memory that the model might take: the budget, or all of it where the driver reports it.
     pub device_bytes_max: Option<u64>,
+    /// What products with streamed weights waited for, and how often an expert was on the device: counted while the model is
+    /// in use, so that the report always has the latest numbers. `None` where no weight is streamed.
+    #[serde(skip)]
+    pub streamed: Option<StreamTally>,
     /// Anonymous memory of the process over time.
     #[serde(skip)]
     pub host_bytes: Series,
@@ -214,6 +221,7 @@ impl LoadReport {
             tokenizer: facts.tokenizer,
             host_bytes_max: facts.host_bytes_max,
             device_bytes_max: facts.device_bytes_max,
+            streamed: None,
             host_bytes: recorded.host.since,
             device_bytes: recorded.device,
             tensors: totals.tensors,
@@ -247,6 +255,11 @@ impl LoadReport {
         bytes as f64 * 8.0 / weights as f64
     }
 
+    /// What products with streamed weights waited for so far; `None` where no weight is streamed.
+    pub fn stream_stats(&self) -> Option<StreamStats> {
+        self.streamed.as_ref().map(StreamTally::stats)
+    }
+
     /// Source bytes a second, over the whole load.
     pub fn bytes_per_second(&self) -> f64 {
         self.bytes_source as f64 / self.seconds.max(f64::MIN_POSITIVE)
@@ -278,7 +291,7 @@ fn quants(plan: &Plan) -> String {
     }
 }
 
-/// Two lines for people, and a line for each warning; the table by tensor is in [`LoadReport::per_tensor`].
+/// Two lines for people, a third once streamed weights were used, and a line for each warning; the table by tensor is in [`LoadReport::per_tensor`].
 impl fmt::Display for LoadReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
@@ -314,6 +327,9 @@ impl fmt::Display for LoadReport {
             [first, others @ ..] => {
                 write!(f, ", left out {first} and {} more tensors", others.len())?;
             }
+        }
+        if let Some(stats) = self.stream_stats().filter(StreamStats::is_used) {
+            write!(f, "\n{stats}")?;
         }
         let mut warnings = self.warnings.iter();
         warnings.try_for_each(|warning| write!(f, "\nwarning: {warning}"))

@@ -1,6 +1,8 @@
 //! `firebox load`: bytes, by what rule, and for whom.
 
-use crate::run::{SPECS, TINYRUST, json, program, run, succeed};
+use std::fs;
+
+use crate::run::{Copied, SPECS, TINYRUST, json, program, run, succeed};
 
 /// What scripts read. `assets/tinyrust` has, by its `config.json`:
 ///
@@ -145,6 +147,47 @@ fn a_streamed_model_generates_the_same_text() {
         assert_eq!(ran.stdout, full.stdout, "{more:?}");
         let said = more[0].replace("--", "").replace('=', " ");
         assert!(ran.stderr.contains(&said), "{}", ran.stderr);
+    }
+}
+
+/// Would catch counts that a command does not print, and a rate that is not the share of the counts.
+#[test]
+fn how_often_a_streamed_expert_was_there_is_in_both_reports() {
+    let model = Copied::golden("qwen2_moe_bf16");
+    let vocab: serde_json::Map<_, _> = (0..320).map(|id| (format!("w{id}"), id.into())).collect();
+    let tokenizer = serde_json::json!({
+        "version": "1.0",
+        "added_tokens": [],
+        "pre_tokenizer": {"type": "Whitespace"},
+        "model": {"type": "WordLevel", "vocab": vocab, "unk_token": "w0"},
+    });
+    fs::write(model.file("tokenizer.json"), tokenizer.to_string()).expect("written");
+    let text = model.file("text");
+    fs::write(&text, "w7 w8 w9 w10 w11").expect("written");
+    let text = text.to_str().expect("UTF-8");
+
+    let streaming = [
+        "--strategy=streaming",
+        "--quant=nf4",
+        "--device-budget=64MiB",
+    ];
+    let generate = [
+        "generate",
+        model.path(),
+        "--prompt=w7 w8",
+        "--max-new-tokens=4",
+    ];
+    let eval = ["eval", model.path(), "--text", text];
+    for command in [&generate[..], &eval] {
+        let streamed = &json(&[command, &streaming].concat())["streamed"];
+        let number = |field: &str| streamed[field].as_f64().expect(field);
+        let (found, fetched) = (number("experts_found"), number("experts_fetched"));
+        assert!(fetched > 0.0, "{streamed}");
+        assert_eq!(number("hit_rate"), found / (found + fetched), "{streamed}");
+        assert!(
+            number("experts_bytes_peak") <= number("experts_bytes_max"),
+            "{streamed}"
+        );
     }
 }
 

@@ -8,18 +8,12 @@ use firebox::model::{
 };
 use serde_json::json;
 
+use super::file;
+
 /// A file of a family that has no field with a default.
 fn sizes_only(family: &str) -> Spec {
-    let json = json!({
-        "model_type": family,
-        "vocab_size": 512,
-        "hidden_size": 1024,
-        "intermediate_size": 112,
-        "num_hidden_layers": 12,
-        "num_attention_heads": 64,
-        "max_position_embeddings": 256,
-    });
-    CausalLm::config(&json).unwrap_or_else(|error| panic!("{family}: {error}"))
+    let spec = file::read(family, [1024, 12, 64], &json!({}));
+    spec.unwrap_or_else(|error| panic!("{family}: {error}"))
 }
 
 /// Catches one family's default given to another: heads, the epsilon of norms, a tied head, the base of frequencies.

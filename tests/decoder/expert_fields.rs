@@ -2,29 +2,17 @@
 //! transformers 5.23 say.
 
 use firebox::model::{
-    Architecture, CausalLm, ConfigError, RopeScaling,
-    decoder::{
-        AttentionSpec, ExpertStorage, ExpertsSpec, FeedForwardSpec, QueryGrowth, Sees, Spec,
-    },
+    ConfigError, RopeScaling,
+    decoder::{ExpertStorage, ExpertsSpec, FeedForwardSpec, QueryGrowth, Sees, Spec},
     layers::{Clamp, RouterGroups, RouterScore},
 };
 use serde_json::{Value, json};
 
+use super::file::{self, attention};
+
 /// A file of a family that has no field with a default, with some fields added.
 fn read(family: &str, change: Value) -> Result<Spec, ConfigError> {
-    let mut json = json!({
-        "model_type": family,
-        "vocab_size": 512,
-        "hidden_size": 1024,
-        "intermediate_size": 112,
-        "num_hidden_layers": 8,
-        "num_attention_heads": 64,
-        "max_position_embeddings": 256,
-    });
-    for (field, value) in change.as_object().expect("an object") {
-        json[field] = value.clone();
-    }
-    CausalLm::config(&json)
+    file::read(family, [1024, 8, 64], &change)
 }
 
 fn sizes_only(family: &str) -> Spec {
@@ -36,10 +24,6 @@ fn experts(spec: &Spec, layer: usize) -> Option<&ExpertsSpec> {
         FeedForwardSpec::Experts(experts) => Some(experts),
         _ => None,
     }
-}
-
-fn attention(spec: &Spec, layer: usize) -> &AttentionSpec {
-    spec.layers[layer].attention().expect("grouped attention")
 }
 
 /// Catches one family's default given to another: how many experts there are and how many a token goes through, their
@@ -147,6 +131,8 @@ fn absent_fields_of_attention_are_those_of_the_family() {
 #[test]
 fn absent_fields_of_gpt_oss() {
     let spec = sizes_only("gpt_oss");
+    let empty = read("gpt_oss", json!({"rope_scaling": {}})).expect("a valid file");
+    assert_eq!(empty, spec, "an object without fields is none");
     for layer in 0..8 {
         let attention = attention(&spec, layer);
         let sees = if layer % 2 == 0 {

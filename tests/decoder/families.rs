@@ -1,35 +1,21 @@
 //! What families read where a file says nothing: the defaults of transformers 5.23, whose classes have these numbers.
 
 use firebox::model::{
-    Architecture, CausalLm, ConfigError,
-    decoder::{AttentionSpec, NormPlaces, Sees, Spec},
+    ConfigError,
+    decoder::{NormPlaces, Sees, Spec},
     layers::{Activation, Pairs},
 };
 use serde_json::{Value, json};
 
+use super::file::{self, attention};
+
 /// A file with sizes only, and `change`.
 fn spec(family: &str, change: Value) -> Result<Spec, ConfigError> {
-    let mut json = json!({
-        "model_type": family,
-        "vocab_size": 512,
-        "hidden_size": 64,
-        "intermediate_size": 112,
-        "num_hidden_layers": 4,
-        "num_attention_heads": 4,
-        "max_position_embeddings": 256,
-    });
-    for (field, value) in change.as_object().expect("an object") {
-        json[field] = value.clone();
-    }
-    CausalLm::config(&json)
+    file::read(family, [64, 4, 4], &change)
 }
 
 fn read(family: &str) -> Spec {
     spec(family, json!({})).expect(family)
-}
-
-fn attention(spec: &Spec, layer: usize) -> &AttentionSpec {
-    spec.layers[layer].attention().expect("grouped attention")
 }
 
 /// Base, rotated features and pairs of a layer.
@@ -212,6 +198,7 @@ fn fields_of_one_family_decide() {
 /// Each message names the field. Catches a field that changes numbers and is ignored.
 #[test]
 fn what_is_not_read_is_refused_by_field() {
+    let near = ["sliding_attention"; 4];
     let cases = [
         (
             "gpt2",
@@ -242,6 +229,22 @@ fn what_is_not_read_is_refused_by_field() {
             "partial_rotary_factor",
         ),
         ("gpt_neox", json!({"rotary_pct": 1.5}), "rotary_pct"),
+        ("cohere", json!({"logit_scale": null}), "logit_scale"),
+        (
+            "gemma2",
+            json!({"layer_types": near, "sliding_window": null}),
+            "layer_types",
+        ),
+        (
+            "qwen2",
+            json!({"layer_types": near, "num_key_value_heads": 4}),
+            "layer_types",
+        ),
+        (
+            "deepseek_v3",
+            json!({"head_dim": 64, "qk_rope_head_dim": 9}),
+            "qk_rope_head_dim",
+        ),
     ];
     for (family, change, expected) in cases {
         let error = spec(family, change.clone()).expect_err(&change.to_string());

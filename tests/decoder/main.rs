@@ -9,6 +9,7 @@ mod everywhere;
 mod expert_fields;
 mod experts;
 mod families;
+mod file;
 mod mixers;
 mod names;
 mod rotary;

@@ -1,31 +1,17 @@
 //! `config.json` of families whose layers have other mixers than Llama's: defaults, and what cannot be.
 
 use firebox::model::{
-    Architecture, CausalLm, ConfigError,
-    decoder::{AttentionSpec, MixerSpec, Sees, Spec},
+    ConfigError,
+    decoder::{MixerSpec, Sees, Spec},
     layers::Pairs,
 };
 use serde_json::{Value, json};
 
+use super::file::{self, attention};
+
 /// A small file with some fields replaced.
 fn config(family: &str, change: &Value) -> Result<Spec, ConfigError> {
-    let mut json = json!({
-        "model_type": family,
-        "vocab_size": 512,
-        "hidden_size": 64,
-        "intermediate_size": 112,
-        "num_hidden_layers": 8,
-        "num_attention_heads": 8,
-        "max_position_embeddings": 256,
-    });
-    for (field, value) in change.as_object().expect("an object") {
-        json[field] = value.clone();
-    }
-    CausalLm::config(&json)
-}
-
-fn attention(spec: &Spec, layer: usize) -> &AttentionSpec {
-    spec.layers[layer].attention().expect("grouped attention")
+    file::read(family, [64, 8, 8], change)
 }
 
 /// The defaults of transformers 5.23, whose classes said these numbers. Catches a default of Llama in their place.

@@ -4,33 +4,29 @@
 use burn::tensor::{DType, Tensor};
 use firebox::{
     model::{
-        Architecture, CausalLm, Rope, RopeScaling,
+        ConfigError, Rope, RopeScaling,
+        decoder::Spec,
         layers::{Pairs, RotarySpec},
     },
     target::{Cpu, Target},
 };
 use serde_json::{Value, json};
 
-use super::common::values;
+use super::{
+    common::values,
+    file::{self, with},
+};
 
-/// The rotations of the layers of a small file with some fields replaced.
+/// A small Llama with some fields replaced.
+fn small(change: &Value) -> Result<Spec, ConfigError> {
+    file::read("llama", [64, 4, 4], change)
+}
+
+/// The rotations of its layers.
 fn rotations(change: Value) -> Vec<Option<RotarySpec>> {
-    let mut json = json!({
-        "model_type": "llama",
-        "vocab_size": 512,
-        "hidden_size": 64,
-        "intermediate_size": 112,
-        "num_hidden_layers": 4,
-        "num_attention_heads": 4,
-        "max_position_embeddings": 256,
-    });
-    for (field, value) in change.as_object().expect("an object") {
-        json[field] = value.clone();
-    }
-    let spec = CausalLm::config(&json).unwrap_or_else(|error| panic!("{change}: {error}"));
+    let spec = small(&change).unwrap_or_else(|error| panic!("{change}: {error}"));
     let layers = spec.layers.iter();
-    let rotary = |layer: &firebox::model::decoder::LayerSpec| layer.attention()?.rotary.clone();
-    layers.map(rotary).collect()
+    layers.map(|layer| layer.rotary().cloned()).collect()
 }
 
 fn first(change: Value) -> RotarySpec {
@@ -52,14 +48,8 @@ fn spelled(rope: Value) -> [RotarySpec; 2] {
 /// another and a scale that is read alone.
 #[test]
 fn yarn_has_the_defaults_of_transformers() {
-    let with = |change: Value| {
-        let mut rope = json!({"rope_type": "yarn", "factor": 4,
-            "original_max_position_embeddings": 64});
-        for (field, value) in change.as_object().expect("an object") {
-            rope[field] = value.clone();
-        }
-        rope
-    };
+    let yarn = json!({"rope_type": "yarn", "factor": 4, "original_max_position_embeddings": 64});
+    let of = |change: Value| with(&yarn, &change);
     // The factor of attention in each case: 0.1 ln 4 + 1, and (0.0707 ln 4 + 1) / (0.1 ln 4 + 1).
     let (alone, both) = (1.138_629_4, 0.964_326_9);
     let cases = [
@@ -76,7 +66,7 @@ fn yarn_has_the_defaults_of_transformers() {
         (json!({"factor": 0.5}), 0.5, 1.0),
     ];
     for (change, factor, attention_factor) in cases {
-        for rotary in spelled(with(change.clone())) {
+        for rotary in spelled(of(change.clone())) {
             let expected = RopeScaling::Yarn {
                 factor,
                 original_positions: 64,
@@ -88,8 +78,12 @@ fn yarn_has_the_defaults_of_transformers() {
             assert_eq!(rotary.scaling, expected, "{change}");
         }
     }
-    let other = json!({"beta_fast": 16, "beta_slow": 2, "truncate": false});
-    for rotary in spelled(with(other)) {
+    // A flag that is written as nothing is off.
+    let other = |truncate| json!({"beta_fast": 16, "beta_slow": 2, "truncate": truncate});
+    for rotary in [json!(false), json!(null)]
+        .into_iter()
+        .flat_map(|flag| spelled(of(other(flag))))
+    {
         let expected = RopeScaling::Yarn {
             factor: 4.0,
             original_positions: 64,
@@ -109,6 +103,13 @@ fn positions_of_the_first_training_are_found_where_transformers_finds_them() {
     let original = |change: Value| first(change).scaling.original_positions();
     let yarn = json!({"rope_type": "yarn", "factor": 4});
     let named = json!({"rope_type": "yarn", "factor": 4, "original_max_position_embeddings": 64});
+    // Not the 1024 that the stretched model reaches, where a layer reads its rotation later than others.
+    let latent = json!({"model_type": "deepseek_v3", "rope_scaling": yarn});
+    assert_eq!(original(latent), Some(256));
+    let types = ["sliding_attention"; 4];
+    let near = json!({"model_type": "olmo3", "layer_types": types,
+        "rope_parameters": {"full_attention": named, "sliding_attention": yarn}});
+    assert_eq!(original(near), Some(256));
     let llama3 =
         json!({"rope_type": "llama3", "factor": 8, "low_freq_factor": 1, "high_freq_factor": 4});
     assert_eq!(original(json!({"rope_scaling": yarn})), Some(256));
@@ -142,10 +143,7 @@ fn longrope_has_the_defaults_of_transformers() {
         (json!({"factor": 64, "attention_factor": 1.25}), 1.25),
     ];
     for (change, attention_factor) in cases {
-        let mut rope = rope.clone();
-        for (field, value) in change.as_object().expect("an object") {
-            rope[field] = value.clone();
-        }
+        let rope = with(&rope, &change);
         let rotary = first(json!({
             "model_type": "phi3",
             "original_max_position_embeddings": 64,
@@ -208,11 +206,7 @@ fn near_and_far_layers_turn_in_their_own_ways() {
         ),
     ];
     for (family, change, near, (far, stretch)) in cases {
-        let mut file = family.clone();
-        for (field, value) in change.as_object().expect("an object") {
-            file[field] = value.clone();
-        }
-        for (layer, rotary) in rotations(file).into_iter().enumerate() {
+        for (layer, rotary) in rotations(with(family, &change)).into_iter().enumerate() {
             let rotary = rotary.expect("a rotation");
             let expected = match layer % 2 {
                 0 => (near, RopeScaling::None),
@@ -225,18 +219,18 @@ fn near_and_far_layers_turn_in_their_own_ways() {
             );
         }
     }
-    let error = CausalLm::config(&json!({
+    let error = small(&json!({
         "model_type": "olmo3",
-        "vocab_size": 512,
-        "hidden_size": 64,
-        "intermediate_size": 112,
-        "num_hidden_layers": 4,
-        "num_attention_heads": 4,
-        "max_position_embeddings": 256,
         "rope_parameters": {"rope_type": "default", "rope_theta": 1e4},
     }));
     let error = error.expect_err("one rotation for both").to_string();
     assert!(error.contains("`rope_parameters.rope_"), "{error}");
+    let both = json!({"rope_parameters": {"full_attention": scaling}, "rope_scaling": scaling});
+    for family in ["olmo3", "gemma3_text"] {
+        let error = small(&with(&json!({"model_type": family}), &both));
+        let error = error.expect_err("two rotations").to_string();
+        assert!(error.contains("`rope_scaling`"), "{error}");
+    }
 }
 
 /// Catches layers that turn where they should not, and the reverse.
@@ -244,13 +238,7 @@ fn near_and_far_layers_turn_in_their_own_ways() {
 fn layers_without_positions_do_not_turn() {
     let turns =
         |change: Value| -> Vec<bool> { rotations(change).iter().map(Option::is_some).collect() };
-    let smollm3 = |change: Value| {
-        let mut file = json!({"model_type": "smollm3"});
-        for (field, value) in change.as_object().expect("an object") {
-            file[field] = value.clone();
-        }
-        turns(file)
-    };
+    let smollm3 = |change: Value| turns(with(&json!({"model_type": "smollm3"}), &change));
     assert_eq!(smollm3(json!({})), [true, true, true, false]);
     assert_eq!(
         smollm3(json!({"no_rope_layer_interval": 2})),
@@ -274,6 +262,25 @@ fn parts_of_heads_and_pairs_are_those_of_the_family() {
     assert_eq!((phi3.features, phi3.pairs), (11, Pairs::Halves));
     let whole = first(json!({"model_type": "phi3"}));
     assert_eq!(whole.features, 16);
+    // Written as nothing is the whole, not written is the half of the family.
+    for (family, part) in [("glm4", 64), ("glm4_moe", 8), ("nemotron", 8)] {
+        let file = json!({"model_type": family, "num_key_value_heads": 4});
+        assert_eq!(first(file.clone()).features, part, "{family}");
+        let null = with(&file, &json!({"partial_rotary_factor": null}));
+        assert_eq!(first(null).features, 2 * part, "{family}");
+    }
+    // Of 3 features no two turn together in YaRN; without it, 4 turn.
+    let odd = json!({"model_type": "gpt_neox", "rotary_pct": 0.2});
+    assert_eq!(first(odd.clone()).features, 3);
+    let yarn = with(
+        &odd,
+        &json!({"rope_scaling": {"rope_type": "yarn", "factor": 4}}),
+    );
+    let error = small(&yarn).expect_err("an odd part").to_string();
+    assert!(
+        error.contains("`rotary_pct`") && error.contains("16 features"),
+        "{error}"
+    );
 }
 
 /// Radians a position of some pairs of a head of 128 features, in a text of `tokens`, and what cosines and sines are

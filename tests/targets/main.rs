@@ -53,6 +53,7 @@ macro_rules! suite {
                 memory::a_load_keeps_to_the_memory_of_its_device,
                 memory::no_dense_weight_waits_for_the_backward_pass,
                 models::logits_are_those_of_transformers,
+                models::logits_of_other_families_are_those_of_transformers,
                 models::halves_stay_halves,
                 models::packed_models_answer_as_their_dense_weights_do,
                 models::tiles_and_parts_change_nothing,

@@ -11,7 +11,7 @@ use clap::Args;
 use firebox::{
     Loaded, Target,
     config::Bytes,
-    model::{CausalLm, decoder::Spec},
+    model::{CausalLm, decoder::Spec, stream::StreamStats},
     quant::QuantSpec,
     text::{SpecialTokens, Tokenizer},
 };
@@ -62,6 +62,9 @@ struct Score {
     bytes_packed: u64,
     bits_per_weight: f64,
     seconds: f64,
+    /// What products with streamed weights waited for; absent where none is streamed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    streamed: Option<StreamStats>,
 }
 
 impl OnTarget for EvalCommand {
@@ -184,6 +187,7 @@ impl EvalCommand {
             bytes_packed: report.bytes_packed,
             bits_per_weight: report.bits_per_weight(),
             seconds: started.elapsed().as_secs_f64(),
+            streamed: report.stream_stats(),
         })
     }
 }

@@ -119,7 +119,7 @@ impl OnTarget for GenerateCommand {
                 "stop": stop(generated.stop),
                 "seconds": seconds,
                 "tokens_per_second": rate,
-                "streamed": model.stream_stats(),
+                "streamed": report.stream_stats(),
                 "load": report,
             }));
         }
@@ -127,9 +127,6 @@ impl OnTarget for GenerateCommand {
         output::note(format_args!(
             "\n{report}\n{tokens} tokens in {seconds:.2} s, {rate:.1} a second"
         ));
-        if let Some(streamed) = model.stream_stats() {
-            output::note(streamed);
-        }
         Ok(())
     }
 }

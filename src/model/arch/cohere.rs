@@ -50,6 +50,16 @@ pub(super) fn side_by_side(
     for layer in &mut spec.layers {
         layer.norms = NormPlaces::Parallel;
     }
-    spec.head.multiplier = Some(fields.positive("logit_scale")?.unwrap_or(0.0625));
+    spec.head.multiplier = Some(logit_scale(fields)?);
     Ok(spec)
+}
+
+/// What logits are multiplied by. A file that names the field and gives no number is refused: transformers has no answer to it.
+fn logit_scale(fields: Fields<'_>) -> Result<f64, ConfigError> {
+    const FIELD: &str = "logit_scale";
+    match (fields.positive(FIELD)?, fields.names(FIELD)) {
+        (Some(scale), _) => Ok(scale),
+        (None, false) => Ok(0.0625),
+        (None, true) => Err(fields.value(FIELD, "null", "a number above 0")),
+    }
 }

@@ -14,7 +14,7 @@ use crate::model::{
 
 pub(super) static FAMILY: Family = Family::new("gemma2", read).verified(&["gemma2_bf16"]);
 
-const DEFAULTS: Defaults = Defaults {
+pub(super) const DEFAULTS: Defaults = Defaults {
     key_value_heads: Some(4),
     head_features: Some(256),
     tied: true,

@@ -12,26 +12,22 @@ use crate::model::{
     decoder::{QueryKeyNormSpec, Spec},
     error::ConfigError,
     fields::Fields,
-    layers::{Activation, NormOver},
+    layers::NormOver,
 };
 
 pub(super) static FAMILY: Family =
     Family::new("gemma3_text", read).verified(&["gemma3_bf16", "gemma3_mm_bf16"]);
 
-const DEFAULTS: Defaults = Defaults {
+pub(super) const DEFAULTS: Defaults = Defaults {
     vocabulary: Some(262_208),
     positions: Some(131_072),
     heads: Some(8),
-    key_value_heads: Some(4),
-    head_features: Some(256),
-    tied: true,
-    activation: ("hidden_activation", Activation::GeluTanh),
     rotary: RotaryDefaults {
         kind: Some("full_attention"),
         theta: 1_000_000.0,
         ..RotaryDefaults::LLAMA
     },
-    ..Defaults::LLAMA
+    ..gemma2::DEFAULTS
 };
 
 /// Of layers with a window.

@@ -4,7 +4,7 @@
 use super::{
     common::{self, Defaults},
     family::Family,
-    gemma2,
+    gemma2, gemma3,
     rotary::{RotaryDefaults, rotary},
 };
 use crate::model::{
@@ -22,14 +22,8 @@ pub(super) static FAMILY: Family =
 
 const DEFAULTS: Defaults = Defaults {
     vocabulary: Some(262_144),
-    positions: Some(131_072),
-    heads: Some(8),
-    key_value_heads: Some(4),
-    head_features: Some(256),
-    tied: true,
-    activation: ("hidden_activation", Activation::GeluTanh),
     rotary: NEAR,
-    ..Defaults::LLAMA
+    ..gemma3::DEFAULTS
 };
 
 /// Of layers with a window.
@@ -52,12 +46,6 @@ static NAMES: Names = Names {
         (Part::Router, "router.proj"),
         (Part::ExpertGateUp, "experts.{}.gate_up_proj"),
         (Part::ExpertDown, "experts.{}.down_proj"),
-    ],
-    beside: &[
-        "model.vision_tower.",
-        "model.embed_vision.",
-        "model.audio_tower.",
-        "model.embed_audio.",
     ],
     ..LLAMA
 };

@@ -107,10 +107,14 @@ fn place_of_kind<'a>(
     {
         return Err(new.unsupported(field, "one rotation for all layers", "one for each kind"));
     }
+    let scaling = fields.inside("rope_scaling")?;
+    if old && new.is_some() && scaling.is_some_and(|scaling| !scaling.is_empty()) {
+        let found = "another rotation beside `rope_parameters`";
+        return Err(fields.unsupported("rope_scaling", found, "one of the two fields"));
+    }
     match new.map(|new| new.inside(kind)).transpose()?.flatten() {
         Some(rope) => Ok(Some(rope)),
-        None if old => fields.inside("rope_scaling"),
-        None => Ok(None),
+        None => Ok(scaling.filter(|_| old)),
     }
 }
 

@@ -28,5 +28,5 @@ pub(crate) use entry::StreamedBytes;
 pub use ring::Ring;
 pub(crate) use ring::RingLimits;
 pub(crate) use shelf::Shelf;
-pub use stats::StreamStats;
+pub use stats::{StreamStats, StreamTally};
 pub use weight::StreamedWeight;

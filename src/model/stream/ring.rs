@@ -13,7 +13,7 @@ use burn::tensor::Device;
 use super::{
     entry::{Placed, StreamedEntry},
     recent::Recent,
-    stats::StreamStats,
+    stats::{StreamStats, StreamTally},
 };
 
 /// Brings weights to one device just in time. All streamed weights of a model share one; clones are the same ring.
@@ -104,7 +104,10 @@ impl Ring {
         let shared = Arc::new(RingShared {
             device: device.clone().without_autodiff(),
             limits,
-            tally: Arc::default(),
+            tally: Arc::new(Mutex::new(StreamStats {
+                experts_bytes_max: limits.experts,
+                ..StreamStats::default()
+            })),
             experts: Mutex::new(Recent::new(limits.experts)),
             state: Mutex::default(),
             work: Condvar::new(),
@@ -144,7 +147,12 @@ impl Ring {
 
     /// The counts so far.
     pub fn stats(&self) -> StreamStats {
-        *lock(&self.0.shared.tally)
+        self.tally().stats()
+    }
+
+    /// The counts, to be asked while the model is in use and after that.
+    pub fn tally(&self) -> StreamTally {
+        StreamTally(Arc::clone(&self.0.shared.tally))
     }
 
     /// Lends a weight on the device for as long as `product` takes.

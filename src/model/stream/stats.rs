@@ -1,13 +1,26 @@
 //! What products with streamed weights waited for.
 
 use core::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::config::Bytes;
 
-/// Counts of a ring.
+/// The counts of a ring while its model is in use; clones count the same ring.
+#[derive(Debug, Clone)]
+pub struct StreamTally(pub(super) Arc<Mutex<StreamStats>>);
+
+impl StreamTally {
+    /// The counts so far.
+    pub fn stats(&self) -> StreamStats {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Counts of a ring. Serialises with [`hit_rate`](Self::hit_rate) beside the fields.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(remote = "Self")]
 #[non_exhaustive]
 pub struct StreamStats {
     /// Weights on the device now, in use or ahead.
@@ -32,13 +45,35 @@ pub struct StreamStats {
     pub experts_bytes: u64,
     /// Most of them at once.
     pub experts_bytes_peak: u64,
+    /// Bytes that they may have: what the budget of the device leaves beside all other weights.
+    pub experts_bytes_max: u64,
 }
 
 impl StreamStats {
+    /// Whether a product needed a weight.
+    pub(crate) fn is_used(&self) -> bool {
+        let others = self.ahead + self.waited + self.missed;
+        others + self.experts_found + self.experts_fetched > 0
+    }
+
     /// The share of products with an expert whose expert was on the device already, from 0 to 1; `None` before the first.
     pub fn hit_rate(&self) -> Option<f64> {
         let all = self.experts_found + self.experts_fetched;
         (all > 0).then(|| self.experts_found as f64 / all as f64)
+    }
+}
+
+impl Serialize for StreamStats {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct WithRate {
+            // The fields alone, as derived.
+            #[serde(flatten, with = "StreamStats")]
+            stats: StreamStats,
+            hit_rate: Option<f64>,
+        }
+        let (stats, hit_rate) = (*self, self.hit_rate());
+        Serialize::serialize(&WithRate { stats, hit_rate }, to)
     }
 }
 
@@ -61,10 +96,11 @@ impl fmt::Display for StreamStats {
             return Ok(());
         };
         let (found, fetched) = (self.experts_found, self.experts_fetched);
-        let (rate, peak) = (100.0 * rate, Bytes(self.experts_bytes_peak));
+        let rate = 100.0 * rate;
+        let [peak, max] = [self.experts_bytes_peak, self.experts_bytes_max].map(Bytes);
         write!(
             f,
-            "; experts: {found} found and {fetched} fetched ({rate:.1} % found), {peak} at most"
+            "; experts: {found} found and {fetched} fetched ({rate:.1} % found), {peak} of {max} at most"
         )
     }
 }
