@@ -37,7 +37,7 @@ use crate::{
 
 pub(super) const NAME: &str = To::ModelOpt.name();
 const ALGORITHM: &str = "quant_algo";
-/// What lists plain modules, by its names in the two files.
+/// The list of plain modules, by its names in the two files.
 const SKIP: [&str; 2] = ["ignore", "exclude_modules"];
 const LAYERS: &str = "quantized_layers";
 /// Sides of the tiles of FP8_PB_WO.

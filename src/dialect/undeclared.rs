@@ -8,7 +8,7 @@ use crate::source::{Catalog, StoredType, TensorInfo};
 /// The field that a declaration goes to.
 pub(crate) const FIELD: &str = "quantization_config";
 
-/// Files with a declaration, and what each has to become.
+/// A file with a declaration, and the function that makes a `quantization_config` of the file.
 type DeclarationFile = (&'static str, fn(Value) -> Option<Value>);
 
 /// Of ModelOpt, AutoGPTQ and AutoAWQ.

@@ -20,7 +20,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Request<'a> {
     pub(crate) model: String,
-    /// What is odd about the files.
+    /// Oddities of the files, a sentence each.
     pub(crate) notes: Vec<String>,
     pub(crate) catalog: &'a Catalog,
     pub(crate) dialect: Option<&'a dyn Dialect>,

@@ -101,7 +101,7 @@ pub struct Plan {
     /// A tensor of the head, where the configuration takes the embedding for the head and the checkpoint has another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub untied: Option<String>,
-    /// What is odd about the files and does no harm to this model, a sentence each.
+    /// Oddities of the files that do no harm to this model, a sentence each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
     /// Matrices that stay dense because the method that is asked for cannot pack them, in a plan without an architecture.

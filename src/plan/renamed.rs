@@ -23,6 +23,9 @@ use crate::{
     target::DTypeChoice,
 };
 
+/// More ways to begin are those of no checkpoint, and take long to try.
+const RENAMINGS_MAX: usize = 64;
+
 /// A reading of the names of a checkpoint.
 #[derive(Debug)]
 pub(crate) struct NameReading<C> {
@@ -237,11 +240,15 @@ fn renamings(slots: &[Slot], catalog: &Catalog) -> Vec<Renaming> {
                     stored: beginning(stored),
                     named: beginning(named),
                 };
-                if !stored.is_empty() && !found.contains(&renaming) {
+                if found.len() <= RENAMINGS_MAX && !stored.is_empty() && !found.contains(&renaming)
+                {
                     found.push(renaming);
                 }
             }
         }
+    }
+    if found.len() > RENAMINGS_MAX {
+        return Vec::new();
     }
     found.sort_by_key(|renaming| renaming.stored.len());
     found

@@ -190,7 +190,7 @@ impl Checkpoint {
         }
     }
 
-    /// What is odd about the files and does no harm as long as the model does not need it, a sentence each.
+    /// Oddities of the files that do no harm as long as the model does not need what is missing, a sentence each.
     #[must_use]
     pub fn notes(&self) -> Vec<String> {
         [self.gaps.notes(), self.notes.clone()].concat()

@@ -22,7 +22,7 @@ pub(super) struct AbsentShard {
     pub(super) name: String,
     /// How many tensors the index places in it.
     pub(super) tensors: usize,
-    /// What the source said.
+    /// The error of the source.
     pub(super) error: Arc<SourceError>,
 }
 

@@ -1,8 +1,9 @@
 //! JSON as Python writes it: with `Infinity`, `-Infinity` and `NaN`, which JSON does not have, and some editors' byte-order mark.
 //!
-//! Such a word becomes a text that no file has: [`MARK`] and the word. A field that nobody reads does no harm, [`found`] says
-//! what a field holds, and [`text`] and [`pretty`] write the word again. Crates for wider kinds of JSON (JSON5) were no help: they
-//! make `null` of these words where the result is a [`Value`], which means an absent field, and accept comments too.
+//! Such a word becomes a text that no file has: a letter of Unicode's private area and the word. A field that nobody reads does no harm,
+//! [`word`] finds the word in a field that somebody reads, and [`text`] and [`pretty`] write the word again. Crates for wider kinds of JSON
+//! (JSON5) were no help: they make `null` of these words where the result is a [`Value`], which means an absent field, and accept comments
+//! too.
 
 use serde::de::{DeserializeOwned, Error};
 use serde_json::Value;

@@ -5,7 +5,7 @@
 //! | `model-00001-of-00002.safetensors` … | all shards of the set, of which none may be missing |
 //! | one set of shards under another name | the same |
 //! | `model.fp16.safetensors`, `model_0.safetensors`, `model_1.safetensors` | all files whose names begin with `model` |
-//! | one file of any name | it |
+//! | one file of any name | that file |
 //! | several | not known: which of them is meant would be a guess |
 //!
 //! Files in folders, those of adapters, and Mistral's own (`consolidated`) are not looked at.

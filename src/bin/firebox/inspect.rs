@@ -102,7 +102,7 @@ fn by_type(checkpoint: &Checkpoint) -> BTreeMap<String, (usize, u64)> {
     types
 }
 
-/// What is odd about the files.
+/// Oddities of the files, a sentence each.
 fn notes(checkpoint: &Checkpoint) -> Vec<String> {
     let names = plan::names_note::<CausalLm>(checkpoint);
     checkpoint.notes().into_iter().chain(names).collect()
