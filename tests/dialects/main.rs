@@ -14,6 +14,7 @@ mod bare;
 mod calibrated;
 mod golden;
 mod gpt2;
+mod modelopt;
 mod packed;
 mod plans;
 mod requantize;
