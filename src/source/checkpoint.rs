@@ -223,6 +223,12 @@ impl Checkpoint {
         &self.config
     }
 
+    /// `config.json` for other programs: a number that JSON does not have is the text `Infinity`, `-Infinity` or `NaN`.
+    #[must_use]
+    pub fn config_to_show(&self) -> Value {
+        json::plain(&self.config)
+    }
+
     /// `generation_config.json` as it is, if there is one: an object.
     #[must_use]
     pub fn generation_config(&self) -> Option<&Value> {

@@ -71,6 +71,20 @@ pub(crate) fn word(value: &Value) -> Option<&str> {
     value.as_str()?.strip_prefix(MARK)
 }
 
+/// The value as JSON has it: a text for each of Python's words.
+pub(crate) fn plain(value: &Value) -> Value {
+    match value {
+        Value::Array(list) => list.iter().map(plain).collect(),
+        Value::Object(fields) => {
+            let fields = fields.iter();
+            fields
+                .map(|(field, value)| (field.clone(), plain(value)))
+                .collect()
+        }
+        value => word(value).map_or_else(|| value.clone(), Value::from),
+    }
+}
+
 /// A value in one line, as Python writes it.
 pub(crate) fn text(value: &Value) -> String {
     with_words(value.to_string())

@@ -40,6 +40,11 @@ fn words_of_python_are_read_where_nobody_needs_them() {
             assert!(!word.is_null() && !word.is_number(), "{word}");
         }
         assert_eq!(value["model_type"], "llama");
+        if file == "config.json" {
+            let shown = checkpoint.config_to_show();
+            assert_eq!(shown["time_step_limit"], json!([0.0, "Infinity"]));
+            assert_eq!(shown["nested"], json!({ "a": [["NaN"], "-Infinity"] }));
+        }
     }
     let checkpoint = open(two_shards().with("config.json", config(text))).unwrap();
     CausalLm::config(checkpoint.config()).expect("no field of a Llama is odd");

@@ -131,7 +131,7 @@ fn value(checkpoint: &Checkpoint) -> Value {
     json!({
         "model": checkpoint.source().describe(),
         "bytes": checkpoint.total_bytes(),
-        "config": checkpoint.config(),
+        "config": checkpoint.config_to_show(),
         "files": files,
         "notes": notes(checkpoint),
         "tensors": tensors,
