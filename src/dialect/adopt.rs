@@ -10,7 +10,7 @@ use firebox_kernels::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{DialectError, types::plain, whole::Whole};
+use super::{DialectError, stack::part_of, types::plain, whole::Whole};
 use crate::{
     quant::QuantSpec,
     source::{StoredType, TensorInfo},
@@ -164,20 +164,30 @@ impl Adopt {
     fn experts(&self) -> Vec<Self> {
         let experts = self.parts.first().and_then(|part| part.shape.first());
         let count = experts.map_or(1, |count| *count);
-        let part = |part: &TensorInfo, nth: u64| {
-            let bytes = part.bytes() / (count as u64).max(1);
-            let start = part.range.start + nth * bytes;
-            TensorInfo {
-                shape: part.shape.get(1..).unwrap_or_default().to_vec(),
-                range: start..start + bytes,
-                ..part.clone()
-            }
-        };
-        let experts = (0..count as u64).map(|nth| Self {
-            parts: self.parts.iter().map(|it| part(it, nth)).collect(),
-            ..self.clone()
+        (0..count).map(|nth| self.part(nth, count)).collect()
+    }
+
+    /// The matrix `nth` of a stack of `experts`, where every part is a stack of as many.
+    pub(crate) fn expert(&self, nth: usize, experts: usize) -> Option<Self> {
+        let by_expert = matches!(
+            self.recipe,
+            Assembly::Stored | Assembly::Floats | Assembly::Pairs
+        );
+        let mut parts = self.parts.iter();
+        let is_stack = parts.all(|part| part.shape.len() > 2 && part.shape[0] == experts);
+        (by_expert && self.matrices == one() && is_stack).then(|| self.part(nth, experts))
+    }
+
+    /// The part `nth` of `count` equal ones.
+    fn part(&self, nth: usize, count: usize) -> Self {
+        let parts = self.parts.iter().map(|part| {
+            let shape = part.shape.get(1..).unwrap_or_default().to_vec();
+            part_of(part, shape, count, nth)
         });
-        experts.collect()
+        Self {
+            parts: parts.collect(),
+            ..self.clone()
+        }
     }
 
     pub(super) fn from(self, provenance: Provenance) -> Self {

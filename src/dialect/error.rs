@@ -214,16 +214,6 @@ pub enum DialectError {
         /// The dialects that can.
         can: Vec<To>,
     },
-    /// A stack with the gates and the other halves of all experts, which the dialect has apart.
-    #[error(
-        "{tensor} has two matrices of each expert, which {dialect} has in two tensors; choose another dialect"
-    )]
-    Fused {
-        /// The tensor.
-        tensor: String,
-        /// The dialect.
-        dialect: &'static str,
-    },
     /// A stack of gates, which all files but those of the dialect have in one tensor with the other halves.
     #[error(
         "{tensor} has the gates of all experts, as {dialect} has them, and other files have them in one tensor with the other halves; write {dialect}"

@@ -3,7 +3,12 @@
 //! ```text
 //! model.layers.0.mlp.experts.7.gate_proj.weight            [out, in]
 //! model.layers.0.mlp.switch_mlp.gate_proj.weight           [experts, out, in]
+//! model.layers.0.mlp.experts.gate_proj.weight              the same, of gpt-oss and Llama 4
+//! model.layers.0.experts.switch_glu.gate_proj.weight       the same, of Gemma 4
 //! ```
+
+/// The modules of stacks.
+const SWITCHES: [&str; 3] = ["switch_mlp", "experts", "experts.switch_glu"];
 
 /// A matrix of an expert, and of the stack.
 const MATRICES: [(&str, &str); 6] = [
@@ -16,18 +21,18 @@ const MATRICES: [(&str, &str); 6] = [
     ("w2", "down_proj"),
 ];
 
-/// The stack of an expert's weight, and the number of the expert.
-pub(crate) fn switch_mlp(weight: &str) -> Option<(String, usize)> {
-    let (path, rest) = weight.split_once(".experts.")?;
-    let (nth, matrix) = rest.strip_suffix(".weight")?.split_once('.')?;
+/// The stack of a weight or of biases of an expert in the module `switch`, and the number of the expert.
+pub(crate) fn stack_in(switch: &str, tensor: &str) -> Option<(String, usize)> {
+    let (path, rest) = tensor.split_once(".experts.")?;
+    let (nth, rest) = rest.split_once('.')?;
+    let (matrix, end) = rest.split_once('.')?;
     let nth = nth.parse().ok()?;
     let (_, stacked) = MATRICES.iter().find(|(each, _)| *each == matrix)?;
-    Some((format!("{path}.switch_mlp.{stacked}.weight"), nth))
+    Some((format!("{path}.{switch}.{stacked}.{end}"), nth))
 }
 
-/// The weight of a stack that has the name of an expert without the number, as mlx-lm has it for gpt-oss, and the number.
-pub(crate) fn without_number(weight: &str) -> Option<(String, usize)> {
-    let (path, rest) = weight.split_once(".experts.")?;
-    let (nth, rest) = rest.split_once('.')?;
-    Some((format!("{path}.experts.{rest}"), nth.parse().ok()?))
+/// Every stack that may have a weight or the biases of an expert, and the number of the expert.
+pub(crate) fn stacks_of(tensor: &str) -> impl Iterator<Item = (String, usize)> {
+    let switches = SWITCHES.into_iter();
+    switches.filter_map(|switch| stack_in(switch, tensor))
 }

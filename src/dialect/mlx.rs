@@ -142,11 +142,8 @@ impl Dialect for MlxDialect {
 
     /// mlx-lm stacks experts that have a tensor each elsewhere.
     fn stack(&self, slot: &Slot, catalog: &Catalog) -> Result<Option<PackedStack>, DialectError> {
-        let named = [experts::switch_mlp, experts::without_number];
-        let named = named.into_iter().filter_map(|stack| {
-            let (stack, nth) = stack(&slot.name)?;
-            Some(InStack { stack, nth })
-        });
+        let named = experts::stacks_of(&slot.name);
+        let named = named.map(|(stack, nth)| InStack { stack, nth });
         let mut places = InStack::by_origin(slot, false).into_iter().chain(named);
         let place = places.find(|place| catalog.get(&place.stack).is_some());
         by_parts(NAME, &["weight", "scales", "biases"], slot, place, catalog)

@@ -30,6 +30,16 @@ pub fn usual(weight: &PackedSlot) -> Option<To> {
     }
 }
 
+/// Whether the dialect `to` has the matrices of all experts of `stack` in one tensor. A tensor for each expert is what other
+/// projects read elsewhere: where modules are linear layers, and where dense files have the matrices as `[in, out]`.
+pub(crate) fn holds_stack(to: To, stack: &PackedSlot) -> bool {
+    match to {
+        To::Mlx | To::Mxfp4 => true,
+        To::BitsAndBytes | To::Fp8 => !stack.provenance.turned,
+        To::CompressedTensors | To::Hqq => false,
+    }
+}
+
 /// The writer of a checkpoint's packed weights in the dialect `to`. Most dense weights of the checkpoint are stored as
 /// `source`.
 ///

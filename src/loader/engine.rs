@@ -13,7 +13,7 @@ use crate::{
     config::{LoadConfig, Workers},
     dialect::{self, Dialect},
     error::Error,
-    model::Architecture,
+    model::{Architecture, Stacks},
     observe::{Event, Observer, Observers, tell},
     pipeline::{self, PipelineError, Settings, Sink, Timing},
     place::Shared,
@@ -132,6 +132,11 @@ impl Engine {
     pub(super) fn checkpoint(&self) -> &Checkpoint {
         let named = self.named.get().and_then(Option::as_ref);
         named.unwrap_or(&self.opened)
+    }
+
+    /// How dense files of the model have its experts in stacks, whatever this checkpoint has.
+    pub(super) fn stacks<A: Architecture>(&self) -> Result<Option<Stacks>, Error> {
+        Ok(A::stacks(&A::config(self.checkpoint.config())?))
     }
 
     pub(super) fn record(&self) -> Recording {

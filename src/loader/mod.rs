@@ -205,8 +205,8 @@ impl<T: Target> Loader<T> {
     /// weights were written: they stay, and a save with [`SaveConfig::resume`] continues with them.
     pub fn save<A: Architecture>(&self, to: &SaveConfig) -> Result<Saved, Error> {
         let config = self.engine.model_config::<A>()?;
-        self.engine
-            .save_plan(self.engine.bind_to_save::<A>(&config)?, to, true)
+        let plan = self.engine.bind_to_save::<A>(&config)?;
+        self.engine.save_plan(plan, to, self.engine.stacks::<A>()?)
     }
 
     /// What happens to every tensor of a checkpoint of no particular architecture: of the matrices, those that `include`
@@ -227,7 +227,7 @@ impl<T: Target> Loader<T> {
     /// As [`save`](Self::save).
     pub fn save_tensors(&self, include: &[Pattern], to: &SaveConfig) -> Result<Saved, Error> {
         self.engine
-            .save_plan(self.engine.bind_tensors(include)?, to, false)
+            .save_plan(self.engine.bind_tensors(include)?, to, None)
     }
 
     /// Packs every weight that a load would pack, one by one, and compares it with its source. A weight that is beyond

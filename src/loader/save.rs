@@ -9,15 +9,16 @@ use super::{
 use crate::{
     adapter::AdapterError,
     config::{PackConfig, SaveConfig, To},
+    dialect::has_gates_apart,
     error::Error,
-    model::Link,
+    model::{Link, SWITCH, Stacks},
     observe::Observer,
     pipeline::{self, Settings, Timing},
     place::{
         SaveError,
         folder::{self as save, FolderLayout, FolderSink, Found, Identity},
     },
-    plan::{Home, Plan, Step},
+    plan::{ExpertFiles, Home, Plan, Step},
     prepare,
     quant::QuantSpec,
     report::Saved,
@@ -25,13 +26,13 @@ use crate::{
 };
 
 impl Engine {
-    /// Saves the weights of a plan in the types that they are stored in. Whether libraries have the model `is_known` where
-    /// an architecture named its slots.
+    /// Saves the weights of a plan in the types that they are stored in. `stacks` are those of dense files of the model, where
+    /// an architecture knows of some.
     pub(super) fn save_plan(
         &self,
         mut plan: Plan,
         to: &SaveConfig,
-        is_known: bool,
+        stacks: Option<Stacks>,
     ) -> Result<Saved, Error> {
         plan.check_complete()?;
         self.carry_rest(&mut plan)?;
@@ -50,7 +51,7 @@ impl Engine {
         let candidates = to.named().unwrap_or(To::Mlx);
         let identity = Identity::new(&plan, &self.config, to, self.checkpoint())?;
         self.write_plan(plan, to, Some(candidates), &identity, |plan| {
-            self.lay_out(plan, to, is_known)?;
+            self.lay_out(plan, to, stacks)?;
             let merges = |step: &&Step| step.merge.is_some();
             match plan.steps.iter().filter(merges).count() {
                 after if after == merged => Ok(()),
@@ -64,21 +65,32 @@ impl Engine {
     }
 
     /// Gives the matrices of experts the tensors that the dialect has for them.
-    fn lay_out(&self, plan: &mut Plan, to: &SaveConfig, is_known: bool) -> Result<(), Error> {
-        let dialect = save::dialect_of(plan, to, self.checkpoint().float_dtype());
-        let to_mlx = dialect == Some(To::Mlx);
-        let splits = to_mlx && is_known && self.checkpoint().config()["model_type"] == "gpt_oss";
-        match splits {
-            true => plan.split_gates()?,
-            false => plan.turn_back()?,
+    fn lay_out(
+        &self,
+        plan: &mut Plan,
+        to: &SaveConfig,
+        stacks: Option<Stacks>,
+    ) -> Result<(), Error> {
+        let float = self.checkpoint().float_dtype();
+        let dialect = save::dialect_of(plan, to, float);
+        match (dialect, stacks) {
+            (Some(To::Mlx), Some(stacks)) => plan.split_experts(stacks, ExpertFiles::Switch)?,
+            (Some(to), Some(stacks)) if plan.takes_apart(to, float) => {
+                let apart = has_gates_apart(to, stacks);
+                plan.split_experts(stacks, ExpertFiles::Each { apart })?;
+            }
+            (_, Some(stacks)) => {
+                plan.turn_back()?;
+                plan.join_experts(stacks, dialect == Some(To::Mxfp4))?;
+                self.request().sort_steps(&mut plan.steps);
+            }
+            _ => plan.turn_back()?,
         }
-        if !to_mlx {
+        if dialect != Some(To::Mlx) {
             return Ok(plan.check_stacks_of_others().map_err(SaveError::from)?);
         }
-        if is_known {
-            plan.check_stacks_of_mlx().map_err(SaveError::from)?;
-        }
-        Ok(plan.stack_experts(&self.request())?)
+        let switch = stacks.map_or(SWITCH, |stacks| stacks.switch);
+        Ok(plan.stack_experts(switch, &self.request())?)
     }
 
     /// Saves a plan. Weights that are left open are chosen for from what `candidates` holds side by side, and then plain

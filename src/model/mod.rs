@@ -10,6 +10,8 @@ mod adaptable;
 
 mod link;
 
+mod stacks;
+
 mod weights;
 
 mod error;
@@ -40,6 +42,8 @@ pub use layers::{
 pub use link::Link;
 pub(crate) use slot::TIED_HEAD;
 pub use slot::{Origin, Role, Slot};
+pub(crate) use stacks::SWITCH;
+pub use stacks::Stacks;
 pub use weights::{BuildError, Weight, Weights};
 
 use core::fmt::Debug;
@@ -88,6 +92,12 @@ pub trait Architecture: Sized {
     ///
     /// [`BuildError`] when it asks for something that [`slots`](Self::slots) did not promise.
     fn build(config: &Self::Config, weights: &mut Weights) -> Result<Self, BuildError>;
+
+    /// How files have the experts in stacks, where dense files of the model do; `config` is what [`config`](Self::config) read.
+    /// What is written of such a model has the names that other projects have for it.
+    fn stacks(_config: &Self::Config) -> Option<Stacks> {
+        None
+    }
 
     /// Which matrices share an input, and what makes it; none if not said. Balancing columns
     /// ([`LoadConfig::presinq`](crate::LoadConfig::presinq)) goes by it.

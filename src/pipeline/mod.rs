@@ -31,6 +31,7 @@ mod pieces;
 mod sink;
 mod tile;
 mod unpack;
+mod weave;
 
 mod values;
 

@@ -9,9 +9,11 @@ use rayon::ThreadPool;
 use super::{
     pieces::{Pieces, Stretch},
     unpack::{RowError, Unpacked},
+    weave::Weave,
 };
 use crate::{
     adapter::merge::Merge,
+    config::Role,
     plan::{Every, Step, Stored},
     source::SourceError,
 };
@@ -23,8 +25,10 @@ pub(crate) enum SourceValues {
     Plain(Pieces),
     /// Values of `f32` that a packed weight has.
     Packed(Unpacked),
-    /// Some rows of others, which take so many bytes each.
-    Every(Box<Self>, Every, usize),
+    /// Some rows of others.
+    Some(Box<SomeRows>),
+    /// Matrices that are put together of others.
+    Woven(Box<Weave>),
     /// Others, with the changes of adapters.
     Merged(Box<Self>, Merged),
 }
@@ -37,6 +41,17 @@ pub(crate) struct Merged {
     types: [DType; 2],
     /// Values of a row.
     cols: usize,
+}
+
+/// Some rows of a source.
+#[derive(Debug, Clone)]
+pub(crate) struct SomeRows {
+    all: SourceValues,
+    every: Every,
+    /// Number of rows.
+    rows: usize,
+    /// Bytes of each.
+    each: usize,
 }
 
 /// Reads bytes of a file from an offset on.
@@ -63,16 +78,25 @@ impl SourceValues {
     /// The values without the changes of adapters.
     fn unmerged(step: &Step) -> Self {
         let [rows, cols] = step.matrix();
+        if let Some(woven) = step.woven {
+            let [each, cols] = woven.each;
+            let rows = step.slot.shape[0] * each;
+            let all = Self::all(step, [rows, cols]);
+            return Self::Woven(Box::new(Weave::new(all, woven, rows, step.float_read().size())));
+        }
         let Some(every) = step.every else {
             return Self::all(step, [rows, cols]);
         };
-        let all = Self::all(step, [rows * every.step, cols]);
-        // Vectors are rows of a stack, of which each value counts.
-        let each = match step.slot.shape.len() {
-            3.. => cols,
-            _ => 1,
+        let (rows, cols) = match step.slot.role {
+            Role::Bias => (rows * cols, 1),
+            _ => (rows, cols),
         };
-        Self::Every(Box::new(all), every, each * step.float_read().size())
+        Self::Some(Box::new(SomeRows {
+            all: Self::all(step, [every.of, cols]),
+            every,
+            rows,
+            each: cols * step.float_read().size(),
+        }))
     }
 
     /// All values of a step's source, which has this shape.
@@ -88,7 +112,8 @@ impl SourceValues {
         match self {
             Self::Plain(pieces) => pieces.bytes(),
             Self::Packed(unpacked) => unpacked.bytes(),
-            Self::Every(all, every, _) => all.bytes() / every.step,
+            Self::Some(some) => some.rows * some.each,
+            Self::Woven(weave) => weave.bytes(),
             Self::Merged(values, Merged { types, .. }) => {
                 let [read, float] = types.map(DType::size);
                 values.bytes() / read * float
@@ -101,7 +126,9 @@ impl SourceValues {
         match self {
             Self::Plain(_) => 1,
             Self::Packed(unpacked) => unpacked.rows_together(),
-            Self::Every(values, ..) | Self::Merged(values, ..) => values.rows_together(),
+            Self::Some(some) => some.all.rows_together(),
+            Self::Woven(_) => 1,
+            Self::Merged(values, ..) => values.rows_together(),
         }
     }
 
@@ -109,7 +136,7 @@ impl SourceValues {
     pub(super) fn stretch(&self, range: &Range<usize>) -> Option<Stretch<'_>> {
         match self {
             Self::Plain(pieces) => pieces.stretch(range),
-            Self::Packed(_) | Self::Every(..) | Self::Merged(..) => None,
+            Self::Packed(_) | Self::Some(_) | Self::Woven(_) | Self::Merged(..) => None,
         }
     }
 
@@ -133,18 +160,11 @@ impl SourceValues {
         read: &mut ReadInto<'_>,
     ) -> Result<u64, RowError> {
         match self {
-            Self::Every(all, Every { first, step }, each) => {
-                // Whole rows, of which the outer ones may be wanted in part.
-                let rows = start / each..(start + into.len()).div_ceil(*each);
-                let mut bytes = vec![0; rows.len() * step * each];
-                let read = all.fill_by(rows.start * step * each, &mut bytes, workers, read)?;
-                let rows = bytes.chunks(step * each);
-                let rows = rows.flat_map(|row| &row[first * each..(first + 1) * each]);
-                for (to, from) in into.iter_mut().zip(rows.skip(start % each)) {
-                    *to = *from;
-                }
-                Ok(read)
-            }
+            Self::Some(some) if some.every.run == 1 => some.pick(start, into, workers, read),
+            Self::Some(some) => some.runs(start, into, workers, read),
+            Self::Woven(weave) => weave.fill(start, into, |at, into| {
+                weave.all.fill_by(at, into, workers, read)
+            }),
             Self::Merged(values, Merged { merge, types, cols }) => {
                 let [read_each, each] = types.map(|dtype| (cols * dtype.size()).max(1));
                 // Whole rows, since a change may need the norm of its row.
@@ -169,5 +189,49 @@ impl SourceValues {
             }
             Self::Packed(unpacked) => unpacked.fill(start, into, workers, read),
         }
+    }
+}
+
+impl SomeRows {
+    /// Fills `into` from runs of many rows, each of which is read alone.
+    fn runs(
+        &self,
+        start: usize,
+        into: &mut [u8],
+        workers: &ThreadPool,
+        read: &mut ReadInto<'_>,
+    ) -> Result<u64, RowError> {
+        let run = self.every.run * self.each;
+        let (mut at, mut rest, mut bytes) = (start, into, 0);
+        while !rest.is_empty() {
+            let len = rest.len().min(run - at % run);
+            let (here, after) = rest.split_at_mut(len);
+            let row = self.every.row(at / self.each);
+            let from = row * self.each + at % self.each;
+            bytes += self.all.fill_by(from, here, workers, read)?;
+            (at, rest) = (at + len, after);
+        }
+        Ok(bytes)
+    }
+
+    /// Fills `into` from single rows, which are read with the rows between them.
+    fn pick(
+        &self,
+        start: usize,
+        into: &mut [u8],
+        workers: &ThreadPool,
+        read: &mut ReadInto<'_>,
+    ) -> Result<u64, RowError> {
+        let (each, step) = (self.each, self.every.step);
+        // Whole rows, of which the outer ones may be wanted in part.
+        let rows = start / each..(start + into.len()).div_ceil(each);
+        let first = self.every.row(rows.start);
+        let mut bytes = vec![0; ((rows.len() - 1) * step + 1) * each];
+        let read = self.all.fill_by(first * each, &mut bytes, workers, read)?;
+        let rows = bytes.chunks(step * each).flat_map(|row| &row[..each]);
+        for (to, from) in into.iter_mut().zip(rows.skip(start % each)) {
+            *to = *from;
+        }
+        Ok(read)
     }
 }

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     config::{Policy, Strategy},
-    dialect::{self, Adopt, Dialect, switch_mlp, without_number},
+    dialect::{self, Adopt, Dialect, stacks_of},
     model::{Link, Origin, Role, Slot},
     source::{Catalog, TensorInfo},
     target::DTypeChoice,
@@ -330,7 +330,7 @@ impl Request<'_> {
     }
 
     /// The same for steps.
-    pub(super) fn sort_steps(&self, steps: &mut [Step]) {
+    pub(crate) fn sort_steps(&self, steps: &mut [Step]) {
         let places = self.places();
         steps.sort_by_key(|step| {
             let first = step.tensors().next().map(|tensor| places[&*tensor.name]);
@@ -368,8 +368,7 @@ impl Request<'_> {
         if let Some(own) = self.catalog.get(&slot.name) {
             return Ok(Some(Found::Pieces(vec![Piece::whole(own)])));
         }
-        let stacks = [switch_mlp(&slot.name), without_number(&slot.name)];
-        let mut stacks = stacks.into_iter().flatten();
+        let mut stacks = stacks_of(&slot.name);
         let found = stacks.find_map(|(stack, nth)| Some((self.catalog.get(&stack)?, nth)));
         let Some((tensor, nth)) = found else {
             return Ok(None);
@@ -425,6 +424,7 @@ impl Request<'_> {
             action: Action::Dense(dtype),
             every: None,
             merge: None,
+            woven: None,
             scaling: Scaling::default(),
             home: Home::Device(0),
         })
@@ -465,6 +465,7 @@ fn kept(slot: &Slot, adopt: Adopt) -> Step {
         stored: Stored::Packed(adopt.into()),
         every: None,
         merge: None,
+        woven: None,
         scaling: Scaling::default(),
         home: Home::Device(0),
     }

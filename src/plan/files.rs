@@ -197,6 +197,7 @@ fn carried(slot: &Slot, tensor: &TensorInfo) -> Step {
         action: Action::Carry,
         every: None,
         merge: None,
+        woven: None,
         scaling: Scaling::default(),
         home: Home::Disk,
     }

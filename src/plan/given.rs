@@ -73,7 +73,8 @@ fn check_step(step: &Step, request: &Request<'_>) -> Result<(), PlanError> {
             (pieces, Stored::Plain(dtype))
         }
     };
-    if (&step.pieces, &step.stored, step.every) != (&found.0, &found.1, None) {
+    let is_whole = step.every.is_none() && step.woven.is_none();
+    if !is_whole || (&step.pieces, &step.stored) != (&found.0, &found.1) {
         return Err(stale(name, "is planned from other tensors", "has changed"));
     }
     let format = match (&step.action, &step.stored) {

@@ -4,7 +4,8 @@ use firebox_kernels::arith::float::DType;
 
 use super::{Action, Plan, Step, Stored, files::guess};
 use crate::{
-    dialect::{Matrices, PackedSlot, Provenance},
+    config::To,
+    dialect::{Matrices, PackedSlot, Provenance, holds_stack},
     model::{Role, Slot, TIED_HEAD},
 };
 
@@ -36,6 +37,18 @@ impl Step {
 }
 
 impl Plan {
+    /// Whether a packed stack of experts is written as a tensor for each expert in the dialect `to`.
+    pub(crate) fn takes_apart(&self, to: To, source: DType) -> bool {
+        let mut steps = self.steps.iter();
+        steps.any(|step| {
+            step.slot.shape.len() == 3
+                && matches!(step.action, Action::Pack(..))
+                && step
+                    .packed_slot(source)
+                    .is_some_and(|stack| !holds_stack(to, &stack))
+        })
+    }
+
     /// Packed and dense matrices; most dense weights of the checkpoint are stored as `source`.
     ///
     /// Tensors that no architecture knows count as what their names suggest: a project that reads the checkpoint has

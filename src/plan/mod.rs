@@ -40,6 +40,7 @@ mod unfit;
 
 pub(crate) use bind::Request;
 pub use error::PlanError;
+pub(crate) use gates::ExpertFiles;
 pub use home::{DeviceFacts, Home};
 pub use json::Summary;
 pub(crate) use need::Need;
@@ -122,6 +123,9 @@ pub struct Step {
     /// Which rows of that the weight is, where it is not all of them.
     #[serde(default)]
     pub every: Option<Every>,
+    /// How it is put together of that, where it is not the same rows one after another.
+    #[serde(default)]
+    pub woven: Option<Woven>,
     /// What becomes of it.
     pub action: Action,
     /// What adapters add to its values before anything else. No part of a plan that is written down: the adapters are asked for
@@ -134,13 +138,36 @@ pub struct Step {
     pub home: Home,
 }
 
-/// Every `step`-th row of a source, from row `first` on. Of a stack of vectors, every value counts as a row.
+/// Some rows of a source: `run` rows from row `first` on, as many from row `first + step` on, and so forth. Of biases, every
+/// value counts as a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Every {
-    /// The first.
+    /// The first row.
     pub first: usize,
-    /// From one to the next.
+    /// Rows that follow one another.
+    pub run: usize,
+    /// Rows from the first of a run to the first of the next.
     pub step: usize,
+    /// All rows of the source.
+    pub of: usize,
+}
+
+/// A stack of matrices that is put together of a source with other matrices, one expert after another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Woven {
+    /// `[rows, columns]` of an expert in the source; biases have one column.
+    pub each: [usize; 2],
+    /// The rows of the second half lie between those of the first: g0 u0 g1 u1 … of g0 g1 … u0 u1 …
+    pub interleaved: bool,
+    /// Each matrix becomes `[columns, rows]`.
+    pub turned: bool,
+}
+
+impl Every {
+    /// The row of the source that the row `nth` of the weight is.
+    pub(crate) fn row(self, nth: usize) -> usize {
+        self.first + nth / self.run * self.step + nth % self.run
+    }
 }
 
 /// How a checkpoint stores a weight.

@@ -76,7 +76,7 @@ impl Plan {
         }
         let parts = match step.action {
             Action::Adopt(_) => step.bytes_source(),
-            _ => step.bytes_unpacking(tile),
+            _ => step.bytes_unpacking(tile) + step.bytes_weaving(),
         };
         let beside = if self.stays_on_host(step) {
             0
@@ -132,13 +132,22 @@ impl Step {
         };
         let [rows, cols] = self.matrix();
         let matrices = adopt.matrices();
+        let [rows, cols] = match (self.every, self.woven) {
+            (Some(every), _) => [every.of, cols],
+            (_, Some(woven)) => [rows * cols / woven.each[1].max(1), woven.each[1]],
+            _ => [rows, cols],
+        };
         let rows = rows / matrices.len().max(1);
         let values = tile.max(self.bytes_at_once()) as usize / DType::F32.size();
         let tile = (values / cols.max(1)).max(1);
         let Some(adopt) = matrices.first().filter(|_| rows > 0) else {
             return 0;
         };
-        let read = (tile * adopt.tiles_at_once()).min(rows);
+        let read = match self.woven {
+            None => (tile * adopt.tiles_at_once()).min(rows),
+            // All of an expert.
+            Some(_) => rows,
+        };
         let excerpt = adopt.excerpt([rows, cols], 0..read);
         // Values that turn have a second place.
         let turned = if adopt.turns {
@@ -146,7 +155,18 @@ impl Step {
         } else {
             0
         };
-        2 * (excerpt.bytes() + turned) as u64
+        // Rows between those that are picked are unpacked too.
+        let beside = match self.every {
+            Some(every) if every.run == 1 => tile * every.step * cols * DType::F32.size(),
+            _ => 0,
+        };
+        2 * (excerpt.bytes() + turned + beside) as u64
+    }
+
+    /// Bytes of an expert that is put together, as it is stored and as it becomes.
+    fn bytes_weaving(&self) -> u64 {
+        let each = self.woven.map_or(0, |woven| woven.each.iter().product());
+        2 * (each * DType::F32.size()) as u64
     }
 
     /// Bytes of the scales twice, as a packer and as a file has them; of nested ones as well what they are before.

@@ -13,13 +13,10 @@ use std::collections::{BTreeMap, HashMap};
 use super::{Action, Piece, Plan, PlanError, Request, Step, Stored};
 use crate::{
     config::To,
-    dialect::{self, Adopt, DialectError, plain, switch_mlp, without_number},
+    dialect::{self, Adopt, DialectError, plain, stack_in},
     model::{Origin, Role, Slot},
     source::Catalog,
 };
-
-/// The end of the name of a stack that has the rows of two matrices of each expert.
-const FUSED: &str = "experts.gate_up_proj";
 
 /// The end of the name of a stack of gates of mlx-lm.
 const GATES: &str = "experts.gate_proj.weight";
@@ -71,10 +68,7 @@ fn dense_stack(slot: &Slot, catalog: &Catalog) -> Option<Slot> {
         return None;
     };
     origin.rows.as_ref()?;
-    let tensor = catalog.get(&origin.tensor).or_else(|| {
-        let (stack, _) = without_number(&slot.name)?;
-        catalog.get(&stack)
-    })?;
+    let tensor = catalog.get(&origin.tensor)?;
     plain(tensor.dtype)?;
     let mut each = slot.shape.clone();
     let role = match (slot.role, each.len()) {
@@ -136,22 +130,6 @@ impl Plan {
             .find(|step| step.is_turned_matrix())
     }
 
-    /// Refuses models whose experts mlx-lm has in more tensors than the checkpoint.
-    ///
-    /// # Errors
-    ///
-    /// [`DialectError::Fused`].
-    pub(crate) fn check_stacks_of_mlx(&self) -> Result<(), DialectError> {
-        let mut steps = self.steps.iter();
-        match steps.find(|step| step.slot.name.ends_with(FUSED)) {
-            None => Ok(()),
-            Some(step) => Err(DialectError::Fused {
-                tensor: step.slot.name.clone(),
-                dialect: To::Mlx.name(),
-            }),
-        }
-    }
-
     /// Refuses stacks of gates that only mlx-lm has, where other files are written.
     ///
     /// # Errors
@@ -209,16 +187,20 @@ impl Plan {
         Ok(())
     }
 
-    /// Experts that have a tensor each become the stacks that mlx-lm has in their place.
+    /// Experts that have a tensor each become the stacks that mlx-lm has in their place, in the module `switch`.
     ///
     /// # Errors
     ///
     /// [`PlanError::Stack`] where two experts of a stack are treated differently.
-    pub(crate) fn stack_experts(&mut self, request: &Request<'_>) -> Result<(), PlanError> {
+    pub(crate) fn stack_experts(
+        &mut self,
+        switch: &str,
+        request: &Request<'_>,
+    ) -> Result<(), PlanError> {
         let mut stacks: BTreeMap<String, BTreeMap<usize, Step>> = BTreeMap::new();
         let mut steps = Vec::new();
         for step in core::mem::take(&mut self.steps) {
-            let place = step.has_values().then(|| switch_mlp(&step.slot.name));
+            let place = step.has_values().then(|| stack_in(switch, &step.slot.name));
             match place.flatten() {
                 Some((stack, nth)) => {
                     let experts = stacks.entry(stack).or_default();
@@ -269,7 +251,7 @@ impl Plan {
         let shape = [&[experts.len()], &first.slot.shape[..]].concat();
         let from = experts.iter().flat_map(|step| step.slot.from.clone());
         let step = Step {
-            slot: Slot::new(name, shape, Role::Expert).made_of(from),
+            slot: Slot::new(name, shape, first.slot.role).made_of(from),
             pieces: experts
                 .iter()
                 .flat_map(|step| step.pieces.clone())
@@ -285,7 +267,7 @@ impl Plan {
 }
 
 /// How the rows of all these steps are stored, one after another; `None` where they are stored in different ways.
-fn stored<'s>(steps: impl IntoIterator<Item = &'s Step> + Clone) -> Option<Stored> {
+pub(super) fn stored<'s>(steps: impl IntoIterator<Item = &'s Step> + Clone) -> Option<Stored> {
     let mut all = steps.clone().into_iter().map(|step| &step.stored);
     let first = all.next()?;
     if let Stored::Packed(_) = first {

@@ -44,9 +44,12 @@ static NAMES: Names = Names {
     other: &[
         (Part::MlpNorm, "pre_feedforward_layernorm"),
         (Part::Router, "router.proj"),
+        (Part::ExpertGate, "experts.{}.gate_proj"),
+        (Part::ExpertUp, "experts.{}.up_proj"),
         (Part::ExpertGateUp, "experts.{}.gate_up_proj"),
         (Part::ExpertDown, "experts.{}.down_proj"),
     ],
+    switch: "experts.switch_glu",
     ..LLAMA
 };
 

@@ -4,8 +4,8 @@
 use super::{common, family::Family};
 use crate::model::{
     decoder::{
-        AttentionSpec, EmbeddingSpec, FeedForwardSpec, HeadSpec, LayerSpec, MixerSpec, MlpSpec,
-        Names, Part, Projections, Spec,
+        AttentionSpec, EmbeddingSpec, FeedForwardSpec, HeadSpec, LLAMA, LayerSpec, MixerSpec,
+        MlpSpec, Names, Part, Projections, Spec,
     },
     error::ConfigError,
     fields::Fields,
@@ -33,7 +33,7 @@ static NAMES: Names = Names {
         (Part::Norm, "ln_f"),
     ],
     leftovers: &[".attn.bias", ".attn.masked_bias"],
-    beside: &[],
+    ..LLAMA
 };
 
 fn read(family: &'static str, fields: Fields<'_>) -> Result<Spec, ConfigError> {

@@ -29,6 +29,7 @@ const DEFAULTS: Defaults = Defaults {
 static NAMES: Names = Names {
     name: "gpt_oss",
     other: &[(Part::Router, "mlp.router")],
+    switch: "experts",
     ..LLAMA
 };
 
@@ -59,11 +60,8 @@ fn read(family: &'static str, fields: Fields<'_>) -> Result<Spec, ConfigError> {
     let counts = experts::counts(fields, &names, [128, 4])?;
     let features = common::required(fields, "intermediate_size")?;
     let mut sparse = experts::each(&spec, features, counts, router);
-    // mlx-lm has gates and ups in two stacks, and matrices as they multiply.
-    (sparse.stored, sparse.each.gate) = match fields.get("quantization") {
-        None => (ExpertStorage::StackedTransposed, Gate::Interleaved),
-        Some(_) => (ExpertStorage::Stacked, Gate::Apart),
-    };
+    sparse.stored = ExpertStorage::StackedTransposed;
+    sparse.each.gate = Gate::Interleaved;
     sparse.each.bias = true;
     sparse.each.clamp = Some(Clamp {
         limit: fields.positive("swiglu_limit")?.unwrap_or(7.0),

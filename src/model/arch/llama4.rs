@@ -38,12 +38,15 @@ static NAMES: Names = Names {
         (Part::Up, "feed_forward.up_proj"),
         (Part::Down, "feed_forward.down_proj"),
         (Part::Router, "feed_forward.router"),
+        (Part::ExpertGate, "feed_forward.experts.{}.gate_proj"),
+        (Part::ExpertUp, "feed_forward.experts.{}.up_proj"),
         (Part::ExpertGateUp, "feed_forward.experts.{}.gate_up_proj"),
         (Part::ExpertDown, "feed_forward.experts.{}.down_proj"),
         (Part::SharedGate, "feed_forward.shared_expert.gate_proj"),
         (Part::SharedUp, "feed_forward.shared_expert.up_proj"),
         (Part::SharedDown, "feed_forward.shared_expert.down_proj"),
     ],
+    switch: "experts",
     ..LLAMA
 };
 

@@ -41,6 +41,7 @@ mod qwen2;
 mod qwen2_moe;
 mod qwen3;
 mod qwen3_5;
+mod qwen3_5_moe;
 mod qwen3_moe;
 mod qwen3_next;
 mod smollm3;
@@ -92,6 +93,7 @@ static FAMILIES: &[&Family] = &[
     &qwen2_moe::FAMILY,
     &qwen3::FAMILY,
     &qwen3_5::FAMILY,
+    &qwen3_5_moe::FAMILY,
     &qwen3_moe::FAMILY,
     &qwen3_next::FAMILY,
     &smollm3::FAMILY,

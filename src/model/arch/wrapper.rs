@@ -44,6 +44,11 @@ static WRAPPERS: &[Wrapper] = &[
         text: "qwen3_5_text",
         tied: false,
     },
+    Wrapper {
+        model_type: "qwen3_5_moe",
+        text: "qwen3_5_moe_text",
+        tied: false,
+    },
 ];
 
 /// The text model of a multimodal one.

@@ -17,6 +17,7 @@ use crate::model::{
     layers::Linear,
     link::Link,
     slot::{Role, Slot, TIED_HEAD},
+    stacks::Stacks,
     weights::{BuildError, Weights},
 };
 
@@ -49,6 +50,10 @@ impl Architecture for CausalLm {
 
     fn build(config: &Spec, weights: &mut Weights) -> Result<Self, BuildError> {
         build::build(config, weights)
+    }
+
+    fn stacks(config: &Spec) -> Option<Stacks> {
+        config.stacks()
     }
 
     /// Empty where [`slots`](Self::slots) is.

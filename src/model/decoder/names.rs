@@ -30,6 +30,8 @@
 
 use serde::Serialize;
 
+use crate::model::stacks::SWITCH;
+
 /// The names of a project or a family.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Names {
@@ -41,6 +43,8 @@ pub struct Names {
     pub layers: &'static str,
     /// Paths that are not those of Llama.
     pub other: &'static [(Part, &'static str)],
+    /// The module that mlx-lm has the stacks of experts in, beside `experts`: `mlp.switch_mlp.gate_proj`.
+    pub switch: &'static str,
     /// Ends of the names of tensors that files have and no decoder reads: tables that are computed.
     pub leftovers: &'static [&'static str],
     /// Beginnings of the names of tensors that are in a file beside the model: what predicts further tokens, what reads
@@ -54,6 +58,7 @@ pub static LLAMA: Names = Names {
     body: "model.",
     layers: "layers",
     other: &[],
+    switch: SWITCH,
     leftovers: &[".rotary_emb.inv_freq"],
     beside: &[],
 };

@@ -6,8 +6,9 @@
 use serde::{Serialize, Serializer};
 
 use super::names::{Names, Part, Prefixes};
-use crate::model::layers::{
-    Activation, Clamp, NormOver, NormSpec, QueryGrowth, RotarySpec, RouterSpec, Sees,
+use crate::model::{
+    layers::{Activation, Clamp, NormOver, NormSpec, QueryGrowth, RotarySpec, RouterSpec, Sees},
+    stacks::Stacks,
 };
 
 /// A decoder: tokens in, logits out.
@@ -426,6 +427,25 @@ impl LayerSpec {
         }
     }
 
+    /// Its experts, where it has some.
+    pub const fn experts(&self) -> Option<&ExpertsSpec> {
+        match &self.feed_forward {
+            FeedForwardSpec::Experts(experts) | FeedForwardSpec::Both { experts, .. } => {
+                Some(experts)
+            }
+            FeedForwardSpec::Mlp(_) => None,
+        }
+    }
+
+    const fn experts_mut(&mut self) -> Option<&mut ExpertsSpec> {
+        match &mut self.feed_forward {
+            FeedForwardSpec::Experts(experts) | FeedForwardSpec::Both { experts, .. } => {
+                Some(experts)
+            }
+            FeedForwardSpec::Mlp(_) => None,
+        }
+    }
+
     /// Its MLP, where it has one.
     pub const fn mlp(&self) -> Option<&MlpSpec> {
         match &self.feed_forward {
@@ -453,10 +473,42 @@ impl Spec {
             let head = named.path(None, Part::Head);
             named.head.tied &= !has(&format!("{head}.weight"));
         }
+        named.experts_as_stored(has);
         // What drops the second name of a matrix may drop that of the embedding (`safetensors.torch.save_model`).
         let has = |part| has(&format!("{}.weight", named.path(None, part)));
         named.embedding.under_head = named.head.tied && !has(Part::Embedding) && has(Part::Head);
         named
+    }
+
+    /// Experts that dense files stack have a tensor for each matrix, or for each matrix of all experts, where the checkpoint
+    /// `has` such ones.
+    fn experts_as_stored(&mut self, has: &dyn Fn(&str) -> bool) {
+        const CODES: [&str; 3] = ["weight", "weight_packed", "W_q"];
+        let gates = (0..self.layers.len()).map(|nth| self.path(Some(nth), Part::ExpertGate));
+        let gates: Vec<String> = gates.collect();
+        let layers = self.layers.iter_mut().zip(gates);
+        for (experts, gate) in layers.filter_map(|(layer, gate)| Some((layer.experts_mut()?, gate)))
+        {
+            let first = gate.replace("{}", "0");
+            let each = CODES.iter().any(|codes| has(&format!("{first}.{codes}")));
+            let stack = gate.replace("experts.{}", self.names.switch);
+            let is_apart = each || has(&format!("{stack}.weight"));
+            if is_apart && experts.stored != ExpertStorage::Each {
+                experts.stored = ExpertStorage::Each;
+                experts.each.gate = Gate::Apart;
+            }
+        }
+    }
+
+    /// How files have the experts in stacks, where dense ones do.
+    pub(super) fn stacks(&self) -> Option<Stacks> {
+        let mut experts = self.layers.iter().filter_map(LayerSpec::experts);
+        let experts = experts.find(|experts| experts.stored != ExpertStorage::Each)?;
+        Some(Stacks {
+            transposed: experts.stored == ExpertStorage::StackedTransposed,
+            interleaved: experts.each.gate == Gate::Interleaved,
+            switch: self.names.switch,
+        })
     }
 
     /// Whether later layers use the keys and values of layer `nth`.

@@ -36,14 +36,13 @@ impl Adopted {
 }
 
 /// Some rows of a weight whose rows are whole words of codes and whole bytes of scales.
-fn some_rows(all: &Packed, Every { first, step }: Every) -> Packed {
-    let [rows, cols] = [all.shape[0] / step, all.shape[1]];
+fn some_rows(all: &Packed, every: Every, shape @ [rows, cols]: [usize; 2]) -> Packed {
     let of = |words: &[u32], len: usize| -> Vec<u32> {
         let bytes: &[u8] = bytemuck::cast_slice(words);
         let each = len / all.shape[0].max(1);
-        let rows = bytes[..len].chunks((each * step).max(1));
+        let rows = (0..rows).map(|row| every.row(row) * each);
         let mut some: Vec<u8> = rows
-            .flat_map(|rows| &rows[first * each..(first + 1) * each])
+            .flat_map(|start| &bytes[start..start + each])
             .copied()
             .collect();
         some.resize(some.len().next_multiple_of(size_of::<u32>()), 0);
@@ -56,7 +55,7 @@ fn some_rows(all: &Packed, Every { first, step }: Every) -> Packed {
     };
     Packed {
         format: all.format,
-        shape: [rows, cols],
+        shape,
         words: of(&all.words, codes),
         scales: of(&all.scales, scales),
     }
@@ -79,8 +78,12 @@ impl Convert for Adopted {
         let packed = match step.every {
             None => self.adopt.assemble([rows, cols], self.tensors)?,
             Some(every) => {
-                let all = [rows * every.step, cols];
-                some_rows(&self.adopt.assemble(all, self.tensors)?, every)
+                let all = [every.of, cols];
+                some_rows(
+                    &self.adopt.assemble(all, self.tensors)?,
+                    every,
+                    [rows, cols],
+                )
             }
         };
         Ok(Completed::Weight(Finished::Packed(packed)))
