@@ -60,5 +60,5 @@ pub use names::KNOWN;
 pub(crate) use types::{dtype, plain};
 pub(crate) use write::torch;
 pub use write::{Codes, Elements, Matrices, PackedSlot, Tensor, Writer};
-pub(crate) use writers::holds_stack;
+pub(crate) use writers::{has_gates_apart, holds_stack};
 pub use writers::{usual, writer};

@@ -3,13 +3,14 @@
 use firebox_kernels::{
     arith::float::DType,
     format::{Format, Micro, Tile},
+    formats::nested,
 };
 
 use super::{
     DialectError, Matrices, PackedSlot, Writer, bitsandbytes, compressed_tensors, fp8, hqq, mlx,
     modelopt, mxfp4,
 };
-use crate::config::To;
+use crate::{config::To, model::Stacks};
 
 /// The dialect in which most libraries read a packed weight.
 pub fn usual(weight: &PackedSlot) -> Option<To> {
@@ -35,8 +36,34 @@ pub fn usual(weight: &PackedSlot) -> Option<To> {
 pub(crate) fn holds_stack(to: To, stack: &PackedSlot) -> bool {
     match to {
         To::Mlx | To::Mxfp4 => true,
-        To::BitsAndBytes | To::Fp8 => !stack.provenance.turned,
+        To::BitsAndBytes | To::Fp8 => !stack.provenance.turned && is_cut(stack),
         To::CompressedTensors | To::Hqq => false,
+    }
+}
+
+/// Whether files of the dialect `to` with a tensor for each expert have gates and ups apart: those that transformers and
+/// llm-compressor write. Elsewhere they stay one matrix, which is packed as it is while the model is loaded.
+pub(crate) fn has_gates_apart(to: To, stacks: Stacks) -> bool {
+    let halves_follow = !stacks.interleaved;
+    match to {
+        To::CompressedTensors => halves_follow,
+        To::BitsAndBytes => halves_follow && stacks.transposed,
+        To::Fp8 | To::Hqq | To::Mlx | To::Mxfp4 => false,
+    }
+}
+
+/// Whether no scale of a stack is of two experts, but for one of the whole stack: one expert can be read alone.
+fn is_cut(stack: &PackedSlot) -> bool {
+    let [_, rows, cols] = stack.slot.shape[..] else {
+        return false;
+    };
+    match stack.format {
+        Format::Nf4(blocks) | Format::Fp4(blocks) => {
+            let together = if blocks.nested { nested::BLOCK } else { 1 };
+            (rows * cols).is_multiple_of(blocks.block * together)
+        }
+        Format::Fp8(_, Tile::Block { rows: tile, .. }) => rows.is_multiple_of(tile),
+        _ => true,
     }
 }
 

@@ -142,7 +142,7 @@ pub enum PlanError {
     },
     /// Experts that one tensor has to hold are not treated alike.
     #[error(
-        "{stack} holds the matrices of all experts, and {second} is not treated as {first}, or is balanced with other weights; give all experts of a layer one quantization, without balancing, or choose a dialect that has a tensor for each"
+        "{stack} holds the matrices of all experts, and {second} is not treated as {first}, or is balanced with other weights; give all experts of a layer one quantization by a rule (`--rule`), without balancing, or choose a dialect that has a tensor for each (`--to`)"
     )]
     Stack {
         /// The tensor that holds them.

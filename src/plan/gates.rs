@@ -11,7 +11,7 @@
 //! P.experts.{e}.gate_proj.weight                          rows g0 g1 …        a tensor for each expert
 //! P.experts.{e}.up_proj.weight                            rows u0 u1 …
 //! P.experts.{e}.down_proj.weight
-//! P.experts.{e}.gate_up_proj.weight                       rows g0 u0 g1 u1 …  of gpt-oss, whose biases stay in stacks
+//! P.experts.{e}.gate_up_proj.weight                       as in the stack      the same, as one; biases stay in stacks
 //! ```
 
 use std::collections::BTreeMap;
@@ -63,8 +63,11 @@ impl<'n> StackName<'n> {
 pub(crate) enum ExpertFiles {
     /// Those of mlx-lm: gates and ups in stacks of their own.
     Switch,
-    /// A tensor for each expert.
-    Each,
+    /// A tensor for each matrix of each expert, with gates and ups `apart` or as one.
+    Each {
+        /// Whether they are two matrices.
+        apart: bool,
+    },
 }
 
 impl Plan {
@@ -88,8 +91,8 @@ impl Plan {
             match files {
                 ExpertFiles::Switch => step.switch(&name, stacks),
                 // Their biases are found in the stack.
-                ExpertFiles::Each if name.is_bias && stacks.interleaved => Ok(vec![step]),
-                ExpertFiles::Each => step.each(&name, stacks),
+                ExpertFiles::Each { apart: false } if name.is_bias => Ok(vec![step]),
+                ExpertFiles::Each { apart } => step.each(&name, apart),
             }
         });
         self.steps = split.collect::<Result<Vec<_>, _>>()?.concat();
@@ -117,10 +120,10 @@ impl Step {
         parts.collect()
     }
 
-    /// A tensor for each matrix of each expert; those of gates and ups whose rows are in turn stay one.
-    fn each(self, name: &StackName<'_>, stacks: Stacks) -> Result<Vec<Self>, PlanError> {
+    /// A tensor for each matrix of each expert.
+    fn each(self, name: &StackName<'_>, apart: bool) -> Result<Vec<Self>, PlanError> {
         let (experts, rows) = (self.slot.shape[0], self.slot.shape[1]);
-        let halves = halves(name.matrix, rows, stacks.interleaved, !stacks.interleaved);
+        let halves = halves(name.matrix, rows, false, apart);
         let parts = (0..experts).flat_map(|nth| {
             let (alone, first) = self.expert(nth, experts);
             let self_ = &self;

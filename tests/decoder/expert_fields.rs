@@ -44,6 +44,13 @@ fn absent_experts_are_those_of_the_family() {
         ),
         ("qwen3_moe", (128, 8, 768), (Softmax, false, 1.0), None, 0),
         (
+            "qwen3_5_moe_text",
+            (256, 8, 512),
+            (Softmax, true, 1.0),
+            Some(512),
+            0,
+        ),
+        (
             "glm4_moe",
             (128, 8, 1408),
             (Sigmoid, true, 1.0),
@@ -88,7 +95,7 @@ fn absent_experts_are_those_of_the_family() {
             let beside = found.shared.as_ref();
             assert_eq!(beside.map(|shared| shared.mlp.features), shared, "{family}");
             let gated = beside.is_some_and(|shared| shared.gated);
-            assert_eq!(gated, family == "qwen2_moe");
+            assert_eq!(gated, ["qwen2_moe", "qwen3_5_moe_text"].contains(&family));
             let groups = (family == "deepseek_v3").then_some(RouterGroups {
                 count: 8,
                 chosen: 4,
@@ -284,5 +291,20 @@ fn experts_that_cannot_be_are_refused_by_field() {
             other => panic!("{change}: {other}"),
         };
         assert_eq!(field, expected, "{change}: {error}");
+    }
+}
+
+/// Which layers of Qwen 3.5 MoE have attention, and its heads: two for keys, where Qwen 3.5 has four.
+#[test]
+fn attention_of_qwen_3_5_moe() {
+    // The files of this family have no `intermediate_size`.
+    let spec = read("qwen3_5_moe_text", json!({ "intermediate_size": null }));
+    let spec = spec.expect("a valid file");
+    for layer in 0..8 {
+        let found = spec.layers[layer].attention();
+        assert_eq!(found.is_some(), layer % 4 == 3, "{layer}");
+        let Some(found) = found else { continue };
+        assert_eq!((found.key_value_heads, found.head_features), (2, 256));
+        assert!(found.gate);
     }
 }

@@ -1,7 +1,9 @@
 //! Layers of AutoGPTQ and AutoAWQ: read, and written as compressed-tensors.
 
+use std::fs;
+
 use firebox::{
-    Error,
+    Cpu, DType, Error, LoadConfig, Loader,
     config::{SaveConfig, To},
     dialect::DialectError,
     place::SaveError,
@@ -11,8 +13,9 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::{
-    Tensors,
+    Tensors, load, tensors,
     vectors::{One, assert_values, checkpoint, name, of_case, packed, vectors, written},
+    write,
 };
 
 /// A case as a checkpoint: its name, shape, declaration and tensors.
@@ -82,7 +85,7 @@ fn layers_in_order_become_compressed_tensors() {
     for layer in layers.iter().filter(|layer| !ordered(&layer.config)) {
         let Layer { what, config, .. } = layer;
         let loader = checkpoint(layer.shape, config, &layer.own);
-        let (tensors, said) = written(&loader, To::CompressedTensors);
+        let (made, said) = written(&loader, To::CompressedTensors);
         let group = &said["config_groups"]["group_0"];
         assert_eq!(group["format"], "pack-quantized", "{what}");
         let weights = &group["weights"];
@@ -95,7 +98,7 @@ fn layers_in_order_become_compressed_tensors() {
         assert_eq!(weights["strategy"], strategy, "{what}");
         assert_eq!(weights["group_size"], size, "{what}");
 
-        let again = checkpoint(layer.shape, &said, &tensors);
+        let again = checkpoint(layer.shape, &said, &made);
         let values = packed(&again).dequantize();
         assert_values(what, &values, &all[&format!("{what}/dequant")]);
         let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
@@ -104,7 +107,7 @@ fn layers_in_order_become_compressed_tensors() {
             bits(&packed(&loader).dequantize()),
             "{what}, in f32"
         );
-        assert_eq!(written(&again, To::CompressedTensors).0, tensors, "{what}");
+        assert_eq!(written(&again, To::CompressedTensors).0, made, "{what}");
         count += 1;
     }
     assert_eq!(count, 13);
@@ -134,4 +137,45 @@ fn layers_in_an_order_are_not_written() {
         count += 1;
     }
     assert_eq!(count, 4);
+}
+
+/// Requantized in one step, each layer is what it is in two. Would catch an order of columns that is lost, and zero points of
+/// another version.
+#[test]
+fn layers_are_requantized_in_one_step_as_in_two() {
+    let mut count = 0;
+    for Layer {
+        what,
+        shape,
+        config,
+        own,
+    } in layers().0
+    {
+        let [from, dense] = [(); 2].map(|()| TempDir::new().expect("a folder"));
+        let said = json!({ "shape": shape, "quantization_config": config });
+        fs::write(from.path().join("config.json"), said.to_string()).expect("written");
+        write(&from.path().join("model.safetensors"), &own);
+        let saved = |config: LoadConfig, to: &TempDir| {
+            let loader = Loader::<Cpu>::new(config).expect(&what);
+            loader.save::<One>(&SaveConfig::new(to.path()))
+        };
+        let unpacked = load(from.path()).dequantize(true).dtype(DType::F32);
+        saved(unpacked, &dense).expect(&what);
+        for quant in ["nf4", "mlx:bits=4,group=32"] {
+            let asked = |from: &TempDir| load(from.path()).quant(quant.parse().expect("a spec"));
+            let [one, two] = [(); 2].map(|()| TempDir::new().expect("a folder"));
+            let once = saved(asked(&from).requantize(true), &one);
+            match (once, saved(asked(&dense), &two)) {
+                (Ok(_), Ok(_)) => {
+                    let same = tensors(one.path()) == tensors(two.path());
+                    assert!(same, "{what} to {quant}");
+                    count += 1;
+                }
+                // Rows that are no whole groups.
+                (Err(once), Err(twice)) => assert_eq!(once.to_string(), twice.to_string()),
+                (once, twice) => panic!("{what} to {quant}: {once:?}, {twice:?}"),
+            }
+        }
+    }
+    assert!(count >= 17 + 10, "{count}");
 }
