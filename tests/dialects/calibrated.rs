@@ -131,7 +131,7 @@ fn layers_in_an_order_are_not_written() {
                 "{what}: {error}"
             );
             assert!(error.to_string().contains("ordered"), "{what}: {error}");
-            let mut left = std::fs::read_dir(folder.path()).expect("a folder");
+            let mut left = fs::read_dir(folder.path()).expect("a folder");
             assert!(left.next().is_none(), "{what}");
         }
         count += 1;
