@@ -37,7 +37,7 @@ pub(crate) fn holds_stack(to: To, stack: &PackedSlot) -> bool {
     match to {
         To::Mlx | To::Mxfp4 => true,
         To::BitsAndBytes | To::Fp8 => !stack.provenance.turned && is_cut(stack),
-        To::CompressedTensors | To::Hqq => false,
+        To::CompressedTensors | To::Hqq | To::ModelOpt => false,
     }
 }
 
@@ -46,7 +46,7 @@ pub(crate) fn holds_stack(to: To, stack: &PackedSlot) -> bool {
 pub(crate) fn has_gates_apart(to: To, stacks: Stacks) -> bool {
     let halves_follow = !stacks.interleaved;
     match to {
-        To::CompressedTensors => halves_follow,
+        To::CompressedTensors | To::ModelOpt => halves_follow,
         To::BitsAndBytes => halves_follow && stacks.transposed,
         To::Fp8 | To::Hqq | To::Mlx | To::Mxfp4 => false,
     }

@@ -136,7 +136,7 @@ impl Engine {
 
     /// How dense files of the model have its experts in stacks, whatever this checkpoint has.
     pub(super) fn stacks<A: Architecture>(&self) -> Result<Option<Stacks>, Error> {
-        Ok(A::stacks(&A::config(self.checkpoint.config())?))
+        Ok(A::stacks(&A::config(self.checkpoint().config())?))
     }
 
     pub(super) fn record(&self) -> Recording {

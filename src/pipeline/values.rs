@@ -82,7 +82,12 @@ impl SourceValues {
             let [each, cols] = woven.each;
             let rows = step.slot.shape[0] * each;
             let all = Self::all(step, [rows, cols]);
-            return Self::Woven(Box::new(Weave::new(all, woven, rows, step.float_read().size())));
+            return Self::Woven(Box::new(Weave::new(
+                all,
+                woven,
+                rows,
+                step.float_read().size(),
+            )));
         }
         let Some(every) = step.every else {
             return Self::all(step, [rows, cols]);
