@@ -63,8 +63,8 @@ const CASES: [Case; 22] = [
     case(GEMMA_4, "nf4:block=32", To::BitsAndBytes, "model.layers.0.experts.gate_up_proj.absmax"),
     case(GEMMA_4, "fp8:e4m3,scale=8x8", To::Fp8, "model.layers.0.experts.gate_up_proj_scale_inv"),
     case(GEMMA_4, "fp8:e4m3,scale=16x16", To::Fp8, "model.layers.0.experts.0.down_proj.weight_scale_inv"),
-    case(GEMMA_4, "wna16:bits=4,group=20", To::CompressedTensors, "model.layers.0.experts.0.gate_proj.weight_packed"),
-    case(GEMMA_4, "hqq:bits=4,group=20", To::Hqq, "model.layers.0.experts.0.gate_up_proj.W_q"),
+    case(GEMMA_4, "wna16:bits=4,group=4", To::CompressedTensors, "model.layers.0.experts.0.gate_proj.weight_packed"),
+    case(GEMMA_4, "hqq:bits=4,group=4", To::Hqq, "model.layers.0.experts.0.gate_up_proj.W_q"),
 ];
 
 fn logits(config: LoadConfig, ids_of: Golden) -> Vec<f32> {
