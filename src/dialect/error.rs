@@ -84,7 +84,9 @@ pub enum DialectError {
         steps: usize,
     },
     /// A part of a packed weight is not there.
-    #[error("{weight} is packed by {dialect}, and {part} is missing; the checkpoint is incomplete")]
+    #[error(
+        "{weight} is packed by {dialect}, and {part} is missing; the checkpoint is incomplete, fetch its files again"
+    )]
     Missing {
         /// The weight.
         weight: String,
@@ -106,7 +108,9 @@ pub enum DialectError {
         field: &'static str,
     },
     /// A weight that should not be packed and is.
-    #[error("{tensor} is packed, and by `{field}` of config.json it is not")]
+    #[error(
+        "{tensor} is packed, and by `{field}` of config.json it is not; take the config.json that was saved with these weights"
+    )]
     Excepted {
         /// The tensor.
         tensor: String,
@@ -114,7 +118,9 @@ pub enum DialectError {
         field: &'static str,
     },
     /// A tensor contradicts a field of the configuration.
-    #[error("{tensor} says {found}, `{field}` of config.json says {declared}")]
+    #[error(
+        "{tensor} says {found}, `{field}` of config.json says {declared}; take the config.json that was saved with these weights"
+    )]
     Field {
         /// The tensor.
         tensor: String,
@@ -235,7 +241,9 @@ pub enum DialectError {
         dialect: &'static str,
     },
     /// Nobody has a file for such a weight.
-    #[error("{tensor}: no dialect that is written holds it as it is packed")]
+    #[error(
+        "{tensor}: no dialect that is written holds it as it is packed; choose another quantization, or leave it dense (`--skip`)"
+    )]
     NoDialect {
         /// The tensor.
         tensor: String,

@@ -5,7 +5,9 @@
 #[non_exhaustive]
 pub enum ConfigError {
     /// A field is not there.
-    #[error("config.json: `{field}` is missing")]
+    #[error(
+        "config.json: `{field}` is missing; add it, or take the config.json that was saved with these weights"
+    )]
     Missing {
         /// The field.
         field: String,

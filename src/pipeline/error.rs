@@ -89,7 +89,7 @@ pub enum PipelineError {
     },
     /// The method's packer makes another format or shape than its method had told the plan.
     #[error(
-        "{tensor}: would be packed as {format} of {shape:?}, which is not what its method had planned"
+        "{tensor}: would be packed as {format} of {shape:?}, which is not what its method had planned; make the plan again"
     )]
     NotAsPlanned {
         /// The tensor.

@@ -98,7 +98,7 @@ pub enum PlanError {
     },
     /// The pieces of a slot are of several types.
     #[error(
-        "{slot} is made of {first} ({first_dtype}) and {second} ({second_dtype}); the pieces of a weight have one type"
+        "{slot} is made of {first} ({first_dtype}) and {second} ({second_dtype}); the pieces of a weight have one type; save the checkpoint in one type"
     )]
     PieceTypes {
         /// The slot.
@@ -192,7 +192,7 @@ pub enum PlanError {
     },
     /// A type that is not a plain float.
     #[error(
-        "{tensor} in {file} is stored as {found}; weights of an unquantized checkpoint are F32, F16 or BF16"
+        "{tensor} in {file} is stored as {found}; weights of an unquantized checkpoint are F32, F16 or BF16; save it as one of these, or add the `quantization_config` that it was packed by"
     )]
     Dtype {
         /// The tensor.

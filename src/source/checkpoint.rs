@@ -477,7 +477,7 @@ pub enum CheckpointError {
     },
 
     /// A file that is not JSON.
-    #[error("{file}: does not parse: {source}")]
+    #[error("{file}: does not parse: {source}; correct it, or fetch it again")]
     Json {
         /// The file.
         file: String,
@@ -486,14 +486,16 @@ pub enum CheckpointError {
     },
 
     /// JSON, but not an object.
-    #[error("{file}: is JSON, but not an object")]
+    #[error("{file}: is JSON, but not an object; is it the file that its name says?")]
     NotAnObject {
         /// The file.
         file: String,
     },
 
     /// A text file that is not UTF-8.
-    #[error("{file}: byte {at_byte} of {len} breaks its UTF-8")]
+    #[error(
+        "{file}: byte {at_byte} of {len} breaks its UTF-8; save it as UTF-8, or fetch it again"
+    )]
     NotText {
         /// The file.
         file: String,

@@ -54,7 +54,9 @@ pub enum SourceError {
     },
 
     /// A file that should be small is not.
-    #[error("{at}/{file}: {len} bytes, and a file that is read whole may have {max}")]
+    #[error(
+        "{at}/{file}: {len} bytes, and a file that is read whole may have {max}; is it the file that its name says?"
+    )]
     TooLarge {
         /// The source.
         at: String,

@@ -111,7 +111,9 @@ struct RawIndex {
 #[non_exhaustive]
 pub enum IndexError {
     /// Not the JSON of an index.
-    #[error("{file}: does not parse: {source}")]
+    #[error(
+        "{file}: does not parse: {source}; fetch it again, or remove it: shards are found without it"
+    )]
     Json {
         /// The index.
         file: String,
@@ -127,7 +129,9 @@ pub enum IndexError {
     },
 
     /// A shard that lies outside the model.
-    #[error("{file}: places tensor {tensor} in {shard:?}, which leads out of the model")]
+    #[error(
+        "{file}: places tensor {tensor} in {shard:?}, which leads out of the model; correct the name"
+    )]
     Escapes {
         /// The index.
         file: String,
@@ -138,7 +142,7 @@ pub enum IndexError {
     },
 
     /// One tensor in two places.
-    #[error("{file}: places tensor {tensor} twice, in {first} and in {second}")]
+    #[error("{file}: places tensor {tensor} twice, in {first} and in {second}; leave one line")]
     DuplicateTensor {
         /// The index.
         file: String,

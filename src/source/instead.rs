@@ -154,7 +154,7 @@ fn adapter(source: &dyn Source) -> String {
     let kind = kind.map_or(String::new(), |kind| format!(" ({kind})"));
     match text(source, ADAPTER_CONFIG, "base_model_name_or_path") {
         Some(base) => format!(
-            "it is an adapter of peft{kind} for the model {base}: load {base}, or merge the adapter into it in Python \
+            "it is an adapter of peft{kind} for the model {base}: load {base} and put the adapter on it (`firebox::adapter`), or merge both in Python \
              (`merge_and_unload`, then `save_pretrained`)"
         ),
         None => format!(

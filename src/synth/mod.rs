@@ -135,7 +135,7 @@ pub enum SynthError {
     },
 
     /// A file could not be written.
-    #[error("{path} cannot be written", path = path.display())]
+    #[error("{path} cannot be written: {source}", path = path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,

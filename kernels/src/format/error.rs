@@ -20,7 +20,9 @@ pub enum FormatError {
     },
 
     /// A scale tile with a side of zero.
-    #[error("an fp8 scale tile of {rows} x {cols} weights holds no weight")]
+    #[error(
+        "an fp8 scale tile of {rows} x {cols} weights holds no weight; both numbers are 1 at least"
+    )]
     Tile {
         /// Rows of the tile.
         rows: usize,
@@ -38,11 +40,11 @@ pub enum FormatError {
     },
 
     /// An affine group of no weights.
-    #[error("an affine group of 0 weights holds no weight")]
+    #[error("an affine group of 0 weights holds no weight; a group has 1 at least")]
     EmptyGroup,
 
     /// Weights that are not whole groups.
-    #[error("{weights} weights are not whole groups of {group}")]
+    #[error("{weights} weights are not whole groups of {group}; take a group that divides them")]
     Groups {
         /// Weights there are.
         weights: usize,

@@ -47,7 +47,9 @@ pub enum HeaderError {
     },
 
     /// The header is not text.
-    #[error("{file}: byte {at_byte} breaks the UTF-8 of a header of {header_len} bytes")]
+    #[error(
+        "{file}: byte {at_byte} breaks the UTF-8 of a header of {header_len} bytes; the file is damaged, fetch or save it again"
+    )]
     NotUtf8 {
         /// The file.
         file: String,
@@ -58,7 +60,9 @@ pub enum HeaderError {
     },
 
     /// The header is text, but not the JSON of a header.
-    #[error("{file}: its header does not parse: {source}")]
+    #[error(
+        "{file}: its header does not parse: {source}; the file is damaged, fetch or save it again"
+    )]
     Json {
         /// The file.
         file: String,
@@ -67,7 +71,7 @@ pub enum HeaderError {
     },
 
     /// Two tensors of one name. Readers disagree about which counts.
-    #[error("{file}: tensor {tensor} is there twice")]
+    #[error("{file}: tensor {tensor} is there twice; the file is damaged, fetch or save it again")]
     DuplicateTensor {
         /// The file.
         file: String,
@@ -76,7 +80,9 @@ pub enum HeaderError {
     },
 
     /// One metadata key twice.
-    #[error("{file}: metadata key {key} is there twice")]
+    #[error(
+        "{file}: metadata key {key} is there twice; the file is damaged, fetch or save it again"
+    )]
     DuplicateMetadata {
         /// The file.
         file: String,
@@ -85,7 +91,9 @@ pub enum HeaderError {
     },
 
     /// A dtype that safetensors 0.8 does not have.
-    #[error("{file}: tensor {tensor} has the unknown dtype {dtype:?}")]
+    #[error(
+        "{file}: tensor {tensor} has the unknown dtype {dtype:?}; save it in a type that safetensors lists, such as F32, F16 or BF16"
+    )]
     UnknownDtype {
         /// The file.
         file: String,
@@ -96,7 +104,9 @@ pub enum HeaderError {
     },
 
     /// A shape with more elements than can be counted.
-    #[error("{file}: tensor {tensor} of {dtype} {shape:?} has more bits than fit 64 bits")]
+    #[error(
+        "{file}: tensor {tensor} of {dtype} {shape:?} has more bits than fit 64 bits; the file is damaged, fetch or save it again"
+    )]
     ShapeOverflow {
         /// The file.
         file: String,
@@ -109,7 +119,9 @@ pub enum HeaderError {
     },
 
     /// Elements narrower than a byte that end inside one.
-    #[error("{file}: tensor {tensor} of {dtype} {shape:?} has {bits} bits, not a multiple of 8")]
+    #[error(
+        "{file}: tensor {tensor} of {dtype} {shape:?} has {bits} bits, not a multiple of 8; the file is damaged, fetch or save it again"
+    )]
     PartialByte {
         /// The file.
         file: String,
@@ -124,7 +136,9 @@ pub enum HeaderError {
     },
 
     /// A tensor that ends before it starts.
-    #[error("{file}: tensor {tensor} has the data offsets {start} to {end}, which run backwards")]
+    #[error(
+        "{file}: tensor {tensor} has the data offsets {start} to {end}, which run backwards; the file is damaged, fetch or save it again"
+    )]
     Inverted {
         /// The file.
         file: String,
@@ -138,7 +152,7 @@ pub enum HeaderError {
 
     /// Offsets, dtype and shape contradict each other.
     #[error(
-        "{file}: tensor {tensor} of {dtype} {shape:?} takes {needed} bytes and is given {found}"
+        "{file}: tensor {tensor} of {dtype} {shape:?} takes {needed} bytes and is given {found}; the file is damaged, fetch or save it again"
     )]
     LengthMismatch {
         /// The file.
@@ -173,7 +187,7 @@ pub enum HeaderError {
 
     /// Two tensors share bytes.
     #[error(
-        "{file}: tensor {tensor} starts at byte {start}, inside {other}, which ends at {other_end}"
+        "{file}: tensor {tensor} starts at byte {start}, inside {other}, which ends at {other_end}; the file is damaged, fetch or save it again"
     )]
     Overlap {
         /// The file.
@@ -189,7 +203,9 @@ pub enum HeaderError {
     },
 
     /// Bytes before a tensor that belong to none. They could hide anything.
-    #[error("{file}: tensor {tensor} starts at byte {start}, and what is before it ends at {end}")]
+    #[error(
+        "{file}: tensor {tensor} starts at byte {start}, and what is before it ends at {end}; the file is damaged, fetch or save it again"
+    )]
     Hole {
         /// The file.
         file: String,
@@ -202,7 +218,9 @@ pub enum HeaderError {
     },
 
     /// Bytes after the last tensor.
-    #[error("{file}: its last tensor ends at byte {end}, and the file has {file_len}")]
+    #[error(
+        "{file}: its last tensor ends at byte {end}, and the file has {file_len}; the file is damaged, fetch or save it again"
+    )]
     TrailingBytes {
         /// The file.
         file: String,
