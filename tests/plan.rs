@@ -96,7 +96,7 @@ fn rows_that_are_not_whole_groups_are_refused() {
         .rule("down=mlx".parse().expect("a rule"))
         .source(tiny());
     let said = message(plan(groups_of_64));
-    for part in ["down.weight", "96", "64", "groups of 32"] {
+    for part in ["down.weight", "96", "64", "group=32"] {
         assert!(said.contains(part), "`{said}` lacks `{part}`");
     }
     let config = LoadConfig::default()

@@ -39,9 +39,10 @@ pub(super) fn all<'s>(
             .iter()
             .map(|(slot, error)| (&*slot.name, reason(error))),
     );
-    let skips = patterns
-        .iter()
-        .map(|(pattern, _, _)| format!("--skip '{pattern}'"));
+    let skips = patterns.iter().map(|(pattern, _, _)| {
+        let module = pattern.strip_suffix(".weight").unwrap_or(pattern);
+        format!("--skip '{module}'")
+    });
     let skips = skips.collect::<Vec<_>>().join(" ");
     let weights = patterns.iter().map(|(pattern, reason, count)| match count {
         1 => format!("{pattern} ({reason})"),
