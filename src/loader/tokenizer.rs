@@ -3,7 +3,7 @@
 use super::engine::Engine;
 use crate::{
     error::Error,
-    source::SourceExt as _,
+    source::checkpoint::CHAT_TEMPLATES,
     text::{Tokenizer, TokenizerFiles},
 };
 
@@ -63,15 +63,14 @@ impl Engine {
         let _ = self.tokenizer.set(tokenizer.made_from().to_owned());
         Ok(tokenizer)
     }
-    /// Names and bytes of the chat templates beside `chat_template.jinja`, where the source can list its files.
+    /// Names and bytes of the chat templates beside `chat_template.jinja`.
     fn chat_templates(&self) -> Result<Vec<(String, Vec<u8>)>, Error> {
+        let checkpoint = self.checkpoint();
         let mut templates = Vec::new();
-        for file in self.checkpoint().source().list()?.unwrap_or_default() {
-            let name = file.strip_prefix("additional_chat_templates/");
-            if let Some(name) = name.and_then(|name| name.strip_suffix(".jinja"))
-                && let Some(bytes) = self.checkpoint().read_optional(&file)?
-            {
-                templates.push((name.to_owned(), bytes));
+        for file in checkpoint.chat_templates()? {
+            if let Some(bytes) = checkpoint.read_optional(&file)? {
+                let name = file.trim_start_matches(CHAT_TEMPLATES);
+                templates.push((name.trim_end_matches(".jinja").to_owned(), bytes));
             }
         }
         Ok(templates)

@@ -25,6 +25,9 @@ const INDEX_BYTES_MAX: u64 = 64 << 20;
 
 /// The model's configuration.
 pub(crate) const CONFIG: &str = "config.json";
+/// The folder of chat templates beside `chat_template.jinja`.
+pub(crate) const CHAT_TEMPLATES: &str = "additional_chat_templates/";
+
 /// The list of shards, when there are several.
 pub(crate) const INDEX: &str = "model.safetensors.index.json";
 /// The weights, when there is no index.
@@ -288,6 +291,21 @@ impl Checkpoint {
         bytes
             .map(|bytes| parse_object(&*self.source, file, &bytes))
             .transpose()
+    }
+
+    /// The names of the files in `additional_chat_templates`, where the source can list its files.
+    ///
+    /// # Errors
+    ///
+    /// When the list cannot be read.
+    pub(crate) fn chat_templates(&self) -> Result<Vec<String>, CheckpointError> {
+        let mut files = self.source.list()?.unwrap_or_default();
+        files.retain(|file| {
+            let name = file.strip_prefix(CHAT_TEMPLATES);
+            let name = name.and_then(|name| name.strip_suffix(".jinja"));
+            name.is_some_and(|name| !name.is_empty() && !name.contains(['/', '\\']))
+        });
+        Ok(files)
     }
 
     /// A small file of the model, `None` when there is no such file.

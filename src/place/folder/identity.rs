@@ -10,7 +10,7 @@ use core::ops::Range;
 use serde_json::{Map, Value, json};
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
-use super::COPIED;
+use super::copied;
 use crate::{
     config::{LoadConfig, SaveConfig},
     pipeline::PipelineError,
@@ -85,10 +85,10 @@ impl Identity {
         let mut files: Map<String, Value> = files
             .map(|file| (file.name.to_string(), json!({ "bytes": file.bytes })))
             .collect();
-        for file in COPIED {
-            if let Some(bytes) = checkpoint.read_optional(file)? {
+        for file in copied(checkpoint)? {
+            if let Some(bytes) = checkpoint.read_optional(&file)? {
                 let said = json!({ "bytes": bytes.len(), "xxh3": hex(xxh3_128(&bytes)) });
-                files.insert(file.to_owned(), said);
+                files.insert(file, said);
             }
         }
         // As texts: a number that is read again may be another in its last bit.

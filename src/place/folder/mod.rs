@@ -36,7 +36,7 @@ pub(crate) use self::{
 use crate::{
     config::SaveConfig,
     plan::{Action, Plan, Stored},
-    source::checkpoint::GENERATION_CONFIG,
+    source::{Checkpoint, CheckpointError, checkpoint::GENERATION_CONFIG},
 };
 
 /// Small files of a model that are copied as they are.
@@ -61,6 +61,12 @@ const COPIED: [&str; 19] = [
     "processor_config.json",
     "video_preprocessor_config.json",
 ];
+
+/// The names of all small files that are copied as they are; some of them may not be there.
+fn copied(checkpoint: &Checkpoint) -> Result<Vec<String>, CheckpointError> {
+    let fixed = COPIED.map(str::to_owned);
+    Ok([&fixed, checkpoint.chat_templates()?.as_slice()].concat())
+}
 
 /// A folder that is finished.
 #[derive(Debug)]

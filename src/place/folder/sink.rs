@@ -12,7 +12,7 @@ use firebox_kernels::{arith::float::DType, format::Packed};
 use serde_json::{Value, json};
 
 use super::{
-    COPIED, SaveError, SavedFolder,
+    SaveError, SavedFolder, copied,
     identity::Identity,
     journal::{Busy, Done, Journal},
     kept::FileSum,
@@ -26,7 +26,7 @@ use crate::{
     pipeline::{Finished, RowBatch, RowSink, Sink, SinkError},
     plan::{Plan, Step},
     source::{
-        Checkpoint, StoredType,
+        Checkpoint, CheckpointError, StoredType,
         checkpoint::{CONFIG, INDEX},
         json,
     },
@@ -233,11 +233,16 @@ impl<'a> FolderSink<'a> {
             });
             write(INDEX, &pretty(&index))?;
         }
-        for file in COPIED {
-            let read = checkpoint.read_optional(file);
-            let read = read.map_err(|error| io::Error::other(error.to_string()));
-            if let Some(bytes) = read.map_err(SaveError::at(&layout.path(file), 0))? {
-                write(file, &bytes)?;
+        let unread = |error: CheckpointError| io::Error::other(error.to_string());
+        let files = copied(checkpoint).map_err(unread);
+        for file in files.map_err(SaveError::at(&layout.to.folder, 0))? {
+            let path = layout.path(&file);
+            let read = checkpoint.read_optional(&file).map_err(unread);
+            if let Some(bytes) = read.map_err(SaveError::at(&path, 0))? {
+                if let Some(folder) = path.parent() {
+                    fs::create_dir_all(folder).map_err(SaveError::at(folder, 0))?;
+                }
+                write(&file, &bytes)?;
             }
         }
         let catalog = checkpoint.catalog();
