@@ -201,6 +201,23 @@ fn hostile_templates_are_errors() {
     }
 }
 
+/// The error says both numbers, so that a template that honestly needs more can be told from a hostile one.
+#[test]
+fn a_value_that_is_too_large_is_said_so() {
+    let _alone = MEMORY.lock();
+    for template in ["{{ 'a' * 10**9 }}", "{{ 'a' | center(10**9) }}"] {
+        let (found, _) = on_a_thread(template);
+        let error = found.unwrap_err();
+        let cause = std::error::Error::source(&error).unwrap().to_string();
+        assert!(
+            cause.contains("line 1: the template makes a value of 1000000")
+                || cause.contains("line 1: the template makes a value of 999999"),
+            "{cause}"
+        );
+        assert!(cause.contains("at most 4194"), "{cause}");
+    }
+}
+
 /// Bounds that were too narrow would refuse what Jinja2 takes.
 #[test]
 fn long_templates_are_no_errors() {
@@ -233,7 +250,7 @@ fn a_long_conversation_is_no_error() {
 fn cycles_are_freed() {
     let _alone = MEMORY.lock();
     let render = || {
-        let template = "{% set n = namespace(s='a' * 100000) %}{% set n.a = [n] %}{% for x in [1] %}{{ loop.changed(loop) }}{% endfor %}";
+        let template = "{% set n = namespace(s='a' * 100000) %}{% set n.a = [n] %}{% for x in ['b' * 100000] %}{{ loop.changed(loop) }}{% endfor %}";
         apply(template, &[], GenerationPrompt::Omit).unwrap();
     };
     render();

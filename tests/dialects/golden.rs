@@ -1,6 +1,6 @@
 //! Golden checkpoints: made, read, written again.
 
-use std::path::Path;
+use std::{fs, path::Path};
 
 use firebox::{
     Cpu, DType, Loader,
@@ -39,6 +39,34 @@ fn checkpoints_are_written_as_the_libraries_write_them() {
             assert_eq!(json(&copy), json(&original), "{} {file}", model.name);
         }
     }
+}
+
+/// Chat templates of a folder belong to a model as the one in a file of its own does. Would catch a save that loses them.
+#[test]
+fn chat_templates_of_a_folder_are_kept() {
+    let [from, to] = [(); 2].map(|()| TempDir::new().expect("a folder"));
+    for entry in fs::read_dir(QUANTIZED[0].base()).expect("a model") {
+        let path = entry.expect("an entry").path();
+        let name = path.file_name().expect("a name");
+        fs::copy(&path, from.path().join(name)).expect("copied");
+    }
+    let templates = Path::new("additional_chat_templates");
+    fs::create_dir(from.path().join(templates)).expect("made");
+    for (name, text) in [("rag.jinja", "{{ documents }}"), ("notes.txt", "none")] {
+        fs::write(from.path().join(templates).join(name), text).expect("written");
+    }
+    let loader = Loader::<Cpu>::new(load(from.path())).expect("a checkpoint");
+    let tokenizer = loader.tokenizer().expect("a tokenizer");
+    let names = tokenizer.chat_template().expect("templates").names();
+    assert_eq!(names.collect::<Vec<_>>(), ["rag"]);
+    save(load(from.path()), &SaveConfig::new(to.path()));
+    let kept = fs::read_dir(to.path().join(templates)).expect("a folder");
+    let kept: Vec<_> = kept
+        .map(|entry| entry.expect("an entry").file_name())
+        .collect();
+    assert_eq!(kept, ["rag.jinja"]);
+    let text = fs::read_to_string(to.path().join(templates).join("rag.jinja"));
+    assert_eq!(text.expect("a text"), "{{ documents }}");
 }
 
 /// Would catch codes that are adopted in the wrong order, scales of other groups, a forgotten offset of nested
