@@ -81,7 +81,7 @@
 //!
 //! [Formats](_docs::formats), [models](_docs::models), [the program](_docs::program), [strategies](_docs::strategies),
 //! [targets](_docs::targets), [decisions](_docs::design), [how to add a family, a format, a method…](_docs::extend),
-//! [measurements](_docs::benchmarks).
+//! [reliability](_docs::reliability), [measurements](_docs::benchmarks).
 
 // The order of imports: a room imports only rooms above it, and no two files of different folders import each other
 // (`tests/frame` reads the order here). Blank lines keep the order.
@@ -153,6 +153,8 @@ pub mod _docs {
     pub mod strategies {}
     #[doc = include_str!("docs/targets.md")]
     pub mod targets {}
+    #[doc = include_str!("docs/reliability.md")]
+    pub mod reliability {}
     #[doc = include_str!("docs/extend.md")]
     pub mod extend {}
     #[doc = include_str!("docs/benchmarks.md")]
