@@ -13,7 +13,7 @@ use crate::{
     error::Error,
     model::{Link, SWITCH, Stacks},
     observe::Observer,
-    pipeline::{self, Settings, Timing},
+    pipeline::{self, PipelineError, Settings, Timing},
     place::{
         SaveError,
         folder::{self as save, FolderLayout, FolderSink, Found, Identity},
@@ -147,11 +147,15 @@ impl Engine {
             let report = self.report(&plan, allowance, &timings, recording);
             Ok(Saved::new(folder.finish(self.checkpoint())?, report))
         });
-        let saved = saved.map_err(|error| Error::Interrupted {
-            folder: to.folder().to_owned(),
-            done,
-            total,
-            source: Box::new(error),
+        let saved = saved.map_err(|error| match error {
+            // The same again would end in the same way.
+            Error::Pipeline(PipelineError::Format { .. }) => error,
+            error => Error::Interrupted {
+                folder: to.folder().to_owned(),
+                done,
+                total,
+                source: Box::new(error),
+            },
         })?;
         // Every file is written: an observer that cancels now only changes the result.
         finish(&saved.report, &observers)?;
