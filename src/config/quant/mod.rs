@@ -122,8 +122,10 @@ impl FromStr for QuantSpec {
             "nvfp4" => Packing::Micro(floats::nvfp4(spec, options)?),
             "int8" => no_options(spec, "int8", options).map(|()| Packing::Int8)?,
             _ => {
+                let names = Self::KNOWN.map(|known| known.name);
+                let names = [&names[..], &["none", "auto"]].concat();
                 return Err(SpecError::Unknown {
-                    nearest: foreign::nearest_spec(spec),
+                    nearest: foreign::nearest_spec(spec, &names),
                     found: spec.to_owned(),
                 });
             }
