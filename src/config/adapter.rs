@@ -202,7 +202,7 @@ impl LoraConfig {
     fn options(text: &str, options: &str) -> Result<Self, AdapterSpecError> {
         let mut config = Self::default();
         let mut alpha = None;
-        for option in options.split(',').filter(|option| !option.is_empty()) {
+        for option in options_of(options) {
             let (name, value) = option.split_once('=').unwrap_or((option, ""));
             let wrong = |option, expected| AdapterSpecError::Value {
                 adapter: text.to_owned(),
@@ -261,6 +261,20 @@ impl LoraConfig {
         config.alpha = alpha.unwrap_or(config.rank as f64);
         Ok(config)
     }
+}
+
+/// The parts between commas that stand outside of braces, since patterns have both.
+fn options_of(text: &str) -> impl Iterator<Item = &str> {
+    let mut depth = 0_i32;
+    let parts = text.split(move |letter| {
+        match letter {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            _ => {}
+        }
+        letter == ',' && depth <= 0
+    });
+    parts.filter(|part| !part.is_empty())
 }
 
 impl AdapterConfig {

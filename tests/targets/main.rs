@@ -5,6 +5,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod adapters;
 mod gradients;
 mod memory;
 mod models;
@@ -48,6 +49,7 @@ macro_rules! suite {
                 operations::rows_are_those_of_the_dense_weight,
                 operations::shapes_are_as_announced,
                 operations::operations_join_others,
+                adapters::adapters_get_the_dense_gradients,
                 gradients::the_activation_gets_the_dense_gradient,
                 gradients::streamed_weights_give_the_loaded_gradient,
                 memory::a_load_keeps_to_the_memory_of_its_device,
