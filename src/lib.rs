@@ -79,7 +79,7 @@
 //!
 //! # Longer texts
 //!
-//! [Formats](_docs::formats), [models](_docs::models), [the program](_docs::program), [strategies](_docs::strategies),
+//! [Formats](_docs::formats), [models](_docs::models), [the program](_docs::program), [strategies](_docs::strategies), [training](_docs::training),
 //! [targets](_docs::targets), [decisions](_docs::design), [how to add a family, a format, a method…](_docs::extend),
 //! [reliability](_docs::reliability), [measurements](_docs::benchmarks).
 
@@ -151,6 +151,8 @@ pub mod _docs {
     pub mod program {}
     #[doc = include_str!("docs/strategies.md")]
     pub mod strategies {}
+    #[doc = include_str!("docs/training.md")]
+    pub mod training {}
     #[doc = include_str!("docs/targets.md")]
     pub mod targets {}
     #[doc = include_str!("docs/reliability.md")]
