@@ -102,7 +102,7 @@ pub enum AdapterSpecError {
         /// The text.
         adapter: String,
         /// Why not.
-        source: RuleError,
+        source: Box<RuleError>,
     },
 }
 
@@ -216,7 +216,7 @@ impl LoraConfig {
                     .collect::<Result<_, _>>()
                     .map_err(|source| AdapterSpecError::Pattern {
                         adapter: text.to_owned(),
-                        source,
+                        source: Box::new(source),
                     })
             };
             match name {

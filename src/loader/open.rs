@@ -61,9 +61,7 @@ impl LoadRequest {
 fn declared(mut checkpoint: Checkpoint) -> Result<Checkpoint, Error> {
     let config = checkpoint.config();
     let says = |field: &&str| config.get(field).is_some_and(|value| !value.is_null());
-    if dialect::DECLARED.iter().any(|field| says(field))
-        || !undeclared::has_packed(checkpoint.catalog())
-    {
+    if dialect::DECLARED.iter().any(says) || !undeclared::has_packed(checkpoint.catalog()) {
         return Ok(checkpoint);
     }
     for (file, declaration) in undeclared::FILES {

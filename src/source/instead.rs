@@ -105,8 +105,11 @@ pub(super) fn file(name: &str) -> String {
     }
 }
 
-/// Weights of other projects: which names are such, what they are, and what to do.
-static FOREIGN: &[(fn(&str) -> bool, &str)] = &[
+/// Whether the name of a file is one of a kind.
+type IsNamed = fn(&str) -> bool;
+
+/// Weights of other projects: which names they have, what they are, and what to do.
+static FOREIGN: &[(IsNamed, &str)] = &[
     (
         |name| name.starts_with("consolidated.") || name == "params.json",
         "weights as Meta and Mistral publish them: take the version for transformers, with config.json and model.safetensors",

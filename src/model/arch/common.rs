@@ -265,7 +265,7 @@ pub(super) fn turned(
     field: &str,
     features: usize,
 ) -> Result<usize, ConfigError> {
-    match features % 2 == 0 && features <= HEAD_FEATURES_MAX {
+    match features.is_multiple_of(2) && features <= HEAD_FEATURES_MAX {
         true => Ok(features),
         false => Err(fields.value(
             field,

@@ -106,7 +106,7 @@ fn of_path(parts: &[&str]) -> Option<Address> {
     let name = parts
         .iter()
         .take(3)
-        .position(|part| is_page(&part))
+        .position(is_page)
         .unwrap_or(parts.len());
     let (id, rest) = parts.split_at(name);
     if id.is_empty() {
