@@ -83,7 +83,7 @@ fn streamed_experts_answer_as_full_ones_do() {
 #[test]
 fn a_token_fetches_its_own_experts() {
     let golden = Golden("qwen2_moe_bf16");
-    let (Loaded { model, report }, _) = experts(golden, "nf4", &StreamFrom::Host, 1.1);
+    let (Loaded { model, report, .. }, _) = experts(golden, "nf4", &StreamFrom::Host, 1.1);
     assert!(!report.to_string().contains("streamed:"), "{report}");
     let stats = || model.stream_stats().expect("it streams");
     for (token, fetched) in [(7, 6), (7, 6)] {

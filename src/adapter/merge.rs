@@ -15,7 +15,7 @@ use crate::model::{Role, Slot, TIED_HEAD};
 
 /// The changes that adapters make to the values of one slot.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub(crate) struct Merge {
+pub(crate) struct MergedAdapters {
     changes: Vec<Change>,
 }
 
@@ -45,7 +45,7 @@ struct LowRankRows {
     is_table: bool,
 }
 
-impl Merge {
+impl MergedAdapters {
     /// Changes the rows from `first_row` on of a matrix with `cols` columns, stored as `float`. Each adapter is
     /// computed in `f32` and rounded once to that type, as peft does. Spread over the current rayon pool.
     pub(crate) fn apply(&self, float: DType, first_row: usize, cols: usize, bytes: &mut [u8]) {
@@ -64,7 +64,7 @@ impl Merge {
     }
 }
 
-impl Merge {
+impl MergedAdapters {
     /// A checksum of all changes.
     pub(crate) fn checksum(&self) -> u128 {
         let mut hash = Xxh3::new();
@@ -175,8 +175,8 @@ fn narrow(float: DType, values: &[f32], bytes: &mut [u8]) {
 pub(crate) fn merges(
     adapters: &[(AdapterFile, f64)],
     slots: &[&Slot],
-) -> Result<Vec<(usize, Merge)>, AdapterError> {
-    let mut merges = vec![Merge::default(); slots.len()];
+) -> Result<Vec<(usize, MergedAdapters)>, AdapterError> {
+    let mut merges = vec![MergedAdapters::default(); slots.len()];
     for (file, weight) in adapters {
         for (module, tensors) in &file.modules {
             let matrix =

@@ -70,7 +70,7 @@ pub enum RuleError {
         /// What was written.
         rule: String,
         /// Why not.
-        source: SpecError,
+        source: Box<SpecError>,
     },
 }
 
@@ -194,7 +194,7 @@ impl FromStr for Rule {
         })?;
         let quant = spec.parse().map_err(|source| RuleError::Spec {
             rule: rule.to_owned(),
-            source,
+            source: Box::new(source),
         })?;
         if matches!(quant, QuantSpec::Auto(_)) {
             return Err(RuleError::Auto {

@@ -16,7 +16,7 @@ use crate::{
     pipeline::{self, PipelineError, Settings, Timing},
     place::{
         SaveError,
-        folder::{self as save, FolderLayout, FolderSink, Found, Identity},
+        folder::{self as save, Earlier, FolderLayout, FolderSink, Identity},
     },
     plan::{ExpertFiles, Home, Plan, Step},
     prepare,
@@ -120,9 +120,9 @@ impl Engine {
         let by_rows = |step: &Step| layout.takes_rows(step);
         let allowance = self.allowance(&plan, &by_rows)?;
         let mut journal = match found {
-            Found::Empty => save::create(to)?,
-            Found::Interrupted(journal) => journal,
-            Found::Complete(record) => {
+            Earlier::Empty => save::create(to)?,
+            Earlier::Interrupted(journal) => journal,
+            Earlier::Complete(record) => {
                 let nothing = vec![Timing::default(); plan.steps.len()];
                 let report = self.report(&plan, allowance, &nothing, recording);
                 finish(&report, &observers)?;

@@ -177,6 +177,14 @@ impl<'a> Fields<'a> {
         )
     }
 
+    /// A flag that is `absent` where it is absent, and off where it is `null`.
+    pub(crate) fn flag_or(self, field: &str, absent: bool) -> Result<bool, ConfigError> {
+        match self.names(field) {
+            true => Ok(self.flag(field)?.unwrap_or(false)),
+            false => Ok(absent),
+        }
+    }
+
     /// `true` or `false`.
     pub(crate) fn flag(self, field: &str) -> Result<Option<bool>, ConfigError> {
         self.read(field, "true or false", Value::as_bool)

@@ -12,7 +12,7 @@ use super::{
     weave::Weave,
 };
 use crate::{
-    adapter::merge::Merge,
+    adapter::merge::MergedAdapters,
     config::Role,
     plan::{Every, Step, Stored},
     source::SourceError,
@@ -26,9 +26,9 @@ pub(crate) enum SourceValues {
     /// Values of `f32` that a packed weight has.
     Packed(Unpacked),
     /// Some rows of others.
-    Some(Box<SomeRows>),
+    Some(Box<EveryRow>),
     /// Matrices that are put together of others.
-    Woven(Box<Weave>),
+    Woven(Box<Weave<Self>>),
     /// Others, with the changes of adapters.
     Merged(Box<Self>, Merged),
 }
@@ -36,7 +36,7 @@ pub(crate) enum SourceValues {
 /// How others become values with the changes of adapters.
 #[derive(Debug, Clone)]
 pub(crate) struct Merged {
-    merge: Arc<Merge>,
+    merge: Arc<MergedAdapters>,
     /// The type of the others, and of these.
     types: [DType; 2],
     /// Values of a row.
@@ -45,7 +45,7 @@ pub(crate) struct Merged {
 
 /// Some rows of a source.
 #[derive(Debug, Clone)]
-pub(crate) struct SomeRows {
+pub(crate) struct EveryRow {
     all: SourceValues,
     every: Every,
     /// Number of rows.
@@ -96,7 +96,7 @@ impl SourceValues {
             Role::Bias => (rows * cols, 1),
             _ => (rows, cols),
         };
-        Self::Some(Box::new(SomeRows {
+        Self::Some(Box::new(EveryRow {
             all: Self::all(step, [every.of, cols]),
             every,
             rows,
@@ -197,7 +197,7 @@ impl SourceValues {
     }
 }
 
-impl SomeRows {
+impl EveryRow {
     /// Fills `into` from runs of many rows, each of which is read alone.
     fn runs(
         &self,

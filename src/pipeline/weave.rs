@@ -3,24 +3,27 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{unpack::RowError, values::SourceValues};
+use super::unpack::RowError;
 use crate::plan::Woven;
 
-/// Matrices that are put together of others.
+/// The number and the bytes of an expert.
+type Expert = (usize, Vec<u8>);
+
+/// Matrices that are put together of others, which are `V`.
 #[derive(Debug, Clone)]
-pub(crate) struct Weave {
-    pub(super) all: SourceValues,
+pub(crate) struct Weave<V> {
+    pub(super) all: V,
     woven: Woven,
     /// Rows of all experts in the source.
     rows: usize,
     /// Bytes of a value.
     size: usize,
     /// The expert that was put together last, and its bytes.
-    last: Arc<Mutex<Option<(usize, Vec<u8>)>>>,
+    last: Arc<Mutex<Option<Expert>>>,
 }
 
-impl Weave {
-    pub(super) fn new(all: SourceValues, woven: Woven, rows: usize, size: usize) -> Self {
+impl<V> Weave<V> {
+    pub(super) fn new(all: V, woven: Woven, rows: usize, size: usize) -> Self {
         Self {
             all,
             woven,

@@ -33,9 +33,9 @@ pub enum PlanError {
         /// Its file.
         file: String,
         /// Its shape.
-        found: Vec<usize>,
+        found: Box<[usize]>,
         /// The shape the architecture wants.
-        expected: Vec<usize>,
+        expected: Box<[usize]>,
         /// The fields that say so, with both numbers; empty where it is unknown which do.
         sizes: Box<str>,
     },
@@ -67,7 +67,7 @@ pub enum PlanError {
     )]
     Piece {
         /// The slot.
-        slot: String,
+        slot: Box<str>,
         /// Its shape.
         expected: Box<[usize]>,
         /// The tensor.

@@ -2,36 +2,15 @@
 
 use std::collections::HashSet;
 
-use super::{Action, Home, Piece, Plan, PlanError, Request, Scaling, Step, Stored, bind::Found};
+use super::{
+    Action, Home, Piece, Plan, PlanError, Request, Scaling, Step, Stored, bind::Found, guess::guess,
+};
 use crate::{
     config::Pattern,
     dialect::{Files, plain},
     model::{Role, Slot},
     source::{StoredType, TensorInfo},
 };
-
-/// Parts of paths that name tables of rows.
-const EMBEDDINGS: [&str; 6] = [
-    "embed",
-    "wte",
-    "wpe",
-    "shared",
-    "relative_attention_bias",
-    "codebook",
-];
-/// The last modules of paths, outside of layers, that make logits or labels.
-const HEADS: [&str; 8] = [
-    "lm_head",
-    "embed_out",
-    "output",
-    "classifier",
-    "score",
-    "qa_outputs",
-    "decoder",
-    "head",
-];
-/// The last modules of paths that choose experts.
-const ROUTERS: [&str; 4] = ["gate", "router", "shared_expert_gate", "wg"];
 
 impl Plan {
     /// The plan for all tensors of the files, without a model. The matrices that match `include` are quantized; without any
@@ -216,34 +195,6 @@ fn role(name: &str, shape: &[usize], is_float: bool, include: &[Pattern]) -> Rol
     match shape.len() {
         2 if is_float && patterns.any(|it| it.is_match(name, Role::Linear)) => Role::Linear,
         3 if is_float && patterns.any(|it| it.is_match(name, Role::Expert)) => Role::Expert,
-        _ => Role::Other,
-    }
-}
-
-/// The role that the name and the shape of a tensor suggest.
-pub(super) fn guess(name: &str, shape: &[usize]) -> Role {
-    // A tensor of no module at all is what its shape says.
-    let path = name.strip_suffix(".weight");
-    let path = path.or((!name.contains('.')).then_some(name));
-    let segments: Vec<&str> = path.unwrap_or(name).split('.').collect();
-    let has = |words: &[&str]| {
-        let mut segments = segments.iter();
-        segments.any(|segment| words.iter().any(|word| segment.contains(word)))
-    };
-    let last = segments.last().copied().unwrap_or_default();
-    let mut numbers = segments.iter();
-    let in_layer = numbers.any(|segment| segment.parse::<usize>().is_ok());
-    match (shape.len(), path) {
-        // Nothing is in it.
-        _ if shape.contains(&0) => Role::Other,
-        (3, _) if has(&["expert"]) => Role::Expert,
-        (2, Some(_)) if !in_layer && HEADS.contains(&last) => Role::Head,
-        (2, Some(_)) if EMBEDDINGS.iter().any(|word| last.contains(word)) => Role::Embedding,
-        (2, Some(_)) if ROUTERS.contains(&last) || has(&["router"]) => Role::Router,
-        (2, Some(_)) if has(&["norm"]) => Role::Other,
-        (2, Some(_)) => Role::Linear,
-        (1, _) if has(&["norm", "ln_", "layernorm"]) => Role::Norm,
-        (1, _) if name.ends_with(".bias") => Role::Bias,
         _ => Role::Other,
     }
 }

@@ -274,7 +274,7 @@ impl Plan {
                 }
             }
         }
-        let mut of_stack: BTreeMap<String, Vec<((usize, usize), Step)>> = BTreeMap::new();
+        let mut of_stack: BTreeMap<String, Vec<StackPart>> = BTreeMap::new();
         for ((stack, nth, half), step) in parts {
             of_stack.entry(stack).or_default().push(((nth, half), step));
         }
@@ -286,12 +286,11 @@ impl Plan {
     }
 }
 
+/// A part of a stack: the number of its expert, which half of that it is, and its step.
+type StackPart = ((usize, usize), Step);
+
 /// The stack of the same matrices of all experts, which are sorted by expert and half.
-fn joined(
-    stack: String,
-    parts: Vec<((usize, usize), Step)>,
-    stacks: Stacks,
-) -> Result<Step, PlanError> {
+fn joined(stack: String, parts: Vec<StackPart>, stacks: Stacks) -> Result<Step, PlanError> {
     let halves = 1 + parts.iter().map(|((_, half), _)| *half).max().unwrap_or(0);
     let experts = parts.len() / halves;
     let is_whole = (parts.iter().map(|(place, _)| *place))

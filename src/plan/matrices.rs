@@ -2,7 +2,7 @@
 
 use firebox_kernels::arith::float::DType;
 
-use super::{Action, Plan, Step, Stored, files::guess};
+use super::{Action, Plan, Step, Stored, guess::guess};
 use crate::{
     config::To,
     dialect::{Matrices, PackedSlot, Provenance, holds_stack},

@@ -22,6 +22,7 @@ mod error;
 mod files;
 mod gates;
 mod given;
+mod guess;
 mod home;
 mod json;
 mod matrices;
@@ -37,6 +38,7 @@ mod sizes;
 mod stacks;
 mod treatment;
 mod unfit;
+mod warnings;
 
 pub(crate) use bind::Request;
 pub use error::PlanError;
@@ -61,7 +63,7 @@ use firebox_kernels::{arith::float::DType, format::Format};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    adapter::merge::Merge,
+    adapter::merge::MergedAdapters,
     config::Strategy,
     dialect::Adopt,
     model::{Link, Slot},
@@ -131,7 +133,7 @@ pub struct Step {
     /// What adapters add to its values before anything else. No part of a plan that is written down: the adapters are asked for
     /// by the configuration.
     #[serde(skip)]
-    pub(crate) merge: Option<Arc<Merge>>,
+    pub(crate) merge: Option<Arc<MergedAdapters>>,
     /// What it is multiplied by on the way. Found when the plan is carried out, for it takes the weights.
     pub scaling: Scaling,
     /// Where the finished weight lives.
@@ -399,23 +401,6 @@ pub struct Totals {
 }
 
 impl Plan {
-    /// What the checkpoint and its configuration say differently and which of them is believed, and what else is odd about the files and does
-    /// no harm to this model, a sentence each.
-    pub fn warnings(&self) -> Vec<String> {
-        let untied = self.untied.iter().map(|tensor| {
-            format!(
-                "{tensor} differs from the embedding, and config.json takes both for one (`tie_word_embeddings`): the stored \
-                 head is used; set the field to false"
-            )
-        });
-        let unfit = (!self.unfit.is_empty()).then(|| {
-            let (count, names) = (self.unfit.len(), unfit::listed(&self.unfit));
-            format!("{count} matrices stay dense, since the quantization cannot pack their shapes: {names}")
-        });
-        let notes = self.notes.iter().cloned();
-        notes.chain(untied).chain(unfit).collect()
-    }
-
     /// Packed weights that become plain numbers become those of `to`.
     pub(crate) fn give_back(&mut self, to: DType) {
         for step in &mut self.steps {

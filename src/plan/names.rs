@@ -1,6 +1,6 @@
 //! Names that the model wants and the files do not have, and the other way round: what they tell.
 
-use super::{Plan, PlanError, files::guess};
+use super::{Plan, PlanError, guess::guess};
 use crate::model::Role;
 
 /// As many names are listed.

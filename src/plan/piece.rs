@@ -139,8 +139,8 @@ pub(super) fn check(slot: &Slot, pieces: &[Piece]) -> Result<DType, PlanError> {
             tensor: origin.tensor.clone(),
             sizes: sizes::difference(slot, &piece.tensor.shape).into(),
             file: piece.tensor.file.to_string(),
-            found: piece.tensor.shape.clone(),
-            expected: slot.shape.clone(),
+            found: piece.tensor.shape.as_slice().into(),
+            expected: slot.shape.as_slice().into(),
         });
     }
     let [rows, cols] = match slot.shape[..] {
@@ -155,7 +155,7 @@ pub(super) fn check(slot: &Slot, pieces: &[Piece]) -> Result<DType, PlanError> {
         let is_row = shape == [cols, 1] && piece.tensor.shape.len() == 1 && !piece.transposed;
         if shape[1] != cols && !is_row {
             return Err(PlanError::Piece {
-                slot: slot.name.clone(),
+                slot: slot.name.as_str().into(),
                 expected: slot.shape.as_slice().into(),
                 tensor: piece.tensor.name.to_string(),
                 file: (*piece.tensor.file).into(),

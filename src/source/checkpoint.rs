@@ -23,8 +23,7 @@ const GENERATION_CONFIG_BYTES_MAX: u64 = 1 << 20;
 /// Bytes of an index at most: 500,000 tensors with long names.
 const INDEX_BYTES_MAX: u64 = 64 << 20;
 
-/// The model's configuration.
-pub(crate) const CONFIG: &str = "config.json";
+pub(crate) use super::name::CONFIG;
 /// The folder of chat templates beside `chat_template.jinja`.
 pub(crate) const CHAT_TEMPLATES: &str = "additional_chat_templates/";
 

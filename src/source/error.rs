@@ -215,7 +215,7 @@ pub enum SourceError {
         /// The file.
         file: String,
         /// The hub.
-        endpoint: String,
+        endpoint: Box<str>,
         /// The last of the failures.
         source: Box<dyn core::error::Error + Send + Sync>,
     },

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Source, SourceExt, checkpoint::CONFIG};
+use super::{Source, SourceExt, name::CONFIG};
 
 /// As many names are listed.
 const FEW: usize = 5;

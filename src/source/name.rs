@@ -11,3 +11,6 @@ pub(super) fn stays_inside(name: &str) -> bool {
             .split('/')
             .all(|part| !part.is_empty() && part != "." && part != "..")
 }
+
+/// The model's configuration.
+pub(crate) const CONFIG: &str = "config.json";

@@ -18,7 +18,7 @@ const GOLDEN: Golden = Golden("llama_f32_tied");
 /// The error of a load from a folder with these files.
 fn refused(files: &[(&str, &str)]) -> Error {
     let folder = with(files);
-    load(folder.path(), "none").err().expect("is no model")
+    load(folder.path(), "none").expect_err("is no model")
 }
 
 fn with(files: &[(&str, &str)]) -> TempDir {
@@ -196,7 +196,7 @@ fn a_model_in_a_folder_inside_is_named() {
 
 #[track_caller]
 fn is_answered(outer: &Path, inner: &Path) {
-    let error = load(outer, "none").err().expect("is no model");
+    let error = load(outer, "none").expect_err("is no model");
     says(&error, &[&format!("name {}", inner.display())]);
     load(inner, "none").expect("a model");
 }

@@ -234,7 +234,7 @@ fn load_writes_what_happens_and_a_page_about_it() {
     let report = json(&[
         "load", TINYRUST, "--quant", "nf4", "--events", events_at, "--report", page_at,
     ]);
-    let events = std::fs::read_to_string(&events).expect("lines");
+    let events = fs::read_to_string(&events).expect("lines");
     let kinds = events.lines().map(|line| {
         let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
         line["event"].as_str().expect("a kind").to_owned()
@@ -245,10 +245,10 @@ fn load_writes_what_happens_and_a_page_about_it() {
         ("planned", "finished")
     );
     assert_eq!(kinds.iter().filter(|kind| *kind == "placed").count(), 38);
-    let written = std::fs::read(page.join("report.json")).expect("numbers");
+    let written = fs::read(page.join("report.json")).expect("numbers");
     let written: serde_json::Value = serde_json::from_slice(&written).expect("JSON");
     assert_eq!(written["seconds"], report["seconds"]);
-    let html = std::fs::read_to_string(page.join("index.html")).expect("a page");
+    let html = fs::read_to_string(page.join("index.html")).expect("a page");
     assert!(html.ends_with("</html>\n"));
 
     let missing = folder.path().join("no/events.jsonl");
@@ -282,7 +282,7 @@ fn the_events_of_every_load_of_a_command_are_in_one_file() {
         "--events",
         events_at,
     ]);
-    let events = std::fs::read_to_string(&events).expect("lines");
+    let events = fs::read_to_string(&events).expect("lines");
     let count = |kind: &str| events.matches(&format!("{{\"event\":\"{kind}\"")).count();
     // Verified first, then saved.
     assert_eq!((count("planned"), count("finished")), (2, 2));

@@ -130,7 +130,9 @@ fn failures_end_with_one_and_name_the_file_and_the_numbers() {
     let rwkv = Copied::golden("mistral_bf16").config("model_type", "rwkv");
     let wide = Copied::golden("mistral_bf16").config("vocab_size", 513);
     let no_config = Copied::golden("mistral_bf16").without("config.json");
-    let no_weights = Copied::golden("mistral_bf16").without("model.safetensors");
+    let no_weights = Copied::golden("mistral_bf16")
+        .without("model.safetensors")
+        .without("logits.safetensors");
     let shard = "model-00003-of-00006.safetensors";
     let no_shard = Copied::golden("llama_bf16_untied").without(shard);
     let norm = "model.norm.weight";

@@ -1,6 +1,10 @@
 //! Every input of the corpus through its fuzz target, without a fuzzer: whatever a fuzzer found once is tried with every test.
 
 #![cfg(feature = "cpu")]
+#![allow(
+    clippy::duplicate_mod,
+    reason = "under the fuzzer each target is a program of its own"
+)]
 
 use std::{fs, path::Path};
 

@@ -119,8 +119,11 @@ fn a_shard_that_the_hub_lacks_or_the_cache_offline_is_missing() {
     Checkpoint::open(Arc::new(model(&whole, &cache).build().unwrap())).unwrap();
     let missing = |source: HubBuilder| {
         let config = LoadConfig::default().source(Arc::new(source.build().unwrap()));
-        let loader = Loader::<Cpu>::new(config);
-        match loader.and_then(|loader| loader.load::<CausalLm>()) {
+        let loaded = match Loader::<Cpu>::new(config) {
+            Ok(loader) => loader.load::<CausalLm>(),
+            Err(error) => Err(error),
+        };
+        match loaded {
             Err(Error::Checkpoint(CheckpointError::MissingShard { shard, source, .. })) => {
                 (shard, source)
             }

@@ -128,20 +128,20 @@ fn every_field_of_a_line_counts() {
     let changes: [(&str, Change); 10] = [
         ("weight", |line| line["weight"] = json!("norm.weighs")),
         ("file", |line| {
-            line["file"] = json!("model-00002-of-00002.safetensors")
+            line["file"] = json!("model-00002-of-00002.safetensors");
         }),
         ("name", |line| {
-            line["tensors"][0]["name"] = json!("norm.weighs")
+            line["tensors"][0]["name"] = json!("norm.weighs");
         }),
         ("dtype", |line| line["tensors"][0]["dtype"] = json!("I32")),
         ("shape", |line| {
-            line["tensors"][0]["shape"] = json!([2, 100])
+            line["tensors"][0]["shape"] = json!([2, 100]);
         }),
         ("start", |line| line["tensors"][0]["start"] = json!(0)),
         ("end", |line| line["tensors"][0]["end"] = json!(u64::MAX)),
         ("late", |line| line["tensors"][0]["late"] = json!(true)),
         ("xxh3", |line| {
-            line["tensors"][0]["xxh3"] = json!("0123456789abcdef")
+            line["tensors"][0]["xxh3"] = json!("0123456789abcdef");
         }),
         ("tensors", |line| line["tensors"] = json!([])),
     ];

@@ -151,7 +151,7 @@ fn modules_may_be_plain_or_packed_otherwise() {
         saving.say(rules, json!({ "+:p": others, "+:own": others, rule: { "bits": 8, "group_size": -1, "sym": true }, "up.*": others }));
         let word = |k: usize| {
             let (row, r) = (k / 8, k % 8);
-            (0..4).fold(0, |word, c| word | 10 * code(r, 4 * row + c) << (8 * c))
+            (0..4).fold(0, |word, c| word | ((10 * code(r, 4 * row + c)) << (8 * c)))
         };
         let words: Vec<u32> = (0..128).map(word).collect();
         saving.put("up.qweight", "I32", &[16, 8], u32s(&words));

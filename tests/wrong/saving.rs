@@ -213,7 +213,7 @@ impl Saving {
         {
             Matrix::Dense(weight) => {
                 let data = weight.val().into_data().convert::<f32>();
-                data.to_vec().expect("floats")
+                data.try_to_vec().expect("floats")
             }
             other => panic!("loaded as {other:?}"),
         }

@@ -143,15 +143,7 @@ fn or_default(
 
 /// Whether the embedding is the head too; `absent` is the family's default.
 pub(super) fn tied(fields: Fields<'_>, absent: bool) -> Result<bool, ConfigError> {
-    flag_or(fields, "tie_word_embeddings", absent)
-}
-
-/// A flag that is `absent` where it is absent, and off where it is `null`.
-pub(super) fn flag_or(fields: Fields<'_>, field: &str, absent: bool) -> Result<bool, ConfigError> {
-    match fields.names(field) {
-        true => flag(fields, field),
-        false => Ok(absent),
-    }
+    fields.flag_or("tie_word_embeddings", absent)
 }
 
 /// A flag, off where it is absent.

@@ -1,6 +1,5 @@
 //! Fields of `config.json` that families with experts share.
 
-use super::common;
 use crate::model::{
     decoder::{ExpertStorage, ExpertsSpec, FeedForwardSpec, MlpSpec, Part, SharedExpertSpec, Spec},
     error::ConfigError,
@@ -124,7 +123,7 @@ pub(super) fn deepseek(
             .unwrap_or(defaults.scaling),
         ..RouterSpec::new(
             RouterScore::Sigmoid,
-            common::flag_or(fields, "norm_topk_prob", true)?,
+            fields.flag_or("norm_topk_prob", true)?,
         )
     };
     let features = fields

@@ -29,7 +29,7 @@ const DEFAULTS: Defaults = Defaults {
 
 pub(super) fn read(family: &'static str, fields: Fields<'_>) -> Result<Spec, ConfigError> {
     let mut spec = common::spec(family, fields, &DEFAULTS)?;
-    let bias = common::flag_or(fields, "attention_bias", true)?;
+    let bias = fields.flag_or("attention_bias", true)?;
     for (_, attention) in spec.attentions_mut() {
         attention.qkv_bias = bias;
     }

@@ -54,7 +54,7 @@ fn read(family: &'static str, fields: Fields<'_>) -> Result<Spec, ConfigError> {
     attention.projections = Projections::Blocks;
     attention.qkv_bias = true;
     attention.o_bias = true;
-    if !common::flag_or(fields, "scale_attn_weights", true)? {
+    if !fields.flag_or("scale_attn_weights", true)? {
         attention.scale = 1.0;
     }
     let mlp = FeedForwardSpec::Mlp(MlpSpec::plain(inner, activation, true));

@@ -52,13 +52,13 @@ fn read(family: &'static str, fields: Fields<'_>) -> Result<Spec, ConfigError> {
     let mlp = MlpSpec::plain(inner, activation, true);
     let norm = NormSpec::layer(fields.positive("layer_norm_eps")?.unwrap_or(1e-5), true);
     let mut spec = common::spec_of(family, fields, &DEFAULTS, mlp, norm)?;
-    let bias = common::flag_or(fields, "attention_bias", true)?;
+    let bias = fields.flag_or("attention_bias", true)?;
     for (_, attention) in spec.attentions_mut() {
         attention.projections = Projections::ByHead;
         attention.qkv_bias = bias;
         attention.o_bias = bias;
     }
-    if common::flag_or(fields, "use_parallel_residual", true)? {
+    if fields.flag_or("use_parallel_residual", true)? {
         for layer in &mut spec.layers {
             layer.norms = NormPlaces::ParallelApart;
         }

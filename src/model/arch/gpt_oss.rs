@@ -35,7 +35,7 @@ static NAMES: Names = Names {
 
 fn read(family: &'static str, fields: Fields<'_>) -> Result<Spec, ConfigError> {
     let mut spec = common::spec(family, fields, &DEFAULTS)?;
-    let bias = common::flag_or(fields, "attention_bias", true)?;
+    let bias = fields.flag_or("attention_bias", true)?;
     let window = match fields.names("sliding_window") {
         true => fields.count("sliding_window")?,
         false => Some(128),

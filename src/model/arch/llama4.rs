@@ -90,11 +90,13 @@ fn attention(fields: Fields<'_>, spec: &mut Spec) -> Result<(), ConfigError> {
         true => common::required(fields, "attention_chunk_size")?,
         false => 8192,
     };
-    let norm = common::flag_or(fields, "use_qk_norm", true)?.then_some(QueryKeyNormSpec {
-        after_rotary: true,
-        scaled: false,
-        ..QueryKeyNormSpec::new(spec.norm, NormOver::Head)
-    });
+    let norm = fields
+        .flag_or("use_qk_norm", true)?
+        .then_some(QueryKeyNormSpec {
+            after_rotary: true,
+            scaled: false,
+            ..QueryKeyNormSpec::new(spec.norm, NormOver::Head)
+        });
     let growth = growth(fields)?;
     for (layer, attention) in spec.attentions_mut() {
         let chunked = match types.as_ref().map(|types| types[layer]) {

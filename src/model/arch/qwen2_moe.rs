@@ -20,7 +20,7 @@ const DEFAULTS: Defaults = Defaults {
 
 fn read(family: &'static str, fields: Fields<'_>) -> Result<Spec, ConfigError> {
     let mut spec = common::spec(family, fields, &DEFAULTS)?;
-    let bias = common::flag_or(fields, "qkv_bias", true)?;
+    let bias = fields.flag_or("qkv_bias", true)?;
     for (_, attention) in spec.attentions_mut() {
         attention.qkv_bias = bias;
     }

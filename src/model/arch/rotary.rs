@@ -10,7 +10,6 @@
 //!
 //! Which field wins, and the meaning of an absent one, are those of transformers 5.23 (`modeling_rope_utils.py`).
 
-use super::common;
 use crate::{
     config::Known,
     model::{
@@ -288,7 +287,7 @@ impl RotaryReader<'_, '_> {
             original_positions,
             beta_fast: number("beta_fast")?.unwrap_or(32.0) as f32,
             beta_slow: number("beta_slow")?.unwrap_or(1.0) as f32,
-            truncate: common::flag_or(rope, "truncate", true)?,
+            truncate: rope.flag_or("truncate", true)?,
             attention_factor: attention_factor(rope, given.unwrap_or(derived))?,
         })
     }

@@ -26,7 +26,7 @@ static NAMES: Names = Names {
 };
 
 fn read(family: &'static str, fields: Fields<'_>) -> Result<Spec, ConfigError> {
-    let bias = common::flag_or(fields, "use_bias", true)?;
+    let bias = fields.flag_or("use_bias", true)?;
     let activation = common::activation(fields, "hidden_act", Activation::GeluTanh)?;
     let inner = common::required(fields, "intermediate_size")?;
     let norm = NormSpec::layer(fields.positive("norm_epsilon")?.unwrap_or(1e-5), true);

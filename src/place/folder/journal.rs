@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::{SaveError, identity::Identity, kept::FileSum, shard::Written};
+use super::{SaveError, file_sum::FileSum, identity::Identity, shard::Written};
 
 /// Its name in the folder.
 pub(crate) const JOURNAL: &str = ".firebox-journal.jsonl";
@@ -47,7 +47,7 @@ struct Head<'a> {
 
 /// The first line, read; what a save does not ask for is left out.
 #[derive(Debug, Deserialize)]
-struct Known {
+struct JournalHead {
     /// Absent where this process has written it: it has a text for each tensor.
     identity: Option<Value>,
     /// The short form of an [`Identity`].
@@ -66,7 +66,7 @@ pub(super) struct Done {
 
 /// The last line: every file of a complete checkpoint.
 #[derive(Debug, Serialize, Deserialize)]
-struct Whole {
+struct JournalEnd {
     files: BTreeMap<String, FileSum>,
 }
 
@@ -75,9 +75,9 @@ struct Whole {
 pub(crate) struct Journal {
     file: File,
     path: PathBuf,
-    head: Option<Known>,
+    head: Option<JournalHead>,
     done: Vec<Done>,
-    whole: Option<Whole>,
+    whole: Option<JournalEnd>,
     /// The ends of the first line and of each weight's.
     ends: Vec<LineEnd>,
 }
@@ -193,12 +193,13 @@ impl Journal {
         }
         let changed = || wrong("its first line is not as it was written".to_owned());
         let (_, end) = unsealed(first, LineEnd::default()).ok_or_else(changed)?;
-        let head: Known = serde_json::from_value(head).map_err(|error| wrong(error.to_string()))?;
+        let head: JournalHead =
+            serde_json::from_value(head).map_err(|error| wrong(error.to_string()))?;
         let Some(identity) = &head.identity else {
             return Err(wrong("its first line says no identity".to_owned()));
         };
         let short = Identity::short(identity);
-        let head = Known { short, ..head };
+        let head = JournalHead { short, ..head };
         self.head = Some(head);
         self.ends.push(end);
         for line in lines.take_while(whole) {
@@ -264,7 +265,7 @@ impl Journal {
         self.whole = None;
         self.ends.clear();
         self.append(&head)?;
-        self.head = Some(Known {
+        self.head = Some(JournalHead {
             identity: None,
             short: Identity::short(identity.value()),
             becomes,
@@ -295,7 +296,7 @@ impl Journal {
 
     /// Writes the line of a complete checkpoint, the last one.
     pub(super) fn close(mut self, files: BTreeMap<String, FileSum>) -> Result<(), SaveError> {
-        self.append(&Whole { files })?;
+        self.append(&JournalEnd { files })?;
         self.sync()
     }
 

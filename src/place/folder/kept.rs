@@ -11,25 +11,15 @@ use std::{
 };
 
 use rayon::{ThreadPool, prelude::*};
-use serde::{Deserialize, Serialize};
-use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
     SaveError,
+    file_sum::FileSum,
     identity::Identity,
     journal::{Done, Journal},
     shard::{Written, checksum, ranges},
 };
 use crate::source::checkpoint::CONFIG;
-
-/// What a journal tells of a file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct FileSum {
-    /// Bytes of the file.
-    bytes: u64,
-    /// XXH3 of those that are no tensor's: of the header of a file of weights, and of all bytes of another file.
-    xxh3: String,
-}
 
 /// What a folder of the cache has.
 #[derive(Debug)]
@@ -40,20 +30,6 @@ pub(crate) enum Kept {
     Unfinished,
     /// Files that are not as they were written, and the first difference.
     Damaged(String),
-}
-
-impl FileSum {
-    /// Of a file that is `head`, and `tensors` bytes of tensors after it.
-    pub(super) fn new(head: &[u8], tensors: u64) -> Self {
-        Self {
-            bytes: head.len() as u64 + tensors,
-            xxh3: format!("{:016x}", xxh3_64(head)),
-        }
-    }
-
-    pub(super) fn bytes(&self) -> u64 {
-        self.bytes
-    }
 }
 
 /// What `folder` has of `identity`. Needs no right to write there; `workers` compute the checksums.
@@ -83,7 +59,7 @@ pub(crate) fn forget(folder: &Path) -> Result<(), SaveError> {
 }
 
 /// Some bytes that have to have a checksum.
-struct Part<'a> {
+struct KeptPart<'a> {
     path: PathBuf,
     /// Their name for people.
     name: &'a str,
@@ -103,26 +79,26 @@ fn compare(folder: &Path, files: &BTreeMap<String, FileSum>, done: &[Done]) -> R
         let bytes = path
             .metadata()
             .map_err(|error| format!("{name}: {error}"))?;
-        if bytes.len() != sum.bytes {
+        if bytes.len() != sum.bytes() {
             let found = bytes.len();
-            return Err(format!("{name} has {found} bytes and had {}", sum.bytes));
+            return Err(format!("{name} has {found} bytes and had {}", sum.bytes()));
         }
         let tensors = tensors.get(&**name).map_or(&[][..], Vec::as_slice);
-        let base = sum.bytes - tensors.iter().map(Written::bytes).sum::<u64>();
-        parts.push(Part {
+        let base = sum.bytes() - tensors.iter().map(Written::bytes).sum::<u64>();
+        parts.push(KeptPart {
             path: path.clone(),
             name,
             range: 0..base,
             xxh3: &sum.xxh3,
         });
-        parts.extend(ranges(tensors).map(|(tensor, at)| Part {
+        parts.extend(ranges(tensors).map(|(tensor, at)| KeptPart {
             path: path.clone(),
             name: &tensor.name,
             range: base + at.start..base + at.end,
             xxh3: &tensor.xxh3,
         }));
     }
-    let difference = |part: &Part<'_>| {
+    let difference = |part: &KeptPart<'_>| {
         let found = File::open(&part.path).and_then(|file| checksum(&file, part.range.clone()));
         match found {
             Ok(found) if found == part.xxh3 => None,

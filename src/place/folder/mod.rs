@@ -16,6 +16,7 @@
 //! left to do.
 
 mod error;
+mod file_sum;
 mod identity;
 mod journal;
 mod kept;
@@ -31,7 +32,7 @@ pub(crate) use self::{
     identity::{Identity, IdentityError, becomes},
     kept::{Kept, forget, look},
     layout::{FolderLayout, dialect_of},
-    sink::{FolderSink, Found, create, find},
+    sink::{Earlier, FolderSink, create, find},
 };
 use crate::{
     config::SaveConfig,

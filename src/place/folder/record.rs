@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{SaveError, SavedFolder, identity::Identity, journal::Journal, kept::FileSum};
+use super::{SaveError, SavedFolder, file_sum::FileSum, identity::Identity, journal::Journal};
 use crate::config::To;
 
 /// Its name in the folder.

@@ -13,9 +13,9 @@ use serde_json::{Value, json};
 
 use super::{
     SaveError, SavedFolder, copied,
+    file_sum::FileSum,
     identity::Identity,
     journal::{Busy, Done, Journal},
-    kept::FileSum,
     layout::FolderLayout,
     record::{RECORD, Record},
     shard::{ShardFile, ShardPlace, Written, rename, with_end},
@@ -409,7 +409,7 @@ pub(crate) fn create(to: &SaveConfig) -> Result<Journal, SaveError> {
 
 /// What a folder has that a save is to fill.
 #[derive(Debug)]
-pub(crate) enum Found {
+pub(crate) enum Earlier {
     /// Nothing.
     Empty,
     /// A save that was interrupted, of the same source and configuration.
@@ -418,7 +418,7 @@ pub(crate) enum Found {
     Complete(Record),
 }
 
-impl Found {
+impl Earlier {
     /// The action of each weight, if the folder has any.
     pub(crate) fn becomes(&self) -> Option<&[String]> {
         match self {
@@ -430,24 +430,24 @@ impl Found {
 }
 
 /// Looks at the folder. Refuses one with anything that is not of the same save, or with anything where none is to be resumed.
-pub(crate) fn find(to: &SaveConfig, identity: &Identity) -> Result<Found, SaveError> {
+pub(crate) fn find(to: &SaveConfig, identity: &Identity) -> Result<Earlier, SaveError> {
     let folder = to.folder.clone();
     let busy = if to.cache { Busy::Wait } else { Busy::Refuse };
     match Journal::find(&folder, busy)? {
         Some(journal) if to.resume => {
             journal.check(identity)?;
-            return Ok(Found::Interrupted(journal));
+            return Ok(Earlier::Interrupted(journal));
         }
         Some(_) => return Err(SaveError::Unfinished { folder }),
         None => {}
     }
     let mut entries = match fs::read_dir(&folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Empty),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Earlier::Empty),
         entries => entries.map_err(SaveError::at(&folder, 0))?,
     };
     // Files in the cache that have lost their journal are replaced.
     if to.cache || entries.next().is_none() {
-        return Ok(Found::Empty);
+        return Ok(Earlier::Empty);
     }
     if !to.resume || !folder.join(CONFIG).exists() {
         return Err(SaveError::NotEmpty { folder });
@@ -455,7 +455,7 @@ pub(crate) fn find(to: &SaveConfig, identity: &Identity) -> Result<Found, SaveEr
     match Record::find(&folder) {
         Some(record) => {
             record.check(&folder, identity)?;
-            Ok(Found::Complete(record))
+            Ok(Earlier::Complete(record))
         }
         None => Err(SaveError::Complete {
             folder,

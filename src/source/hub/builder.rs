@@ -209,7 +209,7 @@ impl HubBuilder {
             Some(builder.build().map_err(|error| SourceError::Network {
                 at: format!("{}@{revision}", given.id),
                 file: String::new(),
-                endpoint: endpoint.clone(),
+                endpoint: endpoint.clone().into(),
                 source: error.into(),
             })?)
         };

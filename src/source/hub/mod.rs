@@ -202,7 +202,7 @@ impl Hub {
         SourceError::Network {
             at: self.describe(),
             file: file.to_owned(),
-            endpoint: self.endpoint.clone(),
+            endpoint: self.endpoint.clone().into(),
             source: source.into(),
         }
     }

@@ -1,0 +1,22 @@
+//! What is odd about a checkpoint that can be loaded all the same.
+
+use super::{Plan, unfit};
+
+impl Plan {
+    /// What the checkpoint and its configuration say differently and which of them is believed, and what else is odd about the files and does
+    /// no harm to this model, a sentence each.
+    pub fn warnings(&self) -> Vec<String> {
+        let untied = self.untied.iter().map(|tensor| {
+            format!(
+                "{tensor} differs from the embedding, and config.json takes both for one (`tie_word_embeddings`): the stored \
+                 head is used; set the field to false"
+            )
+        });
+        let unfit = (!self.unfit.is_empty()).then(|| {
+            let (count, names) = (self.unfit.len(), unfit::listed(&self.unfit));
+            format!("{count} matrices stay dense, since the quantization cannot pack their shapes: {names}")
+        });
+        let notes = self.notes.iter().cloned();
+        notes.chain(untied).chain(unfit).collect()
+    }
+}
