@@ -112,7 +112,8 @@ fn read_text(path: &Path) -> io::Result<String> {
             "it has more than {most}, {expected}"
         )));
     }
-    String::from_utf8(text).map_err(io::Error::other)
+    String::from_utf8(text)
+        .map_err(|error| io::Error::other(format!("it is no UTF-8: {}", error.utf8_error())))
 }
 
 /// A text, cut for a model.
