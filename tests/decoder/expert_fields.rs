@@ -308,3 +308,37 @@ fn attention_of_qwen_3_5_moe() {
         assert!(found.gate);
     }
 }
+
+/// Fields that few files set. The classes of transformers: every second layer before `max_window_layers` has a window in Qwen 2
+/// MoE, and shared experts are one MLP of all their features. Catches a field that is read and not used.
+#[test]
+fn fields_that_few_files_set_are_used() {
+    let windows = json!({"use_sliding_window": true, "sliding_window": 16, "max_window_layers": 3});
+    let spec = read("qwen2_moe", windows).expect("a valid file");
+    let seen: Vec<Sees> = (0..8).map(|layer| attention(&spec, layer).sees).collect();
+    let window = Sees::Window(16);
+    let expected = [
+        window,
+        Sees::All,
+        window,
+        Sees::All,
+        Sees::All,
+        Sees::All,
+        Sees::All,
+        Sees::All,
+    ];
+    assert_eq!(seen, expected);
+
+    let spec = read("nemotron", json!({"norm_eps": 0.125})).expect("a valid file");
+    assert_eq!(spec.norm.eps, 0.125);
+
+    for (uses, has) in [(true, true), (false, false)] {
+        let spec = read("glm4_moe", json!({"use_qk_norm": uses})).expect("a valid file");
+        assert_eq!(attention(&spec, 2).query_key_norm.is_some(), has);
+    }
+    for (family, features) in [("glm4_moe", 1408), ("deepseek_v3", 2048)] {
+        let spec = read(family, json!({"n_shared_experts": 3})).expect("a valid file");
+        let shared = experts(&spec, 7).and_then(|experts| experts.shared.as_ref());
+        assert_eq!(shared.expect(family).mlp.features, 3 * features, "{family}");
+    }
+}

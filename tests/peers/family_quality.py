@@ -38,10 +38,11 @@ def run(program, *arguments):
             return ran.stdout, skips
         if "is quantized: say how" in ran.stderr:
             return None, skips
-        misfit = re.search(r"error: (\S+): a row of", ran.stderr)
-        if not misfit:
+        # The error says which matrices to skip.
+        misfits = set(re.findall(r"--skip '([^']+)'", ran.stderr)) - set(skipped)
+        if not misfits:
             sys.exit(f"{arguments}: {ran.stderr}")
-        skipped.append("*." + misfit[1].removesuffix(".weight").rsplit(".", 1)[1])
+        skipped += sorted(misfits)
 
 
 def log_softmax(x):
