@@ -10,7 +10,7 @@ use super::{Pattern, RuleError};
 /// An adapter of a model: factors to be trained, or those of a folder.
 ///
 /// * `lora:rank=16,alpha=32,targets=linear`: new factors, see [`LoraConfig`]
-/// * `DIR`: the folder that peft or [`adapter::save`](crate::adapter::save) wrote
+/// * `DIR`: the folder that peft or [`AdapterFile::save`](crate::adapter::AdapterFile::save) wrote
 /// * `DIR=0.7`: the same, with 0.7 of its change added
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -1,6 +1,6 @@
 //! `firebox models`: what is known, and the page that shows it.
 
-use std::fs;
+use std::{collections::BTreeSet, fs};
 
 use serde_json::Value;
 
@@ -21,6 +21,29 @@ fn the_page_of_models_is_what_the_program_prints() {
         shown.trim(),
         printed.trim(),
         "write the output of `firebox models` into the page"
+    );
+}
+
+/// The README lists the same families. Catches one that was added to the program alone.
+#[test]
+fn the_readme_lists_the_families_that_the_program_knows() {
+    let page = fs::read_to_string(repository().join("README.md")).expect("a page");
+    let (_, rest) = page.split_once("<!-- families -->\n").expect("a mark");
+    let (shown, _) = rest.split_once("<!-- end -->").expect("a mark");
+    let shown = shown
+        .split(',')
+        .map(|name| name.trim().trim_matches('`').to_owned());
+    let answer = json(&["models"]);
+    let lists =
+        ["families", "multimodal"].map(|list| answer[list].as_array().expect("a list").clone());
+    let known = lists.iter().flatten().map(|one| &one["model_type"]);
+    let known = known.map(|name| name.as_str().expect("a name").to_owned());
+    assert_eq!(
+        shown.collect::<Vec<_>>(),
+        known
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect::<Vec<_>>()
     );
 }
 
