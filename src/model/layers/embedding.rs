@@ -48,11 +48,19 @@ impl Embedding {
         let [batch, tokens] = ids.dims();
         let [_, features] = self.table.shape();
         let ids = ids.reshape([batch * tokens]);
+        let rows = match self.adapters.is_empty() {
+            true => self.table.rows(ids, self.dtype.burn()),
+            false => self.changed_rows(ids),
+        };
+        rows.reshape([batch, tokens, features])
+    }
+
+    /// The rows that `ids` `[m]` name, with the changes of adapters: `[m, features]`.
+    fn changed_rows(&self, ids: Tensor<1, Int>) -> Tensor<2> {
         let rows = self.table.rows(ids.clone(), self.dtype.burn());
         let changes = self.adapters.iter();
         let changes = changes.filter_map(|adapter| adapter.rows(&ids, &rows));
-        let rows = changes.fold(rows.clone(), |rows, change| rows + change);
-        rows.reshape([batch, tokens, features])
+        changes.fold(rows.clone(), |rows, change| rows + change)
     }
 
     /// Logits of a model that ties its head to this table: `x` `[.., features]` to `[.., vocabulary]`.

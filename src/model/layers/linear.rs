@@ -68,6 +68,14 @@ impl Linear {
         changes.fold(dense.clone(), |changed, change| changed + change)
     }
 
+    /// `x` `[m, in]` times the matrix, with the changes of adapters: `[m, out]`.
+    fn changed_product(&self, x: Tensor<2>) -> Tensor<2> {
+        let product = self.weight.product(x.clone());
+        let changes = self.adapters.iter();
+        let changes = changes.filter_map(|adapter| adapter.product(&self.weight, &x, &product));
+        changes.fold(product.clone(), |y, change| y + change)
+    }
+
     /// `x` `[.., in]` to `[.., out]`.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         let mut dims = x.dims();
@@ -76,10 +84,10 @@ impl Linear {
         dims[D - 1] = out;
 
         let x = x.reshape([rows, r#in]);
-        let product = self.weight.product(x.clone());
-        let changes = self.adapters.iter();
-        let changes = changes.filter_map(|adapter| adapter.product(&self.weight, &x, &product));
-        let y = changes.fold(product.clone(), |y, change| y + change);
+        let y = match self.adapters.is_empty() {
+            true => self.weight.product(x),
+            false => self.changed_product(x),
+        };
         let y = match &self.bias {
             Some(bias) => y + values(bias).unsqueeze(),
             None => y,
