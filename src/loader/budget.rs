@@ -147,8 +147,8 @@ impl Engine {
         [budget, left].into_iter().flatten().min()
     }
 
-    /// The same where finished weights stay: a target without memory of its own keeps them within the budget of the device
-    /// too, but for those that stream to it.
+    /// [`host_bytes`](Self::host_bytes). A target without memory of its own keeps finished weights in host memory, so the budget
+    /// of the device bounds them too, unless they are streamed.
     fn host_bytes_for(&self, strategy: Strategy) -> Option<u64> {
         let device = match (self.target.memory, strategy) {
             (MemoryKind::Device, _) | (_, Strategy::Streaming) => None,
