@@ -161,7 +161,7 @@ pub fn adapters<A: Architecture>(model: &mut A) -> Vec<AdapterSwitch> {
     found
 }
 
-/// Gives the model a head of its own where an adapter changes the head that is tied to the embedding.
+/// Unties the head from the embedding if an adapter changes the head.
 fn untie_for<'n, A: Architecture>(model: &mut A, mut modules: impl Iterator<Item = &'n str>) {
     if modules.any(|module| module == TIED_HEAD) {
         model.untie();
@@ -174,7 +174,7 @@ fn complete(file: &AdapterFile, places: &[Adaptable<'_>]) -> Result<(), AdapterE
     for place in places {
         let is_linear = !place.is_table() && place.role() != Role::Head;
         let targeted = file.config.targets(place.path(), is_linear);
-        let targeted = targeted.map_err(|reason| config_error(file, reason))?;
+        let targeted = targeted.map_err(|reason| file.config_error(reason))?;
         let tensors = file.modules.get(place.path());
         let missing = match tensors {
             Some(ModuleTensors {
@@ -209,13 +209,6 @@ fn complete(file: &AdapterFile, places: &[Adaptable<'_>]) -> Result<(), AdapterE
     }
 }
 
-fn config_error(file: &AdapterFile, reason: String) -> AdapterError {
-    AdapterError::Config {
-        file: std::path::Path::new(&file.name).join(super::file::CONFIG),
-        reason,
-    }
-}
-
 /// The adapter of one module, from its tensors.
 fn adapter(
     file: &AdapterFile,
@@ -226,34 +219,17 @@ fn adapter(
     device: &Device,
 ) -> Result<Adapter, AdapterError> {
     adaptable(place)?;
-    let [rows, cols] = place.matrix().shape();
-    // The factors of a table are those of the transposed one.
-    let [out, r#in] = if place.is_table() {
-        [cols, rows]
-    } else {
-        [rows, cols]
-    };
+    let (shape, [out, r#in]) = (place.matrix().shape(), factors_shape(place));
     let rank = || {
         file.config
             .rank(module)
-            .map_err(|reason| config_error(file, reason))
+            .map_err(|reason| file.config_error(reason))
     };
-    let place_tensor = |tensor: &StoredTensor, name: &'static str, expected: Vec<usize>| {
-        if tensor.shape != expected {
-            return Err(AdapterError::Shape {
-                adapter: file.name.clone(),
-                module: module.to_owned(),
-                tensor: name,
-                found: tensor.shape.clone(),
-                expected,
-            });
-        }
-        let floats = tensor.floats().ok_or_else(|| AdapterError::Type {
-            adapter: file.name.clone(),
-            module: module.to_owned(),
-            tensor: name,
-            found: format!("{:?}", tensor.dtype),
-        })?;
+    let place_tensor = |tensor: &StoredTensor,
+                        name: &'static str,
+                        expected: Vec<usize>|
+     -> Result<_, AdapterError> {
+        let floats = file.values(module, tensor, name, &expected)?;
         Ok(TensorData::new(floats, expected))
     };
     let low_rank = match (&tensors.a, &tensors.b) {
@@ -268,7 +244,7 @@ fn adapter(
                     .map(|magnitude| place_tensor(magnitude, "magnitude", vec![out]))
                     .transpose()?
                     .map(|magnitude| param(magnitude, device)),
-                scale: scale.map_err(|reason| config_error(file, reason))?,
+                scale: scale.map_err(|reason| file.config_error(reason))?,
                 dropout: dropout(file.config.dropout(), 0, module),
                 row_squares: magnitude.map(|_| squares(place, device)),
             })
@@ -276,7 +252,7 @@ fn adapter(
         _ => None,
     };
     let whole = tensors.whole.as_ref();
-    let whole = whole.map(|whole| place_tensor(whole, "whole matrix", vec![rows, cols]));
+    let whole = whole.map(|whole| place_tensor(whole, "whole matrix", shape.to_vec()));
     let bias = tensors.bias.as_ref();
     let bias = bias.map(|bias| place_tensor(bias, "bias", vec![out]));
     Ok(Adapter {
@@ -314,12 +290,7 @@ fn new(
         return Ok(None);
     }
     adaptable(place)?;
-    let [rows, cols] = place.matrix().shape();
-    let [out, r#in] = if place.is_table() {
-        [cols, rows]
-    } else {
-        [rows, cols]
-    };
+    let [out, r#in] = factors_shape(place);
     let low_rank = if targeted {
         let rank = of(&config.ranks, path, role).unwrap_or(config.rank);
         let alpha = of(&config.alphas, path, role).unwrap_or(config.alpha);
@@ -373,6 +344,15 @@ fn new(
         bias,
         switch: switch.clone(),
     }))
+}
+
+/// `[out, in]` of the matrix that factors change. Those of a table change the transposed table.
+fn factors_shape(place: &Adaptable<'_>) -> [usize; 2] {
+    let [rows, cols] = place.matrix().shape();
+    match place.is_table() {
+        true => [cols, rows],
+        false => [rows, cols],
+    }
 }
 
 /// Refuses the modules whose factors nothing would add.

@@ -132,6 +132,39 @@ impl AdapterFile {
         write(&folder.join(CONFIG), self.config.text.as_bytes())
     }
 
+    /// The values of a tensor of a module, which has to have the shape `expected`; `name` is for errors.
+    pub(super) fn values(
+        &self,
+        module: &str,
+        tensor: &StoredTensor,
+        name: &'static str,
+        expected: &[usize],
+    ) -> Result<Vec<f32>, AdapterError> {
+        if tensor.shape != expected {
+            return Err(AdapterError::Shape {
+                adapter: self.name.clone(),
+                module: module.to_owned(),
+                tensor: name,
+                found: tensor.shape.clone(),
+                expected: expected.to_vec(),
+            });
+        }
+        tensor.floats().ok_or_else(|| AdapterError::Type {
+            adapter: self.name.clone(),
+            module: module.to_owned(),
+            tensor: name,
+            found: format!("{:?}", tensor.dtype),
+        })
+    }
+
+    /// An error of `adapter_config.json`.
+    pub(super) fn config_error(&self, reason: String) -> AdapterError {
+        AdapterError::Config {
+            file: Path::new(&self.name).join(CONFIG),
+            reason,
+        }
+    }
+
     /// The modules that it changes.
     pub fn modules(&self) -> impl Iterator<Item = &str> {
         self.modules.keys().map(String::as_str)
@@ -190,7 +223,7 @@ pub(crate) enum AdapterPart {
 }
 
 /// The ends of names, longer ones first.
-const ENDS: [(&str, AdapterPart); 13] = [
+const ENDS: [(&str, AdapterPart); 12] = [
     (".lora_A.weight", AdapterPart::A),
     (".lora_B.weight", AdapterPart::B),
     (".lora_embedding_A", AdapterPart::A),
@@ -203,7 +236,6 @@ const ENDS: [(&str, AdapterPart); 13] = [
     (".modules_to_save.bias", AdapterPart::Bias),
     (".weight", AdapterPart::Whole),
     (".bias", AdapterPart::Bias),
-    (".original_module.weight", AdapterPart::Whole),
 ];
 
 /// The module of a tensor of peft, and what the tensor is to the module.

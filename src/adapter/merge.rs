@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use firebox_kernels::arith::float::DType;
-use half::f16;
 use rayon::prelude::*;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -59,7 +58,7 @@ impl MergedAdapters {
                     *value = float.round(*value);
                 }
             }
-            narrow(float, &values, bytes);
+            float.narrow(&values, bytes);
         });
     }
 }
@@ -149,24 +148,6 @@ fn norm(values: &[f32]) -> f32 {
     lanes.into_iter().chain(squares).sum::<f32>().sqrt()
 }
 
-/// Rounds to nearest even.
-fn narrow(float: DType, values: &[f32], bytes: &mut [u8]) {
-    match float {
-        DType::F32 => bytes.copy_from_slice(bytemuck::cast_slice(values)),
-        DType::F16 => {
-            for (value, bytes) in values.iter().zip(bytes.as_chunks_mut().0) {
-                *bytes = f16::from_f32(*value).to_le_bytes();
-            }
-        }
-        DType::Bf16 => {
-            for (value, bytes) in values.iter().zip(bytes.as_chunks_mut().0) {
-                let upper = DType::Bf16.round(*value).to_bits() >> 16;
-                *bytes = (upper as u16).to_le_bytes();
-            }
-        }
-    }
-}
-
 /// The changes that `adapters`, each with its weight, make to the slots of a model, by the number of the slot.
 ///
 /// # Errors
@@ -190,10 +171,10 @@ pub(crate) fn merges(
                     module: module.clone(),
                     reason: "the adapter has a bias for it, and the model has none that could be replaced",
                 })?;
-                let whole = values(file, module, bias, "bias", &slots[place].shape)?;
+                let whole = file.values(module, bias, "bias", &slots[place].shape)?;
                 merges[place].changes.push(Change {
                     weight: *weight,
-                    whole: Some(whole),
+                    whole: Some(whole.into()),
                     low_rank: None,
                 });
             }
@@ -242,12 +223,12 @@ fn change(
             reason: "its matrix lies in a stack with others, into which no adapter is merged",
         });
     };
-    let wrong = |reason| AdapterError::Config {
-        file: file.name.clone().into(),
-        reason,
+    let wrong = |reason| file.config_error(reason);
+    let values = |tensor: &StoredTensor, name, expected: &[usize]| -> Result<Arc<[f32]>, _> {
+        Ok(file.values(module, tensor, name, expected)?.into())
     };
     let whole = tensors.whole.as_ref();
-    let whole = whole.map(|whole| values(file, module, whole, "whole matrix", &slot.shape));
+    let whole = whole.map(|whole| values(whole, "whole matrix", &slot.shape));
     let low_rank = match (&tensors.a, &tensors.b) {
         (Some(a), Some(b)) => {
             let rank = file.config.rank(module).map_err(wrong)?;
@@ -256,12 +237,12 @@ fn change(
             let is_table = slot.role == Role::Embedding;
             let (a, b) = if is_table {
                 // The factors are those of the transposed table.
-                let a = values(file, module, a, "factor A", &[rank, rows])?;
-                let b = values(file, module, b, "factor B", &[cols, rank])?;
+                let a = values(a, "factor A", &[rank, rows])?;
+                let b = values(b, "factor B", &[cols, rank])?;
                 (transposed(&b, cols), transposed(&a, rank))
             } else {
-                let a = values(file, module, a, "factor A", &[rank, cols])?;
-                let b = values(file, module, b, "factor B", &[rows, rank])?;
+                let a = values(a, "factor A", &[rank, cols])?;
+                let b = values(b, "factor B", &[rows, rank])?;
                 (a, b)
             };
             Some(LowRankRows {
@@ -270,7 +251,7 @@ fn change(
                 rank,
                 scale,
                 magnitude: magnitude
-                    .map(|magnitude| values(file, module, magnitude, "magnitude", &[rows]))
+                    .map(|magnitude| values(magnitude, "magnitude", &[rows]))
                     .transpose()?,
                 is_table,
             })
@@ -284,32 +265,7 @@ fn change(
     })
 }
 
-fn values(
-    file: &AdapterFile,
-    module: &str,
-    tensor: &StoredTensor,
-    name: &'static str,
-    expected: &[usize],
-) -> Result<Arc<[f32]>, AdapterError> {
-    if tensor.shape != expected {
-        return Err(AdapterError::Shape {
-            adapter: file.name.clone(),
-            module: module.to_owned(),
-            tensor: name,
-            found: tensor.shape.clone(),
-            expected: expected.to_vec(),
-        });
-    }
-    let floats = tensor.floats().ok_or_else(|| AdapterError::Type {
-        adapter: file.name.clone(),
-        module: module.to_owned(),
-        tensor: name,
-        found: format!("{:?}", tensor.dtype),
-    })?;
-    Ok(floats.into())
-}
-
-/// A matrix of so many rows, turned.
+/// The transposed matrix of `values`, which are `rows` rows one after another.
 fn transposed(values: &[f32], rows: usize) -> Arc<[f32]> {
     let cols = values.len() / rows.max(1);
     let turned = (0..cols).flat_map(|col| (0..rows).map(move |row| values[row * cols + col]));

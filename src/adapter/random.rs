@@ -1,5 +1,7 @@
 //! Random values that are the same on every device and in every version.
 
+use crate::model::layers::{SPLIT_MIX_STEP, split_mix};
+
 /// A stream of values, a function of a seed and a number. The generator is SplitMix64 (Steele, Lea and Flood, 2014).
 #[derive(Debug)]
 pub(super) struct Uniform(u64);
@@ -9,17 +11,15 @@ impl Uniform {
     pub(super) fn new(seed: u64, nth: u64) -> Self {
         let mut stream = Self(seed);
         let first = stream.next();
-        let mut stream = Self(first ^ nth.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let mut stream = Self(first ^ nth.wrapping_mul(SPLIT_MIX_STEP));
         stream.next();
         stream
     }
 
     fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let x = self.0;
-        let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        x ^ (x >> 31)
+        let drawn = split_mix(self.0);
+        self.0 = self.0.wrapping_add(SPLIT_MIX_STEP);
+        drawn
     }
 
     /// A value of `-bound..bound`.

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use firebox_kernels::arith::float::DType;
-use half::f16;
 use rayon::prelude::*;
 
 /// What a weight `[rows, columns]` is multiplied by before it is packed or kept. A vector is a column.
@@ -56,7 +55,7 @@ impl Scaling {
             let mut values = vec![0.0; bytes.len() / float.size()];
             float.widen(bytes, &mut values);
             self.apply(first_row + nth * together, cols, &mut values);
-            narrow(float, &values, bytes);
+            float.narrow(&values, bytes);
         });
     }
 
@@ -80,27 +79,5 @@ impl Scaling {
                 self.apply(first_row + nth * together, cols, values);
             });
         values
-    }
-}
-
-/// Rounds to nearest even.
-fn narrow(float: DType, values: &[f32], bytes: &mut [u8]) {
-    match float {
-        DType::F32 => {
-            for (value, bytes) in values.iter().zip(bytes.as_chunks_mut().0) {
-                *bytes = value.to_le_bytes();
-            }
-        }
-        DType::F16 => {
-            for (value, bytes) in values.iter().zip(bytes.as_chunks_mut().0) {
-                *bytes = f16::from_f32(*value).to_le_bytes();
-            }
-        }
-        DType::Bf16 => {
-            for (value, bytes) in values.iter().zip(bytes.as_chunks_mut().0) {
-                let upper = DType::Bf16.round(*value).to_bits() >> 16;
-                *bytes = (upper as u16).to_le_bytes();
-            }
-        }
     }
 }

@@ -66,6 +66,22 @@ impl DType {
         widen(self, bytes, out);
     }
 
+    /// Rounds `values`, which is `[n]`, to nearest even and stores them in `bytes`, which is `[n * size]`.
+    pub fn narrow(self, values: &[f32], bytes: &mut [u8]) {
+        match self {
+            Self::F32 => {
+                for (value, bytes) in values.iter().zip(bytes.as_chunks_mut().0) {
+                    *bytes = value.to_le_bytes();
+                }
+            }
+            Self::F16 | Self::Bf16 => {
+                for (value, bytes) in values.iter().zip(bytes.as_chunks_mut().0) {
+                    *bytes = (self.to_bits(*value) as u16).to_le_bytes();
+                }
+            }
+        }
+    }
+
     /// [`widen`](Self::widen) as a part of vector code.
     #[inline(always)]
     pub(crate) fn widen_here(self, bytes: &[u8], out: &mut [f32]) {

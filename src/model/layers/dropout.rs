@@ -20,7 +20,7 @@ pub struct Dropout {
 }
 
 impl Dropout {
-    /// Drops each value with the probability `rate`, from 0 to below 1. Layers have seeds of their own.
+    /// Drops each value with probability `rate` (0 ≤ `rate` < 1). Each layer needs a seed of its own.
     pub fn new(rate: f64, seed: u64) -> Self {
         Self {
             rate,
@@ -34,18 +34,18 @@ impl Dropout {
         self.calls.load(Ordering::Relaxed)
     }
 
-    /// Goes on after so many masks.
+    /// Continues as if `calls` masks were drawn already.
     pub fn set_calls(&self, calls: u64) {
         self.calls.store(calls, Ordering::Relaxed);
     }
 
-    /// `x` without the dropped values, the others divided by the share of those that stay.
+    /// Sets the dropped values of `x` to 0, and divides the others by `1 - rate`.
     pub(super) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
         let call = self.calls.fetch_add(1, Ordering::Relaxed);
-        let key = mix(self.seed ^ mix(call));
+        let key = split_mix(self.seed ^ split_mix(call));
         let limit = (self.rate * f64::from(u32::MAX)) as u32;
         let stays = (1.0 / (1.0 - self.rate)) as f32;
-        let factor = |nth: u64| match (mix(key ^ nth) >> 32) as u32 {
+        let factor = |nth: u64| match (split_mix(key ^ nth) >> 32) as u32 {
             drawn if drawn < limit => 0.0,
             _ => stays,
         };
@@ -61,9 +61,12 @@ impl Dropout {
     }
 }
 
-/// The finalizer of SplitMix64 (Steele, Lea and Flood, 2014): every bit of the result depends on every bit of `x`.
-fn mix(x: u64) -> u64 {
-    let x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
+/// How far the state of SplitMix64 moves with each value.
+pub(crate) const SPLIT_MIX_STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// The value that SplitMix64 (Steele, Lea and Flood, 2014) draws in the state `x`: each of its bits depends on all of `x`.
+pub(crate) fn split_mix(x: u64) -> u64 {
+    let x = x.wrapping_add(SPLIT_MIX_STEP);
     let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     x ^ (x >> 31)

@@ -50,6 +50,7 @@ pub use cache::{Cache, CacheError, LayerCache};
 pub use delta::{ApartDelta, Delta, DeltaByHead, DeltaHeads, DeltaProjections};
 pub use delta_rule::{DeltaTokens, delta_rule};
 pub use dropout::Dropout;
+pub(crate) use dropout::{SPLIT_MIX_STEP, split_mix};
 pub use embedding::Embedding;
 pub use experts::{Experts, SharedExpert};
 pub use feed_forward::{FeedForward, SideBySide};
