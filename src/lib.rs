@@ -37,6 +37,7 @@
 //! | [`report`] | numbers and pictures of a load |
 //! | [`text`] | the tokenizer |
 //! | [`Loader`] | the road from a configuration to a module |
+//! | [`train`] | from text to a trained adapter |
 //!
 //! A room imports only rooms above it.
 //!
@@ -118,6 +119,8 @@ pub mod synth;
 mod error;
 
 mod loader;
+
+pub mod train;
 
 pub use config::{LoadConfig, Rule, SaveConfig, Strategy, StreamFrom, VerifyConfig, Workers};
 pub use error::Error;

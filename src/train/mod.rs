@@ -1,0 +1,9 @@
+//! Training of adapters: from text to the folder of an adapter.
+//!
+//! ```text
+//! files ─► documents ─► rows ─► Batch ─► loss ─► gradients ─► optimizer ─► checkpoint
+//! ```
+
+mod batch;
+
+pub use batch::{Batch, Row};
