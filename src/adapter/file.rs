@@ -16,6 +16,8 @@ use super::{error::AdapterError, peft::PeftConfig};
 pub(crate) const CONFIG: &str = "adapter_config.json";
 /// The tensors.
 pub(crate) const TENSORS: &str = "adapter_model.safetensors";
+/// Bytes of an `adapter_config.json` at most; long ones name every module.
+const CONFIG_BYTES_MAX: u64 = 16 << 20;
 /// Before the name of every module.
 const PREFIX: &str = "base_model.model.";
 
@@ -67,13 +69,17 @@ impl AdapterFile {
             found: listing(folder),
         };
         let config_file = folder.join(CONFIG);
-        let text = match fs::read_to_string(&config_file) {
+        let text = match read(&config_file, CONFIG_BYTES_MAX) {
             Err(error) if is_absent(&error) => return Err(lacks(CONFIG)),
             text => text.map_err(|source| file_error(&config_file, source))?,
         };
+        let text = String::from_utf8(text).map_err(|error| AdapterError::Config {
+            file: config_file.clone(),
+            reason: format!("is no UTF-8: {}", error.utf8_error()),
+        })?;
         let config = PeftConfig::parse(&config_file, text)?;
         let file = folder.join(TENSORS);
-        let bytes = match fs::read(&file) {
+        let bytes = match read(&file, u64::MAX) {
             Err(error) if is_absent(&error) => return Err(lacks(TENSORS)),
             bytes => bytes.map_err(|source| file_error(&file, source))?,
         };
@@ -169,6 +175,21 @@ impl AdapterFile {
     pub fn modules(&self) -> impl Iterator<Item = &str> {
         self.modules.keys().map(String::as_str)
     }
+}
+
+/// A whole file. A pipe or a device, which may have no end, and a file of more than `most` bytes are refused unread.
+fn read(file: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let found = file.metadata()?;
+    if !found.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
+    if found.len() > most {
+        let bytes = found.len();
+        return Err(io::Error::other(format!(
+            "it has {bytes} bytes, and at most {most} are read"
+        )));
+    }
+    fs::read(file)
 }
 
 /// Writes a file by its part, so that nobody reads half of it.

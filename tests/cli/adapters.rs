@@ -118,3 +118,42 @@ fn adapters_that_do_not_fit_are_refused() {
     refuse(1, &new, &["nothing to merge"]);
     assert!(!Path::new(&out).exists(), "nothing was written");
 }
+
+/// Files that are no adapter: without an end, a pipe, broken. Catches a file that is read until memory ends, and one that
+/// is waited for.
+#[test]
+#[cfg(target_os = "linux")]
+fn adapters_of_other_files_are_refused() {
+    let model = Copied::golden(MODEL);
+    let folder = TempDir::new().expect("a folder");
+    let path = |name: &str| folder.path().join(name);
+    let names = ["adapter_config.json", "adapter_model.safetensors"];
+    let place = |name: &str| {
+        for name in names {
+            let _ = std::fs::remove_file(path(name));
+            let from = Path::new(&adapter()).join(name);
+            std::fs::copy(from, path(name)).expect("copied");
+        }
+        std::fs::remove_file(path(name)).expect("removed");
+        path(name)
+    };
+    let refused = |part: &[&str]| {
+        let adapter = folder.path().display().to_string();
+        refuse(1, &["load", model.path(), "--adapter", &adapter], part);
+    };
+    for name in names {
+        let place = || place(name);
+        std::os::unix::fs::symlink("/dev/zero", place()).expect("linked");
+        refused(&[name, "no regular file"]);
+        let made = std::process::Command::new("mkfifo").arg(place()).status();
+        assert!(made.is_ok_and(|code| code.success()), "a pipe");
+        refused(&[name, "no regular file"]);
+        std::fs::write(place(), b"\xff\xfe").expect("written");
+        refused(&[name]);
+        std::fs::write(place(), b"").expect("written");
+        refused(&[name]);
+    }
+    let long = std::fs::File::create(place(names[0])).expect("made");
+    long.set_len(64 << 20).expect("made longer");
+    refused(&[names[0], "67108864 bytes"]);
+}

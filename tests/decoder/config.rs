@@ -306,6 +306,7 @@ fn values_that_cannot_be_are_refused_by_field() {
         (json!({"num_key_value_heads": 3}), "num_key_value_heads"),
         (json!({"num_key_value_heads": 8}), "num_key_value_heads"),
         (json!({"head_dim": 15}), "head_dim"),
+        (json!({"head_dim": 8194}), "head_dim"),
         (
             json!({"max_position_embeddings": 0}),
             "max_position_embeddings",

@@ -245,6 +245,11 @@ fn what_is_not_read_is_refused_by_field() {
             json!({"head_dim": 64, "qk_rope_head_dim": 9}),
             "qk_rope_head_dim",
         ),
+        (
+            "deepseek_v3",
+            json!({"head_dim": 8194, "qk_rope_head_dim": 8194}),
+            "qk_rope_head_dim",
+        ),
     ];
     for (family, change, expected) in cases {
         let error = spec(family, change.clone()).expect_err(&change.to_string());

@@ -191,6 +191,11 @@ fn values_that_cannot_be_are_refused_by_field() {
         ),
         (
             "gemma4_text",
+            json!({"global_head_dim": 8194}),
+            "global_head_dim",
+        ),
+        (
+            "gemma4_text",
             json!({"attention_k_eq_v": true, "num_global_key_value_heads": 3}),
             "num_global_key_value_heads",
         ),

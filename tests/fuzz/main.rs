@@ -8,6 +8,8 @@
 
 use std::{fs, path::Path};
 
+#[path = "fuzz_targets/adapter.rs"]
+mod adapter;
 #[path = "fuzz_targets/chat.rs"]
 mod chat;
 #[path = "fuzz_targets/config.rs"]
@@ -59,6 +61,7 @@ macro_rules! replays {
 }
 
 replays! {
+    adapter of "adapter",
     chat of "chat",
     config of "config",
     header of "header",

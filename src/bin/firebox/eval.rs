@@ -102,10 +102,9 @@ const TEXT_BYTES_MAX: u64 = 128 << 20;
 /// A file or a pipe, read until its end or the limit.
 fn read_text(path: &Path) -> io::Result<String> {
     let mut text = Vec::new();
-    File::open(path)?
-        .take(TEXT_BYTES_MAX + 1)
-        .read_to_end(&mut text)?;
-    if text.len() as u64 > TEXT_BYTES_MAX {
+    let mut file = File::open(path)?.take(TEXT_BYTES_MAX + 1);
+    file.read_to_end(&mut text)?;
+    if file.limit() == 0 {
         let most = Bytes(TEXT_BYTES_MAX);
         let expected = "as much as is measured at once; measure on a part of it";
         return Err(io::Error::other(format!(
