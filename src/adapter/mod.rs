@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Reading order: `peft` (the configuration, and which modules it names) → `file` (both files of a folder) → `attach` (the
-//! adapters on a model) → `detach` (the files of a model's adapter) → `merge` (an adapter in the values of a checkpoint).
+//! adapters on a model) → `detach` (the files of a model's adapter) → `trained`
+//! (a model whose records hold what is trained) → `merge` (an adapter in the values of a checkpoint).
 
 mod error;
 mod random;
@@ -19,6 +20,8 @@ mod attach;
 
 mod detach;
 
+mod trained;
+
 pub(crate) mod merge;
 
 pub use crate::config::{AdapterConfig, AdapterSpecError, LoraConfig, TrainedBiases};
@@ -27,3 +30,4 @@ pub use detach::detach;
 pub use error::AdapterError;
 pub use file::AdapterFile;
 pub use peft::PeftConfig;
+pub use trained::Trained;

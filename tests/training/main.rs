@@ -8,3 +8,4 @@ mod common;
 mod adapters;
 mod records;
 mod steps;
+mod trained;

@@ -12,7 +12,7 @@ use crate::common::{Golden, linears, max_abs_difference};
 
 const BASE: Golden = Golden("llama_f16_tied_bias");
 
-fn load(quant: &str, strategy: Strategy, adapter: Option<AdapterConfig>) -> CausalLm {
+pub(crate) fn load(quant: &str, strategy: Strategy, adapter: Option<AdapterConfig>) -> CausalLm {
     let mut config = LoadConfig::new(BASE.path("").to_string_lossy())
         .quant(quant.parse().expect(quant))
         .strategy(strategy);
@@ -28,13 +28,13 @@ fn ids() -> Tensor<2, Int> {
     Tensor::from_data(TensorData::new(ids, [1, 33]), &Device::flex())
 }
 
-fn loss(model: &CausalLm) -> Tensor<1> {
+pub(crate) fn loss(model: &CausalLm) -> Tensor<1> {
     let logits = model.forward(ids().narrow(1, 0, 32));
     let next = ids().narrow(1, 1, 32).unsqueeze_dim(2);
     log_softmax(logits, 2).gather(2, next).mean().neg()
 }
 
-fn logits(model: &CausalLm) -> Vec<f32> {
+pub(crate) fn logits(model: &CausalLm) -> Vec<f32> {
     model
         .forward(ids())
         .into_data()
