@@ -205,6 +205,17 @@ fn plain(device: &Device) -> &DispatchDevice {
     }
 }
 
+/// Whether tensors on `device` are in this process's memory.
+pub(crate) fn in_host_memory(device: &Device) -> bool {
+    match plain(device) {
+        #[cfg(feature = "cpu")]
+        DispatchDevice::Flex(_) => true,
+        #[cfg(feature = "ndarray")]
+        DispatchDevice::NdArray(_) => true,
+        _ => false,
+    }
+}
+
 mod sealed {
     pub trait Sealed {}
 }

@@ -5,5 +5,7 @@
 //! ```
 
 mod batch;
+pub mod optimizer;
 
 pub use batch::{Batch, Row};
+pub use optimizer::{Optimizer, OptimizerConfig};

@@ -6,6 +6,7 @@
 mod common;
 
 mod adapters;
+mod optimizer;
 mod records;
 mod steps;
 mod trained;

@@ -1,0 +1,106 @@
+//! A step of AdamW by operations on tensors, for devices.
+
+use burn::tensor::{DType as BurnDType, Device, Int, Tensor, TensorData};
+use firebox_kernels::{
+    adamw::{
+        AdamwStep,
+        codes::{BLOCK, MomentCodes, SIGNED, UNSIGNED},
+    },
+    arith::pack::CODES8,
+};
+
+use super::moments::Moment;
+
+/// The new parameters and moments, see [`adamw`](firebox_kernels::adamw).
+pub(super) fn step(
+    step: AdamwStep,
+    p: Tensor<1>,
+    g: Tensor<1>,
+    both: [Moment; 2],
+) -> (Tensor<1>, [Moment; 2]) {
+    match both {
+        [Moment::Full(m), Moment::Full(v)] => {
+            let m = m.clone() + (g.clone() - m) * step.first[1];
+            let v = second(step, v, g);
+            let p = parameter(step, p, m.clone(), v.clone());
+            (p, [m, v].map(Moment::Full))
+        }
+        both => {
+            let [n] = p.dims();
+            let [m, v] = both;
+            let (m, v) = (decode(&SIGNED, m, n), decode(&UNSIGNED, v, n));
+            let m = m * step.first[0] + g.clone() * step.first[1];
+            let v = second(step, v, g);
+            let p = parameter(step, p, m.clone(), v.clone());
+            (p, [encode(&SIGNED, m), encode(&UNSIGNED, v)])
+        }
+    }
+}
+
+fn second(step: AdamwStep, v: Tensor<1>, g: Tensor<1>) -> Tensor<1> {
+    v * step.second[0] + g.clone() * step.second[1] * g
+}
+
+fn parameter(step: AdamwStep, p: Tensor<1>, m: Tensor<1>, v: Tensor<1>) -> Tensor<1> {
+    p * step.keep + m * step.rate / (v.sqrt() / step.root + step.eps)
+}
+
+/// The values of `n` codes.
+fn decode(codes: &MomentCodes, moment: Moment, n: usize) -> Tensor<1> {
+    let Moment::Blocks {
+        codes: words,
+        absmax,
+    } = moment
+    else {
+        unreachable!("both moments of a parameter have one form");
+    };
+    let device = words.device();
+    // [words, codes of a word]
+    let codes_of = |k: usize| {
+        let codes = words.clone().bitwise_right_shift_scalar(8 * k as u32);
+        codes.bitwise_and_scalar(0xff_u32).cast(BurnDType::I32)
+    };
+    let all: Tensor<2, Int> = Tensor::stack((0..CODES8).map(codes_of).collect(), 1);
+    let [blocks] = absmax.dims();
+    let values = table(&codes.values, &device).select(0, all.reshape([blocks * BLOCK]));
+    let values: Tensor<2> = values.reshape([blocks, BLOCK]) * absmax.unsqueeze_dim(1);
+    values.reshape([blocks * BLOCK]).narrow(0, 0, n)
+}
+
+/// The codes of values `[n]`: a search by halves among the bounds.
+fn encode(codes: &MomentCodes, values: Tensor<1>) -> Moment {
+    let device = values.device();
+    let [n] = values.dims();
+    let blocks = n.div_ceil(BLOCK);
+    let filling = Tensor::zeros([blocks * BLOCK - n], (&device, BurnDType::F32));
+    let values: Tensor<2> = Tensor::cat(vec![values, filling], 0).reshape([blocks, BLOCK]);
+    let absmax = values.clone().abs().max_dim(1);
+    // The smallest number that no device takes for 0.
+    let values = values * absmax.clone().clamp_min(f32::MIN_POSITIVE).recip();
+    let values: Tensor<1> = values.reshape([blocks * BLOCK]);
+    let bounds = table(&codes.bounds, &device);
+    let mut found: Tensor<1, Int> = Tensor::zeros([blocks * BLOCK], (&device, BurnDType::I32));
+    for bit in (0..8).rev() {
+        let half = 1_i32 << bit;
+        let bound = bounds.clone().select(0, found.clone() + (half - 1));
+        let above = bound.lower(values.clone()).int().cast(BurnDType::I32);
+        found = found + above * half;
+    }
+    // [words, codes of a word]
+    let found = found.cast(BurnDType::U32);
+    let found: Tensor<2, Int> = found.reshape([blocks * BLOCK / CODES8, CODES8]);
+    let code = |k: usize| -> Tensor<1, Int> {
+        let code = found.clone().narrow(1, k, 1).squeeze_dim(1);
+        code.bitwise_left_shift_scalar(8 * k as u32)
+    };
+    let words = (1..CODES8).fold(code(0), |words, k| words.bitwise_or(code(k)));
+    Moment::Blocks {
+        codes: words,
+        absmax: absmax.squeeze_dim(1),
+    }
+}
+
+fn table(values: &[f32], device: &Device) -> Tensor<1> {
+    let data = TensorData::new(values.to_vec(), [values.len()]);
+    Tensor::from_data(data, (device, BurnDType::F32))
+}
