@@ -119,22 +119,30 @@ impl<'a> CodedMoments<'a> {
 
 /// A step of the parameters `p` by the gradients `g` with moments in 8 bits: they are decoded, the step is made, and the new
 /// ones are encoded again, a block at a time.
-pub fn step_blocks(step: AdamwStep, p: &mut [f32], g: &[f32], m: CodedMoments<'_>, v: CodedMoments<'_>) {
+pub fn step_blocks(
+    step: AdamwStep,
+    p: &mut [f32],
+    g: &[f32],
+    m: CodedMoments<'_>,
+    v: CodedMoments<'_>,
+) {
     let (signed, unsigned): (&MomentCodes, &MomentCodes) = (&SIGNED, &UNSIGNED);
     let parts = p.par_chunks_mut(JOB).zip(g.par_chunks(JOB));
-    parts.zip(m.jobs().zip(v.jobs())).for_each(|((p, g), (m, v))| {
-        vectorized(
-            #[inline(always)]
-            move || {
-                let blocks = p.chunks_mut(BLOCK).zip(g.chunks(BLOCK));
-                let m = m.0.chunks_mut(BLOCK).zip(m.1);
-                let v = v.0.chunks_mut(BLOCK).zip(v.1);
-                for ((p, g), (m, v)) in blocks.zip(m.zip(v)) {
-                    block(step, [signed, unsigned], p, g, m, v);
-                }
-            },
-        );
-    });
+    parts
+        .zip(m.jobs().zip(v.jobs()))
+        .for_each(|((p, g), (m, v))| {
+            vectorized(
+                #[inline(always)]
+                move || {
+                    let blocks = p.chunks_mut(BLOCK).zip(g.chunks(BLOCK));
+                    let m = m.0.chunks_mut(BLOCK).zip(m.1);
+                    let v = v.0.chunks_mut(BLOCK).zip(v.1);
+                    for ((p, g), (m, v)) in blocks.zip(m.zip(v)) {
+                        block(step, [signed, unsigned], p, g, m, v);
+                    }
+                },
+            );
+        });
 }
 
 /// One block.

@@ -137,7 +137,10 @@ fn steps_are_those_of_torch_and_bitsandbytes() {
     for case in &golden.cases {
         let name = case["name"].as_str().expect("a name");
         let shape: Vec<usize> = serde_json::from_value(case["shape"].clone()).expect("a shape");
-        let shape = [shape[..shape.len() - 1].iter().product(), shape[shape.len() - 1]];
+        let shape = [
+            shape[..shape.len() - 1].iter().product(),
+            shape[shape.len() - 1],
+        ];
         let mut model = layer(0, shape, &device());
         let mut optimizer = Optimizer::new(config(case));
         for step in 0..STEPS {
@@ -147,8 +150,15 @@ fn steps_are_those_of_torch_and_bitsandbytes() {
                 let found = weights(&model);
                 let error = max_abs_difference(&found, &expected);
                 assert!(error <= 1e-6, "{name}, step {step}: {error:e}");
-                let same = found.iter().zip(&expected).filter(|(one, other)| one == other);
-                println!("{name}, step {step}: {error:e}, {} of {} to the bit", same.count(), found.len());
+                let same = found
+                    .iter()
+                    .zip(&expected)
+                    .filter(|(one, other)| one == other);
+                println!(
+                    "{name}, step {step}: {error:e}, {} of {} to the bit",
+                    same.count(),
+                    found.len()
+                );
                 compared += 1;
             }
             for (part, dtype, bytes) in saved(&optimizer, folder.path()) {
@@ -157,7 +167,10 @@ fn steps_are_those_of_torch_and_bitsandbytes() {
                     continue;
                 };
                 assert_eq!(dtype, expected.0, "{name}, {part}");
-                let wrong = bytes.iter().zip(&expected.1).filter(|(one, other)| one != other);
+                let wrong = bytes
+                    .iter()
+                    .zip(&expected.1)
+                    .filter(|(one, other)| one != other);
                 let wrong = wrong.count();
                 if dtype == Dtype::U8 || part.starts_with("absmax") {
                     assert_eq!(wrong, 0, "{name}, step {step}, {part}: bytes that differ");
@@ -177,12 +190,23 @@ fn maps_are_those_of_bitsandbytes() {
         assert_eq!(golden.floats(name).expect(name), codes.values);
         // The nearest of all by its definition, the lower one of two: at the bounds, beside them, and over all magnitudes.
         let bounds = &codes.bounds[..255];
-        let near = bounds.iter().flat_map(|bound| [bound.next_down(), *bound, bound.next_up()]);
-        let spread = values(3, 20_000).into_iter().map(|value| value * value.abs());
+        let near = bounds
+            .iter()
+            .flat_map(|bound| [bound.next_down(), *bound, bound.next_up()]);
+        let spread = values(3, 20_000)
+            .into_iter()
+            .map(|value| value * value.abs());
         let mut tried = 0;
-        for value in near.chain(spread).chain([0.0, -0.0, 1.0, -1.0, 1e-30, -1e-30]) {
+        for value in near
+            .chain(spread)
+            .chain([0.0, -0.0, 1.0, -1.0, 1e-30, -1e-30])
+        {
             let expected = bounds.iter().filter(|bound| **bound < value).count();
-            assert_eq!(usize::from(codes.nearest(value)), expected, "{name}: {value:e}");
+            assert_eq!(
+                usize::from(codes.nearest(value)),
+                expected,
+                "{name}: {value:e}"
+            );
             tried += 1;
         }
         assert!(tried > 20_000);
@@ -264,7 +288,10 @@ fn a_state_of_something_else_is_refused() {
     };
     let refused = |config, model: &Layer| {
         let error = Optimizer::load(config, &file, model).expect_err("another state");
-        assert!(error.to_string().contains(&file.display().to_string()), "{error}");
+        assert!(
+            error.to_string().contains(&file.display().to_string()),
+            "{error}"
+        );
         error
     };
     let with_bias = |shape: [usize; 2]| {
@@ -276,15 +303,35 @@ fn a_state_of_something_else_is_refused() {
     };
 
     let model = save(full, [64, 65]);
-    assert!(matches!(refused(blocks, &model), OptimizerError::Form { eight_bits: false, .. }));
+    assert!(matches!(
+        refused(blocks, &model),
+        OptimizerError::Form {
+            eight_bits: false,
+            ..
+        }
+    ));
     let other = layer(0, [65, 64], &device());
     let error = refused(full, &other);
-    assert!(error.to_string().contains("[64, 65], and has to be [65, 64]"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains("[64, 65], and has to be [65, 64]"),
+        "{error}"
+    );
     let error = refused(full, &with_bias([64, 65]));
-    assert!(matches!(&error, OptimizerError::Missing { parameter, found: 1, trained: 2, .. } if parameter == "bias"), "{error}");
+    assert!(
+        matches!(&error, OptimizerError::Missing { parameter, found: 1, trained: 2, .. } if parameter == "bias"),
+        "{error}"
+    );
 
     let model = save(blocks, [64, 65]);
-    assert!(matches!(refused(full, &model), OptimizerError::Form { eight_bits: true, .. }));
+    assert!(matches!(
+        refused(full, &model),
+        OptimizerError::Form {
+            eight_bits: true,
+            ..
+        }
+    ));
 
     // A parameter that had no gradient is in the file too.
     let model = with_bias([64, 65]);
@@ -294,11 +341,17 @@ fn a_state_of_something_else_is_refused() {
     optimizer.save(&file).expect("writable");
     Optimizer::load(full, &file, &model).expect("its own state");
     let error = refused(full, &layer(0, [64, 65], &device()));
-    assert!(matches!(&error, OptimizerError::Unused { tensor, .. } if tensor == "bias.step"), "{error}");
+    assert!(
+        matches!(&error, OptimizerError::Unused { tensor, .. } if tensor == "bias.step"),
+        "{error}"
+    );
 
     let bytes = fs::read(&file).expect("written");
     fs::write(&file, &bytes[..bytes.len() - 1]).expect("writable");
-    assert!(matches!(refused(full, &model), OptimizerError::Tensors { .. }));
+    assert!(matches!(
+        refused(full, &model),
+        OptimizerError::Tensors { .. }
+    ));
     fs::remove_file(&file).expect("written");
     assert!(matches!(refused(full, &model), OptimizerError::File { .. }));
 }
@@ -309,8 +362,17 @@ fn moments_of_halves_are_f32() {
     let device = device();
     let mut single = layer(0, [8, 9], &device);
     let mut half = layer(0, [8, 9], &device);
-    half.weight = half.weight.map(|weight| weight.inner().cast(DType::BF16).autodiff().require_grad());
-    single.weight = Param::from_tensor(half.weight.val().inner().cast(DType::F32).autodiff().require_grad());
+    half.weight = half
+        .weight
+        .map(|weight| weight.inner().cast(DType::BF16).autodiff().require_grad());
+    single.weight = Param::from_tensor(
+        half.weight
+            .val()
+            .inner()
+            .cast(DType::F32)
+            .autodiff()
+            .require_grad(),
+    );
     let [mut one, mut other] = [(); 2].map(|()| Optimizer::new(OptimizerConfig::default()));
     let [first, second] = [gradients(&single, 0), gradients(&half, 0)];
     single = one.step(1e-3, single, first);
@@ -319,7 +381,10 @@ fn moments_of_halves_are_f32() {
     assert!(half.weight.val().is_require_grad());
     let folder = tempfile::tempdir().expect("a folder");
     assert!(saved(&one, folder.path()) == saved(&other, folder.path()));
-    let rounded: Vec<f32> = weights(&single).into_iter().map(|value| half::bf16::from_f32(value).to_f32()).collect();
+    let rounded: Vec<f32> = weights(&single)
+        .into_iter()
+        .map(|value| half::bf16::from_f32(value).to_f32())
+        .collect();
     assert_eq!(weights(&half), rounded);
 }
 
@@ -336,10 +401,19 @@ fn vectors_can_be_spared() {
     let mut grads = GradientsParams::new();
     let plain = device.clone().inner();
     grads.register(model.weight.id, Tensor::<2>::zeros([2, 2], &plain));
-    grads.register(model.bias.as_ref().expect("a bias").id, Tensor::<1>::zeros([4], &plain));
+    grads.register(
+        model.bias.as_ref().expect("a bias").id,
+        Tensor::<1>::zeros([4], &plain),
+    );
     let model = Optimizer::new(config).step(0.1, model, grads);
     assert_eq!(weights(&model), [0.95; 4]);
-    let bias: Vec<f32> = model.bias.expect("a bias").val().into_data().try_into_vec().expect("f32");
+    let bias: Vec<f32> = model
+        .bias
+        .expect("a bias")
+        .val()
+        .into_data()
+        .try_into_vec()
+        .expect("f32");
     assert_eq!(bias, [1.0; 4]);
 }
 
@@ -350,19 +424,27 @@ fn gradients_are_clipped_by_the_norm_of_all() {
     let device = device();
     let shape = [37, 501];
     let model = Layer {
-        bias: Some(Param::from_tensor(Tensor::<1>::ones([3], &device).require_grad())),
+        bias: Some(Param::from_tensor(
+            Tensor::<1>::ones([3], &device).require_grad(),
+        )),
         ..layer(0, shape, &device)
     };
     let bias = model.bias.as_ref().expect("a bias").id;
     let with = |values: [f32; 3]| {
         let mut grads = gradients(&model, 0);
         let values = TensorData::new(values.to_vec(), [3]);
-        grads.register(bias, Tensor::<1>::from_data(values, (&device.clone().inner(), DType::F32)));
+        grads.register(
+            bias,
+            Tensor::<1>::from_data(values, (&device.clone().inner(), DType::F32)),
+        );
         grads
     };
     let read = |grads: &GradientsParams| -> Vec<f32> {
         let [one, other] = [
-            grads.get::<2>(model.weight.id).expect("a gradient").into_data(),
+            grads
+                .get::<2>(model.weight.id)
+                .expect("a gradient")
+                .into_data(),
             grads.get::<1>(bias).expect("a gradient").into_data(),
         ];
         one.iter::<f32>().chain(other.iter::<f32>()).collect()
@@ -370,20 +452,37 @@ fn gradients_are_clipped_by_the_norm_of_all() {
     let extra = [3.0, -4.0, 12.0];
     let before = read(&with(extra));
     let squares: f64 = before.iter().map(|value| f64::from(*value).powi(2)).sum();
-    for (scale, largest) in [(1.0, None), (0.25, None), (0.25, Some(1.0)), (0.25, Some(100.0)), (2.0, Some(0.3))] {
+    for (scale, largest) in [
+        (1.0, None),
+        (0.25, None),
+        (0.25, Some(1.0)),
+        (0.25, Some(100.0)),
+        (2.0, Some(0.3)),
+    ] {
         let mut grads = with(extra);
         let norm = clip(&model, &mut grads, scale, largest).expect("finite");
         let expected = squares.sqrt() * scale;
-        assert!((norm - expected).abs() <= 1e-12 * expected, "{norm} {expected}");
-        let factor = largest.map_or(1.0, |largest: f64| (largest / (expected + 1e-6)).min(1.0)) * scale;
+        assert!(
+            (norm - expected).abs() <= 1e-12 * expected,
+            "{norm} {expected}"
+        );
+        let factor =
+            largest.map_or(1.0, |largest: f64| (largest / (expected + 1e-6)).min(1.0)) * scale;
         for (found, before) in read(&grads).iter().zip(&before) {
             let expected = f64::from(*before) * factor;
-            assert!((f64::from(*found) - expected).abs() <= 1.2e-7 * expected.abs(), "{found} {expected}");
+            assert!(
+                (f64::from(*found) - expected).abs() <= 1.2e-7 * expected.abs(),
+                "{found} {expected}"
+            );
         }
     }
     for wrong in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-        let error = clip(&model, &mut with([0.0, wrong, 1.0]), 1.0, Some(1.0)).expect_err("not finite");
-        assert!(matches!(&error, GradientError::NotFinite { parameter, .. } if parameter == "bias"), "{error}");
+        let error =
+            clip(&model, &mut with([0.0, wrong, 1.0]), 1.0, Some(1.0)).expect_err("not finite");
+        assert!(
+            matches!(&error, GradientError::NotFinite { parameter, .. } if parameter == "bias"),
+            "{error}"
+        );
     }
     let none = clip(&model, &mut GradientsParams::new(), 1.0, None);
     assert_eq!(none, Err(GradientError::None));
@@ -397,13 +496,28 @@ fn gradients_of_batches_are_summed_in_f32() {
     let mut expected = vec![0.0_f32; 42];
     for batch in 0..5 {
         let mut grads = gradients(&model, batch);
-        let grad = grads.remove::<2>(model.weight.id).expect("a gradient").cast(DType::BF16);
-        let values = grad.clone().into_data().convert_dtype(DType::F32).try_into_vec::<f32>().expect("f32");
-        expected.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
+        let grad = grads
+            .remove::<2>(model.weight.id)
+            .expect("a gradient")
+            .cast(DType::BF16);
+        let values = grad
+            .clone()
+            .into_data()
+            .convert_dtype(DType::F32)
+            .try_into_vec::<f32>()
+            .expect("f32");
+        expected
+            .iter_mut()
+            .zip(values)
+            .for_each(|(sum, value)| *sum += value);
         grads.register(model.weight.id, grad);
         sum.add(&model, grads);
     }
-    let found = sum.take().remove::<2>(model.weight.id).expect("a sum").into_data();
+    let found = sum
+        .take()
+        .remove::<2>(model.weight.id)
+        .expect("a sum")
+        .into_data();
     assert_eq!(found.try_into_vec::<f32>().expect("f32"), expected);
     assert!(sum.take().is_empty());
 }
@@ -418,7 +532,9 @@ fn burns_own_optimizer_keeps_the_state() {
         let grads = gradients(&model, 0);
         model = optimizer.step(rate(0), model, grads);
         let bytes = optimizer.into_bytes().expect("a record");
-        let mut read = ModuleOptimizer::from(adamw).from_bytes(bytes).expect("a record");
+        let mut read = ModuleOptimizer::from(adamw)
+            .from_bytes(bytes)
+            .expect("a record");
         let [one, other] = [&mut optimizer, &mut read].map(|optimizer| {
             let grads = gradients(&model, 1);
             weights(&optimizer.step(rate(1), model.clone(), grads))
@@ -440,15 +556,27 @@ fn optimizers_are_written_in_words() {
     let all = "adamw8bit:beta1=0.8,beta2=0.95,eps=0.00001,decay=0.1,vector_decay=0";
     let config: OptimizerConfig = all.parse().expect("settings");
     assert_eq!(config.to_string(), all);
-    assert_eq!((config.moments, config.beta1, config.beta2), (MomentForm::Blocks, 0.8, 0.95));
-    assert_eq!((config.eps, config.decay, config.vector_decay), (1e-5, 0.1, Some(0.0)));
+    assert_eq!(
+        (config.moments, config.beta1, config.beta2),
+        (MomentForm::Blocks, 0.8, 0.95)
+    );
+    assert_eq!(
+        (config.eps, config.decay, config.vector_decay),
+        (1e-5, 0.1, Some(0.0))
+    );
     assert_eq!("adamw".parse(), Ok(OptimizerConfig::default()));
     let json = serde_json::to_string(&config).expect("JSON");
-    assert_eq!(serde_json::from_str::<OptimizerConfig>(&json).expect("JSON"), config);
+    assert_eq!(
+        serde_json::from_str::<OptimizerConfig>(&json).expect("JSON"),
+        config
+    );
     for (text, part) in [
         ("adam", "adamw8bit"),
         ("adamw:lr=1", "`lr=1` is no setting"),
-        ("adamw:beta1=1", "beta1 is 1, and has to be at least 0 and below 1"),
+        (
+            "adamw:beta1=1",
+            "beta1 is 1, and has to be at least 0 and below 1",
+        ),
         ("adamw:beta2=NaN", "beta2 is NaN"),
         ("adamw:eps=0", "eps is 0, and has to be a number above 0"),
         ("adamw:decay=-1", "decay is -1"),

@@ -81,7 +81,13 @@ fn on_host(
     let both = match both {
         [Moment::Full(m), Moment::Full(v)] => {
             let [mut m, mut v] = [m, v].map(Tensor::into_data);
-            adamw::step(step, values, gradients, floats_mut(&mut m), floats_mut(&mut v));
+            adamw::step(
+                step,
+                values,
+                gradients,
+                floats_mut(&mut m),
+                floats_mut(&mut v),
+            );
             [m, v].map(|moment| Moment::Full(placed(moment)))
         }
         both => {

@@ -15,7 +15,7 @@ use safetensors::{Dtype, SafeTensorError, SafeTensors, View};
 
 use super::{
     error::OptimizerError,
-    moments::{Moments, StatePart, STEP},
+    moments::{Moments, STEP, StatePart},
 };
 
 pub(super) use super::moments::UnfitMoments;
@@ -37,7 +37,10 @@ impl StoredStates {
         parameter: &str,
         device: &Device,
     ) -> Result<Option<Moments>, UnfitMoments> {
-        let parts = self.tensors.get_mut(parameter).ok_or(UnfitMoments::Missing(STEP))?;
+        let parts = self
+            .tensors
+            .get_mut(parameter)
+            .ok_or(UnfitMoments::Missing(STEP))?;
         let moments = Moments::read(|name| parts.remove(name), device)?;
         if parts.is_empty() {
             self.tensors.remove(parameter);
@@ -70,7 +73,13 @@ pub(super) fn read(file: &Path) -> Result<StoredStates, OptimizerError> {
             Dtype::F32 => BurnDType::F32,
             Dtype::U8 => BurnDType::U8,
             Dtype::I64 => BurnDType::I64,
-            dtype => return Err(damaged(SafeTensorError::InvalidTensorView(dtype, view.shape().to_vec(), view.data().len()))),
+            dtype => {
+                return Err(damaged(SafeTensorError::InvalidTensorView(
+                    dtype,
+                    view.shape().to_vec(),
+                    view.data().len(),
+                )));
+            }
         };
         let (parameter, part) = name.rsplit_once('.').unwrap_or(("", name));
         let data = TensorData::from_bytes_vec(view.data().to_vec(), view.shape(), dtype);
@@ -102,13 +111,14 @@ pub(super) fn write(
         error => io::Error::other(error),
     });
     let kept = written.and_then(|()| fs::File::open(&part)?.sync_all());
-    kept.and_then(|()| fs::rename(&part, file)).map_err(|source| {
-        let _ = fs::remove_file(&part);
-        OptimizerError::File {
-            file: file.to_owned(),
-            source,
-        }
-    })
+    kept.and_then(|()| fs::rename(&part, file))
+        .map_err(|source| {
+            let _ = fs::remove_file(&part);
+            OptimizerError::File {
+                file: file.to_owned(),
+                source,
+            }
+        })
 }
 
 impl View for StatePart<'_> {

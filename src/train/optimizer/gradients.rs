@@ -168,7 +168,10 @@ impl ModuleVisitor for GradientSquares<'_> {
             true => {
                 let grad = grad.into_data();
                 let squares = adamw::squares(grad.as_slice().expect("cast to f32"));
-                (Tensor::from_data(grad, (&device, BurnDType::F32)), Some(squares))
+                (
+                    Tensor::from_data(grad, (&device, BurnDType::F32)),
+                    Some(squares),
+                )
             }
             false => {
                 self.on_devices.push(grad.clone().square().sum());

@@ -8,9 +8,7 @@ use burn::{
 };
 use burn_optim::{GradientsParams, Optimizer as _};
 
-use super::{
-    adamw::AdamW, config::OptimizerConfig, error::OptimizerError, file, moments::Moments,
-};
+use super::{adamw::AdamW, config::OptimizerConfig, error::OptimizerError, file, moments::Moments};
 
 /// AdamW with the moments of all parameters of a module.
 ///
@@ -127,7 +125,8 @@ impl Optimizer {
             })?;
             if let Some(moments) = &moments {
                 if moments.shape != *shape {
-                    let [found, expected] = [&moments.shape, shape].map(|shape| format!("{shape:?}"));
+                    let [found, expected] =
+                        [&moments.shape, shape].map(|shape| format!("{shape:?}"));
                     return Err(wrong(moments.name(), found, expected));
                 }
                 if !moments.is(config.moments) {

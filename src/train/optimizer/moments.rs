@@ -99,7 +99,10 @@ impl StatePart<'_> {
             PartValues::Floats(tensor) => {
                 let data = tensor.clone().into_data();
                 let values = data.as_slice::<f32>().expect("moments are f32");
-                values.iter().flat_map(|value| value.to_le_bytes()).collect()
+                values
+                    .iter()
+                    .flat_map(|value| value.to_le_bytes())
+                    .collect()
             }
             PartValues::Codes(tensor) => {
                 let words: Vec<u32> = words(tensor.clone());
