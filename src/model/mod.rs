@@ -20,6 +20,8 @@ pub(crate) mod fields;
 
 pub mod stream;
 
+mod recompute;
+
 pub mod layers;
 
 pub mod decoder;
@@ -30,16 +32,17 @@ mod generate;
 
 pub use adaptable::Adaptable;
 pub use arch::{Family, Wrapper, families, wrappers};
-pub use decoder::CausalLm;
+pub use decoder::{CausalLm, LossConfig, PassError};
 pub use error::ConfigError;
 pub use generate::{
     Draw, GenerateError, GenerateOptions, Generated, NextToken, Sampling, StopReason, generate,
 };
 pub use layers::{
-    Attention, Cache, CacheError, Embedding, LayerCache, Linear, Matrix, Norm, Rope, RopeScaling,
-    Rotation,
+    Attention, Cache, CacheError, Documents, DocumentsError, Embedding, LayerCache, Linear, Matrix,
+    Norm, Rope, RopeScaling, Rotation,
 };
 pub use link::Link;
+pub use recompute::recompute;
 pub(crate) use slot::TIED_HEAD;
 pub use slot::{Origin, Role, Slot};
 pub(crate) use stacks::SWITCH;

@@ -5,6 +5,7 @@
 mod common;
 mod config;
 mod defaults;
+mod documents;
 mod everywhere;
 mod expert_fields;
 mod experts;

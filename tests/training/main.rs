@@ -6,6 +6,8 @@
 mod common;
 
 mod adapters;
+mod graphs;
+mod loss;
 mod optimizer;
 mod records;
 mod steps;

@@ -9,7 +9,7 @@ use burn::{
 
 use super::{passage::Passage, spec::NormPlaces};
 use crate::model::layers::{
-    FeedForward, Linear, Mixer, Norm, PerLayerInput, Remember, frozen::values,
+    Dropout, FeedForward, Linear, Mixer, Norm, PerLayerInput, Remember, frozen::values,
 };
 
 /// A layer.
@@ -55,12 +55,26 @@ impl Block {
         memory: &mut impl Remember,
     ) -> Tensor<3> {
         let small = passage.small_of(self.nth);
+        self.forward_with(x, small, passage, memory)
+    }
+
+    /// The same with the layer's small embedding `[b, t, p]`.
+    pub(super) fn forward_with(
+        &self,
+        x: Tensor<3>,
+        small: Option<Tensor<3>>,
+        passage: &mut Passage,
+        memory: &mut impl Remember,
+    ) -> Tensor<3> {
         let Passage {
-            rotations, lent, ..
+            rotations,
+            lent,
+            sight,
+            ..
         } = passage;
         let rotation = self.rope.map(|rope| &rotations[rope]);
         let mut mixer = |y| {
-            let y = self.mixer.forward(y, rotation, lent, memory);
+            let y = self.mixer.forward(y, rotation, lent, sight, memory);
             self.added(y, self.attention_norm_after.as_ref())
         };
         let mlp = |y, x: &Tensor<3>| {
@@ -97,6 +111,21 @@ impl Block {
         linears.extend(self.feed_forward.linears());
         linears.extend(self.per_layer.iter().flat_map(PerLayerInput::linears));
         linears
+    }
+
+    /// The same layer for two runs: after each [`rewind`](Self::rewind) its dropouts draw what they drew in the first run.
+    pub(super) fn again(&self) -> Self {
+        let mut again = self.clone();
+        let linears = again.linears_mut().into_iter();
+        let dropouts = linears.flat_map(Linear::dropouts_mut);
+        dropouts.for_each(|dropout| *dropout = dropout.again());
+        again
+    }
+
+    /// Begins the next run of a layer that is run twice.
+    pub(super) fn rewind(&self) {
+        let linears = self.linears().into_iter();
+        linears.flat_map(Linear::dropouts).for_each(Dropout::rewind);
     }
 
     /// The same, to be changed.

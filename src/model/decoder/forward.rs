@@ -4,18 +4,18 @@
 
 use core::ops::Range;
 
-use super::{block::Block, passage::Passage, spec::Spec};
+use super::{block::Block, passage::Passage, spec::Spec, tail::bent};
 use crate::model::{
     NextToken,
     layers::{
-        Cache, CacheError, Embedding, LentKeys, Linear, Matrix, NoMemory, Norm, PerLayerEmbedding,
-        Rope, Rotation,
+        Cache, CacheError, Documents, Embedding, LentKeys, Linear, Matrix, NoMemory, Norm,
+        PerLayerEmbedding, Rope, Rotation, Sight,
     },
     stream::{Ring, StreamStats},
 };
 use burn::{
     module::Module,
-    tensor::{DType, Device, Int, Tensor, TensorData, activation::tanh},
+    tensor::{DType, Device, Int, Tensor, TensorData},
 };
 
 /// A language model of any family in `model/arch`.
@@ -88,14 +88,7 @@ impl CausalLm {
             Some(head) => head.forward(x),
             None => self.embedding.logits(x),
         };
-        let logits = match self.spec.head.multiplier {
-            Some(multiplier) => logits * multiplier,
-            None => logits,
-        };
-        match self.spec.head.soft_cap {
-            Some(cap) => tanh(logits / cap) * cap,
-            None => logits,
-        }
+        bent(logits, &self.spec.head)
     }
 
     /// `ids` `[b, t]`, the first of them at position `start`, to what goes into the first layer, `[b, t, f]`, and what
@@ -104,26 +97,63 @@ impl CausalLm {
         let [_, t] = ids.dims();
         let x = self.embed(ids.clone(), start);
         let rotations = self.rotations(start..start + t, &x.device(), x.dtype());
-        let small = self.per_layer.as_ref();
-        let small = small.map(|small| small.forward(ids, x.clone()));
-        let passage = Passage {
-            rotations,
-            small,
-            lent: LentKeys::new(),
-        };
+        let passage = self.passage(ids, &x, rotations, Sight::default());
         (x, passage)
+    }
+
+    /// [`enter`](Self::enter) for rows of `documents`, of the shape of `ids` `[b, t]`: positions begin anew with each document,
+    /// and its tokens see each other only. The layers must not remember other tokens.
+    pub fn enter_documents(
+        &self,
+        ids: Tensor<2, Int>,
+        documents: &Documents,
+    ) -> (Tensor<3>, Passage) {
+        let (shape, device) = (documents.shape(), ids.device());
+        let positions = documents.ranges().flat_map(|tokens| 0..tokens.len());
+        let x = self.embed_at(ids.clone(), || position_ids(positions, shape, &device));
+        let (device, dtype) = (x.device().without_autodiff(), x.dtype());
+        let ropes = self.ropes.iter();
+        let rotations = ropes.map(|rope| rope.in_documents(documents, &device, dtype));
+        let passage = self.passage(ids, &x, rotations.collect(), Sight::new(documents));
+        (x, passage)
+    }
+
+    /// What layers share beside `x` `[b, t, f]`, which goes into the first of them.
+    fn passage(
+        &self,
+        ids: Tensor<2, Int>,
+        x: &Tensor<3>,
+        rotations: Vec<Rotation>,
+        sight: Sight,
+    ) -> Passage {
+        let small = self.per_layer.as_ref();
+        Passage {
+            rotations,
+            small: small.map(|small| small.forward(ids, x.clone())),
+            lent: LentKeys::new(),
+            sight,
+        }
     }
 
     /// `ids` `[b, t]`, the first of them at position `start`, to what goes into the first layer, `[b, t, f]`.
     pub fn embed(&self, ids: Tensor<2, Int>, start: usize) -> Tensor<3> {
         let ([_, t], device) = (ids.dims(), ids.device());
+        self.embed_at(ids, || position_ids(start..start + t, [1, t], &device))
+    }
+
+    /// The same at `positions` `[1 or b, t]`, where they are learned.
+    fn embed_at(
+        &self,
+        ids: Tensor<2, Int>,
+        positions: impl FnOnce() -> Tensor<2, Int>,
+    ) -> Tensor<3> {
         let x = self.embedding.forward(ids);
         let x = match self.spec.embedding.multiplier {
             Some(multiplier) => x * multiplier,
             None => x,
         };
         match &self.positions {
-            Some(positions) => x + positions.forward(position_ids(start..start + t, &device)),
+            Some(learned) => x + learned.forward(positions()),
             None => x,
         }
     }
@@ -135,9 +165,10 @@ impl CausalLm {
         device: &Device,
         dtype: DType,
     ) -> Vec<Rotation> {
+        let device = device.clone().without_autodiff();
         let ropes = self.ropes.iter();
         ropes
-            .map(|rope| rope.at(positions.clone(), device, dtype))
+            .map(|rope| rope.at(positions.clone(), &device, dtype))
             .collect()
     }
 
@@ -195,10 +226,13 @@ impl CausalLm {
     }
 }
 
-/// Positions as ids `[1, t]`.
-fn position_ids(positions: Range<usize>, device: &Device) -> Tensor<2, Int> {
+/// Positions as ids of this shape.
+fn position_ids(
+    positions: impl Iterator<Item = usize>,
+    shape: [usize; 2],
+    device: &Device,
+) -> Tensor<2, Int> {
     let ids: Vec<i32> = positions.map(|position| position as i32).collect();
-    let shape = [1, ids.len()];
     Tensor::from_data(TensorData::new(ids, shape), (device, DType::I32))
 }
 

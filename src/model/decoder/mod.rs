@@ -29,7 +29,13 @@ mod passage;
 
 mod block;
 
+mod tail;
+
 mod forward;
+
+mod again;
+
+mod loss;
 
 mod take;
 
@@ -43,6 +49,7 @@ mod architecture;
 pub use block::Block;
 pub use check::Unsupported;
 pub use forward::CausalLm;
+pub use loss::{LossConfig, PassError};
 pub use names::{LLAMA, Names, Part, Prefixes};
 pub use passage::Passage;
 pub(in crate::model) use sizes::check_sizes;

@@ -4,7 +4,7 @@
 
 use burn::tensor::Tensor;
 
-use crate::model::layers::{LentKeys, Rotation};
+use crate::model::layers::{LentKeys, Rotation, Sight};
 
 /// What the layers of a decoder share while tokens pass through them; [`CausalLm::enter`](super::CausalLm::enter) makes
 /// one.
@@ -16,6 +16,8 @@ pub struct Passage {
     pub small: Option<Tensor<4>>,
     /// Keys and values that layers so far lend to later ones.
     pub lent: LentKeys,
+    /// The tokens that each of them sees.
+    pub sight: Sight,
 }
 
 impl Passage {

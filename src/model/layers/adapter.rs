@@ -165,7 +165,8 @@ impl LowRank {
     fn product(&self, matrix: &Matrix, x: &Tensor<2>, product: &Tensor<2>) -> Tensor<2> {
         let [a, b] = [&self.a, &self.b].map(values);
         let (dtype, factors) = (x.dtype(), a.dtype());
-        let dropped = self.dropout.as_ref().filter(|_| a.is_autodiff());
+        let dropped = self.dropout.as_ref();
+        let dropped = dropped.filter(|dropout| dropout.draws(a.is_autodiff()));
         let dropped = dropped.map(|dropout| dropout.forward(x.clone()));
         let x = dropped.clone().unwrap_or_else(|| x.clone()).cast(factors);
         let change = x.clone().matmul(a.transpose()).matmul(b.transpose()) * self.scale;
@@ -180,6 +181,12 @@ impl LowRank {
         let ratio: Tensor<2> = ratio.unsqueeze();
         let change = (ratio.clone() - 1.0) * product.cast(factors) + ratio * change;
         change.cast(dtype)
+    }
+
+    /// Its dropout, where it is trained.
+    pub(super) fn dropout_mut(&mut self) -> Option<&mut Dropout> {
+        let trained = self.a.val().is_autodiff();
+        self.dropout.as_mut().filter(|_| trained)
     }
 
     /// The change of all of a matrix `[out, in]`.

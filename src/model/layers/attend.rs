@@ -4,10 +4,12 @@
 //! `t` new tokens, `s` all tokens (the new ones last), `d` features of a query and a key, `e` features of a value.
 
 use burn::tensor::{
-    Bool, DType, Device, Int, Tensor, TensorData,
+    Bool, DType, Tensor, TensorData,
     activation::{softmax, tanh},
 };
 use serde::Serialize;
+
+use super::sight::{Sees, Sight};
 
 /// Scores computed at once, in numbers: a long prompt goes through in blocks of queries, so that its
 /// scores take 128 MiB and not the square of its length.
@@ -26,19 +28,6 @@ pub struct Scores {
     pub growth: Option<QueryGrowth>,
 }
 
-/// The tokens that a query sees.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Sees {
-    /// All before it, and itself.
-    All,
-    /// This number of tokens, itself included.
-    Window(usize),
-    /// Those of its own chunk of this number of tokens (Llama 4).
-    Chunk(usize),
-}
-
 /// A query at position `p` is multiplied by `1 + factor · ln(1 + floor((p + offset) / positions))`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct QueryGrowth {
@@ -50,35 +39,27 @@ pub struct QueryGrowth {
     pub offset: usize,
 }
 
-impl Sees {
-    /// The first position that a query at `position` sees.
-    const fn first(self, position: usize) -> usize {
-        match self {
-            Self::All => 0,
-            Self::Window(window) => (position + 1).saturating_sub(window),
-            Self::Chunk(chunk) => position / chunk * chunk,
-        }
-    }
-}
-
 impl QueryGrowth {
-    /// `q` `[b, h, t, d]`, of which the first token is at position `first`.
-    fn forward(self, q: Tensor<4>, first: usize) -> Tensor<4> {
+    /// `q` `[b, h, t, d]`, whose tokens are at these `positions`, the same in all rows or others in each.
+    fn forward(self, q: Tensor<4>, positions: &[Vec<usize>]) -> Tensor<4> {
         let [_, _, t, _] = q.dims();
-        let steps = (first..first + t).map(|position| (position + self.offset) / self.positions);
+        let positions_of_all = positions.iter().flatten();
+        let steps = positions_of_all.map(|position| (position + self.offset) / self.positions);
         if steps.clone().all(|steps| steps == 0) {
             return q;
         }
         let factors = steps.map(|steps| (1.0 + self.factor * (steps as f64).ln_1p()) as f32);
-        let factors = TensorData::new(factors.collect::<Vec<f32>>(), [1, 1, t, 1]);
-        let dtype = q.dtype();
-        let factors = Tensor::from_data(factors, (&q.device(), DType::F32));
+        let shape = [positions.len(), 1, t, 1];
+        let factors = TensorData::new(factors.collect::<Vec<f32>>(), shape);
+        let (dtype, device) = (q.dtype(), q.device().without_autodiff());
+        let factors = Tensor::from_data(factors, (&device, DType::F32));
         (q.cast(DType::F32) * factors).cast(dtype)
     }
 }
 
 /// `softmax(scale · q kᵀ) v`, each query seeing the tokens that `scores` says: `q` `[b, h, t, d]`, `k` `[b, kv, s, d]`
-/// and `v` `[b, kv, s, e]` to `[b, h, t, e]`. The queries are the last `t` of the `s` tokens. `sinks` `[h]` are the scores
+/// and `v` `[b, kv, s, e]` to `[b, h, t, e]`. The queries are the last `t` of the `s` tokens, and see those of their documents, as
+/// `sight` has them. `sinks` `[h]` are the scores
 /// of one more key for each head, whose value is 0.
 ///
 /// Keys and values are not repeated for the heads that share them: the queries of a group are rows of
@@ -89,15 +70,16 @@ pub fn attend(
     kv: [Tensor<4>; 2],
     scores: Scores,
     sinks: Option<Tensor<1>>,
+    sight: &Sight,
 ) -> Tensor<4> {
     let [b, h, t, _] = q.dims();
     let [_, _, s, _] = kv[0].dims();
     let q = match scores.growth {
-        Some(growth) => growth.forward(q, s - t),
+        Some(growth) => growth.forward(q, &sight.positions(s - t..s)),
         None => q,
     };
     let rows = (SCORES_MAX / (b * h * s).max(1)).clamp(1, t.max(1));
-    attend_by(rows, q, kv, scores, sinks)
+    attend_by(rows, q, kv, scores, sinks, sight)
 }
 
 /// [`attend`], `rows` queries at a time.
@@ -107,6 +89,7 @@ fn attend_by(
     [k, v]: [Tensor<4>; 2],
     scores: Scores,
     sinks: Option<Tensor<1>>,
+    sight: &Sight,
 ) -> Tensor<4> {
     let [_, _, t, _] = q.dims();
     let [_, _, s, _] = k.dims();
@@ -114,13 +97,15 @@ fn attend_by(
         .step_by(rows)
         .map(|row| {
             let rows = rows.min(t - row);
-            // Positions of the block's queries, and of the keys that any of them sees.
+            // The block's queries, and the keys that any of them sees.
             let first = s - t + row;
-            let end = first + rows;
-            let start = scores.sees.first(first);
-            let seen = |x: &Tensor<4>| x.clone().narrow(2, start, end - start);
+            let queries = first..first + rows;
+            let keys = sight.first(scores.sees, &queries)..queries.end;
+            let seen = |x: &Tensor<4>| x.clone().narrow(2, keys.start, keys.len());
+            let kv = [&k, &v].map(seen);
             let q = q.clone().narrow(2, row, rows);
-            attend_block(q, [&k, &v].map(seen), scores, sinks.clone())
+            let hidden = sight.hidden(scores.sees, queries, keys, rows == t, &q.device());
+            attend_block(q, kv, scores, sinks.clone(), hidden)
         })
         .collect();
     match blocks.len() {
@@ -129,12 +114,14 @@ fn attend_by(
     }
 }
 
-/// [`attend`] of one block, its keys and values cut to those that any of its queries sees.
+/// [`attend`] of one block, its keys and values cut to those that any of its queries sees; `hidden` `[1 or b, t, s]` are those that
+/// a query does not see.
 fn attend_block(
     q: Tensor<4>,
     [k, v]: [Tensor<4>; 2],
     by: Scores,
     sinks: Option<Tensor<1>>,
+    hidden: Option<Tensor<3, Bool>>,
 ) -> Tensor<4> {
     let [b, h, t, d] = q.dims();
     let [_, kv, s, _] = k.dims();
@@ -148,10 +135,10 @@ fn attend_block(
         Some(cap) => tanh(scores / cap) * cap,
         None => scores,
     };
-    let scores = match hidden([t, s], by.sees, &scores.device()) {
+    let scores = match hidden {
         Some(hidden) => scores
-            .reshape([b * kv, g, t, s])
-            .mask_fill(hidden.unsqueeze(), f32::NEG_INFINITY)
+            .reshape([b, h, t, s])
+            .mask_fill(hidden.unsqueeze_dim(1), f32::NEG_INFINITY)
             .reshape([b, kv, g * t, s]),
         None => scores,
     };
@@ -166,39 +153,11 @@ fn attend_block(
     weights.cast(dtype).matmul(v).reshape([b, h, t, e])
 }
 
-/// `[t, s]`, true where a query does not see a key: the key is later, or has left the window or the chunk. The queries
-/// are the last `t` of the `s` tokens, of which the first is the first of its chunk. `None` where one query sees all it is
-/// given, as in every step after the prompt.
-fn hidden([t, s]: [usize; 2], sees: Sees, device: &Device) -> Option<Tensor<2, Bool>> {
-    if t == 1 {
-        return None;
-    }
-    let positions = |from: usize| {
-        let (from, to) = (as_i64(from), as_i64(s));
-        Tensor::<1, Int>::arange(from..to, (device, DType::I32))
-    };
-    let query = positions(s - t).reshape([t, 1]);
-    let key = positions(0).reshape([1, s]);
-    let distance = query.clone() - key;
-
-    let later = distance.clone().lower_elem(0);
-    Some(match sees {
-        Sees::All => later,
-        Sees::Window(window) => later.bool_or(distance.greater_equal_elem(as_i64(window))),
-        Sees::Chunk(chunk) => {
-            let before = distance.greater(query.remainder_scalar(as_i64(chunk)).expand([t, s]));
-            later.bool_or(before)
-        }
-    })
-}
-
-fn as_i64(position: usize) -> i64 {
-    i64::try_from(position).expect("positions are bounded by memory")
-}
-
 #[cfg(all(test, feature = "cpu"))]
 mod tests {
-    use super::*;
+    use burn::tensor::Device;
+
+    use super::{super::documents::Documents, *};
 
     /// Numbers without a pattern, `[b, n, t, d]`.
     fn some(shape: [usize; 4], seed: usize) -> Tensor<4> {
@@ -227,18 +186,27 @@ mod tests {
                 sees,
                 growth: None,
             };
-            let by = |rows| -> Vec<f32> {
-                let y = attend_by(rows, q.clone(), [k.clone(), v.clone()], scores, None);
-                y.try_into_vec_as().expect("a CPU tensor can be read")
-            };
-            let whole = by(9);
-            for rows in [1, 2, 4, 8] {
-                let largest = by(rows)
-                    .iter()
-                    .zip(&whole)
-                    .map(|(a, b)| (a - b).abs())
-                    .fold(0.0, f32::max);
-                assert!(largest < 1e-6, "{rows} rows, {sees:?}: {largest}");
+            let starts = [
+                [0; 14].as_slice(),
+                &[0, 0, 0, 0, 0, 0, 6, 6, 6, 9, 9, 9, 9, 9],
+            ]
+            .concat();
+            let documents = Documents::new(&starts, [2, 14]).expect("documents");
+            for sight in [Sight::default(), Sight::new(&documents)] {
+                let by = |rows| -> Vec<f32> {
+                    let kv = [k.clone(), v.clone()];
+                    let y = attend_by(rows, q.clone(), kv, scores, None, &sight);
+                    y.try_into_vec_as().expect("a CPU tensor can be read")
+                };
+                let whole = by(9);
+                for rows in [1, 2, 4, 8] {
+                    let largest = by(rows)
+                        .iter()
+                        .zip(&whole)
+                        .map(|(a, b)| (a - b).abs())
+                        .fold(0.0, f32::max);
+                    assert!(largest < 1e-6, "{rows} rows, {sees:?}: {largest}");
+                }
             }
         }
     }

@@ -18,6 +18,7 @@ use super::{
     norm::{Norm, NormSpec},
     remember::Remember,
     rope::Rotation,
+    sight::Sight,
 };
 
 /// Self-attention of one layer.
@@ -130,7 +131,7 @@ impl Attention {
     /// `x` `[b, t, f]` to `[b, t, f]`.
     ///
     /// Heads are not rotated where there is no `rotation`. `memory` has the keys and values of the tokens before, `lent`
-    /// those of layers before.
+    /// those of layers before; `sight` says which of them a token sees.
     ///
     /// # Panics
     ///
@@ -140,6 +141,7 @@ impl Attention {
         x: Tensor<3>,
         rotation: Option<&Rotation>,
         lent: &mut LentKeys,
+        sight: &Sight,
         memory: &mut impl Remember,
     ) -> Tensor<3> {
         let [b, t, _] = x.dims();
@@ -185,7 +187,7 @@ impl Attention {
         };
 
         let sinks = self.sinks.as_ref().map(values);
-        let y = attend(q, [k, v], scores, sinks);
+        let y = attend(q, [k, v], scores, sinks, sight);
         let y = y.swap_dims(1, 2).reshape([b, t, query * features]);
         let y = match gate {
             Some(gate) => y * sigmoid(gate),

@@ -7,17 +7,19 @@
 use burn::{
     module::{Module, Param},
     tensor::{
-        DType, Tensor,
+        DType, Int, Tensor, TensorData,
         activation::{sigmoid, silu, softplus},
     },
 };
 
 use super::{
     delta_rule::{DeltaTokens, delta_rule},
+    documents::Documents,
     frozen::values,
     linear::Linear,
     norm::Norm,
     remember::{DeltaState, Remember},
+    sight::Sight,
 };
 
 /// Is added to the squared length of queries and keys.
@@ -106,25 +108,26 @@ struct Projected {
 }
 
 impl Delta {
-    /// `x` `[b, t, f]` to `[b, t, f]`. `memory` has the state after the tokens before.
-    pub fn forward(&self, x: Tensor<3>, memory: &mut impl Remember) -> Tensor<3> {
+    /// `x` `[b, t, f]` to `[b, t, f]`. `memory` has the state after the tokens before; each document of `sight` begins without
+    /// one, and its rows must be whole.
+    pub fn forward(&self, x: Tensor<3>, sight: &Sight, memory: &mut impl Remember) -> Tensor<3> {
         let ([b, t, _], dtype) = (x.dims(), x.dtype());
         let (h, v) = (self.heads.value, self.heads.value_features);
         let projected = self.projections.forward(x, self.heads);
-
-        let before = memory.take_state();
-        let before = before.unwrap_or_else(|| self.empty(&projected.qkv));
-        let tokens = Tensor::cat(vec![before.tokens, projected.qkv.clone()], 1);
-        let qkv = self.convolved(tokens.clone(), t);
-        let rule = self.rule(qkv, projected.strengths, projected.fades);
-        let (answers, state) = delta_rule(&rule, before.state);
-        memory.keep_state(DeltaState {
-            state,
-            tokens: tokens.narrow(1, t, self.heads.kernel - 1),
-        });
-
-        let answers = answers.swap_dims(1, 2).cast(dtype);
         let gates = silu(projected.gates.cast(DType::F32));
+        let into_rule = [projected.qkv, projected.strengths, projected.fades];
+
+        let answers = match sight.documents() {
+            Some(documents) => self.by_document(into_rule, documents),
+            None => {
+                let before = memory.take_state();
+                let (answers, after) = self.answers(into_rule, before);
+                memory.keep_state(after);
+                answers
+            }
+        };
+
+        let answers = answers.cast(dtype);
         let y = self.norm.forward(answers).cast(DType::F32) * gates.reshape([b, t, h, v]);
         self.out_proj.forward(y.cast(dtype).reshape([b, t, h * v]))
     }
@@ -156,6 +159,57 @@ impl Delta {
         };
         linears.push(&mut self.out_proj);
         linears
+    }
+
+    /// Queries, keys and values `[b, t, c]`, strengths and fades `[b, t, h]` to the answers of the rule `[b, t, h, v]`, and the state after
+    /// them.
+    fn answers(
+        &self,
+        [qkv, strengths, fades]: [Tensor<3>; 3],
+        before: Option<DeltaState>,
+    ) -> (Tensor<4>, DeltaState) {
+        let [_, t, _] = qkv.dims();
+        let before = before.unwrap_or_else(|| self.empty(&qkv));
+        let tokens = Tensor::cat(vec![before.tokens, qkv], 1);
+        let qkv = self.convolved(tokens.clone(), t);
+        let rule = self.rule(qkv, strengths, fades);
+        let (answers, state) = delta_rule(&rule, before.state);
+        let after = DeltaState {
+            state,
+            tokens: tokens.narrow(1, t, self.heads.kernel - 1),
+        };
+        (answers.swap_dims(1, 2), after)
+    }
+
+    /// The same for documents that begin without a state; those of one length go through the rule together.
+    fn by_document(&self, into_rule: [Tensor<3>; 3], documents: &Documents) -> Tensor<4> {
+        let [b, t, _] = into_rule[0].dims();
+        let device = into_rule[0].device().without_autodiff();
+        let ids = |tokens: Vec<i32>| -> Tensor<1, Int> {
+            let count = tokens.len();
+            Tensor::from_data(TensorData::new(tokens, [count]), (&device, DType::I32))
+        };
+        let mut places = vec![0; b * t];
+        let mut place = 0;
+        let answers = documents.by_length().into_iter().map(|(len, firsts)| {
+            let tokens = firsts.iter().flat_map(|first| *first..first + len);
+            let tokens: Vec<usize> = tokens.collect();
+            for token in &tokens {
+                places[*token] = place;
+                place += 1;
+            }
+            let tokens = ids(tokens.into_iter().map(|token| token as i32).collect());
+            let of_documents = |x: &Tensor<3>| {
+                let [b, t, c] = x.dims();
+                let rows = x.clone().reshape([b * t, c]).select(0, tokens.clone());
+                rows.reshape([firsts.len(), len, c])
+            };
+            let (answers, _) = self.answers(into_rule.each_ref().map(of_documents), None);
+            answers.flatten::<3>(0, 1)
+        });
+        let answers = Tensor::cat(answers.collect(), 0);
+        let [_, h, v] = answers.dims();
+        answers.select(0, ids(places)).reshape([b, t, h, v])
     }
 
     /// What there is before the first token of a text, for `qkv` `[b, t, c]`.

@@ -1,7 +1,7 @@
 //! Dropout whose masks can be drawn again.
 
 use std::sync::{
-    Arc,
+    Arc, Mutex, PoisonError,
     atomic::{AtomicU64, Ordering},
 };
 
@@ -17,6 +17,14 @@ pub struct Dropout {
     rate: f64,
     seed: u64,
     calls: Arc<AtomicU64>,
+    again: Option<Arc<Mutex<Drawn>>>,
+}
+
+/// The numbers of masks that a part of a model drew in its first run, and how many of them the present run has drawn.
+#[derive(Debug, Default)]
+struct Drawn {
+    calls: Vec<u64>,
+    next: usize,
 }
 
 impl Dropout {
@@ -26,6 +34,7 @@ impl Dropout {
             rate,
             seed,
             calls: Arc::default(),
+            again: None,
         }
     }
 
@@ -39,10 +48,44 @@ impl Dropout {
         self.calls.store(calls, Ordering::Relaxed);
     }
 
+    /// The same, for a part of a model that runs more than once: after each [`rewind`](Self::rewind) the masks of its first run are drawn
+    /// again. Its masks are drawn outside of a graph too.
+    pub(crate) fn again(&self) -> Self {
+        Self {
+            again: Some(Arc::default()),
+            ..self.clone()
+        }
+    }
+
+    /// Begins the next run.
+    pub(crate) fn rewind(&self) {
+        if let Some(drawn) = &self.again {
+            drawn.lock().unwrap_or_else(PoisonError::into_inner).next = 0;
+        }
+    }
+
+    /// Whether masks are drawn for factors that are trained, or not.
+    pub(super) const fn draws(&self, trained: bool) -> bool {
+        trained || self.again.is_some()
+    }
+
+    /// The number of the next mask.
+    fn next(&self) -> u64 {
+        let draw = || self.calls.fetch_add(1, Ordering::Relaxed);
+        let Some(drawn) = &self.again else {
+            return draw();
+        };
+        let mut drawn = drawn.lock().unwrap_or_else(PoisonError::into_inner);
+        if drawn.next == drawn.calls.len() {
+            drawn.calls.push(draw());
+        }
+        drawn.next += 1;
+        drawn.calls[drawn.next - 1]
+    }
+
     /// Sets the dropped values of `x` to 0, and divides the others by `1 - rate`.
     pub(super) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let call = self.calls.fetch_add(1, Ordering::Relaxed);
-        let key = split_mix(self.seed ^ split_mix(call));
+        let key = split_mix(self.seed ^ split_mix(self.next()));
         let limit = (self.rate * f64::from(u32::MAX)) as u32;
         let stays = (1.0 / (1.0 - self.rate)) as f32;
         let factor = |nth: u64| match (split_mix(key ^ nth) >> 32) as u32 {

@@ -20,6 +20,7 @@ use super::{
     norm::Norm,
     remember::Remember,
     rope::Rotation,
+    sight::Sight,
 };
 
 /// Latent attention of one layer.
@@ -82,11 +83,13 @@ pub struct LatentHeads {
 }
 
 impl Latent {
-    /// `x` `[b, t, f]` to `[b, t, f]`. `memory` has the small rows and the rotated keys of the tokens before.
+    /// `x` `[b, t, f]` to `[b, t, f]`. `memory` has the small rows and the rotated keys of the tokens before, of which `sight` says
+    /// which a token sees.
     pub fn forward(
         &self,
         x: Tensor<3>,
         rotation: &Rotation,
+        sight: &Sight,
         memory: &mut impl Remember,
     ) -> Tensor<3> {
         let [b, t, _] = x.dims();
@@ -112,8 +115,8 @@ impl Latent {
 
         let [_, _, s, _] = rows.dims();
         let y = match self.heads.unfolds(t, s) {
-            true => self.unfolded([q_plain, q_rotated], rows, k_rotated),
-            false => self.folded([q_plain, q_rotated], rows, k_rotated),
+            true => self.unfolded([q_plain, q_rotated], rows, k_rotated, sight),
+            false => self.folded([q_plain, q_rotated], rows, k_rotated, sight),
         };
         let y = y.swap_dims(1, 2).reshape([b, t, count * value]);
         self.o_proj.forward(y)
@@ -141,7 +144,13 @@ impl Latent {
 
     /// Queries `[b, h, t, n]` and `[b, h, t, e]`, rows `[b, 1, s, r]` and rotated keys `[b, 1, s, e]` to `[b, h, t, v]`,
     /// with a key and a value for each head.
-    fn unfolded(&self, q: [Tensor<4>; 2], rows: Tensor<4>, k_rotated: Tensor<4>) -> Tensor<4> {
+    fn unfolded(
+        &self,
+        q: [Tensor<4>; 2],
+        rows: Tensor<4>,
+        k_rotated: Tensor<4>,
+        sight: &Sight,
+    ) -> Tensor<4> {
         let [b, _, s, _] = rows.dims();
         let LatentHeads {
             count,
@@ -156,7 +165,7 @@ impl Latent {
         let k_rotated = k_rotated.expand([b, count, s, rotated]);
         let k = Tensor::cat(vec![kv.clone().narrow(3, 0, plain), k_rotated], 3);
         let v = kv.narrow(3, plain, value);
-        attend(Tensor::cat(q.to_vec(), 3), [k, v], scores, None)
+        attend(Tensor::cat(q.to_vec(), 3), [k, v], scores, None, sight)
     }
 
     /// The same, with the small rows as keys and values that all heads share: a query is multiplied with the rows of
@@ -166,6 +175,7 @@ impl Latent {
         [q_plain, q_rotated]: [Tensor<4>; 2],
         rows: Tensor<4>,
         k_rotated: Tensor<4>,
+        sight: &Sight,
     ) -> Tensor<4> {
         let LatentHeads {
             count,
@@ -180,7 +190,8 @@ impl Latent {
 
         let q = q_plain.matmul(unfold.clone().narrow(2, 0, plain));
         let k = Tensor::cat(vec![rows.clone(), k_rotated], 3);
-        let y = attend(Tensor::cat(vec![q, q_rotated], 3), [k, rows], scores, None);
+        let q = Tensor::cat(vec![q, q_rotated], 3);
+        let y = attend(q, [k, rows], scores, None, sight);
         y.matmul(unfold.narrow(2, plain, value).swap_dims(2, 3))
     }
 }

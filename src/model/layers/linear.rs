@@ -7,7 +7,12 @@ use burn::{
     tensor::{FloatDType, Tensor},
 };
 
-use super::{adapter::Adapter, frozen::values, matrix::Matrix};
+use super::{
+    adapter::{Adapter, LowRank},
+    dropout::Dropout,
+    frozen::values,
+    matrix::Matrix,
+};
 use crate::config::Role;
 
 /// `y = x Wᵀ + b`, and the changes that adapters make.
@@ -58,6 +63,20 @@ impl Linear {
             place: Place::new(path, role),
             ..self
         }
+    }
+
+    /// The dropouts of its adapters.
+    pub(crate) fn dropouts(&self) -> impl Iterator<Item = &Dropout> {
+        let factors = self.adapters.iter();
+        let factors = factors.filter_map(|adapter| adapter.low_rank.as_ref());
+        factors.filter_map(|factors| factors.dropout.as_ref())
+    }
+
+    /// Those that are trained, to be changed.
+    pub(crate) fn dropouts_mut(&mut self) -> impl Iterator<Item = &mut Dropout> {
+        let factors = self.adapters.iter_mut();
+        let factors = factors.filter_map(|adapter| adapter.low_rank.as_mut());
+        factors.filter_map(LowRank::dropout_mut)
     }
 
     /// All of the weight with the changes of adapters, dense: `[out, in]`, packed words in `dtype`.

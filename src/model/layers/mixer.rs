@@ -11,6 +11,7 @@ use super::{
     linear::Linear,
     remember::Remember,
     rope::Rotation,
+    sight::Sight,
 };
 
 /// The half of a layer that looks at other tokens.
@@ -32,7 +33,7 @@ impl Mixer {
     /// `x` `[b, t, f]` to `[b, t, f]`.
     ///
     /// Grouped heads are not rotated where there is no `rotation`. `memory` knows the tokens before the new ones,
-    /// `lent` the keys of layers before.
+    /// `lent` the keys of layers before, `sight` which tokens are of one document.
     ///
     /// # Panics
     ///
@@ -42,15 +43,16 @@ impl Mixer {
         x: Tensor<3>,
         rotation: Option<&Rotation>,
         lent: &mut LentKeys,
+        sight: &Sight,
         memory: &mut impl Remember,
     ) -> Tensor<3> {
         match self {
-            Self::Attention(attention) => attention.forward(x, rotation, lent, memory),
+            Self::Attention(attention) => attention.forward(x, rotation, lent, sight, memory),
             Self::Latent(latent) => {
                 let rotation = rotation.expect("a part of latent heads is rotated");
-                latent.forward(x, rotation, memory)
+                latent.forward(x, rotation, sight, memory)
             }
-            Self::Delta(delta) => delta.forward(x, memory),
+            Self::Delta(delta) => delta.forward(x, sight, memory),
         }
     }
 

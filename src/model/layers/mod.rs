@@ -1,6 +1,6 @@
 //! The layers that a model is made of, each with weights that are dense or packed.
 //!
-//! Reading order: [`Matrix`] → [`Adapter`] (its trained change) → [`Linear`] and [`Embedding`] → [`Norm`] → [`Rope`] → [`Remember`] and [`Cache`] →
+//! Reading order: [`Matrix`] → [`Adapter`] (its trained change) → [`Linear`] and [`Embedding`] → [`Norm`] → [`Documents`] and [`Sight`] → [`Rope`] → [`Remember`] and [`Cache`] →
 //! [`Mixer`] ([`Attention`], [`Latent`], [`Delta`]) → [`FeedForward`] ([`Mlp`]; [`Router`] and [`Experts`]).
 
 pub(super) mod frozen;
@@ -14,12 +14,16 @@ mod adapter;
 mod embedding;
 mod linear;
 
+mod documents;
+
 mod norm;
 mod rope;
 
 mod remember;
 
 mod cache;
+
+mod sight;
 
 mod attend;
 
@@ -44,11 +48,12 @@ mod feed_forward;
 mod per_layer;
 
 pub use adapter::{Adapter, AdapterSwitch, LowRank};
-pub use attend::{QueryGrowth, Scores, Sees, attend};
+pub use attend::{QueryGrowth, Scores, attend};
 pub use attention::{ApartQkv, Attention, Heads, KeySource, LentKeys, NormOver, Qkv, SharedRows};
 pub use cache::{Cache, CacheError, LayerCache};
 pub use delta::{ApartDelta, Delta, DeltaByHead, DeltaHeads, DeltaProjections};
 pub use delta_rule::{DeltaTokens, delta_rule};
+pub use documents::{Documents, DocumentsError};
 pub use dropout::Dropout;
 pub(crate) use dropout::{SPLIT_MIX_STEP, split_mix};
 pub use embedding::Embedding;
@@ -65,3 +70,4 @@ pub use per_layer::{PerLayerEmbedding, PerLayerInput};
 pub use remember::{DeltaState, NoMemory, Remember};
 pub use rope::{Pairs, Rope, RopeScaling, RotarySpec, Rotation};
 pub use router::{Router, RouterGroups, RouterScales, RouterScore, RouterSpec, Routing};
+pub use sight::{Sees, Sight};

@@ -24,6 +24,8 @@ use serde::Serialize;
 
 pub use scaling::RopeScaling;
 
+use super::documents::Documents;
+
 /// What turns the heads of a layer.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RotarySpec {
@@ -72,10 +74,10 @@ pub struct Rope {
 /// Cosines and sines of one pass, shared by all layers that turn alike.
 #[derive(Debug, Clone)]
 pub struct Rotation {
-    /// `[t, r/2]`.
-    cos: Tensor<2>,
-    /// `[t, r/2]`.
-    sin: Tensor<2>,
+    /// `[1 or b, 1, t, r/2]`.
+    cos: Tensor<4>,
+    /// The same.
+    sin: Tensor<4>,
     pairs: Pairs,
 }
 
@@ -115,11 +117,39 @@ impl Rope {
     ///
     /// Where frequencies depend on the length of the text, it ends with `positions`.
     pub fn at(&self, positions: Range<usize>, device: &Device, dtype: DType) -> Rotation {
+        let tokens = positions.len();
+        let angles = self.angles(positions);
+        self.rotation(&angles, [1, tokens], device, dtype)
+    }
+
+    /// The rotation of tokens at their positions in their documents, in the type that activations are in.
+    ///
+    /// Where frequencies depend on the length of the text, that is the length of the document.
+    pub fn in_documents(&self, documents: &Documents, device: &Device, dtype: DType) -> Rotation {
+        let angles = documents
+            .ranges()
+            .flat_map(|tokens| self.angles(0..tokens.len()));
+        let angles: Vec<f32> = angles.collect();
+        self.rotation(&angles, documents.shape(), device, dtype)
+    }
+
+    /// The angles of `positions` in a text that ends with them, `[t, r/2]`.
+    fn angles(&self, positions: Range<usize>) -> Vec<f32> {
         let frequencies = self.frequencies(positions.end);
-        let shape = [positions.len(), frequencies.len()];
-        let angles: Vec<f32> = positions
+        positions
             .flat_map(|position| frequencies.iter().map(move |f| position as f32 * f))
-            .collect();
+            .collect()
+    }
+
+    /// The rotation by angles `[b, t, r/2]`.
+    fn rotation(
+        &self,
+        angles: &[f32],
+        [b, t]: [usize; 2],
+        device: &Device,
+        dtype: DType,
+    ) -> Rotation {
+        let shape = [b, 1, t, angles.len() / (b * t).max(1)];
         let factor = self.spec.scaling.attention_factor();
         let place = |values: Vec<f32>| {
             Tensor::from_data(
@@ -138,7 +168,7 @@ impl Rope {
 impl Rotation {
     /// `x` `[b, h, t, d]`, its first `r` features rotated.
     pub fn apply(&self, x: Tensor<4>) -> Tensor<4> {
-        let ([_, _, _, d], [_, half]) = (x.dims(), self.cos.dims());
+        let ([_, _, _, d], [_, _, _, half]) = (x.dims(), self.cos.dims());
         let r = 2 * half;
         if r == d {
             return self.turn(x);
@@ -150,7 +180,7 @@ impl Rotation {
     /// `x` `[b, h, t, r]`, rotated.
     fn turn(&self, x: Tensor<4>) -> Tensor<4> {
         let [b, h, t, r] = x.dims();
-        let (cos, sin) = (self.cos.clone().unsqueeze(), self.sin.clone().unsqueeze());
+        let (cos, sin) = (self.cos.clone(), self.sin.clone());
         let (first, second) = match self.pairs {
             Pairs::Halves => (x.clone().narrow(3, 0, r / 2), x.narrow(3, r / 2, r / 2)),
             Pairs::Interleaved => {
