@@ -17,7 +17,7 @@ use serde_json::{Map, Value, json};
 use super::{
     TokenizerError, TokenizerFiles,
     files::Object,
-    jinja::{JinjaError, render},
+    jinja::{JinjaError, Rendered, render},
 };
 
 /// The name of the only template of a checkpoint.
@@ -197,6 +197,22 @@ impl ChatTemplate {
         prompt: GenerationPrompt,
         variables: &Map<String, Value>,
     ) -> Result<String, TokenizerError> {
+        let messages = messages.iter();
+        let messages = messages.map(|turn| json!({"role": turn.role, "content": turn.content}));
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let now = now.map_or(0, |since| since.as_secs());
+        let rendered = self.render(messages.collect(), prompt, variables, now)?;
+        Ok(rendered.text)
+    }
+
+    /// A conversation whose messages are any JSON, at a time in seconds since 1970.
+    pub(crate) fn render(
+        &self,
+        messages: Value,
+        prompt: GenerationPrompt,
+        variables: &Map<String, Value>,
+        now: u64,
+    ) -> Result<Rendered, TokenizerError> {
         let has_tools = variables.get("tools").is_some_and(|tools| !tools.is_null());
         let source = has_tools
             .then(|| self.templates.get(TOOL_USE))
@@ -211,9 +227,7 @@ impl ChatTemplate {
         for (name, text) in &self.special {
             context.insert(name.clone(), Value::from(text.as_str()));
         }
-        let messages = messages.iter();
-        let messages = messages.map(|turn| json!({"role": turn.role, "content": turn.content}));
-        context.insert("messages".to_owned(), messages.collect());
+        context.insert("messages".to_owned(), messages);
         let adds = prompt == GenerationPrompt::Add;
         context.insert("add_generation_prompt".to_owned(), Value::from(adds));
         // Templates ask `tools is not none`: transformers passes None, not nothing.
@@ -221,8 +235,6 @@ impl ChatTemplate {
         context.insert("documents".to_owned(), Value::Null);
         context.extend(variables.clone());
 
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        let now = now.map_or(0, |since| since.as_secs());
         render(source, &context, now).map_err(|error| match error {
             JinjaError::Raised(message) => TokenizerError::Refused { message },
             error => TokenizerError::Template {

@@ -36,6 +36,7 @@ mod written;
 pub use chat::{ChatTemplate, GenerationPrompt, Message};
 pub use error::{BoxError, TokenizerError};
 pub use files::TokenizerFiles;
+pub(crate) use jinja::Rendered;
 pub use special::SpecialTokens;
 pub use stream::StreamDecoder;
 pub use tokenizer::Tokenizer;

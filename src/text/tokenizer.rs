@@ -1,6 +1,6 @@
 //! Text to ids and back.
 
-use std::fmt;
+use std::{fmt, ops::Range};
 
 use super::{
     added::Added,
@@ -155,6 +155,33 @@ impl Tokenizer {
             Ok(encoding.get_ids().to_vec())
         };
         guarded(encode).map_err(|source| TokenizerError::Encode { source })
+    }
+
+    /// The ids of a text, each with the bytes of the text that it stands for. A token that is added beside the text has none.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tokenizer::encode`].
+    pub fn encode_with_places(
+        &self,
+        text: &str,
+        special: SpecialTokens,
+    ) -> Result<Vec<(u32, Range<usize>)>, TokenizerError> {
+        let encode = || {
+            self.growth.encode.check(|| text.len())?;
+            let encoding = self.inner.encode(text, special == SpecialTokens::Include)?;
+            let places = encoding.get_offsets().iter();
+            let places = places.map(|(begin, end)| *begin..*end);
+            Ok(encoding.get_ids().iter().copied().zip(places).collect())
+        };
+        guarded(encode).map_err(|source| TokenizerError::Encode { source })
+    }
+
+    /// Whether a token is no text: one that [`SpecialTokens::Omit`] leaves out, or one that ends generation.
+    pub fn is_special(&self, id: u32) -> bool {
+        let added = self.inner.get_added_vocabulary();
+        let token = added.get_added_tokens_decoder().get(&id);
+        token.is_some_and(|token| token.special) || self.eos.contains(&id)
     }
 
     /// The text of some ids. Ids that the vocabulary does not have are left out.

@@ -5,7 +5,12 @@
 //! ```
 
 mod batch;
+mod data;
 pub mod optimizer;
 
 pub use batch::{Batch, Row};
+pub use data::{
+    Batches, Data, DataConfig, DataCounts, DataError, DataPosition, DataSummary, Order, Packing,
+    RecordError, shown,
+};
 pub use optimizer::{Optimizer, OptimizerConfig};

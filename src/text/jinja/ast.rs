@@ -28,6 +28,8 @@ pub(super) enum Statement {
     Filter(Vec<Call>, Body),
     /// A block that has a scope and no other effect.
     Scope(Body),
+    /// An answer: a block that has a scope, and whose place in the text is noted.
+    Generation(Body),
     Break,
     Continue,
     /// A statement that needs files, and there are none.

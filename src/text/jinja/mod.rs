@@ -31,7 +31,7 @@ mod datum;
 mod text;
 mod tojson;
 
-use std::rc::Rc;
+use std::{ops::Range, rc::Rc};
 
 use serde_json::{Map, Value as Json};
 
@@ -43,9 +43,18 @@ use self::{
     run::Run,
 };
 
+/// The text of a template.
+#[derive(Debug)]
+pub(crate) struct Rendered {
+    pub(crate) text: String,
+    /// The bytes of the `generation` blocks. `None` where the template has none, or where the place of one is not known, since it
+    /// lies in a macro or in a block that is set.
+    pub(crate) answers: Option<Vec<Range<usize>>>,
+}
+
 /// Runs a template with some variables. `now` is the time in seconds since 1970.
-pub(super) fn render(source: &str, variables: &Map<String, Json>, now: u64) -> Result<String> {
-    let body = parser::parse(source)?;
+pub(super) fn render(source: &str, variables: &Map<String, Json>, now: u64) -> Result<Rendered> {
+    let (body, marks) = parser::parse(source)?;
     let input = variables
         .iter()
         .map(|(name, value)| name.len() as u64 + bytes(value))
@@ -55,7 +64,9 @@ pub(super) fn render(source: &str, variables: &Map<String, Json>, now: u64) -> R
         .iter()
         .map(|(name, value)| Ok((Rc::from(name.as_str()), value_of(value, &meter)?)));
     let given = given.collect::<Result<_>>()?;
-    Run::new(&meter, given, now).template(&body)
+    let (text, answers) = Run::new(&meter, given, now).template(&body)?;
+    let answers = answers.filter(|_| marks);
+    Ok(Rendered { text, answers })
 }
 
 /// Bytes that a value of JSON has as text, roughly.

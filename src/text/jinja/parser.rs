@@ -15,8 +15,8 @@ use super::{
 /// Names that a macro's body may say, to take more than its arguments.
 const TAKEN: [&str; 3] = ["varargs", "kwargs", "caller"];
 
-/// Reads a template.
-pub(super) fn parse(source: &str) -> Result<Body> {
+/// Reads a template, and says whether it has `generation` blocks.
+pub(super) fn parse(source: &str) -> Result<(Body, bool)> {
     if source.len() > SOURCE_BYTES_MAX {
         fail!(
             "the template has {} bytes, and at most {SOURCE_BYTES_MAX} are read",
@@ -29,10 +29,11 @@ pub(super) fn parse(source: &str) -> Result<Body> {
         depth: 0,
         loops: 0,
         says: Says::default(),
+        marks: false,
     };
     let body = parser.body(&[]).map_err(|error| error.at(parser.line()))?;
     match parser.peek() {
-        None => Ok(body),
+        None => Ok((body, parser.marks)),
         Some(_) => Err(JinjaError::new("a block ends that did not begin").at(parser.line())),
     }
 }
@@ -46,6 +47,8 @@ struct Parser {
     loops: usize,
     /// Names that the macro around this place says.
     says: Says,
+    /// Whether a `generation` block was read.
+    marks: bool,
 }
 
 impl Parser {
@@ -191,7 +194,10 @@ impl Parser {
                 let filters = self.filters()?;
                 Statement::Filter(filters, self.body_to("endfilter")?)
             }
-            "generation" => Statement::Scope(self.body_to("endgeneration")?),
+            "generation" => {
+                self.marks = true;
+                Statement::Generation(self.body_to("endgeneration")?)
+            }
             "autoescape" => {
                 self.expression()?;
                 Statement::Scope(self.body_to("endautoescape")?)

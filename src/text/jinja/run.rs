@@ -2,6 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    ops::Range,
     rc::Rc,
 };
 
@@ -39,6 +40,10 @@ pub(super) struct Run<'l> {
     namespaces: Vec<Rc<Namespace>>,
     /// `loop`.
     loop_name: Name,
+    /// Texts around this place that are values: those of macros, of loops that are called and of blocks that are set.
+    inner: usize,
+    /// The places of `generation` blocks; `None` once one lay in a text that is a value, whose place nobody knows.
+    answers: Option<Vec<Range<usize>>>,
 }
 
 /// transformers refuses what it takes for Python's own attributes.
@@ -86,14 +91,40 @@ impl<'l> Run<'l> {
             scope: 0,
             namespaces: Vec::new(),
             loop_name: "loop".into(),
+            inner: 0,
+            answers: Some(Vec::new()),
         }
     }
 
-    /// The text of a template.
-    pub(super) fn template(&mut self, body: &Body) -> Result<String> {
+    /// The text of a template, and the places of its `generation` blocks.
+    pub(super) fn template(&mut self, body: &Body) -> Result<(String, Option<Vec<Range<usize>>>)> {
         let mut out = String::new();
         self.body(body, &mut out)?;
-        Ok(out)
+        Ok((out, self.answers.take()))
+    }
+
+    /// A text that is a value.
+    fn text(&mut self, write: impl FnOnce(&mut Self, &mut String) -> Result<()>) -> Result<Datum> {
+        let mut text = String::new();
+        self.inner += 1;
+        let written = write(self, &mut text);
+        self.inner -= 1;
+        written?;
+        Ok(Datum::from(text))
+    }
+
+    #[inline(never)]
+    fn generation(&mut self, body: &Body, out: &mut String) -> Result<Ending> {
+        let begin = out.len();
+        let ending = self.with(&[], body, out)?;
+        match (&mut self.answers, self.inner) {
+            (Some(answers), 0) => {
+                self.meter.bytes(size_of::<Range<usize>>() as u64)?;
+                answers.push(begin..out.len());
+            }
+            _ => self.answers = None,
+        }
+        Ok(ending)
     }
 
     fn body(&mut self, body: &Body, out: &mut String) -> Result<Ending> {
@@ -148,6 +179,7 @@ impl<'l> Run<'l> {
             }
             Statement::With(values, body) => return self.with(values, body, out),
             Statement::Scope(body) => return self.with(&[], body, out),
+            Statement::Generation(body) => return self.generation(body, out),
             Statement::Macro(def) => {
                 let found = self.macro_of(def);
                 self.set(&def.name, found)?;
@@ -196,9 +228,10 @@ impl<'l> Run<'l> {
     /// A body as a value, through some filters.
     #[inline(never)]
     fn captured(&mut self, filters: &[Call], body: &Body) -> Result<Datum> {
-        let mut text = String::new();
-        self.scoped(self.scope, |run| run.body(body, &mut text))?;
-        let mut value = Datum::from(text);
+        let mut value = self.text(|run, text| {
+            run.scoped(run.scope, |run| run.body(body, text))?;
+            Ok(())
+        })?;
         for call in filters {
             value = self.filtered(&value, call)?;
         }
@@ -586,11 +619,9 @@ impl<'l> Run<'l> {
         given.end()?;
         let before = self.scope;
         self.scope = state.scope.min(self.scopes.len() - 1);
-        let mut text = String::new();
-        let run = self.run_loop(&def, &items, state.depth + 1, &mut text);
+        let made = self.text(|run, text| run.run_loop(&def, &items, state.depth + 1, text));
         self.scope = before;
-        run?;
-        Ok(Datum::from(text))
+        made
     }
 
     /// The arguments of a macro: those that are missing are undefined, and what it does not say it does not take.
@@ -599,8 +630,7 @@ impl<'l> Run<'l> {
         let def = &found.def;
         self.meter.steps(1)?;
         let outer = found.scope.min(self.scopes.len() - 1);
-        let mut text = String::new();
-        self.scoped(outer, |run| {
+        let run_body = |run: &mut Self, text: &mut String| {
             for (name, default) in &def.arguments {
                 let value = match (given.take(name), default) {
                     (Some(value), _) => value,
@@ -631,8 +661,9 @@ impl<'l> Run<'l> {
             given
                 .end()
                 .map_err(|error| JinjaError::new(format!("the macro {:?}: {error}", def.name)))?;
-            run.body(&def.body, &mut text)
-        })?;
-        Ok(Datum::from(text))
+            run.body(&def.body, text)?;
+            Ok(())
+        };
+        self.text(|run, text| run.scoped(outer, |run| run_body(run, text)))
     }
 }

@@ -1,0 +1,166 @@
+//! Where the answers are in the text of a chat.
+//!
+//! A template that marks them with `generation` blocks is believed. No template of a published model does, so that for others
+//! each answer is found by writing the chat again:
+//!
+//! ```text
+//! the chat                      … <|assistant|> It is blue.<|end|> <|user|> …
+//! the same with another answer  … <|assistant|> ANSWER<|end|> <|user|> …      what follows ANSWER must end the chat too
+//! up to the question, with the  … <|assistant|>                               the answer begins here, if both texts above
+//!   prompt of generation                                                      begin so; else at the place of ANSWER
+//! up to the other answer        … <|assistant|> ANSWER<|end|>                 what is common to this and the second line
+//!                                                                             after ANSWER ends an answer
+//! ```
+//!
+//! Templates that write an answer in another way once the chat goes on (Qwen 3 removes thoughts) pass, since only texts of the
+//! whole chat are compared with it.
+
+use std::ops::Range;
+
+use serde_json::{Value, json};
+
+use super::{error::RecordError, record::Chat};
+use crate::text::{ChatTemplate, GenerationPrompt, Rendered};
+
+/// The text of a chat and its answers.
+#[derive(Debug)]
+pub(super) struct Marked {
+    pub(super) text: String,
+    pub(super) answers: Vec<Answer>,
+}
+
+/// The bytes of an answer.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Answer {
+    /// What the model says.
+    pub(super) said: Range<usize>,
+    /// How the template goes on after any answer: the mark that ends it is in there. `None` where the template marks all that is
+    /// to be trained on.
+    pub(super) end: Option<Range<usize>>,
+}
+
+/// Writes chats.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Writer<'w> {
+    pub(super) template: &'w ChatTemplate,
+    /// In seconds since 1970.
+    pub(super) date: u64,
+}
+
+impl Writer<'_> {
+    /// The text of a chat, with the answers that are trained on.
+    pub(super) fn mark(&self, chat: &Chat) -> Result<Marked, RecordError> {
+        let Rendered { text, answers } =
+            self.write(chat, &chat.messages, GenerationPrompt::Omit)?;
+        let answers = match answers {
+            Some(blocks) => marked(chat, blocks)?,
+            None => self.found(chat, &text)?,
+        };
+        Ok(Marked { text, answers })
+    }
+
+    fn write(
+        &self,
+        chat: &Chat,
+        messages: &[Value],
+        prompt: GenerationPrompt,
+    ) -> Result<Rendered, RecordError> {
+        let messages = Value::Array(messages.to_vec());
+        let text = self
+            .template
+            .render(messages, prompt, &chat.variables, self.date);
+        Ok(text?)
+    }
+
+    /// The answers by comparison of texts.
+    fn found(&self, chat: &Chat, text: &str) -> Result<Vec<Answer>, RecordError> {
+        // A word that no text has, and that no template treats in a special way.
+        let mut word = (0..).map(|nth| format!("Answer{nth}Answer"));
+        let word = word.find(|word| !text.contains(word)).unwrap_or_default();
+        let mut before = 0;
+        let mut answers = Vec::new();
+        for nth in &chat.answers {
+            let answer = self.answer(chat, *nth, text, &word)?.map_err(|reason| {
+                RecordError::Unverifiable {
+                    message: nth + 1,
+                    reason,
+                }
+            })?;
+            if answer.said.start < before {
+                return Err(RecordError::Unverifiable {
+                    message: nth + 1,
+                    reason: "it lies in the text of the answer before",
+                });
+            }
+            before = answer.said.end;
+            answers.push(answer);
+        }
+        Ok(answers)
+    }
+
+    fn answer(
+        &self,
+        chat: &Chat,
+        nth: usize,
+        text: &str,
+        word: &str,
+    ) -> Result<Result<Answer, &'static str>, RecordError> {
+        let mut other = chat.messages.clone();
+        other[nth] = json!({"role": other[nth]["role"], "content": word});
+        let whole = self.write(chat, &other, GenerationPrompt::Omit)?.text;
+        let begun = self
+            .write(chat, &other[..=nth], GenerationPrompt::Omit)?
+            .text;
+        // Templates may refuse a chat that ends so.
+        let asked = self.write(chat, &other[..nth], GenerationPrompt::Add);
+        let asked = asked.ok().map(|asked| asked.text);
+
+        let (Some((front, after)), Some((_, end))) = (around(&whole, word), around(&begun, word))
+        else {
+            return Ok(Err("the template does not write it once and as it is"));
+        };
+        let Some(upto) = text.strip_suffix(after) else {
+            return Ok(Err("the text after it depends on it"));
+        };
+        let asked = asked.filter(|asked| whole.starts_with(asked));
+        let begin = [asked.as_deref(), Some(front)].into_iter().flatten();
+        let Some(begin) = begin.into_iter().find(|begin| upto.starts_with(begin)) else {
+            return Ok(Err("the text before it depends on it"));
+        };
+        let end = common(after, end);
+        Ok(Ok(Answer {
+            said: begin.len()..upto.len(),
+            end: Some(upto.len()..upto.len() + end),
+        }))
+    }
+}
+
+/// The texts before and after a word that comes once.
+fn around<'t>(text: &'t str, word: &str) -> Option<(&'t str, &'t str)> {
+    text.split_once(word)
+        .filter(|(_, after)| !after.contains(word))
+}
+
+/// Bytes of the letters that both begin with.
+fn common(one: &str, other: &str) -> usize {
+    let same = one.chars().zip(other.chars()).take_while(|(a, b)| a == b);
+    same.map(|(letter, _)| letter.len_utf8()).sum()
+}
+
+/// The blocks of the answers that are trained on, of one for each message of the assistant.
+fn marked(chat: &Chat, blocks: Vec<Range<usize>>) -> Result<Vec<Answer>, RecordError> {
+    let answer = |said| Answer { said, end: None };
+    let all: Vec<usize> = chat.assistants().collect();
+    if chat.answers == all {
+        return Ok(blocks.into_iter().map(answer).collect());
+    }
+    if blocks.len() != all.len() {
+        return Err(RecordError::Unverifiable {
+            message: chat.answers.first().map_or(1, |nth| nth + 1),
+            reason: "some answers are not trained on, and the template does not mark one block for each message of the assistant",
+        });
+    }
+    let blocks = all.iter().zip(blocks);
+    let trained = blocks.filter(|(nth, _)| chat.answers.contains(nth));
+    Ok(trained.map(|(_, block)| answer(block)).collect())
+}
