@@ -9,6 +9,7 @@ use crate::{
     adapter::AdapterError,
     config::RuleError,
     dialect::DialectError,
+    expand::ExpandError,
     model::{BuildError, ConfigError},
     observe::Stopped,
     pipeline::PipelineError,
@@ -80,6 +81,9 @@ pub enum Error {
     /// An adapter does not fit the model, or its files cannot be read.
     #[error(transparent)]
     Adapter(#[from] AdapterError),
+    /// The model gets no new blocks.
+    #[error(transparent)]
+    Expand(#[from] ExpandError),
     /// The tokenizer could not be read.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),

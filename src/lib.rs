@@ -29,6 +29,7 @@
 //! | [`model`] | modules and the [slots](model::Slot) that they want filled: layers, [architectures](model::Architecture) |
 //! | [`adapter`] | small trained changes of a model |
 //! | [`dialect`] | how Python projects write packed weights |
+//! | [`expand`] | new blocks of a model, as another view of its checkpoint |
 //! | [`plan`] | the decision about every tensor, with all sizes |
 //! | [`observe`] | events, and how an observer stops a load |
 //! | [`pipeline`] | reading and converting within a budget of bytes |
@@ -99,6 +100,8 @@ pub mod model;
 pub mod adapter;
 
 pub mod dialect;
+
+pub mod expand;
 
 pub mod plan;
 

@@ -183,6 +183,17 @@ pub enum AdapterError {
         /// The names that it has.
         found: String,
     },
+    /// Layers to be trained that the model does not have.
+    #[error(
+        "{}; the model has {layers} layers, and those of `Loaded::new_blocks` are new",
+        .block.map_or("no layer to train is named".to_owned(), |block| format!("there is no layer {block} to train"))
+    )]
+    NoBlock {
+        /// The number of the layer; `None` where none was named.
+        block: Option<usize>,
+        /// Layers of the model.
+        layers: usize,
+    },
     /// A whole or changed matrix whose values are not numbers.
     #[error(
         "{adapter}: {tensor} of {module} has the type {found}, and an adapter needs F32, F16, BF16 or F64"

@@ -6,8 +6,8 @@
 //! ```
 //!
 //! Reading order: `peft` (the configuration, and which modules it names) → `file` (both files of a folder) → `attach` (the
-//! adapters on a model) → `detach` (the files of a model's adapter) → `trained`
-//! (a model whose records hold what is trained) → `merge` (an adapter in the values of a checkpoint).
+//! adapters on a model) → `detach` (the files of a model's adapter) → `trained` (a model whose records hold what is trained) → `merge` (an
+//! adapter in the values of a checkpoint) → `blocks` (layers that are trained whole).
 
 mod error;
 mod random;
@@ -24,8 +24,11 @@ mod trained;
 
 pub(crate) mod merge;
 
+mod blocks;
+
 pub use crate::config::{AdapterConfig, AdapterSpecError, LoraConfig, TrainedBiases};
 pub use attach::{adapters, add, attach, trainable, trainable_params};
+pub use blocks::train_blocks;
 pub use detach::detach;
 pub use error::AdapterError;
 pub use file::AdapterFile;

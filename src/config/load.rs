@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::quant::QuantSpec;
 use super::{
-    AdapterConfig, Budget, HubConfig, Pattern, Policy, Reading, Rule, Strategy, StreamFrom,
+    AdapterConfig, Budget, Expand, HubConfig, Pattern, Policy, Reading, Rule, Strategy, StreamFrom,
     VerifyConfig, Workers, hub::Secret,
 };
 
@@ -38,6 +38,7 @@ pub struct LoadConfig {
     pub(crate) place: PlaceConfig,
     pub(crate) read: ReadConfig,
     pub(crate) adapters: Vec<AdapterConfig>,
+    pub(crate) expand: Option<Expand>,
 }
 
 /// What becomes of the weights. The plan reads it.
@@ -273,6 +274,27 @@ impl LoadConfig {
     /// the weights, before these are packed: dense ones as peft merges into their type, unpacked ones in `f32`.
     pub fn adapter(mut self, adapter: impl Into<AdapterConfig>) -> Self {
         self.adapters.push(adapter.into());
+        self
+    }
+
+    /// New blocks (LLaMA-Pro): copies of some layers, in which the matrices that end the halves of a layer are zero, so that the
+    /// model computes what it computed before. The loader, its plan and its saves see the expanded model.
+    ///
+    /// New blocks are packed like the others unless [`dense`](Expand::dense) is asked for, which training needs
+    /// ([`train_blocks`](crate::adapter::train_blocks)). Where the checkpoint has its weights packed, the zeros are dense.
+    ///
+    /// ```
+    /// use firebox::{Cpu, LoadConfig, Loader, config::Expand, model::CausalLm};
+    ///
+    /// let config = LoadConfig::new(concat!(env!("CARGO_MANIFEST_DIR"), "/assets/tinyrust"))
+    ///     .quant("nf4".parse()?)
+    ///     .expand(Expand::blocks(2).dense());
+    /// let loaded = Loader::<Cpu>::new(config)?.load::<CausalLm>()?;
+    /// assert_eq!(loaded.new_blocks, [2, 5]);
+    /// # Ok::<(), firebox::Error>(())
+    /// ```
+    pub fn expand(mut self, expand: Expand) -> Self {
+        self.expand = Some(expand);
         self
     }
 

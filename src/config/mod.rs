@@ -5,6 +5,7 @@
 
 mod adapter;
 mod budget;
+mod expand;
 mod hub;
 mod known;
 mod load;
@@ -22,6 +23,7 @@ mod workers;
 
 pub use adapter::{AdapterConfig, AdapterSpecError, LoraConfig, TrainedBiases};
 pub use budget::{Budget, BudgetError};
+pub use expand::{Expand, ExpandSpecError};
 pub(crate) use hub::HubConfig;
 #[cfg(feature = "hub")]
 pub(crate) use hub::Secret;

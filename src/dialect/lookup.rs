@@ -11,7 +11,7 @@ use super::{
 use crate::{
     config::To,
     model::{Role, Slot},
-    source::{Catalog, StoredType, TensorInfo},
+    source::{Catalog, StoredType, TensorInfo, is_made_up},
 };
 
 /// Dialects that pack the stacked matrices of experts as one tensor.
@@ -120,6 +120,8 @@ impl<'a> Lookup<'a> {
                 weight,
                 "F64, F32, F16 or BF16, or the tensors of a packed weight",
             )),
+            // Zeros of a new block are in no file, so no list of the files can name them.
+            Some(weight) if is_made_up(&weight.file) => Ok(()),
             Some(weight) if self.is_linear() && !excepted => Err(DialectError::Unpacked {
                 tensor: self.slot.name.clone(),
                 dtype: weight.dtype,

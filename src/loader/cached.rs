@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use super::{LoadRequest, engine::Engine};
 use crate::{
-    config::{LoadConfig, PackConfig, SaveConfig},
+    config::{Expand, LoadConfig, PackConfig, SaveConfig},
     error::Error,
     model::Architecture,
     place::{
@@ -78,6 +78,11 @@ impl Engine {
     fn of_entry(&self, entry: &Path) -> Result<Self, Error> {
         let config = LoadConfig {
             bare: false,
+            // What was expanded is so in the files.
+            expand: self.config.expand.map(|expand| Expand {
+                blocks: None,
+                ..expand
+            }),
             pack: PackConfig {
                 dtype: self.config.pack.dtype,
                 verify: self.config.pack.verify.clone(),

@@ -10,9 +10,10 @@ use super::{
     allowance::{Allowance, cores},
 };
 use crate::{
-    config::{LoadConfig, Workers},
+    config::{Expand, LoadConfig, Pattern, Workers},
     dialect::{self, Dialect},
     error::Error,
+    expand,
     model::{Architecture, Stacks},
     observe::{Event, Observer, Observers, tell},
     pipeline::{self, PipelineError, Settings, Sink, Timing},
@@ -41,6 +42,10 @@ pub(super) struct Engine {
     pub(super) dtype: DTypeChoice,
     /// The files that the tokenizer was made from, once it was.
     pub(super) tokenizer: OnceLock<String>,
+    /// The layers that are new.
+    pub(super) new_blocks: Vec<usize>,
+    /// The weights that become dense although the checkpoint has them packed.
+    pub(super) dense: Vec<Pattern>,
     /// A tensor of a head that differs from the embedding although the configuration ties them, once they were compared.
     pub(super) untied: OnceLock<Option<String>>,
 }
@@ -81,11 +86,17 @@ impl Engine {
         request.observers = request.observers.apart();
         let checkpoint = request.open()?;
         let LoadRequest {
-            config,
+            mut config,
             shared,
             observers,
             ..
         } = request;
+        let new_blocks = expand::new_blocks(checkpoint.config())?;
+        let dense = match config.expand {
+            Some(Expand { dense: true, .. }) => expand::patterns(&checkpoint)?,
+            _ => Vec::new(),
+        };
+        config.pack.policy.skip.extend(dense.iter().cloned());
         let dialect = dialect::detect(checkpoint.config(), checkpoint.catalog())?;
         let dtype = capabilities.dtype(config.pack.dtype, checkpoint.catalog().float_dtype());
         tracing::debug!(
@@ -107,6 +118,8 @@ impl Engine {
             capabilities,
             dtype,
             tokenizer: OnceLock::new(),
+            new_blocks,
+            dense,
             untied: OnceLock::new(),
         })
     }

@@ -93,6 +93,7 @@ impl Engine {
         Ok(Loaded {
             model,
             adapters,
+            new_blocks: self.new_blocks.clone(),
             report,
         })
     }

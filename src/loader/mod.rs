@@ -91,6 +91,9 @@ pub struct Loaded<A> {
     pub model: A,
     /// The adapters that the configuration asks for, in its order.
     pub adapters: Vec<AdapterSwitch>,
+    /// The layers that are new, by number: those that [`train_blocks`](crate::adapter::train_blocks) trains. None unless the
+    /// model was [expanded](crate::LoadConfig::expand).
+    pub new_blocks: Vec<usize>,
     /// Bytes, seconds, memory, tensor by tensor.
     pub report: LoadReport,
 }

@@ -9,6 +9,7 @@ use crate::{
     config::LoadConfig,
     dialect::{self, undeclared},
     error::Error,
+    expand,
     source::{Checkpoint, CheckpointError, Local, Source, SourceError, checkpoint::CONFIG},
 };
 #[cfg(feature = "hub")]
@@ -40,7 +41,17 @@ impl LoadRequest {
         let open = if self.config.bare {
             |source| Checkpoint::bare(source).map_err(Error::from)
         } else {
-            |source| declared(Checkpoint::open(source)?)
+            |source| {
+                let source = expand::without_stale_index(source)?;
+                Ok(expand::recognised(declared(Checkpoint::open(source)?)?)?)
+            }
+        };
+        let open = |source| {
+            let checkpoint: Checkpoint = open(source)?;
+            match self.config.expand.and_then(|expand| expand.blocks) {
+                Some(blocks) => Ok(expand::expanded(&checkpoint, blocks.get())?),
+                None => Ok(checkpoint),
+            }
         };
         if let Some(source) = &self.source {
             return open(Arc::clone(source));

@@ -111,6 +111,8 @@ impl Engine {
             dequantize: self.config.pack.dequantize,
             requantize: self.config.pack.requantize,
             policy: &self.config.pack.policy,
+            dense: &self.dense,
+            new_blocks: &self.new_blocks,
             devices: self.devices(),
             dtype: self.dtype,
         }

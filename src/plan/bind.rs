@@ -9,7 +9,7 @@ use super::{
     Action, DeviceFacts, Home, Piece, Plan, PlanError, Scaling, Step, Stored, names, piece, unfit,
 };
 use crate::{
-    config::{Policy, Strategy},
+    config::{Pattern, Policy, Strategy},
     dialect::{self, Adopt, Dialect, stacks_of},
     model::{Link, Origin, Role, Slot},
     source::{Catalog, TensorInfo},
@@ -29,6 +29,10 @@ pub(crate) struct Request<'a> {
     pub(crate) dequantize: bool,
     /// Whether packed weights are the source of other quantizations.
     pub(crate) requantize: bool,
+    /// The weights that become plain numbers in any case.
+    pub(crate) dense: &'a [Pattern],
+    /// The layers that are new.
+    pub(crate) new_blocks: &'a [usize],
     pub(crate) devices: Vec<DeviceFacts>,
     pub(crate) dtype: DTypeChoice,
 }
@@ -261,6 +265,7 @@ impl Request<'_> {
             untied: None,
             unfit: Vec::new(),
             notes: self.notes.clone(),
+            new_blocks: self.new_blocks.to_vec(),
         }
     }
 
@@ -443,7 +448,9 @@ impl Request<'_> {
                 quant: quant.to_string(),
             });
         }
-        Ok(if self.dequantize {
+        let mut dense = self.dense.iter();
+        let dense = dense.any(|pattern| pattern.is_match(&slot.name, slot.role));
+        Ok(if self.dequantize || dense {
             self.unpacked(slot, adopt)
         } else {
             kept(slot, adopt)

@@ -19,6 +19,8 @@ pub struct Summary<'a> {
     missing: &'a [String],
     unused: &'a [String],
     unexpected: &'a [String],
+    #[serde(skip_serializing_if = "<[usize]>::is_empty")]
+    new_blocks: &'a [usize],
     warnings: Vec<String>,
     tensors: Vec<Row<'a>>,
 }
@@ -52,6 +54,7 @@ impl Plan {
             missing: &self.missing,
             unused: &self.unused,
             unexpected: &self.unexpected,
+            new_blocks: &self.new_blocks,
             warnings: self.warnings(),
             tensors: self.steps.iter().map(row).collect(),
         }

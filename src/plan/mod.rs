@@ -104,6 +104,9 @@ pub struct Plan {
     /// A tensor of the head, where the configuration takes the embedding for the head and the checkpoint has another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub untied: Option<String>,
+    /// The layers that are new, by number.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub new_blocks: Vec<usize>,
     /// Oddities of the files that do no harm to this model, a sentence each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,

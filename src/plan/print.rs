@@ -61,6 +61,10 @@ impl fmt::Display for Plan {
                 writeln!(f, "{what}: {name}")?;
             }
         }
+        if !self.new_blocks.is_empty() {
+            let blocks: Vec<String> = self.new_blocks.iter().map(usize::to_string).collect();
+            writeln!(f, "new blocks: {}", blocks.join(", "))?;
+        }
         for warning in self.warnings() {
             writeln!(f, "warning: {warning}")?;
         }

@@ -139,6 +139,8 @@ pub fn names_note<A: Architecture>(checkpoint: &Checkpoint) -> Option<String> {
         policy: &Policy::default(),
         dequantize: false,
         requantize: false,
+        dense: &[],
+        new_blocks: &[],
         devices: Vec::new(),
         dtype: DTypeChoice {
             wanted: dtype,

@@ -207,6 +207,16 @@ impl Checkpoint {
         }
     }
 
+    /// Another view of the same files: its configuration, its tensors, and the source that has both.
+    pub(crate) fn viewed(&self, source: Arc<dyn Source>, config: Value, catalog: Catalog) -> Self {
+        Self {
+            source,
+            config,
+            catalog,
+            ..self.clone()
+        }
+    }
+
     /// Adds the declaration of a quantization that `config.json` lacks, and a note of where it comes from.
     pub(crate) fn declare(&mut self, field: &str, quantization: Value, note: String) {
         self.config[field] = quantization;

@@ -26,6 +26,8 @@ mod memory;
 #[cfg(feature = "hub")]
 mod hub;
 
+mod overlay;
+
 mod pairs;
 
 mod dtype;
@@ -58,6 +60,7 @@ pub use hub::{Download, Hub, HubBuilder};
 pub use index::{Index, IndexError};
 pub use local::Local;
 pub use memory::{Fault, Memory};
+pub(crate) use overlay::{Overlay, ZEROS, is_made_up, ones};
 pub use probe::Probe;
 pub use read::{Access, SMALL_FILE_BYTES_MAX, Source, SourceExt, SourceHints};
 

@@ -26,6 +26,7 @@ mod generate;
 
 mod adapters;
 mod eval;
+mod expand;
 mod logits;
 mod outputs;
 

@@ -11,7 +11,7 @@ use clap::Args;
 use firebox::{
     DType, LoadConfig, LoadRequest, Rule, Strategy, StreamFrom, Workers,
     adapter::AdapterConfig,
-    config::{Budget, Bytes, Pattern, Reading},
+    config::{Budget, Bytes, Expand, Pattern, Reading},
     model::{Architecture, CausalLm, ConfigError},
     observe::JsonLines,
     quant::QuantSpec,
@@ -39,6 +39,11 @@ pub(crate) struct ModelArgs {
     #[arg(long)]
     offline: bool,
 
+    /// New blocks (LLaMA-Pro): blocks=8 makes 8 copies of layers, which change nothing until they are trained;
+    /// blocks=8,dense leaves them dense, whatever becomes of the others; dense leaves those dense that the model has
+    #[arg(long, value_name = "OPTIONS")]
+    expand: Option<Expand>,
+
     /// How weights are read from disk: auto, buffered, mapped or direct
     #[arg(long, value_name = "MODE", default_value = "auto")]
     reading: Reading,
@@ -47,6 +52,10 @@ pub(crate) struct ModelArgs {
 impl ModelArgs {
     pub(crate) fn config(&self) -> LoadConfig {
         let config = self.another(&self.model);
+        let config = match self.expand {
+            Some(expand) => config.expand(expand),
+            None => config,
+        };
         match &self.revision {
             Some(revision) => config.revision(revision),
             None => config,

@@ -4,12 +4,15 @@ use std::ffi::OsString;
 
 use clap::Args;
 use firebox::{
-    Loader, Target,
-    config::{Limits, VerifyConfig},
-    model::CausalLm,
+    LoadRequest, Loader, Target,
+    config::{Expand, Limits, VerifyConfig},
+    expand::new_blocks,
+    model::{Architecture, CausalLm},
     quant::QuantSpec,
     report::VerifyReport,
+    source::Checkpoint,
 };
+use serde_json::Value;
 
 use crate::{
     Failure, OnTarget,
@@ -83,7 +86,8 @@ impl OnTarget for VerifyCommand {
         let report = match &self.against {
             Some(against) => {
                 let dense = ModelArgs::any(self.load.model.another(against), against);
-                let dense = self.load.model.request(dense, against)?.open()?;
+                let dense = self.load.model.request(dense, against)?;
+                let dense = expanded_like(loader.checkpoint().config(), dense)?;
                 if by_files {
                     loader.verify_tensors_against(&dense, &limits.limits())
                 } else {
@@ -103,6 +107,19 @@ impl OnTarget for VerifyCommand {
         // Printed first: what is beyond the limits is what one looks for.
         within(&report)
     }
+}
+
+/// Opens the model that a checkpoint with this `config.json` was made from, and expands it where only the checkpoint has new
+/// blocks.
+fn expanded_like(config: &Value, model: LoadRequest) -> Result<Checkpoint, Failure> {
+    let opened = model.open()?;
+    let new = new_blocks(config)?.len();
+    let layers = |config| CausalLm::config(config).map(|spec| spec.layers.len());
+    if new == 0 || layers(opened.config())? + new != layers(config)? {
+        return Ok(opened);
+    }
+    let model = model.with(|config| config.expand(Expand::blocks(new)));
+    Ok(model.open()?)
 }
 
 /// Refuses weights that are beyond the limits, by name.

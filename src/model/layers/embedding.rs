@@ -43,6 +43,11 @@ impl Embedding {
         }
     }
 
+    /// The type of the rows that are looked up, which activations are in.
+    pub(crate) fn dtype(&self) -> DType {
+        self.dtype
+    }
+
     /// `ids` `[batch, tokens]` to `[batch, tokens, features]`. Only the rows asked for are unpacked.
     pub fn forward(&self, ids: Tensor<2, Int>) -> Tensor<3> {
         let [batch, tokens] = ids.dims();

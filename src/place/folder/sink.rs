@@ -28,7 +28,7 @@ use crate::{
     source::{
         Checkpoint, CheckpointError, StoredType,
         checkpoint::{CONFIG, INDEX},
-        json,
+        is_made_up, json,
     },
 };
 
@@ -248,7 +248,7 @@ impl<'a> FolderSink<'a> {
         let catalog = checkpoint.catalog();
         let is_source = |tensor: &Written| {
             let source = catalog.get(&tensor.name);
-            source.is_some_and(|source| tensor.is_like(source))
+            source.is_some_and(|source| tensor.is_like(source) && !is_made_up(&source.file))
         };
         let are_all = tensors().count() == catalog.len();
         let is_copy = are_all && tensors().all(|(tensor, _)| is_source(tensor));

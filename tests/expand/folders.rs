@@ -1,0 +1,170 @@
+//! Folders of expanded models: saved ones, and those that other programs have expanded.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use firebox::{
+    Cpu, Error, Loader,
+    config::{Expand, SaveConfig},
+    expand::ExpandError,
+    model::CausalLm,
+};
+use safetensors::{SafeTensors, serialize_to_file, tensor::TensorView};
+use serde_json::{Value, json};
+
+use super::{PACKED, config, expanded, load, logits, packed};
+use crate::common::{Golden, max_abs_difference, repository};
+
+const BASE: Golden = Golden("llama_bf16_untied");
+
+fn golden(name: &str) -> PathBuf {
+    repository().join("tests/golden/packed").join(name)
+}
+
+fn json_of(path: &Path) -> Value {
+    let bytes = fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    serde_json::from_slice(&bytes).expect("JSON")
+}
+
+/// What is saved is what is loaded, dense and packed, and a second expansion goes on from there.
+#[test]
+fn saved_folders_are_the_expanded_model() {
+    let packed = PACKED.map(packed);
+    let adopted = packed
+        .iter()
+        .map(|folder| (folder.path().to_owned(), "none"));
+    let made = [
+        (BASE.path(""), "none"),
+        (BASE.path(""), "nf4"),
+        (BASE.path(""), "mlx:bits=4,group=64"),
+        (BASE.path(""), "hqq:bits=4,group=64"),
+        (Golden("gpt_oss_bf16").path(""), "none"),
+        (Golden("qwen3_moe_bf16").path(""), "nf4"),
+        (golden("mixtral_bnb_nf4"), "none"),
+        (golden("qwen3_moe_mlx_4bit"), "none"),
+        (golden("deepseek_v3_fp8_block"), "none"),
+    ];
+    for (folder, quant) in made.into_iter().chain(adopted) {
+        let name = format!("{}, {quant}", folder.display());
+        let expanded = expanded(config(&folder, quant), 1);
+        let loaded = load(expanded.clone()).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let out = tempfile::tempdir().expect("a folder");
+        let to = SaveConfig::new(out.path());
+        let loader = Loader::<Cpu>::new(expanded).expect(&name);
+        let saved = loader.save::<CausalLm>(&to);
+        saved.unwrap_or_else(|error| panic!("{name}: {error}"));
+
+        let again =
+            load(config(out.path(), "none")).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(again.new_blocks, loaded.new_blocks, "{name}");
+        let error = max_abs_difference(&logits(&again.model), &logits(&loaded.model));
+        assert!(error <= 1e-5, "{name}: {error}");
+        let layers = loaded.model.blocks.len();
+        let written = json_of(&out.path().join("config.json"));
+        let count = written.get("num_hidden_layers").or(written.get("n_layer"));
+        assert_eq!(count, Some(&json!(layers)), "{name}");
+
+        // New blocks of a saved folder can be kept dense, and it can be expanded again.
+        let dense = config(out.path(), "none").expand(Expand::known().dense());
+        let dense = load(dense).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(dense.new_blocks, loaded.new_blocks, "{name}");
+        let twice = super::expanded(config(out.path(), "none"), layers);
+        let twice = load(twice).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(
+            twice.new_blocks,
+            (0..layers).map(|k| 2 * k + 1).collect::<Vec<_>>()
+        );
+        let error = max_abs_difference(&logits(&twice.model), &logits(&loaded.model));
+        assert!(error <= 1e-5, "{name}, twice: {error}");
+    }
+}
+
+/// The cache of packed weights has the expanded model under a name of its own.
+#[test]
+fn cached_weights_are_the_expanded_model() {
+    let cache = tempfile::tempdir().expect("a folder");
+    let with = |blocks: usize| {
+        let config = config(&BASE.path(""), "nf4").cache_packed(cache.path());
+        load(expanded(config, blocks)).expect("a cached load")
+    };
+    let first = with(2);
+    for (blocks, new) in [(2, &[2, 5][..]), (4, &[1, 3, 5, 7])] {
+        let again = with(blocks);
+        assert_eq!(again.new_blocks, new);
+        assert!(max_abs_difference(&logits(&again.model), &logits(&first.model)) <= 1e-5);
+    }
+}
+
+/// A folder as `scripts/block_expansion.py` of AnswerDotAI/fsdp_qlora makes it: shards under their names, layer i as
+/// i + i / split, copies with zeros; no `config.json`, so that of the model is put beside, and maybe its index.
+fn other_program(base: Golden, out: &Path, split: usize) {
+    fs::create_dir_all(out).expect("a folder");
+    for shard in base.shards() {
+        let bytes = fs::read(base.path(&shard)).expect("a shard");
+        let tensors = SafeTensors::deserialize(&bytes).expect("a shard");
+        let zeros = vec![0; bytes.len()];
+        let mut written: Vec<(String, TensorView<'_>)> = Vec::new();
+        for (name, view) in tensors.iter() {
+            let Some((before, rest)) = name.split_once("layers.") else {
+                written.push((name.to_owned(), view));
+                continue;
+            };
+            let (number, rest) = rest.split_once('.').expect("a layer");
+            let old: usize = number.parse().expect("a number");
+            let new = old + old / split;
+            written.push((format!("{before}layers.{new}.{rest}"), view.clone()));
+            if (old + 1) % split == 0 {
+                let data = match name.contains("o_proj") || name.contains("down_proj") {
+                    true => &zeros[..view.data().len()],
+                    false => view.data(),
+                };
+                let view = TensorView::new(view.dtype(), view.shape().to_vec(), data);
+                let name = format!("{before}layers.{}.{rest}", new + 1);
+                written.push((name, view.expect("the same shape")));
+            }
+        }
+        serialize_to_file(written, None, &out.join(&shard)).expect("a shard");
+    }
+    fs::copy(base.path("config.json"), out.join("config.json")).expect("a configuration");
+}
+
+#[test]
+fn folders_of_other_programs_are_known_by_their_names() {
+    let all = tempfile::tempdir().expect("a folder");
+    let out = all.path().join("llama_blk_exp-4-6");
+    other_program(BASE, &out, 2);
+    let base = load(config(&BASE.path(""), "none")).expect("the model");
+    let check = |quant: &str| {
+        let loaded = load(config(&out, quant).expand(Expand::known().dense())).expect("expanded");
+        assert_eq!(loaded.new_blocks, [2, 5]);
+        loaded
+    };
+    let loaded = check("none");
+    assert!(max_abs_difference(&logits(&loaded.model), &logits(&base.model)) <= 1e-5);
+    let packed = check("nf4");
+    let base = load(config(&BASE.path(""), "nf4")).expect("the model");
+    assert!(max_abs_difference(&logits(&packed.model), &logits(&base.model)) <= 1e-5);
+
+    // The index of the model places its layers where they are no longer.
+    let index = "model.safetensors.index.json";
+    fs::copy(BASE.path(index), out.join(index)).expect("an index");
+    check("none");
+
+    // A name with other numbers than the files, and one whose numbers cannot be.
+    for (name, reason) in [
+        ("llama_blk_exp-4-8", "6 layers"),
+        ("llama_blk_exp-4-7", "makes 8"),
+    ] {
+        let wrong = all.path().join(name);
+        fs::rename(&out, &wrong).expect("a name");
+        let error = load(config(&wrong, "none")).expect_err(name);
+        fs::rename(&wrong, &out).expect("a name");
+        assert!(
+            matches!(&error, Error::Expand(ExpandError::Folder { .. })),
+            "{error}"
+        );
+        assert!(error.to_string().contains(reason), "{error}");
+    }
+}

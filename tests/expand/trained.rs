@@ -1,0 +1,112 @@
+//! Training of new blocks alone.
+
+use burn::tensor::{Tensor, activation::log_softmax};
+use burn_optim::{AdamWConfig, GradientsParams};
+use firebox::{
+    Cpu, Target,
+    adapter::{self, AdapterError},
+    config::Expand,
+    model::{CausalLm, Matrix},
+};
+
+use super::{config, load, packed};
+use crate::common::{Golden, ids, linears, values};
+
+fn text() -> Vec<u32> {
+    (0..33).map(|nth| (nth * 37 + 5) % 120).collect()
+}
+
+fn loss(model: &CausalLm) -> Tensor<1> {
+    let (text, next) = (&text()[..32], &text()[1..]);
+    let logits = model.forward(ids(&[text.to_vec()]));
+    let next = ids(&[next.to_vec()]).unsqueeze_dim(2);
+    log_softmax(logits, 2).gather(2, next).mean().neg()
+}
+
+/// Every value of some layers, and the words of packed ones.
+fn state(model: &CausalLm, new: &[usize], of_new: bool) -> Vec<Vec<u32>> {
+    let blocks = model.blocks.iter().enumerate();
+    let blocks = blocks.filter(|(nth, _)| new.contains(nth) == of_new);
+    let linears = blocks.flat_map(|(_, block)| linears(block));
+    let matrix = |matrix: &Matrix| match matrix {
+        Matrix::Dense(dense) => values(dense.val()).into_iter().map(f32::to_bits).collect(),
+        Matrix::Packed(packed) => packed.to_host().words,
+        other => panic!("{other:?}"),
+    };
+    linears.map(|linear| matrix(&linear.weight)).collect()
+}
+
+/// Of dense, packed and adopted bases. Would catch a frozen new block, gradients in old ones, and parameters that share an
+/// optimizer's state with those that they were copied from.
+#[test]
+fn three_steps_train_the_new_blocks_and_nothing_else() {
+    let packed = packed("hqq:bits=4,group=64");
+    for (folder, quant, dense) in [
+        (Golden("llama_f32_tied").path(""), "none", false),
+        (Golden("llama_bf16_untied").path(""), "nf4", true),
+        (
+            Golden("llama_bf16_untied").path(""),
+            "hqq:bits=4,group=64",
+            true,
+        ),
+        // Packed new blocks are unpacked when they are trained.
+        (Golden("llama_bf16_untied").path(""), "nf4", false),
+        (Golden("qwen3_5_bf16").path(""), "nf4", true),
+        (Golden("mixtral_bf16").path(""), "nf4", true),
+        (packed.path().to_owned(), "none", true),
+    ] {
+        let name = format!("{}, {quant}", folder.display());
+        let expand = Expand::blocks(1);
+        let expand = if dense { expand.dense() } else { expand };
+        let loaded = load(config(&folder, quant).expand(expand)).expect(&name);
+        let (mut model, new) = (loaded.model, loaded.new_blocks);
+        assert_eq!(adapter::trainable_params(&model), 0, "{name}");
+        let untrained = loss(&model).into_scalar::<f32>();
+
+        let device = Cpu::device(0).expect("a CPU").autodiff();
+        adapter::train_blocks(&mut model, &new, &device).expect(&name);
+        let block = &model.blocks[new[0]];
+        let of_block = burn::module::Module::num_params(block) as u64;
+        assert_eq!(adapter::trainable_params(&model), of_block, "{name}");
+        assert_eq!(adapter::trainable_params(block), of_block, "{name}");
+        assert!(of_block > 0, "{name}");
+        let first = loss(&model).into_scalar::<f32>();
+        assert!(
+            (first - untrained).abs() <= 1e-5,
+            "{name}: {first} {untrained}"
+        );
+
+        let before = [false, true].map(|of_new| state(&model, &new, of_new));
+        let mut optimizer = AdamWConfig::new().init();
+        for _ in 0..3 {
+            let gradients = loss(&model).backward();
+            let gradients = GradientsParams::from_grads(gradients, &model);
+            assert!(!gradients.is_empty(), "{name}");
+            model = optimizer.step(1e-2, model, gradients);
+        }
+        let last = loss(&model).into_scalar::<f32>();
+        assert!(last < first - 0.02, "{name}: {first}, then {last}");
+        let after = [false, true].map(|of_new| state(&model, &new, of_new));
+        assert!(after[0] == before[0], "{name}: an old layer changed");
+        assert!(after[1] != before[1], "{name}: the new layer did not");
+    }
+}
+
+#[test]
+fn layers_that_are_not_there_are_refused() {
+    let folder = Golden("llama_f32_tied").path("");
+    let mut model = load(config(&folder, "none")).expect("a model").model;
+    let device = Cpu::device(0).expect("a CPU").autodiff();
+    for (blocks, block) in [(&[][..], None), (&[1, 4], Some(4))] {
+        let error = adapter::train_blocks(&mut model, blocks, &device).expect_err("no such layer");
+        let AdapterError::NoBlock {
+            block: found,
+            layers,
+        } = &error
+        else {
+            panic!("{error}")
+        };
+        assert_eq!((*found, *layers), (block, 4));
+        assert_eq!(adapter::trainable_params(&model), 0);
+    }
+}
