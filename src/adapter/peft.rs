@@ -6,7 +6,10 @@ use regex::Regex;
 use serde_json::Value;
 
 use super::error::AdapterError;
-use crate::source::json;
+use crate::{
+    config::{LoraConfig, TrainedBiases},
+    source::json,
+};
 
 /// `adapter_config.json`. Fields that change no number are kept as they are, and written again.
 #[derive(Debug, Clone, PartialEq)]
@@ -110,6 +113,20 @@ impl PeftConfig {
     /// The probability with which an activation is dropped in training.
     pub fn dropout(&self) -> f64 {
         self.json["lora_dropout"].as_f64().unwrap_or(0.0)
+    }
+
+    /// The settings that a configuration of new factors has too. Ranks and alphas of single modules are those of its factors.
+    pub(crate) fn to_lora(&self) -> LoraConfig {
+        let number = |field: &str| self.json[field].as_f64().unwrap_or(8.0);
+        LoraConfig::new(number("r") as usize, number("lora_alpha"))
+            .dropout(self.dropout())
+            .rank_stabilized(self.json["use_rslora"] == true)
+            .dora(self.is_dora())
+            .biases(match self.json["bias"].as_str() {
+                Some("all") => TrainedBiases::All,
+                Some("lora_only") => TrainedBiases::Adapted,
+                _ => TrainedBiases::None,
+            })
     }
 
     /// The rank of a module: of the first pattern that names it, else the one of all.

@@ -17,6 +17,14 @@ use crate::{
 };
 
 impl Engine {
+    /// The files of the checkpoint, and what becomes of its weights, with one checksum for all of them.
+    pub(super) fn identity<A: Architecture>(&self) -> Result<serde_json::Value, Error> {
+        let plan = self.bind::<A>(&self.model_config::<A>()?)?;
+        let to = SaveConfig::new("");
+        let identity = Identity::new(&plan, &self.config, &to, self.checkpoint())?;
+        Ok(Identity::short(identity.value()))
+    }
+
     /// A loader of the packed weights that the cache `folder` has; they are packed and written there first if it does
     /// not have them. `None` where no weight is to be packed.
     pub(super) fn cached<A: Architecture>(

@@ -326,6 +326,22 @@ impl<T: Target> Loader<T> {
         self
     }
 
+    /// The name of the model, as it was asked for.
+    pub(crate) fn name(&self) -> &str {
+        &self.engine.config.model
+    }
+
+    /// The configuration of the model.
+    pub(crate) fn config<A: Architecture>(&self) -> Result<A::Config, Error> {
+        self.engine.model_config::<A>()
+    }
+
+    /// What a run that is continued has to have the same: the files of the checkpoint, and what becomes of its weights. Each is
+    /// read in parts only.
+    pub(crate) fn identity<A: Architecture>(&self) -> Result<serde_json::Value, Error> {
+        self.engine.identity::<A>()
+    }
+
     /// The checkpoint's tokenizer.
     ///
     /// # Errors

@@ -11,11 +11,13 @@ mod page;
 
 mod verify;
 
+pub use page::{Curve, Picture, training_page};
 pub(crate) use recording::{Recorded, Recording};
 pub use saved::Saved;
 pub use series::Series;
 pub use verify::{Fallback, TensorCheck, VerifyReport};
 pub(crate) use verify::{check, numbers};
+pub(crate) use watch::MemoryWatch;
 
 use core::fmt;
 use std::time::{Duration, Instant};

@@ -8,9 +8,39 @@ mod batch;
 mod data;
 pub mod optimizer;
 
+mod checkpoint;
+mod config;
+mod error;
+mod estimate;
+mod event;
+mod exact;
+mod facts;
+mod folder;
+mod identity;
+mod load;
+mod metrics;
+mod open;
+mod report;
+mod run;
+mod schedule;
+mod subject;
+mod trained;
+
 pub use batch::{Batch, Row};
+pub use checkpoint::{CheckpointFault, Ended};
+pub use config::{FinetuneConfig, FinetuneConfigError};
 pub use data::{
     Batches, Data, DataConfig, DataCounts, DataError, DataPosition, DataSummary, Order, Packing,
     RecordError, shown,
 };
+pub use error::TrainError;
+pub use estimate::MemoryEstimate;
+pub use event::RunEvent;
+pub use facts::RunFacts;
+pub use folder::FolderError;
+pub use metrics::{EvalMetrics, MetricsLine, StepMetrics};
+pub use open::Run;
 pub use optimizer::{Optimizer, OptimizerConfig};
+pub use report::{BestStep, RunReport};
+pub use run::{LoadedRun, Watch};
+pub use schedule::{Decay, Schedule};

@@ -111,7 +111,7 @@ impl Identity {
         })))
     }
 
-    pub(super) fn value(&self) -> &Value {
+    pub(crate) fn value(&self) -> &Value {
         &self.0
     }
 
@@ -126,7 +126,7 @@ impl Identity {
     }
 
     /// An identity with a checksum in place of its weights.
-    pub(super) fn short(identity: &Value) -> Value {
+    pub(crate) fn short(identity: &Value) -> Value {
         let fields = identity.as_object().into_iter().flatten();
         let short = fields.map(|(field, value)| {
             let value = match &**field {
@@ -235,8 +235,9 @@ fn hex(hash: u128) -> String {
     format!("{hash:032x}")
 }
 
-/// Objects are compared field by field in their order, texts of objects too, all else as a whole.
-fn difference(field: &str, was: &Value, now: &Value) -> Option<Difference> {
+/// The first difference between two identities. Objects are compared field by field in their order, texts of objects too, all else
+/// as a whole.
+pub(crate) fn difference(field: &str, was: &Value, now: &Value) -> Option<Difference> {
     if was == now {
         return None;
     }

@@ -29,7 +29,7 @@ use std::path::PathBuf;
 
 pub use self::{error::SaveError, identity::Difference};
 pub(crate) use self::{
-    identity::{Identity, IdentityError, becomes},
+    identity::{Identity, IdentityError, becomes, difference},
     kept::{Kept, forget, look},
     layout::{FolderLayout, dialect_of},
     sink::{Earlier, FolderSink, create, find},

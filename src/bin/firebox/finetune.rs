@@ -1,0 +1,218 @@
+//! `firebox finetune`: train an adapter on a model, and save it.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use clap::Args;
+use firebox::{
+    Target,
+    quant::QuantSpec,
+    train::{Decay, FinetuneConfig, Run, RunReport},
+};
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::{Failure, OnTarget, args::LoadArgs, output, progress::Bar, training};
+
+#[derive(Debug, Args)]
+pub(crate) struct FinetuneCommand {
+    #[command(flatten)]
+    pub(crate) load: LoadArgs,
+
+    /// Settings of the run as TOML: the names of the flags below, with the values that they take; flags come before them
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    #[command(flatten)]
+    run: TrainArgs,
+
+    /// Go on from the last checkpoint in the folder of the run, with the same settings and data; from the beginning if there is none
+    #[arg(long)]
+    resume: bool,
+
+    /// Print JSON: one object at the end
+    #[arg(long)]
+    json: bool,
+}
+
+/// The settings of a run. Each can be in the file too.
+#[derive(Debug, Args, Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct TrainArgs {
+    /// What to train on: a text, JSON lines, or a folder of such files
+    #[arg(long, value_name = "FILE|DIR")]
+    data: Option<PathBuf>,
+
+    /// Texts that are not trained on, to measure perplexity with
+    #[arg(long, value_name = "FILE|DIR")]
+    eval: Option<PathBuf>,
+
+    /// The folder of the run: checkpoints, metrics.jsonl, report.html, and at the end the adapter
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+
+    /// What becomes of the linear weights of the base, which are not trained: nf4, hqq:bits=4,group=64 and others;
+    /// none if not given
+    #[arg(long, value_name = "SPEC")]
+    quant: Option<QuantSpec>,
+
+    /// Steps of the optimizer
+    #[arg(long, value_name = "N")]
+    steps: Option<u64>,
+
+    /// How often the data is seen, instead of --steps; 1 if neither is given
+    #[arg(long, value_name = "X", value_parser = number)]
+    epochs: Option<f64>,
+
+    /// Rows of one forward pass; 4 if not given
+    #[arg(long, value_name = "B")]
+    batch: Option<usize>,
+
+    /// Tokens of a row; the positions of the model, 512 at most, if not given
+    #[arg(long, value_name = "L")]
+    length: Option<usize>,
+
+    /// Batches of a step, whose gradients are added up; 1 if not given
+    #[arg(long, value_name = "N")]
+    accumulation: Option<usize>,
+
+    /// The highest learning rate; 2e-4 if not given
+    #[arg(long, value_name = "X", value_parser = number)]
+    learning_rate: Option<f64>,
+
+    /// How the learning rate falls after the warm-up: constant, linear or cosine; cosine if not given
+    #[arg(long, value_name = "NAME", value_parser = decay)]
+    schedule: Option<Decay>,
+
+    /// Steps of warm-up; below 1 a share of all steps; 0.03 if not given
+    #[arg(long, value_name = "X", value_parser = number)]
+    warmup: Option<f64>,
+
+    /// The share of the learning rate that is left at the end; 0.1 if not given
+    #[arg(long, value_name = "X", value_parser = number)]
+    floor: Option<f64>,
+
+    /// What moves the values: adamw, adamw8bit, or with settings adamw8bit:beta1=0.9,beta2=0.95,eps=1e-8,decay=0.01;
+    /// adamw if not given
+    #[arg(long, value_name = "SPEC")]
+    optimizer: Option<String>,
+
+    /// Decoupled weight decay; the optimizer's own if not given
+    #[arg(long, value_name = "X", value_parser = number)]
+    weight_decay: Option<f64>,
+
+    /// The norm to which larger gradients are shrunk, over all of them; 1 if not given, 0 for none
+    #[arg(long, value_name = "X", value_parser = number)]
+    clip: Option<f64>,
+
+    /// The order of the data, and where new factors begin; 0 if not given
+    #[arg(long, value_name = "S")]
+    seed: Option<u64>,
+
+    /// Steps between two evaluations; only before the first and after the last step if not given
+    #[arg(long, value_name = "N")]
+    eval_every: Option<u64>,
+
+    /// Steps between two checkpoints; only after the last step if not given
+    #[arg(long, value_name = "N")]
+    checkpoint_every: Option<u64>,
+
+    /// Checkpoints that are kept, 2 at least; 2 if not given
+    #[arg(long, value_name = "N")]
+    keep: Option<usize>,
+
+    /// End after N evaluations in a row without a lower perplexity; the adapter is the one with the lowest
+    #[arg(long, value_name = "N")]
+    patience: Option<u64>,
+
+    /// Compute blocks again for their gradients, which saves the memory of their activations
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    recompute: Option<bool>,
+
+    /// Whether short documents share rows; true if not given
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    packing: Option<bool>,
+}
+
+/// NaN and infinity are no settings.
+fn number(text: &str) -> Result<f64, &'static str> {
+    let number = text.parse().ok().filter(|number: &f64| number.is_finite());
+    number.ok_or("write a number")
+}
+
+fn decay(text: &str) -> Result<Decay, String> {
+    serde_json::from_value(text.into()).map_err(|error| error.to_string())
+}
+
+impl OnTarget for FinetuneCommand {
+    fn run<T: Target>(self) -> Result<(), Failure> {
+        let config = self.config()?;
+        let bar = Bar::new();
+        let request = self.load.request(self.load.config(config.quant.clone()))?;
+        let opened = Run::<T>::open(request.observer(bar.clone()), config, self.resume);
+        bar.clear();
+        let run = opened?;
+        let report = match run.ended()? {
+            Some(report) => report,
+            None => {
+                output::note(run.facts());
+                let loaded = run.load();
+                bar.clear();
+                training::train(loaded?, self.json)?
+            }
+        };
+        match self.json {
+            true => output::json(&report),
+            false => said(&report),
+        }
+    }
+}
+
+impl FinetuneCommand {
+    /// The file, and the flags over it.
+    fn config(&self) -> Result<FinetuneConfig, Failure> {
+        let mut settings = match &self.config {
+            Some(file) => from_file(file)?,
+            None => Map::new(),
+        };
+        let flags = serde_json::to_value(&self.run)?;
+        let flags = flags.as_object().cloned().unwrap_or_default();
+        settings.extend(flags.into_iter().filter(|(_, value)| !value.is_null()));
+        match self.load.adapters.as_slice() {
+            [] => {}
+            [adapter] => {
+                settings.insert("adapter".to_owned(), serde_json::to_value(adapter)?);
+            }
+            more => {
+                return Err(format!(
+                    "--adapter was given {} times; one adapter is trained",
+                    more.len()
+                )
+                .into());
+            }
+        }
+        FinetuneConfig::from_map(settings).map_err(|error| match &self.config {
+            Some(file) => format!("{}: {error}", file.display()).into(),
+            None => error.into(),
+        })
+    }
+}
+
+fn from_file(file: &Path) -> Result<Map<String, Value>, Failure> {
+    let at = file.display();
+    let text = fs::read_to_string(file).map_err(|error| format!("{at}: {error}"))?;
+    let table: toml::Table = toml::from_str(&text).map_err(|error| format!("{at}: {error}"))?;
+    match serde_json::to_value(table)? {
+        Value::Object(settings) => Ok(settings),
+        other => Err(format!("{at}: is {other}, and has to be a table of settings").into()),
+    }
+}
+
+fn said(report: &RunReport) -> Result<(), Failure> {
+    if report.steps_run == 0 {
+        output::line("nothing was left to do: the run had ended already")?;
+    }
+    output::line(report)
+}

@@ -1,0 +1,377 @@
+//! What a training run is asked to do, as data.
+
+use core::fmt;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
+use serde_json::{Map, Value};
+
+use super::{
+    optimizer::OptimizerConfig,
+    schedule::{Decay, Schedule, warmup_steps},
+};
+use crate::{
+    config::{AdapterConfig, LoraConfig, nearest},
+    quant::QuantSpec,
+};
+
+/// A training run. The fields have the names of the flags of `firebox finetune`, and a file for `--config` has them as keys.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct FinetuneConfig {
+    /// A file or a folder of texts: plain text, or JSON lines.
+    pub data: PathBuf,
+    /// Texts that are not trained on, to measure perplexity with.
+    pub eval: Option<PathBuf>,
+    /// The folder of the run. Checkpoints, metrics and the adapter come into it.
+    pub out: PathBuf,
+    /// What becomes of the linear weights of the base.
+    pub quant: QuantSpec,
+    /// New factors, or the folder of an adapter that is trained further.
+    #[serde(deserialize_with = "adapter")]
+    pub adapter: AdapterConfig,
+    /// Steps of the optimizer. They come from `epochs` if not given.
+    pub steps: Option<u64>,
+    /// How often the data is seen, where `steps` is not given; once if that is not given either.
+    pub epochs: Option<f64>,
+    /// Rows of one forward pass.
+    pub batch: usize,
+    /// Tokens of a row at most. The positions of the model, at most 512, if not given.
+    pub length: Option<usize>,
+    /// Batches whose gradients are added up for a step.
+    pub accumulation: usize,
+    /// The highest learning rate.
+    pub learning_rate: f64,
+    /// How the learning rate falls after the warm-up.
+    pub schedule: Decay,
+    /// Steps in which the learning rate rises; below 1 a share of all steps.
+    pub warmup: f64,
+    /// The share of the learning rate that is left at the end.
+    pub floor: f64,
+    /// The optimizer.
+    #[serde(deserialize_with = "optimizer")]
+    pub optimizer: OptimizerConfig,
+    /// Decoupled weight decay, in the place of the optimizer's own.
+    pub weight_decay: Option<f64>,
+    /// Gradients whose norm, over all of them, is above it are shrunk to it; 0 to leave them.
+    pub clip: f64,
+    /// The order of the data, and where new factors begin.
+    pub seed: u64,
+    /// Steps between two evaluations; there is one before the first and one after the last step.
+    pub eval_every: Option<u64>,
+    /// Steps between two checkpoints; there is one after the last step.
+    pub checkpoint_every: Option<u64>,
+    /// Checkpoints that are kept, 2 at least.
+    pub keep: usize,
+    /// The run ends after so many evaluations in a row without a lower perplexity.
+    pub patience: Option<u64>,
+    /// Whether blocks are computed again for their gradients, which saves the memory of their activations.
+    pub recompute: bool,
+    /// Whether short documents share rows.
+    pub packing: bool,
+}
+
+/// A setting that a run cannot have.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FinetuneConfigError {
+    /// A key that is none.
+    #[error("`{key}` is no setting of a training run; {}", match nearest {
+        Some(nearest) => format!("did you mean `{nearest}`?"),
+        None => format!("there are {}", KEYS.join(", ")),
+    })]
+    Key {
+        /// The key.
+        key: String,
+        /// The most similar one.
+        nearest: Option<&'static str>,
+    },
+    /// A value of another type, or one that says nothing.
+    #[error("`{key}` is {found}: {reason}")]
+    Value {
+        /// The key.
+        key: String,
+        /// The value.
+        found: String,
+        /// Why not.
+        reason: String,
+    },
+}
+
+/// All keys, in the order of the fields.
+const KEYS: [&str; 24] = [
+    "data",
+    "eval",
+    "out",
+    "quant",
+    "adapter",
+    "steps",
+    "epochs",
+    "batch",
+    "length",
+    "accumulation",
+    "learning-rate",
+    "schedule",
+    "warmup",
+    "floor",
+    "optimizer",
+    "weight-decay",
+    "clip",
+    "seed",
+    "eval-every",
+    "checkpoint-every",
+    "keep",
+    "patience",
+    "recompute",
+    "packing",
+];
+
+impl Default for FinetuneConfig {
+    fn default() -> Self {
+        Self {
+            data: PathBuf::new(),
+            eval: None,
+            out: PathBuf::new(),
+            quant: QuantSpec::None,
+            adapter: LoraConfig::new(16, 32.0).into(),
+            steps: None,
+            epochs: None,
+            batch: 4,
+            length: None,
+            accumulation: 1,
+            learning_rate: 2e-4,
+            schedule: Decay::Cosine,
+            warmup: 0.03,
+            floor: 0.1,
+            optimizer: OptimizerConfig::default(),
+            weight_decay: None,
+            clip: 1.0,
+            seed: 0,
+            eval_every: None,
+            checkpoint_every: None,
+            keep: 2,
+            patience: None,
+            recompute: false,
+            packing: true,
+        }
+    }
+}
+
+impl FinetuneConfig {
+    /// A run with these settings; `_` and `-` are one letter in keys, and what is not said has its default.
+    ///
+    /// # Errors
+    ///
+    /// [`FinetuneConfigError`].
+    pub fn from_map(settings: Map<String, Value>) -> Result<Self, FinetuneConfigError> {
+        let mut config = Map::new();
+        for (key, value) in settings {
+            let name = key.replace('_', "-");
+            if !KEYS.contains(&&*name) {
+                let nearest = nearest(&name, KEYS.into_iter());
+                return Err(FinetuneConfigError::Key { key, nearest });
+            }
+            // Alone first, so that an error can name the key.
+            let alone = Map::from_iter([(name.clone(), value.clone())]);
+            let read = serde_json::from_value::<Self>(alone.into());
+            read.map_err(|error| wrong(&name, &value, &error.to_string()))?;
+            config.insert(name, value);
+        }
+        let config: Self = serde_json::from_value(config.into())
+            .map_err(|error| wrong("the whole", &Value::Null, &error.to_string()))?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Refuses values that mean nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`FinetuneConfigError::Value`].
+    pub fn check(&self) -> Result<(), FinetuneConfigError> {
+        let finite = |value: f64| value.is_finite() && value >= 0.0;
+        let checks: [(&str, &dyn fmt::Display, bool, &str); 15] = [
+            (
+                "data",
+                &self.data.display(),
+                !self.data.as_os_str().is_empty(),
+                "name a file or a folder of texts (--data)",
+            ),
+            (
+                "out",
+                &self.out.display(),
+                !self.out.as_os_str().is_empty(),
+                "name a folder for the run (--out)",
+            ),
+            (
+                "steps",
+                &self.steps.unwrap_or(1),
+                self.steps != Some(0),
+                "a run has a step at least",
+            ),
+            (
+                "epochs",
+                &self.epochs.unwrap_or(1.0),
+                self.epochs
+                    .is_none_or(|epochs| finite(epochs) && epochs > 0.0),
+                "write a number above 0",
+            ),
+            (
+                "batch",
+                &self.batch,
+                self.batch > 0,
+                "a batch has a row at least",
+            ),
+            (
+                "length",
+                &self.length.unwrap_or(2),
+                self.length.is_none_or(|length| length >= 2),
+                "a row needs 2 tokens: the first one has none before it",
+            ),
+            (
+                "accumulation",
+                &self.accumulation,
+                self.accumulation > 0,
+                "a step has a batch at least",
+            ),
+            (
+                "learning-rate",
+                &self.learning_rate,
+                finite(self.learning_rate) && self.learning_rate > 0.0,
+                "write a number above 0",
+            ),
+            (
+                "warmup",
+                &self.warmup,
+                finite(self.warmup),
+                "write a number of steps, or a share below 1",
+            ),
+            (
+                "floor",
+                &self.floor,
+                (0.0..=1.0).contains(&self.floor),
+                "write a share from 0 to 1",
+            ),
+            (
+                "weight-decay",
+                &self.weight_decay.unwrap_or(0.0),
+                self.weight_decay.is_none_or(finite),
+                "write 0 or a number above it",
+            ),
+            (
+                "clip",
+                &self.clip,
+                finite(self.clip),
+                "write 0 or a number above it",
+            ),
+            (
+                "keep",
+                &self.keep,
+                self.keep >= 2,
+                "keep 2 at least: one may be written while the computer fails",
+            ),
+            (
+                "patience",
+                &self.patience.unwrap_or(1),
+                self.patience != Some(0),
+                "write a whole number above 0",
+            ),
+            (
+                "eval-every",
+                &self.eval_every.unwrap_or(1),
+                self.eval_every != Some(0),
+                "write a whole number above 0",
+            ),
+        ];
+        if let Some((key, found, _, reason)) = checks.into_iter().find(|(_, _, good, _)| !good) {
+            return Err(wrong(key, &found.to_string().into(), reason));
+        }
+        let needs_eval = [
+            ("patience", self.patience.is_some()),
+            ("eval-every", self.eval_every.is_some()),
+        ];
+        if let Some((key, _)) = needs_eval
+            .into_iter()
+            .find(|(_, set)| *set && self.eval.is_none())
+        {
+            return Err(wrong(
+                key,
+                &"set".into(),
+                "it needs texts to measure with (--eval FILE)",
+            ));
+        }
+        if self.checkpoint_every == Some(0) {
+            return Err(wrong(
+                "checkpoint-every",
+                &0.into(),
+                "write a whole number above 0",
+            ));
+        }
+        if self.steps.is_some() && self.epochs.is_some() {
+            return Err(wrong(
+                "epochs",
+                &"set".into(),
+                "`steps` is set too; one of them says when the run ends",
+            ));
+        }
+        Ok(())
+    }
+
+    /// The optimizer, with the weight decay.
+    pub fn optimizer(&self) -> OptimizerConfig {
+        OptimizerConfig {
+            decay: self.weight_decay.unwrap_or(self.optimizer.decay),
+            ..self.optimizer
+        }
+    }
+
+    /// The learning rate of a run of `steps` steps.
+    pub fn learning_rates(&self, steps: u64) -> Schedule {
+        Schedule {
+            rate: self.learning_rate,
+            decay: self.schedule,
+            warmup: warmup_steps(self.warmup, steps),
+            floor: self.floor,
+            steps,
+        }
+    }
+}
+
+pub(super) fn wrong(key: &str, found: &Value, reason: &str) -> FinetuneConfigError {
+    FinetuneConfigError::Value {
+        key: key.to_owned(),
+        found: match found {
+            Value::String(text) => text.clone(),
+            value => value.to_string(),
+        },
+        reason: reason.to_owned(),
+    }
+}
+
+/// The words of an optimizer, or the fields of the type.
+fn optimizer<'de, D: Deserializer<'de>>(from: D) -> Result<OptimizerConfig, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Words(String),
+        Fields(OptimizerConfig),
+    }
+    match Written::deserialize(from)? {
+        Written::Words(words) => words.parse().map_err(D::Error::custom),
+        Written::Fields(config) => Ok(config),
+    }
+}
+
+/// The words of `--adapter`, or the fields of the type.
+fn adapter<'de, D: Deserializer<'de>>(from: D) -> Result<AdapterConfig, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Words(String),
+        Fields(AdapterConfig),
+    }
+    match Written::deserialize(from)? {
+        Written::Words(words) => words.parse().map_err(D::Error::custom),
+        Written::Fields(config) => Ok(config),
+    }
+}

@@ -1,0 +1,182 @@
+//! Runs that cannot begin, continue or end.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    checkpoint::CheckpointFault, config::FinetuneConfigError, data::DataError, folder::FolderError,
+    optimizer::GradientError,
+};
+use crate::{adapter::AdapterError, error::Error, model::PassError, place::folder::Difference};
+
+/// A training run that failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TrainError {
+    /// A setting.
+    #[error(transparent)]
+    Config(#[from] FinetuneConfigError),
+    /// The base, its tokenizer or its device.
+    #[error(transparent)]
+    Load(Box<Error>),
+    /// The adapter.
+    #[error(transparent)]
+    Adapter(#[from] AdapterError),
+    /// The data.
+    #[error(transparent)]
+    Data(Box<DataError>),
+    /// The data to measure with.
+    #[error("{}: {source}", file.display())]
+    Eval {
+        /// The file or folder.
+        file: PathBuf,
+        /// What is wrong.
+        source: Box<DataError>,
+    },
+    /// Rows that are longer than the model reads.
+    #[error(
+        "rows of {length} tokens are asked for, and the model has {positions} positions; set `length` (--length) to {positions} at most"
+    )]
+    Length {
+        /// Tokens of a row.
+        length: usize,
+        /// Positions of the model.
+        positions: usize,
+    },
+    /// A file of the run cannot be read or written.
+    #[error("{}: {source}", file.display())]
+    File {
+        /// The file.
+        file: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Another process is writing the folder.
+    #[error("{} is being written by another process; wait until it ends", folder.display())]
+    InUse {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// A new run into the folder of another one.
+    #[error("{} has {} of an earlier run; go on with it (--resume), or name another folder (--out)", folder.display(), found.display())]
+    Exists {
+        /// The folder.
+        folder: PathBuf,
+        /// A part of the earlier run.
+        found: PathBuf,
+    },
+    /// The run in the folder is another one.
+    #[error(
+        "{} is of another run: {difference}; set it as it was, or name another folder (--out)",
+        checkpoint.display()
+    )]
+    Changed {
+        /// The checkpoint.
+        checkpoint: PathBuf,
+        /// The first difference.
+        difference: Box<Difference>,
+    },
+    /// A checkpoint that cannot be read.
+    #[error("{source}; {}", remedy(checkpoint, earlier.as_deref()))]
+    Damaged {
+        /// The checkpoint.
+        checkpoint: PathBuf,
+        /// What is wrong.
+        source: Box<CheckpointFault>,
+        /// The one before it.
+        earlier: Option<PathBuf>,
+    },
+    /// A file of the run that cannot be written while it trains.
+    #[error("after step {step}, {source}; {}", kept_words(kept.as_deref()))]
+    Unsaved {
+        /// Steps that were done.
+        step: u64,
+        /// Why not.
+        source: Box<CheckpointFault>,
+        /// The last checkpoint that is there.
+        kept: Option<PathBuf>,
+    },
+    /// A loss or a gradient that is no number.
+    #[error(
+        "step {step}, batch {batch} of it: the {what} is {value}; a lower learning rate or another type of activations (--dtype) may help; {}",
+        kept_words(kept.as_deref())
+    )]
+    NotFinite {
+        /// The step, counted from 1.
+        step: u64,
+        /// The batch of the step, counted from 1.
+        batch: usize,
+        /// What is no number.
+        what: &'static str,
+        /// Its value.
+        value: f64,
+        /// The last checkpoint that is there.
+        kept: Option<PathBuf>,
+    },
+    /// Gradients that no step can be made with.
+    #[error("step {step}: {source}; {}", kept_words(kept.as_deref()))]
+    Gradient {
+        /// The step, counted from 1.
+        step: u64,
+        /// What is wrong.
+        source: GradientError,
+        /// The last checkpoint that is there.
+        kept: Option<PathBuf>,
+    },
+    /// A batch that the model cannot be run on.
+    #[error("step {step}, batch {batch} of it: {source}")]
+    Pass {
+        /// The step, counted from 1.
+        step: u64,
+        /// The batch of the step, counted from 1.
+        batch: usize,
+        /// What is wrong.
+        source: Box<PassError>,
+    },
+    /// The run was asked to stop, and can be continued.
+    #[error("stopped after step {step}; {} is there, and the same again with --resume goes on", checkpoint.display())]
+    Stopped {
+        /// Steps that were done.
+        step: u64,
+        /// The checkpoint that was written.
+        checkpoint: PathBuf,
+    },
+}
+
+impl From<Error> for TrainError {
+    fn from(error: Error) -> Self {
+        Self::Load(Box::new(error))
+    }
+}
+
+impl From<FolderError> for TrainError {
+    fn from(FolderError { path, source }: FolderError) -> Self {
+        Self::File { file: path, source }
+    }
+}
+
+impl From<DataError> for TrainError {
+    fn from(error: DataError) -> Self {
+        Self::Data(Box::new(error))
+    }
+}
+
+fn kept_words(kept: Option<&Path>) -> String {
+    match kept {
+        Some(kept) => format!("{} is there, and --resume goes on from it", kept.display()),
+        None => "there is no checkpoint yet".to_owned(),
+    }
+}
+
+fn remedy(checkpoint: &Path, earlier: Option<&Path>) -> String {
+    let checkpoint = checkpoint.display();
+    match earlier {
+        Some(earlier) => format!(
+            "remove {checkpoint}, and --resume goes on from {}",
+            earlier.display()
+        ),
+        None => format!("there is no earlier one; remove {checkpoint} to begin anew"),
+    }
+}

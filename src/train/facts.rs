@@ -1,0 +1,52 @@
+//! What is said about a run in its first seconds.
+
+use core::fmt;
+
+use super::{data::DataSummary, estimate::MemoryEstimate};
+use crate::config::Bytes;
+
+/// What is known of a run before its base is loaded.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct RunFacts {
+    /// Steps of the run.
+    pub steps: u64,
+    /// Rows of a step.
+    pub rows: usize,
+    /// What becomes of the documents in an epoch.
+    pub data: DataSummary,
+    /// The first row as text, with marks around all that is trained on.
+    pub example: String,
+    /// The memory of the run.
+    pub memory: MemoryEstimate,
+}
+
+/// Letters of the example that are shown.
+const SHOWN: usize = 600;
+
+impl fmt::Display for RunFacts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "data: {}", self.data)?;
+        let MemoryEstimate {
+            base,
+            trained,
+            activations,
+            logits,
+        } = self.memory;
+        let [all, base, trained, activations, logits] =
+            [self.memory.sum(), base, trained, activations, logits].map(Bytes);
+        writeln!(
+            f,
+            "memory: about {all}: base {base}, trained values with moments and gradients {trained}, activations {activations}, logits {logits}"
+        )?;
+        let mut letters = self.example.chars();
+        let example: String = letters.by_ref().take(SHOWN).collect();
+        let more = if letters.next().is_some() { "…" } else { "" };
+        writeln!(
+            f,
+            "the first row, trained on between ⟦ and ⟧:\n{example}{more}"
+        )?;
+        let (steps, rows) = (self.steps, self.rows);
+        write!(f, "{steps} steps of {rows} rows")
+    }
+}

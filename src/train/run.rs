@@ -1,0 +1,324 @@
+//! A run: steps, evaluations and checkpoints.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use burn::{module::Module, tensor::Tensor};
+use burn_optim::GradientsParams;
+use serde_json::Value;
+
+use super::{
+    batch::Batch,
+    checkpoint::{self, CheckpointFault, CheckpointState, Ended, Progress},
+    config::FinetuneConfig,
+    data::{Batches, Data, DataPosition},
+    error::TrainError,
+    event::RunEvent,
+    folder::{FolderError, write_folder},
+    metrics::{EvalMetrics, MetricsFile, MetricsLine, StepMetrics},
+    optimizer::{GradientSum, Optimizer, clip},
+    report::{ADAPTER, BEST, METRICS, PAGE, RunReport, write_page},
+    schedule::Schedule,
+    subject::Subject,
+    trained,
+};
+use crate::{
+    adapter::AdapterFile,
+    model::{CausalLm, Documents, LossConfig, PassError},
+    observe::Flow,
+    report::MemoryWatch,
+};
+
+/// A run whose base is loaded.
+#[derive(Debug)]
+pub struct LoadedRun {
+    pub(super) config: FinetuneConfig,
+    pub(super) subject: Subject,
+    pub(super) optimizer: Optimizer,
+    pub(super) rates: Schedule,
+    pub(super) batches: Batches,
+    /// Where the next batch comes from.
+    pub(super) position: DataPosition,
+    pub(super) eval: Option<Data>,
+    pub(super) metrics: MetricsFile,
+    pub(super) identity: Value,
+    pub(super) progress: Progress,
+    pub(super) trainable: u64,
+    /// The last checkpoint.
+    pub(super) kept: Option<PathBuf>,
+    pub(super) memory: MemoryWatch,
+}
+
+/// Gets what happens to a run, and says whether it goes on. A run that is to stop finishes its step and writes a checkpoint.
+pub type Watch<'w> = &'w mut dyn FnMut(&RunEvent<'_>) -> Flow;
+
+impl LoadedRun {
+    /// Steps of the run.
+    pub fn steps(&self) -> u64 {
+        self.rates.steps
+    }
+
+    /// Values that are trained.
+    pub fn trainable(&self) -> u64 {
+        self.trainable
+    }
+
+    /// Trains until the run is over, or `watch` stops it.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError`]; the checkpoints that were written stay whatever happens, and the error names the last one.
+    pub fn train(mut self, watch: Watch<'_>) -> Result<RunReport, TrainError> {
+        let begun = self.progress.step;
+        let mut flow = watch(&RunEvent::Begun {
+            step: begun,
+            steps: self.rates.steps,
+        });
+        if self.progress.eval_loss.is_none() {
+            self.evaluate(watch)?;
+        }
+        let ended = loop {
+            if let Some(ended) = self.progress.ended {
+                break ended;
+            }
+            if matches!(flow, Flow::Cancel) {
+                let checkpoint = self.save(watch)?;
+                return Err(TrainError::Stopped {
+                    step: self.progress.step,
+                    checkpoint,
+                });
+            }
+            flow = self.step(watch)?;
+            let step = self.progress.step;
+            let last = step >= self.rates.steps;
+            let due = |every: Option<u64>| every.is_some_and(|every| step.is_multiple_of(every));
+            if last || due(self.config.eval_every) {
+                self.evaluate(watch)?;
+            }
+            let waited = self.progress.evaluations_since_best;
+            self.progress.ended = match self.config.patience {
+                Some(patience) if waited >= patience => Some(Ended::Patience),
+                _ if last => Some(Ended::Steps),
+                _ => None,
+            };
+            if self.progress.ended.is_some() || due(self.config.checkpoint_every) {
+                self.save(watch)?;
+            }
+        };
+        let out = &self.config.out;
+        let mut report = RunReport::new(&self.progress, ended, self.trainable, out);
+        report.steps_run = self.progress.step - begun;
+        report.resumed_from = (begun > 0).then_some(begun);
+        let peak = self.memory.stop().since.peak();
+        report.peak_host_bytes = peak.map(|(_, bytes)| bytes);
+        finish(out, &self.progress, self.config.patience.is_some(), &report)?;
+        Ok(report)
+    }
+
+    /// One step of the optimizer.
+    fn step(&mut self, watch: Watch<'_>) -> Result<Flow, TrainError> {
+        let began = Instant::now();
+        let step = self.progress.step + 1;
+        let not_finite = |batch, what, value, kept: &Option<PathBuf>| TrainError::NotFinite {
+            step,
+            batch,
+            what,
+            value,
+            kept: kept.clone(),
+        };
+        // Both are sums over tokens: a mean of the batches' means would count tokens of short batches for more.
+        let (mut sum, mut tokens, mut trained) = (0.0, 0, 0);
+        let mut gradients = GradientSum::default();
+        let model = self.subject.model();
+        for nth in 1..=self.config.accumulation {
+            let (batch, position) = self.batches.next().expect("epochs do not end")?;
+            self.position = position;
+            let loss =
+                loss(model, &batch, self.config.recompute).map_err(|source| TrainError::Pass {
+                    step,
+                    batch: nth,
+                    source: Box::new(source),
+                })?;
+            let value = f64::from(loss.clone().into_scalar::<f32>());
+            if !value.is_finite() {
+                return Err(not_finite(nth, "loss", value, &self.kept));
+            }
+            gradients.add(model, GradientsParams::from_grads(loss.backward(), model));
+            sum += value;
+            tokens += batch.ids().len() as u64;
+            trained += batch.trained() as u64;
+        }
+        let mut gradients = gradients.take();
+        let most = Some(self.config.clip).filter(|most| *most > 0.0);
+        let norm = clip(model, &mut gradients, 1.0 / trained as f64, most);
+        let norm = norm.map_err(|source| TrainError::Gradient {
+            step,
+            source,
+            kept: self.kept.clone(),
+        })?;
+        let rate = self.rates.rate(self.progress.step);
+        let optimizer = &mut self.optimizer;
+        self.subject
+            .change(|model| optimizer.step(rate, model, gradients));
+
+        let metrics = StepMetrics {
+            step,
+            loss: sum / trained as f64,
+            lr: rate,
+            grad_norm: norm,
+            tokens: trained,
+            seconds: began.elapsed().as_secs_f64(),
+        };
+        let progress = &mut self.progress;
+        progress.step = step;
+        progress.loss_first.get_or_insert(metrics.loss);
+        progress.loss_last = Some(metrics.loss);
+        progress.tokens += tokens;
+        progress.tokens_trained += trained;
+        progress.seconds += metrics.seconds;
+        self.write(&MetricsLine::Step(metrics))?;
+        Ok(watch(&RunEvent::Step(&metrics)))
+    }
+
+    /// Measures perplexity, where there is text for it, and keeps the adapter with the lowest.
+    fn evaluate(&mut self, watch: Watch<'_>) -> Result<(), TrainError> {
+        let Some(eval) = &self.eval else {
+            return Ok(());
+        };
+        let began = Instant::now();
+        let model = self.subject.model().valid();
+        let (mut sum, mut tokens) = (0.0, 0);
+        for (nth, batch) in eval.pass()?.enumerate() {
+            let (batch, _) = batch?;
+            let loss = loss(&model, &batch, false).map_err(|source| TrainError::Pass {
+                step: self.progress.step,
+                batch: nth + 1,
+                source: Box::new(source),
+            })?;
+            let value = f64::from(loss.into_scalar::<f32>());
+            if !value.is_finite() {
+                return Err(TrainError::NotFinite {
+                    step: self.progress.step,
+                    batch: nth + 1,
+                    what: "loss of the evaluation",
+                    value,
+                    kept: self.kept.clone(),
+                });
+            }
+            sum += value;
+            tokens += batch.trained() as u64;
+        }
+        let mean = sum / tokens as f64;
+        let metrics = EvalMetrics {
+            step: self.progress.step,
+            eval_loss: mean,
+            eval_perplexity: mean.exp(),
+            eval_tokens: tokens,
+            seconds: began.elapsed().as_secs_f64(),
+        };
+        let progress = &mut self.progress;
+        progress.eval_loss = Some(mean);
+        progress.eval_step = progress.step;
+        if progress.best_loss.is_none_or(|best| mean < best) {
+            progress.best_loss = Some(mean);
+            progress.best_step = progress.step;
+            progress.evaluations_since_best = 0;
+            let best = self.config.out.join(BEST);
+            let adapter = self.subject.adapter()?;
+            self.saved(write_folder(&best, |part| Ok(adapter.save(part)?)))?;
+        } else {
+            progress.evaluations_since_best += 1;
+        }
+        self.write(&MetricsLine::Eval(metrics))?;
+        watch(&RunEvent::Eval(&metrics));
+        Ok(())
+    }
+
+    /// Writes a checkpoint, and removes those that are too old.
+    fn save(&mut self, watch: Watch<'_>) -> Result<PathBuf, TrainError> {
+        let metrics_bytes = self.metrics.sync().map_err(|source| FolderError {
+            path: self.config.out.join(METRICS),
+            source,
+        });
+        let metrics_bytes = self.saved(metrics_bytes.map_err(CheckpointFault::from))?;
+        let state = CheckpointState {
+            identity: self.identity.clone(),
+            progress: self.progress.clone(),
+            position: self.position,
+            dropout_calls: self.subject.dropout_calls(),
+            metrics_bytes,
+            trainable: self.trainable,
+            trained: trained::values(self.subject.model()),
+        };
+        let adapter = self.subject.adapter()?;
+        let out = self.config.out.clone();
+        let saved = state.save(&out, &self.optimizer, Some(&adapter));
+        let saved = self.saved(saved)?;
+        self.kept = Some(saved.clone());
+        let pruned = checkpoint::prune(&out, self.config.keep);
+        self.saved(pruned.map_err(CheckpointFault::from))?;
+        watch(&RunEvent::Checkpoint(&saved));
+        Ok(saved)
+    }
+
+    fn write(&mut self, line: &MetricsLine) -> Result<(), TrainError> {
+        let written = self.metrics.push(line).map_err(|source| FolderError {
+            path: self.config.out.join(METRICS),
+            source,
+        });
+        self.saved(written.map_err(CheckpointFault::from))
+    }
+
+    /// Names the last checkpoint where something could not be written.
+    fn saved<V>(&self, saved: Result<V, CheckpointFault>) -> Result<V, TrainError> {
+        saved.map_err(|source| TrainError::Unsaved {
+            step: self.progress.step,
+            source: Box::new(source),
+            kept: self.kept.clone(),
+        })
+    }
+}
+
+/// The sum of the losses of the trained tokens of a batch.
+fn loss(model: &CausalLm, batch: &Batch, recompute: bool) -> Result<Tensor<1>, PassError> {
+    let documents = Documents::new(batch.starts(), batch.shape());
+    let documents = documents.expect("rows of data have sound documents");
+    let config = LossConfig {
+        recompute,
+        ..LossConfig::new(documents)
+    };
+    model.loss(batch.ids(), batch.labels(), &config)
+}
+
+/// Writes adapter and page of a run that is over: the adapter of its last checkpoint, or the one with the lowest perplexity where
+/// the run waited for a lower one.
+pub(super) fn finish(
+    out: &Path,
+    progress: &Progress,
+    waits: bool,
+    report: &RunReport,
+) -> Result<(), TrainError> {
+    let last = out.join(format!("{}{}", checkpoint::PREFIX, progress.step));
+    let from = match waits && progress.best_loss.is_some() {
+        true => out.join(BEST),
+        false => last.clone(),
+    };
+    let unsaved = |source| TrainError::Unsaved {
+        step: progress.step,
+        source: Box::new(source),
+        kept: Some(last.clone()),
+    };
+    let file = AdapterFile::open(&from)?;
+    let written = write_folder(&out.join(ADAPTER), |part| {
+        file.save(part).map_err(CheckpointFault::from)
+    });
+    written.map_err(unsaved)?;
+    let title = out.file_name().unwrap_or(out.as_os_str());
+    let page = write_page(out, &title.to_string_lossy(), report);
+    page.map_err(|source| TrainError::File {
+        file: out.join(PAGE),
+        source,
+    })
+}

@@ -1,0 +1,93 @@
+//! The tensors of a module that are trained, by the path of each.
+
+use std::collections::BTreeMap;
+
+use burn::{
+    module::{Module, ModuleMapper, ModuleVisitor, Param},
+    tensor::{DType, Tensor, TensorData},
+};
+
+/// Where a visitor or mapper is in a module.
+#[derive(Default)]
+struct Place(Vec<String>);
+
+impl Place {
+    fn enter(&mut self, name: &str) {
+        self.0.push(name.to_owned());
+    }
+
+    fn leave(&mut self) {
+        self.0.pop();
+    }
+
+    fn path(&self) -> String {
+        self.0.join(".")
+    }
+}
+
+/// The values of all trained tensors of a module.
+pub(super) fn values<M: Module>(module: &M) -> BTreeMap<String, TensorData> {
+    #[derive(Default)]
+    struct Values(Place, BTreeMap<String, TensorData>);
+    impl ModuleVisitor for Values {
+        fn enter_module(&mut self, name: &str, _: &str) {
+            self.0.enter(name);
+        }
+
+        fn exit_module(&mut self, _: &str, _: &str) {
+            self.0.leave();
+        }
+
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let values = param.val();
+            if values.is_require_grad() {
+                let data = values.without_autodiff().into_data();
+                self.1.insert(self.0.path(), data);
+            }
+        }
+    }
+    let mut values = Values::default();
+    module.visit(&mut values);
+    values.1
+}
+
+/// Gives trained tensors the values that [`values`] had of them. The path of the first that has none, or none of its shape.
+pub(super) fn restore<M: Module>(
+    module: M,
+    values: BTreeMap<String, TensorData>,
+) -> Result<M, String> {
+    struct Restore(Place, BTreeMap<String, TensorData>, Option<String>);
+    impl ModuleMapper for Restore {
+        fn enter_module(&mut self, name: &str, _: &str) {
+            self.0.enter(name);
+        }
+
+        fn exit_module(&mut self, _: &str, _: &str) {
+            self.0.leave();
+        }
+
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            let (id, values, mapper) = param.consume();
+            if !values.is_require_grad() {
+                return Param::from_mapped_value(id, values, mapper);
+            }
+            let path = self.0.path();
+            let data = self.1.remove(&path);
+            let fits = |data: &TensorData| **data.shape() == values.dims();
+            let Some(data) = data.filter(fits) else {
+                self.2.get_or_insert(path);
+                return Param::from_mapped_value(id, values, mapper);
+            };
+            let dtype: DType = data.dtype();
+            let values = Tensor::from_data(data, (&values.device(), dtype)).require_grad();
+            Param::from_mapped_value(id, values, mapper)
+        }
+    }
+    let mut restore = Restore(Place::default(), values, None);
+    let module = module.map(&mut restore);
+    let Restore(_, left, missing) = restore;
+    match missing.or(left.into_keys().next()) {
+        None => Ok(module),
+        Some(path) => Err(path),
+    }
+}
