@@ -39,4 +39,6 @@ mod faults;
 #[cfg(feature = "hub")]
 mod hub;
 #[cfg(unix)]
+mod finetune;
+#[cfg(unix)]
 mod killed;
