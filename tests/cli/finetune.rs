@@ -47,7 +47,11 @@ impl Bench {
         let mut arguments = vec!["finetune".to_owned(), TINYRUST.to_owned()];
         arguments.extend(words.split_whitespace().map(str::to_owned));
         arguments.push(steps.to_string());
-        for (flag, name) in [("--data", "train.txt"), ("--eval", "eval.txt"), ("--out", out)] {
+        for (flag, name) in [
+            ("--data", "train.txt"),
+            ("--eval", "eval.txt"),
+            ("--out", out),
+        ] {
             arguments.extend([flag.to_owned(), self.path(name)]);
         }
         arguments
@@ -136,18 +140,26 @@ fn a_run_answers_with_its_numbers_and_leaves_its_files() {
         assert!(answer[field].as_f64() > Some(0.0), "{field}: {answer}");
     }
     // Two projections of four layers: rank times rows and columns. The model has 256 features and 128 for keys and values.
-    let config: Value =
-        serde_json::from_slice(&fs::read(repository().join(TINYRUST).join("config.json")).expect("a file")).expect("JSON");
+    let config: Value = serde_json::from_slice(
+        &fs::read(repository().join(TINYRUST).join("config.json")).expect("a file"),
+    )
+    .expect("JSON");
     let number = |name: &str| config[name].as_u64().expect(name);
     let (hidden, layers) = (number("hidden_size"), number("num_hidden_layers"));
     let head = hidden / number("num_attention_heads");
     let keys = head * number("num_key_value_heads");
-    assert_eq!(answer["trainable"], layers * 2 * (hidden + hidden + hidden + keys));
+    assert_eq!(
+        answer["trainable"],
+        layers * 2 * (hidden + hidden + hidden + keys)
+    );
     let adapter = answer["adapter"].as_str().expect("a folder");
     assert_eq!(Path::new(adapter), Path::new(&bench.path("out/adapter")));
 
     let lines = bench.metrics("out");
-    let steps: Vec<&Value> = lines.iter().filter(|line| line.get("loss").is_some()).collect();
+    let steps: Vec<&Value> = lines
+        .iter()
+        .filter(|line| line.get("loss").is_some())
+        .collect();
     let evals: Vec<u64> = lines
         .iter()
         .filter(|line| line.get("eval_perplexity").is_some())
@@ -166,11 +178,24 @@ fn a_run_answers_with_its_numbers_and_leaves_its_files() {
     assert_eq!(bench.checkpoints("out"), ["checkpoint-6", "checkpoint-7"]);
 
     let page = fs::read_to_string(bench.path("out/report.html")).expect("a page");
-    for part in ["<h2>Loss</h2>", "<h2>Perplexity</h2>", "<path", "firebox</title>"] {
+    for part in [
+        "<h2>Loss</h2>",
+        "<h2>Perplexity</h2>",
+        "<path",
+        "firebox</title>",
+    ] {
         assert!(page.contains(part), "the page lacks {part}");
     }
     let logits = bench.path("logits.safetensors");
-    let words = ["logits", TINYRUST, "--adapter", adapter, "--tokens=1,2,3", "--out", &logits];
+    let words = [
+        "logits",
+        TINYRUST,
+        "--adapter",
+        adapter,
+        "--tokens=1,2,3",
+        "--out",
+        &logits,
+    ];
     succeed(&words);
 }
 
@@ -203,14 +228,21 @@ fn killed_at_random_moments_and_resumed() {
         bench.assert_same(&out, "whole");
         assert_eq!(bench.checkpoints(&out), ["checkpoint-8", "checkpoint-9"]);
     }
-    assert!(kills >= 4 && checkpoints >= 2, "{kills} kills, {checkpoints} after a checkpoint");
+    assert!(
+        kills >= 4 && checkpoints >= 2,
+        "{kills} kills, {checkpoints} after a checkpoint"
+    );
 
     let again = bench.answer("whole", 9, &["--resume"]);
     assert_eq!(again["steps_run"], 0);
     assert_eq!(again["loss_last"], whole["loss_last"]);
     let ran = bench.run("whole", 9, &["--resume"]);
     assert!(ran.stdout.starts_with("nothing was left to do"), "{ran:?}");
-    assert_says(&bench.run("whole", 9, &[]), 1, &["checkpoint-9", "--resume", "--out"]);
+    assert_says(
+        &bench.run("whole", 9, &[]),
+        1,
+        &["checkpoint-9", "--resume", "--out"],
+    );
 }
 
 /// The first signal saves and ends; what it left goes on to the same end.
@@ -229,13 +261,18 @@ fn signals_save_and_end() {
         while fs::metadata(&metrics).is_ok_and(|file| file.len() == 0) || !metrics.exists() {
             thread::sleep(Duration::from_millis(2));
         }
-        let kill = Command::new("kill").args([&format!("-{signal}"), &child.id().to_string()]).status();
+        let kill = Command::new("kill")
+            .args([&format!("-{signal}"), &child.id().to_string()])
+            .status();
         assert!(kill.expect("a system with kill").success());
         let ended = child.wait_with_output().expect("a child of ours");
         let said = String::from_utf8_lossy(&ended.stderr);
         assert_eq!(ended.status.code(), Some(code), "{said}");
         assert!(ended.stdout.is_empty());
-        assert!(said.contains("--resume goes on") && said.contains("checkpoint-"), "{said}");
+        assert!(
+            said.contains("--resume goes on") && said.contains("checkpoint-"),
+            "{said}"
+        );
         let answer = bench.answer(&out, 6, &["--resume"]);
         assert!(answer["steps_run"].as_u64() < Some(6), "nothing was saved");
         bench.assert_same(&out, "whole");
@@ -250,8 +287,13 @@ fn without_room_the_last_checkpoint_stays() {
     let limited = |out: &str, blocks: u64| {
         let script = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" \"$@\"");
         let mut command = Command::new("sh");
-        command.current_dir(repository()).args(["-c", &script, env!("CARGO_BIN_EXE_firebox")]);
-        command.args(bench.arguments(out, 5)).args(["--resume", "--json"]).env_remove("RUST_LOG");
+        command
+            .current_dir(repository())
+            .args(["-c", &script, env!("CARGO_BIN_EXE_firebox")]);
+        command
+            .args(bench.arguments(out, 5))
+            .args(["--resume", "--json"])
+            .env_remove("RUST_LOG");
         run(&mut command)
     };
     // Smaller than the trained values, which are 4 bytes each.
@@ -263,13 +305,20 @@ fn without_room_the_last_checkpoint_stays() {
     let mut command = bench.command("out", 5, &[]);
     let quiet = command.stdout(Stdio::null()).stderr(Stdio::null());
     let mut child = quiet.spawn().expect("the program was built for the tests");
-    while bench.checkpoints("out").iter().all(|name| name.starts_with('.')) {
+    while bench
+        .checkpoints("out")
+        .iter()
+        .all(|name| name.starts_with('.'))
+    {
         thread::sleep(Duration::from_millis(2));
     }
     child.kill().expect("a child of ours");
     child.wait().expect("a child of ours");
     let before = bench.checkpoints("out");
-    let last = before.iter().rfind(|name| !name.starts_with('.')).expect("a checkpoint");
+    let last = before
+        .iter()
+        .rfind(|name| !name.starts_with('.'))
+        .expect("a checkpoint");
     let full = limited("out", 8);
     assert_says(&full, 1, &["os error 27", last, "--resume"]);
     for out in ["none", "out"] {
@@ -293,11 +342,23 @@ fn settings_come_from_a_file() {
         ),
     );
     let out = bench.path("file");
-    json(&["finetune", TINYRUST, "--config", &file, "--learning-rate", "3e-3", "--out", &out]);
+    json(&[
+        "finetune",
+        TINYRUST,
+        "--config",
+        &file,
+        "--learning-rate",
+        "3e-3",
+        "--out",
+        &out,
+    ]);
     bench.assert_same("file", "flags");
 
     for (text, parts) in [
-        ("learning-rat = 1", ["`learning-rat`", "did you mean `learning-rate`"]),
+        (
+            "learning-rat = 1",
+            ["`learning-rat`", "did you mean `learning-rate`"],
+        ),
         ("batch = \"four\"", ["`batch` is four", "run.toml"]),
         ("keep = 1", ["`keep` is 1", "keep 2 at least"]),
         ("schedule = \"cosin\"", ["`schedule` is cosin", "cosine"]),
@@ -305,9 +366,17 @@ fn settings_come_from_a_file() {
         ("batch = ", ["run.toml", "line 1"]),
     ] {
         let file = bench.write("run.toml", text);
-        refuse(1, &["finetune", TINYRUST, "--config", &file, "--out", &out], &parts);
+        refuse(
+            1,
+            &["finetune", TINYRUST, "--config", &file, "--out", &out],
+            &parts,
+        );
     }
-    refuse(2, &["finetune", TINYRUST, "--clip", "NaN"], &["--clip", "write a number"]);
+    refuse(
+        2,
+        &["finetune", TINYRUST, "--clip", "NaN"],
+        &["--clip", "write a number"],
+    );
 }
 
 /// A resumed run with other settings, data or base is another run.
@@ -317,14 +386,20 @@ fn another_run_is_not_resumed() {
     bench.answer("out", 2, &[]);
     let train = bench.bytes("train.txt");
     for (more, part) in [
-        (vec!["--learning-rate", "1e-3"], "settings.learning-rate was 0.003 and is 0.001"),
+        (
+            vec!["--learning-rate", "1e-3"],
+            "settings.learning-rate was 0.003 and is 0.001",
+        ),
         (vec!["--quant", "fp4"], "base.configuration.quant"),
         (vec!["--steps", "3"], "steps was 2 and is 3"),
         (vec!["--length", "8"], "length was 16 and is 8"),
         (vec![], "data was"),
     ] {
         if more.is_empty() {
-            bench.write("train.txt", &String::from_utf8_lossy(&train).replacen('e', "a", 1));
+            bench.write(
+                "train.txt",
+                &String::from_utf8_lossy(&train).replacen('e', "a", 1),
+            );
         }
         let ran = bench.run_replaced("out", &more);
         assert_says(&ran, 1, &[part, "checkpoint-2", "--out"]);
@@ -335,7 +410,11 @@ fn another_run_is_not_resumed() {
     *bytes.last_mut().expect("bytes") ^= 1;
     fs::write(&trained, bytes).expect("written");
     let ran = bench.run("out", 2, &["--resume"]);
-    assert_says(&ran, 1, &["trained.safetensors: is damaged", "checksum", "remove"]);
+    assert_says(
+        &ran,
+        1,
+        &["trained.safetensors: is damaged", "checksum", "remove"],
+    );
 }
 
 impl Bench {
@@ -343,7 +422,10 @@ impl Bench {
     fn run_replaced(&self, out: &str, more: &[&str]) -> Ran {
         let mut arguments = self.arguments(out, 2);
         for pair in more.chunks_exact(2) {
-            let place = arguments.iter().position(|word| word == pair[0]).expect(pair[0]);
+            let place = arguments
+                .iter()
+                .position(|word| word == pair[0])
+                .expect(pair[0]);
             arguments[place + 1] = pair[1].to_owned();
         }
         arguments.push("--resume".to_owned());
@@ -357,49 +439,106 @@ impl Bench {
 fn bad_data_and_settings_are_refused() {
     let bench = Bench::new();
     let out = bench.path("out");
-    let golden = repository().join("tests/golden/adapters/llama_rslora").display().to_string();
+    let golden = repository()
+        .join("tests/golden/adapters/llama_rslora")
+        .display()
+        .to_string();
     let train = bench.path("train.txt");
     let bad = |name: &str, text: &str| bench.write(name, text);
     let cases: Vec<(Vec<String>, Vec<&str>)> = vec![
-        (vec!["--data".into(), bad("empty.txt", "")], vec!["empty.txt", "empty"]),
-        (vec!["--data".into(), bad("spaces.jsonl", " \n\n")], vec!["spaces.jsonl", "empty"]),
         (
-            vec!["--data".into(), bad("broken.jsonl", "{\"text\": \"one\"}\n{\"text\": \n")],
-            vec!["broken.jsonl, line 2"],
-        ),
-        (
-            vec!["--data".into(), bad("fields.jsonl", "{\"texts\": \"one\"}\n")],
-            vec!["fields.jsonl, line 1", "texts"],
-        ),
-        (
-            vec!["--data".into(), bad("none.jsonl", "{\"prompt\": \"one\", \"completion\": \"\"}\n")],
-            vec!["trained"],
-        ),
-        (vec!["--data".into(), bad("table.csv", "a,b\n")], vec!["table.csv", ".jsonl"]),
-        (vec!["--data".into(), bench.path("nowhere.txt")], vec!["nowhere.txt"]),
-        (vec![], vec!["`data`", "--data"]),
-        (
-            vec!["--data".into(), train.clone(), "--eval".into(), bench.path("empty.txt")],
+            vec!["--data".into(), bad("empty.txt", "")],
             vec!["empty.txt", "empty"],
         ),
         (
-            vec!["--data".into(), train.clone(), "--length".into(), "100000".into()],
+            vec!["--data".into(), bad("spaces.jsonl", " \n\n")],
+            vec!["spaces.jsonl", "empty"],
+        ),
+        (
+            vec![
+                "--data".into(),
+                bad("broken.jsonl", "{\"text\": \"one\"}\n{\"text\": \n"),
+            ],
+            vec!["broken.jsonl, line 2"],
+        ),
+        (
+            vec![
+                "--data".into(),
+                bad("fields.jsonl", "{\"texts\": \"one\"}\n"),
+            ],
+            vec!["fields.jsonl, line 1", "texts"],
+        ),
+        (
+            vec![
+                "--data".into(),
+                bad(
+                    "none.jsonl",
+                    "{\"prompt\": \"one\", \"completion\": \"\"}\n",
+                ),
+            ],
+            vec!["trained"],
+        ),
+        (
+            vec!["--data".into(), bad("table.csv", "a,b\n")],
+            vec!["table.csv", ".jsonl"],
+        ),
+        (
+            vec!["--data".into(), bench.path("nowhere.txt")],
+            vec!["nowhere.txt"],
+        ),
+        (vec![], vec!["`data`", "--data"]),
+        (
+            vec![
+                "--data".into(),
+                train.clone(),
+                "--eval".into(),
+                bench.path("empty.txt"),
+            ],
+            vec!["empty.txt", "empty"],
+        ),
+        (
+            vec![
+                "--data".into(),
+                train.clone(),
+                "--length".into(),
+                "100000".into(),
+            ],
             vec!["100000", "positions", "--length"],
         ),
         (
-            vec!["--data".into(), train.clone(), "--patience".into(), "2".into()],
+            vec![
+                "--data".into(),
+                train.clone(),
+                "--patience".into(),
+                "2".into(),
+            ],
             vec!["`patience`", "--eval"],
         ),
         (
-            vec!["--data".into(), train.clone(), "--adapter".into(), "lora:rank=4096".into()],
+            vec![
+                "--data".into(),
+                train.clone(),
+                "--adapter".into(),
+                "lora:rank=4096".into(),
+            ],
             vec!["rank 4096"],
         ),
         (
-            vec!["--data".into(), train.clone(), "--adapter".into(), golden.clone()],
+            vec![
+                "--data".into(),
+                train.clone(),
+                "--adapter".into(),
+                golden.clone(),
+            ],
             vec!["another model"],
         ),
         (
-            vec!["--data".into(), train, "--adapter".into(), format!("{golden}=0.5")],
+            vec![
+                "--data".into(),
+                train,
+                "--adapter".into(),
+                format!("{golden}=0.5"),
+            ],
             vec!["a part of an adapter"],
         ),
     ];
@@ -426,8 +565,15 @@ fn an_adapter_is_trained_further() {
     json(&arguments);
     let [one, other] = ["first", "second"].map(|out| bench.metrics(out));
     let perplexity = |line: &Value| line["eval_perplexity"].as_f64().expect("a number");
-    let (ended, began) = (perplexity(one.last().expect("a line")), perplexity(&other[0]));
-    assert!((ended - began).abs() < 1e-4 * ended, "{ended}, then {began}");
-    let [one, other] = ["first", "second"].map(|out| bench.bytes(&format!("{out}/adapter/adapter_model.safetensors")));
+    let (ended, began) = (
+        perplexity(one.last().expect("a line")),
+        perplexity(&other[0]),
+    );
+    assert!(
+        (ended - began).abs() < 1e-4 * ended,
+        "{ended}, then {began}"
+    );
+    let [one, other] = ["first", "second"]
+        .map(|out| bench.bytes(&format!("{out}/adapter/adapter_model.safetensors")));
     assert!(one != other && one.len() == other.len());
 }

@@ -36,9 +36,9 @@ mod verify;
 
 #[cfg(unix)]
 mod faults;
-#[cfg(feature = "hub")]
-mod hub;
 #[cfg(unix)]
 mod finetune;
+#[cfg(feature = "hub")]
+mod hub;
 #[cfg(unix)]
 mod killed;

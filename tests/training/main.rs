@@ -10,5 +10,6 @@ mod graphs;
 mod loss;
 mod optimizer;
 mod records;
+mod run;
 mod steps;
 mod trained;
