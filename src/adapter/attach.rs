@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use burn::{
     module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId},
-    tensor::{DType as BurnDType, Device, Tensor, TensorData},
+    tensor::{DType as BurnDType, Device, FloatDType, Tensor, TensorData},
 };
 
 use super::{
@@ -15,7 +15,7 @@ use super::{
 use crate::{
     config::{LoraConfig, Pattern, Role, TrainedBiases},
     model::{
-        Adaptable, Architecture, TIED_HEAD,
+        Adaptable, Architecture, Embedding, Linear, Matrix, TIED_HEAD,
         layers::{Adapter, AdapterSwitch, Dropout, LowRank},
     },
 };
@@ -86,17 +86,14 @@ pub fn add<A: Architecture>(
         model.untie();
     }
     let mut places = model.adaptable();
-    for pattern in config.targets.iter().chain(&config.whole) {
-        let names = |place: &Adaptable<'_>| pattern.is_match(place.path(), place.role());
-        if !places.iter().any(names) {
-            return Err(AdapterError::NoTarget {
-                pattern: pattern.to_string(),
-                first: places
-                    .first()
-                    .map_or("none", |place| place.path())
-                    .to_owned(),
-            });
+    for pattern in &config.targets {
+        let named = named(&places, pattern)?;
+        if !named.iter().any(|place| place.matrix().is_some()) {
+            matrix(named[0])?;
         }
+    }
+    for pattern in &config.whole {
+        named(&places, pattern)?;
     }
     let mut adapters = Vec::new();
     for (nth, place) in places.iter().enumerate() {
@@ -108,6 +105,24 @@ pub fn add<A: Architecture>(
         places[nth].adapters().push(adapter);
     }
     Ok(switch)
+}
+
+/// The modules that a pattern names: one at least.
+fn named<'p, 'm>(
+    places: &'p [Adaptable<'m>],
+    pattern: &Pattern,
+) -> Result<Vec<&'p Adaptable<'m>>, AdapterError> {
+    let named = places.iter();
+    let named = named.filter(|place| pattern.is_match(place.path(), place.role()));
+    let named: Vec<_> = named.collect();
+    if named.is_empty() {
+        let first = places.first().map_or("none", Adaptable::path);
+        return Err(AdapterError::NoTarget {
+            pattern: pattern.to_string(),
+            first: first.to_owned(),
+        });
+    }
+    Ok(named)
 }
 
 /// Makes every adapter of a model trainable on `device`, which should record gradients. Nothing else is trained.
@@ -172,9 +187,10 @@ fn untie_for<'n, A: Architecture>(model: &mut A, mut modules: impl Iterator<Item
 fn complete(file: &AdapterFile, places: &[Adaptable<'_>]) -> Result<(), AdapterError> {
     let mut lacking = Vec::new();
     for place in places {
-        let is_linear = !place.is_table() && place.role() != Role::Head;
+        let is_linear = matches!(place, Adaptable::Linear(_)) && place.role() != Role::Head;
         let targeted = file.config.targets(place.path(), is_linear);
         let targeted = targeted.map_err(|reason| file.config_error(reason))?;
+        let targeted = targeted && place.matrix().is_some();
         let tensors = file.modules.get(place.path());
         let missing = match tensors {
             Some(ModuleTensors {
@@ -218,8 +234,8 @@ fn adapter(
     switch: &AdapterSwitch,
     device: &Device,
 ) -> Result<Adapter, AdapterError> {
-    adaptable(place)?;
-    let (shape, [out, r#in]) = (place.matrix().shape(), factors_shape(place));
+    check_role(place)?;
+    let shape = place.shape();
     let rank = || {
         file.config
             .rank(module)
@@ -234,7 +250,8 @@ fn adapter(
     };
     let low_rank = match (&tensors.a, &tensors.b) {
         (Some(a), Some(b)) => {
-            let rank = rank()?;
+            let matrix = matrix(place)?;
+            let (rank, [out, r#in]) = (rank()?, factors_shape(place, matrix));
             let scale = file.config.scale(module);
             let magnitude = tensors.magnitude.as_ref();
             Some(LowRank {
@@ -246,17 +263,26 @@ fn adapter(
                     .map(|magnitude| param(magnitude, device)),
                 scale: scale.map_err(|reason| file.config_error(reason))?,
                 dropout: dropout(file.config.dropout(), 0, module),
-                row_squares: magnitude.map(|_| squares(place, device)),
+                row_squares: magnitude.map(|_| squares(matrix, device)),
             })
         }
         _ => None,
     };
     let whole = tensors.whole.as_ref();
-    let whole = whole.map(|whole| place_tensor(whole, "whole matrix", shape.to_vec()));
+    let whole = whole.map(|whole| -> Result<_, AdapterError> {
+        let values = file.values(module, whole, "whole weight", &shape)?;
+        Ok(param(TensorData::new(values, rows(&shape)), device))
+    });
     let bias = tensors.bias.as_ref();
-    let bias = bias.map(|bias| place_tensor(bias, "bias", vec![out]));
+    if bias.is_some() && place.bias().is_none() && matches!(place, Adaptable::Norm(_)) {
+        return Err(AdapterError::NotAdaptable {
+            module: module.to_owned(),
+            reason: "the adapter has a bias for it, and this norm adds none",
+        });
+    }
+    let bias = bias.map(|bias| place_tensor(bias, "bias", vec![shape[0]]));
     Ok(Adapter {
-        whole: whole.transpose()?.map(|whole| param(whole, device)),
+        whole: whole.transpose()?,
         low_rank,
         bias: bias.transpose()?.map(|bias| param(bias, device)),
         switch: switch.clone(),
@@ -278,20 +304,22 @@ fn new(
         true => role == Role::Linear,
         false => names(&config.targets),
     };
-    let targeted = targeted && !whole;
-    let has_bias = matches!(place, Adaptable::Linear(linear) if linear.bias.is_some());
-    let trains_bias = has_bias
-        && match config.biases {
+    let targeted = targeted && !whole && place.matrix().is_some();
+    // A module that is trained whole is trained with its bias, as peft has it.
+    let trains_bias = whole
+        || match config.biases {
             TrainedBiases::None => false,
             TrainedBiases::Adapted => targeted,
             TrainedBiases::All => true,
         };
-    if !(targeted || whole || trains_bias) {
+    let bias = place.bias().filter(|_| trains_bias);
+    if !(targeted || whole || bias.is_some()) {
         return Ok(None);
     }
-    adaptable(place)?;
-    let [out, r#in] = factors_shape(place);
+    check_role(place)?;
     let low_rank = if targeted {
+        let matrix = matrix(place)?;
+        let [out, r#in] = factors_shape(place, matrix);
         let rank = of(&config.ranks, path, role).unwrap_or(config.rank);
         let alpha = of(&config.alphas, path, role).unwrap_or(config.alpha);
         let most = out.min(r#in);
@@ -313,7 +341,7 @@ fn new(
         };
         let a = begins(rank * r#in, !place.is_table(), &mut uniform);
         let b = begins(out * rank, place.is_table(), &mut uniform);
-        let row_squares = config.dora.then(|| squares(place, device));
+        let row_squares = config.dora.then(|| squares(matrix, device));
         Some(LowRank {
             a: trained(TensorData::new(a, [rank, r#in]), device),
             b: trained(TensorData::new(b, [out, rank]), device),
@@ -328,16 +356,22 @@ fn new(
         None
     };
     let whole = whole.then(|| {
-        let dense = place.matrix().to_dense(burn::tensor::FloatDType::F32);
-        trained(dense.into_data().convert_dtype(BurnDType::F32), device)
+        let values = match place {
+            Adaptable::Linear(Linear { weight: matrix, .. })
+            | Adaptable::Embedding(Embedding { table: matrix, .. }) => {
+                matrix.to_dense(FloatDType::F32).into_data()
+            }
+            Adaptable::Norm(norm) => {
+                let scale = norm.scale.val().without_autodiff();
+                scale.reshape(rows(&norm.shape)).into_data()
+            }
+        };
+        trained(values.convert_dtype(BurnDType::F32), device)
     });
-    let bias = match place {
-        Adaptable::Linear(linear) if trains_bias => linear.bias.as_ref().map(|bias| {
-            let values = bias.val().without_autodiff().into_data();
-            trained(values.convert_dtype(BurnDType::F32), device)
-        }),
-        _ => None,
-    };
+    let bias = bias.map(|bias| {
+        let values = bias.val().without_autodiff().into_data();
+        trained(values.convert_dtype(BurnDType::F32), device)
+    });
     Ok(Some(Adapter {
         whole,
         low_rank,
@@ -347,16 +381,32 @@ fn new(
 }
 
 /// `[out, in]` of the matrix that factors change. Those of a table change the transposed table.
-fn factors_shape(place: &Adaptable<'_>) -> [usize; 2] {
-    let [rows, cols] = place.matrix().shape();
+fn factors_shape(place: &Adaptable<'_>, matrix: &Matrix) -> [usize; 2] {
+    let [rows, cols] = matrix.shape();
     match place.is_table() {
         true => [cols, rows],
         false => [rows, cols],
     }
 }
 
+/// The matrix of a module, which factors need.
+fn matrix<'p>(place: &'p Adaptable<'_>) -> Result<&'p Matrix, AdapterError> {
+    place.matrix().ok_or_else(|| AdapterError::NotAdaptable {
+        module: place.path().to_owned(),
+        reason: "a norm has no matrix for factors; train it whole (`LoraConfig::whole`, whole=…)",
+    })
+}
+
+/// The shape of a whole weight in an adapter: a matrix, or the rows of the scale of a norm.
+fn rows(shape: &[usize]) -> [usize; 2] {
+    match *shape {
+        [rows, cols] => [rows, cols],
+        _ => [1, shape.iter().product()],
+    }
+}
+
 /// Refuses the modules whose factors nothing would add.
-fn adaptable(place: &Adaptable<'_>) -> Result<(), AdapterError> {
+fn check_role(place: &Adaptable<'_>) -> Result<(), AdapterError> {
     match place.role() {
         Role::Router => Err(AdapterError::NotAdaptable {
             module: place.path().to_owned(),
@@ -374,9 +424,9 @@ fn of<V: Copy>(values: &[(Pattern, V)], path: &str, role: Role) -> Option<V> {
 }
 
 /// The sums of squares of the rows of a matrix, where its adapter is.
-fn squares(place: &Adaptable<'_>, device: &Device) -> Tensor<1> {
+fn squares(matrix: &Matrix, device: &Device) -> Tensor<1> {
     let device = device.clone().without_autodiff();
-    place.matrix().row_squares(&device).without_autodiff()
+    matrix.row_squares(&device).without_autodiff()
 }
 
 fn dropout(rate: f64, seed: u64, module: &str) -> Option<Dropout> {

@@ -31,7 +31,7 @@ pub fn detach<A: Architecture>(
     let mut whole = Vec::new();
     let (mut ranks, mut alphas) = (BTreeMap::new(), BTreeMap::new());
     for mut place in model.adaptable() {
-        let (path, is_table) = (place.path().to_owned(), place.is_table());
+        let (path, is_table, shape) = (place.path().to_owned(), place.is_table(), place.shape());
         let found = place.adapters().iter();
         let Some(adapter) = found.rev().find(|adapter| adapter.switch.is(switch)) else {
             continue;
@@ -72,12 +72,15 @@ pub fn detach<A: Architecture>(
             AdapterPart::Bias,
             bias.map(|bias| stored(named(AdapterPart::Bias), bias)),
         );
-        let matrix = adapter.whole.as_ref();
-        put(
-            AdapterPart::Whole,
-            matrix.map(|matrix| stored(named(AdapterPart::Whole), matrix)),
-        );
-        if matrix.is_some() {
+        let weight = adapter.whole.as_ref();
+        let weight = weight.map(|weight| StoredTensor {
+            // The scale of a norm lies in rows of a matrix.
+            shape: shape.clone(),
+            ..stored(named(AdapterPart::Whole), weight)
+        });
+        let is_whole = weight.is_some();
+        put(AdapterPart::Whole, weight);
+        if is_whole {
             whole.push(path.clone());
         }
         modules.insert(path, tensors);

@@ -43,7 +43,7 @@ pub(crate) struct ModuleTensors {
     pub(crate) magnitude: Option<StoredTensor>,
     /// `[out]`.
     pub(crate) bias: Option<StoredTensor>,
-    /// `[out, in]`, or `[vocabulary, features]`.
+    /// `[out, in]`, `[vocabulary, features]`, or `[features]` of a norm.
     pub(crate) whole: Option<StoredTensor>,
 }
 

@@ -217,18 +217,30 @@ fn change(
     slot: &Slot,
     weight: f64,
 ) -> Result<Change, AdapterError> {
-    let &[rows, cols] = &slot.shape[..] else {
-        return Err(AdapterError::NotAdaptable {
-            module: module.to_owned(),
-            reason: "its matrix lies in a stack with others, into which no adapter is merged",
-        });
+    let refused = |reason| AdapterError::NotAdaptable {
+        module: module.to_owned(),
+        reason,
+    };
+    let [rows, cols] = match slot.shape[..] {
+        [rows, cols] => [rows, cols],
+        [features] if tensors.a.is_none() => [features, 1],
+        [_] => {
+            return Err(refused(
+                "it is no matrix, and the adapter has factors for it",
+            ));
+        }
+        _ => {
+            return Err(refused(
+                "its matrix lies in a stack with others, into which no adapter is merged",
+            ));
+        }
     };
     let wrong = |reason| file.config_error(reason);
     let values = |tensor: &StoredTensor, name, expected: &[usize]| -> Result<Arc<[f32]>, _> {
         Ok(file.values(module, tensor, name, expected)?.into())
     };
     let whole = tensors.whole.as_ref();
-    let whole = whole.map(|whole| values(whole, "whole matrix", &slot.shape));
+    let whole = whole.map(|whole| values(whole, "whole weight", &slot.shape));
     let low_rank = match (&tensors.a, &tensors.b) {
         (Some(a), Some(b)) => {
             let rank = file.config.rank(module).map_err(wrong)?;

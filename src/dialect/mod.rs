@@ -44,6 +44,7 @@ mod mxfp4;
 mod assemble;
 mod detect;
 mod excerpt;
+mod held;
 pub(crate) mod undeclared;
 mod writers;
 
@@ -55,6 +56,7 @@ pub use error::DialectError;
 pub(crate) use excerpt::Excerpt;
 pub(crate) use experts::{stack_in, stacks_of};
 pub(crate) use find::{adopt, stack_of};
+pub(crate) use held::{HeldFormat, HeldWeights, SCALES};
 pub use interface::{Dialect, Files};
 pub use names::KNOWN;
 pub(crate) use types::{dtype, plain};

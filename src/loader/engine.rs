@@ -48,6 +48,8 @@ pub(super) struct Engine {
     pub(super) dense: Vec<Pattern>,
     /// A tensor of a head that differs from the embedding although the configuration ties them, once they were compared.
     pub(super) untied: OnceLock<Option<String>>,
+    /// Whether the checkpoint is a module, whose words stay as they are where the policy asks for their format.
+    pub(super) is_module: bool,
 }
 
 /// A [`Target`] as a value.
@@ -121,6 +123,7 @@ impl Engine {
             new_blocks,
             dense,
             untied: OnceLock::new(),
+            is_module: false,
         })
     }
 

@@ -8,6 +8,7 @@
 //! | check: memory, and how much is read ahead | `budget.rs`, `allowance.rs` |
 //! | run and build | `load.rs` |
 //! | run into a folder, a comparison, a sink of the caller's | `save.rs`, `verify.rs`, `sink.rs` |
+//! | a module into a folder | `module.rs`, its tensors in `module_layout.rs`, their bytes in `module_source.rs` |
 //! | again, from packed weights | `cached.rs` |
 //! | on a thread; several at once | `start.rs`, `together.rs` |
 //!
@@ -32,6 +33,12 @@ mod load;
 
 mod save;
 
+mod module_source;
+
+mod module_layout;
+
+mod module;
+
 mod verify;
 
 mod sink;
@@ -49,7 +56,7 @@ pub use start::{Loading, Running, Saving};
 
 use core::marker::PhantomData;
 
-use burn::tensor::Device;
+use burn::{module::Module, tensor::Device};
 
 use engine::{Engine, TargetFacts};
 
@@ -210,6 +217,34 @@ impl<T: Target> Loader<T> {
         let config = self.engine.model_config::<A>()?;
         let plan = self.engine.bind_to_save::<A>(&config)?;
         self.engine.save_plan(plan, to, self.engine.stacks::<A>()?)
+    }
+
+    /// Saves a module of this checkpoint's model as a checkpoint: trained, merged, loaded from a record, as it is now. The loader
+    /// gives names, types and shapes of the tensors, `config.json`, tokenizer, and tensors that the module has not; it had better
+    /// be the one that loaded the module, or one of the same configuration.
+    ///
+    /// | values of the module | are written |
+    /// |---|---|
+    /// | dense | in the type of the checkpoint's tensor, or in [`LoadConfig::dtype`](crate::LoadConfig::dtype); packed where the configuration asks for it |
+    /// | packed | as they are, in the dialect of their format; dense with [`dequantize`](crate::LoadConfig::dequantize), packed anew with [`requantize`](crate::LoadConfig::requantize) |
+    /// | changed by adapters that are on (weight not 0) | merged: computed in `f32` and rounded once |
+    /// | packed and changed by adapters | decoded, merged in `f32`, packed as the configuration asks; refused where it asks for nothing |
+    ///
+    /// A head that is tied to the embedding gets a tensor of its own, and `config.json` says so, where the module computes with
+    /// two matrices: a head that was trained, or an embedding whose rows adapters change. Weights are written one by one, and a
+    /// save that was interrupted is resumed as one of [`save`](Self::save), with the same module.
+    ///
+    /// # Errors
+    ///
+    /// As [`save`](Self::save); [`SaveError::NotInModule`](crate::place::SaveError::NotInModule) and
+    /// [`SaveError::OtherModule`](crate::place::SaveError::OtherModule) for a module of another checkpoint,
+    /// [`AdapterError::Packed`](crate::adapter::AdapterError::Packed) for a packed matrix that adapters change and the configuration says nothing of.
+    pub fn save_module<A: Architecture + Module>(
+        &self,
+        model: &A,
+        to: &SaveConfig,
+    ) -> Result<Saved, Error> {
+        self.engine.save_module(model, to)
     }
 
     /// What happens to every tensor of a checkpoint of no particular architecture: of the matrices, those that `include`

@@ -40,7 +40,7 @@ impl Engine {
         self.bind_slots::<A>(config, &slots)
     }
 
-    fn bind_slots<A: Architecture>(
+    pub(super) fn bind_slots<A: Architecture>(
         &self,
         config: &A::Config,
         slots: &[Slot],
@@ -115,6 +115,7 @@ impl Engine {
             new_blocks: &self.new_blocks,
             devices: self.devices(),
             dtype: self.dtype,
+            is_module: self.is_module,
         }
     }
 

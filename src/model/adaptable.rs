@@ -1,7 +1,9 @@
 //! The modules that adapters can change.
 
+use burn::{module::Param, tensor::Tensor};
+
 use super::{
-    layers::{Adapter, Embedding, Linear, Matrix, Place},
+    layers::{Adapter, Embedding, Linear, Matrix, Norm, Place},
     slot::Role,
 };
 
@@ -12,6 +14,8 @@ pub enum Adaptable<'m> {
     Linear(&'m mut Linear),
     /// A table of rows looked up by token.
     Embedding(&'m mut Embedding),
+    /// A norm, which has no matrix for factors: it is trained whole.
+    Norm(&'m mut Norm),
 }
 
 impl Adaptable<'_> {
@@ -21,16 +25,35 @@ impl Adaptable<'_> {
         &self.place().path
     }
 
-    /// The purpose of the matrix.
+    /// The purpose of its weight.
     pub fn role(&self) -> Role {
         self.place().role
     }
 
-    /// The matrix: `[out, in]`, or `[vocabulary, features]`.
-    pub fn matrix(&self) -> &Matrix {
+    /// The matrix: `[out, in]`, or `[vocabulary, features]`; a norm has none.
+    pub fn matrix(&self) -> Option<&Matrix> {
         match self {
-            Self::Linear(linear) => &linear.weight,
-            Self::Embedding(embedding) => &embedding.table,
+            Self::Linear(linear) => Some(&linear.weight),
+            Self::Embedding(embedding) => Some(&embedding.table),
+            Self::Norm(_) => None,
+        }
+    }
+
+    /// The shape of its weight in the checkpoint: that of the matrix, or of the scale of a norm.
+    pub fn shape(&self) -> Vec<usize> {
+        match self {
+            Self::Norm(norm) => norm.shape.clone(),
+            Self::Linear(Linear { weight: matrix, .. })
+            | Self::Embedding(Embedding { table: matrix, .. }) => matrix.shape().to_vec(),
+        }
+    }
+
+    /// The bias, where it has one.
+    pub fn bias(&self) -> Option<&Param<Tensor<1>>> {
+        match self {
+            Self::Linear(linear) => linear.bias.as_ref(),
+            Self::Embedding(_) => None,
+            Self::Norm(norm) => norm.bias.as_ref(),
         }
     }
 
@@ -39,6 +62,7 @@ impl Adaptable<'_> {
         match self {
             Self::Linear(linear) => &mut linear.adapters,
             Self::Embedding(embedding) => &mut embedding.adapters,
+            Self::Norm(norm) => &mut norm.adapters,
         }
     }
 
@@ -51,6 +75,7 @@ impl Adaptable<'_> {
         match self {
             Self::Linear(linear) => &linear.place,
             Self::Embedding(embedding) => &embedding.place,
+            Self::Norm(norm) => &norm.place,
         }
     }
 }

@@ -28,6 +28,8 @@ pub mod decoder;
 
 mod arch;
 
+mod held;
+
 mod generate;
 
 pub use adaptable::Adaptable;
@@ -37,6 +39,7 @@ pub use error::ConfigError;
 pub use generate::{
     Draw, GenerateError, GenerateOptions, Generated, NextToken, Sampling, StopReason, generate,
 };
+pub(crate) use held::{Held, held};
 pub use layers::{
     Attention, Cache, CacheError, Documents, DocumentsError, Embedding, LayerCache, Linear, Matrix,
     Norm, Rope, RopeScaling, Rotation,
@@ -51,6 +54,7 @@ pub use weights::{BuildError, Weight, Weights};
 
 use core::fmt::Debug;
 
+use burn::{module::Param, tensor::Tensor};
 use serde_json::Value;
 
 /// A module that can be loaded from a checkpoint.
@@ -108,8 +112,14 @@ pub trait Architecture: Sized {
         Vec::new()
     }
 
-    /// The modules that adapters can change; none if not said.
+    /// The linear layers, tables and norms, which adapters can change and a saved module is made of; none if not said.
     fn adaptable(&mut self) -> Vec<Adaptable<'_>> {
+        Vec::new()
+    }
+
+    /// The parameters of a saved module that are of no module of [`adaptable`](Self::adaptable), each under the name of its
+    /// slot, with its values row after row; none if not said.
+    fn others(&mut self) -> Vec<(String, &mut Param<Tensor<1>>)> {
         Vec::new()
     }
 

@@ -12,6 +12,7 @@ use crate::{
     config::{Pattern, Policy, Strategy},
     dialect::{self, Adopt, Dialect, stacks_of},
     model::{Link, Origin, Role, Slot},
+    quant::QuantSpec,
     source::{Catalog, TensorInfo},
     target::DTypeChoice,
 };
@@ -35,6 +36,8 @@ pub(crate) struct Request<'a> {
     pub(crate) new_blocks: &'a [usize],
     pub(crate) devices: Vec<DeviceFacts>,
     pub(crate) dtype: DTypeChoice,
+    /// Whether weights that are packed as the policy asks stay so.
+    pub(crate) is_module: bool,
 }
 
 impl Plan {
@@ -441,7 +444,7 @@ impl Request<'_> {
             return self.unpacked(slot, adopt).packed(&slot.quant(self.policy));
         }
         let quant = slot.quant(self.policy);
-        if quant.method().is_some() {
+        if quant.method().is_some() && !(self.is_module && is_made_by(&quant, slot, &adopt)) {
             return Err(PlanError::Packed {
                 tensor: slot.name.clone(),
                 format: adopt.format,
@@ -461,6 +464,19 @@ impl Request<'_> {
     pub(super) fn unpacked(&self, slot: &Slot, adopt: Adopt) -> Step {
         kept(slot, adopt).dense(self.dtype.dtype)
     }
+}
+
+/// Whether `quant` packs the weight as it is packed.
+fn is_made_by(quant: &QuantSpec, slot: &Slot, adopt: &Adopt) -> bool {
+    let [rows, cols] = match slot.shape[..] {
+        [ref outer @ .., cols] => [outer.iter().product(), cols],
+        [] => [1, 1],
+    };
+    let float = adopt.float().unwrap_or(DType::F32);
+    let format = quant
+        .method()
+        .map(|method| method.format([rows, cols], float));
+    format.is_some_and(|format| format.is_ok_and(|format| format == adopt.format))
 }
 
 /// A weight that stays packed as the checkpoint has it.

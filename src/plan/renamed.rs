@@ -141,6 +141,7 @@ pub fn names_note<A: Architecture>(checkpoint: &Checkpoint) -> Option<String> {
         requantize: false,
         dense: &[],
         new_blocks: &[],
+        is_module: false,
         devices: Vec::new(),
         dtype: DTypeChoice {
             wanted: dtype,

@@ -223,7 +223,7 @@ pub enum SourceError {
 
 impl SourceError {
     /// A read of `file` of `at` up to `wanted_end`, when it ends at `len`.
-    pub(super) fn truncated(at: String, file: &str, wanted_end: u64, len: u64) -> Self {
+    pub(crate) fn truncated(at: String, file: &str, wanted_end: u64, len: u64) -> Self {
         Self::Truncated {
             at,
             file: file.to_owned(),

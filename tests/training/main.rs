@@ -11,5 +11,6 @@ mod loss;
 mod optimizer;
 mod records;
 mod run;
+mod saved;
 mod steps;
 mod trained;

@@ -136,6 +136,33 @@ impl Format {
 }
 
 impl Packed {
+    /// The weight whose rows are those of `parts`, one part after another: what [`part`](Self::part) cut. `None` where the
+    /// parts differ in format or columns, or do not begin where a part may.
+    pub fn join(parts: &[Self]) -> Option<Self> {
+        let first = parts.first()?;
+        let (format, [_, cols]) = (first.format, first.shape);
+        let shape = [parts.iter().map(|part| part.shape[0]).sum(), cols];
+        let (unit, mut start) = (format.part_rows(shape), 0);
+        let mut words = Vec::with_capacity(format.words_len(shape));
+        let mut scales = vec![0; format.scales_len(shape)];
+        for part in parts {
+            if (part.format, part.shape[1]) != (format, cols) || !usize::is_multiple_of(start, unit)
+            {
+                return None;
+            }
+            let rows = start..start + part.shape[0];
+            let mut of_part = &part.scales[..];
+            for range in format.part_scales(shape, &rows) {
+                let (here, rest) = of_part.split_at_checked(range.len())?;
+                scales.get_mut(range)?.copy_from_slice(here);
+                of_part = rest;
+            }
+            words.extend_from_slice(&part.words);
+            start = rows.end;
+        }
+        Self::new(format, shape, words, scales).ok()
+    }
+
     /// Some rows as a weight of their own.
     ///
     /// # Panics

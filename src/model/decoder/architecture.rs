@@ -1,13 +1,14 @@
 //! What a loader asks of a decoder.
 
+use burn::{module::Param, tensor::Tensor};
 use serde_json::Value;
 
 use super::{
-    block::Block,
     build,
     forward::CausalLm,
     links,
     names::Part,
+    parts,
     slots::{self, slots},
     spec::Spec,
 };
@@ -62,10 +63,11 @@ impl Architecture for CausalLm {
     }
 
     fn adaptable(&mut self) -> Vec<Adaptable<'_>> {
-        let blocks = self.blocks.iter_mut().flat_map(Block::linears_mut);
-        let linears = blocks.chain(&mut self.head).map(Adaptable::Linear);
-        let table = [Adaptable::Embedding(&mut self.embedding)];
-        linears.chain(table).collect()
+        parts::modules(self)
+    }
+
+    fn others(&mut self) -> Vec<(String, &mut Param<Tensor<1>>)> {
+        parts::others(self)
     }
 
     fn untie(&mut self) {

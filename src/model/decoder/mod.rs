@@ -44,6 +44,8 @@ mod build_mixer;
 
 mod build;
 
+mod parts;
+
 mod architecture;
 
 pub use block::Block;

@@ -46,7 +46,7 @@ impl Visit for Taker<'_> {
         };
         let scale = row("weight")?;
         let bias = spec.bias.then(|| row("bias")).transpose()?;
-        Ok(Norm::new(scale, bias, spec))
+        Ok(Norm::new(scale, bias, spec).named(&path, shape))
     }
 
     fn values(&mut self, name: String, _: &[usize]) -> Result<Param<Tensor<1>>, BuildError> {

@@ -114,6 +114,14 @@ impl Adapter {
         self.weighted(sum(whole, low_rank))
     }
 
+    /// The change of the scale of a norm, which is `scale` `[features]` without the adapter.
+    pub(super) fn scale(&self, scale: &Tensor<1>) -> Option<Tensor<1>> {
+        let whole = self.whole.as_ref().map(values)?;
+        let whole: Tensor<1> = whole.flatten(0, 1);
+        let dtype = whole.dtype();
+        self.weighted(Some(whole - scale.clone().cast(dtype)))
+    }
+
     /// The change of a bias, which is `bias` `[out]` without the adapter.
     pub(super) fn bias(&self, bias: Option<&Param<Tensor<1>>>) -> Option<Tensor<1>> {
         let changed = self.bias.as_ref().map(values)?;
@@ -146,6 +154,24 @@ impl Adapter {
         let low_rank = self.low_rank.as_ref();
         let low_rank = low_rank.map(|factors| factors.matrix(dense).cast(dtype));
         self.weighted(sum(whole, low_rank))
+    }
+
+    /// The change of all of a table `[vocabulary, features]`, which is `dense` without the adapter.
+    pub(super) fn table(&self, dense: &Tensor<2>) -> Option<Tensor<2>> {
+        let dtype = dense.dtype();
+        let whole = self.whole.as_ref();
+        let whole = whole.map(|whole| values(whole).cast(dtype) - dense.clone());
+        let low_rank = self.low_rank.as_ref();
+        let low_rank = low_rank.map(|LowRank { a, b, scale, .. }| {
+            let change = values(a).transpose().matmul(values(b).transpose());
+            (change * *scale).cast(dtype)
+        });
+        self.weighted(sum(whole, low_rank))
+    }
+
+    /// Whether it changes the matrix, the table or the scale now.
+    pub(crate) fn changes_weight(&self) -> bool {
+        self.switch.weight() != 0.0 && (self.whole.is_some() || self.low_rank.is_some())
     }
 
     fn weighted<const D: usize>(&self, change: Option<Tensor<D>>) -> Option<Tensor<D>> {
@@ -223,6 +249,19 @@ impl LowRank {
         (base.to_device(&change.device()) + change)
             .clamp_min(f32::MIN_POSITIVE)
             .sqrt()
+    }
+}
+
+/// A bias `[out]` with the changes of adapters; `None` where there is neither.
+pub(super) fn changed_bias(
+    bias: Option<&Param<Tensor<1>>>,
+    adapters: &[Adapter],
+) -> Option<Tensor<1>> {
+    let changes = adapters.iter().filter_map(|adapter| adapter.bias(bias));
+    let changed = changes.reduce(|one, other| one + other);
+    match (bias.map(values), changed) {
+        (Some(bias), Some(changed)) => Some(bias.cast(changed.dtype()) + changed),
+        (bias, changed) => bias.or(changed),
     }
 }
 

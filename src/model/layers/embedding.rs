@@ -2,7 +2,7 @@
 
 use burn::{
     module::Module,
-    tensor::{Int, Tensor},
+    tensor::{FloatDType, Int, Tensor},
 };
 
 use super::{adapter::Adapter, linear::Place, matrix::Matrix};
@@ -46,6 +46,14 @@ impl Embedding {
     /// The type of the rows that are looked up, which activations are in.
     pub(crate) fn dtype(&self) -> DType {
         self.dtype
+    }
+
+    /// All rows with the changes of adapters, dense in `dtype`: `[vocabulary, features]`.
+    pub fn to_dense(&self, dtype: FloatDType) -> Tensor<2> {
+        let dense = self.table.to_dense(dtype).cast(dtype);
+        let changes = self.adapters.iter();
+        let changes = changes.filter_map(|adapter| adapter.table(&dense));
+        changes.fold(dense.clone(), |changed, change| changed + change)
     }
 
     /// `ids` `[batch, tokens]` to `[batch, tokens, features]`. Only the rows asked for are unpacked.

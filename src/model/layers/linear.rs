@@ -8,9 +8,8 @@ use burn::{
 };
 
 use super::{
-    adapter::{Adapter, LowRank},
+    adapter::{Adapter, LowRank, changed_bias},
     dropout::Dropout,
-    frozen::values,
     matrix::Matrix,
 };
 use crate::config::Role;
@@ -79,12 +78,17 @@ impl Linear {
         factors.filter_map(LowRank::dropout_mut)
     }
 
-    /// All of the weight with the changes of adapters, dense: `[out, in]`, packed words in `dtype`.
+    /// All of the weight with the changes of adapters, dense in `dtype`: `[out, in]`.
     pub fn to_dense(&self, dtype: FloatDType) -> Tensor<2> {
-        let dense = self.weight.to_dense(dtype);
+        let dense = self.weight.to_dense(dtype).cast(dtype);
         let changes = self.adapters.iter();
         let changes = changes.filter_map(|adapter| adapter.matrix(&dense));
         changes.fold(dense.clone(), |changed, change| changed + change)
+    }
+
+    /// The bias with the changes of adapters, `[out]`.
+    pub(crate) fn changed_bias(&self) -> Option<Tensor<1>> {
+        changed_bias(self.bias.as_ref(), &self.adapters)
     }
 
     /// `x` `[m, in]` times the matrix, with the changes of adapters: `[m, out]`.
@@ -107,16 +111,13 @@ impl Linear {
             true => self.weight.product(x),
             false => self.changed_product(x),
         };
-        let y = match &self.bias {
-            Some(bias) => y + values(bias).unsqueeze(),
+        let y = match self.changed_bias() {
+            Some(bias) => {
+                let dtype = y.dtype();
+                y + bias.cast(dtype).unsqueeze()
+            }
             None => y,
         };
-        let biases = self.adapters.iter();
-        let biases = biases.filter_map(|adapter| adapter.bias(self.bias.as_ref()));
-        let y = biases.fold(y, |y, bias| {
-            let dtype = y.dtype();
-            y + bias.cast(dtype).unsqueeze()
-        });
         y.reshape(dims)
     }
 }

@@ -5,6 +5,8 @@ use burn::{
     tensor::{DType, Device, FloatDType, Int, Tensor},
 };
 
+use firebox_kernels::format::{Format, Packed};
+
 use super::frozen::values;
 use crate::{
     model::stream::{Ring, StreamedWeight},
@@ -82,6 +84,30 @@ impl Matrix {
             Self::Split(parts) => {
                 let parts = parts.iter().map(|part| part.to_dense(dtype));
                 Tensor::cat(parts.collect(), 0)
+            }
+        }
+    }
+
+    /// The format of its words; `None` where its values are plain numbers, halves among them.
+    pub fn format(&self) -> Option<Format> {
+        let format = match self {
+            Self::Dense(_) => None,
+            Self::Packed(packed) => Some(packed.layout().format),
+            Self::Streamed(weight) => weight.format(),
+            Self::Split(parts) => parts.first()?.format(),
+        };
+        format.filter(|format| !matches!(format, Format::Half(_)))
+    }
+
+    /// Its words and scales in host memory; `None` where [`format`](Self::format) is.
+    pub(crate) fn to_packed(&self) -> Option<Packed> {
+        match self {
+            Self::Dense(_) => None,
+            Self::Packed(packed) => Some(packed.to_host()),
+            Self::Streamed(weight) => weight.to_packed(),
+            Self::Split(parts) => {
+                let parts = parts.iter().map(Self::to_packed);
+                Packed::join(&parts.collect::<Option<Vec<_>>>()?)
             }
         }
     }

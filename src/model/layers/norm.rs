@@ -1,6 +1,11 @@
 //! Normalisation of rows.
 
-use super::frozen::values;
+use super::{
+    adapter::{Adapter, changed_bias},
+    frozen::values,
+    linear::Place,
+};
+use crate::config::Role;
 use burn::{
     module::{Module, Param},
     tensor::{DType, Tensor},
@@ -81,14 +86,52 @@ pub struct Norm {
     pub scale: Param<Tensor<1>>,
     /// `[features]`.
     pub bias: Option<Param<Tensor<1>>>,
+    /// Changes of scale and bias, each added for itself. [`Adapter::whole`] is another scale, as rows of a matrix.
+    pub adapters: Vec<Adapter>,
     #[module(skip)]
     spec: NormSpec,
+    #[module(skip)]
+    pub(crate) place: Place,
+    /// The shape that the checkpoint has the scale in: `[features]`, or a row for each head.
+    #[module(skip)]
+    pub(crate) shape: Vec<usize>,
 }
 
 impl Norm {
     /// From a scale and, where there is one, a bias `[features]`.
     pub fn new(scale: Param<Tensor<1>>, bias: Option<Param<Tensor<1>>>, spec: NormSpec) -> Self {
-        Self { scale, bias, spec }
+        Self {
+            shape: scale.val().dims().to_vec(),
+            scale,
+            bias,
+            adapters: Vec::new(),
+            spec,
+            place: Place::new("", Role::Norm),
+        }
+    }
+
+    /// The same module under the name that adapters know it by, with its shape in the checkpoint.
+    pub(crate) fn named(self, path: &str, shape: &[usize]) -> Self {
+        Self {
+            place: Place::new(path, Role::Norm),
+            shape: shape.to_vec(),
+            ..self
+        }
+    }
+
+    /// The scale with the changes of adapters, `[features]`.
+    pub(crate) fn changed_scale(&self) -> Tensor<1> {
+        let scale = values(&self.scale);
+        let changes = self.adapters.iter();
+        let changes = changes.filter_map(|adapter| adapter.scale(&scale));
+        changes.fold(scale.clone(), |changed, change| {
+            changed.cast(change.dtype()) + change
+        })
+    }
+
+    /// The bias with the changes of adapters, `[features]`.
+    pub(crate) fn changed_bias(&self) -> Option<Tensor<1>> {
+        changed_bias(self.bias.as_ref(), &self.adapters)
     }
 
     /// `x` `[.., features]` to the same shape and type.
@@ -115,12 +158,13 @@ impl Norm {
             true => (unit.cast(dtype), dtype),
             false => (unit, DType::F32),
         };
-        let weights = |param: &Param<Tensor<1>>| shaped(values(param).cast(weights_in));
+        let weights = |values: Tensor<1>| shaped(values.cast(weights_in));
+        let scale = weights(self.changed_scale());
         let scale = match self.spec.plus_one {
-            true => weights(&self.scale) + 1.0,
-            false => weights(&self.scale),
+            true => scale + 1.0,
+            false => scale,
         };
-        let y = match &self.bias {
+        let y = match self.changed_bias() {
             Some(bias) => unit * scale + weights(bias),
             None => unit * scale,
         };

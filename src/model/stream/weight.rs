@@ -194,6 +194,18 @@ impl StreamedWeight {
         })
     }
 
+    /// Its words and scales in host memory; `None` where it is dense.
+    ///
+    /// # Panics
+    ///
+    /// As [`product`](Self::product).
+    pub(crate) fn to_packed(&self) -> Option<Packed> {
+        self.ring.lend(&self.entry, |placed| match placed {
+            Placed::Packed(packed) => Some(packed.to_host()),
+            Placed::Dense(_) => None,
+        })
+    }
+
     fn moved(self, device: &Device) -> Self {
         Self {
             ring: self.ring.on(&device.clone().without_autodiff()),

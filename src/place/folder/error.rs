@@ -53,6 +53,26 @@ pub enum SaveError {
         /// Its bytes now; `None` where it is missing.
         now: Option<u64>,
     },
+    /// A module without the values of a slot.
+    #[error(
+        "{slot}: the module that is to be saved has no values for it; it is no module of this checkpoint, or its `Architecture::adaptable` and `Architecture::others` do not name all of it"
+    )]
+    NotInModule {
+        /// The slot.
+        slot: String,
+    },
+    /// A module with another number of values for a slot.
+    #[error(
+        "{slot}: the module that is to be saved has {found} values for it, and the checkpoint's model has {expected:?}; open the checkpoint that the module was loaded from"
+    )]
+    OtherModule {
+        /// The slot.
+        slot: String,
+        /// Values of the module.
+        found: usize,
+        /// The shape of the slot.
+        expected: Vec<usize>,
+    },
     /// Another process is writing the folder.
     #[error("{} is being written by another process; wait until it ends", folder.display())]
     Busy {
