@@ -152,7 +152,7 @@ fn a_packed_module_is_saved_as_a_save_packs_the_checkpoint() {
         ),
         ("gpt2_f32", &["nf4"]),
         ("gemma3_bf16", &["nf4"]),
-        ("qwen2_moe_bf16", &["nf4", "mlx:bits=4,group=32"]),
+        ("qwen2_moe_bf16", &["nf4", "fp8:e4m3,scale=channel"]),
         ("mixtral_bf16", &["nf4"]),
     ] {
         for quant in quants {
