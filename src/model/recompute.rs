@@ -9,7 +9,7 @@
 use burn::{
     backend::DispatchTensor,
     module::{Module, ModuleMapper, Param},
-    tensor::{GradientCheckpointingStrategy, Tensor},
+    tensor::{GradientCheckpointingStrategy, Gradients, Tensor},
 };
 
 use crate::quant::gradient;
@@ -19,7 +19,10 @@ use crate::quant::gradient;
 ///
 /// Gradients are those of an ordinary pass, by the inputs and by all parameters of `module` that are trained. Where neither is,
 /// `run` is called in the ordinary way. `run` has to compute the same both times, so it must draw no random numbers of its own.
-/// Up to four of the inputs may be computed in a graph.
+///
+/// # Panics
+///
+/// When more than four of the inputs were computed in a graph; parameters are not counted.
 pub fn recompute<M, const D: usize>(
     module: M,
     inputs: Vec<Tensor<D>>,
@@ -28,7 +31,7 @@ pub fn recompute<M, const D: usize>(
 where
     M: Module + Sync + 'static,
 {
-    let (cut, to) = Cut::new(module, &inputs);
+    let (cut, to) = CutOut::new(module, &inputs);
     let inputs: Vec<_> = inputs.into_iter().map(Tensor::without_autodiff).collect();
     let y = run(&cut.module, inputs.clone());
     if to.is_empty() {
@@ -54,7 +57,7 @@ where
 
 /// A part of a model outside of any graph.
 #[derive(Debug)]
-pub(super) struct Cut<M> {
+pub(super) struct CutOut<M> {
     /// Its parameters are constants.
     pub(super) module: M,
     /// Whether each parameter is trained, in the order of a mapper.
@@ -65,7 +68,7 @@ pub(super) struct Cut<M> {
     strategy: GradientCheckpointingStrategy,
 }
 
-impl<M: Module> Cut<M> {
+impl<M: Module> CutOut<M> {
     /// Cuts out `module`, and what gradients go to: those of `inputs` that are in a graph, and trained parameters.
     pub(super) fn new<const D: usize>(
         module: M,
@@ -139,7 +142,7 @@ impl ModuleMapper for Constants {
 }
 
 /// Finds the gradient of one leaf.
-type Look = Box<dyn Fn(&burn::tensor::Gradients) -> Option<DispatchTensor>>;
+type Look = Box<dyn Fn(&Gradients) -> Option<DispatchTensor>>;
 
 /// Makes trained parameters leaves of a graph of their own.
 struct Leaves<'a> {

@@ -28,20 +28,20 @@ const PARENTS: usize = 4;
 
 /// From the gradient of an output to those of some tensors, in their order; `None` for a tensor that the output does not depend
 /// on. All are without a graph of their own.
-type Run = dyn Fn(DispatchTensor) -> Vec<Option<DispatchTensor>> + Send + Sync;
+type Gradient = dyn Fn(DispatchTensor) -> Vec<Option<DispatchTensor>> + Send + Sync;
 
 /// A function of the backward pass, and the tensors that it makes gradients for.
 #[derive(Clone)]
 pub(crate) struct Back {
     to: Vec<DispatchTensor>,
-    run: Arc<Run>,
+    run: Arc<Gradient>,
 }
 
 /// The same in a graph, which must not hold its own tensors.
 #[derive(Clone)]
-struct Held {
+struct HeldBack {
     to: Vec<NodeId>,
-    run: Arc<Run>,
+    run: Arc<Gradient>,
 }
 
 impl fmt::Debug for Back {
@@ -50,9 +50,9 @@ impl fmt::Debug for Back {
     }
 }
 
-impl fmt::Debug for Held {
+impl fmt::Debug for HeldBack {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Held").field(&self.to).finish()
+        f.debug_tuple("HeldBack").field(&self.to).finish()
     }
 }
 
@@ -107,10 +107,14 @@ where
         let to: Vec<FloatTensor<Self>> = to.collect();
         // A gradient for a leaf is looked up by its number. Other tensors have steps of their own, which must come later.
         let inside = |tensor: &&FloatTensor<Self>| !Self::float_is_require_grad(tensor);
-        let mut parents = to.iter().filter(inside).map(|tensor| tensor.node());
+        let mut nodes = to.iter().filter(inside).map(|tensor| tensor.node());
         let parents: [NodeGuard; PARENTS] =
-            core::array::from_fn(|_| parents.next().unwrap_or_else(|| of.node()));
-        let held = Held {
+            core::array::from_fn(|_| nodes.next().unwrap_or_else(|| of.node()));
+        assert!(
+            nodes.next().is_none(),
+            "a part of a graph has {PARENTS} inputs inside of it at most"
+        );
+        let held = HeldBack {
             to: to.iter().map(|tensor| tensor.id()).collect(),
             run: back.run,
         };
@@ -145,15 +149,15 @@ impl<B: Backend> Backward<B, PARENTS> for AttachedBackward
 where
     DispatchTensor: DispatchKindConversion<B>,
 {
-    type State = Held;
+    type State = HeldBack;
 
     fn backward(
         self,
-        ops: Ops<Held, PARENTS>,
+        ops: Ops<HeldBack, PARENTS>,
         gradients: &mut Gradients,
         _checkpointer: &mut Checkpointer,
     ) {
-        let Held { to, run } = ops.state;
+        let HeldBack { to, run } = ops.state;
         let dy = gradients.consume::<B>(&ops.node);
         let dy =
             <DispatchTensor as DispatchKindConversion<B>>::from_backend(BackendTensor::Float(dy));

@@ -1,4 +1,5 @@
-//! Gradients of adapters beside weights of every format, against finite differences of the same formula in f64.
+//! Gradients of adapters beside weights of every format, computed once and twice, against finite differences of the same formula
+//! in f64.
 
 use burn::{
     module::{Param, ParamId},
@@ -9,6 +10,7 @@ use firebox::{
     model::{
         Linear, Matrix,
         layers::{Adapter, AdapterSwitch, LowRank},
+        recompute,
     },
 };
 
@@ -124,7 +126,8 @@ fn param<const D: usize>(values: &[f64], shape: [usize; D], device: &Device) -> 
 }
 
 /// Would catch a factor that gets the gradient of another orientation, a scale that is missing in one of them, a ratio of
-/// DoRA that is differentiated or left out, and a format whose product loses the gradient of the activation.
+/// DoRA that is differentiated or left out, a format whose product loses the gradient of the activation, and a second run that
+/// computes with other values.
 pub(crate) fn adapters_get_the_dense_gradients<T: Target>() {
     let plain = T::device(0).expect("a device");
     for dora in [false, true] {
@@ -143,9 +146,12 @@ pub(crate) fn adapters_get_the_dense_gradients<T: Target>() {
                 let by = case.gradient(|case| case.magnitude.as_mut().expect("a magnitude"));
                 expected.push(("magnitude", by));
             }
-            for device in [
-                plain.clone().autodiff(),
-                plain.clone().autodiff().gradient_checkpointing(),
+            let autodiff = plain.clone().autodiff();
+            for (device, twice) in [
+                (autodiff.clone(), false),
+                (autodiff.clone(), true),
+                (autodiff.clone().gradient_checkpointing(), false),
+                (autodiff.gradient_checkpointing(), true),
             ] {
                 let squares = case.w.chunks(i).map(|row| row.iter().map(|w| w * w).sum());
                 let squares: Vec<f64> = squares.collect();
@@ -168,7 +174,13 @@ pub(crate) fn adapters_get_the_dense_gradients<T: Target>() {
                 });
                 let x = tensor(&case.x, [ROWS, i], &device).require_grad();
                 let dy = tensor(&case.dy, [ROWS, o], &plain);
-                let gradients = (linear.forward(x.clone()) * dy).sum().backward();
+                let y = match twice {
+                    false => linear.forward(x.clone()),
+                    true => recompute(linear.clone(), vec![x.clone()], |linear: &Linear, x| {
+                        linear.forward(x[0].clone())
+                    }),
+                };
+                let gradients = (y * dy).sum().backward();
 
                 let adapter = &linear.adapters[0];
                 let factors = adapter.low_rank.as_ref().expect("factors");
@@ -195,7 +207,7 @@ pub(crate) fn adapters_get_the_dense_gradients<T: Target>() {
                         let error = (f64::from(*found) - expected).abs() / largest;
                         assert!(
                             error <= 2e-5,
-                            "{of}, DoRA {dora}, {name}: {found} for {expected}"
+                            "{of}, DoRA {dora}, twice {twice}, {name}: {found} for {expected}"
                         );
                     }
                 }

@@ -52,6 +52,7 @@ macro_rules! suite {
                 adapters::adapters_get_the_dense_gradients,
                 gradients::the_activation_gets_the_dense_gradient,
                 gradients::streamed_weights_give_the_loaded_gradient,
+                gradients::losses_give_the_gradients_of_an_ordinary_graph,
                 memory::a_load_keeps_to_the_memory_of_its_device,
                 memory::no_dense_weight_waits_for_the_backward_pass,
                 models::logits_are_those_of_transformers,

@@ -14,7 +14,7 @@ use super::spec::HeadSpec;
 use crate::{
     model::{
         layers::{Embedding, Linear, Norm},
-        recompute::Cut,
+        recompute::CutOut,
     },
     quant::gradient,
 };
@@ -52,7 +52,7 @@ impl Tail {
     /// beside its loss: the loss is one number, so that the backward pass only has to scale them.
     pub(super) fn loss(self, x: Tensor<2>, labels: &[u32], at_once: NonZero<usize>) -> Tensor<1> {
         let [_, f] = x.dims();
-        let (cut, to) = Cut::new(self, core::slice::from_ref(&x));
+        let (cut, to) = CutOut::new(self, core::slice::from_ref(&x));
         let is_tracked = x.is_tracked();
         let x = x.without_autodiff();
         let device = x.device();

@@ -195,7 +195,9 @@ impl LowRank {
         let dropped = dropped.filter(|dropout| dropout.draws(a.is_autodiff()));
         let dropped = dropped.map(|dropout| dropout.forward(x.clone()));
         let x = dropped.clone().unwrap_or_else(|| x.clone()).cast(factors);
-        let change = x.clone().matmul(a.transpose()).matmul(b.transpose()) * self.scale;
+        // The small product is scaled, not the large one.
+        let small = x.clone().matmul(a.transpose()) * self.scale;
+        let change = small.matmul(b.transpose());
         let Some(magnitude) = &self.magnitude else {
             return change.cast(dtype);
         };

@@ -130,7 +130,11 @@ fn attend_block(
     let dtype = q.dtype();
 
     let q = q.reshape([b, kv, g * t, d]);
-    let scores = q.matmul(k.swap_dims(2, 3)).cast(DType::F32) * by.scale;
+    // Queries are fewer than scores, but half types would round them once more.
+    let scores = match dtype {
+        DType::F32 => (q * by.scale).matmul(k.swap_dims(2, 3)),
+        _ => q.matmul(k.swap_dims(2, 3)).cast(DType::F32) * by.scale,
+    };
     let scores = match by.soft_cap {
         Some(cap) => tanh(scores / cap) * cap,
         None => scores,

@@ -6,6 +6,7 @@ use std::sync::{
 };
 
 use burn::tensor::{DType, Tensor, TensorData};
+use rayon::prelude::*;
 
 /// Drops values at random while adapters are trained.
 ///
@@ -93,9 +94,14 @@ impl Dropout {
             _ => stays,
         };
         let shape = x.dims();
-        let factors: Vec<f32> = (0..shape.iter().product::<usize>() as u64)
-            .map(factor)
-            .collect();
+        // As many at once as make a thread worth its while.
+        let mut factors = vec![0.0; shape.iter().product()];
+        let pieces = factors.par_chunks_mut(1 << 16).enumerate();
+        pieces.for_each(|(piece, factors)| {
+            let first = (piece << 16) as u64;
+            let numbered = factors.iter_mut().zip(first..);
+            numbered.for_each(|(value, nth)| *value = factor(nth));
+        });
         let device = x.device().without_autodiff();
         let factors: Tensor<2> =
             Tensor::from_data(TensorData::new(factors, shape), (&device, DType::F32));

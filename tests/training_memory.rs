@@ -1,0 +1,91 @@
+//! What a graph keeps of a model between forward and backward pass: every allocation of this program is counted.
+
+#![cfg(feature = "cpu")]
+
+#[path = "common/counting.rs"]
+mod counting;
+
+use std::sync::Arc;
+
+use counting::COUNTING;
+use firebox::{
+    Cpu, LoadConfig, Loader,
+    adapter::AdapterConfig,
+    model::{Architecture, CausalLm, Documents, LossConfig},
+    source::Memory,
+    target::DType,
+};
+use safetensors::{Dtype, tensor::TensorView};
+use serde_json::json;
+
+const TOKENS: usize = 128;
+
+/// A Llama of these sizes; its weights do not matter here.
+fn checkpoint(layers: usize, features: usize, vocabulary: usize) -> Arc<Memory> {
+    let config = json!({
+        "model_type": "llama",
+        "architectures": ["LlamaForCausalLM"],
+        "hidden_size": features,
+        "intermediate_size": 2 * features,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 4,
+        "vocab_size": vocabulary,
+        "max_position_embeddings": TOKENS,
+        "rms_norm_eps": 1e-5,
+        "tie_word_embeddings": true,
+    });
+    let slots = CausalLm::slots(&CausalLm::config(&config).expect("a configuration"));
+    let tensors = slots.into_iter().map(|slot| {
+        let count = slot.shape.iter().product::<usize>();
+        let values = (0..count).map(|nth| ((nth * 31) % 97) as f32 / 970.0 - 0.05);
+        let bytes: Vec<u8> = values.flat_map(f32::to_le_bytes).collect();
+        (slot.name, slot.shape, bytes)
+    });
+    let tensors: Vec<_> = tensors.collect();
+    let views = tensors.iter().map(|(name, shape, bytes)| {
+        let view = TensorView::new(Dtype::F32, shape.clone(), bytes);
+        (name.clone(), view.expect("four bytes a value"))
+    });
+    let file = safetensors::serialize(views, None).expect("a file");
+    let memory = Memory::new().with("config.json", config.to_string().into_bytes());
+    Arc::new(memory.with("model.safetensors", file))
+}
+
+/// The most that the loss and its gradients take beside the model, which is trained by small factors.
+fn peak(checkpoint: &Arc<Memory>, recompute: bool, rows: usize) -> u64 {
+    let adapter: AdapterConfig = "lora:rank=2,alpha=4".parse().expect("an adapter");
+    let config = LoadConfig::default()
+        .dtype(DType::F32)
+        .adapter(adapter)
+        .source(Arc::clone(checkpoint) as _);
+    let loader = Loader::<Cpu>::new(config).expect("a checkpoint");
+    let model: CausalLm = loader.load().expect("a model").model;
+    let ids: Vec<u32> = (0..2 * TOKENS as u32).map(|nth| nth * 7 % 61).collect();
+    let labels: Vec<Option<u32>> = ids.iter().map(|id| Some(*id)).collect();
+    let config = LossConfig {
+        recompute,
+        rows: rows.try_into().expect("some rows"),
+        ..LossConfig::new(Documents::whole([2, TOKENS]))
+    };
+    let (_, peak) = COUNTING.peak(|| {
+        let loss = model.loss(&ids, &labels, &config);
+        loss.expect("a loss").backward()
+    });
+    peak
+}
+
+/// Would catch a graph that keeps what is inside of layers that are computed twice, and logits of all rows. One test, since all
+/// allocations of the program are counted.
+#[test]
+fn graphs_keep_what_goes_into_layers_and_some_rows_of_logits() {
+    let deep = checkpoint(12, 64, 128);
+    let [kept, again] = [false, true].map(|recompute| peak(&deep, recompute, 16));
+    assert!(again * 5 < kept, "{again} bytes of {kept}");
+
+    let vocabulary = 8192;
+    let wide = checkpoint(1, 16, vocabulary);
+    let logits = |rows: usize| (rows * vocabulary * size_of::<f32>()) as u64;
+    let [all, some] = [2 * TOKENS, 16].map(|rows| peak(&wide, true, rows));
+    assert!(all > 2 * logits(2 * TOKENS), "{all} bytes");
+    assert!(some < logits(2 * TOKENS), "{some} bytes");
+}
