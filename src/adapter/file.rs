@@ -171,6 +171,14 @@ impl AdapterFile {
         }
     }
 
+    /// How many values it has.
+    pub(crate) fn len(&self) -> usize {
+        let tensors = self.modules.values().flat_map(ModuleTensors::all);
+        tensors
+            .map(|tensor| tensor.shape.iter().product::<usize>())
+            .sum()
+    }
+
     /// The modules that it changes.
     pub fn modules(&self) -> impl Iterator<Item = &str> {
         self.modules.keys().map(String::as_str)

@@ -52,6 +52,11 @@ const EVERY: Duration = Duration::from_millis(2);
 impl MemoryWatch {
     /// Starts watching; times count from `since`. Where the system does not tell, nothing is watched.
     pub(crate) fn start(since: Instant) -> Self {
+        Self::every(EVERY, since)
+    }
+
+    /// The same, with a look only so often: for what goes on for hours.
+    pub(crate) fn every(pause: Duration, since: Instant) -> Self {
         let shared = Arc::new(WatchShared {
             since,
             seen: Mutex::default(),
@@ -62,7 +67,7 @@ impl MemoryWatch {
         let watch = move || {
             while !watched.stop.load(Ordering::Relaxed) {
                 watched.look();
-                std::thread::park_timeout(EVERY);
+                std::thread::park_timeout(pause);
             }
         };
         let thread = before.map(|_| {

@@ -26,8 +26,12 @@ use super::{
     exact,
     folder::{FolderError, remove_folder, write_folder},
     optimizer::{Optimizer, OptimizerError},
+    trained,
 };
-use crate::adapter::{AdapterError, AdapterFile};
+use crate::{
+    adapter::{AdapterError, AdapterFile},
+    model::CausalLm,
+};
 
 /// How the names of their folders begin.
 pub(super) const PREFIX: &str = "checkpoint-";
@@ -90,6 +94,7 @@ pub(super) struct CheckpointState {
     pub(super) metrics_bytes: u64,
     /// How many values are trained.
     pub(super) trainable: u64,
+    /// Trained tensors, by their paths in the model.
     pub(super) trained: BTreeMap<String, TensorData>,
 }
 
@@ -213,6 +218,23 @@ impl CheckpointState {
             trained,
         })
     }
+}
+
+/// Writes the trained tensors of a model into a folder.
+pub(super) fn write_trained(folder: &Path, model: &CausalLm) -> Result<(), CheckpointFault> {
+    let path = folder.join(TRAINED);
+    let bytes = serialized(&trained::values(model));
+    Ok(fs::write(&path, bytes).map_err(|source| FolderError { path, source })?)
+}
+
+/// Reads what [`write_trained`] wrote.
+pub(super) fn read_trained(folder: &Path) -> Result<BTreeMap<String, TensorData>, CheckpointFault> {
+    let path = folder.join(TRAINED);
+    let bytes = fs::read(&path).map_err(|source| FolderError {
+        path: path.clone(),
+        source,
+    })?;
+    deserialized(&bytes).map_err(|reason| CheckpointFault::Damaged { file: path, reason })
 }
 
 /// The checkpoints in the folder of a run, by their steps.

@@ -1,9 +1,9 @@
 //! What a training run is asked to do, as data.
 
-use core::fmt;
+use core::{fmt, str::FromStr};
 use std::path::PathBuf;
 
-use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 use super::{
@@ -11,7 +11,7 @@ use super::{
     schedule::{Decay, Schedule, warmup_steps},
 };
 use crate::{
-    config::{AdapterConfig, LoraConfig, nearest},
+    config::{AdapterConfig, Expand, LoraConfig, nearest},
     quant::QuantSpec,
 };
 
@@ -27,9 +27,13 @@ pub struct FinetuneConfig {
     pub out: PathBuf,
     /// What becomes of the linear weights of the base.
     pub quant: QuantSpec,
-    /// New factors, or the folder of an adapter that is trained further.
+    /// New factors, or the folder of an adapter that is trained further. Factors of rank 16 for all linear layers, if neither this
+    /// nor `expand` says what is trained.
     #[serde(deserialize_with = "adapter")]
-    pub adapter: AdapterConfig,
+    pub adapter: Option<AdapterConfig>,
+    /// New blocks, which are trained whole and stay dense (LLaMA-Pro).
+    #[serde(deserialize_with = "expand")]
+    pub expand: Option<Expand>,
     /// Steps of the optimizer. They come from `epochs` if not given.
     pub steps: Option<u64>,
     /// How often the data is seen, where `steps` is not given; once if that is not given either.
@@ -99,12 +103,13 @@ pub enum FinetuneConfigError {
 }
 
 /// All keys, in the order of the fields.
-const KEYS: [&str; 24] = [
+const KEYS: [&str; 25] = [
     "data",
     "eval",
     "out",
     "quant",
     "adapter",
+    "expand",
     "steps",
     "epochs",
     "batch",
@@ -133,7 +138,8 @@ impl Default for FinetuneConfig {
             eval: None,
             out: PathBuf::new(),
             quant: QuantSpec::None,
-            adapter: LoraConfig::new(16, 32.0).into(),
+            adapter: None,
+            expand: None,
             steps: None,
             epochs: None,
             batch: 4,
@@ -307,6 +313,11 @@ impl FinetuneConfig {
                 "write a whole number above 0",
             ));
         }
+        if self.adapter.is_some() && self.expand.is_some() {
+            let reason =
+                "`adapter` is set too; new blocks are trained whole, without factors beside them";
+            return Err(wrong("expand", &"set".into(), reason));
+        }
         if self.steps.is_some() && self.epochs.is_some() {
             return Err(wrong(
                 "epochs",
@@ -315,6 +326,21 @@ impl FinetuneConfig {
             ));
         }
         Ok(())
+    }
+
+    /// The adapter that is trained, with the seed of the run added to the one of new factors; `None` where new blocks are trained.
+    pub fn adapter(&self) -> Option<AdapterConfig> {
+        let new = || LoraConfig::new(16, 32.0).into();
+        match self.adapter.clone() {
+            None if self.expand.is_some() => None,
+            adapter => match adapter.unwrap_or_else(new) {
+                AdapterConfig::Lora(mut lora) => {
+                    lora.seed = lora.seed.wrapping_add(self.seed);
+                    Some(lora.into())
+                }
+                folder => Some(folder),
+            },
+        }
     }
 
     /// The optimizer, with the weight decay.
@@ -348,30 +374,33 @@ pub(super) fn wrong(key: &str, found: &Value, reason: &str) -> FinetuneConfigErr
     }
 }
 
-/// The words of an optimizer, or the fields of the type.
-fn optimizer<'de, D: Deserializer<'de>>(from: D) -> Result<OptimizerConfig, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Written {
-        Words(String),
-        Fields(OptimizerConfig),
-    }
-    match Written::deserialize(from)? {
-        Written::Words(words) => words.parse().map_err(D::Error::custom),
-        Written::Fields(config) => Ok(config),
+/// A value as people write it, or the fields of its type.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Written<V> {
+    Words(String),
+    Fields(V),
+}
+
+impl<V: FromStr<Err: fmt::Display>> Written<V> {
+    fn read<E: serde::de::Error>(self) -> Result<V, E> {
+        match self {
+            Self::Words(words) => words.parse().map_err(E::custom),
+            Self::Fields(value) => Ok(value),
+        }
     }
 }
 
-/// The words of `--adapter`, or the fields of the type.
-fn adapter<'de, D: Deserializer<'de>>(from: D) -> Result<AdapterConfig, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Written {
-        Words(String),
-        Fields(AdapterConfig),
-    }
-    match Written::deserialize(from)? {
-        Written::Words(words) => words.parse().map_err(D::Error::custom),
-        Written::Fields(config) => Ok(config),
-    }
+fn optimizer<'de, D: Deserializer<'de>>(from: D) -> Result<OptimizerConfig, D::Error> {
+    Written::deserialize(from)?.read()
+}
+
+fn adapter<'de, D: Deserializer<'de>>(from: D) -> Result<Option<AdapterConfig>, D::Error> {
+    let written = Option::<Written<AdapterConfig>>::deserialize(from)?;
+    written.map(Written::read).transpose()
+}
+
+fn expand<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Expand>, D::Error> {
+    let written = Option::<Written<Expand>>::deserialize(from)?;
+    written.map(Written::read).transpose()
 }

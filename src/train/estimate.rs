@@ -2,7 +2,7 @@
 
 use super::optimizer::{MomentForm, OptimizerConfig};
 use crate::{
-    config::{AdapterConfig, LoraConfig, Role},
+    config::{LoraConfig, Role},
     plan::Plan,
 };
 
@@ -26,6 +26,17 @@ impl MemoryEstimate {
     }
 }
 
+/// What is trained.
+#[derive(Clone, Copy)]
+pub(super) enum Trains<'t> {
+    /// New factors.
+    Factors(&'t LoraConfig),
+    /// So many values of an adapter.
+    Values(usize),
+    /// New blocks.
+    Blocks,
+}
+
 /// What a batch is.
 pub(super) struct BatchSize {
     pub(super) rows: usize,
@@ -43,12 +54,16 @@ const F32: u64 = 4;
 /// probabilities; a layer that is computed again keeps its input alone.
 pub(super) fn estimate(
     plan: &Plan,
-    adapter: &AdapterConfig,
+    trains: Trains<'_>,
     optimizer: &OptimizerConfig,
     [layers, features]: [usize; 2],
     batch: &BatchSize,
 ) -> MemoryEstimate {
     let tokens = (batch.rows * batch.length) as u64;
+    let is_new = |name: &str| {
+        let mut new = plan.new_blocks.iter();
+        new.any(|block| name.contains(&format!(".{block}.")))
+    };
     let slots = plan.steps.iter().map(|step| &step.slot);
     let (mut wide, mut trained, mut vocabulary) = (0, 0, 0);
     for slot in slots {
@@ -61,9 +76,14 @@ pub(super) fn estimate(
             Role::Head | Role::Embedding => vocabulary = vocabulary.max(out),
             _ => {}
         }
-        if let AdapterConfig::Lora(lora) = adapter {
-            trained += of_factors(lora, &slot.name, slot.role, [out, r#in]);
-        }
+        trained += match trains {
+            Trains::Factors(lora) => of_factors(lora, &slot.name, slot.role, [out, r#in]),
+            Trains::Blocks if is_new(&slot.name) => out * r#in,
+            Trains::Blocks | Trains::Values(_) => 0,
+        };
+    }
+    if let Trains::Values(count) = trains {
+        trained = count as u64;
     }
     let layers = (layers as u64).max(1);
     let scores = 2 * (features as u64).div_ceil(HEAD) * batch.length as u64;

@@ -13,12 +13,24 @@ pub struct RunFacts {
     pub steps: u64,
     /// Rows of a step.
     pub rows: usize,
-    /// What becomes of the documents in an epoch.
-    pub data: DataSummary,
+    /// The data.
+    pub data: DataFacts,
     /// The first row as text, with marks around all that is trained on.
     pub example: String,
     /// The memory of the run.
     pub memory: MemoryEstimate,
+}
+
+/// What is known of the data.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct DataFacts {
+    /// Lines, entries of lists, and parts of texts.
+    pub records: u64,
+    /// Bytes of all files.
+    pub bytes: u64,
+    /// What becomes of the documents in an epoch; `None` where there are too many to make tokens of them before the run.
+    pub summary: Option<DataSummary>,
 }
 
 /// Letters of the example that are shown.
@@ -26,7 +38,16 @@ const SHOWN: usize = 600;
 
 impl fmt::Display for RunFacts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "data: {}", self.data)?;
+        match &self.data.summary {
+            Some(summary) => writeln!(f, "data: {summary}")?,
+            None => {
+                let (records, bytes) = (self.data.records, Bytes(self.data.bytes));
+                writeln!(
+                    f,
+                    "data: {records} records in {bytes}; tokens are made while it trains"
+                )?;
+            }
+        }
         let MemoryEstimate {
             base,
             trained,

@@ -1,6 +1,6 @@
 //! From an opened run to one that trains: the base, its adapter, and the state of a checkpoint.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{
     checkpoint::{CheckpointFault, OPTIMIZER, PREFIX, Progress},
@@ -9,7 +9,8 @@ use super::{
     open::Run,
     optimizer::Optimizer,
     run::LoadedRun,
-    subject::Subject,
+    saver::ModuleSaver,
+    subject::{Subject, TrainedAdapter},
     trained,
 };
 use crate::{
@@ -20,35 +21,46 @@ use crate::{
     target::Target,
 };
 
-impl<T: Target> Run<T> {
+/// Time between two looks at memory: short against a batch.
+const LOOK: Duration = Duration::from_millis(20);
+
+impl<T: Target + 'static> Run<T> {
     /// Loads the base and puts the adapter on it, with the values of the checkpoint that the run goes on from.
     ///
     /// # Errors
     ///
     /// [`TrainError::Load`], [`TrainError::Adapter`], and [`TrainError::Damaged`] where the checkpoint does not fit the model.
     pub fn load(self) -> Result<LoadedRun, TrainError> {
-        let memory = MemoryWatch::start(Instant::now());
+        let memory = MemoryWatch::every(LOOK, Instant::now());
         let Loaded {
             mut model,
             mut adapters,
+            new_blocks,
             ..
         } = self.loader.load::<CausalLm>()?;
-        let switch = adapters.remove(0);
+        let device = self.loader.device().clone();
+        // A device that records gradients already has a strategy of its own.
+        let device = match device.is_autodiff() {
+            true => device,
+            false => device.autodiff(),
+        };
         let lora = match &self.adapter {
-            AdapterConfig::Lora(lora) => lora.clone(),
-            AdapterConfig::Folder { folder, .. } => {
-                let device = self.loader.device().clone();
-                // A device that records gradients already has a strategy of its own.
-                let device = match device.is_autodiff() {
-                    true => device,
-                    false => device.autodiff(),
-                };
+            None => {
+                adapter::train_blocks(&mut model, &new_blocks, &device)?;
+                None
+            }
+            Some(AdapterConfig::Lora(lora)) => Some(lora.clone()),
+            Some(AdapterConfig::Folder { folder, .. }) => {
                 adapter::trainable(&mut model, &device);
-                AdapterFile::open(folder)?.config.to_lora()
+                Some(AdapterFile::open(folder)?.config.to_lora())
             }
         };
+        let adapter = lora.map(|lora| TrainedAdapter {
+            switch: adapters.remove(0),
+            lora,
+            base: self.loader.name().to_owned(),
+        });
         let trainable = adapter::trainable_params(&model);
-        let base = self.loader.name().to_owned();
         let config = self.config;
         let rates = config.learning_rates(self.facts.steps);
         let mut progress = Progress::default();
@@ -58,7 +70,7 @@ impl<T: Target> Run<T> {
         let optimizer;
         match self.start {
             None => {
-                subject = Subject::new(model, switch, lora, base);
+                subject = Subject::new(model, adapter);
                 optimizer = Optimizer::new(config.optimizer());
             }
             Some(start) => {
@@ -78,7 +90,7 @@ impl<T: Target> Run<T> {
                 let states = folder.join(OPTIMIZER);
                 let states = Optimizer::load(config.optimizer(), &states, &model);
                 optimizer = states.map_err(|source| damaged(source.into()))?;
-                subject = Subject::new(model, switch, lora, base);
+                subject = Subject::new(model, adapter);
                 subject.set_dropout_calls(&start.dropout_calls);
                 progress = start.progress;
                 position = start.position;
@@ -98,6 +110,7 @@ impl<T: Target> Run<T> {
             progress,
             trainable,
             kept,
+            saver: ModuleSaver::new(self.loader),
             memory,
         })
     }

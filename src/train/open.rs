@@ -6,20 +6,22 @@ use serde_json::Value;
 
 use super::{
     checkpoint::{self, CheckpointState},
-    config::{FinetuneConfig, FinetuneConfigError, wrong},
+    config::{FinetuneConfig, wrong},
     data::{Data, DataConfig, DataSummary, Order, Packing},
     error::TrainError,
-    estimate::{BatchSize, estimate},
-    facts::RunFacts,
+    estimate::{BatchSize, Trains, estimate},
+    facts::{DataFacts, RunFacts},
     folder,
     identity::identity,
     metrics::{MetricsError, MetricsFile},
-    report::{ADAPTER, METRICS, RunReport},
+    saver::is_saved,
+    report::{ADAPTER, BEST, METRICS, METRICS_MARK, MODEL, PAGE, RunReport, is_page},
 };
 use crate::{
-    adapter::AdapterConfig,
+    adapter::{AdapterConfig, AdapterFile},
     loader::{LoadRequest, Loader},
     model::{CausalLm, decoder::Spec},
+    observe::check_replace,
     place::folder::difference,
     target::Target,
 };
@@ -27,12 +29,17 @@ use crate::{
 /// Tokens of a row where nobody says, and the model has positions for them.
 const LENGTH: usize = 512;
 
+/// Bytes of data whose tokens are all made before a run, to count them and to find what is wrong with them. Of more data, all files
+/// are read and all records looked at.
+const COUNTED: u64 = 64 << 20;
+
 /// A run whose settings, data and folder are in order. No weight was read.
 #[derive(Debug)]
 pub struct Run<T: Target> {
     pub(super) loader: Loader<T>,
     pub(super) config: FinetuneConfig,
-    pub(super) adapter: AdapterConfig,
+    /// `None` where new blocks are trained.
+    pub(super) adapter: Option<AdapterConfig>,
     pub(super) facts: RunFacts,
     pub(super) identity: Value,
     pub(super) data: Data,
@@ -55,11 +62,22 @@ impl<T: Target> Run<T> {
         resume: bool,
     ) -> Result<Self, TrainError> {
         config.check()?;
-        let adapter = seeded(&config)?;
+        let adapter = config.adapter();
+        if let Some(AdapterConfig::Folder { weight, .. }) = &adapter
+            && *weight != 1.0
+        {
+            let found = adapter.as_ref().map(ToString::to_string);
+            let reason = "a part of an adapter is not trained further; name the folder alone";
+            return Err(wrong("adapter", &found.into(), reason).into());
+        }
         let request = request.into().with(|load| {
             let mut load = load.quant(config.quant.clone());
-            load.adapters = vec![adapter.clone()];
-            load
+            load.adapters = adapter.iter().cloned().collect();
+            match config.expand {
+                // Packed blocks cannot be trained.
+                Some(expand) => load.expand(expand.dense()),
+                None => load,
+            }
         });
         let loader = Loader::<T>::new(request)?;
         let spec = loader.config::<CausalLm>()?;
@@ -73,7 +91,14 @@ impl<T: Target> Run<T> {
             recompute: config.recompute,
         };
         let sizes = [spec.layers.len(), spec.features];
-        let memory = estimate(&plan, &config.adapter, &config.optimizer(), sizes, &batch);
+        let trains = match &adapter {
+            Some(AdapterConfig::Lora(lora)) => Trains::Factors(lora),
+            Some(AdapterConfig::Folder { folder, .. }) => {
+                Trains::Values(AdapterFile::open(folder)?.len())
+            }
+            None => Trains::Blocks,
+        };
+        let memory = estimate(&plan, trains, &config.optimizer(), sizes, &batch);
 
         let rows = |path: &PathBuf, order| DataConfig {
             length,
@@ -102,8 +127,9 @@ impl<T: Target> Run<T> {
                 source: Box::new(source),
             })?;
         }
-        let summary = data.summary()?;
-        let steps = steps(&config, &summary);
+        let counts = config.steps.is_none() || data.bytes() <= COUNTED;
+        let summary = counts.then(|| data.summary()).transpose()?;
+        let steps = steps(&config, summary.as_ref());
         let identity = identity(
             &config,
             [steps, length as u64],
@@ -116,7 +142,11 @@ impl<T: Target> Run<T> {
         let facts = RunFacts {
             steps,
             rows: config.batch * config.accumulation,
-            data: summary,
+            data: DataFacts {
+                records: data.records(),
+                bytes: data.bytes(),
+                summary,
+            },
             example: data.example()?,
             memory,
         };
@@ -133,7 +163,7 @@ impl<T: Target> Run<T> {
         })
     }
 
-    /// The report of a run that is over already, whose adapter is in its folder.
+    /// The report of a run that is over already, whose adapter or model is in its folder.
     ///
     /// # Errors
     ///
@@ -146,30 +176,17 @@ impl<T: Target> Run<T> {
         let Some(ended) = progress.ended else {
             return Ok(None);
         };
-        let out = &self.config.out;
-        let report = RunReport::new(progress, ended, start.trainable, out);
-        super::run::finish(out, progress, self.config.patience.is_some(), &report)?;
+        if self.adapter.is_none() && !is_saved(&self.config.out.join(MODEL)) {
+            return Ok(None);
+        }
+        let report = RunReport::new(progress, ended, start.trainable, &self.config);
+        finish(&self.config, progress, &report)?;
         Ok(Some(report))
     }
 
     /// What is known of the run.
     pub fn facts(&self) -> &RunFacts {
         &self.facts
-    }
-}
-
-/// The adapter, with the seed of the run added to the one of new factors.
-fn seeded(config: &FinetuneConfig) -> Result<AdapterConfig, FinetuneConfigError> {
-    match config.adapter.clone() {
-        AdapterConfig::Lora(mut lora) => {
-            lora.seed = lora.seed.wrapping_add(config.seed);
-            Ok(lora.into())
-        }
-        AdapterConfig::Folder { weight, .. } if weight != 1.0 => {
-            let reason = "a part of an adapter is not trained further; name the folder alone";
-            Err(wrong("adapter", &config.adapter.to_string().into(), reason))
-        }
-        folder => Ok(folder),
     }
 }
 
@@ -183,9 +200,10 @@ fn length(config: &FinetuneConfig, spec: &Spec) -> Result<usize, TrainError> {
 }
 
 /// The steps of a run that ends after so many epochs: the rows of the first one are counted.
-fn steps(config: &FinetuneConfig, summary: &DataSummary) -> u64 {
+fn steps(config: &FinetuneConfig, summary: Option<&DataSummary>) -> u64 {
     config.steps.unwrap_or_else(|| {
-        let rows = summary.counts.rows as f64 * config.epochs.unwrap_or(1.0);
+        let rows = summary.map_or(0, |summary| summary.counts.rows);
+        let rows = rows as f64 * config.epochs.unwrap_or(1.0);
         let rows_of_step = (config.batch * config.accumulation) as f64;
         (rows / rows_of_step).ceil().max(1.0) as u64
     })
@@ -213,11 +231,14 @@ fn folder_of(
         if let Some((_, last)) = checkpoints.into_iter().next_back() {
             return Err(found(last));
         }
-        let adapter = out.join(ADAPTER);
-        if adapter.exists() {
+        let adapters = [ADAPTER, BEST, MODEL].map(|name| out.join(name));
+        if let Some(adapter) = adapters.into_iter().find(|adapter| adapter.exists()) {
             return Err(found(adapter));
         }
     }
+    let page = out.join(PAGE);
+    check_replace(&path, |head| head.starts_with(METRICS_MARK)).map_err(failed(&path))?;
+    check_replace(&page, is_page).map_err(failed(&page))?;
     let mut metrics = MetricsFile::open(&path).map_err(|error| match error {
         MetricsError::Busy => TrainError::InUse {
             folder: out.clone(),

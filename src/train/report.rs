@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::{
     checkpoint::{Ended, Progress},
+    config::FinetuneConfig,
     metrics::{self, MetricsLine},
 };
 use crate::{
@@ -48,8 +49,10 @@ pub struct RunReport {
     pub peak_host_bytes: Option<u64>,
     /// Values that are trained.
     pub trainable: u64,
-    /// The folder of the adapter, as peft has them.
-    pub adapter: PathBuf,
+    /// The folder of the adapter, as peft has them; `None` where tensors of the model itself are trained.
+    pub adapter: Option<PathBuf>,
+    /// The folder of the model, where tensors of the model itself are trained.
+    pub model: Option<PathBuf>,
 }
 
 /// The step with the lowest perplexity.
@@ -59,13 +62,19 @@ pub struct BestStep {
     pub step: u64,
     /// The perplexity after them.
     pub perplexity: f64,
-    /// The folder of the adapter at that time.
+    /// The folder of the adapter at that time, or of the trained tensors.
     pub adapter: PathBuf,
 }
 
 impl RunReport {
-    /// Of a run in the folder `out`.
-    pub(super) fn new(progress: &Progress, ended: Ended, trainable: u64, out: &Path) -> Self {
+    /// Of a run that is over.
+    pub(super) fn new(
+        progress: &Progress,
+        ended: Ended,
+        trainable: u64,
+        config: &FinetuneConfig,
+    ) -> Self {
+        let out = &config.out;
         Self {
             steps: progress.step,
             steps_run: 0,
@@ -84,15 +93,19 @@ impl RunReport {
             seconds: progress.seconds,
             peak_host_bytes: None,
             trainable,
-            adapter: out.join(ADAPTER),
+            adapter: config.expand.is_none().then(|| out.join(ADAPTER)),
+            model: config.expand.is_some().then(|| out.join(MODEL)),
         }
     }
 }
 
 /// Names in the folder of a run.
 pub(super) const ADAPTER: &str = "adapter";
+pub(super) const MODEL: &str = "model";
 pub(super) const BEST: &str = "best";
 pub(super) const METRICS: &str = "metrics.jsonl";
+/// What the metrics of a run begin with.
+pub(super) const METRICS_MARK: &[u8] = b"{\"step\":";
 pub(super) const PAGE: &str = "report.html";
 
 impl fmt::Display for RunReport {
@@ -115,8 +128,17 @@ impl fmt::Display for RunReport {
             write!(f, ", at most {} of host memory", Bytes(bytes))?;
         }
         write!(f, ", {} values trained", self.trainable)?;
-        write!(f, "\n{}", self.adapter.display())
+        let folders = self.adapter.iter().chain(&self.model);
+        folders
+            .map(|folder| write!(f, "\n{}", folder.display()))
+            .collect()
     }
+}
+
+/// Whether a file begins as a page of this library.
+pub(super) fn is_page(head: &[u8]) -> bool {
+    let mark = b"firebox</title>";
+    head.windows(mark.len()).any(|part| part == mark)
 }
 
 /// Writes the page of a run, from its file of metrics.
@@ -177,6 +199,7 @@ pub(super) fn write_page(out: &Path, title: &str, report: &RunReport) -> io::Res
     ];
     let number =
         |value: Option<f64>| value.map_or("not measured".to_owned(), |v| format!("{v:.4}"));
+    let folder = report.adapter.as_ref().or(report.model.as_ref());
     let facts = [
         ("steps", report.steps.to_string()),
         ("first loss", number(report.loss_first)),
@@ -193,9 +216,11 @@ pub(super) fn write_page(out: &Path, title: &str, report: &RunReport) -> io::Res
                 .peak_host_bytes
                 .map_or("not told".to_owned(), |bytes| Bytes(bytes).to_string()),
         ),
-        ("adapter", report.adapter.display().to_string()),
+        (
+            "result",
+            folder.map_or(String::new(), |folder| folder.display().to_string()),
+        ),
     ];
     let page = training_page(title, &facts, &pictures);
-    let is_ours = |head: &[u8]| head.windows(15).any(|part| part == b"firebox</title>");
-    write_whole(&out.join(PAGE), page.as_bytes(), is_ours)
+    write_whole(&out.join(PAGE), page.as_bytes(), is_page)
 }

@@ -16,16 +16,17 @@ use super::{
     data::{Batches, Data, DataPosition},
     error::TrainError,
     event::RunEvent,
+    finish::finish,
     folder::{FolderError, write_folder},
     metrics::{EvalMetrics, MetricsFile, MetricsLine, StepMetrics},
     optimizer::{GradientSum, Optimizer, clip},
-    report::{ADAPTER, BEST, METRICS, PAGE, RunReport, write_page},
+    report::{BEST, METRICS, RunReport},
     schedule::Schedule,
+    saver::ModuleSaver,
     subject::Subject,
     trained,
 };
 use crate::{
-    adapter::AdapterFile,
     model::{CausalLm, Documents, LossConfig, PassError},
     observe::Flow,
     report::MemoryWatch,
@@ -48,6 +49,7 @@ pub struct LoadedRun {
     pub(super) trainable: u64,
     /// The last checkpoint.
     pub(super) kept: Option<PathBuf>,
+    pub(super) saver: ModuleSaver,
     pub(super) memory: MemoryWatch,
 }
 
@@ -107,13 +109,15 @@ impl LoadedRun {
                 self.save(watch)?;
             }
         };
-        let out = &self.config.out;
-        let mut report = RunReport::new(&self.progress, ended, self.trainable, out);
+        let mut report = RunReport::new(&self.progress, ended, self.trainable, &self.config);
         report.steps_run = self.progress.step - begun;
         report.resumed_from = (begun > 0).then_some(begun);
         let peak = self.memory.stop().since.peak();
         report.peak_host_bytes = peak.map(|(_, bytes)| bytes);
-        finish(out, &self.progress, self.config.patience.is_some(), &report)?;
+        if let Some(folder) = &report.model {
+            self.save_model(folder)?;
+        }
+        finish(&self.config, &self.progress, &report)?;
         Ok(report)
     }
 
@@ -226,8 +230,8 @@ impl LoadedRun {
             progress.best_step = progress.step;
             progress.evaluations_since_best = 0;
             let best = self.config.out.join(BEST);
-            let adapter = self.subject.adapter()?;
-            self.saved(write_folder(&best, |part| Ok(adapter.save(part)?)))?;
+            let saved = write_folder(&best, |part| self.subject.save(part));
+            self.saved(saved)?;
         } else {
             progress.evaluations_since_best += 1;
         }
@@ -254,13 +258,29 @@ impl LoadedRun {
         };
         let adapter = self.subject.adapter()?;
         let out = self.config.out.clone();
-        let saved = state.save(&out, &self.optimizer, Some(&adapter));
+        let saved = state.save(&out, &self.optimizer, adapter.as_ref());
         let saved = self.saved(saved)?;
         self.kept = Some(saved.clone());
         let pruned = checkpoint::prune(&out, self.config.keep);
         self.saved(pruned.map_err(CheckpointFault::from))?;
         watch(&RunEvent::Checkpoint(&saved));
         Ok(saved)
+    }
+
+    /// Writes the model, with the values of the lowest perplexity where the run waited for a lower one.
+    fn save_model(&mut self, folder: &Path) -> Result<(), TrainError> {
+        if self.config.patience.is_some() && self.progress.best_loss.is_some() {
+            let values = checkpoint::read_trained(&self.config.out.join(BEST));
+            let values = self.saved(values)?;
+            let model = self.subject.model().clone();
+            let restored = trained::restore(model, values).map_err(|tensor| CheckpointFault::Unfit {
+                folder: self.config.out.join(BEST),
+                tensor,
+            });
+            let restored = self.saved(restored)?;
+            self.subject.change(|_| restored);
+        }
+        Ok(self.saver.save(self.subject.model(), folder)?)
     }
 
     fn write(&mut self, line: &MetricsLine) -> Result<(), TrainError> {
@@ -290,35 +310,4 @@ fn loss(model: &CausalLm, batch: &Batch, recompute: bool) -> Result<Tensor<1>, P
         ..LossConfig::new(documents)
     };
     model.loss(batch.ids(), batch.labels(), &config)
-}
-
-/// Writes adapter and page of a run that is over: the adapter of its last checkpoint, or the one with the lowest perplexity where
-/// the run waited for a lower one.
-pub(super) fn finish(
-    out: &Path,
-    progress: &Progress,
-    waits: bool,
-    report: &RunReport,
-) -> Result<(), TrainError> {
-    let last = out.join(format!("{}{}", checkpoint::PREFIX, progress.step));
-    let from = match waits && progress.best_loss.is_some() {
-        true => out.join(BEST),
-        false => last.clone(),
-    };
-    let unsaved = |source| TrainError::Unsaved {
-        step: progress.step,
-        source: Box::new(source),
-        kept: Some(last.clone()),
-    };
-    let file = AdapterFile::open(&from)?;
-    let written = write_folder(&out.join(ADAPTER), |part| {
-        file.save(part).map_err(CheckpointFault::from)
-    });
-    written.map_err(unsaved)?;
-    let title = out.file_name().unwrap_or(out.as_os_str());
-    let page = write_page(out, &title.to_string_lossy(), report);
-    page.map_err(|source| TrainError::File {
-        file: out.join(PAGE),
-        source,
-    })
 }

@@ -1,35 +1,39 @@
-//! The model that is trained, and the adapter on it.
+//! The model that is trained, and what of it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
+use super::checkpoint::{self, CheckpointFault};
 use crate::{
     adapter::{self, AdapterError, AdapterFile, LoraConfig},
-    model::{Architecture, CausalLm, layers::AdapterSwitch},
+    model::{
+        Architecture, CausalLm,
+        layers::{AdapterSwitch, Dropout},
+    },
 };
 
-/// The model that is trained, and the adapter on it.
+/// The model that is trained.
 #[derive(Debug)]
 pub(super) struct Subject {
     /// `None` only while it is changed.
     model: Option<CausalLm>,
-    switch: AdapterSwitch,
-    lora: LoraConfig,
+    /// `None` where tensors of the model itself are trained.
+    adapter: Option<TrainedAdapter>,
+}
+
+/// The adapter that is trained.
+#[derive(Debug)]
+pub(super) struct TrainedAdapter {
+    pub(super) switch: AdapterSwitch,
+    pub(super) lora: LoraConfig,
     /// The name of the base.
-    base: String,
+    pub(super) base: String,
 }
 
 impl Subject {
-    pub(super) fn new(
-        model: CausalLm,
-        switch: AdapterSwitch,
-        lora: LoraConfig,
-        base: String,
-    ) -> Self {
+    pub(super) fn new(model: CausalLm, adapter: Option<TrainedAdapter>) -> Self {
         Self {
             model: Some(model),
-            switch,
-            lora,
-            base,
+            adapter,
         }
     }
 
@@ -37,51 +41,54 @@ impl Subject {
         self.model.as_ref().expect("it is not being changed")
     }
 
-    fn model_mut(&mut self) -> &mut CausalLm {
-        self.model.as_mut().expect("it is not being changed")
-    }
-
     pub(super) fn change(&mut self, change: impl FnOnce(CausalLm) -> CausalLm) {
         self.model = self.model.take().map(change);
     }
 
     /// The adapter, as peft has it.
-    pub(super) fn adapter(&mut self) -> Result<AdapterFile, AdapterError> {
-        let (switch, lora, base) = (self.switch.clone(), self.lora.clone(), self.base.clone());
-        adapter::detach(self.model_mut(), &switch, &lora, &base)
+    pub(super) fn adapter(&mut self) -> Result<Option<AdapterFile>, AdapterError> {
+        let model = self.model.as_mut().expect("it is not being changed");
+        let adapter = self.adapter.as_ref();
+        let file = adapter.map(|TrainedAdapter { switch, lora, base }| {
+            adapter::detach(model, switch, lora, base)
+        });
+        file.transpose()
+    }
+
+    /// Writes all that is trained into a folder: the adapter as peft has it, or tensors of the model.
+    pub(super) fn save(&mut self, folder: &Path) -> Result<(), CheckpointFault> {
+        match self.adapter()? {
+            Some(adapter) => Ok(adapter.save(folder)?),
+            None => checkpoint::write_trained(folder, self.model()),
+        }
     }
 
     /// How many masks each dropout has drawn, by module.
     pub(super) fn dropout_calls(&mut self) -> BTreeMap<String, u64> {
         let mut calls = BTreeMap::new();
-        for mut place in self.model_mut().adaptable() {
-            let path = place.path().to_owned();
-            for adapter in place.adapters().iter() {
-                let dropout = adapter
-                    .low_rank
-                    .as_ref()
-                    .and_then(|low| low.dropout.as_ref());
-                if let Some(dropout) = dropout {
-                    calls.insert(path.clone(), dropout.calls());
-                }
-            }
-        }
+        self.dropouts(|path, dropout| {
+            calls.insert(path.to_owned(), dropout.calls());
+        });
         calls
     }
 
     /// Goes on with masks where another process was.
     pub(super) fn set_dropout_calls(&mut self, calls: &BTreeMap<String, u64>) {
-        for mut place in self.model_mut().adaptable() {
-            let Some(calls) = calls.get(place.path()).copied() else {
-                continue;
-            };
+        self.dropouts(|path, dropout| {
+            if let Some(calls) = calls.get(path) {
+                dropout.set_calls(*calls);
+            }
+        });
+    }
+
+    fn dropouts(&mut self, mut visit: impl FnMut(&str, &Dropout)) {
+        let model = self.model.as_mut().expect("it is not being changed");
+        for mut place in model.adaptable() {
+            let path = place.path().to_owned();
             for adapter in place.adapters().iter() {
-                let dropout = adapter
-                    .low_rank
-                    .as_ref()
-                    .and_then(|low| low.dropout.as_ref());
-                if let Some(dropout) = dropout {
-                    dropout.set_calls(calls);
+                let low_rank = adapter.low_rank.as_ref();
+                if let Some(dropout) = low_rank.and_then(|low_rank| low_rank.dropout.as_ref()) {
+                    visit(&path, dropout);
                 }
             }
         }

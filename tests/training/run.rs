@@ -27,9 +27,11 @@ fn config(folder: &TempDir, out: &str) -> FinetuneConfig {
         eval: Some(eval),
         out: folder.path().join(out),
         quant: "nf4".parse().expect("a format"),
-        adapter: "lora:rank=2,alpha=8,targets=*.{q,v}_proj,dropout=0.1"
-            .parse()
-            .expect("an adapter"),
+        adapter: Some(
+            "lora:rank=2,alpha=8,targets=*.{q,v}_proj,dropout=0.1"
+                .parse()
+                .expect("an adapter"),
+        ),
         steps: Some(4),
         batch: 1,
         length: Some(12),
@@ -136,7 +138,7 @@ fn a_step_is_the_same_however_its_rows_are_divided() {
             data: data.clone(),
             eval: None,
             eval_every: None,
-            adapter: "lora:rank=2,alpha=8".parse().expect("an adapter"),
+            adapter: Some("lora:rank=2,alpha=8".parse().expect("an adapter")),
             steps: Some(2),
             batch,
             accumulation: 8 / batch,

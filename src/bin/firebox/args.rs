@@ -42,7 +42,7 @@ pub(crate) struct ModelArgs {
     /// New blocks (LLaMA-Pro): blocks=8 makes 8 copies of layers, which change nothing until they are trained;
     /// blocks=8,dense leaves them dense, whatever becomes of the others; dense leaves those dense that the model has
     #[arg(long, value_name = "OPTIONS")]
-    expand: Option<Expand>,
+    pub(crate) expand: Option<Expand>,
 
     /// How weights are read from disk: auto, buffered, mapped or direct
     #[arg(long, value_name = "MODE", default_value = "auto")]

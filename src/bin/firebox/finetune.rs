@@ -193,6 +193,9 @@ impl FinetuneCommand {
                 .into());
             }
         }
+        if let Some(expand) = self.load.expand {
+            settings.insert("expand".to_owned(), serde_json::to_value(expand)?);
+        }
         FinetuneConfig::from_map(settings).map_err(|error| match &self.config {
             Some(file) => format!("{}: {error}", file.display()).into(),
             None => error.into(),

@@ -105,6 +105,11 @@ impl Index {
         self.begins.len() as u64
     }
 
+    /// Bytes of all files.
+    pub(super) fn bytes(&self) -> u64 {
+        self.ends.last().copied().unwrap_or(0)
+    }
+
     pub(super) fn file(&self, place: &Place) -> &DataFile {
         &self.files[place.file]
     }

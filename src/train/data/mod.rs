@@ -145,6 +145,11 @@ impl Data {
         self.input.index.len()
     }
 
+    /// Bytes of all files.
+    pub fn bytes(&self) -> u64 {
+        self.input.index.bytes()
+    }
+
     /// A hash of the bytes of all files. A run that is resumed compares it.
     pub fn fingerprint(&self) -> u64 {
         self.input.index.fingerprint
