@@ -11,11 +11,12 @@ use super::{
     error::TrainError,
     estimate::{BatchSize, Trains, estimate},
     facts::{DataFacts, RunFacts},
+    finish::finish,
     folder,
     identity::identity,
     metrics::{MetricsError, MetricsFile},
-    saver::is_saved,
     report::{ADAPTER, BEST, METRICS, METRICS_MARK, MODEL, PAGE, RunReport, is_page},
+    saver::is_saved,
 };
 use crate::{
     adapter::{AdapterConfig, AdapterFile},

@@ -21,8 +21,8 @@ use super::{
     metrics::{EvalMetrics, MetricsFile, MetricsLine, StepMetrics},
     optimizer::{GradientSum, Optimizer, clip},
     report::{BEST, METRICS, RunReport},
-    schedule::Schedule,
     saver::ModuleSaver,
+    schedule::Schedule,
     subject::Subject,
     trained,
 };
@@ -112,11 +112,11 @@ impl LoadedRun {
         let mut report = RunReport::new(&self.progress, ended, self.trainable, &self.config);
         report.steps_run = self.progress.step - begun;
         report.resumed_from = (begun > 0).then_some(begun);
-        let peak = self.memory.stop().since.peak();
-        report.peak_host_bytes = peak.map(|(_, bytes)| bytes);
         if let Some(folder) = &report.model {
             self.save_model(folder)?;
         }
+        let peak = self.memory.stop().since.peak();
+        report.peak_host_bytes = peak.map(|(_, bytes)| bytes);
         finish(&self.config, &self.progress, &report)?;
         Ok(report)
     }
@@ -273,10 +273,11 @@ impl LoadedRun {
             let values = checkpoint::read_trained(&self.config.out.join(BEST));
             let values = self.saved(values)?;
             let model = self.subject.model().clone();
-            let restored = trained::restore(model, values).map_err(|tensor| CheckpointFault::Unfit {
-                folder: self.config.out.join(BEST),
-                tensor,
-            });
+            let restored =
+                trained::restore(model, values).map_err(|tensor| CheckpointFault::Unfit {
+                    folder: self.config.out.join(BEST),
+                    tensor,
+                });
             let restored = self.saved(restored)?;
             self.subject.change(|_| restored);
         }

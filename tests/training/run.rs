@@ -120,6 +120,75 @@ fn a_run_that_stops_after_any_step_ends_as_the_uninterrupted_one() {
     }
 }
 
+/// New blocks on a packed base: whole tensors are trained, stopped and resumed, and come out as a model that loads without the run.
+#[test]
+fn new_blocks_are_trained_and_saved_as_a_model() {
+    let folder = TempDir::new().expect("a folder");
+    let whole = FinetuneConfig {
+        adapter: None,
+        expand: Some("blocks=2".parse().expect("an expansion")),
+        steps: Some(2),
+        ..config(&folder, "whole")
+    };
+    let report = train(&whole, false).expect("a run");
+    let model = report.model.expect("a model");
+    assert!(report.adapter.is_none() && model.ends_with("whole/model"));
+    let tensors = |model: &Path| {
+        let files = fs::read_dir(model).expect("a folder");
+        let paths = files.map(|file| file.expect("a file").path());
+        let mut paths: Vec<_> = paths
+            .filter(|path| path.extension().is_some_and(|end| end == "safetensors"))
+            .collect();
+        paths.sort();
+        paths
+            .into_iter()
+            .map(|path| fs::read(path).expect("a file"))
+            .collect::<Vec<_>>()
+    };
+    let cut = FinetuneConfig {
+        out: folder.path().join("cut"),
+        ..whole.clone()
+    };
+    let stopped = train_until(&cut, false, 1);
+    assert!(
+        matches!(stopped, Err(TrainError::Stopped { step: 1, .. })),
+        "{stopped:?}"
+    );
+    let resumed = train(&cut, true).expect("a run");
+    assert_eq!(resumed.loss_last, report.loss_last);
+    assert_eq!(steps(&cut.out), steps(&whole.out));
+    assert!(tensors(&resumed.model.expect("a model")) == tensors(&model));
+    assert_eq!(train(&whole, true).expect("a run").steps_run, 0);
+
+    // The saved model measures what the run measured at its end.
+    let eval = FinetuneConfig {
+        adapter: Some("lora:rank=1".parse().expect("an adapter")),
+        expand: None,
+        quant: "none".parse().expect("a format"),
+        steps: Some(1),
+        ..config(&folder, "again")
+    };
+    let run = Run::<Cpu>::open(
+        LoadConfig::new(model.to_string_lossy()),
+        eval.clone(),
+        false,
+    );
+    let run = run
+        .expect("the saved model")
+        .load()
+        .expect("the saved model");
+    run.train(&mut |_| Flow::Continue).expect("a run");
+    let first = lines(&eval.out).into_iter().find_map(|line| match line {
+        MetricsLine::Eval(eval) => Some(eval.eval_perplexity),
+        MetricsLine::Step(_) => None,
+    });
+    let (first, last) = (
+        first.expect("measured"),
+        report.eval_perplexity.expect("measured"),
+    );
+    assert!((first - last).abs() < 2e-2 * last, "{first} {last}");
+}
+
 /// Rows of other lengths, each a document: eight at once, four and four, and two and two and two and two are one step. Would catch
 /// a mean of means, and gradients that are divided twice.
 #[test]

@@ -193,7 +193,7 @@ impl FinetuneCommand {
                 .into());
             }
         }
-        if let Some(expand) = self.load.expand {
+        if let Some(expand) = self.load.model.expand {
             settings.insert("expand".to_owned(), serde_json::to_value(expand)?);
         }
         FinetuneConfig::from_map(settings).map_err(|error| match &self.config {

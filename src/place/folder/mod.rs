@@ -30,6 +30,7 @@ use std::path::PathBuf;
 pub use self::{error::SaveError, identity::Difference};
 pub(crate) use self::{
     identity::{Identity, IdentityError, becomes, difference},
+    journal::JOURNAL,
     kept::{Kept, forget, look},
     layout::{FolderLayout, dialect_of},
     sink::{Earlier, FolderSink, create, find},
