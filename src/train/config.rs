@@ -63,7 +63,7 @@ pub struct FinetuneConfig {
     pub seed: u64,
     /// Steps between two evaluations; there is one before the first and one after the last step.
     pub eval_every: Option<u64>,
-    /// Steps between two checkpoints; there is one after the last step.
+    /// Steps between two checkpoints; a tenth of all steps if not given. There is one after the last step too.
     pub checkpoint_every: Option<u64>,
     /// Checkpoints that are kept, 2 at least.
     pub keep: usize,

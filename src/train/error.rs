@@ -125,6 +125,16 @@ pub enum TrainError {
         /// The last checkpoint that is there.
         kept: Option<PathBuf>,
     },
+    /// Data that were found wrong, or changed, while the run was under way.
+    #[error("step {step}: {source}; {}", kept_words(kept.as_deref()))]
+    Batch {
+        /// The step, counted from 1.
+        step: u64,
+        /// What is wrong.
+        source: Box<DataError>,
+        /// The last checkpoint that is there.
+        kept: Option<PathBuf>,
+    },
     /// A batch that the model cannot be run on.
     #[error("step {step}, batch {batch} of it: {source}")]
     Pass {

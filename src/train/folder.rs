@@ -118,3 +118,68 @@ fn sync_names(folder: Option<&Path>) -> io::Result<()> {
 fn sync_names(_: Option<&Path>) -> io::Result<()> {
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(folder: &Path, name: &str, text: &str) {
+        fs::create_dir_all(folder).expect("made");
+        fs::write(folder.join(name), text).expect("written");
+    }
+
+    fn names(folder: &Path) -> Vec<String> {
+        let entries = fs::read_dir(folder).expect("a folder");
+        let names = entries.map(|entry| entry.expect("an entry").file_name());
+        let mut names: Vec<_> = names.map(|name| name.to_string_lossy().into()).collect();
+        names.sort();
+        names
+    }
+
+    /// What a process can leave when it is killed between any two calls to the system. Would catch a replaced folder that is lost, a
+    /// removed one that comes back, and half a folder that is taken for a whole one.
+    #[test]
+    fn a_later_process_finishes_or_takes_back() {
+        let parent = tempfile::tempdir().expect("a folder");
+        let at = |name: &str| parent.path().join(name);
+        file(&at(".checkpoint-6.part"), "a", "half");
+        file(&at(".checkpoint-2.old"), "a", "half removed");
+        file(&at(".best.old"), "a", "the only one");
+        file(&at(".adapter.old"), "a", "replaced");
+        file(&at("adapter"), "a", "new");
+        file(&at("checkpoint-4"), "a", "whole");
+        file(parent.path(), ".hidden", "of somebody else");
+        recover(parent.path(), "checkpoint-").expect("recovered");
+        assert_eq!(
+            names(parent.path()),
+            [".hidden", "adapter", "best", "checkpoint-4"]
+        );
+        assert_eq!(fs::read(at("best/a")).expect("a file"), b"the only one");
+        assert_eq!(fs::read(at("adapter/a")).expect("a file"), b"new");
+    }
+
+    #[test]
+    fn a_folder_is_replaced_whole_or_stays() {
+        let parent = tempfile::tempdir().expect("a folder");
+        let folder = parent.path().join("best");
+        let write = |text: &'static str, fails: bool| {
+            write_folder(&folder, |part| {
+                file(part, "a", text);
+                match fails {
+                    true => Err(FolderError {
+                        path: part.to_owned(),
+                        source: io::Error::other("full"),
+                    }),
+                    false => Ok(()),
+                }
+            })
+        };
+        write("one", false).expect("written");
+        write("two", true).expect_err("it fails");
+        assert_eq!(fs::read(folder.join("a")).expect("a file"), b"one");
+        write("three", false).expect("written");
+        assert_eq!(fs::read(folder.join("a")).expect("a file"), b"three");
+        remove_folder(&folder).expect("removed");
+        assert_eq!(names(parent.path()), [""; 0]);
+    }
+}

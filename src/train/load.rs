@@ -107,6 +107,7 @@ impl<T: Target + 'static> Run<T> {
             eval: self.eval,
             metrics: self.metrics,
             identity: self.identity,
+            kept_step: progress.step,
             progress,
             trainable,
             kept,

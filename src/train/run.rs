@@ -47,8 +47,9 @@ pub struct LoadedRun {
     pub(super) identity: Value,
     pub(super) progress: Progress,
     pub(super) trainable: u64,
-    /// The last checkpoint.
+    /// The last checkpoint, and its step.
     pub(super) kept: Option<PathBuf>,
+    pub(super) kept_step: u64,
     pub(super) saver: ModuleSaver,
     pub(super) memory: MemoryWatch,
 }
@@ -81,12 +82,17 @@ impl LoadedRun {
         if self.progress.eval_loss.is_none() {
             self.evaluate(watch)?;
         }
+        let tenth = self.rates.steps.div_ceil(10);
+        let checkpoint_every = self.config.checkpoint_every.unwrap_or(tenth);
         let ended = loop {
             if let Some(ended) = self.progress.ended {
                 break ended;
             }
             if matches!(flow, Flow::Cancel) {
-                let checkpoint = self.save(watch)?;
+                let checkpoint = match &self.kept {
+                    Some(kept) if self.kept_step == self.progress.step => kept.clone(),
+                    _ => self.save(watch)?,
+                };
                 return Err(TrainError::Stopped {
                     step: self.progress.step,
                     checkpoint,
@@ -105,7 +111,7 @@ impl LoadedRun {
                 _ if last => Some(Ended::Steps),
                 _ => None,
             };
-            if self.progress.ended.is_some() || due(self.config.checkpoint_every) {
+            if self.progress.ended.is_some() || due(Some(checkpoint_every)) {
                 self.save(watch)?;
             }
         };
@@ -137,7 +143,12 @@ impl LoadedRun {
         let mut gradients = GradientSum::default();
         let model = self.subject.model();
         for nth in 1..=self.config.accumulation {
-            let (batch, position) = self.batches.next().expect("epochs do not end")?;
+            let batch = self.batches.next().expect("epochs do not end");
+            let (batch, position) = batch.map_err(|source| TrainError::Batch {
+                step,
+                source: Box::new(source),
+                kept: self.kept.clone(),
+            })?;
             self.position = position;
             let loss =
                 loss(model, &batch, self.config.recompute).map_err(|source| TrainError::Pass {
@@ -261,6 +272,7 @@ impl LoadedRun {
         let saved = state.save(&out, &self.optimizer, adapter.as_ref());
         let saved = self.saved(saved)?;
         self.kept = Some(saved.clone());
+        self.kept_step = self.progress.step;
         let pruned = checkpoint::prune(&out, self.config.keep);
         self.saved(pruned.map_err(CheckpointFault::from))?;
         watch(&RunEvent::Checkpoint(&saved));

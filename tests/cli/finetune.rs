@@ -327,6 +327,65 @@ fn without_room_the_last_checkpoint_stays() {
     }
 }
 
+/// A disk of its own that is too small for two checkpoints, and then is not.
+#[cfg(target_os = "linux")]
+#[test]
+fn on_a_full_disk_the_first_checkpoint_stays() {
+    let bench = Bench::new();
+    bench.answer("whole", 6, &[]);
+    let of_checkpoint = fs::read_dir(bench.path("whole/checkpoint-6")).expect("a checkpoint");
+    let size: u64 = of_checkpoint
+        .map(|file| file.expect("a file").metadata().expect("a file").len())
+        .sum();
+    fs::create_dir(bench.path("disk")).expect("made");
+    let script = r#"
+        disk=$1 size=$2 result=$3; shift 3
+        mount -t tmpfs -o size="$size" none "$disk" || exit 77
+        "$@"; echo "code $?"; ls "$disk/out"
+        mount -o remount,size=64m none "$disk"
+        "$@" >/dev/null || exit 3
+        cp -r "$disk/out" "$result"
+    "#;
+    let inner = bench.command("disk/out", 6, &["--resume", "--json"]);
+    let mut command = Command::new("unshare");
+    command.args([
+        "--user",
+        "--map-root-user",
+        "--mount",
+        "sh",
+        "-c",
+        script,
+        "sh",
+    ]);
+    command.args([
+        bench.path("disk"),
+        (size * 7 / 4).to_string(),
+        bench.path("result"),
+    ]);
+    command
+        .current_dir(repository())
+        .arg(inner.get_program())
+        .args(inner.get_args());
+    let Ok(ran) = command.env_remove("RUST_LOG").output() else {
+        return;
+    };
+    let [said, error] = [&ran.stdout, &ran.stderr].map(|text| String::from_utf8_lossy(text));
+    if ran.status.code() == Some(77) || error.contains("unshare:") {
+        // This system lets nobody mount a disk.
+        return;
+    }
+    assert!(ran.status.success(), "{error}");
+    assert!(
+        said.contains("code 1") && said.contains("checkpoint-2"),
+        "{said}"
+    );
+    assert!(!said.contains("checkpoint-4"), "{said}");
+    for part in ["os error 28", "checkpoint-2 is there"] {
+        assert!(error.contains(part), "`{error}` lacks `{part}`");
+    }
+    bench.assert_same("result", "whole");
+}
+
 /// The same settings by flags and by a file; a flag comes before the file.
 #[test]
 fn settings_come_from_a_file() {

@@ -182,7 +182,8 @@ pub(crate) struct LoadArgs {
     candidates: Vec<QuantSpec>,
 
     /// An adapter: the folder that peft or this program wrote, DIR=0.7 for a part of its change; may be given several times.
-    /// Commands that run a model add it to the products, commands that write or compare weights merge it into them
+    /// Commands that run a model add it to the products, commands that write or compare weights merge it into them, and finetune
+    /// trains it further, or new factors: lora:rank=16,alpha=32,targets=linear
     #[arg(long = "adapter", value_name = "DIR")]
     pub(crate) adapters: Vec<AdapterConfig>,
 

@@ -115,7 +115,7 @@ struct TrainArgs {
     #[arg(long, value_name = "N")]
     eval_every: Option<u64>,
 
-    /// Steps between two checkpoints; only after the last step if not given
+    /// Steps between two checkpoints; a tenth of all steps if not given
     #[arg(long, value_name = "N")]
     checkpoint_every: Option<u64>,
 
