@@ -32,7 +32,7 @@ const LENGTH: usize = 512;
 
 /// Bytes of data whose tokens are all made before a run, to count them and to find what is wrong with them. Of more data, all files
 /// are read and all records looked at.
-const COUNTED: u64 = 64 << 20;
+const COUNTED: u64 = 16 << 20;
 
 /// A run whose settings, data and folder are in order. No weight was read.
 #[derive(Debug)]

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use serde_json::Value;
@@ -169,8 +169,11 @@ fn a_run_answers_with_its_numbers_and_leaves_its_files() {
     assert_eq!(steps.len(), 7);
     for (nth, step) in steps.iter().enumerate() {
         assert_eq!(step["step"], nth as u64 + 1);
-        // Rows of 16 tokens, two batches a step, all trained on.
-        assert_eq!(step["tokens"], 32);
+        // Rows of 16 tokens at most, two batches a step, all trained on.
+        assert!(
+            (2..=32).contains(&step["tokens"].as_u64().expect("a number")),
+            "{step}"
+        );
         assert!(step["grad_norm"].as_f64() > Some(0.0) && step["lr"].is_f64());
     }
     assert_eq!(steps[0]["loss"], answer["loss_first"]);
@@ -203,9 +206,12 @@ fn a_run_answers_with_its_numbers_and_leaves_its_files() {
 #[test]
 fn killed_at_random_moments_and_resumed() {
     let bench = Bench::new();
-    let begun = Instant::now();
     let whole = bench.answer("whole", 9, &[]);
-    let took = begun.elapsed();
+    let metrics = |out: &str| {
+        let file = Path::new(&bench.path(out)).join("metrics.jsonl");
+        fs::metadata(file).map_or(0, |file| file.len())
+    };
+    let all = metrics("whole");
     let mut random = crate::killed::Random(0x5eed);
     let (mut kills, mut checkpoints) = (0, 0);
     for round in 0..2 {
@@ -214,9 +220,12 @@ fn killed_at_random_moments_and_resumed() {
             let mut command = bench.command(&out, 9, &["--resume"]);
             let quiet = command.stdout(Stdio::null()).stderr(Stdio::null());
             let mut child = quiet.spawn().expect("the program was built for the tests");
-            // The load takes a part of the time that nothing is written in.
-            let wait = took.as_nanos() as u64 / 4 + random.below(took.as_nanos() as u64 / 2);
-            thread::sleep(Duration::from_nanos(wait));
+            // Until so much is written, and somewhat longer: between two steps, in a step, in a checkpoint.
+            let wanted = metrics(&out) + random.below(all / 3);
+            while metrics(&out) < wanted && child.try_wait().expect("a child of ours").is_none() {
+                thread::sleep(Duration::from_millis(1));
+            }
+            thread::sleep(Duration::from_millis(random.below(150)));
             child.kill().expect("a child of ours");
             let status = child.wait().expect("a child of ours");
             kills += usize::from(status.code().is_none());
@@ -419,7 +428,7 @@ fn settings_come_from_a_file() {
             ["`learning-rat`", "did you mean `learning-rate`"],
         ),
         ("batch = \"four\"", ["`batch` is four", "run.toml"]),
-        ("keep = 1", ["`keep` is 1", "keep 2 at least"]),
+        ("data = \"x\"\nkeep = 1", ["`keep` is 1", "keep 2 at least"]),
         ("schedule = \"cosin\"", ["`schedule` is cosin", "cosine"]),
         ("adapter = \"lora:rang=4\"", ["rang=4", "rank="]),
         ("batch = ", ["run.toml", "line 1"]),
