@@ -3,7 +3,9 @@
 #[path = "../common/counting.rs"]
 mod counting;
 
+mod answers;
 mod faults;
+mod memory;
 mod order;
 mod rows;
 

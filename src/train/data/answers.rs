@@ -12,8 +12,8 @@
 //!                                                                             after ANSWER ends an answer
 //! ```
 //!
-//! Templates that write an answer in another way once the chat goes on (Qwen 3 removes thoughts) pass, since only texts of the
-//! whole chat are compared with it.
+//! Templates that write an answer in another way once the chat goes on (Qwen 3 removes thoughts) pass, since the end is compared
+//! with whole chats alone. A text that passes no comparison is an error.
 
 use std::ops::Range;
 
@@ -80,17 +80,18 @@ impl Writer<'_> {
         let mut before = 0;
         let mut answers = Vec::new();
         for nth in &chat.answers {
-            let answer = self.answer(chat, *nth, text, &word)?.map_err(|reason| {
-                RecordError::Unverifiable {
-                    message: nth + 1,
-                    reason,
+            let answer = match self.compared(chat, *nth, text, &word) {
+                // The template takes no word for this answer.
+                Err(RecordError::Tokenizer(fault)) => {
+                    self.between(chat, *nth, text).ok_or(fault)?
                 }
-            })?;
+                compared => compared?,
+            };
             if answer.said.start < before {
-                return Err(RecordError::Unverifiable {
-                    message: nth + 1,
-                    reason: "it lies in the text of the answer before",
-                });
+                return Err(unverifiable(
+                    *nth,
+                    "it lies in the text of the answer before",
+                ));
             }
             before = answer.said.end;
             answers.push(answer);
@@ -98,13 +99,14 @@ impl Writer<'_> {
         Ok(answers)
     }
 
-    fn answer(
+    /// An answer by comparison with chats in which it is a word.
+    fn compared(
         &self,
         chat: &Chat,
         nth: usize,
         text: &str,
         word: &str,
-    ) -> Result<Result<Answer, &'static str>, RecordError> {
+    ) -> Result<Answer, RecordError> {
         let mut other = chat.messages.clone();
         other[nth] = json!({"role": other[nth]["role"], "content": word});
         let whole = self.write(chat, &other, GenerationPrompt::Omit)?.text;
@@ -117,21 +119,46 @@ impl Writer<'_> {
 
         let (Some((front, after)), Some((_, end))) = (around(&whole, word), around(&begun, word))
         else {
-            return Ok(Err("the template does not write it once and as it is"));
+            let reason = "the template does not write it once and as it is";
+            return Err(unverifiable(nth, reason));
         };
         let Some(upto) = text.strip_suffix(after) else {
-            return Ok(Err("the text after it depends on it"));
+            return Err(unverifiable(nth, "the text after it depends on it"));
         };
         let asked = asked.filter(|asked| whole.starts_with(asked));
-        let begin = [asked.as_deref(), Some(front)].into_iter().flatten();
-        let Some(begin) = begin.into_iter().find(|begin| upto.starts_with(begin)) else {
-            return Ok(Err("the text before it depends on it"));
+        let mut begin = [asked.as_deref(), Some(front)].into_iter().flatten();
+        let Some(begin) = begin.find(|begin| upto.starts_with(begin)) else {
+            return Err(unverifiable(nth, "the text before it depends on it"));
         };
         let end = common(after, end);
-        Ok(Ok(Answer {
+        Ok(Answer {
             said: begin.len()..upto.len(),
             end: Some(upto.len()..upto.len() + end),
-        }))
+        })
+    }
+
+    /// What the chat up to an answer has more than the chat up to its question, where the text begins with both: for answers that
+    /// no word can take the place of, as a call of a tool that is followed by its result.
+    fn between(&self, chat: &Chat, nth: usize, text: &str) -> Option<Answer> {
+        let begin = |upto: &[Value], prompt| {
+            let begin = self.write(chat, upto, prompt).ok()?.text;
+            text.starts_with(&begin).then_some(begin)
+        };
+        let asked = begin(&chat.messages[..nth], GenerationPrompt::Add)?;
+        let answered = begin(&chat.messages[..=nth], GenerationPrompt::Omit)?;
+        // Line breaks behind the mark that ends it.
+        let end = answered.trim_end().len();
+        (asked.len() < end).then(|| Answer {
+            said: asked.len()..end,
+            end: None,
+        })
+    }
+}
+
+fn unverifiable(nth: usize, reason: &'static str) -> RecordError {
+    RecordError::Unverifiable {
+        message: nth + 1,
+        reason,
     }
 }
 
@@ -155,10 +182,10 @@ fn marked(chat: &Chat, blocks: Vec<Range<usize>>) -> Result<Vec<Answer>, RecordE
         return Ok(blocks.into_iter().map(answer).collect());
     }
     if blocks.len() != all.len() {
-        return Err(RecordError::Unverifiable {
-            message: chat.answers.first().map_or(1, |nth| nth + 1),
-            reason: "some answers are not trained on, and the template does not mark one block for each message of the assistant",
-        });
+        let nth = chat.answers.first().copied().unwrap_or_default();
+        let reason =
+            "not all answers are trained on, and the template does not mark each with one block";
+        return Err(unverifiable(nth, reason));
     }
     let blocks = all.iter().zip(blocks);
     let trained = blocks.filter(|(nth, _)| chat.answers.contains(nth));
