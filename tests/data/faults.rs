@@ -182,6 +182,15 @@ fn paths_that_are_no_data_are_named() {
     );
     assert!(open(&["missing.txt"]).starts_with("missing.txt: No such file"));
     assert_eq!(open(&[]), "no data: give a file or a folder");
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::symlink("/dev/zero", files.path("zero.txt")).expect("a link");
+        assert_eq!(
+            open(&["zero.txt"]),
+            "zero.txt: is no file that can be read more than once"
+        );
+        assert!(fault(&files).ends_with(none), "{}", fault(&files));
+    }
 }
 
 #[test]

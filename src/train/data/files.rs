@@ -1,7 +1,7 @@
 //! The files of some paths.
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -44,7 +44,12 @@ pub(super) fn files_of(paths: &[PathBuf]) -> Result<(Vec<DataFile>, Vec<PathBuf>
             file: path.clone(),
             source,
         };
-        if !fs::metadata(path).map_err(failed)?.is_dir() {
+        let found = fs::metadata(path).map_err(failed)?;
+        if !found.is_dir() {
+            if !found.is_file() {
+                let reason = "is no file that can be read more than once";
+                return Err(failed(io::Error::other(reason)));
+            }
             let kind = Kind::of(path).ok_or_else(|| DataError::Kind { file: path.clone() })?;
             let path = path.clone();
             files.push(DataFile { path, kind });
@@ -56,7 +61,7 @@ pub(super) fn files_of(paths: &[PathBuf]) -> Result<(Vec<DataFile>, Vec<PathBuf>
         entries.sort_unstable();
         let before = files.len();
         for path in entries {
-            match Kind::of(&path).filter(|_| !path.is_dir()) {
+            match Kind::of(&path).filter(|_| path.is_file()) {
                 Some(kind) => files.push(DataFile { path, kind }),
                 None => ignored.push(path),
             }
