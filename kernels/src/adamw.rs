@@ -6,8 +6,8 @@
 //! ```
 //!
 //! Everything is rounded where PyTorch 2.15 rounds it on a processor with fused products: [`step`] as `torch.optim.AdamW`,
-//! [`step_blocks`] as the blockwise 8-bit AdamW of bitsandbytes, which writes the first line in another way. Constants are
-//! computed in `f64` and rounded once.
+//! [`step_blocks`] as the blockwise 8-bit AdamW of bitsandbytes, which writes the first line in another way. Roots are the
+//! nearest ones; those of PyTorch, from MKL, are sometimes their neighbours. Constants are computed in `f64` and rounded once.
 
 pub mod codes;
 

@@ -10,10 +10,11 @@ use burn::{
 use super::{
     error::AdapterError,
     file::{AdapterFile, ModuleTensors, StoredTensor},
+    parts::{AdapterParts, of, rank_of},
     random::Uniform,
 };
 use crate::{
-    config::{LoraConfig, Pattern, Role, TrainedBiases},
+    config::{LoraConfig, Role},
     model::{
         Adaptable, Architecture, Embedding, Linear, Matrix, TIED_HEAD,
         layers::{Adapter, AdapterSwitch, Dropout, LowRank},
@@ -298,29 +299,17 @@ fn new(
     device: &Device,
 ) -> Result<Option<Adapter>, AdapterError> {
     let (path, role) = (place.path(), place.role());
-    let names = |patterns: &[Pattern]| patterns.iter().any(|pattern| pattern.is_match(path, role));
-    let whole = names(&config.whole);
-    let targeted = match config.targets.is_empty() {
-        true => role == Role::Linear,
-        false => names(&config.targets),
-    };
-    let targeted = targeted && !whole && place.matrix().is_some();
-    // A module that is trained whole is trained with its bias, as peft has it.
-    let trains_bias = whole
-        || match config.biases {
-            TrainedBiases::None => false,
-            TrainedBiases::Adapted => targeted,
-            TrainedBiases::All => true,
-        };
-    let bias = place.bias().filter(|_| trains_bias);
-    if !(targeted || whole || bias.is_some()) {
+    let (has_matrix, bias) = (place.matrix().is_some(), place.bias());
+    let parts = AdapterParts::of(config, path, role, has_matrix);
+    let bias = bias.filter(|_| parts.bias);
+    if !(parts.factors || parts.whole || bias.is_some()) {
         return Ok(None);
     }
     check_role(place)?;
-    let low_rank = if targeted {
+    let low_rank = if parts.factors {
         let matrix = matrix(place)?;
         let [out, r#in] = factors_shape(place, matrix);
-        let rank = of(&config.ranks, path, role).unwrap_or(config.rank);
+        let rank = rank_of(config, path, role);
         let alpha = of(&config.alphas, path, role).unwrap_or(config.alpha);
         let most = out.min(r#in);
         if rank == 0 || rank > most {
@@ -355,7 +344,7 @@ fn new(
     } else {
         None
     };
-    let whole = whole.then(|| {
+    let whole = parts.whole.then(|| {
         let values = match place {
             Adaptable::Linear(Linear { weight: matrix, .. })
             | Adaptable::Embedding(Embedding { table: matrix, .. }) => {
@@ -414,13 +403,6 @@ fn check_role(place: &Adaptable<'_>) -> Result<(), AdapterError> {
         }),
         _ => Ok(()),
     }
-}
-
-/// The value of the first pattern that names a module.
-fn of<V: Copy>(values: &[(Pattern, V)], path: &str, role: Role) -> Option<V> {
-    let mut values = values.iter();
-    let found = values.find(|(pattern, _)| pattern.is_match(path, role));
-    found.map(|(_, value)| *value)
 }
 
 /// The sums of squares of the rows of a matrix, where its adapter is.

@@ -5,9 +5,10 @@
 //! folder ─► AdapterFile ─────► attach ─┴─► a model whose modules have Adapters ─► AdapterFile ─► folder
 //! ```
 //!
-//! Reading order: `peft` (the configuration, and which modules it names) → `file` (both files of a folder) → `attach` (the
-//! adapters on a model) → `detach` (the files of a model's adapter) → `trained` (a model whose records hold what is trained) → `merge` (an
-//! adapter in the values of a checkpoint) → `blocks` (layers that are trained whole).
+//! Reading order: `peft` (the configuration, and which modules it names) → `file` (both files of a folder) → `parts` (the
+//! parameters that an adapter brings) → `attach` (the adapters on a model) → `detach` (the files of a model's adapter) →
+//! `trained` (a model whose records hold what is trained) → `merge` (an adapter in the values of a checkpoint) → `blocks`
+//! (layers that are trained whole).
 
 mod error;
 mod random;
@@ -15,6 +16,8 @@ mod random;
 mod peft;
 
 mod file;
+
+mod parts;
 
 mod attach;
 
@@ -32,5 +35,6 @@ pub use blocks::train_blocks;
 pub use detach::detach;
 pub use error::AdapterError;
 pub use file::AdapterFile;
+pub(crate) use parts::values;
 pub use peft::PeftConfig;
 pub use trained::Trained;

@@ -7,7 +7,7 @@ use crate::{
     adapter::{self, AdapterConfig, AdapterError, AdapterFile, merge::merges},
     error::Error,
     model::{Architecture, Slot, layers::AdapterSwitch},
-    plan::{Action, Plan},
+    plan::{Action, Plan, PlannedAdapter},
 };
 
 impl Engine {
@@ -34,6 +34,20 @@ impl Engine {
         };
         let switches = self.config.adapters.iter().map(put);
         Ok(switches.collect::<Result<_, _>>()?)
+    }
+
+    /// What the adapters of a load keep beside the weights of a plan.
+    pub(super) fn planned_adapters(&self, plan: &Plan) -> Result<Vec<PlannedAdapter>, Error> {
+        let slots: Vec<&Slot> = plan.steps.iter().map(|step| &step.slot).collect();
+        let planned = self.config.adapters.iter().map(|config| {
+            let values = adapter::values(config, &slots)?;
+            Ok(PlannedAdapter {
+                adapter: config.to_string(),
+                values,
+                bytes: values * size_of::<f32>() as u64,
+            })
+        });
+        planned.collect()
     }
 
     /// Merges the adapters into the steps of a plan that is saved or compared. How many steps they change.

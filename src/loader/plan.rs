@@ -18,13 +18,16 @@ const DESCRIPTION_MAX: u64 = 64 << 10;
 impl Engine {
     /// The plan of a load.
     pub(super) fn plan<A: Architecture>(&self, config: &A::Config) -> Result<Plan, Error> {
-        self.complete(self.bind::<A>(config)?)
+        let mut plan = self.bind::<A>(config)?;
+        plan.adapters = self.planned_adapters(&plan)?;
+        self.complete(plan)
     }
 
     /// Makes the choices that a bound plan leaves open: quantizations to be measured, and the strategy.
     fn complete(&self, mut plan: Plan) -> Result<Plan, Error> {
         self.decide(&mut plan, None)?;
-        let bytes = plan.totals().bytes_finished;
+        let adapters = plan.adapters.iter().map(|adapter| adapter.bytes);
+        let bytes = plan.totals().bytes_finished + adapters.sum::<u64>();
         self.choose_strategy(&mut plan, bytes);
         Ok(plan)
     }

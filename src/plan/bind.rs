@@ -266,6 +266,7 @@ impl Request<'_> {
             unused: Vec::new(),
             unexpected: Vec::new(),
             untied: None,
+            adapters: Vec::new(),
             unfit: Vec::new(),
             notes: self.notes.clone(),
             new_blocks: self.new_blocks.to_vec(),

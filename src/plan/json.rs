@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Action, Plan, PlanError, Step, Totals, treatment::Treatment};
+use super::{Action, Plan, PlanError, PlannedAdapter, Step, Totals, treatment::Treatment};
 use crate::{config::Role, quant::QuantSpec};
 
 /// A plan in the words of `firebox plan --json`: a line of facts for each tensor, and sums.
@@ -22,6 +22,8 @@ pub struct Summary<'a> {
     #[serde(skip_serializing_if = "<[usize]>::is_empty")]
     new_blocks: &'a [usize],
     warnings: Vec<String>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    adapters: &'a [PlannedAdapter],
     tensors: Vec<Row<'a>>,
 }
 
@@ -56,6 +58,7 @@ impl Plan {
             unexpected: &self.unexpected,
             new_blocks: &self.new_blocks,
             warnings: self.warnings(),
+            adapters: &self.adapters,
             tensors: self.steps.iter().map(row).collect(),
         }
     }

@@ -110,9 +110,23 @@ pub struct Plan {
     /// Oddities of the files that do no harm to this model, a sentence each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+    /// What adapters keep beside the weights.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub adapters: Vec<PlannedAdapter>,
     /// Matrices that stay dense because the method that is asked for cannot pack them, in a plan without an architecture.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unfit: Vec<String>,
+}
+
+/// An adapter that a load puts beside the weights.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedAdapter {
+    /// The adapter in words, or its folder.
+    pub adapter: String,
+    /// Values of all its parameters.
+    pub values: u64,
+    /// Bytes of them: they are `f32`, and training needs as many again for gradients, and moments.
+    pub bytes: u64,
 }
 
 /// What happens to one tensor.

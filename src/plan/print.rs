@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use super::{Plan, Step};
+use super::{Plan, PlannedAdapter, Step};
 use crate::{config::Bytes, target::dense_types};
 
 impl fmt::Display for Plan {
@@ -67,6 +67,15 @@ impl fmt::Display for Plan {
         }
         for warning in self.warnings() {
             writeln!(f, "warning: {warning}")?;
+        }
+        for PlannedAdapter {
+            adapter,
+            values,
+            bytes,
+        } in &self.adapters
+        {
+            let bytes = Bytes(*bytes);
+            writeln!(f, "adapter {adapter}: {values} values, {bytes} kept in f32")?;
         }
         let totals = self.totals();
         write!(

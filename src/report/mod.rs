@@ -75,6 +75,8 @@ pub struct LoadReport {
     pub bytes_read: u64,
     /// Bytes of the finished weights, packed and dense.
     pub bytes_packed: u64,
+    /// Values of adapters, which are beside those bytes in `f32`.
+    pub adapter_values: u64,
     /// Most anonymous memory that the process held during the load, measured; `None` where the system
     /// does not tell.
     pub peak_host_bytes: Option<u64>,
@@ -215,6 +217,7 @@ impl LoadReport {
             bytes_source: totals.bytes_source,
             bytes_read: timings.iter().map(|timing| timing.bytes).sum(),
             bytes_packed: totals.bytes_finished,
+            adapter_values: plan.adapters.iter().map(|adapter| adapter.values).sum(),
             peak_host_bytes: recorded.host.since.peak().map(|(_, bytes)| bytes),
             host_bytes_before: recorded.host.before,
             in_flight_bytes_max: facts.in_flight_bytes_max,
@@ -317,6 +320,9 @@ impl fmt::Display for LoadReport {
             self.seconds_convert,
             self.seconds_place
         )?;
+        if self.adapter_values > 0 {
+            write!(f, ", {} values in adapters", self.adapter_values)?;
+        }
         if let Some(peak) = self.peak_host_bytes {
             write!(f, ", peak memory {}", Bytes(peak))?;
         }

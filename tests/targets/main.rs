@@ -11,6 +11,7 @@ mod memory;
 mod models;
 mod opening;
 mod operations;
+mod optimizer;
 mod verify;
 mod weights;
 
@@ -64,6 +65,8 @@ macro_rules! suite {
                 models::streamed_models_answer_as_loaded_ones_do,
                 models::saved_files_are_those_of_the_cpu,
                 models::greedy_text_is_that_of_transformers,
+                optimizer::steps_are_those_of_the_host,
+                optimizer::gradients_are_clipped_by_their_norm,
                 verify::verified_weights_are_as_far_as_on_the_host,
             );
         }

@@ -4,16 +4,17 @@ use std::{fs, path::PathBuf};
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use firebox::{
-    Cpu, LoadConfig, Loader, Strategy,
+    Cpu, Error, LoadConfig, Loader, Strategy,
     adapter::{self, AdapterConfig, AdapterError, AdapterFile, LoraConfig},
     config::SaveConfig,
     model::CausalLm,
+    plan::Plan,
     target::DType,
 };
 use safetensors::SafeTensors;
 use serde_json::Value;
 
-use crate::common::{Golden, floats, max_abs_difference, repository};
+use crate::common::{Golden, floats, max_abs_difference, models, repository};
 
 /// The adapters of `tests/golden/adapters`.
 pub(crate) fn goldens() -> Vec<PathBuf> {
@@ -290,4 +291,51 @@ fn adapters_are_merged_into_packed_bases() {
     let [once, twice] = [&once.expect("a save"), &twice]
         .map(|folder| fs::read(folder.path().join("model.safetensors")).expect("weights"));
     assert!(once == twice, "one pass and two differ");
+}
+
+/// Counted on the loaded model. Would catch a module that the plan counts and a load does not adapt, or the other way round, in
+/// any family.
+#[test]
+fn plans_and_reports_count_what_adapters_keep() {
+    let mut counted = 0;
+    let count = |golden: Golden, adapter: AdapterConfig| {
+        let name = format!("{}, {adapter}", golden.0);
+        let config = LoadConfig::new(golden.path("").to_string_lossy()).adapter(adapter);
+        let loader = Loader::<Cpu>::new(config).expect(&name);
+        let plan = loader.plan::<CausalLm>().expect(&name);
+        let [planned] = &plan.adapters[..] else {
+            panic!("{name}: {:?}", plan.adapters);
+        };
+        assert_eq!(planned.bytes, 4 * planned.values, "{name}");
+        let loaded = match loader.load::<CausalLm>() {
+            Ok(loaded) => loaded,
+            // Some heads have other names.
+            Err(Error::Adapter(AdapterError::NoTarget { .. })) => return 0,
+            Err(error) => panic!("{name}: {error}"),
+        };
+        assert_eq!(loaded.report.adapter_values, planned.values, "{name}");
+        let mut model = loaded.model;
+        adapter::trainable(&mut model, &Device::flex().autodiff());
+        assert_eq!(adapter::trainable_params(&model), planned.values, "{name}");
+        let text = plan.to_string();
+        assert!(
+            text.contains(&format!(": {} values", planned.values)),
+            "{text}"
+        );
+        let read = Plan::from_json(&plan.to_json().expect(&name)).expect(&name);
+        assert_eq!(read.adapters, plan.adapters, "{name}");
+        1
+    };
+    for golden in models() {
+        for spec in [
+            "lora:rank=2",
+            "lora:rank=2,dora,bias=all,targets=linear,whole=lm_head+*norm*",
+        ] {
+            counted += count(golden, spec.parse().expect(spec));
+        }
+    }
+    assert!(counted > 60, "{counted} counted");
+    for folder in goldens() {
+        assert_eq!(count(base_of(&folder), AdapterConfig::folder(&folder)), 1);
+    }
 }

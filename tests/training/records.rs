@@ -4,9 +4,13 @@ use burn::{
     module::Module,
     tensor::{Device, Tensor, TensorData},
 };
-use firebox::{Cpu, LoadConfig, Loader, Strategy, model::CausalLm};
+use firebox::{
+    Cpu, LoadConfig, Loader, Strategy,
+    adapter::AdapterConfig,
+    model::{Architecture, CausalLm},
+};
 
-use crate::common::{Golden, max_abs_difference};
+use crate::common::{Golden, max_abs_difference, values};
 
 const MODEL: Golden = Golden("llama_f32_tied");
 
@@ -132,5 +136,49 @@ fn a_base_of_any_device_goes_with_activations_of_any_graph() {
                 }
             }
         }
+    }
+}
+
+/// What parameters of an adapter mean is not in their values. Would catch a record that is taken for factors of another scale
+/// or kind, which computes another change without an error, and one that does not come back to its own.
+#[test]
+fn a_record_of_another_adapter_is_refused() {
+    let load = |spec: &str| {
+        let config = LoadConfig::new(MODEL.path("").to_string_lossy());
+        let adapter: AdapterConfig = spec.parse().expect(spec);
+        let loader = Loader::<Cpu>::new(config.adapter(adapter)).expect(spec);
+        loader.load::<CausalLm>().expect(spec).model
+    };
+    let of = "lora:rank=4,alpha=8";
+    for other in [
+        "lora:rank=4,alpha=16",
+        "lora:rank=4,alpha=8,rslora",
+        "lora:rank=8,alpha=16",
+        "lora:rank=4,alpha=8,dora",
+    ] {
+        for (of, into) in [(of, other), (other, of)] {
+            let error = load(into).try_load_record(load(of).into_record());
+            let error = error.expect_err(&format!("{of} into {into}")).to_string();
+            assert!(
+                error.contains("low_rank.") && error.contains("scale="),
+                "{of} into {into}: {error}"
+            );
+        }
+    }
+    for spec in [of, "lora:rank=4,alpha=8,dora"] {
+        let model = load(&format!("{spec},seed=1"));
+        let other = load(&format!("{spec},seed=2"));
+        let first_a = |model: &CausalLm| {
+            let mut model = model.clone();
+            let mut places = model.adaptable();
+            let place = places.iter_mut().find(|place| !place.adapters().is_empty());
+            let adapter = &place.expect("an adapter").adapters()[0];
+            values(adapter.low_rank.as_ref().expect("factors").a.val())
+        };
+        assert_ne!(first_a(&model), first_a(&other));
+        let expected = first_a(&model);
+        let loaded = other.try_load_record(model.into_record()).expect("its own");
+        assert_eq!(first_a(&loaded), expected);
+        assert!(loaded.to_string().contains("scale: 2"), "{loaded}");
     }
 }

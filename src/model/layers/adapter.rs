@@ -41,7 +41,10 @@ pub struct AdapterSwitch {
 
 /// `scale · B A`, the change of low-rank adaptation (LoRA, arXiv 2106.09685); with a magnitude the change of
 /// weight-decomposed adaptation (DoRA, arXiv 2402.09353).
-#[derive(Module, Debug)]
+///
+/// The path of the parameters in a record names their meaning (`low_rank.lora:rank=16,scale=2.a`), so that Burn refuses a
+/// record of another kind, rank or scale.
+#[derive(Debug, Clone)]
 pub struct LowRank {
     /// `[r, in]`.
     pub a: Param<Tensor<2>>,
@@ -50,13 +53,10 @@ pub struct LowRank {
     /// The norm of each row of the changed matrix, `[out]`.
     pub magnitude: Option<Param<Tensor<1>>>,
     /// How much of `B A` is added.
-    #[module(skip)]
     pub scale: f64,
     /// Drops activations while adapters are trained.
-    #[module(skip)]
     pub dropout: Option<Dropout>,
     /// The sum of the squares of each row of the matrix, `[out]`, where there is a magnitude.
-    #[module(skip)]
     pub row_squares: Option<Tensor<1>>,
 }
 

@@ -10,6 +10,7 @@ mod dropout;
 mod matrix;
 
 mod adapter;
+mod low_rank;
 
 mod embedding;
 mod linear;

@@ -104,3 +104,79 @@ fn table(values: &[f32], device: &Device) -> Tensor<1> {
     let data = TensorData::new(values.to_vec(), [values.len()]);
     Tensor::from_data(data, (device, BurnDType::F32))
 }
+
+#[cfg(all(test, feature = "cpu"))]
+mod tests {
+    use firebox_kernels::adamw::{self, AdamwSettings, CodedMoments};
+
+    use super::*;
+    use crate::train::optimizer::{config::MomentForm, moments::Moments};
+
+    /// Would catch a decode, a search or an order of codes in words that is not the host's. Sums of products are rounded once
+    /// there and twice here, so a few codes are the next ones.
+    #[test]
+    fn steps_are_those_of_the_host() {
+        let device = Device::flex();
+        let n = 4096 + 301;
+        let of = |seed: u32| -> Vec<f32> {
+            let mixed = (0..n as u32).map(|k| (k + seed * 7919).wrapping_mul(0x9e37_79b9) >> 8);
+            let centred = mixed.map(|bits| bits as f32 / (1 << 23) as f32 - 1.0);
+            centred.map(|value| value.powi(5)).collect()
+        };
+        let tensor = |values: &[f32]| table(values, &device);
+        let mut moments = Moments::new(MomentForm::Blocks, &[n], &device).both;
+        let mut parameters = tensor(&of(0));
+        let mut expected = of(0);
+        let mut codes = [vec![0_u8; n], vec![0_u8; n]];
+        let mut absmax = [
+            vec![0.0_f32; n.div_ceil(BLOCK)],
+            vec![0.0; n.div_ceil(BLOCK)],
+        ];
+        for time in 1..=4 {
+            let settings = AdamwSettings {
+                beta1: 0.9,
+                beta2: 0.999,
+                eps: 1e-8,
+                decay: 0.01,
+            };
+            let (once, g) = (AdamwStep::new(settings, 1e-2, time), of(time as u32));
+            (parameters, moments) = step(once, parameters, tensor(&g), moments);
+            let ([m, v], [m_absmax, v_absmax]) = (codes.each_mut(), absmax.each_mut());
+            let lend = |codes, absmax| CodedMoments { codes, absmax };
+            adamw::step_blocks(
+                once,
+                &mut expected,
+                &g,
+                lend(m, m_absmax),
+                lend(v, v_absmax),
+            );
+            let found: Vec<f32> = parameters.clone().into_data().try_into_vec().expect("f32");
+            let apart = found
+                .iter()
+                .zip(&expected)
+                .filter(|(one, other)| (*one - *other).abs() > 1e-6);
+            assert!(apart.count() <= n / 1000, "step {time}");
+        }
+        for (moment, (codes, absmax)) in moments.iter().zip(codes.iter().zip(&absmax)) {
+            let Moment::Blocks {
+                codes: words,
+                absmax: largest,
+            } = moment
+            else {
+                panic!("moments in 8 bits");
+            };
+            let words: Vec<u32> = words.clone().into_data().try_into_vec().expect("u32");
+            let largest: Vec<f32> = largest.clone().into_data().try_into_vec().expect("f32");
+            let found = firebox_kernels::arith::pack::to_bytes(&words, n);
+            let apart = found
+                .iter()
+                .zip(codes)
+                .map(|(one, other)| one.abs_diff(*other));
+            assert!(apart.clone().max() <= Some(1));
+            assert!(apart.filter(|apart| *apart > 0).count() <= n / 1000);
+            for (one, other) in largest.iter().zip(absmax) {
+                assert!((one - other).abs() <= 1e-6 * other.abs(), "{one} {other}");
+            }
+        }
+    }
+}

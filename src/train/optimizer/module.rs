@@ -12,7 +12,7 @@ use super::{adamw::AdamW, config::OptimizerConfig, error::OptimizerError, file, 
 
 /// AdamW with the moments of all parameters of a module.
 ///
-/// Moments belong to the path of a parameter in the module (`layers.0.mlp.up.adapters.0.low_rank.a`), so that a state that was
+/// Moments belong to the path of a parameter in the module (`blocks.0.mlp.up.adapters.0.low_rank.lora:rank=16,scale=2.a`), so that a state that was
 /// saved goes on with a module that was loaded again.
 #[derive(Debug, Clone)]
 pub struct Optimizer {

@@ -1,0 +1,107 @@
+//! The parameters that an adapter brings, module by module.
+
+use super::{AdapterConfig, AdapterError, AdapterFile, LoraConfig, TrainedBiases};
+use crate::{
+    config::{Pattern, Role},
+    model::{Slot, TIED_HEAD},
+};
+
+/// What new factors bring to one module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct AdapterParts {
+    /// Factors.
+    pub(super) factors: bool,
+    /// A matrix in the place of the other one.
+    pub(super) whole: bool,
+    /// A bias in the place of the other one, where there is one.
+    pub(super) bias: bool,
+}
+
+impl AdapterParts {
+    /// What a module gets, by its path and purpose.
+    pub(super) fn of(config: &LoraConfig, path: &str, role: Role, has_matrix: bool) -> Self {
+        let names =
+            |patterns: &[Pattern]| patterns.iter().any(|pattern| pattern.is_match(path, role));
+        let whole = names(&config.whole);
+        let targeted = match config.targets.is_empty() {
+            true => role == Role::Linear,
+            false => names(&config.targets),
+        };
+        let factors = targeted && !whole && has_matrix;
+        // A module that is trained whole is trained with its bias, as peft has it.
+        let bias = whole
+            || match config.biases {
+                TrainedBiases::None => false,
+                TrainedBiases::Adapted => factors,
+                TrainedBiases::All => true,
+            };
+        Self {
+            factors,
+            whole,
+            bias,
+        }
+    }
+}
+
+/// The rank of the factors of a module.
+pub(super) fn rank_of(config: &LoraConfig, path: &str, role: Role) -> usize {
+    of(&config.ranks, path, role).unwrap_or(config.rank)
+}
+
+/// The value of the first pattern that names a module.
+pub(super) fn of<V: Copy>(values: &[(Pattern, V)], path: &str, role: Role) -> Option<V> {
+    let mut values = values.iter();
+    let found = values.find(|(pattern, _)| pattern.is_match(path, role));
+    found.map(|(_, value)| *value)
+}
+
+/// How many values an adapter keeps beside the weights of a model with these slots, in `f32`.
+///
+/// # Errors
+///
+/// [`AdapterError`] where its files cannot be read.
+pub(crate) fn values(config: &AdapterConfig, slots: &[&Slot]) -> Result<u64, AdapterError> {
+    match config {
+        AdapterConfig::Folder { folder, .. } => Ok(AdapterFile::open(folder)?.len() as u64),
+        AdapterConfig::Lora(config) => {
+            let mut values: usize = slots.iter().map(|slot| added(config, slot, slots)).sum();
+            let head = slot_of(slots, TIED_HEAD, ".weight");
+            let trains_head = AdapterParts::of(config, TIED_HEAD, Role::Head, true).whole;
+            if let (None, true) = (head, trains_head) {
+                // A head that is the embedding gets a matrix of its own.
+                let table = slots.iter().find(|slot| slot.role == Role::Embedding);
+                values += table.map_or(0, |table| table.shape.iter().product());
+            }
+            Ok(values as u64)
+        }
+    }
+}
+
+/// The values that new factors add to one matrix or norm, and the bias beside it.
+fn added(config: &LoraConfig, slot: &Slot, slots: &[&Slot]) -> usize {
+    let module = slot.name.strip_suffix(".weight");
+    let (Some(module), Role::Linear | Role::Head | Role::Embedding | Role::Norm) =
+        (module, slot.role)
+    else {
+        return 0;
+    };
+    let matrix = match slot.shape[..] {
+        [out, r#in] if slot.role != Role::Norm => Some([out, r#in]),
+        _ => None,
+    };
+    let parts = AdapterParts::of(config, module, slot.role, matrix.is_some());
+    let values = |slot: &Slot| slot.shape.iter().product::<usize>();
+    let factors = matrix.filter(|_| parts.factors).map_or(0, |[out, r#in]| {
+        let magnitude = if config.dora { out } else { 0 };
+        rank_of(config, module, slot.role) * (out + r#in) + magnitude
+    });
+    let whole = if parts.whole { values(slot) } else { 0 };
+    let bias = slot_of(slots, module, ".bias").filter(|_| parts.bias);
+    factors + whole + bias.map_or(0, values)
+}
+
+/// A slot of a module.
+fn slot_of<'s>(slots: &[&'s Slot], module: &str, end: &str) -> Option<&'s Slot> {
+    let is_it = |slot: &&&Slot| slot.name.strip_suffix(end) == Some(module);
+    slots.iter().find(is_it).copied()
+}
