@@ -170,10 +170,16 @@ fn a_record_of_another_adapter_is_refused() {
         let other = load(&format!("{spec},seed=2"));
         let first_a = |model: &CausalLm| {
             let mut model = model.clone();
-            let mut places = model.adaptable();
-            let place = places.iter_mut().find(|place| !place.adapters().is_empty());
-            let adapter = &place.expect("an adapter").adapters()[0];
-            values(adapter.low_rank.as_ref().expect("factors").a.val())
+            let mut places = model.adaptable().into_iter();
+            let found = places.find_map(|mut place| place.adapters().first().cloned());
+            values(
+                found
+                    .expect("an adapter")
+                    .low_rank
+                    .expect("factors")
+                    .a
+                    .val(),
+            )
         };
         assert_ne!(first_a(&model), first_a(&other));
         let expected = first_a(&model);

@@ -105,7 +105,7 @@ fn map<P: Module, M: ModuleMapper>(name: &str, part: P, mapper: &mut M) -> P {
 impl ModuleDisplayDefault for LowRank {
     fn content(&self, content: Content) -> Option<Content> {
         content
-            .add_formatted(&self.meaning())
+            .add_debug_attribute("scale", &self.scale)
             .add("a", &self.a)
             .add("b", &self.b)
             .add("magnitude", &self.magnitude)
