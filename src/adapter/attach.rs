@@ -14,7 +14,7 @@ use super::{
     random::Uniform,
 };
 use crate::{
-    config::{LoraConfig, Role},
+    config::{LoraConfig, Pattern, Role},
     model::{
         Adaptable, Architecture, Embedding, Linear, Matrix, TIED_HEAD,
         layers::{Adapter, AdapterSwitch, Dropout, LowRank},
