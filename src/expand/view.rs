@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use serde_json::Value;
+
 use super::{
     ExpandError, Expansion,
     config::{self, NEW_BLOCKS},
@@ -75,9 +77,16 @@ pub(crate) fn without_stale_index(
     let Some(index) = source.read_optional(INDEX)? else {
         return Ok(source);
     };
-    let last = format!(".{}.", all.saturating_sub(1));
-    let has_last = String::from_utf8_lossy(&index).contains(&last);
-    Ok(match has_last {
+    // A damaged index is refused where it is read.
+    let Ok(index) = serde_json::from_slice::<Value>(&index) else {
+        return Ok(source);
+    };
+    let tensors = index["weight_map"].as_object().into_iter().flatten();
+    let mut layers = tensors.filter_map(|(name, _)| {
+        let mut segments = name.split('.');
+        segments.find_map(|segment| segment.parse::<usize>().ok())
+    });
+    Ok(match layers.any(|layer| layer + 1 >= all) {
         true => source,
         false => Arc::new(Overlay::without(source, INDEX)),
     })

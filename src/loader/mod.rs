@@ -147,6 +147,11 @@ impl<T: Target> Loader<T> {
         self.engine.dialect.as_deref()
     }
 
+    /// The layers that are new, by number, as in [`Loaded::new_blocks`].
+    pub fn new_blocks(&self) -> &[usize] {
+        &self.engine.new_blocks
+    }
+
     /// The device that the model goes to.
     pub fn device(&self) -> &Device {
         &self.engine.device

@@ -1,8 +1,10 @@
 //! Folders of expanded models: saved ones, and those that other programs have expanded.
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicUsize, Ordering},
 };
 
 use firebox::{
@@ -10,6 +12,7 @@ use firebox::{
     config::{Expand, SaveConfig},
     expand::ExpandError,
     model::CausalLm,
+    observe::{Event, Flow},
 };
 use safetensors::{SafeTensors, serialize_to_file, tensor::TensorView};
 use serde_json::{Value, json};
@@ -94,6 +97,45 @@ fn cached_weights_are_the_expanded_model() {
         let again = with(blocks);
         assert_eq!(again.new_blocks, new);
         assert!(max_abs_difference(&logits(&again.model), &logits(&first.model)) <= 1e-5);
+    }
+}
+
+/// A save that is interrupted after any number of weights goes on to the same files as one that is not.
+#[test]
+fn interrupted_saves_go_on() {
+    let files = |folder: &Path| {
+        let entries = fs::read_dir(folder).expect("a folder");
+        let read = entries.map(|entry| {
+            let path = entry.expect("an entry").path();
+            (
+                path.file_name().map(ToOwned::to_owned),
+                fs::read(&path).expect("a file"),
+            )
+        });
+        read.collect::<BTreeMap<_, _>>()
+    };
+    let save = |folder: &Path, weights: usize| {
+        let placed = AtomicUsize::new(0);
+        let request = expanded(config(&BASE.path(""), "nf4"), 2);
+        let request = request.observer(move |event: &Event<'_>| match event {
+            Event::Placed { .. } if placed.fetch_add(1, Ordering::Relaxed) >= weights => {
+                Flow::Cancel
+            }
+            _ => Flow::Continue,
+        });
+        let to = SaveConfig::new(folder).resume(true);
+        Loader::<Cpu>::new(request)?.save::<CausalLm>(&to)
+    };
+    let whole = tempfile::tempdir().expect("a folder");
+    save(whole.path(), usize::MAX).expect("saved");
+    // The zeros are the last weights.
+    for weights in [3, 50, 54, 56] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let error = save(folder.path(), weights).expect_err("cancelled");
+        assert!(error.is_cancelled(), "{error}");
+        let resumed = save(folder.path(), usize::MAX).expect("resumed");
+        assert!(resumed.resumed > 0, "{weights}");
+        assert!(files(folder.path()) == files(whole.path()), "{weights}");
     }
 }
 

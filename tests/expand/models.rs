@@ -3,7 +3,7 @@
 use std::fs;
 
 use firebox::{
-    Error,
+    Error, Strategy, StreamFrom,
     config::Expand,
     expand::ExpandError,
     model::{CausalLm, Linear, Matrix},
@@ -91,6 +91,27 @@ fn packed_on_the_way_they_compute_the_same() {
                 let packed = loaded.report.per_tensor.iter();
                 let packed = packed.filter(|tensor| tensor.quant.to_string() != "none");
                 assert!(packed.count() > 0, "{quant}: nothing is packed");
+                Ok((loaded.model, loaded.new_blocks))
+            });
+        }
+    }
+}
+
+/// Zeros are in no file, and stream like other weights.
+#[test]
+fn streamed_models_compute_the_same() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for from in [StreamFrom::Host, StreamFrom::Disk(folder.path().to_owned())] {
+        for quant in ["none", "nf4"] {
+            compare(&format!("{from:?}, {quant}"), |blocks| {
+                let base = config(&Golden("llama_bf16_untied").path(""), quant)
+                    .strategy(Strategy::Streaming)
+                    .stream_from(from.clone());
+                let loaded = load(match blocks {
+                    Some(blocks) => expanded(base, blocks),
+                    None => base,
+                })?;
+                assert!(loaded.model.stream_stats().is_some());
                 Ok((loaded.model, loaded.new_blocks))
             });
         }

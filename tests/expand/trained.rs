@@ -1,12 +1,12 @@
 //! Training of new blocks alone.
 
-use burn::tensor::{Tensor, activation::log_softmax};
+use burn::tensor::{Gradients, Tensor, activation::log_softmax};
 use burn_optim::{AdamWConfig, GradientsParams};
 use firebox::{
     Cpu, Target,
     adapter::{self, AdapterError},
     config::Expand,
-    model::{CausalLm, Matrix},
+    model::{CausalLm, Matrix, decoder::Block},
 };
 
 use super::{config, load, packed};
@@ -34,6 +34,26 @@ fn state(model: &CausalLm, new: &[usize], of_new: bool) -> Vec<Vec<u32>> {
         other => panic!("{other:?}"),
     };
     linears.map(|linear| matrix(&linear.weight)).collect()
+}
+
+/// Behind a matrix of zeros nothing has an influence yet, so that the matrix alone has a gradient.
+fn only_ends(block: &Block, gradients: &Gradients, name: &str) {
+    let mut ends = 0;
+    for linear in linears(block) {
+        let Matrix::Dense(weight) = &linear.weight else {
+            panic!("{name}: {:?}", linear.weight)
+        };
+        let is_zero = |values: Vec<f32>| values.iter().all(|value| *value == 0.0);
+        let gradient = weight.val().grad(gradients).map(values);
+        // An expert that no token chose has none.
+        let moves = gradient.is_some_and(|gradient| !is_zero(gradient));
+        assert!(
+            !moves || is_zero(values(weight.val())),
+            "{name}: a gradient behind zeros"
+        );
+        ends += usize::from(moves);
+    }
+    assert!(ends >= 2, "{name}: {ends} matrices have gradients");
 }
 
 /// Of dense, packed and adopted bases. Would catch a frozen new block, gradients in old ones, and parameters that share an
@@ -78,8 +98,11 @@ fn three_steps_train_the_new_blocks_and_nothing_else() {
 
         let before = [false, true].map(|of_new| state(&model, &new, of_new));
         let mut optimizer = AdamWConfig::new().init();
-        for _ in 0..3 {
+        for step in 0..3 {
             let gradients = loss(&model).backward();
+            if step == 0 {
+                only_ends(&model.blocks[new[0]], &gradients, &name);
+            }
             let gradients = GradientsParams::from_grads(gradients, &model);
             assert!(!gradients.is_empty(), "{name}");
             model = optimizer.step(1e-2, model, gradients);
