@@ -58,6 +58,7 @@
 //! | dtype | the type of dense values: f32, f16 or bf16 | [`DType`] |
 //! | slot | a place in a model that values go to | [`Slot`](model::Slot) |
 //! | weight | the finished tensor of a module | [`Weights`](model::Weights) |
+//! | new block | a copy of a layer that changes nothing until it is trained | [`Expansion`](expand::Expansion) |
 //! | expert | one of the MLPs of a layer, of which a router chooses some for each token | [`Experts`](model::layers::Experts) |
 //! | dense, packed | one float a value; codes and scales | [`PackedWeight`](quant::PackedWeight) |
 //! | quantization | how a weight is to be packed, in words | [`QuantSpec`](quant::QuantSpec) |

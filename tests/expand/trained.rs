@@ -115,6 +115,42 @@ fn three_steps_train_the_new_blocks_and_nothing_else() {
     }
 }
 
+/// Losses before each of four steps, against those of torch 2.15 in f64 on the same folder as `firebox convert --expand blocks=2`
+/// writes it (for NF4, `quantize --expand blocks=2,dense`, then `convert --dequantize`): all of layers 2 and 5 in `torch.optim.AdamW`
+/// with Burn's defaults (`lr=1e-3, eps=1e-5, weight_decay=1e-4`), nothing else. Would catch a gradient that is scaled, cut off or of
+/// another layer.
+#[test]
+fn losses_are_those_of_torch() {
+    for (golden, quant, expected) in [
+        (
+            Golden("llama_f32_tied"),
+            "none",
+            [7.206_852, 6.455_014, 5.741_221, 5.075_635],
+        ),
+        (
+            Golden("llama_bf16_untied"),
+            "nf4",
+            [7.533_449, 5.785_613, 4.053_948, 2.517_635],
+        ),
+    ] {
+        let name = golden.0;
+        let expand = Expand::blocks(2).dense();
+        let loaded = load(config(&golden.path(""), quant).expand(expand)).expect(name);
+        let (mut model, new) = (loaded.model, loaded.new_blocks);
+        let device = Cpu::device(0).expect("a CPU").autodiff();
+        adapter::train_blocks(&mut model, &new, &device).expect(name);
+        let mut optimizer = AdamWConfig::new().init();
+        for (step, expected) in expected.into_iter().enumerate() {
+            let loss = loss(&model);
+            let found = loss.clone().into_scalar::<f32>();
+            let error = (found - expected).abs();
+            assert!(error <= 2e-4, "{name}, {step}: {found}, not {expected}");
+            let gradients = GradientsParams::from_grads(loss.backward(), &model);
+            model = optimizer.step(1e-3, model, gradients);
+        }
+    }
+}
+
 #[test]
 fn layers_that_are_not_there_are_refused() {
     let folder = Golden("llama_f32_tied").path("");
