@@ -20,7 +20,8 @@ use crate::{
 ///
 /// # Errors
 ///
-/// [`AdapterError::NoBlock`] where the model has no layer of a number, or none is named; the model is as before.
+/// [`AdapterError::NoBlock`] where the model has no layer of a number, or none is named, and [`AdapterError::NoGradients`] for
+/// a device that records none; the model is as before.
 pub fn train_blocks(
     model: &mut CausalLm,
     blocks: &[usize],
@@ -33,6 +34,10 @@ pub fn train_blocks(
             block: wrong.copied(),
             layers,
         });
+    }
+    if !device.is_autodiff() {
+        let device = format!("{:?}", device.as_dispatch());
+        return Err(AdapterError::NoGradients { device });
     }
     let dtype = model.embedding.dtype().burn();
     for (nth, block) in model.blocks.iter_mut().enumerate() {
@@ -58,7 +63,7 @@ fn unpack(matrix: &mut Matrix, dtype: FloatDType) {
     }
 }
 
-/// The same module, trained on `device`: its parameters are new ones with the same values.
+/// The same module, trained on `device`, which records gradients: its parameters are new ones with the same values.
 pub(crate) fn train_module<M: Module>(module: M, device: &Device) -> M {
     struct Train<'d>(&'d Device);
     impl ModuleMapper for Train<'_> {
@@ -66,11 +71,7 @@ pub(crate) fn train_module<M: Module>(module: M, device: &Device) -> M {
             let values = param.val().without_autodiff();
             let dtype = values.dtype();
             let values = Tensor::from_data(values.into_data(), (self.0, dtype));
-            let values = match self.0.is_autodiff() {
-                true => values.require_grad(),
-                false => values,
-            };
-            Param::initialized(ParamId::new(), values)
+            Param::initialized(ParamId::new(), values.require_grad())
         }
     }
     module.map(&mut Train(device))

@@ -183,6 +183,12 @@ pub enum AdapterError {
         /// The names that it has.
         found: String,
     },
+    /// A device on which nothing can be trained.
+    #[error("{device} records no gradients; train on `T::device(0)?.autodiff()`")]
+    NoGradients {
+        /// The device.
+        device: String,
+    },
     /// Layers to be trained that the model does not have.
     #[error(
         "{}; the model has {layers} layers, and those of `Loaded::new_blocks` are new",

@@ -7,7 +7,7 @@ use firebox_kernels::arith::float::DType;
 use super::{ExpandError, Expansion, ends::Ends};
 use crate::{
     dialect::{dtype, plain},
-    model::{Architecture, CausalLm, Role, Slot, decoder::Spec},
+    model::{Architecture, CausalLm, Origin, Role, Slot, decoder::Spec},
     source::{Catalog, TensorInfo, ZEROS, ones},
 };
 
@@ -114,9 +114,14 @@ impl<'s> NamedLayers<'s> {
             let slots = self.unpacked(&there, expansion, new);
             made.extend(slots.into_iter().filter_map(|(name, slot)| {
                 let like = tensors.first()?;
+                let is_turned = |origin: &Origin| origin.transposed && origin.tensor == slot.name;
+                let mut shape = slot.shape.clone();
+                if slot.from.iter().any(is_turned) {
+                    shape.reverse();
+                }
                 let zeros = TensorInfo {
                     name: name.into(),
-                    shape: slot.shape,
+                    shape,
                     ..like.clone()
                 };
                 Some(made_up(zeros, ZEROS, float))

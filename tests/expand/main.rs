@@ -49,8 +49,12 @@ const PACKED: [&str; 7] = [
 
 /// A checkpoint that has its weights packed.
 fn packed(quant: &str) -> TempDir {
+    packed_of(Golden("llama_bf16_untied"), quant)
+}
+
+fn packed_of(golden: Golden, quant: &str) -> TempDir {
     let folder = tempfile::tempdir().expect("a folder");
-    let base = config(&Golden("llama_bf16_untied").path(""), quant);
+    let base = config(&golden.path(""), quant);
     let loader = Loader::<Cpu>::new(base).expect(quant);
     let saved = loader.save::<CausalLm>(&SaveConfig::new(folder.path()));
     saved.unwrap_or_else(|error| panic!("{quant}: {error}"));

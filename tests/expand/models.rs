@@ -11,7 +11,7 @@ use firebox::{
 use firebox_kernels::format::Format;
 use tempfile::TempDir;
 
-use super::{PACKED, config, expanded, load, logits, packed};
+use super::{PACKED, config, expanded, load, logits, packed, packed_of};
 use crate::common::{Golden, linears, max_abs_difference, models, repository};
 
 /// The model, and the model with each number of new blocks that goes.
@@ -123,7 +123,9 @@ fn streamed_models_compute_the_same() {
 fn packed_checkpoints_compute_the_same() {
     let golden = fs::read_dir(repository().join("tests/golden/packed")).expect("golden folders");
     let golden = golden.map(|folder| folder.expect("a folder").path());
-    let packed: Vec<(&str, TempDir)> = PACKED.map(|quant| (quant, packed(quant))).into();
+    let mut packed: Vec<(&str, TempDir)> = PACKED.map(|quant| (quant, packed(quant))).into();
+    // Matrices that are stored the other way round.
+    packed.push(("nf4 of gpt2", packed_of(Golden("gpt2_f32"), "nf4")));
     let ours = packed.iter().map(|(_, folder)| folder.path().to_owned());
     for folder in golden.chain(ours) {
         let mut quant = "none".to_owned();

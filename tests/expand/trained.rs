@@ -3,14 +3,14 @@
 use burn::tensor::{Gradients, Tensor, activation::log_softmax};
 use burn_optim::{AdamWConfig, GradientsParams};
 use firebox::{
-    Cpu, Target,
+    Cpu, DType, Loader, Target,
     adapter::{self, AdapterError},
-    config::Expand,
+    config::{Expand, SaveConfig},
     model::{CausalLm, Matrix, decoder::Block},
 };
 
-use super::{config, load, packed};
-use crate::common::{Golden, ids, linears, values};
+use super::{config, load, logits, packed};
+use crate::common::{Golden, ids, linears, max_abs_difference, values};
 
 fn text() -> Vec<u32> {
     (0..33).map(|nth| (nth * 37 + 5) % 120).collect()
@@ -168,4 +168,34 @@ fn layers_that_are_not_there_are_refused() {
         assert_eq!((*found, *layers), (block, 4));
         assert_eq!(adapter::trainable_params(&model), 0);
     }
+
+    let plain = Cpu::device(0).expect("a CPU");
+    let error = adapter::train_blocks(&mut model, &[1], &plain).expect_err("no gradients");
+    assert!(matches!(error, AdapterError::NoGradients { .. }), "{error}");
+}
+
+/// A trained module becomes a checkpoint that knows its new blocks.
+#[test]
+fn trained_models_are_saved() {
+    let base = config(&Golden("llama_bf16_untied").path(""), "nf4");
+    let loader = Loader::<Cpu>::new(base.expand(Expand::blocks(2).dense())).expect("a loader");
+    let mut model = loader.load::<CausalLm>().expect("a model").model;
+    let untrained = logits(&model);
+    let device = Cpu::device(0).expect("a CPU").autodiff();
+    adapter::train_blocks(&mut model, loader.new_blocks(), &device).expect("blocks");
+    let mut optimizer = AdamWConfig::new().init();
+    for _ in 0..2 {
+        let gradients = GradientsParams::from_grads(loss(&model).backward(), &model);
+        model = optimizer.step(1e-3, model, gradients);
+    }
+    let trained = logits(&model);
+    assert!(max_abs_difference(&trained, &untrained) > 0.1);
+    let out = tempfile::tempdir().expect("a folder");
+    let saved = loader.save_module(&model, &SaveConfig::new(out.path()));
+    saved.expect("saved");
+    let again = load(config(out.path(), "none").dtype(DType::F32)).expect("the saved folder");
+    assert_eq!(again.new_blocks, [2, 5]);
+    // New blocks are written in the type of the checkpoint.
+    let error = max_abs_difference(&logits(&again.model), &trained);
+    assert!(error <= 0.05, "{error}");
 }
