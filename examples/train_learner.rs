@@ -12,7 +12,7 @@ use burn::{
         dataset::InMemDataset,
     },
     module::Module,
-    tensor::{Device, Int, Tensor, TensorData, activation::log_softmax},
+    tensor::{Device, Int, Tensor, activation::log_softmax},
 };
 use burn_optim::AdamWConfig;
 use burn_train::{
@@ -26,20 +26,10 @@ use firebox::{
     text::SpecialTokens,
 };
 
-/// What the `Learner` trains. Only the trained values of the model are in its records.
+/// The module that is trained. Its records hold the trained values of the model and nothing else.
 #[derive(Module, Debug)]
 struct Tuner {
     model: Trained<CausalLm>,
-}
-
-impl TrainStep for Tuner {
-    type Input = Tensor<2, Int>;
-    type Output = SequenceOutput;
-
-    fn step(&self, ids: Tensor<2, Int>) -> TrainOutput<SequenceOutput> {
-        let output = InferenceStep::step(self, ids);
-        TrainOutput::new(self, output.loss.backward(), output)
-    }
 }
 
 impl InferenceStep for Tuner {
@@ -55,42 +45,51 @@ impl InferenceStep for Tuner {
     }
 }
 
-/// Stacks rows of equally many tokens.
+impl TrainStep for Tuner {
+    type Input = Tensor<2, Int>;
+    type Output = SequenceOutput;
+
+    fn step(&self, ids: Tensor<2, Int>) -> TrainOutput<SequenceOutput> {
+        let output = InferenceStep::step(self, ids);
+        TrainOutput::new(self, output.loss.backward(), output)
+    }
+}
+
 struct Stack;
 
-impl Batcher<Vec<i32>, Tensor<2, Int>> for Stack {
-    fn batch(&self, rows: Vec<Vec<i32>>, device: &Device) -> Tensor<2, Int> {
-        let shape = [rows.len(), rows[0].len()];
-        Tensor::from_data(TensorData::new(rows.concat(), shape), device)
+impl Batcher<Tensor<1, Int>, Tensor<2, Int>> for Stack {
+    fn batch(&self, rows: Vec<Tensor<1, Int>>, _: &Device) -> Tensor<2, Int> {
+        Tensor::stack(rows, 0)
     }
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let config = LoadConfig::new("assets/tinyrust")
-        .quant("nf4".parse()?)
-        .adapter(LoraConfig::new(8, 16.0));
-    let loader = Loader::<Cpu>::new(config)?;
-    let text = include_str!("own_module.rs");
-    let ids = loader.tokenizer()?.encode(text, SpecialTokens::Omit)?;
-    let ids: Vec<i32> = ids.iter().map(|id| id.cast_signed()).collect();
-    let rows: Vec<Vec<i32>> = ids.chunks_exact(33).map(<[i32]>::to_vec).collect();
-    let batches = |rows: &[Vec<i32>]| {
-        let loader = DataLoaderBuilder::new(Stack).batch_size(2).shuffle(1);
-        loader.build(InMemDataset::new(rows.to_vec()))
+    let config = LoadConfig::new("assets/tinyrust").quant("nf4".parse()?);
+    let loader = Loader::<Cpu>::new(config.adapter(LoraConfig::new(8, 16.0)))?;
+    let text = std::fs::read_to_string("assets/burn-book/held-out.txt")?;
+    let ids = loader.tokenizer()?.encode(&text, SpecialTokens::Omit)?;
+    let rows = ids.chunks_exact(65);
+    let rows: Vec<_> = rows
+        .map(|row| Tensor::from_data(row, loader.device()))
+        .collect();
+    let batches = |rows: &[Tensor<1, Int>]| {
+        let batches = DataLoaderBuilder::new(Stack).batch_size(2).shuffle(1);
+        batches.build(InMemDataset::new(rows.to_vec()))
     };
-    let (train, valid) = rows.split_at(8);
-
     let folder = tempfile::tempdir()?;
-    let training = SupervisedTraining::new(folder.path(), batches(train), batches(&valid[..2]))
+    let (train, valid) = (batches(&rows[..8]), batches(&rows[8..10]));
+    let training = SupervisedTraining::new(folder.path(), train, valid)
         .metrics((LossMetric::new(),))
         .with_default_checkpointers()
         .with_application_logger(None)
         .num_epochs(2);
     let model = Trained::new(loader.load::<CausalLm>()?.model);
     let learner = Learner::new(Tuner { model }, AdamWConfig::new().init(), 1e-3);
-    let result = training.launch(learner);
-    println!("{} values were trained", result.model.num_params());
+    println!(
+        "{} values were trained",
+        training.launch(learner).model.num_params()
+    );
     let checkpoint = folder.path().join("checkpoint/model-2.bpk");
-    println!("a checkpoint: {} bytes", checkpoint.metadata()?.len());
+    println!("a checkpoint has {} bytes", checkpoint.metadata()?.len());
     Ok(())
 }

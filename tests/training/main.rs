@@ -13,4 +13,5 @@ mod records;
 mod run;
 mod saved;
 mod steps;
+mod text;
 mod trained;

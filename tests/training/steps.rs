@@ -1,9 +1,16 @@
 //! Steps of an optimizer of Burn.
 
-use burn::tensor::{Device, Int, Tensor, TensorData, activation::log_softmax};
+use burn::{
+    module::{Lora, Module, ParamGroup, QLora, Quantizer},
+    tensor::{
+        Device, Int, Tensor, TensorData,
+        activation::log_softmax,
+        quantization::{Calibration, QuantValue},
+    },
+};
 use burn_optim::{AdamWConfig, GradientsParams};
 use firebox::{
-    Cpu, LoadConfig, Loader, Strategy,
+    Cpu, DType, LoadConfig, Loader, Strategy,
     adapter::{self, AdapterConfig, AdapterFile, LoraConfig},
     model::{CausalLm, Matrix},
 };
@@ -98,7 +105,7 @@ fn three_steps_train_adapters_and_nothing_else() {
             assert_eq!(file.config.base(), base.to_str());
             let again = load(quant, strategy, Some(AdapterConfig::folder(folder.path())));
             switch.set_weight(1.0);
-            let evaluated = burn::module::Module::valid(&model);
+            let evaluated = model.valid();
             let error = max_abs_difference(&logits(&again), &logits(&evaluated));
             assert!(error <= 1e-4, "{name}: {error}");
         }
@@ -127,4 +134,37 @@ fn dropout_goes_on_where_it_was() {
     assert_ne!(first, second);
     assert_eq!(losses(0), [first, second]);
     assert_eq!(losses(1)[0], second);
+}
+
+/// Would catch factors of Burn whose gradients a frozen base swallows.
+#[test]
+fn factors_of_burn_train_a_dense_model() {
+    let projections = || ParamGroup::from_predicate("_proj.weight");
+    let lora = || Lora::new(4, 8.0).set_param_group(projections());
+    // In `f32` matrices are parameters of Burn; halves are words.
+    let model = || {
+        let config = LoadConfig::new(BASE.path("").to_string_lossy()).dtype(DType::F32);
+        let loader = Loader::<Cpu>::new(config).expect(BASE.0);
+        loader.load::<CausalLm>().expect(BASE.0).model
+    };
+    let scheme = Device::flex().settings().quantization.scheme;
+    let mut quantizer = Quantizer::new(Calibration::MinMax, scheme.with_value(QuantValue::Q8S));
+    quantizer.set_param_group(projections());
+    for (name, mut model) in [
+        ("apply_lora", model().apply_lora(lora()).train()),
+        (
+            "apply_qlora",
+            model().apply_qlora(QLora::new(lora(), quantizer)).train(),
+        ),
+    ] {
+        let first = loss(&model).into_scalar::<f32>();
+        let mut optimizer = AdamWConfig::new().init();
+        for _ in 0..3 {
+            let gradients = GradientsParams::from_grads(loss(&model).backward(), &model);
+            assert_eq!(gradients.len(), model.blocks.len() * 7 * 2, "{name}");
+            model = optimizer.step(1e-2, model, gradients);
+        }
+        let last = loss(&model).into_scalar::<f32>();
+        assert!(last < first - 0.05, "{name}: {first}, then {last}");
+    }
 }
