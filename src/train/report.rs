@@ -128,10 +128,8 @@ impl fmt::Display for RunReport {
             write!(f, ", at most {} of host memory", Bytes(bytes))?;
         }
         write!(f, ", {} values trained", self.trainable)?;
-        let folders = self.adapter.iter().chain(&self.model);
-        folders
-            .map(|folder| write!(f, "\n{}", folder.display()))
-            .collect()
+        let mut folders = self.adapter.iter().chain(&self.model);
+        folders.try_for_each(|folder| write!(f, "\n{}", folder.display()))
     }
 }
 

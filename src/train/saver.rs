@@ -8,8 +8,11 @@ use crate::{
     target::Target,
 };
 
+/// How a model is saved, and where.
+type Save = dyn Fn(&CausalLm, &SaveConfig) -> Result<(), Error> + Send;
+
 /// Saves a model as its loader would: a loader without its target.
-pub(super) struct ModuleSaver(Box<dyn Fn(&CausalLm, &SaveConfig) -> Result<(), Error> + Send>);
+pub(super) struct ModuleSaver(Box<Save>);
 
 impl ModuleSaver {
     pub(super) fn new<T: Target + 'static>(loader: Loader<T>) -> Self {
