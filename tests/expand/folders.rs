@@ -157,7 +157,7 @@ fn other_program(base: Golden, out: &Path, split: usize) {
             let old: usize = number.parse().expect("a number");
             let new = old + old / split;
             written.push((format!("{before}layers.{new}.{rest}"), view.clone()));
-            if (old + 1) % split == 0 {
+            if (old + 1).is_multiple_of(split) {
                 let data = match name.contains("o_proj") || name.contains("down_proj") {
                     true => &zeros[..view.data().len()],
                     false => view.data(),
