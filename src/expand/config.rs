@@ -65,6 +65,7 @@ pub fn new_blocks(config: &Value) -> Result<Vec<usize>, ExpandError> {
     numbers
         .filter(rising)
         .ok_or_else(|| ExpandError::NewBlocks {
+            field: NEW_BLOCKS,
             found: listed.to_string().chars().take(60).collect(),
             layers,
         })

@@ -70,11 +70,10 @@ pub enum ExpandError {
     },
 
     /// The list of new blocks in `config.json` cannot be.
-    #[error(
-        "config.json: `{field}` is {found}, expected rising numbers of layers below {layers}",
-        field = super::config::NEW_BLOCKS
-    )]
+    #[error("config.json: `{field}` is {found}, expected rising numbers of layers below {layers}")]
     NewBlocks {
+        /// The field.
+        field: &'static str,
         /// What the file says.
         found: String,
         /// Layers of the model.
