@@ -1,7 +1,7 @@
 //! Where the answers are in the text of a chat.
 //!
-//! A template that marks them with `generation` blocks is believed. No template of a published model does, so that for others
-//! each answer is found by writing the chat again:
+//! A template that marks them with `generation` blocks is believed. Those of published models do not, so that each answer is found
+//! by writing the chat again:
 //!
 //! ```text
 //! the chat                      … <|assistant|> It is blue.<|end|> <|user|> …
@@ -13,7 +13,8 @@
 //! ```
 //!
 //! Templates that write an answer in another way once the chat goes on (Qwen 3 removes thoughts) pass, since the end is compared
-//! with whole chats alone. A text that passes no comparison is an error.
+//! with whole chats alone. Where a template refuses the other answer, as one in place of a call whose result follows, the answer is
+//! what the chat has more than its question, if the text begins with both. A text that passes no comparison is an error.
 
 use std::ops::Range;
 
