@@ -137,24 +137,24 @@ impl Index {
 
     /// The error of a record, with its file and line.
     pub(super) fn error(&self, place: &Place, source: RecordError) -> DataError {
-        Fault::Record(place.bytes.start, source).of(&self.file(place).path)
+        ScanFault::Record(place.bytes.start, source).of(&self.file(place).path)
     }
 }
 
 /// An error in some file.
-enum Fault {
+enum ScanFault {
     Io(io::Error),
     /// In the record at a byte of the file.
     Record(u64, RecordError),
 }
 
-impl From<io::Error> for Fault {
+impl From<io::Error> for ScanFault {
     fn from(error: io::Error) -> Self {
         Self::Io(error)
     }
 }
 
-impl Fault {
+impl ScanFault {
     fn of(self, file: &Path) -> DataError {
         let failed = |source| DataError::File {
             file: file.to_path_buf(),
@@ -194,7 +194,7 @@ impl Scan<'_> {
         &mut self,
         file: &mut DataFile,
         check: impl FnMut(&[u8]) -> Result<(), RecordError>,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), ScanFault> {
         let mut from = BufReader::with_capacity(BUFFER, File::open(&file.path)?);
         if from.fill_buf()?.starts_with(BYTE_ORDER_MARK) {
             from.consume(BYTE_ORDER_MARK.len());
@@ -213,7 +213,7 @@ impl Scan<'_> {
         }
     }
 
-    fn text(&mut self, from: &mut impl BufRead) -> Result<(), Fault> {
+    fn text(&mut self, from: &mut impl BufRead) -> Result<(), ScanFault> {
         let mut part = Vec::new();
         loop {
             // One more byte says whether the text goes on.
@@ -223,7 +223,7 @@ impl Scan<'_> {
                 return Ok(());
             }
             let found = text_of(&part[..len]);
-            let found = found.map_err(|error| Fault::Record(self.at, error))?;
+            let found = found.map_err(|error| ScanFault::Record(self.at, error))?;
             // A text of nothing but spaces is none.
             if self.at > BYTE_ORDER_MARK.len() as u64 || !found.trim().is_empty() {
                 self.record(self.at);
@@ -237,11 +237,11 @@ impl Scan<'_> {
         &mut self,
         from: &mut impl BufRead,
         mut check: impl FnMut(&[u8]) -> Result<(), RecordError>,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), ScanFault> {
         let mut line = Vec::new();
         while from.read_until(b'\n', &mut line)? > 0 {
             if !line.trim_ascii().is_empty() {
-                check(&line).map_err(|error| Fault::Record(self.at, error))?;
+                check(&line).map_err(|error| ScanFault::Record(self.at, error))?;
                 self.record(self.at);
             }
             self.see(&line);
@@ -268,20 +268,20 @@ impl Scan<'_> {
         &mut self,
         from: &mut impl BufRead,
         mut check: impl FnMut(&[u8]) -> Result<(), RecordError>,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), ScanFault> {
         let mut list = List::default();
         let mut record = Vec::new();
         loop {
             let found = from.fill_buf()?;
             if found.is_empty() {
                 let end = list.end();
-                return end.map_err(|error| Fault::Record(self.at, error));
+                return end.map_err(|error| ScanFault::Record(self.at, error));
             }
             for (at, byte) in (self.at..).zip(found) {
                 let ended = list.byte(*byte, at);
-                match ended.map_err(|error| Fault::Record(at, error))? {
+                match ended.map_err(|error| ScanFault::Record(at, error))? {
                     Some(begin) => {
-                        check(&record).map_err(|error| Fault::Record(begin, error))?;
+                        check(&record).map_err(|error| ScanFault::Record(begin, error))?;
                         self.record(begin);
                         record.clear();
                     }
