@@ -43,7 +43,7 @@ pub(super) const OPTIMIZER: &str = "optimizer.safetensors";
 
 /// How far a run is.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub(super) struct Progress {
+pub(super) struct RunProgress {
     /// Steps that are done.
     pub(super) step: u64,
     /// Mean loss of the first and of the last step.
@@ -85,7 +85,7 @@ pub enum Ended {
 pub(super) struct CheckpointState {
     /// What has to be the same when the run continues.
     pub(super) identity: Value,
-    pub(super) progress: Progress,
+    pub(super) progress: RunProgress,
     /// The place in the data.
     pub(super) position: DataPosition,
     /// Masks that each dropout has drawn.
@@ -102,16 +102,16 @@ pub(super) struct CheckpointState {
 #[derive(Serialize, Deserialize)]
 struct StateFile {
     identity: Value,
-    progress: Progress,
+    progress: RunProgress,
     position: DataPosition,
     dropout_calls: BTreeMap<String, u64>,
     metrics_bytes: u64,
     trainable: u64,
-    files: BTreeMap<String, FileSum>,
+    files: BTreeMap<String, CheckpointSum>,
 }
 
 #[derive(PartialEq, Serialize, Deserialize)]
-struct FileSum {
+struct CheckpointSum {
     bytes: u64,
     xxh3: String,
 }
@@ -266,7 +266,7 @@ pub(super) fn prune(run: &Path, keep: usize) -> Result<(), FolderError> {
 }
 
 /// Lengths and checksums of the files of a folder, without the one that has them.
-fn sums(folder: &Path) -> Result<BTreeMap<String, FileSum>, FolderError> {
+fn sums(folder: &Path) -> Result<BTreeMap<String, CheckpointSum>, FolderError> {
     let mut sums = BTreeMap::new();
     let failed = |path: &Path| {
         let path = path.to_owned();
@@ -277,7 +277,7 @@ fn sums(folder: &Path) -> Result<BTreeMap<String, FileSum>, FolderError> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         if name != STATE && path.is_file() {
             let bytes = fs::read(&path).map_err(failed(&path))?;
-            let sum = FileSum {
+            let sum = CheckpointSum {
                 bytes: bytes.len() as u64,
                 xxh3: format!("{:032x}", xxh3_128(&bytes)),
             };

@@ -377,12 +377,12 @@ pub(super) fn wrong(key: &str, found: &Value, reason: &str) -> FinetuneConfigErr
 /// A value as people write it, or the fields of its type.
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Written<V> {
+enum WordsOrFields<V> {
     Words(String),
     Fields(V),
 }
 
-impl<V: FromStr<Err: fmt::Display>> Written<V> {
+impl<V: FromStr<Err: fmt::Display>> WordsOrFields<V> {
     fn read<E: serde::de::Error>(self) -> Result<V, E> {
         match self {
             Self::Words(words) => words.parse().map_err(E::custom),
@@ -392,15 +392,15 @@ impl<V: FromStr<Err: fmt::Display>> Written<V> {
 }
 
 fn optimizer<'de, D: Deserializer<'de>>(from: D) -> Result<OptimizerConfig, D::Error> {
-    Written::deserialize(from)?.read()
+    WordsOrFields::deserialize(from)?.read()
 }
 
 fn adapter<'de, D: Deserializer<'de>>(from: D) -> Result<Option<AdapterConfig>, D::Error> {
-    let written = Option::<Written<AdapterConfig>>::deserialize(from)?;
-    written.map(Written::read).transpose()
+    let written = Option::<WordsOrFields<AdapterConfig>>::deserialize(from)?;
+    written.map(WordsOrFields::read).transpose()
 }
 
 fn expand<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Expand>, D::Error> {
-    let written = Option::<Written<Expand>>::deserialize(from)?;
-    written.map(Written::read).transpose()
+    let written = Option::<WordsOrFields<Expand>>::deserialize(from)?;
+    written.map(WordsOrFields::read).transpose()
 }

@@ -8,7 +8,7 @@ use crate::config::Bytes;
 /// What is known of a run before its base is loaded.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
-pub struct RunFacts {
+pub struct FinetuneFacts {
     /// Steps of the run.
     pub steps: u64,
     /// Rows of a step.
@@ -36,7 +36,7 @@ pub struct DataFacts {
 /// Letters of the example that are shown.
 const SHOWN: usize = 600;
 
-impl fmt::Display for RunFacts {
+impl fmt::Display for FinetuneFacts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.data.summary {
             Some(summary) => writeln!(f, "data: {summary}")?,

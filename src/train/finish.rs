@@ -1,7 +1,7 @@
 //! The end of a run: its adapter and its page.
 
 use super::{
-    checkpoint::{CheckpointFault, PREFIX, Progress},
+    checkpoint::{CheckpointFault, PREFIX, RunProgress},
     config::FinetuneConfig,
     error::TrainError,
     folder::write_folder,
@@ -13,7 +13,7 @@ use crate::adapter::AdapterFile;
 /// the run waited for a lower one.
 pub(super) fn finish(
     config: &FinetuneConfig,
-    progress: &Progress,
+    progress: &RunProgress,
     report: &RunReport,
 ) -> Result<(), TrainError> {
     let out = &config.out;

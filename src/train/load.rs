@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    checkpoint::{CheckpointFault, OPTIMIZER, PREFIX, Progress},
+    checkpoint::{CheckpointFault, OPTIMIZER, PREFIX, RunProgress},
     data::DataPosition,
     error::TrainError,
     open::Run,
@@ -63,7 +63,7 @@ impl<T: Target + 'static> Run<T> {
         let trainable = adapter::trainable_params(&model);
         let config = self.config;
         let rates = config.learning_rates(self.facts.steps);
-        let mut progress = Progress::default();
+        let mut progress = RunProgress::default();
         let mut position = DataPosition::default();
         let mut kept = None;
         let mut subject;

@@ -38,11 +38,11 @@ pub use data::{
 pub use error::TrainError;
 pub use estimate::MemoryEstimate;
 pub use event::RunEvent;
-pub use facts::{DataFacts, RunFacts};
+pub use facts::{DataFacts, FinetuneFacts};
 pub use folder::FolderError;
 pub use metrics::{EvalMetrics, MetricsLine, StepMetrics};
 pub use open::Run;
 pub use optimizer::{Optimizer, OptimizerConfig};
 pub use report::{BestStep, RunReport};
-pub use run::{LoadedRun, Watch};
+pub use run::{LoadedRun, RunWatch};
 pub use schedule::{Decay, Schedule};

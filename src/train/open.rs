@@ -10,7 +10,7 @@ use super::{
     data::{Data, DataConfig, DataSummary, Order, Packing},
     error::TrainError,
     estimate::{BatchSize, Trains, estimate},
-    facts::{DataFacts, RunFacts},
+    facts::{DataFacts, FinetuneFacts},
     finish::finish,
     folder,
     identity::identity,
@@ -41,7 +41,7 @@ pub struct Run<T: Target> {
     pub(super) config: FinetuneConfig,
     /// `None` where new blocks are trained.
     pub(super) adapter: Option<AdapterConfig>,
-    pub(super) facts: RunFacts,
+    pub(super) facts: FinetuneFacts,
     pub(super) identity: Value,
     pub(super) data: Data,
     pub(super) eval: Option<Data>,
@@ -140,7 +140,7 @@ impl<T: Target> Run<T> {
         );
 
         let (metrics, start) = folder_of(&config, resume, &identity)?;
-        let facts = RunFacts {
+        let facts = FinetuneFacts {
             steps,
             rows: config.batch * config.accumulation,
             data: DataFacts {
@@ -186,7 +186,7 @@ impl<T: Target> Run<T> {
     }
 
     /// What is known of the run.
-    pub fn facts(&self) -> &RunFacts {
+    pub fn facts(&self) -> &FinetuneFacts {
         &self.facts
     }
 }

@@ -9,7 +9,7 @@ use std::{
 use serde::Serialize;
 
 use super::{
-    checkpoint::{Ended, Progress},
+    checkpoint::{Ended, RunProgress},
     config::FinetuneConfig,
     metrics::{self, MetricsLine},
 };
@@ -69,7 +69,7 @@ pub struct BestStep {
 impl RunReport {
     /// Of a run that is over.
     pub(super) fn new(
-        progress: &Progress,
+        progress: &RunProgress,
         ended: Ended,
         trainable: u64,
         config: &FinetuneConfig,

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::{
     batch::Batch,
-    checkpoint::{self, CheckpointFault, CheckpointState, Ended, Progress},
+    checkpoint::{self, CheckpointFault, CheckpointState, Ended, RunProgress},
     config::FinetuneConfig,
     data::{Batches, Data, DataPosition},
     error::TrainError,
@@ -45,7 +45,7 @@ pub struct LoadedRun {
     pub(super) eval: Option<Data>,
     pub(super) metrics: MetricsFile,
     pub(super) identity: Value,
-    pub(super) progress: Progress,
+    pub(super) progress: RunProgress,
     pub(super) trainable: u64,
     /// The last checkpoint, and its step.
     pub(super) kept: Option<PathBuf>,
@@ -55,7 +55,7 @@ pub struct LoadedRun {
 }
 
 /// Gets what happens to a run, and says whether it goes on. A run that is to stop finishes its step and writes a checkpoint.
-pub type Watch<'w> = &'w mut dyn FnMut(&RunEvent<'_>) -> Flow;
+pub type RunWatch<'w> = &'w mut dyn FnMut(&RunEvent<'_>) -> Flow;
 
 impl LoadedRun {
     /// Steps of the run.
@@ -73,7 +73,7 @@ impl LoadedRun {
     /// # Errors
     ///
     /// [`TrainError`]; the checkpoints that were written stay whatever happens, and the error names the last one.
-    pub fn train(mut self, watch: Watch<'_>) -> Result<RunReport, TrainError> {
+    pub fn train(mut self, watch: RunWatch<'_>) -> Result<RunReport, TrainError> {
         let begun = self.progress.step;
         let mut flow = watch(&RunEvent::Begun {
             step: begun,
@@ -128,7 +128,7 @@ impl LoadedRun {
     }
 
     /// One step of the optimizer.
-    fn step(&mut self, watch: Watch<'_>) -> Result<Flow, TrainError> {
+    fn step(&mut self, watch: RunWatch<'_>) -> Result<Flow, TrainError> {
         let began = Instant::now();
         let step = self.progress.step + 1;
         let not_finite = |batch, what, value, kept: &Option<PathBuf>| TrainError::NotFinite {
@@ -198,7 +198,7 @@ impl LoadedRun {
     }
 
     /// Measures perplexity, where there is text for it, and keeps the adapter with the lowest.
-    fn evaluate(&mut self, watch: Watch<'_>) -> Result<(), TrainError> {
+    fn evaluate(&mut self, watch: RunWatch<'_>) -> Result<(), TrainError> {
         let Some(eval) = &self.eval else {
             return Ok(());
         };
@@ -252,7 +252,7 @@ impl LoadedRun {
     }
 
     /// Writes a checkpoint, and removes those that are too old.
-    fn save(&mut self, watch: Watch<'_>) -> Result<PathBuf, TrainError> {
+    fn save(&mut self, watch: RunWatch<'_>) -> Result<PathBuf, TrainError> {
         let metrics_bytes = self.metrics.sync().map_err(|source| FolderError {
             path: self.config.out.join(METRICS),
             source,

@@ -9,9 +9,9 @@ use burn::{
 
 /// Where a visitor or mapper is in a module.
 #[derive(Default)]
-struct Place(Vec<String>);
+struct ParamPath(Vec<String>);
 
-impl Place {
+impl ParamPath {
     fn enter(&mut self, name: &str) {
         self.0.push(name.to_owned());
     }
@@ -28,8 +28,8 @@ impl Place {
 /// The values of all trained tensors of a module.
 pub(super) fn values<M: Module>(module: &M) -> BTreeMap<String, TensorData> {
     #[derive(Default)]
-    struct Values(Place, BTreeMap<String, TensorData>);
-    impl ModuleVisitor for Values {
+    struct TrainedValues(ParamPath, BTreeMap<String, TensorData>);
+    impl ModuleVisitor for TrainedValues {
         fn enter_module(&mut self, name: &str, _: &str) {
             self.0.enter(name);
         }
@@ -46,7 +46,7 @@ pub(super) fn values<M: Module>(module: &M) -> BTreeMap<String, TensorData> {
             }
         }
     }
-    let mut values = Values::default();
+    let mut values = TrainedValues::default();
     module.visit(&mut values);
     values.1
 }
@@ -56,7 +56,7 @@ pub(super) fn restore<M: Module>(
     module: M,
     values: BTreeMap<String, TensorData>,
 ) -> Result<M, String> {
-    struct Restore(Place, BTreeMap<String, TensorData>, Option<String>);
+    struct Restore(ParamPath, BTreeMap<String, TensorData>, Option<String>);
     impl ModuleMapper for Restore {
         fn enter_module(&mut self, name: &str, _: &str) {
             self.0.enter(name);
@@ -83,7 +83,7 @@ pub(super) fn restore<M: Module>(
             Param::from_mapped_value(id, values, mapper)
         }
     }
-    let mut restore = Restore(Place::default(), values, None);
+    let mut restore = Restore(ParamPath::default(), values, None);
     let module = module.map(&mut restore);
     let Restore(_, left, missing) = restore;
     match missing.or(left.into_keys().next()) {

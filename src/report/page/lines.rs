@@ -47,12 +47,12 @@ impl Frame {
         for value in marks(self.y, 5.0) {
             let y = self.y(value);
             markup.stroke("grid", [self.left, y], [self.right, y]);
-            markup.label("mark", "end", [self.left - 8.0, y + 4.0], Number(value));
+            markup.label("mark", "end", [self.left - 8.0, y + 4.0], MarkNumber(value));
         }
         for step in marks(self.x, 8.0) {
             let x = self.x(step);
             markup.stroke("grid", [x, self.top], [x, self.bottom]);
-            markup.label("mark", "middle", [x, self.bottom + 16.0], Number(step));
+            markup.label("mark", "middle", [x, self.bottom + 16.0], MarkNumber(step));
         }
     }
 }
@@ -66,9 +66,9 @@ fn marks([from, to]: [f64; 2], count: f64) -> impl Iterator<Item = f64> {
 }
 
 /// A number with as many digits as tell it from its neighbours.
-struct Number(f64);
+struct MarkNumber(f64);
 
-impl core::fmt::Display for Number {
+impl core::fmt::Display for MarkNumber {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         let Self(value) = *self;
         if value != 0.0 && (value.abs() < 1e-3 || value.abs() >= 1e6) {
@@ -221,7 +221,8 @@ mod tests {
 
     #[test]
     fn numbers_are_short() {
-        let said = [0.0, 2.5, 100.0, 2e-4, 0.00025, 0.25].map(|value| Number(value).to_string());
+        let said =
+            [0.0, 2.5, 100.0, 2e-4, 0.00025, 0.25].map(|value| MarkNumber(value).to_string());
         assert_eq!(said, ["0", "2.5", "100", "2e-4", "2.5e-4", "0.25"]);
     }
 }

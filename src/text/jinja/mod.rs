@@ -40,7 +40,7 @@ use self::{
     datum::{Datum, Dict},
     error::Result,
     meter::Meter,
-    run::Run,
+    run::Rendering,
 };
 
 /// The text of a template.
@@ -64,7 +64,7 @@ pub(super) fn render(source: &str, variables: &Map<String, Json>, now: u64) -> R
         .iter()
         .map(|(name, value)| Ok((Rc::from(name.as_str()), value_of(value, &meter)?)));
     let given = given.collect::<Result<_>>()?;
-    let (text, answers) = Run::new(&meter, given, now).template(&body)?;
+    let (text, answers) = Rendering::new(&meter, given, now).template(&body)?;
     let answers = answers.filter(|_| marks);
     Ok(Rendered { text, answers })
 }

@@ -29,7 +29,7 @@ use super::{
 const CALL: usize = 3;
 
 /// One run of a template.
-pub(super) struct Run<'l> {
+pub(super) struct Rendering<'l> {
     meter: &'l Meter,
     /// Seconds since 1970, for `strftime_now`.
     now: u64,
@@ -68,7 +68,7 @@ enum Ending {
     Continue,
 }
 
-impl Drop for Run<'_> {
+impl Drop for Rendering<'_> {
     fn drop(&mut self) {
         self.scopes.clear();
         for namespace in &self.namespaces {
@@ -77,7 +77,7 @@ impl Drop for Run<'_> {
     }
 }
 
-impl<'l> Run<'l> {
+impl<'l> Rendering<'l> {
     /// A run with the variables that a template is given.
     pub(super) fn new(meter: &'l Meter, variables: Vec<(Name, Datum)>, now: u64) -> Self {
         let outermost = Scope {
