@@ -65,8 +65,8 @@ fn unpack(matrix: &mut Matrix, dtype: FloatDType) {
 
 /// The same module, trained on `device`, which records gradients: its parameters are new ones with the same values.
 pub(crate) fn train_module<M: Module>(module: M, device: &Device) -> M {
-    struct Train<'d>(&'d Device);
-    impl ModuleMapper for Train<'_> {
+    struct TrainAll<'d>(&'d Device);
+    impl ModuleMapper for TrainAll<'_> {
         fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
             let values = param.val().without_autodiff();
             let dtype = values.dtype();
@@ -74,5 +74,5 @@ pub(crate) fn train_module<M: Module>(module: M, device: &Device) -> M {
             Param::initialized(ParamId::new(), values.require_grad())
         }
     }
-    module.map(&mut Train(device))
+    module.map(&mut TrainAll(device))
 }
