@@ -149,7 +149,7 @@ impl Writer<'_> {
         let answered = begin(&chat.messages[..=nth], GenerationPrompt::Omit)?;
         // Line breaks behind the mark that ends it.
         let end = answered.trim_end().len();
-        (asked.len() < end).then(|| Answer {
+        (asked.len() < end).then_some(Answer {
             said: asked.len()..end,
             end: None,
         })
