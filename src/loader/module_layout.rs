@@ -123,7 +123,11 @@ impl Layouter<'_> {
             match wanted.keeps {
                 Some(format) => {
                     let held = self.held_format(wanted, format, 1);
-                    new.extend(words_and_scales(name, &held, &[wanted.held.clone()]));
+                    new.extend(words_and_scales(
+                        name,
+                        &held,
+                        std::slice::from_ref(&wanted.held),
+                    ));
                     dialect.packed.insert(name.clone(), held);
                 }
                 None => new.push(self.alone(wanted)),
@@ -349,7 +353,7 @@ impl Layouter<'_> {
             let slot = tensor.name.strip_suffix(SCALES).unwrap_or(&tensor.name);
             let place = place.or_else(|| first_read(slot)).unwrap_or(usize::MAX);
             let bytes = tensor.shape.iter().product::<usize>() as u64;
-            let bytes = bytes * u64::from(tensor.dtype.bits()) / 8;
+            let bytes = bytes * tensor.dtype.bits() / 8;
             let info = TensorInfo {
                 name: tensor.name.into(),
                 file: FILE.into(),

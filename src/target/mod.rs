@@ -19,6 +19,7 @@ mod cpu;
 #[cfg(feature = "cube")]
 mod cube;
 mod dtype;
+mod host;
 pub(crate) mod memory;
 #[cfg(feature = "ndarray")]
 mod ndarray;
@@ -37,6 +38,7 @@ pub use cube::WebGpu;
 pub use cube::Wgpu;
 pub(crate) use dtype::dense_types;
 pub use dtype::{DType, ToBurn};
+pub(crate) use host::in_host_memory;
 
 #[cfg(feature = "ndarray")]
 pub use ndarray::NdArray;
@@ -202,17 +204,6 @@ fn plain(device: &Device) -> &DispatchDevice {
     match device.as_dispatch() {
         DispatchDevice::Autodiff(device) => device,
         device => device,
-    }
-}
-
-/// Whether tensors on `device` are in this process's memory.
-pub(crate) fn in_host_memory(device: &Device) -> bool {
-    match plain(device) {
-        #[cfg(feature = "cpu")]
-        DispatchDevice::Flex(_) => true,
-        #[cfg(feature = "ndarray")]
-        DispatchDevice::NdArray(_) => true,
-        _ => false,
     }
 }
 

@@ -63,7 +63,7 @@ impl Optimizer for AdamW {
     }
 
     fn to_device<const D: usize>(state: Moments, device: &Device) -> Moments {
-        state.to_device(device)
+        state.on_device(device)
     }
 }
 

@@ -73,7 +73,7 @@ impl ModuleVisitor for AddGradients<'_> {
 /// Multiplies all gradients of `model` by `scale`, and, where the norm of all of them together is then above `max_norm`, by
 /// `max_norm / (norm + 1e-6)`, as `torch.nn.utils.clip_grad_norm_` does. Gives the norm after scaling and before clipping.
 ///
-/// With sums of losses, `scale` is 1 over the number of tokens that were trained on. GradientSquares are summed in the order of the
+/// With sums of losses, `scale` is 1 over the number of tokens that were trained on. Squares are summed in the order of the
 /// module, and on the host in `f64`, so the norm is the same in every run.
 ///
 /// # Errors

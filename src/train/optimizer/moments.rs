@@ -26,6 +26,10 @@ pub struct Moments {
 
 /// One moment of all values of a parameter.
 #[derive(Debug, Clone)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "handles of tensors, of which a parameter has two"
+)]
 pub(super) enum Moment {
     /// In `f32`, `[n]`.
     Full(Tensor<1>),
@@ -254,7 +258,7 @@ impl Moments {
     }
 
     /// The same on another device.
-    pub(super) fn to_device(self, device: &Device) -> Self {
+    pub(super) fn on_device(self, device: &Device) -> Self {
         let both = self.both.map(|moment| match moment {
             Moment::Full(values) => Moment::Full(values.to_device(device)),
             Moment::Blocks { codes, absmax } => Moment::Blocks {
