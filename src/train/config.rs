@@ -102,6 +102,9 @@ pub enum FinetuneConfigError {
     },
 }
 
+/// Rows of a batch at most.
+const BATCH_MAX: usize = 1 << 16;
+
 /// All keys, in the order of the fields.
 const KEYS: [&str; 25] = [
     "data",
@@ -225,8 +228,8 @@ impl FinetuneConfig {
             (
                 "batch",
                 &self.batch,
-                self.batch > 0,
-                "a batch has a row at least",
+                (1..=BATCH_MAX).contains(&self.batch),
+                "a batch has 1 to 65536 rows; --accumulation adds up more",
             ),
             (
                 "length",
@@ -243,8 +246,9 @@ impl FinetuneConfig {
             (
                 "learning-rate",
                 &self.learning_rate,
-                finite(self.learning_rate) && self.learning_rate > 0.0,
-                "write a number above 0",
+                // It is multiplied by values in f32.
+                (self.learning_rate as f32).is_normal() && self.learning_rate > 0.0,
+                "write a number above 0, such as 2e-4",
             ),
             (
                 "warmup",

@@ -67,6 +67,12 @@ pub enum TrainError {
         /// A part of the earlier run.
         found: PathBuf,
     },
+    /// A run in the folder of a model.
+    #[error("{} is the folder of a model, since it has config.json; name another folder (--out)", folder.display())]
+    Model {
+        /// The folder.
+        folder: PathBuf,
+    },
     /// The run in the folder is another one.
     #[error(
         "{} is of another run: {difference}; set it as it was, or name another folder (--out)",
@@ -112,6 +118,19 @@ pub enum TrainError {
         what: &'static str,
         /// Its value.
         value: f64,
+        /// The last checkpoint that is there.
+        kept: Option<PathBuf>,
+    },
+    /// A step after which a trained value is no number.
+    #[error(
+        "after step {step}, {tensor} has values that are no numbers; a lower learning rate may help; {}",
+        kept_words(kept.as_deref())
+    )]
+    Diverged {
+        /// Steps that were done.
+        step: u64,
+        /// The path of the tensor in the model.
+        tensor: String,
         /// The last checkpoint that is there.
         kept: Option<PathBuf>,
     },

@@ -22,7 +22,8 @@ pub struct MemoryEstimate {
 impl MemoryEstimate {
     /// All of it.
     pub fn sum(&self) -> u64 {
-        self.base + self.trained + self.activations + self.logits
+        let parts = [self.trained, self.activations, self.logits];
+        parts.into_iter().fold(self.base, u64::saturating_add)
     }
 }
 
@@ -59,7 +60,7 @@ pub(super) fn estimate(
     [layers, features]: [usize; 2],
     batch: &BatchSize,
 ) -> MemoryEstimate {
-    let tokens = (batch.rows * batch.length) as u64;
+    let tokens = (batch.rows as u64).saturating_mul(batch.length as u64);
     let is_new = |name: &str| {
         let mut new = plan.new_blocks.iter();
         new.any(|block| name.contains(&format!(".{block}.")))
@@ -76,11 +77,12 @@ pub(super) fn estimate(
             Role::Head | Role::Embedding => vocabulary = vocabulary.max(out),
             _ => {}
         }
-        trained += match trains {
+        let more = match trains {
             Trains::Factors(lora) => of_factors(lora, &slot.name, slot.role, [out, r#in]),
             Trains::Blocks if is_new(&slot.name) => out * r#in,
             Trains::Blocks | Trains::Values(_) => 0,
         };
+        trained = u64::saturating_add(trained, more);
     }
     if let Trains::Values(count) = trains {
         trained = count as u64;
@@ -100,9 +102,9 @@ pub(super) fn estimate(
         };
     MemoryEstimate {
         base: plan.totals().bytes_finished,
-        trained: trained * of_value,
-        activations: tokens * kept * F32,
-        logits: LOGITS.min(3 * tokens) * vocabulary * F32,
+        trained: trained.saturating_mul(of_value),
+        activations: tokens.saturating_mul(kept).saturating_mul(F32),
+        logits: LOGITS.min(tokens.saturating_mul(3)) * vocabulary * F32,
     }
 }
 
@@ -119,7 +121,11 @@ fn of_factors(lora: &LoraConfig, name: &str, role: Role, [out, r#in]: [u64; 2]) 
         .any(|pattern| pattern.is_match(module, role));
     match (whole, targeted) {
         (true, _) => out * r#in,
-        (false, true) => lora.rank as u64 * (out + r#in) + if lora.dora { out } else { 0 },
+        (false, true) => {
+            let magnitude = if lora.dora { out } else { 0 };
+            let rank = lora.rank as u64;
+            rank.saturating_mul(out + r#in).saturating_add(magnitude)
+        }
         (false, false) => 0,
     }
 }

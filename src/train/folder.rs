@@ -41,8 +41,11 @@ pub(super) fn remove_folder(folder: &Path) -> io::Result<()> {
     remove(&old)
 }
 
+/// Folders that are replaced, not removed.
+const REPLACED: [&str; 2] = ["adapter", "best"];
+
 /// Finishes or takes back what an earlier process was doing to the folders in `parent` when it ended. Those whose names begin with
-/// `removed` were to be removed, the others to be replaced.
+/// `removed` were to be removed, [`REPLACED`] to be replaced; no other name is touched.
 pub(super) fn recover(parent: &Path, removed: &str) -> io::Result<()> {
     for entry in fs::read_dir(parent)? {
         let path = entry?.path();
@@ -52,9 +55,10 @@ pub(super) fn recover(parent: &Path, removed: &str) -> io::Result<()> {
         let Some(name) = name.strip_prefix('.') else {
             continue;
         };
-        if name.ends_with(PART) && path.is_dir() {
+        let is_ours = |name: &str| name.starts_with(removed) || REPLACED.contains(&name);
+        if name.strip_suffix(PART).is_some_and(is_ours) && path.is_dir() {
             fs::remove_dir_all(&path)?;
-        } else if let Some(name) = name.strip_suffix(OLD) {
+        } else if let Some(name) = name.strip_suffix(OLD).filter(|name| is_ours(name)) {
             let folder = parent.join(name);
             match folder.exists() || name.starts_with(removed) {
                 true => fs::remove_dir_all(&path)?,

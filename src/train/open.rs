@@ -24,6 +24,7 @@ use crate::{
     model::{CausalLm, decoder::Spec},
     observe::check_replace,
     place::folder::difference,
+    source::checkpoint::CONFIG,
     target::Target,
 };
 
@@ -221,6 +222,11 @@ fn folder_of(
         let file = file.clone();
         move |source| TrainError::File { file, source }
     };
+    if out.join(CONFIG).exists() {
+        return Err(TrainError::Model {
+            folder: out.clone(),
+        });
+    }
     fs::create_dir_all(out).map_err(failed(out))?;
     let path = out.join(METRICS);
     if !resume {

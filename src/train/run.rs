@@ -253,6 +253,15 @@ impl LoadedRun {
 
     /// Writes a checkpoint, and removes those that are too old.
     fn save(&mut self, watch: RunWatch<'_>) -> Result<PathBuf, TrainError> {
+        // The last step may have made values that no loss has shown.
+        let trained = trained::values(self.subject.model());
+        if let Some(tensor) = trained::not_finite(&trained) {
+            return Err(TrainError::Diverged {
+                step: self.progress.step,
+                tensor: tensor.to_owned(),
+                kept: self.kept.clone(),
+            });
+        }
         let metrics_bytes = self.metrics.sync().map_err(|source| FolderError {
             path: self.config.out.join(METRICS),
             source,
@@ -265,7 +274,7 @@ impl LoadedRun {
             dropout_calls: self.subject.dropout_calls(),
             metrics_bytes,
             trainable: self.trainable,
-            trained: trained::values(self.subject.model()),
+            trained,
         };
         let adapter = self.subject.adapter()?;
         let out = self.config.out.clone();

@@ -51,6 +51,13 @@ pub(super) fn values<M: Module>(module: &M) -> BTreeMap<String, TensorData> {
     values.1
 }
 
+/// The first tensor with a value that is no number, or infinite.
+pub(super) fn not_finite(values: &BTreeMap<String, TensorData>) -> Option<&str> {
+    let is_finite = |data: &TensorData| data.iter::<f32>().all(f32::is_finite);
+    let found = values.iter().find(|(_, data)| !is_finite(data));
+    found.map(|(path, _)| path.as_str())
+}
+
 /// Gives trained tensors the values that [`values`] had of them. The path of the first that has none, or none of its shape.
 pub(super) fn restore<M: Module>(
     module: M,

@@ -596,6 +596,33 @@ fn bad_data_and_settings_are_refused() {
                 "--data".into(),
                 train.clone(),
                 "--adapter".into(),
+                format!("lora:rank={}", u64::MAX),
+            ],
+            vec!["rank 18446744073709551615"],
+        ),
+        (
+            vec![
+                "--data".into(),
+                train.clone(),
+                "--batch".into(),
+                u64::MAX.to_string(),
+            ],
+            vec!["`batch` is 18446744073709551615", "--accumulation"],
+        ),
+        (
+            vec![
+                "--data".into(),
+                train.clone(),
+                "--config".into(),
+                "/dev/zero".into(),
+            ],
+            vec!["/dev/zero", "more than 1.00 MiB"],
+        ),
+        (
+            vec![
+                "--data".into(),
+                train.clone(),
+                "--adapter".into(),
                 golden.clone(),
             ],
             vec!["another model"],
@@ -616,6 +643,31 @@ fn bad_data_and_settings_are_refused() {
         let ran = run(&mut program(&arguments));
         assert_says(&ran, 1, &parts);
         assert!(bench.checkpoints("out").is_empty());
+    }
+}
+
+/// Catches checkpoints among the files of a model, and a folder of somebody else that is taken for a half of one's own.
+#[test]
+fn nothing_of_others_is_changed() {
+    let bench = Bench::new();
+    fs::create_dir(bench.path("model")).expect("made");
+    bench.write("model/config.json", "{}");
+    for more in [&[][..], &["--resume"]] {
+        let ran = bench.run("model", 1, more);
+        assert_says(&ran, 1, &["the folder of a model", "--out"]);
+    }
+    assert_eq!(
+        fs::read_dir(bench.path("model")).expect("a folder").count(),
+        1
+    );
+
+    for name in [".mine.part", ".mine.old"] {
+        fs::create_dir_all(bench.path(&format!("out/{name}"))).expect("made");
+        bench.write(&format!("out/{name}/file"), "mine");
+    }
+    bench.answer("out", 1, &[]);
+    for name in [".mine.part", ".mine.old"] {
+        assert_eq!(bench.bytes(&format!("out/{name}/file")), b"mine");
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use firebox::train::{Data, DataConfig, DataError};
+use firebox::train::{Data, DataConfig, DataError, DataPosition};
 
 use crate::{Files, lines, tokenizer, with_template};
 
@@ -258,4 +258,44 @@ fn a_file_that_shrinks_is_an_error() {
     let error = data.summary().expect_err("an error");
     assert!(matches!(error, DataError::File { .. }), "{error}");
     drop(files);
+}
+
+/// A line and an entry of a list that have no end. Catches a record that takes many times its size of memory.
+#[test]
+fn records_have_a_longest_size() {
+    let good = "{\"text\": \"good\"}";
+    let long = "a".repeat(64 << 20);
+    for (name, text) in [
+        ("a.jsonl", format!("{good}\n{{\"text\": \"{long}\"}}\n")),
+        ("a.json", format!("[{good},\n{{\"text\": \"{long}\"}}]")),
+    ] {
+        let files = Files::new().with(name, text);
+        let expected = format!("{name}, line 2: the record has more than 64.00 MiB; ");
+        assert!(fault(&files).starts_with(&expected), "{}", fault(&files));
+    }
+}
+
+/// Positions that no run has: those of a file that was changed.
+#[test]
+fn positions_beyond_the_data_are_refused() {
+    let files = Files::new().with("a.jsonl", lines(5));
+    let data = files.open(16).expect("data");
+    let last = u64::MAX;
+    for (field, [epoch, document, row]) in [
+        ("epoch", [last, 0, 0]),
+        ("document", [0, 5, 0]),
+        ("document", [0, last, last]),
+        ("row", [0, 0, last]),
+    ] {
+        let position = DataPosition {
+            epoch,
+            document,
+            row,
+        };
+        let error = data.batches(position).expect_err("an error").to_string();
+        assert!(
+            error.starts_with(&format!("the position is {field} ")),
+            "{error}"
+        );
+    }
 }

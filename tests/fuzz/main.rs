@@ -14,6 +14,8 @@ mod adapter;
 mod chat;
 #[path = "fuzz_targets/config.rs"]
 mod config;
+#[path = "fuzz_targets/data.rs"]
+mod data;
 #[path = "fuzz_targets/header.rs"]
 mod header;
 #[path = "fuzz_targets/index.rs"]
@@ -64,6 +66,7 @@ replays! {
     adapter of "adapter",
     chat of "chat",
     config of "config",
+    data of "data",
     header of "header",
     index of "index",
     load of "load",

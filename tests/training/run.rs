@@ -385,6 +385,32 @@ fn a_loss_that_is_no_number_ends_the_run() {
     assert!(config.out.join("checkpoint-1/state.json").is_file());
 }
 
+/// The last step makes values that are no numbers, which no loss shows any more. Catches an adapter of NaNs that is saved.
+#[test]
+fn values_that_are_no_numbers_are_not_saved() {
+    let folder = TempDir::new().expect("a folder");
+    let config = FinetuneConfig {
+        eval: None,
+        eval_every: None,
+        steps: Some(1),
+        learning_rate: 1e30,
+        warmup: 0.0,
+        weight_decay: Some(1e10),
+        ..config(&folder, "out")
+    };
+    let failed = train(&config, false).expect_err("no number");
+    assert!(
+        matches!(failed, TrainError::Diverged { step: 1, .. }),
+        "{failed:?}"
+    );
+    for part in ["after step 1", "lower learning rate", "no checkpoint yet"] {
+        assert!(failed.to_string().contains(part), "{failed}");
+    }
+    for name in ["checkpoint-1", "adapter"] {
+        assert!(!config.out.join(name).exists(), "{name}");
+    }
+}
+
 /// Keys that nobody knows and values that nobody can use, each by its name.
 #[test]
 fn settings_are_refused_by_name() {
@@ -405,8 +431,13 @@ fn settings_are_refused_by_name() {
         (
             "batch",
             json!(0),
-            "`batch` is 0: a batch has a row at least",
+            "`batch` is 0: a batch has 1 to 65536 rows",
         ),
+        ("batch", json!(65_537), "`batch` is 65537"),
+        ("learning-rate", json!(0), "`learning-rate` is 0"),
+        // 0 and infinity as f32.
+        ("learning-rate", json!(1e-50), "write a number above 0"),
+        ("learning-rate", json!(1e50), "write a number above 0"),
         ("steps", json!(-1), "`steps` is -1"),
         ("clip", json!(-1.0), "`clip` is -1"),
         ("keep", json!(1), "keep 2 at least"),

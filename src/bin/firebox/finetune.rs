@@ -2,12 +2,14 @@
 
 use std::{
     fs,
+    io::{self, Read},
     path::{Path, PathBuf},
 };
 
 use clap::Args;
 use firebox::{
     Target,
+    config::Bytes,
     quant::QuantSpec,
     train::{Decay, FinetuneConfig, Run, RunReport},
 };
@@ -203,9 +205,20 @@ impl FinetuneCommand {
     }
 }
 
+/// Bytes of a file of settings at most.
+const SETTINGS_BYTES_MAX: u64 = 1 << 20;
+
 fn from_file(file: &Path) -> Result<Map<String, Value>, Failure> {
     let at = file.display();
-    let text = fs::read_to_string(file).map_err(|error| format!("{at}: {error}"))?;
+    let failed = |error: io::Error| format!("{at}: {error}");
+    let mut text = String::new();
+    let mut from = fs::File::open(file)
+        .map_err(failed)?
+        .take(SETTINGS_BYTES_MAX + 1);
+    from.read_to_string(&mut text).map_err(failed)?;
+    if from.limit() == 0 {
+        return Err(format!("{at}: it has more than {}", Bytes(SETTINGS_BYTES_MAX)).into());
+    }
     let table: toml::Table = toml::from_str(&text).map_err(|error| format!("{at}: {error}"))?;
     match serde_json::to_value(table)? {
         Value::Object(settings) => Ok(settings),

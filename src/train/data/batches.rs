@@ -16,6 +16,9 @@ use super::{
 };
 use crate::train::batch::{Batch, Row};
 
+/// More epochs than any run has: a position beyond is broken.
+const EPOCHS_MAX: u64 = 1 << 40;
+
 /// Where the next row comes from. Batches from here on are those of a run that was not interrupted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -110,6 +113,9 @@ impl Batches {
     ) -> Result<Self, DataError> {
         let documents = input.index.len();
         let wrong = |field, value, len| Err(DataError::Position { field, value, len });
+        if position.epoch >= EPOCHS_MAX {
+            return wrong("epoch", position.epoch, EPOCHS_MAX);
+        }
         if position.document >= documents {
             return wrong("document", position.document, documents);
         }
@@ -148,7 +154,7 @@ impl Batches {
 
     fn batch(&mut self) -> Result<Option<Batch>, DataError> {
         let size = self.input.config.batch;
-        let mut rows = Vec::with_capacity(size);
+        let mut rows = Vec::new();
         while rows.len() < size {
             match self.row()? {
                 Some(row) => rows.push(row),

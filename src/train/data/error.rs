@@ -2,7 +2,7 @@
 
 use std::{fmt, io, path::PathBuf};
 
-use crate::text::TokenizerError;
+use crate::{config::Bytes, text::TokenizerError};
 
 /// Data that cannot be trained on.
 #[derive(Debug, thiserror::Error)]
@@ -95,6 +95,14 @@ pub enum RecordError {
     Encoding {
         /// The place in the record.
         at: usize,
+    },
+    /// The record has more bytes than are read at once.
+    #[error(
+        "the record has more than {most}; texts of this size belong into a .txt file, which is read in parts"
+    )]
+    Long {
+        /// How many are.
+        most: Bytes,
     },
     /// The record is not JSON.
     #[error(

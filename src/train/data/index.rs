@@ -14,11 +14,15 @@ use super::{
     files::{DataFile, Kind},
     split::{List, PART_BYTES, fill, part_of},
 };
+use crate::config::Bytes;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Bytes that are read at once.
 const BUFFER: usize = 1 << 20;
+
+/// Bytes of the longest record of JSON. As values, JSON takes up to sixteen times the memory.
+const RECORD_BYTES_MAX: usize = 64 << 20;
 
 /// Where the records of all files begin, as if the files lay one after the other: 8 bytes a record.
 #[derive(Debug)]
@@ -239,7 +243,11 @@ impl Scan<'_> {
         mut check: impl FnMut(&[u8]) -> Result<(), RecordError>,
     ) -> Result<(), ScanFault> {
         let mut line = Vec::new();
-        while from.read_until(b'\n', &mut line)? > 0 {
+        let most = RECORD_BYTES_MAX as u64 + 1;
+        while from.by_ref().take(most).read_until(b'\n', &mut line)? > 0 {
+            if line.len() > RECORD_BYTES_MAX {
+                return Err(ScanFault::Record(self.at, too_long()));
+            }
             if !line.trim_ascii().is_empty() {
                 check(&line).map_err(|error| ScanFault::Record(self.at, error))?;
                 self.record(self.at);
@@ -285,6 +293,10 @@ impl Scan<'_> {
                         self.record(begin);
                         record.clear();
                     }
+                    None if record.len() == RECORD_BYTES_MAX => {
+                        let begin = at - RECORD_BYTES_MAX as u64;
+                        return Err(ScanFault::Record(begin, too_long()));
+                    }
                     None if list.is_in_record() => record.push(*byte),
                     None => {}
                 }
@@ -293,6 +305,12 @@ impl Scan<'_> {
             self.see(found);
             from.consume(len);
         }
+    }
+}
+
+fn too_long() -> RecordError {
+    RecordError::Long {
+        most: Bytes(RECORD_BYTES_MAX as u64),
     }
 }
 
