@@ -52,7 +52,7 @@ pub fn train_blocks(
 }
 
 /// Makes a matrix dense.
-fn unpack(matrix: &mut Matrix, dtype: FloatDType) {
+pub(super) fn unpack(matrix: &mut Matrix, dtype: FloatDType) {
     match matrix {
         Matrix::Dense(_) => {}
         Matrix::Split(parts) => parts.iter_mut().for_each(|part| unpack(part, dtype)),

@@ -5,6 +5,8 @@ use std::{io, path::PathBuf};
 use firebox_kernels::format::Format;
 use safetensors::SafeTensorError;
 
+use crate::config::TrainType;
+
 /// An adapter that could not be read, put on a model or written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -161,6 +163,24 @@ pub enum AdapterError {
     )]
     Packed {
         /// The weight.
+        module: String,
+        /// Its format.
+        format: Format,
+    },
+    /// A model without factors where some are to be trained.
+    #[error(
+        "{train} trains factors, and the model has none that are trained; load it with `TrainType::config`, or put factors on it (`adapter::add`)"
+    )]
+    NoFactors {
+        /// The train type.
+        train: TrainType,
+    },
+    /// A packed matrix where all values are to be trained.
+    #[error(
+        "{module}: is packed as {format}, and words have no gradients; load the model without a quantization (`LoadConfig::dequantize` for a packed checkpoint), or train factors (`adapter::add`)"
+    )]
+    PackedWhole {
+        /// The module.
         module: String,
         /// Its format.
         format: Format,

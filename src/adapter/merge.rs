@@ -64,6 +64,30 @@ impl MergedAdapters {
 }
 
 impl MergedAdapters {
+    /// The same changes of the transposed matrix; those of `self` are of a matrix of `rows` rows. `None` where a change has the
+    /// norms of rows, which are not those of columns.
+    pub(crate) fn turned(&self, rows: usize) -> Option<Self> {
+        let turned = self.changes.iter().map(|change| {
+            let whole = change.whole.as_ref();
+            let low_rank = match &change.low_rank {
+                None => None,
+                Some(factors) if factors.magnitude.is_some() => return None,
+                Some(factors) => Some(LowRankRows {
+                    a: transposed(&factors.b, rows),
+                    b: transposed(&factors.a, factors.rank),
+                    ..factors.clone()
+                }),
+            };
+            Some(Change {
+                weight: change.weight,
+                whole: whole.map(|whole| transposed(whole, rows)),
+                low_rank,
+            })
+        });
+        let changes = turned.collect::<Option<_>>()?;
+        Some(Self { changes })
+    }
+
     /// A checksum of all changes.
     pub(crate) fn checksum(&self) -> u128 {
         let mut hash = Xxh3::new();

@@ -8,7 +8,7 @@
 //! Reading order: `peft` (the configuration, and which modules it names) → `file` (both files of a folder) → `parts` (the
 //! parameters that an adapter brings) → `attach` (the adapters on a model) → `detach` (the files of a model's adapter) →
 //! `trained` (a model whose records hold what is trained) → `merge` (an adapter in the values of a checkpoint) → `blocks`
-//! (layers that are trained whole).
+//! (layers that are trained whole) → `whole` (all of a model, and the train types).
 
 mod error;
 mod random;
@@ -29,6 +29,8 @@ pub(crate) mod merge;
 
 mod blocks;
 
+mod whole;
+
 pub use crate::config::{AdapterConfig, AdapterSpecError, LoraConfig, TrainedBiases};
 pub use attach::{adapters, add, attach, trainable, trainable_params};
 pub use blocks::train_blocks;
@@ -38,3 +40,4 @@ pub use file::AdapterFile;
 pub(crate) use parts::values;
 pub use peft::PeftConfig;
 pub use trained::Trained;
+pub use whole::{train, train_all};

@@ -18,6 +18,7 @@ mod save;
 mod size;
 mod strategy;
 mod to;
+mod train_type;
 mod verify;
 mod workers;
 
@@ -40,5 +41,6 @@ pub use save::SaveConfig;
 pub use size::{Bytes, SizeError};
 pub use strategy::{Strategy, StreamFrom};
 pub use to::{To, UnknownDialect};
+pub use train_type::{TrainType, UnknownTrainType};
 pub use verify::{Beyond, Limit, Limits, VerifyConfig};
 pub use workers::Workers;

@@ -101,7 +101,7 @@ fn burn_model(model: &str) -> Result<CausalLm, Failure> {
     quantizer.set_param_group(projections());
     let lora = Lora::new(RANK, ALPHA).set_param_group(projections());
     // Loaded parameters are on a device without gradients; `train` brings the factors to one that has them.
-    Ok(model.apply_qlora(QLora::new(lora, quantizer)).train())
+    Ok(model.apply_qlora(QLora::new(lora, quantizer))?.train())
 }
 
 /// The mean loss of all tokens, from logits that are there at once.

@@ -6,6 +6,7 @@
 mod common;
 
 mod adapters;
+mod burns;
 mod graphs;
 mod loss;
 mod optimizer;
@@ -15,3 +16,4 @@ mod saved;
 mod steps;
 mod text;
 mod trained;
+mod types;

@@ -151,10 +151,16 @@ fn factors_of_burn_train_a_dense_model() {
     let mut quantizer = Quantizer::new(Calibration::MinMax, scheme.with_value(QuantValue::Q8S));
     quantizer.set_param_group(projections());
     for (name, mut model) in [
-        ("apply_lora", model().apply_lora(lora()).train()),
+        (
+            "apply_lora",
+            model().apply_lora(lora()).expect("a dense model").train(),
+        ),
         (
             "apply_qlora",
-            model().apply_qlora(QLora::new(lora(), quantizer)).train(),
+            model()
+                .apply_qlora(QLora::new(lora(), quantizer))
+                .expect("a dense model")
+                .train(),
         ),
     ] {
         let first = loss(&model).into_scalar::<f32>();

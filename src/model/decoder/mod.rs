@@ -44,11 +44,14 @@ mod build_mixer;
 
 mod build;
 
+mod burn_lora;
+
 mod parts;
 
 mod architecture;
 
 pub use block::Block;
+pub use burn_lora::NotDense;
 pub use check::Unsupported;
 pub use forward::CausalLm;
 pub use loss::{LossConfig, PassError};
