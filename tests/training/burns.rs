@@ -1,16 +1,24 @@
 //! Burn's own ways to train, on models that are loaded here.
 
 use burn::{
-    module::{Lora, ParamGroup, QLora, Quantizer},
+    data::{
+        dataloader::{DataLoaderBuilder, batcher::Batcher},
+        dataset::InMemDataset,
+    },
+    module::{Lora, Module, ParamGroup, QLora, Quantizer},
     tensor::{
-        Device, Int, Tensor,
+        Device, Int, Tensor, TensorData,
         activation::log_softmax,
         quantization::{Calibration, QuantScheme},
     },
 };
 use burn_optim::{AdamWConfig, GradientsParams};
+use burn_train::{
+    InferenceStep, Learner, SequenceOutput, SupervisedTraining, TrainOutput, TrainStep,
+};
 use firebox::{
     Cpu, LoadConfig, Loader, Strategy,
+    adapter::{self, LoraConfig},
     model::{CausalLm, Matrix, decoder::NotDense},
     target::DType,
 };
@@ -92,4 +100,86 @@ fn burns_lora_is_refused_where_it_would_adapt_nothing() {
     // The checkpoint has halves, which this target keeps.
     let halves = load("none", |config| config);
     refused(halves.apply_lora(lora()).expect_err("halves"), "dtype");
+}
+
+#[derive(Module, Debug)]
+struct Tuner {
+    model: CausalLm,
+}
+
+impl TrainStep for Tuner {
+    type Input = Tensor<2, Int>;
+    type Output = SequenceOutput;
+
+    fn step(&self, ids: Tensor<2, Int>) -> TrainOutput<SequenceOutput> {
+        let output = InferenceStep::step(self, ids);
+        TrainOutput::new(self, output.loss.backward(), output)
+    }
+}
+
+impl InferenceStep for Tuner {
+    type Input = Tensor<2, Int>;
+    type Output = SequenceOutput;
+
+    fn step(&self, ids: Tensor<2, Int>) -> SequenceOutput {
+        let length = ids.dims()[1] - 1;
+        let logits = self.model.forward(ids.clone().narrow(1, 0, length));
+        // Burn wants one strategy in an operation, and the learner's device has another than the model's.
+        let next = ids.narrow(1, 1, length).without_autodiff();
+        let likely = log_softmax(logits.clone(), 2).gather(2, next.clone().unsqueeze_dim(2));
+        SequenceOutput::new(likely.mean().neg(), logits, None, next)
+    }
+}
+
+struct Stack;
+
+impl Batcher<Vec<i32>, Tensor<2, Int>> for Stack {
+    fn batch(&self, rows: Vec<Vec<i32>>, device: &Device) -> Tensor<2, Int> {
+        let shape = [rows.len(), rows[0].len()];
+        Tensor::from_data(TensorData::new(rows.concat(), shape), device)
+    }
+}
+
+/// Burn's checkpointing asks for another strategy than the device of a loaded model has. Would catch a panic of Burn where two
+/// strategies meet, and a learner that trains nothing.
+#[test]
+fn burns_learner_checkpoints_gradients_of_models_of_any_device() {
+    let plain = Device::flex();
+    for (quant, of_base) in [
+        ("none", plain.clone()),
+        ("nf4", plain.clone()),
+        ("none", plain.clone().autodiff()),
+        ("nf4", plain.clone().autodiff()),
+        ("nf4", plain.clone().autodiff().gradient_checkpointing()),
+    ] {
+        for whole in [false, true] {
+            let config = LoadConfig::new(MODEL.path("").to_string_lossy());
+            let mut config = config.quant(quant.parse().expect(quant));
+            if !whole {
+                config = config.adapter(LoraConfig::new(4, 8.0));
+            }
+            let loader = Loader::<Cpu>::on(config, of_base.clone()).expect(quant);
+            let mut model: CausalLm = loader.load().expect(quant).model;
+            if whole {
+                if quant != "none" {
+                    continue;
+                }
+                adapter::train_all(&mut model, &plain.clone().autodiff()).expect(quant);
+            }
+            let name = format!("{quant}, {of_base:?}, {whole}");
+            let before = loss(&model).into_scalar::<f32>();
+            let row: Vec<i32> = (0..33).map(|nth| (nth * 37 + 5) % 500).collect();
+            let rows = || InMemDataset::new(vec![row.clone(); 4]);
+            let batches = || DataLoaderBuilder::new(Stack).batch_size(1).build(rows());
+            let folder = tempfile::tempdir().expect("a folder");
+            let training = SupervisedTraining::new(folder.path(), batches(), batches())
+                .with_application_logger(None)
+                .gradient_checkpointing()
+                .num_epochs(1);
+            let learner = Learner::new(Tuner { model }, AdamWConfig::new().init(), 1e-2);
+            let result = training.launch(learner);
+            let after = loss(&result.model.model).into_scalar::<f32>();
+            assert!(after < before - 0.05, "{name}: {before}, then {after}");
+        }
+    }
 }
