@@ -11,7 +11,7 @@ use super::{
     schedule::{Decay, Schedule, warmup_steps},
 };
 use crate::{
-    config::{AdapterConfig, Expand, LoraConfig, nearest},
+    config::{AdapterConfig, Expand, LoadConfig, LoraConfig, TrainType, nearest},
     quant::QuantSpec,
 };
 
@@ -27,8 +27,9 @@ pub struct FinetuneConfig {
     pub out: PathBuf,
     /// What becomes of the linear weights of the base.
     pub quant: QuantSpec,
-    /// New factors, or the folder of an adapter that is trained further. Factors of rank 16 for all linear layers, if neither this
-    /// nor `expand` says what is trained.
+    /// What is trained, and what the rest is packed as. By itself it is new factors, or new blocks where there is `expand`.
+    pub train_type: Option<TrainType>,
+    /// New factors, or the folder of an adapter that is trained further. Factors of rank 16 for all linear layers, if not given.
     #[serde(deserialize_with = "adapter")]
     pub adapter: Option<AdapterConfig>,
     /// New blocks, which are trained whole and stay dense (LLaMA-Pro).
@@ -106,11 +107,12 @@ pub enum FinetuneConfigError {
 const BATCH_MAX: usize = 1 << 16;
 
 /// All keys, in the order of the fields.
-const KEYS: [&str; 25] = [
+const KEYS: [&str; 26] = [
     "data",
     "eval",
     "out",
     "quant",
+    "train-type",
     "adapter",
     "expand",
     "steps",
@@ -141,6 +143,7 @@ impl Default for FinetuneConfig {
             eval: None,
             out: PathBuf::new(),
             quant: QuantSpec::None,
+            train_type: None,
             adapter: None,
             expand: None,
             steps: None,
@@ -317,6 +320,18 @@ impl FinetuneConfig {
                 "write a whole number above 0",
             ));
         }
+        if let Some(train) = self.train_type {
+            let against = match train.has_factors() {
+                true if self.expand.is_some() => Some("`expand`"),
+                false if self.adapter.is_some() => Some("`adapter`"),
+                false if !train.has_new_blocks() && self.expand.is_some() => Some("`expand`"),
+                _ => None,
+            };
+            if let Some(against) = against {
+                let reason = format!("{against} is set too, and this type does not train it");
+                return Err(wrong("train-type", &train.name().into(), &reason));
+            }
+        }
         if self.adapter.is_some() && self.expand.is_some() {
             let reason =
                 "`adapter` is set too; new blocks are trained whole, without factors beside them";
@@ -332,18 +347,44 @@ impl FinetuneConfig {
         Ok(())
     }
 
-    /// The adapter that is trained, with the seed of the run added to the one of new factors; `None` where new blocks are trained.
-    pub fn adapter(&self) -> Option<AdapterConfig> {
-        let new = || LoraConfig::new(16, 32.0).into();
-        match self.adapter.clone() {
-            None if self.expand.is_some() => None,
-            adapter => match adapter.unwrap_or_else(new) {
-                AdapterConfig::Lora(mut lora) => {
-                    lora.seed = lora.seed.wrapping_add(self.seed);
-                    Some(lora.into())
-                }
-                folder => Some(folder),
-            },
+    /// Whether an adapter is trained: new factors, or those of a folder.
+    pub fn trains_adapter(&self) -> bool {
+        match self.train_type {
+            Some(train) => train.has_factors(),
+            None => self.expand.is_none(),
+        }
+    }
+
+    /// How the base is loaded for the run: its quantization, its new blocks, and the adapter. The seed of the run is added to that of
+    /// new factors.
+    pub fn load_config(&self, base: LoadConfig) -> LoadConfig {
+        let mut load = base.quant(self.quant.clone());
+        load.adapters = Vec::new();
+        if let Some(expand) = self.expand {
+            load = load.expand(expand);
+        }
+        let new = LoraConfig::new(16, 32.0);
+        let (mut lora, folder) = match self.adapter.clone() {
+            Some(AdapterConfig::Lora(lora)) => (lora, None),
+            folder => (new, folder),
+        };
+        lora.seed = lora.seed.wrapping_add(self.seed);
+        match (self.train_type, folder) {
+            (Some(train), None) => train.config(load, &lora),
+            (train, Some(folder)) => {
+                let mut load = match train {
+                    Some(train) => train.config(load, &lora),
+                    None => load,
+                };
+                load.adapters = vec![folder];
+                load
+            }
+            (None, None) if self.trains_adapter() => load.adapter(lora),
+            (None, None) => {
+                // Packed blocks cannot be trained.
+                let expand = load.expand.unwrap_or_default();
+                load.expand(expand.dense())
+            }
         }
     }
 

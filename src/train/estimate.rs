@@ -36,6 +36,8 @@ pub(super) enum Trains<'t> {
     Values(usize),
     /// New blocks.
     Blocks,
+    /// All of the model.
+    All,
 }
 
 /// What a batch is.
@@ -79,6 +81,7 @@ pub(super) fn estimate(
         }
         let more = match trains {
             Trains::Factors(lora) => of_factors(lora, &slot.name, slot.role, [out, r#in]),
+            Trains::All => out * r#in,
             Trains::Blocks if is_new(&slot.name) => out * r#in,
             Trains::Blocks | Trains::Values(_) => 0,
         };

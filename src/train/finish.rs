@@ -22,7 +22,7 @@ pub(super) fn finish(
         true => out.join(BEST),
         false => last.clone(),
     };
-    if config.expand.is_none() {
+    if config.trains_adapter() {
         let file = AdapterFile::open(&from)?;
         let written = write_folder(&out.join(ADAPTER), |part| {
             file.save(part).map_err(CheckpointFault::from)

@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     adapter::{self, AdapterConfig, AdapterFile},
+    config::TrainType,
     loader::Loaded,
     model::CausalLm,
     report::MemoryWatch,
@@ -46,7 +47,10 @@ impl<T: Target + 'static> Run<T> {
         };
         let lora = match &self.adapter {
             None => {
-                adapter::train_blocks(&mut model, &new_blocks, &device)?;
+                match self.config.train_type {
+                    Some(TrainType::Full) => adapter::train_all(&mut model, &device)?,
+                    _ => adapter::train_blocks(&mut model, &new_blocks, &device)?,
+                }
                 None
             }
             Some(AdapterConfig::Lora(lora)) => Some(lora.clone()),

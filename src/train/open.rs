@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     adapter::{AdapterConfig, AdapterFile},
+    config::TrainType,
     loader::{LoadRequest, Loader},
     model::{CausalLm, decoder::Spec},
     observe::check_replace,
@@ -40,7 +41,7 @@ const COUNTED: u64 = 16 << 20;
 pub struct Run<T: Target> {
     pub(super) loader: Loader<T>,
     pub(super) config: FinetuneConfig,
-    /// `None` where new blocks are trained.
+    /// `None` where tensors of the model itself are trained.
     pub(super) adapter: Option<AdapterConfig>,
     pub(super) facts: FinetuneFacts,
     pub(super) identity: Value,
@@ -64,7 +65,8 @@ impl<T: Target> Run<T> {
         resume: bool,
     ) -> Result<Self, TrainError> {
         config.check()?;
-        let adapter = config.adapter();
+        let request = request.into().with(|load| config.load_config(load));
+        let adapter = request.config.adapters.first().cloned();
         if let Some(AdapterConfig::Folder { weight, .. }) = &adapter
             && *weight != 1.0
         {
@@ -72,15 +74,6 @@ impl<T: Target> Run<T> {
             let reason = "a part of an adapter is not trained further; name the folder alone";
             return Err(wrong("adapter", &found.into(), reason).into());
         }
-        let request = request.into().with(|load| {
-            let mut load = load.quant(config.quant.clone());
-            load.adapters = adapter.iter().cloned().collect();
-            match config.expand {
-                // Packed blocks cannot be trained.
-                Some(expand) => load.expand(expand.dense()),
-                None => load,
-            }
-        });
         let loader = Loader::<T>::new(request)?;
         let spec = loader.config::<CausalLm>()?;
         let tokenizer = Arc::new(loader.tokenizer()?);
@@ -98,6 +91,7 @@ impl<T: Target> Run<T> {
             Some(AdapterConfig::Folder { folder, .. }) => {
                 Trains::Values(AdapterFile::open(folder)?.len())
             }
+            None if config.train_type == Some(TrainType::Full) => Trains::All,
             None => Trains::Blocks,
         };
         let memory = estimate(&plan, trains, &config.optimizer(), sizes, &batch);

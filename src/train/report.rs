@@ -93,8 +93,8 @@ impl RunReport {
             seconds: progress.seconds,
             peak_host_bytes: None,
             trainable,
-            adapter: config.expand.is_none().then(|| out.join(ADAPTER)),
-            model: config.expand.is_some().then(|| out.join(MODEL)),
+            adapter: config.trains_adapter().then(|| out.join(ADAPTER)),
+            model: (!config.trains_adapter()).then(|| out.join(MODEL)),
         }
     }
 }

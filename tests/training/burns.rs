@@ -57,7 +57,7 @@ fn burns_lora_trains_a_dense_model() {
     let mut optimizer = AdamWConfig::new().init();
     for _ in 0..3 {
         let gradients = GradientsParams::from_grads(loss(&model).backward(), &model);
-        assert!(gradients.len() > 0);
+        assert!(!gradients.is_empty());
         model = optimizer.step(1e-2, model, gradients);
     }
     let last = loss(&model).into_scalar::<f32>();

@@ -150,15 +150,6 @@ fn steps_are_those_of_torch_and_bitsandbytes() {
                 let found = weights(&model);
                 let error = max_abs_difference(&found, &expected);
                 assert!(error <= 1e-6, "{name}, step {step}: {error:e}");
-                let same = found
-                    .iter()
-                    .zip(&expected)
-                    .filter(|(one, other)| one == other);
-                println!(
-                    "{name}, step {step}: {error:e}, {} of {} to the bit",
-                    same.count(),
-                    found.len()
-                );
                 compared += 1;
             }
             for (part, dtype, bytes) in saved(&optimizer, folder.path()) {

@@ -445,9 +445,24 @@ fn settings_are_refused_by_name() {
         ("quant", json!("nf5"), "`quant` is nf5"),
         ("optimizer", json!("adam8"), "`optimizer` is adam8"),
         ("out", json!(""), "--out"),
+        ("train-type", json!("qlor"), "`train-type` is qlor"),
     ] {
         let said = refused(key, value);
         assert!(said.contains(part), "`{said}` lacks `{part}`");
+    }
+    for (train, key, value) in [
+        ("full", "adapter", json!("lora:rank=4")),
+        ("llama_pro", "adapter", json!("lora:rank=4")),
+        ("full", "expand", json!("blocks=2")),
+        ("qlora", "expand", json!("blocks=2")),
+    ] {
+        let settings = json!({ "data": "texts", "out": "run", "train-type": train, key: value });
+        let settings = settings.as_object().cloned().expect("an object");
+        let said = FinetuneConfig::from_map(settings)
+            .expect_err(key)
+            .to_string();
+        let part = format!("`train-type` is {train}: `{key}` is set too");
+        assert!(said.contains(&part), "`{said}` lacks `{part}`");
     }
     let settings =
         json!({ "data": "texts", "out": "run", "learning_rate": 1e-3, "adapter": "lora:rank=4" });

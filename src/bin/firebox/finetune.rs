@@ -9,7 +9,7 @@ use std::{
 use clap::Args;
 use firebox::{
     Target,
-    config::Bytes,
+    config::{Bytes, TrainType},
     quant::QuantSpec,
     train::{Decay, FinetuneConfig, Run, RunReport},
 };
@@ -59,6 +59,11 @@ struct TrainArgs {
     /// none if not given
     #[arg(long, value_name = "SPEC")]
     quant: Option<QuantSpec>,
+
+    /// What is trained and what the rest is packed as, in a word of answer.ai's script: full, lora, custom_lora, qlora,
+    /// custom_qlora, hqq_lora, hqq_dora, bnb_dora, llama_pro, bnb_llama_pro or hqq_llama_pro
+    #[arg(long, value_name = "TYPE")]
+    train_type: Option<TrainType>,
 
     /// Steps of the optimizer
     #[arg(long, value_name = "N")]
