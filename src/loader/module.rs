@@ -24,7 +24,7 @@ use crate::{
     config::{LoadConfig, PackConfig, SaveConfig},
     dialect::{DECLARED, torch},
     error::Error,
-    model::{Architecture, Held, Slot, TIED_HEAD, held},
+    model::{Architecture, Slot, SlotValues, TIED_HEAD, held},
     place::SaveError,
     plan::{Plan, whole_stacks},
     quant::QuantSpec,
@@ -110,7 +110,7 @@ impl Engine {
     fn wanted<'s>(
         &self,
         slot: &'s Slot,
-        held: &mut HashMap<String, Held>,
+        held: &mut HashMap<String, SlotValues>,
     ) -> Result<Wanted<'s>, Error> {
         let Some(held) = held.remove(&slot.name) else {
             let slot = slot.name.clone();
@@ -148,7 +148,7 @@ impl Engine {
 
 /// Whether the head of a model that ties it to the embedding is another matrix in the module: trained, or left as it was while
 /// the rows of the embedding were changed. It has its values under the name of its slot then.
-fn has_own_head(held: &mut HashMap<String, Held>, [table, head]: &[String; 2]) -> bool {
+fn has_own_head(held: &mut HashMap<String, SlotValues>, [table, head]: &[String; 2]) -> bool {
     let of_module = held.remove(&format!("{TIED_HEAD}.weight"));
     let Some(embedding) = held.get(table) else {
         return false;

@@ -19,7 +19,7 @@ use firebox_kernels::{arith::float::DType, format::Format};
 use super::module_source::{FILE, Made, ModuleTensor, ValuesPart};
 use crate::{
     dialect::{self, Dialect, HeldFormat, HeldWeights, Provenance, SCALES, plain},
-    model::{Held, Origin, Role, Slot},
+    model::{Origin, Role, Slot, SlotValues},
     plan::{Plan, Step},
     source::{Catalog, Checkpoint, StoredType, TensorInfo},
 };
@@ -28,7 +28,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Wanted<'s> {
     pub(super) slot: &'s Slot,
-    pub(super) held: Held,
+    pub(super) held: SlotValues,
     /// The format of words that stay as they are.
     pub(super) keeps: Option<Format>,
     /// Whether its values are to be in `f32`, whatever the checkpoint has.
@@ -96,7 +96,7 @@ impl Layouter<'_> {
                 new.push(self.stored(tensor, shares));
             } else if let Some(held) = self.stack(tensor, shares) {
                 let parts = shares.iter().map(|share| &self.wanted[share.nth].held);
-                let parts: Vec<Held> = parts.cloned().collect();
+                let parts: Vec<SlotValues> = parts.cloned().collect();
                 new.extend(words_and_scales(tensor, &held, &parts));
                 dialect.packed.insert((*tensor).to_owned(), held);
             } else {
@@ -379,8 +379,8 @@ impl Layouter<'_> {
 }
 
 /// The words and the scales of packed matrices that follow one another.
-fn words_and_scales(name: &str, held: &HeldFormat, parts: &[Held]) -> [NewTensor; 2] {
-    let shapes = parts.iter().map(Held::shape);
+fn words_and_scales(name: &str, held: &HeldFormat, parts: &[SlotValues]) -> [NewTensor; 2] {
+    let shapes = parts.iter().map(SlotValues::shape);
     let shape = shapes.fold([0, 0], |[rows, _], [more, cols]| [rows + more, cols]);
     let of = |name: String, len: usize, made| NewTensor {
         name,

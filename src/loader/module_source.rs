@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use firebox_kernels::{arith::float::DType, format::Packed};
 
 use crate::{
-    model::Held,
+    model::SlotValues,
     source::{Access, Bytes, Probe, Source, SourceError, SourceExt, SourceHints},
 };
 
@@ -41,15 +41,15 @@ pub(super) enum Made {
         parts: Vec<ValuesPart>,
     },
     /// The words of packed matrices, one after another.
-    Words(Vec<Held>),
+    Words(Vec<SlotValues>),
     /// Their scales.
-    Scales(Vec<Held>),
+    Scales(Vec<SlotValues>),
 }
 
 /// Values of one slot that are rows of a tensor.
 #[derive(Debug)]
 pub(super) struct ValuesPart {
-    pub(super) held: Held,
+    pub(super) held: SlotValues,
     /// The first of the values of the slot.
     pub(super) first: usize,
     /// The rows of the tensor.
@@ -88,8 +88,8 @@ impl ModuleSource {
 
 impl Made {
     fn bytes(&self) -> Vec<u8> {
-        let joined = |held: &[Held]| {
-            let parts = held.iter().map(Held::packed);
+        let joined = |held: &[SlotValues]| {
+            let parts = held.iter().map(SlotValues::packed);
             let parts = parts.collect::<Option<Vec<Packed>>>();
             let joined = parts.and_then(|parts| Packed::join(&parts));
             joined.expect("packed matrices of one format, which follow one another")

@@ -15,7 +15,7 @@ use super::{
 
 /// The values of one slot, where the module has them; adapters are merged when they are read.
 #[derive(Debug, Clone)]
-pub(crate) enum Held {
+pub(crate) enum SlotValues {
     /// A matrix.
     Linear(Linear),
     /// A table.
@@ -29,26 +29,33 @@ pub(crate) enum Held {
 }
 
 /// The values of a module, by the name of their slot.
-pub(crate) fn held<A: Architecture>(model: &mut A) -> HashMap<String, Held> {
+pub(crate) fn held<A: Architecture>(model: &mut A) -> HashMap<String, SlotValues> {
     let mut found = HashMap::new();
     for (name, values) in model.others() {
-        found.insert(name, Held::Plain(values.clone()));
+        found.insert(name, SlotValues::Plain(values.clone()));
     }
     for place in model.adaptable() {
         let path = place.path().to_owned();
         let (weight, bias) = match place {
-            Adaptable::Linear(linear) => (Held::Linear(linear.clone()), linear.changed_bias()),
-            Adaptable::Embedding(table) => (Held::Table(table.clone()), None),
-            Adaptable::Norm(norm) => (Held::Scale(norm.clone()), norm.changed_bias()),
+            Adaptable::Linear(linear) => {
+                (SlotValues::Linear(linear.clone()), linear.changed_bias())
+            }
+            Adaptable::Embedding(table) => (SlotValues::Table(table.clone()), None),
+            Adaptable::Norm(norm) => (SlotValues::Scale(norm.clone()), norm.changed_bias()),
         };
         found.insert(format!("{path}.weight"), weight);
-        let bias = bias.map(|bias| (format!("{path}.bias"), Held::Bias(bias.without_autodiff())));
+        let bias = bias.map(|bias| {
+            (
+                format!("{path}.bias"),
+                SlotValues::Bias(bias.without_autodiff()),
+            )
+        });
         found.extend(bias);
     }
     found
 }
 
-impl Held {
+impl SlotValues {
     fn matrix(&self) -> Option<(&Matrix, &[Adapter])> {
         match self {
             Self::Linear(linear) => Some((&linear.weight, &linear.adapters)),

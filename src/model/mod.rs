@@ -39,7 +39,7 @@ pub use error::ConfigError;
 pub use generate::{
     Draw, GenerateError, GenerateOptions, Generated, NextToken, Sampling, StopReason, generate,
 };
-pub(crate) use held::{Held, held};
+pub(crate) use held::{SlotValues, held};
 pub use layers::{
     Attention, Cache, CacheError, Documents, DocumentsError, Embedding, LayerCache, Linear, Matrix,
     Norm, Rope, RopeScaling, Rotation,
