@@ -93,7 +93,9 @@ fn added(config: &LoraConfig, slot: &Slot, slots: &[&Slot]) -> usize {
     let values = |slot: &Slot| slot.shape.iter().product::<usize>();
     let factors = matrix.filter(|_| parts.factors).map_or(0, |[out, r#in]| {
         let magnitude = if config.dora { out } else { 0 };
-        rank_of(config, module, slot.role) * (out + r#in) + magnitude
+        // A rank above is refused when the adapter is put on.
+        let rank = rank_of(config, module, slot.role).min(out.min(r#in));
+        rank * (out + r#in) + magnitude
     });
     let whole = if parts.whole { values(slot) } else { 0 };
     let bias = slot_of(slots, module, ".bias").filter(|_| parts.bias);

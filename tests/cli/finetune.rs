@@ -513,7 +513,7 @@ fn bad_data_and_settings_are_refused() {
         .to_string();
     let train = bench.path("train.txt");
     let bad = |name: &str, text: &str| bench.write(name, text);
-    let cases: Vec<(Vec<String>, Vec<&str>)> = vec![
+    let mut cases: Vec<(Vec<String>, Vec<&str>)> = vec![
         (
             vec!["--data".into(), bad("empty.txt", "")],
             vec!["empty.txt", "empty"],
@@ -637,6 +637,20 @@ fn bad_data_and_settings_are_refused() {
             vec!["a part of an adapter"],
         ),
     ];
+    // A line, and an entry of a list, that have no end. Read to the end, each would take many times its size of memory.
+    for (name, begin) in [
+        ("line.jsonl", "{\"text\": \"one\"}\n{"),
+        ("entry.json", "[{\"text\": \"one\"},\n{"),
+    ] {
+        let path = bad(name, begin);
+        let file = fs::File::options().append(true).open(&path);
+        let longer = file.and_then(|file| file.set_len(65 << 20));
+        longer.expect("a longer file");
+        cases.push((
+            vec!["--data".into(), path],
+            vec![name, "line 2", "more than 64.00 MiB"],
+        ));
+    }
     for (more, parts) in cases {
         let mut arguments = vec!["finetune", TINYRUST, "--steps", "1", "--out", &out];
         arguments.extend(more.iter().map(String::as_str));

@@ -260,21 +260,6 @@ fn a_file_that_shrinks_is_an_error() {
     drop(files);
 }
 
-/// A line and an entry of a list that have no end. Catches a record that takes many times its size of memory.
-#[test]
-fn records_have_a_longest_size() {
-    let good = "{\"text\": \"good\"}";
-    let long = "a".repeat(64 << 20);
-    for (name, text) in [
-        ("a.jsonl", format!("{good}\n{{\"text\": \"{long}\"}}\n")),
-        ("a.json", format!("[{good},\n{{\"text\": \"{long}\"}}]")),
-    ] {
-        let files = Files::new().with(name, text);
-        let expected = format!("{name}, line 2: the record has more than 64.00 MiB; ");
-        assert!(fault(&files).starts_with(&expected), "{}", fault(&files));
-    }
-}
-
 /// Positions that no run has: those of a file that was changed.
 #[test]
 fn positions_beyond_the_data_are_refused() {
