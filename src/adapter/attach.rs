@@ -8,7 +8,7 @@ use burn::{
 };
 
 use super::{
-    error::AdapterError,
+    error::{AdapterError, DORA_OF_TABLE},
     file::{AdapterFile, ModuleTensors, StoredTensor},
     parts::{AdapterParts, of, rank_of},
     random::Uniform,
@@ -184,15 +184,18 @@ fn untie_for<'n, A: Architecture>(model: &mut A, mut modules: impl Iterator<Item
     }
 }
 
-/// Refuses a file that has no factors for a module which its configuration targets.
+/// Refuses a file that has no factors for a module which its configuration targets, or factors for one that it does not.
 fn complete(file: &AdapterFile, places: &[Adaptable<'_>]) -> Result<(), AdapterError> {
-    let mut lacking = Vec::new();
+    let (mut lacking, mut untargeted) = (Vec::new(), Vec::new());
     for place in places {
         let is_linear = matches!(place, Adaptable::Linear(_)) && place.role() != Role::Head;
         let targeted = file.config.targets(place.path(), is_linear);
         let targeted = targeted.map_err(|reason| file.config_error(reason))?;
         let targeted = targeted && place.matrix().is_some();
         let tensors = file.modules.get(place.path());
+        if !targeted && file.config.names_targets() && tensors.is_some_and(|it| it.a.is_some()) {
+            untargeted.push(place.path());
+        }
         let missing = match tensors {
             Some(ModuleTensors {
                 a: None,
@@ -213,6 +216,13 @@ fn complete(file: &AdapterFile, places: &[Adaptable<'_>]) -> Result<(), AdapterE
             _ => None,
         };
         lacking.extend(missing.map(|missing| (place.path().to_owned(), missing)));
+    }
+    if let Some(first) = untargeted.first() {
+        return Err(AdapterError::Untargeted {
+            adapter: file.name.clone(),
+            module: (*first).to_owned(),
+            count: untargeted.len(),
+        });
     }
     let count = lacking.len();
     match lacking.into_iter().next() {
@@ -255,6 +265,7 @@ fn adapter(
             let (rank, [out, r#in]) = (rank()?, factors_shape(place, matrix));
             let scale = file.config.scale(module);
             let magnitude = tensors.magnitude.as_ref();
+            check_magnitude(place, magnitude.is_some())?;
             Some(LowRank {
                 a: param(place_tensor(a, "factor A", vec![rank, r#in])?, device),
                 b: param(place_tensor(b, "factor B", vec![out, rank])?, device),
@@ -307,6 +318,7 @@ fn new(
     }
     check_role(place)?;
     let low_rank = if parts.factors {
+        check_magnitude(place, config.dora)?;
         let matrix = matrix(place)?;
         let [out, r#in] = factors_shape(place, matrix);
         let rank = rank_of(config, path, role);
@@ -402,6 +414,17 @@ fn check_role(place: &Adaptable<'_>) -> Result<(), AdapterError> {
             reason: "it chooses experts, and a choice has no gradient; name other modules as targets",
         }),
         _ => Ok(()),
+    }
+}
+
+/// Refuses magnitudes of tables.
+fn check_magnitude(place: &Adaptable<'_>, has_magnitude: bool) -> Result<(), AdapterError> {
+    match place.is_table() && has_magnitude {
+        true => Err(AdapterError::NotAdaptable {
+            module: place.path().to_owned(),
+            reason: DORA_OF_TABLE,
+        }),
+        false => Ok(()),
     }
 }
 

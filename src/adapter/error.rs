@@ -7,6 +7,9 @@ use safetensors::SafeTensorError;
 
 use crate::config::TrainType;
 
+/// Why factors of an embedding have no magnitude.
+pub(super) const DORA_OF_TABLE: &str = "its magnitudes (DoRA) would be those of the columns of the table, which are not computed; use factors without magnitudes for embeddings";
+
 /// An adapter that could not be read, put on a model or written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -98,6 +101,34 @@ pub enum AdapterError {
         count: usize,
         /// The tensor that it lacks.
         missing: &'static str,
+    },
+    /// Factors of a module that the configuration does not target.
+    #[error(
+        "{adapter}: its file has factors of {module} ({count} such modules), which its configuration does not target (`target_modules`, `exclude_modules`, `layers_to_transform`): one of the two files is of another adapter"
+    )]
+    Untargeted {
+        /// The adapter.
+        adapter: String,
+        /// The first module.
+        module: String,
+        /// How many there are.
+        count: usize,
+    },
+    /// A value that is no number, or too large for one.
+    #[error(
+        "{adapter}: {tensor} of {module} has values that are not finite ({count} of {len}): its training went wrong; take an earlier checkpoint of the run"
+    )]
+    NotFinite {
+        /// The adapter.
+        adapter: String,
+        /// The module.
+        module: String,
+        /// The tensor.
+        tensor: &'static str,
+        /// How many there are.
+        count: usize,
+        /// Values of the tensor.
+        len: usize,
     },
     /// A tensor of another shape than the module's.
     #[error(

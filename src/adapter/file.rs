@@ -155,12 +155,22 @@ impl AdapterFile {
                 expected: expected.to_vec(),
             });
         }
-        tensor.floats().ok_or_else(|| AdapterError::Type {
+        let values = tensor.floats().ok_or_else(|| AdapterError::Type {
             adapter: self.name.clone(),
             module: module.to_owned(),
             tensor: name,
             found: format!("{:?}", tensor.dtype),
-        })
+        })?;
+        match values.iter().filter(|value| !value.is_finite()).count() {
+            0 => Ok(values),
+            count => Err(AdapterError::NotFinite {
+                adapter: self.name.clone(),
+                module: module.to_owned(),
+                tensor: name,
+                count,
+                len: values.len(),
+            }),
+        }
     }
 
     /// An error of `adapter_config.json`.

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::{
-    error::AdapterError,
+    error::{AdapterError, DORA_OF_TABLE},
     file::{AdapterFile, ModuleTensors, StoredTensor},
 };
 use crate::model::{Role, Slot, TIED_HEAD};
@@ -46,14 +46,19 @@ struct LowRankRows {
 
 impl MergedAdapters {
     /// Changes the rows from `first_row` on of a matrix with `cols` columns, stored as `float`. Each adapter is
-    /// computed in `f32` and rounded once to that type, as peft does. Spread over the current rayon pool.
+    /// computed in `f32` and rounded once to that type, as peft does. The changes add up: each is the change of the matrix as it
+    /// was before all of them. Spread over the current rayon pool.
     pub(crate) fn apply(&self, float: DType, first_row: usize, cols: usize, bytes: &mut [u8]) {
         let rows = bytes.par_chunks_mut((cols * float.size()).max(1));
         rows.enumerate().for_each(|(nth, bytes)| {
             let mut values = vec![0.0; bytes.len() / float.size()];
             float.widen(bytes, &mut values);
-            for change in &self.changes {
-                change.apply(float, first_row + nth, &mut values);
+            let base = values.clone();
+            for (before, change) in self.changes.iter().enumerate() {
+                match before > 0 && change.depends_on_values() {
+                    true => change.add(float, first_row + nth, &base, &mut values),
+                    false => change.apply(float, first_row + nth, &mut values),
+                }
                 for value in &mut values {
                     *value = float.round(*value);
                 }
@@ -116,6 +121,21 @@ impl MergedAdapters {
 }
 
 impl Change {
+    /// Whether it is another one of other values: factors without a magnitude add the same to any.
+    fn depends_on_values(&self) -> bool {
+        let has_magnitude = |factors: &LowRankRows| factors.magnitude.is_some();
+        self.whole.is_some() || self.low_rank.as_ref().is_some_and(has_magnitude)
+    }
+
+    /// Adds its change of a row that was `base` to `values`.
+    fn add(&self, float: DType, row: usize, base: &[f32], values: &mut [f32]) {
+        let mut changed = base.to_vec();
+        self.apply(float, row, &mut changed);
+        for ((value, changed), base) in values.iter_mut().zip(changed).zip(base) {
+            *value += changed - base;
+        }
+    }
+
     fn apply(&self, float: DType, row: usize, values: &mut [f32]) {
         let cols = values.len();
         let before = (self.weight != 1.0).then(|| values.to_vec());
@@ -186,6 +206,19 @@ pub(crate) fn merges(
         for (module, tensors) in &file.modules {
             let matrix =
                 find(slots, module, "weight").ok_or_else(|| missing(file, slots, module))?;
+            let is_tied = || slots.iter().all(|slot| slot.role != Role::Head);
+            if slots[matrix].role == Role::Embedding && is_tied() {
+                if tensors.whole.is_some() {
+                    return Err(AdapterError::NotAdaptable {
+                        module: module.clone(),
+                        reason: "the adapter has another embedding, and the head of this model is its embedding, which the adapter does not change; use the adapter without merging",
+                    });
+                }
+                tracing::warn!(
+                    adapter = %file.name,
+                    "changes the embedding of a model whose head is its embedding: merged, it changes the head too, as in peft"
+                );
+            }
             if tensors.whole.is_some() || tensors.a.is_some() {
                 let change = change(file, module, tensors, slots[matrix], *weight)?;
                 merges[matrix].changes.push(change);
@@ -271,6 +304,9 @@ fn change(
             let scale = file.config.scale(module).map_err(wrong)? as f32;
             let magnitude = tensors.magnitude.as_ref();
             let is_table = slot.role == Role::Embedding;
+            if is_table && magnitude.is_some() {
+                return Err(refused(DORA_OF_TABLE));
+            }
             let (a, b) = if is_table {
                 // The factors are those of the transposed table.
                 let a = values(a, "factor A", &[rank, rows])?;

@@ -50,6 +50,32 @@ const REFUSED: [(&str, &str); 9] = [
     ("velora_config", "compressed activations are not computed"),
 ];
 
+/// Whether the value of a field is one that peft has.
+type Fits = fn(&Value) -> bool;
+
+/// The fields that change numbers, where they are given.
+const FIELDS: [(&str, &str, Fits); 8] = [
+    ("use_rslora", "true or false", Value::is_boolean),
+    ("use_dora", "true or false", Value::is_boolean),
+    ("lora_alpha", "a number", Value::is_number),
+    ("lora_dropout", "a number from 0 to below 1", |value| {
+        value
+            .as_f64()
+            .is_some_and(|rate| (0.0..1.0).contains(&rate))
+    }),
+    ("bias", "none, all or lora_only", |value| {
+        matches!(value.as_str(), Some("none" | "all" | "lora_only"))
+    }),
+    ("target_modules", "names or a pattern", is_names),
+    ("exclude_modules", "names or a pattern", is_names),
+    ("modules_to_save", "names", is_names),
+];
+
+fn is_names(value: &Value) -> bool {
+    let mut names = value.as_array().into_iter().flatten();
+    (value.is_string() || value.is_array()) && names.all(Value::is_string)
+}
+
 /// Ways to begin that change the matrix itself: the factors alone are not the whole change.
 const CHANGES_BASE: [&str; 6] = ["pissa", "olora", "corda", "loftq", "lora_ga", "pissa_niter"];
 
@@ -83,6 +109,12 @@ impl PeftConfig {
             };
             if !is_off {
                 return Err(unsupported(field, reason));
+            }
+        }
+        for (field, expected, fits) in FIELDS {
+            let value = &config.json[field];
+            if !value.is_null() && !fits(value) {
+                return Err(wrong(format!("`{field}` is {value}; expected {expected}")));
             }
         }
         let begins = config.json["init_lora_weights"].as_str();
@@ -171,6 +203,11 @@ impl PeftConfig {
             }
         }
         Ok(None)
+    }
+
+    /// Whether it says which modules have factors. Where it does not, the family of the model does.
+    pub(crate) fn names_targets(&self) -> bool {
+        !self.json["target_modules"].is_null()
     }
 
     /// Whether the factors of a module are part of the adapter, where `is_linear` says whether the module is a linear layer

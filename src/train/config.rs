@@ -243,8 +243,8 @@ impl FinetuneConfig {
             (
                 "accumulation",
                 &self.accumulation,
-                self.accumulation > 0,
-                "a step has a batch at least",
+                (1..=BATCH_MAX).contains(&self.accumulation),
+                "a step has 1 to 65536 batches",
             ),
             (
                 "learning-rate",

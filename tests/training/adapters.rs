@@ -27,26 +27,26 @@ pub(crate) fn goldens() -> Vec<PathBuf> {
     folders
 }
 
-fn base_of(adapter: &std::path::Path) -> Golden {
+pub(crate) fn base_of(adapter: &std::path::Path) -> Golden {
     let config = fs::read(adapter.join("adapter_config.json")).expect("a configuration");
     let config: Value = serde_json::from_slice(&config).expect("JSON");
     let base = config["base_model_name_or_path"].as_str().expect("a base");
     Golden(base.to_owned().leak())
 }
 
-fn load(base: Golden, ask: impl FnOnce(LoadConfig) -> LoadConfig) -> CausalLm {
+pub(crate) fn load(base: Golden, ask: impl FnOnce(LoadConfig) -> LoadConfig) -> CausalLm {
     let config = LoadConfig::new(base.path("").to_string_lossy());
     let loader = Loader::<Cpu>::new(ask(config)).expect(base.0);
     loader.load().expect(base.0).model
 }
 
-fn logits(model: &CausalLm, ids: &Tensor<2, Int>) -> Vec<f32> {
+pub(crate) fn logits(model: &CausalLm, ids: &Tensor<2, Int>) -> Vec<f32> {
     let logits = model.forward(ids.clone()).into_data();
     logits.try_into_vec().expect("f32")
 }
 
 /// The tokens of a golden and its logits under some name.
-fn expected(adapter: &std::path::Path, name: &str) -> (Tensor<2, Int>, Vec<f32>) {
+pub(crate) fn expected(adapter: &std::path::Path, name: &str) -> (Tensor<2, Int>, Vec<f32>) {
     let bytes = fs::read(adapter.join("logits.safetensors")).expect("logits");
     let tensors = SafeTensors::deserialize(&bytes).expect("logits");
     let ids = tensors.tensor("input_ids").expect("ids");

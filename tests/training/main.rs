@@ -13,6 +13,7 @@ mod optimizer;
 mod records;
 mod run;
 mod saved;
+mod several;
 mod steps;
 mod text;
 mod trained;
