@@ -162,8 +162,11 @@ impl LowRankRows {
         let mut change = vec![0.0_f32; cols];
         let factors = &self.b[row * self.rank..(row + 1) * self.rank];
         for (factor, a) in factors.iter().zip(self.a.chunks_exact(cols.max(1))) {
+            // Rounded once, as torch's fused products are: otherwise the last bit differs, and then values that are rounded to a
+            // half. `mul_add` would be a call of a function where the compiler may not use the instruction.
             for (change, a) in change.iter_mut().zip(a) {
-                *change += rounded(*factor) * rounded(*a);
+                let product = f64::from(rounded(*factor)) * f64::from(rounded(*a));
+                *change = (product + f64::from(*change)) as f32;
             }
         }
         for (value, change) in values.iter_mut().zip(&change) {

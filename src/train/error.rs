@@ -67,6 +67,14 @@ pub enum TrainError {
         /// A part of the earlier run.
         found: PathBuf,
     },
+    /// A run in the folder of its own data.
+    #[error("{} is the folder of `{key}` too, whose files would then be others when the run goes on; name another folder (--out)", folder.display())]
+    AmongData {
+        /// The folder.
+        folder: PathBuf,
+        /// The setting that names it.
+        key: &'static str,
+    },
     /// A run in the folder of a model.
     #[error("{} is the folder of a model, since it has config.json; name another folder (--out)", folder.display())]
     Model {

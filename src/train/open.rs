@@ -222,6 +222,18 @@ fn folder_of(
         });
     }
     fs::create_dir_all(out).map_err(failed(out))?;
+    let inputs = [("data", Some(&config.data)), ("eval", config.eval.as_ref())];
+    let real = out.canonicalize().map_err(failed(out))?;
+    let is_out = |input: &PathBuf| input.canonicalize().is_ok_and(|input| input == real);
+    if let Some((key, _)) = inputs
+        .into_iter()
+        .find(|(_, input)| input.is_some_and(is_out))
+    {
+        return Err(TrainError::AmongData {
+            folder: out.clone(),
+            key,
+        });
+    }
     let path = out.join(METRICS);
     if !resume {
         let found = |found: PathBuf| TrainError::Exists {

@@ -675,6 +675,14 @@ fn nothing_of_others_is_changed() {
         1
     );
 
+    fs::create_dir(bench.path("texts")).expect("made");
+    bench.write("texts/a.txt", "A text of some words, again and again.");
+    let texts = bench.path("texts");
+    let run_of = ["finetune", TINYRUST, "--data", &texts, "--out", &texts];
+    let ran = run(&mut program(&run_of));
+    assert_says(&ran, 1, &["the folder of `data` too", "--out"]);
+    assert_eq!(fs::read_dir(&texts).expect("a folder").count(), 1);
+
     for name in [".mine.part", ".mine.old"] {
         fs::create_dir_all(bench.path(&format!("out/{name}"))).expect("made");
         bench.write(&format!("out/{name}/file"), "mine");
