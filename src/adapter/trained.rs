@@ -93,7 +93,7 @@ impl<M: Module> Module for Trained<M> {
     }
 
     fn visit<V: ModuleVisitor>(&self, visitor: &mut V) {
-        self.model.visit(&mut Visit {
+        self.model.visit(&mut TrainedVisit {
             ids: &self.ids,
             visitor,
         });
@@ -113,12 +113,12 @@ impl<M: Module> Module for Trained<M> {
     }
 }
 
-struct Visit<'a, V> {
+struct TrainedVisit<'a, V> {
     ids: &'a HashSet<ParamId>,
     visitor: &'a mut V,
 }
 
-impl<V: ModuleVisitor> ModuleVisitor for Visit<'_, V> {
+impl<V: ModuleVisitor> ModuleVisitor for TrainedVisit<'_, V> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         if self.ids.contains(&param.id) {
             self.visitor.visit_float(param);

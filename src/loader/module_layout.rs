@@ -69,7 +69,7 @@ struct NewTensor {
 }
 
 /// Rows of a stored tensor that are values of a slot.
-struct Share {
+struct StackShare {
     /// The slot, by its number.
     nth: usize,
     /// The first of the values of the slot.
@@ -145,8 +145,8 @@ impl Layouter<'_> {
     }
 
     /// The slots that dense tensors of the checkpoint have the values of, by tensor.
-    fn shares(&self) -> BTreeMap<&str, Vec<Share>> {
-        let mut shares: BTreeMap<&str, Vec<Share>> = BTreeMap::new();
+    fn shares(&self) -> BTreeMap<&str, Vec<StackShare>> {
+        let mut shares: BTreeMap<&str, Vec<StackShare>> = BTreeMap::new();
         for (nth, wanted) in self.wanted.iter().enumerate() {
             let mut first = 0;
             for origin in &wanted.slot.from {
@@ -157,7 +157,7 @@ impl Layouter<'_> {
                 };
                 let rows = origin.rows.clone().unwrap_or(0..rows);
                 let values = rows.len() * cols;
-                shares.entry(&origin.tensor).or_default().push(Share {
+                shares.entry(&origin.tensor).or_default().push(StackShare {
                     nth,
                     first,
                     rows,
@@ -170,9 +170,9 @@ impl Layouter<'_> {
     }
 
     /// The dense tensors of the checkpoint that dense slots make up, each of its values once.
-    fn whole<'n>(&self, shares: &BTreeMap<&'n str, Vec<Share>>) -> HashSet<&'n str> {
+    fn whole<'n>(&self, shares: &BTreeMap<&'n str, Vec<StackShare>>) -> HashSet<&'n str> {
         let catalog = self.checkpoint.catalog();
-        let is_made = |(tensor, shares): &(&&str, &Vec<Share>)| {
+        let is_made = |(tensor, shares): &(&&str, &Vec<StackShare>)| {
             let Some(stored) = catalog.get(tensor) else {
                 return false;
             };
@@ -193,7 +193,7 @@ impl Layouter<'_> {
         let mut whole: HashSet<&str> = made.collect();
         loop {
             // A slot that is made of several tensors has all of them, or none.
-            let lacks = |share: &Share| {
+            let lacks = |share: &StackShare| {
                 let mut from = self.wanted[share.nth].slot.from.iter();
                 from.any(|origin| !whole.contains(&*origin.tensor))
             };
@@ -208,11 +208,11 @@ impl Layouter<'_> {
     }
 
     /// A tensor of the checkpoint, of the values of the module.
-    fn stored(&self, name: &str, shares: &[Share]) -> NewTensor {
+    fn stored(&self, name: &str, shares: &[StackShare]) -> NewTensor {
         let stored = self.checkpoint.catalog().get(name);
         let stored = stored.expect("a whole tensor is in the checkpoint");
         let [_, cols] = rows_and_columns(&stored.shape);
-        let wanted = |share: &Share| &self.wanted[share.nth];
+        let wanted = |share: &StackShare| &self.wanted[share.nth];
         let exact = shares.iter().any(|share| wanted(share).is_exact);
         let role = wanted(&shares[0]).slot.role;
         let float = self.float(exact, plain(stored.dtype), role);
@@ -273,11 +273,11 @@ impl Layouter<'_> {
 
     /// How the stack of all experts is packed, if they are all, in the order of the stack, in a format in which no scale is of
     /// two of them.
-    fn stack(&self, tensor: &str, shares: &[Share]) -> Option<HeldFormat> {
+    fn stack(&self, tensor: &str, shares: &[StackShare]) -> Option<HeldFormat> {
         let first = &self.wanted[shares[0].nth];
         let format = first.keeps.filter(|_| first.slot.role == Role::Expert)?;
         let (count, [out, cols]) = (shares.len(), rows_and_columns(&first.slot.shape));
-        let is_part = |(place, share): (usize, &Share)| {
+        let is_part = |(place, share): (usize, &StackShare)| {
             let Wanted { slot, keeps, .. } = &self.wanted[share.nth];
             let each = if share.transposed { cols } else { out };
             let rows = slot.from[0].rows.clone();

@@ -24,12 +24,12 @@ pub struct Summary<'a> {
     warnings: Vec<String>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     adapters: &'a [PlannedAdapter],
-    tensors: Vec<Row<'a>>,
+    tensors: Vec<TensorRow<'a>>,
 }
 
 /// A step in a summary.
 #[derive(Debug, Clone, Serialize)]
-struct Row<'a> {
+struct TensorRow<'a> {
     name: &'a str,
     shape: &'a [usize],
     role: Role,
@@ -94,9 +94,9 @@ impl Plan {
     }
 }
 
-fn row(step: &Step) -> Row<'_> {
+fn row(step: &Step) -> TensorRow<'_> {
     let (file, offset) = step.begins();
-    Row {
+    TensorRow {
         name: &step.slot.name,
         shape: &step.slot.shape,
         role: step.slot.role,

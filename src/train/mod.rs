@@ -32,8 +32,8 @@ pub use batch::{Batch, Row};
 pub use checkpoint::{CheckpointFault, Ended};
 pub use config::{FinetuneConfig, FinetuneConfigError};
 pub use data::{
-    Batches, Data, DataConfig, DataCounts, DataError, DataPosition, DataSummary, Order, Packing,
-    RecordError, shown,
+    Batches, Data, DataConfig, DataCounts, DataError, DataOrder, DataPosition, DataSummary,
+    RecordError, RowPacking, shown,
 };
 pub use error::TrainError;
 pub use estimate::MemoryEstimate;

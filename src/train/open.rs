@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{
     checkpoint::{self, CheckpointState},
     config::{FinetuneConfig, wrong},
-    data::{Data, DataConfig, DataSummary, Order, Packing},
+    data::{Data, DataConfig, DataOrder, DataSummary, RowPacking},
     error::TrainError,
     estimate::{BatchSize, Trains, estimate},
     facts::{DataFacts, FinetuneFacts},
@@ -101,15 +101,15 @@ impl<T: Target> Run<T> {
             batch: config.batch,
             order,
             packing: match config.packing {
-                true => Packing::BestFit,
-                false => Packing::None,
+                true => RowPacking::BestFit,
+                false => RowPacking::None,
             },
             ..DataConfig::new([path.clone()])
         };
-        let shuffled = Order::Shuffled { seed: config.seed };
+        let shuffled = DataOrder::Shuffled { seed: config.seed };
         let data = Data::open(rows(&config.data, shuffled), Arc::clone(&tokenizer))?;
         let eval = config.eval.as_ref().map(|file| {
-            let opened = Data::open(rows(file, Order::AsWritten), Arc::clone(&tokenizer));
+            let opened = Data::open(rows(file, DataOrder::AsWritten), Arc::clone(&tokenizer));
             opened.map_err(|source| TrainError::Eval {
                 file: file.clone(),
                 source: Box::new(source),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use firebox::{
     text::{Tokenizer, TokenizerFiles},
-    train::{Data, DataConfig, Packing},
+    train::{Data, DataConfig, RowPacking},
 };
 use serde_json::{Value, json};
 
@@ -270,7 +270,7 @@ fn long_chats_lose_their_end() {
     let files = Files::new().with("a.jsonl", lines);
     let at = |length| {
         let config = DataConfig {
-            packing: Packing::None,
+            packing: RowPacking::None,
             ..files.config(length)
         };
         Data::open(config, Arc::clone(&llama.tokenizer)).expect("data")

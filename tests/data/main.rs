@@ -17,7 +17,7 @@ use std::{
 
 use firebox::{
     text::{Tokenizer, TokenizerFiles},
-    train::{Batch, Data, DataConfig, DataError, Order},
+    train::{Batch, Data, DataConfig, DataError, DataOrder},
 };
 use serde_json::json;
 use tempfile::TempDir;
@@ -43,7 +43,7 @@ impl Files {
     fn config(&self, length: usize) -> DataConfig {
         DataConfig {
             length,
-            order: Order::AsWritten,
+            order: DataOrder::AsWritten,
             workers: 0,
             ..DataConfig::new([self.0.path()])
         }

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use firebox::train::{Data, DataConfig, DataPosition, Order};
+use firebox::train::{Data, DataConfig, DataOrder, DataPosition};
 
 use crate::{Files, counting::COUNTING, lines, tokenizer};
 
@@ -34,12 +34,12 @@ fn data_larger_than_memory_are_read() {
         let config = DataConfig {
             length: 512,
             batch: 8,
-            order: Order::Shuffled { seed: 3 },
+            order: DataOrder::Shuffled { seed: 3 },
             workers,
             ..files.config(512)
         };
         let config = DataConfig {
-            order: Order::Shuffled { seed: 3 },
+            order: DataOrder::Shuffled { seed: 3 },
             ..config
         };
         let read = || {

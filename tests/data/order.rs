@@ -1,6 +1,6 @@
 //! The order of documents, and positions in it.
 
-use firebox::train::{Batch, Data, DataConfig, DataError, DataPosition, Order, Packing};
+use firebox::train::{Batch, Data, DataConfig, DataError, DataOrder, DataPosition, RowPacking};
 
 use crate::{Files, lines, pass, tokenizer};
 
@@ -29,16 +29,16 @@ fn a_run_goes_on_as_if_it_was_not_interrupted() {
         .with("c.jsonl", lines(50));
     let mut epochs = 0;
     for (seed, length, batch, packing) in [
-        (1, 64, 3, Packing::BestFit),
-        (2, 200, 1, Packing::BestFit),
-        (3, 1000, 2, Packing::BestFit),
-        (4, 100, 16, Packing::None),
+        (1, 64, 3, RowPacking::BestFit),
+        (2, 200, 1, RowPacking::BestFit),
+        (3, 1000, 2, RowPacking::BestFit),
+        (4, 100, 16, RowPacking::None),
     ] {
         let config = DataConfig {
             length,
             batch,
             packing,
-            order: Order::Shuffled { seed },
+            order: DataOrder::Shuffled { seed },
             workers: 0,
             ..DataConfig::default()
         };
@@ -87,8 +87,8 @@ fn epochs_and_seeds_have_orders_of_their_own() {
     let files = Files::new().with("a.jsonl", lines(300));
     let epoch = |seed: u64, epoch: u64| {
         let config = DataConfig {
-            packing: Packing::None,
-            order: Order::Shuffled { seed },
+            packing: RowPacking::None,
+            order: DataOrder::Shuffled { seed },
             ..DataConfig::default()
         };
         let start = DataPosition {
@@ -139,8 +139,8 @@ fn rows_of_a_window_are_shuffled() {
             .map(|batch| batch.ids().to_vec())
             .collect::<Vec<_>>()
     };
-    let written = order(Order::AsWritten);
-    let shuffled = order(Order::Shuffled { seed: 5 });
+    let written = order(DataOrder::AsWritten);
+    let shuffled = order(DataOrder::Shuffled { seed: 5 });
     assert_ne!(written, shuffled);
     let mut sorted = [written, shuffled];
     sorted.iter_mut().for_each(|rows| rows.sort());

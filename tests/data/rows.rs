@@ -2,7 +2,7 @@
 
 use firebox::{
     text::SpecialTokens,
-    train::{Batch, Data, DataConfig, Packing},
+    train::{Batch, Data, DataConfig, RowPacking},
 };
 
 use crate::{Files, lines, pass, tokenizer};
@@ -157,7 +157,7 @@ fn packing_keeps_documents_whole_and_apart() {
     let packed = data.summary().expect("a summary");
     assert!(packed.fill() > 0.97, "{packed}");
     let config = DataConfig {
-        packing: Packing::None,
+        packing: RowPacking::None,
         batch: 3,
         ..config
     };

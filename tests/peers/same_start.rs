@@ -17,7 +17,7 @@ use firebox::{
     Cpu, LoadConfig, Loader,
     adapter::{self, AdapterConfig},
     model::CausalLm,
-    train::{Batch, Batches, Data, DataConfig, DataPosition, Order},
+    train::{Batch, Batches, Data, DataConfig, DataOrder, DataPosition},
 };
 use serde_json::json;
 
@@ -46,12 +46,12 @@ fn main() -> Result<(), Failure> {
         };
         Ok(Data::open(config, Arc::clone(&tokenizer))?)
     };
-    let order = Order::Shuffled {
+    let order = DataOrder::Shuffled {
         seed: seed.parse()?,
     };
     let batches = data(train, order)?.batches(DataPosition::default())?;
     write(&out.join("train.jsonl"), batches, steps.parse()?)?;
-    let batches = data(held_out, Order::AsWritten)?.pass()?;
+    let batches = data(held_out, DataOrder::AsWritten)?.pass()?;
     write(&out.join("held-out.jsonl"), batches, usize::MAX)?;
 
     let mut loaded = loader.load::<CausalLm>()?;

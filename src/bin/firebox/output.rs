@@ -70,8 +70,7 @@ pub(crate) fn chain(error: &dyn Error) -> String {
     text
 }
 
-/// Logs to stderr: warnings, or as much as `-v` and `RUST_LOG` ask for. Without colours, which are a feature
-/// of the subscriber that is not built in: `NO_COLOR` needs no special case.
+/// Logs to stderr: warnings, or as much as `-v` and `RUST_LOG` ask for. Without colours, so that `NO_COLOR` needs no special case.
 pub(crate) fn log(verbose: u8) {
     let level = match verbose {
         0 => LevelFilter::WARN,
@@ -84,6 +83,7 @@ pub(crate) fn log(verbose: u8) {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(stderr)
+        .with_ansi(false)
         // Such an error is printed to stderr, and a panic where that fails too.
         .log_internal_errors(false)
         .with_target(false)

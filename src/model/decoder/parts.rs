@@ -13,7 +13,7 @@ use crate::model::{
 
 /// All parts of a model, each kind in the order in which a token meets them.
 #[derive(Default)]
-struct Parts<'m> {
+struct DecoderParts<'m> {
     linears: Vec<&'m mut Linear>,
     tables: Vec<&'m mut Embedding>,
     norms: Vec<&'m mut Norm>,
@@ -23,7 +23,7 @@ struct Parts<'m> {
 
 /// Every linear layer, table and norm.
 pub(super) fn modules(model: &mut CausalLm) -> Vec<Adaptable<'_>> {
-    let parts = Parts::of(model);
+    let parts = DecoderParts::of(model);
     let linears = parts.linears.into_iter().map(Adaptable::Linear);
     let tables = parts.tables.into_iter().map(Adaptable::Embedding);
     let norms = parts.norms.into_iter().map(Adaptable::Norm);
@@ -33,12 +33,12 @@ pub(super) fn modules(model: &mut CausalLm) -> Vec<Adaptable<'_>> {
 /// Every other tensor, under the name of its slot.
 pub(super) fn others(model: &mut CausalLm) -> Vec<(String, &mut Param<Tensor<1>>)> {
     let spec = model.spec.clone();
-    let values = Parts::of(model).values.into_iter();
+    let values = DecoderParts::of(model).values.into_iter();
     let named = values.map(|(nth, part, values)| (spec.path(Some(nth), part), values));
     named.collect()
 }
 
-impl<'m> Parts<'m> {
+impl<'m> DecoderParts<'m> {
     fn of(model: &'m mut CausalLm) -> Self {
         let mut parts = Self::default();
         parts.tables.push(&mut model.embedding);

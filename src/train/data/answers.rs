@@ -42,13 +42,13 @@ pub(super) struct Answer {
 
 /// Writes chats.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Writer<'w> {
+pub(super) struct ChatWriter<'w> {
     pub(super) template: &'w ChatTemplate,
     /// In seconds since 1970.
     pub(super) date: u64,
 }
 
-impl Writer<'_> {
+impl ChatWriter<'_> {
     /// The text of a chat, with the answers that are trained on.
     pub(super) fn mark(&self, chat: &Chat) -> Result<Marked, RecordError> {
         let Rendered { text, answers } =

@@ -45,7 +45,7 @@ pub(super) enum End {
 pub struct Batches {
     input: Arc<Input>,
     end: End,
-    source: Source,
+    source: RowSource,
     window: Option<Window>,
     position: DataPosition,
     /// What became of the documents that were read since a place in this epoch.
@@ -57,7 +57,7 @@ pub struct Batches {
 
 /// Where windows are made.
 #[derive(Debug)]
-enum Source {
+enum RowSource {
     Here(Box<Windows>),
     Ahead {
         windows: Receiver<Result<Window, DataError>>,
@@ -65,7 +65,7 @@ enum Source {
     },
 }
 
-impl Source {
+impl RowSource {
     fn new(input: &Arc<Input>, start: Start) -> Result<Self, DataError> {
         let mut made = Windows::new(Arc::clone(input), start)?;
         if input.config.workers == 0 {
@@ -124,7 +124,7 @@ impl Batches {
             document: position.document,
         };
         let mut batches = Self {
-            source: Source::new(&input, start)?,
+            source: RowSource::new(&input, start)?,
             input,
             end,
             window: None,

@@ -13,12 +13,12 @@ const DATE: u64 = 1_721_952_000;
 /// What is read, and how it becomes rows.
 ///
 /// ```
-/// use firebox::train::{DataConfig, Order};
+/// use firebox::train::{DataConfig, DataOrder};
 ///
 /// let config = DataConfig {
 ///     length: 512,
 ///     batch: 4,
-///     order: Order::Shuffled { seed: 1 },
+///     order: DataOrder::Shuffled { seed: 1 },
 ///     ..DataConfig::new(["corpus/", "chats.jsonl"])
 /// };
 /// # assert_eq!(config.files.len(), 2);
@@ -33,9 +33,9 @@ pub struct DataConfig {
     /// Rows of a batch.
     pub batch: usize,
     /// Whether several documents share a row.
-    pub packing: Packing,
+    pub packing: RowPacking,
     /// The order of the documents in each epoch.
-    pub order: Order,
+    pub order: DataOrder,
     /// Threads that make tokens ahead of the training; 0: tokens are made when a batch is asked for. The batches are the same.
     pub workers: usize,
     /// The time that chat templates see, in seconds since 1970. It is fixed, so that a run that is resumed on another day
@@ -49,8 +49,8 @@ impl Default for DataConfig {
             files: Vec::new(),
             length: 1024,
             batch: 1,
-            packing: Packing::default(),
-            order: Order::default(),
+            packing: RowPacking::default(),
+            order: DataOrder::default(),
             workers: 1,
             date: DATE,
         }
@@ -82,7 +82,7 @@ impl DataConfig {
 /// Whether several documents share a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Packing {
+pub enum RowPacking {
     /// Documents fill rows by best fit. A token sees those of its own document alone.
     #[default]
     BestFit,
@@ -93,7 +93,7 @@ pub enum Packing {
 /// The order of the documents in an epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Order {
+pub enum DataOrder {
     /// As the files have them.
     AsWritten,
     /// Another order in each epoch, by the seed.
@@ -103,7 +103,7 @@ pub enum Order {
     },
 }
 
-impl Default for Order {
+impl Default for DataOrder {
     fn default() -> Self {
         Self::Shuffled { seed: 0 }
     }

@@ -3,12 +3,12 @@
 use std::{ops::Range, sync::Arc};
 
 use super::{
-    answers::{Answer, Writer},
+    answers::{Answer, ChatWriter},
     config::DataConfig,
     error::RecordError,
-    files::Kind,
+    files::DataKind,
     index::text_of,
-    packing::Piece,
+    packing::DocumentPiece,
     record::{Chat, Example, parse},
     split::part_of,
     summary::DataCounts,
@@ -16,7 +16,7 @@ use super::{
 use crate::text::{SpecialTokens, Tokenizer};
 
 /// A token and the bytes of the text that it stands for.
-type Token = (u32, Range<usize>);
+type PlacedToken = (u32, Range<usize>);
 
 /// Makes tokens of records.
 #[derive(Debug, Clone)]
@@ -30,7 +30,7 @@ pub(super) struct Encoder {
 /// What a record becomes.
 #[derive(Debug, Default)]
 pub(super) struct Document {
-    pub(super) pieces: Vec<Piece>,
+    pub(super) pieces: Vec<DocumentPiece>,
     pub(super) counts: DataCounts,
 }
 
@@ -60,11 +60,11 @@ impl Encoder {
     /// A record, or a part of a text with its place in the file.
     pub(super) fn document(
         &self,
-        kind: Kind,
+        kind: DataKind,
         bytes: &[u8],
         [is_first, is_last]: [bool; 2],
     ) -> Result<Document, RecordError> {
-        if kind == Kind::Text {
+        if kind == DataKind::Text {
             let piece = self.text(text_of(bytes)?, [is_first, is_last])?;
             let mut document = self.cut(&piece);
             let counts = &mut document.counts;
@@ -99,7 +99,11 @@ impl Encoder {
 
     /// All tokens of a text. Its beginning has the tokens that the tokenizer puts there, its end the first token that ends
     /// generation.
-    fn text(&self, text: &str, [is_first, is_last]: [bool; 2]) -> Result<Piece, RecordError> {
+    fn text(
+        &self,
+        text: &str,
+        [is_first, is_last]: [bool; 2],
+    ) -> Result<DocumentPiece, RecordError> {
         let mut ids = Vec::new();
         let (mut rest, mut special) = (text, is_first);
         while !rest.is_empty() {
@@ -119,7 +123,7 @@ impl Encoder {
         if is_last {
             ids.extend(self.tokenizer.eos_ids().first());
         }
-        Ok(Piece::new(&ids, |_| true))
+        Ok(DocumentPiece::new(&ids, |_| true))
     }
 
     fn completion(&self, prompt: String, completion: &str) -> Result<Document, RecordError> {
@@ -144,7 +148,7 @@ impl Encoder {
             return Ok(Document::left_out(|counts| counts.without_answer = 1));
         }
         let template = self.tokenizer.chat_template();
-        let writer = Writer {
+        let writer = ChatWriter {
             template: template.ok_or(RecordError::NoTemplate)?,
             date: self.date,
         };
@@ -165,7 +169,7 @@ impl Encoder {
 
     /// The tokens of an answer: all that have a byte of it, and those of the template's end up to the last one that is no
     /// text; all of the end where the template ends answers by text.
-    fn tokens_of(&self, answer: &Answer, tokens: &[Token]) -> Range<usize> {
+    fn tokens_of(&self, answer: &Answer, tokens: &[PlacedToken]) -> Range<usize> {
         let said = &answer.said;
         let begin = tokens.partition_point(|(_, bytes)| bytes.end <= said.start);
         let said = tokens.partition_point(|(_, bytes)| bytes.start < said.end);
@@ -191,17 +195,17 @@ impl Encoder {
     }
 
     /// All tokens, in parts of a row's length.
-    fn cut(&self, piece: &Piece) -> Document {
+    fn cut(&self, piece: &DocumentPiece) -> Document {
         Document::new(piece.cut(self.length).collect())
     }
 
     /// The tokens that a row has room for.
-    fn truncated(&self, tokens: &[Token], is_trained: impl Fn(usize) -> bool) -> Document {
+    fn truncated(&self, tokens: &[PlacedToken], is_trained: impl Fn(usize) -> bool) -> Document {
         let ids: Vec<u32> = tokens.iter().map(|(id, _)| *id).collect();
-        let piece = Piece::new(&ids, is_trained);
+        let piece = DocumentPiece::new(&ids, is_trained);
         let is_longer = piece.ids.len() > self.length;
         // The last input may have its label behind the row's end.
-        let rest = piece.cut(self.length).next().map(Piece::trimmed);
+        let rest = piece.cut(self.length).next().map(DocumentPiece::trimmed);
         let Some(rest) = rest.filter(|rest| !rest.ids.is_empty()) else {
             return Document::left_out(|counts| match is_longer {
                 true => counts.without_rest = 1,
@@ -215,7 +219,7 @@ impl Encoder {
 }
 
 impl Document {
-    fn new(pieces: Vec<Piece>) -> Self {
+    fn new(pieces: Vec<DocumentPiece>) -> Self {
         let mut counts = DataCounts::default();
         for piece in &pieces {
             counts.tokens += piece.ids.len() as u64;

@@ -9,7 +9,7 @@ use super::error::DataError;
 
 /// How a file is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum DataKind {
     /// The file is one document.
     Text,
     /// Each line is a record.
@@ -18,7 +18,7 @@ pub(super) enum Kind {
     List,
 }
 
-impl Kind {
+impl DataKind {
     fn of(file: &Path) -> Option<Self> {
         match file.extension()?.to_str()? {
             "txt" | "md" => Some(Self::Text),
@@ -33,7 +33,7 @@ impl Kind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct DataFile {
     pub(super) path: PathBuf,
-    pub(super) kind: Kind,
+    pub(super) kind: DataKind,
 }
 
 /// The files that are given and those of the folders, in the order of their names; and what else the folders hold.
@@ -50,7 +50,7 @@ pub(super) fn files_of(paths: &[PathBuf]) -> Result<(Vec<DataFile>, Vec<PathBuf>
                 let reason = "is no file that can be read more than once";
                 return Err(failed(io::Error::other(reason)));
             }
-            let kind = Kind::of(path).ok_or_else(|| DataError::Kind { file: path.clone() })?;
+            let kind = DataKind::of(path).ok_or_else(|| DataError::Kind { file: path.clone() })?;
             let path = path.clone();
             files.push(DataFile { path, kind });
             continue;
@@ -61,7 +61,7 @@ pub(super) fn files_of(paths: &[PathBuf]) -> Result<(Vec<DataFile>, Vec<PathBuf>
         entries.sort_unstable();
         let before = files.len();
         for path in entries {
-            match Kind::of(&path).filter(|_| path.is_file()) {
+            match DataKind::of(&path).filter(|_| path.is_file()) {
                 Some(kind) => files.push(DataFile { path, kind }),
                 None => ignored.push(path),
             }

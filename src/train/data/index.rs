@@ -11,7 +11,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::{
     error::{DataError, RecordError},
-    files::{DataFile, Kind},
+    files::{DataFile, DataKind},
     split::{List, PART_BYTES, fill, part_of},
 };
 use crate::config::Bytes;
@@ -26,7 +26,7 @@ const RECORD_BYTES_MAX: usize = 64 << 20;
 
 /// Where the records of all files begin, as if the files lay one after the other: 8 bytes a record.
 #[derive(Debug)]
-pub(super) struct Index {
+pub(super) struct RecordIndex {
     files: Vec<DataFile>,
     /// Where each file ends.
     ends: Vec<u64>,
@@ -38,7 +38,7 @@ pub(super) struct Index {
 
 /// A record in its file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct RecordPlace {
     pub(super) file: usize,
     pub(super) bytes: Range<u64>,
     /// Whether it is the first of its file.
@@ -69,7 +69,7 @@ impl Scan<'_> {
     }
 }
 
-impl Index {
+impl RecordIndex {
     /// Reads all files once, and has each record looked at.
     pub(super) fn new(
         mut files: Vec<DataFile>,
@@ -114,7 +114,7 @@ impl Index {
         self.ends.last().copied().unwrap_or(0)
     }
 
-    pub(super) fn file(&self, place: &Place) -> &DataFile {
+    pub(super) fn file(&self, place: &RecordPlace) -> &DataFile {
         &self.files[place.file]
     }
 
@@ -123,7 +123,7 @@ impl Index {
     }
 
     /// The place of a record.
-    pub(super) fn place(&self, record: u64) -> Place {
+    pub(super) fn place(&self, record: u64) -> RecordPlace {
         let record = record as usize;
         let begin = self.begins[record];
         let file = self.ends.partition_point(|end| *end <= begin);
@@ -131,7 +131,7 @@ impl Index {
         let end = self.ends[file];
         let next = self.begins.get(record + 1).filter(|next| **next < end);
         let before = record.checked_sub(1).map(|before| self.begins[before]);
-        Place {
+        RecordPlace {
             file,
             bytes: begin - base..next.copied().unwrap_or(end) - base,
             is_first: before.is_none_or(|before| before < base),
@@ -140,7 +140,7 @@ impl Index {
     }
 
     /// The error of a record, with its file and line.
-    pub(super) fn error(&self, place: &Place, source: RecordError) -> DataError {
+    pub(super) fn error(&self, place: &RecordPlace, source: RecordError) -> DataError {
         ScanFault::Record(place.bytes.start, source).of(&self.file(place).path)
     }
 }
@@ -205,13 +205,13 @@ impl Scan<'_> {
             self.see(BYTE_ORDER_MARK);
         }
         match file.kind {
-            Kind::Text => self.text(&mut from),
-            Kind::Lines => self.lines(&mut from, check),
-            Kind::List => {
+            DataKind::Text => self.text(&mut from),
+            DataKind::Lines => self.lines(&mut from, check),
+            DataKind::List => {
                 if self.is_list(&mut from)? {
                     return self.list(&mut from, check);
                 }
-                file.kind = Kind::Lines;
+                file.kind = DataKind::Lines;
                 self.lines(&mut from, check)
             }
         }
@@ -323,19 +323,23 @@ pub(super) fn text_of(bytes: &[u8]) -> Result<&str, RecordError> {
 
 /// Reads records. The last file stays open.
 #[derive(Debug, Default)]
-pub(super) struct Reader {
+pub(super) struct RecordReader {
     open: Option<(usize, File)>,
 }
 
-impl Reader {
+impl RecordReader {
     /// The bytes of a record.
-    pub(super) fn read(&mut self, index: &Index, place: &Place) -> Result<Vec<u8>, DataError> {
+    pub(super) fn read(
+        &mut self,
+        index: &RecordIndex,
+        place: &RecordPlace,
+    ) -> Result<Vec<u8>, DataError> {
         let failed = |source| DataError::File {
             file: index.file(place).path.clone(),
             source,
         };
         let mut bytes = self.bytes(index, place).map_err(failed)?;
-        if index.file(place).kind == Kind::List {
+        if index.file(place).kind == DataKind::List {
             // What follows an entry: a comma, or the end of the list.
             let record = bytes.trim_ascii_end();
             let len = record.strip_suffix(if place.is_last { b"]" } else { b"," });
@@ -344,7 +348,7 @@ impl Reader {
         Ok(bytes)
     }
 
-    fn bytes(&mut self, index: &Index, place: &Place) -> io::Result<Vec<u8>> {
+    fn bytes(&mut self, index: &RecordIndex, place: &RecordPlace) -> io::Result<Vec<u8>> {
         let mut file = match self.open.take() {
             Some((open, file)) if open == place.file => file,
             _ => File::open(&index.file(place).path)?,

@@ -27,7 +27,7 @@ mod windows;
 use std::sync::Arc;
 
 pub use batches::{Batches, DataPosition};
-pub use config::{DataConfig, Order, Packing};
+pub use config::{DataConfig, DataOrder, RowPacking};
 pub use error::{DataError, RecordError};
 pub use shown::shown;
 pub use summary::{DataCounts, DataSummary};
@@ -35,7 +35,7 @@ pub use summary::{DataCounts, DataSummary};
 use batches::End;
 use document::Encoder;
 use files::files_of;
-use index::Index;
+use index::RecordIndex;
 use windows::{Input, Start, Windows};
 
 use super::batch::Batch;
@@ -85,7 +85,7 @@ impl Data {
         config.check()?;
         let (files, ignored) = files_of(&config.files)?;
         let encoder = Encoder::new(&config, tokenizer);
-        let index = Index::new(files, |record| encoder.check(record))?;
+        let index = RecordIndex::new(files, |record| encoder.check(record))?;
         Ok(Self {
             input: Arc::new(Input {
                 config,
@@ -105,7 +105,7 @@ impl Data {
         Batches::new(Arc::clone(&self.input), position, End::Never)
     }
 
-    /// The batches of one epoch, as for an evaluation, where [`Order::AsWritten`] is in place. The last batch may have fewer
+    /// The batches of one epoch, as for an evaluation, where [`DataOrder::AsWritten`] is in place. The last batch may have fewer
     /// rows.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! The order of an epoch, as a function.
 
-use super::config::Order;
+use super::config::DataOrder;
 use crate::model::layers::split_mix;
 
 /// Rounds of the network. Four are enough for a random function of 64 bits (Luby and Rackoff, 1988); small networks mix less
@@ -21,10 +21,10 @@ pub(super) struct Permutation {
 
 impl Permutation {
     /// The order of `len` things at some place of the data, of which no two have one order.
-    pub(super) fn new(order: Order, place: [u64; 2], len: u64) -> Self {
+    pub(super) fn new(order: DataOrder, place: [u64; 2], len: u64) -> Self {
         let network = match order {
-            Order::AsWritten => None,
-            Order::Shuffled { seed } => {
+            DataOrder::AsWritten => None,
+            DataOrder::Shuffled { seed } => {
                 let bits = 64 - len.saturating_sub(1).leading_zeros();
                 let key = place
                     .iter()
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     fn order(seed: u64, epoch: u64, len: u64) -> Vec<u64> {
-        let permutation = Permutation::new(Order::Shuffled { seed }, [epoch, 0], len);
+        let permutation = Permutation::new(DataOrder::Shuffled { seed }, [epoch, 0], len);
         (0..len).map(|index| permutation.at(index)).collect()
     }
 

@@ -6,12 +6,12 @@ use crate::train::batch::Row;
 
 /// A document of at most a row's length, or a part of a longer one. Both fields have one entry a token.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Piece {
+pub(super) struct DocumentPiece {
     pub(super) ids: Vec<u32>,
     pub(super) labels: Vec<Option<u32>>,
 }
 
-impl Piece {
+impl DocumentPiece {
     /// The tokens of a document as inputs and labels. The last trained token is a label alone: no token is trained on what
     /// comes after.
     pub(super) fn new(ids: &[u32], is_trained: impl Fn(usize) -> bool) -> Self {
@@ -45,14 +45,14 @@ impl Piece {
 }
 
 /// A row for each piece.
-pub(super) fn one_a_row(pieces: Vec<Piece>) -> Vec<Row> {
+pub(super) fn one_a_row(pieces: Vec<DocumentPiece>) -> Vec<Row> {
     pieces.into_iter().map(|piece| row(vec![piece])).collect()
 }
 
 /// Each piece, the longest first, goes to the row in which the least room is left after it: best fit decreasing, which needs at
 /// most 11/9 of the fewest rows, and one (Johnson, 1973). The rows are in the order of their first pieces, and so are the pieces
 /// of a row.
-pub(super) fn best_fit(pieces: Vec<Piece>, length: usize) -> Vec<Row> {
+pub(super) fn best_fit(pieces: Vec<DocumentPiece>, length: usize) -> Vec<Row> {
     let mut by_size: Vec<usize> = (0..pieces.len()).collect();
     by_size.sort_by_key(|nth| (Reverse(pieces[*nth].ids.len()), *nth));
     let mut rows: Vec<Vec<usize>> = Vec::new();
@@ -80,13 +80,13 @@ pub(super) fn best_fit(pieces: Vec<Piece>, length: usize) -> Vec<Row> {
         row.sort_unstable();
     }
     rows.sort_unstable();
-    let mut pieces: Vec<Option<Piece>> = pieces.into_iter().map(Some).collect();
+    let mut pieces: Vec<Option<DocumentPiece>> = pieces.into_iter().map(Some).collect();
     let rows = rows.into_iter();
     rows.map(|row_of| row(row_of.iter().filter_map(|nth| pieces[*nth].take())))
         .collect()
 }
 
-fn row(pieces: impl IntoIterator<Item = Piece>) -> Row {
+fn row(pieces: impl IntoIterator<Item = DocumentPiece>) -> Row {
     let mut row = Row::default();
     for piece in pieces {
         let start = row.ids.len() as u32;
@@ -101,8 +101,8 @@ fn row(pieces: impl IntoIterator<Item = Piece>) -> Row {
 mod tests {
     use super::*;
 
-    fn pieces(lengths: &[usize]) -> Vec<Piece> {
-        let piece = |(nth, length): (usize, &usize)| Piece {
+    fn pieces(lengths: &[usize]) -> Vec<DocumentPiece> {
+        let piece = |(nth, length): (usize, &usize)| DocumentPiece {
             ids: vec![nth as u32; *length],
             labels: vec![None; *length],
         };
@@ -128,16 +128,19 @@ mod tests {
 
     #[test]
     fn the_last_trained_token_is_a_label_alone() {
-        let piece = Piece::new(&[5, 6, 7, 8, 9], |place| place == 1 || place == 3);
+        let piece = DocumentPiece::new(&[5, 6, 7, 8, 9], |place| place == 1 || place == 3);
         assert_eq!(piece.ids, [5, 6, 7]);
         assert_eq!(piece.labels, [Some(6), None, Some(8)]);
-        assert_eq!(Piece::new(&[5, 6], |place| place == 0), Piece::default());
+        assert_eq!(
+            DocumentPiece::new(&[5, 6], |place| place == 0),
+            DocumentPiece::default()
+        );
     }
 
     #[test]
     fn every_label_is_in_one_part() {
-        let piece = Piece::new(&[1, 2, 3, 4, 5, 6], |_| true);
-        let parts: Vec<Piece> = piece.cut(2).collect();
+        let piece = DocumentPiece::new(&[1, 2, 3, 4, 5, 6], |_| true);
+        let parts: Vec<DocumentPiece> = piece.cut(2).collect();
         assert_eq!(parts.len(), 3);
         assert_eq!(parts[1].ids, [3, 4]);
         assert_eq!(parts[1].labels, [Some(4), Some(5)]);

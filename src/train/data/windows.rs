@@ -15,10 +15,10 @@ use rayon::{
 };
 
 use super::{
-    config::{DataConfig, Packing},
+    config::{DataConfig, RowPacking},
     document::{Document, Encoder},
     error::DataError,
-    index::{Index, Reader},
+    index::{RecordIndex, RecordReader},
     order::Permutation,
     packing::{best_fit, one_a_row},
     summary::{DataCounts, DataSummary},
@@ -35,7 +35,7 @@ const RECORDS_A_THREAD: usize = 4;
 #[derive(Debug)]
 pub(super) struct Input {
     pub(super) config: DataConfig,
-    pub(super) index: Index,
+    pub(super) index: RecordIndex,
     pub(super) encoder: Encoder,
     /// What the folders hold beside the files.
     pub(super) ignored: Vec<PathBuf>,
@@ -72,7 +72,7 @@ pub(super) struct Window {
 #[derive(Debug)]
 pub(super) struct Windows {
     input: Arc<Input>,
-    reader: Reader,
+    reader: RecordReader,
     threads: Option<ThreadPool>,
     next: Start,
     order: Permutation,
@@ -95,7 +95,7 @@ impl Windows {
         Ok(Self {
             order: order(&input, start.epoch),
             input,
-            reader: Reader::default(),
+            reader: RecordReader::default(),
             threads,
             next: start,
             made: VecDeque::new(),
@@ -112,8 +112,8 @@ impl Windows {
         let mut pieces = Vec::new();
         loop {
             let is_full = match packing {
-                Packing::BestFit => counts.tokens >= (ROWS * length) as u64,
-                Packing::None => pieces.len() >= ROWS,
+                RowPacking::BestFit => counts.tokens >= (ROWS * length) as u64,
+                RowPacking::None => pieces.len() >= ROWS,
             };
             if is_full || self.next.document == documents {
                 break;
@@ -130,8 +130,8 @@ impl Windows {
             self.order = order(&self.input, self.next.epoch);
         }
         let rows = match packing {
-            Packing::BestFit => best_fit(pieces, length),
-            Packing::None => one_a_row(pieces),
+            RowPacking::BestFit => best_fit(pieces, length),
+            RowPacking::None => one_a_row(pieces),
         };
         counts.rows = rows.len() as u64;
         Ok(Window {

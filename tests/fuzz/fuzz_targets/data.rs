@@ -11,7 +11,7 @@ use std::{
 
 use firebox::{
     text::{Tokenizer, TokenizerFiles},
-    train::{Batch, Data, DataConfig, DataPosition, Order, Packing},
+    train::{Batch, Data, DataConfig, DataOrder, DataPosition, RowPacking},
 };
 use serde_json::json;
 
@@ -53,14 +53,14 @@ pub(crate) fn run(data: &[u8]) {
         length: if flag(1) { 5 } else { 64 },
         batch: if flag(2) { 1 } else { 3 },
         packing: if flag(4) {
-            Packing::None
+            RowPacking::None
         } else {
-            Packing::BestFit
+            RowPacking::BestFit
         },
         order: if flag(8) {
-            Order::AsWritten
+            DataOrder::AsWritten
         } else {
-            Order::Shuffled { seed: 7 }
+            DataOrder::Shuffled { seed: 7 }
         },
         workers: 0,
         ..DataConfig::new([path])
