@@ -53,11 +53,13 @@ impl MergedAdapters {
         rows.enumerate().for_each(|(nth, bytes)| {
             let mut values = vec![0.0; bytes.len() / float.size()];
             float.widen(bytes, &mut values);
-            let base = values.clone();
+            let base = (self.changes.len() > 1).then(|| values.clone());
             for (before, change) in self.changes.iter().enumerate() {
-                match before > 0 && change.depends_on_values() {
-                    true => change.add(float, first_row + nth, &base, &mut values),
-                    false => change.apply(float, first_row + nth, &mut values),
+                match &base {
+                    Some(base) if before > 0 && change.depends_on_values() => {
+                        change.add(float, first_row + nth, base, &mut values);
+                    }
+                    _ => change.apply(float, first_row + nth, &mut values),
                 }
                 for value in &mut values {
                     *value = float.round(*value);
@@ -66,9 +68,7 @@ impl MergedAdapters {
             float.narrow(&values, bytes);
         });
     }
-}
 
-impl MergedAdapters {
     /// The same changes of the transposed matrix; those of `self` are of a matrix of `rows` rows. `None` where a change has the
     /// norms of rows, which are not those of columns.
     pub(crate) fn turned(&self, rows: usize) -> Option<Self> {

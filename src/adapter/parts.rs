@@ -68,7 +68,7 @@ pub(crate) fn values(config: &AdapterConfig, slots: &[&Slot]) -> Result<u64, Ada
             let head = slot_of(slots, TIED_HEAD, ".weight");
             let trains_head = AdapterParts::of(config, TIED_HEAD, Role::Head, true).whole;
             if let (None, true) = (head, trains_head) {
-                // A head that is the embedding gets a matrix of its own.
+                // A tied head is untied to be trained: it gets a copy of the embedding's matrix.
                 let table = slots.iter().find(|slot| slot.role == Role::Embedding);
                 values += table.map_or(0, |table| table.shape.iter().product());
             }

@@ -22,7 +22,7 @@ pub struct Trained<M> {
 }
 
 impl<M: Module> Trained<M> {
-    /// The parameters that are trained now, which are those that want gradients, stay visible; the others never are.
+    /// Burn sees the parameters that want gradients at this moment, and never the others.
     pub fn new(model: M) -> Self {
         #[derive(Default)]
         struct Ids(HashSet<ParamId>);

@@ -34,7 +34,7 @@ pub struct ExpandSpecError {
 }
 
 impl Expand {
-    /// So many copies, one after every `layers / count` layers.
+    /// Adds `count` copies: one after every `layers / count` layers.
     ///
     /// # Panics
     ///

@@ -23,7 +23,7 @@ pub enum TrainType {
     Full,
     /// Factors on a dense model.
     Lora,
-    /// The same: the script has an implementation of its own beside peft's, and both compute one thing.
+    /// The same computation: the script has its own implementation beside that of peft.
     CustomLora,
     /// Factors on a model in NF4.
     Qlora,

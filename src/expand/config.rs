@@ -266,7 +266,7 @@ fn kind(layer: &LayerSpec) -> &'static str {
     }
 }
 
-/// How far the layers that a configuration says are from those that it should say.
+/// The distance between the layers that a configuration describes and the `expected` ones.
 fn distance(config: &Value, expected: &[LayerSpec]) -> usize {
     let Ok(Spec { layers, .. }) = CausalLm::config(config) else {
         return usize::MAX;

@@ -1,4 +1,4 @@
-//! The tensors of an expanded checkpoint: those that there are under new names, and tensors of zeros.
+//! The tensors of an expanded checkpoint: the stored tensors under new names, and tensors of zeros.
 
 use std::{collections::HashSet, sync::Arc};
 

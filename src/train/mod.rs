@@ -21,6 +21,7 @@ mod identity;
 mod load;
 mod metrics;
 mod open;
+mod param_path;
 mod report;
 mod run;
 mod saver;

@@ -7,23 +7,7 @@ use burn::{
     tensor::{DType, Tensor, TensorData},
 };
 
-/// Where a visitor or mapper is in a module.
-#[derive(Default)]
-struct ParamPath(Vec<String>);
-
-impl ParamPath {
-    fn enter(&mut self, name: &str) {
-        self.0.push(name.to_owned());
-    }
-
-    fn leave(&mut self) {
-        self.0.pop();
-    }
-
-    fn path(&self) -> String {
-        self.0.join(".")
-    }
-}
+use super::param_path::ParamPath;
 
 /// The values of all trained tensors of a module.
 pub(super) fn values<M: Module>(module: &M) -> BTreeMap<String, TensorData> {

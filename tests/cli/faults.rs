@@ -219,16 +219,7 @@ fn without_room_and_run_again() {
         let work = &works[(round * 2) % works.len()];
         let size = random.below(work.bytes() * 9 / 10).max(4096);
         let inner = work.command(&disk.join("out"), false);
-        let mut command = Command::new("unshare");
-        command.args([
-            "--user",
-            "--map-root-user",
-            "--mount",
-            "sh",
-            "-c",
-            script,
-            "sh",
-        ]);
+        let mut command = crate::run::with_own_mounts(script);
         command.args([&disk, Path::new(&size.to_string()), &result]);
         command.arg(if work.saves { "--resume" } else { "" });
         command.arg(inner.get_program()).args(inner.get_args());

@@ -356,16 +356,7 @@ fn on_a_full_disk_the_first_checkpoint_stays() {
         cp -r "$disk/out" "$result"
     "#;
     let inner = bench.command("disk/out", 6, &["--resume", "--json"]);
-    let mut command = Command::new("unshare");
-    command.args([
-        "--user",
-        "--map-root-user",
-        "--mount",
-        "sh",
-        "-c",
-        script,
-        "sh",
-    ]);
+    let mut command = crate::run::with_own_mounts(script);
     command.args([
         bench.path("disk"),
         (size * 7 / 4).to_string(),

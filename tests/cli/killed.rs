@@ -404,16 +404,7 @@ fn on_a_full_disk_nothing_is_lost() {
         cp -r "$disk/out" "$result"
     "#;
     let [result, whole] = ["result", "whole"].map(|name| folder.path().join(name));
-    let mut command = Command::new("unshare");
-    command.args([
-        "--user",
-        "--map-root-user",
-        "--mount",
-        "sh",
-        "-c",
-        script,
-        "sh",
-    ]);
+    let mut command = crate::run::with_own_mounts(script);
     command
         .args([&disk, &result])
         .arg(env!("CARGO_BIN_EXE_firebox"));

@@ -38,6 +38,15 @@ pub(crate) fn program(arguments: &[&str]) -> Command {
     command
 }
 
+/// A shell script with mounts of its own, for a disk of a size. Its arguments follow.
+#[cfg(target_os = "linux")]
+pub(crate) fn with_own_mounts(script: &str) -> Command {
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user", "--mount", "sh", "-c"]);
+    command.args([script, "sh"]);
+    command
+}
+
 #[derive(Debug)]
 pub(crate) struct Ran {
     pub(crate) code: Option<i32>,

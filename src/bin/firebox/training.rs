@@ -58,7 +58,7 @@ fn screen(json: bool, steps: u64) -> Box<dyn Screen> {
 /// A line for a step now and then, and for everything else.
 struct Lines {
     steps: u64,
-    /// When the next step is told of.
+    /// The time from which the next step gets a line.
     next: Option<Instant>,
 }
 

@@ -7,7 +7,7 @@ use burn::{
 use burn_optim::GradientsParams;
 use firebox_kernels::adamw;
 
-use crate::target::in_host_memory;
+use crate::{target::in_host_memory, train::param_path::ParamPath};
 
 /// Gradients that no step can be made with.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -91,7 +91,7 @@ pub fn clip<M: Module>(
 ) -> Result<f64, GradientError> {
     let mut squares = GradientSquares {
         grads,
-        path: Vec::new(),
+        path: ParamPath::default(),
         parameters: Vec::new(),
         on_devices: Vec::new(),
     };
@@ -120,7 +120,7 @@ pub fn clip<M: Module>(
 /// The sums of the squares of all gradients.
 struct GradientSquares<'a> {
     grads: &'a mut GradientsParams,
-    path: Vec<String>,
+    path: ParamPath,
     /// Paths and, where they are known already, sums.
     parameters: Vec<(String, Option<f64>)>,
     /// The other sums, in their order: read at once, so that devices are waited for once.
@@ -151,11 +151,11 @@ impl GradientSquares<'_> {
 
 impl ModuleVisitor for GradientSquares<'_> {
     fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.to_owned());
+        self.path.enter(name);
     }
 
     fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
+        self.path.leave();
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
@@ -179,7 +179,7 @@ impl ModuleVisitor for GradientSquares<'_> {
             }
         };
         self.grads.register(param.id, grad);
-        self.parameters.push((self.path.join("."), squares));
+        self.parameters.push((self.path.path(), squares));
     }
 }
 

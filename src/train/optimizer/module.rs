@@ -9,6 +9,7 @@ use burn::{
 use burn_optim::{GradientsParams, Optimizer as _};
 
 use super::{adamw::AdamW, config::OptimizerConfig, error::OptimizerError, file, moments::Moments};
+use crate::train::param_path::ParamPath;
 
 /// AdamW with the moments of all parameters of a module.
 ///
@@ -54,7 +55,7 @@ impl Optimizer {
             optimizer: self,
             lr,
             grads,
-            path: Vec::new(),
+            path: ParamPath::default(),
         })
     }
 
@@ -159,16 +160,16 @@ struct Stepper<'a> {
     optimizer: &'a mut Optimizer,
     lr: f64,
     grads: GradientsParams,
-    path: Vec<String>,
+    path: ParamPath,
 }
 
 impl ModuleMapper for Stepper<'_> {
     fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.to_owned());
+        self.path.enter(name);
     }
 
     fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
+        self.path.leave();
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
@@ -176,7 +177,7 @@ impl ModuleMapper for Stepper<'_> {
         let Optimizer { adamw, states } = &mut *self.optimizer;
         let tensor = match self.grads.remove::<D>(id) {
             Some(grad) => {
-                let state = states.entry(self.path.join(".")).or_default();
+                let state = states.entry(self.path.path()).or_default();
                 let strategy = tensor.gradient_checkpointing_strategy();
                 let trained = tensor.is_require_grad();
                 let tensor = tensor.inner().to_device(&grad.device());
@@ -196,7 +197,7 @@ impl ModuleMapper for Stepper<'_> {
             }
             None => {
                 if tensor.is_require_grad() {
-                    states.entry(self.path.join(".")).or_default();
+                    states.entry(self.path.path()).or_default();
                 }
                 tensor
             }
@@ -208,24 +209,24 @@ impl ModuleMapper for Stepper<'_> {
 /// The parameters that a module trains.
 #[derive(Default)]
 struct TrainedParams {
-    path: Vec<String>,
+    path: ParamPath,
     found: Vec<TrainedParam>,
 }
 
 impl ModuleVisitor for TrainedParams {
     fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.to_owned());
+        self.path.enter(name);
     }
 
     fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
+        self.path.leave();
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let tensor = param.val();
         if tensor.is_require_grad() {
             self.found.push(TrainedParam {
-                path: self.path.join("."),
+                path: self.path.path(),
                 shape: tensor.dims().into(),
                 device: tensor.device().inner(),
             });
