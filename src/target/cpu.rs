@@ -5,12 +5,18 @@ use burn::{
     tensor::Device,
 };
 
-use super::{Capabilities, DType, MemoryKind, Target, TargetError, only, plain, sealed};
+use super::{Capabilities, DType, MemoryKind, Target, TargetError, below, plain, sealed};
 use crate::target::memory;
 
-/// The CPU. There is one device, index 0; threads are the pipeline's and the kernels' business.
+/// The CPU. Threads are the pipeline's and the kernels' business.
+///
+/// There is one device. It answers to the indices 0 to 7, to try out how a model is spread over several devices: they share
+/// memory and processor, and a load counts the bytes of each for itself.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Cpu;
+
+/// Indices that the device answers to.
+const INDICES: usize = 8;
 
 impl sealed::Sealed for Cpu {}
 
@@ -20,7 +26,7 @@ impl Target for Cpu {
     const MEMORY: MemoryKind = MemoryKind::Host;
 
     fn device(index: usize) -> Result<Device, TargetError> {
-        only(Self::NAME, index, Device::flex())
+        below(INDICES, Self::NAME, index, Device::flex())
     }
 
     fn owns(device: &Device) -> bool {

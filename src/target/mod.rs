@@ -186,15 +186,20 @@ impl DTypeChoice {
     }
 }
 
-/// `device` of a target that has this one only, if it is asked for.
+/// `device` of a target that has this one only, which answers to the indices below `found`.
 #[cfg(any(feature = "cpu", feature = "ndarray"))]
-fn only(target: &'static str, index: usize, device: Device) -> Result<Device, TargetError> {
-    match index {
-        0 => Ok(device),
-        _ => Err(TargetError::NoDevice {
+fn below(
+    found: usize,
+    target: &'static str,
+    index: usize,
+    device: Device,
+) -> Result<Device, TargetError> {
+    match index < found {
+        true => Ok(device),
+        false => Err(TargetError::NoDevice {
             target,
             index,
-            found: 1,
+            found,
         }),
     }
 }

@@ -2,7 +2,7 @@
 
 use burn::{backend::DispatchDevice, tensor::Device};
 
-use super::{Capabilities, DType, MemoryKind, Target, TargetError, only, plain, sealed};
+use super::{Capabilities, DType, MemoryKind, Target, TargetError, below, plain, sealed};
 use crate::target::memory;
 
 /// The CPU through `ndarray`, for comparing with [`Cpu`](super::Cpu). Burn has deprecated it.
@@ -18,7 +18,7 @@ impl Target for NdArray {
     const MEMORY: MemoryKind = MemoryKind::Host;
 
     fn device(index: usize) -> Result<Device, TargetError> {
-        only(Self::NAME, index, Device::ndarray())
+        below(1, Self::NAME, index, Device::ndarray())
     }
 
     fn owns(device: &Device) -> bool {

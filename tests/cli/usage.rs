@@ -192,7 +192,7 @@ fn failures_end_with_one_and_name_the_file_and_the_numbers() {
         ),
         // What does not suit the model.
         (&["load", TINYRUST, "--rule", "lm_haed=nf4"], &["`lm_haed`"]),
-        (&["load", TINYRUST, "--device", "3"], &["cpu", "3"]),
+        (&["load", TINYRUST, "--device", "8"], &["cpu", "8"]),
         (
             &["logits", mistral, "--out", "x", "--tokens", "1,512"],
             &["512", "vocabulary of 512"],
