@@ -128,7 +128,9 @@ pub mod train;
 
 pub use config::{LoadConfig, Rule, SaveConfig, Strategy, StreamFrom, VerifyConfig, Workers};
 pub use error::Error;
-pub use loader::{LoadRequest, Loaded, Loader, Loading, Running, Saving, load_model_and_tokenizer};
+pub use loader::{
+    LoadRequest, Loaded, Loader, Loading, Planner, Running, Saving, load_model_and_tokenizer,
+};
 pub use place::Shared;
 #[cfg(feature = "cpu")]
 pub use target::Cpu;

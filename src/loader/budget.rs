@@ -24,7 +24,7 @@ const TILE_LEAST: u64 = 64 << 10;
 const TILES_LEAST: u64 = 2;
 
 /// Rows of a weight that are unpacked at a time while many inputs are multiplied, at most.
-const UNPACKED: u64 = UNPACKED_BYTES as u64;
+pub(super) const UNPACKED: u64 = UNPACKED_BYTES as u64;
 
 impl Engine {
     /// Refuses a plan that cannot be carried out: tensors are missing, or it does not fit. Returns how much may be read
@@ -61,15 +61,29 @@ impl Engine {
     /// The devices that the model computes on.
     pub(super) fn devices(&self) -> Vec<DeviceFacts> {
         let on_host = self.target.memory == MemoryKind::Host;
-        vec![DeviceFacts {
+        let facts = |index, memory: Option<u64>| DeviceFacts {
             target: self.target.name.to_owned(),
-            index: self.config.place.device,
+            index,
             name: self.capabilities.name.clone(),
             on_host,
-            memory: self.device_bytes().filter(|_| !on_host),
+            memory: memory.filter(|_| !on_host),
             largest_allocation: self.capabilities.largest_allocation,
             packs: !on_host,
-        }]
+        };
+        match &self.stated {
+            None => vec![facts(self.config.place.device, self.device_bytes())],
+            Some(stated) => {
+                let memories = stated.devices.bytes().iter().enumerate();
+                let facts = memories.map(|(nth, memory)| {
+                    let budget = self.config.place.device_budget;
+                    facts(
+                        nth,
+                        budget.map_or(Some(*memory), |budget| budget.resolve(Some(*memory))),
+                    )
+                });
+                facts.collect()
+            }
+        }
     }
 
     /// The allowance that was asked for, or the rest of the budget: tiles get smaller first.
@@ -140,7 +154,7 @@ impl Engine {
 
     /// Bytes of host memory that the load may take: its budget, or what the system leaves.
     pub(super) fn host_bytes(&self) -> Option<u64> {
-        let all = memory::available();
+        let all = self.host_memory();
         let left = all.map(|all| all.saturating_sub(memory::anonymous().unwrap_or(0) + RESERVE));
         let budget = self.config.place.host_budget;
         let budget = budget.and_then(|budget| budget.resolve(all));
@@ -149,7 +163,7 @@ impl Engine {
 
     /// [`host_bytes`](Self::host_bytes). A target without memory of its own keeps finished weights in host memory, so the budget
     /// of the device bounds them too, unless they are streamed.
-    fn host_bytes_for(&self, strategy: Strategy) -> Option<u64> {
+    pub(super) fn host_bytes_for(&self, strategy: Strategy) -> Option<u64> {
         let device = match (self.target.memory, strategy) {
             (MemoryKind::Device, _) | (_, Strategy::Streaming) => None,
             (MemoryKind::Host, _) => self.device_bytes(),
@@ -183,7 +197,9 @@ impl Engine {
 
     /// Bytes of the device's memory that may be used.
     pub(super) fn device_bytes(&self) -> Option<u64> {
-        let all = self.capabilities.memory;
+        let stated = self.stated.as_ref();
+        let stated = stated.map(|stated| stated.devices.bytes().iter().sum());
+        let all = stated.or(self.capabilities.memory);
         let budget = self.config.place.device_budget;
         budget.map_or(all, |budget| budget.resolve(all))
     }

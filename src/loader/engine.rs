@@ -10,7 +10,7 @@ use super::{
     allowance::{Allowance, cores},
 };
 use crate::{
-    config::{Expand, LoadConfig, Pattern, Workers},
+    config::{Expand, LoadConfig, Pattern, StatedMemory, Workers},
     dialect::{self, Dialect},
     error::Error,
     expand,
@@ -50,6 +50,8 @@ pub(super) struct Engine {
     pub(super) untied: OnceLock<Option<String>>,
     /// Whether the checkpoint is a module, whose words stay as they are where the policy asks for their format.
     pub(super) is_module: bool,
+    /// The memory of a machine that need not be this one, for plans alone.
+    pub(super) stated: Option<StatedMemory>,
 }
 
 /// A [`Target`] as a value.
@@ -124,6 +126,7 @@ impl Engine {
             dense,
             untied: OnceLock::new(),
             is_module: false,
+            stated: None,
         })
     }
 

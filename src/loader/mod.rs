@@ -6,6 +6,7 @@
 //! | open: checkpoint and device | `open.rs`, `engine.rs`, `tied.rs` |
 //! | plan: bind, choose quantizations, choose a strategy | `plan.rs`, `choose.rs` |
 //! | check: memory, and how much is read ahead | `budget.rs`, `allowance.rs` |
+//! | foretell the memory, also of machines that are not here | `memory.rs`, `planner.rs` |
 //! | run and build | `load.rs` |
 //! | run into a folder, a comparison, a sink of the caller's | `save.rs`, `verify.rs`, `sink.rs` |
 //! | a module into a folder | `module.rs`, its tensors in `module_layout.rs`, their bytes in `module_source.rs` |
@@ -31,6 +32,9 @@ mod plan;
 
 mod load;
 
+mod memory;
+mod planner;
+
 mod save;
 
 mod module_source;
@@ -51,6 +55,7 @@ mod tied;
 mod together;
 mod tokenizer;
 
+pub use planner::Planner;
 pub use request::LoadRequest;
 pub use start::{Loading, Running, Saving};
 

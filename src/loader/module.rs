@@ -100,6 +100,7 @@ impl Engine {
             new_blocks: self.new_blocks.clone(),
             dense: Vec::new(),
             is_module: true,
+            stated: None,
         };
         let slots = whole_stacks(layout.slots, &engine.request())?;
         let plan: Plan = engine.bind_slots::<A>(&config, &slots)?;

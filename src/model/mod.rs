@@ -16,6 +16,8 @@ mod weights;
 
 mod error;
 
+mod pass;
+
 pub(crate) mod fields;
 
 pub mod stream;
@@ -45,6 +47,7 @@ pub use layers::{
     Norm, Rope, RopeScaling, Rotation,
 };
 pub use link::Link;
+pub use pass::{LayerPass, PassBytes, PassSize};
 pub use recompute::recompute;
 pub(crate) use slot::TIED_HEAD;
 pub use slot::{Origin, Role, Slot};
@@ -110,6 +113,11 @@ pub trait Architecture: Sized {
     /// ([`LoadConfig::presinq`](crate::LoadConfig::presinq)) goes by it.
     fn links(_config: &Self::Config) -> Vec<Link> {
         Vec::new()
+    }
+
+    /// The memory that a pass takes beside the weights, where activations have `width` bytes a value; `None` if not said.
+    fn pass_bytes(_config: &Self::Config, _size: &PassSize, _width: usize) -> Option<PassBytes> {
+        None
     }
 
     /// The linear layers, tables and norms, which adapters can change and a saved module is made of; none if not said.

@@ -7,7 +7,7 @@ use std::sync::{
 
 /// Buffers of one account that are on loan at most. A reader that is far ahead of the converters would fill fresh memory,
 /// which costs more than the reads win.
-const LOANS_MAX: usize = 16;
+pub(super) const LOANS_MAX: usize = 16;
 
 /// Bytes of source weights that may be in host memory at once, and the buffers they are in. Several loads may share one.
 ///

@@ -51,12 +51,15 @@ mod read;
 
 mod run;
 
+mod foretell;
+
 pub use crate::observe::{Event, Flow, Observer};
 pub(crate) use compare::Comparer;
 pub(crate) use cut::{cut_dense, cut_halves, cut_packed};
 pub use dense::{Dense, Values};
 pub use error::{PipelineError, SinkError};
 pub use finished::{Finished, RowBatch};
+pub(crate) use foretell::{RunSize, foretell};
 pub use in_flight::InFlight;
 pub(crate) use pieces::Pieces;
 pub(crate) use rows::{Original, RowReader, read_error};

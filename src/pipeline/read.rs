@@ -330,7 +330,12 @@ impl Pass {
 const SHARE_BYTES: usize = 1 << 20;
 
 /// Rows of a tile of about `wanted` bytes: a multiple of the rows that stay together, and at most `most`.
-fn tile_rows(rows: usize, row_bytes: usize, [together, most]: [usize; 2], wanted: u64) -> usize {
+pub(super) fn tile_rows(
+    rows: usize,
+    row_bytes: usize,
+    [together, most]: [usize; 2],
+    wanted: u64,
+) -> usize {
     // A custom method may promise nonsense.
     let together = together.max(1);
     let wanted = wanted as usize / row_bytes.max(1);

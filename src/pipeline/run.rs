@@ -117,7 +117,7 @@ fn spawn<'s>(
 /// Messages between two threads, most of which hold no memory that is not counted.
 const MESSAGES_WAITING_MAX: usize = 16;
 /// Tensors between the reader and the converter.
-const TENSORS_WAITING_MAX: usize = 4;
+pub(super) const TENSORS_WAITING_MAX: usize = 4;
 /// Finished weights, or batches of rows, between the converter and the sink.
 const WEIGHTS_WAITING_MAX: usize = 1;
 

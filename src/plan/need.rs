@@ -1,8 +1,9 @@
 //! What carrying out a plan takes of host memory, besides what is read ahead.
 
-use firebox_kernels::{arith::float::DType, format::Format};
+use firebox_kernels::{arith::float::DType, format::Format, formats::hqq::Axis, packing::Packing};
 
 use super::{Action, Plan, Step, Stored};
+use crate::quant::QuantSpec;
 
 /// Bytes of host memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,11 +108,18 @@ impl Step {
 
     /// Bytes that are read at once at least: the rows that its method has to see together.
     fn bytes_at_once(&self) -> u64 {
-        let shape @ [rows, cols] = self.matrix();
         if !self.has_values() {
             return 1;
         }
-        let together = match &self.action {
+        let [rows, cols] = self.matrix();
+        let together = self.rows_together().min(rows);
+        (together * cols * self.float().size()) as u64
+    }
+
+    /// Rows that its method has to see together.
+    pub(crate) fn rows_together(&self) -> usize {
+        let shape = self.matrix();
+        match &self.action {
             Action::Pack(spec, _) => spec.method().map_or(1, |method| match method.on_device() {
                 Some(packing) => packing.tile_rows(shape),
                 // What it cannot pack is refused when it is bound.
@@ -120,8 +128,54 @@ impl Step {
                     .map_or(1, |packer| packer.tile_rows()),
             }),
             Action::Dense(_) | Action::Adopt(_) | Action::Carry => 1,
+        }
+    }
+
+    /// How often its values are read.
+    pub(crate) fn passes(&self) -> usize {
+        let shape = self.matrix();
+        match &self.action {
+            Action::Pack(spec, _) => spec.method().map_or(1, |method| match method.on_device() {
+                Some(packing) => packing.passes(shape),
+                None => method
+                    .packer(shape, self.float())
+                    .map_or(1, |packer| packer.passes()),
+            }),
+            Action::Dense(_) | Action::Adopt(_) | Action::Carry => 1,
+        }
+    }
+
+    /// Bytes that exist beside the finished weight while the host makes it, where about `tile` bytes are read at once.
+    pub(crate) fn bytes_beside(&self, tile: u64) -> u64 {
+        let scales = match self.action.format() {
+            Some(Format::Nf4(blocks) | Format::Fp4(blocks)) if blocks.nested => self.scales(),
+            _ => 0,
         };
-        (together.min(rows) * cols * self.float().size()) as u64
+        let unpacked = match self.action {
+            Action::Adopt(_) => self.bytes_source(),
+            _ => self.bytes_unpacking(tile) + self.bytes_weaving(),
+        };
+        scales + unpacked
+    }
+
+    /// Bytes that its packer holds from the moment that its tensor is read until the weight is finished: HQQ's zeros after each
+    /// step of the solver, and, along the first axis, the weight.
+    pub(crate) fn bytes_held(&self) -> u64 {
+        let (Action::Pack(QuantSpec::Pack(Packing::Hqq(hqq)), format), [rows, cols]) =
+            (&self.action, self.matrix())
+        else {
+            return 0;
+        };
+        let Format::Affine(affine) = format else {
+            return 0;
+        };
+        let groups = affine.groups([rows, cols]) as u64;
+        let values = match hqq.axis {
+            Axis::First => 8 * (rows * cols) as u64,
+            Axis::Last => 0,
+        };
+        let steps = if hqq.optimize { 80 } else { 0 };
+        groups * (8 + steps) + values
     }
 
     /// Bytes of what is unpacked at once beside its values, where about `tile` bytes of values are: one tile is on its way

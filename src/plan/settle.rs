@@ -36,7 +36,7 @@ impl Plan {
     }
 
     /// Whether finished weights of `step` stay in host memory.
-    pub(super) fn stays_on_host(&self, step: &Step) -> bool {
+    pub(crate) fn stays_on_host(&self, step: &Step) -> bool {
         match step.home {
             Home::Host => true,
             Home::Device(nth) => self.devices.get(nth).is_some_and(|device| device.on_host),
@@ -45,7 +45,7 @@ impl Plan {
     }
 
     /// Whether a device packs the weight of `step`.
-    pub(super) fn packs_on_device(&self, step: &Step) -> bool {
+    pub(crate) fn packs_on_device(&self, step: &Step) -> bool {
         let packs = match step.home {
             Home::Device(nth) => self.devices.get(nth).is_some_and(|device| device.packs),
             Home::Sink => self.devices.iter().any(|device| device.packs),

@@ -20,6 +20,7 @@ mod cpu;
 mod cube;
 mod dtype;
 mod host;
+mod known;
 pub(crate) mod memory;
 #[cfg(feature = "ndarray")]
 mod ndarray;
@@ -39,6 +40,7 @@ pub use cube::Wgpu;
 pub(crate) use dtype::dense_types;
 pub use dtype::{DType, ToBurn};
 pub(crate) use host::in_host_memory;
+pub use known::{KnownTarget, UnknownTarget};
 
 #[cfg(feature = "ndarray")]
 pub use ndarray::NdArray;
@@ -202,6 +204,14 @@ fn below(
             found,
         }),
     }
+}
+
+/// A device for what needs none: the first that this build has, not opened.
+pub(crate) fn any_device() -> Device {
+    #[cfg(feature = "cpu")]
+    return Device::flex();
+    #[cfg(not(feature = "cpu"))]
+    return Device::default();
 }
 
 /// The device itself, whether or not it records gradients.

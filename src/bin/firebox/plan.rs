@@ -1,12 +1,20 @@
-//! `firebox plan`: what a load would do with every tensor.
+//! `firebox plan`: what a load would do with every tensor, and the memory that it would take.
 
 use clap::Args;
-use firebox::{Loader, Target, model::CausalLm};
+use firebox::{
+    Loader, Planner, Target,
+    model::{Architecture, CausalLm, PassSize},
+    plan::{Lacking, MemoryPlan, Plan, Summary},
+};
+use serde::Serialize;
 
 use crate::{
     Failure, OnTarget,
     args::{IncludeArgs, LoadArgs, ModelArgs, QuantArgs},
-    output,
+    load::check_positions,
+    machine::{MachineArgs, PassArgs},
+    on_target, output,
+    target::TargetName,
 };
 
 #[derive(Debug, Args)]
@@ -20,32 +28,109 @@ pub(crate) struct PlanCommand {
     #[command(flatten)]
     include: IncludeArgs,
 
+    #[command(flatten)]
+    machine: MachineArgs,
+
+    #[command(flatten)]
+    pass: PassArgs,
+
     /// Print JSON
     #[arg(long)]
     json: bool,
 }
 
+/// The plan, and the memory that it takes.
+#[derive(Serialize)]
+struct Planned<'p> {
+    #[serde(flatten)]
+    plan: Summary<'p>,
+    #[serde(flatten)]
+    memory: Option<&'p MemoryPlan>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lacking: Option<Vec<Lacking>>,
+}
+
+impl PlanCommand {
+    /// For this machine, or for the one that is stated.
+    pub(crate) fn run(self) -> Result<(), Failure> {
+        let target = self.load.target;
+        let Some(memory) = self.machine.stated() else {
+            if let TargetName::Absent(target) = target {
+                let why = TargetName::absent(target);
+                return Err(format!(
+                    "{why}; or state its memory for a plan, as in --device-memory 24GiB"
+                )
+                .into());
+            }
+            return on_target(target, self);
+        };
+        let request = self
+            .load
+            .request(self.load.config(self.quant.quant.clone()))?;
+        let planner = Planner::new(request, target.known(), &memory)?;
+        let size = self.size(planner.checkpoint().config())?;
+        let plan = planner.plan::<CausalLm>()?;
+        let memory = planner.memory::<CausalLm>(&plan, size, None)?;
+        self.print(&plan, Some(&memory))?;
+        planner.check(&plan)?;
+        fits(&memory)
+    }
+
+    /// The pass that is asked for, which the model has positions for.
+    fn size(&self, config: &serde_json::Value) -> Result<Option<PassSize>, Failure> {
+        let size = self.pass.size();
+        if let Some(PassSize { length, .. }) = size {
+            check_positions(&CausalLm::config(config)?, length)?;
+        }
+        Ok(size)
+    }
+
+    fn print(&self, plan: &Plan, memory: Option<&MemoryPlan>) -> Result<(), Failure> {
+        if self.json {
+            return output::json(&Planned {
+                plan: plan.summary(),
+                memory,
+                lacking: memory.map(MemoryPlan::lacking),
+            });
+        }
+        output::line(plan)?;
+        match memory {
+            Some(memory) => output::line(memory),
+            None => Ok(()),
+        }
+    }
+}
+
 impl OnTarget for PlanCommand {
     fn run<T: Target>(self) -> Result<(), Failure> {
-        let config = self.load.config(self.quant.quant);
+        let config = self.load.config(self.quant.quant.clone());
         let config = ModelArgs::any(config, &self.load.model.model);
         let loader = Loader::<T>::new(self.load.request(config)?)?;
-        let by_files = self.include.by_files(loader.checkpoint().config())?;
-        let plan = if by_files {
-            loader.plan_tensors(&self.include.patterns)?
-        } else {
-            loader.plan::<CausalLm>()?
-        };
-        if self.json {
-            output::json(&plan.summary())?;
-        } else {
-            output::line(&plan)?;
-        }
-        if by_files {
+        let config = loader.checkpoint().config();
+        if self.include.by_files(config)? {
             // It can be saved, and not loaded.
-            return Ok(());
+            let plan = loader.plan_tensors(&self.include.patterns)?;
+            return self.print(&plan, None);
         }
+        let size = self.size(config)?;
+        let plan = loader.plan::<CausalLm>()?;
+        let memory = loader.memory::<CausalLm>(&plan, size, None)?;
+        self.print(&plan, Some(&memory))?;
         // Printed first: a plan that cannot be carried out is still worth reading.
-        Ok(loader.check(&plan)?)
+        loader.check(&plan)?;
+        match size {
+            Some(_) => fits(&memory),
+            None => Ok(()),
+        }
     }
+}
+
+/// Refuses a memory that is too small, with both numbers.
+fn fits(memory: &MemoryPlan) -> Result<(), Failure> {
+    let lacking = memory.lacking();
+    if lacking.is_empty() {
+        return Ok(());
+    }
+    let lacking: Vec<String> = lacking.iter().map(Lacking::to_string).collect();
+    Err(format!("the model does not fit: {}", lacking.join("; ")).into())
 }

@@ -3,6 +3,8 @@
 use core::fmt;
 use std::ffi::OsStr;
 
+use firebox::target::KnownTarget;
+
 use clap::{
     Arg, Command, Error, ValueEnum,
     builder::{PossibleValue, TypedValueParser},
@@ -33,6 +35,9 @@ pub(crate) enum TargetName {
     /// The CPU through ndarray, to compare with
     #[cfg(feature = "ndarray")]
     Ndarray,
+    /// One that this build has not, which plans can be made for
+    #[value(skip)]
+    Absent(KnownTarget),
 }
 
 impl Default for TargetName {
@@ -42,8 +47,31 @@ impl Default for TargetName {
     }
 }
 
+impl TargetName {
+    /// The same as the library calls it.
+    pub(crate) fn known(self) -> KnownTarget {
+        match self {
+            Self::Absent(target) => target,
+            here => {
+                let name = here.to_string();
+                name.parse()
+                    .expect("the library knows the targets of its builds")
+            }
+        }
+    }
+
+    /// Why a target that this build has not does nothing but plan.
+    pub(crate) fn absent(target: KnownTarget) -> String {
+        let name = target.name();
+        format!("the target {name} is not here: {}", advice(name))
+    }
+}
+
 impl fmt::Display for TargetName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Self::Absent(target) = self {
+            return target.fmt(f);
+        }
         let value = self.to_possible_value();
         f.write_str(value.as_ref().map_or("", PossibleValue::get_name))
     }
@@ -78,6 +106,32 @@ impl TypedValueParser for TargetParser {
     fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
         let variants = TargetName::value_variants().iter();
         Some(Box::new(variants.filter_map(ValueEnum::to_possible_value)))
+    }
+}
+
+/// Reads the name of any target, for plans: those that this build lacks can be planned for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct AnyTargetParser;
+
+impl TypedValueParser for AnyTargetParser {
+    type Value = TargetName;
+
+    fn parse_ref(
+        &self,
+        command: &Command,
+        arg: Option<&Arg>,
+        value: &OsStr,
+    ) -> Result<TargetName, Error> {
+        let here = TargetParser.parse_ref(command, arg, value);
+        here.or_else(|error| match value.to_string_lossy().parse() {
+            Ok(target) => Ok(TargetName::Absent(target)),
+            Err(_) => Err(error),
+        })
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        let names = KnownTarget::ALL.into_iter().map(KnownTarget::name);
+        Some(Box::new(names.map(PossibleValue::new)))
     }
 }
 

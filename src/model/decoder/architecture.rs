@@ -8,7 +8,7 @@ use super::{
     forward::CausalLm,
     links,
     names::Part,
-    parts,
+    parts, pass,
     slots::{self, slots},
     spec::Spec,
 };
@@ -17,6 +17,7 @@ use crate::model::{
     error::ConfigError,
     layers::Linear,
     link::Link,
+    pass::{PassBytes, PassSize},
     slot::{Role, Slot, TIED_HEAD},
     stacks::Stacks,
     weights::{BuildError, Weights},
@@ -60,6 +61,10 @@ impl Architecture for CausalLm {
     /// Empty where [`slots`](Self::slots) is.
     fn links(config: &Spec) -> Vec<Link> {
         links::links(config).unwrap_or_default()
+    }
+
+    fn pass_bytes(config: &Spec, size: &PassSize, width: usize) -> Option<PassBytes> {
+        Some(pass::pass_bytes(config, size, width as u64))
     }
 
     fn adaptable(&mut self) -> Vec<Adaptable<'_>> {

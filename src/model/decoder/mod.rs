@@ -22,6 +22,7 @@ mod walk_mixer;
 mod walk;
 
 mod links;
+mod pass;
 mod sizes;
 mod slots;
 

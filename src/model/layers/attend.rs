@@ -13,7 +13,7 @@ use super::sight::{Sees, Sight};
 
 /// Scores computed at once, in numbers: a long prompt goes through in blocks of queries, so that its
 /// scores take 128 MiB and not the square of its length.
-const SCORES_MAX: usize = 1 << 25;
+pub(crate) const SCORES_MAX: usize = 1 << 25;
 
 /// How queries are compared with keys.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -9,6 +9,11 @@ use super::remember::{DeltaState, Remember};
 /// Room for this many tokens is made at first; it doubles after that.
 const TOKENS_MIN: usize = 64;
 
+/// Tokens that a buffer for `tokens` has room for, of `limit` at most.
+pub(crate) fn cache_room(tokens: usize, limit: usize) -> usize {
+    tokens.next_power_of_two().max(TOKENS_MIN).min(limit)
+}
+
 /// What every layer remembers, for one batch of sequences of equal length.
 ///
 /// Buffers grow by doubling up to [`limit`](Self::limit) and are written in place: a token costs the
@@ -173,7 +178,7 @@ impl Remember for LayerCache {
         let buffers = match self.buffers.take() {
             Some(buffers) if end <= buffers[0].dims()[2] => buffers,
             held => {
-                let room = end.next_power_of_two().max(TOKENS_MIN).min(self.limit);
+                let room = cache_room(end, self.limit);
                 let empty = new.each_ref().map(|new| {
                     let [b, n, _, d] = new.dims();
                     Tensor::zeros([b, n, room, d], (&new.device(), new.dtype()))

@@ -49,8 +49,10 @@ mod feed_forward;
 mod per_layer;
 
 pub use adapter::{Adapter, AdapterSwitch, LowRank};
+pub(crate) use attend::SCORES_MAX;
 pub use attend::{QueryGrowth, Scores, attend};
 pub use attention::{ApartQkv, Attention, Heads, KeySource, LentKeys, NormOver, Qkv, SharedRows};
+pub(crate) use cache::cache_room;
 pub use cache::{Cache, CacheError, LayerCache};
 pub use delta::{ApartDelta, Delta, DeltaByHead, DeltaHeads, DeltaProjections};
 pub use delta_rule::{DeltaTokens, delta_rule};

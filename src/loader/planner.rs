@@ -1,0 +1,170 @@
+//! Plans for machines that need not be here.
+
+use super::{
+    LoadRequest,
+    engine::{Engine, TargetFacts},
+};
+use crate::{
+    config::{LoadConfig, StatedMemory},
+    error::Error,
+    model::{Architecture, PassSize},
+    plan::{MemoryPlan, Plan, memory::TrainingBytes},
+    source::Checkpoint,
+    target::{KnownTarget, any_device, memory},
+};
+
+/// Makes plans from headers and a configuration alone, for a target and a memory that are stated: neither has to be on this
+/// machine, nor the target in this build.
+///
+/// ```
+/// use firebox::{LoadConfig, Planner, config::StatedMemory, model::{CausalLm, PassSize}, target::KnownTarget};
+///
+/// let config = LoadConfig::new(concat!(env!("CARGO_MANIFEST_DIR"), "/assets/tinyrust")).quant("nf4".parse()?);
+/// let memory = StatedMemory::new("24GiB".parse()?).host(64 << 30);
+/// let planner = Planner::new(config, KnownTarget::Cuda, &memory)?;
+/// let plan = planner.plan::<CausalLm>()?;
+/// let memory = planner.memory::<CausalLm>(&plan, Some(PassSize { batch: 1, length: 512 }), None)?;
+/// println!("{memory}");
+/// assert!(memory.lacking().is_empty());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Planner {
+    engine: Engine,
+    target: KnownTarget,
+}
+
+impl Planner {
+    /// Opens the checkpoint for a target with this memory. Reads configuration and headers, no weights.
+    ///
+    /// # Errors
+    ///
+    /// As [`Loader::new`](crate::Loader::new), but for the device.
+    pub fn new(
+        request: impl Into<LoadRequest>,
+        target: KnownTarget,
+        memory: &StatedMemory,
+    ) -> Result<Self, Error> {
+        let facts = TargetFacts {
+            name: target.name(),
+            memory: target.memory(),
+        };
+        let smallest = memory.devices.bytes().iter().min();
+        let capabilities = target.stated(smallest.copied().unwrap_or(0));
+        let mut engine = Engine::open(request.into(), facts, any_device(), capabilities)?;
+        engine.stated = Some(memory.clone());
+        Ok(Self { engine, target })
+    }
+
+    /// The same checkpoint with another configuration, for another memory if one is given. Nothing is opened again, so what is
+    /// read and how (the model, its revision, its expansion) has to stay.
+    pub fn with(
+        &self,
+        memory: Option<&StatedMemory>,
+        change: impl FnOnce(LoadConfig) -> LoadConfig,
+    ) -> Self {
+        let mut engine = self.engine.varied(change(self.engine.config.clone()));
+        if let Some(memory) = memory {
+            engine.stated = Some(memory.clone());
+        }
+        Self {
+            engine,
+            target: self.target,
+        }
+    }
+
+    /// The target.
+    pub fn target(&self) -> KnownTarget {
+        self.target
+    }
+
+    /// The memory that was stated.
+    pub fn stated(&self) -> Option<&StatedMemory> {
+        self.engine.stated.as_ref()
+    }
+
+    /// The checkpoint.
+    pub fn checkpoint(&self) -> &Checkpoint {
+        self.engine.checkpoint()
+    }
+
+    /// The configuration.
+    pub fn load_config(&self) -> &LoadConfig {
+        &self.engine.config
+    }
+
+    /// The configuration of the model.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`].
+    pub fn config<A: Architecture>(&self) -> Result<A::Config, Error> {
+        self.engine.model_config::<A>()
+    }
+
+    /// The plan, as [`Loader::plan`](crate::Loader::plan).
+    ///
+    /// # Errors
+    ///
+    /// As [`Loader::plan`](crate::Loader::plan).
+    pub fn plan<A: Architecture>(&self) -> Result<Plan, Error> {
+        let config = self.engine.model_config::<A>()?;
+        self.engine.plan::<A>(&config)
+    }
+
+    /// Refuses a plan that a machine with the stated memory cannot carry out.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Plan`].
+    pub fn check(&self, plan: &Plan) -> Result<(), Error> {
+        self.engine.check(plan).map(|_| ())
+    }
+
+    /// The memory that the plan takes: of the load and, where they are given, of a pass and of training.
+    ///
+    /// # Errors
+    ///
+    /// As [`plan`](Self::plan).
+    pub fn memory<A: Architecture>(
+        &self,
+        plan: &Plan,
+        pass: Option<PassSize>,
+        training: Option<TrainingBytes>,
+    ) -> Result<MemoryPlan, Error> {
+        self.engine.memory::<A>(plan, pass, training)
+    }
+}
+
+impl Engine {
+    /// The same checkpoint and device with another configuration.
+    fn varied(&self, config: LoadConfig) -> Self {
+        let dtype = self
+            .capabilities
+            .dtype(config.pack.dtype, self.opened.catalog().float_dtype());
+        Self {
+            config,
+            shared: self.shared.clone(),
+            observers: self.observers.clone(),
+            opened: self.opened.clone(),
+            named: self.named.clone(),
+            dialect: self.dialect.clone(),
+            target: self.target,
+            device: self.device.clone(),
+            capabilities: self.capabilities.clone(),
+            dtype,
+            tokenizer: self.tokenizer.clone(),
+            new_blocks: self.new_blocks.clone(),
+            dense: self.dense.clone(),
+            untied: self.untied.clone(),
+            is_module: self.is_module,
+            stated: self.stated.clone(),
+        }
+    }
+
+    /// Bytes of the host's memory in all: as stated, or those of this machine.
+    pub(super) fn host_memory(&self) -> Option<u64> {
+        let stated = self.stated.as_ref().and_then(|stated| stated.host);
+        stated.or_else(memory::available)
+    }
+}

@@ -1,0 +1,155 @@
+//! The memory that a pass takes beside the weights, from a [`Spec`] alone.
+//!
+//! Letters: `b` sequences, `t` tokens of a sequence, `f` features, `h` query heads, `d` features of a head, `m` features inside of
+//! an MLP, `v` vocabulary. Tensors that exist at the same time are counted, in the order in which the layers make them:
+//!
+//! | while | values |
+//! |---|---|
+//! | a layer is in use | `b·t·f`, what goes into it |
+//! | queries, keys and values are made | `b·t·f` normalised, `b·t·d` for each of their heads, once more where they are rotated |
+//! | queries are compared | queries, their answers, and the scores of a block of queries twice (before and after the softmax) |
+//! | an MLP runs | `b·t·f` normalised, `b·t·m` for gate, up, and their product |
+//! | experts run | `b·t·f` and the rows of all chosen experts before and after, and the MLP of the rows of one of them |
+//! | logits are made | `v` for each of the rows that get logits |
+
+use super::spec::{
+    AttentionSpec, DeltaSpec, ExpertsSpec, FeedForwardSpec, Gate, LatentSpec, LayerSpec, MixerSpec,
+    MlpSpec, Spec,
+};
+use crate::model::{
+    layers::{SCORES_MAX, cache_room},
+    pass::{LayerPass, PassBytes, PassSize},
+};
+
+/// Bytes of a value that is computed in `f32` whatever the type of activations.
+const F32: u64 = 4;
+
+/// The memory that a pass of this size takes; `width` bytes a value of an activation.
+pub(super) fn pass_bytes(spec: &Spec, size: &PassSize, width: u64) -> PassBytes {
+    let shape = PassShape {
+        b: size.batch as u64,
+        t: size.length as u64,
+        room: cache_room(size.length, spec.positions) as u64,
+        f: spec.features as u64,
+        width,
+    };
+    PassBytes {
+        layers: spec.layers.iter().map(|layer| shape.layer(layer)).collect(),
+        through: shape.rows() * shape.f * width,
+        // Only the last token of each sequence gets logits.
+        head: 2 * shape.b * spec.vocabulary as u64 * width,
+    }
+}
+
+/// The numbers that all layers share.
+struct PassShape {
+    b: u64,
+    t: u64,
+    /// Tokens that a cache has room for.
+    room: u64,
+    f: u64,
+    width: u64,
+}
+
+impl PassShape {
+    fn rows(&self) -> u64 {
+        self.b * self.t
+    }
+
+    fn layer(&self, layer: &LayerSpec) -> LayerPass {
+        let (cache, mixer) = match &layer.mixer {
+            MixerSpec::Attention(attention) => self.attention(attention),
+            MixerSpec::Latent(latent) => self.latent(latent),
+            MixerSpec::Delta(delta) => self.delta(delta),
+        };
+        let feed = match &layer.feed_forward {
+            FeedForwardSpec::Mlp(mlp) => self.mlp(mlp, self.rows()),
+            FeedForwardSpec::Experts(experts) => self.experts(experts),
+            FeedForwardSpec::Both { mlp, experts } => {
+                self.mlp(mlp, self.rows()).max(self.experts(experts)) + self.rows() * self.f
+            }
+        };
+        let normed = self.rows() * self.f;
+        LayerPass {
+            cache,
+            activations: (normed * self.width).saturating_add(mixer.max(feed * self.width)),
+        }
+    }
+
+    /// Bytes of the cache, and bytes of activations.
+    fn attention(&self, spec: &AttentionSpec) -> (u64, u64) {
+        let (h, kv, d) = (
+            spec.heads as u64,
+            spec.key_value_heads as u64,
+            spec.head_features as u64,
+        );
+        let own = if spec.keys_of.is_some() {
+            0
+        } else {
+            2 * kv * d
+        };
+        let gates = if spec.gate { h * d } else { 0 };
+        let cache = self.b * self.room * own * self.width;
+        // Each is there before and after it is rotated, the largest last.
+        let made = self.rows() * (2 * h * d + own + gates);
+        let held = self.rows() * (3 * h * d + own + gates);
+        let scores = self.scores(h);
+        (cache, (made * self.width).max(held * self.width + scores))
+    }
+
+    fn latent(&self, spec: &LatentSpec) -> (u64, u64) {
+        let h = spec.heads as u64;
+        let rotated = spec.rotary.features as u64;
+        let row = spec.key_value_rank as u64 + rotated;
+        let key = spec.plain_features as u64 + rotated;
+        let value = spec.value_features as u64;
+        let cache = self.b * self.room * row * self.width;
+        let queries = 2 * h * key;
+        // Keys and values for each head.
+        let unfolded = 2 * h * (spec.plain_features as u64 + value) + h * key;
+        let held = self.rows() * (queries + unfolded + row + h * value);
+        (cache, held * self.width + self.scores(h))
+    }
+
+    fn delta(&self, spec: &DeltaSpec) -> (u64, u64) {
+        let (g, h) = (spec.key_heads as u64, spec.value_heads as u64);
+        let (k, v) = (spec.key_features as u64, spec.value_features as u64);
+        let channels = 2 * g * k + h * v;
+        let state = self.b * h * k * v * F32;
+        let tokens = self.b * (spec.kernel as u64).saturating_sub(1) * channels * self.width;
+        let made = self.rows() * (2 * channels + 2 * h * v);
+        // Queries and keys of all value heads, in f32.
+        let rule = self.rows() * h * (2 * k + 3 * v);
+        (state + tokens, made * self.width + rule * F32)
+    }
+
+    /// Scores of a block of queries in f32, before and after the softmax.
+    fn scores(&self, h: u64) -> u64 {
+        let a_query = self.b * h * self.t;
+        let queries = (SCORES_MAX as u64 / a_query.max(1)).clamp(1, self.t.max(1));
+        2 * a_query * queries * F32
+    }
+
+    /// Values while an MLP runs on `rows`.
+    fn mlp(&self, spec: &MlpSpec, rows: u64) -> u64 {
+        let inside = spec.features as u64;
+        let tensors = match spec.gate {
+            Gate::None => 2,
+            Gate::Apart => 3,
+            // Both halves lie in one tensor before they are cut apart.
+            Gate::Fused | Gate::Interleaved => 5,
+        };
+        rows * tensors * inside
+    }
+
+    fn experts(&self, spec: &ExpertsSpec) -> u64 {
+        let (count, chosen) = (spec.count.max(1) as u64, spec.chosen as u64);
+        let rows = self.rows() * chosen;
+        // An expert is asked for twice its share of the rows, or by all of them where there are few.
+        let busiest = (2 * rows).div_ceil(count).min(self.rows());
+        let shared = spec.shared.as_ref();
+        let shared = shared.map_or(0, |shared| self.mlp(&shared.mlp, self.rows()));
+        let mixed = 2 * rows * self.f + self.mlp(&spec.each, busiest);
+        mixed.max(shared + self.rows() * self.f)
+    }
+}
