@@ -26,6 +26,7 @@
 //! | [`source`] | files and their headers: a [`Checkpoint`](source::Checkpoint) knows the place of every tensor |
 //! | [`quant`] | packed tensors, methods that pack them, operations on them |
 //! | [`target`] | the devices that a model can go to |
+//! | [`collective`] | sums and exchanges between the ranks of one computation |
 //! | [`model`] | modules and the [slots](model::Slot) that they want filled: layers, [architectures](model::Architecture) |
 //! | [`adapter`] | small trained changes of a model |
 //! | [`dialect`] | how Python projects write packed weights |
@@ -69,6 +70,7 @@
 //! | step | what happens to one slot | [`Step`](plan::Step) |
 //! | piece | some rows of a stored tensor | [`Piece`](plan::Piece) |
 //! | tile | the rows that are read and converted at once | |
+//! | rank | one of several processes or threads that compute together | [`Collective`](collective::Collective) |
 //! | strategy | where finished weights live, and how far reading is ahead | [`Strategy`] |
 //! | streamed | brought to the device for each product | [`StreamFrom`] |
 //! | cache | packed weights on disk for the next load | [`LoadConfig::cache_packed`] |
@@ -83,7 +85,7 @@
 //! # Longer texts
 //!
 //! [Formats](_docs::formats), [models](_docs::models), [the program](_docs::program), [strategies](_docs::strategies), [training](_docs::training),
-//! [targets](_docs::targets), [decisions](_docs::design), [how to add a family, a format, a method…](_docs::extend),
+//! [targets](_docs::targets), [ranks](_docs::ranks), [decisions](_docs::design), [how to add a family, a format, a method…](_docs::extend),
 //! [reliability](_docs::reliability), [measurements](_docs::benchmarks).
 
 // The order of imports: a room imports only rooms above it, and no two files of different folders import each other
@@ -95,6 +97,8 @@ pub mod source;
 pub mod quant;
 
 pub mod target;
+
+pub mod collective;
 
 pub mod model;
 
@@ -162,6 +166,8 @@ pub mod _docs {
     pub mod strategies {}
     #[doc = include_str!("docs/training.md")]
     pub mod training {}
+    #[doc = include_str!("docs/ranks.md")]
+    pub mod ranks {}
     #[doc = include_str!("docs/targets.md")]
     pub mod targets {}
     #[doc = include_str!("docs/reliability.md")]

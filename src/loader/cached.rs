@@ -102,6 +102,7 @@ impl Engine {
             source: Some(Arc::new(Local::open(entry)?)),
             config,
             shared: self.shared.clone(),
+            ranks: None,
             observers: self.observers.clone(),
         };
         let engine = Self::open(

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
+    collective::Collective,
     config::LoadConfig,
     observe::{Observer, Observers},
     place::Shared,
@@ -31,6 +32,7 @@ pub struct LoadRequest {
     /// Files of the caller's; the model that the configuration names is not looked for then.
     pub(super) source: Option<Arc<dyn Source>>,
     pub(super) shared: Option<Shared>,
+    pub(crate) ranks: Option<Arc<dyn Collective>>,
     pub(super) observers: Observers,
 }
 
@@ -40,6 +42,7 @@ impl From<LoadConfig> for LoadRequest {
             config,
             source: None,
             shared: None,
+            ranks: None,
             observers: Observers::default(),
         }
     }
@@ -66,6 +69,12 @@ impl LoadRequest {
         self
     }
 
+    /// Computes together with other ranks, of which `ranks` is this one: training averages its gradients over all of them.
+    pub fn ranks(mut self, ranks: Arc<dyn Collective>) -> Self {
+        self.ranks = Some(ranks);
+        self
+    }
+
     /// Adds an observer, which gets every event and may cancel the load.
     pub fn observer(mut self, observer: impl Observer + 'static) -> Self {
         self.observers.push(Arc::new(observer));
@@ -82,6 +91,11 @@ impl LoadConfig {
     /// A request that [loads together with others](LoadRequest::share).
     pub fn share(self, shared: &Shared) -> LoadRequest {
         LoadRequest::from(self).share(shared)
+    }
+
+    /// A request that [computes together with other ranks](LoadRequest::ranks).
+    pub fn ranks(self, ranks: Arc<dyn Collective>) -> LoadRequest {
+        LoadRequest::from(self).ranks(ranks)
     }
 
     /// A request with [an observer](LoadRequest::observer).

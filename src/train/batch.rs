@@ -1,5 +1,7 @@
 //! Rows of tokens that are trained on at once.
 
+use core::ops::Range;
+
 /// A row of tokens: one document, or several one after the other. All fields have one entry a token.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Row {
@@ -33,6 +35,21 @@ impl Batch {
             all.starts.extend(&row.starts);
             all.starts.extend(filling);
         }
+        Self {
+            rows: rows.len(),
+            all,
+        }
+    }
+
+    /// Some of its rows, as long as they are.
+    pub(super) fn part(&self, rows: Range<usize>) -> Self {
+        let [_, tokens] = self.shape();
+        let places = rows.start * tokens..rows.end * tokens;
+        let all = Row {
+            ids: self.all.ids[places.clone()].to_vec(),
+            labels: self.all.labels[places.clone()].to_vec(),
+            starts: self.all.starts[places].to_vec(),
+        };
         Self {
             rows: rows.len(),
             all,

@@ -88,8 +88,8 @@ pub(super) struct CheckpointState {
     pub(super) progress: RunProgress,
     /// The place in the data.
     pub(super) position: DataPosition,
-    /// Masks that each dropout has drawn.
-    pub(super) dropout_calls: BTreeMap<String, u64>,
+    /// Masks that each dropout has drawn, on each rank.
+    pub(super) dropout_calls: Vec<BTreeMap<String, u64>>,
     /// The length of the file of metrics.
     pub(super) metrics_bytes: u64,
     /// How many values are trained.
@@ -104,7 +104,10 @@ struct StateFile {
     identity: Value,
     progress: RunProgress,
     position: DataPosition,
+    /// Of the first rank, and of the others.
     dropout_calls: BTreeMap<String, u64>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    dropout_calls_of_others: Vec<BTreeMap<String, u64>>,
     metrics_bytes: u64,
     trainable: u64,
     files: BTreeMap<String, CheckpointSum>,
@@ -155,7 +158,7 @@ impl CheckpointState {
         optimizer: &Optimizer,
         adapter: Option<&AdapterFile>,
     ) -> Result<PathBuf, CheckpointFault> {
-        let folder = run.join(format!("{PREFIX}{}", self.progress.step));
+        let folder = folder(run, self.progress.step);
         write_folder(&folder, |part| {
             if let Some(adapter) = adapter {
                 adapter.save(part)?;
@@ -166,11 +169,13 @@ impl CheckpointState {
             };
             write(TRAINED, &serialized(&self.trained))?;
             optimizer.save(&part.join(OPTIMIZER))?;
+            let mut dropout_calls = self.dropout_calls.into_iter();
             let state = StateFile {
                 identity: self.identity,
                 progress: self.progress,
                 position: self.position,
-                dropout_calls: self.dropout_calls,
+                dropout_calls: dropout_calls.next().unwrap_or_default(),
+                dropout_calls_of_others: dropout_calls.collect(),
                 metrics_bytes: self.metrics_bytes,
                 trainable: self.trainable,
                 files: sums(part)?,
@@ -212,12 +217,17 @@ impl CheckpointState {
             identity: state.identity,
             progress: state.progress,
             position: state.position,
-            dropout_calls: state.dropout_calls,
+            dropout_calls: [vec![state.dropout_calls], state.dropout_calls_of_others].concat(),
             metrics_bytes: state.metrics_bytes,
             trainable: state.trainable,
             trained,
         })
     }
+}
+
+/// The folder of a checkpoint.
+pub(super) fn folder(run: &Path, step: u64) -> PathBuf {
+    run.join(format!("{PREFIX}{step}"))
 }
 
 /// Writes the trained tensors of a model into a folder.

@@ -9,7 +9,10 @@ use super::{
     checkpoint::CheckpointFault, config::FinetuneConfigError, data::DataError, folder::FolderError,
     optimizer::GradientError,
 };
-use crate::{adapter::AdapterError, error::Error, model::PassError, place::folder::Difference};
+use crate::{
+    adapter::AdapterError, collective::CollectiveError, error::Error, model::PassError,
+    place::folder::Difference,
+};
 
 /// A training run that failed.
 #[derive(Debug, thiserror::Error)]
@@ -162,6 +165,32 @@ pub enum TrainError {
         /// The last checkpoint that is there.
         kept: Option<PathBuf>,
     },
+    /// Ranks that were started with different runs.
+    #[error(
+        "rank {rank} has another run than rank 0: {difference}; start all ranks with the same arguments, files and version"
+    )]
+    Differs {
+        /// The rank.
+        rank: usize,
+        /// The first difference: rank 0's side, and that of the rank.
+        difference: Box<Difference>,
+    },
+    /// Ranks whose trained values have become different.
+    #[error(
+        "after step {step}, rank {rank} has other trained values than rank 0, although both did the same steps: use processors and devices of one kind, and the same build; {}",
+        kept_words(kept.as_deref())
+    )]
+    Apart {
+        /// Steps that were done.
+        step: u64,
+        /// The rank.
+        rank: usize,
+        /// The last checkpoint that is there.
+        kept: Option<PathBuf>,
+    },
+    /// Another rank of the run.
+    #[error(transparent)]
+    Ranks(#[from] CollectiveError),
     /// A batch that the model cannot be run on.
     #[error("step {step}, batch {batch} of it: {source}")]
     Pass {

@@ -18,10 +18,11 @@ const FREE: [&str; 9] = [
     "epochs",
 ];
 
-/// Of a run of `steps` steps over rows of `length` tokens. `data` and `eval` are fingerprints of their bytes.
+/// Of a run of `steps` steps over rows of `length` tokens on so many `ranks`. `data` and `eval` are fingerprints of their bytes.
 pub(super) fn identity(
     config: &FinetuneConfig,
     [steps, length]: [u64; 2],
+    ranks: usize,
     base: Value,
     data: u64,
     eval: Option<u64>,
@@ -33,12 +34,16 @@ pub(super) fn identity(
         .filter(|(name, _)| !FREE.contains(&name.as_str()))
         .map(|(name, value)| (name.clone(), value.to_string().into()))
         .collect();
-    json!({
+    let mut identity = json!({
         "settings": settings,
         "steps": steps,
         "length": length,
         "data": format!("{data:016x}"),
         "eval": eval.map(|eval| format!("{eval:016x}")),
         "base": base,
-    })
+    });
+    if ranks > 1 {
+        identity["ranks"] = ranks.into();
+    }
+    identity
 }

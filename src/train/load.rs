@@ -32,6 +32,13 @@ impl<T: Target + 'static> Run<T> {
     ///
     /// [`TrainError::Load`], [`TrainError::Adapter`], and [`TrainError::Damaged`] where the checkpoint does not fit the model.
     pub fn load(self) -> Result<LoadedRun, TrainError> {
+        let ranks = self.ranks.clone();
+        let loaded = ranks.told(self.load_with())?;
+        ranks.wait()?;
+        Ok(loaded)
+    }
+
+    fn load_with(self) -> Result<LoadedRun, TrainError> {
         let memory = MemoryWatch::every(LOOK, Instant::now());
         let Loaded {
             mut model,
@@ -95,12 +102,16 @@ impl<T: Target + 'static> Run<T> {
                 let states = Optimizer::load(config.optimizer(), &states, &model);
                 optimizer = states.map_err(|source| damaged(source.into()))?;
                 subject = Subject::new(model, adapter);
-                subject.set_dropout_calls(&start.dropout_calls);
+                // One entry a rank: a checkpoint of another number of ranks is of another run.
+                if let Some(calls) = start.dropout_calls.get(self.ranks.rank()) {
+                    subject.set_dropout_calls(calls);
+                }
                 progress = start.progress;
                 position = start.position;
                 kept = Some(folder);
             }
         }
+        subject.set_dropout_part(self.ranks.rank() as u64);
         Ok(LoadedRun {
             batches: self.data.batches(position)?,
             config,
@@ -110,6 +121,7 @@ impl<T: Target + 'static> Run<T> {
             position,
             eval: self.eval,
             metrics: self.metrics,
+            ranks: self.ranks,
             identity: self.identity,
             kept_step: progress.step,
             progress,

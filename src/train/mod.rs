@@ -22,6 +22,7 @@ mod load;
 mod metrics;
 mod open;
 mod param_path;
+mod ranks;
 mod report;
 mod run;
 mod saver;

@@ -15,6 +15,7 @@ use super::{
     folder,
     identity::identity,
     metrics::{MetricsError, MetricsFile},
+    ranks::RunRanks,
     report::{ADAPTER, BEST, METRICS, METRICS_MARK, MODEL, PAGE, RunReport, is_page},
     saver::is_saved,
 };
@@ -47,14 +48,20 @@ pub struct Run<T: Target> {
     pub(super) identity: Value,
     pub(super) data: Data,
     pub(super) eval: Option<Data>,
-    pub(super) metrics: MetricsFile,
+    /// The first rank has it.
+    pub(super) metrics: Option<MetricsFile>,
     /// The checkpoint that it goes on from.
     pub(super) start: Option<CheckpointState>,
+    pub(super) ranks: RunRanks,
 }
 
 impl<T: Target> Run<T> {
     /// Opens a run. The request says which base and how it is loaded; quantization and adapter come from `config`. With `resume` a
     /// run goes on that an earlier process left in the folder, if there is one.
+    ///
+    /// Where the request has [ranks](LoadRequest::ranks), each of them has [`FinetuneConfig::batch`] rows of every batch, in order, so that
+    /// the run is that of one rank with a batch as large as all of them. The folder of the run is one that all ranks see; the first
+    /// one writes it.
     ///
     /// # Errors
     ///
@@ -64,8 +71,19 @@ impl<T: Target> Run<T> {
         config: FinetuneConfig,
         resume: bool,
     ) -> Result<Self, TrainError> {
+        let request = request.into();
+        let ranks = RunRanks::new(request.ranks.clone());
+        ranks.told(Self::open_with(request, config, resume, ranks.clone()))
+    }
+
+    fn open_with(
+        request: LoadRequest,
+        config: FinetuneConfig,
+        resume: bool,
+        ranks: RunRanks,
+    ) -> Result<Self, TrainError> {
         config.check()?;
-        let request = request.into().with(|load| config.load_config(load));
+        let request = request.with(|load| config.load_config(load));
         let adapter = request.config.adapters.first().cloned();
         if let Some(AdapterConfig::Folder { weight, .. }) = &adapter
             && *weight != 1.0
@@ -98,7 +116,7 @@ impl<T: Target> Run<T> {
 
         let rows = |path: &PathBuf, order| DataConfig {
             length,
-            batch: config.batch,
+            batch: config.batch.saturating_mul(ranks.size()),
             order,
             packing: match config.packing {
                 true => RowPacking::BestFit,
@@ -125,19 +143,28 @@ impl<T: Target> Run<T> {
         }
         let counts = config.steps.is_none() || data.bytes() <= COUNTED;
         let summary = counts.then(|| data.summary()).transpose()?;
-        let steps = steps(&config, summary.as_ref());
+        let steps = steps(&config, ranks.size(), summary.as_ref());
         let identity = identity(
             &config,
             [steps, length as u64],
+            ranks.size(),
             loader.identity::<CausalLm>()?,
             data.fingerprint(),
             eval.as_ref().map(Data::fingerprint),
         );
 
-        let (metrics, start) = folder_of(&config, resume, &identity)?;
+        ranks.check(&identity)?;
+        let (metrics, start) = match ranks.is_first() {
+            true => {
+                let (metrics, start) = folder_of(&config, resume, &identity)?;
+                ranks.share(|| start.as_ref().map(|start| start.progress.step))?;
+                (Some(metrics), start)
+            }
+            false => (None, start_of_first(&config, &ranks)?),
+        };
         let facts = FinetuneFacts {
             steps,
-            rows: config.batch * config.accumulation,
+            rows: config.batch * config.accumulation * ranks.size(),
             data: DataFacts {
                 records: data.records(),
                 bytes: data.bytes(),
@@ -156,6 +183,7 @@ impl<T: Target> Run<T> {
             eval,
             metrics,
             start,
+            ranks,
         })
     }
 
@@ -172,11 +200,14 @@ impl<T: Target> Run<T> {
         let Some(ended) = progress.ended else {
             return Ok(None);
         };
-        if self.adapter.is_none() && !is_saved(&self.config.out.join(MODEL)) {
+        let is_done = || self.adapter.is_some() || is_saved(&self.config.out.join(MODEL));
+        if !self.ranks.share(is_done)? {
             return Ok(None);
         }
         let report = RunReport::new(progress, ended, start.trainable, &self.config);
-        finish(&self.config, progress, &report)?;
+        if self.ranks.is_first() {
+            self.ranks.told(finish(&self.config, progress, &report))?;
+        }
         Ok(Some(report))
     }
 
@@ -196,13 +227,30 @@ fn length(config: &FinetuneConfig, spec: &Spec) -> Result<usize, TrainError> {
 }
 
 /// The steps of a run that ends after so many epochs: the rows of the first one are counted.
-fn steps(config: &FinetuneConfig, summary: Option<&DataSummary>) -> u64 {
+fn steps(config: &FinetuneConfig, ranks: usize, summary: Option<&DataSummary>) -> u64 {
     config.steps.unwrap_or_else(|| {
         let rows = summary.map_or(0, |summary| summary.counts.rows);
         let rows = rows as f64 * config.epochs.unwrap_or(1.0);
-        let rows_of_step = (config.batch * config.accumulation) as f64;
+        let rows_of_step = (config.batch * config.accumulation) as f64 * ranks as f64;
         (rows / rows_of_step).ceil().max(1.0) as u64
     })
+}
+
+/// The checkpoint that the first rank goes on from.
+fn start_of_first(
+    config: &FinetuneConfig,
+    ranks: &RunRanks,
+) -> Result<Option<CheckpointState>, TrainError> {
+    let Some(step) = ranks.share(|| None::<u64>)? else {
+        return Ok(None);
+    };
+    let folder = checkpoint::folder(&config.out, step);
+    let start = CheckpointState::open(&folder).map_err(|source| TrainError::Damaged {
+        checkpoint: folder.clone(),
+        source: Box::new(source),
+        earlier: None,
+    })?;
+    Ok(Some(start))
 }
 
 /// Opens the folder of a run: its metrics, cut to where the run goes on, and the checkpoint.

@@ -1,11 +1,15 @@
 //! A run: steps, evaluations and checkpoints.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     time::Instant,
 };
 
-use burn::{module::Module, tensor::Tensor};
+use burn::{
+    module::Module,
+    tensor::{Tensor, TensorData},
+};
 use burn_optim::GradientsParams;
 use serde_json::Value;
 
@@ -20,6 +24,7 @@ use super::{
     folder::{FolderError, write_folder},
     metrics::{EvalMetrics, MetricsFile, MetricsLine, StepMetrics},
     optimizer::{GradientSum, Optimizer, clip},
+    ranks::{PassSums, RunRanks},
     report::{BEST, METRICS, RunReport},
     saver::ModuleSaver,
     schedule::Schedule,
@@ -43,7 +48,9 @@ pub struct LoadedRun {
     /// Where the next batch comes from.
     pub(super) position: DataPosition,
     pub(super) eval: Option<Data>,
-    pub(super) metrics: MetricsFile,
+    /// The first rank has it.
+    pub(super) metrics: Option<MetricsFile>,
+    pub(super) ranks: RunRanks,
     pub(super) identity: Value,
     pub(super) progress: RunProgress,
     pub(super) trainable: u64,
@@ -73,7 +80,12 @@ impl LoadedRun {
     /// # Errors
     ///
     /// [`TrainError`]; the checkpoints that were written stay whatever happens, and the error names the last one.
-    pub fn train(mut self, watch: RunWatch<'_>) -> Result<RunReport, TrainError> {
+    pub fn train(self, watch: RunWatch<'_>) -> Result<RunReport, TrainError> {
+        let ranks = self.ranks.clone();
+        ranks.told(self.train_with(&mut |event| ranks.agreed(watch(event))))
+    }
+
+    fn train_with(mut self, watch: RunWatch<'_>) -> Result<RunReport, TrainError> {
         let begun = self.progress.step;
         let mut flow = watch(&RunEvent::Begun {
             step: begun,
@@ -123,7 +135,10 @@ impl LoadedRun {
         }
         let peak = self.memory.stop().since.peak();
         report.peak_host_bytes = peak.map(|(_, bytes)| bytes);
-        finish(&self.config, &self.progress, &report)?;
+        if self.ranks.is_first() {
+            finish(&self.config, &self.progress, &report)?;
+        }
+        self.ranks.wait()?;
         Ok(report)
     }
 
@@ -150,6 +165,12 @@ impl LoadedRun {
                 kept: self.kept.clone(),
             })?;
             self.position = position;
+            let batch = self.ranks.part(batch);
+            tokens += batch.ids().len() as u64;
+            // All that is trained on may be in the rows of other ranks.
+            if self.ranks.size() > 1 && batch.trained() == 0 {
+                continue;
+            }
             let loss =
                 loss(model, &batch, self.config.recompute).map_err(|source| TrainError::Pass {
                     step,
@@ -162,10 +183,19 @@ impl LoadedRun {
             }
             gradients.add(model, GradientsParams::from_grads(loss.backward(), model));
             sum += value;
-            tokens += batch.ids().len() as u64;
             trained += batch.trained() as u64;
         }
         let mut gradients = gradients.take();
+        let PassSums {
+            loss: sum,
+            tokens,
+            trained,
+        } = self.ranks.sums(PassSums {
+            loss: sum,
+            tokens,
+            trained,
+        })?;
+        self.ranks.sum_gradients(model, &mut gradients)?;
         let most = Some(self.config.clip).filter(|most| *most > 0.0);
         let norm = clip(model, &mut gradients, 1.0 / trained as f64, most);
         let norm = norm.map_err(|source| TrainError::Gradient {
@@ -207,6 +237,10 @@ impl LoadedRun {
         let (mut sum, mut tokens) = (0.0, 0);
         for (nth, batch) in eval.pass()?.enumerate() {
             let (batch, _) = batch?;
+            let batch = self.ranks.part(batch);
+            if self.ranks.size() > 1 && batch.trained() == 0 {
+                continue;
+            }
             let loss = loss(&model, &batch, false).map_err(|source| TrainError::Pass {
                 step: self.progress.step,
                 batch: nth + 1,
@@ -225,7 +259,12 @@ impl LoadedRun {
             sum += value;
             tokens += batch.trained() as u64;
         }
-        let mean = sum / tokens as f64;
+        let sums = self.ranks.sums(PassSums {
+            loss: sum,
+            tokens,
+            trained: tokens,
+        })?;
+        let (mean, tokens) = (sums.loss / sums.trained as f64, sums.trained);
         let metrics = EvalMetrics {
             step: self.progress.step,
             eval_loss: mean,
@@ -240,9 +279,11 @@ impl LoadedRun {
             progress.best_loss = Some(mean);
             progress.best_step = progress.step;
             progress.evaluations_since_best = 0;
-            let best = self.config.out.join(BEST);
-            let saved = write_folder(&best, |part| self.subject.save(part));
-            self.saved(saved)?;
+            if self.ranks.is_first() {
+                let best = self.config.out.join(BEST);
+                let saved = write_folder(&best, |part| self.subject.save(part));
+                self.saved(saved)?;
+            }
         } else {
             progress.evaluations_since_best += 1;
         }
@@ -262,7 +303,36 @@ impl LoadedRun {
                 kept: self.kept.clone(),
             });
         }
-        let metrics_bytes = self.metrics.sync().map_err(|source| FolderError {
+        let dropout_calls = self.ranks.gather(self.subject.dropout_calls())?;
+        let digests = self.ranks.gather(trained::digest(&trained))?;
+        if let Some(rank) = digests.iter().position(|digest| *digest != digests[0]) {
+            return Err(TrainError::Apart {
+                step: self.progress.step,
+                rank,
+                kept: self.kept.clone(),
+            });
+        }
+        let out = self.config.out.clone();
+        let saved = match self.metrics.is_some() {
+            true => self.save_as_first(trained, dropout_calls)?,
+            false => checkpoint::folder(&out, self.progress.step),
+        };
+        // The others go on when it is there.
+        self.ranks.wait()?;
+        self.kept = Some(saved.clone());
+        self.kept_step = self.progress.step;
+        watch(&RunEvent::Checkpoint(&saved));
+        Ok(saved)
+    }
+
+    /// The folder that the first rank writes.
+    fn save_as_first(
+        &mut self,
+        trained: BTreeMap<String, TensorData>,
+        dropout_calls: Vec<BTreeMap<String, u64>>,
+    ) -> Result<PathBuf, TrainError> {
+        let metrics_bytes = self.metrics.as_ref().map_or(Ok(0), MetricsFile::sync);
+        let metrics_bytes = metrics_bytes.map_err(|source| FolderError {
             path: self.config.out.join(METRICS),
             source,
         });
@@ -271,7 +341,7 @@ impl LoadedRun {
             identity: self.identity.clone(),
             progress: self.progress.clone(),
             position: self.position,
-            dropout_calls: self.subject.dropout_calls(),
+            dropout_calls,
             metrics_bytes,
             trainable: self.trainable,
             trained,
@@ -280,11 +350,8 @@ impl LoadedRun {
         let out = self.config.out.clone();
         let saved = state.save(&out, &self.optimizer, adapter.as_ref());
         let saved = self.saved(saved)?;
-        self.kept = Some(saved.clone());
-        self.kept_step = self.progress.step;
         let pruned = checkpoint::prune(&out, self.config.keep);
         self.saved(pruned.map_err(CheckpointFault::from))?;
-        watch(&RunEvent::Checkpoint(&saved));
         Ok(saved)
     }
 
@@ -302,11 +369,17 @@ impl LoadedRun {
             let restored = self.saved(restored)?;
             self.subject.change(|_| restored);
         }
-        Ok(self.saver.save(self.subject.model(), folder)?)
+        if self.ranks.is_first() {
+            self.saver.save(self.subject.model(), folder)?;
+        }
+        Ok(())
     }
 
     fn write(&mut self, line: &MetricsLine) -> Result<(), TrainError> {
-        let written = self.metrics.push(line).map_err(|source| FolderError {
+        let Some(metrics) = &mut self.metrics else {
+            return Ok(());
+        };
+        let written = metrics.push(line).map_err(|source| FolderError {
             path: self.config.out.join(METRICS),
             source,
         });

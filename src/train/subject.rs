@@ -81,6 +81,11 @@ impl Subject {
         });
     }
 
+    /// Draws the masks of the `part`th of several equal parts of each batch.
+    pub(super) fn set_dropout_part(&mut self, part: u64) {
+        self.dropouts(|_, dropout| dropout.set_part(part));
+    }
+
     fn dropouts(&mut self, mut visit: impl FnMut(&str, &Dropout)) {
         let model = self.model.as_mut().expect("it is not being changed");
         for mut place in model.adaptable() {

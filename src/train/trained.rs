@@ -7,6 +7,8 @@ use burn::{
     tensor::{DType, Tensor, TensorData},
 };
 
+use xxhash_rust::xxh3::Xxh3Default;
+
 use super::param_path::ParamPath;
 
 /// The values of all trained tensors of a module.
@@ -33,6 +35,16 @@ pub(super) fn values<M: Module>(module: &M) -> BTreeMap<String, TensorData> {
     let mut values = TrainedValues::default();
     module.visit(&mut values);
     values.1
+}
+
+/// A checksum of all of them.
+pub(super) fn digest(values: &BTreeMap<String, TensorData>) -> u64 {
+    let mut digest = Xxh3Default::new();
+    for (path, data) in values {
+        digest.update(path.as_bytes());
+        digest.update(data.as_bytes());
+    }
+    digest.digest()
 }
 
 /// The first tensor with a value that is no number, or infinite.

@@ -42,3 +42,5 @@ mod finetune;
 mod hub;
 #[cfg(unix)]
 mod killed;
+#[cfg(feature = "mpi")]
+mod mpi;

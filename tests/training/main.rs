@@ -10,6 +10,7 @@ mod burns;
 mod graphs;
 mod loss;
 mod optimizer;
+mod ranks;
 mod records;
 mod run;
 mod saved;

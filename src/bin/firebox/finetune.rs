@@ -16,7 +16,7 @@ use firebox::{
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::{Failure, OnTarget, args::LoadArgs, output, progress::Bar, training};
+use crate::{Failure, OnTarget, args::LoadArgs, messages, output, progress::Bar, training};
 
 #[derive(Debug, Args)]
 pub(crate) struct FinetuneCommand {
@@ -158,6 +158,10 @@ impl OnTarget for FinetuneCommand {
         let config = self.config()?;
         let bar = Bar::new();
         let request = self.load.request(self.load.config(config.quant.clone()))?;
+        let request = match messages::join("training")? {
+            Some(ranks) => request.ranks(ranks),
+            None => request,
+        };
         let opened = Run::<T>::open(request.observer(bar.clone()), config, self.resume);
         bar.clear();
         let run = opened?;

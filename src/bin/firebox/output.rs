@@ -4,6 +4,7 @@ use std::{
     error::Error,
     fmt::Display,
     io::{self, ErrorKind, Write, stderr, stdout},
+    sync::OnceLock,
 };
 
 use comfy_table::{CellAlignment, Table, presets};
@@ -28,6 +29,9 @@ pub(crate) fn line(line: impl Display) -> Result<(), Failure> {
 
 /// Part of a line on stdout, seen at once.
 pub(crate) fn text(text: impl Display) -> io::Result<()> {
+    if !is_first() {
+        return Ok(());
+    }
     let mut stdout = stdout().lock();
     write!(stdout, "{text}")?;
     stdout.flush()
@@ -35,7 +39,31 @@ pub(crate) fn text(text: impl Display) -> io::Result<()> {
 
 /// A line on stderr, for people. A stderr that is full or closed changes no answer and no exit code.
 pub(crate) fn note(line: impl Display) {
-    let _ = writeln!(stderr(), "{line}");
+    if is_first() {
+        let _ = writeln!(stderr(), "{line}");
+    }
+}
+
+/// The error that the program ends with, on stderr; of several ranks, which one's.
+pub(crate) fn failed(failure: &dyn Error) {
+    let chain = chain(failure);
+    let _ = match RANK.get() {
+        Some(rank) => writeln!(stderr(), "error: rank {rank}: {chain}"),
+        None => writeln!(stderr(), "error: {chain}"),
+    };
+}
+
+/// The number of this process among several ranks.
+static RANK: OnceLock<usize> = OnceLock::new();
+
+/// From now on this process is one of several ranks, of which the first prints for all.
+pub(crate) fn as_rank(rank: usize) {
+    let _ = RANK.set(rank);
+}
+
+/// Whether this process writes what the program is asked for.
+pub(crate) fn is_first() -> bool {
+    RANK.get().is_none_or(|rank| *rank == 0)
 }
 
 /// A table that Markdown understands too: text to the left, numbers (`right`) to the right.

@@ -18,6 +18,8 @@ pub struct Dropout {
     rate: f64,
     seed: u64,
     calls: Arc<AtomicU64>,
+    /// Which part of a larger batch the values are.
+    part: Arc<AtomicU64>,
     again: Option<Arc<Mutex<Drawn>>>,
 }
 
@@ -35,6 +37,7 @@ impl Dropout {
             rate,
             seed,
             calls: Arc::default(),
+            part: Arc::default(),
             again: None,
         }
     }
@@ -47,6 +50,11 @@ impl Dropout {
     /// Continues as if `calls` masks were drawn already.
     pub fn set_calls(&self, calls: u64) {
         self.calls.store(calls, Ordering::Relaxed);
+    }
+
+    /// Draws the masks of the `part`th of several equal parts of a batch, from 0, as a call with the whole batch would.
+    pub fn set_part(&self, part: u64) {
+        self.part.store(part, Ordering::Relaxed);
     }
 
     /// The same, for a part of a model that runs more than once: after each [`rewind`](Self::rewind) the masks of its first run are drawn
@@ -96,9 +104,10 @@ impl Dropout {
         let shape = x.dims();
         // As many at once as make a thread worth its while.
         let mut factors = vec![0.0; shape.iter().product()];
+        let before = self.part.load(Ordering::Relaxed) * factors.len() as u64;
         let pieces = factors.par_chunks_mut(1 << 16).enumerate();
         pieces.for_each(|(piece, factors)| {
-            let first = (piece << 16) as u64;
+            let first = before + (piece << 16) as u64;
             let numbered = factors.iter_mut().zip(first..);
             numbered.for_each(|(value, nth)| *value = factor(nth));
         });

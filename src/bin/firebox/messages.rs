@@ -1,0 +1,104 @@
+//! The ranks that mpirun or srun started this program as.
+
+use std::sync::{Arc, OnceLock};
+
+use firebox::{collective::Collective, train::TrainError};
+
+use crate::{Failure, output, stops::Signalled};
+
+/// The messages between ranks, once they are there.
+static JOINED: OnceLock<Arc<joined::Ranks>> = OnceLock::new();
+
+/// Meets the other ranks, where several were started. `needs` is what needs messages between them.
+pub(crate) fn join(needs: &str) -> Result<Option<Arc<dyn Collective>>, Failure> {
+    let size = started();
+    if size < 2 {
+        return Ok(None);
+    }
+    if JOINED.get().is_none() {
+        let ranks = joined::start(needs, size)?;
+        output::as_rank(ranks.rank());
+        // A process has one thread that gets here.
+        let _ = JOINED.set(Arc::new(ranks));
+    }
+    let joined = JOINED.get().cloned();
+    Ok(joined.map(|ranks| ranks as Arc<dyn Collective>))
+}
+
+/// Ends the messages, after a failure was printed: the others have something to print too.
+pub(crate) fn leave(failure: Option<&Failure>) {
+    // Ranks that are stopped stop together, and none of them has failed.
+    let failed = failure.filter(|failure| {
+        let stopped = failure.downcast_ref::<TrainError>();
+        let stopped = stopped.is_some_and(|error| matches!(error, TrainError::Stopped { .. }));
+        !stopped && !failure.is::<Signalled>()
+    });
+    if let Some(ranks) = JOINED.get() {
+        joined::finish(ranks, failed.map(|failure| output::chain(&**failure)));
+    }
+}
+
+/// How many ranks the launcher says that there are.
+fn started() -> usize {
+    let number = |name| std::env::var(name).ok()?.parse::<usize>().ok();
+    let names = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE"];
+    let slurm = || number("SLURM_STEP_ID").and_then(|_| number("SLURM_STEP_NUM_TASKS"));
+    let mpi = names.into_iter().find_map(number).or_else(slurm);
+    mpi.or_else(|| number("WORLD_SIZE")).unwrap_or(1)
+}
+
+#[cfg(feature = "mpi")]
+mod joined {
+    use std::time::Duration;
+
+    use firebox::collective::{Collective, CollectiveError, MpiRanks};
+
+    pub(super) type Ranks = MpiRanks;
+
+    /// How long a rank waits for the others in an operation.
+    const DEADLINE: Duration = Duration::from_secs(60);
+    /// How long it waits at the end for those that failed too.
+    const END: Duration = Duration::from_secs(2);
+
+    pub(super) fn start(needs: &str, size: usize) -> Result<Ranks, CollectiveError> {
+        let ranks = MpiRanks::start(DEADLINE)?;
+        match ranks.size() == size {
+            true => Ok(ranks),
+            false => Err(CollectiveError::Unavailable {
+                needs: needs.to_owned(),
+                size,
+                reason: "their launcher started them without MPI; start them with `mpirun -n N` or `srun --mpi=pmix`",
+            }),
+        }
+    }
+
+    pub(super) fn finish(ranks: &Ranks, failure: Option<String>) {
+        let ended = match failure {
+            Some(reason) => {
+                ranks.fail(&reason);
+                ranks.finish(END)
+            }
+            None => ranks.finish(DEADLINE),
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%error, "ends without the other ranks");
+        }
+    }
+}
+
+#[cfg(not(feature = "mpi"))]
+mod joined {
+    use firebox::collective::{CollectiveError, ThreadRanks};
+
+    pub(super) type Ranks = ThreadRanks;
+
+    pub(super) fn start(needs: &str, size: usize) -> Result<Ranks, CollectiveError> {
+        Err(CollectiveError::Unavailable {
+            needs: needs.to_owned(),
+            size,
+            reason: "this program was built without the feature `mpi`; build it with `--features mpi`",
+        })
+    }
+
+    pub(super) fn finish(_: &Ranks, _: Option<String>) {}
+}
