@@ -11,7 +11,7 @@ use crate::collective::CollectiveError;
 
 /// Where the process of a rank is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Home {
+struct PeerHome {
     /// The machine since its start, and the names that its processes have there; `None` where the system does not tell.
     machine: Option<[String; 2]>,
     process: u32,
@@ -24,7 +24,7 @@ pub(super) fn home() -> Vec<u8> {
         let names = fs::read_link("/proc/self/ns/pid").ok()?;
         Some([boot.trim().to_owned(), names.display().to_string()])
     };
-    let home = Home {
+    let home = PeerHome {
         machine: read(),
         process: process::id(),
     };
@@ -39,7 +39,7 @@ impl PeerWatch {
     /// `homes` are those of all ranks.
     pub(super) fn new(homes: &[Vec<u8>], rank: usize) -> Self {
         let homes = homes.iter().map(|home| serde_json::from_slice(home).ok());
-        let homes: Vec<Option<Home>> = homes.collect();
+        let homes: Vec<Option<PeerHome>> = homes.collect();
         let Some(own) = homes[rank].clone().filter(|own| own.machine.is_some()) else {
             return Self::default();
         };
