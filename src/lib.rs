@@ -40,6 +40,7 @@
 //! | [`text`] | the tokenizer |
 //! | [`Loader`] | the road from a configuration to a module |
 //! | [`train`] | from text to a trained adapter |
+//! | [`recommend`] | a configuration for a model and a memory |
 //!
 //! A room imports only rooms above it.
 //!
@@ -129,6 +130,8 @@ mod error;
 mod loader;
 
 pub mod train;
+
+// pub mod recommend;
 
 pub use config::{LoadConfig, Rule, SaveConfig, Strategy, StreamFrom, VerifyConfig, Workers};
 pub use error::Error;

@@ -128,6 +128,16 @@ impl LoadConfig {
         self
     }
 
+    /// The quantization of linear weights that no rule names.
+    pub fn linear_quant(&self) -> &QuantSpec {
+        &self.pack.policy.linear
+    }
+
+    /// The strategy that is asked for.
+    pub fn asked_strategy(&self) -> Strategy {
+        self.place.strategy
+    }
+
     /// Adds a rule. The first rule that matches a tensor wins, before [`quant`](Self::quant); rules
     /// reach heads and embeddings too, which `quant` leaves alone.
     pub fn rule(mut self, rule: Rule) -> Self {

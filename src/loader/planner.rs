@@ -83,6 +83,17 @@ impl Planner {
         self.engine.stated.as_ref()
     }
 
+    /// How many devices were stated.
+    pub fn devices(&self) -> usize {
+        self.stated()
+            .map_or(1, |stated| stated.devices.bytes().len())
+    }
+
+    /// Whether the checkpoint has packed weights.
+    pub fn is_packed(&self) -> bool {
+        self.engine.dialect.is_some()
+    }
+
     /// The checkpoint.
     pub fn checkpoint(&self) -> &Checkpoint {
         self.engine.checkpoint()

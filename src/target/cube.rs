@@ -174,6 +174,13 @@ fn capabilities(device: &Device) -> Capabilities {
     }
 }
 
+/// Where the card of a device is on the PCI bus, as its driver says; `None` for what is no card.
+pub(super) fn pci_address(device: &Device) -> Option<String> {
+    let client = cube_device(device)?.client();
+    let card = client.properties().identity.physical.clone()?;
+    card.pci_address.map(|address| address.to_string())
+}
+
 /// Whether the device's memory is the host's, as far as its kind says.
 fn unified(device: &cubecl::Device) -> Option<bool> {
     match device {

@@ -2,11 +2,39 @@
 //!
 //! Only *anonymous* memory counts: pages of files are the system's cache and go when they are needed.
 
-use std::fs;
+use std::{fs, path::Path};
 
 /// Anonymous bytes of this process that are in memory.
 pub(crate) fn anonymous() -> Option<u64> {
     kib(&fs::read_to_string("/proc/self/status").ok()?, "RssAnon:")
+}
+
+/// The most bytes of this process that were in memory at once, files included.
+pub(crate) fn most_resident() -> Option<u64> {
+    kib(&fs::read_to_string("/proc/self/status").ok()?, "VmHWM:")
+}
+
+/// Bytes of memory that this process could have beside what it has: what the system could give without swapping, or what its control
+/// group leaves, if that is less.
+pub(crate) fn free() -> Option<u64> {
+    let machine = kib(&fs::read_to_string("/proc/meminfo").ok()?, "MemAvailable:")?;
+    let group = fs::read_to_string("/proc/self/cgroup").ok();
+    let group = group.and_then(|groups| left_of_group(Path::new(&limit_file(&groups)?)));
+    Some(group.map_or(machine, |group| group.min(machine)))
+}
+
+/// Bytes that a control group leaves: its limit less what is used, of which files that are not in use go when they are needed.
+fn left_of_group(limit: &Path) -> Option<u64> {
+    let number = |file: &Path| fs::read_to_string(file).ok()?.trim().parse::<u64>().ok();
+    let (used, inactive) = match limit.ends_with("memory.max") {
+        true => ("memory.current", "inactive_file "),
+        false => ("memory.usage_in_bytes", "total_inactive_file "),
+    };
+    let used = number(&limit.with_file_name(used))?;
+    let stat = fs::read_to_string(limit.with_file_name("memory.stat")).ok()?;
+    let inactive = stat.lines().find_map(|line| line.strip_prefix(inactive));
+    let inactive: u64 = inactive?.trim().parse().ok()?;
+    Some(number(limit)?.saturating_sub(used.saturating_sub(inactive)))
 }
 
 /// Bytes of memory that this process may use: the machine's, or less where a container or a limit of the process says so.
@@ -118,6 +146,29 @@ mod tests {
         ] {
             assert_eq!(limit_file(groups).as_deref(), expected, "{groups}");
         }
+    }
+
+    /// Files as Linux writes them, in both versions. Would catch a cache of files that counts as used, and a group without a limit
+    /// that leaves nothing.
+    #[test]
+    fn a_group_leaves_its_limit_without_what_is_used() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let write =
+            |file: &str, text: &str| fs::write(folder.path().join(file), text).expect("writable");
+        let second = folder.path().join("memory.max");
+        write("memory.max", "1000\n");
+        write("memory.current", "700\n");
+        write(
+            "memory.stat",
+            "anon 400\ninactive_file 300\ntotal_inactive_file 200\n",
+        );
+        assert_eq!(left_of_group(&second), Some(600));
+        write("memory.max", "max\n");
+        assert_eq!(left_of_group(&second), None);
+        let first = folder.path().join("memory.limit_in_bytes");
+        write("memory.limit_in_bytes", "2000\n");
+        write("memory.usage_in_bytes", "1700\n");
+        assert_eq!(left_of_group(&first), Some(500));
     }
 
     #[test]

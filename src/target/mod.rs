@@ -24,6 +24,7 @@ mod known;
 pub(crate) mod memory;
 #[cfg(feature = "ndarray")]
 mod ndarray;
+mod tracker;
 
 #[cfg(feature = "cpu")]
 pub use cpu::Cpu;
@@ -41,6 +42,7 @@ pub(crate) use dtype::dense_types;
 pub use dtype::{DType, ToBurn};
 pub(crate) use host::in_host_memory;
 pub use known::{KnownTarget, UnknownTarget};
+pub use tracker::{MemoryReading, MemoryTracker};
 
 #[cfg(feature = "ndarray")]
 pub use ndarray::NdArray;

@@ -191,12 +191,12 @@ impl MemoryPlan {
         }
     }
 
-    /// The memories that are too small; none where all is known to fit.
-    pub fn lacking(&self) -> Vec<Lacking> {
+    /// Every memory whose size is known, with what is needed of it.
+    pub fn places(&self) -> Vec<Lacking> {
         let host = self.host.limit.map(|memory| Lacking {
             place: "host".to_owned(),
             // The limit is of what the load takes beside what the process has.
-            needed: self.host.peak_bytes - self.host.fixed,
+            needed: self.host.peak_bytes.saturating_sub(self.host.fixed),
             memory,
         });
         let devices = self.devices.iter().filter_map(|device| {
@@ -206,9 +206,14 @@ impl MemoryPlan {
                 memory: device.limit?,
             })
         });
-        let all = host.into_iter().chain(devices);
-        all.filter(|lacking| lacking.needed > lacking.memory)
-            .collect()
+        host.into_iter().chain(devices).collect()
+    }
+
+    /// The memories that are too small; none where all is known to fit.
+    pub fn lacking(&self) -> Vec<Lacking> {
+        let mut places = self.places();
+        places.retain(|place| place.needed > place.memory);
+        places
     }
 }
 
