@@ -40,7 +40,6 @@
 //! | [`text`] | the tokenizer |
 //! | [`Loader`] | the road from a configuration to a module |
 //! | [`train`] | from text to a trained adapter |
-//! | [`recommend`] | a configuration for a model and a memory |
 //!
 //! A room imports only rooms above it.
 //!
@@ -131,12 +130,11 @@ mod loader;
 
 pub mod train;
 
-// pub mod recommend;
-
 pub use config::{LoadConfig, Rule, SaveConfig, Strategy, StreamFrom, VerifyConfig, Workers};
 pub use error::Error;
 pub use loader::{
-    LoadRequest, Loaded, Loader, Loading, Planner, Running, Saving, load_model_and_tokenizer,
+    LoadRequest, Loaded, Loader, Loading, Planner, ReadRate, Running, Saving,
+    load_model_and_tokenizer,
 };
 pub use place::Shared;
 #[cfg(feature = "cpu")]

@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// One load.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Engine {
     pub(super) config: LoadConfig,
     pub(super) shared: Option<Shared>,

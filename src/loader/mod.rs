@@ -34,6 +34,7 @@ mod load;
 
 mod memory;
 mod planner;
+mod rate;
 
 mod save;
 
@@ -56,6 +57,7 @@ mod together;
 mod tokenizer;
 
 pub use planner::Planner;
+pub use rate::ReadRate;
 pub use request::LoadRequest;
 pub use start::{Loading, Running, Saving};
 

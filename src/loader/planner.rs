@@ -28,9 +28,9 @@ use crate::{
 /// assert!(memory.lacking().is_empty());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Planner {
-    engine: Engine,
+    pub(super) engine: Engine,
     target: KnownTarget,
 }
 
@@ -149,27 +149,14 @@ impl Planner {
 
 impl Engine {
     /// The same checkpoint and device with another configuration.
-    fn varied(&self, config: LoadConfig) -> Self {
+    pub(super) fn varied(&self, config: LoadConfig) -> Self {
         let dtype = self
             .capabilities
             .dtype(config.pack.dtype, self.opened.catalog().float_dtype());
         Self {
             config,
-            shared: self.shared.clone(),
-            observers: self.observers.clone(),
-            opened: self.opened.clone(),
-            named: self.named.clone(),
-            dialect: self.dialect.clone(),
-            target: self.target,
-            device: self.device.clone(),
-            capabilities: self.capabilities.clone(),
             dtype,
-            tokenizer: self.tokenizer.clone(),
-            new_blocks: self.new_blocks.clone(),
-            dense: self.dense.clone(),
-            untied: self.untied.clone(),
-            is_module: self.is_module,
-            stated: self.stated.clone(),
+            ..self.clone()
         }
     }
 

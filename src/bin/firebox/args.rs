@@ -22,6 +22,7 @@ use serde_json::Value;
 
 use crate::{
     Failure,
+    settings::SettingsArgs,
     target::{TargetName, TargetParser},
 };
 
@@ -345,6 +346,9 @@ impl CacheArgs {
 pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) load: LoadArgs,
+
+    #[command(flatten)]
+    settings: SettingsArgs,
 
     #[command(flatten)]
     cache: CacheArgs,

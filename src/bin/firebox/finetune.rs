@@ -1,29 +1,27 @@
 //! `firebox finetune`: train an adapter on a model, and save it.
 
-use std::{
-    fs,
-    io::{self, Read},
-    path::{Path, PathBuf},
-};
+use std::path::PathBuf;
 
 use clap::Args;
 use firebox::{
     Target,
-    config::{Bytes, TrainType},
+    config::TrainType,
     quant::QuantSpec,
     train::{Decay, FinetuneConfig, Run, RunReport},
 };
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::Map;
 
-use crate::{Failure, OnTarget, args::LoadArgs, messages, output, progress::Bar, training};
+use crate::{
+    Failure, OnTarget, args::LoadArgs, messages, output, progress::Bar, settings, training,
+};
 
 #[derive(Debug, Args)]
 pub(crate) struct FinetuneCommand {
     #[command(flatten)]
     pub(crate) load: LoadArgs,
 
-    /// Settings of the run as TOML: the names of the flags below, with the values that they take; flags come before them
+    /// Settings as TOML: the names of the flags, with the values that they take; flags come before them
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 
@@ -185,7 +183,12 @@ impl FinetuneCommand {
     /// The file, and the flags over it.
     fn config(&self) -> Result<FinetuneConfig, Failure> {
         let mut settings = match &self.config {
-            Some(file) => from_file(file)?,
+            Some(file) => {
+                let mut settings = settings::read(file)?;
+                // Those of the load were turned into flags.
+                settings.retain(|key, _| !is_flag_of_load(&key.replace('_', "-")));
+                settings
+            }
             None => Map::new(),
         };
         let flags = serde_json::to_value(&self.run)?;
@@ -214,25 +217,17 @@ impl FinetuneCommand {
     }
 }
 
-/// Bytes of a file of settings at most.
-const SETTINGS_BYTES_MAX: u64 = 1 << 20;
+/// Whether a setting is one of the run, which its configuration has.
+pub(crate) fn is_setting(key: &str) -> bool {
+    let run = TrainArgs::augment_args(clap::Command::new("run"));
+    let mut settings = run.get_arguments().filter_map(clap::Arg::get_long);
+    ["adapter", "expand"].contains(&key) || settings.any(|long| long == key)
+}
 
-fn from_file(file: &Path) -> Result<Map<String, Value>, Failure> {
-    let at = file.display();
-    let failed = |error: io::Error| format!("{at}: {error}");
-    let mut text = String::new();
-    let mut from = fs::File::open(file)
-        .map_err(failed)?
-        .take(SETTINGS_BYTES_MAX + 1);
-    from.read_to_string(&mut text).map_err(failed)?;
-    if from.limit() == 0 {
-        return Err(format!("{at}: it has more than {}", Bytes(SETTINGS_BYTES_MAX)).into());
-    }
-    let table: toml::Table = toml::from_str(&text).map_err(|error| format!("{at}: {error}"))?;
-    match serde_json::to_value(table)? {
-        Value::Object(settings) => Ok(settings),
-        other => Err(format!("{at}: is {other}, and has to be a table of settings").into()),
-    }
+fn is_flag_of_load(key: &str) -> bool {
+    let load = LoadArgs::augment_args(clap::Command::new("load"));
+    let mut flags = load.get_arguments().filter_map(clap::Arg::get_long);
+    !is_setting(key) && flags.any(|long| long == key)
 }
 
 fn said(report: &RunReport) -> Result<(), Failure> {

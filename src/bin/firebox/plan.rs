@@ -1,8 +1,11 @@
 //! `firebox plan`: what a load would do with every tensor, and the memory that it would take.
 
+use std::time::Duration;
+
 use clap::Args;
 use firebox::{
-    Loader, Planner, Target,
+    Loader, Planner, ReadRate, Target,
+    config::Bytes,
     model::{Architecture, CausalLm, PassSize},
     plan::{Lacking, MemoryPlan, Plan, Summary},
 };
@@ -14,6 +17,7 @@ use crate::{
     load::check_positions,
     machine::{MachineArgs, PassArgs},
     on_target, output,
+    settings::SettingsArgs,
     target::TargetName,
 };
 
@@ -21,6 +25,9 @@ use crate::{
 pub(crate) struct PlanCommand {
     #[command(flatten)]
     pub(crate) load: LoadArgs,
+
+    #[command(flatten)]
+    settings: SettingsArgs,
 
     #[command(flatten)]
     quant: QuantArgs,
@@ -34,9 +41,22 @@ pub(crate) struct PlanCommand {
     #[command(flatten)]
     pass: PassArgs,
 
+    /// Read weights for so many seconds, to say how long all of them take; 0 for none. Each byte is read once at most, and none is
+    /// kept
+    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
+    probe: Duration,
+
     /// Print JSON
     #[arg(long)]
     json: bool,
+}
+
+fn seconds(text: &str) -> Result<Duration, &'static str> {
+    let seconds: f64 = text.parse().map_err(|_| "write a number of seconds")?;
+    match (0.0..=60.0).contains(&seconds) {
+        true => Ok(Duration::from_secs_f64(seconds)),
+        false => Err("write a number of seconds from 0 to 60"),
+    }
 }
 
 /// The plan, and the memory that it takes.
@@ -48,6 +68,8 @@ struct Planned<'p> {
     memory: Option<&'p MemoryPlan>,
     #[serde(skip_serializing_if = "Option::is_none")]
     lacking: Option<Vec<Lacking>>,
+    /// `null` where nobody has timed it.
+    read: Option<ReadRate>,
 }
 
 impl PlanCommand {
@@ -71,7 +93,8 @@ impl PlanCommand {
         let size = self.size(planner.checkpoint().config())?;
         let plan = planner.plan::<CausalLm>()?;
         let memory = planner.memory::<CausalLm>(&plan, size, None)?;
-        self.print(&plan, Some(&memory))?;
+        let rate = planner.read_rate(&plan, self.probe)?;
+        self.print(&plan, Some(&memory), rate)?;
         planner.check(&plan)?;
         fits(&memory)
     }
@@ -85,17 +108,30 @@ impl PlanCommand {
         Ok(size)
     }
 
-    fn print(&self, plan: &Plan, memory: Option<&MemoryPlan>) -> Result<(), Failure> {
+    fn print(
+        &self,
+        plan: &Plan,
+        memory: Option<&MemoryPlan>,
+        read: Option<ReadRate>,
+    ) -> Result<(), Failure> {
         if self.json {
             return output::json(&Planned {
                 plan: plan.summary(),
                 memory,
                 lacking: memory.map(MemoryPlan::lacking),
+                read,
             });
         }
         output::line(plan)?;
-        match memory {
-            Some(memory) => output::line(memory),
+        if let Some(memory) = memory {
+            output::line(memory)?;
+        }
+        match read {
+            Some(read) => output::line(format_args!(
+                "reading takes {:.1} s at {}/s, as measured here; converting overlaps with it",
+                read.seconds_read,
+                Bytes(read.bytes_per_second as u64)
+            )),
             None => Ok(()),
         }
     }
@@ -110,12 +146,14 @@ impl OnTarget for PlanCommand {
         if self.include.by_files(config)? {
             // It can be saved, and not loaded.
             let plan = loader.plan_tensors(&self.include.patterns)?;
-            return self.print(&plan, None);
+            let rate = loader.read_rate(&plan, self.probe)?;
+            return self.print(&plan, None, rate);
         }
         let size = self.size(config)?;
         let plan = loader.plan::<CausalLm>()?;
         let memory = loader.memory::<CausalLm>(&plan, size, None)?;
-        self.print(&plan, Some(&memory))?;
+        let rate = loader.read_rate(&plan, self.probe)?;
+        self.print(&plan, Some(&memory), rate)?;
         // Printed first: a plan that cannot be carried out is still worth reading.
         loader.check(&plan)?;
         match size {

@@ -17,6 +17,7 @@ use crate::{
     args::{IncludeArgs, LoadArgs, ModelArgs, QuantArgs},
     output,
     progress::Bar,
+    settings::SettingsArgs,
     verify::{LimitArgs, within},
 };
 
@@ -24,6 +25,9 @@ use crate::{
 pub(crate) struct SaveArgs {
     #[command(flatten)]
     pub(crate) load: LoadArgs,
+
+    #[command(flatten)]
+    settings: SettingsArgs,
 
     /// Folder for the checkpoint; it has to be empty, or not there
     #[arg(long, value_name = "DIR")]
