@@ -9,7 +9,9 @@ use firebox::{
         Method, Packing, QuantSpec, SpecError,
         kernels::{
             arith::float::DType,
-            format::{Affine, Along, Blocks, Format, FormatError, Fp8Kind, Micro, Offset, Tile},
+            format::{
+                Affine, Along, Blocks, Format, FormatError, Fp8Kind, Gguf, Micro, Offset, Tile,
+            },
             formats::fp8::Recipe,
             packer::Packer,
         },
@@ -75,6 +77,9 @@ fn every_documented_spec_is_read_and_printed_in_full() {
         ("mxfp8", "mxfp8"),
         ("nvfp4", "nvfp4"),
         ("nvfp4:global", "nvfp4:global"),
+        ("q4_0", "q4_0"),
+        ("q6_k", "q6_k"),
+        (" iq4_nl ", "iq4_nl"),
         ("int8", "int8"),
     ] {
         let spec: QuantSpec = written
@@ -123,6 +128,7 @@ fn formats_are_read_back_from_json_and_custom_methods_are_refused_by_name() {
         Format::Micro(Micro::Mxfp8),
         Format::Micro(Micro::Nvfp4 { global: true }),
     ];
+    formats.extend(Gguf::ALL.map(Format::Gguf));
     formats.extend(TILES.map(|tile| Format::Fp8(Fp8Kind::E5m2, tile)));
     for format in formats {
         let json = serde_json::to_string(&format).expect("JSON");

@@ -15,6 +15,7 @@
 //! int8       from -scale to scale, the scale being the largest magnitude of the row
 //! micro      from -largest * scale to largest * scale, largest being 6 or 448
 //! affine     from the weight of code 0 to that of the last code, or the other way round
+//! gguf       from the weight of the least code to that of the greatest, under the scale of a part of a block
 //! ```
 //!
 //! On the host sums are `f64`, on a device `f32`, each the sum of few enough partial sums that
@@ -31,6 +32,7 @@ pub use cube::compare;
 use crate::arith::float::DType;
 use crate::format::{Along, Format, Packed};
 use crate::formats::bits4::Scales;
+use crate::formats::gguf;
 
 /// The error that the sums of a device may have, relative to sums of magnitudes, up to 2^30 weights: fewer than
 /// 256 additions that each round by 2^-24.
@@ -269,6 +271,7 @@ fn alike(packed: &Packed, r: usize, c: usize) -> usize {
         }
         Format::Int8 | Format::Half(_) => i,
         Format::Micro(micro) => micro.group() - k % micro.group(),
+        Format::Gguf(kind) => kind.part() - c % kind.part(),
         Format::Affine(affine) if affine.along == Along::Flat => affine.group - k % affine.group,
         Format::Affine(_) => 1,
     };
@@ -291,6 +294,7 @@ fn range(packed: &Packed, r: usize, c: usize) -> [f32; 2] {
         Format::Int8 => f32::from_bits(packed.scales[r]),
         Format::Half(half) => half.largest(),
         Format::Micro(micro) => micro.largest() * micro.scale(&packed.scales, k / micro.group()),
+        Format::Gguf(kind) => return gguf::range(kind, packed.shape, &packed.words, [r, c]),
         Format::Affine(affine) => {
             let group = affine.group_of(packed.shape, &packed.scales, [r, c]);
             let (scale, offset) = affine.params(&packed.scales, group);

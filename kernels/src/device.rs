@@ -11,12 +11,12 @@ use cubecl::{client::Client, ir::ElemType, prelude::*};
 
 use crate::arith::float::DType;
 use crate::arith::launch::{self, Buffer};
-use crate::format::{Along, Format};
+use crate::format::{Along, Format, Gguf};
 use crate::{
     arith::pack,
     formats::{
         bits4::levels::{FP4, NF4},
-        nested,
+        gguf, nested,
     },
 };
 use read::{EIGHT, StoredBuffersLaunch};
@@ -141,6 +141,7 @@ impl DeviceWeight {
         if let Err(error) = format.validate_shape(shape) {
             panic!("{error}");
         }
+        assert!(format.on_device(), "{format} has no device half");
         let n = o * i;
         assert!(u32::try_from(n).is_ok(), "a weight of {shape:?}");
         assert_eq!(
@@ -158,6 +159,7 @@ impl DeviceWeight {
         let levels = match format {
             Format::Nf4(_) => Some(NF4.levels.map(f32::to_bits)),
             Format::Fp4(_) => Some(FP4.levels.map(f32::to_bits)),
+            Format::Gguf(Gguf::Iq4Nl) => Some(gguf::LEVELS.map(|level| f32::from(level).to_bits())),
             _ => None,
         };
         let (shared, levels) = match levels {

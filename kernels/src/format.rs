@@ -6,6 +6,7 @@ mod affine;
 pub(crate) mod blocks;
 pub(crate) mod error;
 pub(crate) mod fp8;
+mod gguf;
 mod half;
 mod micro;
 mod packed;
@@ -17,6 +18,7 @@ pub use affine::{Affine, Along, Offset};
 pub use blocks::Blocks;
 pub use error::FormatError;
 pub use fp8::{Fp8Kind, Tile};
+pub use gguf::Gguf;
 pub use half::Half;
 pub use micro::Micro;
 pub use packed::Packed;
@@ -48,6 +50,8 @@ pub enum Format {
     Micro(Micro),
     /// The weights themselves, each a 16-bit float: dense values that are multiplied as they are stored.
     Half(Half),
+    /// Blocks of a GGUF file, as they stand there: the scales are among the words.
+    Gguf(Gguf),
 }
 
 impl Format {
@@ -74,7 +78,7 @@ impl Format {
                 } = affine;
                 Affine::new(bits, group, along, form, params).map(drop)
             }
-            Self::Fp8(..) | Self::Int8 | Self::Micro(_) | Self::Half(_) => Ok(()),
+            Self::Fp8(..) | Self::Int8 | Self::Micro(_) | Self::Half(_) | Self::Gguf(_) => Ok(()),
         }
     }
 
@@ -83,14 +87,21 @@ impl Format {
     ///
     /// # Errors
     ///
-    /// As [`validate`](Self::validate), and [`FormatError::Groups`].
+    /// As [`validate`](Self::validate), [`FormatError::Groups`], [`FormatError::Columns`] and
+    /// [`FormatError::BlockColumns`].
     pub fn validate_shape(self, shape: [usize; 2]) -> Result<(), FormatError> {
         self.validate()?;
         match self {
             Self::Affine(affine) => affine.check_shape(shape),
             Self::Micro(micro) => micro.check_columns(shape[1]),
+            Self::Gguf(kind) => kind.check_columns(shape[1]),
             Self::Nf4(_) | Self::Fp4(_) | Self::Fp8(..) | Self::Int8 | Self::Half(_) => Ok(()),
         }
+    }
+
+    /// Whether devices read the format: all do, but for those blocks of GGUF files that no packer chooses.
+    pub fn on_device(self) -> bool {
+        !matches!(self, Self::Gguf(kind) if !Gguf::CHOSEN.contains(&kind))
     }
 
     /// Words of codes.
@@ -105,6 +116,7 @@ impl Format {
                 .saturating_mul(bits),
             Self::Micro(micro) => o.saturating_mul(i).div_ceil(micro.codes()),
             Self::Half(_) => o.saturating_mul(i).div_ceil(pack::HALVES),
+            Self::Gguf(kind) => kind.words_len([o, i]),
         }
     }
 
@@ -119,7 +131,7 @@ impl Format {
     /// affine, ordered the same pairs, then the list of columns [i]: which group of its row each belongs to
     /// int8            f32, one a row
     /// micro           bytes, four a word, one a group, row-major; the global one f32, last
-    /// half            none
+    /// half, gguf      none
     /// ```
     ///
     /// # Panics
@@ -137,7 +149,7 @@ impl Format {
             Self::Affine(affine) => affine.scales_len(shape),
             Self::Int8 => shape[0],
             Self::Micro(micro) => micro.scales_len(shape),
-            Self::Half(_) => 0,
+            Self::Half(_) | Self::Gguf(_) => 0,
         }
     }
 
@@ -154,6 +166,7 @@ impl Format {
             Self::Affine(affine) => affine.bits,
             Self::Micro(micro) => micro.bits(),
             Self::Half(_) => 16,
+            Self::Gguf(kind) => kind.bits(),
         }
     }
 
@@ -195,6 +208,7 @@ impl fmt::Display for Format {
             Self::Int8 => f.write_str("int8"),
             Self::Micro(micro) => write!(f, "{micro}"),
             Self::Half(half) => write!(f, "{half}"),
+            Self::Gguf(kind) => write!(f, "{kind}"),
         }
     }
 }

@@ -6,11 +6,11 @@ use crate::arith::float::DType;
 use crate::arith::pack::CODES8;
 use crate::arith::whole;
 use crate::format::FormatError;
-use crate::format::{Blocks, Format, Fp8Kind, Micro, Tile};
+use crate::format::{Blocks, Format, Fp8Kind, Gguf, Micro, Tile};
 use crate::formats::fp8::{self, Recipe};
 use crate::formats::hqq::Hqq;
 use crate::formats::wna16::Wna16;
-use crate::formats::{affine, bits4, int8, micro};
+use crate::formats::{affine, bits4, gguf, int8, micro};
 use crate::packer::Packer;
 
 /// Chooses codes and scales for one weight.
@@ -78,6 +78,8 @@ pub enum Packing {
     Wna16(Wna16),
     /// Small floats with an 8-bit scale for each group of a row, as MLX chooses them: [`micro::packer`].
     Micro(Micro),
+    /// Blocks of a GGUF file, as llama.cpp chooses them without an importance matrix: [`gguf::packer`].
+    Gguf(Gguf),
 }
 
 impl Packing {
@@ -123,6 +125,15 @@ impl Packing {
         affine::check_mlx(bits, group).map(|()| Self::Mlx { bits, group })
     }
 
+    /// Blocks of a GGUF file.
+    ///
+    /// # Errors
+    ///
+    /// [`FormatError::Unchosen`] unless the type is one of [`Gguf::CHOSEN`].
+    pub fn gguf(kind: Gguf) -> Result<Self, FormatError> {
+        gguf::check(kind).map(|()| Self::Gguf(kind))
+    }
+
     /// The format that a weight of `shape` `[o, i]`, stored as `source`, is packed into.
     ///
     /// # Errors
@@ -140,6 +151,10 @@ impl Packing {
             Self::Hqq(hqq) => return hqq.stored_as(source).format(shape),
             Self::Wna16(wna16) => return wna16.format(shape, source),
             Self::Micro(micro) => Format::Micro(micro),
+            Self::Gguf(kind) => {
+                gguf::check(kind)?;
+                Format::Gguf(kind)
+            }
         };
         format.validate_shape(shape).map(|()| format)
     }
@@ -157,14 +172,14 @@ impl Packing {
     pub const fn on_device(self) -> bool {
         match self {
             Self::Nf4(_) | Self::Fp4(_) | Self::Fp8 { .. } | Self::Mlx { .. } | Self::Int8 => true,
-            Self::Hqq(_) | Self::Wna16(_) | Self::Micro(_) => false,
+            Self::Hqq(_) | Self::Wna16(_) | Self::Micro(_) | Self::Gguf(_) => false,
         }
     }
 
     /// How often a weight of `shape` is read: twice where a scale depends on all of it. As [`Packer::passes`].
     pub fn passes(self, shape: [usize; 2]) -> usize {
         match self {
-            Self::Nf4(_) | Self::Fp4(_) | Self::Mlx { .. } | Self::Int8 => 1,
+            Self::Nf4(_) | Self::Fp4(_) | Self::Mlx { .. } | Self::Int8 | Self::Gguf(_) => 1,
             Self::Fp8 { tile, recipe, .. } => recipe.passes(tile),
             Self::Hqq(hqq) => hqq.passes(shape),
             Self::Wna16(wna16) => wna16.passes(),
@@ -181,6 +196,7 @@ impl Packing {
             Self::Int8 => whole::tile_rows(shape, 1, CODES8),
             Self::Hqq(hqq) => hqq.tile_rows(shape),
             Self::Wna16(wna16) => wna16.tile_rows(shape),
+            Self::Gguf(kind) => gguf::tile_rows(shape, kind),
         }
     }
 
@@ -199,6 +215,7 @@ impl Packing {
             Self::Hqq(hqq) => hqq.stored_as(source).packer(shape, source),
             Self::Wna16(wna16) => wna16.packer(shape, source),
             Self::Micro(micro) => micro::packer(shape, source, micro),
+            Self::Gguf(kind) => gguf::packer(shape, source, kind),
         }
     }
 }

@@ -52,7 +52,7 @@ pub fn quantize(
             affine::pack_cube::quantize(client, bits, group, shape, source, bytes)
         }
         Packing::Int8 => int8::pack_cube::quantize(client, shape, source, bytes),
-        Packing::Hqq(_) | Packing::Wna16(_) | Packing::Micro(_) => {
+        Packing::Hqq(_) | Packing::Wna16(_) | Packing::Micro(_) | Packing::Gguf(_) => {
             panic!("{packing:?} is packed on the host")
         }
     }

@@ -5,7 +5,7 @@ use core::ops::Range;
 use firebox_kernels::arith::float::DType;
 use firebox_kernels::format::FormatError;
 use firebox_kernels::format::{
-    Affine, Along, Blocks, Format, Fp8Kind, Half, Micro, Offset, Packed, Tile,
+    Affine, Along, Blocks, Format, Fp8Kind, Gguf, Half, Micro, Offset, Packed, Tile,
 };
 
 fn nf4(block: usize, nested: bool) -> Format {
@@ -34,7 +34,7 @@ fn sizes_and_names_are_these() {
     };
     let wide = Tile::Block { rows: 64, cols: 32 };
     let nvfp4 = |global| Format::Micro(Micro::Nvfp4 { global });
-    let table: [(Format, [usize; 2], usize, usize, &str); 32] = [
+    let table: [(Format, [usize; 2], usize, usize, &str); 36] = [
         (
             nf4(64, false),
             [4096, 4096],
@@ -130,6 +130,11 @@ fn sizes_and_names_are_these() {
             "affine:bits=4,group=32,ordered,zero=f16",
         ),
         (Format::Int8, [3, 5], 4, 3, "int8"),
+        // Blocks of 18, 210, 17 and 36 bytes.
+        (Format::Gguf(Gguf::Q4_0), [3, 96], 41, 0, "q4_0"),
+        (Format::Gguf(Gguf::Q6K), [5, 512], 525, 0, "q6_k"),
+        (Format::Gguf(Gguf::Mxfp4), [7, 32], 30, 0, "gguf:mxfp4"),
+        (Format::Gguf(Gguf::Nvfp4), [0, 64], 0, 0, "gguf:nvfp4"),
         (Format::Int8, [7, 0], 0, 7, "int8"),
         (
             Format::Micro(Micro::Mxfp4),

@@ -2,7 +2,7 @@
 
 use firebox_kernels::{
     arith::float::DType,
-    format::{Fp8Kind, Micro, Tile},
+    format::{Fp8Kind, Gguf, Micro, Tile},
     formats::{
         fp8::Recipe,
         hqq::{Axis, Group, Hqq, Levels},
@@ -28,6 +28,7 @@ fn every_method() -> Vec<Packing> {
     let micro = [Micro::Mxfp4, Micro::Mxfp8].into_iter();
     let micro = micro.chain([false, true].map(|global| Micro::Nvfp4 { global }));
     all.extend(micro.map(Packing::Micro));
+    all.extend([Gguf::Q4_0, Gguf::Q8_0, Gguf::Iq4Nl, Gguf::Q4K, Gguf::Q2_0].map(Packing::Gguf));
     for scale in [
         ScaleGroup::Group(32),
         ScaleGroup::Channel,

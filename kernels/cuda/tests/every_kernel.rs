@@ -17,7 +17,7 @@ use firebox_kernels::{
     arith::{checksum, float::DType, launch::Buffer},
     compare,
     device::DeviceWeight,
-    format::{Affine, Along, Blocks, Format, Fp8Kind, Half, Micro, Offset, Tile},
+    format::{Affine, Along, Blocks, Format, Fp8Kind, Gguf, Half, Micro, Offset, Tile},
     formats::fp8::Recipe,
     linear::INPUTS,
     packing::Packing,
@@ -60,6 +60,7 @@ fn formats() -> Vec<Format> {
     let micro = [Micro::Mxfp4, Micro::Mxfp8].into_iter();
     let micro = micro.chain([false, true].map(|global| Micro::Nvfp4 { global }));
     formats.extend(micro.map(Format::Micro));
+    formats.extend(Gguf::CHOSEN.map(Format::Gguf));
     // One weight at a time.
     for (bits, along) in [(5, Along::Strided), (4, Along::Ordered)] {
         let affine = Affine::new(bits, 64, along, Offset::Zero, DType::F16);

@@ -19,6 +19,8 @@
 //! The conversions from and to bytes are for checkpoints that are already packed: bytes as their libraries
 //! store them, words as a [`Packed`](crate::format::Packed) holds them.
 
+use std::borrow::Cow;
+
 use pulp::bytemuck::cast_slice;
 
 use crate::arith::lanes::{LANES, Lanes};
@@ -339,6 +341,15 @@ pub(crate) const fn low_codes4(count: usize) -> u32 {
 /// Both nibbles of each byte, exchanged.
 const fn swap_nibbles(word: u32) -> u32 {
     (word >> 4 & 0x0f0f_0f0f) | (word & 0x0f0f_0f0f) << 4
+}
+
+/// The bytes of words, in their order: the words themselves, except where a processor keeps them the other way round.
+pub(crate) fn as_bytes(words: &[u32]) -> Cow<'_, [u8]> {
+    if cfg!(target_endian = "big") {
+        Cow::Owned(words.iter().flat_map(|word| word.to_le_bytes()).collect())
+    } else {
+        Cow::Borrowed(cast_slice(words))
+    }
 }
 
 /// Up to four bytes, the first one lowest, the missing ones zero.

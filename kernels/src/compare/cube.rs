@@ -12,7 +12,7 @@ use crate::arith::launch::{self, Buffer};
 use crate::device::DeviceWeight;
 use crate::device::read::{self, EIGHT, ScaleAndOffset, StoredBuffers};
 use crate::format::{Affine, Format};
-use crate::formats::bits4;
+use crate::formats::{bits4, gguf};
 
 /// Units of the first kernel at most.
 const MOST_UNITS: usize = 1 << 16;
@@ -255,6 +255,7 @@ const fn ends(format: Format) -> [f32; 2] {
         Format::Int8 => [-127.0, 127.0],
         Format::Micro(micro) => [-micro.largest(), micro.largest()],
         Format::Half(half) => [-half.largest(), half.largest()],
+        Format::Gguf(kind) => gguf::numbers(kind),
     }
 }
 

@@ -8,7 +8,7 @@ use cubecl::prelude::*;
 
 use crate::arith::float::{cube::whole, pack_cube::widen};
 use crate::format::{Affine, Along, Format, Tile};
-use crate::formats::{affine, fp8, int8, micro, nested};
+use crate::formats::{affine, fp8, gguf, int8, micro, nested};
 
 /// Weights that are read together.
 pub(crate) const EIGHT: usize = 8;
@@ -55,11 +55,11 @@ pub(crate) struct EightCodes {
     most: u32,
 }
 
-/// Bits of a code.
+/// Bits of a code as kernels take it.
 const fn bits_of(format: Format) -> usize {
     match format {
         Format::Nf4(_) | Format::Fp4(_) => 4,
-        Format::Fp8(..) | Format::Int8 => 8,
+        Format::Fp8(..) | Format::Int8 | Format::Gguf(_) => 8,
         Format::Affine(Affine { bits, .. }) => bits,
         Format::Micro(micro) => micro.bits(),
         Format::Half(_) => 16,
@@ -84,7 +84,10 @@ pub(crate) const fn in_eights(format: Format, cols: usize) -> bool {
 #[cube]
 pub(crate) fn codes(stored: &StoredBuffers, k: usize) -> EightCodes {
     let bits = comptime!(bits_of(stored.format));
-    if comptime!(bits == 16) {
+    if let Format::Gguf(kind) = comptime!(stored.format) {
+        let (low, high) = gguf::cube::codes(&stored.words, k, kind);
+        narrow(low, high)
+    } else if comptime!(bits == 16) {
         EightCodes {
             low: stored.words[4 * k],
             high: stored.words[4 * k + 1],
@@ -160,6 +163,7 @@ fn number_of(code: u32, levels: &[f32], #[comptime] format: Format) -> f32 {
         Format::Int8 => int8::cube::signed(code),
         Format::Micro(micro) => micro::cube::number(code, micro),
         Format::Half(half) => f32::reinterpret(widen(code, 0usize, half.dtype())),
+        Format::Gguf(kind) => gguf::cube::number(code, levels, kind),
     }
 }
 
@@ -173,6 +177,7 @@ pub(crate) fn scaled(stored: &StoredBuffers, number: f32, scale: &ScaleAndOffset
         }
         Format::Int8 => int8::cube::weight(number, scale.by, stored.zero),
         Format::Half(_) => number,
+        Format::Gguf(kind) => gguf::cube::weight(number, scale.by, scale.offset, stored.zero, kind),
         _ => number * scale.by,
     }
 }
@@ -220,6 +225,10 @@ pub(crate) fn scale(stored: &StoredBuffers, r: usize, c: usize, k: usize) -> Sca
             by: 1.0,
             offset: 0.0,
         },
+        Format::Gguf(kind) => {
+            let (by, offset) = gguf::cube::scale(&stored.words, k / EIGHT, stored.zero, kind);
+            ScaleAndOffset { by, offset }
+        }
         Format::Micro(micro) => {
             let group = k / comptime!(micro.group());
             ScaleAndOffset {
@@ -239,7 +248,7 @@ fn only(stored: &StoredBuffers, k: usize) -> ScaleAndOffset {
     }
 }
 
-/// The weight in row `r`, column `c`, where rows are not whole eights: no micro format.
+/// The weight in row `r`, column `c`, where rows are not whole eights: no micro format and no block of GGUF.
 #[cube]
 pub(crate) fn weight(stored: &StoredBuffers, levels: &[f32], r: usize, c: usize) -> f32 {
     let k = r * stored.cols as usize + c;

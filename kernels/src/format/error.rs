@@ -1,6 +1,7 @@
 //! Errors of formats. The caller knows the name of the tensor and adds it.
 
 use super::fp8::Tile;
+use super::gguf::Gguf;
 
 /// A request that a format cannot represent.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -79,6 +80,22 @@ pub enum FormatError {
         group: usize,
     },
 
+    /// Rows that blocks of a GGUF file would straddle.
+    #[error("a row of {cols} weights is not whole {kind} blocks of {}: {}", kind.block(), block_advice(*cols))]
+    BlockColumns {
+        /// Weights of a row.
+        cols: usize,
+        /// The block type.
+        kind: Gguf,
+    },
+
+    /// A block type that is only read.
+    #[error("{kind} blocks are read and never chosen; take one of {}", names(&Gguf::CHOSEN))]
+    Unchosen {
+        /// The block type.
+        kind: Gguf,
+    },
+
     /// A fixed scale that cannot scale anything.
     #[error("a fixed fp8 scale is {found}, and must be positive and finite")]
     Scale {
@@ -136,6 +153,24 @@ pub enum FormatError {
         /// Columns of the weight.
         cols: usize,
     },
+}
+
+/// The names of block types, as a list.
+fn names(kinds: &[Gguf]) -> String {
+    kinds
+        .iter()
+        .map(Gguf::to_string)
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+/// Advice about rows that are not whole blocks.
+const fn block_advice(cols: usize) -> &'static str {
+    if cols.is_multiple_of(32) {
+        "take a type with blocks of 32, as q4_0, q5_0, q8_0 and iq4_nl"
+    } else {
+        "no block fits, so leave this weight dense"
+    }
 }
 
 /// Advice about rows that are not whole groups.

@@ -31,6 +31,10 @@ impl Format {
             },
             Self::Int8 => CODES8,
             Self::Half(_) => HALVES,
+            // Whole words of blocks.
+            Self::Gguf(kind) => {
+                return whole::tile_rows([shape[0], kind.row_bytes(shape[1])], 1, CODES8);
+            }
             // Whole words of scales.
             Self::Micro(micro) => {
                 return whole::tile_rows([shape[0], shape[1] / micro.group()], 1, CODES8);
@@ -78,6 +82,10 @@ impl Format {
             }
             Self::Micro(micro) => first / micro.codes()..last / micro.codes(),
             Self::Half(_) => first / HALVES..last.div_ceil(HALVES),
+            Self::Gguf(kind) => {
+                let row = kind.row_bytes(i);
+                rows.start * row / CODES8..(rows.end * row).div_ceil(CODES8)
+            }
         }
     }
 
@@ -130,7 +138,7 @@ impl Format {
                 ranges
             }
             Self::Int8 => vec![rows.clone()],
-            Self::Half(_) => Vec::new(),
+            Self::Half(_) | Self::Gguf(_) => Vec::new(),
         }
     }
 }

@@ -5,7 +5,7 @@ use core::ops::Range;
 use rayon::prelude::*;
 
 use super::bits4::levels::{Fp4, Nf4};
-use super::{affine, bits4, fp8, halves, int8, micro};
+use super::{affine, bits4, fp8, gguf, halves, int8, micro};
 use crate::arith::lanes::{self, Lanes, Work};
 use crate::arith::number::{Narrow, Number, Room};
 use crate::format::{Format, Packed, PackedRows};
@@ -119,6 +119,7 @@ impl<T: Narrow> Work for Unpack<'_, T> {
             Format::Int8 => int8::unpack(part, out),
             Format::Micro(micro) => micro::unpack(lanes, micro, part, out),
             Format::Half(half) => halves::unpack(lanes, half, part, out),
+            Format::Gguf(kind) => gguf::unpack(lanes, kind, part, out),
         }
     }
 }

@@ -3,7 +3,7 @@
 use cubecl::client::Client;
 use firebox_kernels::arith::float::DType;
 use firebox_kernels::arith::launch::Buffer;
-use firebox_kernels::format::{Blocks, Format, Fp8Kind, Micro, Offset, Tile};
+use firebox_kernels::format::{Blocks, Format, Fp8Kind, Gguf, Micro, Offset, Tile};
 
 use crate::common::Random;
 use crate::unpack::{SHAPES, every_format, floats, upload};
@@ -31,6 +31,7 @@ fn products_are_those_of_the_unpacked_weight(client: &Client) {
                     (!mlx || affine.group == 32, false)
                 }
                 Format::Half(_) => (true, false),
+                Format::Gguf(kind) => (true, kind == Gguf::Q5K),
                 Format::Micro(micro) => (micro != Micro::Nvfp4 { global: false }, false),
                 _ => (false, false),
             };

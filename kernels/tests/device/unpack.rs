@@ -8,12 +8,12 @@ use firebox_kernels::arith::launch::Buffer;
 use firebox_kernels::arith::pack;
 use firebox_kernels::device::DeviceWeight;
 use firebox_kernels::format::{
-    Affine, Along, Blocks, Format, Fp8Kind, Half, Micro, Offset, Packed, Tile,
+    Affine, Along, Blocks, Format, Fp8Kind, Gguf, Half, Micro, Offset, Packed, Tile,
 };
 use firebox_kernels::formats::fp8::Recipe;
 use firebox_kernels::formats::hqq::{Axis, Group, Hqq, Levels};
 use firebox_kernels::formats::wna16::{ScaleGroup, Wna16};
-use firebox_kernels::formats::{affine, bits4, fp8, int8, micro};
+use firebox_kernels::formats::{affine, bits4, fp8, gguf, int8, micro};
 use firebox_kernels::packer::Packer;
 use half::f16;
 
@@ -77,6 +77,9 @@ pub(crate) fn every_format(shape: [usize; 2], random: &mut Random) -> Vec<Packed
     packers.push(int8::packer(shape, source).unwrap());
     for micro in MICRO {
         packers.extend(micro::packer(shape, source, micro));
+    }
+    for kind in Gguf::CHOSEN {
+        packers.extend(gguf::packer(shape, source, kind));
     }
     for bits in [2, 3, 4, 5, 6, 8] {
         for group in [32, 64] {
@@ -226,6 +229,7 @@ fn any_words_give_what_they_give_on_the_host(client: &Client) {
         ));
     }
     formats.extend(MICRO.map(Format::Micro));
+    formats.extend(Gguf::CHOSEN.map(Format::Gguf));
     for (bits, group, along, params) in [
         (1, 64, Along::Flat, DType::F16),
         (3, 27, Along::Flat, DType::F32),
@@ -242,7 +246,7 @@ fn any_words_give_what_they_give_on_the_host(client: &Client) {
     }
     let half = f16::supported_uses(client).contains(TypeUsage::Buffer);
     for format in formats {
-        for shape in [[9, 192], [7, 45]] {
+        for shape in [[9, 192], [7, 45], [5, 768]] {
             if format.validate_shape(shape).is_err() {
                 continue;
             }

@@ -113,11 +113,9 @@ static WORDS: &[(&[&str], &str)] = &[
     (&["nvfp4a16", "fp4nv", "modelopt", "modeloptfp4"], "nvfp4"),
     (&["mxfp4a16", "mx4", "gptoss", "mx"], "mxfp4"),
     (&["mx8", "mxfp8e4m3"], "mxfp8"),
+    (&["gguf", "ggml", "llamacpp"], "q4_k"),
     // Formats of which only the number of bits is alike.
-    (
-        &["gguf", "ggml", "llamacpp", "affine", "mlx4bit", "mlxlm"],
-        "mlx:bits=4,group=32",
-    ),
+    (&["affine", "mlx4bit", "mlxlm"], "mlx:bits=4,group=32"),
     (
         &[
             "exl2",
@@ -149,6 +147,10 @@ fn of_bits(word: &str) -> Option<String> {
         .filter(|bits| matches!(bits, 2..=6 | 8))?;
     let (before, after) = word.split_once(digit)?;
     match (before, after) {
+        ("q", "0" | "1") if matches!(bits, 4 | 5) => Some(format!("q{bits}_{after}")),
+        ("q", "0") if bits == 8 => Some("q8_0".to_owned()),
+        ("q", _) if after.starts_with('k') && bits <= 6 => Some(format!("q{bits}_k")),
+        ("iq", _) if bits == 4 => Some("iq4_nl".to_owned()),
         // llama.cpp has groups of 32.
         ("q" | "iq" | "tq", _) => Some(format!("mlx:bits={bits},group=32")),
         ("w", "a16" | "a16asym" | "" | "abf16") => Some(format!("wna16:bits={bits},group=128")),

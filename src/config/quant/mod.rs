@@ -32,7 +32,7 @@ use core::{
 use std::sync::Arc;
 
 use firebox_kernels::{
-    format::{Format, Micro},
+    format::{Format, Gguf, Micro},
     packing::{Method, Packing},
 };
 
@@ -41,6 +41,9 @@ pub use error::SpecError;
 use options::no_options;
 
 use super::known::Known;
+
+/// The library that chooses the blocks of GGUF files, without an importance matrix.
+const GGML: &str = "llama.cpp (ggml 0.25.3)";
 
 /// The quantization that is asked for.
 ///
@@ -70,7 +73,7 @@ pub enum QuantSpec {
 
 impl QuantSpec {
     /// The first word of every quantization that has codes, and the library whose codes and scales are the same to the bit.
-    pub const KNOWN: [Known; 10] = [
+    pub const KNOWN: [Known; 21] = [
         Known::new("nf4", "bitsandbytes 0.50.2"),
         Known::new("fp4", "bitsandbytes 0.50.2"),
         Known::new("fp8", "compressed-tensors 0.20.0, transformers 5.23.0"),
@@ -81,6 +84,17 @@ impl QuantSpec {
         Known::new("mxfp8", "mlx 0.32.4"),
         Known::new("nvfp4", "mlx 0.32.4"),
         Known::new("int8", "bitsandbytes 0.50.2"),
+        Known::new("q4_0", GGML),
+        Known::new("q4_1", GGML),
+        Known::new("q5_0", GGML),
+        Known::new("q5_1", GGML),
+        Known::new("q8_0", GGML),
+        Known::new("q2_k", GGML),
+        Known::new("q3_k", GGML),
+        Known::new("q4_k", GGML),
+        Known::new("q5_k", GGML),
+        Known::new("q6_k", GGML),
+        Known::new("iq4_nl", GGML),
     ];
 
     /// The method, unless the weight stays dense or is open still.
@@ -121,17 +135,27 @@ impl FromStr for QuantSpec {
             "mxfp8" => no_options(spec, "mxfp8", options).map(|()| Packing::Micro(Micro::Mxfp8))?,
             "nvfp4" => Packing::Micro(floats::nvfp4(spec, options)?),
             "int8" => no_options(spec, "int8", options).map(|()| Packing::Int8)?,
-            _ => {
-                let names = Self::KNOWN.map(|known| known.name);
-                let names = [&names[..], &["none", "auto"]].concat();
-                return Err(SpecError::Unknown {
-                    nearest: foreign::nearest_spec(spec, &names),
-                    found: spec.to_owned(),
-                });
-            }
+            name => match block_type(name) {
+                Some(kind) => {
+                    no_options(spec, kind.name(), options).map(|()| Packing::Gguf(kind))?
+                }
+                None => {
+                    let names = Self::KNOWN.map(|known| known.name);
+                    let names = [&names[..], &["none", "auto"]].concat();
+                    return Err(SpecError::Unknown {
+                        nearest: foreign::nearest_spec(spec, &names),
+                        found: spec.to_owned(),
+                    });
+                }
+            },
         };
         Ok(Self::Pack(packing))
     }
+}
+
+/// The block type of a GGUF file with this name, where its codes can be chosen.
+fn block_type(name: &str) -> Option<Gguf> {
+    Gguf::CHOSEN.into_iter().find(|kind| kind.name() == name)
 }
 
 /// Prints words that [`FromStr`] reads back to the same spec; a custom method, which has no words, as its `Debug` does.
@@ -157,6 +181,7 @@ fn print(packing: Packing, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Packing::Hqq(hqq) => whole::print_hqq(hqq, f),
         Packing::Wna16(wna16) => whole::print_wna16(wna16, f),
         Packing::Micro(micro) => micro.fmt(f),
+        Packing::Gguf(kind) => kind.fmt(f),
     }
 }
 
