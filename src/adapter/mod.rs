@@ -37,7 +37,7 @@ pub use blocks::train_blocks;
 pub use detach::detach;
 pub use error::AdapterError;
 pub use file::AdapterFile;
-pub(crate) use parts::values;
+pub(crate) use parts::{AdapterParts, rank_of, values};
 pub use peft::PeftConfig;
 pub use trained::Trained;
 pub use whole::{train, train_all};

@@ -8,18 +8,18 @@ use crate::{
 
 /// What new factors bring to one module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct AdapterParts {
+pub(crate) struct AdapterParts {
     /// Factors.
-    pub(super) factors: bool,
+    pub(crate) factors: bool,
     /// A matrix in the place of the other one.
-    pub(super) whole: bool,
+    pub(crate) whole: bool,
     /// A bias in the place of the other one, where there is one.
     pub(super) bias: bool,
 }
 
 impl AdapterParts {
     /// What a module gets, by its path and purpose.
-    pub(super) fn of(config: &LoraConfig, path: &str, role: Role, has_matrix: bool) -> Self {
+    pub(crate) fn of(config: &LoraConfig, path: &str, role: Role, has_matrix: bool) -> Self {
         let names =
             |patterns: &[Pattern]| patterns.iter().any(|pattern| pattern.is_match(path, role));
         let whole = names(&config.whole);
@@ -44,7 +44,7 @@ impl AdapterParts {
 }
 
 /// The rank of the factors of a module.
-pub(super) fn rank_of(config: &LoraConfig, path: &str, role: Role) -> usize {
+pub(crate) fn rank_of(config: &LoraConfig, path: &str, role: Role) -> usize {
     of(&config.ranks, path, role).unwrap_or(config.rank)
 }
 

@@ -33,6 +33,8 @@ pub struct LoadConfig {
     pub(crate) model: String,
     /// Whether there is no `config.json`.
     pub(crate) bare: bool,
+    /// The folder of the weights, where that is not the model's.
+    pub(crate) weights: Option<PathBuf>,
     pub(crate) hub: HubConfig,
     pub(crate) pack: PackConfig,
     pub(crate) place: PlaceConfig,
@@ -305,6 +307,14 @@ impl LoadConfig {
     /// ```
     pub fn expand(mut self, expand: Expand) -> Self {
         self.expand = Some(expand);
+        self
+    }
+
+    /// Takes the weights, the `.safetensors` files and their index, from another folder, and everything else from the model:
+    /// for an expanded folder without a `config.json`, as the scripts of LLaMA-Pro write it beside a model. Where the folder has
+    /// more layers than the model, its new blocks are found by its name, `…_blk_exp-32-40`, or by the two numbers of layers.
+    pub fn weights(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.weights = Some(folder.into());
         self
     }
 

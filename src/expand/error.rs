@@ -19,14 +19,14 @@ pub enum ExpandError {
         divisors: String,
     },
 
-    /// The name of an expanded folder says numbers that cannot be.
-    #[error("{at}: its name says that {layers} layers became {all}, and {reason}")]
+    /// The name of an expanded folder, or the layers that it has, are numbers that cannot be.
+    #[error("{at}: {layers} layers became {all}, and {reason}")]
     Folder {
         /// The folder.
         at: String,
-        /// The first number.
+        /// Layers before, by its name or the configuration.
         layers: usize,
-        /// The second number.
+        /// Layers after, by its name or its files.
         all: usize,
         /// Why that cannot be.
         reason: String,

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     config::Pattern,
-    model::{Architecture, CausalLm},
+    model::{Architecture, CausalLm, decoder::Spec},
     source::{Checkpoint, CheckpointError, Overlay, Source, SourceExt, checkpoint::INDEX},
 };
 
@@ -32,24 +32,32 @@ pub(crate) fn expanded(checkpoint: &Checkpoint, blocks: usize) -> Result<Checkpo
 }
 
 /// A folder that another program has expanded says so in its name alone, `…_blk_exp-32-40`: the checkpoint with its
-/// `config.json` put right. Any other checkpoint stays as it is.
-pub(crate) fn recognised(checkpoint: Checkpoint) -> Result<Checkpoint, ExpandError> {
+/// `config.json` put right. Of weights that are given `apart` from the model that they are expanded from, the numbers of layers say
+/// it too. Any other checkpoint stays as it is.
+pub(crate) fn recognised(checkpoint: Checkpoint, apart: bool) -> Result<Checkpoint, ExpandError> {
     let at = checkpoint.source().describe();
-    let Some([layers, all]) = numbers(&at) else {
-        return Ok(checkpoint);
-    };
-    if checkpoint.config().get(NEW_BLOCKS).is_some() {
+    let named = numbers(&at);
+    if (named.is_none() && !apart) || checkpoint.config().get(NEW_BLOCKS).is_some() {
         return Ok(checkpoint);
     }
+    let says = CausalLm::config(checkpoint.config())?;
+    let found = NamedLayers::find(&says, checkpoint.catalog(), &at)?.count(checkpoint.catalog());
+    let Some([layers, all]) = named.or(more(&says, found)) else {
+        return Ok(checkpoint);
+    };
     let wrong = |reason: String| ExpandError::Folder {
         at: at.clone(),
         layers,
         all,
         reason,
     };
+    if named.is_none() && says.predicts_further {
+        let reason = format!(
+            "some of them may be those that predict further tokens; name the folder `…{FOLDER}{layers}-N` with the layers that it has"
+        );
+        return Err(wrong(reason));
+    }
     let expansion = of_numbers(layers, all).map_err(wrong)?;
-    let says = CausalLm::config(checkpoint.config())?;
-    let found = NamedLayers::find(&says, checkpoint.catalog(), &at)?.count(checkpoint.catalog());
     if found < all {
         return Err(wrong(format!("its files have tensors of {found} layers")));
     }
@@ -64,6 +72,12 @@ pub(crate) fn recognised(checkpoint: Checkpoint) -> Result<Checkpoint, ExpandErr
         checkpoint.catalog().clone(),
     );
     Ok(checkpoint.viewed(source, config, catalog))
+}
+
+/// The layers of the configuration, and those of the files where they are more.
+fn more(says: &Spec, found: usize) -> Option<[usize; 2]> {
+    let layers = says.layers.len();
+    (found > layers).then_some([layers, found])
 }
 
 /// The source without its index, where that is one of the model before its folder was expanded: it promises tensors of

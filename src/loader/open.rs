@@ -10,7 +10,7 @@ use crate::{
     dialect::{self, undeclared},
     error::Error,
     expand,
-    source::{Checkpoint, CheckpointError, Local, Source, SourceError, checkpoint::CONFIG},
+    source::{Apart, Checkpoint, CheckpointError, Local, Source, SourceError, checkpoint::CONFIG},
 };
 #[cfg(feature = "hub")]
 use crate::{
@@ -38,16 +38,23 @@ impl LoadRequest {
     ///
     /// [`Error::Source`] and [`Error::Checkpoint`].
     pub fn open(&self) -> Result<Checkpoint, Error> {
-        let open = if self.config.bare {
-            |source| Checkpoint::bare(source).map_err(Error::from)
-        } else {
-            |source| {
+        let apart = self.config.weights.as_deref();
+        let open = |source| match self.config.bare {
+            true => Checkpoint::bare(source).map_err(Error::from),
+            false => {
                 let source = expand::without_stale_index(source)?;
-                Ok(expand::recognised(declared(Checkpoint::open(source)?)?)?)
+                let checkpoint = declared(Checkpoint::open(source)?)?;
+                Ok(expand::recognised(checkpoint, apart.is_some())?)
             }
         };
-        let open = |source| {
-            let checkpoint: Checkpoint = open(source)?;
+        let open = |source: Arc<dyn Source>| {
+            let checkpoint = match apart {
+                Some(folder) => {
+                    let weights = Local::open(folder)?.reading(self.config.read.reading);
+                    open(Arc::new(Apart::new(Arc::new(weights), source)))?
+                }
+                None => open(source)?,
+            };
             match self.config.expand.and_then(|expand| expand.blocks) {
                 Some(blocks) => Ok(expand::expanded(&checkpoint, blocks.get())?),
                 None => Ok(checkpoint),

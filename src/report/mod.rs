@@ -33,7 +33,7 @@ use crate::{
     },
     observe::{RunTotals, Span},
     pipeline::Timing,
-    plan::{Action, Plan, Treatment},
+    plan::{Action, Plan, Step, Treatment},
     source::Probe,
     target::{DType, dense_types},
 };
@@ -75,6 +75,8 @@ pub struct LoadReport {
     pub bytes_read: u64,
     /// Bytes of the finished weights, packed and dense.
     pub bytes_packed: u64,
+    /// Values of the weights, packed and dense; those that several modules share count once.
+    pub parameters: u64,
     /// Values of adapters, which are beside those bytes in `f32`.
     pub adapter_values: u64,
     /// Most anonymous memory that the process held during the load, measured; `None` where the system
@@ -178,6 +180,7 @@ impl LoadReport {
         let sum = |part: fn(&Timing) -> Duration| {
             timings.iter().map(part).sum::<Duration>().as_secs_f64()
         };
+        let values = |step: &Step| step.slot.shape.iter().product::<usize>() as u64;
         let tensors = plan
             .steps
             .iter()
@@ -217,6 +220,7 @@ impl LoadReport {
             bytes_source: totals.bytes_source,
             bytes_read: timings.iter().map(|timing| timing.bytes).sum(),
             bytes_packed: totals.bytes_finished,
+            parameters: plan.steps.iter().map(values).sum(),
             adapter_values: plan.adapters.iter().map(|adapter| adapter.values).sum(),
             peak_host_bytes: recorded.host.since.peak().map(|(_, bytes)| bytes),
             host_bytes_before: recorded.host.before,

@@ -26,6 +26,8 @@ mod memory;
 #[cfg(feature = "hub")]
 mod hub;
 
+mod apart;
+
 mod overlay;
 
 mod pairs;
@@ -48,6 +50,7 @@ mod unindexed;
 
 pub(crate) mod checkpoint;
 
+pub(crate) use apart::Apart;
 pub use bytes::Bytes;
 pub(crate) use catalog::Renaming;
 pub use catalog::{Catalog, CatalogError, TensorInfo};

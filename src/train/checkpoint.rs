@@ -247,6 +247,33 @@ pub(super) fn read_trained(folder: &Path) -> Result<BTreeMap<String, TensorData>
     deserialized(&bytes).map_err(|reason| CheckpointFault::Damaged { file: path, reason })
 }
 
+/// The step of a folder that is a checkpoint, whatever its name.
+pub(super) fn step_of(folder: &Path) -> Option<u64> {
+    #[derive(Deserialize)]
+    struct StateProgress {
+        progress: RunProgress,
+    }
+    let state = fs::read(folder.join(STATE)).ok()?;
+    let done: StateProgress = serde_json::from_slice(&state).ok()?;
+    let is_whole = folder.join(TRAINED).is_file();
+    is_whole.then_some(done.progress.step)
+}
+
+/// A checkpoint in the folder of a run under a name of another, and its step.
+pub(super) fn renamed(run: &Path) -> Result<Option<(PathBuf, u64)>, FolderError> {
+    let failed = |source| FolderError {
+        path: run.to_owned(),
+        source,
+    };
+    let mut found = Vec::new();
+    for entry in fs::read_dir(run).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        found.extend(step_of(&path).map(|step| (step, path)));
+    }
+    found.sort();
+    Ok(found.pop().map(|(step, path)| (path, step)))
+}
+
 /// The checkpoints in the folder of a run, by their steps.
 pub(super) fn list(run: &Path) -> Result<BTreeMap<u64, PathBuf>, FolderError> {
     let failed = |source| FolderError {

@@ -1,17 +1,18 @@
 //! What a training run is asked to do, as data.
 
-use core::{fmt, str::FromStr};
+use core::fmt;
 use std::path::PathBuf;
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{
+    keys::{FinetuneConfigError, optimizer, setting, unfit, words_or_fields, wrong},
     optimizer::OptimizerConfig,
     schedule::{Decay, Schedule, warmup_steps},
 };
 use crate::{
-    config::{AdapterConfig, Expand, LoadConfig, LoraConfig, TrainType, nearest},
+    config::{AdapterConfig, Expand, LoadConfig, LoraConfig, TrainType},
     quant::QuantSpec,
 };
 
@@ -30,10 +31,10 @@ pub struct FinetuneConfig {
     /// What is trained, and what the rest is packed as. By itself it is new factors, or new blocks where there is `expand`.
     pub train_type: Option<TrainType>,
     /// New factors, or the folder of an adapter that is trained further. Factors of rank 16 for all linear layers, if not given.
-    #[serde(deserialize_with = "adapter")]
+    #[serde(deserialize_with = "words_or_fields")]
     pub adapter: Option<AdapterConfig>,
     /// New blocks, which are trained whole and stay dense (LLaMA-Pro).
-    #[serde(deserialize_with = "expand")]
+    #[serde(deserialize_with = "words_or_fields")]
     pub expand: Option<Expand>,
     /// Steps of the optimizer. They come from `epochs` if not given.
     pub steps: Option<u64>,
@@ -76,65 +77,8 @@ pub struct FinetuneConfig {
     pub packing: bool,
 }
 
-/// A setting that a run cannot have.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum FinetuneConfigError {
-    /// A key that is none.
-    #[error("`{key}` is no setting of a training run; {}", match nearest {
-        Some(nearest) => format!("did you mean `{nearest}`?"),
-        None => format!("there are {}", KEYS.join(", ")),
-    })]
-    Key {
-        /// The key.
-        key: String,
-        /// The most similar one.
-        nearest: Option<&'static str>,
-    },
-    /// A value of another type, or one that says nothing.
-    #[error("`{key}` is {found}: {reason}")]
-    Value {
-        /// The key.
-        key: String,
-        /// The value.
-        found: String,
-        /// Why not.
-        reason: String,
-    },
-}
-
 /// Rows of a batch at most.
 const BATCH_MAX: usize = 1 << 16;
-
-/// All keys, in the order of the fields.
-const KEYS: [&str; 26] = [
-    "data",
-    "eval",
-    "out",
-    "quant",
-    "train-type",
-    "adapter",
-    "expand",
-    "steps",
-    "epochs",
-    "batch",
-    "length",
-    "accumulation",
-    "learning-rate",
-    "schedule",
-    "warmup",
-    "floor",
-    "optimizer",
-    "weight-decay",
-    "clip",
-    "seed",
-    "eval-every",
-    "checkpoint-every",
-    "keep",
-    "patience",
-    "recompute",
-    "packing",
-];
 
 impl Default for FinetuneConfig {
     fn default() -> Self {
@@ -178,16 +122,12 @@ impl FinetuneConfig {
     pub fn from_map(settings: Map<String, Value>) -> Result<Self, FinetuneConfigError> {
         let mut config = Map::new();
         for (key, value) in settings {
-            let name = key.replace('_', "-");
-            if !KEYS.contains(&&*name) {
-                let nearest = nearest(&name, KEYS.into_iter());
-                return Err(FinetuneConfigError::Key { key, nearest });
-            }
+            let name = setting(&key)?;
             // Alone first, so that an error can name the key.
-            let alone = Map::from_iter([(name.clone(), value.clone())]);
+            let alone = Map::from_iter([(name.to_owned(), value.clone())]);
             let read = serde_json::from_value::<Self>(alone.into());
-            read.map_err(|error| wrong(&name, &value, &error.to_string()))?;
-            config.insert(name, value);
+            read.map_err(|error| unfit(name, &value, Some(&error)))?;
+            config.insert(name.to_owned(), value);
         }
         let config: Self = serde_json::from_value(config.into())
             .map_err(|error| wrong("the whole", &Value::Null, &error.to_string()))?;
@@ -195,26 +135,38 @@ impl FinetuneConfig {
         Ok(config)
     }
 
+    /// The error of a value of a file for which JSON has no words, such as a date or an infinite number.
+    pub fn refused(key: &str, found: impl fmt::Display) -> FinetuneConfigError {
+        match setting(key) {
+            Ok(name) => unfit(name, &found.to_string().into(), None),
+            Err(error) => error,
+        }
+    }
+
     /// Refuses values that mean nothing.
     ///
     /// # Errors
     ///
-    /// [`FinetuneConfigError::Value`].
+    /// [`FinetuneConfigError::Missing`] and [`FinetuneConfigError::Value`].
     pub fn check(&self) -> Result<(), FinetuneConfigError> {
         let finite = |value: f64| value.is_finite() && value >= 0.0;
-        let checks: [(&str, &dyn fmt::Display, bool, &str); 15] = [
+        for (key, path, reason) in [
             (
                 "data",
-                &self.data.display(),
-                !self.data.as_os_str().is_empty(),
-                "name a file or a folder of texts (--data)",
+                &self.data,
+                "name a file or a folder of texts, --data FILE (or `data` in the file of --config)",
             ),
             (
                 "out",
-                &self.out.display(),
-                !self.out.as_os_str().is_empty(),
-                "name a folder for the run (--out)",
+                &self.out,
+                "name a folder for the run, --out DIR (or `out` in the file of --config)",
             ),
+        ] {
+            if path.as_os_str().is_empty() {
+                return Err(FinetuneConfigError::Missing { key, reason });
+            }
+        }
+        let checks: [(&str, &dyn fmt::Display, bool, &str); 14] = [
             (
                 "steps",
                 &self.steps.unwrap_or(1),
@@ -295,6 +247,12 @@ impl FinetuneConfig {
                 self.eval_every != Some(0),
                 "write a whole number above 0",
             ),
+            (
+                "checkpoint-every",
+                &self.checkpoint_every.unwrap_or(1),
+                self.checkpoint_every != Some(0),
+                "write a whole number above 0",
+            ),
         ];
         if let Some((key, found, _, reason)) = checks.into_iter().find(|(_, _, good, _)| !good) {
             return Err(wrong(key, &found.to_string().into(), reason));
@@ -311,13 +269,6 @@ impl FinetuneConfig {
                 key,
                 &"set".into(),
                 "it needs texts to measure with (--eval FILE)",
-            ));
-        }
-        if self.checkpoint_every == Some(0) {
-            return Err(wrong(
-                "checkpoint-every",
-                &0.into(),
-                "write a whole number above 0",
             ));
         }
         if let Some(train) = self.train_type {
@@ -406,46 +357,4 @@ impl FinetuneConfig {
             steps,
         }
     }
-}
-
-pub(super) fn wrong(key: &str, found: &Value, reason: &str) -> FinetuneConfigError {
-    FinetuneConfigError::Value {
-        key: key.to_owned(),
-        found: match found {
-            Value::String(text) => text.clone(),
-            value => value.to_string(),
-        },
-        reason: reason.to_owned(),
-    }
-}
-
-/// A value as people write it, or the fields of its type.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum WordsOrFields<V> {
-    Words(String),
-    Fields(V),
-}
-
-impl<V: FromStr<Err: fmt::Display>> WordsOrFields<V> {
-    fn read<E: serde::de::Error>(self) -> Result<V, E> {
-        match self {
-            Self::Words(words) => words.parse().map_err(E::custom),
-            Self::Fields(value) => Ok(value),
-        }
-    }
-}
-
-fn optimizer<'de, D: Deserializer<'de>>(from: D) -> Result<OptimizerConfig, D::Error> {
-    WordsOrFields::deserialize(from)?.read()
-}
-
-fn adapter<'de, D: Deserializer<'de>>(from: D) -> Result<Option<AdapterConfig>, D::Error> {
-    let written = Option::<WordsOrFields<AdapterConfig>>::deserialize(from)?;
-    written.map(WordsOrFields::read).transpose()
-}
-
-fn expand<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Expand>, D::Error> {
-    let written = Option::<WordsOrFields<Expand>>::deserialize(from)?;
-    written.map(WordsOrFields::read).transpose()
 }

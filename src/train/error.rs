@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    checkpoint::CheckpointFault, config::FinetuneConfigError, data::DataError, folder::FolderError,
+    checkpoint::CheckpointFault, data::DataError, folder::FolderError, keys::FinetuneConfigError,
     optimizer::GradientError,
 };
 use crate::{
@@ -31,7 +31,7 @@ pub enum TrainError {
     #[error(transparent)]
     Data(Box<DataError>),
     /// The data to measure with.
-    #[error("{}: {source}", file.display())]
+    #[error("{}", eval_words(file, source))]
     Eval {
         /// The file or folder.
         file: PathBuf,
@@ -82,6 +82,37 @@ pub enum TrainError {
     #[error("{} is the folder of a model, since it has config.json; name another folder (--out)", folder.display())]
     Model {
         /// The folder.
+        folder: PathBuf,
+    },
+    /// A checkpoint under another name than its own.
+    #[error(
+        "{} is the checkpoint of step {step}; give the folder its name `checkpoint-{step}` again, or take it out of the folder of the run",
+        folder.display()
+    )]
+    Renamed {
+        /// The checkpoint.
+        folder: PathBuf,
+        /// Its step.
+        step: u64,
+    },
+    /// A run without its checkpoints.
+    #[error(
+        "{} tells of {step} steps, and no checkpoint is beside it; put the folders `checkpoint-N` back, or remove the file to begin anew",
+        metrics.display()
+    )]
+    NoCheckpoint {
+        /// The metrics of the run.
+        metrics: PathBuf,
+        /// The last step.
+        step: u64,
+    },
+    /// A run in a checkpoint of another.
+    #[error(
+        "{} is a checkpoint; name the folder of the run that it is in (--out)",
+        folder.display()
+    )]
+    IsCheckpoint {
+        /// The checkpoint.
         folder: PathBuf,
     },
     /// The run in the folder is another one.
@@ -226,6 +257,15 @@ impl From<FolderError> for TrainError {
 impl From<DataError> for TrainError {
     fn from(error: DataError) -> Self {
         Self::Data(Box::new(error))
+    }
+}
+
+/// The setting, and the file where the error does not name it.
+fn eval_words(file: &Path, source: &DataError) -> String {
+    let (file, source) = (file.display().to_string(), source.to_string());
+    match source.contains(&file) {
+        true => format!("`eval` (--eval): {source}"),
+        false => format!("`eval` (--eval), {file}: {source}"),
     }
 }
 

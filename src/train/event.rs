@@ -16,6 +16,13 @@ pub enum RunEvent<'a> {
         /// Steps of the run.
         steps: u64,
     },
+    /// A batch is done, and its step or its evaluation goes on. A run that is to stop here leaves all of that step out.
+    Batch {
+        /// Batches of the step or the evaluation that are done.
+        done: usize,
+        /// Batches of a step; `None` in an evaluation, whose batches are not counted beforehand.
+        of: Option<usize>,
+    },
     /// A step is done.
     Step(&'a StepMetrics),
     /// Perplexity was measured.
@@ -29,6 +36,8 @@ impl fmt::Display for RunEvent<'_> {
         match self {
             Self::Begun { step: 0, steps } => write!(f, "{steps} steps to do"),
             Self::Begun { step, steps } => write!(f, "{step} of {steps} steps are done"),
+            Self::Batch { done, of: Some(of) } => write!(f, "batch {done} of {of}"),
+            Self::Batch { done, of: None } => write!(f, "batch {done} of the evaluation"),
             Self::Step(metrics) => {
                 let speed = metrics.tokens as f64 / metrics.seconds;
                 let (step, loss, lr) = (metrics.step, metrics.loss, metrics.lr);

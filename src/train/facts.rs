@@ -48,18 +48,33 @@ impl fmt::Display for FinetuneFacts {
                 )?;
             }
         }
+        write!(f, "memory: about {}", Bytes(self.memory.peak()))?;
         let MemoryEstimate {
-            base,
+            weights,
             trained,
+            gradients,
+            optimizer,
             activations,
+            backward,
             logits,
+            fixed,
         } = self.memory;
-        let [all, base, trained, activations, logits] =
-            [self.memory.sum(), base, trained, activations, logits].map(Bytes);
-        writeln!(
-            f,
-            "memory: about {all}: base {base}, trained values with moments and gradients {trained}, activations {activations}, logits {logits}"
-        )?;
+        let parts = [
+            ("weights", weights),
+            ("trained values", trained),
+            ("gradients", gradients),
+            ("moments", optimizer),
+            ("activations", activations),
+            ("one layer backwards", backward),
+            ("logits", logits),
+            ("the program", fixed),
+        ];
+        let parts = parts.into_iter().filter(|(_, bytes)| *bytes > 0);
+        for (nth, (part, bytes)) in parts.enumerate() {
+            let between = if nth == 0 { ": " } else { ", " };
+            write!(f, "{between}{part} {}", Bytes(bytes))?;
+        }
+        writeln!(f)?;
         let mut letters = self.example.chars();
         let example: String = letters.by_ref().take(SHOWN).collect();
         let more = if letters.next().is_some() { "…" } else { "" };

@@ -98,9 +98,15 @@ impl<T: Target + 'static> Run<T> {
                         tensor,
                     })
                 })?;
-                let states = folder.join(OPTIMIZER);
-                let states = Optimizer::load(config.optimizer(), &states, &model);
-                optimizer = states.map_err(|source| damaged(source.into()))?;
+                optimizer = match start.progress.step {
+                    // Before the first step there are no states.
+                    0 => Optimizer::new(config.optimizer()),
+                    _ => {
+                        let states = folder.join(OPTIMIZER);
+                        let states = Optimizer::load(config.optimizer(), &states, &model);
+                        states.map_err(|source| damaged(source.into()))?
+                    }
+                };
                 subject = Subject::new(model, adapter);
                 // One entry a rank: a checkpoint of another number of ranks is of another run.
                 if let Some(calls) = start.dropout_calls.get(self.ranks.rank()) {

@@ -4,7 +4,9 @@
 //! files ─► documents ─► rows ─► Batch ─► loss ─► gradients ─► optimizer ─► checkpoint
 //! ```
 
+mod activations;
 mod batch;
+mod batch_loss;
 mod data;
 pub mod optimizer;
 
@@ -12,12 +14,14 @@ mod checkpoint;
 mod config;
 mod error;
 mod estimate;
+mod evaluation;
 mod event;
 mod exact;
 mod facts;
 mod finish;
 mod folder;
 mod identity;
+mod keys;
 mod load;
 mod metrics;
 mod open;
@@ -32,7 +36,7 @@ mod trained;
 
 pub use batch::{Batch, Row};
 pub use checkpoint::{CheckpointFault, Ended};
-pub use config::{FinetuneConfig, FinetuneConfigError};
+pub use config::FinetuneConfig;
 pub use data::{
     Batches, Data, DataConfig, DataCounts, DataError, DataOrder, DataPosition, DataSummary,
     RecordError, RowPacking, shown,
@@ -42,6 +46,7 @@ pub use estimate::MemoryEstimate;
 pub use event::RunEvent;
 pub use facts::{DataFacts, FinetuneFacts};
 pub use folder::FolderError;
+pub use keys::FinetuneConfigError;
 pub use metrics::{EvalMetrics, MetricsLine, StepMetrics};
 pub use open::Run;
 pub use optimizer::{Optimizer, OptimizerConfig};

@@ -1,27 +1,30 @@
 //! A run before its weights are read: whatever can be wrong is found here, in seconds.
 
-use std::{fs, path::PathBuf, sync::Arc};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use serde_json::Value;
 
 use super::{
     checkpoint::{self, CheckpointState},
-    config::{FinetuneConfig, wrong},
+    config::FinetuneConfig,
     data::{Data, DataConfig, DataOrder, DataSummary, RowPacking},
     error::TrainError,
-    estimate::{BatchSize, Trains, estimate},
     facts::{DataFacts, FinetuneFacts},
     finish::finish,
     folder,
     identity::identity,
-    metrics::{MetricsError, MetricsFile},
+    keys::wrong,
+    metrics::{self, MetricsError, MetricsFile, MetricsLine},
     ranks::RunRanks,
     report::{ADAPTER, BEST, METRICS, METRICS_MARK, MODEL, PAGE, RunReport, is_page},
     saver::is_saved,
 };
 use crate::{
-    adapter::{AdapterConfig, AdapterFile},
-    config::TrainType,
+    adapter::AdapterConfig,
     loader::{LoadRequest, Loader},
     model::{CausalLm, decoder::Spec},
     observe::check_replace,
@@ -98,21 +101,7 @@ impl<T: Target> Run<T> {
         let length = length(&config, &spec)?;
         let plan = loader.plan::<CausalLm>()?;
         loader.check(&plan)?;
-        let batch = BatchSize {
-            rows: config.batch,
-            length,
-            recompute: config.recompute,
-        };
-        let sizes = [spec.layers.len(), spec.features];
-        let trains = match &adapter {
-            Some(AdapterConfig::Lora(lora)) => Trains::Factors(lora),
-            Some(AdapterConfig::Folder { folder, .. }) => {
-                Trains::Values(AdapterFile::open(folder)?.len())
-            }
-            None if config.train_type == Some(TrainType::Full) => Trains::All,
-            None => Trains::Blocks,
-        };
-        let memory = estimate(&plan, trains, &config.optimizer(), sizes, &batch);
+        let memory = config.memory(&plan, &spec, length)?;
 
         let rows = |path: &PathBuf, order| DataConfig {
             length,
@@ -269,6 +258,11 @@ fn folder_of(
             folder: out.clone(),
         });
     }
+    if checkpoint::step_of(out).is_some() {
+        return Err(TrainError::IsCheckpoint {
+            folder: out.clone(),
+        });
+    }
     fs::create_dir_all(out).map_err(failed(out))?;
     let inputs = [("data", Some(&config.data)), ("eval", config.eval.as_ref())];
     let real = out.canonicalize().map_err(failed(out))?;
@@ -309,7 +303,8 @@ fn folder_of(
     // After the lock: nobody else is at it.
     folder::recover(out, checkpoint::PREFIX).map_err(failed(out))?;
     let mut checkpoints = checkpoint::list(out)?;
-    let Some((_, last)) = checkpoints.pop_last() else {
+    let Some((step, last)) = checkpoints.pop_last() else {
+        without_checkpoint(config, &path)?;
         metrics.cut(0).map_err(failed(&path))?;
         return Ok((metrics, None));
     };
@@ -318,6 +313,12 @@ fn folder_of(
         source: Box::new(source),
         earlier: checkpoints.pop_last().map(|(_, earlier)| earlier),
     })?;
+    if start.progress.step != step {
+        return Err(TrainError::Renamed {
+            folder: last,
+            step: start.progress.step,
+        });
+    }
     if let Some(difference) = difference("", &start.identity, identity) {
         return Err(TrainError::Changed {
             checkpoint: last,
@@ -332,4 +333,29 @@ fn folder_of(
         );
     }
     Ok((metrics, Some(start)))
+}
+
+/// Refuses to begin anew where there were checkpoints, which have another name or are elsewhere now.
+fn without_checkpoint(config: &FinetuneConfig, metrics: &Path) -> Result<(), TrainError> {
+    if let Some((folder, step)) = checkpoint::renamed(&config.out)? {
+        return Err(TrainError::Renamed { folder, step });
+    }
+    let lines = metrics::read(metrics).map_err(|source| TrainError::File {
+        file: metrics.to_owned(),
+        source,
+    })?;
+    let steps = lines.iter().filter_map(|line| match line {
+        MetricsLine::Step(metrics) => Some(metrics.step),
+        MetricsLine::Eval(_) => None,
+    });
+    let last = steps.max().unwrap_or(0);
+    // The line of a step comes before its checkpoint.
+    let expected = config.checkpoint_every.is_some_and(|every| last > every);
+    match expected {
+        true => Err(TrainError::NoCheckpoint {
+            metrics: metrics.to_owned(),
+            step: last,
+        }),
+        false => Ok(()),
+    }
 }

@@ -136,6 +136,11 @@ impl RunRanks {
         }
     }
 
+    /// Whether there is something to do with a part of a batch: all that is trained on may be in the rows of other ranks.
+    pub(super) fn have(&self, part: &Batch) -> bool {
+        self.size() == 1 || part.trained() > 0
+    }
+
     /// The sums over all ranks, in their order.
     pub(super) fn sums(&self, mine: PassSums) -> Result<PassSums, CollectiveError> {
         // As its bits: a number that is parsed may be its neighbour.

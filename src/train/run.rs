@@ -6,23 +6,20 @@ use std::{
     time::Instant,
 };
 
-use burn::{
-    module::Module,
-    tensor::{Tensor, TensorData},
-};
+use burn::tensor::TensorData;
 use burn_optim::GradientsParams;
 use serde_json::Value;
 
 use super::{
-    batch::Batch,
+    batch_loss::loss,
     checkpoint::{self, CheckpointFault, CheckpointState, Ended, RunProgress},
     config::FinetuneConfig,
     data::{Batches, Data, DataPosition},
     error::TrainError,
     event::RunEvent,
     finish::finish,
-    folder::{FolderError, write_folder},
-    metrics::{EvalMetrics, MetricsFile, MetricsLine, StepMetrics},
+    folder::FolderError,
+    metrics::{MetricsFile, MetricsLine, StepMetrics},
     optimizer::{GradientSum, Optimizer, clip},
     ranks::{PassSums, RunRanks},
     report::{BEST, METRICS, RunReport},
@@ -31,11 +28,7 @@ use super::{
     subject::Subject,
     trained,
 };
-use crate::{
-    model::{CausalLm, Documents, LossConfig, PassError},
-    observe::Flow,
-    report::MemoryWatch,
-};
+use crate::{observe::Flow, report::MemoryWatch};
 
 /// A run whose base is loaded.
 #[derive(Debug)]
@@ -61,7 +54,8 @@ pub struct LoadedRun {
     pub(super) memory: MemoryWatch,
 }
 
-/// Gets what happens to a run, and says whether it goes on. A run that is to stop finishes its step and writes a checkpoint.
+/// Gets what happens to a run, and says whether it goes on. A run that is to stop finishes its batch, leaves out the step or the
+/// evaluation that the batch belongs to where that is not done with it, and writes a checkpoint.
 pub type RunWatch<'w> = &'w mut dyn FnMut(&RunEvent<'_>) -> Flow;
 
 impl LoadedRun {
@@ -91,41 +85,28 @@ impl LoadedRun {
             step: begun,
             steps: self.rates.steps,
         });
-        if self.progress.eval_loss.is_none() {
-            self.evaluate(watch)?;
-        }
-        let tenth = self.rates.steps.div_ceil(10);
-        let checkpoint_every = self.config.checkpoint_every.unwrap_or(tenth);
         let ended = loop {
+            if matches!(flow, Flow::Continue) && self.is_evaluation_due() {
+                flow = self.evaluate(watch)?;
+            }
+            // An evaluation that was left out is made when the run goes on.
+            if matches!(flow, Flow::Cancel) && self.is_evaluation_due() {
+                return Err(self.stopped(watch)?);
+            }
+            let ends = self.progress.ended.is_none() && self.end().is_some();
+            self.progress.ended = self.end();
+            // A run that was stopped between the last step and its evaluation has a checkpoint that knows nothing of the end.
+            let is_kept = self.kept_step == self.progress.step;
+            if ends || (self.is_checkpoint_due() && !is_kept) {
+                self.save(watch)?;
+            }
             if let Some(ended) = self.progress.ended {
                 break ended;
             }
             if matches!(flow, Flow::Cancel) {
-                let checkpoint = match &self.kept {
-                    Some(kept) if self.kept_step == self.progress.step => kept.clone(),
-                    _ => self.save(watch)?,
-                };
-                return Err(TrainError::Stopped {
-                    step: self.progress.step,
-                    checkpoint,
-                });
+                return Err(self.stopped(watch)?);
             }
             flow = self.step(watch)?;
-            let step = self.progress.step;
-            let last = step >= self.rates.steps;
-            let due = |every: Option<u64>| every.is_some_and(|every| step.is_multiple_of(every));
-            if last || due(self.config.eval_every) {
-                self.evaluate(watch)?;
-            }
-            let waited = self.progress.evaluations_since_best;
-            self.progress.ended = match self.config.patience {
-                Some(patience) if waited >= patience => Some(Ended::Patience),
-                _ if last => Some(Ended::Steps),
-                _ => None,
-            };
-            if self.progress.ended.is_some() || due(Some(checkpoint_every)) {
-                self.save(watch)?;
-            }
         };
         let mut report = RunReport::new(&self.progress, ended, self.trainable, &self.config);
         report.steps_run = self.progress.step - begun;
@@ -142,9 +123,45 @@ impl LoadedRun {
         Ok(report)
     }
 
-    /// One step of the optimizer.
+    /// Whether perplexity is to be measured before the next step.
+    fn is_evaluation_due(&self) -> bool {
+        let progress = &self.progress;
+        let due =
+            progress.step >= self.rates.steps || is_due(progress.step, self.config.eval_every);
+        let begins = progress.eval_loss.is_none() && progress.step == 0;
+        self.eval.is_some() && (begins || (due && progress.eval_step != progress.step))
+    }
+
+    fn is_checkpoint_due(&self) -> bool {
+        let tenth = self.rates.steps.div_ceil(10);
+        let every = self.config.checkpoint_every.unwrap_or(tenth);
+        is_due(self.progress.step, Some(every))
+    }
+
+    /// Why the run is over, where it is.
+    fn end(&self) -> Option<Ended> {
+        let waited = self.progress.evaluations_since_best;
+        match self.config.patience {
+            Some(patience) if waited >= patience => Some(Ended::Patience),
+            _ if self.progress.step >= self.rates.steps => Some(Ended::Steps),
+            _ => None,
+        }
+    }
+
+    /// The end that was asked for, with a checkpoint of the last step.
+    fn stopped(&mut self, watch: RunWatch<'_>) -> Result<TrainError, TrainError> {
+        let step = self.progress.step;
+        let checkpoint = match &self.kept {
+            Some(kept) if self.kept_step == step => kept.clone(),
+            _ => self.save(watch)?,
+        };
+        Ok(TrainError::Stopped { step, checkpoint })
+    }
+
+    /// One step of the optimizer. A step that is left out changes nothing that a checkpoint holds.
     fn step(&mut self, watch: RunWatch<'_>) -> Result<Flow, TrainError> {
         let began = Instant::now();
+        let (mut position, calls) = (self.position, self.subject.dropout_calls());
         let step = self.progress.step + 1;
         let not_finite = |batch, what, value, kept: &Option<PathBuf>| TrainError::NotFinite {
             step,
@@ -159,32 +176,40 @@ impl LoadedRun {
         let model = self.subject.model();
         for nth in 1..=self.config.accumulation {
             let batch = self.batches.next().expect("epochs do not end");
-            let (batch, position) = batch.map_err(|source| TrainError::Batch {
+            let (batch, after) = batch.map_err(|source| TrainError::Batch {
                 step,
                 source: Box::new(source),
                 kept: self.kept.clone(),
             })?;
-            self.position = position;
+            position = after;
             let batch = self.ranks.part(batch);
             tokens += batch.ids().len() as u64;
-            // All that is trained on may be in the rows of other ranks.
-            if self.ranks.size() > 1 && batch.trained() == 0 {
-                continue;
-            }
-            let loss =
-                loss(model, &batch, self.config.recompute).map_err(|source| TrainError::Pass {
-                    step,
-                    batch: nth,
-                    source: Box::new(source),
+            if self.ranks.have(&batch) {
+                let loss = loss(model, &batch, self.config.recompute).map_err(|source| {
+                    TrainError::Pass {
+                        step,
+                        batch: nth,
+                        source: Box::new(source),
+                    }
                 })?;
-            let value = f64::from(loss.clone().into_scalar::<f32>());
-            if !value.is_finite() {
-                return Err(not_finite(nth, "loss", value, &self.kept));
+                let value = f64::from(loss.clone().into_scalar::<f32>());
+                if !value.is_finite() {
+                    return Err(not_finite(nth, "loss", value, &self.kept));
+                }
+                gradients.add(model, GradientsParams::from_grads(loss.backward(), model));
+                sum += value;
+                trained += batch.trained() as u64;
             }
-            gradients.add(model, GradientsParams::from_grads(loss.backward(), model));
-            sum += value;
-            trained += batch.trained() as u64;
+            let event = RunEvent::Batch {
+                done: nth,
+                of: Some(self.config.accumulation),
+            };
+            if nth < self.config.accumulation && matches!(watch(&event), Flow::Cancel) {
+                self.subject.set_dropout_calls(&calls);
+                return Ok(Flow::Cancel);
+            }
         }
+        self.position = position;
         let mut gradients = gradients.take();
         let PassSums {
             loss: sum,
@@ -225,71 +250,6 @@ impl LoadedRun {
         progress.seconds += metrics.seconds;
         self.write(&MetricsLine::Step(metrics))?;
         Ok(watch(&RunEvent::Step(&metrics)))
-    }
-
-    /// Measures perplexity, where there is text for it, and keeps the adapter with the lowest.
-    fn evaluate(&mut self, watch: RunWatch<'_>) -> Result<(), TrainError> {
-        let Some(eval) = &self.eval else {
-            return Ok(());
-        };
-        let began = Instant::now();
-        let model = self.subject.model().valid();
-        let (mut sum, mut tokens) = (0.0, 0);
-        for (nth, batch) in eval.pass()?.enumerate() {
-            let (batch, _) = batch?;
-            let batch = self.ranks.part(batch);
-            if self.ranks.size() > 1 && batch.trained() == 0 {
-                continue;
-            }
-            let loss = loss(&model, &batch, false).map_err(|source| TrainError::Pass {
-                step: self.progress.step,
-                batch: nth + 1,
-                source: Box::new(source),
-            })?;
-            let value = f64::from(loss.into_scalar::<f32>());
-            if !value.is_finite() {
-                return Err(TrainError::NotFinite {
-                    step: self.progress.step,
-                    batch: nth + 1,
-                    what: "loss of the evaluation",
-                    value,
-                    kept: self.kept.clone(),
-                });
-            }
-            sum += value;
-            tokens += batch.trained() as u64;
-        }
-        let sums = self.ranks.sums(PassSums {
-            loss: sum,
-            tokens,
-            trained: tokens,
-        })?;
-        let (mean, tokens) = (sums.loss / sums.trained as f64, sums.trained);
-        let metrics = EvalMetrics {
-            step: self.progress.step,
-            eval_loss: mean,
-            eval_perplexity: mean.exp(),
-            eval_tokens: tokens,
-            seconds: began.elapsed().as_secs_f64(),
-        };
-        let progress = &mut self.progress;
-        progress.eval_loss = Some(mean);
-        progress.eval_step = progress.step;
-        if progress.best_loss.is_none_or(|best| mean < best) {
-            progress.best_loss = Some(mean);
-            progress.best_step = progress.step;
-            progress.evaluations_since_best = 0;
-            if self.ranks.is_first() {
-                let best = self.config.out.join(BEST);
-                let saved = write_folder(&best, |part| self.subject.save(part));
-                self.saved(saved)?;
-            }
-        } else {
-            progress.evaluations_since_best += 1;
-        }
-        self.write(&MetricsLine::Eval(metrics))?;
-        watch(&RunEvent::Eval(&metrics));
-        Ok(())
     }
 
     /// Writes a checkpoint, and removes those that are too old.
@@ -375,7 +335,7 @@ impl LoadedRun {
         Ok(())
     }
 
-    fn write(&mut self, line: &MetricsLine) -> Result<(), TrainError> {
+    pub(super) fn write(&mut self, line: &MetricsLine) -> Result<(), TrainError> {
         let Some(metrics) = &mut self.metrics else {
             return Ok(());
         };
@@ -387,7 +347,7 @@ impl LoadedRun {
     }
 
     /// Names the last checkpoint where something could not be written.
-    fn saved<V>(&self, saved: Result<V, CheckpointFault>) -> Result<V, TrainError> {
+    pub(super) fn saved<V>(&self, saved: Result<V, CheckpointFault>) -> Result<V, TrainError> {
         saved.map_err(|source| TrainError::Unsaved {
             step: self.progress.step,
             source: Box::new(source),
@@ -396,13 +356,6 @@ impl LoadedRun {
     }
 }
 
-/// The sum of the losses of the trained tokens of a batch.
-fn loss(model: &CausalLm, batch: &Batch, recompute: bool) -> Result<Tensor<1>, PassError> {
-    let documents = Documents::new(batch.starts(), batch.shape());
-    let documents = documents.expect("rows of data have sound documents");
-    let config = LossConfig {
-        recompute,
-        ..LossConfig::new(documents)
-    };
-    model.loss(batch.ids(), batch.labels(), &config)
+fn is_due(step: u64, every: Option<u64>) -> bool {
+    step > 0 && every.is_some_and(|every| step.is_multiple_of(every))
 }

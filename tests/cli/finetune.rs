@@ -17,10 +17,10 @@ use crate::{
 };
 
 /// Texts, and the folder of a run, in a folder of their own.
-struct Bench(TempDir);
+pub(crate) struct Bench(TempDir);
 
 impl Bench {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let bench = Self(tempdir().expect("a folder"));
         let text = repository().join("assets/tinyrust-sample.txt");
         let text = fs::read_to_string(text).expect("a text");
@@ -31,7 +31,7 @@ impl Bench {
         bench
     }
 
-    fn path(&self, name: &str) -> String {
+    pub(crate) fn path(&self, name: &str) -> String {
         self.0.path().join(name).display().to_string()
     }
 
@@ -61,7 +61,7 @@ impl Bench {
         run(&mut self.command(out, steps, more))
     }
 
-    fn command(&self, out: &str, steps: u64, more: &[&str]) -> Command {
+    pub(crate) fn command(&self, out: &str, steps: u64, more: &[&str]) -> Command {
         let arguments = self.arguments(out, steps);
         let mut arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         arguments.extend(more);
@@ -69,7 +69,7 @@ impl Bench {
     }
 
     /// The answer of a run that has to succeed.
-    fn answer(&self, out: &str, steps: u64, more: &[&str]) -> Value {
+    pub(crate) fn answer(&self, out: &str, steps: u64, more: &[&str]) -> Value {
         let ran = self.run(out, steps, &[more, &["--json"]].concat());
         assert_eq!(ran.code, Some(0), "{}", ran.stderr);
         serde_json::from_str(&ran.stdout).expect("one JSON value")
@@ -93,7 +93,7 @@ impl Bench {
     }
 
     /// Whether a run came out as another one, to the bit.
-    fn assert_same(&self, one: &str, other: &str) {
+    pub(crate) fn assert_same(&self, one: &str, other: &str) {
         assert_eq!(self.metrics(one), self.metrics(other));
         for folder in ["adapter", "best"] {
             for file in ["adapter_model.safetensors", "adapter_config.json"] {
@@ -423,10 +423,11 @@ fn settings_come_from_a_file() {
         ("schedule = \"cosin\"", ["`schedule` is cosin", "cosine"]),
         ("adapter = \"lora:rang=4\"", ["rang=4", "rank="]),
         ("batch = ", ["run.toml", "line 1"]),
+        ("today = 2024-01-02", ["`today`", "no setting"]),
     ] {
         let file = bench.write("run.toml", text);
         refuse(
-            1,
+            2,
             &["finetune", TINYRUST, "--config", &file, "--out", &out],
             &parts,
         );
@@ -436,6 +437,140 @@ fn settings_come_from_a_file() {
         &["finetune", TINYRUST, "--clip", "NaN"],
         &["--clip", "write a number"],
     );
+}
+
+/// Would catch words of a parser instead of those of the setting: `null` for an infinite number, and a date as the object that it is
+/// read through.
+#[test]
+fn every_setting_of_a_file_says_what_to_write_instead() {
+    let bench = Bench::new();
+    let paths = ["data", "eval", "out"];
+    let words = [
+        "quant",
+        "train-type",
+        "adapter",
+        "expand",
+        "schedule",
+        "optimizer",
+    ];
+    let whole = [
+        "steps",
+        "batch",
+        "length",
+        "accumulation",
+        "seed",
+        "eval-every",
+        "checkpoint-every",
+        "keep",
+        "patience",
+    ];
+    let numbers = [
+        "epochs",
+        "learning-rate",
+        "warmup",
+        "floor",
+        "weight-decay",
+        "clip",
+    ];
+    let flags = ["recompute", "packing"];
+    let all = [&paths[..], &words, &whole, &numbers, &flags].concat();
+    let each = |keys: &[&'static str], value: &'static str, shown: &'static str| {
+        let keys = keys.iter().copied();
+        keys.map(move |key| (key, value, shown)).collect::<Vec<_>>()
+    };
+    let no_numbers = [&whole[..], &numbers, &flags].concat();
+    let cases = [
+        each(&all, "[1, 2]", "[1,2]"),
+        each(&all, "inf", "inf"),
+        each(&all, "2024-01-02", "2024-01-02"),
+        each(&all, "{ a = { b = nan } }", "nan"),
+        each(&no_numbers, "\"many\"", "many"),
+        each(&whole, "-1", "-1"),
+        each(&whole, "1.5", "1.5"),
+        each(&numbers, "true", "true"),
+        each(&flags, "1", "1"),
+    ];
+    for (key, value, shown) in cases.concat() {
+        let file = bench.write("run.toml", &format!("{key} = {value}\n"));
+        let ran = run(&mut program(&["finetune", TINYRUST, "--config", &file]));
+        let is = format!("run.toml: `{key}` is {shown}: write ");
+        assert_eq!(ran.code, Some(2), "{key} = {value}: {}", ran.stderr);
+        assert!(ran.stderr.contains(&is), "`{}` lacks `{is}`", ran.stderr);
+        assert!(!ran.stderr.contains("$__"), "{}", ran.stderr);
+    }
+}
+
+/// A step of very many batches is left out where a signal comes in the middle of it, and the run goes on exactly.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_signal_does_not_wait_for_the_end_of_a_step() {
+    let bench = Bench::new();
+    // Hours, if it were waited for.
+    let long = ["--accumulation", "60000"];
+    let mut arguments = bench.arguments("out", 3);
+    let place = arguments.iter().position(|word| word == long[0]);
+    arguments[place.expect("it is there") + 1] = long[1].to_owned();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let mut command = program(&arguments);
+    let piped = command.stdout(Stdio::null()).stderr(Stdio::piped());
+    let child = piped.spawn().expect("the program was built for the tests");
+    let metrics = PathBuf::from(bench.path("out/metrics.jsonl"));
+    while !fs::metadata(&metrics).is_ok_and(|file| file.len() > 0) {
+        thread::sleep(Duration::from_millis(2));
+    }
+    // In the step that follows the first evaluation.
+    thread::sleep(Duration::from_millis(300));
+    let kill = Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status();
+    assert!(kill.expect("a system with kill").success());
+    let ended = child.wait_with_output().expect("a child of ours");
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(130), "{said}");
+    assert!(said.contains("stopped after step 0"), "{said}");
+    assert_eq!(bench.checkpoints("out"), ["checkpoint-0"]);
+    assert_eq!(bench.metrics("out").len(), 1, "the first evaluation alone");
+}
+
+/// Would catch a run that begins anew, and loses its metrics, because its checkpoints have other names or are elsewhere.
+#[test]
+fn checkpoints_that_were_moved_are_named() {
+    let bench = Bench::new();
+    bench.answer("out", 4, &[]);
+    let rename = |from: &str, to: &str| {
+        fs::rename(bench.path(from), bench.path(to)).expect("renamed");
+    };
+    let metrics = bench.bytes("out/metrics.jsonl");
+    rename("out/checkpoint-4", "out/checkpoint-9");
+    let ran = bench.run("out", 4, &["--resume"]);
+    assert_says(
+        &ran,
+        1,
+        &["checkpoint-9 is the checkpoint of step 4", "`checkpoint-4`"],
+    );
+
+    fs::remove_dir_all(bench.path("out/checkpoint-2")).expect("removed");
+    rename("out/checkpoint-9", "out/last");
+    let ran = bench.run("out", 4, &["--resume"]);
+    assert_says(
+        &ran,
+        1,
+        &["out/last is the checkpoint of step 4", "`checkpoint-4`"],
+    );
+
+    rename("out/last", "elsewhere");
+    let ran = bench.run("out", 4, &["--resume"]);
+    assert_says(
+        &ran,
+        1,
+        &["metrics.jsonl tells of 4 steps", "put the folders"],
+    );
+    let ran = bench.run("elsewhere", 4, &["--resume"]);
+    assert_says(&ran, 1, &["elsewhere is a checkpoint", "--out"]);
+
+    assert!(bench.bytes("out/metrics.jsonl") == metrics);
+    rename("elsewhere", "out/checkpoint-4");
+    assert_eq!(bench.answer("out", 4, &["--resume"])["steps_run"], 0);
 }
 
 /// A resumed run with other settings, data or base is another run.
@@ -545,7 +680,7 @@ fn bad_data_and_settings_are_refused() {
             vec!["--data".into(), bench.path("nowhere.txt")],
             vec!["nowhere.txt"],
         ),
-        (vec![], vec!["`data`", "--data"]),
+        (vec![], vec!["`data` is not given", "--data"]),
         (
             vec![
                 "--data".into(),
@@ -646,7 +781,22 @@ fn bad_data_and_settings_are_refused() {
         let mut arguments = vec!["finetune", TINYRUST, "--steps", "1", "--out", &out];
         arguments.extend(more.iter().map(String::as_str));
         let ran = run(&mut program(&arguments));
-        assert_says(&ran, 1, &parts);
+        // What cannot be whatever the model and the data.
+        let usage = [
+            "`data` is not given",
+            "`patience`",
+            "`batch` is 18446744073709551615",
+            "/dev/zero",
+            "a part of an adapter",
+        ];
+        let code = if usage.contains(&parts[0]) { 2 } else { 1 };
+        assert_says(&ran, code, &parts);
+        let file = parts[0];
+        assert!(
+            ran.stderr.matches(file).count() < 2,
+            "{} is said twice",
+            file
+        );
         assert!(bench.checkpoints("out").is_empty());
     }
 }

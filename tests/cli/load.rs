@@ -59,6 +59,8 @@ fn load_reports_the_bytes_that_the_config_implies() {
         assert_eq!(report["quant"], quant);
         assert_eq!(report["tensors"], 38);
         assert_eq!(report["bytes_source"], 6_951_424);
+        // All in bf16.
+        assert_eq!(report["parameters"], 6_951_424 / 2);
         // One scale for a whole tensor has to see it first: 2,949,120 weights of two bytes again.
         let again = if spec.ends_with("scale=tensor") {
             5_898_240

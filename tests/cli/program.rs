@@ -42,5 +42,9 @@ mod finetune;
 mod hub;
 #[cfg(unix)]
 mod killed;
+#[cfg(target_os = "linux")]
+mod memory;
 #[cfg(feature = "mpi")]
 mod mpi;
+#[cfg(all(target_os = "linux", feature = "tui"))]
+mod terminal;

@@ -12,8 +12,9 @@ use crate::{
 
 // ------------------------------------------------------------------------------------- exit codes
 
-/// Scripts tell a call that can never work (2) from one that failed (1) by these. Would catch a value
-/// that is only looked at after a model has been loaded.
+/// Scripts tell a call that can never work (2) from one that failed (1) by these: 2 is for what is wrong on the command line or in a
+/// file of settings whatever the model and the machine, in every command. Would catch a value that is only looked at after a model has been
+/// loaded.
 #[test]
 fn wrong_usage_ends_with_two_and_says_what_is_right() {
     let nothing = run(&mut program(&[]));
@@ -108,6 +109,100 @@ fn wrong_usage_ends_with_two_and_says_what_is_right() {
         (
             &["synth", "--size", "2 gallons", "--out", "x"],
             &["`2 gallons`"],
+        ),
+        (&["models", "--famlies"], &["--famlies"]),
+        (&["inspect"], &["<MODEL>"]),
+        (
+            &["inspect", TINYRUST, "--expand", "blocks=0"],
+            &["`blocks=0`", "above 0"],
+        ),
+        (
+            &["plan", TINYRUST, "--strategy", "quick"],
+            &["quick", "streaming"],
+        ),
+        (
+            &["plan", TINYRUST, "--prefetch", "65"],
+            &["--prefetch", "65"],
+        ),
+        (&["quantize", TINYRUST, "--quant", "nf4"], &["--out"]),
+        (
+            &[
+                "quantize", TINYRUST, "--quant", "nf4", "--out", "x", "--to", "gguf5",
+            ],
+            &["gguf5", "mlx"],
+        ),
+        (
+            &[
+                "quantize",
+                TINYRUST,
+                "--quant",
+                "nf4",
+                "--out",
+                "x",
+                "--fallback",
+                "none",
+            ],
+            &["--fallback", "--min-sqnr"],
+        ),
+        (
+            &["convert", TINYRUST, "--out", "x", "--scales", "flat"],
+            &["flat", "nested"],
+        ),
+        (&["merge", TINYRUST, "--out", "x"], &["--adapter DIR"]),
+        (
+            &["merge", TINYRUST, "--out", "x", "--adapter", "lora:rang=1"],
+            &["`rang=1`", "rank=16"],
+        ),
+        (
+            &["verify", TINYRUST, "--against", TINYRUST, "--quant", "nf4"],
+            &["--against", "--quant"],
+        ),
+        (
+            &["verify", TINYRUST, "--quant", "nf4", "--min-cosine", "2"],
+            &["--min-cosine", "from -1 to 1"],
+        ),
+        (&["finetune", TINYRUST], &["`data` is not given", "--data"]),
+        (
+            &["finetune", TINYRUST, "--data", "x"],
+            &["`out` is not given", "--out"],
+        ),
+        (
+            &[
+                "finetune",
+                TINYRUST,
+                "--data",
+                "x",
+                "--out",
+                "x",
+                "--learning-rate",
+                "0",
+            ],
+            &["`learning-rate` is 0", "2e-4"],
+        ),
+        (
+            &[
+                "finetune", TINYRUST, "--data", "x", "--out", "x", "--steps", "1", "--epochs", "1",
+            ],
+            &["`epochs`", "`steps`"],
+        ),
+        (
+            &[
+                "finetune",
+                TINYRUST,
+                "--data",
+                "x",
+                "--out",
+                "x",
+                "--adapter",
+                "a",
+                "--adapter",
+                "b",
+            ],
+            &["2 times", "one adapter"],
+        ),
+        (
+            &["finetune", TINYRUST, "--schedule", "cosin"],
+            &["cosin", "cosine"],
         ),
     ];
     for (arguments, parts) in cases {
@@ -236,10 +331,22 @@ fn failures_end_with_one_and_name_the_file_and_the_numbers() {
             ],
             &["tinyrust", "100000"],
         ),
+        (
+            &["finetune", TINYRUST, "--data", "no.txt", "--out", "x"],
+            &["no.txt"],
+        ),
+        (
+            &["finetune", TINYRUST, "--config", "no.toml", "--out", "x"],
+            &["no.toml"],
+        ),
+        (
+            &["merge", TINYRUST, "--out", "x", "--adapter", "no/adapter"],
+            &["no/adapter"],
+        ),
     ];
     for (arguments, parts) in cases {
         refuse(1, arguments, parts);
-        if !matches!(arguments[0], "logits" | "synth") {
+        if !matches!(arguments[0], "logits" | "synth" | "finetune") {
             refuse(1, &[arguments, &["--json"][..]].concat(), parts);
         }
     }

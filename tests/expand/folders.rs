@@ -210,3 +210,46 @@ fn folders_of_other_programs_are_known_by_their_names() {
         assert!(error.to_string().contains(reason), "{error}");
     }
 }
+
+/// Expanded weights alone beside a model, as `--llama_pro_path` of AnswerDotAI/fsdp_qlora takes them: no configuration, no tokenizer. The
+/// name says which layers are new, or else the numbers of layers do. Would catch weights or an index of the model in their place.
+#[test]
+fn expanded_weights_go_with_the_configuration_of_their_model() {
+    let all = tempfile::tempdir().expect("a folder");
+    let model = load(config(&BASE.path(""), "none")).expect("the model");
+    let of = |folder: &Path| {
+        let config = config(&BASE.path(""), "none").weights(folder);
+        load(config.expand(Expand::known().dense()))
+    };
+    let named = all.path().join("llama_blk_exp-4-6");
+    other_program(BASE, &named, 2);
+    fs::remove_file(named.join("config.json")).expect("it was there");
+    let other = all.path().join("further");
+    for folder in [&named, &other] {
+        if folder == &other {
+            fs::rename(&named, &other).expect("a name");
+        }
+        let loaded = of(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+        assert_eq!(loaded.new_blocks, [2, 5]);
+        assert!(max_abs_difference(&logits(&loaded.model), &logits(&model.model)) <= 1e-5);
+    }
+
+    // Three of four layers have no place after every n-th one.
+    fs::remove_dir_all(&other).expect("it was there");
+    for (split, name, reason) in [
+        (3, "llama_blk_exp-4-7", "makes 8"),
+        (2, "llama_blk_exp-5-6", "config.json says 4 layers"),
+        (2, "llama_blk_exp-4-8", "tensors of 6 layers"),
+    ] {
+        let wrong = all.path().join(name);
+        other_program(BASE, &wrong, split);
+        let error = of(&wrong).expect_err(name);
+        let is_it = matches!(&error, Error::Expand(ExpandError::Folder { .. }));
+        assert!(is_it && error.to_string().contains(reason), "{error}");
+    }
+    // Weights of as many layers are the model's own.
+    let plain = config(&BASE.path(""), "none").weights(BASE.path(""));
+    let plain = load(plain).expect("the same weights");
+    assert!(plain.new_blocks.is_empty());
+    assert_eq!(logits(&plain.model), logits(&model.model));
+}

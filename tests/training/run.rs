@@ -121,6 +121,67 @@ fn a_run_that_stops_after_any_step_ends_as_the_uninterrupted_one() {
     }
 }
 
+/// Stops in the middle: of a step of three batches, of the evaluations at the beginning, on the way and at the end. What was begun is left
+/// out, and made again from its beginning when the run goes on. Catches batches that are lost, masks that are drawn twice, and an
+/// evaluation that is forgotten.
+#[test]
+fn a_run_that_stops_in_the_middle_of_a_step_ends_as_the_uninterrupted_one() {
+    let folder = TempDir::new().expect("a folder");
+    let whole = FinetuneConfig {
+        accumulation: 3,
+        ..config(&folder, "whole")
+    };
+    let expected = train(&whole, false).expect("a run");
+    let cut = FinetuneConfig {
+        out: folder.path().join("cut"),
+        ..whole.clone()
+    };
+    // After so many steps, in a step or an evaluation, after so many of its batches. Each process goes on where the one before was.
+    let stops = [
+        (0, None, 2),
+        (0, Some(3), 1),
+        (1, Some(3), 2),
+        (2, None, 3),
+        (2, Some(3), 1),
+        (4, None, 1),
+    ];
+    for (nth, (after, wanted, batches)) in stops.into_iter().enumerate() {
+        let run = Run::<Cpu>::open(LoadConfig::new(MODEL), cut.clone(), nth > 0).expect("a run");
+        let mut steps_done = 0;
+        let stopped = run.load().expect("a model").train(&mut |event| {
+            match event {
+                RunEvent::Begun { step, .. } => steps_done = *step,
+                RunEvent::Step(metrics) => steps_done = metrics.step,
+                _ => {}
+            }
+            let is_it = |done: usize, of| (steps_done, of, done) == (after, wanted, batches);
+            match event {
+                RunEvent::Batch { done, of } if is_it(*done, *of) => Flow::Cancel,
+                _ => Flow::Continue,
+            }
+        });
+        let Err(TrainError::Stopped { step, checkpoint }) = stopped else {
+            panic!("process {nth}: {stopped:?}");
+        };
+        assert_eq!(step, after, "process {nth}");
+        assert!(checkpoint.ends_with(format!("checkpoint-{step}")));
+    }
+    let report = train(&cut, true).expect("a run");
+    assert_eq!(report.loss_last, expected.loss_last);
+    assert_eq!(report.eval_perplexity, expected.eval_perplexity);
+    assert_eq!(steps(&cut.out), steps(&whole.out));
+    let evaluations = |out: &Path| {
+        let lines = lines(out).into_iter().filter_map(|line| match line {
+            MetricsLine::Eval(eval) => Some((eval.step, eval.eval_loss)),
+            MetricsLine::Step(_) => None,
+        });
+        lines.collect::<Vec<_>>()
+    };
+    assert_eq!(evaluations(&cut.out), evaluations(&whole.out));
+    assert!(adapter(&cut.out) == adapter(&whole.out));
+    assert_eq!(train(&cut, true).expect("a run").steps_run, 0);
+}
+
 /// New blocks on a packed base: whole tensors are trained, stopped and resumed, and come out as a model that loads without the run.
 #[test]
 fn new_blocks_are_trained_and_saved_as_a_model() {

@@ -45,6 +45,11 @@ pub(crate) struct ModelArgs {
     #[arg(long, value_name = "OPTIONS")]
     pub(crate) expand: Option<Expand>,
 
+    /// Take the weights from DIR and everything else from MODEL: for an expanded folder (LLaMA-Pro) without a config.json,
+    /// such as MODEL_blk_exp-32-40
+    #[arg(long, value_name = "DIR")]
+    weights: Option<PathBuf>,
+
     /// How weights are read from disk: auto, buffered, mapped or direct
     #[arg(long, value_name = "MODE", default_value = "auto")]
     reading: Reading,
@@ -55,6 +60,10 @@ impl ModelArgs {
         let config = self.another(&self.model);
         let config = match self.expand {
             Some(expand) => config.expand(expand),
+            None => config,
+        };
+        let config = match &self.weights {
+            Some(folder) => config.weights(folder),
             None => config,
         };
         match &self.revision {

@@ -7,13 +7,18 @@ use firebox::{
     Target,
     config::TrainType,
     quant::QuantSpec,
-    train::{Decay, FinetuneConfig, Run, RunReport},
+    train::{Decay, FinetuneConfig, FinetuneConfigError, Run, RunReport},
 };
 use serde::Serialize;
-use serde_json::Map;
+use serde_json::{Map, Value};
 
 use crate::{
-    Failure, OnTarget, args::LoadArgs, messages, output, progress::Bar, settings, training,
+    Failure, OnTarget,
+    args::LoadArgs,
+    messages,
+    output::{self, Usage},
+    progress::Bar,
+    settings, training,
 };
 
 #[derive(Debug, Args)]
@@ -144,7 +149,7 @@ struct TrainArgs {
 /// NaN and infinity are no settings.
 fn number(text: &str) -> Result<f64, &'static str> {
     let number = text.parse().ok().filter(|number: &f64| number.is_finite());
-    number.ok_or("write a number")
+    number.ok_or("write a number, such as 0.1 or 2e-4")
 }
 
 fn decay(text: &str) -> Result<Decay, String> {
@@ -187,7 +192,7 @@ impl FinetuneCommand {
                 let mut settings = settings::read(file)?;
                 // Those of the load were turned into flags.
                 settings.retain(|key, _| !is_flag_of_load(&key.replace('_', "-")));
-                settings
+                as_json(settings).map_err(|error| settings::wrong(file, &error))?
             }
             None => Map::new(),
         };
@@ -200,10 +205,10 @@ impl FinetuneCommand {
                 settings.insert("adapter".to_owned(), serde_json::to_value(adapter)?);
             }
             more => {
-                return Err(format!(
+                return Err(Usage(format!(
                     "--adapter was given {} times; one adapter is trained",
                     more.len()
-                )
+                ))
                 .into());
             }
         }
@@ -211,7 +216,7 @@ impl FinetuneCommand {
             settings.insert("expand".to_owned(), serde_json::to_value(expand)?);
         }
         FinetuneConfig::from_map(settings).map_err(|error| match &self.config {
-            Some(file) => format!("{}: {error}", file.display()).into(),
+            Some(file) => settings::wrong(file, &error),
             None => error.into(),
         })
     }
@@ -228,6 +233,34 @@ fn is_flag_of_load(key: &str) -> bool {
     let load = LoadArgs::augment_args(clap::Command::new("load"));
     let mut flags = load.get_arguments().filter_map(clap::Arg::get_long);
     !is_setting(key) && flags.any(|long| long == key)
+}
+
+/// Settings as JSON, which has neither dates nor infinite numbers.
+fn as_json(settings: toml::Table) -> Result<Map<String, Value>, FinetuneConfigError> {
+    let settings = settings.into_iter().map(|(key, value)| {
+        let value = json(&value).map_err(|found| FinetuneConfig::refused(&key, found))?;
+        Ok((key, value))
+    });
+    settings.collect()
+}
+
+/// A value as JSON, or the part of it that has no words there.
+fn json(value: &toml::Value) -> Result<Value, &toml::Value> {
+    match value {
+        toml::Value::Datetime(_) => Err(value),
+        toml::Value::Float(number) if !number.is_finite() => Err(value),
+        toml::Value::Array(values) => values.iter().map(json).collect(),
+        toml::Value::Table(fields) => {
+            let fields = fields.iter();
+            fields
+                .map(|(name, value)| Ok((name.clone(), json(value)?)))
+                .collect()
+        }
+        toml::Value::String(text) => Ok(text.as_str().into()),
+        toml::Value::Integer(number) => Ok((*number).into()),
+        toml::Value::Float(number) => Ok((*number).into()),
+        toml::Value::Boolean(flag) => Ok((*flag).into()),
+    }
 }
 
 fn said(report: &RunReport) -> Result<(), Failure> {

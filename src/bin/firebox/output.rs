@@ -2,16 +2,42 @@
 
 use std::{
     error::Error,
-    fmt::Display,
+    fmt::{self, Display},
     io::{self, ErrorKind, Write, stderr, stdout},
     sync::OnceLock,
 };
 
 use comfy_table::{CellAlignment, Table, presets};
+use firebox::train::{FinetuneConfigError, TrainError};
 use serde::Serialize;
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
-use crate::Failure;
+use crate::{Failure, stops::Signalled};
+
+/// A call that is wrong whatever the model and the machine: an option or a setting of a file that cannot be, or does not go with
+/// another one.
+#[derive(Debug)]
+pub(crate) struct Usage(pub(crate) String);
+
+impl Display for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Error for Usage {}
+
+/// What the program ends with after a failure: 2 where the command line or the file of settings is wrong, as clap does, 128 and the
+/// signal for training that a signal ended, 1 for everything else.
+pub(crate) fn code(failure: &(dyn Error + 'static)) -> u8 {
+    if let Some(signalled) = failure.downcast_ref::<Signalled>() {
+        return signalled.code();
+    }
+    let is_wrong = failure.is::<Usage>()
+        || failure.is::<FinetuneConfigError>()
+        || matches!(failure.downcast_ref(), Some(TrainError::Config(_)));
+    if is_wrong { 2 } else { 1 }
+}
 
 /// One JSON value on stdout.
 pub(crate) fn json(value: &impl Serialize) -> Result<(), Failure> {

@@ -15,7 +15,7 @@ use serde::Serialize;
 use crate::{
     Failure, OnTarget,
     args::{IncludeArgs, LoadArgs, ModelArgs, QuantArgs},
-    output,
+    output::{self, Usage},
     progress::Bar,
     settings::SettingsArgs,
     verify::{LimitArgs, within},
@@ -118,7 +118,7 @@ impl OnTarget for ConvertCommand {
 impl OnTarget for MergeCommand {
     fn run<T: Target>(self) -> Result<(), Failure> {
         if self.save.load.adapters.is_empty() {
-            return Err("name the adapter to merge: --adapter DIR".into());
+            return Err(Usage("name the adapter to merge: --adapter DIR".to_owned()).into());
         }
         let include = IncludeArgs::default();
         self.save

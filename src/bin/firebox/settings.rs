@@ -4,16 +4,19 @@
 
 use std::{
     ffi::OsString,
-    fs,
+    fmt, fs,
     io::{self, Read},
     path::{Path, PathBuf},
 };
 
 use clap::{Arg, ArgAction, Args, Command};
-use firebox::config::Bytes;
-use serde_json::{Map, Value};
+use firebox::{
+    config::Bytes,
+    train::{FinetuneConfig, FinetuneConfigError},
+};
+use toml::Value;
 
-use crate::Failure;
+use crate::{Failure, output::Usage};
 
 /// Settings in a file.
 #[derive(Debug, Clone, Args)]
@@ -28,22 +31,27 @@ pub(crate) struct SettingsArgs {
 const SETTINGS_BYTES_MAX: u64 = 1 << 20;
 
 /// The settings of a file.
-pub(crate) fn read(file: &Path) -> Result<Map<String, Value>, Failure> {
-    let at = file.display();
-    let failed = |error: io::Error| format!("{at}: {error}");
-    let mut text = String::new();
+pub(crate) fn read(file: &Path) -> Result<toml::Table, Failure> {
+    let failed = |error: io::Error| format!("{}: {error}", file.display());
+    let mut text = Vec::new();
     let mut from = fs::File::open(file)
         .map_err(failed)?
         .take(SETTINGS_BYTES_MAX + 1);
-    from.read_to_string(&mut text).map_err(failed)?;
+    from.read_to_end(&mut text).map_err(failed)?;
     if from.limit() == 0 {
-        return Err(format!("{at}: it has more than {}", Bytes(SETTINGS_BYTES_MAX)).into());
+        let most = Bytes(SETTINGS_BYTES_MAX);
+        return Err(wrong(
+            file,
+            &format_args!("it has more than {most}; name a file of settings"),
+        ));
     }
-    let table: toml::Table = toml::from_str(&text).map_err(|error| format!("{at}: {error}"))?;
-    match serde_json::to_value(table)? {
-        Value::Object(settings) => Ok(settings),
-        other => Err(format!("{at}: is {other}, and has to be a table of settings").into()),
-    }
+    let text = String::from_utf8(text).map_err(|error| wrong(file, &error.utf8_error()))?;
+    toml::from_str(&text).map_err(|error| wrong(file, &error))
+}
+
+/// What a file of settings says is wrong.
+pub(crate) fn wrong(file: &Path, reason: &dyn fmt::Display) -> Failure {
+    Usage(format!("{}: {reason}", file.display())).into()
 }
 
 /// The command line with the flags of its settings file, where it names one; `keeps` says which settings a command reads by itself.
@@ -75,26 +83,33 @@ pub(crate) fn expanded(
     let mut flags = Vec::new();
     for (key, value) in read(&file)? {
         let key = key.replace('_', "-");
-        let at = format!("{}: `{key}`", file.display());
         if keeps(&name, &key) || is_given(given, &key) {
             continue;
         }
         match flag(command, &key) {
             Some(arg) if key != "config" => {
-                flags.extend(written(arg, &key, &value).map_err(|why| format!("{at} {why}"))?);
+                let written = written(arg, &key, &value);
+                flags.extend(written.map_err(|why| wrong(&file, &format_args!("`{key}` {why}")))?);
             }
             // A file may serve several commands.
             None if all
                 .get_subcommands()
                 .any(|other| flag(other, &key).is_some()) =>
             {
-                tracing::debug!("{at} is no setting of {name}");
+                tracing::debug!("{}: `{key}` is no setting of {name}", file.display());
             }
             _ => {
-                return Err(format!(
-                    "{at} is no setting of {name}; `firebox {name} --help` lists its flags, which have the same names"
-                )
-                .into());
+                let advice = match FinetuneConfig::refused(&key, "") {
+                    FinetuneConfigError::Key {
+                        nearest: Some(nearest),
+                        ..
+                    } if flag(command, nearest).is_some() => format!("did you mean `{nearest}`?"),
+                    _ => format!(
+                        "`firebox {name} --help` lists its flags, which have the same names"
+                    ),
+                };
+                let reason = format_args!("`{key}` is no setting of {name}; {advice}");
+                return Err(wrong(&file, &reason));
             }
         }
     }
@@ -137,8 +152,9 @@ fn value_of(args: &[OsString], flag: &str) -> Option<OsString> {
 fn written(arg: &Arg, key: &str, value: &Value) -> Result<Vec<OsString>, String> {
     let plain = |value: &Value| match value {
         Value::String(text) => Ok(text.clone()),
-        Value::Number(number) => Ok(number.to_string()),
-        Value::Bool(is) => Ok(is.to_string()),
+        Value::Integer(number) => Ok(number.to_string()),
+        Value::Float(number) => Ok(number.to_string()),
+        Value::Boolean(is) => Ok(is.to_string()),
         other => Err(format!(
             "is {other}; write a text, a number, true or false, or a list of them"
         )),
@@ -146,8 +162,8 @@ fn written(arg: &Arg, key: &str, value: &Value) -> Result<Vec<OsString>, String>
     let with = |text: &str| OsString::from(format!("--{key}={text}"));
     if let ArgAction::SetTrue = arg.get_action() {
         return match value {
-            Value::Bool(true) => Ok(vec![format!("--{key}").into()]),
-            Value::Bool(false) => Ok(Vec::new()),
+            Value::Boolean(true) => Ok(vec![format!("--{key}").into()]),
+            Value::Boolean(false) => Ok(Vec::new()),
             other => Err(format!("is {other}, and has to be true or false")),
         };
     }

@@ -4,10 +4,12 @@ use core::{
     fmt,
     sync::atomic::{AtomicI32, Ordering},
 };
-use std::process::ExitCode;
 
 /// The signal that asked for the end; 0 before one did.
 static STOP: AtomicI32 = AtomicI32::new(0);
+
+/// The signal of Ctrl-C.
+pub(crate) const INTERRUPT: i32 = 2;
 
 /// From its installation on, the first `SIGINT` or `SIGTERM` asks for the end, and a second one ends the process at once. Systems
 /// other than Linux keep their own way.
@@ -35,8 +37,8 @@ pub(crate) struct Signalled {
 }
 
 impl Signalled {
-    pub(crate) fn code(&self) -> ExitCode {
-        u8::try_from(128 + self.signal).map_or(ExitCode::FAILURE, ExitCode::from)
+    pub(crate) fn code(&self) -> u8 {
+        u8::try_from(128 + self.signal).unwrap_or(1)
     }
 }
 

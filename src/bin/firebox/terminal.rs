@@ -1,6 +1,11 @@
-//! The terminal interface of Burn's training: curves and a bar. `q` asks for the end.
+//! The terminal interface of Burn's training: curves and a bar. `q` asks for the end, whatever is answered to the question that
+//! follows.
 
-use std::sync::Arc;
+use std::{
+    panic::{self, AssertUnwindSafe},
+    sync::Arc,
+    thread,
+};
 
 use burn_train::{
     Interrupter,
@@ -24,9 +29,19 @@ const NORM: (&str, &str) = ("Norm of the gradients", "");
 const SPEED: (&str, &str) = ("Trained tokens", "/s");
 const PERPLEXITY: (&str, &str) = ("Perplexity", "");
 
+/// What is under way.
+const LABEL: &str = "finetune";
+
+/// The thread of Burn that draws.
+const DRAWS: &str = "train-renderer";
+
+/// Shows the cursor, which Burn has hidden.
+const CURSOR: &str = "\x1b[?25h";
+
 pub(crate) struct Terminal {
     interrupter: Interrupter,
-    renderer: TuiMetricsRendererWrapper,
+    /// `None` after it was killed from the keyboard.
+    renderer: Option<TuiMetricsRendererWrapper>,
 }
 
 impl Terminal {
@@ -45,13 +60,55 @@ impl Terminal {
                 .into(),
             });
         }
-        renderer.start(1, 1, Some(steps as usize), Some("finetune"));
+        renderer.start(1, 1, Some(steps as usize), Some(LABEL));
         renderer.start_split("train", steps as usize);
         Self {
             interrupter,
-            renderer,
+            renderer: Some(renderer),
         }
     }
+
+    /// Tells Burn something, unless it was killed.
+    fn tell(&mut self, what: impl FnOnce(&mut TuiMetricsRendererWrapper)) {
+        if let Some(mut renderer) = self.renderer.take() {
+            self.renderer = self.unless_killed(|| {
+                what(&mut renderer);
+                renderer
+            });
+        }
+    }
+
+    /// "Stop the training immediately" (`q`, `k`) is a panic in Burn's thread, and in this one at the next word: here it asks for
+    /// the end like any other way, so that nothing is lost.
+    fn unless_killed<V>(&self, what: impl FnOnce() -> V) -> Option<V> {
+        let told = panic::catch_unwind(AssertUnwindSafe(what));
+        if told.is_err() {
+            self.interrupter.stop(None);
+            leave();
+        }
+        told.ok()
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        let renderer = self.renderer.take();
+        // Closing it is a word too.
+        self.unless_killed(|| drop(renderer));
+    }
+}
+
+/// What Burn leaves undone where it was killed: the cursor, and the usual words of a panic, of which those of its own thread, which may
+/// still come, are left out.
+fn leave() {
+    let _ = crate::output::text(CURSOR);
+    drop(panic::take_hook());
+    let usual = panic::take_hook();
+    panic::set_hook(Box::new(move |panicked| {
+        if thread::current().name() != Some(DRAWS) {
+            usual(panicked);
+        }
+    }));
 }
 
 fn id(name: &str) -> MetricId {
@@ -73,21 +130,25 @@ impl Screen for Terminal {
         match event {
             RunEvent::Step(metrics) => {
                 let speed = metrics.tokens as f64 / metrics.seconds;
-                for (metric, value) in [
-                    (LOSS, metrics.loss),
-                    (RATE, metrics.lr),
-                    (NORM, metrics.grad_norm),
-                    (SPEED, speed),
-                ] {
-                    self.renderer.update_train(state(metric, value));
-                }
-                self.renderer.update_split(metrics.step as usize);
+                self.tell(|renderer| {
+                    for (metric, value) in [
+                        (LOSS, metrics.loss),
+                        (RATE, metrics.lr),
+                        (NORM, metrics.grad_norm),
+                        (SPEED, speed),
+                    ] {
+                        renderer.update_train(state(metric, value));
+                    }
+                    renderer.update_split(metrics.step as usize);
+                });
             }
             RunEvent::Eval(metrics) => {
                 let state = state(PERPLEXITY, metrics.eval_perplexity);
-                self.renderer.update_valid(state);
+                self.tell(|renderer| renderer.update_valid(state));
             }
-            other => self.renderer.log_event_training(other.to_string()),
+            // Nothing new to see, but the moment to learn that somebody asked for the end.
+            RunEvent::Batch { .. } => self.tell(|renderer| renderer.start(1, 1, None, Some(LABEL))),
+            other => self.tell(|renderer| renderer.log_event_training(other.to_string())),
         }
     }
 

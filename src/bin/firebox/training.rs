@@ -9,7 +9,7 @@ use firebox::{
 
 use crate::{
     Failure, output,
-    stops::{Signalled, Stops},
+    stops::{INTERRUPT, Signalled, Stops},
 };
 
 /// Shows what happens to a run. Whether it goes on.
@@ -33,8 +33,10 @@ pub(crate) fn train(run: LoadedRun, json: bool) -> Result<RunReport, Failure> {
             false => Flow::Continue,
         }
     });
+    // Who asks on the screen asks as Ctrl-C does, which is a key like others there.
+    let asked = screen.stops().then_some(INTERRUPT);
     drop(screen);
-    trained.map_err(|error| match (stops.signal(), &error) {
+    trained.map_err(|error| match (stops.signal().or(asked), &error) {
         (Some(signal), TrainError::Stopped { .. }) => Box::new(Signalled {
             signal,
             said: error.to_string(),
@@ -67,6 +69,9 @@ const EVERY: Duration = Duration::from_secs(1);
 
 impl Screen for Lines {
     fn show(&mut self, event: &RunEvent<'_>) {
+        if let RunEvent::Batch { .. } = event {
+            return;
+        }
         if let RunEvent::Step(metrics) = event {
             let now = Instant::now();
             let last = metrics.step == self.steps;

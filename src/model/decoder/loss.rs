@@ -6,7 +6,11 @@ use core::num::NonZero;
 
 use burn::tensor::{DType, Int, Tensor, TensorData};
 
-use super::{again, forward::CausalLm, tail::Tail};
+use super::{
+    again,
+    forward::CausalLm,
+    tail::{Tail, cross_entropy},
+};
 use crate::model::layers::{Documents, NoMemory};
 
 /// How a loss is computed.
@@ -134,6 +138,32 @@ impl CausalLm {
             spec: self.spec.head.clone(),
         };
         Ok(tail.loss(x, &labels, *at_once))
+    }
+
+    /// For training code that has tensors, such as a step of Burn's `Learner`: the mean over all tokens of `ids` `[b, t]` but the first of
+    /// each row of minus the logarithm of the probability that the model gives to the token, `[1]` in `f32`; the logits `[b, t - 1, v]`;
+    /// and the tokens, `[b, t - 1]`. [`loss`](Self::loss) needs less memory, and knows documents and labels.
+    ///
+    /// # Panics
+    ///
+    /// When rows have fewer than two tokens.
+    pub fn next_tokens(&self, ids: Tensor<2, Int>) -> (Tensor<1>, Tensor<3>, Tensor<2, Int>) {
+        // Burn refuses tokens that meet the logits from a device with another strategy of checkpointing.
+        let ids = ids.without_autodiff();
+        let [rows, tokens] = ids.dims();
+        assert!(
+            tokens > 1,
+            "a row of {tokens} tokens has none that follows another"
+        );
+        let next = ids.clone().narrow(1, 1, tokens - 1);
+        let logits = self.forward(ids.narrow(1, 0, tokens - 1));
+        let count = rows * (tokens - 1);
+        let flat = logits.clone().cast(DType::F32);
+        let loss = cross_entropy(
+            flat.reshape([count, self.spec.vocabulary]),
+            next.clone().reshape([count, 1]),
+        );
+        (loss / count as f64, logits, next)
     }
 
     /// What comes out of the last layer, `[b, t, f]`, for `ids` `[b, t]`, row by row; `recompute` is that of [`LossConfig`].

@@ -112,7 +112,7 @@ impl Tail {
 /// The sum over rows of `ln Σ exp(logits) - logits[label]`, of logits `[r, v]` in `f32` and labels `[r, 1]`.
 ///
 /// Its gradient, `softmax(logits)` less 1 at the label, is made of the exponentials that the loss has computed.
-fn cross_entropy(logits: Tensor<2>, labels: Tensor<2, Int>) -> Tensor<1> {
+pub(super) fn cross_entropy(logits: Tensor<2>, labels: Tensor<2, Int>) -> Tensor<1> {
     let plain = logits.clone().without_autodiff();
     let most = plain.clone().max_dim(1);
     let at_labels = plain.clone().gather(1, labels.clone());
