@@ -17,6 +17,7 @@ use crate::{
     plan::PlanError,
     prepare::PrepareError,
     quant::SpecError,
+    ranks::RankError,
     source::{CheckpointError, SourceError},
     target::TargetError,
     text::TokenizerError,
@@ -84,6 +85,9 @@ pub enum Error {
     /// The model gets no new blocks.
     #[error(transparent)]
     Expand(#[from] ExpandError),
+    /// Several processes cannot load the model together.
+    #[error(transparent)]
+    Rank(Box<RankError>),
     /// The tokenizer could not be read.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
@@ -122,6 +126,12 @@ impl Error {
 impl From<Stopped> for Error {
     fn from(stopped: Stopped) -> Self {
         Self::Pipeline(stopped.into())
+    }
+}
+
+impl From<RankError> for Error {
+    fn from(error: RankError) -> Self {
+        Self::Rank(error.into())
     }
 }
 

@@ -36,6 +36,7 @@
 //! | [`pipeline`] | reading and converting within a budget of bytes |
 //! | `prepare` | measurements that need weights before they are packed |
 //! | [`place`] | the ends of the pipeline: a module, a comparison, a folder |
+//! | [`ranks`] | several processes that hold one model together |
 //! | [`report`] | numbers and pictures of a load |
 //! | [`text`] | the tokenizer |
 //! | [`Loader`] | the road from a configuration to a module |
@@ -73,6 +74,7 @@
 //! | rank | one of several processes or threads that compute together | [`Collective`](collective::Collective) |
 //! | strategy | where finished weights live, and how far reading is ahead | [`Strategy`] |
 //! | streamed | brought to the device for each product | [`StreamFrom`] |
+//! | part | what one rank keeps of a weight | [`RankPart`](plan::RankPart) |
 //! | cache | packed weights on disk for the next load | [`LoadConfig::cache_packed`] |
 //! | target | a kind of device | [`Target`] |
 //! | sink | takes finished weights | [`Sink`](pipeline::Sink) |
@@ -118,6 +120,8 @@ mod prepare;
 
 pub mod place;
 
+pub mod ranks;
+
 pub mod report;
 
 pub mod text;
@@ -133,7 +137,7 @@ pub mod train;
 pub use config::{LoadConfig, Rule, SaveConfig, Strategy, StreamFrom, VerifyConfig, Workers};
 pub use error::Error;
 pub use loader::{
-    LoadRequest, Loaded, Loader, Loading, Planner, ReadRate, Running, Saving,
+    LoadRequest, Loaded, LoadedPart, Loader, Loading, Planner, ReadRate, Running, Saving,
     load_model_and_tokenizer,
 };
 pub use place::Shared;

@@ -122,7 +122,9 @@ fn finished<const PIECES: bool>(quant: &str, in_flight: u64) -> Vec<(String, Vec
                     let words = [packed.words, packed.scales].concat();
                     words.into_iter().flat_map(u32::to_le_bytes).collect()
                 }
-                Finished::Placed(_) | Finished::Carried(_) => panic!("{name}: other values"),
+                Finished::Placed(_) | Finished::Carried(_) | Finished::Share(_) => {
+                    panic!("{name}: other values")
+                }
             };
             self.0.push((name.clone(), bytes));
             Ok(())

@@ -11,6 +11,7 @@ mod half;
 mod micro;
 mod packed;
 mod part;
+mod slice;
 
 use core::fmt;
 
@@ -24,6 +25,7 @@ pub use micro::Micro;
 pub use packed::Packed;
 pub(crate) use packed::PackedRows;
 pub use part::PART_VALUES_MAX;
+pub use slice::{MatrixAxis, Uncut};
 
 use crate::arith::pack;
 

@@ -9,7 +9,7 @@ use crate::format::FormatError;
 use crate::format::{Blocks, Format, Fp8Kind, Gguf, Micro, Tile};
 use crate::formats::fp8::{self, Recipe};
 use crate::formats::hqq::Hqq;
-use crate::formats::wna16::Wna16;
+use crate::formats::wna16::{ScaleGroup, Wna16};
 use crate::formats::{affine, bits4, gguf, int8, micro};
 use crate::packer::Packer;
 
@@ -173,6 +173,29 @@ impl Packing {
         match self {
             Self::Nf4(_) | Self::Fp4(_) | Self::Fp8 { .. } | Self::Mlx { .. } | Self::Int8 => true,
             Self::Hqq(_) | Self::Wna16(_) | Self::Micro(_) | Self::Gguf(_) => false,
+        }
+    }
+
+    /// Whether packing some rows of a weight gives these rows of the packed weight, or, with `along_in`, some columns, where
+    /// groups and tiles end with them: no scale depends on values outside.
+    pub fn is_local(self, along_in: bool) -> bool {
+        match self {
+            Self::Nf4(blocks) | Self::Fp4(blocks) => !blocks.nested,
+            Self::Fp8 { tile, recipe, .. } => match tile {
+                Tile::Tensor => matches!(recipe, Recipe::Fixed(_)),
+                Tile::Row => !along_in,
+                Tile::Block { .. } => true,
+            },
+            Self::Mlx { .. } | Self::Gguf(_) => true,
+            Self::Int8 => !along_in,
+            // It stops at the error of the whole weight.
+            Self::Hqq(_) => false,
+            Self::Wna16(wna16) => match wna16.scale {
+                ScaleGroup::Group(_) => true,
+                ScaleGroup::Channel => !along_in,
+                ScaleGroup::Tensor => false,
+            },
+            Self::Micro(micro) => !micro.is_global(),
         }
     }
 

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::quant::QuantSpec;
 use super::{
-    AdapterConfig, Budget, Expand, HubConfig, Pattern, Policy, Reading, Rule, Strategy, StreamFrom,
-    VerifyConfig, Workers, hub::Secret,
+    AdapterConfig, Budget, Expand, HubConfig, Parallel, Pattern, Policy, RankConfig, Reading, Rule,
+    Strategy, StreamFrom, VerifyConfig, Workers, hub::Secret,
 };
 
 /// What to load and how: plain data, which can be written to a file and read again.
@@ -41,6 +41,7 @@ pub struct LoadConfig {
     pub(crate) read: ReadConfig,
     pub(crate) adapters: Vec<AdapterConfig>,
     pub(crate) expand: Option<Expand>,
+    pub(crate) ranks: RankConfig,
 }
 
 /// What becomes of the weights. The plan reads it.
@@ -315,6 +316,41 @@ impl LoadConfig {
     /// more layers than the model, its new blocks are found by its name, `…_blk_exp-32-40`, or by the two numbers of layers.
     pub fn weights(mut self, folder: impl Into<PathBuf>) -> Self {
         self.weights = Some(folder.into());
+        self
+    }
+
+    /// The number of this process among several that hold the model together, from 0; together with
+    /// [`world_size`](Self::world_size). With [`parallel`](Self::parallel) alone, both come from the environment of the
+    /// launcher ([`ranks`](crate::ranks) lists whose).
+    pub fn rank(mut self, rank: usize) -> Self {
+        self.ranks.rank = Some(rank);
+        self
+    }
+
+    /// How many processes hold the model together.
+    pub fn world_size(mut self, ranks: usize) -> Self {
+        self.ranks.world_size = Some(ranks);
+        self
+    }
+
+    /// What each of several processes holds; [`Parallel::Replicate`] if only their number is given. Without any of the three
+    /// the process is alone, whatever the environment says.
+    pub fn parallel(mut self, parallel: Parallel) -> Self {
+        self.ranks.parallel = Some(parallel);
+        self
+    }
+
+    /// A folder that all ranks see. There they agree about model, configuration and version before a weight is read, and
+    /// learn of a rank that failed or is gone. If not given, nothing compares them.
+    pub fn rendezvous(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.ranks.rendezvous = Some(folder.into());
+        self
+    }
+
+    /// Seconds after which a silent rank is lost: one that does not come to the [`rendezvous`](Self::rendezvous), and one
+    /// that writes the shared [cache](Self::cache_packed) and makes no progress. 60 if not given.
+    pub fn rank_deadline(mut self, seconds: u64) -> Self {
+        self.ranks.deadline_seconds = Some(seconds);
         self
     }
 

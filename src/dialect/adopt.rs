@@ -30,10 +30,22 @@ pub struct Adopt {
     /// How many matrices that have tensors of their own follow one another along the rows. Only values are taken of more
     /// than one.
     #[serde(default = "one")]
-    matrices: usize,
+    pub(super) matrices: usize,
     /// Whether values are taken as a dense file has them: matrices `[experts, in, out]` of packed ones `[experts, out, in]`.
     #[serde(default)]
     pub(crate) turns: bool,
+    /// Which part of the weight is read, where that is not all of it. The format is that of all of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) slice: Option<AdoptSlice>,
+}
+
+/// Which part of a packed weight is read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct AdoptSlice {
+    /// Rows and columns of all of it.
+    pub(super) of: [usize; 2],
+    pub(super) rows: Vec<Range<usize>>,
+    pub(super) cols: Range<usize>,
 }
 
 const fn one() -> usize {
@@ -126,6 +138,7 @@ impl Adopt {
             provenance: Provenance::default(),
             matrices: one(),
             turns: false,
+            slice: None,
         }
     }
 
@@ -230,6 +243,8 @@ pub(super) struct Parts<'a> {
     pub(super) whole: [usize; 2],
     /// The rows that are held: all of them, or an excerpt.
     pub(super) rows: Range<usize>,
+    /// The columns, in the same way.
+    pub(super) cols: Range<usize>,
 }
 
 impl Parts<'_> {
@@ -239,7 +254,7 @@ impl Parts<'_> {
 
     /// Rows and columns that are held.
     pub(super) fn shape(&self) -> [usize; 2] {
-        [self.rows.len(), self.whole[1]]
+        [self.rows.len(), self.cols.len()]
     }
 
     /// The bytes in words, without a copy.

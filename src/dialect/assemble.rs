@@ -21,6 +21,7 @@ impl Adopt {
                 .collect(),
             whole: shape,
             rows: 0..shape[0],
+            cols: 0..shape[1],
         };
         let (words, scales) = self.recipe.codes_and_scales(self.format, &mut parts)?;
         self.packed(self.format, shape, words, scales)

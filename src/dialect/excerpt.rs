@@ -21,8 +21,11 @@ use firebox_kernels::{
     formats::nested::{self, MAP},
 };
 
-use super::{Adopt, Assembly, DialectError, Parts, hqq, whole::ScaleSpan};
-use crate::source::TensorInfo;
+use super::{
+    Adopt, Assembly, DialectError, Parts, hqq,
+    part_layout::{ByteRuns, PartLayout, gcd},
+    whole::ScaleSpan,
+};
 
 /// Some rows of a packed weight.
 #[derive(Debug)]
@@ -36,34 +39,6 @@ pub(crate) struct Excerpt {
     pub(crate) format: Format,
     /// Which bytes of each part are read, one after another.
     pub(crate) parts: Vec<Vec<ByteRuns>>,
-}
-
-/// Bytes of a part: `count` runs of `len` bytes, `stride` bytes from one to the next.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct ByteRuns {
-    start: usize,
-    len: usize,
-    stride: usize,
-    count: usize,
-}
-
-impl ByteRuns {
-    fn one(range: Range<usize>) -> Self {
-        Self {
-            start: range.start,
-            len: range.len(),
-            stride: 0,
-            count: 1,
-        }
-    }
-
-    /// The ranges, counted from the start of the part.
-    pub(crate) fn ranges(self) -> impl Iterator<Item = Range<usize>> {
-        (0..self.count).map(move |nth| {
-            let start = self.start + nth * self.stride;
-            start..start + self.len
-        })
-    }
 }
 
 impl Excerpt {
@@ -80,60 +55,6 @@ impl Excerpt {
     }
 }
 
-/// How the values of a weight `[out, in]` lie in one of its parts.
-#[derive(Debug, Clone, Copy)]
-enum PartLayout {
-    /// All rows need all of it.
-    All,
-    /// Each `values` values, which follow one another, have `bytes` bytes.
-    Along { values: usize, bytes: usize },
-    /// Each stored row has `bytes` bytes for each `rows` rows of the weight.
-    Across { rows: usize, bytes: usize },
-    /// The value `k` has the `bytes` bytes of element `k % elements`.
-    Around { elements: usize, bytes: usize },
-}
-
-impl PartLayout {
-    /// The bytes of some rows of a weight with `cols` columns.
-    fn runs(self, part: &TensorInfo, rows: &Range<usize>, cols: usize) -> Vec<ByteRuns> {
-        let all = part.bytes() as usize;
-        let (first, end) = (rows.start * cols, rows.end * cols);
-        match self {
-            Self::All => vec![ByteRuns::one(0..all)],
-            Self::Along { values, bytes } => {
-                let range = first / values * bytes..end.div_ceil(values) * bytes;
-                vec![ByteRuns::one(range.start..range.end.min(all))]
-            }
-            Self::Across { rows: apart, bytes } => {
-                let count = part.shape[0];
-                let stride = all / count.max(1);
-                let start = rows.start / apart * bytes;
-                let end = (rows.end.div_ceil(apart) * bytes).min(stride);
-                if end - start == stride {
-                    return vec![ByteRuns::one(0..all)];
-                }
-                vec![ByteRuns {
-                    start,
-                    len: end - start,
-                    stride,
-                    count,
-                }]
-            }
-            Self::Around { elements, bytes } => {
-                let mut runs = Vec::new();
-                let mut at = first;
-                while at < end {
-                    let start = at % elements;
-                    let len = (elements - start).min(end - at);
-                    runs.push(ByteRuns::one(start * bytes..(start + len) * bytes));
-                    at += len;
-                }
-                runs
-            }
-        }
-    }
-}
-
 impl Adopt {
     /// The least excerpt that has these rows of the values, which have `shape`.
     pub(crate) fn excerpt(&self, shape @ [o, i]: [usize; 2], rows: Range<usize>) -> Excerpt {
@@ -143,28 +64,35 @@ impl Adopt {
         if self.turns {
             return self.columns([i, o], rows);
         }
-        let layouts = self.layouts(shape).into_iter();
-        let layouts = layouts.chain(core::iter::repeat(PartLayout::All));
-        let parts = self.parts.iter().zip(layouts);
-        let parts = parts.map(|(part, layout)| layout.runs(part, &rows, i));
+        let parts = self.runs(shape, &rows, &(0..i));
         Excerpt {
             format: alone(self.format, shape, &rows),
-            parts: parts.collect(),
+            parts: parts.unwrap_or_default(),
             cols: 0..i,
             rows,
         }
+    }
+
+    /// The bytes of each part that some rows and columns take; `None` where a part does not have these columns apart.
+    pub(super) fn runs(
+        &self,
+        shape: [usize; 2],
+        rows: &Range<usize>,
+        cols: &Range<usize>,
+    ) -> Option<Vec<Vec<ByteRuns>>> {
+        let layouts = self.layouts(shape).into_iter();
+        let layouts = layouts.chain(core::iter::repeat(PartLayout::All));
+        let parts = self.parts.iter().zip(layouts);
+        let parts = parts.map(|(part, layout)| layout.runs(part, rows, cols, shape[1]));
+        parts.collect()
     }
 
     /// Some columns of a packed matrix, which are whole groups or all columns.
     fn columns(&self, [o, i]: [usize; 2], cols: Range<usize>) -> Excerpt {
         let parts = self.parts.iter().map(|part| {
             let row = part.bytes() as usize / o.max(1);
-            vec![ByteRuns {
-                start: row * cols.start / i,
-                len: row * cols.len() / i,
-                stride: row,
-                count: o,
-            }]
+            let within = row * cols.start / i..row * cols.end / i;
+            vec![ByteRuns::of_rows(0..o, row, within)]
         });
         Excerpt {
             format: self.format,
@@ -209,21 +137,27 @@ impl Adopt {
 
     /// The layout of the first parts; those after them are needed whole.
     fn layouts(&self, shape @ [o, i]: [usize; 2]) -> Vec<PartLayout> {
-        use PartLayout::{Across, All, Around};
+        use PartLayout::{Across, All, Around, Over, Tiles};
         let bytes = |part: usize| self.parts[part].bytes() as usize;
         let size = |part: usize| self.parts[part].dtype.bits() as usize / 8;
-        let by_rows = |part: usize| PartLayout::Along {
-            values: i.max(1),
-            bytes: bytes(part) / o.max(1),
+        let by_rows = |part: usize| {
+            let (values, bytes) = (i.max(1), bytes(part) / o.max(1));
+            match bytes == size(part) {
+                // One for all columns.
+                true => Over { values, bytes },
+                false => PartLayout::Along { values, bytes },
+            }
         };
         match (self.recipe, self.format) {
             (Assembly::Floats, Format::Fp8(_, tile)) => {
                 let scales = match tile {
                     Tile::Tensor => All,
                     Tile::Row => by_rows(1),
-                    Tile::Block { rows, .. } => PartLayout::Along {
-                        values: rows * i.max(1),
-                        bytes: bytes(1) / o.div_ceil(rows).max(1),
+                    Tile::Block { rows, cols } => Tiles {
+                        rows,
+                        lines: 1,
+                        cols,
+                        bytes: bytes(1) / (o.div_ceil(rows) * i.div_ceil(cols)).max(1),
                     },
                 };
                 vec![by_rows(0), scales]
@@ -231,7 +165,10 @@ impl Adopt {
             (Assembly::BitsAndBytes4 { .. }, Format::Nf4(blocks) | Format::Fp4(blocks)) => {
                 let of_block = |values, bytes| PartLayout::Along { values, bytes };
                 let scales = of_block(blocks.block, size(1));
-                let upper = of_block(blocks.block * nested::BLOCK, size_of::<f32>());
+                let upper = Over {
+                    values: blocks.block * nested::BLOCK,
+                    bytes: size_of::<f32>(),
+                };
                 vec![of_block(2, 1), scales, All, All, upper]
             }
             (Assembly::Pairs, _) => vec![by_rows(0), by_rows(1), by_rows(2)],
@@ -248,12 +185,12 @@ impl Adopt {
                 let apart = words_apart(format.code_bits());
                 let words = apart * format.code_bits() / 32;
                 layouts.push(match self.parts[zeros].shape[..] {
-                    [_, groups] if whole.words && whole.scale != ScaleSpan::Tensor => {
-                        PartLayout::Along {
-                            values: apart * i.max(1),
-                            bytes: words * groups * size(zeros),
-                        }
-                    }
+                    [_, groups] if whole.words && whole.scale != ScaleSpan::Tensor => Tiles {
+                        rows: apart,
+                        lines: words,
+                        cols: i.div_ceil(groups.max(1)).max(1),
+                        bytes: size(zeros),
+                    },
                     _ => by_scale(zeros),
                 });
                 layouts
@@ -306,13 +243,21 @@ impl Adopt {
             lens: excerpt.lens().collect(),
             whole: shape,
             rows: rows.clone(),
+            // All of those that turn are held as they are.
+            cols: match self.turns {
+                true => 0..shape[1],
+                false => excerpt.cols.clone(),
+            },
         };
-        let (words, scales) = self.recipe.codes_and_scales(self.format, &mut parts)?;
-        let scales = match self.turns {
+        let (mut words, scales) = self.recipe.codes_and_scales(self.format, &mut parts)?;
+        let scales = match self.turns || same_scales(self.format, excerpt.format) {
             true => scales,
-            false => scales_alone(self.format, i, &rows, scales),
+            false => scales_alone(self.format, i, &rows, &excerpt.cols, scales),
         };
         let shape = [rows.len(), excerpt.cols.len()];
+        // A stream of few codes ends before its last word.
+        let len = excerpt.format.words_len(shape).max(words.len());
+        words.resize(len, 0);
         self.packed(excerpt.format, shape, words, scales)
     }
 }
@@ -335,8 +280,22 @@ fn alone(format: Format, [o, i]: [usize; 2], rows: &Range<usize>) -> Format {
     }
 }
 
+/// Whether the scales of the rows and columns that were read are those of the new format as they are.
+fn same_scales(format: Format, alone: Format) -> bool {
+    match (format, alone) {
+        (Format::Fp8(_, tile), Format::Fp8(_, alone)) => tile == alone,
+        _ => format.is_nested() == alone.is_nested(),
+    }
+}
+
 /// The scales that were read, as the scales of the new format.
-fn scales_alone(format: Format, i: usize, rows: &Range<usize>, scales: Vec<u32>) -> Vec<u32> {
+fn scales_alone(
+    format: Format,
+    i: usize,
+    rows: &Range<usize>,
+    cols: &Range<usize>,
+    scales: Vec<u32>,
+) -> Vec<u32> {
     match format {
         Format::Fp8(_, Tile::Block { rows: side, cols }) => {
             let across = i.div_ceil(cols);
@@ -347,11 +306,17 @@ fn scales_alone(format: Format, i: usize, rows: &Range<usize>, scales: Vec<u32>)
             rows.clone().flat_map(of_row).copied().collect()
         }
         Format::Nf4(blocks) | Format::Fp4(blocks) if blocks.nested => {
-            let (first, count) = (rows.start * i / blocks.block, blocks.count(rows.len() * i));
+            let count = blocks.count(rows.len() * cols.len());
             let (codes, upper) = scales.split_at(count.div_ceil(CODES8));
             let (upper, offset) = upper.split_at(upper.len() - 1);
+            let (first, each) = (rows.start * i / blocks.block, cols.len() / blocks.block);
+            // The place of a scale in the whole weight.
+            let place = |k: usize| match cols.len() == i {
+                true => first + k,
+                false => ((rows.start + k / each) * i + cols.start) / blocks.block + k % each,
+            };
             let plain = (0..count).map(|k| {
-                let upper = upper[(first + k) / nested::BLOCK - first / nested::BLOCK];
+                let upper = upper[place(k) / nested::BLOCK - first / nested::BLOCK];
                 let value = MAP[code8(codes, k) as usize] * f32::from_bits(upper);
                 (value + f32::from_bits(offset[0])).to_bits()
             });
@@ -372,12 +337,4 @@ fn flat(affine: Affine, group: usize) -> Affine {
 /// Rows whose codes of `bits` bits are whole words.
 const fn words_apart(bits: usize) -> usize {
     32 / gcd(32, bits)
-}
-
-/// The greatest common divisor; `a` is not 0.
-const fn gcd(mut a: usize, mut b: usize) -> usize {
-    while b != 0 {
-        (a, b) = (b, a % b);
-    }
-    a
 }

@@ -271,7 +271,14 @@ pub(super) fn assemble(
     let in_order = |c: usize| (c / affine.group) as u32;
     let mut order: Vec<u32> = (0..i).map(in_order).collect();
     if parts.tensors.len() > ORDER {
-        let list = columns(parts, ORDER, groups)?;
+        let all_groups = parts.whole[1].div_ceil(affine.group);
+        let mut list = columns(parts, ORDER, all_groups)?;
+        if parts.cols.len() < list.len() {
+            // Groups of the columns that are held, counted from the first of them.
+            let first = in_order(parts.cols.start);
+            let held = list[parts.cols.clone()].iter();
+            list = held.map(|group| group.wrapping_sub(first)).collect();
+        }
         if !ordered && list != order {
             let found = "groups in another order";
             return Err(parts.wrong(ORDER, found, "ascending ones, as `desc_act` is false"));

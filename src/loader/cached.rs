@@ -1,10 +1,11 @@
 //! The cache of packed weights: the next load with the same source and configuration reads them.
 
-use std::{path::Path, sync::Arc};
+use core::time::Duration;
+use std::{fs, path::Path, sync::Arc, thread, time::Instant};
 
 use super::{LoadRequest, engine::Engine};
 use crate::{
-    config::{Expand, LoadConfig, PackConfig, SaveConfig},
+    config::{Expand, LoadConfig, PackConfig, Parallel, SaveConfig},
     error::Error,
     model::Architecture,
     place::{
@@ -13,6 +14,7 @@ use crate::{
     },
     plan::{Action, Plan},
     quant::QuantSpec,
+    ranks::RankError,
     source::Local,
 };
 
@@ -41,6 +43,9 @@ impl Engine {
         if open {
             // A step whose method is still open is planned as dense, which is larger than its result.
             plan.check_complete()?;
+        } else if packs(&plan) && self.has_part() {
+            // Only a part of it has to fit here.
+            plan.check_complete()?;
         } else if packs(&plan) {
             self.check(&plan)?;
         } else {
@@ -56,6 +61,12 @@ impl Engine {
         let entry = folder.join(identity.key());
         let to = SaveConfig::for_cache(entry.clone());
         let workers = self.settings(&self.observers).pool()?;
+        if self.ranks().is_some_and(|ranks| ranks.rank > 0) {
+            self.wait_for(&entry, || {
+                matches!(save::look(&entry, &identity, &workers), Kept::Whole)
+            })?;
+            return self.of_entry(&entry).map(Some);
+        }
         loop {
             match save::look(&entry, &identity, &workers) {
                 Kept::Whole => return self.of_entry(&entry).map(Some),
@@ -80,6 +91,34 @@ impl Engine {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Waits until rank 0 has written a folder of the cache that all ranks share.
+    fn wait_for(&self, entry: &Path, is_there: impl Fn() -> bool) -> Result<(), RankError> {
+        let deadline = self.config.ranks.deadline();
+        let mut last = (written(entry), Instant::now());
+        loop {
+            if is_there() {
+                return Ok(());
+            }
+            let now = written(entry);
+            if now != last.0 {
+                last = (now, Instant::now());
+            }
+            if last.1.elapsed() > deadline {
+                return Err(RankError::Cache {
+                    folder: entry.display().to_string(),
+                    seconds: deadline.as_secs(),
+                });
+            }
+            thread::sleep(POLL);
+        }
+    }
+
+    /// Whether this process is one of several ranks that each have a part of the model.
+    fn has_part(&self) -> bool {
+        let ranks = self.ranks();
+        ranks.is_some_and(|ranks| ranks.parallel != Parallel::Replicate)
     }
 
     /// Loads a checkpoint of ours to the same device, with the same types.
@@ -115,6 +154,16 @@ impl Engine {
         let dtype = self.dtype;
         Ok(Self { dtype, ..engine })
     }
+}
+
+/// Between two looks at a folder that another rank writes.
+const POLL: Duration = Duration::from_millis(50);
+
+/// Files of a folder, and their bytes, as far as they can be seen: they change while somebody writes there.
+fn written(folder: &Path) -> [u64; 2] {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let sizes = entries.filter_map(|entry| Some(entry.metadata().ok()?.len()));
+    sizes.fold([0, 0], |[files, bytes], size| [files + 1, bytes + size])
 }
 
 /// Plain weights stay in the type they are stored in, but for those that are scaled on the way: these are rounded once, to

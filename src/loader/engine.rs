@@ -20,8 +20,9 @@ use crate::{
     place::Shared,
     plan::{NameReading, Plan, is_inside, read_names},
     prepare,
+    ranks::{Launched, launched},
     report::{LoadReport, Recording, RunFacts},
-    source::{Checkpoint, CheckpointError, SourceError, SourceExt},
+    source::{Checkpoint, CheckpointError, Source, SourceError, SourceExt},
     target::{Capabilities, DTypeChoice, MemoryKind, Target},
 };
 
@@ -52,6 +53,8 @@ pub(super) struct Engine {
     pub(super) is_module: bool,
     /// The memory of a machine that need not be this one, for plans alone.
     pub(super) stated: Option<StatedMemory>,
+    /// Which of several ranks this process is.
+    pub(super) launched: Option<Launched>,
 }
 
 /// A [`Target`] as a value.
@@ -87,6 +90,7 @@ impl Engine {
             ];
             capabilities.largest_allocation = limits.into_iter().flatten().min();
         }
+        let launched = launched(&request.config.ranks)?;
         request.observers = request.observers.apart();
         let checkpoint = request.open()?;
         let LoadRequest {
@@ -127,6 +131,7 @@ impl Engine {
             untied: OnceLock::new(),
             is_module: false,
             stated: None,
+            launched,
         })
     }
 
@@ -195,8 +200,18 @@ impl Engine {
         sink: &mut dyn Sink,
         settings: &Settings<'_>,
     ) -> Result<Vec<Timing>, Error> {
+        self.run_from(&**self.checkpoint().source(), plan, sink, settings)
+    }
+
+    /// The same, from a source that has the files of the checkpoint.
+    pub(super) fn run_from(
+        &self,
+        source: &dyn Source,
+        plan: &mut Plan,
+        sink: &mut dyn Sink,
+        settings: &Settings<'_>,
+    ) -> Result<Vec<Timing>, Error> {
         self.announce(plan, settings)?;
-        let source = &**self.checkpoint().source();
         let ran = prepare::balance(plan, source, settings)
             .and_then(|()| pipeline::run(plan, source, sink, settings));
         let ran = ran.map_err(|error| explain(&self.observers, error.into()))?;

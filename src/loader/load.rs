@@ -5,11 +5,13 @@ use super::{
     engine::{Engine, finish},
 };
 use crate::{
+    config::{Parallel, Ranks},
     error::Error,
     model::{Architecture, Weights},
     pipeline::Settings,
     place::{ModuleSink, Streamer, VerifyError},
     plan::Plan,
+    ranks::RankError,
     report::Recording,
     target::TargetError,
 };
@@ -17,6 +19,16 @@ use crate::{
 impl Engine {
     /// Loads the model, from the cache of packed weights if one is asked for.
     pub(super) fn load<A: Architecture>(&self) -> Result<Loaded<A>, Error> {
+        self.together::<A, _>(|| self.load_alone())
+    }
+
+    /// The same without a meeting of ranks.
+    fn load_alone<A: Architecture>(&self) -> Result<Loaded<A>, Error> {
+        if let Some(Ranks { parallel, .. }) = self.ranks()
+            && parallel != Parallel::Replicate
+        {
+            return Err(RankError::Alone { parallel }.into());
+        }
         let config = self.model_config::<A>()?;
         let Some(folder) = &self.config.pack.cache else {
             return self.load_as(&config);
@@ -67,12 +79,15 @@ impl Engine {
             stream: self.stream(&plan)?,
         };
         let streamed = module.stream.as_ref().map(Streamer::tally);
-        let (timings, verified) = match &self.config.pack.verify {
-            None => (self.run(&mut plan, &mut module, &settings)?, None),
+        let (timings, verified, rank) = match &self.config.pack.verify {
+            None => {
+                let (timings, rank) = self.run_as_rank(&mut plan, &mut module, &settings)?;
+                (timings, None, rank)
+            }
             Some(config) => {
                 let (timings, report) =
                     self.run_verified(&mut plan, &mut module, config, &settings)?;
-                (timings, Some(report))
+                (timings, Some(report), None)
             }
         };
 
@@ -87,7 +102,7 @@ impl Engine {
         })?;
 
         let mut report = self.report(&plan, allowance, &timings, recording);
-        report.verified = verified;
+        (report.verified, report.rank) = (verified, rank);
         report.streamed = streamed;
         finish(&report, &observers)?;
         tracing::info!(seconds = report.seconds, tensors = report.tensors, "loaded");

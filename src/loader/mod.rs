@@ -11,6 +11,7 @@
 //! | run into a folder, a comparison, a sink of the caller's | `save.rs`, `verify.rs`, `sink.rs` |
 //! | a module into a folder | `module.rs`, its tensors in `module_layout.rs`, their bytes in `module_source.rs` |
 //! | again, from packed weights | `cached.rs` |
+//! | one of several ranks | `divide.rs` |
 //! | on a thread; several at once | `start.rs`, `together.rs` |
 //!
 //! [`Loader`] is the face of all of it: it knows the target as a type, and `Engine` as a value.
@@ -29,6 +30,8 @@ mod choose;
 mod budget;
 
 mod plan;
+
+mod divide;
 
 mod load;
 
@@ -56,6 +59,7 @@ mod tied;
 mod together;
 mod tokenizer;
 
+pub use divide::LoadedPart;
 pub use planner::Planner;
 pub use rate::ReadRate;
 pub use request::LoadRequest;
@@ -70,12 +74,13 @@ use engine::{Engine, TargetFacts};
 #[cfg(doc)]
 use crate::{config::Strategy, place::VerifyError, quant::QuantSpec};
 use crate::{
-    config::{Limits, Pattern, Rule, SaveConfig, VerifyConfig},
+    config::{Limits, Pattern, Ranks, Rule, SaveConfig, VerifyConfig},
     dialect::Dialect,
     error::Error,
     model::{Architecture, layers::AdapterSwitch},
     pipeline::Sink,
     plan::{Order, Plan},
+    ranks::launched,
     report::{LoadReport, Saved, VerifyReport},
     source::Checkpoint,
     target::{Target, TargetError},
@@ -121,7 +126,12 @@ impl<T: Target> Loader<T> {
     /// files.
     pub fn new(request: impl Into<LoadRequest>) -> Result<Self, Error> {
         let request = request.into();
-        let device = T::device(request.config.place.device)?;
+        let place = &request.config.place;
+        let local = launched(&request.config.ranks)?.and_then(|launched| launched.local);
+        let device = match local.filter(|_| place.device == 0) {
+            Some(local) => among::<T>(local)?,
+            None => T::device(place.device)?,
+        };
         Self::on(request, device)
     }
 
@@ -203,7 +213,7 @@ impl<T: Target> Loader<T> {
         self.engine.load_plan(plan)
     }
 
-    /// Hands every finished weight of the model to a custom sink, in a custom order. Of the strategy only the place where
+    /// Hands every finished weight of the model to a custom sink, in a custom order; of one of several ranks, what it keeps. Of the strategy only the place where
     /// weights are packed matters here: the host with [`Strategy::UnifiedMemory`] and [`Strategy::Streaming`], else a
     /// device that can pack.
     ///
@@ -216,6 +226,22 @@ impl<T: Target> Loader<T> {
         sink: &mut dyn Sink,
     ) -> Result<LoadReport, Error> {
         self.engine.run_with::<A>(order, sink)
+    }
+
+    /// Loads what this rank keeps of the model, without a module: all weights for a process that is alone and under
+    /// [`Parallel::Replicate`](crate::config::Parallel::Replicate), some of them, slices or shares of their bytes under the
+    /// other modes ([ranks](crate::ranks)). Weights are packed as by [`run_with`](Self::run_with).
+    ///
+    /// # Errors
+    ///
+    /// Any [`Error`]; [`Error::Rank`] for a model that cannot be divided, and for other ranks that differ, fail or are gone.
+    pub fn load_part<A: Architecture>(&self) -> Result<LoadedPart, Error> {
+        self.engine.load_part::<A>()
+    }
+
+    /// Which of several ranks this process is; `None` where it is alone.
+    pub fn ranks(&self) -> Option<Ranks> {
+        self.engine.ranks()
     }
 
     /// Saves the model as a checkpoint, packed on the way. Weights pass one by one: only the bytes in flight are in
@@ -396,6 +422,14 @@ impl<T: Target> Loader<T> {
     /// [`Error::Tokenizer`] when no file of a tokenizer is there, or one is not what its name says.
     pub fn tokenizer(&self) -> Result<Tokenizer, Error> {
         self.engine.tokenizer()
+    }
+}
+
+/// The device of a process with this number on its machine: several share one where there are fewer devices.
+fn among<T: Target>(local: usize) -> Result<Device, TargetError> {
+    match T::device(local) {
+        Err(TargetError::NoDevice { found, .. }) if found > 0 => T::device(local % found),
+        device => device,
     }
 }
 

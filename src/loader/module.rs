@@ -101,6 +101,7 @@ impl Engine {
             dense: Vec::new(),
             is_module: true,
             stated: None,
+            launched: None,
         };
         let slots = whole_stacks(layout.slots, &engine.request())?;
         let plan: Plan = engine.bind_slots::<A>(&config, &slots)?;

@@ -20,12 +20,19 @@ impl Engine {
     pub(super) fn plan<A: Architecture>(&self, config: &A::Config) -> Result<Plan, Error> {
         let mut plan = self.bind::<A>(config)?;
         plan.adapters = self.planned_adapters(&plan)?;
-        self.complete(plan)
+        self.decide(&mut plan, None)?;
+        self.divide::<A>(config, &mut plan)?;
+        self.settle(plan)
     }
 
     /// Makes the choices that a bound plan leaves open: quantizations to be measured, and the strategy.
     fn complete(&self, mut plan: Plan) -> Result<Plan, Error> {
         self.decide(&mut plan, None)?;
+        self.settle(plan)
+    }
+
+    /// Chooses the strategy.
+    fn settle(&self, mut plan: Plan) -> Result<Plan, Error> {
         let adapters = plan.adapters.iter().map(|adapter| adapter.bytes);
         let bytes = plan.totals().bytes_finished + adapters.sum::<u64>();
         self.choose_strategy(&mut plan, bytes);

@@ -34,6 +34,7 @@ impl Engine {
         to: &SaveConfig,
         stacks: Option<Stacks>,
     ) -> Result<Saved, Error> {
+        self.check_alone("a save")?;
         plan.check_complete()?;
         self.carry_rest(&mut plan)?;
         let merged = self.merge(&mut plan)?;

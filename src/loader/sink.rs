@@ -13,8 +13,17 @@ use crate::{
 };
 
 impl Engine {
-    /// Hands every finished weight to `sink`, in the order that `order` says.
+    /// Hands every finished weight to `sink`, in the order that `order` says, or what this rank keeps of each.
     pub(super) fn run_with<A: Architecture>(
+        &self,
+        order: &Order,
+        sink: &mut dyn Sink,
+    ) -> Result<LoadReport, Error> {
+        self.together::<A, _>(|| self.run_with_alone::<A>(order, sink))
+    }
+
+    /// The same without a meeting of ranks.
+    pub(super) fn run_with_alone<A: Architecture>(
         &self,
         order: &Order,
         sink: &mut dyn Sink,
@@ -32,8 +41,9 @@ impl Engine {
             device: settings.device.filter(|_| plan.packs_on_devices()),
             ..settings
         };
-        let timings = self.run(&mut plan, sink, &settings)?;
-        let report = self.report(&plan, allowance, &timings, recording);
+        let (timings, rank) = self.run_as_rank(&mut plan, sink, &settings)?;
+        let mut report = self.report(&plan, allowance, &timings, recording);
+        report.rank = rank;
         finish(&report, &observers)?;
         Ok(report)
     }

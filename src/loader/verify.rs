@@ -25,6 +25,7 @@ impl Engine {
         dense: &Checkpoint,
         limits: &Limits,
     ) -> Result<VerifyReport, Error> {
+        self.check_alone("a comparison")?;
         // Values of other types are not compared.
         plan.steps
             .retain(|step| !matches!(step.stored, Stored::Other(_)));
@@ -86,6 +87,7 @@ impl Engine {
         mut plan: Plan,
         config: &VerifyConfig,
     ) -> Result<VerifyReport, Error> {
+        self.check_alone("a comparison")?;
         if self.config.pack.presinq {
             return Err(VerifyError::Balanced.into());
         }

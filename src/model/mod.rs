@@ -8,6 +8,8 @@ mod slot;
 
 mod adaptable;
 
+mod cut;
+
 mod link;
 
 mod stacks;
@@ -36,6 +38,7 @@ mod generate;
 
 pub use adaptable::Adaptable;
 pub use arch::{Family, Wrapper, families, wrappers};
+pub use cut::{CutError, WeightCut};
 pub use decoder::{CausalLm, LossConfig, PassError};
 pub use error::ConfigError;
 pub use generate::{
@@ -91,6 +94,20 @@ pub trait Architecture: Sized {
     /// The same configuration with a head of its own.
     fn untied(config: Self::Config) -> Self::Config {
         config
+    }
+
+    /// The configuration of the part that one of several ranks multiplies by, and how the weights of the part are cut out of
+    /// the whole ones. A product over cut columns is a summand of the whole product.
+    ///
+    /// # Errors
+    ///
+    /// [`CutError`] where heads or features do not divide, and for an architecture that does not say how it is cut.
+    fn of_rank(
+        _config: &Self::Config,
+        _rank: usize,
+        _ranks: usize,
+    ) -> Result<(Self::Config, Vec<WeightCut>), CutError> {
+        Err(CutError::Unknown)
     }
 
     /// Every tensor that [`build`](Self::build) will take, named as the checkpoint names it.

@@ -60,7 +60,7 @@ impl<'a> Comparer<'a> {
             }),
             Finished::Placed(parts) => self.placed(step, original, parts),
             // It is what it was, and has no values to compare.
-            Finished::Carried(_) => Ok(Sums::default()),
+            Finished::Carried(_) | Finished::Share(_) => Ok(Sums::default()),
         }
     }
 

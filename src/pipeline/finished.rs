@@ -17,6 +17,18 @@ pub enum Finished {
     Placed(Vec<PackedWeight>),
     /// The bytes of a tensor that is carried over, as they are stored.
     Carried(Vec<u8>),
+    /// What one of several ranks has of the bytes of a weight: the ranges of
+    /// [`RankPart::bytes`](crate::plan::RankPart::bytes).
+    Share(WeightShare),
+}
+
+/// Bytes of the buffers of a weight.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WeightShare {
+    /// Of its codes, or of its dense values.
+    pub values: Vec<u8>,
+    /// Of its scales.
+    pub scales: Vec<u8>,
 }
 
 /// Some rows of a weight, finished, for a [`RowSink`](super::RowSink).

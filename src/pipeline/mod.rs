@@ -58,7 +58,7 @@ pub(crate) use compare::Comparer;
 pub(crate) use cut::{cut_dense, cut_halves, cut_packed};
 pub use dense::{Dense, Values};
 pub use error::{PipelineError, SinkError};
-pub use finished::{Finished, RowBatch};
+pub use finished::{Finished, RowBatch, WeightShare};
 pub(crate) use foretell::{RunSize, foretell};
 pub use in_flight::InFlight;
 pub(crate) use pieces::Pieces;

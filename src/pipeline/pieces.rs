@@ -5,12 +5,13 @@
 //! bytes    0 ────────────────────────────────────────────────► end      in the order of the weight
 //! ```
 //!
-//! A piece that is stored as the weight wants it is one range of a file. A transposed piece is read in blocks of stored
-//! rows, which become columns of the weight. Values of F64 become `f32` as they are read: bytes of a weight are bytes of `f32` then.
+//! A piece that is stored as the weight wants it is one range of a file, or one for each row of which it has some columns. A
+//! transposed piece is read in blocks of stored rows, which become columns of the weight. Values of F64 become `f32` as they are read: bytes of a weight are bytes of `f32` then.
 
 use core::ops::Range;
 
 use crate::{
+    dialect::ByteRuns,
     plan::{Piece, Step},
     source::{SourceError, StoredType, TensorInfo},
 };
@@ -51,6 +52,24 @@ impl Pieces {
         Self::new(vec![Piece::whole(&tensor)], 1)
     }
 
+    /// Some bytes of a tensor of any type, one run after another.
+    pub(super) fn runs(tensor: &TensorInfo, runs: &[ByteRuns]) -> Self {
+        let pieces = runs.iter().map(|runs| {
+            let mut part = tensor.clone();
+            let stride = if runs.count > 1 {
+                runs.stride
+            } else {
+                runs.len
+            };
+            let start = tensor.range.start + runs.start as u64;
+            part.range = start..start + (runs.count * stride) as u64;
+            part.shape = vec![runs.count, stride];
+            part.dtype = StoredType::U8;
+            Piece::whole(&part).slice(0..runs.count, 0..runs.len)
+        });
+        Self::new(pieces.collect(), 1)
+    }
+
     /// Number of bytes.
     pub(super) fn bytes(&self) -> usize {
         self.pieces.iter().map(bytes).sum()
@@ -60,9 +79,10 @@ impl Pieces {
     pub(super) fn stretch(&self, range: &Range<usize>) -> Option<Stretch<'_>> {
         let (piece, at) = self.overlaps(range.clone()).next()?;
         let within = (at.end - at.start) == range.len() && !piece.transposed && !is_wide(piece);
-        within.then(|| Stretch {
+        let (offset, len) = place(piece, at.start);
+        (within && range.len() as u64 <= len).then(|| Stretch {
             file: &piece.tensor.file,
-            offset: piece.range().start + at.start as u64,
+            offset,
         })
     }
 
@@ -149,6 +169,35 @@ fn bytes(piece: &Piece) -> usize {
     piece.bytes() as usize / if is_wide(piece) { 2 } else { 1 }
 }
 
+/// Where the stored byte `at` of a piece is in its file, and how many bytes of the piece follow one another from there on.
+fn place(piece: &Piece, at: usize) -> (u64, u64) {
+    let (row, within, at) = (piece.row_bytes(), piece.within_row(), at as u64);
+    let first = piece.tensor.range.start + piece.rows.start as u64 * row;
+    if piece.cols.is_none() {
+        return (first + at, piece.bytes() - at);
+    }
+    let len = within.end - within.start;
+    let (nth, at) = (at / len.max(1), at % len.max(1));
+    (first + nth * row + within.start + at, len - at)
+}
+
+/// Fills `into` with stored bytes of a piece, from its byte `start` on.
+fn read_stored(
+    piece: &Piece,
+    start: usize,
+    into: &mut [u8],
+    read: &mut impl FnMut(&str, u64, &mut [u8]) -> Result<(), SourceError>,
+) -> Result<(), SourceError> {
+    let (mut at, mut rest) = (start, into);
+    while !rest.is_empty() {
+        let (offset, len) = place(piece, at);
+        let (here, after) = rest.split_at_mut(rest.len().min(len as usize));
+        read(&piece.tensor.file, offset, here)?;
+        (at, rest) = (at + here.len(), after);
+    }
+    Ok(())
+}
+
 /// Fills `into` with bytes of a piece as the weight has them, from its byte `start` on, in the order of the file.
 fn read_values(
     piece: &Piece,
@@ -156,14 +205,13 @@ fn read_values(
     into: &mut [u8],
     read: &mut impl FnMut(&str, u64, &mut [u8]) -> Result<(), SourceError>,
 ) -> Result<(), SourceError> {
-    let (file, first) = (&piece.tensor.file, piece.range().start);
     if !is_wide(piece) {
-        return read(file, first + start as u64, into);
+        return read_stored(piece, start, into, read);
     }
     let mut wide = vec![0; BLOCK_BYTES.min(2 * into.len())];
     for (nth, into) in into.chunks_mut(BLOCK_BYTES / 2).enumerate() {
         let wide = &mut wide[..2 * into.len()];
-        read(file, first + (2 * start + nth * BLOCK_BYTES) as u64, wide)?;
+        read_stored(piece, 2 * start + nth * BLOCK_BYTES, wide, read)?;
         let (values, _) = wide.as_chunks();
         for (to, value) in into.chunks_mut(size_of::<f32>()).zip(values) {
             to.copy_from_slice(&(f64::from_le_bytes(*value) as f32).to_le_bytes());
@@ -202,6 +250,7 @@ mod tests {
         let piece = |tensor, rows, transposed| Piece {
             tensor,
             rows,
+            cols: None,
             transposed,
         };
         // A matrix of three columns.
@@ -243,6 +292,40 @@ mod tests {
                 assert_eq!(found, expected[start..end], "bytes {start}..{end}");
             }
         }
+    }
+
+    /// Some columns give the values that a hand picks. Would catch a step from row to row that is the width of the part, and
+    /// columns of a transposed piece that are taken for its rows.
+    #[test]
+    fn columns_of_a_piece_are_picked_row_by_row() {
+        let [a, b] = [
+            Piece::whole(&tensor("a", &[4, 6], 20)),
+            Piece {
+                transposed: true,
+                ..Piece::whole(&tensor("b", &[5, 4], 0))
+            },
+        ];
+        // Rows 1 and 2, columns 2 to 4; of the turned one, stored columns 1 and 2, stored rows 0 to 2.
+        let pieces = Pieces::new(vec![a.slice(1..3, 2..5), b.slice(1..3, 0..3)], 2);
+        let expected: [u16; 12] = [18, 19, 20, 24, 25, 26, 1001, 1005, 1009, 1002, 1006, 1010];
+        let expected: Vec<u8> = expected
+            .iter()
+            .flat_map(|value| value.to_le_bytes())
+            .collect();
+        assert_eq!(pieces.bytes(), expected.len());
+        for start in (0..expected.len()).step_by(2) {
+            for end in (start..=expected.len()).step_by(2) {
+                let mut found = vec![0; end - start];
+                pieces.fill(start, &mut found, file).expect("reads");
+                assert_eq!(found, expected[start..end], "bytes {start}..{end}");
+            }
+        }
+        let at = |file, offset| Some(Stretch { file, offset });
+        assert_eq!(pieces.stretch(&(0..6)), at("a", 36));
+        assert_eq!(pieces.stretch(&(8..12)), at("a", 50));
+        assert_eq!(pieces.stretch(&(4..8)), None);
+        let ranges: Vec<_> = a.slice(1..3, 2..5).ranges().collect();
+        assert_eq!(ranges, [36..42, 48..54]);
     }
 
     /// Would catch a map that is handed out for bytes of two tensors, or of a transposed one.

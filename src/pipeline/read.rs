@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     observe::Span,
-    plan::{Plan, Step},
+    plan::{Plan, Step, Stored},
     source::{self, Access, Source, SourceError, SourceExt},
 };
 
@@ -134,12 +134,12 @@ impl<'a, 'r> Reader<'a, 'r> {
             vec![pass; converter.passes()]
         } else {
             // Read as the tensors are stored: rows are bytes.
-            let pass = |tensor| {
-                let values = SourceValues::Plain(Pieces::stored(tensor));
+            let pass = |pieces| {
+                let values = SourceValues::Plain(pieces);
                 let rows = values.bytes();
                 Pass::new(values, rows, 1, together, self.settings)
             };
-            step.tensors().map(pass).collect()
+            stored(step).into_iter().map(pass).collect()
         };
         let (send, receive) = unbounded();
         self.tensors.send(Ok(Incoming::Tiles {
@@ -285,6 +285,24 @@ impl<'a, 'r> Reader<'a, 'r> {
                 let (span, read) = self.read(step, values, at, loan.bytes_mut())?;
                 Ok((TileMemory::Host(loan), span, read))
             }
+        }
+    }
+}
+
+/// The bytes of the tensors of a weight that is taken as it is stored: of each, or of what one of several ranks has of it.
+fn stored(step: &Step) -> Vec<Pieces> {
+    let adopt = match &step.stored {
+        Stored::Packed(adopt) => Some(adopt),
+        Stored::Plain(_) | Stored::Other(_) => None,
+    };
+    match adopt.and_then(|adopt| Some((adopt, adopt.excerpts()?))) {
+        None => step.tensors().map(Pieces::stored).collect(),
+        Some((adopt, excerpts)) => {
+            let parts = excerpts.iter().flat_map(|excerpt| {
+                let parts = adopt.parts.iter().zip(&excerpt.parts);
+                parts.map(|(part, runs)| Pieces::runs(part, runs))
+            });
+            parts.collect()
         }
     }
 }

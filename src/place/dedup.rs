@@ -99,6 +99,10 @@ fn digest(finished: &Finished) -> u64 {
         Finished::Dense(dense) => hasher.write(dense.bytes()),
         Finished::Packed(packed) => add(packed, &mut hasher),
         Finished::Carried(bytes) => hasher.write(bytes),
+        Finished::Share(share) => {
+            hasher.write(&share.values);
+            hasher.write(&share.scales);
+        }
         Finished::Placed(parts) => parts
             .iter()
             .for_each(|part| add(&part.to_host(), &mut hasher)),

@@ -57,7 +57,7 @@ impl ModuleSink<'_> {
         let device = self.device(step);
         Ok(match finished {
             Finished::Placed(parts) => Weight::Packed(parts),
-            Finished::Carried(_) => return Err(carried(step)),
+            Finished::Carried(_) | Finished::Share(_) => return Err(no_weight(step)),
             Finished::Packed(packed) => {
                 let parts = cut_packed(packed, self.settings.allocation_max);
                 let placed = parts
@@ -92,7 +92,7 @@ impl ModuleSink<'_> {
                 None => stream.dense(slot, dense, step.matrix(), largest),
             },
             Finished::Placed(parts) => return Ok(Weight::Packed(parts)),
-            Finished::Carried(_) => return Err(carried(step)),
+            Finished::Carried(_) | Finished::Share(_) => return Err(no_weight(step)),
         };
         stored.map_err(|error| SinkError::new(&*slot.name, error))
     }
@@ -104,7 +104,7 @@ fn check_scales(step: &Step, finished: &Finished) -> Result<(), PipelineError> {
         Finished::Packed(packed) => packed.check_scales(),
         // Parts have the same mean.
         Finished::Placed(parts) => parts.first().map_or(Ok(()), PackedWeight::check_scales),
-        Finished::Dense(_) | Finished::Carried(_) => Ok(()),
+        Finished::Dense(_) | Finished::Carried(_) | Finished::Share(_) => Ok(()),
     };
     checked.map_err(|source| PipelineError::Format {
         tensor: step.slot.name.clone(),
@@ -112,10 +112,10 @@ fn check_scales(step: &Step, finished: &Finished) -> Result<(), PipelineError> {
     })
 }
 
-/// The error of a plan that was made to be saved.
-fn carried(step: &Step) -> SinkError {
+/// The error of bytes that are no whole weight: a plan that was made to be saved, or a share of one of several ranks.
+fn no_weight(step: &Step) -> SinkError {
     SinkError::new(
         &*step.slot.name,
-        "its bytes are carried over as they are stored, which a folder takes and a module does not",
+        "it is carried over as it is stored, or one rank's share of it, which a module does not take",
     )
 }

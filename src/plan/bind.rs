@@ -268,6 +268,7 @@ impl Request<'_> {
             untied: None,
             adapters: Vec::new(),
             unfit: Vec::new(),
+            ranks: None,
             notes: self.notes.clone(),
             new_blocks: self.new_blocks.to_vec(),
         }
@@ -436,6 +437,7 @@ impl Request<'_> {
             woven: None,
             scaling: Scaling::default(),
             home: Home::Device(0),
+            part: None,
         })
     }
 
@@ -492,5 +494,6 @@ fn kept(slot: &Slot, adopt: Adopt) -> Step {
         woven: None,
         scaling: Scaling::default(),
         home: Home::Device(0),
+        part: None,
     }
 }

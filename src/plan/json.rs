@@ -2,7 +2,10 @@
 
 use serde::Serialize;
 
-use super::{Action, Plan, PlanError, PlannedAdapter, Step, Totals, treatment::Treatment};
+use super::{
+    Action, Plan, PlanError, PlannedAdapter, RankPart, RankShare, Step, Totals,
+    treatment::Treatment,
+};
 use crate::{config::Role, quant::QuantSpec};
 
 /// A plan in the words of `firebox plan --json`: a line of facts for each tensor, and sums.
@@ -19,6 +22,8 @@ pub struct Summary<'a> {
     missing: &'a [String],
     unused: &'a [String],
     unexpected: &'a [String],
+    #[serde(flatten)]
+    ranks: Option<&'a RankShare>,
     #[serde(skip_serializing_if = "<[usize]>::is_empty")]
     new_blocks: &'a [usize],
     warnings: Vec<String>,
@@ -39,6 +44,8 @@ struct TensorRow<'a> {
     bytes_read: u64,
     #[serde(rename = "bytes_kept")]
     bytes_finished: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    part: Option<&'a RankPart>,
 }
 
 impl Plan {
@@ -56,6 +63,7 @@ impl Plan {
             missing: &self.missing,
             unused: &self.unused,
             unexpected: &self.unexpected,
+            ranks: self.ranks.as_ref(),
             new_blocks: &self.new_blocks,
             warnings: self.warnings(),
             adapters: &self.adapters,
@@ -104,6 +112,7 @@ fn row(step: &Step) -> TensorRow<'_> {
         offset,
         quant: step.quant(),
         bytes_read: step.bytes_source(),
-        bytes_finished: step.bytes_finished(),
+        bytes_finished: step.bytes_kept(),
+        part: step.part.as_ref(),
     }
 }

@@ -30,12 +30,14 @@ pub mod memory;
 mod names;
 mod need;
 mod order;
+mod part;
 mod piece;
 mod print;
 mod renamed;
 mod scaling;
 mod settle;
 mod sizes;
+mod slicing;
 mod stacks;
 mod treatment;
 mod unfit;
@@ -49,12 +51,14 @@ pub use json::Summary;
 pub use memory::{DeviceMemory, HostMemory, Lacking, MemoryPlan};
 pub(crate) use need::Need;
 pub use order::{Compare, Order};
+pub use part::RankPart;
 pub use piece::Piece;
 pub(crate) use piece::made_of;
 pub use renamed::names_note;
 pub(crate) use renamed::{NameReading, is_inside, read_names};
 pub(crate) use scaling::CHUNK;
 pub use scaling::Scaling;
+pub(crate) use slicing::UncutStep;
 pub(crate) use stacks::whole_stacks;
 pub use treatment::Treatment;
 
@@ -66,7 +70,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     adapter::merge::MergedAdapters,
-    config::Strategy,
+    config::{Ranks, Strategy},
     dialect::Adopt,
     model::{Link, Slot},
     quant::QuantSpec,
@@ -115,9 +119,26 @@ pub struct Plan {
     /// What adapters keep beside the weights.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub adapters: Vec<PlannedAdapter>,
+    /// Which of several ranks the plan is for, and what that one has of the model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ranks: Option<RankShare>,
     /// Matrices that stay dense because the method that is asked for cannot pack them, in a plan without an architecture.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unfit: Vec<String>,
+}
+
+/// What one of several ranks has of a model.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RankShare {
+    /// Which one, of how many, and what each has.
+    #[serde(flatten)]
+    pub ranks: Ranks,
+    /// Its layers, where each rank has some.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layers: Option<Range<usize>>,
+    /// Bytes of the checkpoint that other ranks read too: of weights that several have, and of those whose scales depend on
+    /// all values.
+    pub bytes_shared: u64,
 }
 
 /// An adapter that a load puts beside the weights.
@@ -157,6 +178,9 @@ pub struct Step {
     pub scaling: Scaling,
     /// Where the finished weight lives.
     pub home: Home,
+    /// What one of several ranks keeps of it; `None` for all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<RankPart>,
 }
 
 /// Some rows of a source: `run` rows from row `first` on, as many from row `first + step` on, and so forth. Of biases, every
@@ -237,15 +261,18 @@ impl Step {
         self.pieces.iter().map(|piece| &piece.tensor).chain(packed)
     }
 
-    /// The bytes that are read: the file and the range in it, in the order of [`tensors`](Self::tensors).
+    /// The bytes that are read: the file and the range in it, in the order of [`tensors`](Self::tensors); several ranges of a
+    /// tensor of which only some columns are read.
     pub fn reads(&self) -> impl Iterator<Item = (&str, Range<u64>)> {
         let packed = match &self.stored {
-            Stored::Packed(adopt) => &adopt.parts[..],
-            Stored::Plain(_) | Stored::Other(_) => &[],
+            Stored::Packed(adopt) => adopt.reads(),
+            Stored::Plain(_) | Stored::Other(_) => Vec::new(),
         };
-        let pieces = self.pieces.iter();
-        let pieces = pieces.map(|piece| (&*piece.tensor.file, piece.range()));
-        pieces.chain(packed.iter().map(|part| (&*part.file, part.range.clone())))
+        let pieces = self.pieces.iter().flat_map(|piece| {
+            let ranges = piece.ranges();
+            ranges.map(|range| (&*piece.tensor.file, range))
+        });
+        pieces.chain(packed)
     }
 
     /// The file that is read first, and where in it.
@@ -479,7 +506,7 @@ impl Plan {
                 .filter(|step| step.action.format().is_some())
                 .count(),
             bytes_source: self.steps.iter().map(Step::bytes_source).sum(),
-            bytes_finished: self.steps.iter().map(Step::bytes_finished).sum(),
+            bytes_finished: self.steps.iter().map(Step::bytes_kept).sum(),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Pieces: which rows of which stored tensors a slot is made of.
+//! Pieces: which rows of which stored tensors a slot is made of, and for one of several ranks which of their columns.
 //!
 //! A stored tensor is read as rows: `[experts, out, in]` has `experts * out` rows of `in` values. A vector is a column:
 //! each of its values is a row. The pieces of a slot follow one another along the rows of the slot.
@@ -27,6 +27,9 @@ pub struct Piece {
     pub tensor: TensorInfo,
     /// The stored rows, counted over all axes but the last; a vector has a row for each value.
     pub rows: Range<usize>,
+    /// The stored columns, where they are not all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cols: Option<Range<usize>>,
     /// Whether these rows become columns of the slot.
     pub transposed: bool,
 }
@@ -53,6 +56,7 @@ impl Piece {
         Ok(Self {
             tensor: tensor.clone(),
             rows,
+            cols: None,
             transposed: origin.transposed,
         })
     }
@@ -63,47 +67,98 @@ impl Piece {
         Self {
             tensor: tensor.clone(),
             rows: 0..rows,
+            cols: None,
             transposed: false,
         }
     }
 
     /// Whether it is all of the tensor, as it is stored.
     pub fn is_whole(&self) -> bool {
-        self.rows == (0..stored_rows(&self.tensor)[0]) && !self.transposed
+        self.has_all() && !self.transposed
+    }
+
+    /// Whether it is all of the tensor.
+    fn has_all(&self) -> bool {
+        self.rows == (0..stored_rows(&self.tensor)[0]) && self.cols.is_none()
     }
 
     /// Whether it is all of a matrix that is stored `[in, out]`.
     pub(super) fn is_turned(&self) -> bool {
-        self.transposed
-            && self.rows == (0..stored_rows(&self.tensor)[0])
-            && self.tensor.shape.len() == 2
+        self.transposed && self.has_all() && self.tensor.shape.len() == 2
     }
 
     /// Rows and columns of the slot that it fills.
     pub fn shape(&self) -> [usize; 2] {
-        let [_, cols] = stored_rows(&self.tensor);
+        let [rows, cols] = [self.rows.len(), self.stored_cols().len()];
         if self.transposed {
-            [cols, self.rows.len()]
+            [cols, rows]
         } else {
-            [self.rows.len(), cols]
+            [rows, cols]
         }
     }
 
-    /// Bytes of a stored row.
+    /// The stored columns that it has.
+    pub fn stored_cols(&self) -> Range<usize> {
+        let [_, cols] = stored_rows(&self.tensor);
+        self.cols.clone().unwrap_or(0..cols)
+    }
+
+    /// Some rows and columns of what it fills.
+    pub(crate) fn slice(&self, rows: Range<usize>, cols: Range<usize>) -> Self {
+        let (rows, cols) = match self.transposed {
+            true => (cols, rows),
+            false => (rows, cols),
+        };
+        let within =
+            |all: Range<usize>, some: Range<usize>| all.start + some.start..all.start + some.end;
+        let [_, stored] = stored_rows(&self.tensor);
+        let cols = within(self.stored_cols(), cols);
+        Self {
+            tensor: self.tensor.clone(),
+            rows: within(self.rows.clone(), rows),
+            cols: (cols != (0..stored)).then_some(cols),
+            transposed: self.transposed,
+        }
+    }
+
+    /// Bytes from a stored row to the next.
     pub fn row_bytes(&self) -> u64 {
         let [rows, _] = stored_rows(&self.tensor);
         self.tensor.bytes() / rows.max(1) as u64
     }
 
-    /// Bytes that are stored.
-    pub fn bytes(&self) -> u64 {
-        self.rows.len() as u64 * self.row_bytes()
+    /// Bytes of a stored row that it has.
+    pub(crate) fn part_bytes(&self) -> u64 {
+        self.within_row().end - self.within_row().start
     }
 
-    /// Its bytes, counted from the start of the tensor's file.
-    pub fn range(&self) -> Range<u64> {
-        let start = self.tensor.range.start + self.rows.start as u64 * self.row_bytes();
-        start..start + self.bytes()
+    /// The bytes of a stored row that it has, counted from the start of the row.
+    pub(crate) fn within_row(&self) -> Range<u64> {
+        let Some(cols) = &self.cols else {
+            return 0..self.row_bytes();
+        };
+        let [_, all] = stored_rows(&self.tensor);
+        let size = self.row_bytes() / all.max(1) as u64;
+        cols.start as u64 * size..cols.end as u64 * size
+    }
+
+    /// Bytes that are stored.
+    pub fn bytes(&self) -> u64 {
+        self.rows.len() as u64 * self.part_bytes()
+    }
+
+    /// Its bytes, counted from the start of the tensor's file: one range, or one for each row of which it has some columns.
+    pub fn ranges(&self) -> impl Iterator<Item = Range<u64>> + use<> {
+        let (row, within) = (self.row_bytes(), self.within_row());
+        let start = self.tensor.range.start + self.rows.start as u64 * row;
+        let (count, step, len) = match self.cols {
+            None => (1, 0, self.bytes()),
+            Some(_) => (self.rows.len() as u64, row, self.part_bytes()),
+        };
+        (0..count).map(move |nth| {
+            let start = start + nth * step + within.start;
+            start..start + len
+        })
     }
 }
 

@@ -2,8 +2,11 @@
 
 use core::fmt;
 
-use super::{Plan, PlannedAdapter, Step};
-use crate::{config::Bytes, target::dense_types};
+use super::{Plan, PlannedAdapter, RankShare, Step};
+use crate::{
+    config::{Bytes, Ranks},
+    target::dense_types,
+};
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -36,6 +39,9 @@ impl fmt::Display for Plan {
         if !self.strategy_reason.is_empty() {
             writeln!(f, "strategy {}: {}", self.strategy, self.strategy_reason)?;
         }
+        if let Some(share) = &self.ranks {
+            writeln!(f, "{share}")?;
+        }
         writeln!(
             f,
             "{:name$}  {:>14}  {:9}  {:quant$}  {:>10}  {:>10}",
@@ -49,7 +55,7 @@ impl fmt::Display for Plan {
                 shape(step),
                 step.slot.role.name(),
                 Bytes(step.bytes_source()).to_string(),
-                Bytes(step.bytes_finished()).to_string(),
+                Bytes(step.bytes_kept()).to_string(),
             )?;
         }
         for (what, names) in [
@@ -89,7 +95,38 @@ impl fmt::Display for Plan {
     }
 }
 
+/// `rank 1 of 4, layers 8 to 15; 2.0 MiB of what it reads, other ranks read too`
+impl fmt::Display for RankShare {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Ranks {
+            rank,
+            world_size,
+            parallel,
+        } = self.ranks;
+        write!(f, "rank {rank} of {world_size}, {parallel}")?;
+        match &self.layers {
+            Some(layers) if layers.len() == 1 => write!(f, ", layer {}", layers.start)?,
+            Some(layers) => write!(f, ", layers {} to {}", layers.start, layers.end - 1)?,
+            None => {}
+        }
+        match self.bytes_shared {
+            0 => Ok(()),
+            bytes => write!(
+                f,
+                "; {} of what it reads, other ranks read too",
+                Bytes(bytes)
+            ),
+        }
+    }
+}
+
 fn shape(step: &Step) -> String {
-    let dims: Vec<String> = step.slot.shape.iter().map(usize::to_string).collect();
+    let dims: Vec<String> = step
+        .kept()
+        .slot
+        .shape
+        .iter()
+        .map(usize::to_string)
+        .collect();
     dims.join(" x ")
 }

@@ -19,14 +19,14 @@ pub use verify::{Fallback, TensorCheck, VerifyReport};
 pub(crate) use verify::{check, numbers};
 pub(crate) use watch::MemoryWatch;
 
-use core::fmt;
+use core::{fmt, ops::Range};
 use std::time::{Duration, Instant};
 
 use firebox_kernels::compare::Stats;
 use serde::Serialize;
 
 use crate::{
-    config::{Bytes, Strategy},
+    config::{Bytes, Ranks, Strategy},
     model::{
         Role,
         stream::{StreamStats, StreamTally},
@@ -34,6 +34,7 @@ use crate::{
     observe::{RunTotals, Span},
     pipeline::Timing,
     plan::{Action, Plan, Step, Treatment},
+    ranks::{ReadRange, WeightDigest},
     source::Probe,
     target::{DType, dense_types},
 };
@@ -117,9 +118,33 @@ pub struct LoadReport {
     /// What the checkpoint and its configuration say differently, and which of them was believed.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+    /// What one of several ranks has read and keeps.
+    #[serde(flatten)]
+    pub rank: Option<RankReport>,
     /// How far the packed weights are from their source, where [`LoadConfig::verify`](crate::LoadConfig::verify) asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verified: Option<VerifyReport>,
+}
+
+/// The report of one of several ranks.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct RankReport {
+    /// Which one, of how many, and what each has.
+    #[serde(flatten)]
+    pub ranks: Ranks,
+    /// Its layers, where each rank has some.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub layers: Option<Range<usize>>,
+    /// Bytes of the checkpoint that it reads and other ranks read too.
+    pub bytes_shared: u64,
+    /// The bytes of the files that it has read, headers apart. Ranges that touch are one.
+    pub ranges: Vec<ReadRange>,
+    /// XXH3 (128 bits) of the list of [`weights`](Self::weights): a line `name layout digest` for each, sorted by name, each
+    /// ending in a newline.
+    pub digest: String,
+    /// The weights that it keeps.
+    pub weights: Vec<WeightDigest>,
 }
 
 /// The report of one tensor.
@@ -189,9 +214,9 @@ impl LoadReport {
                 name: step.slot.name.clone(),
                 role: step.slot.role,
                 quant: step.quant(),
-                weights: step.slot.shape.iter().product(),
+                weights: step.kept().slot.shape.iter().product(),
                 bytes_read: timing.bytes,
-                bytes_packed: step.bytes_finished(),
+                bytes_packed: step.bytes_kept(),
                 seconds_read: timing.read.as_secs_f64(),
                 seconds_convert: timing.convert.as_secs_f64(),
                 seconds_place: timing.place.as_secs_f64(),
@@ -231,6 +256,7 @@ impl LoadReport {
             host_bytes_max: facts.host_bytes_max,
             device_bytes_max: facts.device_bytes_max,
             streamed: None,
+            rank: None,
             host_bytes: recorded.host.since,
             device_bytes: recorded.device,
             tensors: totals.tensors,

@@ -11,6 +11,7 @@ mod files;
 #[path = "../common/loopback.rs"]
 mod loopback;
 
+mod ranks;
 mod run;
 
 mod usage;

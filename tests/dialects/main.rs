@@ -18,6 +18,7 @@ mod modelopt;
 mod packed;
 mod plans;
 mod requantize;
+mod slices;
 mod stacks;
 mod vectors;
 mod verify;

@@ -19,6 +19,7 @@ use super::{
     common::{Golden, max_abs_difference},
     finished,
     requantize::assert_by_rows,
+    slices::assert_slices,
     tensors, tensors_of,
 };
 
@@ -112,6 +113,7 @@ pub(super) fn packed(loader: &Loader<Cpu>) -> Packed {
             // Whatever the layout, some of its rows are read alone.
             let what = format!("{:?} of {}", packed.shape, packed.format);
             assert_by_rows(&what, loader, &plan, packed);
+            assert_slices(loader, packed);
             packed.clone()
         }
         other => panic!("{other:?}"),

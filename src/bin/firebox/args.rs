@@ -22,6 +22,7 @@ use serde_json::Value;
 
 use crate::{
     Failure,
+    ranks::RankArgs,
     settings::SettingsArgs,
     target::{TargetName, TargetParser},
 };
@@ -222,6 +223,9 @@ pub(crate) struct LoadArgs {
     #[arg(long, value_name = "FOLDER")]
     spill: Option<PathBuf>,
 
+    #[command(flatten)]
+    ranks: RankArgs,
+
     /// Host memory that the load may take: 8GiB, 80%; what there is if not given
     #[arg(long, value_name = "BUDGET")]
     host_budget: Option<Budget>,
@@ -292,7 +296,7 @@ impl LoadArgs {
         for rule in &self.rules {
             config = config.rule(rule.clone());
         }
-        config
+        self.ranks.in_config(config)
     }
 
     /// The configuration, observed by the file of events if one was asked for.

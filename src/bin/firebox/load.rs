@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 use firebox::{
-    LoadRequest, Loaded, Loader, Target,
-    config::Bytes,
+    LoadRequest, Loaded, LoadedPart, Loader, Target,
+    config::{Bytes, Parallel},
     model::{Architecture, CacheError, CausalLm, decoder::Spec},
     report::LoadReport,
     text::Tokenizer,
@@ -40,7 +40,11 @@ impl OnTarget for LoadCommand {
         if self.limits.any() {
             request = request.with(|config| config.verify(self.limits.config()));
         }
-        let Loaded { report, .. } = Opened::<T>::new(request)?.load()?;
+        let opened = Opened::<T>::new(request)?;
+        let report = match opened.loader.ranks() {
+            Some(ranks) if ranks.parallel != Parallel::Replicate => opened.load_part()?.report,
+            _ => opened.load()?.report,
+        };
         if let Some(folder) = &self.report {
             report.write_html(folder)?;
         }
@@ -87,6 +91,13 @@ impl<T: Target> Opened<T> {
     /// Loads with a progress bar.
     pub(crate) fn load(&self) -> Result<Loaded<CausalLm>, Failure> {
         let loaded = self.loader.load();
+        self.bar.clear();
+        Ok(loaded?)
+    }
+
+    /// Loads what one of several ranks keeps.
+    fn load_part(&self) -> Result<LoadedPart, Failure> {
+        let loaded = self.loader.load_part::<CausalLm>();
         self.bar.clear();
         Ok(loaded?)
     }

@@ -92,6 +92,7 @@ pub(super) fn spec_of(
     Ok(Spec {
         family,
         vocabulary: or_default(fields, "vocab_size", defaults.vocabulary)?,
+        vocabulary_rows: None,
         features: required(fields, "hidden_size")?,
         positions,
         embedding: EmbeddingSpec::default(),

@@ -63,6 +63,7 @@ fn read(family: &'static str, fields: Fields<'_>) -> Result<Spec, ConfigError> {
     let mut spec = Spec {
         family,
         vocabulary: common::required(fields, "vocab_size")?,
+        vocabulary_rows: None,
         features,
         positions: either(fields, "n_positions", "max_position_embeddings")?,
         embedding: EmbeddingSpec {

@@ -4,7 +4,7 @@ use burn::{module::Param, tensor::Tensor};
 use serde_json::Value;
 
 use super::{
-    build,
+    build, cut,
     forward::CausalLm,
     links,
     names::Part,
@@ -14,6 +14,7 @@ use super::{
 };
 use crate::model::{
     Adaptable, Architecture, arch,
+    cut::{CutError, WeightCut},
     error::ConfigError,
     layers::Linear,
     link::Link,
@@ -43,6 +44,14 @@ impl Architecture for CausalLm {
     fn untied(mut config: Spec) -> Spec {
         config.head.tied = false;
         config
+    }
+
+    fn of_rank(
+        config: &Spec,
+        rank: usize,
+        ranks: usize,
+    ) -> Result<(Spec, Vec<WeightCut>), CutError> {
+        cut::of_rank(config, rank, ranks)
     }
 
     /// Empty for a [`Spec`] that [`slots`](super::slots()) refuses, which [`config`](Self::config) does not return.

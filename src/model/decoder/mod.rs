@@ -21,6 +21,7 @@ mod walk_mixer;
 
 mod walk;
 
+mod cut;
 mod links;
 mod pass;
 mod sizes;

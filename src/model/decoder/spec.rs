@@ -3,6 +3,8 @@
 //! A family (`model/arch`) turns a `config.json` into a [`Spec`]; names, shapes, links and the module follow from the
 //! [`Spec`] alone. It has words for more than the forward pass computes today; `check.rs` refuses those by name.
 
+use core::ops::Range;
+
 use serde::{Serialize, Serializer};
 
 use super::names::{Names, Part, Prefixes};
@@ -18,6 +20,9 @@ pub struct Spec {
     pub family: &'static str,
     /// Rows of the embedding, and logits.
     pub vocabulary: usize,
+    /// Those of them that this module has, where several ranks share the vocabulary.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vocabulary_rows: Option<Range<usize>>,
     /// Features between layers.
     pub features: usize,
     /// Tokens in a context at most.

@@ -9,6 +9,8 @@
 //! A visitor makes something of each matrix, table and norm; the walk returns them as a tree of the same shape as the
 //! module. So slots, links and the module have the same tensors in the same order: there is no second list.
 
+use core::ops::Range;
+
 use super::{
     check::check,
     names::Part,
@@ -63,7 +65,8 @@ pub(super) struct PerLayerInputTree<V: Visit> {
 /// [`Unsupported`](super::Unsupported) before the first tensor; what the visitor says at any.
 pub(super) fn walk<'s, V: Visit>(spec: &'s Spec, visitor: &mut V) -> Result<Tree<'s, V>, V::Error> {
     check(spec)?;
-    let table = [spec.vocabulary, spec.features];
+    let rows = spec.vocabulary_rows.as_ref();
+    let table = [rows.map_or(spec.vocabulary, Range::len), spec.features];
     Ok(Tree {
         embedding: visitor.table(spec.path(None, Part::Embedding), table)?,
         positions: match spec.embedding.learned_positions {

@@ -13,9 +13,8 @@ use super::{
     Completed, Convert,
 };
 use crate::{
-    dialect::Adopt,
+    dialect::{Adopt, Excerpt},
     plan::{Every, Step},
-    source::TensorInfo,
 };
 
 /// Collects the tensors of a packed weight.
@@ -27,9 +26,17 @@ pub(crate) struct Adopted {
 
 impl Adopted {
     pub(crate) fn new(step: &Step, adopt: &Adopt) -> Result<Self, PipelineError> {
-        let words = |tensor: &TensorInfo| pages::zeros(step, tensor.bytes().div_ceil(4) as usize);
+        let words = |bytes: usize| pages::zeros(step, bytes.div_ceil(size_of::<u32>()));
+        let lens: Vec<usize> = match adopt.excerpts() {
+            Some(excerpts) => excerpts.iter().flat_map(Excerpt::lens).collect(),
+            None => adopt
+                .parts
+                .iter()
+                .map(|part| part.bytes() as usize)
+                .collect(),
+        };
         Ok(Self {
-            tensors: adopt.parts.iter().map(words).collect::<Result<_, _>>()?,
+            tensors: lens.into_iter().map(words).collect::<Result<_, _>>()?,
             adopt: adopt.clone(),
         })
     }
@@ -76,6 +83,7 @@ impl Convert for Adopted {
     fn finish(self: Box<Self>, step: &Step) -> Result<Completed, PipelineError> {
         let [rows, cols] = step.matrix();
         let packed = match step.every {
+            None if self.adopt.excerpts().is_some() => self.adopt.assemble_slice(self.tensors)?,
             None => self.adopt.assemble([rows, cols], self.tensors)?,
             Some(every) => {
                 let all = [every.of, cols];

@@ -327,6 +327,10 @@ impl Sink for FolderSink<'_> {
             Finished::Carried(bytes) => self.write(step, |shard| {
                 put(shard, &slot.name, carried_type(step), &slot.shape, &bytes)
             }),
+            Finished::Share(_) => {
+                let reason = "a folder takes whole weights, not a share of one of several ranks";
+                return Err(SinkError::new(&*slot.name, reason));
+            }
             Finished::Packed(packed) => {
                 let tensors = self.layout.tensors(step, packed)?;
                 self.write(step, |shard| put_all(shard, &tensors))

@@ -32,11 +32,11 @@ pub(super) enum RanksError {
 
 /// Tokens by rank.
 #[derive(Debug)]
-pub(super) struct Ranks {
+pub(super) struct MergeRanks {
     tokens: Vec<Vec<u8>>,
 }
 
-impl Ranks {
+impl MergeRanks {
     /// Checks tokens, the first of which has the rank 0.
     pub(super) fn new(tokens: Vec<Vec<u8>>) -> Result<Self, RanksError> {
         let mut seen = HashMap::with_capacity(tokens.len());
@@ -114,7 +114,7 @@ impl Ranks {
 
 #[cfg(test)]
 mod tests {
-    use super::{Ranks, RanksError};
+    use super::{MergeRanks, RanksError};
 
     fn bytes() -> Vec<Vec<u8>> {
         (0..=u8::MAX).map(|byte| vec![byte]).collect()
@@ -125,7 +125,7 @@ mod tests {
     fn tokens_that_leave_text_without_ids_are_refused() {
         let refused = |more: &[&[u8]]| {
             let more = more.iter().map(|token| token.to_vec());
-            Ranks::new(bytes().into_iter().chain(more).collect()).err()
+            MergeRanks::new(bytes().into_iter().chain(more).collect()).err()
         };
         assert_eq!(refused(&[b"ab"]), None);
         let len = |len| Some(RanksError::Len { rank: 256, len });
@@ -136,7 +136,7 @@ mod tests {
             other: 97,
         };
         assert_eq!(refused(&[b"ab", b"a"]), Some(twice));
-        let missing = Ranks::new(bytes().split_off(1)).err();
+        let missing = MergeRanks::new(bytes().split_off(1)).err();
         assert_eq!(missing, Some(RanksError::ByteMissing { byte: 0 }));
     }
 }

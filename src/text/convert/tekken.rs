@@ -5,7 +5,7 @@
 
 use serde::Deserialize;
 
-use super::{ranks::Ranks, rules::Rules};
+use super::{ranks::MergeRanks, rules::Rules};
 use crate::{
     source::json,
     text::{base64, error::BoxError},
@@ -78,7 +78,7 @@ pub(super) fn from_json(bytes: &[u8]) -> Result<(Rules, Vec<String>), BoxError> 
     let tokens = tokens.map(|(entry, token)| {
         base64::decode(token.token_bytes.as_bytes()).ok_or(TekkenError::NotBase64 { entry })
     });
-    let ranks = Ranks::new(tokens.collect::<Result<_, _>>()?)?;
+    let ranks = MergeRanks::new(tokens.collect::<Result<_, _>>()?)?;
     let rules = ranks.rules(&special, None, &tekken.config.pattern)?;
     Ok((rules, special))
 }

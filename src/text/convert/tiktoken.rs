@@ -6,7 +6,7 @@ use std::collections::HashSet;
 
 use tokenizers::{NormalizerWrapper, normalizers::NFC};
 
-use super::{byte_level, ranks::Ranks, rules::Rules};
+use super::{byte_level, ranks::MergeRanks, rules::Rules};
 use crate::text::{added::Added, base64, error::BoxError};
 
 /// The file of Qwen 1, whose rules are code in the repository of the model.
@@ -48,7 +48,7 @@ pub(super) fn from_lines(
     bytes: &[u8],
     added: &mut Added,
 ) -> Result<(Rules, Vec<String>), BoxError> {
-    let ranks = Ranks::new(read(bytes)?)?;
+    let ranks = MergeRanks::new(read(bytes)?)?;
     let nfc = || NormalizerWrapper::from(NFC);
     let (special, normalizer, pattern) = if file == QWEN {
         added.assume("eos_token", QWEN_SPECIAL[0]);
