@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use crate::{
     adapter::AdapterError,
+    collective::CollectiveError,
     config::RuleError,
     dialect::DialectError,
     expand::ExpandError,
@@ -88,6 +89,9 @@ pub enum Error {
     /// Several processes cannot load the model together.
     #[error(transparent)]
     Rank(Box<RankError>),
+    /// The other ranks, among which the model is divided.
+    #[error(transparent)]
+    Collective(Box<CollectiveError>),
     /// The tokenizer could not be read.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
@@ -126,6 +130,12 @@ impl Error {
 impl From<Stopped> for Error {
     fn from(stopped: Stopped) -> Self {
         Self::Pipeline(stopped.into())
+    }
+}
+
+impl From<CollectiveError> for Error {
+    fn from(error: CollectiveError) -> Self {
+        Self::Collective(Box::new(error))
     }
 }
 

@@ -11,6 +11,7 @@ mod error;
 mod exchange;
 #[cfg(feature = "mpi")]
 mod processes;
+mod tensors;
 mod threads;
 
 use core::{fmt::Debug, time::Duration};
@@ -19,6 +20,7 @@ pub use error::CollectiveError;
 pub(crate) use exchange::{any, gather_json, share_json};
 #[cfg(feature = "mpi")]
 pub use processes::MpiRanks;
+pub use tensors::Together;
 pub use threads::ThreadRanks;
 
 /// What the ranks of one computation do together.

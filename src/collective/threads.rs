@@ -39,18 +39,18 @@ pub struct ThreadRanks {
     rank: usize,
     size: usize,
     deadline: Duration,
-    meeting: Arc<Meeting>,
+    meeting: Arc<MeetingPlace>,
 }
 
 /// Where they meet.
 #[derive(Debug)]
-struct Meeting {
-    state: Mutex<MeetingState>,
+struct MeetingPlace {
+    state: Mutex<MetState>,
     changed: Condvar,
 }
 
 #[derive(Debug)]
-struct MeetingState {
+struct MetState {
     /// Meetings that are over.
     over: u64,
     /// What was brought to the present one.
@@ -66,14 +66,14 @@ struct MeetingState {
 impl ThreadRanks {
     /// `size` ranks, one for each thread. They wait `deadline` at most for each other in each operation.
     pub fn new(size: usize, deadline: Duration) -> Vec<Self> {
-        let state = MeetingState {
+        let state = MetState {
             over: 0,
             brought: vec![None; size],
             last: Arc::default(),
             failed: None,
             ended: Vec::new(),
         };
-        let meeting = Arc::new(Meeting {
+        let meeting = Arc::new(MeetingPlace {
             state: Mutex::new(state),
             changed: Condvar::new(),
         });
@@ -86,7 +86,7 @@ impl ThreadRanks {
         (0..size).map(rank).collect()
     }
 
-    fn state(&self) -> MutexGuard<'_, MeetingState> {
+    fn state(&self) -> MutexGuard<'_, MetState> {
         let state = self.meeting.state.lock();
         state.unwrap_or_else(PoisonError::into_inner)
     }

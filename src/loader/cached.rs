@@ -141,7 +141,7 @@ impl Engine {
             source: Some(Arc::new(Local::open(entry)?)),
             config,
             shared: self.shared.clone(),
-            ranks: None,
+            ranks: self.messages.clone(),
             observers: self.observers.clone(),
         };
         let engine = Self::open(

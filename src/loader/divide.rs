@@ -180,7 +180,7 @@ impl Engine {
     }
 
     /// What all ranks have to have the same.
-    fn facts<A: Architecture>(&self, ranks: Ranks) -> Result<Value, Error> {
+    pub(super) fn facts<A: Architecture>(&self, ranks: Ranks) -> Result<Value, Error> {
         let Ranks {
             world_size,
             parallel,

@@ -10,6 +10,7 @@ use super::{
     allowance::{Allowance, cores},
 };
 use crate::{
+    collective::Collective,
     config::{Expand, LoadConfig, Pattern, StatedMemory, Workers},
     dialect::{self, Dialect},
     error::Error,
@@ -55,6 +56,8 @@ pub(super) struct Engine {
     pub(super) stated: Option<StatedMemory>,
     /// Which of several ranks this process is.
     pub(super) launched: Option<Launched>,
+    /// The other ranks, where there are messages between them.
+    pub(super) messages: Option<Arc<dyn Collective>>,
 }
 
 /// A [`Target`] as a value.
@@ -97,6 +100,7 @@ impl Engine {
             mut config,
             shared,
             observers,
+            ranks,
             ..
         } = request;
         let new_blocks = expand::new_blocks(checkpoint.config())?;
@@ -132,6 +136,7 @@ impl Engine {
             is_module: false,
             stated: None,
             launched,
+            messages: ranks,
         })
     }
 

@@ -1,17 +1,17 @@
 //! The road of a load: plan, check, run, build.
 
+use std::collections::BTreeMap;
+
 use super::{
     Loaded,
     engine::{Engine, finish},
 };
 use crate::{
-    config::{Parallel, Ranks},
     error::Error,
     model::{Architecture, Weights},
     pipeline::Settings,
     place::{ModuleSink, Streamer, VerifyError},
     plan::Plan,
-    ranks::RankError,
     report::Recording,
     target::TargetError,
 };
@@ -24,11 +24,6 @@ impl Engine {
 
     /// The same without a meeting of ranks.
     fn load_alone<A: Architecture>(&self) -> Result<Loaded<A>, Error> {
-        if let Some(Ranks { parallel, .. }) = self.ranks()
-            && parallel != Parallel::Replicate
-        {
-            return Err(RankError::Alone { parallel }.into());
-        }
         let config = self.model_config::<A>()?;
         let Some(folder) = &self.config.pack.cache else {
             return self.load_as(&config);
@@ -65,6 +60,10 @@ impl Engine {
         recording: Recording,
     ) -> Result<Loaded<A>, Error> {
         let allowance = self.check(&plan)?;
+        let divided = self.divided()?;
+        if let Some((ranks, together)) = &divided {
+            self.compare_ranks::<A>(*ranks, together)?;
+        }
         let observers = recording.among(&self.observers);
         let place = self.settings_for(allowance, &observers);
         let settings = Settings {
@@ -77,6 +76,7 @@ impl Engine {
             settings: &place,
             shared: self.shared.as_ref(),
             stream: self.stream(&plan)?,
+            shares: BTreeMap::new(),
         };
         let streamed = module.stream.as_ref().map(Streamer::tally);
         let (timings, verified, rank) = match &self.config.pack.verify {
@@ -91,9 +91,7 @@ impl Engine {
             }
         };
 
-        let mut weights = module.weights;
-        let mut model = A::build(config, &mut weights)?;
-        weights.finish()?;
+        let mut model = self.build::<A>(config, &plan, module, divided)?;
         let adapters = self.adapt(&mut model)?;
         // A device works on its own: an error of an earlier operation may only be reported now.
         self.device.sync().map_err(|error| TargetError::Device {

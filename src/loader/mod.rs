@@ -32,6 +32,7 @@ mod budget;
 mod plan;
 
 mod divide;
+mod joined;
 
 mod load;
 

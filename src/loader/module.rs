@@ -102,6 +102,7 @@ impl Engine {
             is_module: true,
             stated: None,
             launched: None,
+            messages: None,
         };
         let slots = whole_stacks(layout.slots, &engine.request())?;
         let plan: Plan = engine.bind_slots::<A>(&config, &slots)?;

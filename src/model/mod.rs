@@ -9,6 +9,7 @@ mod slot;
 mod adaptable;
 
 mod cut;
+mod divided;
 
 mod link;
 
@@ -40,6 +41,7 @@ pub use adaptable::Adaptable;
 pub use arch::{Family, Wrapper, families, wrappers};
 pub use cut::{CutError, WeightCut};
 pub use decoder::{CausalLm, LossConfig, PassError};
+pub use divided::Divided;
 pub use error::ConfigError;
 pub use generate::{
     Draw, GenerateError, GenerateOptions, Generated, NextToken, Sampling, StopReason, generate,
@@ -62,6 +64,8 @@ use core::fmt::Debug;
 
 use burn::{module::Param, tensor::Tensor};
 use serde_json::Value;
+
+use crate::collective::Together;
 
 /// A module that can be loaded from a checkpoint.
 ///
@@ -107,6 +111,15 @@ pub trait Architecture: Sized {
         _rank: usize,
         _ranks: usize,
     ) -> Result<(Self::Config, Vec<WeightCut>), CutError> {
+        Err(CutError::Unknown)
+    }
+
+    /// Computes with the other ranks from now on, among which the model is divided.
+    ///
+    /// # Errors
+    ///
+    /// [`CutError::Unknown`] for an architecture that does not compute with others.
+    fn join(&mut self, _together: &Together, _divided: Divided) -> Result<(), CutError> {
         Err(CutError::Unknown)
     }
 

@@ -34,6 +34,16 @@ pub enum Values {
 }
 
 impl Dense {
+    /// A copy of little-endian bytes of values of `dtype`.
+    pub(crate) fn copied(dtype: DType, bytes: &[u8]) -> Self {
+        let halves = || bytemuck::pod_collect_to_vec::<u8, u16>(bytes);
+        Self::Owned(match dtype {
+            DType::F32 => Values::F32(bytemuck::pod_collect_to_vec(bytes)),
+            DType::F16 => Values::F16(halves().reinterpret_into()),
+            DType::Bf16 => Values::Bf16(halves().reinterpret_into()),
+        })
+    }
+
     /// `bytes` of the source as values of `dtype`, if their alignment and byte order allow it.
     pub(super) fn shared(dtype: DType, bytes: Bytes) -> Option<Self> {
         let aligned = bytes.as_ptr().addr().is_multiple_of(dtype.size());

@@ -5,6 +5,8 @@ mod module;
 
 mod stream;
 
+mod apart;
+
 mod compare;
 mod guard;
 mod verify;

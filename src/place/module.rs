@@ -1,12 +1,16 @@
 //! Finished weights become tensors on the device, or are stored to be streamed there; a module is built of both.
 
+use std::collections::BTreeMap;
+
 use burn::tensor::Device;
 use firebox_kernels::format::Half;
 
 use super::{dedup::Shared, stream::Streamer};
 use crate::{
     model::{Weight, Weights},
-    pipeline::{self, Dense, Finished, PipelineError, Settings, Sink, SinkError, cut_packed},
+    pipeline::{
+        self, Dense, Finished, PipelineError, Settings, Sink, SinkError, WeightShare, cut_packed,
+    },
     plan::{Home, Step},
     quant::PackedWeight,
 };
@@ -18,10 +22,20 @@ pub(crate) struct ModuleSink<'a> {
     pub(crate) settings: &'a Settings<'a>,
     pub(crate) shared: Option<&'a Shared>,
     pub(crate) stream: Option<Streamer>,
+    /// What this rank has of weights whose other bytes are on other ranks.
+    pub(crate) shares: BTreeMap<String, (Step, WeightShare)>,
 }
 
 impl Sink for ModuleSink<'_> {
     fn place(&mut self, step: &Step, finished: Finished) -> Result<(), SinkError> {
+        let finished = match finished {
+            Finished::Share(share) => {
+                let name = step.slot.name.clone();
+                self.shares.insert(name, (step.clone(), share));
+                return Ok(());
+            }
+            finished => finished,
+        };
         check_scales(step, &finished)?;
         let device = self.device(step);
         let weight = match (self.shared, self.stream.as_ref()) {
@@ -53,7 +67,7 @@ impl ModuleSink<'_> {
     }
 
     /// The weight on its device.
-    fn weight(&self, step: &Step, finished: Finished) -> Result<Weight, SinkError> {
+    pub(super) fn weight(&self, step: &Step, finished: Finished) -> Result<Weight, SinkError> {
         let device = self.device(step);
         Ok(match finished {
             Finished::Placed(parts) => Weight::Packed(parts),

@@ -111,7 +111,7 @@ pub enum RankError {
     },
     /// A module of a part computes with other ranks.
     #[error(
-        "a module of `--parallel {parallel}` computes with the other ranks; `Loader::load_part` gives its weights without one"
+        "a module of `--parallel {parallel}` computes with the other ranks, and there are no messages between them: start a program with the feature `mpi` by `mpirun` or `srun` (`LoadRequest::ranks`), or only load (`firebox load`, `Loader::load_part`)"
     )]
     Alone {
         /// The division.

@@ -21,7 +21,7 @@ use firebox::{
 use serde_json::Value;
 
 use crate::{
-    Failure,
+    Failure, messages,
     ranks::RankArgs,
     settings::SettingsArgs,
     target::{TargetName, TargetParser},
@@ -308,6 +308,18 @@ impl LoadArgs {
         })
     }
 
+    /// A request of which products are made: where the model is divided among several processes, with messages between them.
+    pub(crate) fn joined(&self, request: LoadRequest) -> Result<LoadRequest, Failure> {
+        let ranks = match self.ranks.divides() {
+            true => messages::join("computing with a model that is divided")?,
+            false => None,
+        };
+        Ok(match ranks {
+            Some(ranks) => request.ranks(ranks),
+            None => request,
+        })
+    }
+
     fn events_file(&self, path: &Path) -> Result<Arc<JsonLines>, Failure> {
         if let Some(file) = self.events_file.get() {
             return Ok(Arc::clone(file));
@@ -371,6 +383,11 @@ pub(crate) struct RunArgs {
 }
 
 impl RunArgs {
+    /// The same for a command that computes with the model.
+    pub(crate) fn joined(&self) -> Result<LoadRequest, Failure> {
+        self.load.joined(self.request()?)
+    }
+
     /// The request for the quantization that is asked for.
     pub(crate) fn request(&self) -> Result<LoadRequest, Failure> {
         let config = self.load.config(self.quant.quant.clone());

@@ -75,7 +75,8 @@ impl OnTarget for EvalCommand {
         let mut opened = Vec::new();
         for quant in &self.quants {
             let config = self.cache.in_config(self.load.config(quant.clone()));
-            opened.push((quant, Opened::<T>::new(self.load.request(config)?)?));
+            let request = self.load.joined(self.load.request(config)?)?;
+            opened.push((quant, Opened::<T>::new(request)?));
         }
         let (_, first) = &opened[0];
         let windows = self.windows(&text, &first.config()?, &first.tokenizer()?)?;

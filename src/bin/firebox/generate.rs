@@ -58,7 +58,7 @@ pub(crate) struct GenerateCommand {
 
 impl OnTarget for GenerateCommand {
     fn run<T: Target>(self) -> Result<(), Failure> {
-        let opened = Opened::<T>::new(self.run.request()?)?;
+        let opened = Opened::<T>::new(self.run.joined()?)?;
         let tokenizer = opened.tokenizer()?;
         let prompt = self.encode(&tokenizer)?;
         if prompt.is_empty() {

@@ -38,17 +38,24 @@ pub(crate) struct LogitsCommand {
 impl OnTarget for LogitsCommand {
     fn run<T: Target>(self) -> Result<(), Failure> {
         let out = self.out.display();
-        let opened = Opened::<T>::new(self.run.request()?)?;
+        let opened = Opened::<T>::new(self.run.joined()?)?;
         let config = opened.config()?;
         check_vocabulary(&config, &self.tokens)?;
         check_positions(&config, self.tokens.len())?;
-        check_replace(&self.out, is_logits).map_err(|error| format!("{out}: {error}"))?;
+        // Of several ranks the first writes.
+        let writes = output::is_first();
+        if writes {
+            check_replace(&self.out, is_logits).map_err(|error| format!("{out}: {error}"))?;
+        }
         if let Some(folder) = self.out.parent().filter(|folder| !is_folder(folder)) {
             return Err(format!("{out}: there is no folder {}", folder.display()).into());
         }
 
         let Loaded { model, .. } = opened.load()?;
         let logits = logits(&model, &self.tokens)?;
+        if !writes {
+            return Ok(());
+        }
         let vocabulary = logits.len() / self.tokens.len();
         // Written all the same: where they begin is what one looks for.
         if let Some(first) = logits.iter().position(|logit| !logit.is_finite()) {

@@ -73,10 +73,12 @@ pub(crate) fn note(line: impl Display) {
 /// The error that the program ends with, on stderr; of several ranks, which one's.
 pub(crate) fn failed(failure: &dyn Error) {
     let chain = chain(failure);
-    let _ = match RANK.get() {
-        Some(rank) => writeln!(stderr(), "error: rank {rank}: {chain}"),
-        None => writeln!(stderr(), "error: {chain}"),
+    let line = match RANK.get() {
+        Some(rank) => format!("error: rank {rank}: {chain}\n"),
+        None => format!("error: {chain}\n"),
     };
+    // At once: several ranks share one stderr.
+    let _ = stderr().write_all(line.as_bytes());
 }
 
 /// The number of this process among several ranks.

@@ -34,6 +34,12 @@ pub(crate) struct RankArgs {
 }
 
 impl RankArgs {
+    /// Whether each process has a part of the model, and computes with the others.
+    pub(crate) fn divides(&self) -> bool {
+        let parallel = self.parallel.unwrap_or_default();
+        parallel != Parallel::Replicate
+    }
+
     pub(crate) fn in_config(&self, mut config: LoadConfig) -> LoadConfig {
         if let Some(rank) = self.rank {
             config = config.rank(rank);

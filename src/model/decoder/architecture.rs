@@ -12,16 +12,20 @@ use super::{
     slots::{self, slots},
     spec::Spec,
 };
-use crate::model::{
-    Adaptable, Architecture, arch,
-    cut::{CutError, WeightCut},
-    error::ConfigError,
-    layers::Linear,
-    link::Link,
-    pass::{PassBytes, PassSize},
-    slot::{Role, Slot, TIED_HEAD},
-    stacks::Stacks,
-    weights::{BuildError, Weights},
+use crate::{
+    collective::Together,
+    model::{
+        Adaptable, Architecture, arch,
+        cut::{CutError, WeightCut},
+        divided::Divided,
+        error::ConfigError,
+        layers::Linear,
+        link::Link,
+        pass::{PassBytes, PassSize},
+        slot::{Role, Slot, TIED_HEAD},
+        stacks::Stacks,
+        weights::{BuildError, Weights},
+    },
 };
 
 impl Architecture for CausalLm {
@@ -52,6 +56,11 @@ impl Architecture for CausalLm {
         ranks: usize,
     ) -> Result<(Spec, Vec<WeightCut>), CutError> {
         cut::of_rank(config, rank, ranks)
+    }
+
+    fn join(&mut self, together: &Together, divided: Divided) -> Result<(), CutError> {
+        self.joined(together, divided);
+        Ok(())
     }
 
     /// Empty for a [`Spec`] that [`slots`](super::slots()) refuses, which [`config`](Self::config) does not return.

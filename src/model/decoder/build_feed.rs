@@ -43,6 +43,7 @@ fn experts(tree: ExpertsTree<'_, Taker<'_>>, norm: NormSpec) -> Experts {
             mlp: mlp(shared.mlp),
             gate: shared.gate,
         }),
+        part: None,
     }
 }
 

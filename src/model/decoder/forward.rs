@@ -4,7 +4,13 @@
 
 use core::ops::Range;
 
-use super::{block::Block, passage::Passage, spec::Spec, tail::bent};
+use super::{
+    block::Block,
+    passage::Passage,
+    ranks::{DecoderRanks, ModelEnd},
+    spec::Spec,
+    tail::bent,
+};
 use crate::model::{
     NextToken,
     layers::{
@@ -54,15 +60,17 @@ pub struct CausalLm {
     /// What the module was built from.
     #[module(skip)]
     pub spec: Spec,
+    /// The other ranks, where it is divided among several.
+    #[module(skip)]
+    pub(super) ranks: Option<DecoderRanks>,
 }
 
 impl CausalLm {
     /// Logits `[b, t, v]` of every token of `ids` `[b, t]`; at least one token, and no more than the model has positions.
     pub fn forward(&self, ids: Tensor<2, Int>) -> Tensor<3> {
-        let (mut x, mut passage) = self.enter(ids, 0);
-        for block in &self.blocks {
-            x = block.forward(x, &mut passage, &mut NoMemory);
-        }
+        let (x, mut passage) = self.enter(ids, 0);
+        let mut memories = vec![NoMemory; self.blocks.len()];
+        let x = self.through(x, &mut passage, &mut memories);
         self.logits(x)
     }
 
@@ -78,17 +86,23 @@ impl CausalLm {
         ids: Tensor<2, Int>,
         cache: &mut Cache,
     ) -> Result<Tensor<3>, CacheError> {
-        Ok(self.logits(self.hidden_cached(ids, cache)?))
+        let logits = self.logits(self.hidden_cached(ids, cache)?);
+        self.check_ranks()?;
+        Ok(logits)
     }
 
     /// What comes out of the last layer, `x` `[b, t, f]`, to logits `[b, t, v]`.
     pub fn logits(&self, x: Tensor<3>) -> Tensor<3> {
-        let x = self.norm.forward(x);
-        let logits = match &self.head {
-            Some(head) => head.forward(x),
-            None => self.embedding.logits(x),
-        };
-        bent(logits, &self.spec.head)
+        let [b, t, _] = x.dims();
+        let (shape, dtype) = ([b, t, self.spec.vocabulary], x.dtype());
+        self.at_end(ModelEnd::Last, shape, dtype, || {
+            let x = self.norm.forward(x);
+            let logits = match &self.head {
+                Some(head) => self.whole_logits(head.forward(x)),
+                None => self.embedding.logits(x),
+            };
+            bent(logits, &self.spec.head)
+        })
     }
 
     /// `ids` `[b, t]`, the first of them at position `start`, to what goes into the first layer, `[b, t, f]`, and what
@@ -126,10 +140,16 @@ impl CausalLm {
         rotations: Vec<Rotation>,
         sight: Sight,
     ) -> Passage {
+        let [b, t, _] = x.dims();
         let small = self.per_layer.as_ref();
         Passage {
             rotations,
-            small: small.map(|small| small.forward(ids, x.clone())),
+            small: small.map(|small| {
+                let shape = [b, t, self.blocks.len(), small.features];
+                self.at_end(ModelEnd::First, shape, x.dtype(), || {
+                    small.forward(ids, x.clone())
+                })
+            }),
             lent: LentKeys::new(),
             sight,
         }
@@ -147,15 +167,19 @@ impl CausalLm {
         ids: Tensor<2, Int>,
         positions: impl FnOnce() -> Tensor<2, Int>,
     ) -> Tensor<3> {
-        let x = self.embedding.forward(ids);
-        let x = match self.spec.embedding.multiplier {
-            Some(multiplier) => x * multiplier,
-            None => x,
-        };
-        match &self.positions {
-            Some(learned) => x + learned.forward(positions()),
-            None => x,
-        }
+        let [b, t] = ids.dims();
+        let shape = [b, t, self.spec.features];
+        self.at_end(ModelEnd::First, shape, self.activations(), || {
+            let x = self.embedding.forward(ids);
+            let x = match self.spec.embedding.multiplier {
+                Some(multiplier) => x * multiplier,
+                None => x,
+            };
+            match &self.positions {
+                Some(learned) => x + learned.forward(positions()),
+                None => x,
+            }
+        })
     }
 
     /// The rotations of all layers at `positions`, in the type that activations are in.
@@ -198,10 +222,8 @@ impl CausalLm {
 
         let (start, all) = (cache.len(), ids.dims());
         let layers = cache.extend(self.blocks.len(), all)?;
-        let (mut x, mut passage) = self.enter(ids, start);
-        for (block, layer) in self.blocks.iter().zip(layers) {
-            x = block.forward(x, &mut passage, layer);
-        }
+        let (x, mut passage) = self.enter(ids, start);
+        let x = self.through(x, &mut passage, layers);
         Ok(x.narrow(1, all[1] - t, t))
     }
 
@@ -253,6 +275,8 @@ impl NextToken for CausalLm {
         // The head is the widest product of the model, and a prompt needs it for its last token only.
         let x = self.hidden_cached(ids, cache)?;
         let last = x.narrow(1, t - 1, 1);
-        Ok(self.logits(last).reshape([self.spec.vocabulary]))
+        let logits = self.logits(last).reshape([self.spec.vocabulary]);
+        self.check_ranks()?;
+        Ok(logits)
     }
 }

@@ -11,7 +11,10 @@ use super::{
     forward::CausalLm,
     tail::{Tail, cross_entropy},
 };
-use crate::model::layers::{Documents, NoMemory};
+use crate::{
+    collective::CollectiveError,
+    model::layers::{Documents, NoMemory},
+};
 
 /// How a loss is computed.
 #[derive(Debug, Clone)]
@@ -71,6 +74,9 @@ pub enum PassError {
         /// Tokens in a context at most.
         positions: usize,
     },
+    /// The other ranks, where a model is divided among several.
+    #[error(transparent)]
+    Ranks(#[from] CollectiveError),
     /// Nothing to train on.
     #[error(
         "no token of {rows} rows of {tokens} has a label, so that there is no loss; leave these rows out"
@@ -137,7 +143,9 @@ impl CausalLm {
             tied: self.head.is_none().then(|| self.embedding.clone()),
             spec: self.spec.head.clone(),
         };
-        Ok(tail.loss(x, &labels, *at_once))
+        let loss = tail.loss(x, &labels, *at_once);
+        self.check_ranks()?;
+        Ok(loss)
     }
 
     /// For training code that has tensors, such as a step of Burn's `Learner`: the mean over all tokens of `ids` `[b, t]` but the first of

@@ -31,9 +31,13 @@ mod passage;
 
 mod block;
 
+mod ranks;
+
 mod tail;
 
 mod forward;
+
+mod divided;
 
 mod again;
 

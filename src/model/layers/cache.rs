@@ -5,6 +5,7 @@
 use burn::tensor::{Int, Tensor, s};
 
 use super::remember::{DeltaState, Remember};
+use crate::collective::CollectiveError;
 
 /// Room for this many tokens is made at first; it doubles after that.
 const TOKENS_MIN: usize = 64;
@@ -76,6 +77,9 @@ pub enum CacheError {
         /// Layers of the model.
         asked: usize,
     },
+    /// The other ranks, where a model is divided among several. The cache knows the tokens, and is of no use.
+    #[error(transparent)]
+    Ranks(#[from] CollectiveError),
 }
 
 impl Cache {

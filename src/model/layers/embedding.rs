@@ -7,6 +7,7 @@ use burn::{
 
 use super::{adapter::Adapter, linear::Place, matrix::Matrix};
 use crate::{
+    collective::Together,
     config::Role,
     target::{DType, ToBurn},
 };
@@ -22,6 +23,9 @@ pub struct Embedding {
     dtype: DType,
     #[module(skip)]
     pub(crate) place: Place,
+    /// The other ranks, where each has some of the rows, and the first row of this one.
+    #[module(skip)]
+    pub(crate) part: Option<(Together, usize)>,
 }
 
 impl Embedding {
@@ -32,6 +36,7 @@ impl Embedding {
             adapters: Vec::new(),
             dtype,
             place: Place::new("", Role::Embedding),
+            part: None,
         }
     }
 
@@ -62,11 +67,28 @@ impl Embedding {
         let [_, features] = self.table.shape();
         // The rows are in a graph where the table is: Burn refuses tokens whose device has another strategy of checkpointing.
         let ids = ids.without_autodiff().reshape([batch * tokens]);
-        let rows = match self.adapters.is_empty() {
-            true => self.table.rows(ids, self.dtype.burn()),
-            false => self.changed_rows(ids),
+        let rows = match (&self.part, self.adapters.is_empty()) {
+            (Some((together, first)), _) => self.rows_of_all(ids, together, *first),
+            (None, true) => self.table.rows(ids, self.dtype.burn()),
+            (None, false) => self.changed_rows(ids),
         };
         rows.reshape([batch, tokens, features])
+    }
+
+    /// The rows that `ids` `[m]` name, of which this rank has those from `first` on: `[m, features]`.
+    fn rows_of_all(&self, ids: Tensor<1, Int>, together: &Together, first: usize) -> Tensor<2> {
+        let [rows, _] = self.table.shape();
+        let local = ids - first as i64;
+        let (before, after) = (
+            local.clone().lower_elem(0),
+            local.clone().greater_equal_elem(rows as i64),
+        );
+        // A row for every id; zeros for those that another rank has.
+        let found = self
+            .table
+            .rows(local.clamp(0, rows as i64 - 1), self.dtype.burn());
+        let found = found.mask_fill(before.bool_or(after).unsqueeze_dim(1), 0);
+        together.sum(found)
     }
 
     /// The rows that `ids` `[m]` name, with the changes of adapters: `[m, features]`.
@@ -80,9 +102,12 @@ impl Embedding {
     /// Logits of a model that ties its head to this table: `x` `[.., features]` to `[.., vocabulary]`.
     pub fn logits(&self, x: Tensor<3>) -> Tensor<3> {
         let [batch, tokens, features] = x.dims();
-        let [vocabulary, _] = self.table.shape();
-        self.table
-            .product(x.reshape([batch * tokens, features]))
-            .reshape([batch, tokens, vocabulary])
+        let [rows, _] = self.table.shape();
+        let logits = self.table.product(x.reshape([batch * tokens, features]));
+        let logits = logits.reshape([batch, tokens, rows]);
+        match &self.part {
+            Some((together, _)) => together.beside(logits),
+            None => logits,
+        }
     }
 }

@@ -20,6 +20,7 @@ use super::{
     mlp::Mlp,
     router::{Router, Routing},
 };
+use crate::collective::Together;
 
 /// Values of rows that go through experts at once: a long prompt goes through in blocks of tokens, so that the rows of a
 /// block take 128 MiB and not `k` times those of the prompt.
@@ -34,6 +35,9 @@ pub struct Experts {
     pub experts: Vec<Mlp>,
     /// An MLP that every token goes through.
     pub shared: Option<SharedExpert>,
+    /// The other ranks, where each has some of the features inside of every MLP.
+    #[module(skip)]
+    pub(crate) part: Option<Together>,
 }
 
 /// An MLP beside the experts that every token goes through.
@@ -57,8 +61,13 @@ impl Experts {
         let flat = |x: Tensor<3>| x.reshape([b * t, f]);
         let y = self.mixed(flat(router_x), flat(x.clone()));
         let y = y.reshape([b, t, f]);
-        match &self.shared {
+        let y = match &self.shared {
             Some(shared) => y + shared.forward(x),
+            None => y,
+        };
+        // Once for all experts: the sum over experts is one over ranks too.
+        match &self.part {
+            Some(together) => together.sum(y),
             None => y,
         }
     }

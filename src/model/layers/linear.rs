@@ -12,7 +12,7 @@ use super::{
     dropout::Dropout,
     matrix::Matrix,
 };
-use crate::config::Role;
+use crate::{collective::Together, config::Role};
 
 /// `y = x Wᵀ + b`, and the changes that adapters make.
 #[derive(Module, Debug)]
@@ -26,6 +26,21 @@ pub struct Linear {
     /// The name of the module in the checkpoint, and the purpose of its weight.
     #[module(skip)]
     pub(crate) place: Place,
+    /// Whether other ranks have a part of it.
+    #[module(skip)]
+    pub(crate) summand: Summand,
+}
+
+/// What the product of a matrix is, some of whose columns other ranks have.
+#[derive(Debug, Clone, Default)]
+pub(crate) enum Summand {
+    /// All of the product: no other rank has a part.
+    #[default]
+    Whole,
+    /// A part, to which those of the other ranks are added.
+    Summed(Together),
+    /// A part, to which somebody else adds the others; one rank alone adds the bias.
+    Part { adds_bias: bool },
 }
 
 /// The name of a module in the checkpoint, `model.layers.0.self_attn.q_proj`, and the purpose of its matrix. Empty where
@@ -53,6 +68,7 @@ impl Linear {
             bias,
             adapters: Vec::new(),
             place: Place::new("", Role::Linear),
+            summand: Summand::Whole,
         }
     }
 
@@ -111,7 +127,12 @@ impl Linear {
             true => self.weight.product(x),
             false => self.changed_product(x),
         };
-        let y = match self.changed_bias() {
+        let (y, bias) = match &self.summand {
+            Summand::Whole | Summand::Part { adds_bias: true } => (y, self.changed_bias()),
+            Summand::Part { adds_bias: false } => (y, None),
+            Summand::Summed(together) => (together.sum(y), self.changed_bias()),
+        };
+        let y = match bias {
             Some(bias) => {
                 let dtype = y.dtype();
                 y + bias.cast(dtype).unsqueeze()

@@ -182,6 +182,15 @@ impl Mlp {
         }
     }
 
+    /// The matrix back to the features of the model.
+    pub(crate) fn down_mut(&mut self) -> &mut Linear {
+        match self {
+            Self::Gated(mlp) => &mut mlp.down_proj,
+            Self::Fused(mlp) => &mut mlp.down_proj,
+            Self::Plain(mlp) => &mut mlp.down_proj,
+        }
+    }
+
     /// Its matrices, in the order in which a token meets them.
     pub fn linears(&self) -> Vec<&Linear> {
         match self {

@@ -64,7 +64,7 @@ pub use experts::{Experts, SharedExpert};
 pub use feed_forward::{FeedForward, SideBySide};
 pub use latent::{Latent, LatentHeads, LatentQuery, SmallQuery};
 pub use linear::Linear;
-pub(crate) use linear::Place;
+pub(crate) use linear::{Place, Summand};
 pub use matrix::Matrix;
 pub use mixer::Mixer;
 pub use mlp::{Activation, Clamp, FusedMlp, GateRows, GatedMlp, Gating, Mlp, PlainMlp};

@@ -5,7 +5,7 @@ use super::{
     frozen::values,
     linear::Place,
 };
-use crate::config::Role;
+use crate::{collective::Together, config::Role};
 use burn::{
     module::{Module, Param},
     tensor::{DType, Tensor},
@@ -65,12 +65,21 @@ impl NormSpec {
 impl NormSpec {
     /// `x` `[.., features]` normalised in f32, without scale and bias.
     pub fn unit<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
+        self.unit_over(x, None)
+    }
+
+    /// The same, where other ranks have equal parts of the features.
+    fn unit_over<const D: usize>(self, x: Tensor<D>, together: Option<&Together>) -> Tensor<D> {
+        let mean = |x: Tensor<D>| match together {
+            Some(together) => together.mean(x.mean_dim(D - 1)),
+            None => x.mean_dim(D - 1),
+        };
         let x = x.cast(DType::F32);
         let x = match self.kind {
             NormKind::Rms => x,
-            NormKind::Layer => x.clone() - x.mean_dim(D - 1),
+            NormKind::Layer => x.clone() - mean(x),
         };
-        let mean_square = (x.clone() * x.clone()).mean_dim(D - 1);
+        let mean_square = mean(x.clone() * x.clone());
         x * (mean_square + self.eps).sqrt().recip()
     }
 }
@@ -95,6 +104,9 @@ pub struct Norm {
     /// The shape that the checkpoint has the scale in: `[features]`, or a row for each head.
     #[module(skip)]
     pub(crate) shape: Vec<usize>,
+    /// The other ranks, where each has an equal part of the features.
+    #[module(skip)]
+    pub(crate) part: Option<Together>,
 }
 
 impl Norm {
@@ -107,6 +119,7 @@ impl Norm {
             adapters: Vec::new(),
             spec,
             place: Place::new("", Role::Norm),
+            part: None,
         }
     }
 
@@ -152,7 +165,7 @@ impl Norm {
         shaped: impl Fn(Tensor<1>) -> Tensor<D>,
     ) -> Tensor<D> {
         let dtype = x.dtype();
-        let unit = self.spec.unit(x);
+        let unit = self.spec.unit_over(x, self.part.as_ref());
 
         let (unit, weights_in) = match self.spec.rounds_first {
             true => (unit.cast(dtype), dtype),

@@ -27,6 +27,6 @@ mod weight;
 pub(crate) use entry::StreamedBytes;
 pub use ring::Ring;
 pub(crate) use ring::RingLimits;
-pub(crate) use shelf::Shelf;
+pub(crate) use shelf::{Shelf, Shelved};
 pub use stats::{StreamStats, StreamTally};
 pub use weight::StreamedWeight;

@@ -14,7 +14,7 @@ use std::{
 
 use burn::tensor::Bytes;
 
-use crate::config::StreamFrom;
+use crate::{collective::Together, config::StreamFrom};
 
 /// Stores bytes.
 #[derive(Debug)]
@@ -26,6 +26,12 @@ pub(crate) enum Shelf {
 /// Stored bytes.
 #[derive(Debug)]
 pub(crate) enum Shelved {
+    /// Some of `len` bytes; the others are on other ranks. They come together whenever they are needed.
+    Apart {
+        mine: Vec<u8>,
+        len: usize,
+        together: Together,
+    },
     /// Shared: a copy of the handle is no copy of the bytes.
     Host(Bytes),
     Disk {
@@ -59,7 +65,7 @@ impl Shelved {
     pub(super) fn len(&self) -> usize {
         match self {
             Self::Host(bytes) => bytes.len(),
-            Self::Disk { len, .. } => *len,
+            Self::Disk { len, .. } | Self::Apart { len, .. } => *len,
         }
     }
 
@@ -72,7 +78,21 @@ impl Shelved {
                 self.read(0, &mut bytes)?;
                 Ok(bytes)
             }
+            Self::Apart {
+                mine,
+                len,
+                together,
+            } => {
+                let mut bytes = room(*len);
+                bytes.copy_from_slice(&together.joined(mine, *len));
+                Ok(bytes)
+            }
         }
+    }
+
+    /// Whether all bytes are no more work than some of them.
+    pub(super) fn is_whole(&self) -> bool {
+        matches!(self, Self::Host(_) | Self::Apart { .. })
     }
 
     /// Fills `into` with the bytes that begin with the one at `first`.
@@ -83,6 +103,10 @@ impl Shelved {
                 Ok(())
             }
             Self::Disk { spill, at, .. } => spill.read(at + first as u64, into),
+            Self::Apart { .. } => {
+                into.copy_from_slice(&self.all()?[first..][..into.len()]);
+                Ok(())
+            }
         }
     }
 

@@ -152,8 +152,12 @@ impl StreamedWeight {
             StreamedBytes::Dense { dtype, values, .. } => {
                 let row = cols * dtype.size();
                 let mut found = room(ids.len() * row);
+                let whole = values.is_whole().then(|| values.all()).transpose()?;
                 for (id, found) in ids.iter().zip(found.chunks_exact_mut(row.max(1))) {
-                    values.read(id * row, found)?;
+                    match &whole {
+                        Some(whole) => found.copy_from_slice(&whole[id * row..][..row]),
+                        None => values.read(id * row, found)?,
+                    }
                 }
                 let dtype = BurnDType::from(dtype.burn());
                 Ok(TensorData::from_bytes(found, shape, dtype))
@@ -164,8 +168,9 @@ impl StreamedWeight {
                 scales,
             } => {
                 let mut found = vec![0.0; ids.len() * cols];
-                if let (Shelved::Host(words), Shelved::Host(scales)) = (words, scales) {
-                    let [words, scales] = [words, scales].map(|part| bytemuck::cast_slice(part));
+                if words.is_whole() && scales.is_whole() {
+                    let whole = [words.all()?, scales.all()?];
+                    let [words, scales] = whole.each_ref().map(|part| bytemuck::cast_slice(part));
                     unpack(*layout, words, scales, ids, &mut found);
                 } else {
                     for (id, found) in ids.iter().zip(found.chunks_exact_mut(cols.max(1))) {
