@@ -8,6 +8,7 @@ use burn::{
 };
 
 use super::{
+    beside::recording,
     error::{AdapterError, DORA_OF_TABLE},
     file::{AdapterFile, ModuleTensors, StoredTensor},
     parts::{AdapterParts, of, rank_of},
@@ -21,8 +22,8 @@ use crate::{
     },
 };
 
-/// Puts an adapter of files on a model, with `weight` of its change. Its parameters go to `device` and are not trained;
-/// [`trainable`] changes that.
+/// Puts an adapter of files on a model, with `weight` of its change. Its parameters go to the devices of the layers that they change,
+/// gradients are recorded as on `device`, and nothing is trained; [`trainable`] changes that.
 ///
 /// # Errors
 ///
@@ -55,7 +56,8 @@ pub fn attach<A: Architecture>(
     let mut adapters = Vec::new();
     for (module, tensors) in &file.modules {
         let nth = of(&places, module).expect("every module was found");
-        let adapter = adapter(file, module, tensors, &places[nth], &switch, device)?;
+        let device = recording(places[nth].device(), device);
+        let adapter = adapter(file, module, tensors, &places[nth], &switch, &device)?;
         adapters.push((nth, adapter));
     }
     complete(file, &places)?;
@@ -65,8 +67,8 @@ pub fn attach<A: Architecture>(
     Ok(switch)
 }
 
-/// Puts new factors on a model, which change nothing until they are trained. They go to `device`, which should record
-/// gradients (`T::device(0)?.autodiff()`), and are trained; the model itself stays where it is and is not.
+/// Puts new factors on a model, which change nothing until they are trained. They go to the devices of the layers that they change, and
+/// are trained, with gradients recorded as on `device` (`T::device(0)?.autodiff()`); the model itself stays as it is.
 ///
 /// A begins uniform within `±1/√in`, as peft has it, and B with zeros; a magnitude begins with the norms of the rows.
 ///
@@ -98,7 +100,8 @@ pub fn add<A: Architecture>(
     }
     let mut adapters = Vec::new();
     for (nth, place) in places.iter().enumerate() {
-        if let Some(adapter) = new(config, nth as u64, place, &switch, device)? {
+        let device = recording(place.device(), device);
+        if let Some(adapter) = new(config, nth as u64, place, &switch, &device)? {
             adapters.push((nth, adapter));
         }
     }
@@ -126,16 +129,15 @@ fn named<'p, 'm>(
     Ok(named)
 }
 
-/// Makes every adapter of a model trainable on `device`, which should record gradients. Nothing else is trained.
+/// Makes every adapter of a model trainable where it is, with gradients recorded as on `device`. Nothing else is trained.
 pub fn trainable<A: Architecture>(model: &mut A, device: &Device) {
     struct Train<'d>(&'d Device);
     impl ModuleMapper for Train<'_> {
         fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
             let (id, values, mapper) = param.consume();
-            let values = values
-                .without_autodiff()
-                .to_device(&self.0.clone().without_autodiff());
-            let values = Tensor::from_data(values.into_data(), self.0).require_grad();
+            let device = recording(values.device(), self.0);
+            let values = values.without_autodiff().into_data();
+            let values = Tensor::from_data(values, &device).require_grad();
             Param::from_mapped_value(id, values, mapper)
         }
     }

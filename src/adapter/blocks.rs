@@ -5,14 +5,14 @@ use burn::{
     tensor::{Device, FloatDType, Tensor},
 };
 
-use super::AdapterError;
+use super::{AdapterError, beside::recording};
 use crate::{
     model::{CausalLm, layers::Matrix},
     target::ToBurn,
 };
 
 /// Trains the layers of a model whose numbers are `blocks` ([`Loaded::new_blocks`](crate::Loaded::new_blocks)): all their
-/// tensors, norms and biases too, on `device`, which should record gradients (`T::device(0)?.autodiff()`). The other layers,
+/// tensors, norms and biases too, where they are, with gradients recorded as on `device` (`T::device(0)?.autodiff()`). The other layers,
 /// the embedding and the head stay where they are and are not trained, so they may be packed; no gradient of theirs exists.
 ///
 /// Packed and streamed matrices of these layers become dense, in the type of the model's activations. An optimizer sees new
@@ -63,14 +63,14 @@ pub(super) fn unpack(matrix: &mut Matrix, dtype: FloatDType) {
     }
 }
 
-/// The same module, trained on `device`, which records gradients: its parameters are new ones with the same values.
+/// The same module, trained where it is, with gradients recorded as on `device`: its parameters are new ones with the same values.
 pub(crate) fn train_module<M: Module>(module: M, device: &Device) -> M {
     struct TrainAll<'d>(&'d Device);
     impl ModuleMapper for TrainAll<'_> {
         fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
             let values = param.val().without_autodiff();
-            let dtype = values.dtype();
-            let values = Tensor::from_data(values.into_data(), (self.0, dtype));
+            let (dtype, device) = (values.dtype(), recording(values.device(), self.0));
+            let values = Tensor::from_data(values.into_data(), (&device, dtype));
             Param::initialized(ParamId::new(), values.require_grad())
         }
     }

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Reading order: `peft` (the configuration, and which modules it names) → `file` (both files of a folder) → `parts` (the
-//! parameters that an adapter brings) → `attach` (the adapters on a model) → `detach` (the files of a model's adapter) →
+//! parameters that an adapter brings) → `beside` (their device) → `attach` (the adapters on a model) → `detach` (the files of a model's adapter) →
 //! `trained` (a model whose records hold what is trained) → `merge` (an adapter in the values of a checkpoint) → `blocks`
 //! (layers that are trained whole) → `whole` (all of a model, and the train types).
 
@@ -18,6 +18,8 @@ mod peft;
 mod file;
 
 mod parts;
+
+mod beside;
 
 mod attach;
 

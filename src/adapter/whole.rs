@@ -14,7 +14,7 @@ use crate::{
     model::{Adaptable, Architecture, CausalLm},
 };
 
-/// Trains every value of a dense model on `device`, which should record gradients (`T::device(0)?.autodiff()`): matrices, tables,
+/// Trains every value of a dense model where it is, with gradients recorded as on `device` (`T::device(0)?.autodiff()`): matrices, tables,
 /// norms and biases, and adapters that are on the model. An optimizer sees new parameters, with ids of their own.
 ///
 /// Matrices that are kept as halves or streamed become parameters in `f32` on the device. Routers get the gradients that their

@@ -1,14 +1,14 @@
 //! What to load and how.
 
-use std::path::PathBuf;
+use std::{collections::BTreeSet, path::PathBuf};
 
 use firebox_kernels::arith::float::DType;
 use serde::{Deserialize, Serialize};
 
 use super::quant::QuantSpec;
 use super::{
-    AdapterConfig, Budget, Expand, HubConfig, Parallel, Pattern, Policy, RankConfig, Reading, Rule,
-    Strategy, StreamFrom, VerifyConfig, Workers, hub::Secret,
+    AdapterConfig, Budget, DeviceMap, Expand, HubConfig, MaxMemory, Parallel, Pattern, Policy,
+    RankConfig, Reading, Rule, Strategy, StreamFrom, VerifyConfig, Workers, hub::Secret,
 };
 
 /// What to load and how: plain data, which can be written to a file and read again.
@@ -63,13 +63,39 @@ pub(crate) struct PackConfig {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct PlaceConfig {
-    /// Index of the device.
-    pub(crate) device: usize,
+    /// Indices of the devices; none where nothing is said of them.
+    pub(crate) devices: Vec<usize>,
+    pub(crate) max_memory: Option<MaxMemory>,
+    pub(crate) device_map: Option<DeviceMap>,
+    /// Sequences at once, and tokens of each, that cache and activations need room for.
+    pub(crate) context: Option<[usize; 2]>,
     pub(crate) strategy: Strategy,
     pub(crate) stream_from: StreamFrom,
     pub(crate) host_budget: Option<Budget>,
     pub(crate) device_budget: Option<Budget>,
     pub(crate) allocation_max: Option<u64>,
+}
+
+impl PlaceConfig {
+    /// The indices of the devices: those that were said, else those that have a limit or a part of the map, else the first.
+    pub(crate) fn resolved_devices(&self) -> Vec<usize> {
+        if !self.devices.is_empty() {
+            return self.devices.clone();
+        }
+        let limited = self.max_memory.iter().flat_map(|limits| &limits.devices);
+        let limited = limited.map(|(index, _)| *index);
+        let mapped = self.device_map.iter().flat_map(DeviceMap::indices);
+        let all: BTreeSet<usize> = limited.chain(mapped).collect();
+        match all.is_empty() {
+            true => vec![0],
+            false => all.into_iter().collect(),
+        }
+    }
+
+    /// Whether weights are spread by a map, and not by the strategy alone.
+    pub(crate) fn is_mapped(&self) -> bool {
+        self.devices.len() > 1 || self.max_memory.is_some() || self.device_map.is_some()
+    }
 }
 
 /// How weights are read and converted.
@@ -262,8 +288,45 @@ impl LoadConfig {
     }
 
     /// Device index of the target, 0 if not given.
-    pub fn device(mut self, index: usize) -> Self {
-        self.place.device = index;
+    pub fn device(self, index: usize) -> Self {
+        self.devices([index])
+    }
+
+    /// Device indices of the target, over which layers are spread. If not given: those of [`max_memory`](Self::max_memory) and of an
+    /// explicit [map](Self::device_map), or 0.
+    ///
+    /// ```
+    /// use firebox::{Cpu, LoadConfig, Loader, model::CausalLm};
+    ///
+    /// let config = LoadConfig::new(concat!(env!("CARGO_MANIFEST_DIR"), "/assets/tinyrust")).devices([0, 1]);
+    /// let report = Loader::<Cpu>::new(config)?.load::<CausalLm>()?.report;
+    /// assert_eq!(report.devices[0].layers, [0, 1]);
+    /// assert_eq!(report.devices[1].layers, [2, 3]);
+    /// # Ok::<(), firebox::Error>(())
+    /// ```
+    pub fn devices(mut self, indices: impl IntoIterator<Item = usize>) -> Self {
+        self.place.devices = indices.into_iter().collect();
+        self
+    }
+
+    /// How much of each memory the model may take, cache and activations included. If not given, devices have what they have
+    /// ([`device_budget`](Self::device_budget) limits each), and the rest goes to host memory, then to the folder of
+    /// [`StreamFrom::Disk`] if there is one.
+    pub fn max_memory(mut self, limits: MaxMemory) -> Self {
+        self.place.max_memory = Some(limits);
+        self
+    }
+
+    /// Which part of the model goes to which device; [`DeviceMap::Balanced`] if not given and there are several.
+    pub fn device_map(mut self, map: DeviceMap) -> Self {
+        self.place.device_map = Some(map);
+        self
+    }
+
+    /// Sequences at once, and tokens of each, for whose cache and activations a [map](Self::device_map) leaves room: one sequence
+    /// of 4096 tokens, or as many as the model has positions, if not given.
+    pub fn context(mut self, sequences: usize, tokens: usize) -> Self {
+        self.place.context = Some([sequences, tokens]);
         self
     }
 

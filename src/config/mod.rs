@@ -5,10 +5,12 @@
 
 mod adapter;
 mod budget;
+mod device_map;
 mod expand;
 mod hub;
 mod known;
 mod load;
+mod max_memory;
 mod near;
 mod parallel;
 mod policy;
@@ -26,13 +28,15 @@ mod workers;
 
 pub use adapter::{AdapterConfig, AdapterSpecError, LoraConfig, TrainedBiases};
 pub use budget::{Budget, BudgetError};
+pub use device_map::{Destination, DeviceMap, DeviceMapError};
 pub use expand::{Expand, ExpandSpecError};
 pub(crate) use hub::HubConfig;
 #[cfg(feature = "hub")]
 pub(crate) use hub::Secret;
 pub use known::Known;
 pub use load::LoadConfig;
-pub(crate) use load::PackConfig;
+pub(crate) use load::{PackConfig, PlaceConfig};
+pub use max_memory::{MaxMemory, MaxMemoryError};
 pub(crate) use near::{letters, nearest};
 pub(crate) use parallel::RankConfig;
 pub use parallel::{Parallel, Ranks};

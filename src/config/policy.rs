@@ -85,6 +85,12 @@ impl Pattern {
             Matches::Glob(itself, below) => itself.is_match(name) || below.is_match(name),
         }
     }
+
+    /// How closely it names what it matches: longer texts are closer, then names than texts with wildcards.
+    pub(crate) fn closeness(&self) -> (usize, bool) {
+        let is_name = matches!(self.matches, Matches::Name(_));
+        (self.text.len(), is_name)
+    }
 }
 
 impl fmt::Display for Pattern {

@@ -18,7 +18,7 @@ impl Engine {
     ) -> Result<Vec<AdapterSwitch>, Error> {
         let put = |config: &AdapterConfig| match config {
             AdapterConfig::Lora(config) => {
-                let device = self.device.clone();
+                let device = self.devices.all[0].clone();
                 // A device that records gradients already has a strategy of its own.
                 let device = if device.is_autodiff() {
                     device
@@ -28,7 +28,7 @@ impl Engine {
                 adapter::add(model, config, &device)
             }
             AdapterConfig::Folder { folder, weight } => {
-                let device = self.device.clone().without_autodiff();
+                let device = self.devices.all[0].clone().without_autodiff();
                 adapter::attach(model, &AdapterFile::open(folder)?, *weight, &device)
             }
         };

@@ -61,29 +61,21 @@ impl Engine {
     /// The devices that the model computes on.
     pub(super) fn devices(&self) -> Vec<DeviceFacts> {
         let on_host = self.target.memory == MemoryKind::Host;
-        let facts = |index, memory: Option<u64>| DeviceFacts {
+        let each = self.devices.each.iter().enumerate();
+        let facts = each.map(|(nth, (index, capabilities))| DeviceFacts {
             target: self.target.name.to_owned(),
-            index,
-            name: self.capabilities.name.clone(),
+            index: *index,
+            name: capabilities.name.clone(),
             on_host,
-            memory: memory.filter(|_| !on_host),
+            memory: match self.follows_map() {
+                // What cannot be is refused when the checkpoint is opened.
+                true => self.mapped_limit(nth).ok().flatten(),
+                false => self.device_bytes().filter(|_| !on_host),
+            },
             largest_allocation: self.capabilities.largest_allocation,
             packs: !on_host,
-        };
-        match &self.stated {
-            None => vec![facts(self.config.place.device, self.device_bytes())],
-            Some(stated) => {
-                let memories = stated.devices.bytes().iter().enumerate();
-                let facts = memories.map(|(nth, memory)| {
-                    let budget = self.config.place.device_budget;
-                    facts(
-                        nth,
-                        budget.map_or(Some(*memory), |budget| budget.resolve(Some(*memory))),
-                    )
-                });
-                facts.collect()
-            }
-        }
+        });
+        facts.collect()
     }
 
     /// The allowance that was asked for, or the rest of the budget: tiles get smaller first.
@@ -166,6 +158,8 @@ impl Engine {
     pub(super) fn host_bytes_for(&self, strategy: Strategy) -> Option<u64> {
         let device = match (self.target.memory, strategy) {
             (MemoryKind::Device, _) | (_, Strategy::Streaming) => None,
+            // What a map counts by device is in host memory together.
+            _ if self.follows_map() => None,
             (MemoryKind::Host, _) => self.device_bytes(),
         };
         [device, self.host_bytes()].into_iter().flatten().min()
@@ -195,11 +189,13 @@ impl Engine {
         Ok(memory.saturating_sub(beside))
     }
 
-    /// Bytes of the device's memory that may be used.
+    /// Bytes of the device's memory that may be used; of all devices together, where a map is followed.
     pub(super) fn device_bytes(&self) -> Option<u64> {
-        let stated = self.stated.as_ref();
-        let stated = stated.map(|stated| stated.devices.bytes().iter().sum());
-        let all = stated.or(self.capabilities.memory);
+        if self.follows_map() {
+            let all = 0..self.devices.each.len();
+            return all.map(|nth| self.mapped_limit(nth).ok().flatten()).sum();
+        }
+        let all = self.capabilities.memory;
         let budget = self.config.place.device_budget;
         budget.map_or(all, |budget| budget.resolve(all))
     }

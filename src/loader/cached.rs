@@ -144,12 +144,7 @@ impl Engine {
             ranks: self.messages.clone(),
             observers: self.observers.clone(),
         };
-        let engine = Self::open(
-            request,
-            self.target,
-            self.device.clone(),
-            self.capabilities.clone(),
-        )?;
+        let engine = Self::open(request, self.target, self.devices.clone())?;
         // The plain weights that are left may be stored in another type than most were.
         let dtype = self.dtype;
         Ok(Self { dtype, ..engine })

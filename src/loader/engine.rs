@@ -3,11 +3,10 @@
 
 use std::sync::{Arc, OnceLock};
 
-use burn::tensor::Device;
-
 use super::{
     LoadRequest,
     allowance::{Allowance, cores},
+    devices::OpenDevices,
 };
 use crate::{
     collective::Collective,
@@ -39,7 +38,8 @@ pub(super) struct Engine {
     pub(super) named: OnceLock<Option<Checkpoint>>,
     pub(super) dialect: Option<Arc<dyn Dialect>>,
     pub(super) target: TargetFacts,
-    pub(super) device: Device,
+    pub(super) devices: OpenDevices,
+    /// What all devices can do.
     pub(super) capabilities: Capabilities,
     pub(super) dtype: DTypeChoice,
     /// The files that the tokenizer was made from, once it was.
@@ -79,13 +79,13 @@ impl TargetFacts {
 }
 
 impl Engine {
-    /// Opens the checkpoint for a device that is open.
+    /// Opens the checkpoint for devices that are open.
     pub(super) fn open(
         mut request: LoadRequest,
         target: TargetFacts,
-        device: Device,
-        mut capabilities: Capabilities,
+        devices: OpenDevices,
     ) -> Result<Self, Error> {
+        let mut capabilities = devices.common();
         if target.memory == MemoryKind::Device {
             let limits = [
                 capabilities.largest_allocation,
@@ -126,7 +126,7 @@ impl Engine {
             named: OnceLock::new(),
             dialect,
             target,
-            device,
+            devices,
             capabilities,
             dtype,
             tokenizer: OnceLock::new(),
@@ -169,7 +169,10 @@ impl Engine {
     }
 
     pub(super) fn record(&self) -> Recording {
-        Recording::start((self.target.memory == MemoryKind::Device).then(|| self.device.clone()))
+        Recording::start(match self.target.memory {
+            MemoryKind::Device => self.devices.all.clone(),
+            MemoryKind::Host => Vec::new(),
+        })
     }
 
     pub(super) fn settings<'a>(&'a self, observer: &'a dyn Observer) -> Settings<'a> {
@@ -189,7 +192,10 @@ impl Engine {
             },
             readers: cores().min(self.checkpoint().source().concurrency()),
             tile_bytes: allowance.tile,
-            device: (self.target.memory == MemoryKind::Device).then_some(&self.device),
+            devices: match self.target.memory {
+                MemoryKind::Device => &self.devices.all,
+                MemoryKind::Host => &[],
+            },
             allocation_max: self.capabilities.largest_allocation,
             ..match &self.shared {
                 None => Settings::new(workers, allowance.in_flight, observer),

@@ -67,18 +67,21 @@ impl Engine {
         let observers = recording.among(&self.observers);
         let place = self.settings_for(allowance, &observers);
         let settings = Settings {
-            device: place.device.filter(|_| plan.packs_on_devices()),
+            devices: match plan.packs_on_devices() {
+                true => place.devices,
+                false => &[],
+            },
             ..place.clone()
         };
         let mut module = ModuleSink {
-            weights: Weights::new(self.device.clone(), plan.dtype),
-            devices: core::slice::from_ref(&self.device),
+            weights: Weights::new(self.devices.all[0].clone(), plan.dtype),
+            devices: &self.devices.all,
             settings: &place,
             shared: self.shared.as_ref(),
             stream: self.stream(&plan)?,
             shares: BTreeMap::new(),
         };
-        let streamed = module.stream.as_ref().map(Streamer::tally);
+        let streamed = module.stream.as_ref().and_then(Streamer::tally);
         let (timings, verified, rank) = match &self.config.pack.verify {
             None => {
                 let (timings, rank) = self.run_as_rank(&mut plan, &mut module, &settings)?;
@@ -94,10 +97,12 @@ impl Engine {
         let mut model = self.build::<A>(config, &plan, module, divided)?;
         let adapters = self.adapt(&mut model)?;
         // A device works on its own: an error of an earlier operation may only be reported now.
-        self.device.sync().map_err(|error| TargetError::Device {
-            target: self.target.name,
-            reason: format!("{error:?}"),
-        })?;
+        for device in &self.devices.all {
+            device.sync().map_err(|error| TargetError::Device {
+                target: self.target.name,
+                reason: format!("{error:?}"),
+            })?;
+        }
 
         let mut report = self.report(&plan, allowance, &timings, recording);
         (report.verified, report.rank) = (verified, rank);

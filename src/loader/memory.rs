@@ -2,7 +2,7 @@
 
 use super::{Loader, budget::UNPACKED, engine::Engine};
 use crate::{
-    config::{Reading, Strategy},
+    config::Reading,
     error::Error,
     model::{Architecture, PassSize},
     pipeline::{RunSize, foretell},
@@ -68,7 +68,9 @@ impl Engine {
             host: [foretold.weights, foretold.in_flight, foretold.scratch],
             mapped,
             tile: allowance.tile,
-            streamed: self.streamed(plan),
+            streamed: (0..plan.devices.len())
+                .map(|nth| self.streamed(plan, nth))
+                .collect(),
             unpacked: UNPACKED.min(largest_unpacked(plan)),
             device_fixed: self.device_fixed(),
         };
@@ -98,11 +100,8 @@ impl Engine {
         Ok(shared.is_some())
     }
 
-    /// Bytes of streamed weights that are on the device at once: those ahead, and the one in use.
-    fn streamed(&self, plan: &Plan) -> u64 {
-        if plan.strategy != Strategy::Streaming {
-            return 0;
-        }
+    /// Bytes of streamed weights that are on the device `nth` at once: those ahead, and the one in use.
+    fn streamed(&self, plan: &Plan, nth: usize) -> u64 {
         let on_host = self.target.memory == MemoryKind::Host;
         let streams = |step: &&Step| match step.home {
             // A weight in host memory is used where it is.
@@ -110,9 +109,12 @@ impl Engine {
             Home::Disk => true,
             _ => false,
         };
-        let streamed = plan.steps.iter().filter(streams);
+        let streamed = plan.steps.iter().filter(|step| step.device == nth);
+        let streamed = streamed.filter(streams);
         let largest = streamed.map(Step::bytes_finished).max().unwrap_or(0);
-        largest * (self.config.read.resolved_prefetch() as u64 + 1)
+        let most = largest * (self.config.read.resolved_prefetch() as u64 + 1);
+        let room = self.ring_limits(plan, nth).bytes;
+        room.map_or(most, |room| most.min(room.max(largest)))
     }
 
     fn device_fixed(&self) -> Option<u64> {

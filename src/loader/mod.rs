@@ -3,8 +3,8 @@
 //! | step | file |
 //! |---|---|
 //! | a configuration, a source, observers | `request.rs` |
-//! | open: checkpoint and device | `open.rs`, `engine.rs`, `tied.rs` |
-//! | plan: bind, choose quantizations, choose a strategy | `plan.rs`, `choose.rs` |
+//! | open: checkpoint and devices | `open.rs`, `devices.rs`, `engine.rs`, `tied.rs` |
+//! | plan: bind, choose quantizations, choose a strategy or follow a map | `plan.rs`, `choose.rs`, `map.rs` |
 //! | check: memory, and how much is read ahead | `budget.rs`, `allowance.rs` |
 //! | foretell the memory, also of machines that are not here | `memory.rs`, `planner.rs` |
 //! | run and build | `load.rs` |
@@ -26,6 +26,10 @@ mod allowance;
 mod engine;
 
 mod choose;
+
+mod devices;
+
+mod map;
 
 mod budget;
 
@@ -70,6 +74,7 @@ use core::marker::PhantomData;
 
 use burn::{module::Module, tensor::Device};
 
+use devices::OpenDevices;
 use engine::{Engine, TargetFacts};
 
 #[cfg(doc)]
@@ -129,14 +134,17 @@ impl<T: Target> Loader<T> {
         let request = request.into();
         let place = &request.config.place;
         let local = launched(&request.config.ranks)?.and_then(|launched| launched.local);
-        let device = match local.filter(|_| place.device == 0) {
-            Some(local) => among::<T>(local)?,
-            None => T::device(place.device)?,
-        };
-        Self::on(request, device)
+        match local.filter(|_| place.resolved_devices() == [0]) {
+            Some(local) => Self::on(request, among::<T>(local)?),
+            None => {
+                let devices = OpenDevices::open::<T>(place)?;
+                Self::with_devices(request, devices)
+            }
+        }
     }
 
-    /// Opens the checkpoint for a device that the caller has opened, which may record gradients.
+    /// Opens the checkpoint for a device that the caller has opened, which may record gradients. It takes the place of the first one
+    /// that the configuration asks for; the others are opened here.
     ///
     /// # Errors
     ///
@@ -147,10 +155,16 @@ impl<T: Target> Loader<T> {
             let target = T::NAME;
             return Err(TargetError::Foreign { target, found }.into());
         }
-        let capabilities = T::capabilities(&device);
-        let target = TargetFacts::of::<T>();
+        let request = request.into();
+        let devices = OpenDevices::beside::<T>(device, &request.config.place)?;
+        Self::with_devices(request, devices)
+    }
+
+    fn with_devices(request: LoadRequest, devices: OpenDevices) -> Result<Self, Error> {
+        let engine = Engine::open(request, TargetFacts::of::<T>(), devices)?;
+        engine.check_limits()?;
         Ok(Self {
-            engine: Engine::open(request.into(), target, device, capabilities)?,
+            engine,
             target: PhantomData,
         })
     }
@@ -170,9 +184,14 @@ impl<T: Target> Loader<T> {
         &self.engine.new_blocks
     }
 
-    /// The device that the model goes to.
+    /// The device that the model goes to, the first one where there are several.
     pub fn device(&self) -> &Device {
-        &self.engine.device
+        &self.engine.devices.all[0]
+    }
+
+    /// The devices that the model goes to.
+    pub fn devices(&self) -> &[Device] {
+        &self.engine.devices.all
     }
 
     /// The plan: what happens to every tensor. Reads no weight, unless [`QuantSpec::Auto`] asks for measuring. A plan may

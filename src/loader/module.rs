@@ -92,7 +92,7 @@ impl Engine {
             named: OnceLock::new(),
             dialect: Some(Arc::new(layout.dialect)),
             target: self.target,
-            device: self.device.clone(),
+            devices: self.devices.clone(),
             capabilities: self.capabilities.clone(),
             dtype: self.dtype,
             tokenizer: OnceLock::new(),

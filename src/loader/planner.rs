@@ -2,6 +2,7 @@
 
 use super::{
     LoadRequest,
+    devices::OpenDevices,
     engine::{Engine, TargetFacts},
 };
 use crate::{
@@ -49,10 +50,9 @@ impl Planner {
             name: target.name(),
             memory: target.memory(),
         };
-        let smallest = memory.devices.bytes().iter().min();
-        let capabilities = target.stated(smallest.copied().unwrap_or(0));
-        let mut engine = Engine::open(request.into(), facts, any_device(), capabilities)?;
+        let mut engine = Engine::open(request.into(), facts, stated(target, memory))?;
         engine.stated = Some(memory.clone());
+        engine.check_limits()?;
         Ok(Self { engine, target })
     }
 
@@ -65,6 +65,7 @@ impl Planner {
     ) -> Self {
         let mut engine = self.engine.varied(change(self.engine.config.clone()));
         if let Some(memory) = memory {
+            engine.devices = stated(self.target, memory);
             engine.stated = Some(memory.clone());
         }
         Self {
@@ -145,6 +146,13 @@ impl Planner {
     ) -> Result<MemoryPlan, Error> {
         self.engine.memory::<A>(plan, pass, training)
     }
+}
+
+/// Devices of a target that have this memory.
+fn stated(target: KnownTarget, memory: &StatedMemory) -> OpenDevices {
+    let each = memory.devices.bytes().iter();
+    let each = each.map(|bytes| target.stated(*bytes));
+    OpenDevices::stated(any_device(), each)
 }
 
 impl Engine {

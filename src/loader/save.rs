@@ -172,6 +172,7 @@ impl Engine {
         observer: &dyn Observer,
     ) -> Result<Vec<Timing>, Error> {
         let settings = Settings {
+            packs_for_files: true,
             allocation_max: None,
             ..self.settings_for(allowance, observer)
         };

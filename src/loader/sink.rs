@@ -1,5 +1,7 @@
 //! Weights that go elsewhere than into a module at once: into a sink of the caller's, or to where they stream from.
 
+use std::path::PathBuf;
+
 use super::engine::{Engine, finish};
 use crate::{
     config::{Strategy, StreamFrom},
@@ -38,7 +40,10 @@ impl Engine {
         let allowance = self.allowance(&plan, &|_| false)?;
         let settings = self.settings_for(allowance, &observers);
         let settings = Settings {
-            device: settings.device.filter(|_| plan.packs_on_devices()),
+            devices: match plan.packs_on_devices() {
+                true => settings.devices,
+                false => &[],
+            },
             ..settings
         };
         let (timings, rank) = self.run_as_rank(&mut plan, sink, &settings)?;
@@ -50,37 +55,38 @@ impl Engine {
 
     /// Where the matrices of `plan` stream from, if they do.
     pub(super) fn stream(&self, plan: &Plan) -> Result<Option<Streamer>, Error> {
-        if plan.strategy != Strategy::Streaming {
+        let mut steps = plan.steps.iter();
+        if plan.strategy != Strategy::Streaming && !steps.any(Step::streams) {
             return Ok(None);
         }
-        let limits = self.ring_limits(plan);
-        let stream = Streamer::new(&self.device, &self.config.place.stream_from, limits);
-        stream.map(Some).map_err(|error| {
-            let StreamFrom::Disk(folder) = &self.config.place.stream_from else {
-                unreachable!("host memory needs no file");
-            };
-            Error::StreamFile {
-                folder: folder.display().to_string(),
-                source: error,
-            }
-        })
-    }
-    /// The memory that streamed weights get: what the others leave, less a tenth for activations. The weights that are
-    /// fetched ahead come first, experts that stay get the rest.
-    fn ring_limits(&self, plan: &Plan) -> RingLimits {
-        let ahead = self.config.read.resolved_prefetch();
-        let resident = plan.steps.iter().filter(|step| !step.streams());
-        let resident: u64 = resident.map(Step::bytes_finished).sum();
-        let device = self.device_bytes();
-        let memory = match (self.target.memory, &self.config.place.stream_from) {
-            (MemoryKind::Host, StreamFrom::Disk(_)) => {
-                [device, self.host_bytes()].into_iter().flatten().min()
-            }
-            _ => device,
+        let limits = (0..plan.devices.len()).map(|nth| self.ring_limits(plan, nth));
+        let limits: Vec<RingLimits> = limits.collect();
+        let mut steps = plan.steps.iter();
+        let folder = match &self.config.place.stream_from {
+            StreamFrom::Disk(folder) if steps.any(|step| step.home == Home::Disk) => Some(folder),
+            _ => None,
         };
-        let room = memory.map(|memory| (memory / 10 * 9).saturating_sub(resident));
+        let stream = Streamer::new(&self.devices.all, folder.map(PathBuf::as_path), &limits);
+        let failed = |source| Error::StreamFile {
+            folder: folder.map_or_else(String::new, |folder| folder.display().to_string()),
+            source,
+        };
+        stream.map(Some).map_err(failed)
+    }
+
+    /// The memory that weights that stream to the device `nth` get. The weights that are fetched ahead come first, experts that stay
+    /// get the rest.
+    pub(super) fn ring_limits(&self, plan: &Plan, nth: usize) -> RingLimits {
+        let ahead = self.config.read.resolved_prefetch();
+        let room = self.room(plan, nth);
         let is_expert = |step: &&Step| step.slot.role == Role::Expert;
-        let streamed = || plan.steps.iter().filter(|step| step.streams());
+        let streams = |step: &&Step| step.streams() && step.device == nth;
+        let streamed = || plan.steps.iter().filter(streams);
+        let ahead = if streamed().next().is_none() {
+            0
+        } else {
+            ahead
+        };
         if !streamed().any(|step| is_expert(&step)) {
             return RingLimits {
                 ahead,
@@ -96,5 +102,24 @@ impl Engine {
             bytes,
             experts: room.unwrap_or(0) - bytes.unwrap_or(0),
         }
+    }
+
+    /// What the other weights leave of the device `nth`, less a tenth for activations, or less cache and activations where a map has
+    /// counted them.
+    fn room(&self, plan: &Plan, nth: usize) -> Option<u64> {
+        let resident = plan.resident(nth);
+        if plan.mapped {
+            let [cache, activations] = plan.pass_on_device(nth);
+            let memory = plan.devices[nth].memory;
+            return memory.map(|memory| memory.saturating_sub(resident + cache + activations));
+        }
+        let device = self.device_bytes();
+        let memory = match (self.target.memory, &self.config.place.stream_from) {
+            (MemoryKind::Host, StreamFrom::Disk(_)) => {
+                [device, self.host_bytes()].into_iter().flatten().min()
+            }
+            _ => device,
+        };
+        memory.map(|memory| (memory / 10 * 9).saturating_sub(resident))
     }
 }

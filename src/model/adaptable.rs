@@ -1,6 +1,9 @@
 //! The modules that adapters can change.
 
-use burn::{module::Param, tensor::Tensor};
+use burn::{
+    module::Param,
+    tensor::{Device, Tensor},
+};
 
 use super::{
     layers::{Adapter, Embedding, Linear, Matrix, Norm, Place},
@@ -45,6 +48,15 @@ impl Adaptable<'_> {
             Self::Norm(norm) => norm.shape.clone(),
             Self::Linear(Linear { weight: matrix, .. })
             | Self::Embedding(Embedding { table: matrix, .. }) => matrix.shape().to_vec(),
+        }
+    }
+
+    /// Where it is, whether or not gradients are recorded there.
+    pub fn device(&self) -> Device {
+        match self {
+            Self::Norm(norm) => norm.device(),
+            Self::Linear(Linear { weight: matrix, .. })
+            | Self::Embedding(Embedding { table: matrix, .. }) => matrix.device(),
         }
     }
 

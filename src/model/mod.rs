@@ -15,6 +15,8 @@ mod link;
 
 mod stacks;
 
+mod unit;
+
 mod weights;
 
 mod error;
@@ -58,6 +60,7 @@ pub(crate) use slot::TIED_HEAD;
 pub use slot::{Origin, Role, Slot};
 pub(crate) use stacks::SWITCH;
 pub use stacks::Stacks;
+pub use unit::Unit;
 pub use weights::{BuildError, Weight, Weights};
 
 use core::fmt::Debug;
@@ -148,6 +151,14 @@ pub trait Architecture: Sized {
     /// The memory that a pass takes beside the weights, where activations have `width` bytes a value; `None` if not said.
     fn pass_bytes(_config: &Self::Config, _size: &PassSize, _width: usize) -> Option<PassBytes> {
         None
+    }
+
+    /// The parts that are computed on one device each, in the order in which a token meets them: each slot is in one of them. None
+    /// if not said: the model goes to one device then, and all of it.
+    ///
+    /// A module whose units are on several devices moves activations between them by itself.
+    fn units(_config: &Self::Config) -> Vec<Unit> {
+        Vec::new()
     }
 
     /// The linear layers, tables and norms, which adapters can change and a saved module is made of; none if not said.

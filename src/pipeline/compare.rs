@@ -2,7 +2,6 @@
 
 use core::ops::Range;
 
-use burn::tensor::Device;
 use firebox_kernels::{
     arith::float::DType,
     compare::{self, Sums},
@@ -25,8 +24,8 @@ use crate::{
 /// Compares finished weights with their originals, which it reads again. Made for a sink of a run.
 pub(crate) struct Comparer<'a> {
     reader: RowReader<'a>,
-    /// The device that packs, and its largest allocation.
-    device: Option<(&'a Device, u64)>,
+    /// The largest allocation of the devices that pack, where there are some.
+    largest: Option<u64>,
 }
 
 impl<'a> Comparer<'a> {
@@ -37,7 +36,7 @@ impl<'a> Comparer<'a> {
         let largest = settings.allocation_max.unwrap_or(u64::MAX);
         Ok(Self {
             reader: RowReader::beside(source, settings)?,
-            device: settings.device.map(|device| (device, largest)),
+            largest: (!settings.devices.is_empty()).then_some(largest),
         })
     }
 
@@ -101,12 +100,13 @@ impl<'a> Comparer<'a> {
         for part in parts {
             let rows = first..first + part.layout().shape[0];
             let bytes = rows.len() * original.shape[1] * original.dtype.size();
-            let of_part = match self.device {
-                Some((device, largest))
+            let of_part = match self.largest {
+                Some(largest)
                     if bytes.next_multiple_of(size_of::<u32>()) as u64 <= largest
                         && original.scaling.is_none() =>
                 {
-                    let bits = self.reader.on_device(original, rows.clone(), device);
+                    let device = part.device();
+                    let bits = self.reader.on_device(original, rows.clone(), &device);
                     let bits = bits.map_err(|source| read_error(step, source))?;
                     let sums = part.sums(bits, original.dtype);
                     sums.map_err(|reason| PipelineError::Device {

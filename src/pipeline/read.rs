@@ -98,7 +98,7 @@ impl<'a, 'r> Reader<'a, 'r> {
         Self {
             source,
             settings,
-            staging: settings.device.map(Staging::new),
+            staging: settings.devices.first().map(Staging::new),
             threads: threads.flatten(),
             account,
             workers,
@@ -107,7 +107,7 @@ impl<'a, 'r> Reader<'a, 'r> {
     }
 
     fn tensor(&self, step: &Step, by_rows: bool) -> Result<(), Stop> {
-        if self.settings.device.is_none() {
+        if self.settings.device(step).is_none() {
             room::ensure(
                 step,
                 step.bytes_allocated(by_rows, self.settings.tile_bytes),

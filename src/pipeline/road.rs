@@ -56,7 +56,7 @@ impl Road {
                 let method = spec
                     .method()
                     .expect("a step is packed because its spec has a method");
-                match (settings.device, method.on_device()) {
+                match (settings.device(step), method.on_device()) {
                     // A weight without values has no tile to upload, and one with more than kernels count to is cut into
                     // parts, which a sink of whole weights does not take.
                     (Some(device), Some(packing))

@@ -63,7 +63,7 @@ pub fn run(
             read(&reader, plan, &by_rows, &send);
         })?;
         let converting = Converting { plan, workers };
-        if settings.device.is_some() {
+        if !settings.devices.is_empty() {
             // Only a reader that panics abandons a tensor, and the scope passes its panic on.
             if let Err(Stop::Failed(error)) =
                 converting.run(&tensors, |note| Ok(placing.take(note)?))

@@ -6,7 +6,10 @@ use burn::tensor::Device;
 use rayon::ThreadPool;
 
 use super::{error::PipelineError, in_flight::InFlight};
-use crate::observe::Observer;
+use crate::{
+    observe::Observer,
+    plan::{Home, Step},
+};
 
 /// How to carry out a plan.
 #[derive(Debug, Clone)]
@@ -21,9 +24,13 @@ pub struct Settings<'a> {
     pub tile_bytes: u64,
     /// Bytes of source weights in memory at once. A tile that cannot be split further passes alone.
     pub in_flight: Arc<InFlight>,
-    /// The device that packs weights, by the methods that it has; `None` to pack on the host.
-    pub device: Option<&'a Device>,
-    /// Bytes of the largest allocation on that device.
+    /// The devices of the plan, each of which packs the weights that live there, by the methods that it has; none to pack on the
+    /// host.
+    pub devices: &'a [Device],
+    /// Whether the first of them packs weights that go to a file, as a save wants it. Weights that stream from a file are packed
+    /// where they stay.
+    pub packs_for_files: bool,
+    /// Bytes of the largest allocation on any of these devices.
     pub allocation_max: Option<u64>,
     /// Gets every event.
     pub observer: &'a dyn Observer,
@@ -43,9 +50,20 @@ impl<'a> Settings<'a> {
             readers: 1,
             tile_bytes: tile_bytes(in_flight.max()),
             in_flight: Arc::clone(in_flight),
-            device: None,
+            devices: &[],
+            packs_for_files: false,
             allocation_max: None,
             observer,
+        }
+    }
+
+    /// The device that packs the weight of `step`; `None` for the host.
+    pub(crate) fn device(&self, step: &Step) -> Option<&'a Device> {
+        match step.home {
+            Home::Device(nth) => self.devices.get(nth),
+            Home::Sink => self.devices.first(),
+            Home::Disk if self.packs_for_files => self.devices.first(),
+            Home::Host | Home::Disk => None,
         }
     }
 

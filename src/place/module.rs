@@ -11,7 +11,7 @@ use crate::{
     pipeline::{
         self, Dense, Finished, PipelineError, Settings, Sink, SinkError, WeightShare, cut_packed,
     },
-    plan::{Home, Step},
+    plan::Step,
     quant::PackedWeight,
 };
 
@@ -53,11 +53,9 @@ impl Sink for ModuleSink<'_> {
 impl ModuleSink<'_> {
     /// The device that the weight lives on, or comes to.
     fn device(&self, step: &Step) -> &Device {
-        let home = match step.home {
-            Home::Device(nth) => self.devices.get(nth),
-            _ => None,
-        };
-        home.unwrap_or_else(|| self.weights.device())
+        self.devices
+            .get(step.device)
+            .unwrap_or_else(|| self.weights.device())
     }
 
     /// The type of a matrix of halves that stay as they are stored, in a module that computes in another type.
@@ -98,17 +96,17 @@ impl ModuleSink<'_> {
         step: &Step,
         finished: Finished,
     ) -> Result<Weight, SinkError> {
-        let (slot, largest) = (&step.slot, self.settings.allocation_max);
+        let largest = self.settings.allocation_max;
         let stored = match finished {
-            Finished::Packed(packed) => stream.packed(slot, packed, largest),
+            Finished::Packed(packed) => stream.packed(step, packed, largest),
             Finished::Dense(dense) => match self.stays(step, &dense) {
-                Some(half) => stream.halves(slot, half, dense, step.matrix(), largest),
-                None => stream.dense(slot, dense, step.matrix(), largest),
+                Some(half) => stream.halves(step, half, dense, largest),
+                None => stream.dense(step, dense, largest),
             },
             Finished::Placed(parts) => return Ok(Weight::Packed(parts)),
             Finished::Carried(_) | Finished::Share(_) => return Err(no_weight(step)),
         };
-        stored.map_err(|error| SinkError::new(&*slot.name, error))
+        stored.map_err(|error| SinkError::new(&*step.slot.name, error))
     }
 }
 

@@ -180,6 +180,8 @@ impl Plan {
         let in_flight = in_flight.min(all);
         for (nth, device) in self.devices.iter().enumerate() {
             let needed = self.bytes_on_device(nth);
+            // In host memory, tiles are no matter of the device.
+            let in_flight = if device.on_host { 0 } else { in_flight };
             if let Some(memory) = device.memory
                 && needed + in_flight > memory
             {
@@ -260,6 +262,8 @@ impl Request<'_> {
             keeps_halves: self.dtype.halves,
             strategy: Strategy::Auto,
             strategy_reason: String::new(),
+            units: Vec::new(),
+            mapped: false,
             steps,
             links: Vec::new(),
             missing: Vec::new(),
@@ -437,6 +441,7 @@ impl Request<'_> {
             woven: None,
             scaling: Scaling::default(),
             home: Home::Device(0),
+            device: 0,
             part: None,
         })
     }
@@ -494,6 +499,7 @@ fn kept(slot: &Slot, adopt: Adopt) -> Step {
         woven: None,
         scaling: Scaling::default(),
         home: Home::Device(0),
+        device: 0,
         part: None,
     }
 }

@@ -4,7 +4,14 @@ use core::ops::Range;
 
 use firebox_kernels::format::{Format, FormatError};
 
+use super::map::MapError;
 use crate::{dialect::DialectError, source::StoredType};
+
+impl From<MapError> for PlanError {
+    fn from(error: MapError) -> Self {
+        Self::Map(error.into())
+    }
+}
 
 /// A plan that cannot be made, or cannot be carried out.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -272,6 +279,9 @@ pub enum PlanError {
         /// What packs all, and how to leave these dense.
         advice: String,
     },
+    /// The model cannot be spread over devices as it is asked for.
+    #[error(transparent)]
+    Map(Box<MapError>),
     /// The checkpoint's dialect and its tensors disagree.
     #[error(transparent)]
     Dialect(#[from] DialectError),

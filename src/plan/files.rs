@@ -179,6 +179,7 @@ fn carried(slot: &Slot, tensor: &TensorInfo) -> Step {
         woven: None,
         scaling: Scaling::default(),
         home: Home::Disk,
+        device: 0,
         part: None,
     }
 }

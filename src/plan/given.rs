@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 
-use super::{Action, DeviceFacts, Plan, PlanError, Request, Step, Stored, bind::Found, piece};
+use super::{
+    Action, DeviceFacts, Home, Plan, PlanError, Request, Step, Stored, bind::Found, piece,
+};
 use crate::{config::StreamFrom, model::Slot};
 
 impl Plan {
@@ -31,6 +33,17 @@ impl Plan {
             }
         }
         for step in &self.steps {
+            let device = match step.home {
+                Home::Device(nth) => nth.max(step.device),
+                _ => step.device,
+            };
+            if device >= request.devices.len() {
+                return Err(stale(
+                    &step.slot.name,
+                    "is planned on another device",
+                    "there are fewer",
+                ));
+            }
             if wanted.get(&*step.slot.name) != Some(&&step.slot) {
                 return Err(stale(
                     &step.slot.name,
@@ -44,7 +57,10 @@ impl Plan {
             self.link(self.links.clone(), slots)?;
         }
         self.devices.clone_from(&request.devices);
-        self.settle(self.strategy, stream);
+        match self.mapped {
+            true => self.settle_devices(self.strategy),
+            false => self.settle(self.strategy, stream),
+        }
         Ok(())
     }
 

@@ -25,6 +25,7 @@ mod given;
 mod guess;
 mod home;
 mod json;
+mod map;
 mod matrices;
 pub mod memory;
 mod names;
@@ -48,6 +49,8 @@ pub use error::PlanError;
 pub(crate) use gates::ExpertFiles;
 pub use home::{DeviceFacts, Home};
 pub use json::Summary;
+pub(crate) use map::MapRequest;
+pub use map::{MapError, PlacedUnit};
 pub use memory::{DeviceMemory, HostMemory, Lacking, MemoryPlan};
 pub(crate) use need::Need;
 pub use order::{Compare, Order};
@@ -97,6 +100,12 @@ pub struct Plan {
     pub strategy: Strategy,
     /// Why, in a sentence's part.
     pub strategy_reason: String,
+    /// The parts of the model that stay together, and where they are; none of an architecture that names none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub units: Vec<PlacedUnit>,
+    /// Whether a map said where they go, and not the strategy alone.
+    #[serde(default)]
+    pub mapped: bool,
     /// In the order they are read: by file and offset, so that reads only go forward.
     pub steps: Vec<Step>,
     /// Matrices whose columns are balanced before the weights are read; empty unless that was asked for.
@@ -178,6 +187,9 @@ pub struct Step {
     pub scaling: Scaling,
     /// Where the finished weight lives.
     pub home: Home,
+    /// The device of [`Plan::devices`] that it is on, or that it comes to when a product needs it.
+    #[serde(default)]
+    pub device: usize,
     /// What one of several ranks keeps of it; `None` for all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub part: Option<RankPart>,

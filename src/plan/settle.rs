@@ -6,13 +6,7 @@ use crate::config::{Strategy, StreamFrom};
 impl Plan {
     /// Chooses the home of every weight of a module: on the first device, unless it is to be streamed from `stream`.
     pub(crate) fn settle(&mut self, strategy: Strategy, stream: &StreamFrom) {
-        self.strategy = strategy;
-        for device in &mut self.devices {
-            // In shared memory a tile that is uploaded is a second copy of itself; streamed weights are packed where
-            // they stay.
-            let on_host = matches!(strategy, Strategy::UnifiedMemory | Strategy::Streaming);
-            device.packs = !device.on_host && !on_host;
-        }
+        self.settle_devices(strategy);
         let streamed = match stream {
             StreamFrom::Host => Home::Host,
             StreamFrom::Disk(_) => Home::Disk,
@@ -20,6 +14,18 @@ impl Plan {
         for step in &mut self.steps {
             let streams = strategy == Strategy::Streaming && step.slot.is_matrix();
             step.home = if streams { streamed } else { Home::Device(0) };
+            step.device = 0;
+        }
+    }
+
+    /// Chooses which devices pack, whatever lives where.
+    pub(crate) fn settle_devices(&mut self, strategy: Strategy) {
+        self.strategy = strategy;
+        for device in &mut self.devices {
+            // In shared memory a tile that is uploaded is a second copy of itself; streamed weights are packed where
+            // they stay.
+            let on_host = matches!(strategy, Strategy::UnifiedMemory | Strategy::Streaming);
+            device.packs = !device.on_host && !on_host;
         }
     }
 
@@ -61,13 +67,19 @@ impl Plan {
     }
 
     /// The smallest number of bytes that finished weights take on a device: all weights that live there, and the largest
-    /// streamed one.
+    /// one that streams to it.
     pub fn bytes_on_device(&self, device: usize) -> u64 {
+        let streamed = self.steps.iter();
+        let streamed = streamed.filter(|step| step.streams() && step.device == device);
+        let streamed = streamed.map(Step::bytes_finished).max();
+        self.resident(device) + streamed.unwrap_or(0)
+    }
+
+    /// Bytes of the finished weights that live on a device.
+    pub fn resident(&self, device: usize) -> u64 {
         let home = self.steps.iter();
         let home = home.filter(|step| step.home == Home::Device(device));
-        let streamed = self.steps.iter().filter(|step| step.streams());
-        let streamed = streamed.map(Step::bytes_finished).max();
-        home.map(Step::bytes_finished).sum::<u64>() + streamed.unwrap_or(0)
+        home.map(Step::bytes_finished).sum()
     }
 }
 

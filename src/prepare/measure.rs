@@ -202,7 +202,7 @@ fn errors(
     // Codes are the same on every device; packed on the host they are at hand.
     let quiet = |_: &Event<'_>| Flow::Continue;
     let settings = Settings {
-        device: None,
+        devices: &[],
         allocation_max: None,
         observer: &quiet,
         ..settings.clone()

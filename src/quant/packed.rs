@@ -69,6 +69,11 @@ impl PackedWeight {
         Self::new(words, scales, layout)
     }
 
+    /// The device that the words are on.
+    pub fn device(&self) -> Device {
+        self.words.val().device()
+    }
+
     /// The same words in the same memory, as parameters of their own.
     pub(crate) fn again(&self) -> Self {
         Self::new(self.words.val(), self.scales.val(), self.layout)

@@ -33,7 +33,7 @@ use crate::{
     },
     observe::{RunTotals, Span},
     pipeline::Timing,
-    plan::{Action, Plan, Step, Treatment},
+    plan::{Action, Home, Plan, Step, Treatment, memory::runs},
     ranks::{ReadRange, WeightDigest},
     source::Probe,
     target::{DType, dense_types},
@@ -47,8 +47,14 @@ pub struct LoadReport {
     pub model: String,
     /// The target.
     pub target: String,
-    /// The name that the driver gives the device.
+    /// The name that the driver gives the device, the first one where there are several.
     pub device: String,
+    /// Each device, in the order that was asked for.
+    pub devices: Vec<DeviceReport>,
+    /// Bytes of weights that stay in host memory and come to a device when they are needed.
+    pub bytes_on_host: u64,
+    /// Bytes of those that stay on disk.
+    pub bytes_on_disk: u64,
     /// The quantizations of the packed weights, joined by ` + `; `none` where all weights are dense.
     pub quant: String,
     /// Type of dense weights and activations.
@@ -124,6 +130,27 @@ pub struct LoadReport {
     /// How far the packed weights are from their source, where [`LoadConfig::verify`](crate::LoadConfig::verify) asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verified: Option<VerifyReport>,
+}
+
+/// What one device has of a model.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct DeviceReport {
+    /// Its index among the devices of the target.
+    pub index: usize,
+    /// Its target.
+    pub target: String,
+    /// The name that the driver gives it.
+    pub name: String,
+    /// Bytes of the finished weights that live there.
+    pub bytes: u64,
+    /// Most memory that it had set aside during the load, as its driver counts, or the bytes of its weights where they are in host
+    /// memory; `None` where the driver does not tell.
+    pub peak_bytes: Option<u64>,
+    /// Bytes that the model may take of it, where that is bounded.
+    pub memory: Option<u64>,
+    /// The numbers of the layers that run there.
+    pub layers: Vec<usize>,
 }
 
 /// The report of one of several ranks.
@@ -226,10 +253,17 @@ impl LoadReport {
                 error: recorded.errors.remove(&step.slot.name),
             })
             .collect();
+        let streamed = |home| {
+            let there = plan.steps.iter().filter(|step| step.home == home);
+            there.map(Step::bytes_finished).sum()
+        };
         Self {
             model: plan.model.clone(),
             target: plan.target().to_owned(),
             device: facts.device,
+            devices: devices(plan, &recorded.peaks),
+            bytes_on_host: streamed(Home::Host),
+            bytes_on_disk: streamed(Home::Disk),
             quant: quants(plan),
             dtype: plan.dtype,
             dtype_wanted: plan.dtype_wanted,
@@ -301,6 +335,24 @@ impl LoadReport {
     }
 }
 
+/// What each device of a plan has.
+fn devices(plan: &Plan, peaks: &[Option<u64>]) -> Vec<DeviceReport> {
+    let devices = plan.devices.iter().enumerate();
+    let devices = devices.map(|(nth, device)| DeviceReport {
+        index: device.index,
+        target: device.target.clone(),
+        name: device.name.clone(),
+        bytes: plan.resident(nth),
+        peak_bytes: match device.on_host {
+            true => Some(plan.resident(nth)),
+            false => peaks.get(nth).copied().flatten(),
+        },
+        memory: device.memory,
+        layers: plan.layers_on(nth),
+    });
+    devices.collect()
+}
+
 /// Every spec that packed something, the most used first.
 fn quants(plan: &Plan) -> String {
     let mut counts: Vec<(String, usize)> = Vec::new();
@@ -364,6 +416,13 @@ impl fmt::Display for LoadReport {
             [one] => write!(f, ", left out {one}")?,
             [first, others @ ..] => {
                 write!(f, ", left out {first} and {} more tensors", others.len())?;
+            }
+        }
+        if self.devices.len() > 1 {
+            for device in &self.devices {
+                let (target, index, bytes) = (&device.target, device.index, Bytes(device.bytes));
+                let layers = runs(&device.layers);
+                write!(f, "\n{target} {index}: {bytes} of weights, layers {layers}")?;
             }
         }
         if let Some(stats) = self.stream_stats().filter(StreamStats::is_used) {

@@ -30,8 +30,10 @@ pub(crate) struct Recorded {
     pub(crate) started: Instant,
     pub(crate) ended: Instant,
     pub(crate) host: Seen,
-    /// Memory of the device.
+    /// Memory of the devices together.
     pub(crate) device: Series,
+    /// Most of it, by device; nothing where the driver does not tell.
+    pub(crate) peaks: Vec<Option<u64>>,
     /// By tensor, of those that were verified.
     pub(crate) errors: HashMap<String, Stats>,
 }
@@ -40,8 +42,8 @@ pub(crate) struct Recorded {
 struct Listener {
     started: Instant,
     host: Looker,
-    /// A device with its own memory.
-    device: Option<Device>,
+    /// Devices with their own memory.
+    devices: Vec<Device>,
     state: Mutex<Gathered>,
 }
 
@@ -54,6 +56,7 @@ struct Gathered {
     /// Bytes of finished weights since the last look.
     since: u64,
     device: Series,
+    peaks: Vec<Option<u64>>,
     errors: HashMap<String, Stats>,
 }
 
@@ -70,8 +73,8 @@ impl Gathered {
 }
 
 impl Recording {
-    /// Begins now; `device` has its own memory.
-    pub(crate) fn start(device: Option<Device>) -> Self {
+    /// Begins now; `devices` have their own memory.
+    pub(crate) fn start(devices: Vec<Device>) -> Self {
         let started = Instant::now();
         let memory = MemoryWatch::start(started);
         Self {
@@ -79,8 +82,11 @@ impl Recording {
             heard: Arc::new(Listener {
                 started,
                 host: memory.looker(),
-                device,
-                state: Mutex::default(),
+                state: Mutex::new(Gathered {
+                    peaks: vec![None; devices.len()],
+                    ..Gathered::default()
+                }),
+                devices,
             }),
             memory,
         }
@@ -92,12 +98,18 @@ impl Recording {
     }
 
     pub(crate) fn stop(self) -> Recorded {
-        let Gathered { device, errors, .. } = std::mem::take(&mut *self.heard.state());
+        let Gathered {
+            device,
+            peaks,
+            errors,
+            ..
+        } = std::mem::take(&mut *self.heard.state());
         Recorded {
             started: self.started,
             ended: Instant::now(),
             host: self.memory.stop(),
             device,
+            peaks,
             errors,
         }
     }
@@ -118,10 +130,16 @@ impl Observer for Listener {
                     return Flow::Continue;
                 }
                 self.host.look();
-                let device = self.device.as_ref();
-                if let Some(usage) = device.and_then(Device::memory_pool_usage) {
+                let usages = self.devices.iter().map(Device::memory_pool_usage);
+                let reserved = usages.map(|usage| Some(usage?.bytes_reserved));
+                let reserved: Vec<Option<u64>> = reserved.collect();
+                if reserved.iter().any(Option::is_some) {
                     let at = self.started.elapsed();
-                    self.state().device.push(at, usage.bytes_reserved);
+                    let mut state = self.state();
+                    state.device.push(at, reserved.iter().flatten().sum());
+                    for (peak, now) in state.peaks.iter_mut().zip(reserved) {
+                        *peak = (*peak).max(now);
+                    }
                 }
             }
             Event::Verified { step, stats, .. } => {

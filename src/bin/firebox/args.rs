@@ -22,6 +22,7 @@ use serde_json::Value;
 
 use crate::{
     Failure, messages,
+    place::PlaceArgs,
     ranks::RankArgs,
     settings::SettingsArgs,
     target::{TargetName, TargetParser},
@@ -161,9 +162,8 @@ pub(crate) struct LoadArgs {
     #[arg(long, value_parser = TargetParser, default_value_t)]
     pub(crate) target: TargetName,
 
-    /// Device index of the target
-    #[arg(long, value_name = "INDEX", default_value_t = 0)]
-    device: usize,
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
 
     /// Type of dense weights and activations: f32, f16 or bf16; the target's own choice if not given. A target that
     /// computes in f32 keeps matrices of halves as they are stored, unless f32 is given
@@ -257,7 +257,6 @@ impl LoadArgs {
             .model
             .config()
             .quant(quant)
-            .device(self.device)
             .dequantize(self.dequantize)
             .requantize(self.requantize)
             .presinq(self.presinq)
@@ -296,7 +295,7 @@ impl LoadArgs {
         for rule in &self.rules {
             config = config.rule(rule.clone());
         }
-        self.ranks.in_config(config)
+        self.ranks.in_config(self.place.in_config(config))
     }
 
     /// The configuration, observed by the file of events if one was asked for.

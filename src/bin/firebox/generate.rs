@@ -110,6 +110,9 @@ impl OnTarget for GenerateCommand {
 
         let tokens = generated.ids.len();
         let rate = tokens as f64 / seconds.max(f64::MIN_POSITIVE);
+        let streamed = report.stream_stats();
+        // A pass for each token: the first is that of the prompt.
+        let moved = streamed.map(|stats| stats.bytes_moved as f64 / tokens.max(1) as f64);
         if self.json {
             return output::json(&json!({
                 "prompt": self.prompt,
@@ -119,7 +122,8 @@ impl OnTarget for GenerateCommand {
                 "stop": stop(generated.stop),
                 "seconds": seconds,
                 "tokens_per_second": rate,
-                "streamed": report.stream_stats(),
+                "streamed": streamed,
+                "bytes_moved_per_token": moved,
                 "load": report,
             }));
         }

@@ -101,7 +101,7 @@ fn is_folder(path: &Path) -> bool {
 ///
 /// More ids than the model has positions.
 pub(crate) fn logits(model: &CausalLm, ids: &[u32]) -> Result<Vec<f32>, Failure> {
-    let device = model.norm.scale.val().device();
+    let device = model.device();
     let tokens = ids.len();
     let ids: Vec<i32> = ids.iter().map(|id| id.cast_signed()).collect();
     let data = TensorData::new(ids, [1, tokens]);

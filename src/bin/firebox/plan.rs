@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 use firebox::{
-    Loader, Planner, ReadRate, Target,
+    LoadConfig, Loader, Planner, ReadRate, Target,
     config::Bytes,
     model::{Architecture, CausalLm, PassSize},
     plan::{Lacking, MemoryPlan, Plan, Summary},
@@ -86,9 +86,7 @@ impl PlanCommand {
             }
             return on_target(target, self);
         };
-        let request = self
-            .load
-            .request(self.load.config(self.quant.quant.clone()))?;
+        let request = self.load.request(self.config())?;
         let planner = Planner::new(request, target.known(), &memory)?;
         let size = self.size(planner.checkpoint().config())?;
         let plan = planner.plan::<CausalLm>()?;
@@ -97,6 +95,15 @@ impl PlanCommand {
         self.print(&plan, Some(&memory), rate)?;
         planner.check(&plan)?;
         fits(&memory)
+    }
+
+    /// The configuration; a map leaves room for the pass that is counted, unless another is named.
+    fn config(&self) -> LoadConfig {
+        let config = self.load.config(self.quant.quant.clone());
+        match self.pass.size() {
+            Some(size) if !self.load.place.has_context() => config.context(size.batch, size.length),
+            _ => config,
+        }
     }
 
     /// The pass that is asked for, which the model has positions for.
@@ -139,7 +146,7 @@ impl PlanCommand {
 
 impl OnTarget for PlanCommand {
     fn run<T: Target>(self) -> Result<(), Failure> {
-        let config = self.load.config(self.quant.quant.clone());
+        let config = self.config();
         let config = ModelArgs::any(config, &self.load.model.model);
         let loader = Loader::<T>::new(self.load.request(config)?)?;
         let config = loader.checkpoint().config();

@@ -19,9 +19,11 @@ pub(super) fn forward(block: &Block, x: Tensor<3>, passage: &mut Passage) -> Ten
         .map(|attention| attention.heads.keys);
     let borrowed = match keys {
         Some(KeySource::Lent(_)) => return block.forward(x, passage, &mut NoMemory),
-        Some(KeySource::Of(layer)) => Some((layer, passage.lent[&layer].clone())),
+        Some(KeySource::Of(layer)) => Some(layer),
         Some(KeySource::Own) | None => None,
     };
+    let x = block.receive(x, passage);
+    let borrowed = borrowed.map(|layer| (layer, passage.lent[&layer].clone()));
     let small = passage.small_of(block.nth);
     let (has_small, mut inputs) = (small.is_some(), vec![x]);
     inputs.extend(small);

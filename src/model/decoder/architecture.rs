@@ -11,6 +11,7 @@ use super::{
     parts, pass,
     slots::{self, slots},
     spec::Spec,
+    units,
 };
 use crate::{
     collective::Together,
@@ -24,6 +25,7 @@ use crate::{
         pass::{PassBytes, PassSize},
         slot::{Role, Slot, TIED_HEAD},
         stacks::Stacks,
+        unit::Unit,
         weights::{BuildError, Weights},
     },
 };
@@ -83,6 +85,11 @@ impl Architecture for CausalLm {
 
     fn pass_bytes(config: &Spec, size: &PassSize, width: usize) -> Option<PassBytes> {
         Some(pass::pass_bytes(config, size, width as u64))
+    }
+
+    /// Empty where [`slots`](Self::slots) is.
+    fn units(config: &Spec) -> Vec<Unit> {
+        units::units(config)
     }
 
     fn adaptable(&mut self) -> Vec<Adaptable<'_>> {

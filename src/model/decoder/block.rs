@@ -4,7 +4,7 @@
 
 use burn::{
     module::{Module, Param},
-    tensor::Tensor,
+    tensor::{Device, Tensor},
 };
 
 use super::{passage::Passage, spec::NormPlaces};
@@ -46,19 +46,35 @@ pub struct Block {
 }
 
 impl Block {
-    /// `x` `[b, t, f]` to `[b, t, f]`; `passage` is what the layers share, `memory` what this layer remembers of the
-    /// tokens before.
+    /// `x` `[b, t, f]` to `[b, t, f]`, on the device of the layer; `passage` is what the layers share, `memory` what this layer
+    /// remembers of the tokens before.
     pub fn forward(
         &self,
         x: Tensor<3>,
         passage: &mut Passage,
         memory: &mut impl Remember,
     ) -> Tensor<3> {
+        let x = self.receive(x, passage);
         let small = passage.small_of(self.nth);
         self.forward_with(x, small, passage, memory)
     }
 
-    /// The same with the layer's small embedding `[b, t, p]`.
+    /// Where the layer is.
+    pub fn device(&self) -> Device {
+        self.mixer.out().weight.device()
+    }
+
+    /// `x` on the device of the layer, and `passage` with it: they are always together.
+    pub(super) fn receive(&self, x: Tensor<3>, passage: &mut Passage) -> Tensor<3> {
+        let device = self.device();
+        if x.device().without_autodiff() == device {
+            return x;
+        }
+        passage.come_to(&device);
+        x.to_device(&device)
+    }
+
+    /// [`forward`](Self::forward) on the device of the layer, with its small embedding `[b, t, p]`.
     pub(super) fn forward_with(
         &self,
         x: Tensor<3>,

@@ -16,8 +16,9 @@ use crate::model::{
     layers::{
         Cache, CacheError, Documents, Embedding, LentKeys, Linear, Matrix, NoMemory, Norm,
         PerLayerEmbedding, Rope, Rotation, Sight,
+        device::{ids_on, on},
     },
-    stream::{Ring, StreamStats},
+    stream::{StreamStats, StreamTally},
 };
 use burn::{
     module::Module,
@@ -91,24 +92,25 @@ impl CausalLm {
         Ok(logits)
     }
 
-    /// What comes out of the last layer, `x` `[b, t, f]`, to logits `[b, t, v]`.
+    /// What comes out of the last layer, `x` `[b, t, f]`, to logits `[b, t, v]`, on the device of the head.
     pub fn logits(&self, x: Tensor<3>) -> Tensor<3> {
         let [b, t, _] = x.dims();
         let (shape, dtype) = ([b, t, self.spec.vocabulary], x.dtype());
         self.at_end(ModelEnd::Last, shape, dtype, || {
-            let x = self.norm.forward(x);
+            let x = self.norm.forward(on(x, &self.norm.device()));
             let logits = match &self.head {
-                Some(head) => self.whole_logits(head.forward(x)),
-                None => self.embedding.logits(x),
+                Some(head) => self.whole_logits(head.forward(on(x, &head.weight.device()))),
+                None => self.embedding.logits(on(x, &self.embedding.table.device())),
             };
             bent(logits, &self.spec.head)
         })
     }
 
     /// `ids` `[b, t]`, the first of them at position `start`, to what goes into the first layer, `[b, t, f]`, and what
-    /// the layers share.
+    /// the layers share; both are on the device of the embedding.
     pub fn enter(&self, ids: Tensor<2, Int>, start: usize) -> (Tensor<3>, Passage) {
         let [_, t] = ids.dims();
+        let ids = ids_on(ids, &self.device());
         let x = self.embed(ids.clone(), start);
         let rotations = self.rotations(start..start + t, &x.device(), x.dtype());
         let passage = self.passage(ids, &x, rotations, Sight::default());
@@ -122,6 +124,7 @@ impl CausalLm {
         ids: Tensor<2, Int>,
         documents: &Documents,
     ) -> (Tensor<3>, Passage) {
+        let ids = ids_on(ids, &self.device());
         let (shape, device) = (documents.shape(), ids.device());
         let positions = documents.ranges().flat_map(|tokens| 0..tokens.len());
         let x = self.embed_at(ids.clone(), || position_ids(positions, shape, &device));
@@ -196,18 +199,18 @@ impl CausalLm {
             .collect()
     }
 
-    /// What products with streamed weights waited for; `None` where no weight is streamed. The model's weights share one
-    /// [`Ring`](crate::model::stream::Ring).
+    /// What products with streamed weights waited for; `None` where no weight is streamed. The weights of a device share one
+    /// [`Ring`](crate::model::stream::Ring), and the counts are those of all devices.
     pub fn stream_stats(&self) -> Option<StreamStats> {
         let blocks = self.blocks.iter().flat_map(Block::linears);
         let linears = blocks.chain(&self.head).map(|linear| &linear.weight);
-        let mut matrices = linears.chain([&self.embedding.table]);
-        matrices.find_map(Matrix::ring).map(Ring::stats)
+        let matrices = linears.chain([&self.embedding.table]);
+        StreamTally::of(matrices.filter_map(Matrix::ring)).map(|tally| tally.stats())
     }
 
-    /// Where its norms and activations are.
+    /// Where tokens go in: the device of the embedding. That of all the model, unless it is spread over several.
     pub fn device(&self) -> Device {
-        self.norm.scale.val().device()
+        self.embedding.table.device()
     }
 
     /// `ids` `[b, t]` to what comes out of the last layer, `[b, t, f]`.

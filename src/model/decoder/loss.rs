@@ -13,7 +13,10 @@ use super::{
 };
 use crate::{
     collective::CollectiveError,
-    model::layers::{Documents, NoMemory},
+    model::layers::{
+        Documents, NoMemory,
+        device::{ids_on, on},
+    },
 };
 
 /// How a loss is computed.
@@ -137,8 +140,16 @@ impl CausalLm {
         let places = TensorData::new(places, [labels.len()]);
         let places = Tensor::from_data(places, (&x.device().without_autodiff(), DType::I32));
         let x = x.reshape([rows * tokens, f]).select(0, places);
+        let x = on(x, &self.norm.device());
+        let head = self.head.as_ref();
+        let head = head.map_or(&self.embedding.table, |head| &head.weight);
+        // A norm on another device than the head is no part of what is computed chunk by chunk.
+        let (x, norm) = match head.device() {
+            device if device == self.norm.device() => (x, Some(self.norm.clone())),
+            device => (on(self.norm.forward(x), &device), None),
+        };
         let tail = Tail {
-            norm: self.norm.clone(),
+            norm,
             head: self.head.clone(),
             tied: self.head.is_none().then(|| self.embedding.clone()),
             spec: self.spec.head.clone(),
@@ -150,7 +161,7 @@ impl CausalLm {
 
     /// For training code that has tensors, such as a step of Burn's `Learner`: the mean over all tokens of `ids` `[b, t]` but the first of
     /// each row of minus the logarithm of the probability that the model gives to the token, `[1]` in `f32`; the logits `[b, t - 1, v]`;
-    /// and the tokens, `[b, t - 1]`. [`loss`](Self::loss) needs less memory, and knows documents and labels.
+    /// and the tokens, `[b, t - 1]`, on the device of the head. [`loss`](Self::loss) needs less memory, and knows documents and labels.
     ///
     /// # Panics
     ///
@@ -165,6 +176,7 @@ impl CausalLm {
         );
         let next = ids.clone().narrow(1, 1, tokens - 1);
         let logits = self.forward(ids.narrow(1, 0, tokens - 1));
+        let next = ids_on(next, &logits.device().without_autodiff());
         let count = rows * (tokens - 1);
         let flat = logits.clone().cast(DType::F32);
         let loss = cross_entropy(
@@ -198,7 +210,7 @@ impl CausalLm {
         }
 
         let ids: Vec<i32> = ids.iter().map(|id| id.cast_signed()).collect();
-        let device = self.device().without_autodiff();
+        let device = self.device();
         let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, shape), (&device, DType::I32));
         let (mut x, mut passage) = self.enter_documents(ids, documents);
         for block in &self.blocks {

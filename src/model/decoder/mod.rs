@@ -26,6 +26,7 @@ mod links;
 mod pass;
 mod sizes;
 mod slots;
+mod units;
 
 mod passage;
 

@@ -28,7 +28,8 @@ const F32: u64 = 4;
 pub(super) fn pass_bytes(spec: &Spec, size: &PassSize, width: u64) -> PassBytes {
     let shape = PassShape {
         b: size.batch as u64,
-        t: size.length as u64,
+        // No pass is longer than that.
+        t: size.length.min(spec.positions) as u64,
         room: cache_room(size.length, spec.positions) as u64,
         f: spec.features as u64,
         width,

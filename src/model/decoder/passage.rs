@@ -2,9 +2,9 @@
 //!
 //! Letters: `b` batch, `t` new tokens, `l` layers, `p` features of a small embedding.
 
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 
-use crate::model::layers::{LentKeys, Rotation, Sight};
+use crate::model::layers::{LentKeys, Rotation, Sight, device::on};
 
 /// What the layers of a decoder share while tokens pass through them; [`CausalLm::enter`](super::CausalLm::enter) makes
 /// one.
@@ -21,6 +21,16 @@ pub struct Passage {
 }
 
 impl Passage {
+    /// Takes along what the layers share, to the device of those that follow.
+    pub(super) fn come_to(&mut self, device: &Device) {
+        let rotations = core::mem::take(&mut self.rotations).into_iter();
+        self.rotations = rotations.map(|rotation| rotation.on(device)).collect();
+        self.small = self.small.take().map(|small| on(small, device));
+        for keys in self.lent.values_mut() {
+            *keys = keys.clone().map(|keys| on(keys, device));
+        }
+    }
+
     /// The small embeddings of one layer, `[b, t, p]`.
     pub(super) fn small_of(&self, layer: usize) -> Option<Tensor<3>> {
         let small = self.small.as_ref()?;

@@ -50,7 +50,7 @@ fn is_after_last_layer(spec: &Spec, tensor: &str) -> bool {
 }
 
 /// The number of the layer that a tensor is named after.
-fn layer_of(spec: &Spec, tensor: &str) -> Option<usize> {
+pub(super) fn layer_of(spec: &Spec, tensor: &str) -> Option<usize> {
     let path = tensor.strip_prefix(spec.prefixes.body)?;
     let path = path.strip_prefix(spec.names.layers)?.strip_prefix('.')?;
     path.split('.').next()?.parse().ok()

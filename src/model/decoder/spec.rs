@@ -466,6 +466,12 @@ impl Spec {
         self.names.path(self.prefixes, layer, part)
     }
 
+    /// The path of a layer: `model.layers.3`.
+    pub(super) fn layer_path(&self, nth: usize) -> String {
+        let (body, layers) = (self.prefixes.body, self.names.layers);
+        format!("{body}{layers}.{nth}")
+    }
+
     /// The same model, named as in the checkpoint that `has` these tensors: its names may begin otherwise.
     pub(super) fn named(self, has: &dyn Fn(&str) -> bool) -> Self {
         let embedding = |prefixes| self.names.path(prefixes, None, Part::Embedding);

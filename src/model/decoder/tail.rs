@@ -22,8 +22,8 @@ use crate::{
 /// What follows the layers.
 #[derive(Module, Debug)]
 pub(super) struct Tail {
-    /// Over `[f]`.
-    pub(super) norm: Norm,
+    /// Over `[f]`; absent where rows are normalised already.
+    pub(super) norm: Option<Norm>,
     /// `[v, f]`; absent where the embedding is the head too.
     pub(super) head: Option<Linear>,
     /// The embedding, where it is.
@@ -99,7 +99,10 @@ impl Tail {
 
     /// The sum of the losses of some rows `x` `[r, f]` with labels `[r, 1]`: `[1]` in `f32`.
     fn chunk(&self, x: Tensor<2>, labels: Tensor<2, Int>) -> Tensor<1> {
-        let x = self.norm.forward(x);
+        let x = match &self.norm {
+            Some(norm) => norm.forward(x),
+            None => x,
+        };
         let logits = match (&self.head, &self.tied) {
             (Some(head), _) => head.forward(x),
             (None, Some(embedding)) => embedding.table.product(x),

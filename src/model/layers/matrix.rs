@@ -126,6 +126,17 @@ impl Matrix {
         Tensor::cat(squares.collect(), 0)
     }
 
+    /// Where it is multiplied, whether or not gradients are recorded there.
+    pub fn device(&self) -> Device {
+        let device = match self {
+            Self::Dense(weight) => weight.val().device(),
+            Self::Packed(packed) => packed.device(),
+            Self::Streamed(weight) => weight.device().clone(),
+            Self::Split(parts) => return parts[0].device(),
+        };
+        device.without_autodiff()
+    }
+
     /// What brings it to its device; `None` where it is there.
     pub fn ring(&self) -> Option<&Ring> {
         match self {

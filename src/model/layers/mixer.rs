@@ -74,6 +74,15 @@ impl Mixer {
         }
     }
 
+    /// Its last matrix.
+    pub(in crate::model) const fn out(&self) -> &Linear {
+        match self {
+            Self::Attention(attention) => &attention.o_proj,
+            Self::Latent(latent) => &latent.o_proj,
+            Self::Delta(delta) => &delta.out_proj,
+        }
+    }
+
     /// Its attention, where it is grouped.
     pub const fn attention(&self) -> Option<&Attention> {
         match self {

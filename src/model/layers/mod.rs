@@ -3,6 +3,7 @@
 //! Reading order: [`Matrix`] → [`Adapter`] (its trained change) → [`Linear`] and [`Embedding`] → [`Norm`] → [`Documents`] and [`Sight`] → [`Rope`] → [`Remember`] and [`Cache`] →
 //! [`Mixer`] ([`Attention`], [`Latent`], [`Delta`]) → [`FeedForward`] ([`Mlp`]; [`Router`] and [`Experts`]).
 
+pub(super) mod device;
 pub(super) mod frozen;
 
 mod dropout;

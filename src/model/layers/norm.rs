@@ -8,7 +8,7 @@ use super::{
 use crate::{collective::Together, config::Role};
 use burn::{
     module::{Module, Param},
-    tensor::{DType, Tensor},
+    tensor::{DType, Device, Tensor},
 };
 use serde::Serialize;
 
@@ -132,6 +132,11 @@ impl Norm {
         }
     }
 
+    /// Where it normalises, whether or not gradients are recorded there.
+    pub fn device(&self) -> Device {
+        self.scale.val().device().without_autodiff()
+    }
+
     /// The scale with the changes of adapters, `[features]`.
     pub(crate) fn changed_scale(&self) -> Tensor<1> {
         let scale = values(&self.scale);
@@ -187,10 +192,7 @@ impl Norm {
 
 #[cfg(all(test, feature = "cpu"))]
 mod tests {
-    use burn::{
-        module::ParamId,
-        tensor::{Device, TensorData},
-    };
+    use burn::{module::ParamId, tensor::TensorData};
     use half::bf16;
 
     use super::*;

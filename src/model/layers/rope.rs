@@ -177,6 +177,15 @@ impl Rotation {
         Tensor::cat(vec![rotated, x.narrow(3, r, d - r)], 3)
     }
 
+    /// The same on `device`.
+    pub(in crate::model) fn on(self, device: &Device) -> Self {
+        Self {
+            cos: self.cos.to_device(device),
+            sin: self.sin.to_device(device),
+            pairs: self.pairs,
+        }
+    }
+
     /// `x` `[b, h, t, r]`, rotated.
     fn turn(&self, x: Tensor<4>) -> Tensor<4> {
         let [b, h, t, r] = x.dims();

@@ -152,7 +152,12 @@ impl Ring {
 
     /// The counts, to be asked while the model is in use and after that.
     pub fn tally(&self) -> StreamTally {
-        StreamTally(Arc::clone(&self.0.shared.tally))
+        StreamTally(vec![Arc::clone(&self.0.shared.tally)])
+    }
+
+    /// Counts rows that were looked up elsewhere and brought to the device.
+    pub(super) fn count(&self, bytes: u64) {
+        lock(&self.0.shared.tally).bytes_moved += bytes;
     }
 
     /// Lends a weight on the device for as long as `product` takes.
@@ -182,6 +187,20 @@ impl Ring {
         shared.work.notify_one();
         drop(state);
         result
+    }
+}
+
+impl StreamTally {
+    /// Of these rings, each once; `None` where there is none.
+    pub(crate) fn of<'r>(rings: impl Iterator<Item = &'r Ring>) -> Option<Self> {
+        let mut tallies: Vec<Arc<Mutex<StreamStats>>> = Vec::new();
+        for ring in rings {
+            let tally = &ring.0.shared.tally;
+            if !tallies.iter().any(|known| Arc::ptr_eq(known, tally)) {
+                tallies.push(Arc::clone(tally));
+            }
+        }
+        (!tallies.is_empty()).then_some(Self(tallies))
     }
 }
 
@@ -269,6 +288,7 @@ impl RingShared {
         }
         // Before it comes, so that there is room for it.
         lock(&self.experts).make_room(entry.bytes());
+        lock(&self.tally).bytes_moved += entry.bytes();
         let placed = Arc::new(entry.place(&self.device)?);
         let mut experts = lock(&self.experts);
         experts.hold(entry.id, &placed, entry.bytes());
@@ -287,6 +307,7 @@ impl RingShared {
     fn hold(&self, entry: &StreamedEntry) -> HeldBytes {
         let bytes = entry.bytes();
         let mut tally = lock(&self.tally);
+        tally.bytes_moved += bytes;
         tally.weights += 1;
         tally.bytes += bytes;
         tally.weights_peak = tally.weights_peak.max(tally.weights);

@@ -7,18 +7,20 @@ use serde::{Serialize, Serializer};
 
 use crate::config::Bytes;
 
-/// The counts of a ring while its model is in use; clones count the same ring.
+/// The counts of the rings of a model, one for each of its devices, while it is in use; clones count the same rings.
 #[derive(Debug, Clone)]
-pub struct StreamTally(pub(super) Arc<Mutex<StreamStats>>);
+pub struct StreamTally(pub(super) Vec<Arc<Mutex<StreamStats>>>);
 
 impl StreamTally {
-    /// The counts so far.
+    /// The counts so far, of all rings together. Peaks are sums of those of the rings.
     pub fn stats(&self) -> StreamStats {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        let of_each = self.0.iter();
+        let of_each = of_each.map(|ring| *ring.lock().unwrap_or_else(PoisonError::into_inner));
+        of_each.reduce(StreamStats::join).unwrap_or_default()
     }
 }
 
-/// Counts of a ring. Serialises with [`hit_rate`](Self::hit_rate) beside the fields.
+/// Counts of a ring. Serialises with [`hit_rate`](Self::hit_rate) and [`ahead_rate`](Self::ahead_rate) beside the fields.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(remote = "Self")]
 #[non_exhaustive]
@@ -37,6 +39,8 @@ pub struct StreamStats {
     pub waited: u64,
     /// Products whose weight was not expected: the order was not known yet, or broken.
     pub missed: u64,
+    /// Bytes that were brought to the device so far: those of weights and experts, and of looked up rows.
+    pub bytes_moved: u64,
     /// Products with an expert that was on the device since an earlier one.
     pub experts_found: u64,
     /// Products with an expert that was fetched for it.
@@ -52,8 +56,37 @@ pub struct StreamStats {
 impl StreamStats {
     /// Whether a product needed a weight.
     pub(crate) fn is_used(&self) -> bool {
-        let others = self.ahead + self.waited + self.missed;
-        others + self.experts_found + self.experts_fetched > 0
+        self.others() + self.experts_found + self.experts_fetched > 0
+    }
+
+    /// Products with a weight that is no expert.
+    fn others(&self) -> u64 {
+        self.ahead + self.waited + self.missed
+    }
+
+    /// The share of products whose weight was there when it was needed, from 0 to 1, experts left out; `None` before the first.
+    pub fn ahead_rate(&self) -> Option<f64> {
+        let all = self.others();
+        (all > 0).then(|| self.ahead as f64 / all as f64)
+    }
+
+    /// The counts of two rings.
+    fn join(self, other: Self) -> Self {
+        Self {
+            weights: self.weights + other.weights,
+            weights_peak: self.weights_peak + other.weights_peak,
+            bytes: self.bytes + other.bytes,
+            bytes_peak: self.bytes_peak + other.bytes_peak,
+            ahead: self.ahead + other.ahead,
+            waited: self.waited + other.waited,
+            missed: self.missed + other.missed,
+            bytes_moved: self.bytes_moved + other.bytes_moved,
+            experts_found: self.experts_found + other.experts_found,
+            experts_fetched: self.experts_fetched + other.experts_fetched,
+            experts_bytes: self.experts_bytes + other.experts_bytes,
+            experts_bytes_peak: self.experts_bytes_peak + other.experts_bytes_peak,
+            experts_bytes_max: self.experts_bytes_max + other.experts_bytes_max,
+        }
     }
 
     /// The share of products with an expert whose expert was on the device already, from 0 to 1; `None` before the first.
@@ -71,9 +104,14 @@ impl Serialize for StreamStats {
             #[serde(flatten, with = "StreamStats")]
             stats: StreamStats,
             hit_rate: Option<f64>,
+            ahead_rate: Option<f64>,
         }
-        let (stats, hit_rate) = (*self, self.hit_rate());
-        Serialize::serialize(&WithRate { stats, hit_rate }, to)
+        let with_rate = WithRate {
+            stats: *self,
+            hit_rate: self.hit_rate(),
+            ahead_rate: self.ahead_rate(),
+        };
+        Serialize::serialize(&with_rate, to)
     }
 }
 
@@ -85,12 +123,13 @@ impl fmt::Display for StreamStats {
             waited,
             missed,
             bytes_peak,
+            bytes_moved,
             ..
         } = self;
-        let bytes_peak = Bytes(*bytes_peak);
+        let [bytes_peak, bytes_moved] = [bytes_peak, bytes_moved].map(|bytes| Bytes(*bytes));
         write!(
             f,
-            "streamed: {ahead} products had their weight, {waited} waited, {missed} did not expect it; {bytes_peak} at most"
+            "streamed: {ahead} products had their weight, {waited} waited, {missed} did not expect it; {bytes_peak} at most, {bytes_moved} moved"
         )?;
         let Some(rate) = self.hit_rate() else {
             return Ok(());

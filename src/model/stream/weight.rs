@@ -94,6 +94,11 @@ impl StreamedWeight {
         &self.ring
     }
 
+    /// The device that it is brought to.
+    pub(crate) fn device(&self) -> &Device {
+        &self.device
+    }
+
     /// `x` `[m, in]` times the transposed weight: `[m, out]`.
     ///
     /// # Panics
@@ -143,6 +148,7 @@ impl StreamedWeight {
             panic!("{name}: a streamed weight cannot be read: {error}")
         });
         let dtype = data.dtype();
+        self.ring.count(data.as_bytes().len() as u64);
         Tensor::from_data(data, (&self.device.clone().without_autodiff(), dtype))
     }
 

@@ -12,6 +12,7 @@
 
 mod print;
 
+pub(crate) use print::runs;
 use serde::Serialize;
 
 use super::{Home, Plan, Step};
@@ -137,8 +138,8 @@ pub(crate) struct LoadBytes {
     pub(crate) mapped: bool,
     /// Bytes that a device packs at once.
     pub(crate) tile: u64,
-    /// Weights that a device has at once of those that are streamed to it.
-    pub(crate) streamed: u64,
+    /// Weights that each device has at once of those that are streamed to it.
+    pub(crate) streamed: Vec<u64>,
     /// Rows that a product unpacks.
     pub(crate) unpacked: u64,
     /// Before the first tensor of a device.
@@ -248,7 +249,7 @@ impl Places {
     fn of(plan: &Plan) -> Self {
         let mut bytes: Vec<Vec<u64>> = Vec::new();
         for step in &plan.steps {
-            let (Some(layer), Home::Device(nth)) = (layer_of(&step.slot.name), step.home) else {
+            let (Some(layer), nth) = (layer_of(&step.slot.name), step.device) else {
                 continue;
             };
             if bytes.len() <= layer {
@@ -304,7 +305,7 @@ fn device(
     } else {
         0
     };
-    let streamed = if is_last { load.streamed } else { 0 };
+    let streamed = load.streamed.get(nth).copied().unwrap_or(0);
     let (mut cache, mut activations) = (0, 0);
     if let Some((_, pass)) = &used.pass {
         let mine = || layers.iter().filter_map(|layer| pass.layers.get(*layer));

@@ -76,7 +76,7 @@ impl fmt::Display for MemoryPlan {
 }
 
 /// Numbers in a row, shortened: `0-3,8`.
-fn runs(numbers: &[usize]) -> String {
+pub(crate) fn runs(numbers: &[usize]) -> String {
     let runs = numbers.chunk_by(|a, b| a + 1 == *b);
     let runs = runs.map(|run| match run {
         [one] => one.to_string(),
