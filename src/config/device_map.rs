@@ -281,13 +281,13 @@ impl<'de> Deserialize<'de> for Destination {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
         #[serde(untagged)]
-        enum Written {
+        enum WrittenDestination {
             Index(usize),
             Word(String),
         }
-        match Written::deserialize(from)? {
-            Written::Index(index) => Ok(Self::Device(index)),
-            Written::Word(word) => word.parse().map_err(D::Error::custom),
+        match WrittenDestination::deserialize(from)? {
+            WrittenDestination::Index(index) => Ok(Self::Device(index)),
+            WrittenDestination::Word(word) => word.parse().map_err(D::Error::custom),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! A map of devices: what each memory may have, and what that makes of a plan.
 
+use std::collections::HashSet;
+
 use super::engine::Engine;
 use crate::{
     config::{DeviceMap, Strategy, StreamFrom},
@@ -25,7 +27,10 @@ impl Engine {
         if place.strategy == Strategy::Streaming {
             return Err(PlanError::from(MapError::Streaming).into());
         }
-        let units = A::units(config);
+        let mut units = A::units(config);
+        // One of several ranks may have some of them only.
+        let here: HashSet<&str> = plan.steps.iter().map(|step| &*step.slot.name).collect();
+        units.retain(|unit| unit.slots.iter().any(|slot| here.contains(&**slot)));
         let [batch, length] = place.context.unwrap_or([1, TOKENS]);
         let size = PassSize { batch, length };
         let pass = A::pass_bytes(config, &size, self.dtype.dtype.size());

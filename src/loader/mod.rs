@@ -134,13 +134,12 @@ impl<T: Target> Loader<T> {
         let request = request.into();
         let place = &request.config.place;
         let local = launched(&request.config.ranks)?.and_then(|launched| launched.local);
-        match local.filter(|_| place.resolved_devices() == [0]) {
-            Some(local) => Self::on(request, among::<T>(local)?),
-            None => {
-                let devices = OpenDevices::open::<T>(place)?;
-                Self::with_devices(request, devices)
-            }
+        let is_plain = !place.is_mapped() && place.resolved_devices() == [0];
+        if let Some(local) = local.filter(|_| is_plain) {
+            return Self::on(request, among::<T>(local)?);
         }
+        let devices = OpenDevices::open::<T>(place)?;
+        Self::with_devices(request, devices)
     }
 
     /// Opens the checkpoint for a device that the caller has opened, which may record gradients. It takes the place of the first one

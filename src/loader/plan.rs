@@ -20,15 +20,13 @@ impl Engine {
     pub(super) fn plan<A: Architecture>(&self, config: &A::Config) -> Result<Plan, Error> {
         let mut plan = self.bind::<A>(config)?;
         plan.adapters = self.planned_adapters(&plan)?;
-        if !self.follows_map() {
-            plan.unmapped(A::units(config));
-            self.decide(&mut plan, None)?;
-            self.divide::<A>(config, &mut plan)?;
-            return self.settle(plan);
-        }
         self.decide(&mut plan, None)?;
         self.divide::<A>(config, &mut plan)?;
-        // Such a plan cannot be loaded; it is shown as it is.
+        if !self.follows_map() {
+            plan.unmapped(A::units(config));
+            return self.settle(plan);
+        }
+        // A plan that lacks tensors cannot be loaded; it is shown as it is.
         if plan.missing.is_empty() {
             self.map::<A>(&mut plan, config)?;
         }

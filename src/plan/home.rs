@@ -36,3 +36,18 @@ pub struct DeviceFacts {
     /// Whether it packs the weights that live there, by the methods that it has. The host packs all others.
     pub packs: bool,
 }
+
+/// A unit of a model where it is placed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlacedUnit {
+    /// Its name: `model.layers.3`.
+    pub name: String,
+    /// The number of the layer that it is.
+    pub layer: Option<usize>,
+    /// The device of [`Plan::devices`](super::Plan::devices) that it runs on.
+    pub device: usize,
+    /// Bytes of its cache, for the context that was asked for.
+    pub cache: u64,
+    /// Bytes of activations while it runs.
+    pub activations: u64,
+}

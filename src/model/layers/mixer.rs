@@ -75,7 +75,7 @@ impl Mixer {
     }
 
     /// Its last matrix.
-    pub(in crate::model) const fn out(&self) -> &Linear {
+    pub(crate) const fn out(&self) -> &Linear {
         match self {
             Self::Attention(attention) => &attention.o_proj,
             Self::Latent(latent) => &latent.o_proj,

@@ -178,7 +178,7 @@ impl Rotation {
     }
 
     /// The same on `device`.
-    pub(in crate::model) fn on(self, device: &Device) -> Self {
+    pub(crate) fn on(self, device: &Device) -> Self {
         Self {
             cos: self.cos.to_device(device),
             sin: self.sin.to_device(device),

@@ -18,29 +18,12 @@ pub use error::MapError;
 
 use std::collections::HashMap;
 
-use serde::{Deserialize, Serialize};
-
-use super::{Home, Plan, PlanError, Step};
+use super::{Home, PlacedUnit, Plan, PlanError, Step};
 use crate::{
     config::{Bytes, DeviceMap},
     model::{Role, Unit},
 };
 use walk::{DeviceLoad, UnitBytes, balance, fill};
-
-/// A unit of a model where it is placed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PlacedUnit {
-    /// Its name: `model.layers.3`.
-    pub name: String,
-    /// The number of the layer that it is.
-    pub layer: Option<usize>,
-    /// The device of [`Plan::devices`] that it runs on.
-    pub device: usize,
-    /// Bytes of its cache, for the context that was asked for.
-    pub cache: u64,
-    /// Bytes of activations while it runs.
-    pub activations: u64,
-}
 
 /// What a map is made from, besides the steps.
 pub(crate) struct MapRequest {
