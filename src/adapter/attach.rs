@@ -1,7 +1,5 @@
 //! Adapters on a model: from a folder, or new.
 
-use std::collections::BTreeMap;
-
 use burn::{
     module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId},
     tensor::{DType as BurnDType, Device, FloatDType, Tensor, TensorData},
@@ -9,10 +7,13 @@ use burn::{
 
 use super::{
     beside::recording,
-    error::{AdapterError, DORA_OF_TABLE},
+    change::transposed,
+    complete::{self, is_gate},
+    error::AdapterError,
     file::{AdapterFile, ModuleTensors, StoredTensor},
     parts::{AdapterParts, of, rank_of},
     random::Uniform,
+    sites::{Sites, is_head},
 };
 use crate::{
     config::{LoraConfig, Pattern, Role},
@@ -35,32 +36,28 @@ pub fn attach<A: Architecture>(
     device: &Device,
 ) -> Result<AdapterSwitch, AdapterError> {
     let switch = AdapterSwitch::new(&*file.name, weight);
-    untie_for(model, file.modules.keys().map(String::as_str));
+    if file.modules().any(is_head) {
+        model.untie();
+    }
     let mut places = model.adaptable();
-    let of = |places: &[Adaptable<'_>], module: &str| {
-        places.iter().position(|place| place.path() == module)
-    };
-    let missing = file
-        .modules
-        .keys()
-        .filter(|module| of(&places, module).is_none());
-    let missing: Vec<&String> = missing.collect();
-    if let Some(first) = missing.first() {
-        return Err(AdapterError::NoModule {
-            adapter: file.name.clone(),
-            module: (*first).clone(),
-            count: missing.len(),
-            nearest: nearest(&places, first),
-        });
-    }
+    let sites = Sites::of_model(&places);
+    let resolved = sites.resolve(file, |_| false)?;
     let mut adapters = Vec::new();
-    for (module, tensors) in &file.modules {
-        let nth = of(&places, module).expect("every module was found");
-        let device = recording(places[nth].device(), device);
-        let adapter = adapter(file, module, tensors, &places[nth], &switch, &device)?;
-        adapters.push((nth, adapter));
+    for (nth, found) in resolved.found.iter().enumerate() {
+        if let Some((module, tensors)) = found {
+            let device = recording(places[nth].device(), device);
+            let adapter = adapter(file, module, tensors, &places[nth], &switch, &device)?;
+            adapters.push((nth, adapter));
+        }
     }
-    complete(file, &places)?;
+    complete::check(file, &sites, &resolved)?;
+    if let Some(first) = resolved.beside.first() {
+        tracing::warn!(
+            adapter = %file.name,
+            "changes {first} ({} such modules) beside the text model, which reads text alone: they are left aside",
+            resolved.beside.len()
+        );
+    }
     for (nth, adapter) in adapters {
         places[nth].adapters().push(adapter);
     }
@@ -93,6 +90,18 @@ pub fn add<A: Architecture>(
         let named = named(&places, pattern)?;
         if !named.iter().any(|place| place.matrix().is_some()) {
             matrix(named[0])?;
+        }
+        let is_whole = |place: &&&Adaptable<'_>| {
+            let mut whole = config.whole.iter();
+            whole.any(|pattern| pattern.is_match(place.path(), place.role()))
+        };
+        let count = named.iter().filter(is_whole).count();
+        if count == named.len() {
+            return Err(AdapterError::TargetsWhole {
+                pattern: pattern.to_string(),
+                module: named[0].path().to_owned(),
+                count,
+            });
         }
     }
     for pattern in &config.whole {
@@ -179,65 +188,6 @@ pub fn adapters<A: Architecture>(model: &mut A) -> Vec<AdapterSwitch> {
     found
 }
 
-/// Unties the head from the embedding if an adapter changes the head.
-fn untie_for<'n, A: Architecture>(model: &mut A, mut modules: impl Iterator<Item = &'n str>) {
-    if modules.any(|module| module == TIED_HEAD) {
-        model.untie();
-    }
-}
-
-/// Refuses a file that has no factors for a module which its configuration targets, or factors for one that it does not.
-fn complete(file: &AdapterFile, places: &[Adaptable<'_>]) -> Result<(), AdapterError> {
-    let (mut lacking, mut untargeted) = (Vec::new(), Vec::new());
-    for place in places {
-        let is_linear = matches!(place, Adaptable::Linear(_)) && place.role() != Role::Head;
-        let targeted = file.config.targets(place.path(), is_linear);
-        let targeted = targeted.map_err(|reason| file.config_error(reason))?;
-        let targeted = targeted && place.matrix().is_some();
-        let tensors = file.modules.get(place.path());
-        if !targeted && file.config.names_targets() && tensors.is_some_and(|it| it.a.is_some()) {
-            untargeted.push(place.path());
-        }
-        let missing = match tensors {
-            Some(ModuleTensors {
-                a: None,
-                b: Some(_),
-                ..
-            }) => Some("factor A"),
-            Some(ModuleTensors {
-                a: Some(_),
-                b: None,
-                ..
-            }) => Some("factor B"),
-            Some(ModuleTensors { a: None, .. }) | None if targeted => Some("factors"),
-            Some(ModuleTensors {
-                a: Some(_),
-                magnitude: None,
-                ..
-            }) if file.config.is_dora() => Some("magnitude"),
-            _ => None,
-        };
-        lacking.extend(missing.map(|missing| (place.path().to_owned(), missing)));
-    }
-    if let Some(first) = untargeted.first() {
-        return Err(AdapterError::Untargeted {
-            adapter: file.name.clone(),
-            module: (*first).to_owned(),
-            count: untargeted.len(),
-        });
-    }
-    let count = lacking.len();
-    match lacking.into_iter().next() {
-        None => Ok(()),
-        Some((module, missing)) => Err(AdapterError::Incomplete {
-            adapter: file.name.clone(),
-            module,
-            count,
-            missing,
-        }),
-    }
-}
-
 /// The adapter of one module, from its tensors.
 fn adapter(
     file: &AdapterFile,
@@ -247,7 +197,6 @@ fn adapter(
     switch: &AdapterSwitch,
     device: &Device,
 ) -> Result<Adapter, AdapterError> {
-    check_role(place)?;
     let shape = place.shape();
     let rank = || {
         file.config
@@ -267,7 +216,6 @@ fn adapter(
             let (rank, [out, r#in]) = (rank()?, factors_shape(place, matrix));
             let scale = file.config.scale(module);
             let magnitude = tensors.magnitude.as_ref();
-            check_magnitude(place, magnitude.is_some())?;
             Some(LowRank {
                 a: param(place_tensor(a, "factor A", vec![rank, r#in])?, device),
                 b: param(place_tensor(b, "factor B", vec![out, rank])?, device),
@@ -277,15 +225,23 @@ fn adapter(
                     .map(|magnitude| param(magnitude, device)),
                 scale: scale.map_err(|reason| file.config_error(reason))?,
                 dropout: dropout(file.config.dropout(), 0, module),
-                row_squares: magnitude.map(|_| squares(matrix, device)),
+                row_squares: magnitude.map(|_| squares(place, matrix, device)),
             })
         }
         _ => None,
     };
     let whole = tensors.whole.as_ref();
     let whole = whole.map(|whole| -> Result<_, AdapterError> {
-        let values = file.values(module, whole, "whole weight", &shape)?;
-        Ok(param(TensorData::new(values, rows(&shape)), device))
+        let [rows, cols] = rows(&shape);
+        let values = match place.is_turned() {
+            // As the checkpoint has it, so has the adapter.
+            true => {
+                let values = file.values(module, whole, "whole weight", &[cols, rows])?;
+                transposed(&values, cols).to_vec()
+            }
+            false => file.values(module, whole, "whole weight", &shape)?,
+        };
+        Ok(param(TensorData::new(values, [rows, cols]), device))
     });
     let bias = tensors.bias.as_ref();
     if bias.is_some() && place.bias().is_none() && matches!(place, Adaptable::Norm(_)) {
@@ -320,7 +276,6 @@ fn new(
     }
     check_role(place)?;
     let low_rank = if parts.factors {
-        check_magnitude(place, config.dora)?;
         let matrix = matrix(place)?;
         let [out, r#in] = factors_shape(place, matrix);
         let rank = rank_of(config, path, role);
@@ -344,7 +299,7 @@ fn new(
         };
         let a = begins(rank * r#in, !place.is_table(), &mut uniform);
         let b = begins(out * rank, place.is_table(), &mut uniform);
-        let row_squares = config.dora.then(|| squares(matrix, device));
+        let row_squares = config.dora.then(|| squares(place, matrix, device));
         Some(LowRank {
             a: trained(TensorData::new(a, [rank, r#in]), device),
             b: trained(TensorData::new(b, [out, rank]), device),
@@ -408,10 +363,11 @@ fn rows(shape: &[usize]) -> [usize; 2] {
     }
 }
 
-/// Refuses the modules whose factors nothing would add.
+/// Refuses to train what chooses experts.
 fn check_role(place: &Adaptable<'_>) -> Result<(), AdapterError> {
+    let rows = place.matrix().map(|matrix| matrix.shape()[0]);
     match place.role() {
-        Role::Router => Err(AdapterError::NotAdaptable {
+        Role::Router if !is_gate(rows) => Err(AdapterError::NotAdaptable {
             module: place.path().to_owned(),
             reason: "it chooses experts, and a choice has no gradient; name other modules as targets",
         }),
@@ -419,21 +375,14 @@ fn check_role(place: &Adaptable<'_>) -> Result<(), AdapterError> {
     }
 }
 
-/// Refuses magnitudes of tables.
-fn check_magnitude(place: &Adaptable<'_>, has_magnitude: bool) -> Result<(), AdapterError> {
-    match place.is_table() && has_magnitude {
-        true => Err(AdapterError::NotAdaptable {
-            module: place.path().to_owned(),
-            reason: DORA_OF_TABLE,
-        }),
-        false => Ok(()),
-    }
-}
-
-/// The sums of squares of the rows of a matrix, where its adapter is.
-fn squares(matrix: &Matrix, device: &Device) -> Tensor<1> {
+/// The sums of squares of the rows of a matrix, where its adapter is; the matrix of a table is the transposed table.
+fn squares(place: &Adaptable<'_>, matrix: &Matrix, device: &Device) -> Tensor<1> {
     let device = device.clone().without_autodiff();
-    matrix.row_squares(&device).without_autodiff()
+    let squares = match place.is_table() {
+        true => matrix.column_squares(&device),
+        false => matrix.row_squares(&device),
+    };
+    squares.without_autodiff()
 }
 
 fn dropout(rate: f64, seed: u64, module: &str) -> Option<Dropout> {
@@ -455,25 +404,4 @@ fn trained<const D: usize>(data: TensorData, device: &Device) -> Param<Tensor<D>
         false => values,
     };
     Param::initialized(ParamId::new(), values)
-}
-
-/// The module of the model whose name shares the longest end, and then the longest beginning, with another.
-fn nearest(places: &[Adaptable<'_>], module: &str) -> String {
-    let common = |one: &mut dyn Iterator<Item = char>, other: &mut dyn Iterator<Item = char>| {
-        one.zip(other)
-            .take_while(|(one, other)| one == other)
-            .count()
-    };
-    let likeness = |path: &str| {
-        let end = common(&mut path.chars().rev(), &mut module.chars().rev());
-        (end, common(&mut path.chars(), &mut module.chars()))
-    };
-    let paths: BTreeMap<_, _> = places
-        .iter()
-        .map(|place| (likeness(place.path()), place.path()))
-        .collect();
-    paths
-        .last_key_value()
-        .map_or("none", |(_, path)| path)
-        .to_owned()
 }

@@ -30,8 +30,10 @@ pub fn detach<A: Architecture>(
     let mut modules = BTreeMap::new();
     let mut whole = Vec::new();
     let (mut ranks, mut alphas) = (BTreeMap::new(), BTreeMap::new());
+    let mut turned = false;
     for mut place in model.adaptable() {
-        let (path, is_table, shape) = (place.path().to_owned(), place.is_table(), place.shape());
+        let (path, is_table, shape) = (place.module().to_owned(), place.is_table(), place.shape());
+        let is_turned = place.is_turned();
         let found = place.adapters().iter();
         let Some(adapter) = found.rev().find(|adapter| adapter.switch.is(switch)) else {
             continue;
@@ -40,6 +42,7 @@ pub fn detach<A: Architecture>(
         let has_factors = adapter.low_rank.is_some();
         let mut put = |part, tensor: Option<StoredTensor>| *tensors.part(part) = tensor;
         let named = |part| name(&path, part, is_table, has_factors);
+        turned |= is_turned && has_factors;
         if let Some(factors) = &adapter.low_rank {
             put(
                 AdapterPart::A,
@@ -73,10 +76,16 @@ pub fn detach<A: Architecture>(
             bias.map(|bias| stored(named(AdapterPart::Bias), bias)),
         );
         let weight = adapter.whole.as_ref();
-        let weight = weight.map(|weight| StoredTensor {
-            // The scale of a norm lies in rows of a matrix.
-            shape: shape.clone(),
-            ..stored(named(AdapterPart::Whole), weight)
+        let weight = weight.map(|weight| {
+            let name = named(AdapterPart::Whole);
+            match is_turned {
+                true => StoredTensor::of(name, plain(weight).transpose().into_data()),
+                false => StoredTensor {
+                    // The scale of a norm lies in rows of a matrix.
+                    shape: shape.clone(),
+                    ..stored(name, weight)
+                },
+            }
         });
         let is_whole = weight.is_some();
         put(AdapterPart::Whole, weight);
@@ -105,7 +114,7 @@ pub fn detach<A: Architecture>(
             TrainedBiases::Adapted => "lora_only",
             TrainedBiases::All => "all",
         },
-        "fan_in_fan_out": false,
+        "fan_in_fan_out": turned,
         "inference_mode": true,
         "init_lora_weights": true,
         "lora_alpha": config.alpha,
@@ -123,9 +132,14 @@ pub fn detach<A: Architecture>(
         name: switch.name().to_owned(),
         config: PeftConfig::write(json),
         modules,
+        spare: Vec::new(),
     })
 }
 
 fn stored<const D: usize>(name: String, param: &Param<Tensor<D>>) -> StoredTensor {
-    StoredTensor::of(name, param.val().without_autodiff().into_data())
+    StoredTensor::of(name, plain(param).into_data())
+}
+
+fn plain<const D: usize>(param: &Param<Tensor<D>>) -> Tensor<D> {
+    param.val().without_autodiff()
 }

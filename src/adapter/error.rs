@@ -5,10 +5,7 @@ use std::{io, path::PathBuf};
 use firebox_kernels::format::Format;
 use safetensors::SafeTensorError;
 
-use crate::config::TrainType;
-
-/// Why factors of an embedding have no magnitude.
-pub(super) const DORA_OF_TABLE: &str = "its magnitudes (DoRA) would be those of the columns of the table, which are not computed; use factors without magnitudes for embeddings";
+use crate::config::{NEW_BLOCKS, TrainType};
 
 /// An adapter that could not be read, put on a model or written.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +70,56 @@ pub enum AdapterError {
         file: PathBuf,
         /// The tensor.
         tensor: String,
+    },
+    /// Two tensors for one place, with different values.
+    #[error(
+        "{}: the tensors {first} and {second} are of the same place and have different values; leave one of them out",
+        file.display()
+    )]
+    Twice {
+        /// The file.
+        file: PathBuf,
+        /// The first of them.
+        first: String,
+        /// The other one.
+        second: String,
+    },
+    /// A name in `modules_to_save` without a module.
+    #[error(
+        "{adapter}: its `modules_to_save` names {name}, and neither the model nor the file of the adapter has such a module: this adapter was trained on another model"
+    )]
+    NoSaved {
+        /// The adapter.
+        adapter: String,
+        /// The name.
+        name: String,
+    },
+    /// A pattern whose modules are all trained whole.
+    #[error(
+        "the pattern `{pattern}` names {module} ({count} such modules) and no others, and they are trained whole (`LoraConfig::whole`, whole=…): they get no factors; name them once"
+    )]
+    TargetsWhole {
+        /// The pattern of targets.
+        pattern: String,
+        /// The first module.
+        module: String,
+        /// How many there are.
+        count: usize,
+    },
+    /// An adapter of a model before it was expanded, on the expanded model.
+    #[error(
+        "{adapter}: changes layers up to {last}, and this model has new blocks ({}) among {layers} layers: an adapter of the model before its expansion has other numbers of layers; merge it into that model (firebox merge) and expand the merged one. If it was trained on the expanded model, write `\"{NEW_BLOCKS}\": {new_blocks:?}` into its adapter_config.json",
+        new_blocks.len()
+    )]
+    BeforeExpansion {
+        /// The adapter.
+        adapter: String,
+        /// The last layer that it changes.
+        last: usize,
+        /// Layers of the model.
+        layers: usize,
+        /// Those of them that are new.
+        new_blocks: Vec<usize>,
     },
     /// A module of the adapter that the model does not have.
     #[error(

@@ -10,7 +10,7 @@ use burn::tensor::{DType as BurnDType, TensorData};
 use firebox_kernels::arith::float::DType;
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 
-use super::{error::AdapterError, peft::PeftConfig};
+use super::{change::transposed, error::AdapterError, peft::PeftConfig};
 
 /// The configuration.
 pub(crate) const CONFIG: &str = "adapter_config.json";
@@ -30,6 +30,9 @@ pub struct AdapterFile {
     pub config: PeftConfig,
     /// The tensors, by module: `model.layers.0.self_attn.q_proj`.
     pub(crate) modules: BTreeMap<String, ModuleTensors>,
+    /// Tensors that nothing computes with: with `bias: all`, peft writes the bias of a module that is stored whole three times,
+    /// once as it was.
+    pub(crate) spare: Vec<StoredTensor>,
 }
 
 /// The tensors of one module.
@@ -88,27 +91,40 @@ impl AdapterFile {
             source,
         })?;
         let mut modules = BTreeMap::<String, ModuleTensors>::new();
+        let mut spare = Vec::new();
         for (name, view) in tensors.iter() {
-            let unknown = || AdapterError::Tensor {
-                file: file.clone(),
-                tensor: name.to_owned(),
-            };
-            let (module, part) = part(name).ok_or_else(unknown)?;
-            let place = modules.entry(module.to_owned()).or_default().part(part);
-            if place.is_some() {
-                return Err(unknown());
-            }
-            *place = Some(StoredTensor {
+            let tensor = StoredTensor {
                 name: name.to_owned(),
                 dtype: view.dtype(),
                 shape: view.shape().to_vec(),
                 bytes: view.data().to_vec(),
-            });
+            };
+            if SPARE.iter().any(|end| name.ends_with(end)) {
+                spare.push(tensor);
+                continue;
+            }
+            let (module, part) = part(name).ok_or_else(|| AdapterError::Tensor {
+                file: file.clone(),
+                tensor: name.to_owned(),
+            })?;
+            let place = modules.entry(module.to_owned()).or_default().part(part);
+            match place {
+                None => *place = Some(tensor),
+                Some(first) if first.has_values_of(&tensor) => spare.push(tensor),
+                Some(first) => {
+                    return Err(AdapterError::Twice {
+                        file,
+                        first: first.name.clone(),
+                        second: tensor.name,
+                    });
+                }
+            }
         }
         Ok(Self {
             name: folder.display().to_string(),
             config,
             modules,
+            spare,
         })
     }
 
@@ -120,7 +136,7 @@ impl AdapterFile {
     pub fn save(&self, folder: &Path) -> Result<(), AdapterError> {
         fs::create_dir_all(folder).map_err(|source| file_error(folder, source))?;
         let tensors = self.modules.values().flat_map(ModuleTensors::all);
-        let views = tensors.map(|tensor| {
+        let views = tensors.chain(&self.spare).map(|tensor| {
             let StoredTensor {
                 name,
                 dtype,
@@ -183,7 +199,14 @@ impl AdapterFile {
 
     /// How many values it has.
     pub(crate) fn len(&self) -> usize {
-        let tensors = self.modules.values().flat_map(ModuleTensors::all);
+        self.values_of(|_| true)
+    }
+
+    /// How many values it has of the modules that `counts` names.
+    pub(super) fn values_of(&self, counts: impl Fn(&str) -> bool) -> usize {
+        let modules = self.modules.iter();
+        let modules = modules.filter(|(module, _)| counts(module));
+        let tensors = modules.flat_map(|(_, tensors)| tensors.all());
         tensors
             .map(|tensor| tensor.shape.iter().product::<usize>())
             .sum()
@@ -277,6 +300,9 @@ const ENDS: [(&str, AdapterPart); 12] = [
     (".bias", AdapterPart::Bias),
 ];
 
+/// The ends of the names of tensors that stand for the module as it was before it was trained whole.
+const SPARE: [&str; 2] = [".original_module.weight", ".original_module.bias"];
+
 /// The module of a tensor of peft, and what the tensor is to the module.
 fn part(name: &str) -> Option<(&str, AdapterPart)> {
     let name = name.strip_prefix(PREFIX)?;
@@ -314,6 +340,11 @@ impl ModuleTensors {
         }
     }
 
+    /// Whether there are tensors of factors.
+    pub(crate) const fn has_factors(&self) -> bool {
+        self.a.is_some() || self.b.is_some()
+    }
+
     fn all(&self) -> impl Iterator<Item = &StoredTensor> {
         let Self {
             a,
@@ -327,6 +358,11 @@ impl ModuleTensors {
 }
 
 impl StoredTensor {
+    /// Whether another tensor stores the same values.
+    pub(crate) fn has_values_of(&self, other: &Self) -> bool {
+        (self.dtype, &self.shape, &self.bytes) == (other.dtype, &other.shape, &other.bytes)
+    }
+
     /// The values in `f32`, in which adapters compute; `None` for a type that has no values of that kind.
     pub(crate) fn floats(&self) -> Option<Vec<f32>> {
         let mut floats = vec![0.0; self.shape.iter().product()];
@@ -344,6 +380,14 @@ impl StoredTensor {
             _ => return None,
         }
         Some(floats)
+    }
+
+    /// The values of the transposed matrix; `None` where it has none, or is no matrix.
+    pub(crate) fn turned(&self) -> Option<Vec<f32>> {
+        let &[rows, _] = &self.shape[..] else {
+            return None;
+        };
+        Some(transposed(&self.floats()?, rows).to_vec())
     }
 
     /// The values of a tensor in `f32`.

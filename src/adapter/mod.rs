@@ -5,10 +5,11 @@
 //! folder ─► AdapterFile ─────► attach ─┴─► a model whose modules have Adapters ─► AdapterFile ─► folder
 //! ```
 //!
-//! Reading order: `peft` (the configuration, and which modules it names) → `file` (both files of a folder) → `parts` (the
-//! parameters that an adapter brings) → `beside` (their device) → `attach` (the adapters on a model) → `detach` (the files of a model's adapter) →
-//! `trained` (a model whose records hold what is trained) → `merge` (an adapter in the values of a checkpoint) → `blocks`
-//! (layers that are trained whole) → `whole` (all of a model, and the train types).
+//! Reading order: `peft` (the configuration, and which modules it names) → `file` (both files of a folder) → `sites` (the modules
+//! of a model by their names there) → `complete`, `expanded` (whether both fit) → `parts` (the parameters that an adapter brings) →
+//! `beside` (their device) → `attach` (the adapters on a model) → `detach` (the files of a model's adapter) → `trained` (a model whose records hold what is
+//! trained) → `change` (the values of changed rows) → `tied` (heads that are the embedding) → `merge` (an adapter in the values of a
+//! checkpoint) → `blocks` (layers that are trained whole) → `whole` (all of a model, and the train types).
 
 mod error;
 mod random;
@@ -16,6 +17,11 @@ mod random;
 mod peft;
 
 mod file;
+
+mod sites;
+
+mod complete;
+mod expanded;
 
 mod parts;
 
@@ -26,6 +32,10 @@ mod attach;
 mod detach;
 
 mod trained;
+
+pub(crate) mod change;
+
+pub(crate) mod tied;
 
 pub(crate) mod merge;
 
@@ -38,6 +48,7 @@ pub use attach::{adapters, add, attach, trainable, trainable_params};
 pub use blocks::train_blocks;
 pub use detach::detach;
 pub use error::AdapterError;
+pub(crate) use expanded::check_numbers;
 pub use file::AdapterFile;
 pub(crate) use parts::{AdapterParts, rank_of, values};
 pub use peft::PeftConfig;

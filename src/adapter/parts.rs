@@ -1,6 +1,9 @@
 //! The parameters that an adapter brings, module by module.
 
-use super::{AdapterConfig, AdapterError, AdapterFile, LoraConfig, TrainedBiases};
+use super::{
+    AdapterConfig, AdapterError, AdapterFile, LoraConfig, TrainedBiases, complete::is_gate,
+    sites::Sites,
+};
 use crate::{
     config::{Pattern, Role},
     model::{Slot, TIED_HEAD},
@@ -55,14 +58,23 @@ pub(super) fn of<V: Copy>(values: &[(Pattern, V)], path: &str, role: Role) -> Op
     found.map(|(_, value)| *value)
 }
 
-/// How many values an adapter keeps beside the weights of a model with these slots, in `f32`.
+/// How many values an adapter keeps beside the weights of a model with these slots, in `f32`. `module_of` gives the name in
+/// transformers of the module at a path.
 ///
 /// # Errors
 ///
 /// [`AdapterError`] where its files cannot be read.
-pub(crate) fn values(config: &AdapterConfig, slots: &[&Slot]) -> Result<u64, AdapterError> {
+pub(crate) fn values(
+    config: &AdapterConfig,
+    slots: &[&Slot],
+    module_of: &dyn Fn(&str) -> String,
+) -> Result<u64, AdapterError> {
     match config {
-        AdapterConfig::Folder { folder, .. } => Ok(AdapterFile::open(folder)?.len() as u64),
+        AdapterConfig::Folder { folder, .. } => {
+            let (sites, _) = Sites::of_slots(slots, module_of);
+            let file = AdapterFile::open(folder)?;
+            Ok(file.values_of(|module| !sites.is_beside(module)) as u64)
+        }
         AdapterConfig::Lora(config) => {
             let mut values: usize = slots.iter().map(|slot| added(config, slot, slots)).sum();
             let head = slot_of(slots, TIED_HEAD, ".weight");
@@ -80,14 +92,14 @@ pub(crate) fn values(config: &AdapterConfig, slots: &[&Slot]) -> Result<u64, Ada
 /// The values that new factors add to one matrix or norm, and the bias beside it.
 fn added(config: &LoraConfig, slot: &Slot, slots: &[&Slot]) -> usize {
     let module = slot.name.strip_suffix(".weight");
-    let (Some(module), Role::Linear | Role::Head | Role::Embedding | Role::Norm) =
-        (module, slot.role)
-    else {
-        return 0;
-    };
-    let matrix = match slot.shape[..] {
-        [out, r#in] if slot.role != Role::Norm => Some([out, r#in]),
-        _ => None,
+    let Some(module) = module else { return 0 };
+    let matrix = match (slot.role, &slot.shape[..]) {
+        // The factors of a table are those of the transposed table.
+        (Role::Embedding, &[rows, cols]) => Some([cols, rows]),
+        (Role::Linear | Role::Head, &[out, r#in]) => Some([out, r#in]),
+        (Role::Router, &[out, r#in]) if is_gate(Some(out)) => Some([out, r#in]),
+        (Role::Norm, _) => None,
+        _ => return 0,
     };
     let parts = AdapterParts::of(config, module, slot.role, matrix.is_some());
     let values = |slot: &Slot| slot.shape.iter().product::<usize>();

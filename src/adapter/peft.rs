@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::error::AdapterError;
 use crate::{
-    config::{LoraConfig, TrainedBiases},
+    config::{LoraConfig, NEW_BLOCKS, TrainedBiases},
     source::json,
 };
 
@@ -20,7 +20,7 @@ pub struct PeftConfig {
 }
 
 /// The settings of peft that change numbers in ways that are not computed here, with the values at which they do not.
-const REFUSED: [(&str, &str); 9] = [
+const REFUSED: [(&str, &str); 11] = [
     (
         "alora_invocation_tokens",
         "factors that act from some token on are not computed",
@@ -48,15 +48,28 @@ const REFUSED: [(&str, &str); 9] = [
     ),
     ("use_bdlora", "factors in blocks are not computed"),
     ("velora_config", "compressed activations are not computed"),
+    ("kasa_config", "singular values are not computed"),
+    ("monteclora_config", "sampled factors are not computed"),
 ];
 
 /// Whether the value of a field is one that peft has.
 type Fits = fn(&Value) -> bool;
 
-/// The fields that change numbers, where they are given.
-const FIELDS: [(&str, &str, Fits); 8] = [
-    ("use_rslora", "true or false", Value::is_boolean),
-    ("use_dora", "true or false", Value::is_boolean),
+/// The fields that change numbers, where they are given. Of those that have no `null` in peft, `null` is an error too: it is not
+/// the default.
+const FIELDS: [(&str, &str, Fits); 11] = [
+    ("r", "a whole number above 0", |value| {
+        value.as_u64().is_some_and(|rank| rank > 0)
+    }),
+    ("use_rslora", "true or false", |value| {
+        value.is_boolean() || value.is_null()
+    }),
+    ("use_dora", "true or false", |value| {
+        value.is_boolean() || value.is_null()
+    }),
+    ("ensure_weight_tying", "true or false", |value| {
+        value.is_boolean() || value.is_null()
+    }),
     ("lora_alpha", "a number", Value::is_number),
     ("lora_dropout", "a number from 0 to below 1", |value| {
         value
@@ -69,15 +82,38 @@ const FIELDS: [(&str, &str, Fits); 8] = [
     ("target_modules", "names or a pattern", is_names),
     ("exclude_modules", "names or a pattern", is_names),
     ("modules_to_save", "names", is_names),
+    (
+        "init_lora_weights",
+        "a way to begin that peft has",
+        |value| {
+            let word = value.as_str().map(str::to_lowercase);
+            match word {
+                Some(word) => [&BEGINS[..], &CHANGES_BASE]
+                    .concat()
+                    .iter()
+                    .any(|it| is_begin(&word, it)),
+                None => value.is_boolean() || value.is_null(),
+            }
+        },
+    ),
 ];
 
 fn is_names(value: &Value) -> bool {
     let mut names = value.as_array().into_iter().flatten();
-    (value.is_string() || value.is_array()) && names.all(Value::is_string)
+    (value.is_string() || value.is_array() || value.is_null()) && names.all(Value::is_string)
 }
 
+/// Ways to begin that say nothing about the matrix.
+const BEGINS: [&str; 4] = ["gaussian", "eva", "orthogonal", "mica"];
+
 /// Ways to begin that change the matrix itself: the factors alone are not the whole change.
-const CHANGES_BASE: [&str; 6] = ["pissa", "olora", "corda", "loftq", "lora_ga", "pissa_niter"];
+const CHANGES_BASE: [&str; 5] = ["pissa", "olora", "corda", "loftq", "lora_ga"];
+
+/// Whether a word of a configuration names a way to begin; `pissa_niter_4` is one of `pissa`.
+fn is_begin(word: &str, begin: &str) -> bool {
+    let rest = word.strip_prefix(begin);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('_'))
+}
 
 impl PeftConfig {
     /// Reads the text of `adapter_config.json`, which is `file`.
@@ -99,6 +135,14 @@ impl PeftConfig {
             Some("LORA") => {}
             _ => return Err(unsupported("peft_type", "only LORA is read")),
         }
+        match &config.json["task_type"] {
+            Value::Null => {}
+            task if task == "CAUSAL_LM" => {}
+            _ => {
+                let reason = "the model has another head, and adapters of models that predict tokens are read: CAUSAL_LM";
+                return Err(unsupported("task_type", reason));
+            }
+        }
         for (field, reason) in REFUSED {
             let value = &config.json[field];
             let is_off = match value {
@@ -112,13 +156,14 @@ impl PeftConfig {
             }
         }
         for (field, expected, fits) in FIELDS {
-            let value = &config.json[field];
-            if !value.is_null() && !fits(value) {
+            if let Some(value) = config.json.get(field).filter(|value| !fits(value)) {
                 return Err(wrong(format!("`{field}` is {value}; expected {expected}")));
             }
         }
-        let begins = config.json["init_lora_weights"].as_str();
-        if begins.is_some_and(|begins| CHANGES_BASE.iter().any(|name| begins.starts_with(name))) {
+        let begins = config.json["init_lora_weights"]
+            .as_str()
+            .map(str::to_lowercase);
+        if begins.is_some_and(|begins| CHANGES_BASE.iter().any(|it| is_begin(&begins, it))) {
             let reason = "it changes the matrices of the model too; save it with `path_initial_model_for_weight_conversion`";
             return Err(unsupported("init_lora_weights", reason));
         }
@@ -140,6 +185,27 @@ impl PeftConfig {
     /// Whether the norms of rows are trained for themselves.
     pub fn is_dora(&self) -> bool {
         self.json["use_dora"] == true
+    }
+
+    /// Whether an adapter of one of embedding and head, where both are one matrix, is one of both.
+    pub(crate) fn ensures_weight_tying(&self) -> bool {
+        self.json["ensure_weight_tying"] == true
+    }
+
+    /// The new blocks of the expanded model that it was trained on, where it says so.
+    pub(crate) fn new_blocks(&self) -> Option<Vec<usize>> {
+        let blocks = self.json[NEW_BLOCKS].as_array()?;
+        let blocks = blocks
+            .iter()
+            .map(|block| usize::try_from(block.as_u64()?).ok());
+        blocks.collect()
+    }
+
+    /// The same with the new blocks of the expanded model that it was trained on.
+    pub(crate) fn trained_beside(self, new_blocks: &[usize]) -> Self {
+        let mut json = self.json;
+        json[NEW_BLOCKS] = new_blocks.into();
+        Self::write(json)
     }
 
     /// The probability with which an activation is dropped in training.
@@ -244,14 +310,22 @@ impl PeftConfig {
 
     /// Whether the module, or one above it, is stored whole.
     pub(crate) fn is_saved_whole(&self, module: &str) -> bool {
-        let Some(names) = self.json["modules_to_save"].as_array() else {
-            return false;
-        };
-        let mut names = names.iter().filter_map(Value::as_str);
-        names.any(|name| {
-            let mut above = module.match_indices('.').map(|(at, _)| &module[..at]);
-            module.ends_with(name) || above.any(|above| above.ends_with(name))
-        })
+        self.saved().any(|name| is_saved_as(module, name))
+    }
+
+    /// A name in `modules_to_save` that is of no module.
+    pub(crate) fn saved_without<'m, M: Iterator<Item = &'m str>>(
+        &self,
+        modules: impl Fn() -> M,
+    ) -> Option<&str> {
+        self.saved()
+            .find(|name| !modules().any(|module| is_saved_as(module, name)))
+    }
+
+    /// The names in `modules_to_save`.
+    fn saved(&self) -> impl Iterator<Item = &str> {
+        let names = self.json["modules_to_save"].as_array();
+        names.into_iter().flatten().filter_map(Value::as_str)
     }
 
     /// Whether `layers_to_transform` has the layer of a module.
@@ -279,6 +353,12 @@ impl PeftConfig {
         let layer = found.and_then(|layer| layer.parse::<u64>().ok());
         Ok(layer.is_some_and(|layer| wanted.iter().any(|wanted| wanted.as_u64() == Some(layer))))
     }
+}
+
+/// Whether a name in `modules_to_save` is that of a module, or of one above it. The end of a name is enough.
+fn is_saved_as(module: &str, name: &str) -> bool {
+    let mut above = module.match_indices('.').map(|(at, _)| &module[..at]);
+    module.ends_with(name) || above.any(|above| above.ends_with(name))
 }
 
 /// A pattern of Python, which names itself where it has no counterpart here.

@@ -29,7 +29,8 @@ pub enum AdapterConfig {
 /// New factors of low-rank adaptation: which matrices get them, and how large they are.
 ///
 /// Written `lora:rank=16,alpha=32,dropout=0.05,targets=linear,rslora,dora,bias=adapted,seed=1`. Targets are `linear` (all
-/// linear layers but the head), or patterns joined by `+`: `targets=*.q_proj+*.v_proj`.
+/// linear layers but the head), or patterns joined by `+`: `targets=*.q_proj+*.v_proj`, `targets=linear+*.embed_tokens`. An
+/// option is given once.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LoraConfig {
@@ -95,6 +96,14 @@ pub enum AdapterSpecError {
         found: String,
         /// The values that it may have.
         expected: &'static str,
+    },
+    /// An option that is given twice.
+    #[error("adapter `{adapter}`: {option} is given twice; write it once")]
+    Twice {
+        /// The text.
+        adapter: String,
+        /// The option.
+        option: String,
     },
     /// Not a pattern.
     #[error("adapter `{adapter}`: {source}")]
@@ -202,8 +211,17 @@ impl LoraConfig {
     fn options(text: &str, options: &str) -> Result<Self, AdapterSpecError> {
         let mut config = Self::default();
         let mut alpha = None;
+        let mut given = Vec::new();
         for option in options_of(options) {
             let (name, value) = option.split_once('=').unwrap_or((option, ""));
+            let name = if name == "r" { "rank" } else { name };
+            if given.contains(&name) {
+                return Err(AdapterSpecError::Twice {
+                    adapter: text.to_owned(),
+                    option: name.to_owned(),
+                });
+            }
+            given.push(name);
             let wrong = |option, expected| AdapterSpecError::Value {
                 adapter: text.to_owned(),
                 option,
@@ -211,7 +229,11 @@ impl LoraConfig {
                 expected,
             };
             let patterns = || -> Result<Vec<Pattern>, AdapterSpecError> {
-                let patterns = value.split('+').map(str::parse);
+                let patterns = value.split('+').map(|pattern| match (name, pattern) {
+                    // Among others too.
+                    ("targets", "linear") => "role:linear".parse(),
+                    (_, pattern) => pattern.parse(),
+                });
                 patterns
                     .collect::<Result<_, _>>()
                     .map_err(|source| AdapterSpecError::Pattern {
@@ -220,7 +242,7 @@ impl LoraConfig {
                     })
             };
             match name {
-                "rank" | "r" => {
+                "rank" => {
                     let rank = value.parse().ok().filter(|rank| *rank > 0);
                     config.rank = rank.ok_or_else(|| wrong("rank", "a whole number above 0"))?;
                 }

@@ -21,6 +21,9 @@ pub struct Expand {
     pub dense: bool,
 }
 
+/// The field of `config.json` that lists the new blocks, and of the configuration of an adapter that was trained beside them.
+pub(crate) const NEW_BLOCKS: &str = "firebox_new_blocks";
+
 /// An expansion that could not be understood.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(

@@ -29,6 +29,7 @@ mod workers;
 pub use adapter::{AdapterConfig, AdapterSpecError, LoraConfig, TrainedBiases};
 pub use budget::{Budget, BudgetError};
 pub use device_map::{Destination, DeviceMap, DeviceMapError};
+pub(crate) use expand::NEW_BLOCKS;
 pub use expand::{Expand, ExpandSpecError};
 pub(crate) use hub::HubConfig;
 #[cfg(feature = "hub")]

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::{ExpandError, Expansion, declared::Renumber};
 use crate::{
+    config::NEW_BLOCKS,
     dialect::DECLARED,
     model::{
         Architecture, CausalLm,
@@ -15,9 +16,6 @@ use crate::{
         wrappers,
     },
 };
-
-/// The field of `config.json` that lists the new blocks.
-pub(super) const NEW_BLOCKS: &str = "firebox_new_blocks";
 
 /// Fields that count the layers.
 const COUNTS: [&str; 2] = ["num_hidden_layers", "n_layer"];

@@ -4,13 +4,9 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{
-    ExpandError, Expansion,
-    config::{self, NEW_BLOCKS},
-    tensors::NamedLayers,
-};
+use super::{ExpandError, Expansion, config, tensors::NamedLayers};
 use crate::{
-    config::Pattern,
+    config::{NEW_BLOCKS, Pattern},
     model::{Architecture, CausalLm, decoder::Spec},
     source::{Checkpoint, CheckpointError, Overlay, Source, SourceExt, checkpoint::INDEX},
 };

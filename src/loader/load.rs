@@ -42,7 +42,7 @@ impl Engine {
         let config = self.model_config::<A>()?;
         let stream_from = &self.config.place.stream_from;
         plan.take_over(&self.request(), &A::slots(&config), stream_from)?;
-        plan.adapters = self.planned_adapters(&plan)?;
+        plan.adapters = self.planned_adapters::<A>(&config, &plan)?;
         self.carry_out(&config, plan, self.record())
     }
 

@@ -273,7 +273,9 @@ impl<T: Target> Loader<T> {
     pub fn save<A: Architecture>(&self, to: &SaveConfig) -> Result<Saved, Error> {
         let config = self.engine.model_config::<A>()?;
         let plan = self.engine.bind_to_save::<A>(&config)?;
-        self.engine.save_plan(plan, to, self.engine.stacks::<A>()?)
+        let stacks = self.engine.stacks::<A>()?;
+        let module_of = |path: &str| A::module_of(&config, path);
+        self.engine.save_plan(plan, to, stacks, &module_of)
     }
 
     /// Saves a module of this checkpoint's model as a checkpoint: trained, merged, loaded from a record, as it is now. The loader
@@ -321,8 +323,8 @@ impl<T: Target> Loader<T> {
     ///
     /// As [`save`](Self::save).
     pub fn save_tensors(&self, include: &[Pattern], to: &SaveConfig) -> Result<Saved, Error> {
-        self.engine
-            .save_plan(self.engine.bind_tensors(include)?, to, None)
+        let plan = self.engine.bind_tensors(include)?;
+        self.engine.save_plan(plan, to, None, &str::to_owned)
     }
 
     /// Packs every weight that a load would pack, one by one, and compares it with its source. A weight that is beyond
@@ -350,7 +352,10 @@ impl<T: Target> Loader<T> {
     /// Any [`Error`]; [`VerifyError::AlreadyPacked`] where the checkpoint has weights packed,
     /// [`VerifyError::NothingPacked`] where nothing is to be packed. A weight beyond the limits is no error.
     pub fn verify<A: Architecture>(&self, config: &VerifyConfig) -> Result<VerifyReport, Error> {
-        self.engine.verify_plan(self.plan::<A>()?, config)
+        let model = self.engine.model_config::<A>()?;
+        let plan = self.engine.plan_merged::<A>(&model)?;
+        let module_of = |path: &str| A::module_of(&model, path);
+        self.engine.verify_plan(plan, config, &module_of)
     }
 
     /// [`verify`](Self::verify) of the weights that [`save`](Self::save) writes: where the checkpoint has the matrices of all
@@ -365,7 +370,8 @@ impl<T: Target> Loader<T> {
     ) -> Result<VerifyReport, Error> {
         let model = self.engine.model_config::<A>()?;
         let plan = self.engine.bind_to_save::<A>(&model)?;
-        self.engine.verify_plan(plan, config)
+        let module_of = |path: &str| A::module_of(&model, path);
+        self.engine.verify_plan(plan, config, &module_of)
     }
 
     /// [`verify`](Self::verify) of tensors of no particular model, as [`save_tensors`](Self::save_tensors) packs them.
@@ -379,7 +385,7 @@ impl<T: Target> Loader<T> {
         config: &VerifyConfig,
     ) -> Result<VerifyReport, Error> {
         let plan = self.engine.bind_tensors(include)?;
-        self.engine.verify_plan(plan, config)
+        self.engine.verify_plan(plan, config, &str::to_owned)
     }
 
     /// Compares the dequantized weights of this checkpoint with the tensors of the checkpoint `dense` that it was made

@@ -106,7 +106,7 @@ impl Engine {
         };
         let slots = whole_stacks(layout.slots, &engine.request())?;
         let plan: Plan = engine.bind_slots::<A>(&config, &slots)?;
-        engine.save_plan(plan, to, engine.stacks::<A>()?)
+        engine.save_plan(plan, to, engine.stacks::<A>()?, &str::to_owned)
     }
 
     /// The values of a slot, and what becomes of them.

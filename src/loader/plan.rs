@@ -19,7 +19,7 @@ impl Engine {
     /// The plan of a load.
     pub(super) fn plan<A: Architecture>(&self, config: &A::Config) -> Result<Plan, Error> {
         let mut plan = self.bind::<A>(config)?;
-        plan.adapters = self.planned_adapters(&plan)?;
+        plan.adapters = self.planned_adapters::<A>(config, &plan)?;
         self.decide(&mut plan, None)?;
         self.divide::<A>(config, &mut plan)?;
         if !self.follows_map() {
@@ -31,6 +31,13 @@ impl Engine {
             self.map::<A>(&mut plan, config)?;
         }
         Ok(plan)
+    }
+
+    /// The plan of weights as a load makes them, to be compared with adapters merged into them.
+    pub(super) fn plan_merged<A: Architecture>(&self, config: &A::Config) -> Result<Plan, Error> {
+        let (slots, own_head) = self.merged_slots::<A>(config)?;
+        let plan = self.bind_slots::<A>(config, &slots)?;
+        self.complete(Plan { own_head, ..plan })
     }
 
     /// Makes the choices that a bound plan leaves open: quantizations to be measured, and the strategy.
@@ -52,10 +59,13 @@ impl Engine {
         self.bind_slots::<A>(config, &A::slots(config))
     }
 
-    /// Binds what a save of a model writes: the stacks of the checkpoint stay stacks.
+    /// Binds what a save of a model writes: the stacks of the checkpoint stay stacks, and a tied head that merged adapters make
+    /// another matrix is one.
     pub(super) fn bind_to_save<A: Architecture>(&self, config: &A::Config) -> Result<Plan, Error> {
-        let slots = whole_stacks(A::slots(config), &self.request())?;
-        self.bind_slots::<A>(config, &slots)
+        let (slots, own_head) = self.merged_slots::<A>(config)?;
+        let slots = whole_stacks(slots, &self.request())?;
+        let plan = self.bind_slots::<A>(config, &slots)?;
+        Ok(Plan { own_head, ..plan })
     }
 
     pub(super) fn bind_slots<A: Architecture>(

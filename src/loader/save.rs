@@ -27,17 +27,18 @@ use crate::{
 
 impl Engine {
     /// Saves the weights of a plan in the types that they are stored in. `stacks` are those of dense files of the model, where
-    /// an architecture knows of some.
+    /// an architecture knows of some; `module_of` gives the name in transformers of the module at a path.
     pub(super) fn save_plan(
         &self,
         mut plan: Plan,
         to: &SaveConfig,
         stacks: Option<Stacks>,
+        module_of: &dyn Fn(&str) -> String,
     ) -> Result<Saved, Error> {
         self.check_alone("a save")?;
         plan.check_complete()?;
         self.carry_rest(&mut plan)?;
-        let merged = self.merge(&mut plan)?;
+        let merged = self.merge(&mut plan, module_of)?;
         save::adapt(&mut plan, to);
         if let Some(dtype) = self.config.pack.dtype.filter(|_| merged > 0) {
             plan.merge_in(dtype);

@@ -86,12 +86,13 @@ impl Engine {
         &self,
         mut plan: Plan,
         config: &VerifyConfig,
+        module_of: &dyn Fn(&str) -> String,
     ) -> Result<VerifyReport, Error> {
         self.check_alone("a comparison")?;
         if self.config.pack.presinq {
             return Err(VerifyError::Balanced.into());
         }
-        self.merge(&mut plan)?;
+        self.merge(&mut plan, module_of)?;
         self.check_tensors(&plan)?;
         refuse_packed(&plan.steps)?;
         plan.steps

@@ -28,6 +28,12 @@ impl Adaptable<'_> {
         &self.place().path
     }
 
+    /// The name of the module in transformers, which adapters of peft have: `model.language_model.layers.0.self_attn.q_proj`. The
+    /// path, where nobody has said otherwise.
+    pub fn module(&self) -> &str {
+        &self.place().module
+    }
+
     /// The purpose of its weight.
     pub fn role(&self) -> Role {
         self.place().role
@@ -42,7 +48,12 @@ impl Adaptable<'_> {
         }
     }
 
-    /// The shape of its weight in the checkpoint: that of the matrix, or of the scale of a norm.
+    /// Whether the checkpoint has its matrix as `[in, out]`.
+    pub fn is_turned(&self) -> bool {
+        self.place().turned
+    }
+
+    /// The shape of its weight: that of the matrix, or of the scale of a norm.
     pub fn shape(&self) -> Vec<usize> {
         match self {
             Self::Norm(norm) => norm.shape.clone(),

@@ -42,6 +42,7 @@ mod generate;
 pub use adaptable::Adaptable;
 pub use arch::{Family, Wrapper, families, wrappers};
 pub use cut::{CutError, WeightCut};
+pub(crate) use decoder::INSIDE;
 pub use decoder::{CausalLm, LossConfig, PassError};
 pub use divided::Divided;
 pub use error::ConfigError;
@@ -175,6 +176,12 @@ pub trait Architecture: Sized {
     /// Gives the head of a model that is tied to the embedding a module of its own, so that an adapter can change the head
     /// alone. Does nothing if not said.
     fn untie(&mut self) {}
+
+    /// The name that adapters of peft have for the module at a path of the checkpoint, which is that of transformers; the path, if
+    /// not said.
+    fn module_of(_config: &Self::Config, path: &str) -> String {
+        path.to_owned()
+    }
 
     /// Whether a tensor that no slot wants is a known leftover (`rotary_emb.inv_freq`, the copy of a
     /// tied head) and not a sign of the wrong architecture.

@@ -11,7 +11,7 @@ use firebox_kernels::format::Format;
 use super::stream::StreamedWeight;
 use super::{
     decoder::Unsupported,
-    layers::{Embedding, Linear, Matrix},
+    layers::{Embedding, Linear, Matrix, Place},
 };
 use crate::{
     config::Role,
@@ -245,7 +245,7 @@ impl Weights {
         } else {
             None
         };
-        Ok(Linear::new(weight, bias).named(path, Role::Linear))
+        Ok(Linear::new(weight, bias).named(Place::new(path, Role::Linear)))
     }
 
     /// Takes `{path}.weight`, dense or packed, as a table of rows.
@@ -256,7 +256,7 @@ impl Weights {
     pub fn embedding(&mut self, path: &str) -> Result<Embedding, BuildError> {
         let dtype = self.dtype;
         let table = self.matrix(&format!("{path}.weight"))?;
-        Ok(Embedding::new(table, dtype).named(path))
+        Ok(Embedding::new(table, dtype).named(Place::new(path, Role::Embedding)))
     }
 
     /// Takes a weight of two dimensions, dense or packed.

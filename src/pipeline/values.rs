@@ -12,7 +12,7 @@ use super::{
     weave::Weave,
 };
 use crate::{
-    adapter::merge::MergedAdapters,
+    adapter::change::MergedAdapters,
     config::Role,
     plan::{Every, Step, Stored},
     source::SourceError,
@@ -39,9 +39,13 @@ pub(crate) struct Merged {
     merge: Arc<MergedAdapters>,
     /// The type of the others, and of these.
     types: [DType; 2],
+    rows: usize,
     /// Values of a row.
     cols: usize,
 }
+
+/// Bytes of the rows that are read at once where all rows are looked at before the first is changed.
+const LOOK: usize = 4 << 20;
 
 /// Some rows of a source.
 #[derive(Debug, Clone)]
@@ -63,10 +67,11 @@ impl SourceValues {
         let values = Self::unmerged(step);
         match &step.merge {
             Some(merge) => {
-                let [_, cols] = step.matrix();
+                let [rows, cols] = step.matrix();
                 let merged = Merged {
                     merge: Arc::clone(merge),
                     types: [step.float_read(), step.float()],
+                    rows,
                     cols,
                 };
                 Self::Merged(values.into(), merged)
@@ -170,30 +175,67 @@ impl SourceValues {
             Self::Woven(weave) => weave.fill(start, into, |at, into| {
                 weave.all.fill_by(at, into, workers, read)
             }),
-            Self::Merged(values, Merged { merge, types, cols }) => {
-                let [read_each, each] = types.map(|dtype| (cols * dtype.size()).max(1));
-                // Whole rows, since a change may need the norm of its row.
-                let rows = start / each..(start + into.len()).div_ceil(each);
-                let mut bytes = vec![0; rows.len() * read_each];
-                let read = values.fill_by(rows.start * read_each, &mut bytes, workers, read)?;
-                if read_each != each {
-                    let [from, _] = types;
-                    let mut wide = vec![0.0; rows.len() * cols];
-                    from.widen(&bytes, &mut wide);
-                    bytes = bytemuck::cast_slice(&wide).to_vec();
-                }
-                let [_, float] = *types;
-                workers.install(|| merge.apply(float, rows.start, *cols, &mut bytes));
-                let first = start % each;
-                into.copy_from_slice(&bytes[first..first + into.len()]);
-                Ok(read)
-            }
+            Self::Merged(values, merged) => merged.fill(values, start, into, workers, read),
             Self::Plain(pieces) => {
                 pieces.fill(start, into, read)?;
                 Ok(into.len() as u64)
             }
             Self::Packed(unpacked) => unpacked.fill(start, into, workers, read),
         }
+    }
+}
+
+impl Merged {
+    /// Fills `into` with changed rows of `values`.
+    fn fill(
+        &self,
+        values: &SourceValues,
+        start: usize,
+        into: &mut [u8],
+        workers: &ThreadPool,
+        read: &mut ReadInto<'_>,
+    ) -> Result<u64, RowError> {
+        let ([_, float], cols) = (self.types, self.cols);
+        let each = (cols * float.size()).max(1);
+        let mut bytes_read = 0;
+        if let Some(mut squares) = self.merge.unseen(cols) {
+            let together = values.rows_together().max(1);
+            let some = (LOOK / each).next_multiple_of(together).max(together);
+            for first in (0..self.rows).step_by(some) {
+                let rows = first..(first + some).min(self.rows);
+                let (bytes, read) = self.rows(values, rows, workers, read)?;
+                bytes_read += read;
+                workers.install(|| self.merge.see(&mut squares, float, first, cols, &bytes));
+            }
+            self.merge.seen(squares);
+        }
+        // Whole rows, since a change may need the norm of its row.
+        let rows = start / each..(start + into.len()).div_ceil(each);
+        let (mut bytes, read) = self.rows(values, rows.clone(), workers, read)?;
+        workers.install(|| self.merge.apply(float, rows.start, cols, &mut bytes));
+        let first = start % each;
+        into.copy_from_slice(&bytes[first..first + into.len()]);
+        Ok(bytes_read + read)
+    }
+
+    /// Rows of `values` in the type in which they are changed, and how many bytes were read.
+    fn rows(
+        &self,
+        values: &SourceValues,
+        rows: Range<usize>,
+        workers: &ThreadPool,
+        read: &mut ReadInto<'_>,
+    ) -> Result<(Vec<u8>, u64), RowError> {
+        let [from, to] = self.types;
+        let each = (self.cols * from.size()).max(1);
+        let mut bytes = vec![0; rows.len() * each];
+        let read = values.fill_by(rows.start * each, &mut bytes, workers, read)?;
+        if from != to {
+            let mut wide = vec![0.0; rows.len() * self.cols];
+            from.widen(&bytes, &mut wide);
+            bytes = bytemuck::cast_slice(&wide).to_vec();
+        }
+        Ok((bytes, read))
     }
 }
 

@@ -270,6 +270,7 @@ impl Request<'_> {
             unused: Vec::new(),
             unexpected: Vec::new(),
             untied: None,
+            own_head: None,
             adapters: Vec::new(),
             unfit: Vec::new(),
             ranks: None,
@@ -402,7 +403,14 @@ impl Request<'_> {
         let Some(dialect) = self.dialect else {
             return Ok(None);
         };
-        let adopted = dialect::adopt(dialect, slot, self.catalog)?;
+        let adopted = match &slot.from[..] {
+            // All of a weight that the checkpoint has under another name: the embedding, as a head.
+            [origin] if origin.is_whole() && origin.tensor != slot.name => {
+                let stored = Slot::new(&*origin.tensor, &*slot.shape, slot.role);
+                dialect::adopt(dialect, &stored, self.catalog)?
+            }
+            _ => dialect::adopt(dialect, slot, self.catalog)?,
+        };
         if adopted.is_some() || matches!(&slot.from[..], [origin] if origin.is_whole()) {
             return Ok(adopted);
         }

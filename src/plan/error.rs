@@ -331,14 +331,6 @@ pub enum PlanError {
         /// The tensor.
         tensor: String,
     },
-    /// A dense matrix that is to be saved as it is stored, and an adapter that changes the norms of its rows.
-    #[error(
-        "{tensor} is stored [in, out] and stays dense, and an adapter with magnitudes (DoRA) is not merged into such a matrix; quantize it, or load the adapter beside the model and save the module (`Loader::save_module`)"
-    )]
-    TurnedNorms {
-        /// The tensor.
-        tensor: String,
-    },
     /// A packed matrix that a dense file has the other way round.
     #[error(
         "{tensor} is packed as [out, in], and a dense file has it as [in, out]: it cannot be saved dense; save it packed, or load it"

@@ -72,7 +72,7 @@ use firebox_kernels::{arith::float::DType, format::Format};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    adapter::merge::MergedAdapters,
+    adapter::change::MergedAdapters,
     config::{Ranks, Strategy},
     dialect::Adopt,
     model::{Link, Slot},
@@ -119,6 +119,9 @@ pub struct Plan {
     /// A tensor of the head, where the configuration takes the embedding for the head and the checkpoint has another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub untied: Option<String>,
+    /// The tensor of a head that adapters which are merged make another matrix than the embedding.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub own_head: Option<String>,
     /// The layers that are new, by number.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub new_blocks: Vec<usize>,

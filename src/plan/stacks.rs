@@ -151,9 +151,8 @@ impl Plan {
     ///
     /// # Errors
     ///
-    /// [`PlanError::Turned`] where a link scales the rows or columns of such a matrix, [`PlanError::TurnedNorms`] where an
-    /// adapter changes the norms of its rows, [`PlanError::Unturned`] for one that
-    /// the checkpoint has packed.
+    /// [`PlanError::Turned`] where a link scales the rows or columns of such a matrix, [`PlanError::Unturned`] for one that the
+    /// checkpoint has packed.
     pub(crate) fn turn_back(&mut self) -> Result<(), PlanError> {
         let linked = |name: &String| {
             let mut links = self.links.iter();
@@ -182,11 +181,7 @@ impl Plan {
             }
             if let Some(merge) = &step.merge {
                 let [rows, _] = step.matrix();
-                let Some(merge) = merge.turned(rows) else {
-                    let tensor = step.slot.name.clone();
-                    return Err(PlanError::TurnedNorms { tensor });
-                };
-                step.merge = Some(merge.into());
+                step.merge = Some(merge.turned(rows).into());
             }
             let whole = Piece::whole(&piece.tensor);
             let shape = whole.tensor.shape.clone();

@@ -12,11 +12,17 @@ impl Plan {
                  head is used; set the field to false"
             )
         });
+        let own_head = self.own_head.iter().map(|tensor| {
+            format!(
+                "{tensor} gets a tensor of its own, since an adapter changes the embedding or the head alone: config.json of the \
+                 merged model does not tie them (`tie_word_embeddings`)"
+            )
+        });
         let unfit = (!self.unfit.is_empty()).then(|| {
             let (count, names) = (self.unfit.len(), unfit::listed(&self.unfit));
             format!("{count} matrices stay dense, since the quantization cannot pack their shapes: {names}")
         });
         let notes = self.notes.iter().cloned();
-        notes.chain(untied).chain(unfit).collect()
+        notes.chain(untied).chain(own_head).chain(unfit).collect()
     }
 }

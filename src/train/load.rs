@@ -70,6 +70,7 @@ impl<T: Target + 'static> Run<T> {
             switch: adapters.remove(0),
             lora,
             base: self.loader.name().to_owned(),
+            new_blocks,
         });
         let trainable = adapter::trainable_params(&model);
         let config = self.config;

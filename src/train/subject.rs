@@ -27,6 +27,8 @@ pub(super) struct TrainedAdapter {
     pub(super) lora: LoraConfig,
     /// The name of the base.
     pub(super) base: String,
+    /// Layers of the base that are new.
+    pub(super) new_blocks: Vec<usize>,
 }
 
 impl Subject {
@@ -49,8 +51,12 @@ impl Subject {
     pub(super) fn adapter(&mut self) -> Result<Option<AdapterFile>, AdapterError> {
         let model = self.model.as_mut().expect("it is not being changed");
         let adapter = self.adapter.as_ref();
-        let file = adapter.map(|TrainedAdapter { switch, lora, base }| {
-            adapter::detach(model, switch, lora, base)
+        let file = adapter.map(|adapter| {
+            let mut file = adapter::detach(model, &adapter.switch, &adapter.lora, &adapter.base)?;
+            if !adapter.new_blocks.is_empty() {
+                file.config = file.config.trained_beside(&adapter.new_blocks);
+            }
+            Ok(file)
         });
         file.transpose()
     }

@@ -132,7 +132,8 @@ fn new_factors_change_nothing_and_alone_are_trained() {
             "lora:rank=4,alpha=8",
             "lora:rank=4,alpha=8,dora,rslora",
             "lora:rank=4,bias=all,targets=*.q_proj+*.v_proj",
-            "lora:rank=2,targets=model.embed_tokens+*.down_proj",
+            "lora:rank=2,targets=*.embed_tokens+linear",
+            "lora:rank=2,dora,targets=*.embed_tokens+*.down_proj",
             "lora:rank=2,whole=lm_head",
         ] {
             let mut model = load(base, |config| {

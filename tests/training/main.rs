@@ -10,6 +10,7 @@ mod burns;
 mod graphs;
 mod loss;
 mod optimizer;
+mod peft;
 mod ranks;
 mod records;
 mod run;

@@ -242,6 +242,10 @@ fn adapters_are_merged_as_the_module_computes() {
         let to = save_module(&stored, &model);
         let (written, stored) = (tensors(to.path()), tensors(expected.path()));
         for (tensor, expected) in &stored {
+            if tensor.starts_with("vision_tower.") {
+                // The module reads text; a merge changes what reads pictures too.
+                continue;
+            }
             let (found, step) = (
                 &written[tensor],
                 match expected.dtype {
@@ -256,7 +260,7 @@ fn adapters_are_merged_as_the_module_computes() {
                 .iter()
                 .fold(0.0_f32, |most, value| most.max(value.abs()));
             for (found, expected) in floats(found).into_iter().zip(expected) {
-                // peft rounds the factors of a table and their product too.
+                // peft rounds the change of a table before it is added.
                 let size = match tensor.contains("embed_tokens") {
                     true => largest,
                     false => expected.abs().max(found.abs()),

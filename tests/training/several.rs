@@ -2,12 +2,8 @@
 
 use std::{fs, path::Path};
 
-use burn::tensor::Device;
 use firebox::{
-    Cpu, LoadConfig, Loader,
-    adapter::{self, AdapterConfig, AdapterError, AdapterFile, LoraConfig},
-    config::SaveConfig,
-    model::CausalLm,
+    Cpu, Error, LoadConfig, Loader, adapter::AdapterConfig, config::SaveConfig, model::CausalLm,
     target::DType,
 };
 use serde_json::{Value, json};
@@ -31,6 +27,9 @@ fn adapters_that_are_merged_together_add_up() {
         ("llama_norms", "llama_norms"),
         ("gpt2_biases", "gpt2_norms"),
         ("llama_bias_lora", "llama_bias_lora"),
+        ("qwen3_dora_embed", "qwen3_dora_embed"),
+        ("gpt2_whole", "gpt2_biases"),
+        ("gpt2_table", "gpt2_head"),
     ] {
         let base = base_of(&golden(one));
         let (ids, _) = expected(&golden(one), "logits_merged_f32");
@@ -82,29 +81,66 @@ fn configurations_that_do_not_fit_their_tensors_are_refused() {
         (json!({ "lora_dropout": 1.5 }), "`lora_dropout` is 1.5"),
         (json!({ "target_modules": 5 }), "`target_modules` is 5"),
         (json!({ "lora_alpha": "16" }), "`lora_alpha` is \"16\""),
+        (json!({ "lora_alpha": null }), "`lora_alpha` is null"),
+        (json!({ "r": null }), "`r` is null"),
+        (
+            json!({ "init_lora_weights": "xavier" }),
+            "`init_lora_weights` is \"xavier\"",
+        ),
+        (
+            json!({ "init_lora_weights": "pissa_niter_4" }),
+            "it changes the matrices",
+        ),
+        (json!({ "task_type": "SEQ_CLS" }), "CAUSAL_LM"),
+        (json!({ "kasa_config": { "beta": 0.1 } }), "`kasa_config`"),
+        (
+            json!({ "modules_to_save": ["norm", "o_proj"] }),
+            "no whole weight",
+        ),
+        (
+            json!({ "modules_to_save": ["norm", "classifier"] }),
+            "names classifier",
+        ),
     ] {
         let folder = tempfile::tempdir().expect("a folder");
         changed("llama_norms", folder.path(), &fields);
-        let base = Golden("llama_bf16_untied");
-        let mut model = load(base, |config| config);
-        let said = AdapterFile::open(folder.path())
-            .and_then(|file| adapter::attach(&mut model, &file, 1.0, &Device::flex()).map(drop))
-            .expect_err("a contradiction")
-            .to_string();
-        assert!(said.contains(part), "{fields}: `{said}` lacks `{part}`");
+        let [beside, merged] = on_and_into("llama_bf16_untied", folder.path());
+        for said in [beside, merged] {
+            let said = said.expect_err("a contradiction").to_string();
+            assert!(said.contains(part), "{fields}: `{said}` lacks `{part}`");
+        }
     }
 }
 
-/// Would catch a run whose adapter nobody can read: peft has the norms of columns for embeddings.
+/// What comes of an adapter beside the weights of a model, and in them.
+fn on_and_into(base: &'static str, folder: &Path) -> [Result<(), Error>; 2] {
+    let config = || {
+        let config = LoadConfig::new(Golden(base).path("").to_string_lossy());
+        config.adapter(AdapterConfig::folder(folder))
+    };
+    let to = tempfile::tempdir().expect("a folder");
+    let loader = || Loader::<Cpu>::new(config()).expect(base);
+    [
+        loader().load::<CausalLm>().map(drop),
+        loader()
+            .save::<CausalLm>(&SaveConfig::new(to.path()))
+            .map(drop),
+    ]
+}
+
+/// Would catch a value of peft that is refused.
 #[test]
-fn embeddings_have_no_magnitudes() {
-    let mut model = load(Golden("llama_f32_tied"), |config| config);
-    let lora = LoraConfig::new(2, 2.0).dora(true);
-    let lora = lora.target("*.embed_tokens".parse().expect("a pattern"));
-    let error = adapter::add(&mut model, &lora, &Device::flex().autodiff()).expect_err("a table");
-    assert!(
-        matches!(error, AdapterError::NotAdaptable { .. }),
-        "{error}"
-    );
-    assert!(error.to_string().contains("embed_tokens"), "{error}");
+fn values_that_say_nothing_of_the_tensors_are_read() {
+    for fields in [
+        json!({ "init_lora_weights": "gaussian" }),
+        json!({ "init_lora_weights": false }),
+        json!({ "init_lora_weights": "orthogonal" }),
+        json!({ "use_rslora": null, "use_dora": null, "task_type": null }),
+    ] {
+        let folder = tempfile::tempdir().expect("a folder");
+        changed("llama_norms", folder.path(), &fields);
+        for read in on_and_into("llama_bf16_untied", folder.path()) {
+            read.unwrap_or_else(|error| panic!("{fields}: {error}"));
+        }
+    }
 }

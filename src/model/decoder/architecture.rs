@@ -20,7 +20,7 @@ use crate::{
         cut::{CutError, WeightCut},
         divided::Divided,
         error::ConfigError,
-        layers::Linear,
+        layers::{Linear, Place},
         link::Link,
         pass::{PassBytes, PassSize},
         slot::{Role, Slot, TIED_HEAD},
@@ -103,11 +103,15 @@ impl Architecture for CausalLm {
     fn untie(&mut self) {
         let tied = || {
             let table = self.embedding.table.clone();
-            Linear::new(table, None).named(TIED_HEAD, Role::Head)
+            Linear::new(table, None).named(Place::new(TIED_HEAD, Role::Head))
         };
         if self.head.is_none() {
             self.head = Some(tied());
         }
+    }
+
+    fn module_of(config: &Spec, path: &str) -> String {
+        config.module(path)
     }
 
     fn leaves_out(config: &Spec, tensor: &str) -> bool {

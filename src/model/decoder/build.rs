@@ -16,7 +16,7 @@ use crate::model::{
 
 /// The module of a [`Spec`].
 pub(super) fn build(spec: &Spec, weights: &mut Weights) -> Result<CausalLm, BuildError> {
-    let tree = walk::walk(spec, &mut Taker(weights))?;
+    let tree = walk::walk(spec, &mut Taker { weights, spec })?;
     let mut ropes = Vec::new();
     let layers = tree.layers.into_iter().enumerate();
     let blocks = layers.map(|(nth, layer)| block(spec, nth, layer, &mut ropes));

@@ -62,6 +62,7 @@ pub use burn_lora::NotDense;
 pub use check::Unsupported;
 pub use forward::CausalLm;
 pub use loss::{LossConfig, PassError};
+pub(crate) use names::INSIDE;
 pub use names::{LLAMA, Names, Part, Prefixes};
 pub use passage::Passage;
 pub(in crate::model) use sizes::check_sizes;

@@ -52,6 +52,9 @@ pub struct Names {
     pub beside: &'static [&'static str],
 }
 
+/// The beginning of the names of the text model in a multimodal one, as transformers 5 has it.
+pub(crate) const INSIDE: &str = "model.language_model.";
+
 /// Those of Llama.
 pub static LLAMA: Names = Names {
     name: "llama",
@@ -337,9 +340,24 @@ impl Names {
         [
             self.prefixes(),
             prefixes("", ""),
-            prefixes("model.language_model.", ""),
+            prefixes(INSIDE, ""),
             prefixes("language_model.model.", "language_model."),
         ]
+    }
+
+    /// The name that transformers 5 has for a module that is no head.
+    pub(super) fn module(&self, prefixes: Prefixes, path: &str) -> String {
+        let inside = prefixes.inside();
+        let body = if inside { INSIDE } else { self.body };
+        match path.strip_prefix(prefixes.body) {
+            Some(rest) => format!("{body}{}", rest.replace(".block_sparse_moe.", ".mlp.")),
+            // What reads pictures lies beside the text model.
+            None if inside && !path.starts_with("model.") => {
+                let path = path.replace("vision_tower.vision_model.", "vision_tower.");
+                format!("model.{path}")
+            }
+            None => path.to_owned(),
+        }
     }
 
     /// The path of a module, without `.weight`, or of a tensor; `layer` is the number of the layer that it is in.

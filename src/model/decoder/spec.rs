@@ -9,6 +9,7 @@ use serde::{Serialize, Serializer};
 
 use super::names::{Names, Part, Prefixes};
 use crate::model::{
+    TIED_HEAD,
     layers::{Activation, Clamp, NormOver, NormSpec, QueryGrowth, RotarySpec, RouterSpec, Sees},
     stacks::Stacks,
 };
@@ -470,6 +471,15 @@ impl Spec {
     pub(super) fn layer_path(&self, nth: usize) -> String {
         let (body, layers) = (self.prefixes.body, self.names.layers);
         format!("{body}{layers}.{nth}")
+    }
+
+    /// The name that transformers 5 has for the module at a path of the checkpoint. Files have older names, or leave out the
+    /// beginning.
+    pub fn module(&self, path: &str) -> String {
+        if path == self.path(None, Part::Head) {
+            return TIED_HEAD.to_owned();
+        }
+        self.names.module(self.prefixes, path)
     }
 
     /// The same model, named as in the checkpoint that `has` these tensors: its names may begin otherwise.

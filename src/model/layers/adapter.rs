@@ -42,6 +42,8 @@ pub struct AdapterSwitch {
 /// `scale · B A`, the change of low-rank adaptation (LoRA, arXiv 2106.09685); with a magnitude the change of
 /// weight-decomposed adaptation (DoRA, arXiv 2402.09353).
 ///
+/// Of an embedding, the matrix is the transposed table: A is `[r, vocabulary]`, B `[features, r]`, the magnitude `[features]`.
+///
 /// The path of the parameters in a record names their meaning (`low_rank.lora:rank=16,scale=2.a`), so that Burn refuses a
 /// record of another kind, rank or scale.
 #[derive(Debug, Clone)]
@@ -131,18 +133,21 @@ impl Adapter {
         }))
     }
 
-    /// The change of the rows that `ids` `[m]` name of a table `[vocabulary, features]`, which are `rows` `[m, features]`
+    /// The change of the rows that `ids` `[m]` name of `table` `[vocabulary, features]`, which are `rows` `[m, features]`
     /// without the adapter. The factors are those of the transposed table: A `[r, vocabulary]`, B `[features, r]`.
-    pub(super) fn rows(&self, ids: &Tensor<1, Int>, rows: &Tensor<2>) -> Option<Tensor<2>> {
+    pub(super) fn rows(
+        &self,
+        table: &Matrix,
+        ids: &Tensor<1, Int>,
+        rows: &Tensor<2>,
+    ) -> Option<Tensor<2>> {
         let dtype = rows.dtype();
         let whole = self.whole.as_ref().map(|whole| {
             let changed = values(whole).select(0, ids.clone());
             changed.cast(dtype) - rows.clone()
         });
-        let low_rank = self.low_rank.as_ref().map(|LowRank { a, b, scale, .. }| {
-            let a = values(a).select(1, ids.clone()).transpose();
-            (a.matmul(values(b).transpose()) * *scale).cast(dtype)
-        });
+        let low_rank = self.low_rank.as_ref();
+        let low_rank = low_rank.map(|factors| factors.rows(table, ids, rows).cast(dtype));
         self.weighted(sum(whole, low_rank))
     }
 
@@ -162,10 +167,7 @@ impl Adapter {
         let whole = self.whole.as_ref();
         let whole = whole.map(|whole| values(whole).cast(dtype) - dense.clone());
         let low_rank = self.low_rank.as_ref();
-        let low_rank = low_rank.map(|LowRank { a, b, scale, .. }| {
-            let change = values(a).transpose().matmul(values(b).transpose());
-            (change * *scale).cast(dtype)
-        });
+        let low_rank = low_rank.map(|factors| factors.table(dense).cast(dtype));
         self.weighted(sum(whole, low_rank))
     }
 
@@ -205,10 +207,23 @@ impl LowRank {
             Some(x) => matrix.product(x),
             None => product.clone(),
         };
-        let ratio = values(magnitude) / self.norms(matrix);
-        let ratio: Tensor<2> = ratio.unsqueeze();
-        let change = (ratio.clone() - 1.0) * product.cast(factors) + ratio * change;
-        change.cast(dtype)
+        let norms = self.norms(|a| matrix.product(a));
+        resized(values(magnitude) / norms, product.cast(factors), change).cast(dtype)
+    }
+
+    /// The change of the rows that `ids` `[m]` name of `table` `[vocabulary, features]`, which are `rows` `[m, features]`
+    /// without the factors. With a magnitude `w` and the norms `n` of the columns of the changed table: the row times `w/n`, as
+    /// peft has it.
+    fn rows(&self, table: &Matrix, ids: &Tensor<1, Int>, rows: &Tensor<2>) -> Tensor<2> {
+        let [a, b] = [&self.a, &self.b].map(values);
+        let a = a.select(1, ids.clone()).transpose();
+        let change = a.matmul(b.transpose()) * self.scale;
+        let Some(magnitude) = &self.magnitude else {
+            return change;
+        };
+        let norms = self.norms(|a| table.turned_product(a));
+        let rows = rows.clone().cast(change.dtype());
+        resized(values(magnitude) / norms, rows, change)
     }
 
     /// Its dropout, where it is trained.
@@ -226,23 +241,33 @@ impl LowRank {
         };
         let dense = dense.clone().cast(change.dtype());
         let changed = dense.clone() + change;
-        let norms = changed
-            .clone()
-            .without_autodiff()
-            .square()
-            .sum_dim(1)
-            .sqrt();
+        let norms = norms(&changed, 1);
         let magnitude: Tensor<2> = values(magnitude).unsqueeze_dim(1);
         changed * (magnitude / norms) - dense
     }
 
-    /// The norms of the rows of `W + scale · B A`, `[out]`, outside of any graph.
+    /// The change of all of a table `[vocabulary, features]`.
+    fn table(&self, dense: &Tensor<2>) -> Tensor<2> {
+        let [a, b] = [&self.a, &self.b].map(values);
+        let change = a.transpose().matmul(b.transpose()) * self.scale;
+        let Some(magnitude) = &self.magnitude else {
+            return change;
+        };
+        let dense = dense.clone().cast(change.dtype());
+        let changed = dense.clone() + change;
+        let norms = norms(&changed, 0);
+        let magnitude: Tensor<2> = values(magnitude).unsqueeze_dim(0);
+        changed * (magnitude / norms) - dense
+    }
+
+    /// The norms of the rows of `W + scale · B A`, `[out]`, outside of any graph; `product` multiplies A with the transposed
+    /// matrix: `[r, out]`. The matrix of a table is the transposed table.
     ///
     /// `‖w + s b A‖² = ‖w‖² + 2 s b·(A w) + s² b·(A Aᵀ b)` for each row: no dense matrix is made.
-    fn norms(&self, matrix: &Matrix) -> Tensor<1> {
+    fn norms(&self, product: impl FnOnce(Tensor<2>) -> Tensor<2>) -> Tensor<1> {
         let [a, b] = [&self.a, &self.b].map(|factor| factor.val().without_autodiff());
         let (a, b) = (a.cast(DType::F32), b.cast(DType::F32));
-        let products = matrix.product(a.clone()).transpose();
+        let products = product(a.clone()).transpose();
         let squares = b.clone().matmul(a.clone().matmul(a.transpose()));
         let change = products * (2.0 * self.scale) + squares * self.scale.powi(2);
         let change: Tensor<1> = (b * change).sum_dim(1).squeeze_dim(1);
@@ -252,6 +277,18 @@ impl LowRank {
             .clamp_min(f32::MIN_POSITIVE)
             .sqrt()
     }
+}
+
+/// The change of `product` `[m, out]` to `ratio` `[out]` times itself and `change`.
+fn resized(ratio: Tensor<1>, product: Tensor<2>, change: Tensor<2>) -> Tensor<2> {
+    let ratio: Tensor<2> = ratio.unsqueeze();
+    (ratio.clone() - 1.0) * product + ratio * change
+}
+
+/// The norms along an axis, outside of any graph.
+fn norms(matrix: &Tensor<2>, axis: usize) -> Tensor<2> {
+    let squares = matrix.clone().without_autodiff().square();
+    squares.sum_dim(axis).sqrt()
 }
 
 /// A bias `[out]` with the changes of adapters; `None` where there is neither.

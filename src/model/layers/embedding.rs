@@ -41,11 +41,8 @@ impl Embedding {
     }
 
     /// The same module under the name that adapters know it by.
-    pub(crate) fn named(self, path: &str) -> Self {
-        Self {
-            place: Place::new(path, Role::Embedding),
-            ..self
-        }
+    pub(crate) fn named(self, place: Place) -> Self {
+        Self { place, ..self }
     }
 
     /// The type of the rows that are looked up, which activations are in.
@@ -95,7 +92,7 @@ impl Embedding {
     fn changed_rows(&self, ids: Tensor<1, Int>) -> Tensor<2> {
         let rows = self.table.rows(ids.clone(), self.dtype.burn());
         let changes = self.adapters.iter();
-        let changes = changes.filter_map(|adapter| adapter.rows(&ids, &rows));
+        let changes = changes.filter_map(|adapter| adapter.rows(&self.table, &ids, &rows));
         changes.fold(rows.clone(), |rows, change| rows + change)
     }
 

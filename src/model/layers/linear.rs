@@ -43,19 +43,26 @@ pub(crate) enum Summand {
     Part { adds_bias: bool },
 }
 
-/// The name of a module in the checkpoint, `model.layers.0.self_attn.q_proj`, and the purpose of its matrix. Empty where
-/// nobody has named it.
+/// Where a module is in the checkpoint, and the purpose of its matrix. Its names are empty where nobody has named it.
 #[derive(Debug, Clone)]
 pub(crate) struct Place {
+    /// The name in the checkpoint: `model.layers.0.self_attn.q_proj`.
     pub(crate) path: Arc<str>,
+    /// The name in transformers, which adapters of peft have.
+    pub(crate) module: Arc<str>,
     pub(crate) role: Role,
+    /// Whether the checkpoint has the matrix as `[in, out]`.
+    pub(crate) turned: bool,
 }
 
 impl Place {
+    /// A module that has one name everywhere.
     pub(crate) fn new(path: &str, role: Role) -> Self {
         Self {
             path: path.into(),
+            module: path.into(),
             role,
+            turned: false,
         }
     }
 }
@@ -73,11 +80,8 @@ impl Linear {
     }
 
     /// The same module under the name that adapters know it by.
-    pub(crate) fn named(self, path: &str, role: Role) -> Self {
-        Self {
-            place: Place::new(path, role),
-            ..self
-        }
+    pub(crate) fn named(self, place: Place) -> Self {
+        Self { place, ..self }
     }
 
     /// The dropouts of its adapters.
@@ -110,8 +114,13 @@ impl Linear {
     /// `x` `[m, in]` times the matrix, with the changes of adapters: `[m, out]`.
     fn changed_product(&self, x: Tensor<2>) -> Tensor<2> {
         let product = self.weight.product(x.clone());
+        self.with_changes(&x, product)
+    }
+
+    /// `product` `[m, out]` of `x` `[m, in]` with the matrix alone, and the changes of adapters.
+    pub(super) fn with_changes(&self, x: &Tensor<2>, product: Tensor<2>) -> Tensor<2> {
         let changes = self.adapters.iter();
-        let changes = changes.filter_map(|adapter| adapter.product(&self.weight, &x, &product));
+        let changes = changes.filter_map(|adapter| adapter.product(&self.weight, x, &product));
         changes.fold(product.clone(), |y, change| y + change)
     }
 

@@ -114,16 +114,45 @@ impl Matrix {
 
     /// The sum of the squares of each row, `[out]` in `f32`, with some rows dense at a time.
     pub(crate) fn row_squares(&self, device: &Device) -> Tensor<1> {
+        let squares = self.some_rows(device);
+        let squares = squares.map(|(_, rows)| rows.square().sum_dim(1).squeeze_dim::<1>(1));
+        Tensor::cat(squares.collect(), 0)
+    }
+
+    /// The sum of the squares of each column, `[in]` in `f32`, with some rows dense at a time.
+    pub(crate) fn column_squares(&self, device: &Device) -> Tensor<1> {
+        let squares = self.some_rows(device);
+        let squares = squares.map(|(_, rows)| rows.square().sum_dim(0).squeeze_dim::<1>(0));
+        let squares = squares.reduce(|sum, more| sum + more);
+        squares.expect("a matrix has rows")
+    }
+
+    /// `x` `[m, out]` times the matrix itself: `[m, in]`.
+    pub(crate) fn turned_product(&self, x: Tensor<2>) -> Tensor<2> {
+        if let Self::Dense(weight) = self {
+            return x.clone().matmul(values(weight).cast(x.dtype()));
+        }
+        let device = x.device();
+        let products = self.some_rows(&device).map(|(first, rows)| {
+            let [some, _] = rows.dims();
+            x.clone()
+                .narrow(1, first, some)
+                .matmul(rows.cast(x.dtype()))
+        });
+        let product = products.reduce(|sum, more| sum + more);
+        product.expect("a matrix has rows")
+    }
+
+    /// All rows in `f32`, some at a time, and the number of the first of them.
+    fn some_rows(&self, device: &Device) -> impl Iterator<Item = (usize, Tensor<2>)> {
         /// Rows that are dense at a time.
         const ROWS: usize = 256;
         let [out, _] = self.shape();
-        let squares = (0..out).step_by(ROWS).map(|first| {
+        (0..out).step_by(ROWS).map(move |first| {
             let ids = first as i64..(first + ROWS).min(out) as i64;
             let ids = Tensor::<1, Int>::arange(ids, (device, DType::I32));
-            let rows = self.rows(ids, FloatDType::F32).cast(DType::F32);
-            rows.square().sum_dim(1).squeeze_dim::<1>(1)
-        });
-        Tensor::cat(squares.collect(), 0)
+            (first, self.rows(ids, FloatDType::F32).cast(DType::F32))
+        })
     }
 
     /// Where it is multiplied, whether or not gradients are recorded there.

@@ -124,9 +124,9 @@ impl Norm {
     }
 
     /// The same module under the name that adapters know it by, with its shape in the checkpoint.
-    pub(crate) fn named(self, path: &str, shape: &[usize]) -> Self {
+    pub(crate) fn named(self, place: Place, shape: &[usize]) -> Self {
         Self {
-            place: Place::new(path, Role::Norm),
+            place,
             shape: shape.to_vec(),
             ..self
         }

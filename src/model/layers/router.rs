@@ -164,12 +164,16 @@ impl Router {
         let products = match &self.scores.weight {
             Matrix::Dense(weight) => {
                 let weight = values(weight).cast(DType::F32);
-                x.cast(DType::F32).matmul(weight.transpose())
+                x.clone().cast(DType::F32).matmul(weight.transpose())
             }
-            other => other.product(x).cast(DType::F32),
+            other => other.product(x.clone()).cast(DType::F32),
         };
-        match &self.scores.bias {
-            Some(bias) => products + values(bias).cast(DType::F32).unsqueeze(),
+        let products = match self.scores.adapters.is_empty() {
+            true => products,
+            false => self.scores.with_changes(&x.cast(DType::F32), products),
+        };
+        match self.scores.changed_bias() {
+            Some(bias) => products + bias.cast(DType::F32).unsqueeze(),
             None => products,
         }
     }

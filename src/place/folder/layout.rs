@@ -75,7 +75,7 @@ impl<'a> FolderLayout<'a> {
             writer,
             source,
             packs: (plan.steps.iter()).any(|step| matches!(step.action, Action::Pack(..))),
-            untied: plan.untied.is_some(),
+            untied: plan.untied.is_some() || plan.own_head.is_some(),
             dense: plan.merged_in(),
             shares,
         })
