@@ -210,6 +210,20 @@ fn adapter(
         let floats = file.values(module, tensor, name, &expected)?;
         Ok(TensorData::new(floats, expected))
     };
+    let whole = tensors.whole.as_ref();
+    let whole = whole.map(|whole| -> Result<_, AdapterError> {
+        let [rows, cols] = rows(&shape);
+        let values = match place.is_turned() {
+            // As the checkpoint has it, so has the adapter.
+            true => {
+                let values = file.values(module, whole, "whole weight", &[cols, rows])?;
+                transposed(&values, cols).to_vec()
+            }
+            false => file.values(module, whole, "whole weight", &shape)?,
+        };
+        Ok(param(TensorData::new(values, [rows, cols]), device))
+    });
+    let whole: Option<Param<Tensor<2>>> = whole.transpose()?;
     let low_rank = match (&tensors.a, &tensors.b) {
         (Some(a), Some(b)) => {
             let matrix = matrix(place)?;
@@ -225,24 +239,14 @@ fn adapter(
                     .map(|magnitude| param(magnitude, device)),
                 scale: scale.map_err(|reason| file.config_error(reason))?,
                 dropout: dropout(file.config.dropout(), 0, module),
-                row_squares: magnitude.map(|_| squares(place, matrix, device)),
+                row_squares: magnitude.map(|_| match &whole {
+                    Some(whole) => squares(place, &Matrix::Dense(whole.clone()), device),
+                    None => squares(place, matrix, device),
+                }),
             })
         }
         _ => None,
     };
-    let whole = tensors.whole.as_ref();
-    let whole = whole.map(|whole| -> Result<_, AdapterError> {
-        let [rows, cols] = rows(&shape);
-        let values = match place.is_turned() {
-            // As the checkpoint has it, so has the adapter.
-            true => {
-                let values = file.values(module, whole, "whole weight", &[cols, rows])?;
-                transposed(&values, cols).to_vec()
-            }
-            false => file.values(module, whole, "whole weight", &shape)?,
-        };
-        Ok(param(TensorData::new(values, [rows, cols]), device))
-    });
     let bias = tensors.bias.as_ref();
     if bias.is_some() && place.bias().is_none() && matches!(place, Adaptable::Norm(_)) {
         return Err(AdapterError::NotAdaptable {
@@ -252,7 +256,7 @@ fn adapter(
     }
     let bias = bias.map(|bias| place_tensor(bias, "bias", vec![shape[0]]));
     Ok(Adapter {
-        whole: whole.transpose()?,
+        whole,
         low_rank,
         bias: bias.transpose()?.map(|bias| param(bias, device)),
         switch: switch.clone(),

@@ -24,15 +24,18 @@ pub(super) fn check(
     });
     let (mut lacking, mut untargeted) = (Vec::new(), Vec::new());
     for (site, tensors) in places() {
-        // The file may have another name for the module, which its patterns are of.
+        // The file may have another name for the module; its patterns may be of either.
         let module = tensors.map_or(&*site.module, |(module, _)| module);
         let tensors = tensors.map(|(_, tensors)| tensors);
         if !is_linear_layer(site, tensors, has_experts) && !is_table_or_norm(site) {
             continue;
         }
         let all_linear = site.rows.is_some() && !matches!(site.role, Role::Head | Role::Embedding);
-        let targeted = file.config.targets(module, all_linear);
-        let targeted = targeted.map_err(|reason| file.config_error(reason))?;
+        let mut targeted = false;
+        for name in [module, &*site.module] {
+            let named = file.config.targets(name, all_linear);
+            targeted |= named.map_err(|reason| file.config_error(reason))?;
+        }
         let targeted = targeted && site.rows.is_some();
         let has_factors = tensors.is_some_and(ModuleTensors::has_factors);
         // peft leaves a head that goes with the embedding out of the names.
@@ -43,7 +46,9 @@ pub(super) fn check(
         let missing = missing(file, tensors, targeted);
         let missing = missing.or_else(|| {
             let stored = tensors.is_some_and(|tensors| tensors.whole.is_some());
-            (file.config.is_saved_whole(module) && !stored).then_some("whole weight")
+            let mut names = [module, &*site.module].into_iter();
+            let whole = names.any(|name| file.config.is_saved_whole(name));
+            (whole && !stored).then_some("whole weight")
         });
         lacking.extend(missing.map(|missing| (module, missing)));
     }

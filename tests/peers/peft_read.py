@@ -22,6 +22,7 @@ from pathlib import Path
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,7 +38,7 @@ CASES = {
     "biases": (BIASED, "none", "lora:rank=4,alpha=8,bias=adapted"),
     "embedding, DoRA": (TINY, "nf4", "lora:rank=4,alpha=8,dora,targets=*.{q,v}_proj+*.embed_tokens"),
     "GPT-2, whole matrices, DoRA": (GOLDEN / "gpt2_f32", "none", "lora:rank=4,dora,targets=*.c_attn,whole=*.c_proj"),
-    "GPT-2, whole embedding": (GOLDEN / "gpt2_f32", "none", "lora:rank=4,targets=*.c_attn,whole=wte"),
+    "GPT-2, whole embedding": (GOLDEN / "gpt2_f32", "none", "lora:rank=4,targets=*.c_attn,whole=*.wte"),
     "GPT-NeoX, head": (GOLDEN / "gpt_neox_f16", "none", "lora:rank=4,targets=*.query_key_value,whole=embed_out"),
     "Gemma 3 with pictures, head": (GOLDEN / "gemma3_mm_bf16", "none", "lora:rank=4,targets=*.q_proj,whole=lm_head"),
     "gate of a shared expert": (GOLDEN / "qwen2_moe_bf16", "none", "lora:rank=1,targets=*.shared_expert_gate+*.v_proj"),
@@ -51,12 +52,15 @@ def firebox(options, *arguments):
 
 
 def with_tokenizer(model, folder):
-    """A model that has a tokenizer, if not its own."""
+    """A model that has a tokenizer: of single bytes, if it has none of its own."""
     if (model / "tokenizer.json").exists():
         return model
     shutil.copytree(model, folder)
-    for file in BIASED.glob("tokenizer*"):
-        shutil.copy(file, folder)
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({letter: nth for nth, letter in enumerate(letters)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.save(str(folder / "tokenizer.json"))
     return folder
 
 

@@ -60,6 +60,71 @@ fn what_is_taken_off_a_model_is_what_peft_has_put_on() {
     }
 }
 
+/// A file with other names, in another folder.
+fn renamed(from: &Path, to: &Path, file: &str, rename: &dyn Fn(&str) -> String) {
+    for config in ["config.json", "adapter_config.json"] {
+        if from.join(config).exists() {
+            fs::copy(from.join(config), to.join(config)).expect("copied");
+        }
+    }
+    let bytes = fs::read(from.join(file)).expect(file);
+    let tensors = SafeTensors::deserialize(&bytes).expect(file);
+    let tensors = tensors.iter().map(|(name, view)| (rename(name), view));
+    let bytes = safetensors::serialize(tensors, None).expect("a file");
+    fs::write(to.join(file), bytes).expect("written");
+}
+
+/// Files of a model, and adapters, have the names of several libraries. Would catch a module that is not found, or found in the
+/// wrong place, beside the weights and in them.
+#[test]
+fn adapters_are_read_under_the_names_of_several_libraries() {
+    let same: &dyn Fn(&str) -> String = &str::to_owned;
+    let hub: &dyn Fn(&str) -> String = &|name| name.replacen("transformer.", "", 1);
+    let today: &dyn Fn(&str) -> String = &|name| {
+        let name = name.replacen("language_model.model.", "model.language_model.", 1);
+        name.replacen("vision_tower.vision_model.", "model.vision_tower.", 1)
+    };
+    let older: &dyn Fn(&str) -> String = &|name| {
+        name.replacen(
+            "model.model.language_model.",
+            "model.language_model.model.",
+            1,
+        )
+    };
+    let stored: &dyn Fn(&str) -> String = &|name| name.replacen(".lm_head.", ".embed_out.", 1);
+    for (name, of_model, of_adapter) in [
+        ("gpt2_biases", hub, same),
+        ("gemma3_mm_lora", today, same),
+        ("gemma3_mm_lora", same, older),
+        ("gpt_neox_head", same, stored),
+    ] {
+        let folder = golden(name);
+        let [model, adapter, merged] = [(); 3].map(|()| tempfile::tempdir().expect("a folder"));
+        let base = base_of(&folder).path("");
+        renamed(&base, model.path(), "model.safetensors", of_model);
+        renamed(
+            &folder,
+            adapter.path(),
+            "adapter_model.safetensors",
+            of_adapter,
+        );
+        // Full names are of one library.
+        let (ids, expected) = expected(&folder, "logits_f32");
+        let config = |folder: &Path| LoadConfig::new(folder.to_string_lossy()).dtype(DType::F32);
+        let with = || config(model.path()).adapter(AdapterConfig::folder(adapter.path()));
+        let loader = || Loader::<Cpu>::new(with()).expect(name);
+        let beside = loader().load::<CausalLm>();
+        let beside = beside.unwrap_or_else(|error| panic!("{name}: {error}"));
+        let saved = loader().save::<CausalLm>(&SaveConfig::new(merged.path()));
+        saved.unwrap_or_else(|error| panic!("{name}: {error}"));
+        let merged = Loader::<Cpu>::new(config(merged.path())).expect(name);
+        for model in [beside.model, merged.load().expect(name).model] {
+            let error = max_abs_difference(&logits(&model, &ids), &expected);
+            assert!(error <= 1e-4, "{name}: {error}");
+        }
+    }
+}
+
 /// Would catch norms of the columns of a table that are not constants, or not peft's, and a factor that gets the gradient of
 /// another one.
 #[test]

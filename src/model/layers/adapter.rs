@@ -107,13 +107,22 @@ impl Adapter {
         x: &Tensor<2>,
         product: &Tensor<2>,
     ) -> Option<Tensor<2>> {
+        let replaced = self.replaced();
         let whole = self.whole.as_ref().map(|whole| {
             let whole = values(whole).cast(x.dtype());
-            x.clone().matmul(whole.transpose()) - product.clone()
+            x.clone().matmul(whole.transpose())
         });
-        let low_rank = self.low_rank.as_ref();
-        let low_rank = low_rank.map(|factors| factors.product(matrix, x, product));
+        let low_rank = self.low_rank.as_ref().map(|factors| {
+            let matrix = replaced.as_ref().unwrap_or(matrix);
+            factors.product(matrix, x, whole.as_ref().unwrap_or(product))
+        });
+        let whole = whole.map(|whole| whole - product.clone());
         self.weighted(sum(whole, low_rank))
+    }
+
+    /// The matrix in the place of the other one, which factors change then.
+    fn replaced(&self) -> Option<Matrix> {
+        self.whole.clone().map(Matrix::Dense)
     }
 
     /// The change of the scale of a norm, which is `scale` `[features]` without the adapter.
@@ -142,32 +151,41 @@ impl Adapter {
         rows: &Tensor<2>,
     ) -> Option<Tensor<2>> {
         let dtype = rows.dtype();
-        let whole = self.whole.as_ref().map(|whole| {
-            let changed = values(whole).select(0, ids.clone());
-            changed.cast(dtype) - rows.clone()
+        let replaced = self.replaced();
+        let whole = self.whole.as_ref();
+        let whole = whole.map(|whole| values(whole).select(0, ids.clone()).cast(dtype));
+        let low_rank = self.low_rank.as_ref().map(|factors| {
+            let table = replaced.as_ref().unwrap_or(table);
+            let rows = whole.as_ref().unwrap_or(rows);
+            factors.rows(table, ids, rows).cast(dtype)
         });
-        let low_rank = self.low_rank.as_ref();
-        let low_rank = low_rank.map(|factors| factors.rows(table, ids, rows).cast(dtype));
+        let whole = whole.map(|whole| whole - rows.clone());
         self.weighted(sum(whole, low_rank))
     }
 
     /// The change of all of a matrix `[out, in]`, which is `dense` without the adapter.
     pub(super) fn matrix(&self, dense: &Tensor<2>) -> Option<Tensor<2>> {
         let dtype = dense.dtype();
-        let whole = self.whole.as_ref();
-        let whole = whole.map(|whole| values(whole).cast(dtype) - dense.clone());
-        let low_rank = self.low_rank.as_ref();
-        let low_rank = low_rank.map(|factors| factors.matrix(dense).cast(dtype));
-        self.weighted(sum(whole, low_rank))
+        self.of_all(dense, |factors, base| factors.matrix(base).cast(dtype))
     }
 
     /// The change of all of a table `[vocabulary, features]`, which is `dense` without the adapter.
     pub(super) fn table(&self, dense: &Tensor<2>) -> Option<Tensor<2>> {
         let dtype = dense.dtype();
+        self.of_all(dense, |factors, base| factors.table(base).cast(dtype))
+    }
+
+    /// The change of all of `dense`, to which factors add what `add` says for the values that they change.
+    fn of_all(
+        &self,
+        dense: &Tensor<2>,
+        add: impl FnOnce(&LowRank, &Tensor<2>) -> Tensor<2>,
+    ) -> Option<Tensor<2>> {
         let whole = self.whole.as_ref();
-        let whole = whole.map(|whole| values(whole).cast(dtype) - dense.clone());
+        let whole = whole.map(|whole| values(whole).cast(dense.dtype()));
         let low_rank = self.low_rank.as_ref();
-        let low_rank = low_rank.map(|factors| factors.table(dense).cast(dtype));
+        let low_rank = low_rank.map(|factors| add(factors, whole.as_ref().unwrap_or(dense)));
+        let whole = whole.map(|whole| whole - dense.clone());
         self.weighted(sum(whole, low_rank))
     }
 
@@ -267,7 +285,7 @@ impl LowRank {
     fn norms(&self, product: impl FnOnce(Tensor<2>) -> Tensor<2>) -> Tensor<1> {
         let [a, b] = [&self.a, &self.b].map(|factor| factor.val().without_autodiff());
         let (a, b) = (a.cast(DType::F32), b.cast(DType::F32));
-        let products = product(a.clone()).transpose();
+        let products = product(a.clone()).without_autodiff().transpose();
         let squares = b.clone().matmul(a.clone().matmul(a.transpose()));
         let change = products * (2.0 * self.scale) + squares * self.scale.powi(2);
         let change: Tensor<1> = (b * change).sum_dim(1).squeeze_dim(1);
