@@ -13,6 +13,9 @@ use super::{
 };
 use crate::model::{Role, Slot};
 
+/// Why nothing is merged into the matrix of one expert of a stack.
+const IN_STACK: &str = "its matrix lies in a stack with others, into which no adapter is merged; use the adapter without merging";
+
 /// The changes that `adapters`, each with its weight, make to the slots of a model, by the number of the slot. `module_of` gives
 /// the name in transformers of the module at a path; `new_blocks` are the layers of the model that are new.
 ///
@@ -33,7 +36,8 @@ pub(crate) fn merges(
     };
     let mut merges = vec![MergedAdapters::default(); slots.len()];
     for (file, weight) in adapters {
-        let resolved = sites.resolve(file, |module| is_tied && is_head(module))?;
+        let resolved = sites.resolve(file, |module| is_tied && is_head(module));
+        let resolved = resolved.map_err(|error| in_stack(error, slots))?;
         if let Some(first) = resolved.beside.first() {
             return Err(sites.no_module(file, first, resolved.beside.len()));
         }
@@ -44,7 +48,7 @@ pub(crate) fn merges(
                     .find(|it| is_head(it) || is_table(it))
                     .unwrap_or_default()
                     .to_owned(),
-                reason: "the head of this model is its embedding, and the adapter changes one of both; no family is known that would say how both are called apart: use the adapter without merging",
+                reason: "the head of this model is its embedding, and the adapter changes one of both; tensors without a model have no place for the other one: use the adapter without merging",
             });
         }
         expanded::check(file, &sites, new_blocks)?;
@@ -80,6 +84,19 @@ pub(crate) fn merges(
     Ok(changed.collect())
 }
 
+/// A module that is not there may be one of a stack of experts, which a save keeps whole.
+fn in_stack(error: AdapterError, slots: &[&Slot]) -> AdapterError {
+    let mut slots = slots.iter();
+    let has_stacks = slots.any(|slot| slot.role == Role::Expert && slot.shape.len() == 3);
+    match error {
+        AdapterError::NoModule { module, .. } if has_stacks && module.contains(".experts.") => {
+            let reason = IN_STACK;
+            AdapterError::NotAdaptable { module, reason }
+        }
+        error => error,
+    }
+}
+
 /// The number of the slot of the bias beside a weight.
 fn bias_of(slots: &[&Slot], weight: &Slot) -> Option<usize> {
     let module = weight.name.strip_suffix("weight")?;
@@ -107,9 +124,7 @@ fn change(
             ));
         }
         _ => {
-            return Err(refused(
-                "its matrix lies in a stack with others, into which no adapter is merged",
-            ));
+            return Err(refused(IN_STACK));
         }
     };
     let wrong = |reason| file.config_error(reason);

@@ -96,7 +96,7 @@ fn added(config: &LoraConfig, slot: &Slot, slots: &[&Slot]) -> usize {
     let matrix = match (slot.role, &slot.shape[..]) {
         // The factors of a table are those of the transposed table.
         (Role::Embedding, &[rows, cols]) => Some([cols, rows]),
-        (Role::Linear | Role::Head, &[out, r#in]) => Some([out, r#in]),
+        (Role::Linear | Role::Head | Role::Expert, &[out, r#in]) => Some([out, r#in]),
         (Role::Router, &[out, r#in]) if is_gate(Some(out)) => Some([out, r#in]),
         (Role::Norm, _) => None,
         _ => return 0,

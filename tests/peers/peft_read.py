@@ -41,6 +41,7 @@ CASES = {
     "GPT-2, whole embedding": (GOLDEN / "gpt2_f32", "none", "lora:rank=4,targets=*.c_attn,whole=*.wte"),
     "GPT-NeoX, head": (GOLDEN / "gpt_neox_f16", "none", "lora:rank=4,targets=*.query_key_value,whole=embed_out"),
     "Gemma 3 with pictures, head": (GOLDEN / "gemma3_mm_bf16", "none", "lora:rank=4,targets=*.q_proj,whole=lm_head"),
+    "experts": (GOLDEN / "mixtral_bf16", "none", "lora:rank=2,targets=*.w1+*.w2+*.w3"),
     "gate of a shared expert": (GOLDEN / "qwen2_moe_bf16", "none", "lora:rank=1,targets=*.shared_expert_gate+*.v_proj"),
 }
 

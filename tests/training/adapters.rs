@@ -333,6 +333,8 @@ fn plans_and_reports_count_what_adapters_keep() {
         for spec in [
             "lora:rank=2",
             "lora:rank=2,dora,bias=all,targets=linear,whole=lm_head+*norm*",
+            "lora:rank=1,dora,targets=*.down_proj+*.shared_expert_gate+*embed*",
+            "lora:rank=1,targets=*.experts.*",
         ] {
             counted += count(golden, spec.parse().expect(spec));
         }
