@@ -197,11 +197,6 @@ impl AdapterFile {
         }
     }
 
-    /// How many values it has.
-    pub(crate) fn len(&self) -> usize {
-        self.values_of(|_| true)
-    }
-
     /// How many values it has of the modules that `counts` names.
     pub(super) fn values_of(&self, counts: impl Fn(&str) -> bool) -> usize {
         let modules = self.modules.iter();
