@@ -41,6 +41,7 @@
 //! | [`text`] | the tokenizer |
 //! | [`Loader`] | the road from a configuration to a module |
 //! | [`train`] | from text to a trained adapter |
+//! | [`recommend`] | a configuration for a model and a memory |
 //!
 //! A room imports only rooms above it.
 //!
@@ -69,8 +70,6 @@
 //! | dialect | the way in which a project writes packed weights | [`Dialect`](dialect::Dialect) |
 //! | adopted | packed in the checkpoint, and used as it is | [`Adopt`](dialect::Adopt) |
 //! | step | what happens to one slot | [`Step`](plan::Step) |
-//! | unit | a part of a model that is computed on one device | [`Unit`](model::Unit) |
-//! | device map | says which unit goes to which device | [`DeviceMap`](config::DeviceMap) |
 //! | piece | some rows of a stored tensor | [`Piece`](plan::Piece) |
 //! | tile | the rows that are read and converted at once | |
 //! | rank | one of several processes or threads that compute together | [`Collective`](collective::Collective) |
@@ -88,8 +87,8 @@
 //!
 //! # Longer texts
 //!
-//! [Formats](_docs::formats), [models](_docs::models), [the program](_docs::program), [strategies](_docs::strategies),
-//! [several devices](_docs::placement), [training](_docs::training),
+//! [Formats](_docs::formats), [models](_docs::models), [the program](_docs::program), [planning and memory](_docs::planning),
+//! [strategies](_docs::strategies), [training](_docs::training),
 //! [targets](_docs::targets), [ranks](_docs::ranks), [decisions](_docs::design), [how to add a family, a format, a method…](_docs::extend),
 //! [reliability](_docs::reliability), [measurements](_docs::benchmarks).
 
@@ -137,6 +136,8 @@ mod loader;
 
 pub mod train;
 
+pub mod recommend;
+
 pub use config::{LoadConfig, Rule, SaveConfig, Strategy, StreamFrom, VerifyConfig, Workers};
 pub use error::Error;
 pub use loader::{
@@ -170,10 +171,10 @@ pub mod _docs {
     pub mod models {}
     #[doc = include_str!("docs/program.md")]
     pub mod program {}
+    #[doc = include_str!("docs/planning.md")]
+    pub mod planning {}
     #[doc = include_str!("docs/strategies.md")]
     pub mod strategies {}
-    #[doc = include_str!("docs/placement.md")]
-    pub mod placement {}
     #[doc = include_str!("docs/training.md")]
     pub mod training {}
     #[doc = include_str!("docs/ranks.md")]

@@ -16,7 +16,7 @@ use crate::{
 
 /// What threads, queues and the report of a run take beside all that is counted, in bytes: measured on loads of weights of which
 /// nothing is converted.
-const RUN: u64 = 256 << 10;
+const RUN: u64 = 640 << 10;
 
 /// Bytes of a read that a source maps, if it maps any.
 const MAPPED: usize = 1 << 20;
@@ -77,7 +77,17 @@ impl Engine {
         let config = self.model_config::<A>()?;
         let width = self.dtype.dtype.size();
         let pass = pass.and_then(|size| Some((size, A::pass_bytes(&config, &size, width)?)));
-        Ok(MemoryPlan::new(plan, &load, &UseBytes { pass, training }))
+        let mut memory = MemoryPlan::new(plan, &load, &UseBytes { pass, training });
+        if let Some(stated) = &self.stated
+            && self.target.memory == MemoryKind::Device
+        {
+            // A map leaves some of it free; what there is has been stated.
+            for device in &mut memory.devices {
+                let bytes = stated.devices.bytes().get(device.index);
+                device.limit = bytes.copied().or(device.limit);
+            }
+        }
+        Ok(memory)
     }
 
     /// Whether the source maps the weights of `plan`. It looks at the page cache for that, and may time a read. A model of the hub

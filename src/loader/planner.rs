@@ -1,7 +1,7 @@
 //! Plans for machines that need not be here.
 
 use super::{
-    LoadRequest,
+    LoadRequest, Loader,
     devices::OpenDevices,
     engine::{Engine, TargetFacts},
 };
@@ -11,7 +11,7 @@ use crate::{
     model::{Architecture, PassSize},
     plan::{MemoryPlan, Plan, memory::TrainingBytes},
     source::Checkpoint,
-    target::{KnownTarget, any_device, memory},
+    target::{KnownTarget, Target, any_device, memory},
 };
 
 /// Makes plans from headers and a configuration alone, for a target and a memory that are stated: neither has to be on this
@@ -54,6 +54,16 @@ impl Planner {
         engine.stated = Some(memory.clone());
         engine.check_limits()?;
         Ok(Self { engine, target })
+    }
+
+    /// The plans of a loader, for the devices that it has opened.
+    pub fn of<T: Target>(loader: &Loader<T>) -> Self {
+        Self {
+            engine: loader.engine.clone(),
+            target: T::NAME
+                .parse()
+                .expect("every target of this crate is known"),
+        }
     }
 
     /// The same checkpoint with another configuration, for another memory if one is given. Nothing is opened again, so what is

@@ -144,7 +144,7 @@ mod tests {
     /// Would catch ranges that touch and stay apart, and one that swallows another by halves.
     #[test]
     fn what_was_read_is_merged() {
-        let memory = Memory::new([("a", vec![0; 100])]);
+        let memory = Memory::new().with("a", [0; 100]);
         let log = ReadLog::new(&memory);
         let read = |offset, len| log.read_at("a", offset, &mut vec![0; len]).expect("reads");
         let ranges = || {

@@ -19,6 +19,7 @@ mod usage;
 mod any;
 mod models;
 mod plan;
+mod planning;
 
 mod limits;
 mod load;

@@ -56,6 +56,14 @@ impl PlaceArgs {
         config
     }
 
+    /// Whether any device is asked for.
+    pub(crate) fn is_given(&self) -> bool {
+        self.device.is_some()
+            || !self.devices.is_empty()
+            || self.max_memory.is_some()
+            || self.device_map.is_some()
+    }
+
     /// Whether room is asked for.
     pub(crate) fn has_context(&self) -> bool {
         self.context.is_some()

@@ -6,16 +6,15 @@ use clap::Args;
 use firebox::{
     LoadConfig, Loader, Planner, ReadRate, Target,
     config::Bytes,
-    model::{Architecture, CausalLm, PassSize},
     plan::{Lacking, MemoryPlan, Plan, Summary},
+    recommend::{Remedy, planned, remedies},
 };
 use serde::Serialize;
 
 use crate::{
     Failure, OnTarget,
     args::{IncludeArgs, LoadArgs, ModelArgs, QuantArgs},
-    load::check_positions,
-    machine::{MachineArgs, PassArgs},
+    machine::{MachineArgs, TaskArgs},
     on_target, output,
     settings::SettingsArgs,
     target::TargetName,
@@ -39,7 +38,7 @@ pub(crate) struct PlanCommand {
     machine: MachineArgs,
 
     #[command(flatten)]
-    pass: PassArgs,
+    task: TaskArgs,
 
     /// Read weights for so many seconds, to say how long all of them take; 0 for none. Each byte is read once at most, and none is
     /// kept
@@ -61,13 +60,15 @@ fn seconds(text: &str) -> Result<Duration, &'static str> {
 
 /// The plan, and the memory that it takes.
 #[derive(Serialize)]
-struct Planned<'p> {
+struct PlanAnswer<'p> {
     #[serde(flatten)]
     plan: Summary<'p>,
     #[serde(flatten)]
     memory: Option<&'p MemoryPlan>,
     #[serde(skip_serializing_if = "Option::is_none")]
     lacking: Option<Vec<Lacking>>,
+    #[serde(skip_serializing_if = "<[Remedy]>::is_empty")]
+    remedies: &'p [Remedy],
     /// `null` where nobody has timed it.
     read: Option<ReadRate>,
 }
@@ -76,7 +77,7 @@ impl PlanCommand {
     /// For this machine, or for the one that is stated.
     pub(crate) fn run(self) -> Result<(), Failure> {
         let target = self.load.target;
-        let Some(memory) = self.machine.stated() else {
+        let Some(memory) = self.machine.stated(target.known()) else {
             if let TargetName::Absent(target) = target {
                 let why = TargetName::absent(target);
                 return Err(format!(
@@ -86,52 +87,79 @@ impl PlanCommand {
             }
             return on_target(target, self);
         };
-        let request = self.load.request(self.config())?;
-        let planner = Planner::new(request, target.known(), &memory)?;
-        let size = self.size(planner.checkpoint().config())?;
-        let plan = planner.plan::<CausalLm>()?;
-        let memory = planner.memory::<CausalLm>(&plan, size, None)?;
-        let rate = planner.read_rate(&plan, self.probe)?;
-        self.print(&plan, Some(&memory), rate)?;
-        planner.check(&plan)?;
-        fits(&memory)
+        let config = self.config();
+        // All devices that are stated, unless some of them are asked for.
+        let config = match self.load.place.is_given() {
+            true => config,
+            false => config.devices(0..memory.devices.bytes().len()),
+        };
+        let planner = Planner::new(self.load.request(config)?, target.known(), &memory)?;
+        self.planned(&planner, true)
     }
 
     /// The configuration; a map leaves room for the pass that is counted, unless another is named.
     fn config(&self) -> LoadConfig {
         let config = self.load.config(self.quant.quant.clone());
-        match self.pass.size() {
-            Some(size) if !self.load.place.has_context() => config.context(size.batch, size.length),
+        match self.task.size() {
+            Some([batch, length]) if !self.load.place.has_context() => {
+                config.context(batch, length)
+            }
             _ => config,
         }
     }
 
-    /// The pass that is asked for, which the model has positions for.
-    fn size(&self, config: &serde_json::Value) -> Result<Option<PassSize>, Failure> {
-        let size = self.pass.size();
-        if let Some(PassSize { length, .. }) = size {
-            check_positions(&CausalLm::config(config)?, length)?;
+    /// Prints the plan with its memory, and says whether it fits.
+    fn planned(&self, planner: &Planner, is_stated: bool) -> Result<(), Failure> {
+        let task = self.task.task(None)?;
+        let planned = planned(planner, &task)?;
+        let memory = &planned.memory;
+        let counts = is_stated || planned.size.is_some();
+        let lacks = counts && !memory.lacking().is_empty();
+        let remedies = match lacks || planned.refused.is_some() && planned.plan.missing.is_empty() {
+            // What cannot be planned otherwise has no remedy, and its own error.
+            true => remedies(planner, &task, planned.size).unwrap_or_default(),
+            false => Vec::new(),
+        };
+        let rate = planner.read_rate(&planned.plan, self.probe)?;
+        self.print(&planned.plan, Some(memory), &remedies, rate)?;
+        // Printed first: a plan that cannot be carried out is still worth reading.
+        match planned.refused {
+            Some(error) => Err(error.into()),
+            None if lacks => Err(too_little(memory).into()),
+            None => Ok(()),
         }
-        Ok(size)
     }
 
     fn print(
         &self,
         plan: &Plan,
         memory: Option<&MemoryPlan>,
+        remedies: &[Remedy],
         read: Option<ReadRate>,
     ) -> Result<(), Failure> {
         if self.json {
-            return output::json(&Planned {
+            return output::json(&PlanAnswer {
                 plan: plan.summary(),
                 memory,
                 lacking: memory.map(MemoryPlan::lacking),
+                remedies,
                 read,
             });
         }
         output::line(plan)?;
         if let Some(memory) = memory {
             output::line(memory)?;
+        }
+        for Remedy {
+            change,
+            effect,
+            peak_bytes,
+        } in remedies
+        {
+            output::line(format_args!(
+                "would fit: {change} ({effect}): {} at most",
+                Bytes(*peak_bytes)
+            ))?;
         }
         match read {
             Some(read) => output::line(format_args!(
@@ -146,36 +174,20 @@ impl PlanCommand {
 
 impl OnTarget for PlanCommand {
     fn run<T: Target>(self) -> Result<(), Failure> {
-        let config = self.config();
-        let config = ModelArgs::any(config, &self.load.model.model);
+        let config = ModelArgs::any(self.config(), &self.load.model.model);
         let loader = Loader::<T>::new(self.load.request(config)?)?;
-        let config = loader.checkpoint().config();
-        if self.include.by_files(config)? {
+        if self.include.by_files(loader.checkpoint().config())? {
             // It can be saved, and not loaded.
             let plan = loader.plan_tensors(&self.include.patterns)?;
             let rate = loader.read_rate(&plan, self.probe)?;
-            return self.print(&plan, None, rate);
+            return self.print(&plan, None, &[], rate);
         }
-        let size = self.size(config)?;
-        let plan = loader.plan::<CausalLm>()?;
-        let memory = loader.memory::<CausalLm>(&plan, size, None)?;
-        let rate = loader.read_rate(&plan, self.probe)?;
-        self.print(&plan, Some(&memory), rate)?;
-        // Printed first: a plan that cannot be carried out is still worth reading.
-        loader.check(&plan)?;
-        match size {
-            Some(_) => fits(&memory),
-            None => Ok(()),
-        }
+        self.planned(&Planner::of(&loader), false)
     }
 }
 
-/// Refuses a memory that is too small, with both numbers.
-fn fits(memory: &MemoryPlan) -> Result<(), Failure> {
-    let lacking = memory.lacking();
-    if lacking.is_empty() {
-        return Ok(());
-    }
-    let lacking: Vec<String> = lacking.iter().map(Lacking::to_string).collect();
-    Err(format!("the model does not fit: {}", lacking.join("; ")).into())
+/// The memories that are too small, with both numbers.
+fn too_little(memory: &MemoryPlan) -> String {
+    let lacking: Vec<String> = memory.lacking().iter().map(Lacking::to_string).collect();
+    format!("the model does not fit: {}", lacking.join("; "))
 }

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | a layer is in use | `b·t·f`, what goes into it |
 //! | queries, keys and values are made | `b·t·f` normalised, `b·t·d` for each of their heads, once more where they are rotated |
-//! | queries are compared | queries, their answers, and the scores of a block of queries twice (before and after the softmax) |
+//! | queries are compared | queries twice (as they are, and scaled), their answers twice, and the scores of a block of queries twice (before and after the softmax) |
 //! | an MLP runs | `b·t·f` normalised, `b·t·m` for gate, up, and their product |
 //! | experts run | `b·t·f` and the rows of all chosen experts before and after, and the MLP of the rows of one of them |
 //! | logits are made | `v` for each of the rows that get logits |
@@ -93,7 +93,7 @@ impl PassShape {
         let cache = self.b * self.room * own * self.width;
         // Each is there before and after it is rotated, the largest last.
         let made = self.rows() * (2 * h * d + own + gates);
-        let held = self.rows() * (3 * h * d + own + gates);
+        let held = self.rows() * (4 * h * d + own + gates);
         let scores = self.scores(h);
         (cache, (made * self.width).max(held * self.width + scores))
     }

@@ -123,6 +123,8 @@ pub struct TrainingBytes {
     pub activations: u64,
     /// Logits of the rows that exist at a time.
     pub logits: u64,
+    /// The program and gaps of the allocator, where tensors are in host memory.
+    pub fixed: u64,
 }
 
 /// What a load takes, beside the plan.
@@ -163,16 +165,27 @@ impl MemoryPlan {
             .map(|(nth, _)| device(plan, &places, nth, load, used))
             .collect();
         let [weights, in_flight, scratch] = load.host;
-        let in_use = devices
-            .iter()
-            .zip(&plan.devices)
-            .filter(|(_, facts)| facts.on_host);
-        let in_use: u64 = in_use.map(|(device, _)| device.in_use()).sum();
+        let on_host = devices.iter().zip(&plan.devices);
+        let on_host = || on_host.clone().filter(|(_, facts)| facts.on_host);
+        let stays: u64 = on_host()
+            .map(|(device, _)| device.cache + device.training)
+            .sum();
+        // Layers run one after another; a graph keeps what all of them have made.
+        let activations = on_host().map(|(device, _)| device.activations);
+        let in_use = stays
+            + match used.training {
+                Some(_) => activations.sum(),
+                None => activations.max().unwrap_or(0),
+            };
         let kept = plan.steps.iter().filter(|step| plan.stays_on_host(step));
         let kept = kept.filter(|step| !load.mapped || step.action.format().is_some());
         let kept = kept.map(Step::bytes_finished).sum::<u64>();
-        let is_used = used.pass.is_some() || used.training.is_some();
-        let peak_used = if is_used { kept + in_use } else { 0 };
+        // What the process has before is measured, but for training, whose own count has it.
+        let peak_used = match (&used.training, &used.pass) {
+            (Some(training), _) => kept + in_use + training.fixed,
+            (None, Some(_)) => load.fixed + kept + in_use,
+            (None, None) => 0,
+        };
         let host = HostMemory {
             limit: load.limit,
             fixed: load.fixed,
@@ -180,7 +193,7 @@ impl MemoryPlan {
             in_flight,
             scratch,
             in_use,
-            peak_bytes: load.fixed + (weights + in_flight + scratch).max(peak_used),
+            peak_bytes: (load.fixed + weights + in_flight + scratch).max(peak_used),
         };
         Self {
             bytes_packed: totals.bytes_finished,
@@ -218,6 +231,13 @@ impl MemoryPlan {
     }
 }
 
+impl Lacking {
+    /// Bytes that are missing.
+    pub fn short(&self) -> u64 {
+        self.needed.saturating_sub(self.memory)
+    }
+}
+
 impl core::fmt::Display for Lacking {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         let (needed, memory) = (Bytes(self.needed), Bytes(self.memory));
@@ -229,11 +249,6 @@ impl DeviceMemory {
     /// In words: `cuda 1`.
     pub fn place(&self) -> String {
         format!("{} {}", self.target, self.index)
-    }
-
-    /// Bytes of the model in use beside its weights.
-    fn in_use(&self) -> u64 {
-        self.cache + self.activations + self.training
     }
 }
 
@@ -297,7 +312,7 @@ fn device(
     // Tiles of a weight are joined on the device: both are there for a moment.
     let packs = at_home().filter(|step| plan.packs_on_device(step));
     let packing = packs
-        .map(|step| step.bytes_finished() + 2 * load.tile)
+        .map(|step| step.bytes_finished() + 2 * load.tile.min(step.bytes_on_way()))
         .max();
     let unpacks = at_home().any(|step| step.action.format().is_some());
     let unpacked = if unpacks && !facts.on_host {
