@@ -9,6 +9,7 @@ use crate::{
     adapter::AdapterError,
     collective::CollectiveError,
     config::RuleError,
+    container::ContainerError,
     dialect::DialectError,
     expand::ExpandError,
     model::{BuildError, ConfigError},
@@ -83,6 +84,9 @@ pub enum Error {
     /// An adapter does not fit the model, or its files cannot be read.
     #[error(transparent)]
     Adapter(#[from] AdapterError),
+    /// A file of another project cannot be seen as a checkpoint.
+    #[error(transparent)]
+    Container(#[from] ContainerError),
     /// The model gets no new blocks.
     #[error(transparent)]
     Expand(#[from] ExpandError),

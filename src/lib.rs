@@ -30,6 +30,7 @@
 //! | [`model`] | modules and the [slots](model::Slot) that they want filled: layers, [architectures](model::Architecture) |
 //! | [`adapter`] | small trained changes of a model |
 //! | [`dialect`] | how Python projects write packed weights |
+//! | [`container`] | files of other projects, as another view of their bytes |
 //! | [`expand`] | new blocks of a model, as another view of its checkpoint |
 //! | [`plan`] | the decision about every tensor, with all sizes |
 //! | [`observe`] | events, and how an observer stops a load |
@@ -109,6 +110,8 @@ pub mod model;
 pub mod adapter;
 
 pub mod dialect;
+
+pub mod container;
 
 pub mod expand;
 

@@ -236,10 +236,10 @@ fn a_local_file_is_its_folder_with_that_file_as_the_weights() {
 #[test]
 fn a_path_that_is_no_model_says_what_it_is() {
     let folder = TempDir::new().unwrap();
-    std::fs::write(folder.path().join("model.gguf"), "GGUF").unwrap();
+    std::fs::write(folder.path().join("model.onnx"), "ONNX").unwrap();
     for (name, found) in [
         ("absent", "nothing here"),
-        ("model.gguf", "not a .safetensors"),
+        ("model.onnx", "neither a .safetensors nor a .gguf"),
     ] {
         let path = folder.path().join(name);
         let error = Local::open(&path).unwrap_err();

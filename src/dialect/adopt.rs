@@ -58,6 +58,8 @@ const fn one() -> usize {
 pub(super) enum Assembly {
     /// Codes and scales, both in the words of the format.
     Stored,
+    /// Blocks with their scales, in the words of the format.
+    Blocks,
     /// Codes in the words of the format, and scales of any float type.
     Floats,
     /// Codes in the words of the format, and a scale and an offset for each group.

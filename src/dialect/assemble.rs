@@ -50,6 +50,7 @@ impl Assembly {
     ) -> Result<CodesAndScales, DialectError> {
         match (self, format) {
             (Self::Stored, _) => Ok((parts.take(0), parts.take(1))),
+            (Self::Blocks, _) => Ok((parts.take(0), Vec::new())),
             (Self::Floats, _) => {
                 let scales = parts.floats(1);
                 Ok((parts.take(0), scales))

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::{
-    Dialect, DialectError, awq, bitsandbytes, compressed_tensors, fp8, gptq, hqq, mlx, modelopt,
-    mxfp4, names, plain, types::beside_name,
+    Dialect, DialectError, awq, bitsandbytes, compressed_tensors, fp8, gguf, gptq, hqq, mlx,
+    modelopt, mxfp4, names, plain, types::beside_name,
 };
 use crate::{
     config::Known,
@@ -109,6 +109,7 @@ fn declared(config: &Value) -> Result<Option<Arc<dyn Dialect>>, DialectError> {
         (None, Some("hqq")) => hqq::declared(other).map(Some),
         (None, Some("gptq")) => gptq::declared(other).map(Some),
         (None, Some("awq")) => awq::declared(other).map(Some),
+        (None, Some(gguf::NAME)) => Ok(Some(gguf::declared())),
         (None, Some("torchao")) => Err(DialectError::Refused {
             dialect: "torchao",
             reason: "its tensors are pickled Python objects or a prototype layout, and its NF4 has \
@@ -140,6 +141,7 @@ pub(crate) fn is_packed(name: &str, catalog: &Catalog) -> bool {
     let own = catalog.get(name);
     let mut beside = BESIDE.iter();
     own.is_some_and(|tensor| !signs(tensor).is_empty())
+        || gguf::is_packed(name, catalog)
         || beside.any(|part| catalog.get(&beside_name(name, part)).is_some())
 }
 
@@ -163,6 +165,8 @@ pub(super) fn signs(tensor: &TensorInfo) -> &'static [&'static str] {
         &["gptq", "awq"]
     } else if ends(&[mxfp4::BLOCKS]) && tensor.dtype == StoredType::U8 {
         &[mxfp4::NAME]
+    } else if gguf::is_sign(tensor) {
+        &[gguf::NAME]
     } else if ends(&[".weight"]) && tensor.dtype == StoredType::U32 {
         &["mlx"]
     } else {

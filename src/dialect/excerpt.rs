@@ -171,6 +171,7 @@ impl Adopt {
                 };
                 vec![of_block(2, 1), scales, All, All, upper]
             }
+            (Assembly::Blocks, _) => vec![by_rows(0)],
             (Assembly::Pairs, _) => vec![by_rows(0), by_rows(1), by_rows(2)],
             (Assembly::Whole { whole, zeros, .. }, format) => {
                 let by_scale = |part: usize| match whole.scale {

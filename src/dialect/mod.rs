@@ -36,6 +36,7 @@ mod awq;
 mod bitsandbytes;
 mod compressed_tensors;
 mod fp8;
+pub(crate) mod gguf;
 mod gptq;
 mod hqq;
 mod mlx;

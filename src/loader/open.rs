@@ -7,6 +7,7 @@ use std::{path::Path, sync::Arc};
 use super::{LoadRequest, engine::explain};
 use crate::{
     config::LoadConfig,
+    container,
     dialect::{self, undeclared},
     error::Error,
     expand,
@@ -39,9 +40,9 @@ impl LoadRequest {
     /// [`Error::Source`] and [`Error::Checkpoint`].
     pub fn open(&self) -> Result<Checkpoint, Error> {
         let apart = self.config.weights.as_deref();
-        let open = |source| match self.config.bare {
-            true => Checkpoint::bare(source).map_err(Error::from),
-            false => {
+        let open = |source| match (container::opened(source)?, self.config.bare) {
+            (source, true) => Checkpoint::bare(source).map_err(Error::from),
+            (source, false) => {
                 let source = expand::without_stale_index(source)?;
                 let checkpoint = declared(Checkpoint::open(source)?)?;
                 Ok(expand::recognised(checkpoint, apart.is_some())?)

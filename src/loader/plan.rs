@@ -10,6 +10,7 @@ use crate::{
     prepare::{self, SizeLimit},
     quant::QuantSpec,
     source::TensorInfo,
+    target::MemoryKind,
 };
 
 /// Bytes of a tensor that describes another, at most: a shape, or a few words of JSON.
@@ -144,6 +145,7 @@ impl Engine {
             devices: self.devices(),
             dtype: self.dtype,
             is_module: self.is_module,
+            is_device: self.target.memory == MemoryKind::Device,
         }
     }
 

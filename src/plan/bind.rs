@@ -38,6 +38,8 @@ pub(crate) struct Request<'a> {
     pub(crate) dtype: DTypeChoice,
     /// Whether weights that are packed as the policy asks stay so.
     pub(crate) is_module: bool,
+    /// Whether the weights go to a graphics device, which does not read every format.
+    pub(crate) is_device: bool,
 }
 
 impl Plan {
@@ -469,7 +471,8 @@ impl Request<'_> {
         }
         let mut dense = self.dense.iter();
         let dense = dense.any(|pattern| pattern.is_match(&slot.name, slot.role));
-        Ok(if self.dequantize || dense {
+        let unreadable = self.is_module && self.is_device && !adopt.format.on_device();
+        Ok(if self.dequantize || dense || unreadable {
             self.unpacked(slot, adopt)
         } else {
             kept(slot, adopt)

@@ -142,6 +142,7 @@ pub fn names_note<A: Architecture>(checkpoint: &Checkpoint) -> Option<String> {
         dense: &[],
         new_blocks: &[],
         is_module: false,
+        is_device: false,
         devices: Vec::new(),
         dtype: DTypeChoice {
             wanted: dtype,

@@ -421,7 +421,8 @@ fn no_weights(source: &dyn Source, file: &str, error: SourceError) -> Checkpoint
     CheckpointError::NoWeights {
         at: source.describe(),
         found: instead(source).unwrap_or_else(|| {
-            "only safetensors are read: convert .bin, .pt and .gguf files first".to_owned()
+            "only .safetensors and .gguf files are read: convert .bin and .pt files first"
+                .to_owned()
         }),
         looked_for: format!("{INDEX} and {file}"),
         source: Box::new(error),

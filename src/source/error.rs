@@ -114,8 +114,8 @@ pub enum SourceError {
         source: std::io::Error,
     },
 
-    /// A path was given that is neither a folder nor a safetensors file.
-    #[error("{path}: {found}; give a model's folder or one .safetensors file")]
+    /// A path was given that is neither a folder nor a file of weights.
+    #[error("{path}: {found}; give a model's folder, or one .safetensors or .gguf file")]
     NotAModelPath {
         /// The path as it was given.
         path: String,

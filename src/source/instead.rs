@@ -116,7 +116,7 @@ static FOREIGN: &[(IsNamed, &str)] = &[
     ),
     (
         |name| name.ends_with(".gguf") || name.ends_with(".ggml"),
-        "llama.cpp: take the model that it was made from, in safetensors",
+        "llama.cpp: to read one file, name that",
     ),
     (
         |name| {

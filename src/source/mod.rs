@@ -10,7 +10,7 @@
 //! Checkpoint::open(source)   asks the source, hands the bytes to the parsers, keeps the results
 //! ```
 //!
-//! The parsers ([`header`], [`Index`], [`Catalog`]) do no I/O: bytes in, values out. What they
+//! The parsers ([`header`], [`gguf`], [`Index`], [`Catalog`]) do no I/O: bytes in, values out. What they
 //! accept has been checked, so that no later reader has to check the range of a tensor again.
 //!
 //! A custom source is three short methods: see [`Source`].
@@ -37,6 +37,8 @@ mod dtype;
 pub(crate) mod json;
 
 pub mod header;
+
+pub mod gguf;
 
 mod index;
 

@@ -65,7 +65,7 @@ fn a_folder_without_a_model_says_what_it_has_and_what_to_do() {
         ),
         (
             &[("model-q4.gguf", "GGUF")],
-            &["model-q4.gguf", "llama.cpp", "safetensors"],
+            &["model-q4.gguf", "llama.cpp", "name that"],
         ),
         (
             &[("pytorch_model.bin", "PK")],
@@ -205,7 +205,7 @@ fn is_answered(outer: &Path, inner: &Path) {
 #[test]
 fn a_file_in_place_of_a_model_says_what_it_is() {
     for (file, words) in [
-        ("model.gguf", ["llama.cpp", "safetensors"]),
+        ("model.ggml", ["llama.cpp", "read one file"]),
         ("pytorch_model.bin", ["pickled", "save_pretrained"]),
         ("consolidated.00.pth", ["Meta", "transformers"]),
         ("config.json", ["part of a model", "name its folder"]),
@@ -214,7 +214,10 @@ fn a_file_in_place_of_a_model_says_what_it_is() {
             ["part of a model", "name its folder"],
         ),
         ("tokenizer.model", ["part of a model", "name its folder"]),
-        ("notes.txt", ["not a .safetensors file", "folder"]),
+        (
+            "notes.txt",
+            ["neither a .safetensors nor a .gguf file", "folder"],
+        ),
     ] {
         let folder = with(&[(file, "")]);
         let error = Local::open(folder.path().join(file)).expect_err("is no model");

@@ -16,6 +16,8 @@ mod chat;
 mod config;
 #[path = "fuzz_targets/data.rs"]
 mod data;
+#[path = "fuzz_targets/gguf.rs"]
+mod gguf;
 #[path = "fuzz_targets/header.rs"]
 mod header;
 #[path = "fuzz_targets/index.rs"]
@@ -67,6 +69,7 @@ replays! {
     chat of "chat",
     config of "config",
     data of "data",
+    gguf of "gguf",
     header of "header",
     index of "index",
     load of "load",

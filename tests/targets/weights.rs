@@ -7,7 +7,7 @@ use firebox::{
         PackedWeight,
         kernels::{
             arith::float::DType,
-            format::{Blocks, Fp8Kind, Packed, Tile},
+            format::{Blocks, Fp8Kind, Gguf, Packed, Tile},
             formats::fp8::Recipe,
             packer::pack_whole,
             packing::Packing,
@@ -48,12 +48,24 @@ pub(crate) fn every_packing() -> Vec<Packing> {
         },
         Packing::Mlx { bits: 8, group: 32 },
         Packing::Int8,
+        Packing::Gguf(Gguf::Q4_0),
+        Packing::Gguf(Gguf::Q8_0),
+        Packing::Gguf(Gguf::Q4K),
+        Packing::Gguf(Gguf::Q6K),
+        Packing::Gguf(Gguf::Iq4Nl),
     ]
 }
 
 /// Rows that begin inside words, blocks that straddle rows, one weight alone, and plain ones.
-pub(crate) const SHAPES: [[usize; 2]; 6] =
-    [[1, 1], [3, 33], [7, 128], [50, 65], [16, 257], [96, 384]];
+pub(crate) const SHAPES: [[usize; 2]; 7] = [
+    [1, 1],
+    [3, 33],
+    [7, 128],
+    [50, 65],
+    [16, 257],
+    [96, 384],
+    [5, 512],
+];
 
 pub(crate) const SOURCES: [(DType, BurnDType); 3] = [
     (DType::F32, BurnDType::F32),

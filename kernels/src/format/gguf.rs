@@ -68,7 +68,7 @@ pub enum Gguf {
 }
 
 /// The constants of a block type.
-struct Facts {
+struct BlockFacts {
     /// The number of the type in files, of `enum ggml_type`.
     number: u32,
     /// The name that llama.cpp prints, in lower case.
@@ -130,7 +130,7 @@ impl Gguf {
 
     /// `ggml-common.h` of llama.cpp (MIT), and `enum ggml_type` of `ggml.h`.
     #[rustfmt::skip]
-    const fn facts(self) -> Facts {
+    const fn facts(self) -> BlockFacts {
         let (number, name, block, bytes, bits, part) = match self {
             Self::Q4_0   => (2,  "q4_0",    32,  18,  4, 32),
             Self::Q4_1   => (3,  "q4_1",    32,  20,  4, 32),
@@ -158,7 +158,7 @@ impl Gguf {
             Self::Q1_0   => (41, "q1_0",    128, 18,  1, 128),
             Self::Q2_0   => (42, "q2_0",    64,  18,  2, 64),
         };
-        Facts { number, name, block, bytes, bits, part }
+        BlockFacts { number, name, block, bytes, bits, part }
     }
 
     /// The type that has this number in files.

@@ -55,7 +55,10 @@ fn some_rows(all: &Packed, every: Every, shape @ [rows, cols]: [usize; 2]) -> Pa
         some.resize(some.len().next_multiple_of(size_of::<u32>()), 0);
         bytemuck::pod_collect_to_vec(&some)
     };
-    let codes = all.shape[0] * cols * all.format.code_bits() / 8;
+    let codes = match all.format {
+        Format::Gguf(kind) => all.shape[0] * kind.row_bytes(cols),
+        format => all.shape[0] * cols * format.code_bits() / 8,
+    };
     let scales = match all.format {
         Format::Micro(micro) => all.shape[0] * (cols / micro.group()),
         _ => all.scales.len() * size_of::<u32>(),

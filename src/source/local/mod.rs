@@ -22,8 +22,12 @@ use super::{Access, Probe, Source, SourceError, SourceHints, instead, stays_insi
 use crate::config::Reading;
 use open::{OpenFile, Opened};
 
-/// Files with this ending are weights.
-const WEIGHTS: &str = ".safetensors";
+/// Files with these endings are weights.
+const WEIGHTS: [&str; 2] = [".safetensors", ".gguf"];
+
+fn is_weights(file: &str) -> bool {
+    WEIGHTS.iter().any(|end| file.ends_with(end))
+}
 
 /// A read of as many bytes is one of many, and the first of them looks at the disk.
 const LARGE: usize = 1 << 20;
@@ -45,7 +49,7 @@ pub struct Local {
 }
 
 impl Local {
-    /// A model's folder, or one `.safetensors` file. Of a file, the folder is its parent, where the
+    /// A model's folder, or one `.safetensors` or `.gguf` file. Of a file, the folder is its parent, where the
     /// configuration is looked for, and the file is all the weights ([`SourceHints::weights_file`](crate::source::SourceHints::weights_file)).
     ///
     /// # Errors
@@ -71,10 +75,11 @@ impl Local {
         if !kind.is_file() {
             return Err(refuse("this is neither a folder nor a regular file"));
         }
-        if path.extension().is_none_or(|end| end != "safetensors") {
-            let else_is = instead::file(&last_part(path));
+        let part = last_part(path);
+        if !is_weights(&part) {
+            let else_is = instead::file(&part);
             return Err(refuse(&format!(
-                "this file is not a .safetensors file{else_is}"
+                "this file is neither a .safetensors nor a .gguf file{else_is}"
             )));
         }
         let name = path
@@ -153,7 +158,7 @@ impl Local {
             });
         }
         let mut found = Opened::open(&path).map_err(failed)?;
-        if file.ends_with(WEIGHTS) {
+        if is_weights(file) {
             found = match self.reading {
                 Reading::Auto | Reading::Buffered => found,
                 Reading::Mapped => found.with_map().map_err(failed)?,
@@ -212,7 +217,7 @@ impl Local {
     /// How `len` bytes of `file` are read.
     fn way(&self, file: &str, len: usize) -> Reading {
         match self.reading {
-            _ if !file.ends_with(WEIGHTS) => Reading::Buffered,
+            _ if !is_weights(file) => Reading::Buffered,
             Reading::Auto if len >= LARGE => self.probe.get_or_init(|| self.look()).chosen,
             Reading::Auto => match self.probe.get().map(|probe| probe.chosen) {
                 // The page cache has the rest of the block for the next one.
@@ -231,7 +236,7 @@ impl Local {
                 .into_iter()
                 .flatten()
                 .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-                .filter(|name| name.ends_with(WEIGHTS))
+                .filter(|name| is_weights(name))
                 .collect(),
         };
         names.sort_unstable();

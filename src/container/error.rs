@@ -1,0 +1,110 @@
+//! Files of other projects that cannot be seen as a checkpoint.
+
+use crate::{
+    model::ConfigError,
+    source::{SourceError, gguf::GgufError},
+};
+
+/// A file that cannot be seen as a checkpoint. Each variant names the file, but for those of what it has in it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ContainerError {
+    /// The header is wrong.
+    #[error(transparent)]
+    Header(#[from] Box<GgufError>),
+
+    /// The file could not be read.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+
+    /// An architecture that is not read.
+    #[error(
+        "{file}: is a model of the architecture {found:?}, and {known} are read; take the model that it was made from, in safetensors"
+    )]
+    Architecture {
+        /// The file.
+        file: String,
+        /// The architecture.
+        found: String,
+        /// Those that are read.
+        known: String,
+    },
+
+    /// A key that has to be there.
+    #[error("{file}: the key {key} is missing; convert the model again with llama.cpp of today")]
+    NoKey {
+        /// The file.
+        file: String,
+        /// The key.
+        key: String,
+    },
+
+    /// The value of a key cannot be, or asks for what is not supported.
+    #[error("{file}: {key} is {found}, and has to be {expected}")]
+    Value {
+        /// The file.
+        file: String,
+        /// The key.
+        key: String,
+        /// The value, as it prints.
+        found: String,
+        /// The values that can be.
+        expected: String,
+    },
+
+    /// A key that may change the numbers of the model, in a way that is not known.
+    #[error(
+        "{file}: the key {key} (which is {found}) is not known here, and may change what the model computes; take the model that the file was made from, in safetensors"
+    )]
+    UnknownKey {
+        /// The file.
+        file: String,
+        /// The key.
+        key: String,
+        /// The value, as it prints.
+        found: String,
+    },
+
+    /// A tensor that the architecture does not have.
+    #[error(
+        "{file}: the tensor {tensor} is not known for the architecture {architecture}; take the model that the file was made from, in safetensors"
+    )]
+    UnknownTensor {
+        /// The file.
+        file: String,
+        /// The tensor.
+        tensor: String,
+        /// The architecture.
+        architecture: &'static str,
+    },
+
+    /// A tensor of another shape than the keys say.
+    #[error(
+        "{file}: tensor {tensor} is {found:?}, and {heads} heads do not divide its rows; the file is damaged, convert it again"
+    )]
+    Heads {
+        /// The file.
+        file: String,
+        /// The tensor.
+        tensor: String,
+        /// Its shape, outermost first.
+        found: Vec<usize>,
+        /// Heads by the keys.
+        heads: usize,
+    },
+
+    /// The configuration that the keys make is refused.
+    #[error("{file}, as config.json: {source}")]
+    Config {
+        /// The file.
+        file: String,
+        /// The reason.
+        source: Box<ConfigError>,
+    },
+}
+
+impl From<GgufError> for ContainerError {
+    fn from(error: GgufError) -> Self {
+        Self::Header(Box::new(error))
+    }
+}
