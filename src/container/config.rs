@@ -58,9 +58,12 @@ pub(super) fn config(
         "vocab_size": vocabulary,
         "tie_word_embeddings": tensor("output.weight").is_none(),
     });
-    if ["granite", "llama"].contains(&family.model_type) {
+    if ["granite", "llama", "smollm3"].contains(&family.model_type) {
         config["attention_bias"] = tensor("blk.0.attn_q.bias").is_some().into();
         config["mlp_bias"] = tensor("blk.0.ffn_up.bias").is_some().into();
+    }
+    if family.model_type.starts_with("gemma") {
+        gemma(keys, &mut config, [features / heads, head])?;
     }
     for (key, field) in family.floats {
         config[*field] = keys.need_float(key)?.into();
@@ -81,6 +84,31 @@ pub(super) fn config(
     }
     keys.check_all_asked(&HARMLESS)?;
     Ok(config)
+}
+
+/// What Gemma has beside the others. Files lack the scale of scores: the largest model of each generation has that of its
+/// features, the others that of a head, by which llama.cpp goes as well.
+fn gemma(
+    keys: &Keys<'_>,
+    config: &mut Value,
+    [of_features, head]: [usize; 2],
+) -> Result<(), ContainerError> {
+    const LARGEST: [(&str, usize); 2] = [("gemma2", 46), ("gemma3_text", 62)];
+    let layers = keys.need("block_count")?;
+    let is_largest =
+        (LARGEST.iter()).any(|(kind, count)| config["model_type"] == *kind && *count == layers);
+    let scalar = if is_largest { of_features } else { head };
+    config["query_pre_attn_scalar"] = scalar.into();
+    config["sliding_window"] = keys.need("attention.sliding_window")?.into();
+    for key in ["attn_logit_softcapping", "final_logit_softcapping"] {
+        if let Some(value) = keys.float(key)? {
+            config[key] = value.into();
+        }
+    }
+    if let Some(theta) = keys.float("rope.freq_base_swa")? {
+        config["rope_local_base_freq"] = theta.into();
+    }
+    Ok(())
 }
 
 /// The rotary embedding.

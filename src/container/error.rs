@@ -93,6 +93,17 @@ pub enum ContainerError {
         heads: usize,
     },
 
+    /// A norm that is not in `f32`.
+    #[error(
+        "{file}: tensor {tensor} is a norm, and has to be F32; convert the model again with llama.cpp of today"
+    )]
+    Norm {
+        /// The file.
+        file: String,
+        /// The tensor.
+        tensor: String,
+    },
+
     /// The configuration that the keys make is refused.
     #[error("{file}, as config.json: {source}")]
     Config {

@@ -34,7 +34,12 @@ impl GgufFamily {
 }
 
 /// Llama is Mistral as well: both are converted to it.
-static FAMILIES: [GgufFamily; 5] = [
+static FAMILIES: [GgufFamily; 8] = [
+    GgufFamily::new("gemma2"),
+    GgufFamily {
+        model_type: "gemma3_text",
+        ..GgufFamily::new("gemma3")
+    },
     GgufFamily {
         floats: &[
             ("attention.scale", "attention_multiplier"),
@@ -48,6 +53,7 @@ static FAMILIES: [GgufFamily; 5] = [
     GgufFamily::new("olmo2"),
     GgufFamily::new("qwen2"),
     GgufFamily::new("qwen3"),
+    GgufFamily::new("smollm3").in_pairs(),
 ];
 
 /// The architecture of this name.

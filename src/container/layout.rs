@@ -8,7 +8,10 @@ use super::{ContainerError, family::GgufFamily, names::named};
 use crate::{
     dialect::gguf,
     model::decoder::{Part, Spec},
-    source::gguf::{GgufTensor, GgufType},
+    source::{
+        StoredType,
+        gguf::{GgufTensor, GgufType},
+    },
 };
 
 /// Bytes of a file of safetensors, and the bytes of the container that they are.
@@ -27,15 +30,17 @@ pub(super) struct TensorSpan {
     pub(super) range: Range<u64>,
     /// The first byte in the container.
     pub(super) from: u64,
-    /// The order of the rows.
-    pub(super) order: RowOrder,
+    /// How they become those of transformers.
+    pub(super) change: SpanChange,
 }
 
-/// Which row of a container is which.
+/// How the bytes of a tensor become those of transformers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum RowOrder {
+pub(super) enum SpanChange {
     /// They are the same.
-    Same,
+    None,
+    /// Each value in `f32` is one less: transformers adds one where it multiplies.
+    LessOne,
     /// Each head has its rows as pairs: those of the first half of a head, each followed by one of the second half.
     Pairs {
         /// Rows of a head.
@@ -73,15 +78,16 @@ impl GgufLayout {
             let offsets = [next, next + length];
             let entry = json!({ "dtype": dtype, "shape": shape, "data_offsets": offsets });
             header.insert(name, entry);
-            let heads = match part {
-                Part::Q if family.pairs => Some(heads[0]),
-                Part::K if family.pairs => Some(heads[1]),
-                _ => None,
+            let change = match part {
+                Part::Q if family.pairs => pairs(file, tensor, heads[0])?,
+                Part::K if family.pairs => pairs(file, tensor, heads[1])?,
+                part if spec.norm.plus_one && NORMS.contains(&part) => less_one(file, tensor)?,
+                _ => SpanChange::None,
             };
             spans.push(TensorSpan {
                 range: next..next + length,
                 from: tensor.range.start,
-                order: order(file, tensor, heads)?,
+                change,
             });
             next += length;
         }
@@ -102,14 +108,28 @@ impl GgufLayout {
     }
 }
 
-fn order(
-    file: &str,
-    tensor: &GgufTensor,
-    heads: Option<usize>,
-) -> Result<RowOrder, ContainerError> {
-    let Some(heads) = heads else {
-        return Ok(RowOrder::Same);
-    };
+/// Norms, which some families store without the one that is added to them.
+const NORMS: [Part; 7] = [
+    Part::AttentionNorm,
+    Part::AttentionNormAfter,
+    Part::KNorm,
+    Part::MlpNorm,
+    Part::MlpNormAfter,
+    Part::Norm,
+    Part::QNorm,
+];
+
+fn less_one(file: &str, tensor: &GgufTensor) -> Result<SpanChange, ContainerError> {
+    match tensor.kind {
+        GgufType::Plain(StoredType::F32) => Ok(SpanChange::LessOne),
+        _ => Err(ContainerError::Norm {
+            file: file.to_owned(),
+            tensor: tensor.name.clone(),
+        }),
+    }
+}
+
+fn pairs(file: &str, tensor: &GgufTensor, heads: usize) -> Result<SpanChange, ContainerError> {
     let rows = tensor.shape.first().copied().unwrap_or_default();
     if heads == 0 || !rows.is_multiple_of(2 * heads) {
         return Err(ContainerError::Heads {
@@ -120,7 +140,7 @@ fn order(
         });
     }
     let bytes = tensor.range.end - tensor.range.start;
-    Ok(RowOrder::Pairs {
+    Ok(SpanChange::Pairs {
         head: rows / heads,
         row: (bytes / rows as u64) as usize,
     })

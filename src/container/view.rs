@@ -9,7 +9,7 @@ use super::{
     config::config,
     family::family,
     keys::Keys,
-    layout::{GgufLayout, RowOrder, TensorSpan},
+    layout::{GgufLayout, SpanChange, TensorSpan},
     tokenizer,
 };
 use crate::{
@@ -128,9 +128,10 @@ impl GgufView {
             let here = rest.len().min((span.range.end - at) as usize);
             let (some, after) = rest.split_at_mut(here);
             let within = at - span.range.start;
-            match span.order {
-                RowOrder::Same => read(span.from + within, some)?,
-                RowOrder::Pairs { head, row } => {
+            match span.change {
+                SpanChange::None => read(span.from + within, some)?,
+                SpanChange::LessOne => less_one(span.from, within as usize, some, read)?,
+                SpanChange::Pairs { head, row } => {
                     pairs(span.from, [head, row], within as usize, some, read)?;
                 }
             }
@@ -139,6 +140,24 @@ impl GgufView {
         }
         Ok(())
     }
+}
+
+/// Fills `into` with the bytes from `within` on of the values in `f32` that begin at byte `from`, less one.
+fn less_one(
+    from: u64,
+    within: usize,
+    into: &mut [u8],
+    read: ReadContainer<'_>,
+) -> Result<(), SourceError> {
+    const SIZE: usize = size_of::<f32>();
+    let start = within / SIZE * SIZE;
+    let mut whole = vec![0; (within + into.len()).next_multiple_of(SIZE) - start];
+    read(from + start as u64, &mut whole)?;
+    for value in whole.as_chunks_mut().0 {
+        *value = (f32::from_le_bytes(*value) - 1.0).to_le_bytes();
+    }
+    into.copy_from_slice(&whole[within - start..][..into.len()]);
+    Ok(())
 }
 
 /// Fills `into` with the bytes from `within` on of a tensor whose heads have `head` rows of `row` bytes as pairs, and which begins
@@ -245,7 +264,7 @@ impl SourceHints for GgufView {
         };
         match span {
             Some(span)
-                if span.order == RowOrder::Same
+                if span.change == SpanChange::None
                     && span.range.start <= offset
                     && end <= span.range.end =>
             {

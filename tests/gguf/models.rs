@@ -107,7 +107,10 @@ fn what_a_model_cannot_be_is_refused_by_name() {
     let lies: &[Lie] = &[
         (
             |f| f.say("general.architecture", TEXT, &text("rwkv6")),
-            &["rwkv6", "granite, llama, olmo2, qwen2, qwen3"],
+            &[
+                "rwkv6",
+                "gemma2, gemma3, granite, llama, olmo2, qwen2, qwen3, smollm3",
+            ],
         ),
         (
             |f| f.say("general.architecture", U32, &[0; 4]),
