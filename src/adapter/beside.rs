@@ -2,8 +2,8 @@
 
 use burn::tensor::{Device, GradientCheckpointingStrategy};
 
-/// `at`, with gradients recorded as `device` records them. A model may be on several devices, and what changes a layer is with
-/// the layer.
+/// `at`, with gradients recorded as `device` records them. A model may be on several devices, and an adapter is with
+/// its layer.
 pub(super) fn recording(at: Device, device: &Device) -> Device {
     let at = at.without_autodiff();
     match device.gradient_checkpointing_strategy() {

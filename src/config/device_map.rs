@@ -26,7 +26,7 @@ pub enum Destination {
 /// Which part of a model goes to which device: reads `auto`, `balanced`, `balanced-low-0`, `sequential`,
 /// `model.layers.0=0,model.layers.1=cpu`, and the JSON of accelerate's `device_map`.
 ///
-/// Layers stay whole, and tied weights are one weight. What no device holds goes to host memory, then to disk where that is
+/// Layers stay whole, and tied weights are one weight. Matrices that no device holds go to host memory, then to disk where that is
 /// allowed.
 #[derive(Debug, Clone, PartialEq, Default)]
 #[non_exhaustive]

@@ -8,7 +8,7 @@ use super::{Budget, BudgetError};
 
 /// How much of each memory a model may take, cache and activations included: reads `0=20GiB,1=80%,cpu=60GiB,disk`.
 ///
-/// A device that is not named has all of its memory. What no device holds goes to host memory if that is named, then to disk
+/// A device that is not named has all of its memory. Matrices that no device holds go to host memory if that is named, then to disk
 /// if that is.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

@@ -177,13 +177,12 @@ impl Plan {
     /// [`PlanError::Missing`], [`PlanError::Allocation`], [`PlanError::DoesNotFit`].
     pub fn check(&self, in_flight: u64) -> Result<(), PlanError> {
         self.check_parts()?;
-        // A small model never has its whole budget in flight.
-        let all = self.steps.iter().map(Step::bytes_on_way).sum();
-        let in_flight = in_flight.min(all);
         for (nth, device) in self.devices.iter().enumerate() {
             let needed = self.bytes_on_device(nth);
-            // In host memory, tiles are no matter of the device.
-            let in_flight = if device.on_host { 0 } else { in_flight };
+            // A small model never has its whole budget in flight, and in host memory tiles are no matter of the device.
+            let there = self.steps.iter();
+            let there = there.filter(|step| step.home == Home::Device(nth) && !device.on_host);
+            let in_flight = in_flight.min(there.map(Step::bytes_on_way).sum());
             if let Some(memory) = device.memory
                 && needed + in_flight > memory
             {

@@ -1,4 +1,4 @@
-//! Devices whose tensors do not mix: two backends. What is left on the wrong one panics.
+//! Devices whose tensors do not mix: two backends. A tensor that is left on the wrong one panics.
 
 use core::ops::ControlFlow;
 

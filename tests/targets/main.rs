@@ -6,6 +6,7 @@
 mod common;
 
 mod adapters;
+mod devices;
 mod gradients;
 mod memory;
 mod models;
@@ -54,6 +55,8 @@ macro_rules! suite {
                 gradients::the_activation_gets_the_dense_gradient,
                 gradients::streamed_weights_give_the_loaded_gradient,
                 gradients::losses_give_the_gradients_of_an_ordinary_graph,
+                devices::spread_models_answer_as_loaded_ones_do,
+                devices::a_model_three_times_as_large_as_its_device_makes_text,
                 memory::a_load_keeps_to_the_memory_of_its_device,
                 memory::no_dense_weight_waits_for_the_backward_pass,
                 models::logits_are_those_of_transformers,

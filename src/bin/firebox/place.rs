@@ -19,8 +19,8 @@ pub(crate) struct PlaceArgs {
     #[arg(long, value_name = "INDICES", value_delimiter = ',')]
     devices: Vec<usize>,
 
-    /// How much of each memory the model may take, cache and activations included: 0=20GiB,1=80%,cpu=60GiB,disk. What no device
-    /// holds goes to host memory (cpu) and then to the folder of --spill (disk), and comes to a device when it is needed. If not
+    /// How much of each memory the model may take, cache and activations included: 0=20GiB,1=80%,cpu=60GiB,disk. Matrices that no
+    /// device holds go to host memory (cpu) and then to the folder of --spill (disk), and come to a device when they are needed. If not
     /// given, devices have what they have, and host memory has the rest
     #[arg(long, value_name = "LIMITS")]
     max_memory: Option<MaxMemory>,

@@ -1,4 +1,4 @@
-//! What of a decoder stays together on a device.
+//! The parts of a decoder that stay together on a device.
 
 use super::{
     names::Part,

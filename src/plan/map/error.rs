@@ -105,8 +105,8 @@ pub enum MapError {
     NoFolder,
     /// A strategy that leaves nothing on devices.
     #[error(
-        "the strategy streaming keeps no matrix on a device, so there is nothing to map; leave the strategy out, and what does not fit the \
-         devices is streamed"
+        "the strategy streaming keeps no matrix on a device, so there is nothing to map; leave the strategy out, and matrices that do not fit the \
+         devices are streamed"
     )]
     Streaming,
     /// A layer that is larger than any device.

@@ -6,7 +6,7 @@
 //!                                └─► host memory ─► disk: streamed to the first device
 //! ```
 //!
-//! A unit is charged with its weights, its cache and its activations. What a streamed unit has besides matrices, and its cache,
+//! A unit is charged with its weights, its cache and its activations. The vectors of a streamed unit, and its cache,
 //! stay on the first device, which keeps room for the matrices that come and go.
 
 mod error;
@@ -330,7 +330,7 @@ impl MapRequest {
 }
 
 impl Step {
-    /// Sends the weight home. What streams comes to `device`, where everything that is no matrix stays.
+    /// Sends the weight home. A matrix that streams comes to `device`, where everything that is no matrix stays.
     fn go(&mut self, home: Home, device: usize) {
         (self.home, self.device) = match home {
             Home::Device(nth) => (home, nth),
