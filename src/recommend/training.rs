@@ -24,7 +24,7 @@ pub(super) fn training(
 
 fn bytes(estimate: &MemoryEstimate) -> TrainingBytes {
     TrainingBytes {
-        trained: estimate.trained + estimate.gradients + estimate.optimizer,
+        trained: estimate.trained + estimate.gradients + estimate.optimizer + estimate.checkpoint,
         activations: estimate.activations + estimate.backward,
         logits: estimate.logits,
         fixed: estimate.fixed,

@@ -99,6 +99,16 @@ impl Passing<'_> {
         self.tokens().saturating_mul(2 * widest * self.size)
     }
 
+    /// Bytes of the largest block of scores.
+    pub(super) fn scores_at_once(&self) -> u64 {
+        let attentions = self.spec.layers.iter().filter_map(LayerSpec::attention);
+        let heads = attentions.map(|attention| attention.heads).max();
+        let [_, length] = self.shape;
+        let all = self.tokens().saturating_mul(length as u64);
+        let all = all.saturating_mul(heads.unwrap_or(0) as u64);
+        all.min(SCORES_MAX as u64) * F32
+    }
+
     /// What goes into each norm, of a token.
     fn norms(&self, layer: &LayerSpec) -> u64 {
         let norms = match layer.norms {
@@ -192,7 +202,8 @@ impl Passing<'_> {
                         true => kept += 2 * from as u64 * F32,
                         false => input = from as u64 * self.size,
                     }
-                    kept += rank as u64 * F32;
+                    // A rank above is refused when the adapter is put on.
+                    kept += rank.min(from).min(*out) as u64 * F32;
                     kept += if dora { 2 * *out as u64 * F32 } else { 0 };
                 }
             }

@@ -11,15 +11,16 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
+    fs::{self, File},
+    io::{self, Read},
     path::{Path, PathBuf},
 };
 
 use burn::tensor::{DType, TensorData};
-use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use safetensors::{Dtype, SafeTensorError, SafeTensors, tensor::TensorView};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use xxhash_rust::xxh3::xxh3_128;
+use xxhash_rust::xxh3::Xxh3;
 
 use super::{
     data::DataPosition,
@@ -156,7 +157,7 @@ impl CheckpointState {
         self,
         run: &Path,
         optimizer: &Optimizer,
-        adapter: Option<&AdapterFile>,
+        adapter: Option<AdapterFile>,
     ) -> Result<PathBuf, CheckpointFault> {
         let folder = folder(run, self.progress.step);
         write_folder(&folder, |part| {
@@ -167,7 +168,7 @@ impl CheckpointState {
                 let path = part.join(name);
                 fs::write(&path, bytes).map_err(|source| FolderError { path, source })
             };
-            write(TRAINED, &serialized(&self.trained))?;
+            write_tensors(&part.join(TRAINED), &self.trained)?;
             optimizer.save(&part.join(OPTIMIZER))?;
             let mut dropout_calls = self.dropout_calls.into_iter();
             let state = StateFile {
@@ -232,9 +233,10 @@ pub(super) fn folder(run: &Path, step: u64) -> PathBuf {
 
 /// Writes the trained tensors of a model into a folder.
 pub(super) fn write_trained(folder: &Path, model: &CausalLm) -> Result<(), CheckpointFault> {
-    let path = folder.join(TRAINED);
-    let bytes = serialized(&trained::values(model));
-    Ok(fs::write(&path, bytes).map_err(|source| FolderError { path, source })?)
+    Ok(write_tensors(
+        &folder.join(TRAINED),
+        &trained::values(model),
+    )?)
 }
 
 /// Reads what [`write_trained`] wrote.
@@ -302,6 +304,29 @@ pub(super) fn prune(run: &Path, keep: usize) -> Result<(), FolderError> {
     Ok(())
 }
 
+impl CheckpointSum {
+    /// Of a file, which is read in parts.
+    fn of(file: &Path) -> io::Result<Self> {
+        let (mut file, mut hash) = (File::open(file)?, Xxh3::new());
+        let (mut part, mut bytes) = (vec![0; 1 << 20], 0);
+        loop {
+            match file.read(&mut part) {
+                Ok(0) => break,
+                Ok(count) => {
+                    hash.update(&part[..count]);
+                    bytes += count as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Self {
+            bytes,
+            xxh3: format!("{:032x}", hash.digest128()),
+        })
+    }
+}
+
 /// Lengths and checksums of the files of a folder, without the one that has them.
 fn sums(folder: &Path) -> Result<BTreeMap<String, CheckpointSum>, FolderError> {
     let mut sums = BTreeMap::new();
@@ -313,18 +338,15 @@ fn sums(folder: &Path) -> Result<BTreeMap<String, CheckpointSum>, FolderError> {
         let path = entry.map_err(failed(folder))?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         if name != STATE && path.is_file() {
-            let bytes = fs::read(&path).map_err(failed(&path))?;
-            let sum = CheckpointSum {
-                bytes: bytes.len() as u64,
-                xxh3: format!("{:032x}", xxh3_128(&bytes)),
-            };
+            let sum = CheckpointSum::of(&path).map_err(failed(&path))?;
             sums.insert(name.into_owned(), sum);
         }
     }
     Ok(sums)
 }
 
-fn serialized(tensors: &BTreeMap<String, TensorData>) -> Vec<u8> {
+/// Writes a file tensor by tensor: a copy of all of them would be the most memory that a run takes.
+fn write_tensors(path: &Path, tensors: &BTreeMap<String, TensorData>) -> Result<(), FolderError> {
     let views = tensors.iter().map(|(name, data)| {
         let dtype = match data.dtype() {
             DType::F16 => Dtype::F16,
@@ -335,7 +357,14 @@ fn serialized(tensors: &BTreeMap<String, TensorData>) -> Vec<u8> {
         let view = TensorView::new(dtype, data.shape().to_vec(), data.as_bytes());
         (name, view.expect("a tensor has the bytes of its shape"))
     });
-    safetensors::serialize(views, None).expect("views make a file")
+    let written = safetensors::serialize_to_file(views, None, path);
+    written.map_err(|error| FolderError {
+        path: path.to_owned(),
+        source: match error {
+            SafeTensorError::IoError(source) => source,
+            error => io::Error::other(error),
+        },
+    })
 }
 
 fn deserialized(bytes: &[u8]) -> Result<BTreeMap<String, TensorData>, String> {

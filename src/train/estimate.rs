@@ -34,6 +34,8 @@ pub struct MemoryEstimate {
     pub backward: u64,
     /// Logits of the rows that exist at a time, and the head in part dense. 0 where a layer needs more, after.
     pub logits: u64,
+    /// Copies of trained values that a checkpoint is written from. 0 where a batch needs more.
+    pub checkpoint: u64,
     /// The program itself, its data, and gaps between blocks of the allocator.
     pub fixed: u64,
 }
@@ -48,6 +50,7 @@ impl MemoryEstimate {
             self.activations,
             self.backward,
             self.logits,
+            self.checkpoint,
             self.fixed,
         ];
         parts.into_iter().fold(self.weights, u64::saturating_add)
@@ -60,9 +63,10 @@ const ROWS: u64 = 256;
 const UNPACKED: u64 = UNPACKED_BYTES as u64;
 const F32: u64 = 4;
 /// The program, its threads with what products pack, a tokenizer, and two windows of rows.
-const PROGRAM: u64 = 26 << 20;
-/// Gaps between blocks of the allocator, in 32nds of all that comes and goes with a batch: measured, without recomputation and with.
-const GAPS: [u64; 2] = [2, 3];
+const PROGRAM: u64 = 22 << 20;
+/// Gaps between blocks of the allocator are this part of what comes and goes with a batch, and a block of scores: measured, in twelve
+/// shapes of batches.
+const GAPS: u64 = 32;
 /// Values of the smallest tensor whose moments are in 8 bits.
 const CODED: u64 = 4096;
 
@@ -82,7 +86,8 @@ impl FinetuneConfig {
         let what = What::of(self, plan, spec)?;
         let values = what.values();
         let own = plan.steps.iter().filter(|step| what.has(step));
-        let of_trained: u64 = own.map(Step::bytes_finished).sum();
+        let of_trained: u64 = own.clone().map(Step::bytes_finished).sum();
+        let largest = own.map(values_of).max().unwrap_or(0);
         let weights = plan.totals().bytes_finished - of_trained;
         let trains = |path: &str| what.trains(path);
         let size = match plan.dtype {
@@ -130,10 +135,11 @@ impl FinetuneConfig {
                 (all, all)
             }
         };
-        let (activations, backward, logits) = match at_logits + logits >= at_layer + backward {
-            true => (at_logits, 0, logits),
-            false => (at_layer, backward, 0),
-        };
+        let (activations, backward, logits) =
+            match at_logits.saturating_add(logits) >= at_layer.saturating_add(backward) {
+                true => (at_logits, 0, logits),
+                false => (at_layer, backward, 0),
+            };
 
         let trained = values.saturating_mul(F32);
         let optimizer = moments(&self.optimizer(), values);
@@ -147,12 +153,23 @@ impl FinetuneConfig {
             activations,
             backward,
             logits,
-            fixed: PROGRAM + of_batch / 32 * GAPS[usize::from(self.recompute)],
+            checkpoint: 0,
+            fixed: PROGRAM + of_batch / GAPS + passing.scores_at_once(),
         };
-        // At the end of the backward pass nothing is left of the batch, and all gradients are there.
-        if trained > of_batch {
+        // Where nothing is left of the batch: all gradients are there, and one of them twice, since it is scaled; or a checkpoint copies
+        // the values, makes peft's tensors of them and a file of these.
+        let copies = match what.factors {
+            Some(_) => trained.saturating_mul(3),
+            None => trained,
+        };
+        let gradients = trained
+            .saturating_add(sums)
+            .saturating_add(largest.saturating_mul(F32));
+        if copies.max(gradients) > of_batch {
+            let is_written = copies > gradients;
             estimate = MemoryEstimate {
-                gradients: trained.saturating_add(sums),
+                gradients: if is_written { 0 } else { gradients },
+                checkpoint: if is_written { copies } else { 0 },
                 activations: 0,
                 backward: 0,
                 logits: 0,

@@ -57,6 +57,7 @@ impl fmt::Display for FinetuneFacts {
             activations,
             backward,
             logits,
+            checkpoint,
             fixed,
         } = self.memory;
         let parts = [
@@ -67,6 +68,7 @@ impl fmt::Display for FinetuneFacts {
             ("activations", activations),
             ("one layer backwards", backward),
             ("logits", logits),
+            ("a checkpoint", checkpoint),
             ("the program", fixed),
         ];
         let parts = parts.into_iter().filter(|(_, bytes)| *bytes > 0);

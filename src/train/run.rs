@@ -308,7 +308,7 @@ impl LoadedRun {
         };
         let adapter = self.subject.adapter()?;
         let out = self.config.out.clone();
-        let saved = state.save(&out, &self.optimizer, adapter.as_ref());
+        let saved = state.save(&out, &self.optimizer, adapter);
         let saved = self.saved(saved)?;
         let pruned = checkpoint::prune(&out, self.config.keep);
         self.saved(pruned.map_err(CheckpointFault::from))?;

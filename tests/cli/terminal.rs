@@ -3,7 +3,10 @@
 use std::{
     fs::File,
     io::{Read, Write},
-    os::fd::{FromRawFd, OwnedFd},
+    os::{
+        fd::{FromRawFd, OwnedFd},
+        unix::process::CommandExt,
+    },
     process::{Child, Command, Stdio},
     ptr,
     sync::{Arc, Mutex},
@@ -50,6 +53,17 @@ impl Terminal {
         // SAFETY: the call has opened both, and nobody else has them.
         let [main, other] = [main, other].map(|fd| unsafe { OwnedFd::from_raw_fd(fd) });
         let same = |fd: &OwnedFd| fd.try_clone().expect("one more of it");
+        // SAFETY: both calls may be made between fork and exec: the terminal becomes that of a session of the program's own, so that
+        // its keys can be signals.
+        unsafe {
+            command.pre_exec(|| {
+                libc::setsid();
+                match libc::ioctl(libc::STDIN_FILENO, libc::TIOCSCTTY, 0) {
+                    0 => Ok(()),
+                    _ => Err(std::io::Error::last_os_error()),
+                }
+            });
+        }
         let child = command
             .stdin(Stdio::from(same(&other)))
             .stdout(Stdio::from(other))
@@ -102,27 +116,34 @@ impl Terminal {
     }
 }
 
-/// Both answers to Burn's question that end the training save a checkpoint and end as SIGINT does. Catches a panic of Burn that ends the
+/// Both answers to Burn's question that end the training, and Ctrl-C, save a checkpoint and end as SIGINT does. Catches a panic of Burn that ends the
 /// program, a step that is waited for, and a terminal that is left without its cursor.
 #[test]
 fn keys_that_end_the_run_lose_nothing() {
     let bench = Bench::new();
     bench.answer("whole", STEPS, &[]);
-    for (key, begins) in [("s", "Stop the training."), ("k", "Kill the program.")] {
-        let out = format!("out-{key}");
+    for keys in [
+        &[("q", "Perplexity"), ("s", "Stop the training.")][..],
+        &[("q", "Perplexity"), ("k", "Kill the program.")],
+        // Ctrl-C, once a step is there.
+        &[("\x03", "nats")],
+    ] {
+        let (key, _) = keys[keys.len() - 1];
+        let out = format!("out-{}", keys.len() + usize::from(key == "k"));
         let mut terminal = Terminal::open(&mut bench.command(&out, STEPS, &[]));
-        terminal.press("q", "Perplexity");
-        terminal.press(key, begins);
+        for (key, after) in keys {
+            terminal.press(key, after);
+        }
         let words = terminal.words();
         let status = terminal.child.wait().expect("a child of ours");
-        assert_eq!(status.code(), Some(130), "{key}: {words}");
-        assert!(words.contains("--resume goes on"), "{key}: {words}");
-        assert!(!words.contains("panicked"), "{key}: {words}");
+        assert_eq!(status.code(), Some(130), "{key:?}: {words}");
+        assert!(words.contains("--resume goes on"), "{key:?}: {words}");
+        assert!(!words.contains("panicked"), "{key:?}: {words}");
         for back in ["\x1b[?1049l", "\x1b[?25h"] {
             terminal.wait_for(back);
         }
         let answer = bench.answer(&out, STEPS, &["--resume"]);
-        assert!(answer["steps_run"].as_u64() > Some(0), "{key}: {answer}");
+        assert!(answer["steps_run"].as_u64() > Some(0), "{key:?}: {answer}");
         bench.assert_same(&out, "whole");
     }
 }

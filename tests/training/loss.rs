@@ -75,6 +75,40 @@ fn losses_of_every_family_are_the_sums_over_labelled_tokens() {
     }
 }
 
+/// Tokens as a tensor, as Burn's learner has them. Would catch labels of the tokens themselves, and a sum or a mean over other tokens.
+#[test]
+fn losses_of_next_tokens_are_means_with_their_gradients() {
+    let model = adapted(BASE, "nf4", Strategy::Full, "lora:rank=4,alpha=8");
+    let rows: Vec<Vec<u32>> = (0..2_u32)
+        .map(|row| (0..9).map(|nth| (row * 31 + nth * 7 + 3) % 61).collect())
+        .collect();
+    let (loss, logits, next) = model.next_tokens(ids(&rows));
+    let labels: Vec<Option<u32>> = rows
+        .iter()
+        .flat_map(|row| &row[1..])
+        .copied()
+        .map(Some)
+        .collect();
+    let found: Vec<i32> = next.try_into_vec_as().expect("tokens");
+    let expected: Vec<i32> = labels.iter().flatten().map(|id| id.cast_signed()).collect();
+    assert_eq!(found, expected);
+    let expected = reference(&values(logits), &labels) / labels.len() as f64;
+    let value = f64::from(loss.clone().into_scalar::<f32>());
+    assert!(
+        (value - expected).abs() < 1e-6 * expected,
+        "{value} for {expected}"
+    );
+
+    let [inputs, next] = [0, 1].map(|first| {
+        let rows = rows.iter().map(|row| row[first..][..8].to_vec());
+        ids(&rows.collect::<Vec<_>>())
+    });
+    let likely = log_softmax(model.forward(inputs), 2).gather(2, next.unsqueeze_dim(2));
+    let expected = gradients(&model, &likely.mean().neg().backward());
+    let error = difference(&gradients(&model, &loss.backward()), &expected);
+    assert!(error < 2e-5, "{error}");
+}
+
 /// On bases of several kinds, adapters of several kinds. Would catch a part of the model whose gradient is lost, counted twice or taken
 /// from other values when layers are computed twice, a chunk that is left out, and documents that see each other.
 #[test]

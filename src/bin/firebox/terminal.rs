@@ -98,6 +98,24 @@ impl Drop for Terminal {
     }
 }
 
+/// Lets Ctrl-C be a signal again, which Burn has made a key like others. Burn does so in its own thread, so that this is tried anew with
+/// every event; the terminal gets its own way back at the end.
+#[cfg(target_os = "linux")]
+fn keep_interrupt() {
+    // SAFETY: a zeroed `termios` is valid, lives during both calls, and is only written where it was read.
+    unsafe {
+        let mut mode: libc::termios = core::mem::zeroed();
+        let is_raw = |mode: &libc::termios| mode.c_lflag & (libc::ICANON | libc::ISIG) == 0;
+        if libc::tcgetattr(libc::STDIN_FILENO, &mut mode) == 0 && is_raw(&mode) {
+            mode.c_lflag |= libc::ISIG;
+            libc::tcsetattr(libc::STDIN_FILENO, libc::TCSANOW, &mode);
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn keep_interrupt() {}
+
 /// What Burn leaves undone where it was killed: the cursor, and the usual words of a panic, of which those of its own thread, which may
 /// still come, are left out.
 fn leave() {
@@ -127,6 +145,7 @@ fn state((name, unit): (&str, &str), value: f64) -> MetricState {
 
 impl Screen for Terminal {
     fn show(&mut self, event: &RunEvent<'_>) {
+        keep_interrupt();
         match event {
             RunEvent::Step(metrics) => {
                 let speed = metrics.tokens as f64 / metrics.seconds;

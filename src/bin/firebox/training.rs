@@ -33,7 +33,7 @@ pub(crate) fn train(run: LoadedRun, json: bool) -> Result<RunReport, Failure> {
             false => Flow::Continue,
         }
     });
-    // Who asks on the screen asks as Ctrl-C does, which is a key like others there.
+    // Who asks on the screen asks as Ctrl-C does.
     let asked = screen.stops().then_some(INTERRUPT);
     drop(screen);
     trained.map_err(|error| match (stops.signal().or(asked), &error) {
