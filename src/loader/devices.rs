@@ -42,10 +42,10 @@ impl OpenDevices {
     }
 
     /// Devices that are not here: plans are made for them.
-    pub(super) fn stated(any: Device, each: impl Iterator<Item = Capabilities>) -> Self {
+    pub(super) fn stated(any: Device, each: impl Iterator<Item = (usize, Capabilities)>) -> Self {
         Self {
             all: vec![any],
-            each: each.enumerate().collect(),
+            each: each.collect(),
         }
     }
 

@@ -11,7 +11,7 @@ use crate::{
     model::{Architecture, PassSize},
     plan::{MemoryPlan, Plan, memory::TrainingBytes},
     source::Checkpoint,
-    target::{KnownTarget, Target, any_device, memory},
+    target::{KnownTarget, Target, TargetError, any_device, memory},
 };
 
 /// Makes plans from headers and a configuration alone, for a target and a memory that are stated: neither has to be on this
@@ -50,7 +50,20 @@ impl Planner {
             name: target.name(),
             memory: target.memory(),
         };
-        let mut engine = Engine::open(request.into(), facts, stated(target, memory))?;
+        let request = request.into();
+        let asked = &request.config.place.devices;
+        let found = memory.devices.bytes().len();
+        if let Some(index) = asked.iter().copied().find(|index| *index >= found) {
+            let target = target.name();
+            return Err(TargetError::NoDevice {
+                target,
+                index,
+                found,
+            }
+            .into());
+        }
+        let devices = stated(target, memory, asked);
+        let mut engine = Engine::open(request, facts, devices)?;
         engine.stated = Some(memory.clone());
         engine.check_limits()?;
         Ok(Self { engine, target })
@@ -75,7 +88,7 @@ impl Planner {
     ) -> Self {
         let mut engine = self.engine.varied(change(self.engine.config.clone()));
         if let Some(memory) = memory {
-            engine.devices = stated(self.target, memory);
+            engine.devices = stated(self.target, memory, &engine.config.place.devices);
             engine.stated = Some(memory.clone());
         }
         Self {
@@ -94,10 +107,9 @@ impl Planner {
         self.engine.stated.as_ref()
     }
 
-    /// How many devices were stated.
+    /// How many devices a plan has.
     pub fn devices(&self) -> usize {
-        self.stated()
-            .map_or(1, |stated| stated.devices.bytes().len())
+        self.engine.devices.each.len()
     }
 
     /// Whether the checkpoint has packed weights.
@@ -158,10 +170,11 @@ impl Planner {
     }
 }
 
-/// Devices of a target that have this memory.
-fn stated(target: KnownTarget, memory: &StatedMemory) -> OpenDevices {
-    let each = memory.devices.bytes().iter();
-    let each = each.map(|bytes| target.stated(*bytes));
+/// Devices of a target that have this memory: those that are asked for, or all.
+fn stated(target: KnownTarget, memory: &StatedMemory, asked: &[usize]) -> OpenDevices {
+    let each = memory.devices.bytes().iter().enumerate();
+    let each = each.filter(|(index, _)| asked.is_empty() || asked.contains(index));
+    let each = each.map(|(index, bytes)| (index, target.stated(*bytes)));
     OpenDevices::stated(any_device(), each)
 }
 

@@ -48,9 +48,10 @@ impl Trial {
         let stated = self.stated(planner);
         let planner = planner.with(stated.as_ref(), |config| {
             let config = config.quant(self.quant.clone()).strategy(self.strategy);
-            let config = match self.devices {
-                1 => config.devices([0]),
-                several => config
+            let config = match (stated.is_some(), self.devices) {
+                (false, _) => config,
+                (true, 1) => config.devices([0]),
+                (true, several) => config
                     .devices(0..several)
                     .context(self.size.batch, self.size.length),
             };

@@ -15,8 +15,8 @@ pub(super) struct CardBytes {
 /// The memory of the card at `address`, such as `0000:01:00.0`; `None` where no driver tells.
 pub(super) fn look(address: &str) -> Option<CardBytes> {
     #[cfg(feature = "nvml")]
-    if let Some(card) = nvml::look(address) {
-        return Some(card);
+    if let Some(([total, free], used)) = nvml::look(address) {
+        return Some(CardBytes { total, free, used });
     }
     amd(Path::new("/sys/bus/pci/devices"), address)
 }
@@ -43,11 +43,10 @@ mod nvml {
 
     use nvml_wrapper::{Nvml, enums::device::UsedGpuMemory};
 
-    use super::CardBytes;
-
     static LIBRARY: OnceLock<Option<Nvml>> = OnceLock::new();
 
-    pub(super) fn look(address: &str) -> Option<CardBytes> {
+    /// All bytes and those that are free, and those that this process has.
+    pub(super) fn look(address: &str) -> Option<([u64; 2], Option<u64>)> {
         // A machine without the library has no such card.
         let library = LIBRARY.get_or_init(|| Nvml::init().ok()).as_ref()?;
         let card = library.device_by_pci_bus_id(address).ok()?;
@@ -62,11 +61,7 @@ mod nvml {
                 UsedGpuMemory::Used(bytes) => Some(bytes),
                 UsedGpuMemory::Unavailable => None,
             });
-        Some(CardBytes {
-            total: memory.total,
-            free: memory.free,
-            used,
-        })
+        Some(([memory.total, memory.free], used))
     }
 }
 
