@@ -46,6 +46,9 @@ pub(super) struct AdoptSlice {
     pub(super) of: [usize; 2],
     pub(super) rows: Vec<Range<usize>>,
     pub(super) cols: Range<usize>,
+    /// Whether these are the codes alone, and scales those of all of it.
+    #[serde(default)]
+    pub(super) all_scales: bool,
 }
 
 const fn one() -> usize {

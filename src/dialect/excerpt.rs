@@ -228,6 +228,28 @@ impl Adopt {
         }
     }
 
+    /// What an excerpt holds of the parts, in words that are filled up with zeros; `shape` is that of the values.
+    pub(super) fn held(
+        &self,
+        [o, i]: [usize; 2],
+        excerpt: &Excerpt,
+        words: Vec<Vec<u32>>,
+    ) -> Parts<'_> {
+        let whole = if self.turns { [i, o] } else { [o, i] };
+        Parts {
+            tensors: &self.parts,
+            words,
+            lens: excerpt.lens().collect(),
+            whole,
+            rows: excerpt.rows.clone(),
+            // All of those that turn are held as they are.
+            cols: match self.turns {
+                true => 0..whole[1],
+                false => excerpt.cols.clone(),
+            },
+        }
+    }
+
     /// The packed weight that the bytes of an excerpt become, in words that are filled up with zeros; `shape` is that of
     /// the values.
     pub(crate) fn assemble_excerpt(
@@ -237,19 +259,7 @@ impl Adopt {
         words: Vec<Vec<u32>>,
     ) -> Result<Packed, DialectError> {
         let rows = excerpt.rows.clone();
-        let shape = if self.turns { [i, o] } else { [o, i] };
-        let mut parts = Parts {
-            tensors: &self.parts,
-            words,
-            lens: excerpt.lens().collect(),
-            whole: shape,
-            rows: rows.clone(),
-            // All of those that turn are held as they are.
-            cols: match self.turns {
-                true => 0..shape[1],
-                false => excerpt.cols.clone(),
-            },
-        };
+        let mut parts = self.held([o, i], excerpt, words);
         let (mut words, scales) = self.recipe.codes_and_scales(self.format, &mut parts)?;
         let scales = match self.turns || same_scales(self.format, excerpt.format) {
             true => scales,

@@ -4,7 +4,9 @@ use core::ops::Range;
 
 use firebox_kernels::format::{Along, Format, Packed};
 
-use super::{Adopt, Assembly, DialectError, adopt::AdoptSlice, excerpt::Excerpt};
+use super::{
+    Adopt, Assembly, DialectError, adopt::AdoptSlice, excerpt::Excerpt, part_layout::ByteRuns,
+};
 
 impl Adopt {
     /// The same weight, of which only these rows and columns are read; `None` where they cannot be read alone as they are
@@ -33,6 +35,7 @@ impl Adopt {
             of,
             rows: rows.to_vec(),
             cols: cols.clone(),
+            all_scales: false,
         };
         let excerpts = self.excerpts_of(&slice)?;
         let is_same = |excerpt: &Excerpt| excerpt.format.is_nested() == format.is_nested();
@@ -40,6 +43,37 @@ impl Adopt {
             slice: Some(slice),
             ..self.clone()
         })
+    }
+
+    /// The same weight, of which only the codes of some rows are read, and all scales: for a share of bytes, where scales lie in
+    /// another order than codes. `None` where the parts do not have that.
+    pub(crate) fn sliced_codes(&self, of: [usize; 2], rows: Range<usize>) -> Option<Self> {
+        let is_apart = match self.recipe {
+            Assembly::BitsAndBytes4 { experts } => experts == 1,
+            Assembly::Nvfp4 { .. } | Assembly::Stored => true,
+            _ => false,
+        };
+        let fits = is_apart && !self.turns && self.matrices().len() == 1;
+        fits.then(|| Self {
+            slice: Some(AdoptSlice {
+                of,
+                rows: vec![rows],
+                cols: 0..of[1],
+                all_scales: true,
+            }),
+            ..self.clone()
+        })
+    }
+
+    /// Bytes that are read of every part of the weight alike.
+    pub(crate) fn bytes_of_all(&self) -> u64 {
+        match &self.slice {
+            Some(slice) if slice.all_scales => {
+                let scales = self.parts.iter().skip(1);
+                scales.map(crate::source::TensorInfo::bytes).sum()
+            }
+            _ => 0,
+        }
     }
 
     /// The bytes that are read: the file and the range in it, tensor by tensor.
@@ -69,7 +103,27 @@ impl Adopt {
     }
 
     fn excerpts_of(&self, slice: &AdoptSlice) -> Option<Vec<Excerpt>> {
-        let AdoptSlice { of, rows, cols } = slice;
+        let AdoptSlice {
+            of,
+            rows,
+            cols,
+            all_scales,
+        } = slice;
+        if *all_scales {
+            let [rows] = &rows[..] else {
+                return None;
+            };
+            let mut parts = self.runs(*of, rows, cols)?;
+            for (part, runs) in self.parts.iter().zip(&mut parts).skip(1) {
+                *runs = vec![ByteRuns::one(0..part.bytes() as usize)];
+            }
+            return Some(vec![Excerpt {
+                format: self.format,
+                parts,
+                cols: cols.clone(),
+                rows: rows.clone(),
+            }]);
+        }
         let all_cols = *cols == (0..of[1]);
         let reads_columns = match (self.recipe, self.format) {
             (Assembly::Hqq(_), _) => false,
@@ -96,7 +150,7 @@ impl Adopt {
     }
 
     /// The slice, from the bytes of the parts of its excerpts, one excerpt after another, in words that are filled up with
-    /// zeros.
+    /// zeros. Of a slice of codes alone, the scales are those of all of the weight.
     pub(crate) fn assemble_slice(&self, mut words: Vec<Vec<u32>>) -> Result<Packed, DialectError> {
         let tensor = || self.parts[0].name.to_string();
         let refused = || DialectError::Recipe {
@@ -107,6 +161,21 @@ impl Adopt {
         let (Some(slice), Some(excerpts)) = (&self.slice, self.excerpts()) else {
             return Err(refused());
         };
+        if slice.all_scales {
+            let [excerpt] = &excerpts[..] else {
+                return Err(refused());
+            };
+            let mut parts = self.held(slice.of, excerpt, words);
+            let shape = [excerpt.rows.len(), slice.of[1]];
+            let (words, scales) = self.recipe.codes_and_scales(self.format, &mut parts)?;
+            let format = self.format;
+            return Ok(Packed {
+                format,
+                shape,
+                words,
+                scales,
+            });
+        }
         let mut parts = Vec::new();
         for (excerpt, rows) in excerpts.iter().zip(&slice.rows) {
             let rest = words.split_off(excerpt.parts.len());

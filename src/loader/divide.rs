@@ -10,7 +10,7 @@ use crate::{
     error::Error,
     model::Architecture,
     pipeline::{Finished, Settings, Sink, SinkError, Timing},
-    plan::{Order, Plan, RankShare, Step},
+    plan::{Order, Plan, RankShare, Step, Stored},
     quant::QuantSpec,
     ranks::{Meeting, RankError, RankSink, ReadLog, keep_slices, keep_stage, sharded},
     report::{LoadReport, RankReport},
@@ -26,6 +26,9 @@ pub struct LoadedPart {
     /// Bytes, seconds, ranges, digests.
     pub report: LoadReport,
 }
+
+/// What no part of a model has beside it.
+const ADAPTER: &str = "an adapter";
 
 /// Keeps everything.
 #[derive(Default)]
@@ -80,12 +83,15 @@ impl Engine {
                     .iter()
                     .map(|step| sharded(step, rank, world_size));
                 plan.steps = steps.collect();
-                let whole = |step: &&Step| {
+                let shared = plan.steps.iter().filter(|_| world_size > 1).map(|step| {
                     let part = step.part.as_ref();
-                    world_size > 1 && part.is_some_and(|part| part.from_whole)
-                };
-                let shared = plan.steps.iter().filter(whole).map(Step::bytes_source);
-                (None, shared.sum())
+                    match (&step.stored, part.is_some_and(|part| part.from_whole)) {
+                        (_, true) => step.bytes_source(),
+                        (Stored::Packed(adopt), false) => adopt.bytes_of_all(),
+                        _ => 0,
+                    }
+                });
+                (None, shared.sum::<u64>())
             }
         };
         plan.ranks = Some(RankShare {
@@ -114,9 +120,14 @@ impl Engine {
                 "a comparison with the source",
                 "compare in one process (`firebox verify`)",
             )),
-            () if !self.config.adapters.is_empty() => Err(refused("an adapter", save)),
+            // A module of shares has whole weights when it needs them.
+            () if self.has_adapters() && parallel != Parallel::Shard => Err(refused(ADAPTER, save)),
             () => Ok(()),
         }
+    }
+
+    fn has_adapters(&self) -> bool {
+        !self.config.adapters.is_empty()
     }
 
     /// Refuses work that one process does for all.
@@ -197,6 +208,16 @@ impl Engine {
 
     /// The weights of this rank, without a module.
     pub(super) fn load_part<A: Architecture>(&self) -> Result<LoadedPart, Error> {
+        if self.has_adapters() {
+            let ranks = self.ranks();
+            let parallel = ranks.map_or(Parallel::Replicate, |ranks| ranks.parallel);
+            return Err(RankError::Unsupported {
+                what: ADAPTER,
+                parallel,
+                instead: "merge it (`firebox merge`), and load what was saved",
+            }
+            .into());
+        }
         self.together::<A, _>(|| {
             let mut sink = PartSink::default();
             let config = self.model_config::<A>()?;

@@ -7,11 +7,13 @@ use super::{
     engine::{Engine, finish},
 };
 use crate::{
+    config::{Parallel, Ranks},
     error::Error,
     model::{Architecture, Weights},
     pipeline::Settings,
     place::{ModuleSink, Streamer, VerifyError},
     plan::Plan,
+    ranks::RankError,
     report::Recording,
     target::TargetError,
 };
@@ -40,6 +42,16 @@ impl Engine {
     /// Loads the model by a plan that was made earlier.
     pub(super) fn load_plan<A: Architecture>(&self, mut plan: Plan) -> Result<Loaded<A>, Error> {
         let config = self.model_config::<A>()?;
+        let planned = plan.ranks.as_ref().map(|share| share.ranks);
+        let divides = |ranks: &Ranks| ranks.parallel != Parallel::Replicate;
+        if let Some(Ranks { parallel, .. }) = planned.or(self.ranks()).filter(divides) {
+            return Err(RankError::Unsupported {
+                what: "a load by a plan that was made earlier",
+                parallel,
+                instead: "plan and load in one step",
+            }
+            .into());
+        }
         let stream_from = &self.config.place.stream_from;
         plan.take_over(&self.request(), &A::slots(&config), stream_from)?;
         plan.adapters = self.planned_adapters::<A>(&config, &plan)?;

@@ -51,6 +51,7 @@ pub use home::{DeviceFacts, Home, PlacedUnit};
 pub use json::Summary;
 pub use map::MapError;
 pub(crate) use map::MapRequest;
+pub(crate) use memory::layer_of;
 pub use memory::{DeviceMemory, HostMemory, Lacking, MemoryPlan};
 pub(crate) use need::Need;
 pub use order::{Compare, Order};

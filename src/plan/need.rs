@@ -2,7 +2,7 @@
 
 use firebox_kernels::{arith::float::DType, format::Format, formats::hqq::Axis, packing::Packing};
 
-use super::{Action, Plan, Step, Stored};
+use super::{Action, Plan, RankPart, Step, Stored};
 use crate::quant::QuantSpec;
 
 /// Bytes of host memory.
@@ -41,7 +41,7 @@ impl Plan {
             kept: {
                 let steps = self.steps.iter();
                 let stay = steps.filter(|step| self.stays_on_host(step));
-                stay.map(Step::bytes_finished).sum()
+                stay.map(Step::bytes_kept).sum()
             },
             scratch: bytes(&|step| self.scratch(step, by_rows(step), tile)),
             lists: self.lists(),
@@ -80,7 +80,9 @@ impl Plan {
             _ => step.bytes_unpacking(tile) + step.bytes_weaving(),
         };
         let beside = if self.stays_on_host(step) {
-            0
+            // What is cut out of it stays in its place.
+            let is_cut = step.part.as_ref().is_some_and(RankPart::is_cut);
+            if is_cut { step.bytes_finished() } else { 0 }
         } else if by_rows && !matches!(step.action, Action::Adopt(_)) {
             let rows = tile.max(step.bytes_at_once());
             UNDER_WAY * rows.min(step.bytes_finished())

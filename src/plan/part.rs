@@ -29,6 +29,11 @@ impl RankPart {
         [self.rows.iter().map(Range::len).sum(), self.cols.len()]
     }
 
+    /// Whether more is finished than is kept.
+    pub(crate) const fn is_cut(&self) -> bool {
+        self.from_whole || self.bytes.is_some()
+    }
+
     pub(super) fn is_all(&self, shape: [usize; 2]) -> bool {
         self.shape() == shape
     }

@@ -79,7 +79,7 @@ impl Plan {
     pub fn resident(&self, device: usize) -> u64 {
         let home = self.steps.iter();
         let home = home.filter(|step| step.home == Home::Device(device));
-        home.map(Step::bytes_finished).sum()
+        home.map(Step::bytes_kept).sum()
     }
 }
 

@@ -74,6 +74,26 @@ impl Step {
         }
     }
 
+    /// The step that makes the codes of the rows of `part` and all scales of the weight, where the checkpoint has it packed; `None`
+    /// where it has to be read whole.
+    pub(crate) fn reading_codes(&self, part: RankPart) -> Option<Self> {
+        let Stored::Packed(adopt) = &self.stored else {
+            return None;
+        };
+        let [rows] = &part.rows[..] else {
+            return None;
+        };
+        let is_kept = matches!(self.action, Action::Adopt(_)) && self.every.is_none();
+        let adopt = adopt
+            .sliced_codes(self.matrix(), rows.clone())
+            .filter(|_| is_kept)?;
+        let mut step = self.clone();
+        step.stored = Stored::Packed(Box::new(adopt));
+        step.slot.shape = part_shape(&self.slot.shape, part.shape());
+        step.part = Some(part);
+        Some(step)
+    }
+
     /// The step that makes these rows and columns alone, with the same values, codes and scales that they have in the whole
     /// weight; `None` where they cannot be made alone.
     fn alone(&self, part: &RankPart) -> Option<Self> {

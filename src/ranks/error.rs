@@ -24,6 +24,14 @@ pub enum RankError {
         /// Where the number comes from.
         from: String,
     },
+    /// More processes than can be.
+    #[error("{world_size} ranks are more than {max}")]
+    Many {
+        /// How many were said.
+        world_size: usize,
+        /// How many there may be.
+        max: usize,
+    },
     /// A number that is too large.
     #[error("there is no rank {rank} of {world_size}; ranks count from 0")]
     Rank {

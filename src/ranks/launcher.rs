@@ -49,6 +49,9 @@ const SLURM_STEP_TASKS: &str = "SLURM_STEP_NUM_TASKS";
 /// Numbers of steps that `srun` has not started begin here: those of a batch script, of an interactive shell.
 const SLURM_STEP_RESERVED: usize = 0xffff_fff0;
 
+/// More processes than any launcher starts.
+const RANKS_MAX: usize = 1 << 20;
+
 /// Names of the run that a launcher has started: two runs that meet in one folder do not see each other.
 const RUNS: [&[&str]; 4] = [
     &["TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT"],
@@ -115,6 +118,10 @@ fn launched_by(config: &RankConfig, get: Variables<'_>) -> Result<Option<Launche
             _ => "`--world-size`".to_owned(),
         };
         return Err(RankError::Empty { from });
+    }
+    if world_size > RANKS_MAX {
+        let max = RANKS_MAX;
+        return Err(RankError::Many { world_size, max });
     }
     if rank >= world_size {
         return Err(RankError::Rank { rank, world_size });
@@ -346,6 +353,8 @@ mod tests {
         assert_eq!(error, "there is no rank 2 of 2; ranks count from 0");
         let error = of([Some(0), Some(0)], None, &[]);
         assert!(error.starts_with("a world of 0 ranks"), "{error}");
+        let error = of([Some(0), Some(usize::MAX)], None, &[]);
+        assert!(error.ends_with("ranks are more than 1048576"), "{error}");
         let error = of(OPEN, SHARD, &[("RANK", "one"), ("WORLD_SIZE", "2")]);
         assert!(error.starts_with("the variable RANK is \"one\""), "{error}");
         // A batch script of Slurm is no step of it.

@@ -51,13 +51,18 @@ pub(crate) fn sharded(step: &Step, rank: usize, ranks: usize) -> Step {
             let bytes = lens.map(|words| share_of(words * WORD, rank, ranks));
             match rows_of(format, shape, &bytes) {
                 Some(rows) => step.reading(part(rows, bytes)),
-                None => Step {
-                    part: Some(RankPart {
-                        from_whole: true,
-                        ..part(0..o, bytes)
-                    }),
-                    ..step.clone()
-                },
+                None => {
+                    let codes = rows_of_codes(format, shape, &bytes[0]);
+                    let codes = codes.map(|rows| part(rows, bytes.clone()));
+                    let alone = codes.and_then(|part| step.reading_codes(part));
+                    alone.unwrap_or_else(|| Step {
+                        part: Some(RankPart {
+                            from_whole: true,
+                            ..part(0..o, bytes)
+                        }),
+                        ..step.clone()
+                    })
+                }
             }
         }
         Action::Carry => step.clone(),
@@ -135,6 +140,18 @@ fn rows_of(format: Format, [o, i]: [usize; 2], bytes: &[Range<usize>; 2]) -> Opt
     }
     let cover = cover?;
     Some((cover.start * unit).min(o)..(cover.end * unit).min(o))
+}
+
+/// Rows that begin and end with whole words of codes and have these bytes of codes.
+fn rows_of_codes(format: Format, [o, i]: [usize; 2], bytes: &Range<usize>) -> Option<Range<usize>> {
+    let unit = format.slice_units([o, i])[0]?;
+    if bytes.is_empty() {
+        return Some(0..0);
+    }
+    let values = |byte: usize| byte * 8 / format.code_bits();
+    let first = values(bytes.start) / i.max(1) / unit * unit;
+    let end = values(bytes.end).div_ceil(i.max(1)).next_multiple_of(unit);
+    Some(first..end.min(o))
 }
 
 /// Bytes of codes and of scales that lie before those of a part, whose first row is `first` and which has so many words of

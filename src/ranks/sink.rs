@@ -116,7 +116,7 @@ fn kept(step: &Step, weight: Finished) -> Result<Finished, SinkError> {
     let Some(part) = &step.part else {
         return Ok(weight);
     };
-    if !part.from_whole && part.bytes.is_none() {
+    if !part.is_cut() {
         return Ok(weight);
     }
     let weight = match weight {

@@ -7,7 +7,7 @@ use super::RankError;
 use crate::{
     config::Ranks,
     model::Slot,
-    plan::{Plan, Step},
+    plan::{Plan, Step, layer_of},
 };
 
 /// Leaves the plan the layers of one rank; `slots` are those of the model, in the order in which a token meets them, and
@@ -59,11 +59,6 @@ pub(crate) fn keep_stage(
     let shared = plan.steps.iter().filter(|step| is_shared(&step.slot.name));
     let shared = shared.map(Step::bytes_source).sum();
     Ok((stage, shared))
-}
-
-/// The number of the layer that a weight is named after.
-pub(crate) fn layer_of(name: &str) -> Option<usize> {
-    name.split('.').find_map(|part| part.parse().ok())
 }
 
 /// `ranks` ranges of layers, none of them empty, of which the largest has as few bytes as possible; `None` where there are
@@ -122,16 +117,5 @@ mod tests {
         assert_eq!(of(&[0, 0, 0], 3), Some(vec![0..1, 1..2, 2..3]));
         assert_eq!(of(&[5], 1), Some(vec![0..1]));
         assert_eq!(of(&[5], 2), None);
-    }
-
-    /// Would catch the number of an expert that is taken for that of a layer.
-    #[test]
-    fn the_first_number_of_a_name_is_its_layer() {
-        assert_eq!(
-            layer_of("model.layers.7.mlp.experts.3.up_proj.weight"),
-            Some(7)
-        );
-        assert_eq!(layer_of("h.0.attn.c_attn.weight"), Some(0));
-        assert_eq!(layer_of("model.embed_tokens.weight"), None);
     }
 }

@@ -8,8 +8,11 @@ use crate::{
     plan::{Plan, Step, UncutStep},
 };
 
-/// The configuration of the part of rank `rank` of `ranks`. Leaves the plan what that part takes, and returns the bytes of
-/// the checkpoint that other ranks read too.
+/// More ranks than any model has heads: what would work is looked for below.
+const TRIED_MAX: usize = 1024;
+
+/// Leaves the plan what the part of rank `rank` of `ranks` takes, and returns the bytes of the checkpoint that other ranks
+/// read too.
 pub(crate) fn keep_slices<A: Architecture>(
     config: &A::Config,
     plan: &mut Plan,
@@ -21,7 +24,7 @@ pub(crate) fn keep_slices<A: Architecture>(
             let cuts = A::of_rank(config, 0, *ranks);
             cuts.is_ok_and(|(_, cuts)| sliced(plan, &cuts).is_ok())
         };
-        (1..ranks).rev().find(fits)
+        (1..ranks.min(TRIED_MAX)).rev().find(fits)
     };
     let (_, cuts) = A::of_rank(config, rank, ranks).map_err(|source| RankError::Heads {
         source,

@@ -428,6 +428,18 @@ impl fmt::Display for LoadReport {
         if let Some(stats) = self.stream_stats().filter(StreamStats::is_used) {
             write!(f, "\n{stats}")?;
         }
+        if let Some(rank) = &self.rank {
+            let Ranks {
+                rank: nth,
+                world_size,
+                parallel,
+            } = rank.ranks;
+            let (ranges, digest) = (rank.ranges.len(), &rank.digest);
+            write!(
+                f,
+                "\nrank {nth} of {world_size}, {parallel}, {ranges} ranges read, digest {digest}"
+            )?;
+        }
         let mut warnings = self.warnings.iter();
         warnings.try_for_each(|warning| write!(f, "\nwarning: {warning}"))
     }

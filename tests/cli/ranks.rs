@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fs,
     process::{Child, Stdio},
     time::{Duration, Instant},
 };
@@ -12,13 +13,17 @@ use tempfile::TempDir;
 use crate::run::{TINYRUST, program, run};
 
 /// Variables of launchers that whoever runs the tests may have.
-const LAUNCHERS: [&str; 6] = [
+const LAUNCHERS: [&str; 10] = [
     "RANK",
     "WORLD_SIZE",
     "LOCAL_RANK",
     "OMPI_COMM_WORLD_RANK",
     "PMI_RANK",
     "SLURM_STEP_ID",
+    "SLURM_JOB_ID",
+    "TORCHELASTIC_RUN_ID",
+    "OMPI_MCA_ess_base_jobid",
+    "PMIX_NAMESPACE",
 ];
 
 /// Starts a rank of `assets/tinyrust`.
@@ -150,31 +155,72 @@ fn rank_0_packs_for_all() {
     assert_eq!(folder.path().read_dir().expect("a folder").count(), 1);
 }
 
-/// A killed rank is an error of the others within their deadline. Would catch a rank that waits for ever.
+/// Would catch a rank that waits for ever for one that never comes.
 #[test]
-fn a_rank_that_is_killed_is_missed() {
+fn a_rank_that_never_comes_is_missed() {
     let folder = TempDir::new().expect("a folder");
+    let begun = Instant::now();
+    let alone = meeting(&folder, "0", "3", &[]).wait_with_output();
+    let alone = alone.expect("it ends");
+    assert!(begun.elapsed() < Duration::from_secs(60));
+    assert_eq!(alone.status.code(), Some(1));
+    let error = String::from_utf8_lossy(&alone.stderr);
+    assert!(error.contains("after 3 s, rank 1 is not here"), "{error}");
+}
+
+/// A rank of two that meet in a folder.
+fn meeting(folder: &TempDir, rank: &str, deadline: &str, options: &[&str]) -> Child {
     let path = folder.path().to_str().expect("UTF-8");
-    let options = [
+    let meet = [
         "--parallel",
         "shard",
         "--rendezvous",
         path,
         "--rank-deadline",
-        "3",
+        deadline,
     ];
-    let rank = |rank: &'static str| {
-        start(
-            &[&options[..], &["--rank", rank, "--world-size", "2"]].concat(),
-            &[],
-        )
-    };
+    let place = ["--rank", rank, "--world-size", "2"];
+    start(&[&meet[..], &place, options].concat(), &[])
+}
+
+/// A rank is killed while it loads: its pipe of events is full, so that the load stands still. Would catch a rank that takes
+/// the other for loaded, and one that waits for ever.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_rank_that_is_killed_is_missed() {
+    let folder = TempDir::new().expect("a folder");
+    let pipe = folder.path().join("events");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.expect("coreutils are there").success());
+    let events = pipe.to_str().expect("UTF-8");
+    let small = ["--events", events, "--in-flight", "64KiB"];
+    let mut killed = meeting(&folder, "1", "3", &small);
+    let reader = fs::File::open(&pipe).expect("the rank opens it too");
+    let other = meeting(&folder, "0", "3", &[]);
+    let note = folder.path().join("rank-0.json");
+    let is_loaded =
+        || fs::read_to_string(&note).is_ok_and(|note| note.contains("\"phase\":\"loaded\""));
     let begun = Instant::now();
-    let alone = rank("0").wait_with_output().expect("it ends");
-    assert!(begun.elapsed() < Duration::from_secs(60));
-    assert_eq!(alone.status.code(), Some(1));
-    let error = String::from_utf8_lossy(&alone.stderr);
-    assert!(error.contains("after 3 s, rank 1 is not here"), "{error}");
+    while !is_loaded() {
+        assert!(
+            begun.elapsed() < Duration::from_secs(120),
+            "rank 0 does not load"
+        );
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(
+        killed.try_wait().expect("a process").is_none(),
+        "rank 1 loads still"
+    );
+    killed.kill().expect("a process of ours");
+    killed.wait().expect("it ends");
+    let begun = Instant::now();
+    let other = other.wait_with_output().expect("it ends");
+    assert!(begun.elapsed() < Duration::from_secs(30));
+    assert_eq!(other.status.code(), Some(1));
+    let error = String::from_utf8_lossy(&other.stderr);
+    assert!(error.contains("rank 1 is silent for 3 s"), "{error}");
+    drop(reader);
 }
 
 /// Would catch numbers that are no ranks, and launchers that contradict each other.

@@ -171,7 +171,17 @@ fn assert_shares(loader: &Loader<Cpu>, whole: &Packed, ranks: usize) {
         |words: &[u32]| -> Vec<u8> { words.iter().flat_map(|word| word.to_le_bytes()).collect() };
     let mut all = [Vec::new(), Vec::new()];
     for rank in 0..ranks {
-        let (_, found) = part::<false>(loader, Parallel::Shard, [rank, ranks]).expect("a share");
+        let (step, found) = part::<false>(loader, Parallel::Shard, [rank, ranks]).expect("a share");
+        let scattered = match whole.format {
+            Format::Affine(affine) => affine.along != Along::Flat,
+            _ => false,
+        };
+        let from_whole = step.part.is_some_and(|part| part.from_whole);
+        assert_eq!(
+            from_whole, scattered,
+            "{:?} of {}",
+            whole.shape, whole.format
+        );
         let Finished::Share(share) = found else {
             panic!("{found:?}");
         };

@@ -179,7 +179,7 @@ impl MemoryPlan {
             };
         let kept = plan.steps.iter().filter(|step| plan.stays_on_host(step));
         let kept = kept.filter(|step| !load.mapped || step.action.format().is_some());
-        let kept = kept.map(Step::bytes_finished).sum::<u64>();
+        let kept = kept.map(Step::bytes_kept).sum::<u64>();
         // What the process has before is measured, but for training, whose own count has it.
         let peak_used = match (&used.training, &used.pass) {
             (Some(training), _) => kept + in_use + training.fixed,
@@ -270,7 +270,7 @@ impl Places {
             if bytes.len() <= layer {
                 bytes.resize(layer + 1, vec![0; plan.devices.len()]);
             }
-            bytes[layer][nth] += step.bytes_finished();
+            bytes[layer][nth] += step.bytes_kept();
         }
         let most = |bytes: &Vec<u64>| {
             let places = bytes.iter().enumerate().rev();
@@ -302,7 +302,7 @@ fn device(
             .iter()
             .filter(|step| step.home == Home::Device(nth))
     };
-    let weights: u64 = at_home().map(Step::bytes_finished).sum();
+    let weights: u64 = at_home().map(Step::bytes_kept).sum();
     let of_layers = places.layers.iter().enumerate();
     let layers: Vec<usize> = of_layers
         .filter_map(|(layer, device)| (*device == nth).then_some(layer))
