@@ -36,6 +36,8 @@ type Failure = Box<dyn std::error::Error>;
 
 /// Off by at most, in percent.
 const OFF_MAX: f64 = 3.0;
+/// Bytes that two runs of one load differ by: nothing else is off by so little where a mapped model keeps nothing.
+const NOISE: u64 = 256 << 10;
 /// Loads of each combination.
 const ROUNDS: usize = 3;
 
@@ -210,7 +212,8 @@ fn parent(only: Option<&str>) -> Result<(), Failure> {
             Bytes(host[0]),
             Bytes(host[1]),
         );
-        if host_off.abs() > OFF_MAX || devices_off.abs() > OFF_MAX {
+        let is_noise = host[0].abs_diff(host[1]) <= NOISE;
+        if host_off.abs() > OFF_MAX && !is_noise || devices_off.abs() > OFF_MAX {
             wrong.push(format!(
                 "{case:?}: host {host:?}, off by {host_off:+.1} %; devices {devices_off:+.1} %"
             ));

@@ -299,7 +299,7 @@ fn impossible_machines_and_tasks_are_refused_by_name() {
         (
             &["recommend", TINYRUST, "--device-memory", "1KiB"],
             1,
-            &["nothing of", "1.00 KiB"],
+            &["nothing of", "host"],
         ),
         (&["devices", "--watch=0"], 2, &["--watch"]),
         (
