@@ -14,7 +14,7 @@ use crate::{
     pipeline::PipelineError,
     place::{ModuleSink, folder::difference},
     plan::Plan,
-    ranks::RankError,
+    ranks::{RankError, check_messages},
     target::ToBurn,
 };
 
@@ -40,14 +40,7 @@ impl Engine {
             None => return Err(RankError::Alone { parallel }.into()),
             Some(messages) => Arc::clone(messages),
         };
-        let found = (messages.rank(), messages.size());
-        if found != (rank, world_size) {
-            return Err(RankError::Contradiction {
-                first: format!("rank {rank} of {world_size}"),
-                second: format!("messages of rank {} of {}", found.0, found.1),
-            }
-            .into());
-        }
+        check_messages([rank, world_size], [messages.rank(), messages.size()])?;
         let adapters = !self.config.adapters.is_empty();
         if adapters && parallel != Parallel::Shard {
             return Err(RankError::Unsupported {

@@ -73,6 +73,17 @@ pub(crate) struct Launched {
 /// Looks a variable up.
 type Variables<'v> = &'v dyn Fn(&str) -> Option<String>;
 
+/// How many ranks the launcher of this process has started, by its variables; 1 without a launcher.
+///
+/// # Errors
+///
+/// [`RankError`] for numbers that are no ranks, and for launchers that contradict each other.
+pub fn started() -> Result<usize, RankError> {
+    let text = |text: OsString| text.to_string_lossy().into_owned();
+    let said = environment(&|name| env::var_os(name).map(text))?;
+    Ok(said.map_or(1, |said| said.size))
+}
+
 /// What the caller says about ranks, and what the environment of this process adds; `None` for a process that is alone.
 ///
 /// # Errors

@@ -23,6 +23,7 @@
 mod error;
 mod launcher;
 mod meeting;
+mod messages;
 mod reads;
 mod shard;
 mod sink;
@@ -30,8 +31,10 @@ mod stages;
 mod tensor;
 
 pub use error::RankError;
+pub use launcher::started;
 pub(crate) use launcher::{Launched, launched};
 pub(crate) use meeting::Meeting;
+pub(crate) use messages::check_messages;
 pub(crate) use reads::ReadLog;
 pub use reads::ReadRange;
 pub(crate) use shard::sharded;

@@ -56,6 +56,21 @@ impl Batch {
         }
     }
 
+    /// The same with a label, where it has none: of a row of one token, where it has no row either.
+    pub(super) fn labelled(mut self) -> Self {
+        if self.all.ids.is_empty() {
+            self = Self::new(&[Row {
+                ids: vec![0],
+                labels: vec![None],
+                starts: vec![0],
+            }]);
+        }
+        if self.trained() == 0 {
+            self.all.labels[0] = Some(self.all.ids[0]);
+        }
+        self
+    }
+
     /// Rows, and tokens of each.
     pub fn shape(&self) -> [usize; 2] {
         [self.rows, self.all.ids.len() / self.rows.max(1)]
@@ -79,5 +94,41 @@ impl Batch {
     /// How many tokens the model is trained on.
     pub fn trained(&self) -> usize {
         self.all.labels.iter().flatten().count()
+    }
+}
+
+/// The rows of a batch that one of several ranks has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct BatchPart {
+    pub(super) batch: Batch,
+    /// Whether some of their tokens are trained on. Rows without such a token are computed all the same, since other ranks may wait
+    /// for what this one has of the weights.
+    pub(super) counts: bool,
+}
+
+impl BatchPart {
+    /// All of a batch.
+    pub(super) const fn whole(batch: Batch) -> Self {
+        Self {
+            batch,
+            counts: true,
+        }
+    }
+
+    /// Some rows of a batch.
+    pub(super) fn of(batch: &Batch, rows: Range<usize>) -> Self {
+        let part = batch.part(rows);
+        Self {
+            counts: part.trained() > 0,
+            batch: part.labelled(),
+        }
+    }
+
+    /// How many tokens the model is trained on.
+    pub(super) fn trained(&self) -> usize {
+        match self.counts {
+            true => self.batch.trained(),
+            false => 0,
+        }
     }
 }

@@ -28,26 +28,24 @@ impl LoadedRun {
         let (mut sum, mut tokens) = (0.0, 0);
         for (nth, batch) in eval.pass()?.enumerate() {
             let (batch, _) = batch?;
-            let batch = self.ranks.part(batch);
-            if self.ranks.have(&batch) {
-                let loss = loss(&model, &batch, false).map_err(|source| TrainError::Pass {
+            let part = self.ranks.part(batch);
+            let loss = loss(&model, &part, false).map_err(|source| TrainError::Pass {
+                step: self.progress.step,
+                batch: nth + 1,
+                source: Box::new(source),
+            })?;
+            let value = f64::from(loss.into_scalar::<f32>());
+            if !value.is_finite() {
+                return Err(TrainError::NotFinite {
                     step: self.progress.step,
                     batch: nth + 1,
-                    source: Box::new(source),
-                })?;
-                let value = f64::from(loss.into_scalar::<f32>());
-                if !value.is_finite() {
-                    return Err(TrainError::NotFinite {
-                        step: self.progress.step,
-                        batch: nth + 1,
-                        what: "loss of the evaluation",
-                        value,
-                        kept: self.kept.clone(),
-                    });
-                }
-                sum += value;
-                tokens += batch.trained() as u64;
+                    what: "loss of the evaluation",
+                    value,
+                    kept: self.kept.clone(),
+                });
             }
+            sum += value;
+            tokens += part.trained() as u64;
             let event = RunEvent::Batch {
                 done: nth + 1,
                 of: None,

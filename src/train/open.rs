@@ -97,6 +97,9 @@ impl<T: Target> Run<T> {
         }
         let loader = Loader::<T>::new(request)?;
         let spec = loader.config::<CausalLm>()?;
+        if let Some(said) = loader.ranks() {
+            ranks.check_division(said, &spec)?;
+        }
         let tokenizer = Arc::new(loader.tokenizer()?);
         let length = length(&config, &spec)?;
         let plan = loader.plan::<CausalLm>()?;

@@ -11,11 +11,18 @@ use burn_optim::GradientsParams;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use super::{batch::Batch, error::TrainError};
+use super::{
+    batch::{Batch, BatchPart},
+    error::TrainError,
+};
 use crate::{
     collective::{self, Collective, CollectiveError},
+    config::{Parallel, Ranks},
+    error::Error,
+    model::decoder::Spec,
     observe::Flow,
     place::folder::difference,
+    ranks::{RankError, check_messages},
 };
 
 /// For a rank that loads or saves something large. One that fails or ends meanwhile is noticed before.
@@ -99,6 +106,35 @@ impl RunRanks {
         }
     }
 
+    /// Refuses ranks that are not those of the messages, and divisions of the base that cannot be trained on.
+    pub(super) fn check_division(&self, said: Ranks, spec: &Spec) -> Result<(), TrainError> {
+        let Ranks {
+            rank,
+            world_size,
+            parallel,
+        } = said;
+        let check = || {
+            if world_size > 1 && self.0.is_none() {
+                return Err(RankError::Alone { parallel });
+            }
+            check_messages([rank, world_size], [self.rank(), self.size()])?;
+            let refused = |what| RankError::Unsupported {
+                what,
+                parallel,
+                instead: "give each rank the whole base (`--parallel replicate`)",
+            };
+            let has_experts = spec.layers.iter().any(|layer| layer.experts().is_some());
+            match parallel {
+                Parallel::Replicate => Ok(()),
+                // Ranks with other tokens go through other experts.
+                Parallel::Shard if has_experts => Err(refused("training of a model with experts")),
+                Parallel::Shard => Ok(()),
+                Parallel::Layers | Parallel::Tensor => Err(refused("training")),
+            }
+        };
+        check().map_err(|error| Error::from(error).into())
+    }
+
     /// Waits until all ranks are here, also those that load or save something large.
     pub(super) fn wait(&self) -> Result<(), CollectiveError> {
         match &self.0 {
@@ -125,20 +161,15 @@ impl RunRanks {
     }
 
     /// The rows of a batch that are this rank's: as many as the others', or one more where they do not divide.
-    pub(super) fn part(&self, batch: Batch) -> Batch {
+    pub(super) fn part(&self, batch: Batch) -> BatchPart {
         match self.size() {
-            1 => batch,
+            1 => BatchPart::whole(batch),
             size => {
                 let [rows, _] = batch.shape();
                 let [first, end] = [self.rank(), self.rank() + 1].map(|rank| rows * rank / size);
-                batch.part(first..end)
+                BatchPart::of(&batch, first..end)
             }
         }
-    }
-
-    /// Whether there is something to do with a part of a batch: all that is trained on may be in the rows of other ranks.
-    pub(super) fn have(&self, part: &Batch) -> bool {
-        self.size() == 1 || part.trained() > 0
     }
 
     /// The sums over all ranks, in their order.

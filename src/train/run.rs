@@ -182,24 +182,21 @@ impl LoadedRun {
                 kept: self.kept.clone(),
             })?;
             position = after;
-            let batch = self.ranks.part(batch);
-            tokens += batch.ids().len() as u64;
-            if self.ranks.have(&batch) {
-                let loss = loss(model, &batch, self.config.recompute).map_err(|source| {
-                    TrainError::Pass {
-                        step,
-                        batch: nth,
-                        source: Box::new(source),
-                    }
-                })?;
-                let value = f64::from(loss.clone().into_scalar::<f32>());
-                if !value.is_finite() {
-                    return Err(not_finite(nth, "loss", value, &self.kept));
-                }
-                gradients.add(model, GradientsParams::from_grads(loss.backward(), model));
-                sum += value;
-                trained += batch.trained() as u64;
+            let part = self.ranks.part(batch);
+            let loss = loss(model, &part, self.config.recompute);
+            let loss = loss.map_err(|source| TrainError::Pass {
+                step,
+                batch: nth,
+                source: Box::new(source),
+            })?;
+            let value = f64::from(loss.clone().into_scalar::<f32>());
+            if !value.is_finite() {
+                return Err(not_finite(nth, "loss", value, &self.kept));
             }
+            gradients.add(model, GradientsParams::from_grads(loss.backward(), model));
+            sum += value;
+            tokens += part.batch.ids().len() as u64;
+            trained += part.trained() as u64;
             let event = RunEvent::Batch {
                 done: nth,
                 of: Some(self.config.accumulation),

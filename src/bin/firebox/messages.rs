@@ -2,21 +2,26 @@
 
 use std::sync::{Arc, OnceLock};
 
-use firebox::{collective::Collective, train::TrainError};
+use firebox::{collective::Collective, ranks::started, train::TrainError};
 
-use crate::{Failure, output, stops::Signalled};
+use crate::{
+    Failure, output,
+    stops::{Signalled, Stops},
+};
 
 /// The messages between ranks, once they are there.
 static JOINED: OnceLock<Arc<joined::Ranks>> = OnceLock::new();
 
 /// Meets the other ranks, where several were started. `needs` is what needs messages between them.
 pub(crate) fn join(needs: &str) -> Result<Option<Arc<dyn Collective>>, Failure> {
-    let size = started();
+    let size = started()?;
     if size < 2 {
         return Ok(None);
     }
     if JOINED.get().is_none() {
         let ranks = joined::start(needs, size)?;
+        // A launcher that sees one rank end sends the others a signal, at which they would be gone before they know why.
+        Stops::install();
         output::as_rank(ranks.rank());
         // A process has one thread that gets here.
         let _ = JOINED.set(Arc::new(ranks));
@@ -36,15 +41,6 @@ pub(crate) fn leave(failure: Option<&Failure>) {
     if let Some(ranks) = JOINED.get() {
         joined::finish(ranks, failed.map(|failure| output::chain(&**failure)));
     }
-}
-
-/// How many ranks the launcher says that there are.
-fn started() -> usize {
-    let number = |name| std::env::var(name).ok()?.parse::<usize>().ok();
-    let names = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE"];
-    let slurm = || number("SLURM_STEP_ID").and_then(|_| number("SLURM_STEP_NUM_TASKS"));
-    let mpi = names.into_iter().find_map(number).or_else(slurm);
-    mpi.or_else(|| number("WORLD_SIZE")).unwrap_or(1)
 }
 
 #[cfg(feature = "mpi")]
