@@ -45,7 +45,7 @@ pub(crate) fn leave(failure: Option<&Failure>) {
 
 #[cfg(feature = "mpi")]
 mod joined {
-    use std::time::Duration;
+    use std::{env, time::Duration};
 
     use firebox::collective::{Collective, CollectiveError, MpiRanks};
 
@@ -56,15 +56,28 @@ mod joined {
     /// How long it waits at the end for those that failed too.
     const END: Duration = Duration::from_secs(2);
 
+    /// Variables of launchers that start ranks of MPI, of which one is always there.
+    const STARTED: [&str; 4] = [
+        "OMPI_COMM_WORLD_SIZE",
+        "PMIX_RANK",
+        "PMI_RANK",
+        "MV2_COMM_WORLD_SIZE",
+    ];
+
     pub(super) fn start(needs: &str, size: usize) -> Result<Ranks, CollectiveError> {
+        let without = || CollectiveError::Unavailable {
+            needs: needs.to_owned(),
+            size,
+            reason: "their launcher started them without MPI; start them with `mpirun -n N` or `srun --mpi=pmix`",
+        };
+        // MPI ends a process that a launcher of another kind has started.
+        if !STARTED.iter().any(|name| env::var_os(name).is_some()) {
+            return Err(without());
+        }
         let ranks = MpiRanks::start(DEADLINE)?;
         match ranks.size() == size {
             true => Ok(ranks),
-            false => Err(CollectiveError::Unavailable {
-                needs: needs.to_owned(),
-                size,
-                reason: "their launcher started them without MPI; start them with `mpirun -n N` or `srun --mpi=pmix`",
-            }),
+            false => Err(without()),
         }
     }
 
