@@ -98,7 +98,7 @@ impl<T: Target> Run<T> {
         let loader = Loader::<T>::new(request)?;
         let spec = loader.config::<CausalLm>()?;
         if let Some(said) = loader.ranks() {
-            ranks.check_division(said, &spec)?;
+            ranks.check_division(said)?;
         }
         let tokenizer = Arc::new(loader.tokenizer()?);
         let length = length(&config, &spec)?;

@@ -19,7 +19,6 @@ use crate::{
     collective::{self, Collective, CollectiveError},
     config::{Parallel, Ranks},
     error::Error,
-    model::decoder::Spec,
     observe::Flow,
     place::folder::difference,
     ranks::{RankError, check_messages},
@@ -107,7 +106,7 @@ impl RunRanks {
     }
 
     /// Refuses ranks that are not those of the messages, and divisions of the base that cannot be trained on.
-    pub(super) fn check_division(&self, said: Ranks, spec: &Spec) -> Result<(), TrainError> {
+    pub(super) fn check_division(&self, said: Ranks) -> Result<(), TrainError> {
         let Ranks {
             rank,
             world_size,
@@ -118,18 +117,13 @@ impl RunRanks {
                 return Err(RankError::Alone { parallel });
             }
             check_messages([rank, world_size], [self.rank(), self.size()])?;
-            let refused = |what| RankError::Unsupported {
-                what,
-                parallel,
-                instead: "give each rank the whole base (`--parallel replicate`)",
-            };
-            let has_experts = spec.layers.iter().any(|layer| layer.experts().is_some());
             match parallel {
                 Parallel::Replicate => Ok(()),
-                // Ranks with other tokens go through other experts.
-                Parallel::Shard if has_experts => Err(refused("training of a model with experts")),
-                Parallel::Shard => Ok(()),
-                Parallel::Layers | Parallel::Tensor => Err(refused("training")),
+                _ => Err(RankError::Unsupported {
+                    what: "training",
+                    parallel,
+                    instead: "give each rank the whole base (`--parallel replicate`)",
+                }),
             }
         };
         check().map_err(|error| Error::from(error).into())

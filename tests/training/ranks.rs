@@ -5,7 +5,6 @@ use std::{fs, path::Path, sync::Arc, thread, time::Duration};
 use firebox::{
     Cpu, LoadConfig,
     collective::{CollectiveError, ThreadRanks},
-    config::Parallel,
     observe::Flow,
     train::{FinetuneConfig, Run, RunEvent, RunReport, TrainError},
 };
@@ -49,25 +48,12 @@ fn train(
     resume: bool,
     stop: impl Fn(usize) -> Option<u64> + Sync,
 ) -> Vec<Result<RunReport, TrainError>> {
-    train_on(MODEL, Parallel::Replicate, ranks, config, resume, stop)
-}
-
-/// The same on another base, divided among the ranks.
-fn train_on(
-    model: &str,
-    parallel: Parallel,
-    ranks: usize,
-    config: impl Fn(usize) -> FinetuneConfig + Sync,
-    resume: bool,
-    stop: impl Fn(usize) -> Option<u64> + Sync,
-) -> Vec<Result<RunReport, TrainError>> {
     let members = ThreadRanks::new(ranks, Duration::from_secs(60));
     let (config, stop) = (&config, &stop);
     thread::scope(|scope| {
         let threads = members.into_iter().enumerate().map(|(rank, member)| {
             scope.spawn(move || {
-                let load = LoadConfig::new(model).rank(rank).world_size(ranks);
-                let request = load.parallel(parallel).ranks(Arc::new(member));
+                let request = LoadConfig::new(MODEL).ranks(Arc::new(member));
                 let run = Run::<Cpu>::open(request, config(rank), resume)?;
                 if let Some(report) = run.ended()? {
                     return Ok(report);
@@ -189,47 +175,4 @@ fn a_rank_that_fails_or_differs_ends_all() {
         );
     }
     assert!(!folder.path().join("other/metrics.jsonl").exists());
-}
-
-/// Would catch shares that do not come together in the backward pass, and ranks that wait for one that has nothing to train on.
-#[test]
-fn a_base_in_shares_is_trained_as_a_whole_one() {
-    let folder = TempDir::new().expect("a folder");
-    // Three rows to measure with: the last batch has one for two ranks.
-    let data = folder.path().join("chats.jsonl");
-    let eval = folder.path().join("held-out.jsonl");
-    let texts = (0..24).map(|nth| format!("{{\"text\": \"let x = {nth}; let y = x + {nth};\"}}\n"));
-    let texts: Vec<String> = texts.collect();
-    fs::write(&data, texts[..21].concat()).expect("written");
-    fs::write(&eval, texts[21..].concat()).expect("written");
-    let config = |out: &str| FinetuneConfig {
-        data: data.clone(),
-        eval: Some(eval.clone()),
-        packing: false,
-        recompute: true,
-        ..config(folder.path(), out, 1)
-    };
-    for report in train(2, |_| config("whole"), false, |_| None) {
-        report.expect("a run");
-    }
-    let shard = Parallel::Shard;
-    for report in train_on(MODEL, shard, 2, |_| config("shares"), false, |_| None) {
-        report.expect("a run");
-    }
-    assert!(adapter(&folder.path().join("shares")) == adapter(&folder.path().join("whole")));
-
-    let experts = "tests/golden/models/qwen3_moe_bf16";
-    for (model, parallel, part) in [
-        (MODEL, Parallel::Tensor, "`--parallel tensor`"),
-        (MODEL, Parallel::Layers, "`--parallel layers`"),
-        (experts, shard, "experts"),
-    ] {
-        for ended in train_on(model, parallel, 2, |_| config("not"), false, |_| None) {
-            let error = ended.expect_err("it is refused").to_string();
-            assert!(
-                error.contains(part) && error.contains("replicate"),
-                "{error}"
-            );
-        }
-    }
 }
