@@ -135,6 +135,10 @@ fn method(planner: &Planner, task: &Task, passed: &[Tried], chosen: &Tried) -> S
             "the fewest bits that are needed: with {} ({:.2} bits) it does not fit, {why}",
             better.trial.quant, better.bits
         ),
+        _ if chosen.trial.quant.method().is_some() => {
+            "the most bits that fit: with more, the layers cannot be spread over the devices"
+                .to_owned()
+        }
         _ => "the weights fit as they are, so nothing is lost".to_owned(),
     }
 }
