@@ -33,7 +33,7 @@ pub(crate) struct PlaceArgs {
 
     /// Leave room on the devices for cache and activations of so many tokens, or of several sequences: 8192, 4x8192; 4096 if not
     /// given. Counts where layers are spread or memory is limited by --max-memory
-    #[arg(long, value_name = "TOKENS", value_parser = context)]
+    #[arg(id = "context-room", long = "context-room", value_name = "TOKENS", value_parser = context)]
     context: Option<[usize; 2]>,
 }
 
