@@ -1,6 +1,11 @@
 //! Equal shares of bytes: of each buffer of `len` bytes, rank `r` of `N` has bytes `[r·c, (r+1)·c)`, where `c` is `len / N`
 //! rounded up to whole words. The last shares may be shorter, or empty.
 
+#![expect(
+    clippy::single_range_in_vec_init,
+    reason = "a list of ranges may have one"
+)]
+
 use core::ops::Range;
 
 use firebox_kernels::format::{Along, Format, Tile};

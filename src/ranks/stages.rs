@@ -104,6 +104,10 @@ fn stages(bytes: &[u64], ranks: usize) -> Option<Vec<Range<usize>>> {
 }
 
 #[cfg(test)]
+#[allow(
+    clippy::single_range_in_vec_init,
+    reason = "a list of ranges may have one"
+)]
 mod tests {
     use super::*;
 

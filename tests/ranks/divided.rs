@@ -1,6 +1,11 @@
 //! Every method and mode: the parts of two, three and four ranks are the bytes of one process, and the ranks read the file
 //! once.
 
+#![allow(
+    clippy::single_range_in_vec_init,
+    reason = "a list of ranges may have one"
+)]
+
 use std::ops::Range;
 
 use firebox::{

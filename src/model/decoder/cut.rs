@@ -9,6 +9,11 @@
 //!
 //! Where there are fewer key heads than ranks, several ranks have the same key head.
 
+#![expect(
+    clippy::single_range_in_vec_init,
+    reason = "a list of ranges may have one"
+)]
+
 use core::ops::Range;
 
 use super::{
