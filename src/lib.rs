@@ -91,7 +91,7 @@
 //! [Formats](_docs::formats), [models](_docs::models), [the program](_docs::program), [planning and memory](_docs::planning),
 //! [strategies](_docs::strategies), [training](_docs::training),
 //! [targets](_docs::targets), [ranks](_docs::ranks), [decisions](_docs::design), [how to add a family, a format, a method…](_docs::extend),
-//! [reliability](_docs::reliability), [measurements](_docs::benchmarks).
+//! [coming from Python](_docs::migration), [reliability](_docs::reliability), [measurements](_docs::benchmarks).
 
 // The order of imports: a room imports only rooms above it, and no two files of different folders import each other
 // (`tests/frame` reads the order here). Blank lines keep the order.
@@ -186,6 +186,8 @@ pub mod _docs {
     pub mod targets {}
     #[doc = include_str!("docs/reliability.md")]
     pub mod reliability {}
+    #[doc = include_str!("docs/migration.md")]
+    pub mod migration {}
     #[doc = include_str!("docs/extend.md")]
     pub mod extend {}
     #[doc = include_str!("docs/benchmarks.md")]

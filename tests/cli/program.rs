@@ -18,6 +18,7 @@ mod usage;
 
 mod any;
 mod models;
+mod old_names;
 mod plan;
 mod planning;
 

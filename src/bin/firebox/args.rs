@@ -22,6 +22,7 @@ use serde_json::Value;
 
 use crate::{
     Failure, messages,
+    old_names::OldNames,
     place::PlaceArgs,
     ranks::RankArgs,
     settings::SettingsArgs,
@@ -31,7 +32,7 @@ use crate::{
 /// Which checkpoint.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ModelArgs {
-    /// A folder, a .safetensors file, or a model id of the hub such as meta-llama/Llama-3.2-1B
+    /// A folder, a .safetensors or .gguf file, or a model id of the hub such as meta-llama/Llama-3.2-1B
     pub(crate) model: OsString,
 
     /// Branch, tag or commit of a model of the hub
@@ -246,6 +247,9 @@ pub(crate) struct LoadArgs {
     #[arg(long, value_name = "FILE")]
     events: Option<PathBuf>,
 
+    #[command(flatten)]
+    old: OldNames,
+
     /// That file, once it is there: a command may load several times.
     #[arg(skip)]
     events_file: OnceLock<Arc<JsonLines>>,
@@ -295,7 +299,8 @@ impl LoadArgs {
         for rule in &self.rules {
             config = config.rule(rule.clone());
         }
-        self.ranks.in_config(self.place.in_config(config))
+        let config = self.place.in_config(config);
+        self.old.in_config(self.ranks.in_config(config))
     }
 
     /// The configuration, observed by the file of events if one was asked for.

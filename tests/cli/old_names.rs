@@ -1,0 +1,64 @@
+//! Flags of the Python FP8 loader.
+
+use crate::run::{TINYRUST, json, program, run, succeed};
+
+/// Would catch an old flag that stands for something else, or for nothing: with each the plan, and what is read at once, are those of the
+/// flag that it is documented to be.
+#[test]
+fn old_flags_are_the_new_ones() {
+    let pairs: [(&[&str], &[&str]); 5] = [
+        (&["--device-ids", "0", "1"], &["--devices", "0,1"]),
+        (&["--shard-size-gb", "0.002"], &["--read-shard", "2000000B"]),
+        (&["--memory-efficient"], &["--strategy", "low-memory"]),
+        (&["--mixed-precision"], &["--dtype", "bf16"]),
+        (&["--use-ddp"], &["--parallel", "replicate"]),
+    ];
+    let plan = |flags: &[&str]| {
+        let mut plan = json(&[&["plan", TINYRUST, "--quant", "fp8:e4m3"], flags].concat());
+        // Measured anew by each process.
+        plan.as_object_mut().expect("an object").retain(|name, _| {
+            !["host", "peak_host_bytes", "read_rate", "seconds"].contains(&name.as_str())
+        });
+        plan
+    };
+    let plain = plan(&[]);
+    for (old, new) in pairs {
+        let [old_plan, new_plan] = [plan(old), plan(new)];
+        assert_eq!(old_plan, new_plan, "{old:?}");
+        let differs = !matches!(old[0], "--shard-size-gb" | "--use-ddp");
+        assert_eq!(old_plan != plain, differs, "{old:?}");
+    }
+}
+
+/// Would catch an old flag that loses against the flag that it stands for, or wins, in silence.
+#[test]
+fn an_old_flag_beside_its_new_one_is_wrong_usage() {
+    for flags in [
+        &["--device-ids", "0", "--devices", "0"][..],
+        &["--shard-size-gb", "1", "--read-shard", "1GiB"],
+        &["--memory-efficient", "--strategy", "full"],
+        &["--mixed-precision", "--dtype", "f32"],
+        &["--use-ddp", "--parallel", "shard"],
+        &["--shard-size-gb", "0"],
+        &["--shard-size-gb", "nan"],
+    ] {
+        let args = [&["load", TINYRUST][..], flags].concat();
+        assert_eq!(run(&mut program(&args)).code, Some(2), "{flags:?}");
+    }
+}
+
+/// Would catch old flags that only a plan understands.
+#[test]
+fn a_load_takes_all_old_flags_at_once() {
+    let flags = [
+        "--device-ids",
+        "0",
+        "1",
+        "--shard-size-gb",
+        "0.5",
+        "--memory-efficient",
+        "--mixed-precision",
+        "--use-ddp",
+    ];
+    succeed(&[&["load", TINYRUST, "--quant", "fp8:e4m3"][..], &flags].concat());
+}
