@@ -203,6 +203,8 @@ fn another_architecture_is_refused() {
 fn what_does_not_fit_is_refused_with_both_numbers() {
     let mut plan = plan(LoadConfig::default().source(tiny())).expect("a plan");
 
+    // Tiles are in the memory of a device that has its own.
+    plan.devices[0].on_host = false;
     plan.devices[0].memory = Some(155_000);
     let said = plan.check(1000).expect_err("too large").to_string();
     for part in ["154784", "1000", "155000"] {

@@ -7,6 +7,7 @@ pub(crate) mod blocks;
 pub(crate) mod error;
 pub(crate) mod fp8;
 mod gguf;
+mod gguf_rows;
 mod half;
 mod micro;
 mod packed;

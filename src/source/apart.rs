@@ -101,21 +101,31 @@ impl SourceHints for Apart {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
-    use crate::source::Memory;
+    use crate::source::Local;
+
+    fn folder(files: &[(&str, &str)]) -> (tempfile::TempDir, Arc<Local>) {
+        let folder = tempfile::tempdir().expect("a folder");
+        for (file, text) in files {
+            fs::write(folder.path().join(file), text).expect("writable");
+        }
+        let source = Local::open(folder.path()).expect("a folder of files");
+        (folder, Arc::new(source))
+    }
 
     /// Would catch weights or an index of the other source, and small files of the weights.
     #[test]
     fn weights_are_of_one_source_and_the_rest_of_the_other() {
-        let weights = Memory::new()
-            .with("a.safetensors", *b"new")
-            .with("config.json", *b"not this");
-        let others = Memory::new()
-            .with("a.safetensors", *b"old")
-            .with(INDEX, *b"{}")
-            .with("config.json", *b"{}")
-            .with("tokenizer.json", *b"[]");
-        let apart = Apart::new(Arc::new(weights), Arc::new(others));
+        let (_kept, weights) = folder(&[("a.safetensors", "new"), ("config.json", "not this")]);
+        let (_kept_too, others) = folder(&[
+            ("a.safetensors", "old"),
+            (INDEX, "{}"),
+            ("config.json", "{}"),
+            ("tokenizer.json", "[]"),
+        ]);
+        let apart = Apart::new(weights, others);
         let read = |file: &str, len| {
             let mut into = vec![0; len];
             apart.read_at(file, 0, &mut into).map(|()| into)

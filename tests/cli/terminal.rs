@@ -33,7 +33,7 @@ struct Terminal {
 impl Terminal {
     fn open(command: &mut Command) -> Self {
         let (mut main, mut other) = (0, 0);
-        let mut size = libc::winsize {
+        let size = libc::winsize {
             ws_row: 40,
             ws_col: 120,
             ws_xpixel: 0,
@@ -46,7 +46,7 @@ impl Terminal {
                 &mut other,
                 ptr::null_mut(),
                 ptr::null_mut(),
-                &mut size,
+                &raw const size,
             )
         };
         assert_eq!(opened, 0, "{}", std::io::Error::last_os_error());

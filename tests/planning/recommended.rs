@@ -100,7 +100,14 @@ fn every_recommendation_is_what_its_plan_says() {
                 };
                 let plan = anew(&found, devices, trains);
                 assert_eq!(plan.lacking(), [], "{of}");
-                assert_eq!(plan.devices, found.plan.devices, "{of}");
+                if !trains {
+                    assert_eq!(plan.devices, found.plan.devices, "{of}");
+                }
+                // A recommended run of small batches accumulates, and has gradients twice; the run of a plan is one batch.
+                for (planned, promised) in plan.devices.iter().zip(&found.plan.devices) {
+                    assert!(planned.peak_bytes <= promised.peak_bytes, "{of}");
+                    assert_eq!(planned.layers, promised.layers, "{of}");
+                }
                 for device in &plan.devices {
                     assert!(
                         device.peak_bytes <= stated.devices.bytes()[device.index],

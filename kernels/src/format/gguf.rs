@@ -3,7 +3,6 @@
 use core::fmt;
 
 use crate::arith::pack::CODES8;
-use crate::format::error::FormatError;
 
 /// A block type of GGUF: some consecutive weights of a row, with their scales, in a fixed number of bytes.
 ///
@@ -205,15 +204,6 @@ impl Gguf {
     pub(crate) const fn words_len(self, [o, i]: [usize; 2]) -> usize {
         let blocks = o.saturating_mul(i.div_ceil(self.block()));
         blocks.saturating_mul(self.bytes()).div_ceil(CODES8)
-    }
-
-    /// Refuses rows that are not whole blocks.
-    pub(crate) const fn check_columns(self, cols: usize) -> Result<(), FormatError> {
-        if cols.is_multiple_of(self.block()) {
-            Ok(())
-        } else {
-            Err(FormatError::BlockColumns { cols, kind: self })
-        }
     }
 }
 

@@ -40,6 +40,7 @@ mod grids;
 mod k;
 mod legacy;
 mod lists;
+mod parts;
 
 pub use choose::packer;
 pub(crate) use choose::{check, tile_rows};
@@ -47,16 +48,10 @@ pub(crate) use choose::{check, tile_rows};
 pub(crate) use ends::numbers;
 pub(crate) use ends::range;
 
-use crate::arith::halves::widen_f16;
 use crate::arith::lanes::Lanes;
 use crate::arith::number::Narrow;
 use crate::arith::pack;
 use crate::format::{Gguf, PackedRows};
-
-/// Sixteen uneven levels, of `kvalues_iq4nl`.
-pub(crate) const LEVELS: [i8; 16] = [
-    -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113,
-];
 
 /// Dequantizes rows until `out` is full.
 #[inline(always)]
@@ -118,28 +113,4 @@ fn blocks<L: Lanes, T: Narrow, const BYTES: usize, const BLOCK: usize>(
             values(bytes, &mut out[0]);
         });
     }
-}
-
-/// The f16 at byte `at`, widened.
-#[inline(always)]
-fn half(bytes: &[u8], at: usize) -> f32 {
-    widen_f16(short(bytes, at))
-}
-
-/// The two bytes from `at` on as a number.
-#[inline(always)]
-fn short(bytes: &[u8], at: usize) -> u16 {
-    u16::from_le_bytes([bytes[at], bytes[at + 1]])
-}
-
-/// The four bytes from `at` on as a number.
-#[inline(always)]
-fn word(bytes: &[u8], at: usize) -> u32 {
-    u32::from(short(bytes, at)) | u32::from(short(bytes, at + 2)) << 16
-}
-
-/// The nibble `k` of bytes, the low one of each first.
-#[inline(always)]
-const fn nibble(bytes: &[u8], k: usize) -> u8 {
-    bytes[k / 2] >> (4 * (k % 2)) & 15
 }

@@ -1,6 +1,6 @@
 //! The least and the greatest value that a scale of a block can give.
 
-use super::{floats, half, k, lists};
+use super::{floats, k, lists, parts::half};
 use crate::arith::pack::{self, CODES8};
 use crate::format::Gguf;
 

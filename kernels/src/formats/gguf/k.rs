@@ -1,6 +1,6 @@
 //! Blocks of 256 whose parts, 16 or 32 weights each, have scales of their own.
 
-use super::{LEVELS, half, nibble, short};
+use super::parts::{LEVELS, half, nibble, short};
 
 /// Weights of a block.
 pub(super) const BLOCK: usize = 256;

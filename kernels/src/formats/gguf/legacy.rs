@@ -3,7 +3,7 @@
 //!
 //! In a block of 32, byte `j` of the nibbles holds the codes `j` and `j + 16`, the earlier one in its low half.
 
-use super::{LEVELS, half, word};
+use super::parts::{LEVELS, half, word};
 
 /// Values of codes whose nibbles are `low`: `of(j, code)`.
 #[inline(always)]

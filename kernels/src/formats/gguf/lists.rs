@@ -2,7 +2,7 @@
 
 use super::grids::{IQ1, IQ2_S, IQ2_XS, IQ2_XXS, IQ3_S, IQ3_XXS};
 use super::k::BLOCK;
-use super::{half, nibble, short, word};
+use super::parts::{half, nibble, short, word};
 use crate::arith::halves::widen_f16;
 
 /// Seven signs, and an eighth that makes their number even.

@@ -2,9 +2,9 @@
 //! those of the least squares under its codes, over some first guesses of the codes. Then scales and minima are rounded,
 //! and the codes are chosen again.
 
-use super::super::half;
 use super::super::k::{BLOCK, scale_and_min4, scale_and_min6, twos};
-use super::{near, set_half};
+use super::super::parts::half;
+use super::parts::{near, set_half};
 
 /// Which codes are tried for a part.
 struct Search {

@@ -1,6 +1,6 @@
 //! Blocks of 32 with one scale: the codes are nearest under the scale of the largest, before that is rounded to f16.
 
-use super::{inverse, largest, set_half, set_nibbles, whole_part};
+use super::parts::{inverse, largest, set_half, set_nibbles, whole_part};
 
 #[inline(always)]
 pub(super) fn q4_0(x: &[f32; 32]) -> [u8; 18] {

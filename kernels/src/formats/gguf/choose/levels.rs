@@ -1,7 +1,7 @@
 //! `iq4_nl`: the best of sixteen scales, weighted by the squares of the values.
 
-use super::super::LEVELS;
-use super::{SMALLEST, inverse, largest, set_half, set_nibbles};
+use super::super::parts::LEVELS;
+use super::parts::{SMALLEST, inverse, largest, set_half, set_nibbles};
 
 /// The level at or above twice the middle to the one before it.
 #[inline(always)]

@@ -1,9 +1,9 @@
 //! Blocks of 256 whose parts, 16 weights each, have a scale alone: `q3_k`, `q6_k`. The scale of a part is that of the
 //! least squares under its codes, weighted by the squares of the values.
 
-use super::super::half;
 use super::super::k::{BLOCK, scale6, sixes, twos};
-use super::{SMALLEST, largest, near, set_half};
+use super::super::parts::half;
+use super::parts::{SMALLEST, largest, near, set_half};
 
 /// Weights of a part.
 const PART: usize = 16;
