@@ -103,7 +103,7 @@ fn adapters_that_do_not_fit_are_refused() {
         &[&merge[..], &["--adapter", &adapter]].concat(),
         &["another model"],
     );
-    refuse(1, &merge, &["--adapter DIR"]);
+    refuse(2, &merge, &["--adapter DIR"]);
     refuse(
         1,
         &["load", model.path(), "--adapter", model.path()],

@@ -100,7 +100,7 @@ fn every_lie_is_refused_by_name() {
                     "utf8",
                     TEXT,
                     &[&2u64.to_le_bytes()[..], &[0xff, 0xfe]].concat(),
-                )
+                );
             },
             &["utf8", "UTF-8"],
         ),

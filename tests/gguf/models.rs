@@ -130,7 +130,7 @@ fn what_a_model_cannot_be_is_refused_by_name() {
                     "llama.attention.head_count_kv",
                     LIST,
                     &list(U32, 2, &[1, 0, 0, 0, 2, 0, 0, 0]),
-                )
+                );
             },
             &["head_count_kv", "[1, 2]", "every layer"],
         ),

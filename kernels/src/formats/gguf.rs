@@ -47,6 +47,8 @@ pub(crate) use choose::{check, tile_rows};
 #[cfg(feature = "cube")]
 pub(crate) use ends::numbers;
 pub(crate) use ends::range;
+#[cfg(feature = "cube")]
+pub(crate) use parts::LEVELS;
 
 use crate::arith::lanes::Lanes;
 use crate::arith::number::Narrow;

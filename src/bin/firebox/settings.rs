@@ -212,15 +212,16 @@ mod tests {
     /// Would catch a flag that the file overrides, one that is read twice, and lists and switches that are written wrongly.
     #[test]
     fn settings_become_flags_before_those_that_are_given() {
-        let text = "quant = 'nf4'\npresinq = true\nrule = ['a=nf4', 'b=fp8']\ndevices = [0, 1]\nlength = 5\nkept = 1\n";
+        // In the order of their names; rules keep their order.
+        let text = "devices = [0, 1]\nkept = 1\nlength = 5\npresinq = true\nquant = 'nf4'\nrule = ['a=nf4', 'b=fp8']\n";
         let expected = [
             "firebox",
             "load",
-            "--quant=nf4",
+            "--devices=0,1",
             "--presinq",
+            "--quant=nf4",
             "--rule=a=nf4",
             "--rule=b=fp8",
-            "--devices=0,1",
             "MODEL",
         ];
         assert_eq!(expand(text, &[]), Ok(expected.map(String::from).into()));
@@ -228,8 +229,8 @@ mod tests {
         let expected = [
             "firebox",
             "load",
-            "--presinq",
             "--devices=0,1",
+            "--presinq",
             "MODEL",
             "--quant",
             "int8",
