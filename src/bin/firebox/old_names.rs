@@ -1,7 +1,7 @@
 //! Flags of the Python FP8 loader, each of which stands for one of ours: `migration.md` has the table.
 
 use clap::Args;
-use firebox::{DType, LoadConfig, Strategy, config::Parallel};
+use firebox::{DType, LoadConfig, Strategy, config::Parallel, ranks::started};
 
 const HEADING: &str = "Flags of the Python FP8 loader";
 
@@ -24,7 +24,7 @@ pub(crate) struct OldNames {
     #[arg(long, conflicts_with = "dtype", help_heading = HEADING)]
     mixed_precision: bool,
 
-    /// Short for --parallel replicate: rank and number of ranks come from the launcher
+    /// Short for --parallel replicate where a launcher has started several processes; nothing where it has not
     #[arg(long, conflicts_with = "parallel", help_heading = HEADING)]
     use_ddp: bool,
 }
@@ -43,7 +43,8 @@ impl OldNames {
         if self.mixed_precision {
             config = config.dtype(DType::Bf16);
         }
-        if self.use_ddp {
+        // What is wrong with the variables of a launcher is said by the load.
+        if self.use_ddp && started().unwrap_or(2) > 1 {
             config = config.parallel(Parallel::Replicate);
         }
         config
