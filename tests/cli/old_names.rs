@@ -8,7 +8,7 @@ use crate::run::{TINYRUST, json, program, run, succeed};
 fn old_flags_are_the_new_ones() {
     let pairs: [(&[&str], &[&str]); 4] = [
         (&["--device-ids", "0", "1"], &["--devices", "0,1"]),
-        (&["--shard-size-gb", "0.002"], &["--read-shard", "2000000B"]),
+        (&["--shard-size-gb", "0.0001"], &["--read-shard", "100000B"]),
         (&["--memory-efficient"], &["--strategy", "low-memory"]),
         (&["--mixed-precision"], &["--dtype", "bf16"]),
     ];
@@ -57,8 +57,8 @@ fn an_old_flag_beside_its_new_one_is_wrong_usage() {
 /// Would catch `--use-ddp` that forgets the launcher, and one that needs a launcher where one process is started.
 #[test]
 fn ranks_are_those_of_the_launcher_if_there_is_one() {
-    let load = ["load", TINYRUST, "--use-ddp", "--json"];
-    let mut launched = program(&load);
+    let load = ["load", TINYRUST, "--use-ddp"];
+    let mut launched = program(&[&load[..], &["--json"]].concat());
     launched.envs([("RANK", "1"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "1")]);
     let report = run(&mut launched).stdout;
     let report: serde_json::Value = serde_json::from_str(&report).expect("JSON");

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs,
+    os::fd::AsRawFd,
     process::{Child, Stdio},
     time::{Duration, Instant},
 };
@@ -192,10 +193,14 @@ fn a_rank_that_is_killed_is_missed() {
     let pipe = folder.path().join("events");
     let made = std::process::Command::new("mkfifo").arg(&pipe).status();
     assert!(made.expect("coreutils are there").success());
+    let open = fs::OpenOptions::new().read(true).write(true).open(&pipe);
+    let reader = open.expect("a pipe of ours");
+    // SAFETY: the call changes how much the pipe holds, and no memory of ours.
+    let size = unsafe { libc::fcntl(reader.as_raw_fd(), libc::F_SETPIPE_SZ, 4096) };
+    assert!(size > 0, "{}", std::io::Error::last_os_error());
     let events = pipe.to_str().expect("UTF-8");
     let small = ["--events", events, "--in-flight", "64KiB"];
     let mut killed = meeting(&folder, "1", "3", &small);
-    let reader = fs::File::open(&pipe).expect("the rank opens it too");
     let other = meeting(&folder, "0", "3", &[]);
     let note = folder.path().join("rank-0.json");
     let is_loaded =

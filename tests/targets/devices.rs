@@ -89,6 +89,8 @@ pub(crate) fn a_model_three_times_as_large_as_its_device_makes_text<T: Target>()
             .quant("int8".parse().expect("a spec"))
             .rule("role:embedding=int8".parse().expect("a rule"))
             .context(1, 16)
+            // Tiles are packed on the device, beside what it keeps.
+            .in_flight_bytes_max(256 << 10)
     };
     let prompt = [303, 327, 294];
     let whole = load::<T>(config());
