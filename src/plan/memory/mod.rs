@@ -7,7 +7,7 @@
 //! training ─────► factors, gradients, moments ────────────┘
 //! ```
 //!
-//! Every number is a sum over the same sizes that the load itself goes by. [`Part`](MemoryPart)s that grow with the model and parts
+//! Every number is a sum over the same sizes that the load itself goes by. Parts that grow with the model and parts
 //! that every process has are printed apart.
 
 mod print;
