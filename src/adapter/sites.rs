@@ -126,7 +126,7 @@ impl Sites {
                 Some(place @ None) => *place = Some((module, tensors)),
                 None if is_known(module) => {}
                 None if self.is_beside(module) => beside.push(&**module),
-                // Another name of a module that has its tensors is none of its own.
+                // A second name of a module whose tensors were found needs none of its own.
                 Some(Some(_)) | None => missing.push(module),
             }
         }

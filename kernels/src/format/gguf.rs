@@ -76,7 +76,7 @@ struct BlockFacts {
     block: usize,
     /// Bytes of a block.
     bytes: usize,
-    /// Bits of a code, for lists those that a weight takes of the index.
+    /// Bits of a code; of types with lists, the bits of an index divided by the weights that it stands for.
     bits: usize,
     /// Weights under one scale.
     part: usize,
