@@ -126,7 +126,7 @@ impl Sites {
                 Some(place @ None) => *place = Some((module, tensors)),
                 None if is_known(module) => {}
                 None if self.is_beside(module) => beside.push(&**module),
-                // A second name of a module whose tensors were found needs none of its own.
+                // Tensors under a second name of the same module have no place left.
                 Some(Some(_)) | None => missing.push(module),
             }
         }
