@@ -17,6 +17,7 @@ mod run;
 mod usage;
 
 mod any;
+mod bench;
 mod models;
 mod old_names;
 mod plan;
