@@ -1,6 +1,9 @@
 //! One suite over every source: the contract of `Source`, said once and run on each.
 
 #[cfg(feature = "hub")]
+#[path = "common/http.rs"]
+mod http;
+#[cfg(feature = "hub")]
 #[path = "common/loopback.rs"]
 mod loopback;
 

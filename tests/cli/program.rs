@@ -8,6 +8,9 @@ mod common;
 #[path = "../resume/files.rs"]
 mod files;
 #[cfg(feature = "hub")]
+#[path = "../common/http.rs"]
+mod http;
+#[cfg(feature = "hub")]
 #[path = "../common/loopback.rs"]
 mod loopback;
 

@@ -9,10 +9,12 @@
 )]
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::{BufReader, Write};
+use std::net::TcpStream;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+
+use crate::http::{Asked, Head, asked, listen};
 
 /// The model that is served.
 pub(crate) const ID: &str = "org/tiny";
@@ -76,21 +78,13 @@ pub(crate) struct Loopback {
 impl Loopback {
     /// A hub whose main branch is at [`FIRST`] with these files.
     pub(crate) fn serve(files: Files) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
         let state = Arc::new(Mutex::new(State {
             commits: [(FIRST.to_owned(), files)].into(),
             branches: [("main".to_owned(), FIRST.to_owned())].into(),
             ..State::default()
         }));
-        let (shared, own_url) = (Arc::clone(&state), url.clone());
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let (state, url) = (Arc::clone(&shared), own_url.clone());
-                // A client that hangs up is its own business.
-                std::thread::spawn(move || answer(&url, &state, stream).ok());
-            }
-        });
+        let shared = Arc::clone(&state);
+        let url = listen(move |stream| answer(&shared, stream));
         Self { url, state }
     }
 
@@ -141,35 +135,24 @@ fn etag(bytes: &[u8]) -> String {
     format!("{hash:016x}")
 }
 
-fn answer(url: &str, state: &Mutex<State>, mut stream: TcpStream) -> std::io::Result<()> {
+fn answer(state: &Mutex<State>, mut stream: TcpStream) -> std::io::Result<()> {
+    let url = format!("http://{}", stream.local_addr()?);
     let mut reader = BufReader::new(stream.try_clone()?);
-    let mut line = String::new();
-    reader.read_line(&mut line)?;
-    let target = line.split(' ').nth(1).unwrap_or("").to_owned();
-    let mut request = Request {
-        path: target.split('?').next().unwrap_or("").to_owned(),
-        range: None,
-        authorization: None,
+    let Some(head) = Head::read(&mut reader)? else {
+        return Ok(());
     };
-    loop {
-        line.clear();
-        reader.read_line(&mut line)?;
-        let Some((name, value)) = line.trim_end().split_once(": ") else {
-            break;
-        };
-        match name.to_ascii_lowercase().as_str() {
-            "range" => request.range = Some(value.to_owned()),
-            "authorization" => request.authorization = Some(value.to_owned()),
-            _ => {}
-        }
-    }
+    let mut request = Request {
+        path: head.path().to_owned(),
+        range: head.get("range").map(str::to_owned),
+        authorization: head.get("authorization").map(str::to_owned),
+    };
     let (head, body, most, wait, overlong) = {
         let mut state = state.lock().unwrap();
         state.log.push(request.clone());
         if state.ignore_ranges {
             request.range = None;
         }
-        let (head, body) = route(url, &mut state, &request);
+        let (head, body) = route(&url, &mut state, &request);
         let most = state.hang_up_after.unwrap_or(usize::MAX).min(body.len());
         let is_file = !request.path.starts_with("/api/");
         let overlong = if is_file { state.overlong } else { 0 };
@@ -289,34 +272,19 @@ fn route(url: &str, state: &mut State, request: &Request) -> (String, Vec<u8>) {
 
 /// The range that was asked for, or all.
 fn ranged(bytes: &[u8], request: &Request, headers: String) -> (String, Vec<u8>) {
-    let Some((start, end)) = request
-        .range
-        .as_deref()
-        .and_then(|range| range.strip_prefix("bytes="))
-        .and_then(|range| range.split_once('-'))
-    else {
-        return (format!("200 OK{headers}"), bytes.to_vec());
-    };
-    let start: usize = start.parse().unwrap();
-    let end = end
-        .parse()
-        .map_or(bytes.len(), |last: usize| (last + 1).min(bytes.len()));
-    if start >= end {
-        return (
-            format!(
-                "416 Range Not Satisfiable{headers}\r\nContent-Range: bytes */{}",
-                bytes.len()
-            ),
-            vec![],
-        );
+    let len = bytes.len();
+    match asked(request.range.as_deref(), len as u64) {
+        Asked::All => (format!("200 OK{headers}"), bytes.to_vec()),
+        Asked::Outside => {
+            let range = format!("\r\nContent-Range: bytes */{len}");
+            let head = format!("416 Range Not Satisfiable{headers}{range}");
+            (head, vec![])
+        }
+        Asked::Part(part) => {
+            let (start, end) = (part.start as usize, part.end as usize);
+            let range = format!("\r\nContent-Range: bytes {start}-{}/{len}", end - 1);
+            let head = format!("206 Partial Content{headers}{range}");
+            (head, bytes[start..end].to_vec())
+        }
     }
-    let range = format!(
-        "\r\nContent-Range: bytes {start}-{}/{}",
-        end - 1,
-        bytes.len()
-    );
-    (
-        format!("206 Partial Content{headers}{range}"),
-        bytes[start..end].to_vec(),
-    )
 }

@@ -4,6 +4,8 @@
 mod addresses;
 mod downloads;
 mod failures;
+#[path = "../common/http.rs"]
+mod http;
 #[path = "../common/loopback.rs"]
 mod loopback;
 mod opening;

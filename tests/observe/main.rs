@@ -7,6 +7,9 @@
 mod common;
 
 #[cfg(feature = "hub")]
+#[path = "../common/http.rs"]
+mod http;
+#[cfg(feature = "hub")]
 #[path = "../common/loopback.rs"]
 mod loopback;
 

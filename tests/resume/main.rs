@@ -11,6 +11,9 @@ mod common;
 mod tiny;
 
 #[cfg(feature = "hub")]
+#[path = "../common/http.rs"]
+mod http;
+#[cfg(feature = "hub")]
 #[path = "../common/loopback.rs"]
 mod loopback;
 

@@ -1,0 +1,12 @@
+//! Models that are not on this machine: object stores and web servers, their faults, and what is written there.
+
+#[path = "../common/file_server.rs"]
+mod file_server;
+#[path = "../common/http.rs"]
+mod http;
+#[path = "../common/proxy.rs"]
+mod proxy;
+#[path = "../common/s3.rs"]
+mod s3;
+
+mod servers;
