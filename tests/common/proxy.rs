@@ -207,6 +207,9 @@ impl State {
     }
 }
 
+/// Changes what is written down about a request.
+type Note<'a> = dyn Fn(&dyn Fn(&mut Passed)) + 'a;
+
 fn pass(server: &str, state: &Mutex<State>, client: TcpStream) -> io::Result<()> {
     client.set_nodelay(true)?;
     let mut reader = BufReader::new(client.try_clone()?);
@@ -248,7 +251,7 @@ fn answer(
     mut client: &TcpStream,
     (mut request, body): (Head, Vec<u8>),
     fault: Option<Fault>,
-    note: &dyn Fn(&dyn Fn(&mut Passed)),
+    note: &Note<'_>,
 ) -> io::Result<()> {
     let without_body = |status: u16, header: Option<(&str, String)>| {
         let mut head = Head {
