@@ -89,7 +89,7 @@
 //! # Longer texts
 //!
 //! [Formats](_docs::formats), [models](_docs::models), [the program](_docs::program), [planning and memory](_docs::planning),
-//! [strategies](_docs::strategies), [training](_docs::training),
+//! [strategies](_docs::strategies), [several devices](_docs::placement), [training](_docs::training),
 //! [targets](_docs::targets), [ranks](_docs::ranks), [decisions](_docs::design), [how to add a family, a format, a method…](_docs::extend),
 //! [coming from Python](_docs::migration), [reliability](_docs::reliability), [measurements](_docs::benchmarks).
 
@@ -176,6 +176,8 @@ pub mod _docs {
     pub mod program {}
     #[doc = include_str!("docs/planning.md")]
     pub mod planning {}
+    #[doc = include_str!("docs/placement.md")]
+    pub mod placement {}
     #[doc = include_str!("docs/strategies.md")]
     pub mod strategies {}
     #[doc = include_str!("docs/training.md")]

@@ -9,7 +9,7 @@ use crate::{
     config::{Strategy, StreamFrom},
     error::Error,
     pipeline::tile_bytes,
-    plan::{DeviceFacts, Need, Plan, PlanError, Step},
+    plan::{DeviceFacts, Home, Need, Plan, PlanError, Step},
     quant::scratch::UNPACKED_BYTES,
     target::{MemoryKind, memory},
 };
@@ -90,10 +90,14 @@ impl Engine {
     ) -> Result<Allowance, Error> {
         let asked = self.asked(plan.strategy);
         let workers = |tile| worker_count(self.config.read.workers, tile, plan.converts());
-        let mut tile = asked.tile;
+        let mut tile = packed_beside(plan, asked.tile);
         let Some(budget) = self.host_bytes_for(plan.strategy) else {
             let workers = workers(tile);
-            return Ok(Allowance { workers, ..asked });
+            return Ok(Allowance {
+                workers,
+                tile,
+                ..asked
+            });
         };
         loop {
             let Need {
@@ -199,4 +203,24 @@ impl Engine {
         let budget = self.config.place.device_budget;
         budget.map_or(all, |budget| budget.resolve(all))
     }
+}
+
+/// The size of the tiles that devices pack beside what they keep, `most` at most: twice a tile is there while one is packed.
+fn packed_beside(plan: &Plan, most: u64) -> u64 {
+    let devices = plan.devices.iter().enumerate();
+    let rooms = devices
+        .filter(|(_, device)| !device.on_host)
+        .filter_map(|(nth, device)| {
+            let here = || {
+                let steps = plan.steps.iter();
+                steps.filter(move |step| step.home == Home::Device(nth))
+            };
+            let packed = here().filter(|step| plan.packs_on_device(step));
+            let packed = packed.map(Step::bytes_finished).max()?;
+            let kept: u64 = here().map(Step::bytes_kept).sum();
+            Some(device.memory?.saturating_sub(kept + packed) / 2)
+        });
+    rooms
+        .min()
+        .map_or(most, |room| room.max(TILE_LEAST).min(most))
 }

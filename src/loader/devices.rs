@@ -20,7 +20,7 @@ pub(super) struct OpenDevices {
 impl OpenDevices {
     /// Opens the devices that `place` asks for.
     pub(super) fn open<T: Target>(place: &PlaceConfig) -> Result<Self, Error> {
-        let indices = checked(place)?;
+        let indices = device_indices(place)?;
         let all = indices.iter().map(|index| T::device(*index));
         let all = all.collect::<Result<Vec<_>, _>>()?;
         Ok(Self::of::<T>(indices, all))
@@ -28,7 +28,7 @@ impl OpenDevices {
 
     /// The first of them is open; the others record gradients if it does.
     pub(super) fn beside<T: Target>(first: Device, place: &PlaceConfig) -> Result<Self, Error> {
-        let indices = checked(place)?;
+        let indices = device_indices(place)?;
         let others = indices.iter().skip(1).map(|index| {
             let other = T::device(*index)?;
             Ok(match first.is_autodiff() {
@@ -70,7 +70,7 @@ impl OpenDevices {
 }
 
 /// The indices that are asked for, each once.
-fn checked(place: &PlaceConfig) -> Result<Vec<usize>, PlanError> {
+pub(crate) fn device_indices(place: &PlaceConfig) -> Result<Vec<usize>, PlanError> {
     let indices = place.resolved_devices();
     let mut rest = &indices[..];
     while let [first, others @ ..] = rest {

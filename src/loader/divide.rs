@@ -112,6 +112,10 @@ impl Engine {
         let pack = &self.config.pack;
         let save = "save the model with it (`firebox quantize`), and load what was saved";
         match () {
+            () if self.stated.is_none() && self.config.place.is_mapped() => Err(refused(
+                "a map of devices (`--devices`, `--device-map`, `--max-memory`)",
+                "each rank has one device (`--device`); leave `--parallel` out to spread the model over the devices of one process",
+            )),
             () if !plan.links.is_empty() => Err(refused("balanced columns (`--presinq`)", save)),
             () if matches!(pack.policy.linear, QuantSpec::Auto(_)) => {
                 Err(refused("a quantization chosen by measuring (`auto`)", save))

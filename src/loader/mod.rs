@@ -64,6 +64,7 @@ mod tied;
 mod together;
 mod tokenizer;
 
+pub(crate) use devices::device_indices;
 pub use divide::LoadedPart;
 pub use planner::Planner;
 pub use rate::ReadRate;
@@ -131,14 +132,14 @@ impl<T: Target> Loader<T> {
     /// [`Error::Target`] for the device, [`Error::Source`], [`Error::Checkpoint`] and [`Error::Dialect`] for the
     /// files.
     pub fn new(request: impl Into<LoadRequest>) -> Result<Self, Error> {
-        let request = request.into();
+        let mut request = request.into();
         let place = &request.config.place;
         let local = launched(&request.config.ranks)?.and_then(|launched| launched.local);
-        let is_plain = !place.is_mapped() && place.resolved_devices() == [0];
+        let is_plain = !place.is_mapped() && place.devices.is_empty();
         if let Some(local) = local.filter(|_| is_plain) {
-            return Self::on(request, among::<T>(local)?);
+            request.config.place.devices = vec![among::<T>(local)?];
         }
-        let devices = OpenDevices::open::<T>(place)?;
+        let devices = OpenDevices::open::<T>(&request.config.place)?;
         Self::with_devices(request, devices)
     }
 
@@ -450,11 +451,12 @@ impl<T: Target> Loader<T> {
     }
 }
 
-/// The device of a process with this number on its machine: several share one where there are fewer devices.
-fn among<T: Target>(local: usize) -> Result<Device, TargetError> {
+/// The index of the device of a process with this number on its machine: several share one where there are fewer devices.
+fn among<T: Target>(local: usize) -> Result<usize, TargetError> {
     match T::device(local) {
-        Err(TargetError::NoDevice { found, .. }) if found > 0 => T::device(local % found),
-        device => device,
+        Ok(_) => Ok(local),
+        Err(TargetError::NoDevice { found, .. }) if found > 0 => Ok(local % found),
+        Err(error) => Err(error),
     }
 }
 

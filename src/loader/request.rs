@@ -75,6 +75,12 @@ impl LoadRequest {
         self
     }
 
+    /// Without observers.
+    pub(crate) fn unwatched(mut self) -> Self {
+        self.observers = Observers::default();
+        self
+    }
+
     /// Adds an observer, which gets every event and may cancel the load.
     pub fn observer(mut self, observer: impl Observer + 'static) -> Self {
         self.observers.push(Arc::new(observer));

@@ -31,13 +31,30 @@ pub fn recompute<M, const D: usize>(
 where
     M: Module + Sync + 'static,
 {
+    recompute_held(module, inputs, |_| (), run)
+}
+
+/// [`recompute`] with what `hold` returns kept while the module is run: in the forward pass, and in the backward pass until all gradients
+/// are there.
+pub(crate) fn recompute_held<M, H, const D: usize>(
+    module: M,
+    inputs: Vec<Tensor<D>>,
+    hold: impl Fn(&M) -> H + Send + Sync + 'static,
+    run: impl Fn(&M, Vec<Tensor<D>>) -> Tensor<D> + Send + Sync + 'static,
+) -> Tensor<D>
+where
+    M: Module + Sync + 'static,
+{
     let (cut, to) = CutOut::new(module, &inputs);
     let inputs: Vec<_> = inputs.into_iter().map(Tensor::without_autodiff).collect();
+    let held = hold(&cut.module);
     let y = run(&cut.module, inputs.clone());
+    drop(held);
     if to.is_empty() {
         return y;
     }
     gradient::attach_all(to, y, move |dy| {
+        let _held = hold(&cut.module);
         let (_, gradients) = cut.gradients(&inputs, |module, inputs| {
             let y = run(module, inputs);
             // A number whose gradient by `y` is `dy`.

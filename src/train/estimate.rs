@@ -1,5 +1,7 @@
 //! The memory that a run takes, before it is begun.
 
+use std::collections::BTreeMap;
+
 use super::{
     activations::{Passing, Trains},
     config::FinetuneConfig,
@@ -7,9 +9,9 @@ use super::{
 };
 use crate::{
     adapter::{AdapterError, AdapterFile, AdapterParts, rank_of},
-    config::{AdapterConfig, LoadConfig, LoraConfig, Role, TrainType},
+    config::{AdapterConfig, LoadConfig, LoraConfig, Parallel, Role, TrainType},
     model::decoder::Spec,
-    plan::{Plan, Step},
+    plan::{Plan, Step, layer_of},
     quant::scratch::UNPACKED_BYTES,
     target::DType,
 };
@@ -29,8 +31,8 @@ pub struct MemoryEstimate {
     pub optimizer: u64,
     /// What the graph keeps of the activations of a batch: with recomputation what goes into each layer, and the inside of one.
     pub activations: u64,
-    /// What one layer needs beside, while it is gone through backwards: a packed matrix in part dense, and gradients of its activations. 0
-    /// where the logits need more, before.
+    /// What one layer needs beside, while it is gone through backwards: a packed matrix in part dense, gradients of its activations, and its
+    /// matrices where ranks have shares of them. 0 where the logits need more, before.
     pub backward: u64,
     /// Logits of the rows that exist at a time, and the head in part dense. 0 where a layer needs more, after.
     pub logits: u64,
@@ -105,13 +107,12 @@ impl FinetuneConfig {
             let steps = plan.steps.iter();
             let parts = steps
                 .filter(|step| roles.contains(&step.slot.role))
-                .map(|step| {
-                    let bytes = values_of(step) * size;
-                    match step.bytes_finished() < bytes {
-                        true => bytes.min(UNPACKED),
+                .map(
+                    |step| match step.bytes_finished() < product(&step.slot.shape) * size {
+                        true => UNPACKED.min(values_of(step) * size),
                         false => 0,
-                    }
-                });
+                    },
+                );
             parts.max().unwrap_or(0)
         };
 
@@ -121,10 +122,11 @@ impl FinetuneConfig {
             .clone()
             .map(|nth| (passing.layer(nth), passing.gradients(nth)));
         let (one, gradients) = one.max().unwrap_or((0, 0));
-        let backward = scratch([Role::Linear, Role::Expert]) + gradients;
+        let gathered = Gathered::of(plan);
+        let backward = scratch([Role::Linear, Role::Expert]) + gradients + gathered.layer;
         let logits = ROWS.min(passing.tokens()) * spec.vocabulary as u64 * F32;
         let head = scratch([Role::Head, Role::Embedding]);
-        let logits = (2 * logits).max(logits + head) + 2 * passing.input();
+        let logits = (2 * logits).max(logits + head) + 2 * passing.input() + gathered.head;
         let (at_logits, at_layer) = match self.recompute {
             true => {
                 let inputs = passing.input().saturating_mul(in_graph.len() as u64);
@@ -181,8 +183,45 @@ impl FinetuneConfig {
     }
 }
 
+/// Values of a weight, of which a rank may have some bytes.
 fn values_of(step: &Step) -> u64 {
-    step.slot.shape.iter().map(|count| *count as u64).product()
+    let part = step.part.as_ref().filter(|part| part.bytes.is_some());
+    product(part.map_or(&step.slot.shape, |part| &part.of))
+}
+
+fn product(shape: &[usize]) -> u64 {
+    shape.iter().map(|count| *count as u64).product()
+}
+
+/// Bytes of the weights that come together for a while, where each rank has some bytes of every one.
+#[derive(Default)]
+struct Gathered {
+    /// The largest layer.
+    layer: u64,
+    /// The head, which may be the embedding.
+    head: u64,
+}
+
+impl Gathered {
+    fn of(plan: &Plan) -> Self {
+        let ranks = plan.ranks.as_ref().map(|share| share.ranks);
+        let Some(ranks) = ranks.filter(|ranks| ranks.parallel == Parallel::Shard) else {
+            return Self::default();
+        };
+        let whole = |step: &Step| step.bytes_kept() * ranks.world_size as u64;
+        let mut layers: BTreeMap<usize, u64> = BTreeMap::new();
+        for step in plan.steps.iter().filter(|step| step.slot.is_matrix()) {
+            if let Some(layer) = layer_of(&step.slot.name) {
+                *layers.entry(layer).or_default() += whole(step);
+            }
+        }
+        let ends = plan.steps.iter();
+        let ends = ends.filter(|step| [Role::Head, Role::Embedding].contains(&step.slot.role));
+        Self {
+            layer: layers.into_values().max().unwrap_or(0),
+            head: ends.map(whole).max().unwrap_or(0),
+        }
+    }
 }
 
 /// Two moments a value.

@@ -25,6 +25,7 @@ use super::{
 };
 use crate::{
     adapter::AdapterConfig,
+    config::Parallel,
     loader::{LoadRequest, Loader},
     model::{CausalLm, decoder::Spec},
     observe::check_replace,
@@ -81,7 +82,7 @@ impl<T: Target> Run<T> {
 
     fn open_with(
         request: LoadRequest,
-        config: FinetuneConfig,
+        mut config: FinetuneConfig,
         resume: bool,
         ranks: RunRanks,
     ) -> Result<Self, TrainError> {
@@ -98,7 +99,9 @@ impl<T: Target> Run<T> {
         let loader = Loader::<T>::new(request)?;
         let spec = loader.config::<CausalLm>()?;
         if let Some(said) = loader.ranks() {
-            ranks.check_division(said)?;
+            ranks.check_division(said, &config, &spec)?;
+            // Weights come together layer by layer, also in the backward pass.
+            config.recompute |= said.parallel == Parallel::Shard;
         }
         let tokenizer = Arc::new(loader.tokenizer()?);
         let length = length(&config, &spec)?;

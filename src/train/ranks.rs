@@ -13,12 +13,14 @@ use serde_json::Value;
 
 use super::{
     batch::{Batch, BatchPart},
+    config::FinetuneConfig,
     error::TrainError,
 };
 use crate::{
     collective::{self, Collective, CollectiveError},
     config::{Parallel, Ranks},
     error::Error,
+    model::decoder::Spec,
     observe::Flow,
     place::folder::difference,
     ranks::{RankError, check_messages},
@@ -106,7 +108,12 @@ impl RunRanks {
     }
 
     /// Refuses ranks that are not those of the messages, and divisions of the base that cannot be trained on.
-    pub(super) fn check_division(&self, said: Ranks) -> Result<(), TrainError> {
+    pub(super) fn check_division(
+        &self,
+        said: Ranks,
+        config: &FinetuneConfig,
+        spec: &Spec,
+    ) -> Result<(), TrainError> {
         let Ranks {
             rank,
             world_size,
@@ -117,13 +124,32 @@ impl RunRanks {
                 return Err(RankError::Alone { parallel });
             }
             check_messages([rank, world_size], [self.rank(), self.size()])?;
+            let unsupported = |what, instead| {
+                Err(RankError::Unsupported {
+                    what,
+                    parallel,
+                    instead,
+                })
+            };
+            // A layer that lends its keys is not computed again: its backward pass fetches the experts of this rank's tokens alone.
+            let mut layers = spec.layers.iter().enumerate();
+            let apart = layers.any(|(nth, layer)| spec.lends(nth) && layer.experts().is_some());
             match parallel {
                 Parallel::Replicate => Ok(()),
-                _ => Err(RankError::Unsupported {
-                    what: "training",
-                    parallel,
-                    instead: "give each rank the whole base (`--parallel replicate`)",
-                }),
+                Parallel::Shard if !config.trains_adapter() => unsupported(
+                    "training of whole tensors",
+                    "a share of a matrix takes no gradient: train an adapter, or give each rank the whole base (`--parallel replicate`)",
+                ),
+                Parallel::Shard if apart => unsupported(
+                    "training of experts in layers that lend their keys",
+                    "ranks with other tokens go through other experts: give each rank the whole base (`--parallel replicate`)",
+                ),
+                Parallel::Shard => Ok(()),
+                Parallel::Layers | Parallel::Tensor => unsupported(
+                    "training",
+                    "gradients do not go from one rank to another there: give each rank the whole base (`--parallel replicate`) or a share of \
+                     every weight (`--parallel shard`), or spread the layers over the devices of one process (`--devices 0,1`)",
+                ),
             }
         };
         check().map_err(|error| Error::from(error).into())

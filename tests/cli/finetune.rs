@@ -123,6 +123,41 @@ fn assert_says(ran: &Ran, code: i32, parts: &[&str]) {
     }
 }
 
+/// Would catch devices of one process that share the rows of one, each write the run, or spread its layers.
+#[test]
+fn devices_of_one_process_are_ranks() {
+    let bench = Bench::new();
+    let one = bench.answer("one", 1, &[]);
+    let two = bench.answer("two", 1, &["--devices", "0,1", "--parallel", "shard"]);
+    let tokens = |answer: &Value| answer["tokens"].as_u64().expect("a number");
+    assert_eq!(tokens(&two), 2 * tokens(&one));
+    let lines = |out: &str| {
+        bench
+            .bytes(&format!("{out}/metrics.jsonl"))
+            .split(|b| *b == b'\n')
+            .count()
+    };
+    assert_eq!(lines("two"), lines("one"));
+    let refused = bench.run(
+        "not",
+        1,
+        &[
+            "--devices",
+            "0,1",
+            "--parallel",
+            "replicate",
+            "--device-map",
+            "auto",
+        ],
+    );
+    assert_eq!(refused.code, Some(1));
+    assert!(
+        refused.stderr.contains("each device has a rank of its own"),
+        "{}",
+        refused.stderr
+    );
+}
+
 /// All that scripts rely on; checkpoints that are kept; an adapter that another command reads; a page that an XML parser reads.
 #[test]
 fn a_run_answers_with_its_numbers_and_leaves_its_files() {

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::Read,
     path::Path,
     process::{Child, Command, Stdio},
     thread,
@@ -123,10 +124,14 @@ fn two_ranks_train_as_one_with_twice_the_rows() {
     assert_eq!(two.code, Some(0), "{two:?}");
     let report: serde_json::Value = serde_json::from_str(&two.stdout).expect("one JSON value");
     assert_eq!(report["steps"], 4);
-    let [one, two] = ["one", "two"].map(|out| bench.factors(out));
+    let shares = run(&mut bench.finetune(2, 1, "shares", 4, &["--parallel", "shard"]));
+    assert_eq!(shares.code, Some(0), "{shares:?}");
+    let [one, two, shares] = ["one", "two", "shares"].map(|out| bench.factors(out));
     assert!(one.iter().any(|value| value.abs() > 1e-3));
-    for (one, two) in one.iter().zip(&two) {
-        assert!((one - two).abs() < 1e-5, "{one} {two}");
+    for (one, others) in one.iter().zip(two.iter().zip(&shares)) {
+        for other in [others.0, others.1] {
+            assert!((one - other).abs() < 1e-5, "{one} {other}");
+        }
     }
 }
 
@@ -140,7 +145,8 @@ fn a_signal_to_one_rank_saves_and_ends_all() {
     signal(&child, 1, "-INT");
     let ended = child.wait_with_output().expect("a child of ours");
     let said = String::from_utf8_lossy(&ended.stderr);
-    assert!(!ended.status.success(), "{said}");
+    // mpirun ends as the first rank that does not end with 0, whichever that is.
+    assert_eq!(ended.status.code(), Some(130), "{said}");
     assert!(said.contains("--resume goes on"), "{said}");
     let resumed = run(&mut bench.finetune(2, 1, "cut", 6, &["--resume"]));
     assert_eq!(resumed.code, Some(0), "{resumed:?}");
@@ -159,6 +165,115 @@ fn a_rank_that_is_killed_is_an_error_of_the_other() {
     assert!(!ended.status.success(), "{said}");
     assert!(said.contains("rank 1 has ended"), "{said}");
     assert!(begun.elapsed() < Duration::from_secs(20));
+}
+
+fn logits(file: &str) -> Vec<f32> {
+    let file = fs::read(file).expect("logits");
+    let tensors = SafeTensors::deserialize(&file).expect("logits");
+    let view = tensors.tensor("logits").expect("logits");
+    let (values, _) = view.data().as_chunks();
+    values
+        .iter()
+        .map(|value| f32::from_le_bytes(*value))
+        .collect()
+}
+
+/// Would catch ranks that compute alone, and output that comes twice.
+#[test]
+fn divided_models_compute_what_one_process_does() {
+    let bench = Bench::new();
+    let golden = crate::common::Golden("llama_bf16_untied").path("");
+    let model = golden.to_str().expect("UTF-8");
+    let words = ["--tokens=1,5,7,9", "--quant=mlx:bits=4,group=32", "--out"];
+    let out = bench.path("one");
+    let one = run(&mut crate::run::program(
+        &[&["logits", model], &words[..], &[&out]].concat(),
+    ));
+    assert_eq!(one.code, Some(0), "{one:?}");
+    let expected = logits(&out);
+    for (mode, ranks) in [("tensor", 2), ("layers", 3), ("shard", 2)] {
+        let out = bench.path(mode);
+        let parallel = ["logits", model, "--parallel", mode];
+        let ran = run(&mut mpirun(
+            ranks,
+            &[&parallel, &words[..], &[&out]].concat(),
+        ));
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+        assert_eq!(ran.stdout.lines().count(), 1, "{ran:?}");
+        let found = logits(&out);
+        let differ = found.iter().zip(&expected).map(|(a, b)| (a - b).abs());
+        let most = differ.fold(0.0, f32::max);
+        assert!(
+            most < if mode == "tensor" {
+                1e-4
+            } else {
+                f32::MIN_POSITIVE
+            },
+            "{mode}: {most}"
+        );
+    }
+    let words = "generate assets/tinyrust --prompt fn -n 8 --quant int8";
+    let words: Vec<&str> = words.split(' ').collect();
+    let one = run(&mut crate::run::program(&words));
+    let two = run(&mut mpirun(
+        2,
+        &[&words[..], &["--parallel", "tensor"]].concat(),
+    ));
+    assert_eq!(two.code, Some(0), "{two:?}");
+    assert_eq!(two.stdout, one.stdout);
+}
+
+/// Would catch a launcher that ends a rank before it has said why.
+#[test]
+fn a_rank_that_dies_in_a_product_is_an_error_of_the_other() {
+    let words = "generate assets/tinyrust --prompt fn -n 400 --parallel shard";
+    let words: Vec<&str> = words.split(' ').collect();
+    let mut command = mpirun(2, &words);
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("mpirun of Open MPI");
+    let mut first = [0];
+    let stdout = child.stdout.as_mut().expect("it is piped");
+    stdout.read_exact(&mut first).expect("a first letter");
+    signal(&child, 1, "-KILL");
+    let begun = Instant::now();
+    let ended = child.wait_with_output().expect("a child of ours");
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert!(!ended.status.success(), "{said}");
+    assert!(said.contains("rank 1 has ended"), "{said}");
+    assert!(begun.elapsed() < Duration::from_secs(20));
+}
+
+/// Would catch a deadline that messages do not know, of a rank that hangs in a product and of one that never comes.
+#[test]
+fn ranks_that_hang_or_never_come_are_errors_within_the_deadline() {
+    let words = "generate assets/tinyrust --prompt fn -n 400 --parallel shard --rank-deadline 2";
+    let words: Vec<&str> = words.split(' ').collect();
+    let piped = |command: &mut Command| {
+        let piped = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        piped.spawn().expect("mpirun of Open MPI")
+    };
+    let ended = |child: Child, begun: Instant, part: &str| {
+        let ended = child.wait_with_output().expect("a child of ours");
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert!(!ended.status.success(), "{said}");
+        assert!(said.contains("rank 0 of 2 waited 2 s"), "{said}");
+        assert!(said.contains(part), "{said}");
+        assert!(begun.elapsed() < Duration::from_secs(20));
+    };
+    let mut child = piped(&mut mpirun(2, &words));
+    let mut first = [0];
+    let stdout = child.stdout.as_mut().expect("it is piped");
+    stdout.read_exact(&mut first).expect("a first letter");
+    signal(&child, 1, "-STOP");
+    ended(child, Instant::now(), "to gather bytes");
+
+    let mut absent = mpirun(1, &words);
+    absent.args([":", "-n", "1", "sleep", "60"]);
+    let begun = Instant::now();
+    ended(piped(&mut absent), begun, "to start MPI");
 }
 
 /// Would catch runs of different settings that are averaged, and errors that the launcher swallows.

@@ -156,6 +156,20 @@ fn rank_0_packs_for_all() {
     assert_eq!(folder.path().read_dir().expect("a folder").count(), 1);
 }
 
+/// Would catch a device that is asked for and taken for none, and one that is reported under the index of another.
+#[test]
+fn a_rank_takes_the_device_of_its_number_unless_one_is_named() {
+    let index = |device: &[&str]| {
+        let variables = ["RANK", "WORLD_SIZE", "LOCAL_RANK"].into_iter();
+        let variables: Vec<_> = variables.zip(["2", "4", "2"].map(str::to_owned)).collect();
+        let options = [&["--parallel", "replicate"], device].concat();
+        report(start(&options, &variables))["devices"][0]["index"].clone()
+    };
+    assert_eq!(index(&[]), 2);
+    assert_eq!(index(&["--device", "0"]), 0);
+    assert_eq!(index(&["--device", "3"]), 3);
+}
+
 /// Would catch a rank that waits for ever for one that never comes.
 #[test]
 fn a_rank_that_never_comes_is_missed() {
@@ -263,6 +277,20 @@ fn ranks_that_cannot_be() {
             &["--parallel", "layers", "--rank", "0", "--world-size", "5"],
             &[],
             "take 4 ranks at most",
+        ),
+        (
+            &[
+                "--parallel",
+                "shard",
+                "--rank",
+                "0",
+                "--world-size",
+                "2",
+                "--devices",
+                "0,1",
+            ],
+            &[],
+            "a map of devices (`--devices`, `--device-map`, `--max-memory`) cannot be had with `--parallel shard`",
         ),
         (
             &[

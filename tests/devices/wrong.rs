@@ -80,6 +80,15 @@ fn maps_that_do_not_fit_the_model_are_refused() {
         .plan::<CausalLm>()
         .expect("one device");
 
+    // Modules of transformers without tensors are in the maps of accelerate.
+    let (error, text) = refused("*=0,model.layers.4.rotary_emb=0");
+    assert!(matches!(error, MapError::Idle { .. }), "{text}");
+    let accelerates = map("*=0,model.rotary_emb=0,model.layers.1.mlp.act_fn=0");
+    Loader::<Cpu>::new(accelerates)
+        .expect("opens")
+        .plan::<CausalLm>()
+        .expect("a map of accelerate");
+
     let (error, text) = refused("*=0,model.layers.1=disk");
     assert!(matches!(error, MapError::NoFolder), "{text}");
 

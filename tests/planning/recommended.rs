@@ -180,7 +180,13 @@ fn every_recommendation_is_what_its_plan_says() {
     if env::var_os("FIREBOX_WRITE_TABLES").is_some() {
         let text = [&text[..from], &table, &text[to..]].concat();
         fs::write(page, text).expect("writable");
+        return;
     }
+    let lines = text[from..to].lines().zip(table.lines());
+    for (line, expected) in lines {
+        assert_eq!(line, expected, "FIREBOX_WRITE_TABLES=1 writes the table");
+    }
+    assert_eq!(text[from..to].lines().count(), table.lines().count());
 }
 
 /// Would catch a task that cannot be, and one that is planned as another.

@@ -11,6 +11,7 @@ use clap::Args;
 use firebox::{
     DType, LoadConfig, LoadRequest, Rule, Strategy, StreamFrom, Workers,
     adapter::AdapterConfig,
+    collective::Collective,
     config::{Budget, Bytes, Expand, Pattern, Reading},
     model::{Architecture, CausalLm, ConfigError},
     observe::JsonLines,
@@ -315,13 +316,18 @@ impl LoadArgs {
     /// A request of which products are made: where the model is divided among several processes, with messages between them.
     pub(crate) fn joined(&self, request: LoadRequest) -> Result<LoadRequest, Failure> {
         let ranks = match self.ranks.divides() {
-            true => messages::join("computing with a model that is divided")?,
+            true => self.messages("computing with a model that is divided")?,
             false => None,
         };
         Ok(match ranks {
             Some(ranks) => request.ranks(ranks),
             None => request,
         })
+    }
+
+    /// Messages between the processes that a launcher has started. `needs` is what needs them.
+    pub(crate) fn messages(&self, needs: &str) -> Result<Option<Arc<dyn Collective>>, Failure> {
+        messages::join(needs, self.ranks.deadline())
     }
 
     fn events_file(&self, path: &Path) -> Result<Arc<JsonLines>, Failure> {

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 use firebox::{
-    Target,
+    LoadRequest, Target,
     config::TrainType,
     quant::QuantSpec,
-    train::{Decay, FinetuneConfig, FinetuneConfigError, Run, RunReport},
+    train::{Decay, FinetuneConfig, FinetuneConfigError, Run, RunReport, on_devices},
 };
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -15,7 +15,6 @@ use serde_json::{Map, Value};
 use crate::{
     Failure, OnTarget,
     args::LoadArgs,
-    messages,
     output::{self, Usage},
     progress::Bar,
     settings, training,
@@ -161,22 +160,14 @@ impl OnTarget for FinetuneCommand {
         let config = self.config()?;
         let bar = Bar::new();
         let request = self.load.request(self.load.config(config.quant.clone()))?;
-        let request = match messages::join("training")? {
+        let request = match self.load.messages("training")? {
             Some(ranks) => request.ranks(ranks),
             None => request,
         };
-        let opened = Run::<T>::open(request.observer(bar.clone()), config, self.resume);
-        bar.clear();
-        let run = opened?;
-        let report = match run.ended()? {
-            Some(report) => report,
-            None => {
-                output::note(run.facts());
-                let loaded = run.load();
-                bar.clear();
-                training::train(loaded?, self.json)?
-            }
-        };
+        let request = request.observer(bar.clone());
+        let report = on_devices::<T, _>(request, &config, self.resume, |request| {
+            self.train::<T>(request, config.clone(), &bar)
+        })??;
         match self.json {
             true => output::json(&report),
             false => said(&report),
@@ -185,6 +176,24 @@ impl OnTarget for FinetuneCommand {
 }
 
 impl FinetuneCommand {
+    fn train<T: Target>(
+        &self,
+        request: LoadRequest,
+        config: FinetuneConfig,
+        bar: &Bar,
+    ) -> Result<RunReport, Failure> {
+        let opened = Run::<T>::open(request, config, self.resume);
+        bar.clear();
+        let run = opened?;
+        if let Some(report) = run.ended()? {
+            return Ok(report);
+        }
+        output::note(run.facts());
+        let loaded = run.load();
+        bar.clear();
+        training::train(loaded?, self.json)
+    }
+
     /// The file, and the flags over it.
     fn config(&self) -> Result<FinetuneConfig, Failure> {
         let mut settings = match &self.config {

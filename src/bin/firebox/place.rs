@@ -15,7 +15,8 @@ pub(crate) struct PlaceArgs {
     #[arg(long, value_name = "INDEX", conflicts_with = "devices")]
     device: Option<usize>,
 
-    /// Device indices of the target, over which layers are spread: 0,1
+    /// Device indices of the target, over which layers are spread: 0,1. For finetune with --parallel replicate or shard: a rank each, with
+    /// rows of its own
     #[arg(long, value_name = "INDICES", value_delimiter = ',')]
     devices: Vec<usize>,
 

@@ -1,6 +1,6 @@
 //! `--rank`, `--world-size`, `--parallel`: which of several processes this is, and what each holds.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
 use firebox::{LoadConfig, config::Parallel};
@@ -28,7 +28,7 @@ pub(crate) struct RankArgs {
     #[arg(long, value_name = "DIR")]
     rendezvous: Option<PathBuf>,
 
-    /// Seconds after which a silent process is lost; 60 if not given
+    /// Seconds after which a silent process is lost, at a rendezvous and in messages between processes; 60 if not given
     #[arg(long, value_name = "SECONDS")]
     rank_deadline: Option<u64>,
 }
@@ -38,6 +38,11 @@ impl RankArgs {
     pub(crate) fn divides(&self) -> bool {
         let parallel = self.parallel.unwrap_or_default();
         parallel != Parallel::Replicate
+    }
+
+    /// How long other processes are waited for, where it is said.
+    pub(crate) fn deadline(&self) -> Option<Duration> {
+        self.rank_deadline.map(Duration::from_secs)
     }
 
     pub(crate) fn in_config(&self, mut config: LoadConfig) -> LoadConfig {

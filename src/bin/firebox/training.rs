@@ -8,7 +8,7 @@ use firebox::{
 };
 
 use crate::{
-    Failure, output,
+    Failure, messages, output,
     stops::{INTERRUPT, Signalled, Stops},
 };
 
@@ -36,12 +36,18 @@ pub(crate) fn train(run: LoadedRun, json: bool) -> Result<RunReport, Failure> {
     // Who asks on the screen asks as Ctrl-C does.
     let asked = screen.stops().then_some(INTERRUPT);
     drop(screen);
-    trained.map_err(|error| match (stops.signal().or(asked), &error) {
-        (Some(signal), TrainError::Stopped { .. }) => Box::new(Signalled {
-            signal,
-            said: error.to_string(),
-        }) as Failure,
-        _ => error.into(),
+    trained.map_err(|error| {
+        let signal = match &error {
+            TrainError::Stopped { .. } => messages::signal_of_any(stops.signal().or(asked)),
+            _ => None,
+        };
+        match signal {
+            Some(signal) => Box::new(Signalled {
+                signal,
+                said: error.to_string(),
+            }) as Failure,
+            None => error.into(),
+        }
     })
 }
 

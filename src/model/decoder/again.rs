@@ -7,7 +7,7 @@ use burn::tensor::Tensor;
 use super::{block::Block, passage::Passage};
 use crate::model::{
     layers::{KeySource, LentKeys, NoMemory},
-    recompute::recompute,
+    recompute::recompute_held,
 };
 
 /// [`Block::forward`] of `x` `[b, t, f]` without a memory, of which the graph keeps what goes in alone: `x`, the small embedding and
@@ -18,7 +18,7 @@ pub(super) fn forward(block: &Block, x: Tensor<3>, passage: &mut Passage) -> Ten
         .attention()
         .map(|attention| attention.heads.keys);
     let borrowed = match keys {
-        Some(KeySource::Lent(_)) => return block.forward(x, passage, &mut NoMemory),
+        Some(KeySource::Lent(_)) => return once(block, x, passage),
         Some(KeySource::Of(layer)) => Some(layer),
         Some(KeySource::Own) | None => None,
     };
@@ -39,7 +39,7 @@ pub(super) fn forward(block: &Block, x: Tensor<3>, passage: &mut Passage) -> Ten
         ..passage.clone()
     };
 
-    recompute(block.again(), inputs, move |block: &Block, inputs| {
+    let run = move |block: &Block, inputs: Vec<Tensor<3>>| {
         block.rewind();
         let mut inputs = inputs.into_iter();
         let mut next = || inputs.next().expect("as many as went in");
@@ -54,5 +54,12 @@ pub(super) fn forward(block: &Block, x: Tensor<3>, passage: &mut Passage) -> Ten
             passage.lent.insert(layer, keys);
         }
         block.forward_with(x, small, &mut passage, &mut NoMemory)
-    })
+    };
+    recompute_held(block.again(), inputs, Block::hold, run)
+}
+
+/// The same, with all that is inside kept.
+pub(super) fn once(block: &Block, x: Tensor<3>, passage: &mut Passage) -> Tensor<3> {
+    let _held = block.hold();
+    block.forward(x, passage, &mut NoMemory)
 }

@@ -8,8 +8,9 @@ use burn::{
 };
 
 use super::{passage::Passage, spec::NormPlaces};
-use crate::model::layers::{
-    Dropout, FeedForward, Linear, Mixer, Norm, PerLayerInput, Remember, frozen::values,
+use crate::model::{
+    layers::{Dropout, FeedForward, Linear, Mixer, Norm, PerLayerInput, Remember, frozen::values},
+    stream::HeldWeight,
 };
 
 /// A layer.
@@ -127,6 +128,12 @@ impl Block {
         linears.extend(self.feed_forward.linears());
         linears.extend(self.per_layer.iter().flat_map(PerLayerInput::linears));
         linears
+    }
+
+    /// Keeps the matrices of which ranks have some bytes each on the device: they come together once, however often the layer is run.
+    pub(super) fn hold(&self) -> Vec<HeldWeight> {
+        let linears = self.linears().into_iter();
+        linears.flat_map(|linear| linear.weight.hold()).collect()
     }
 
     /// The same layer for two runs: after each [`rewind`](Self::rewind) its dropouts draw what they drew in the first run.

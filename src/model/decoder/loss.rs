@@ -14,7 +14,7 @@ use super::{
 use crate::{
     collective::CollectiveError,
     model::layers::{
-        Documents, NoMemory,
+        Documents,
         device::{ids_on, on},
     },
 };
@@ -154,7 +154,9 @@ impl CausalLm {
             tied: self.head.is_none().then(|| self.embedding.clone()),
             spec: self.spec.head.clone(),
         };
+        let held = head.hold();
         let loss = tail.loss(x, &labels, *at_once);
+        drop(held);
         self.check_ranks()?;
         Ok(loss)
     }
@@ -216,7 +218,7 @@ impl CausalLm {
         for block in &self.blocks {
             x = match recompute {
                 true => again::forward(block, x, &mut passage),
-                false => block.forward(x, &mut passage, &mut NoMemory),
+                false => again::once(block, x, &mut passage),
             };
         }
         Ok(x)

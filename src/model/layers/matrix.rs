@@ -9,7 +9,7 @@ use firebox_kernels::format::{Format, Packed};
 
 use super::frozen::values;
 use crate::{
-    model::stream::{Ring, StreamedWeight},
+    model::stream::{HeldWeight, Ring, StreamedWeight},
     quant::{PackedWeight, ops},
 };
 
@@ -114,6 +114,7 @@ impl Matrix {
 
     /// The sum of the squares of each row, `[out]` in `f32`, with some rows dense at a time.
     pub(crate) fn row_squares(&self, device: &Device) -> Tensor<1> {
+        let _held = self.hold();
         let squares = self.some_rows(device);
         let squares = squares.map(|(_, rows)| rows.square().sum_dim(1).squeeze_dim::<1>(1));
         Tensor::cat(squares.collect(), 0)
@@ -121,6 +122,7 @@ impl Matrix {
 
     /// The sum of the squares of each column, `[in]` in `f32`, with some rows dense at a time.
     pub(crate) fn column_squares(&self, device: &Device) -> Tensor<1> {
+        let _held = self.hold();
         let squares = self.some_rows(device);
         let squares = squares.map(|(_, rows)| rows.square().sum_dim(0).squeeze_dim::<1>(0));
         let squares = squares.reduce(|sum, more| sum + more);
@@ -132,6 +134,7 @@ impl Matrix {
         if let Self::Dense(weight) = self {
             return x.clone().matmul(values(weight).cast(x.dtype()));
         }
+        let _held = self.hold();
         let device = x.device();
         let products = self.some_rows(&device).map(|(first, rows)| {
             let [some, _] = rows.dims();
@@ -172,6 +175,15 @@ impl Matrix {
             Self::Streamed(weight) => Some(weight.ring()),
             Self::Split(parts) => parts.first()?.ring(),
             Self::Dense(_) | Self::Packed(_) => None,
+        }
+    }
+
+    /// Keeps what ranks have some bytes each of on the device: [`StreamedWeight::hold`].
+    pub(crate) fn hold(&self) -> Vec<HeldWeight> {
+        match self {
+            Self::Streamed(weight) => weight.hold().into_iter().collect(),
+            Self::Split(parts) => parts.iter().flat_map(Self::hold).collect(),
+            Self::Dense(_) | Self::Packed(_) => Vec::new(),
         }
     }
 

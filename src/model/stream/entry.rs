@@ -53,6 +53,13 @@ impl StreamedEntry {
         bytes as u64
     }
 
+    /// Whether ranks have some bytes each.
+    pub(super) fn is_apart(&self) -> bool {
+        let (StreamedBytes::Packed { words: bytes, .. }
+        | StreamedBytes::Dense { values: bytes, .. }) = &self.stored;
+        bytes.is_apart()
+    }
+
     pub(super) fn place(&self, device: &Device) -> io::Result<Placed> {
         Ok(match &self.stored {
             StreamedBytes::Packed {

@@ -29,4 +29,5 @@ pub use ring::Ring;
 pub(crate) use ring::RingLimits;
 pub(crate) use shelf::{Shelf, Shelved};
 pub use stats::{StreamStats, StreamTally};
+pub(crate) use weight::HeldWeight;
 pub use weight::StreamedWeight;

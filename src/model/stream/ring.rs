@@ -49,6 +49,8 @@ struct RingShared {
     limits: RingLimits,
     tally: Arc<Mutex<StreamStats>>,
     experts: Mutex<Recent<Placed>>,
+    /// Weights that somebody holds.
+    held: Mutex<HashMap<u64, Weak<Fetched>>>,
     state: Mutex<RingState>,
     /// Something may be fetched.
     work: Condvar,
@@ -71,9 +73,15 @@ struct RingState {
 
 /// A weight on the device. Its bytes count until it is dropped.
 #[derive(Debug)]
-struct Fetched {
+pub(super) struct Fetched {
     placed: Placed,
     _held: HeldBytes,
+}
+
+impl Fetched {
+    pub(super) fn placed(&self) -> &Placed {
+        &self.placed
+    }
 }
 
 #[derive(Debug)]
@@ -109,6 +117,7 @@ impl Ring {
                 ..StreamStats::default()
             })),
             experts: Mutex::new(Recent::new(limits.experts)),
+            held: Mutex::default(),
             state: Mutex::default(),
             work: Condvar::new(),
             arrived: Condvar::new(),
@@ -160,6 +169,35 @@ impl Ring {
         lock(&self.0.shared.tally).bytes_moved += bytes;
     }
 
+    /// Keeps a weight on the device until what is returned is dropped, however often it is lent meanwhile.
+    ///
+    /// # Panics
+    ///
+    /// As [`lend`](Self::lend).
+    pub(super) fn hold(&self, entry: &StreamedEntry) -> Arc<Fetched> {
+        if let Some(held) = self.held(entry) {
+            return held;
+        }
+        let shared = &self.0.shared;
+        let bytes = shared.hold(entry);
+        let placed = entry.place(&shared.device).unwrap_or_else(|error| {
+            panic!("{}: a streamed weight cannot be read: {error}", entry.name)
+        });
+        let fetched = Arc::new(Fetched {
+            placed,
+            _held: bytes,
+        });
+        let mut held = lock(&shared.held);
+        held.retain(|_, fetched| fetched.strong_count() > 0);
+        held.insert(entry.id, Arc::downgrade(&fetched));
+        fetched
+    }
+
+    /// A weight that somebody holds.
+    pub(super) fn held(&self, entry: &StreamedEntry) -> Option<Arc<Fetched>> {
+        lock(&self.0.shared.held).get(&entry.id)?.upgrade()
+    }
+
     /// Lends a weight on the device for as long as `product` takes.
     ///
     /// # Panics
@@ -171,6 +209,9 @@ impl Ring {
         product: impl FnOnce(&Placed) -> R,
     ) -> R {
         let shared = &self.0.shared;
+        if let Some(held) = self.held(entry) {
+            return product(held.placed());
+        }
         let unreadable =
             |error| -> ! { panic!("{}: a streamed weight cannot be read: {error}", entry.name) };
         if entry.is_expert {

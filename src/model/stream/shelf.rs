@@ -90,6 +90,11 @@ impl Shelved {
         }
     }
 
+    /// Whether other ranks have some of them.
+    pub(super) fn is_apart(&self) -> bool {
+        matches!(self, Self::Apart { .. })
+    }
+
     /// Whether all bytes are no more work than some of them.
     pub(super) fn is_whole(&self) -> bool {
         matches!(self, Self::Host(_) | Self::Apart { .. })

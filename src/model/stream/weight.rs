@@ -28,7 +28,7 @@ use crate::{
 
 use super::{
     entry::{Placed, StreamedBytes, StreamedEntry},
-    ring::Ring,
+    ring::{Fetched, Ring},
     shelf::{Shelved, room},
 };
 
@@ -47,6 +47,10 @@ pub struct StreamedWeight {
     /// The device of the ring, which records gradients if the module does.
     device: Device,
 }
+
+/// A weight that stays on the device as long as this is there.
+#[derive(Debug)]
+pub(crate) struct HeldWeight(#[expect(dead_code, reason = "it is kept, not read")] Arc<Fetched>);
 
 impl StreamedWeight {
     /// The weight `name`, which `ring` brings to `device`; whether it is one of many experts.
@@ -99,6 +103,17 @@ impl StreamedWeight {
         &self.device
     }
 
+    /// Keeps a weight of which ranks have some bytes each on the device, until what is returned is dropped. All ranks hold the same weights
+    /// in the same order; between, each may multiply as often as it likes. Other weights are streamed as always.
+    ///
+    /// # Panics
+    ///
+    /// As [`product`](Self::product).
+    pub(crate) fn hold(&self) -> Option<HeldWeight> {
+        let hold = || HeldWeight(self.ring.hold(&self.entry));
+        self.entry.is_apart().then(hold)
+    }
+
     /// `x` `[m, in]` times the transposed weight: `[m, out]`.
     ///
     /// # Panics
@@ -133,6 +148,12 @@ impl StreamedWeight {
     ///
     /// When an index is not below the number of rows, or the weight cannot be read from its file.
     pub fn rows(&self, ids: Tensor<1, Int>, dtype: FloatDType) -> Tensor<2> {
+        if let Some(held) = self.ring.held(&self.entry) {
+            return match held.placed() {
+                Placed::Packed(packed) => ops::rows(ids, packed, dtype),
+                Placed::Dense(weight) => weight.clone().select(0, ids),
+            };
+        }
         let [rows, cols] = self.shape();
         let ids: Vec<usize> = ids
             .into_data()

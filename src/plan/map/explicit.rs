@@ -6,6 +6,22 @@ use crate::{
     plan::{Home, Plan, Step},
 };
 
+/// Modules of transformers without tensors, which accelerate's maps name: rotations, functions, dropouts.
+const WITHOUT_TENSORS: [&str; 12] = [
+    "rotary_emb",
+    "rotary_emb_local",
+    "rotary_pos_emb",
+    "act",
+    "act_fn",
+    "activation",
+    "activation_fn",
+    "attn_dropout",
+    "resid_dropout",
+    "attention_dropout",
+    "dropout",
+    "drop",
+];
+
 impl Plan {
     /// Sends every weight where the map says.
     pub(super) fn map_explicitly(
@@ -62,17 +78,35 @@ impl Plan {
             }
         }
         self.tie(request, &homes, &mut used)?;
-        if let Some(idle) = used.iter().position(|used| !used) {
-            return Err(MapError::Idle {
-                pattern: entries[idle].0.to_string(),
-                model: self.model.clone(),
-            });
+        let idle = entries.iter().zip(&used).filter(|(_, used)| !**used);
+        for ((pattern, _), _) in idle {
+            let pattern = pattern.to_string();
+            if !self.is_without_tensors(&pattern) {
+                return Err(MapError::Idle {
+                    pattern,
+                    model: self.model.clone(),
+                });
+            }
+            tracing::warn!(
+                "`{pattern}` of the device map has no tensors; its values are made on the devices that need them"
+            );
         }
         let count = uncovered.len();
         match uncovered.into_iter().next() {
             Some(tensor) => Err(MapError::Uncovered { tensor, count }),
             None => Ok(homes),
         }
+    }
+
+    /// Whether a path is that of a module of transformers which has no tensors, inside of a module that the model has.
+    fn is_without_tensors(&self, path: &str) -> bool {
+        let (parent, name) = path.rsplit_once('.').unwrap_or(("", path));
+        let inside = |name: &str| {
+            let rest = name.strip_prefix(parent);
+            rest.is_some_and(|rest| parent.is_empty() || rest.starts_with('.'))
+        };
+        let mut names = self.steps.iter().map(|step| &*step.slot.name);
+        WITHOUT_TENSORS.contains(&name) && names.any(inside)
     }
 
     /// A head that is the embedding has no tensor of its own, and a map may name it.
