@@ -115,6 +115,9 @@ pub enum Error {
         /// The model that was asked for.
         model: String,
     },
+    /// The model lies in a store or behind HTTP, and this build cannot go there.
+    #[error("this program was built without the feature `remote`, which reads models at addresses")]
+    NoRemote,
 }
 
 impl Error {

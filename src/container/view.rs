@@ -15,7 +15,7 @@ use super::{
 use crate::{
     model::{Architecture, CausalLm},
     source::{
-        Access, Probe, Source, SourceError, SourceExt, SourceHints, StoredType,
+        Access, Fetched, Probe, Source, SourceError, SourceExt, SourceHints, StoredType,
         checkpoint::{CONFIG, SINGLE},
         gguf::{self, GgufHeader, GgufParsed, GgufType},
     },
@@ -300,5 +300,13 @@ impl SourceHints for GgufView {
 
     fn concurrency(&self) -> usize {
         self.source.concurrency()
+    }
+
+    fn request_bytes(&self) -> Option<u64> {
+        self.source.request_bytes()
+    }
+
+    fn fetched(&self) -> Option<Fetched> {
+        self.source.fetched()
     }
 }

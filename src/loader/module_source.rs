@@ -7,7 +7,7 @@ use firebox_kernels::{arith::float::DType, format::Packed};
 
 use crate::{
     model::SlotValues,
-    source::{Access, Bytes, Probe, Source, SourceError, SourceExt, SourceHints},
+    source::{Access, Bytes, Fetched, Probe, Source, SourceError, SourceExt, SourceHints},
 };
 
 /// The file that the values of the module are in.
@@ -214,5 +214,13 @@ impl SourceHints for ModuleSource {
     /// One, since a tensor is made whole: two readers would make each for themselves.
     fn concurrency(&self) -> usize {
         1
+    }
+
+    fn request_bytes(&self) -> Option<u64> {
+        None
+    }
+
+    fn fetched(&self) -> Option<Fetched> {
+        None
     }
 }

@@ -11,7 +11,11 @@ use crate::{
     dialect::{self, undeclared},
     error::Error,
     expand,
-    source::{Apart, Checkpoint, CheckpointError, Local, Source, SourceError, checkpoint::CONFIG},
+    source::{
+        Apart, Checkpoint, CheckpointError, Local, Source, SourceError,
+        address::{Site, site},
+        checkpoint::CONFIG,
+    },
 };
 #[cfg(feature = "hub")]
 use crate::{
@@ -51,8 +55,11 @@ impl LoadRequest {
         let open = |source: Arc<dyn Source>| {
             let checkpoint = match apart {
                 Some(folder) => {
-                    let weights = Local::open(folder)?.reading(self.config.read.reading);
-                    open(Arc::new(Apart::new(Arc::new(weights), source)))?
+                    let weights = match folder.to_str() {
+                        Some(name) if site(name).is_some() => self.at(name)?,
+                        _ => self.local(folder)?,
+                    };
+                    open(Arc::new(Apart::new(weights, source)))?
                 }
                 None => open(source)?,
             };
@@ -65,14 +72,45 @@ impl LoadRequest {
             return open(Arc::clone(source));
         }
         let name = &self.config.model;
+        if site(name).is_some() {
+            return self
+                .at(name)
+                .and_then(open)
+                .map_err(|error| explain(&self.observers, error));
+        }
         if Path::new(name).exists() || !looks_like_id(name) {
-            let folder = Local::open(name)?.reading(self.config.read.reading);
-            return open(Arc::new(folder));
+            return open(self.local(name.as_ref())?);
         }
         hub(name, self)
             .and_then(open)
             .map_err(|error| not_here(name, explain(&self.observers, error)))
     }
+
+    /// A folder or file on disk.
+    fn local(&self, path: &Path) -> Result<Arc<dyn Source>, Error> {
+        Ok(Arc::new(
+            Local::open(path)?.reading(self.config.read.reading),
+        ))
+    }
+
+    /// The model at an address.
+    fn at(&self, address: &str) -> Result<Arc<dyn Source>, Error> {
+        match site(address) {
+            Some(Site::Path(path)) => self.local(path.as_ref()),
+            Some(Site::Hub) => hub(address, self),
+            Some(Site::Remote) | None => remote(address),
+        }
+    }
+}
+
+#[cfg(feature = "remote")]
+fn remote(address: &str) -> Result<Arc<dyn Source>, Error> {
+    Ok(Arc::new(crate::source::Remote::open(address)?))
+}
+
+#[cfg(not(feature = "remote"))]
+fn remote(_: &str) -> Result<Arc<dyn Source>, Error> {
+    Err(Error::NoRemote)
 }
 
 /// The checkpoint with the declaration of its quantization, where packed tensors are there and `config.json` has none: from a file beside, or

@@ -7,7 +7,7 @@ use std::{
 
 use serde::Serialize;
 
-use crate::source::{Access, Bytes, Probe, Source, SourceError, SourceExt, SourceHints};
+use crate::source::{Access, Bytes, Fetched, Probe, Source, SourceError, SourceExt, SourceHints};
 
 /// Bytes of a file that were read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -133,6 +133,14 @@ impl SourceHints for ReadLog<'_> {
 
     fn concurrency(&self) -> usize {
         self.inner.concurrency()
+    }
+
+    fn request_bytes(&self) -> Option<u64> {
+        self.inner.request_bytes()
+    }
+
+    fn fetched(&self) -> Option<Fetched> {
+        self.inner.fetched()
     }
 }
 

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Access, Probe, Source, SourceError, SourceExt, SourceHints, checkpoint::INDEX};
+use super::{
+    Access, Fetched, Probe, Source, SourceError, SourceExt, SourceHints, checkpoint::INDEX,
+};
 
 /// The weights of one source, and all other files of another one.
 #[derive(Debug)]
@@ -96,6 +98,15 @@ impl SourceHints for Apart {
 
     fn concurrency(&self) -> usize {
         self.weights.concurrency()
+    }
+
+    fn request_bytes(&self) -> Option<u64> {
+        self.weights.request_bytes()
+    }
+
+    fn fetched(&self) -> Option<Fetched> {
+        let both = [self.weights.fetched(), self.others.fetched()];
+        both.into_iter().flatten().reduce(core::ops::Add::add)
     }
 }
 

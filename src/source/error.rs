@@ -143,6 +143,68 @@ pub enum SourceError {
         why: Cow<'static, str>,
     },
 
+    /// A file that is read over the network is another one than at the first request for it.
+    #[error(
+        "{at}/{file}: was replaced while it was read: {was} before, {now} now; what was read is of two files, so read the model again"
+    )]
+    Replaced {
+        /// The source.
+        at: String,
+        /// The file.
+        file: String,
+        /// Its length and ETag at first.
+        was: Box<str>,
+        /// Its length and ETag now.
+        now: Box<str>,
+    },
+
+    /// A store does not let the file be read.
+    #[error("{at}/{file}: the store answered {status}{}; {remedy}", .code.as_ref().map_or(String::new(), |code| format!(" ({code})")))]
+    Denied {
+        /// The source.
+        at: String,
+        /// The file.
+        file: String,
+        /// The status of HTTP.
+        status: u16,
+        /// The store's word for it.
+        code: Option<Box<str>>,
+        /// What to do.
+        remedy: &'static str,
+    },
+
+    /// A token or a signature was good for some time, which is over.
+    #[error(
+        "{at}/{file}: the token or the signature has expired; get a new one, and go on (a save with `--resume`)"
+    )]
+    Expired {
+        /// The source.
+        at: String,
+        /// The file.
+        file: String,
+    },
+
+    /// A server sends whole files only.
+    #[error(
+        "{at}/{file}: the server answers a request for a part of a file with the whole file, so weights cannot be read from it; use a server \
+         with ranges, or download the model first"
+    )]
+    WholeFiles {
+        /// The source.
+        at: String,
+        /// The file.
+        file: String,
+    },
+
+    /// The environment does not make a store of an address.
+    #[error("{at}: the store cannot be reached: {reason}")]
+    Store {
+        /// The address, without secrets.
+        at: String,
+        /// What is wrong, without secrets.
+        reason: String,
+    },
+
     /// The hub has no such model.
     #[error("{endpoint} has no model {id}; check the spelling")]
     NoModel {
@@ -207,7 +269,7 @@ pub enum SourceError {
         total: u64,
     },
 
-    /// The hub could not be reached, or did not keep to its protocol.
+    /// The hub or a store could not be reached, or did not keep to its protocol.
     #[error("{at}/{file}: {endpoint} failed: {source}")]
     Network {
         /// The source.

@@ -15,13 +15,28 @@
 //!
 //! A custom source is three short methods: see [`Source`].
 
+pub(crate) mod address;
+
 mod error;
+mod fetched;
 mod name;
 mod probe;
 mod read;
 
 mod local;
 mod memory;
+
+#[cfg(any(feature = "hub", feature = "remote"))]
+mod backoff;
+#[cfg(any(feature = "hub", feature = "remote"))]
+mod environment;
+#[cfg(any(feature = "hub", feature = "remote"))]
+mod origin;
+#[cfg(any(feature = "hub", feature = "remote"))]
+mod tally;
+
+#[cfg(feature = "remote")]
+pub(crate) mod remote;
 
 #[cfg(feature = "hub")]
 mod hub;
@@ -59,6 +74,7 @@ pub use catalog::{Catalog, CatalogError, TensorInfo};
 pub use checkpoint::{Checkpoint, CheckpointError, WeightFile};
 pub use dtype::StoredType;
 pub use error::SourceError;
+pub use fetched::Fetched;
 pub use header::{Entry, Header, HeaderError};
 #[cfg(feature = "hub")]
 pub use hub::{Download, Hub, HubBuilder};
@@ -68,5 +84,7 @@ pub use memory::{Fault, Memory};
 pub(crate) use overlay::{Overlay, ZEROS, is_made_up, ones};
 pub use probe::Probe;
 pub use read::{Access, SMALL_FILE_BYTES_MAX, Source, SourceExt, SourceHints};
+#[cfg(feature = "remote")]
+pub use remote::{Remote, RemoteBuilder};
 
 use name::stays_inside;

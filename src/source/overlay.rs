@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use firebox_kernels::arith::float::DType;
 
-use super::{Access, Probe, Source, SourceError, SourceExt, SourceHints};
+use super::{Access, Fetched, Probe, Source, SourceError, SourceExt, SourceHints};
 
 /// The file whose bytes are all zero: zeros of every type.
 pub(crate) const ZEROS: &str = "(zeros)";
@@ -161,6 +161,14 @@ impl SourceHints for Overlay {
 
     fn concurrency(&self) -> usize {
         self.source.concurrency()
+    }
+
+    fn request_bytes(&self) -> Option<u64> {
+        self.source.request_bytes()
+    }
+
+    fn fetched(&self) -> Option<Fetched> {
+        self.source.fetched()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{error::SourceError, probe::Probe};
+use super::{error::SourceError, fetched::Fetched, probe::Probe};
 
 /// The most that [`SourceExt::read`] reads at once, in bytes: 128 MiB.
 ///
@@ -111,6 +111,13 @@ pub trait SourceHints: Send + Sync {
 
     /// Reads that should be under way at once: 2 for a disk, more where an answer takes long and many are served at once.
     fn concurrency(&self) -> usize;
+
+    /// Bytes that a read of weights had better have where each read is a request to a server: neighbouring tensors are then read
+    /// together. `None` where small reads cost no more than their bytes, as on a disk.
+    fn request_bytes(&self) -> Option<u64>;
+
+    /// What came over the network so far; `None` where nothing does.
+    fn fetched(&self) -> Option<Fetched>;
 }
 
 /// What the bytes that a source [shares](SourceHints::share) are for.
@@ -247,6 +254,16 @@ pub trait SourceExt: Source {
     /// [`SourceHints::concurrency`], or 2.
     fn concurrency(&self) -> usize {
         self.hints().map_or(CONCURRENCY, SourceHints::concurrency)
+    }
+
+    /// [`SourceHints::request_bytes`], or `None`.
+    fn request_bytes(&self) -> Option<u64> {
+        self.hints()?.request_bytes()
+    }
+
+    /// [`SourceHints::fetched`], or `None`.
+    fn fetched(&self) -> Option<Fetched> {
+        self.hints()?.fetched()
     }
 }
 

@@ -255,6 +255,14 @@ fn a_state_with_a_name_is_known_by_it() {
         fn concurrency(&self) -> usize {
             2
         }
+
+        fn request_bytes(&self) -> Option<u64> {
+            None
+        }
+
+        fn fetched(&self) -> Option<Fetched> {
+            None
+        }
     }
     let named = |name| {
         Arc::new(Named(

@@ -11,7 +11,9 @@ use firebox::{
     config::SaveConfig,
     pipeline::{Event, Flow},
     report::Saved,
-    source::{Access, Bytes, Checkpoint, Probe, Source, SourceError, SourceExt, SourceHints},
+    source::{
+        Access, Bytes, Checkpoint, Fetched, Probe, Source, SourceError, SourceExt, SourceHints,
+    },
 };
 
 use crate::tiny::{Tiny, tiny_entries};
@@ -109,6 +111,14 @@ impl SourceHints for Watched {
 
     fn concurrency(&self) -> usize {
         2
+    }
+
+    fn request_bytes(&self) -> Option<u64> {
+        None
+    }
+
+    fn fetched(&self) -> Option<Fetched> {
+        None
     }
 }
 

@@ -1,6 +1,5 @@
 //! How a model on the hub is reached: the caller's options, and the environment for the others.
 
-use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -12,7 +11,7 @@ use super::hook::{Download, Hook};
 use super::{Hub, address};
 use crate::{
     config::{Reading, Secret},
-    source::{SourceError, stays_inside},
+    source::{SourceError, environment::Environment, stays_inside},
 };
 
 /// Where models are by default.
@@ -42,7 +41,7 @@ pub struct HubBuilder {
     reading: Reading,
     retries: usize,
     on_download: Option<Hook>,
-    environment: Option<HashMap<String, Secret>>,
+    environment: Environment,
 }
 
 impl Hub {
@@ -73,7 +72,7 @@ impl HubBuilder {
             reading: Reading::default(),
             retries: 3,
             on_download: None,
-            environment: None,
+            environment: Environment::default(),
         }
     }
 
@@ -145,12 +144,7 @@ impl HubBuilder {
         mut self,
         variables: impl IntoIterator<Item = (K, V)>,
     ) -> Self {
-        self.environment = Some(
-            variables
-                .into_iter()
-                .map(|(name, value)| (name.into(), Secret(value.into())))
-                .collect(),
-        );
+        self.environment = Environment::of(variables);
         self
     }
 
@@ -163,7 +157,7 @@ impl HubBuilder {
         let endpoint = self
             .endpoint
             .clone()
-            .or_else(|| self.variable("HF_ENDPOINT"))
+            .or_else(|| self.environment.get("HF_ENDPOINT"))
             .unwrap_or_else(|| ENDPOINT.to_owned());
         let endpoint = endpoint.trim_end_matches('/').to_owned();
         let given = address::read(&self.id, &endpoint)?;
@@ -186,7 +180,7 @@ impl HubBuilder {
         };
         let cache = Cache::new(cache);
         let offline = self.offline.unwrap_or_else(|| {
-            self.variable("HF_HUB_OFFLINE").is_some_and(|value| {
+            self.environment.get("HF_HUB_OFFLINE").is_some_and(|value| {
                 matches!(
                     value.to_ascii_lowercase().as_str(),
                     "1" | "true" | "yes" | "on"
@@ -229,19 +223,8 @@ impl HubBuilder {
         })
     }
 
-    /// A variable, unless it is unset or blank.
-    fn variable(&self, name: &str) -> Option<String> {
-        let value = match &self.environment {
-            Some(given) => given.get(name).map(|value| value.0.clone()),
-            None => std::env::var(name).ok(),
-        };
-        value
-            .map(|value| value.trim().to_owned())
-            .filter(|value| !value.is_empty())
-    }
-
     fn path_variable(&self, name: &str) -> Option<PathBuf> {
-        let value = self.variable(name)?;
+        let value = self.environment.get(name)?;
         match value.strip_prefix("~/") {
             Some(rest) => Some(self.home().join(rest)),
             None => Some(value.into()),
@@ -249,7 +232,8 @@ impl HubBuilder {
     }
 
     fn home(&self) -> PathBuf {
-        self.variable("HOME")
+        self.environment
+            .get("HOME")
             .map(PathBuf::from)
             .or_else(std::env::home_dir)
             .unwrap_or_default()
@@ -270,7 +254,7 @@ impl HubBuilder {
     }
 
     fn found_token(&self) -> Option<String> {
-        self.variable("HF_TOKEN").or_else(|| {
+        self.environment.get("HF_TOKEN").or_else(|| {
             let path = self
                 .path_variable("HF_TOKEN_PATH")
                 .unwrap_or_else(|| self.hf_home().join("token"));

@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 
 use hf_hub::api::sync::Api;
 
-use super::{Backoff, Hub, Pinned, hook::Download, is_commit, lock};
-use crate::source::{Source, SourceError};
+use super::{Hub, Pinned, WAIT_FIRST, hook::Download, is_commit, lock};
+use crate::source::{Source, SourceError, backoff::Backoff};
 
 /// How long to wait while another process downloads the same file.
 const LOCK_WAIT_MAX: Duration = Duration::from_secs(600);
@@ -49,7 +49,7 @@ impl Hub {
             found => return found.map(|_| ()),
         }
 
-        let mut wait = Backoff::new(self.retries);
+        let mut wait = Backoff::new(self.retries, WAIT_FIRST);
         let brought = loop {
             match self.try_download(api, pinned, file, size) {
                 Ok(brought) => break brought,

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use hf_hub::api::sync::Api;
 
-use super::{Backoff, Hub, Listing, Pinned, is_commit, lock, redirect::Follow};
-use crate::source::SourceError;
+use super::{Hub, Listing, Pinned, WAIT_FIRST, is_commit, lock, redirect::Follow};
+use crate::source::{SourceError, backoff::Backoff};
 
 /// The longest wait for the list of files. (Downloads have no limit of their own.)
 const LISTING_TIMEOUT: Duration = Duration::from_secs(30);
@@ -37,7 +37,7 @@ impl Hub {
         revision: &str,
         file: &str,
     ) -> Result<(String, Listing), SourceError> {
-        let mut wait = Backoff::new(self.retries);
+        let mut wait = Backoff::new(self.retries, WAIT_FIRST);
         loop {
             match self.try_fetch_listing(api, revision, file) {
                 Err(SourceError::Network { .. }) if wait.again() => {}

@@ -54,7 +54,7 @@ pub use hook::Download;
 
 use crate::{config::Reading, source::local::CONCURRENCY};
 
-use super::{Access, Bytes, Local, Probe, Source, SourceError, SourceHints, stays_inside};
+use super::{Access, Bytes, Fetched, Local, Probe, Source, SourceError, SourceHints, stays_inside};
 
 /// A model on the hub, in the cache that Python's `huggingface_hub` uses.
 ///
@@ -318,6 +318,14 @@ impl SourceHints for Hub {
     fn concurrency(&self) -> usize {
         CONCURRENCY
     }
+
+    fn request_bytes(&self) -> Option<u64> {
+        None
+    }
+
+    fn fetched(&self) -> Option<Fetched> {
+        None
+    }
 }
 
 /// Written by hand: `hf-hub` prints its headers, and the token is one of them.
@@ -342,31 +350,8 @@ fn is_commit(text: &str) -> bool {
             .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// Longer and longer waits, up to a number of tries.
-struct Backoff {
-    left: usize,
-    wait: Duration,
-}
-
-impl Backoff {
-    fn new(retries: usize) -> Self {
-        Self {
-            left: retries,
-            wait: Duration::from_millis(500),
-        }
-    }
-
-    /// Waits, if there is a try left.
-    fn again(&mut self) -> bool {
-        if self.left == 0 {
-            return false;
-        }
-        self.left -= 1;
-        std::thread::sleep(self.wait);
-        self.wait = (self.wait * 2).min(Duration::from_secs(10));
-        true
-    }
-}
+/// The first wait before another try.
+const WAIT_FIRST: Duration = Duration::from_millis(500);
 
 /// A thread that panicked while it held one of these left nothing half done.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

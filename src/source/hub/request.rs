@@ -10,8 +10,8 @@ use hf_hub::api::sync::Api;
 use ureq::http::Response;
 use ureq::{Body, BodyReader};
 
-use super::{Backoff, Hub, Pinned, lock, redirect::Follow};
-use crate::source::{Source, SourceError, stays_inside};
+use super::{Hub, Pinned, WAIT_FIRST, lock, redirect::Follow};
+use crate::source::{Source, SourceError, backoff::Backoff, stays_inside};
 
 /// The longest wait for an answer to begin, and in the middle of one for more of it.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
@@ -95,7 +95,7 @@ impl Hub {
         start: u64,
         len: usize,
     ) -> Result<Vec<u8>, SourceError> {
-        let mut wait = Backoff::new(self.retries);
+        let mut wait = Backoff::new(self.retries, WAIT_FIRST);
         loop {
             let mut bytes = Vec::with_capacity(len);
             let last = start + len as u64 - 1;

@@ -18,7 +18,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use bytes::Bytes;
 
-use super::{Access, Probe, Source, SourceError, SourceHints, instead, stays_inside};
+use super::{Access, Fetched, Probe, Source, SourceError, SourceHints, instead, stays_inside};
 use crate::config::Reading;
 use open::{OpenFile, Opened};
 
@@ -354,6 +354,14 @@ impl SourceHints for Local {
 
     fn concurrency(&self) -> usize {
         CONCURRENCY
+    }
+
+    fn request_bytes(&self) -> Option<u64> {
+        None
+    }
+
+    fn fetched(&self) -> Option<Fetched> {
+        None
     }
 }
 
