@@ -8,8 +8,8 @@
 //!
 //! Reading order: [`arith`] (tools that know no format) → [`mod@format`] (what the bits of each format mean) →
 //! [`packer`] (how tiles of a weight become packed) → [`formats`] (the codes of each format chosen, and dequantized) →
-//! [`packing`] (one list of all methods that choose codes) → [`linear`] (products), [`compare`] (errors) and [`adamw`] (steps
-//! of an optimizer) on the host; `device`, `quantize` and the files `cube` for devices. Each imports only those before it.
+//! [`packing`] (one list of all methods that choose codes) → [`linear`] (products), [`layers`] (what a pass computes between them),
+//! [`compare`] (errors) and [`adamw`] (steps of an optimizer) on the host; `device`, `quantize` and the files `cube` for devices. Each imports only those before it.
 
 pub mod arith;
 
@@ -27,6 +27,8 @@ pub mod quantize;
 pub mod device;
 
 pub mod linear;
+
+pub mod layers;
 
 pub mod compare;
 

@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::quant::QuantSpec;
 use super::{
-    AdapterConfig, Budget, DeviceMap, Expand, HubConfig, MaxMemory, Parallel, Pattern, Policy,
-    RankConfig, Reading, Rule, Strategy, StreamFrom, VerifyConfig, Workers, hub::Secret,
+    AdapterConfig, Budget, DeviceMap, Expand, HubConfig, KvCacheDtype, MaxMemory, Parallel,
+    Pattern, Policy, RankConfig, Reading, Rule, Strategy, StreamFrom, VerifyConfig, Workers,
+    hub::Secret,
 };
 
 /// What to load and how: plain data, which can be written to a file and read again.
@@ -69,6 +70,8 @@ pub(crate) struct PlaceConfig {
     pub(crate) device_map: Option<DeviceMap>,
     /// Sequences at once, and tokens of each, that cache and activations need room for.
     pub(crate) context: Option<[usize; 2]>,
+    /// The type of keys and values in a cache.
+    pub(crate) kv_cache_dtype: Option<KvCacheDtype>,
     pub(crate) strategy: Strategy,
     pub(crate) stream_from: StreamFrom,
     pub(crate) host_budget: Option<Budget>,
@@ -327,6 +330,13 @@ impl LoadConfig {
     /// of 4096 tokens, or as many as the model has positions, if not given.
     pub fn context(mut self, sequences: usize, tokens: usize) -> Self {
         self.place.context = Some([sequences, tokens]);
+        self
+    }
+
+    /// The type that caches of the model keep keys and values in; that of activations if not given. [`KvCacheDtype::Int8`] takes a
+    /// quarter of `f32`, and rounds each head of each token by itself.
+    pub fn kv_cache_dtype(mut self, dtype: KvCacheDtype) -> Self {
+        self.place.kv_cache_dtype = Some(dtype);
         self
     }
 

@@ -9,6 +9,7 @@ mod device_map;
 mod expand;
 mod hub;
 mod known;
+mod kv_cache;
 mod load;
 mod max_memory;
 mod near;
@@ -35,6 +36,7 @@ pub(crate) use hub::HubConfig;
 #[cfg(feature = "hub")]
 pub(crate) use hub::Secret;
 pub use known::Known;
+pub use kv_cache::KvCacheDtype;
 pub use load::LoadConfig;
 pub(crate) use load::{PackConfig, PlaceConfig};
 pub use max_memory::{MaxMemory, MaxMemoryError};

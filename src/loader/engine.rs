@@ -10,11 +10,11 @@ use super::{
 };
 use crate::{
     collective::Collective,
-    config::{Expand, LoadConfig, Pattern, StatedMemory, Workers},
+    config::{Expand, KvCacheDtype, LoadConfig, Pattern, StatedMemory, Workers},
     dialect::{self, Dialect},
     error::Error,
     expand,
-    model::{Architecture, Stacks},
+    model::{Architecture, PassMeans, Stacks},
     observe::{Event, Observer, Observers, tell},
     pipeline::{self, PipelineError, Settings, Sink, Timing},
     place::Shared,
@@ -23,7 +23,7 @@ use crate::{
     ranks::{Launched, launched},
     report::{LoadReport, Recording, RunFacts},
     source::{Checkpoint, CheckpointError, Source, SourceError, SourceExt},
-    target::{Capabilities, DTypeChoice, MemoryKind, Target},
+    target::{Capabilities, DType, DTypeChoice, KnownTarget, MemoryKind, Target, TargetError},
 };
 
 /// One load.
@@ -111,6 +111,11 @@ impl Engine {
         config.pack.policy.skip.extend(dense.iter().cloned());
         let dialect = dialect::detect(checkpoint.config(), checkpoint.catalog())?;
         let dtype = capabilities.dtype(config.pack.dtype, checkpoint.catalog().float_dtype());
+        let kept = config.place.kv_cache_dtype.and_then(KvCacheDtype::float);
+        if let Some(dtype) = kept.filter(|dtype| !capabilities.dtypes.contains(dtype)) {
+            let target = target.name;
+            return Err(TargetError::KvCacheDtype { target, dtype }.into());
+        }
         tracing::debug!(
             model = checkpoint.source().describe(),
             files = checkpoint.files().len(),
@@ -138,6 +143,17 @@ impl Engine {
             launched,
             messages: ranks,
         })
+    }
+
+    /// What a pass computes in.
+    pub(super) fn pass_means(&self) -> PassMeans {
+        let dtype = self.dtype.dtype;
+        let in_tiles = self.target.name == KnownTarget::Cpu.name() && dtype == DType::F32;
+        PassMeans {
+            width: dtype.size(),
+            kv_cache: self.config.place.kv_cache_dtype.unwrap_or(dtype.into()),
+            tiles: in_tiles.then(rayon::current_num_threads),
+        }
     }
 
     /// The configuration of the model, named as the checkpoint names its tensors.

@@ -86,7 +86,8 @@ impl Engine {
             ..place.clone()
         };
         let mut module = ModuleSink {
-            weights: Weights::new(self.devices.all[0].clone(), plan.dtype),
+            weights: Weights::new(self.devices.all[0].clone(), plan.dtype)
+                .with_kv_cache(self.config.place.kv_cache_dtype),
             devices: &self.devices.all,
             settings: &place,
             shared: self.shared.as_ref(),

@@ -33,7 +33,7 @@ impl Engine {
         units.retain(|unit| unit.slots.iter().any(|slot| here.contains(&**slot)));
         let [batch, length] = place.context.unwrap_or([1, TOKENS]);
         let size = PassSize { batch, length };
-        let pass = A::pass_bytes(config, &size, self.dtype.dtype.size());
+        let pass = A::pass_bytes(config, &size, &self.pass_means());
         let of_unit = |unit: &Unit| {
             let layer = unit.layer.and_then(|nth| pass.as_ref()?.layers.get(nth));
             let through = pass.as_ref().map_or(0, |pass| pass.through);

@@ -75,8 +75,8 @@ impl Engine {
             device_fixed: self.device_fixed(),
         };
         let config = self.model_config::<A>()?;
-        let width = self.dtype.dtype.size();
-        let pass = pass.and_then(|size| Some((size, A::pass_bytes(&config, &size, width)?)));
+        let means = self.pass_means();
+        let pass = pass.and_then(|size| Some((size, A::pass_bytes(&config, &size, &means)?)));
         let mut memory = MemoryPlan::new(plan, &load, &UseBytes { pass, training });
         if let Some(stated) = &self.stated
             && self.target.memory == MemoryKind::Device

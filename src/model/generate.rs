@@ -165,7 +165,8 @@ pub fn generate(
     options: &GenerateOptions,
     mut on_token: impl FnMut(u32) -> ControlFlow<()>,
 ) -> Result<Generated, GenerateError> {
-    let mut cache = model.cache();
+    let tokens = prompt.len().saturating_add(options.max_new_tokens);
+    let mut cache = model.cache().with_room(tokens);
     check(prompt, model.vocabulary())?;
     let mut sampler = Sampler::new(options.sampling)?;
 

@@ -55,7 +55,7 @@ pub use layers::{
     Norm, Rope, RopeScaling, Rotation,
 };
 pub use link::Link;
-pub use pass::{LayerPass, PassBytes, PassSize};
+pub use pass::{LayerPass, PassBytes, PassMeans, PassSize};
 pub use recompute::recompute;
 pub(crate) use slot::TIED_HEAD;
 pub use slot::{Origin, Role, Slot};
@@ -149,8 +149,12 @@ pub trait Architecture: Sized {
         Vec::new()
     }
 
-    /// The memory that a pass takes beside the weights, where activations have `width` bytes a value; `None` if not said.
-    fn pass_bytes(_config: &Self::Config, _size: &PassSize, _width: usize) -> Option<PassBytes> {
+    /// The memory that a pass takes beside the weights; `None` if not said.
+    fn pass_bytes(
+        _config: &Self::Config,
+        _size: &PassSize,
+        _means: &PassMeans,
+    ) -> Option<PassBytes> {
         None
     }
 

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::KvCacheDtype;
+
 /// How much goes through a model at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PassSize {
@@ -9,6 +11,17 @@ pub struct PassSize {
     pub batch: usize,
     /// Tokens of each: of the prompt, which goes through in one pass, and of the cache.
     pub length: usize,
+}
+
+/// What a pass computes in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PassMeans {
+    /// Bytes of a value of an activation.
+    pub width: usize,
+    /// What keys and values are kept in.
+    pub kv_cache: KvCacheDtype,
+    /// Threads that compare queries with keys in tiles, as the CPU does; without, the scores of a block of queries are in memory.
+    pub tiles: Option<usize>,
 }
 
 /// The memory that a pass takes beside the weights, in bytes.

@@ -14,7 +14,7 @@ use super::{
     layers::{Embedding, Linear, Matrix, Place},
 };
 use crate::{
-    config::Role,
+    config::{KvCacheDtype, Role},
     quant::{PackedWeight, ops},
     target::{DType, ToBurn},
 };
@@ -63,6 +63,7 @@ impl Weight {
 pub struct Weights {
     device: Device,
     dtype: DType,
+    kv_cache: Option<KvCacheDtype>,
     by_name: BTreeMap<String, Weight>,
 }
 
@@ -116,8 +117,19 @@ impl Weights {
         Self {
             device,
             dtype,
+            kv_cache: None,
             by_name: BTreeMap::new(),
         }
+    }
+
+    /// The same, for a model whose caches keep keys and values in another type than that of activations.
+    pub fn with_kv_cache(self, kv_cache: Option<KvCacheDtype>) -> Self {
+        Self { kv_cache, ..self }
+    }
+
+    /// The type that caches of the model keep keys and values in; that of activations where there is none.
+    pub fn kv_cache(&self) -> Option<KvCacheDtype> {
+        self.kv_cache
     }
 
     /// Adds a finished weight under the name of its slot.

@@ -138,6 +138,17 @@ pub enum TargetError {
         reason: String,
     },
 
+    /// A type that the cache of keys and values cannot have there.
+    #[error(
+        "{target}: the device does not compute in {dtype}, in which keys and values should be kept; ask for f32 or int8"
+    )]
+    KvCacheDtype {
+        /// [`Target::NAME`].
+        target: &'static str,
+        /// The type that was asked for.
+        dtype: DType,
+    },
+
     /// A device of another target was given.
     #[error("{target}: was given the device {found}, which belongs to another target")]
     Foreign {

@@ -300,7 +300,7 @@ fn measured<T: Target>(what: &str, model: &str, case: Case) -> Result<(), Failur
     let mut of_devices = serde_json::to_value(&report.devices)?;
     if let Some(PassSize { length, .. }) = pass {
         let ids: Vec<u32> = (0..length as u32).map(|nth| nth * 7 % 61).collect();
-        let mut cache = loaded.model.cache();
+        let mut cache = loaded.model.cache().with_room(length);
         let next = loaded.model.step(&ids, &mut cache)?;
         next.try_into_data().map_err(|error| format!("{error:?}"))?;
         peak = peak.max(watch.stop());

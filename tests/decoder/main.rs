@@ -11,6 +11,8 @@ mod expert_fields;
 mod experts;
 mod families;
 mod file;
+mod host;
+mod kept;
 mod mixers;
 mod names;
 mod rotary;

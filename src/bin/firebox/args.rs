@@ -12,7 +12,7 @@ use firebox::{
     DType, LoadConfig, LoadRequest, Rule, Strategy, StreamFrom, Workers,
     adapter::AdapterConfig,
     collective::Collective,
-    config::{Budget, Bytes, Expand, Pattern, Reading},
+    config::{Budget, Bytes, Expand, KvCacheDtype, Pattern, Reading},
     model::{Architecture, CausalLm, ConfigError},
     observe::JsonLines,
     quant::QuantSpec,
@@ -172,6 +172,11 @@ pub(crate) struct LoadArgs {
     #[arg(long)]
     dtype: Option<DType>,
 
+    /// Type that the cache keeps keys and values in: f32, f16, bf16 or int8; that of activations if not given. int8 has a factor for
+    /// each head of each token
+    #[arg(long, alias = "cache-dtype", value_name = "TYPE")]
+    kv_cache_dtype: Option<KvCacheDtype>,
+
     /// What becomes of weights that PATTERN names: a glob over tensor names, a module path, or
     /// role:linear, role:expert, role:router, role:head, role:embedding. The first match wins
     #[arg(long = "rule", value_name = "PATTERN=SPEC")]
@@ -269,6 +274,9 @@ impl LoadArgs {
             .workers(self.workers.map_or(Workers::Auto, Workers::Count));
         if let Some(dtype) = self.dtype {
             config = config.dtype(dtype);
+        }
+        if let Some(dtype) = self.kv_cache_dtype {
+            config = config.kv_cache_dtype(dtype);
         }
         if let Some(ahead) = self.prefetch {
             config = config.prefetch(ahead.into());

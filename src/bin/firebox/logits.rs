@@ -106,7 +106,8 @@ pub(crate) fn logits(model: &CausalLm, ids: &[u32]) -> Result<Vec<f32>, Failure>
     let ids: Vec<i32> = ids.iter().map(|id| id.cast_signed()).collect();
     let data = TensorData::new(ids, [1, tokens]);
     let ids = Tensor::<2, Int>::from_data(data, (&device, DType::I32));
-    let logits = model.forward_cached(ids, &mut model.cache())?;
+    let mut cache = model.cache().with_room(tokens);
+    let logits = model.forward_cached(ids, &mut cache)?;
     Ok(logits
         .into_data()
         .convert_dtype(DType::F32)

@@ -22,7 +22,7 @@ use crate::{
         error::ConfigError,
         layers::{Linear, Place},
         link::Link,
-        pass::{PassBytes, PassSize},
+        pass::{PassBytes, PassMeans, PassSize},
         slot::{Role, Slot, TIED_HEAD},
         stacks::Stacks,
         unit::Unit,
@@ -83,8 +83,8 @@ impl Architecture for CausalLm {
         links::links(config).unwrap_or_default()
     }
 
-    fn pass_bytes(config: &Spec, size: &PassSize, width: usize) -> Option<PassBytes> {
-        Some(pass::pass_bytes(config, size, width as u64))
+    fn pass_bytes(config: &Spec, size: &PassSize, means: &PassMeans) -> Option<PassBytes> {
+        Some(pass::pass_bytes(config, size, means))
     }
 
     /// Empty where [`slots`](Self::slots) is.

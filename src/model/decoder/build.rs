@@ -38,6 +38,7 @@ pub(super) fn build(spec: &Spec, weights: &mut Weights) -> Result<CausalLm, Buil
         norm: tree.norm,
         head: tree.head,
         spec: spec.clone(),
+        kv_cache: weights.kv_cache(),
         ranks: None,
     })
 }

@@ -11,14 +11,17 @@ use super::{
     spec::Spec,
     tail::bent,
 };
-use crate::model::{
-    NextToken,
-    layers::{
-        Cache, CacheError, Documents, Embedding, LentKeys, Linear, Matrix, NoMemory, Norm,
-        PerLayerEmbedding, Rope, Rotation, Sight,
-        device::{ids_on, on},
+use crate::{
+    config::KvCacheDtype,
+    model::{
+        NextToken,
+        layers::{
+            Cache, CacheError, Documents, Embedding, LentKeys, Linear, Matrix, NoMemory, Norm,
+            PerLayerEmbedding, Rope, Rotation, Sight,
+            device::{ids_on, on},
+        },
+        stream::{StreamStats, StreamTally},
     },
-    stream::{StreamStats, StreamTally},
 };
 use burn::{
     module::Module,
@@ -61,6 +64,9 @@ pub struct CausalLm {
     /// What the module was built from.
     #[module(skip)]
     pub spec: Spec,
+    /// The type that its caches keep keys and values in; that of activations where there is none.
+    #[module(skip)]
+    pub kv_cache: Option<KvCacheDtype>,
     /// The other ranks, where it is divided among several.
     #[module(skip)]
     pub(super) ranks: Option<DecoderRanks>,
@@ -267,7 +273,7 @@ impl NextToken for CausalLm {
     }
 
     fn cache(&self) -> Cache {
-        Cache::new(self.blocks.len(), self.spec.positions)
+        Cache::new(self.blocks.len(), self.spec.positions).with_dtype(self.kv_cache)
     }
 
     fn step(&self, ids: &[u32], cache: &mut Cache) -> Result<Tensor<1>, CacheError> {

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | a layer is in use | `b·t·f`, what goes into it |
 //! | queries, keys and values are made | `b·t·f` normalised, `b·t·d` for each of their heads, once more where they are rotated |
-//! | queries are compared | queries twice (as they are, and scaled), their answers twice, and the scores of a block of queries twice (before and after the softmax) |
+//! | queries are compared | in tiles: queries, their answers, and the scratch of each thread; else queries twice (as they are, and scaled), their answers twice, and the scores of a block of queries twice (before and after the softmax) |
 //! | an MLP runs | `b·t·f` normalised, `b·t·m` for gate, up, and their product |
 //! | experts run | `b·t·f` and the rows of all chosen experts before and after, and the MLP of the rows of one of them |
 //! | logits are made | `v` for each of the rows that get logits |
@@ -17,22 +17,24 @@ use super::spec::{
     MlpSpec, Spec,
 };
 use crate::model::{
-    layers::{SCORES_MAX, cache_room},
-    pass::{LayerPass, PassBytes, PassSize},
+    layers::SCORES_MAX,
+    pass::{LayerPass, PassBytes, PassMeans, PassSize},
 };
+use firebox_kernels::layers::attend;
 
 /// Bytes of a value that is computed in `f32` whatever the type of activations.
 const F32: u64 = 4;
 
-/// The memory that a pass of this size takes; `width` bytes a value of an activation.
-pub(super) fn pass_bytes(spec: &Spec, size: &PassSize, width: u64) -> PassBytes {
+/// The memory that a pass of this size takes.
+pub(super) fn pass_bytes(spec: &Spec, size: &PassSize, means: &PassMeans) -> PassBytes {
+    let width = means.width as u64;
     let shape = PassShape {
         b: size.batch as u64,
         // No pass is longer than that.
         t: size.length.min(spec.positions) as u64,
-        room: cache_room(size.length, spec.positions) as u64,
         f: spec.features as u64,
         width,
+        means: *means,
     };
     PassBytes {
         layers: spec.layers.iter().map(|layer| shape.layer(layer)).collect(),
@@ -46,10 +48,9 @@ pub(super) fn pass_bytes(spec: &Spec, size: &PassSize, width: u64) -> PassBytes 
 struct PassShape {
     b: u64,
     t: u64,
-    /// Tokens that a cache has room for.
-    room: u64,
     f: u64,
     width: u64,
+    means: PassMeans,
 }
 
 impl PassShape {
@@ -90,26 +91,34 @@ impl PassShape {
             2 * kv * d
         };
         let gates = if spec.gate { h * d } else { 0 };
-        let cache = self.b * self.room * own * self.width;
+        let cache = match spec.keys_of {
+            Some(_) => 0,
+            None => 2 * self.kept(kv, d),
+        };
         // Each is there before and after it is rotated, the largest last.
         let made = self.rows() * (2 * h * d + own + gates);
-        let held = self.rows() * (4 * h * d + own + gates);
-        let scores = self.scores(h);
+        let held = match self.means.tiles {
+            // Queries as they are, and their answers.
+            Some(_) => made,
+            None => self.rows() * (4 * h * d + own + gates),
+        };
+        let scores = self.scores(h, [d, d]);
         (cache, (made * self.width).max(held * self.width + scores))
     }
 
     fn latent(&self, spec: &LatentSpec) -> (u64, u64) {
         let h = spec.heads as u64;
         let rotated = spec.rotary.features as u64;
-        let row = spec.key_value_rank as u64 + rotated;
+        let rank = spec.key_value_rank as u64;
+        let row = rank + rotated;
         let key = spec.plain_features as u64 + rotated;
         let value = spec.value_features as u64;
-        let cache = self.b * self.room * row * self.width;
+        let cache = self.kept(1, rank) + self.kept(1, rotated);
         let queries = 2 * h * key;
         // Keys and values for each head.
         let unfolded = 2 * h * (spec.plain_features as u64 + value) + h * key;
         let held = self.rows() * (queries + unfolded + row + h * value);
-        (cache, held * self.width + self.scores(h))
+        (cache, held * self.width + self.scores(h, [key, value]))
     }
 
     fn delta(&self, spec: &DeltaSpec) -> (u64, u64) {
@@ -124,8 +133,19 @@ impl PassShape {
         (state + tokens, made * self.width + rule * F32)
     }
 
-    /// Scores of a block of queries in f32, before and after the softmax.
-    fn scores(&self, h: u64) -> u64 {
+    /// Keys or values of all tokens, as a cache keeps them.
+    fn kept(&self, heads: u64, features: u64) -> u64 {
+        let rows = self.rows() * heads;
+        self.means.kv_cache.bytes(rows, features)
+    }
+
+    /// Scores of a block of queries in f32, before and after the softmax, or what threads have that compare queries with keys of
+    /// these features in tiles.
+    fn scores(&self, h: u64, features: [u64; 2]) -> u64 {
+        if let Some(threads) = self.means.tiles {
+            let features = features.map(|features| features as usize);
+            return (threads * attend::scratch_bytes(features)) as u64;
+        }
         let a_query = self.b * h * self.t;
         let queries = (SCORES_MAX as u64 / a_query.max(1)).clamp(1, self.t.max(1));
         2 * a_query * queries * F32

@@ -9,7 +9,12 @@ use burn::tensor::{
 };
 use serde::Serialize;
 
-use super::sight::{Sees, Sight};
+#[cfg(feature = "cpu")]
+use super::host;
+use super::{
+    kept_rows::KeptRows,
+    sight::{Sees, Sight},
+};
 
 /// Scores computed at once, in numbers: a long prompt goes through in blocks of queries, so that its
 /// scores take 128 MiB and not the square of its length.
@@ -58,7 +63,7 @@ impl QueryGrowth {
 }
 
 /// `softmax(scale · q kᵀ) v`, each query seeing the tokens that `scores` says: `q` `[b, h, t, d]`, `k` `[b, kv, s, d]`
-/// and `v` `[b, kv, s, e]` to `[b, h, t, e]`. The queries are the last `t` of the `s` tokens, and see those of their documents, as
+/// and `v` `[b, kv, s, e]`, in types of their own, to `[b, h, t, e]`. The queries are the last `t` of the `s` tokens, and see those of their documents, as
 /// `sight` has them. `sinks` `[h]` are the scores
 /// of one more key for each head, whose value is 0.
 ///
@@ -67,17 +72,29 @@ impl QueryGrowth {
 /// a token.
 pub fn attend(
     q: Tensor<4>,
-    kv: [Tensor<4>; 2],
+    kv: [impl Into<KeptRows>; 2],
     scores: Scores,
     sinks: Option<Tensor<1>>,
     sight: &Sight,
 ) -> Tensor<4> {
+    let kv = kv.map(Into::into);
     let [b, h, t, _] = q.dims();
     let [_, _, s, _] = kv[0].dims();
     let q = match scores.growth {
         Some(growth) => growth.forward(q, &sight.positions(s - t..s)),
         None => q,
     };
+    #[cfg(feature = "cpu")]
+    if host::takes(&q) && kv.iter().all(host::reads_rows) && sinks.as_ref().is_none_or(host::reads)
+    {
+        let compared = host::Compared {
+            scale: scores.scale,
+            soft_cap: scores.soft_cap,
+            sinks,
+            first: &sight.firsts(scores.sees, s - t..s),
+        };
+        return host::attend(q, kv, compared);
+    }
     let rows = (SCORES_MAX / (b * h * s).max(1)).clamp(1, t.max(1));
     attend_by(rows, q, kv, scores, sinks, sight)
 }
@@ -86,12 +103,13 @@ pub fn attend(
 fn attend_by(
     rows: usize,
     q: Tensor<4>,
-    [k, v]: [Tensor<4>; 2],
+    [k, v]: [KeptRows; 2],
     scores: Scores,
     sinks: Option<Tensor<1>>,
     sight: &Sight,
 ) -> Tensor<4> {
     let [_, _, t, _] = q.dims();
+    let dtype = q.dtype();
     let [_, _, s, _] = k.dims();
     let mut blocks: Vec<Tensor<4>> = (0..t)
         .step_by(rows)
@@ -101,8 +119,7 @@ fn attend_by(
             let first = s - t + row;
             let queries = first..first + rows;
             let keys = sight.first(scores.sees, &queries)..queries.end;
-            let seen = |x: &Tensor<4>| x.clone().narrow(2, keys.start, keys.len());
-            let kv = [&k, &v].map(seen);
+            let kv = [&k, &v].map(|rows| rows.tokens(keys.clone()).dense(dtype));
             let q = q.clone().narrow(2, row, rows);
             let hidden = sight.hidden(scores.sees, queries, keys, rows == t, &q.device());
             attend_block(q, kv, scores, sinks.clone(), hidden)
@@ -198,7 +215,7 @@ mod tests {
             let documents = Documents::new(&starts, [2, 14]).expect("documents");
             for sight in [Sight::default(), Sight::new(&documents)] {
                 let by = |rows| -> Vec<f32> {
-                    let kv = [k.clone(), v.clone()];
+                    let kv = [&k, &v].map(|rows| KeptRows::from(rows.clone()));
                     let y = attend_by(rows, q.clone(), kv, scores, None, &sight);
                     y.try_into_vec_as().expect("a CPU tensor can be read")
                 };

@@ -14,6 +14,7 @@ use serde::Serialize;
 use super::{
     attend::{Scores, attend},
     frozen::values,
+    kept_rows::KeptRows,
     linear::Linear,
     norm::{Norm, NormSpec},
     remember::Remember,
@@ -178,12 +179,13 @@ impl Attention {
         });
         let [k, v] = match (new, self.heads.keys) {
             (Some(new), KeySource::Lent(layer)) => {
-                let all = memory.append(new);
+                let dtype = new[0].dtype();
+                let all = memory.append(new).map(|rows| rows.dense(dtype));
                 lent.insert(layer, all.clone());
-                all
+                all.map(KeptRows::Plain)
             }
             (Some(new), _) => memory.append(new),
-            (None, keys) => keys.borrowed(lent),
+            (None, keys) => keys.borrowed(lent).map(KeptRows::Plain),
         };
 
         let sinks = self.sinks.as_ref().map(values);

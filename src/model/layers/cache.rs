@@ -2,23 +2,27 @@
 //!
 //! Letters: `b` batch, `n` heads, `t` new tokens, `d` features of a row.
 
-use burn::tensor::{Int, Tensor, s};
+use burn::tensor::{Int, Tensor};
 
-use super::remember::{DeltaState, Remember};
-use crate::collective::CollectiveError;
+use super::{
+    kept_rows::KeptRows,
+    remember::{DeltaState, Remember},
+};
+use crate::{collective::CollectiveError, config::KvCacheDtype};
 
 /// Room for this many tokens is made at first; it doubles after that.
 const TOKENS_MIN: usize = 64;
 
 /// Tokens that a buffer for `tokens` has room for, of `limit` at most.
-pub(crate) fn cache_room(tokens: usize, limit: usize) -> usize {
+fn cache_room(tokens: usize, limit: usize) -> usize {
     tokens.next_power_of_two().max(TOKENS_MIN).min(limit)
 }
 
 /// What every layer remembers, for one batch of sequences of equal length.
 ///
-/// Buffers grow by doubling up to [`limit`](Self::limit) and are written in place: a token costs the
-/// copy of its own rows, not of everyone's.
+/// Buffers are written in place: a token costs the copy of its own rows, not of everyone's. Where the number of tokens is known
+/// beforehand ([`with_room`](Self::with_room)), nothing is ever copied; else buffers grow by doubling up to
+/// [`limit`](Self::limit).
 #[derive(Debug)]
 pub struct Cache {
     layers: Vec<LayerCache>,
@@ -28,19 +32,30 @@ pub struct Cache {
     len: usize,
     /// Tokens at most.
     limit: usize,
+    kept: Kept,
+}
+
+/// How rows are kept.
+#[derive(Debug, Clone, Copy, Default)]
+struct Kept {
+    /// Their type; that of activations where none is given.
+    dtype: Option<KvCacheDtype>,
+    /// Tokens that there is room for from the first token on.
+    room: usize,
 }
 
 /// What one layer remembers.
 #[derive(Debug, Default)]
 pub struct LayerCache {
     /// Two kinds of rows `[b, n, room, d]`, of which the first `len` tokens are written.
-    buffers: Option<[Tensor<4>; 2]>,
+    buffers: Option<[KeptRows; 2]>,
     /// That of a delta layer, which has no rows.
     state: Option<DeltaState>,
     /// Tokens written.
     len: usize,
     /// Tokens at most.
     limit: usize,
+    kept: Kept,
 }
 
 /// Tokens that a cache cannot take.
@@ -95,7 +110,39 @@ impl Cache {
             ids: Vec::new(),
             len: 0,
             limit,
+            kept: Kept::default(),
         }
+    }
+
+    /// The same cache, empty, with rows in another type than that of activations.
+    pub fn with_dtype(self, dtype: Option<KvCacheDtype>) -> Self {
+        let kept = Kept { dtype, ..self.kept };
+        self.kept_as(kept)
+    }
+
+    /// The same cache, empty, with room for so many tokens from the first one on, or for as many as the model has positions. More
+    /// are taken too.
+    pub fn with_room(self, tokens: usize) -> Self {
+        let kept = Kept {
+            room: tokens.min(self.limit),
+            ..self.kept
+        };
+        self.kept_as(kept)
+    }
+
+    fn kept_as(&self, kept: Kept) -> Self {
+        let mut cache = Self::new(self.layers.len(), self.limit);
+        cache.kept = kept;
+        for layer in &mut cache.layers {
+            layer.kept = kept;
+        }
+        cache
+    }
+
+    /// Tokens that there is memory for; 0 before the first one.
+    pub fn room(&self) -> usize {
+        let rooms = self.layers.iter().map(LayerCache::room);
+        rooms.max().unwrap_or(0)
     }
 
     /// Tokens held, which is the position of the next one.
@@ -115,7 +162,7 @@ impl Cache {
 
     /// Forgets every token and gives the memory back.
     pub fn clear(&mut self) {
-        *self = Self::new(self.layers.len(), self.limit);
+        *self = self.kept_as(self.kept);
     }
 
     /// Whether the cache can take `[b, t]` new tokens of a model of `layers` layers.
@@ -173,35 +220,31 @@ impl Cache {
 }
 
 impl Remember for LayerCache {
-    fn append(&mut self, new: [Tensor<4>; 2]) -> [Tensor<4>; 2] {
+    fn append(&mut self, new: [Tensor<4>; 2]) -> [KeptRows; 2] {
         let [_, _, t, _] = new[0].dims();
         let (start, end) = (self.len, self.len + t);
         self.len = end;
+        let new = new.map(|new| KeptRows::new(new, self.kept.dtype));
 
         // Taken out, not cloned: a buffer with a single owner is written in place.
         let buffers = match self.buffers.take() {
             Some(buffers) if end <= buffers[0].dims()[2] => buffers,
             held => {
-                let room = cache_room(end, self.limit);
-                let empty = new.each_ref().map(|new| {
-                    let [b, n, _, d] = new.dims();
-                    Tensor::zeros([b, n, room, d], (&new.device(), new.dtype()))
-                });
+                let room = match end <= self.kept.room {
+                    true => self.kept.room,
+                    false => cache_room(end, self.limit),
+                };
+                let empty = new.each_ref().map(|new| new.empty(room));
                 match held {
                     None => empty,
                     Some(held) => pairwise(empty, held, |grown, old| {
-                        let old = old.narrow(2, 0, start);
-                        grown.slice_assign(s![.., .., 0..start, ..], old)
+                        grown.written(0, old.tokens(0..start))
                     }),
                 }
             }
         };
-        let written = pairwise(buffers, new, |buffer, new| {
-            buffer.slice_assign(s![.., .., start..end, ..], new)
-        });
-        let seen = written
-            .each_ref()
-            .map(|buffer| buffer.clone().narrow(2, 0, end));
+        let written = pairwise(buffers, new, |buffer, new| buffer.written(start, new));
+        let seen = written.each_ref().map(|buffer| buffer.tokens(0..end));
         self.buffers = Some(written);
         seen
     }
@@ -216,6 +259,12 @@ impl Remember for LayerCache {
 }
 
 impl LayerCache {
+    /// Tokens that there is memory for.
+    fn room(&self) -> usize {
+        let buffers = self.buffers.as_ref();
+        buffers.map_or(0, |[rows, _]| rows.dims()[2])
+    }
+
     /// Sequences held.
     fn batch(&self) -> Option<usize> {
         match (&self.buffers, &self.state) {
@@ -228,9 +277,9 @@ impl LayerCache {
 
 /// Both kinds of rows, each with its counterpart.
 fn pairwise(
-    [a, b]: [Tensor<4>; 2],
-    [x, y]: [Tensor<4>; 2],
-    of: impl Fn(Tensor<4>, Tensor<4>) -> Tensor<4>,
-) -> [Tensor<4>; 2] {
+    [a, b]: [KeptRows; 2],
+    [x, y]: [KeptRows; 2],
+    of: impl Fn(KeptRows, KeptRows) -> KeptRows,
+) -> [KeptRows; 2] {
     [of(a, x), of(b, y)]
 }

@@ -111,7 +111,8 @@ impl Latent {
         let rows = self.kv_a_norm.forward(kv.clone().narrow(2, 0, rank));
         let k_rotated = kv.narrow(2, rank, rotated).unsqueeze_dim(1);
         let new = [rows.unsqueeze_dim(1), rotation.apply(k_rotated)];
-        let [rows, k_rotated] = memory.append(new);
+        let dtype = new[0].dtype();
+        let [rows, k_rotated] = memory.append(new).map(|rows| rows.dense(dtype));
 
         let [_, _, s, _] = rows.dims();
         let y = match self.heads.unfolds(t, s) {

@@ -9,8 +9,12 @@ use burn::{
         activation::{gelu, gelu_approximate, relu, sigmoid, silu},
     },
 };
+#[cfg(feature = "cpu")]
+use firebox_kernels::layers::gate::Bend;
 use serde::Serialize;
 
+#[cfg(feature = "cpu")]
+use super::host;
 use super::linear::Linear;
 
 /// The function between the matrices of an MLP.
@@ -66,8 +70,25 @@ pub enum Gating {
 }
 
 impl Gating {
+    /// The function of the gate, where the host computes it together with the product.
+    #[cfg(feature = "cpu")]
+    fn bend(self) -> Option<Bend> {
+        match self {
+            Self::By(Activation::Silu) => Some(Bend::Silu),
+            Self::By(Activation::GeluTanh) => Some(Bend::GeluTanh),
+            Self::By(_) | Self::Clamped(_) => None,
+        }
+    }
+
     /// What of `up` goes through `gate`.
     fn forward<const D: usize>(self, gate: Tensor<D>, up: Tensor<D>) -> Tensor<D> {
+        #[cfg(feature = "cpu")]
+        if let Some(bend) = self.bend()
+            && host::takes(&gate)
+            && host::takes(&up)
+        {
+            return host::gate(bend, gate, up);
+        }
         match self {
             Self::By(activation) => activation.forward(gate) * up,
             Self::Clamped(Clamp { limit, slope }) => {

@@ -1,10 +1,12 @@
 //! The layers that a model is made of, each with weights that are dense or packed.
 //!
-//! Reading order: [`Matrix`] → [`Adapter`] (its trained change) → [`Linear`] and [`Embedding`] → [`Norm`] → [`Documents`] and [`Sight`] → [`Rope`] → [`Remember`] and [`Cache`] →
+//! Reading order: [`Matrix`] → [`Adapter`] (its trained change) → [`Linear`] and [`Embedding`] → [`Norm`] → [`Documents`] and [`Sight`] → [`Rope`] → [`KeptRows`], [`Remember`] and [`Cache`] →
 //! [`Mixer`] ([`Attention`], [`Latent`], [`Delta`]) → [`FeedForward`] ([`Mlp`]; [`Router`] and [`Experts`]).
 
 pub(super) mod device;
 pub(super) mod frozen;
+#[cfg(feature = "cpu")]
+mod host;
 
 mod dropout;
 
@@ -20,6 +22,8 @@ mod documents;
 
 mod norm;
 mod rope;
+
+mod kept_rows;
 
 mod remember;
 
@@ -53,7 +57,6 @@ pub use adapter::{Adapter, AdapterSwitch, LowRank};
 pub(crate) use attend::SCORES_MAX;
 pub use attend::{QueryGrowth, Scores, attend};
 pub use attention::{ApartQkv, Attention, Heads, KeySource, LentKeys, NormOver, Qkv, SharedRows};
-pub(crate) use cache::cache_room;
 pub use cache::{Cache, CacheError, LayerCache};
 pub use delta::{ApartDelta, Delta, DeltaByHead, DeltaHeads, DeltaProjections};
 pub use delta_rule::{DeltaTokens, delta_rule};
@@ -63,6 +66,7 @@ pub(crate) use dropout::{SPLIT_MIX_STEP, split_mix};
 pub use embedding::Embedding;
 pub use experts::{Experts, SharedExpert};
 pub use feed_forward::{FeedForward, SideBySide};
+pub use kept_rows::{KeptRows, ScaledRows};
 pub use latent::{Latent, LatentHeads, LatentQuery, SmallQuery};
 pub use linear::Linear;
 pub(crate) use linear::{Place, Summand};

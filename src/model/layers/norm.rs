@@ -1,5 +1,7 @@
 //! Normalisation of rows.
 
+#[cfg(feature = "cpu")]
+use super::host;
 use super::{
     adapter::{Adapter, changed_bias},
     frozen::values,
@@ -65,7 +67,30 @@ impl NormSpec {
 impl NormSpec {
     /// `x` `[.., features]` normalised in f32, without scale and bias.
     pub fn unit<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
+        #[cfg(feature = "cpu")]
+        if host::takes(&x) {
+            return self.on_host(x, None, None);
+        }
         self.unit_over(x, None)
+    }
+
+    /// `x` `[.., features]` normalised in one walk, with a scale and a bias `[features]`.
+    #[cfg(feature = "cpu")]
+    fn on_host<const D: usize>(
+        self,
+        x: Tensor<D>,
+        scale: Option<Tensor<1>>,
+        bias: Option<Tensor<1>>,
+    ) -> Tensor<D> {
+        host::norm(x, self.kind == NormKind::Layer, self.eps, scale, bias)
+    }
+
+    /// The scale, of the numbers that the checkpoint has for it.
+    fn whole_scale<const D: usize>(self, scale: Tensor<D>) -> Tensor<D> {
+        match self.plus_one {
+            true => scale + 1.0,
+            false => scale,
+        }
     }
 
     /// The same, where other ranks have equal parts of the features.
@@ -154,6 +179,14 @@ impl Norm {
 
     /// `x` `[.., features]` to the same shape and type.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        #[cfg(feature = "cpu")]
+        if host::takes(&x) && self.part.is_none() {
+            let scale = self.spec.whole_scale(self.changed_scale().cast(DType::F32));
+            let bias = self.changed_bias().map(|bias| bias.cast(DType::F32));
+            if host::takes(&scale) && bias.as_ref().is_none_or(host::takes) {
+                return self.spec.on_host(x, Some(scale), bias);
+            }
+        }
         self.apply(x, |weights| weights.unsqueeze())
     }
 
@@ -177,11 +210,7 @@ impl Norm {
             false => (unit, DType::F32),
         };
         let weights = |values: Tensor<1>| shaped(values.cast(weights_in));
-        let scale = weights(self.changed_scale());
-        let scale = match self.spec.plus_one {
-            true => scale + 1.0,
-            false => scale,
-        };
+        let scale = self.spec.whole_scale(weights(self.changed_scale()));
         let y = match self.changed_bias() {
             Some(bias) => unit * scale + weights(bias),
             None => unit * scale,

@@ -5,14 +5,16 @@
 
 use burn::tensor::Tensor;
 
+use super::kept_rows::KeptRows;
+
 /// What a layer remembers of the tokens before those that pass through it.
 ///
 /// [`LayerCache`](super::LayerCache) remembers all of them, [`NoMemory`] none; a memory of another kind implements this
 /// trait.
 pub trait Remember {
     /// Takes two kinds of rows of the new tokens, such as keys and values, each `[b, n, t, d]` with an `n` and a `d` of
-    /// its kind; returns those of all tokens `[b, n, s, d]`, the new ones last.
-    fn append(&mut self, new: [Tensor<4>; 2]) -> [Tensor<4>; 2];
+    /// its kind; returns those of all tokens `[b, n, s, d]`, the new ones last, in the type that they are kept in.
+    fn append(&mut self, new: [Tensor<4>; 2]) -> [KeptRows; 2];
 
     /// The state after the tokens before, taken out; `None` before the first token.
     fn take_state(&mut self) -> Option<DeltaState>;
@@ -35,8 +37,8 @@ pub struct DeltaState {
 pub struct NoMemory;
 
 impl Remember for NoMemory {
-    fn append(&mut self, new: [Tensor<4>; 2]) -> [Tensor<4>; 2] {
-        new
+    fn append(&mut self, new: [Tensor<4>; 2]) -> [KeptRows; 2] {
+        new.map(KeptRows::Plain)
     }
 
     fn take_state(&mut self) -> Option<DeltaState> {

@@ -25,6 +25,8 @@ use serde::Serialize;
 pub use scaling::RopeScaling;
 
 use super::documents::Documents;
+#[cfg(feature = "cpu")]
+use super::host;
 
 /// What turns the heads of a layer.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -168,6 +170,13 @@ impl Rope {
 impl Rotation {
     /// `x` `[b, h, t, d]`, its first `r` features rotated.
     pub fn apply(&self, x: Tensor<4>) -> Tensor<4> {
+        #[cfg(feature = "cpu")]
+        if host::takes(&x) && host::takes(&self.cos) {
+            // Heads of a token lie one after another where they come from a product.
+            let turns = [&self.cos, &self.sin].map(Tensor::clone);
+            let interleaved = self.pairs == Pairs::Interleaved;
+            return host::rotate(x.swap_dims(1, 2), turns, interleaved).swap_dims(1, 2);
+        }
         let ([_, _, _, d], [_, _, _, half]) = (x.dims(), self.cos.dims());
         let r = 2 * half;
         if r == d {

@@ -77,6 +77,22 @@ impl Sight {
         }
     }
 
+    /// The first token that each of `queries` sees: the same in all rows `[1, t]`, or another in each `[b, t]`.
+    #[cfg(feature = "cpu")]
+    pub(super) fn firsts(&self, sees: Sees, queries: Range<usize>) -> Vec<usize> {
+        match &self.documents {
+            None => queries.map(|query| sees.first(0, query)).collect(),
+            Some(documents) => {
+                let [rows, _] = documents.shape();
+                let of_row = |row| {
+                    let first = move |query| sees.first(documents.start(row, query), query);
+                    queries.clone().map(first)
+                };
+                (0..rows).flat_map(of_row).collect()
+            }
+        }
+    }
+
     /// Positions of `tokens` in their documents: those of all rows `[1, t]`, or those of each `[b, t]`.
     pub(super) fn positions(&self, tokens: Range<usize>) -> Vec<Vec<usize>> {
         match &self.documents {
