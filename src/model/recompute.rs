@@ -12,6 +12,7 @@ use burn::{
     tensor::{GradientCheckpointingStrategy, Gradients, Tensor},
 };
 
+use super::layers::operations::in_operations;
 use crate::quant::gradient;
 
 /// `run(module, inputs)`, of which the graph keeps the `inputs` alone: its backward pass calls `run` a second time. The module's
@@ -48,11 +49,11 @@ where
     let (cut, to) = CutOut::new(module, &inputs);
     let inputs: Vec<_> = inputs.into_iter().map(Tensor::without_autodiff).collect();
     let held = hold(&cut.module);
-    let y = run(&cut.module, inputs.clone());
-    drop(held);
     if to.is_empty() {
-        return y;
+        return run(&cut.module, inputs);
     }
+    let y = in_operations(|| run(&cut.module, inputs.clone()));
+    drop(held);
     gradient::attach_all(to, y, move |dy| {
         let _held = hold(&cut.module);
         let (_, gradients) = cut.gradients(&inputs, |module, inputs| {

@@ -338,6 +338,11 @@ impl LoadArgs {
         messages::join(needs, self.ranks.deadline())
     }
 
+    /// Whether several processes hold the model together.
+    pub(crate) fn divides(&self) -> bool {
+        self.ranks.divides()
+    }
+
     fn events_file(&self, path: &Path) -> Result<Arc<JsonLines>, Failure> {
         if let Some(file) = self.events_file.get() {
             return Ok(Arc::clone(file));

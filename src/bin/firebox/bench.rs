@@ -112,7 +112,7 @@ impl BenchCommand {
     /// `[vocabulary]`.
     fn round(&self, model: &CausalLm, ids: &[u32]) -> Result<(Round, Vec<f32>), Failure> {
         let (prompt, rest) = ids.split_at(self.prompt_tokens);
-        let mut cache = model.cache();
+        let mut cache = model.cache().with_room(ids.len());
         let started = Instant::now();
         let mut last = values(model.step(prompt, &mut cache)?)?;
         let prompt_seconds = started.elapsed().as_secs_f64();

@@ -3,7 +3,10 @@
 use std::{
     fs::File,
     io::{self, Read},
+    num::NonZeroUsize,
+    panic,
     path::{Path, PathBuf},
+    thread::{self, ScopedJoinHandle},
     time::Instant,
 };
 
@@ -13,6 +16,7 @@ use firebox::{
     config::Bytes,
     model::{CausalLm, decoder::Spec, stream::StreamStats},
     quant::QuantSpec,
+    target::MemoryKind,
     text::{SpecialTokens, Tokenizer},
 };
 use serde::Serialize;
@@ -100,6 +104,9 @@ impl OnTarget for EvalCommand {
 /// Bytes of a text at most: its tokens are in memory all at once, and take many times its bytes while they are found.
 const TEXT_BYTES_MAX: u64 = 128 << 20;
 
+/// Bytes of the logits of all windows that go through a model at once.
+const LOGITS_BYTES_MAX: usize = 256 << 20;
+
 /// A file or a pipe, read until its end or the limit.
 fn read_text(path: &Path) -> io::Result<String> {
     let mut text = Vec::new();
@@ -144,6 +151,18 @@ impl EvalCommand {
         Ok(Windows { ids, context })
     }
 
+    /// Windows that go through the model at once: products of a small model leave most of a processor idle. One where ranks or a
+    /// stream of weights go through it in step, on devices, and where logits would take too much memory.
+    fn windows_at_once<T: Target>(&self, model: &CausalLm, context: usize) -> usize {
+        let in_step = self.load.divides() || model.stream_stats().is_some();
+        if in_step || T::MEMORY != MemoryKind::Host {
+            return 1;
+        }
+        let threads = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let logits = context * model.spec.vocabulary * size_of::<f32>();
+        threads.min(LOGITS_BYTES_MAX / logits.max(1)).max(1)
+    }
+
     fn score<T: Target>(
         &self,
         quant: &QuantSpec,
@@ -155,8 +174,9 @@ impl EvalCommand {
         let context = windows.context;
 
         let (mut sum, mut tokens) = (0.0, 0);
-        for (k, window) in windows.ids.chunks(context).enumerate() {
-            let score = negative_log_likelihood(&model, window)?;
+        let scores = self.windows_at_once::<T>(&model, context);
+        let scores = likelihoods(&model, windows, scores)?;
+        for (k, (window, score)) in windows.ids.chunks(context).zip(scores).enumerate() {
             // It would come out as a perplexity of `null`.
             if !score.is_finite() {
                 let (first, last) = (k * context, k * context + window.len() - 1);
@@ -198,6 +218,39 @@ fn context(text: &str) -> Result<usize, &'static str> {
         Ok(tokens) if tokens >= 2 => Ok(tokens),
         _ => Err("write a whole number of 2 or more: the first token of a window is not scored"),
     }
+}
+
+/// The negative log-likelihood of each window, some at once.
+fn likelihoods(model: &CausalLm, windows: &Windows, at_once: usize) -> Result<Vec<f64>, Failure> {
+    let windows: Vec<&[u32]> = windows.ids.chunks(windows.context).collect();
+    if at_once == 1 {
+        let scores = windows.into_iter();
+        return scores
+            .map(|window| negative_log_likelihood(model, window))
+            .collect();
+    }
+    let mut scores = Vec::new();
+    for some in windows.chunks(at_once) {
+        let found: Vec<Result<f64, String>> = thread::scope(|scope| {
+            let score = |window| {
+                let score = negative_log_likelihood(model, window);
+                // An error of a command stays in its thread.
+                score.map_err(|error| error.to_string())
+            };
+            let threads: Vec<_> = some
+                .iter()
+                .map(|window| scope.spawn(move || score(window)))
+                .collect();
+            let joined = threads.into_iter().map(ScopedJoinHandle::join);
+            joined
+                .map(|score| score.unwrap_or_else(|panic| panic::resume_unwind(panic)))
+                .collect()
+        });
+        for score in found {
+            scores.push(score?);
+        }
+    }
+    Ok(scores)
 }
 
 /// Over every token of `window` but the first, in nats. Each window is a forward pass of its own.

@@ -32,12 +32,12 @@ pub struct Cache {
     len: usize,
     /// Tokens at most.
     limit: usize,
-    kept: Kept,
+    kept: Keeping,
 }
 
 /// How rows are kept.
 #[derive(Debug, Clone, Copy, Default)]
-struct Kept {
+struct Keeping {
     /// Their type; that of activations where none is given.
     dtype: Option<KvCacheDtype>,
     /// Tokens that there is room for from the first token on.
@@ -55,7 +55,7 @@ pub struct LayerCache {
     len: usize,
     /// Tokens at most.
     limit: usize,
-    kept: Kept,
+    kept: Keeping,
 }
 
 /// Tokens that a cache cannot take.
@@ -110,27 +110,27 @@ impl Cache {
             ids: Vec::new(),
             len: 0,
             limit,
-            kept: Kept::default(),
+            kept: Keeping::default(),
         }
     }
 
     /// The same cache, empty, with rows in another type than that of activations.
     pub fn with_dtype(self, dtype: Option<KvCacheDtype>) -> Self {
-        let kept = Kept { dtype, ..self.kept };
+        let kept = Keeping { dtype, ..self.kept };
         self.kept_as(kept)
     }
 
     /// The same cache, empty, with room for so many tokens from the first one on, or for as many as the model has positions. More
     /// are taken too.
     pub fn with_room(self, tokens: usize) -> Self {
-        let kept = Kept {
+        let kept = Keeping {
             room: tokens.min(self.limit),
             ..self.kept
         };
         self.kept_as(kept)
     }
 
-    fn kept_as(&self, kept: Kept) -> Self {
+    fn kept_as(&self, kept: Keeping) -> Self {
         let mut cache = Self::new(self.layers.len(), self.limit);
         cache.kept = kept;
         for layer in &mut cache.layers {

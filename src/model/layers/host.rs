@@ -18,20 +18,20 @@ use firebox_kernels::layers::{
 };
 use half::{bf16, f16};
 
-use super::kept_rows::KeptRows;
+use super::{kept_rows::KeptRows, operations};
 use crate::target::{Cpu, Target};
 
 /// A tensor of the backend.
-type Flat = FloatTensor<Flex>;
+type HostTensor = FloatTensor<Flex>;
 
 /// Whether `x` is on the CPU, outside of any graph, in `f32`.
 pub(super) fn takes<const D: usize>(x: &Tensor<D>) -> bool {
     x.dtype() == DType::F32 && reads(x)
 }
 
-/// Whether `x` is on the CPU and outside of any graph.
+/// Whether `x` is on the CPU and outside of any graph, in a pass that is not to be computed as in one.
 pub(super) fn reads<const D: usize>(x: &Tensor<D>) -> bool {
-    Cpu::owns(&x.device()) && !x.is_tracked()
+    Cpu::owns(&x.device()) && !x.is_tracked() && !operations::only()
 }
 
 /// `x` `[.., features]` normalised, with a scale and a bias `[features]`.
@@ -44,8 +44,8 @@ pub(super) fn norm<const D: usize>(
 ) -> Tensor<D> {
     let features = x.dims()[D - 1];
     let [scale, bias] = [scale, bias].map(|weights| weights.map(|weights| whole(flat(weights))));
-    fn values(weights: &Option<Flat>) -> Option<&[f32]> {
-        weights.as_ref().map(Flat::storage)
+    fn values(weights: &Option<HostTensor>) -> Option<&[f32]> {
+        weights.as_ref().map(HostTensor::storage)
     }
     changed(x, |x| {
         let rows = NormRows {
@@ -101,8 +101,8 @@ pub(super) fn reads_rows(rows: &KeptRows) -> bool {
 pub(super) fn attend(q: Tensor<4>, kv: [KeptRows; 2], by: Compared<'_>) -> Tensor<4> {
     let device = q.device().without_autodiff();
     let ([b, h, t, _], [_, _, _, e]) = (q.dims(), kv[1].dims());
-    let [k, v] = kv.map(FlatRows::new);
-    let q = FlatRows::new(q.into());
+    let [k, v] = kv.map(HostRows::new);
+    let q = HostRows::new(q.into());
     let sinks = by.sinks.map(|sinks| whole(flat(sinks.cast(DType::F32))));
     let read = Attend {
         q: q.head_rows(),
@@ -118,13 +118,13 @@ pub(super) fn attend(q: Tensor<4>, kv: [KeptRows; 2], by: Compared<'_>) -> Tenso
 }
 
 /// Rows of heads in host memory.
-enum FlatRows {
-    Plain(Flat),
+enum HostRows {
+    Plain(HostTensor),
     /// Words, factors, and features of a row.
-    Scaled(IntTensor<Flex>, Flat, usize),
+    Scaled(IntTensor<Flex>, HostTensor, usize),
 }
 
-impl FlatRows {
+impl HostRows {
     fn new(rows: KeptRows) -> Self {
         match rows {
             KeptRows::Plain(rows) => Self::Plain(in_pieces(flat(rows))),
@@ -177,7 +177,7 @@ impl FlatRows {
 }
 
 /// Shape, first number, and strides of all dimensions but the last.
-fn place(x: &Flat) -> ([usize; 4], usize, [usize; 3]) {
+fn place(x: &HostTensor) -> ([usize; 4], usize, [usize; 3]) {
     let (shape, layout) = (x.shape(), x.layout());
     let strides = layout.strides();
     (
@@ -192,7 +192,7 @@ fn place(x: &Flat) -> ([usize; 4], usize, [usize; 3]) {
 /// # Panics
 ///
 /// For a tensor that [`reads`] is false for: a bug of ours.
-fn flat<const D: usize>(x: Tensor<D>) -> Flat {
+fn flat<const D: usize>(x: Tensor<D>) -> HostTensor {
     let x = x.without_autodiff().into_dispatch();
     let x = <DispatchTensor as DispatchKindConversion<Flex>>::try_into_backend(x);
     x.expect("the tensor was asked for its device before")
@@ -200,12 +200,12 @@ fn flat<const D: usize>(x: Tensor<D>) -> Flat {
 }
 
 /// Values that lie one after another, from the first of the memory on.
-fn whole(x: Flat) -> Flat {
+fn whole(x: HostTensor) -> HostTensor {
     x.to_contiguous()
 }
 
 /// Rows that lie anywhere, each in one piece.
-fn in_pieces(x: Flat) -> Flat {
+fn in_pieces(x: HostTensor) -> HostTensor {
     let strides = x.layout().strides();
     let lies = strides.last() == Some(&1) && strides.iter().all(|stride| *stride >= 0);
     match lies {

@@ -7,6 +7,7 @@ pub(super) mod device;
 pub(super) mod frozen;
 #[cfg(feature = "cpu")]
 mod host;
+pub(super) mod operations;
 
 mod dropout;
 
