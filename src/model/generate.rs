@@ -299,19 +299,33 @@ impl Draw {
             ranked.select_nth_unstable_by(k, order);
             ranked.truncate(k);
         }
-        ranked.sort_unstable_by(order);
+        let largest = ranked.iter().map(|(_, logit)| *logit);
+        let largest = largest.fold(f32::NEG_INFINITY, f32::max);
+        let weight = |logit: f32| f64::from((logit - largest) / self.temperature).exp();
+        let all: f64 = ranked.iter().map(|(_, logit)| weight(*logit)).sum();
+        let enough = match self.top_p {
+            Some(p) => all * f64::from(p),
+            None => all * unit,
+        };
 
-        let largest = ranked.first().map_or(0.0, |(_, logit)| *logit);
-        let mut weights: Vec<f64> = ranked
-            .iter()
-            .map(|(_, logit)| f64::from((logit - largest) / self.temperature).exp())
-            .collect();
-        if let Some(p) = self.top_p {
-            let enough = weights.iter().sum::<f64>() * f64::from(p);
-            weights.truncate(1 + reach(&weights, enough));
+        // Only those that matter are put in order: a few of a large vocabulary.
+        let (mut weights, mut so_far) = (Vec::new(), 0.0);
+        while so_far <= enough && weights.len() < ranked.len() {
+            let (first, end) = (weights.len(), ranked.len().min(4 * weights.len() + 64));
+            if end < ranked.len() {
+                ranked[first..].select_nth_unstable_by(end - first, order);
+            }
+            ranked[first..end].sort_unstable_by(order);
+            let more = ranked[first..end].iter().map(|(_, logit)| weight(*logit));
+            weights.extend(more);
+            so_far = weights.iter().sum();
         }
-        let at = weights.iter().sum::<f64>() * unit;
-        ranked[reach(&weights, at)].0
+        if self.top_p.is_some() {
+            weights.truncate(1 + reach(&weights, enough));
+            let at = weights.iter().sum::<f64>() * unit;
+            return ranked[reach(&weights, at)].0;
+        }
+        ranked[reach(&weights, enough)].0
     }
 }
 

@@ -17,7 +17,7 @@ impl Drop for Before {
 
 /// What `run` gives, computed on this thread by the operations that a graph would see: a second pass inside of one has the same
 /// bits.
-pub(in crate::model) fn in_operations<R>(run: impl FnOnce() -> R) -> R {
+pub(crate) fn in_operations<R>(run: impl FnOnce() -> R) -> R {
     let _before = Before(ONLY.replace(true));
     run()
 }
