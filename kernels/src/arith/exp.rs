@@ -3,11 +3,16 @@
 //! Those of the Cephes library (`expf`, `tanhf`), within two units in the last place of `f32`, and without fused
 //! steps, so that every processor has the same bits.
 
+#![allow(
+    clippy::excessive_precision,
+    reason = "factors are written as in Cephes"
+)]
+
 /// `e` to the power of `x`. What `f32` has no normal number for is 0 or infinite; NaN stays NaN.
 #[inline(always)]
 pub(crate) fn exp(x: f32) -> f32 {
     /// The upper part of the logarithm of 2, whose products with small whole numbers are exact, and the rest.
-    const LN_2: [f32; 2] = [0.693_359_4, -2.121_944_4e-4];
+    const LN_2: [f32; 2] = [0.693_359_375, -2.121_944_40e-4];
     /// Added and subtracted, it rounds to a whole number, which its lowest bits hold in between.
     const ROUND: f32 = 12_582_912.0;
     // Comparisons that are false for NaN leave it as it is.
@@ -16,13 +21,13 @@ pub(crate) fn exp(x: f32) -> f32 {
     let shifted = x * core::f32::consts::LOG2_E + ROUND;
     let whole = shifted - ROUND;
     let rest = x - whole * LN_2[0] - whole * LN_2[1];
-    let mut power = 1.987_569_1e-4;
+    let mut power = 1.987_569_150_0e-4;
     for factor in [
-        1.398_2e-3,
-        8.333_452e-3,
-        4.166_579_6e-2,
-        1.666_666_5e-1,
-        5.000_000_1e-1,
+        1.398_199_950_7e-3,
+        8.333_451_907_3e-3,
+        4.166_579_589_4e-2,
+        1.666_666_545_9e-1,
+        5.000_000_120_1e-1,
     ] {
         power = power * rest + factor;
     }
@@ -35,12 +40,12 @@ pub(crate) fn exp(x: f32) -> f32 {
 #[inline(always)]
 pub(crate) fn tanh(x: f32) -> f32 {
     let (square, magnitude) = (x * x, x.abs());
-    let mut small = -5.704_988_7e-3;
+    let mut small = -5.704_988_727_45e-3;
     for factor in [
-        2.063_908_9e-2,
-        -5.373_971_6e-2,
-        1.333_144_2e-1,
-        -3.333_328_3e-1,
+        2.063_908_879_54e-2,
+        -5.373_971_555_31e-2,
+        1.333_144_220_36e-1,
+        -3.333_328_194_22e-1,
     ] {
         small = small * square + factor;
     }

@@ -47,7 +47,7 @@ for_processors! {
 for_processors! {
     fn gelu(gate: &mut [f32], up: &[f32]) {
         /// `√(2/π)`.
-        const ROOT: f32 = 0.797_884_56;
+        const ROOT: f32 = 0.797_884_6;
         for (gate, up) in gate.iter_mut().zip(up) {
             let x = *gate;
             let inside = ROOT * (x + 0.044_715 * x * x * x);
