@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, path::PathBuf};
 
-use firebox_kernels::arith::float::DType;
+use firebox_kernels::{arith::float::DType, linear::Compute};
 use serde::{Deserialize, Serialize};
 
 use super::quant::QuantSpec;
@@ -55,6 +55,7 @@ pub(crate) struct PackConfig {
     pub(crate) dequantize: bool,
     pub(crate) requantize: bool,
     pub(crate) presinq: bool,
+    pub(crate) compute: Compute,
     pub(crate) verify: Option<VerifyConfig>,
     /// Folder of the cache of packed weights.
     pub(crate) cache: Option<PathBuf>,
@@ -214,6 +215,19 @@ impl LoadConfig {
     pub fn presinq(mut self, presinq: bool) -> Self {
         self.pack.presinq = presinq;
         self
+    }
+
+    /// The arithmetic of products with packed weights, on a host target; [`Compute::F32`] if not given, which is exact but for
+    /// the order of sums. The weights are the same in each. A weight that `compute` does not suit is multiplied in `f32`: the
+    /// plan and the report say which are. A device has an arithmetic of its own, and takes no other.
+    pub fn compute(mut self, compute: Compute) -> Self {
+        self.pack.compute = compute;
+        self
+    }
+
+    /// The arithmetic that is asked for.
+    pub fn asked_compute(&self) -> Compute {
+        self.pack.compute
     }
 
     /// Caches packed weights in `folder`: the next load with the same source and configuration reads them instead of

@@ -87,7 +87,8 @@ impl Engine {
         };
         let mut module = ModuleSink {
             weights: Weights::new(self.devices.all[0].clone(), plan.dtype)
-                .with_kv_cache(self.config.place.kv_cache_dtype),
+                .with_kv_cache(self.config.place.kv_cache_dtype)
+                .computing(plan.compute),
             devices: &self.devices.all,
             settings: &place,
             shared: self.shared.as_ref(),

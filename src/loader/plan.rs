@@ -146,6 +146,7 @@ impl Engine {
             dtype: self.dtype,
             is_module: self.is_module,
             is_device: self.target.memory == MemoryKind::Device,
+            compute: self.config.pack.compute,
         }
     }
 

@@ -6,7 +6,7 @@ use burn::{
     module::{Param, ParamId},
     tensor::{Device, Tensor},
 };
-use firebox_kernels::format::Format;
+use firebox_kernels::{format::Format, linear::Compute};
 
 use super::stream::StreamedWeight;
 use super::{
@@ -64,6 +64,7 @@ pub struct Weights {
     device: Device,
     dtype: DType,
     kv_cache: Option<KvCacheDtype>,
+    compute: Compute,
     by_name: BTreeMap<String, Weight>,
 }
 
@@ -118,6 +119,7 @@ impl Weights {
             device,
             dtype,
             kv_cache: None,
+            compute: Compute::F32,
             by_name: BTreeMap::new(),
         }
     }
@@ -130,6 +132,12 @@ impl Weights {
     /// The type that caches of the model keep keys and values in; that of activations where there is none.
     pub fn kv_cache(&self) -> Option<KvCacheDtype> {
         self.kv_cache
+    }
+
+    /// The arithmetic of products with the matrices that are taken from now on; `f32` if not given.
+    pub fn computing(mut self, compute: Compute) -> Self {
+        self.compute = compute;
+        self
     }
 
     /// Adds a finished weight under the name of its slot.
@@ -277,10 +285,12 @@ impl Weights {
         let found = weight.shape();
         match (weight, found.as_slice()) {
             (Weight::Packed(parts), _) => {
-                Ok(Matrix::of_parts(parts.into_iter().map(Matrix::Packed)))
+                let parts = parts.into_iter().map(|part| part.computing(self.compute));
+                Ok(Matrix::of_parts(parts.map(Matrix::Packed)))
             }
             (Weight::Streamed(parts), _) => {
-                Ok(Matrix::of_parts(parts.into_iter().map(Matrix::Streamed)))
+                let parts = parts.into_iter().map(|part| part.computing(self.compute));
+                Ok(Matrix::of_parts(parts.map(Matrix::Streamed)))
             }
             (Weight::Dense(parts, _), &[_, cols]) => {
                 Ok(Matrix::of_parts(parts.into_iter().map(|part| {

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use firebox_kernels::{arith::float::DType, format::PART_VALUES_MAX};
+use firebox_kernels::{arith::float::DType, format::PART_VALUES_MAX, linear::Compute};
 
 use super::{
     Action, DeviceFacts, Home, Piece, Plan, PlanError, Scaling, Step, Stored, names, piece, unfit,
@@ -36,6 +36,8 @@ pub(crate) struct Request<'a> {
     pub(crate) new_blocks: &'a [usize],
     pub(crate) devices: Vec<DeviceFacts>,
     pub(crate) dtype: DTypeChoice,
+    /// The arithmetic of products.
+    pub(crate) compute: Compute,
     /// Whether weights that are packed as the policy asks stay so.
     pub(crate) is_module: bool,
     /// Whether the weights go to a graphics device, which does not read every format.
@@ -50,6 +52,7 @@ impl Plan {
         leaves_out: impl Fn(&str) -> bool,
     ) -> Result<Self, PlanError> {
         request.check_patterns(slots)?;
+        request.check_compute()?;
         let (mut found, mut missing) = (Vec::new(), Vec::new());
         for slot in slots {
             match request.origin(slot)? {
@@ -261,6 +264,7 @@ impl Request<'_> {
             dtype: self.dtype.dtype,
             dtype_wanted: self.dtype.wanted,
             keeps_halves: self.dtype.halves,
+            compute: self.compute,
             strategy: Strategy::Auto,
             strategy_reason: String::new(),
             units: Vec::new(),

@@ -2,7 +2,10 @@
 
 use core::ops::Range;
 
-use firebox_kernels::format::{Format, FormatError};
+use firebox_kernels::{
+    format::{Format, FormatError},
+    linear::Compute,
+};
 
 use super::map::MapError;
 use crate::{dialect::DialectError, source::StoredType};
@@ -17,6 +20,17 @@ impl From<MapError> for PlanError {
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PlanError {
+    /// A device is asked to multiply in an arithmetic of host targets.
+    #[error(
+        "products in {compute} are for targets in host memory, and {target} has an arithmetic of its own; leave `compute` out, or take the \
+         cpu target"
+    )]
+    Compute {
+        /// What was asked for.
+        compute: Compute,
+        /// The target.
+        target: String,
+    },
     /// The names in the files can be read in two ways.
     #[error(
         "{model}: the slots of the model are filled in two ways, and these are different weights: {first}; {second}. Take one of them out \

@@ -1,5 +1,8 @@
 //! A plan as JSON: a summary for scripts, and all of it, which can be read back.
 
+use std::collections::BTreeMap;
+
+use firebox_kernels::linear::Compute;
 use serde::Serialize;
 
 use super::{
@@ -16,6 +19,8 @@ pub struct Summary<'a> {
     dtype: super::DType,
     dtype_wanted: super::DType,
     halves: Vec<super::DType>,
+    compute: Compute,
+    computes: BTreeMap<Compute, usize>,
     strategy: super::Strategy,
     strategy_reason: &'a str,
     totals: Totals,
@@ -41,6 +46,8 @@ struct TensorRow<'a> {
     file: &'a str,
     offset: u64,
     quant: Treatment,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    compute: Option<Compute>,
     bytes_read: u64,
     #[serde(rename = "bytes_kept")]
     bytes_finished: u64,
@@ -57,6 +64,8 @@ impl Plan {
             dtype: self.dtype,
             dtype_wanted: self.dtype_wanted,
             halves: self.halves(),
+            compute: self.compute,
+            computes: self.computes(),
             strategy: self.strategy,
             strategy_reason: &self.strategy_reason,
             totals: self.totals(),
@@ -67,7 +76,7 @@ impl Plan {
             new_blocks: &self.new_blocks,
             warnings: self.warnings(),
             adapters: &self.adapters,
-            tensors: self.steps.iter().map(row).collect(),
+            tensors: self.steps.iter().map(|step| row(self, step)).collect(),
         }
     }
 
@@ -102,7 +111,7 @@ impl Plan {
     }
 }
 
-fn row(step: &Step) -> TensorRow<'_> {
+fn row<'a>(plan: &Plan, step: &'a Step) -> TensorRow<'a> {
     let (file, offset) = step.begins();
     TensorRow {
         name: &step.slot.name,
@@ -111,6 +120,7 @@ fn row(step: &Step) -> TensorRow<'_> {
         file,
         offset,
         quant: step.quant(),
+        compute: step.compute(plan),
         bytes_read: step.bytes_source(),
         bytes_finished: step.bytes_kept(),
         part: step.part.as_ref(),

@@ -18,6 +18,7 @@
 //! A matrix that the method cannot pack stays dense, unless it is named by a pattern.
 
 mod bind;
+mod computes;
 mod error;
 mod files;
 mod gates;
@@ -69,7 +70,7 @@ pub use treatment::Treatment;
 use core::ops::Range;
 use std::sync::Arc;
 
-use firebox_kernels::{arith::float::DType, format::Format};
+use firebox_kernels::{arith::float::DType, format::Format, linear::Compute};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -97,6 +98,9 @@ pub struct Plan {
     /// Whether matrices that are stored as halves stay so although `dtype` is another type.
     #[serde(default)]
     pub keeps_halves: bool,
+    /// The arithmetic of products that is asked for; [`Step::compute`] says which a weight gets.
+    #[serde(default)]
+    pub compute: Compute,
     /// Where finished weights will live.
     pub strategy: Strategy,
     /// Why, in a sentence's part.

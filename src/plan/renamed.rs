@@ -12,7 +12,7 @@
 
 use std::sync::Arc;
 
-use firebox_kernels::arith::float::DType;
+use firebox_kernels::{arith::float::DType, linear::Compute};
 
 use super::{PlanError, Request, bind::Found};
 use crate::{
@@ -143,6 +143,7 @@ pub fn names_note<A: Architecture>(checkpoint: &Checkpoint) -> Option<String> {
         new_blocks: &[],
         is_module: false,
         is_device: false,
+        compute: Compute::F32,
         devices: Vec::new(),
         dtype: DTypeChoice {
             wanted: dtype,

@@ -1,5 +1,7 @@
 //! What is odd about a checkpoint that can be loaded all the same.
 
+use firebox_kernels::linear::Compute;
+
 use super::{Plan, unfit};
 
 impl Plan {
@@ -22,7 +24,23 @@ impl Plan {
             let (count, names) = (self.unfit.len(), unfit::listed(&self.unfit));
             format!("{count} matrices stay dense, since the quantization cannot pack their shapes: {names}")
         });
+        let exact = self.compute != Compute::F32
+            && self
+                .computes()
+                .keys()
+                .all(|compute| *compute == Compute::F32);
+        let exact = exact.then(|| {
+            format!(
+                "no weight suits products in {}: all are multiplied in f32",
+                self.compute
+            )
+        });
         let notes = self.notes.iter().cloned();
-        notes.chain(untied).chain(own_head).chain(unfit).collect()
+        notes
+            .chain(untied)
+            .chain(own_head)
+            .chain(unfit)
+            .chain(exact)
+            .collect()
     }
 }

@@ -20,7 +20,9 @@ use burn::{
 };
 #[cfg(all(feature = "cube", feature = "fusion"))]
 use firebox_kernels::{arith::checksum, compare, formats::nested};
-use firebox_kernels::{arith::float::DType, format::FormatError, packing::Packing};
+use firebox_kernels::{
+    arith::float::DType, format::FormatError, linear::Compute, packing::Packing,
+};
 
 use super::packed::{Layout, PackedWeight};
 
@@ -68,13 +70,15 @@ pub trait QuantBackend: Backend {
         dtype: FloatDType,
     ) -> FloatTensor<Self>;
 
-    /// `x` `[m, in]` times the transposed weight: `[m, out]` in the type of `x`, summed in `f32` or more.
+    /// `x` `[m, in]` times the transposed weight: `[m, out]` in the type of `x`, summed in `f32` or more. `compute` is for
+    /// backends whose tensors are host memory.
     #[fusion(dtype = x, shape = Shape::new([x[0], layout.shape[0]]))]
     fn packed_linear(
         x: FloatTensor<Self>,
         words: IntTensor<Self>,
         scales: IntTensor<Self>,
         layout: Layout,
+        compute: Compute,
     ) -> FloatTensor<Self>;
 
     /// The rows that `ids` `[m]` name: `[m, in]` in `dtype`. Only those rows are unpacked.
@@ -187,14 +191,21 @@ pub fn dequantize(weight: &PackedWeight, dtype: FloatDType) -> Tensor<2> {
 
 /// `x` `[m, in]` times the transposed weight: `[m, out]` in the type of `x`, summed in `f32` or more.
 ///
-/// Gradients reach `x` and nothing else; they are computed from the packed words.
+/// Gradients reach `x` and nothing else; they are computed from the packed words, in `f32` whatever the arithmetic of the
+/// product is.
 pub fn linear(x: Tensor<2>, weight: &PackedWeight) -> Tensor<2> {
+    linear_in(weight.compute(), x, weight)
+}
+
+/// [`linear`] in another arithmetic than the weight's own.
+pub(crate) fn linear_in(compute: Compute, x: Tensor<2>, weight: &PackedWeight) -> Tensor<2> {
     let [words, scales] = weight.parts();
     Tensor::from_dispatch(<Dispatch as QuantBackend>::packed_linear(
         x.into_dispatch(),
         words.into_dispatch(),
         scales.into_dispatch(),
         weight.layout(),
+        compute,
     ))
 }
 

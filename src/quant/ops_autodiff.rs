@@ -17,7 +17,7 @@ use burn::{
     },
     tensor::{FloatDType, Slice},
 };
-use firebox_kernels::arith::float::DType;
+use firebox_kernels::{arith::float::DType, linear::Compute};
 
 use super::{
     ops::{PackedParts, QuantBackend, SourceRows},
@@ -41,6 +41,7 @@ impl<B: QuantBackend, C: CheckpointStrategy> QuantBackend for Autodiff<B, C> {
         words: IntTensor<Self>,
         scales: IntTensor<Self>,
         layout: Layout,
+        compute: Compute,
     ) -> FloatTensor<Self> {
         match LinearBackward
             .prepare::<C>([x.node()])
@@ -49,11 +50,13 @@ impl<B: QuantBackend, C: CheckpointStrategy> QuantBackend for Autodiff<B, C> {
         {
             OpsKind::Tracked(prepared) => {
                 let kept = (words.clone(), scales.clone(), layout);
-                let y = B::packed_linear(x.into_primitive(), words, scales, layout);
+                let x = x.into_primitive();
+                let y = B::packed_linear(x, words, scales, layout, compute);
                 prepared.finish(kept, y)
             }
             OpsKind::UnTracked(prepared) => {
-                prepared.finish(B::packed_linear(x.into_primitive(), words, scales, layout))
+                let x = x.into_primitive();
+                prepared.finish(B::packed_linear(x, words, scales, layout, compute))
             }
         }
     }

@@ -17,7 +17,7 @@ use firebox_kernels::{
     arith::{checksum, float::DType, launch::Buffer},
     compare,
     device::DeviceWeight,
-    linear::INPUTS,
+    linear::{Compute, INPUTS},
     quantize,
 };
 
@@ -46,6 +46,7 @@ impl QuantBackend for CubeBackend {
         words: IntTensor<Self>,
         scales: IntTensor<Self>,
         layout: Layout,
+        _compute: Compute,
     ) -> FloatTensor<Self> {
         let dtype = x.dtype;
         let (m, [o, i]) = (x.shape()[0], layout.shape);

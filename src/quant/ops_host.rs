@@ -54,6 +54,7 @@ macro_rules! host_ops {
                 words: IntTensor<Self>,
                 scales: IntTensor<Self>,
                 layout: Layout,
+                compute: linear::Compute,
             ) -> FloatTensor<Self> {
                 let (device, dtype) = (x.device(), x.dtype().into());
                 let Layout { format, shape } = layout;
@@ -61,7 +62,7 @@ macro_rules! host_ops {
                 let x = floats::<Self>(x);
                 let mut y = vec![0.0; rows * shape[0]];
                 Self::lend([words, scales], |[words, scales]| {
-                    linear::linear(format, shape, words, scales, &x, &mut y);
+                    linear::linear_in(compute, format, shape, words, scales, &x, &mut y);
                 });
                 placed::<Self>(TensorData::new(y, [rows, shape[0]]), dtype, &device)
             }

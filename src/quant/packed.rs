@@ -12,6 +12,7 @@ use burn::{
 use firebox_kernels::{
     format::{Format, FormatError, Packed},
     formats::nested,
+    linear::Compute,
 };
 
 /// The meaning of the words of a packed weight.
@@ -48,6 +49,7 @@ pub struct PackedWeight {
     /// Everything else the format needs, `[words]`.
     pub scales: Param<Tensor<1, Int>>,
     layout: Layout,
+    compute: Compute,
 }
 
 impl PackedWeight {
@@ -59,7 +61,20 @@ impl PackedWeight {
             words,
             scales,
             layout,
+            compute: Compute::F32,
         }
+    }
+
+    /// The same words, multiplied in another arithmetic on a host target; `f32` if not given. A weight that it does not suit
+    /// ([`Compute::of`]) stays in `f32`.
+    pub fn computing(mut self, compute: Compute) -> Self {
+        self.compute = compute;
+        self
+    }
+
+    /// The arithmetic that is asked for.
+    pub fn compute(&self) -> Compute {
+        self.compute
     }
 
     /// From halves that are on their device already.
@@ -76,7 +91,7 @@ impl PackedWeight {
 
     /// The same words in the same memory, as parameters of their own.
     pub(crate) fn again(&self) -> Self {
-        Self::new(self.words.val(), self.scales.val(), self.layout)
+        Self::new(self.words.val(), self.scales.val(), self.layout).computing(self.compute)
     }
 
     /// Places a packed weight on `device`. On a host target the words are moved, not copied.
@@ -159,6 +174,7 @@ impl PackedWeight {
             words: f(self.words),
             scales: f(self.scales),
             layout: self.layout,
+            compute: self.compute,
         }
     }
 }

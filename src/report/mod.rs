@@ -20,9 +20,12 @@ pub(crate) use verify::{check, numbers};
 pub(crate) use watch::MemoryWatch;
 
 use core::{fmt, ops::Range};
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
-use firebox_kernels::compare::Stats;
+use firebox_kernels::{compare::Stats, linear::Compute};
 use serde::Serialize;
 
 use crate::{
@@ -64,6 +67,10 @@ pub struct LoadReport {
     pub dtype_wanted: DType,
     /// The types of matrices that stay as they are stored, other than [`dtype`](Self::dtype).
     pub halves: Vec<DType>,
+    /// The arithmetic of products that was asked for.
+    pub compute: Compute,
+    /// How many matrices are multiplied in which arithmetic: those that it does not suit are in `f32`.
+    pub computes: BTreeMap<Compute, usize>,
     /// Where the finished weights live.
     pub strategy: Strategy,
     /// Why this strategy.
@@ -184,6 +191,9 @@ pub struct TensorReport {
     pub role: Role,
     /// Its quantization.
     pub quant: Treatment,
+    /// The arithmetic of products with it, where it is a matrix.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compute: Option<Compute>,
     /// Values in it.
     pub weights: usize,
     /// Bytes read: more than the checkpoint has of it where a format needs to see it twice.
@@ -241,6 +251,7 @@ impl LoadReport {
                 name: step.slot.name.clone(),
                 role: step.slot.role,
                 quant: step.quant(),
+                compute: step.compute(plan),
                 weights: step.kept().slot.shape.iter().product(),
                 bytes_read: timing.bytes,
                 bytes_packed: step.bytes_kept(),
@@ -268,6 +279,8 @@ impl LoadReport {
             dtype: plan.dtype,
             dtype_wanted: plan.dtype_wanted,
             halves: plan.halves(),
+            compute: plan.compute,
+            computes: plan.computes(),
             strategy: plan.strategy,
             strategy_reason: plan.strategy_reason.clone(),
             warnings: plan.warnings(),

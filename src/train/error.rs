@@ -5,6 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use firebox_kernels::linear::Compute;
+
 use super::{
     checkpoint::CheckpointFault, data::DataError, folder::FolderError, keys::FinetuneConfigError,
     optimizer::GradientError,
@@ -37,6 +39,14 @@ pub enum TrainError {
         file: PathBuf,
         /// What is wrong.
         source: Box<DataError>,
+    },
+    /// An arithmetic whose products the gradients do not fit.
+    #[error(
+        "products in {compute} round inputs to bytes, and gradients would go back as if they did not; train with `compute` f32 or bf16"
+    )]
+    Compute {
+        /// What was asked for.
+        compute: Compute,
     },
     /// Rows that are longer than the model reads.
     #[error(

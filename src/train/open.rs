@@ -6,6 +6,7 @@ use std::{
     sync::Arc,
 };
 
+use firebox_kernels::linear::Compute;
 use serde_json::Value;
 
 use super::{
@@ -95,6 +96,10 @@ impl<T: Target> Run<T> {
             let found = adapter.as_ref().map(ToString::to_string);
             let reason = "a part of an adapter is not trained further; name the folder alone";
             return Err(wrong("adapter", &found.into(), reason).into());
+        }
+        let compute = request.config.pack.compute;
+        if compute == Compute::Int8 {
+            return Err(TrainError::Compute { compute });
         }
         let loader = Loader::<T>::new(request)?;
         let spec = loader.config::<CausalLm>()?;

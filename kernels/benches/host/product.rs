@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use firebox_kernels::format::Packed;
-use firebox_kernels::linear::{linear, rows};
+use firebox_kernels::linear::{Compute, linear_in, rows};
 
 use crate::common::Random;
 use crate::unpack::{FORMATS, check_row, copies, packed, weight};
@@ -12,14 +12,22 @@ use crate::{Case, Kind, Wanted};
 /// Of models with 8 billion parameters, and the weight that peers were measured with.
 const SHAPES: [[usize; 2]; 4] = [[4096, 4096], [14336, 4096], [4096, 14336], [4096, 11008]];
 
-/// Between a sum in `f32` and one in `f64`, of the sum of magnitudes.
-const TOLERANCE: f64 = 1e-6;
+/// Between a sum and one in `f64` of exact products, of the sum of magnitudes.
+const fn tolerance(compute: Compute) -> f64 {
+    match compute {
+        Compute::F32 => 1e-6,
+        Compute::Bf16 | Compute::Int8 => 4e-3,
+    }
+}
 
 pub(crate) fn cases(wanted: &Wanted, each: &mut dyn FnMut(Case)) {
     for shape in SHAPES {
         for format in FORMATS {
             let [o, i] = shape;
-            let product_name = |m| format!("{m} x {format} {o}x{i}");
+            let product_name = |m, compute| match compute {
+                Compute::F32 => format!("{m} x {format} {o}x{i}"),
+                compute => format!("{m} x {format} {o}x{i} in {compute}"),
+            };
             let all: &[usize] = if shape == SHAPES[0] {
                 &[1, 2, 8, 512]
             } else {
@@ -27,17 +35,20 @@ pub(crate) fn cases(wanted: &Wanted, each: &mut dyn FnMut(Case)) {
             };
             let embedding_name = format!("rows of {format} {o}x{i}");
             let embedded = shape == SHAPES[0] && wanted(&embedding_name);
-            let counts: Vec<usize> = all
-                .iter()
-                .copied()
-                .filter(|m| wanted(&product_name(*m)))
+            let counts = all.iter().copied();
+            let counts = counts.flat_map(|m| Compute::ALL.map(|compute| (m, compute)));
+            let counts: Vec<_> = counts
+                .filter(|(m, compute)| wanted(&product_name(*m, *compute)))
+                .filter(|(_, compute)| *compute == Compute::F32 || shape == SHAPES[0])
                 .collect();
             if counts.is_empty() && !embedded {
                 continue;
             }
             let packed = Arc::new(packed(format, shape));
-            for m in counts {
-                each(product(product_name(m), &packed, m));
+            for (m, compute) in counts {
+                if compute.of(packed.format, shape) == compute {
+                    each(product(product_name(m, compute), &packed, m, compute));
+                }
             }
             if embedded {
                 each(embedding(embedding_name, &packed));
@@ -46,7 +57,7 @@ pub(crate) fn cases(wanted: &Wanted, each: &mut dyn FnMut(Case)) {
     }
 }
 
-fn product(name: String, packed: &Arc<Packed>, m: usize) -> Case {
+fn product(name: String, packed: &Arc<Packed>, m: usize, compute: Compute) -> Case {
     let ([o, i], packed) = (packed.shape, Arc::clone(packed));
     let mut random = Random(11);
     let x: Arc<Vec<f32>> = Arc::new((0..m * i).map(|_| random.weight()).collect());
@@ -59,12 +70,12 @@ fn product(name: String, packed: &Arc<Packed>, m: usize) -> Case {
         kind: Kind::Multiply(2.0 * (m * o * i) as f64),
         run: Box::new(move |k| {
             let mut y = y_run.lock().expect("no run panics");
-            multiply(&copies[k % copies.len()], &x_run, &mut y);
+            multiply(compute, &copies[k % copies.len()], &x_run, &mut y);
         }),
         check: Box::new(move || {
             let mut y = y.lock().expect("no run panics");
             y.fill(f32::NAN);
-            multiply(&packed, &x, &mut y);
+            multiply(compute, &packed, &x, &mut y);
             for r in [0, 1, 2, 3, o / 3, o - 1] {
                 let w: Vec<f64> = (0..i).map(|c| weight(&packed, r, c).into()).collect();
                 for k in [0, m / 2, m - 1] {
@@ -74,7 +85,7 @@ fn product(name: String, packed: &Arc<Packed>, m: usize) -> Case {
                     });
                     let found = f64::from(y[k * o + r]);
                     let off = (found - sum).abs();
-                    if off.is_nan() || off > TOLERANCE * size {
+                    if off.is_nan() || off > tolerance(compute) * size {
                         return Err(format!("input {k}, row {r}: {found:e}, not {sum:e}"));
                     }
                 }
@@ -84,14 +95,14 @@ fn product(name: String, packed: &Arc<Packed>, m: usize) -> Case {
     }
 }
 
-fn multiply(packed: &Packed, x: &[f32], y: &mut [f32]) {
+fn multiply(compute: Compute, packed: &Packed, x: &[f32], y: &mut [f32]) {
     let Packed {
         format,
         shape,
         ref words,
         ref scales,
     } = *packed;
-    linear(format, shape, words, scales, x, y);
+    linear_in(compute, format, shape, words, scales, x, y);
 }
 
 /// 512 rows of the weight.

@@ -29,7 +29,11 @@ pub(crate) trait Lanes: Copy + Send + Sync {
     type Floats: Copy;
     /// Sixteen 4-bit codes, under bits that mean nothing.
     type Codes: Copy;
-    /// Rows of a weight that are multiplied together by one input.
+    /// Some of the sixteen floats: as many as one instruction takes.
+    type Part: Copy;
+    /// How many of them are sixteen.
+    const PARTS: usize;
+    /// Rows of a weight that are multiplied together.
     const ROWS: usize;
 
     fn splat(self, value: f32) -> Self::Floats;
@@ -48,6 +52,11 @@ pub(crate) trait Lanes: Copy + Send + Sync {
     fn mul(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
     /// `a * b + c`.
     fn mul_add(self, a: Self::Floats, b: Self::Floats, c: Self::Floats) -> Self::Floats;
+    /// The part `PART` of sixteen.
+    fn load_part<const PART: usize>(self, values: &[f32; LANES]) -> Self::Part;
+    fn store_part<const PART: usize>(self, values: Self::Part, to: &mut [f32; LANES]);
+    /// [`mul_add`](Self::mul_add) of a part.
+    fn mul_add_part(self, a: Self::Part, b: Self::Part, c: Self::Part) -> Self::Part;
     /// The codes of two words, in their order.
     fn codes(self, words: &[u32; 2]) -> Self::Codes;
     /// The codes of four words in the order that takes the fewest steps, see [`chunk_order`].
@@ -59,6 +68,8 @@ pub(crate) trait Lanes: Copy + Send + Sync {
     fn look_up(self, table: Self::Floats, codes: Self::Codes) -> Self::Floats;
     /// Asks for the word `at` to be brought near; there need not be one.
     fn prefetch(self, words: &[u32], at: usize);
+    /// The same as far as into the second cache: for what comes after more than the nearest one holds.
+    fn prefetch_far(self, words: &[u32], at: usize);
     /// Runs `work` where it may use these instructions.
     fn vectorize<R>(self, work: impl FnOnce() -> R) -> R;
 }
@@ -202,9 +213,14 @@ fn zip(a: [f32; LANES], b: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> [f32; L
     )
 }
 
+/// Floats of a [`Lanes::Part`] of [`Portable`]: what SSE2 and NEON take.
+const QUARTER: usize = LANES / 4;
+
 impl<const MUL_ADD: bool> Lanes for Portable<MUL_ADD> {
     type Floats = [f32; LANES];
     type Codes = [u32; LANES];
+    type Part = [f32; QUARTER];
+    const PARTS: usize = LANES / QUARTER;
     const ROWS: usize = 2;
 
     #[inline(always)]
@@ -281,6 +297,30 @@ impl<const MUL_ADD: bool> Lanes for Portable<MUL_ADD> {
     }
 
     #[inline(always)]
+    fn load_part<const PART: usize>(self, values: &[f32; LANES]) -> Self::Part {
+        values.as_chunks().0[PART]
+    }
+
+    #[inline(always)]
+    fn store_part<const PART: usize>(self, values: Self::Part, to: &mut [f32; LANES]) {
+        to.as_chunks_mut().0[PART] = values;
+    }
+
+    #[inline(always)]
+    fn mul_add_part(self, a: Self::Part, b: Self::Part, c: Self::Part) -> Self::Part {
+        core::array::from_fn(
+            #[inline(always)]
+            |k| {
+                if MUL_ADD {
+                    a[k].mul_add(b[k], c[k])
+                } else {
+                    a[k] * b[k] + c[k]
+                }
+            },
+        )
+    }
+
+    #[inline(always)]
     fn codes(self, words: &[u32; 2]) -> Self::Codes {
         core::array::from_fn(
             #[inline(always)]
@@ -325,6 +365,9 @@ impl<const MUL_ADD: bool> Lanes for Portable<MUL_ADD> {
 
     #[inline(always)]
     fn prefetch(self, _: &[u32], _: usize) {}
+
+    #[inline(always)]
+    fn prefetch_far(self, _: &[u32], _: usize) {}
 
     #[inline(always)]
     fn vectorize<R>(self, work: impl FnOnce() -> R) -> R {

@@ -23,7 +23,7 @@ use std::borrow::Cow;
 
 use pulp::bytemuck::cast_slice;
 
-use crate::arith::lanes::{LANES, Lanes};
+use crate::arith::lanes::{self, LANES, Lanes, Work};
 use crate::arith::number::Narrow;
 
 /// 4-bit codes of a word.
@@ -109,6 +109,32 @@ pub(crate) fn unpack_codes<L: Lanes, T: Narrow, const BITS: usize>(
         lanes.store(weights(code), &mut weight);
         *to = T::of(weight[0]);
     }
+}
+
+/// The codes from `first` on of a stream, as floats, where they are not whole bytes or nibbles.
+///
+/// # Panics
+///
+/// When `bits` is none of 1, 2, 3, 5 and 6, or `words` ends before.
+pub(crate) fn stream_codes(bits: usize, words: &[u32], first: usize, out: &mut [f32]) {
+    struct Stream<'a>(usize, &'a [u32], usize, &'a mut [f32]);
+    impl Work for Stream<'_> {
+        type Output = ();
+
+        #[inline(always)]
+        fn on<L: Lanes>(self, lanes: L) {
+            let Self(bits, words, first, out) = self;
+            match bits {
+                1 => unpack_codes::<L, f32, 1>(lanes, words, first, out, |codes| codes),
+                2 => unpack_codes::<L, f32, 2>(lanes, words, first, out, |codes| codes),
+                3 => unpack_codes::<L, f32, 3>(lanes, words, first, out, |codes| codes),
+                5 => unpack_codes::<L, f32, 5>(lanes, words, first, out, |codes| codes),
+                6 => unpack_codes::<L, f32, 6>(lanes, words, first, out, |codes| codes),
+                bits => panic!("a stream of {bits} bits"),
+            }
+        }
+    }
+    lanes::run(Stream(bits, words, first, out));
 }
 
 /// A stream's words from `bits`-bit codes in their order: as many words as whole streams take.

@@ -101,7 +101,13 @@ impl Affine {
 
     /// The weights of sixteen codes.
     #[inline(always)]
-    fn weights<L: Lanes>(self, lanes: L, codes: L::Floats, scale: f32, offset: f32) -> L::Floats {
+    pub(crate) fn weights<L: Lanes>(
+        self,
+        lanes: L,
+        codes: L::Floats,
+        scale: f32,
+        offset: f32,
+    ) -> L::Floats {
         let (scale, offset) = (lanes.splat(scale), lanes.splat(offset));
         match self.form {
             Offset::Bias => lanes.add(lanes.mul(codes, scale), offset),

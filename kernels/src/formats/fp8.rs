@@ -179,7 +179,7 @@ pub(crate) fn e4m3_value(code: u8) -> f32 {
 
 /// The value of a code of E5M2.
 #[inline(always)]
-fn e5m2_value(code: u8) -> f32 {
+pub(crate) fn e5m2_value(code: u8) -> f32 {
     wide::<2, 15>(code, 0x7c, 0x7d)
 }
 

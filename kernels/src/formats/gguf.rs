@@ -46,7 +46,7 @@ pub use choose::packer;
 pub(crate) use choose::{check, tile_rows};
 #[cfg(feature = "cube")]
 pub(crate) use ends::numbers;
-pub(crate) use ends::range;
+pub(crate) use ends::{cut, has_minimum, least_whole, params, range};
 #[cfg(feature = "cube")]
 pub(crate) use parts::LEVELS;
 

@@ -83,6 +83,19 @@ impl Micro {
         }
     }
 
+    /// The scales of the groups from `first` on.
+    #[inline(always)]
+    pub(crate) fn scales_from(self, scales: &[u32], first: usize, out: &mut [f32]) {
+        match self {
+            Self::Mxfp4 | Self::Mxfp8 => pack::unpack8(scales, first, out, power),
+            Self::Nvfp4 { global: false } => pack::unpack8(scales, first, out, fp8::e4m3_value),
+            Self::Nvfp4 { global: true } => {
+                let global = f32::from_bits(scales[scales.len() - 1]);
+                pack::unpack8(scales, first, out, |byte| fp8::e4m3_value(byte) * global);
+            }
+        }
+    }
+
     /// The scales words of a weight whose groups have these scales, one byte each as they come in a checkpoint.
     ///
     /// Scales are multiplied by `global`. MLX stores the largest magnitude instead, which is [`SPAN`] times
@@ -100,7 +113,7 @@ impl Micro {
 }
 
 /// The value of an E8M0 byte.
-#[inline]
+#[inline(always)]
 const fn power(byte: u8) -> f32 {
     f32::from_bits(match byte {
         0 => 1 << 22,

@@ -36,13 +36,41 @@ enum GroupScales<'a> {
 /// Scales and offsets of a few rows, `[rows, groups]`.
 #[derive(Debug, Default)]
 pub(super) struct Staged {
-    scales: Vec<f32>,
-    offsets: Vec<f32>,
+    pub(super) scales: Vec<f32>,
+    pub(super) offsets: Vec<f32>,
 }
 
 /// Values of the codes under a scale and an offset.
 trait CodeValues: Copy {
     fn table<L: Lanes>(self, lanes: L, scale: f32, offset: f32) -> L::Floats;
+
+    /// The values of half a chunk, of what was found in the table.
+    #[inline(always)]
+    fn values<L: Lanes>(self, _: L, found: L::Floats, _scale: f32, _offset: f32) -> L::Floats {
+        found
+    }
+}
+
+/// Levels of chunks of two groups; the offset is the scale of the second.
+#[derive(Clone, Copy)]
+struct PairedLevels([f32; LANES]);
+
+impl CodeValues for PairedLevels {
+    #[inline(always)]
+    fn table<L: Lanes>(self, lanes: L, _: f32, _: f32) -> L::Floats {
+        lanes.load(&self.0)
+    }
+
+    #[inline(always)]
+    fn values<L: Lanes>(self, lanes: L, found: L::Floats, scale: f32, offset: f32) -> L::Floats {
+        // Of four neighbouring lanes, two are of the words of the first group.
+        let four = [scale, scale, offset, offset];
+        let scales = core::array::from_fn(
+            #[inline(always)]
+            |k| four[k % 4],
+        );
+        lanes.mul(found, lanes.load(&scales))
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -87,6 +115,9 @@ impl<'a> Fours<'a> {
                 Micro::Mxfp4.group(),
                 GroupScales::Micro(Micro::Mxfp4, scales),
             ),
+            Format::Micro(micro @ Micro::Nvfp4 { .. }) => {
+                (2 * micro.group(), GroupScales::Micro(micro, scales))
+            }
             Format::Affine(affine) if affine.bits == 4 && affine.along == Along::Flat => {
                 (affine.group, GroupScales::Affine(affine, scales))
             }
@@ -108,10 +139,20 @@ impl<'a> Fours<'a> {
         staged.offsets.resize(len, 0.0);
         match self.scales {
             GroupScales::Blocks(_, scales) => scales.fill(at, &mut staged.scales),
-            GroupScales::Micro(micro, scales) => {
-                for (k, scale) in (at..).zip(&mut staged.scales) {
-                    *scale = micro.scale(scales, k);
+            GroupScales::Micro(micro @ Micro::Nvfp4 { .. }, scales) => {
+                let Staged {
+                    scales: first,
+                    offsets: second,
+                } = staged;
+                let mut pairs = vec![0.0; 2 * len];
+                micro.scales_from(scales, 2 * at, &mut pairs);
+                let to = first.iter_mut().zip(second);
+                for ((first, second), pair) in to.zip(pairs.as_chunks::<2>().0) {
+                    [*first, *second] = *pair;
                 }
+            }
+            GroupScales::Micro(micro, scales) => {
+                micro.scales_from(scales, at, &mut staged.scales);
             }
             GroupScales::Affine(affine, scales) => {
                 affine.params_from(scales, at, &mut staged.scales, &mut staged.offsets);
@@ -127,7 +168,7 @@ impl<'a> Fours<'a> {
         words.as_chunks().0
     }
 
-    /// Rows from `first` on times the inputs `x`, `[m, i]` in chunks, one after another, into `[rows, m]`.
+    /// Rows from `first` on times the inputs `x`, `[m, i]` in chunks, one after another, into `[m, rows]`.
     #[inline(always)]
     pub(super) fn multiply<L: Lanes>(
         &self,
@@ -138,16 +179,11 @@ impl<'a> Fours<'a> {
         y: &mut [f32],
     ) {
         let cols = self.groups * self.chunks * CHUNK;
-        let m = x.len() / cols;
-        let mut first = first;
-        let mut rest = y;
-        while !rest.is_empty() {
-            let rows = if rest.len() >= L::ROWS * m {
-                L::ROWS
-            } else {
-                1
-            };
-            let (y, after) = rest.split_at_mut(rows * m);
+        let all = y.len() * cols / x.len();
+        let mut done = 0;
+        while done < all {
+            let rows = if all - done >= L::ROWS { L::ROWS } else { 1 };
+            let first = first + done;
             self.stage(first, rows, staged);
             for (k, x) in x.chunks_exact(cols).enumerate() {
                 let mut found = [0.0; ROWS];
@@ -156,6 +192,9 @@ impl<'a> Fours<'a> {
                     GroupScales::Blocks(levels, _) => {
                         self.some(lanes, ScaledLevels(levels), first, x, staged, found);
                     }
+                    GroupScales::Micro(Micro::Nvfp4 { .. }, _) => {
+                        self.some(lanes, PairedLevels(E2M1), first, x, staged, found);
+                    }
                     GroupScales::Micro(..) => {
                         self.some(lanes, ScaledLevels(E2M1), first, x, staged, found);
                     }
@@ -163,11 +202,9 @@ impl<'a> Fours<'a> {
                         self.some(lanes, AffineTable(affine), first, x, staged, found);
                     }
                 }
-                for (y, found) in y.chunks_exact_mut(m).zip(found) {
-                    y[k] = *found;
-                }
+                y[k * all + done..][..rows].copy_from_slice(found);
             }
-            (first, rest) = (first + rows, after);
+            done += rows;
         }
     }
 
@@ -220,8 +257,15 @@ impl<'a> Fours<'a> {
                     // place of the rows after these.
                     lanes.prefetch(group[r][c].as_slice(), R * groups * chunks * WORDS);
                     let [a, b] = lanes.chunk(&group[r][c]);
-                    sums[r] = lanes.mul_add(lanes.look_up(tables[r], a), lower, sums[r]);
-                    sums[r] = lanes.mul_add(lanes.look_up(tables[r], b), upper, sums[r]);
+                    let [a, b] = [a, b].map(
+                        #[inline(always)]
+                        |codes| {
+                            let found = lanes.look_up(tables[r], codes);
+                            values.values(lanes, found, scales[r][g], offsets[r][g])
+                        },
+                    );
+                    sums[r] = lanes.mul_add(a, lower, sums[r]);
+                    sums[r] = lanes.mul_add(b, upper, sums[r]);
                 }
             }
         }
@@ -247,6 +291,9 @@ impl<'a> Fours<'a> {
             match self.scales {
                 GroupScales::Blocks(levels, _) => {
                     self.unpack_row(lanes, ScaledLevels(levels), r, staged, out);
+                }
+                GroupScales::Micro(Micro::Nvfp4 { .. }, _) => {
+                    self.unpack_row(lanes, PairedLevels(E2M1), r, staged, out);
                 }
                 GroupScales::Micro(..) => {
                     self.unpack_row(lanes, ScaledLevels(E2M1), r, staged, out);
@@ -274,9 +321,15 @@ impl<'a> Fours<'a> {
         for ((out, words), (scale, offset)) in groups.zip(pairs) {
             let table = values.table(lanes, *scale, *offset);
             for ([lower, upper], words) in out.iter_mut().zip(words) {
-                let [a, b] = lanes.chunk(words);
-                lanes.store(lanes.look_up(table, a), lower);
-                lanes.store(lanes.look_up(table, b), upper);
+                let [a, b] = lanes.chunk(words).map(
+                    #[inline(always)]
+                    |codes| {
+                        let found = lanes.look_up(table, codes);
+                        values.values(lanes, found, *scale, *offset)
+                    },
+                );
+                lanes.store(a, lower);
+                lanes.store(b, upper);
             }
         }
     }

@@ -3,9 +3,6 @@
 use crate::arith::lanes::{self, HALF_WORDS, LANES, Lanes};
 use crate::format::{Format, Half};
 
-/// The most rows that a processor multiplies together.
-const ROWS: usize = 4;
-
 /// Inputs of a tile.
 const INPUTS: usize = 2;
 
@@ -32,7 +29,7 @@ impl<'a> Halves<'a> {
         })
     }
 
-    /// Rows from `first` on times the inputs `x`, `[m, i]`, into `[rows, m]`.
+    /// Rows from `first` on times the inputs `x`, `[m, i]`, into `[m, rows]`.
     #[inline(always)]
     pub(super) fn multiply<L: Lanes>(&self, lanes: L, first: usize, x: &[f32], y: &mut [f32]) {
         match self.half {
@@ -65,25 +62,19 @@ impl<'a> Halves<'a> {
         y: &mut [f32],
     ) {
         let x = x.as_chunks::<LANES>().0;
-        let m = x.len() / self.vectors;
-        let (mut first, mut rest) = (first, y);
-        while !rest.is_empty() {
-            let rows = if rest.len() >= L::ROWS * m {
-                L::ROWS
-            } else {
-                1
+        let all = y.len() * self.vectors / x.len();
+        let mut done = 0;
+        while done < all {
+            let (first, y) = (first + done, &mut y[done..]);
+            done += match all - done {
+                left if left < L::ROWS => self.rows::<L, 1>(lanes, widen, first, x, y, all),
+                _ if L::ROWS == 4 => self.rows::<L, 4>(lanes, widen, first, x, y, all),
+                _ => self.rows::<L, 2>(lanes, widen, first, x, y, all),
             };
-            let (y, after) = rest.split_at_mut(rows * m);
-            match rows {
-                4 => self.rows::<L, 4>(lanes, widen, first, x, y),
-                2 => self.rows::<L, 2>(lanes, widen, first, x, y),
-                _ => self.rows::<L, 1>(lanes, widen, first, x, y),
-            }
-            (first, rest) = (first + rows, after);
         }
     }
 
-    /// `R` rows times all inputs, into `[R, m]`.
+    /// `R` rows times all inputs, into the first `R` of each `all` outputs. Gives `R`.
     #[inline(always)]
     fn rows<L: Lanes, const R: usize>(
         &self,
@@ -92,25 +83,26 @@ impl<'a> Halves<'a> {
         first: usize,
         x: &[[f32; LANES]],
         y: &mut [f32],
-    ) {
-        const { assert!(R <= ROWS) };
+        all: usize,
+    ) -> usize {
         let vectors = self.vectors;
         let m = x.len() / vectors;
         let w: [_; R] = core::array::from_fn(|r| &self.words[(first + r) * vectors..][..vectors]);
         let mut k = 0;
         while k < m {
             let x = &x[k * vectors..];
-            let take = if m - k >= INPUTS {
-                tile::<L, R, INPUTS>(lanes, widen, w, x, &mut y[k..], m)
+            let y = &mut y[k * all..];
+            k += if m - k >= INPUTS {
+                tile::<L, R, INPUTS>(lanes, widen, w, x, y, all)
             } else {
-                tile::<L, R, 1>(lanes, widen, w, x, &mut y[k..], m)
+                tile::<L, R, 1>(lanes, widen, w, x, y, all)
             };
-            k += take;
         }
+        R
     }
 }
 
-/// `R` rows times the first `M` inputs of `x`, into the first `M` of each `m` outputs, adding in the order of
+/// `R` rows times the first `M` inputs of `x`, into the first `R` of each `all` outputs, adding in the order of
 /// [`dot`](super::dot). Gives `M`.
 #[inline(always)]
 fn tile<L: Lanes, const R: usize, const M: usize>(
@@ -119,7 +111,7 @@ fn tile<L: Lanes, const R: usize, const M: usize>(
     w: [&[[u32; HALF_WORDS]]; R],
     x: &[[f32; LANES]],
     y: &mut [f32],
-    m: usize,
+    all: usize,
 ) -> usize {
     let vectors = w[0].len();
     let w = w.map(
@@ -139,7 +131,7 @@ fn tile<L: Lanes, const R: usize, const M: usize>(
         for r in 0..R {
             // Rows are too short for the processor to notice in time that they are read through: the same place of the
             // rows after these.
-            lanes.prefetch(w[r][c].as_slice(), R * vectors * HALF_WORDS);
+            lanes.prefetch_far(w[r][c].as_slice(), R * vectors * HALF_WORDS);
             let weights = widen(&w[r][c]);
             for k in 0..M {
                 sums[r][k] = lanes.mul_add(weights, inputs[k], sums[r][k]);
@@ -150,7 +142,7 @@ fn tile<L: Lanes, const R: usize, const M: usize>(
         for k in 0..M {
             let mut lane = [0.0; LANES];
             lanes.store(sums[r][k], &mut lane);
-            y[r * m + k] = lanes::sum(lane);
+            y[k * all + r] = lanes::sum(lane);
         }
     }
     M

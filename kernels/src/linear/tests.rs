@@ -20,7 +20,7 @@ fn numbers(n: usize, seed: u32) -> Vec<f32> {
 }
 
 /// All outputs, of rows in jobs as the program makes them.
-struct All<'a>(Job<'a>);
+struct All<'a>(&'a Job<'a>);
 
 impl Work for All<'_> {
     type Output = Vec<u32>;
@@ -58,6 +58,9 @@ fn every_table(shape: [usize; 2]) -> Vec<Packed> {
         affine::packer(shape, source, 4, 32),
         micro::packer(shape, source, Micro::Mxfp4),
         int8::packer(shape, source),
+        affine::packer(shape, source, 8, 64),
+        micro::packer(shape, source, Micro::Nvfp4 { global: true }),
+        micro::packer(shape, source, Micro::Mxfp8),
     ];
     let mut all: Vec<Packed> = packers
         .map(|packer| pack_whole(packer.expect("the shape fits"), &bytes))
@@ -92,19 +95,8 @@ fn every_processor_multiplies_to_the_same_bits() {
         } = packed;
         for m in [1, 3, 9] {
             let x = numbers(m * i, 11);
-            let fours = Fours::new(format, shape, words, scales);
-            assert_eq!(fours.is_some(), format != Format::Int8, "{format}");
-            let job = Job {
-                format,
-                shape,
-                words,
-                scales,
-                fours,
-                halves: Halves::new(format, shape, words),
-                cols: i,
-                x: &ordered(&x, i, fours.is_some()),
-                m,
-            };
+            let job = &Job::new(Compute::F32, format, shape, [words, scales], &x, m);
+            assert_ne!(job.fours.is_some(), job.eights.is_some(), "{format}");
             let expected = lanes::on(Portable::<true>, All(job));
             #[cfg(target_arch = "x86_64")]
             {
@@ -124,4 +116,59 @@ fn every_processor_multiplies_to_the_same_bits() {
             }
         }
     }
+}
+
+/// Every unit that this processor has, against the portable one.
+#[test]
+fn every_unit_multiplies_bytes_to_the_same_bits() {
+    let shape @ [o, i] = [55, 1152];
+    for packed in every_table(shape) {
+        let Packed {
+            format,
+            ref words,
+            ref scales,
+            ..
+        } = packed;
+        let Some(weight) = ByteWeight::new(format, shape, words, scales) else {
+            assert_eq!(format, Format::Micro(Micro::Mxfp8));
+            continue;
+        };
+        for m in [1, 2, 11] {
+            let x = numbers(m * i, 17);
+            let all = |unit: ByteUnit| {
+                let product = ByteProduct::new(unit, weight, &x);
+                let mut y = vec![f32::NAN; o * m];
+                for (k, y) in y.chunks_mut(JOB_ROWS * m).enumerate() {
+                    product.rows(k * JOB_ROWS, &mut ByteScratch::default(), y);
+                }
+                y.into_iter().map(f32::to_bits).collect::<Vec<_>>()
+            };
+            let expected = all(ByteUnit::Portable);
+            for unit in ByteUnit::all() {
+                assert_eq!(all(unit), expected, "{unit:?}, {format}, {m} inputs");
+            }
+        }
+    }
+}
+
+/// Pairs of bf16 against the same numbers as `f32`.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn pairs_are_multiplied_to_the_same_bits() {
+    let (shape, m) = ([23, 1000], 9);
+    let source = DType::F32;
+    let bytes: Vec<u8> = numbers(23_000, 3)
+        .into_iter()
+        .flat_map(f32::to_le_bytes)
+        .collect();
+    let packed = pack_whole(int8::packer(shape, source).expect("it fits"), &bytes);
+    let x = numbers(m * shape[1], 5);
+    let packed_parts = [&packed.words[..], &packed.scales];
+    let mut job = Job::new(Compute::Bf16, packed.format, shape, packed_parts, &x, m);
+    if !matches!(job.x, Inputs::Bf16(Bf16Inputs::Paired(..))) {
+        return;
+    }
+    let paired = lanes::run(All(&job));
+    job.x = Inputs::Bf16(Bf16Inputs::split(&x, shape[1]));
+    assert_eq!(lanes::run(All(&job)), paired);
 }

@@ -15,7 +15,7 @@ use firebox::{
     config::{Budget, Bytes, Expand, KvCacheDtype, Pattern, Reading},
     model::{Architecture, CausalLm, ConfigError},
     observe::JsonLines,
-    quant::QuantSpec,
+    quant::{QuantSpec, kernels::linear::Compute},
     source::Local,
 };
 
@@ -24,6 +24,7 @@ use serde_json::Value;
 use crate::{
     Failure, messages,
     old_names::OldNames,
+    output::Usage,
     place::PlaceArgs,
     ranks::RankArgs,
     settings::SettingsArgs,
@@ -205,6 +206,12 @@ pub(crate) struct LoadArgs {
     #[arg(long = "adapter", value_name = "DIR")]
     pub(crate) adapters: Vec<AdapterConfig>,
 
+    /// The arithmetic of products with packed weights on the CPU: f32, bf16 (more than four inputs at once), or int8 (codes as
+    /// whole numbers, inputs rounded to bytes in blocks). The weights are the same in each; those that it does not suit are
+    /// multiplied in f32, which the plan says
+    #[arg(long, value_name = "NAME", default_value_t)]
+    pub(crate) compute: Compute,
+
     /// Balance the columns of linear weights before they are packed (Pre-SINQ): same model, less lost at few bits
     #[arg(long)]
     presinq: bool,
@@ -262,6 +269,16 @@ pub(crate) struct LoadArgs {
 }
 
 impl LoadArgs {
+    /// Refuses an arithmetic where nothing is multiplied.
+    pub(crate) fn refuse_compute(&self, what: &str) -> Result<(), Usage> {
+        match self.compute {
+            Compute::F32 => Ok(()),
+            compute => Err(Usage(format!(
+                "--compute {compute} is for commands that run the model, and {what}; leave it out"
+            ))),
+        }
+    }
+
     pub(crate) fn config(&self, quant: QuantSpec) -> LoadConfig {
         let mut config = self
             .model
@@ -270,6 +287,7 @@ impl LoadArgs {
             .dequantize(self.dequantize)
             .requantize(self.requantize)
             .presinq(self.presinq)
+            .compute(self.compute)
             .strategy(self.strategy)
             .workers(self.workers.map_or(Workers::Auto, Workers::Count));
         if let Some(dtype) = self.dtype {

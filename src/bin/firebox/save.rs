@@ -155,6 +155,8 @@ impl SaveArgs {
         limits: Option<&LimitArgs>,
         to: SaveConfig,
     ) -> Result<(), Failure> {
+        self.load
+            .refuse_compute("a saved checkpoint is the same in each")?;
         let bar = Bar::new();
         let config = self.load.config(quant);
         let config = ModelArgs::any(config, &self.load.model.model);

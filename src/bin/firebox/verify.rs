@@ -72,6 +72,7 @@ pub(crate) struct LimitArgs {
 
 impl OnTarget for VerifyCommand {
     fn run<T: Target>(self) -> Result<(), Failure> {
+        self.load.refuse_compute("weights are compared")?;
         let bar = Bar::new();
         let config = self.load.config(self.quant.quant);
         let config = ModelArgs::any(config, &self.load.model.model);

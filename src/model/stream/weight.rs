@@ -17,7 +17,7 @@ use burn::{
 };
 use firebox_kernels::{
     format::{Format, Packed},
-    linear,
+    linear::{self, Compute},
 };
 
 use crate::quant::gradient;
@@ -46,6 +46,8 @@ pub struct StreamedWeight {
     ring: Ring,
     /// The device of the ring, which records gradients if the module does.
     device: Device,
+    /// The arithmetic of its products.
+    compute: Compute,
 }
 
 /// A weight that stays on the device as long as this is there.
@@ -72,7 +74,14 @@ impl StreamedWeight {
             entry: Arc::new(entry),
             ring: ring.clone(),
             device: device.clone(),
+            compute: Compute::F32,
         }
+    }
+
+    /// The same weight, multiplied in another arithmetic.
+    pub(crate) fn computing(mut self, compute: Compute) -> Self {
+        self.compute = compute;
+        self
     }
 
     /// `[out, in]`.
@@ -122,7 +131,7 @@ impl StreamedWeight {
     pub fn product(&self, x: Tensor<2>) -> Tensor<2> {
         let product = |x: Tensor<2>| {
             self.ring.lend(&self.entry, |placed| match placed {
-                Placed::Packed(packed) => ops::linear(x, packed),
+                Placed::Packed(packed) => ops::linear_in(self.compute, x, packed),
                 Placed::Dense(weight) => x.matmul(weight.clone().transpose()),
             })
         };
@@ -243,6 +252,7 @@ impl StreamedWeight {
             ring: self.ring.on(&device.clone().without_autodiff()),
             device: device.clone(),
             entry: self.entry,
+            compute: self.compute,
         }
     }
 }

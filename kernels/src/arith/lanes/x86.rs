@@ -2,6 +2,7 @@
 
 use core::arch::x86_64::{
     _CMP_UNORD_Q as UNORDERED, _MM_FROUND_TO_NEAREST_INT as NEAREST, _MM_HINT_T0 as NEAR,
+    _MM_HINT_T1 as FAR,
 };
 
 use pulp::x86::{V3, V4};
@@ -20,6 +21,8 @@ const CHUNK_SHIFT: [u32; LANES] = [0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 1
 impl Lanes for V4 {
     type Floats = f32x16;
     type Codes = u32x16;
+    type Part = f32x16;
+    const PARTS: usize = 1;
     const ROWS: usize = 4;
 
     #[inline(always)]
@@ -94,6 +97,21 @@ impl Lanes for V4 {
     }
 
     #[inline(always)]
+    fn load_part<const PART: usize>(self, values: &[f32; LANES]) -> f32x16 {
+        cast(*values)
+    }
+
+    #[inline(always)]
+    fn store_part<const PART: usize>(self, values: f32x16, to: &mut [f32; LANES]) {
+        *to = cast(values);
+    }
+
+    #[inline(always)]
+    fn mul_add_part(self, a: f32x16, b: f32x16, c: f32x16) -> f32x16 {
+        self.mul_add_f32x16(a, b, c)
+    }
+
+    #[inline(always)]
     fn codes(self, words: &[u32; 2]) -> u32x16 {
         let both = self.avx512f._mm512_set1_epi64(cast(*words));
         let words = self.avx512f._mm512_permutexvar_epi32(cast(WORD_OF), both);
@@ -137,6 +155,12 @@ impl Lanes for V4 {
     }
 
     #[inline(always)]
+    fn prefetch_far(self, words: &[u32], at: usize) {
+        let address = words.as_ptr().wrapping_add(at);
+        self.sse._mm_prefetch::<FAR>(address.cast());
+    }
+
+    #[inline(always)]
     fn vectorize<R>(self, work: impl FnOnce() -> R) -> R {
         V4::vectorize(self, work)
     }
@@ -153,6 +177,8 @@ fn two<T: Copy, R>(a: Two<T>, b: Two<T>, f: impl Fn(T, T) -> R) -> Two<R> {
 impl Lanes for V3 {
     type Floats = Two<f32x8>;
     type Codes = Two<u32x8>;
+    type Part = f32x8;
+    const PARTS: usize = 2;
     const ROWS: usize = 2;
 
     #[inline(always)]
@@ -260,6 +286,21 @@ impl Lanes for V3 {
     }
 
     #[inline(always)]
+    fn load_part<const PART: usize>(self, values: &[f32; LANES]) -> f32x8 {
+        cast(values.as_chunks::<{ LANES / 2 }>().0[PART])
+    }
+
+    #[inline(always)]
+    fn store_part<const PART: usize>(self, values: f32x8, to: &mut [f32; LANES]) {
+        to.as_chunks_mut::<{ LANES / 2 }>().0[PART] = cast(values);
+    }
+
+    #[inline(always)]
+    fn mul_add_part(self, a: f32x8, b: f32x8, c: f32x8) -> f32x8 {
+        self.mul_add_f32x8(a, b, c)
+    }
+
+    #[inline(always)]
     fn codes(self, words: &[u32; 2]) -> Two<u32x8> {
         let shifts: Two<u32x8> = cast(SHIFT_OF);
         [0, 1].map(
@@ -329,6 +370,12 @@ impl Lanes for V3 {
     fn prefetch(self, words: &[u32], at: usize) {
         let address = words.as_ptr().wrapping_add(at);
         self.sse._mm_prefetch::<NEAR>(address.cast());
+    }
+
+    #[inline(always)]
+    fn prefetch_far(self, words: &[u32], at: usize) {
+        let address = words.as_ptr().wrapping_add(at);
+        self.sse._mm_prefetch::<FAR>(address.cast());
     }
 
     #[inline(always)]

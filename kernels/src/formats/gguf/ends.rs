@@ -75,3 +75,76 @@ fn scale_and_offset(kind: Gguf, block: &[u8], p: usize) -> [f32; 2] {
     };
     [scale, 0.0]
 }
+
+/// The least number, where all numbers are whole and fit a byte with it as 0.
+pub(crate) const fn least_whole(kind: Gguf) -> Option<i8> {
+    match kind {
+        Gguf::Iq1S | Gguf::Iq1M => None,
+        _ => Some(numbers(kind)[0] as i8),
+    }
+}
+
+/// The numbers of a row's blocks as bytes, the least as 0, where that takes no more than cutting nibbles; gives whether it does.
+#[inline(always)]
+pub(crate) fn cut(kind: Gguf, row: &[u8], out: &mut [u8]) -> bool {
+    let at = match kind {
+        Gguf::Q4_0 => 2,
+        Gguf::Q4_1 => 4,
+        Gguf::Q4K => 16,
+        Gguf::Q8_0 => {
+            for (block, out) in row
+                .as_chunks::<34>()
+                .0
+                .iter()
+                .zip(out.as_chunks_mut::<32>().0)
+            {
+                for (to, byte) in out.iter_mut().zip(&block[2..]) {
+                    *to = byte ^ 128;
+                }
+            }
+            return true;
+        }
+        _ => return false,
+    };
+    // In 32 weights, or 64 of the larger block, byte `j` has the codes `j` and `j` after the middle.
+    let half = if kind == Gguf::Q4K { 32 } else { 16 };
+    for (block, out) in row
+        .chunks_exact(kind.bytes())
+        .zip(out.chunks_exact_mut(kind.block()))
+    {
+        for (bytes, out) in block[at..]
+            .chunks_exact(half)
+            .zip(out.chunks_exact_mut(2 * half))
+        {
+            let (first, second) = out.split_at_mut(half);
+            for ((first, second), byte) in first.iter_mut().zip(second).zip(bytes) {
+                (*first, *second) = (byte & 15, byte >> 4);
+            }
+        }
+    }
+    true
+}
+
+/// Whether a minimum is added to the numbers of a block.
+pub(crate) const fn has_minimum(kind: Gguf) -> bool {
+    matches!(
+        kind,
+        Gguf::Q4_1 | Gguf::Q5_1 | Gguf::Q2K | Gguf::Q4K | Gguf::Q5K
+    )
+}
+
+/// The scales of the parts from `first` on, and what is added to their numbers.
+pub(crate) fn params(
+    kind: Gguf,
+    words: &[u32],
+    first: usize,
+    scales: &mut [f32],
+    offsets: &mut [f32],
+) {
+    let parts = kind.block() / kind.part();
+    let bytes = pack::as_bytes(words);
+    for (k, (scale, offset)) in (first..).zip(scales.iter_mut().zip(offsets)) {
+        let block = &bytes[k / parts * kind.bytes()..][..kind.bytes()];
+        [*scale, *offset] = scale_and_offset(kind, block, k % parts);
+    }
+}
