@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::run::{TINYRUST, json, program, run, succeed};
+use crate::run::{TINYRUST, json, program, refuse, run, succeed};
 
 fn failed(args: &[&str]) -> (Option<i32>, String) {
     let ran = run(&mut program(args));
@@ -314,4 +314,28 @@ fn impossible_machines_and_tasks_are_refused_by_name() {
             assert!(said.contains(part), "{args:?}: {said}");
         }
     }
+}
+
+/// 4 layers with keys and values of 4 heads of 32 features. Catches a flag that changes the model and not its plan, and factors that are not
+/// counted.
+#[test]
+fn caches_take_the_bytes_of_their_type() {
+    let rows = 4 * 2 * 4 * 512;
+    for (kept, of_row) in [("f32", 128), ("f16", 64), ("bf16", 64), ("int8", 32 + 4)] {
+        let kept = ["--kv-cache-dtype", kept];
+        let plan = json(&[&["plan", TINYRUST, "--length", "512"], &kept[..]].concat());
+        assert_eq!(plan["devices"][0]["cache_bytes"], rows * of_row, "{kept:?}");
+        let generate = ["generate", TINYRUST, "--prompt", "fn main() {", "-n", "4"];
+        let answer = json(&[&generate[..], &kept[..]].concat());
+        assert_eq!(
+            answer["tokens"].as_array().map(Vec::len),
+            Some(4),
+            "{kept:?}"
+        );
+    }
+    refuse(
+        2,
+        &["plan", TINYRUST, "--kv-cache-dtype", "int4"],
+        &["--kv-cache-dtype", "f32, f16, bf16 or int8"],
+    );
 }
