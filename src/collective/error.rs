@@ -75,6 +75,14 @@ pub enum CollectiveError {
         /// What it says.
         reason: String,
     },
+    /// A card, or the library that connects cards, failed.
+    #[error("NCCL could not {operation}: {reason}")]
+    Nccl {
+        /// What was to be done.
+        operation: &'static str,
+        /// What it says.
+        reason: String,
+    },
     /// The ranks that were started cannot talk to each other.
     #[error("{needs} needs messages between {size} ranks: {reason}")]
     Unavailable {

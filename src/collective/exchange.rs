@@ -32,6 +32,13 @@ pub(crate) fn any(ranks: &dyn Collective, mine: bool) -> Result<bool, Collective
     Ok(all.iter().flatten().any(|said| *said != 0))
 }
 
+/// Whether all ranks say yes.
+#[cfg(feature = "nccl")]
+pub(super) fn all(ranks: &dyn Collective, mine: bool) -> Result<bool, CollectiveError> {
+    let all = ranks.all_gather_bytes(&[mine.into()])?;
+    Ok(all.iter().flatten().all(|said| *said != 0))
+}
+
 fn written(value: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(value).expect("plain data is JSON")
 }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! MpiRanks      processes, on one machine or several: whatever mpirun or srun started (feature `mpi`)
+//! NcclRanks     the same with NVIDIA's cards, whose buffers go from card to card (feature `nccl`)
 //! ThreadRanks   threads of one process, one for each of its devices
 //! ```
 //!
@@ -9,6 +10,8 @@
 
 mod error;
 mod exchange;
+#[cfg(feature = "nccl")]
+mod nccl;
 #[cfg(feature = "mpi")]
 mod processes;
 mod tensors;
@@ -17,7 +20,11 @@ mod threads;
 use core::{fmt::Debug, time::Duration};
 
 pub use error::CollectiveError;
+#[cfg(feature = "nccl")]
+use exchange::all;
 pub(crate) use exchange::{any, gather_json, share_json};
+#[cfg(feature = "nccl")]
+pub use nccl::NcclRanks;
 #[cfg(feature = "mpi")]
 pub use processes::MpiRanks;
 pub use tensors::Together;

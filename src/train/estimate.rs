@@ -69,6 +69,8 @@ const PROGRAM: u64 = 22 << 20;
 /// Gaps between blocks of the allocator are this part of what comes and goes with a batch, and a block of scores: measured, in twelve
 /// shapes of batches.
 const GAPS: u64 = 32;
+/// The same for gradients of whole matrices, measured in ten runs.
+const GAPS_OF_WHOLE: u64 = 4;
 /// Values of the smallest tensor whose moments are in 8 bits.
 const CODED: u64 = 4096;
 
@@ -116,47 +118,67 @@ impl FinetuneConfig {
             parts.max().unwrap_or(0)
         };
 
+        let trained = values.saturating_mul(F32);
         let in_graph = what.first..spec.layers.len();
-        let kept = in_graph.clone().map(|nth| passing.layer(nth));
-        let one = in_graph
-            .clone()
-            .map(|nth| (passing.layer(nth), passing.gradients(nth)));
-        let (one, gradients) = one.max().unwrap_or((0, 0));
-        let gathered = Gathered::of(plan);
-        let backward = scratch([Role::Linear, Role::Expert]) + gradients + gathered.layer;
+        let rejoined = Rejoined::of(plan);
         let logits = ROWS.min(passing.tokens()) * spec.vocabulary as u64 * F32;
         let head = scratch([Role::Head, Role::Embedding]);
-        let logits = (2 * logits).max(logits + head) + 2 * passing.input() + gathered.head;
-        let (at_logits, at_layer) = match self.recompute {
-            true => {
-                let inputs = passing.input().saturating_mul(in_graph.len() as u64);
-                (inputs, inputs.saturating_add(one))
-            }
-            false => {
-                let all = kept.fold(0, u64::saturating_add);
-                (all, all)
-            }
+        let logits = (2 * logits).max(logits + head) + 2 * passing.input() + rejoined.head;
+        let ends = what.of_ends();
+        let at = |layers: u64| match self.recompute {
+            true => layers.saturating_mul(passing.input()),
+            false => in_graph
+                .clone()
+                .take(layers as usize)
+                .fold(0, |sum: u64, nth| sum.saturating_add(passing.layer(nth))),
         };
-        let (activations, backward, logits) =
-            match at_logits.saturating_add(logits) >= at_layer.saturating_add(backward) {
-                true => (at_logits, 0, logits),
-                false => (at_layer, backward, 0),
+        // Backwards: what earlier layers have made is still there, and the gradients of later ones are.
+        let mut moment = BatchMoment {
+            activations: at(in_graph.len() as u64),
+            logits,
+            gradients: 2 * ends,
+            ..BatchMoment::default()
+        };
+        let mut gradients = ends;
+        let unpacked = scratch([Role::Linear, Role::Expert]) + rejoined.layer;
+        for (before, nth) in in_graph.clone().enumerate().rev() {
+            gradients += what.of_layer(nth, trained / in_graph.len().max(1) as u64);
+            let inside = if self.recompute {
+                passing.layer(nth)
+            } else {
+                0
             };
+            // The table of an embedding has gradients from both of its ends, which are added up.
+            let twice = if before == 0 { 2 * ends } else { 0 };
+            moment = moment.most(BatchMoment {
+                activations: at(before as u64 + 1).saturating_add(inside),
+                backward: unpacked.saturating_add(passing.gradients(nth)),
+                gradients: gradients + twice,
+                logits: 0,
+            });
+        }
+        let BatchMoment {
+            activations,
+            backward,
+            logits,
+            gradients: of_layers,
+        } = moment;
 
-        let trained = values.saturating_mul(F32);
         let optimizer = moments(&self.optimizer(), values);
         let sums = if self.accumulation > 1 { trained } else { 0 };
         let of_batch = activations.saturating_add(backward).saturating_add(logits);
+        // Gradients of matrices find no room where activations were.
+        let of_whole = if what.factors.is_none() { trained } else { 0 };
         let mut estimate = MemoryEstimate {
             weights,
             trained,
-            gradients: sums,
+            gradients: sums + of_layers,
             optimizer,
             activations,
             backward,
             logits,
             checkpoint: 0,
-            fixed: PROGRAM + of_batch / GAPS + passing.scores_at_once(),
+            fixed: PROGRAM + of_batch / GAPS + of_whole / GAPS_OF_WHOLE + passing.scores_at_once(),
         };
         // Where nothing is left of the batch: all gradients are there, and one of them twice, since it is scaled; or a checkpoint copies
         // the values, makes peft's tensors of them and a file of these.
@@ -167,7 +189,7 @@ impl FinetuneConfig {
         let gradients = trained
             .saturating_add(sums)
             .saturating_add(largest.saturating_mul(F32));
-        if copies.max(gradients) > of_batch {
+        if copies.max(gradients) > of_batch + of_layers + sums {
             let is_written = copies > gradients;
             estimate = MemoryEstimate {
                 gradients: if is_written { 0 } else { gradients },
@@ -175,11 +197,34 @@ impl FinetuneConfig {
                 activations: 0,
                 backward: 0,
                 logits: 0,
-                fixed: PROGRAM,
+                fixed: PROGRAM + of_whole / GAPS_OF_WHOLE,
                 ..estimate
             };
         }
         Ok(estimate)
+    }
+}
+
+/// What is there beside values and moments at one moment of a batch, in bytes.
+#[derive(Debug, Clone, Copy, Default)]
+struct BatchMoment {
+    activations: u64,
+    backward: u64,
+    logits: u64,
+    gradients: u64,
+}
+
+impl BatchMoment {
+    fn bytes(&self) -> u64 {
+        let parts = [self.activations, self.backward, self.logits, self.gradients];
+        parts.into_iter().fold(0, u64::saturating_add)
+    }
+
+    fn most(self, other: Self) -> Self {
+        match other.bytes() > self.bytes() {
+            true => other,
+            false => self,
+        }
     }
 }
 
@@ -195,14 +240,14 @@ fn product(shape: &[usize]) -> u64 {
 
 /// Bytes of the weights that come together for a while, where each rank has some bytes of every one.
 #[derive(Default)]
-struct Gathered {
+struct Rejoined {
     /// The largest layer.
     layer: u64,
     /// The head, which may be the embedding.
     head: u64,
 }
 
-impl Gathered {
+impl Rejoined {
     fn of(plan: &Plan) -> Self {
         let ranks = plan.ranks.as_ref().map(|share| share.ranks);
         let Some(ranks) = ranks.filter(|ranks| ranks.parallel == Parallel::Shard) else {
@@ -276,6 +321,26 @@ impl<'p> What<'p> {
 
     fn is_new(&self, name: &str) -> bool {
         self.blocks.iter().any(|block| name.contains(block))
+    }
+
+    /// Bytes of the gradients of tables that are trained whole: embedding and head.
+    fn of_ends(&self) -> u64 {
+        let is_end = |step: &&Step| [Role::Embedding, Role::Head].contains(&step.slot.role);
+        let ends = self.plan.steps.iter().filter(is_end);
+        ends.filter(|step| self.has(step))
+            .map(values_of)
+            .sum::<u64>()
+            * F32
+    }
+
+    /// Bytes of the gradients of a layer; `factors` where factors are trained.
+    fn of_layer(&self, nth: usize, factors: u64) -> u64 {
+        if self.factors.is_some() {
+            return factors;
+        }
+        let steps = self.plan.steps.iter().filter(|step| self.has(step));
+        let here = steps.filter(|step| layer_of(&step.slot.name) == Some(nth));
+        here.map(values_of).sum::<u64>() * F32
     }
 
     /// Values that are trained.

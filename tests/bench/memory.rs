@@ -8,11 +8,15 @@
 //! Every plan and every load is a process of its own, so that its peak is its own; of several loads the highest peak counts, since
 //! a plan says what may be needed. The fixed part (what the process has before a weight is read) is measured by the plan itself, and
 //! printed apart. Ends with an error where a prediction is off by more.
+//!
+//! A second table has training runs, whose estimate has to be within 5 % of the most that the process takes.
 
 #![allow(clippy::print_stdout, reason = "a benchmark prints")]
 
 #[path = "memory/models.rs"]
 mod models;
+#[path = "memory/training.rs"]
+mod training;
 
 use std::{
     env, fs,
@@ -25,10 +29,14 @@ use std::{
     time::Duration,
 };
 
+use burn::{
+    module::{Module, ModuleVisitor, Param},
+    tensor::{DType, Int, Tensor},
+};
 use firebox::{
     LoadConfig, Loader, Strategy, StreamFrom, Target,
     config::{Bytes, Reading},
-    model::{CausalLm, NextToken, PassSize},
+    model::{CausalLm, NextToken, PassSize, layers::Matrix},
 };
 use serde_json::{Value, json};
 
@@ -153,12 +161,22 @@ fn main() -> Result<(), Failure> {
     let args: Vec<String> = env::args().skip(1).filter(|arg| arg != "--bench").collect();
     match args.first().map(String::as_str) {
         Some("--child") => child(&args[1..]),
-        _ => parent(args.first().map(String::as_str)),
+        Some("--trained") => training::child(&args[1..]),
+        only => {
+            let loads = parent(only);
+            let runs = training::parent(&folder(), only);
+            loads.and(runs)
+        }
     }
 }
 
+/// Where models are written.
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("target/bench/memory")
+}
+
 fn parent(only: Option<&str>) -> Result<(), Failure> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/bench/memory");
+    let folder = folder();
     println!(
         "| target | model | quantization | strategy | read | devices | tokens | fixed | host: planned | measured | off | devices: off |"
     );
@@ -307,7 +325,7 @@ fn measured<T: Target>(what: &str, model: &str, case: Case) -> Result<(), Failur
         // Nobody counts what passes of a model take of a device in host memory.
         of_devices = json!([]);
     }
-    let packed = packed_bytes(&report.per_tensor);
+    let packed = module_bytes(&loaded.model);
     println!(
         "{}",
         json!({ "bytes_packed": packed, "peak_host_bytes": peak, "devices": of_devices })
@@ -315,8 +333,39 @@ fn measured<T: Target>(what: &str, model: &str, case: Case) -> Result<(), Failur
     Ok(())
 }
 
-fn packed_bytes(tensors: &[firebox::report::TensorReport]) -> u64 {
-    tensors.iter().map(|tensor| tensor.bytes_packed).sum()
+/// Bytes of all tensors that a module holds, and of those that it streams.
+fn module_bytes(model: &CausalLm) -> u64 {
+    struct Held(u64);
+    impl Held {
+        fn add(&mut self, values: usize, dtype: DType) {
+            self.0 += (values * dtype.size()) as u64;
+        }
+    }
+    impl ModuleVisitor for Held {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let value = param.val();
+            self.add(value.shape().num_elements(), value.dtype());
+        }
+
+        fn visit_int<const D: usize>(&mut self, param: &Param<Tensor<D, Int>>) {
+            let value = param.val();
+            self.add(value.shape().num_elements(), value.dtype());
+        }
+    }
+    let mut held = Held(0);
+    model.visit(&mut held);
+    let linears = model.blocks.iter().flat_map(|block| block.linears());
+    let matrices = linears.chain(&model.head).map(|linear| &linear.weight);
+    let streamed = matrices.chain([&model.embedding.table]).map(streamed_bytes);
+    held.0 + streamed.sum::<u64>()
+}
+
+fn streamed_bytes(matrix: &Matrix) -> u64 {
+    match matrix {
+        Matrix::Streamed(weight) => weight.bytes(),
+        Matrix::Split(parts) => parts.iter().map(streamed_bytes).sum(),
+        Matrix::Dense(_) | Matrix::Packed(_) => 0,
+    }
 }
 
 /// The most anonymous memory of this process.

@@ -21,10 +21,21 @@ pub(crate) fn written(folder: &Path, name: &str) -> Result<PathBuf, Box<dyn std:
         "llama" => (llama(2048, 8192, 2), "BF16", 2),
         "experts" => (experts(), "BF16", 2),
         "singles" => (llama(1024, 2816, 5), "F32", 4),
+        // With an embedding that is the head, as small as training of all values allows.
+        "small" => {
+            let mut config = llama(768, 2048, 6);
+            config["vocab_size"] = 8000.into();
+            config["tie_word_embeddings"] = true.into();
+            (config, "BF16", 2)
+        }
         other => return Err(format!("{other} is no model of this benchmark").into()),
     };
     let slots = CausalLm::slots(&CausalLm::config(&config)?);
     write(&path.join("model.safetensors"), &slots, dtype, size)?;
+    for file in ["tokenizer.json", "tokenizer_config.json"] {
+        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/tinyrust");
+        fs::copy(from.join(file), path.join(file))?;
+    }
     // Last: a folder without it is no model.
     fs::write(path.join("config.json"), config.to_string())?;
     Ok(path)
