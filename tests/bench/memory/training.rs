@@ -16,17 +16,13 @@ use super::{Failure, Watch, models, off};
 const OFF_MAX: f64 = 5.0;
 
 /// A model, and settings as in the file of a run.
-const RUNS: [(&str, &str); 14] = [
+const RUNS: [(&str, &str); 13] = [
     ("llama", r#"{"quant": "nf4", "batch": 2, "length": 128}"#),
     (
         "llama",
         r#"{"quant": "nf4", "batch": 1, "length": 512, "recompute": true}"#,
     ),
     ("llama", r#"{"batch": 2, "length": 128}"#),
-    (
-        "llama",
-        r#"{"quant": "nf4", "batch": 2, "length": 256, "adapter": "lora:rank=16,dora,dropout=0.1"}"#,
-    ),
     (
         "llama",
         r#"{"quant": "nf4", "batch": 2, "length": 256, "adapter": "lora:rank=64", "accumulation": 2}"#,
