@@ -242,7 +242,7 @@ fn a_path_that_is_no_model_says_what_it_is() {
     std::fs::write(folder.path().join("model.onnx"), "ONNX").unwrap();
     for (name, found) in [
         ("absent", "nothing here"),
-        ("model.onnx", "neither a .safetensors nor a .gguf"),
+        ("model.onnx", "none of weights"),
     ] {
         let path = folder.path().join(name);
         let error = Local::open(&path).unwrap_err();

@@ -1,8 +1,9 @@
 //! Files of other projects that cannot be seen as a checkpoint.
 
+use super::TorchError;
 use crate::{
     model::ConfigError,
-    source::{SourceError, gguf::GgufError},
+    source::{BurnpackError, IndexError, PickleError, SourceError, ZipError, gguf::GgufError},
 };
 
 /// A file that cannot be seen as a checkpoint. Each variant names the file, but for those of what it has in it.
@@ -104,6 +105,50 @@ pub enum ContainerError {
         tensor: String,
     },
 
+    /// A file of PyTorch whose tensors cannot be found.
+    #[error(transparent)]
+    Torch(#[from] Box<TorchError>),
+
+    /// A pickle that is not read.
+    #[error(transparent)]
+    Pickle(#[from] Box<PickleError>),
+
+    /// A zip archive that is not read.
+    #[error(transparent)]
+    Zip(#[from] Box<ZipError>),
+
+    /// A burnpack file that is not read.
+    #[error(transparent)]
+    Burnpack(#[from] Box<BurnpackError>),
+
+    /// The list of shards is wrong.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+
+    /// Shards without a list, of which some are not there.
+    #[error(
+        "{at}: has {shard} and no list of shards, and the shards {missing} of {count} are missing"
+    )]
+    MissingShards {
+        /// The source.
+        at: String,
+        /// A shard that is there.
+        shard: String,
+        /// The numbers of the missing ones.
+        missing: String,
+        /// How many there should be.
+        count: usize,
+    },
+
+    /// Weights of more than one saving.
+    #[error("{at}: {} and {} may be of different models; name the file, or take the others away", .files[0], .files[1])]
+    Ambiguous {
+        /// The source.
+        at: String,
+        /// Two of the files.
+        files: [String; 2],
+    },
+
     /// The configuration that the keys make is refused.
     #[error("{file}, as config.json: {source}")]
     Config {
@@ -117,5 +162,29 @@ pub enum ContainerError {
 impl From<GgufError> for ContainerError {
     fn from(error: GgufError) -> Self {
         Self::Header(Box::new(error))
+    }
+}
+
+impl From<TorchError> for ContainerError {
+    fn from(error: TorchError) -> Self {
+        Self::Torch(Box::new(error))
+    }
+}
+
+impl From<PickleError> for ContainerError {
+    fn from(error: PickleError) -> Self {
+        Self::Pickle(Box::new(error))
+    }
+}
+
+impl From<ZipError> for ContainerError {
+    fn from(error: ZipError) -> Self {
+        Self::Zip(Box::new(error))
+    }
+}
+
+impl From<BurnpackError> for ContainerError {
+    fn from(error: BurnpackError) -> Self {
+        Self::Burnpack(Box::new(error))
     }
 }

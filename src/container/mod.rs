@@ -12,37 +12,107 @@
 //! the rows of queries and keys into that order for some families. They are read in the order of transformers.
 //!
 //! Reading order: `keys` (values of one kind each) → `config`, `tokenizer` → `names` → `layout` (where the bytes of a file are) → `view`.
+//!
+//! Files of PyTorch and of Burn have the names of transformers already, and the small files lie beside them: they keep their names, and
+//! are shown as safetensors. Reading order: `strided` (values that do not lie one after another) → `found` → `torch`, `burnpack` →
+//! `files` (the view) → `folder` (which files of a folder are meant).
 
+mod burnpack;
 mod config;
 mod error;
 mod family;
+mod files;
+mod folder;
+mod found;
 mod keys;
 mod layout;
 mod names;
+mod strided;
 mod tokenizer;
+mod torch;
 mod view;
 
 use std::sync::Arc;
 
-use crate::source::{Source, SourceExt};
+use crate::source::{BURNPACK, GGUF, Source, SourceError, SourceExt, TORCH};
 
 pub use error::ContainerError;
+use files::FilesView;
+use folder::FolderFiles;
+use found::FoundFile;
+pub use torch::TorchError;
 use view::GgufView;
 
-/// The end of the name of a GGUF file.
-const GGUF: &str = ".gguf";
+/// Reads bytes of a file from an offset on.
+type ReadBytes<'a> = &'a dyn Fn(u64, &mut [u8]) -> Result<(), SourceError>;
 
-/// The source itself, or the view of the GGUF file that was named.
+/// A source that shows safetensors, and what a user should know of the files that it shows them for.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) source: Arc<dyn Source>,
+    pub(crate) notes: Vec<String>,
+}
+
+/// The source itself, or the view of the file of another project that was named.
 ///
 /// # Errors
 ///
-/// [`ContainerError`] for a file that is damaged, or of an architecture that is not read.
-pub(crate) fn opened(source: Arc<dyn Source>) -> Result<Arc<dyn Source>, ContainerError> {
-    match source.weights_file() {
-        Some(file) if file.ends_with(GGUF) => {
-            let file = file.to_owned();
-            Ok(Arc::new(GgufView::open(source, &file)?))
-        }
-        _ => Ok(source),
+/// [`ContainerError`] for a file that is damaged, or that holds no model.
+pub(crate) fn named(source: Arc<dyn Source>) -> Result<Opened, ContainerError> {
+    let file = source.weights_file().unwrap_or_default().to_owned();
+    let notes = Vec::new();
+    if file.ends_with(GGUF) {
+        let source = Arc::new(GgufView::open(source, &file)?);
+        return Ok(Opened { source, notes });
     }
+    match is_shown(&file) {
+        true => shown(source, vec![file], None),
+        false => Ok(Opened { source, notes }),
+    }
+}
+
+/// The view of the files of another project in a source that has no weights in safetensors, if there are any.
+///
+/// # Errors
+///
+/// [`ContainerError`] for a file that is damaged or that holds no model, and where it is not known which files are meant.
+pub(crate) fn in_folder(source: &Arc<dyn Source>) -> Result<Option<Opened>, ContainerError> {
+    match folder::find(&**source)? {
+        Some(FolderFiles { files, listed }) => shown(Arc::clone(source), files, listed).map(Some),
+        None => Ok(None),
+    }
+}
+
+fn is_shown(file: &str) -> bool {
+    let mut ends = TORCH.iter().chain([&BURNPACK]);
+    ends.any(|end| file.ends_with(end))
+}
+
+fn shown(
+    source: Arc<dyn Source>,
+    names: Vec<String>,
+    listed: Option<&'static str>,
+) -> Result<Opened, ContainerError> {
+    let mut files = Vec::with_capacity(names.len());
+    let mut notes = Vec::new();
+    for name in names {
+        let read = match name.ends_with(BURNPACK) {
+            true => burnpack::read(&*source, &name),
+            false => torch::read(&*source, &name),
+        };
+        match read {
+            Ok(FoundFile {
+                tensors,
+                notes: of_file,
+            }) => {
+                notes.extend(of_file);
+                files.push((name, tensors));
+            }
+            // Whoever opens the checkpoint says what is missing.
+            Err(ContainerError::Source(error)) if error.is_absent() && listed.is_some() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let source = Arc::new(FilesView::new(source, files, listed));
+    Ok(Opened { source, notes })
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{
-    ContainerError,
+    ContainerError, ReadBytes,
     config::config,
     family::family,
     keys::Keys,
@@ -20,9 +20,6 @@ use crate::{
         gguf::{self, GgufHeader, GgufParsed, GgufType},
     },
 };
-
-/// Reads bytes of a container from an offset on.
-type ReadContainer<'a> = &'a dyn Fn(u64, &mut [u8]) -> Result<(), SourceError>;
 
 /// The first bytes that are read of a file.
 const FIRST_BYTES: u64 = 1 << 20;
@@ -104,7 +101,7 @@ impl GgufView {
         file: &str,
         offset: u64,
         into: &mut [u8],
-        read: ReadContainer<'_>,
+        read: ReadBytes<'_>,
     ) -> Result<(), SourceError> {
         let end = offset.saturating_add(into.len() as u64);
         let len = self.size(file)?;
@@ -147,7 +144,7 @@ fn less_one(
     from: u64,
     within: usize,
     into: &mut [u8],
-    read: ReadContainer<'_>,
+    read: ReadBytes<'_>,
 ) -> Result<(), SourceError> {
     const SIZE: usize = size_of::<f32>();
     let start = within / SIZE * SIZE;
@@ -167,7 +164,7 @@ fn pairs(
     [head, row]: [usize; 2],
     within: usize,
     into: &mut [u8],
-    read: ReadContainer<'_>,
+    read: ReadBytes<'_>,
 ) -> Result<(), SourceError> {
     let mut paired = vec![0; head * row];
     let (mut at, mut rest) = (within, into);

@@ -7,7 +7,7 @@ use std::{path::Path, sync::Arc};
 use super::{LoadRequest, engine::explain};
 use crate::{
     config::LoadConfig,
-    container,
+    container::{self, Opened},
     dialect::{self, undeclared},
     error::Error,
     expand,
@@ -44,12 +44,11 @@ impl LoadRequest {
     /// [`Error::Source`] and [`Error::Checkpoint`].
     pub fn open(&self) -> Result<Checkpoint, Error> {
         let apart = self.config.weights.as_deref();
-        let open = |source| match (container::opened(source)?, self.config.bare) {
-            (source, true) => Checkpoint::bare(source).map_err(Error::from),
-            (source, false) => {
-                let source = expand::without_stale_index(source)?;
-                let checkpoint = declared(Checkpoint::open(source)?)?;
-                Ok(expand::recognised(checkpoint, apart.is_some())?)
+        let open = |source| -> Result<Checkpoint, Error> {
+            let checkpoint = opened(container::named(source)?, self.config.bare)?;
+            match self.config.bare {
+                true => Ok(checkpoint),
+                false => Ok(expand::recognised(declared(checkpoint)?, apart.is_some())?),
             }
         };
         let open = |source: Arc<dyn Source>| {
@@ -111,6 +110,26 @@ fn remote(address: &str) -> Result<Arc<dyn Source>, Error> {
 #[cfg(not(feature = "remote"))]
 fn remote(_: &str) -> Result<Arc<dyn Source>, Error> {
     Err(Error::NoRemote)
+}
+
+/// The checkpoint of a source. One without safetensors may have files of another project.
+fn opened(opened: Opened, bare: bool) -> Result<Checkpoint, Error> {
+    let open = |source| -> Result<Checkpoint, Error> {
+        match bare {
+            true => Ok(Checkpoint::bare(source)?),
+            false => Ok(Checkpoint::open(expand::without_stale_index(source)?)?),
+        }
+    };
+    let Opened { source, notes } = opened;
+    match open(Arc::clone(&source)) {
+        Err(Error::Checkpoint(error @ CheckpointError::NoWeights { .. })) => {
+            match container::in_folder(&source)? {
+                Some(Opened { source, notes }) => Ok(open(source)?.noted(notes)),
+                None => Err(error.into()),
+            }
+        }
+        checkpoint => Ok(checkpoint?.noted(notes)),
+    }
 }
 
 /// The checkpoint with the declaration of its quantization, where packed tensors are there and `config.json` has none: from a file beside, or

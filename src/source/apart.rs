@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::{
     Access, Fetched, Probe, Source, SourceError, SourceExt, SourceHints, checkpoint::INDEX,
+    is_weights,
 };
 
 /// The weights of one source, and all other files of another one.
@@ -30,7 +31,7 @@ impl Apart {
 }
 
 fn is_of_weights(file: &str) -> bool {
-    file == INDEX || file.ends_with(".safetensors")
+    file == INDEX || is_weights(file) || file.ends_with(".bin.index.json")
 }
 
 impl Source for Apart {

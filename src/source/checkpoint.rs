@@ -12,6 +12,7 @@ use super::header::{self, Header, HeaderError, LENGTH_BYTES};
 use super::index::{Index, IndexError};
 use super::instead::{instead, is_adapter};
 use super::json;
+use super::name::SAFETENSORS;
 use super::unindexed::{self, UnindexedFiles};
 use super::{Source, SourceError, SourceExt};
 use firebox_kernels::arith::float::DType;
@@ -21,7 +22,7 @@ const CONFIG_BYTES_MAX: u64 = 16 << 20;
 /// Bytes of a `generation_config.json` at most.
 const GENERATION_CONFIG_BYTES_MAX: u64 = 1 << 20;
 /// Bytes of an index at most: 500,000 tensors with long names.
-const INDEX_BYTES_MAX: u64 = 64 << 20;
+pub(crate) const INDEX_BYTES_MAX: u64 = 64 << 20;
 
 pub(crate) use super::name::CONFIG;
 /// The folder of chat templates beside `chat_template.jinja`.
@@ -31,6 +32,12 @@ pub(crate) const CHAT_TEMPLATES: &str = "additional_chat_templates/";
 pub(crate) const INDEX: &str = "model.safetensors.index.json";
 /// The weights, when there is no index.
 pub(crate) const SINGLE: &str = "model.safetensors";
+/// The weights and their list as other projects name them.
+pub(crate) const ELSEWHERE: [&str; 3] = [TORCH_INDEX, TORCH_SINGLE, "model.bpk"];
+/// The list of shards, as transformers wrote it before safetensors.
+pub(crate) const TORCH_INDEX: &str = "pytorch_model.bin.index.json";
+/// The weights before safetensors.
+const TORCH_SINGLE: &str = "pytorch_model.bin";
 /// How the model's makers generate text with it.
 pub(crate) const GENERATION_CONFIG: &str = "generation_config.json";
 
@@ -207,6 +214,12 @@ impl Checkpoint {
         }
     }
 
+    /// The same checkpoint with more notes.
+    pub(crate) fn noted(mut self, notes: Vec<String>) -> Self {
+        self.notes.extend(notes);
+        self
+    }
+
     /// Another view of the same files: its configuration, its tensors, and the source that has both.
     pub(crate) fn viewed(&self, source: Arc<dyn Source>, config: Value, catalog: Catalog) -> Self {
         Self {
@@ -372,7 +385,7 @@ fn unindexed(source: &dyn Source) -> Result<Vec<String>, CheckpointError> {
         return Ok(single);
     };
     let at = || source.describe();
-    match unindexed::find(&names) {
+    match unindexed::find(&names, SAFETENSORS) {
         UnindexedFiles::Nothing => Ok(single),
         UnindexedFiles::Files(files) => Ok(files),
         UnindexedFiles::Incomplete {
@@ -400,7 +413,7 @@ fn no_config(source: &dyn Source) -> Result<CheckpointError, CheckpointError> {
     let weights = match source.weights_file() {
         Some(adapter) if is_adapter(adapter) => Vec::new(),
         Some(named) => vec![named],
-        None => vec![INDEX, SINGLE],
+        None => [INDEX, SINGLE].into_iter().chain(ELSEWHERE).collect(),
     };
     for file in weights {
         match source.size(file) {
@@ -421,8 +434,7 @@ fn no_weights(source: &dyn Source, file: &str, error: SourceError) -> Checkpoint
     CheckpointError::NoWeights {
         at: source.describe(),
         found: instead(source).unwrap_or_else(|| {
-            "only .safetensors and .gguf files are read: convert .bin and .pt files first"
-                .to_owned()
+            "files of safetensors, PyTorch, Burn and llama.cpp are read".to_owned()
         }),
         looked_for: format!("{INDEX} and {file}"),
         source: Box::new(error),

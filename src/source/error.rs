@@ -115,7 +115,9 @@ pub enum SourceError {
     },
 
     /// A path was given that is neither a folder nor a file of weights.
-    #[error("{path}: {found}; give a model's folder, or one .safetensors or .gguf file")]
+    #[error(
+        "{path}: {found}; give a model's folder, or one file of weights (.safetensors, .gguf, .bin, .pt, .pth, .ckpt, .bpk)"
+    )]
     NotAModelPath {
         /// The path as it was given.
         path: String,

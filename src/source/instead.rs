@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Source, SourceExt, name::CONFIG};
+use super::{BURNPACK, Source, SourceExt, TORCH, name::CONFIG};
 
 /// As many names are listed.
 const FEW: usize = 5;
@@ -119,12 +119,16 @@ static FOREIGN: &[(IsNamed, &str)] = &[
         "llama.cpp: to read one file, name that",
     ),
     (
-        |name| {
-            [".bin", ".pt", ".pth", ".ckpt", ".pkl"]
-                .iter()
-                .any(|end| name.ends_with(end))
-        },
-        "pickled PyTorch: load the model in Python and save it as safetensors (`from_pretrained`, `save_pretrained`)",
+        |name| TORCH.iter().any(|end| name.ends_with(end)),
+        "PyTorch: to read one file, name that",
+    ),
+    (
+        |name| name.ends_with(".pkl"),
+        "pickled Python: load the model in Python and save it as safetensors (`from_pretrained`, `save_pretrained`)",
+    ),
+    (
+        |name| name.ends_with(BURNPACK),
+        "Burn: to read one file, name that",
     ),
     (
         |name| {

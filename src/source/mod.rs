@@ -10,7 +10,7 @@
 //! Checkpoint::open(source)   asks the source, hands the bytes to the parsers, keeps the results
 //! ```
 //!
-//! The parsers ([`header`], [`gguf`], [`Index`], [`Catalog`]) do no I/O: bytes in, values out. What they
+//! The parsers ([`header`], [`gguf`], pickles, zip archives, burnpack, [`Index`], [`Catalog`]) do no I/O: bytes in, values out. What they
 //! accept has been checked, so that no later reader has to check the range of a tensor again.
 //!
 //! A custom source is three short methods: see [`Source`].
@@ -55,6 +55,12 @@ pub mod header;
 
 pub mod gguf;
 
+pub(crate) mod pickle;
+
+pub(crate) mod zip;
+
+pub(crate) mod burnpack;
+
 mod index;
 
 mod instead;
@@ -68,6 +74,7 @@ mod unindexed;
 pub(crate) mod checkpoint;
 
 pub(crate) use apart::Apart;
+pub use burnpack::BurnpackError;
 pub use bytes::Bytes;
 pub(crate) use catalog::Renaming;
 pub use catalog::{Catalog, CatalogError, TensorInfo};
@@ -81,10 +88,15 @@ pub use hub::{Download, Hub, HubBuilder};
 pub use index::{Index, IndexError};
 pub use local::Local;
 pub use memory::{Fault, Memory};
+pub(crate) use name::{BURNPACK, GGUF, TORCH};
 pub(crate) use overlay::{Overlay, ZEROS, is_made_up, ones};
+pub use pickle::PickleError;
 pub use probe::Probe;
 pub use read::{Access, SMALL_FILE_BYTES_MAX, Source, SourceExt, SourceHints};
 #[cfg(feature = "remote")]
 pub use remote::{Remote, RemoteBuilder};
 
-use name::stays_inside;
+pub(crate) use unindexed::{UnindexedFiles, find as find_unindexed};
+pub use zip::ZipError;
+
+use name::{is_weights, stays_inside};

@@ -14,3 +14,18 @@ pub(super) fn stays_inside(name: &str) -> bool {
 
 /// The model's configuration.
 pub(crate) const CONFIG: &str = "config.json";
+
+/// How the names of files of safetensors end.
+pub(crate) const SAFETENSORS: &str = ".safetensors";
+/// How the names of GGUF files end.
+pub(crate) const GGUF: &str = ".gguf";
+/// How the names of files of PyTorch end.
+pub(crate) const TORCH: [&str; 4] = [".bin", ".pt", ".pth", ".ckpt"];
+/// How the names of files of Burn end.
+pub(crate) const BURNPACK: &str = ".bpk";
+
+/// Whether a file is one of weights, by its name.
+pub(super) fn is_weights(file: &str) -> bool {
+    let ends = [SAFETENSORS, GGUF, BURNPACK];
+    ends.iter().chain(&TORCH).any(|end| file.ends_with(end))
+}

@@ -12,18 +12,16 @@
 
 use std::collections::BTreeMap;
 
-/// The ends of the names of files of weights.
-const END: &str = ".safetensors";
 /// How the names of files of adapters begin.
 const ADAPTER: &str = "adapter";
 /// How the names of Mistral's own files begin, whose tensors have other names.
 const FOREIGN: &str = "consolidated";
-/// How the names begin that transformers writes.
-const MODEL: &str = "model";
+/// How the names begin that transformers writes, and wrote before safetensors.
+const MODEL: [&str; 2] = ["model", "pytorch_model"];
 
 /// The files of weights among the files of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum UnindexedFiles {
+pub(crate) enum UnindexedFiles {
     /// None of the names is one.
     Nothing,
     /// These, all of them.
@@ -39,19 +37,19 @@ pub(super) enum UnindexedFiles {
     Several([String; 2]),
 }
 
-/// Finds the files of weights among the names of all files.
-pub(super) fn find(names: &[String]) -> UnindexedFiles {
+/// Finds the files of weights among the names of all files: those that end in `end`.
+pub(crate) fn find(names: &[String], end: &str) -> UnindexedFiles {
     let is_own = |name: &&str| !name.starts_with(ADAPTER) && !name.starts_with(FOREIGN);
     let weights = names.iter().map(String::as_str).filter(is_own);
-    let weights = weights.filter(|name| name.ends_with(END) && !name.contains('/'));
+    let weights = weights.filter(|name| name.ends_with(end) && !name.contains('/'));
     let weights: Vec<&str> = weights.collect();
     let mut sets: BTreeMap<(&str, usize), BTreeMap<usize, &str>> = BTreeMap::new();
     for name in &weights {
-        if let Some((stem, nth, count)) = shard(name) {
+        if let Some((stem, nth, count)) = shard(name, end) {
             sets.entry((stem, count)).or_default().insert(nth, name);
         }
     }
-    let is_model = |name: &str| name.starts_with(MODEL);
+    let is_model = |name: &str| MODEL.iter().any(|model| name.starts_with(model));
     if sets.keys().any(|(stem, _)| is_model(stem)) {
         sets.retain(|(stem, _), _| is_model(stem));
     }
@@ -97,9 +95,9 @@ fn complete(shards: &BTreeMap<usize, &str>, count: usize) -> UnindexedFiles {
     }
 }
 
-/// `stem-nth-of-count.safetensors`.
-fn shard(name: &str) -> Option<(&str, usize, usize)> {
-    let (rest, count) = name.strip_suffix(END)?.rsplit_once("-of-")?;
+/// `stem-nth-of-count`, and `end`.
+fn shard<'n>(name: &'n str, end: &str) -> Option<(&'n str, usize, usize)> {
+    let (rest, count) = name.strip_suffix(end)?.rsplit_once("-of-")?;
     let (stem, nth) = rest.rsplit_once('-')?;
     let number = |text: &str| {
         let digits = text.bytes().all(|byte| byte.is_ascii_digit());

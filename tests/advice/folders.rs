@@ -68,10 +68,6 @@ fn a_folder_without_a_model_says_what_it_has_and_what_to_do() {
             &["model-q4.gguf", "llama.cpp", "name that"],
         ),
         (
-            &[("pytorch_model.bin", "PK")],
-            &["pytorch_model.bin", "pickled", "save_pretrained"],
-        ),
-        (
             &[
                 ("pytorch_model-00001-of-00002.bin", ""),
                 ("pytorch_model-00002-of-00002.bin", ""),
@@ -80,7 +76,7 @@ fn a_folder_without_a_model_says_what_it_has_and_what_to_do() {
         ),
         (
             &[("model.pt", ""), ("last.ckpt", "")],
-            &["last.ckpt, model.pt", "pickled"],
+            &["last.ckpt, model.pt", "PyTorch"],
         ),
         (
             &[
@@ -150,10 +146,6 @@ fn a_folder_without_a_model_says_what_it_has_and_what_to_do() {
 #[test]
 fn a_configuration_without_weights_says_what_there_is() {
     let cases: &[Case<'_>] = &[
-        (
-            &[("pytorch_model.bin", "")],
-            &["pytorch_model.bin", "pickled", "save_pretrained"],
-        ),
         (&[("model.gguf", "")], &["model.gguf", "llama.cpp"]),
         (
             &[("tf_model.h5", ""), ("flax_model.msgpack", "")],
@@ -206,18 +198,14 @@ fn is_answered(outer: &Path, inner: &Path) {
 fn a_file_in_place_of_a_model_says_what_it_is() {
     for (file, words) in [
         ("model.ggml", ["llama.cpp", "read one file"]),
-        ("pytorch_model.bin", ["pickled", "save_pretrained"]),
-        ("consolidated.00.pth", ["Meta", "transformers"]),
+        ("model.pkl", ["pickled", "save_pretrained"]),
         ("config.json", ["part of a model", "name its folder"]),
         (
             "model.safetensors.index.json",
             ["part of a model", "name its folder"],
         ),
         ("tokenizer.model", ["part of a model", "name its folder"]),
-        (
-            "notes.txt",
-            ["neither a .safetensors nor a .gguf file", "folder"],
-        ),
+        ("notes.txt", ["none of weights", "folder"]),
     ] {
         let folder = with(&[(file, "")]);
         let error = Local::open(folder.path().join(file)).expect_err("is no model");

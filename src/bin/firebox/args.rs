@@ -118,7 +118,13 @@ impl ModelArgs {
         if path.is_file() {
             return !path.with_file_name("config.json").exists();
         }
-        let weights = ["model.safetensors", "model.safetensors.index.json"];
+        let weights = [
+            "model.safetensors",
+            "model.safetensors.index.json",
+            "pytorch_model.bin",
+            "pytorch_model.bin.index.json",
+            "model.bpk",
+        ];
         let has = |file: &&str| path.join(file).exists();
         !has(&"config.json") && weights.iter().any(has)
     }

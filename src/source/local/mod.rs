@@ -18,16 +18,11 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use bytes::Bytes;
 
-use super::{Access, Fetched, Probe, Source, SourceError, SourceHints, instead, stays_inside};
+use super::{
+    Access, Fetched, Probe, Source, SourceError, SourceHints, instead, is_weights, stays_inside,
+};
 use crate::config::Reading;
 use open::{OpenFile, Opened};
-
-/// Files with these endings are weights.
-const WEIGHTS: [&str; 2] = [".safetensors", ".gguf"];
-
-fn is_weights(file: &str) -> bool {
-    WEIGHTS.iter().any(|end| file.ends_with(end))
-}
 
 /// A read of as many bytes is one of many, and the first of them looks at the disk.
 const LARGE: usize = 1 << 20;
@@ -49,7 +44,7 @@ pub struct Local {
 }
 
 impl Local {
-    /// A model's folder, or one `.safetensors` or `.gguf` file. Of a file, the folder is its parent, where the
+    /// A model's folder, or one file of weights: of safetensors, llama.cpp, PyTorch or Burn. Of a file, the folder is its parent, where the
     /// configuration is looked for, and the file is all the weights ([`SourceHints::weights_file`](crate::source::SourceHints::weights_file)).
     ///
     /// # Errors
@@ -79,7 +74,7 @@ impl Local {
         if !is_weights(&part) {
             let else_is = instead::file(&part);
             return Err(refuse(&format!(
-                "this file is neither a .safetensors nor a .gguf file{else_is}"
+                "this file is none of weights (.safetensors, .gguf, .bin, .pt, .pth, .ckpt, .bpk){else_is}"
             )));
         }
         let name = path

@@ -1,0 +1,66 @@
+//! Pickles of PyTorch: bytes to tensors and the names that they lie under. Nothing is executed, and there is no I/O.
+//!
+//! A pickle is a program for a machine with a stack and a memo. [`parse`] carries out the instructions that build lists,
+//! dictionaries and numbers, and knows a few names besides: those that a dictionary of tensors needs. Python would import any
+//! name and call it, so every other name is refused where it stands, whether it would be called or not.
+//!
+//! Objects refer to each other by number. So a pickle that nests deeply, that refers to itself or to one list a million times
+//! takes no more memory than its bytes say, and whoever walks through the objects bounds the walk.
+//!
+//! Reading order: `cursor` → `object` → `globals` (the names) → `call` (what they make) → `machine`.
+
+mod call;
+mod cursor;
+mod error;
+mod globals;
+mod machine;
+mod object;
+
+use super::dtype::StoredType;
+pub use error::PickleError;
+pub(crate) use object::{Object, ObjectId, PickledTensor, Storage};
+
+/// The most bytes that a pickle may have. That of a file with 100,000 tensors has a quarter of it.
+pub(crate) const PICKLE_BYTES_MAX: u64 = 64 << 20;
+
+/// What a pickle made.
+#[derive(Debug)]
+pub(crate) struct Pickle {
+    objects: Vec<Object>,
+    /// What the whole of it is.
+    pub(crate) root: ObjectId,
+    /// The storages that tensors lie in, each once.
+    pub(crate) storages: Vec<Storage>,
+    /// Bytes that it took.
+    pub(crate) bytes: usize,
+}
+
+impl Pickle {
+    /// An object of this pickle.
+    pub(crate) fn object(&self, id: ObjectId) -> &Object {
+        &self.objects[id.0]
+    }
+
+    /// Objects that were made.
+    pub(crate) fn len(&self) -> usize {
+        self.objects.len()
+    }
+}
+
+/// A pickle, or that there are too few bytes of it.
+#[derive(Debug)]
+pub(crate) enum PickleParsed {
+    /// All of it.
+    Whole(Pickle),
+    /// It goes on after these bytes.
+    More,
+}
+
+/// The pickle that `bytes` begins with. `file` is a name for messages, and `offset` that of `bytes` in it.
+///
+/// # Errors
+///
+/// A [`PickleError`] that names the instruction or the global, and its place.
+pub(crate) fn parse(file: &str, bytes: &[u8], offset: u64) -> Result<PickleParsed, PickleError> {
+    machine::run(file, bytes, offset)
+}
