@@ -66,6 +66,8 @@
 //! | expert | one of the MLPs of a layer, of which a router chooses some for each token | [`Experts`](model::layers::Experts) |
 //! | dense, packed | one float a value; codes and scales | [`PackedWeight`](quant::PackedWeight) |
 //! | quantization | how a weight is to be packed, in words | [`QuantSpec`](quant::QuantSpec) |
+//! | container | a file of tensors of another project, seen as safetensors | |
+//! | store | a checkpoint from which modules of Burn take tensors | [`Store`] |
 //! | format | the meaning of packed words and scales | [`Format`](quant::kernels::format::Format) |
 //! | method | chooses codes and scales of a format | [`Method`](quant::Method) |
 //! | dialect | the way in which a project writes packed weights | [`Dialect`](dialect::Dialect) |
@@ -88,8 +90,8 @@
 //!
 //! # Longer texts
 //!
-//! [Formats](_docs::formats), [models](_docs::models), [the program](_docs::program), [planning and memory](_docs::planning),
-//! [strategies](_docs::strategies), [several devices](_docs::placement), [training](_docs::training),
+//! [Formats](_docs::formats), [containers](_docs::containers), [models](_docs::models), [the program](_docs::program),
+//! [planning and memory](_docs::planning), [strategies](_docs::strategies), [several devices](_docs::placement), [training](_docs::training),
 //! [targets](_docs::targets), [ranks](_docs::ranks), [decisions](_docs::design), [how to add a family, a format, a method…](_docs::extend),
 //! [coming from Python](_docs::migration), [reliability](_docs::reliability), [measurements](_docs::benchmarks).
 
@@ -147,6 +149,8 @@ pub use loader::{
     LoadRequest, Loaded, LoadedPart, Loader, Loading, Planner, ReadRate, Running, Saving,
     load_model_and_tokenizer,
 };
+#[cfg(feature = "store")]
+pub use loader::{Store, StoreError};
 pub use place::Shared;
 #[cfg(feature = "cpu")]
 pub use target::Cpu;
@@ -170,6 +174,8 @@ pub mod _docs {
     pub mod design {}
     #[doc = include_str!("docs/formats.md")]
     pub mod formats {}
+    #[doc = include_str!("docs/containers.md")]
+    pub mod containers {}
     #[doc = include_str!("docs/models.md")]
     pub mod models {}
     #[doc = include_str!("docs/program.md")]

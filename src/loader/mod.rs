@@ -12,6 +12,7 @@
 //! | a module into a folder | `module.rs`, its tensors in `module_layout.rs`, their bytes in `module_source.rs` |
 //! | again, from packed weights | `cached.rs` |
 //! | one of several ranks | `divide.rs` |
+//! | tensors for modules of Burn | `store.rs` |
 //! | on a thread; several at once | `start.rs`, `together.rs` |
 //!
 //! [`Loader`] is the face of all of it: it knows the target as a type, and `Engine` as a value.
@@ -60,6 +61,9 @@ mod cached;
 
 mod start;
 
+#[cfg(feature = "store")]
+mod store;
+
 mod tied;
 mod together;
 mod tokenizer;
@@ -70,6 +74,8 @@ pub use planner::Planner;
 pub use rate::ReadRate;
 pub use request::LoadRequest;
 pub use start::{Loading, Running, Saving};
+#[cfg(feature = "store")]
+pub use store::{Store, StoreError};
 
 use core::marker::PhantomData;
 
@@ -326,6 +332,17 @@ impl<T: Target> Loader<T> {
     pub fn save_tensors(&self, include: &[Pattern], to: &SaveConfig) -> Result<Saved, Error> {
         let plan = self.engine.bind_tensors(include)?;
         self.engine.save_plan(plan, to, None, &str::to_owned)
+    }
+
+    /// The tensors of the files as a store of `burn-store`, for any module of Burn.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Checkpoint`] for files that contradict each other, [`StoreError::Asked`] for a quantization or an adapter in the
+    /// configuration.
+    #[cfg(feature = "store")]
+    pub fn store(self) -> Result<Store, StoreError> {
+        Store::new(self.engine)
     }
 
     /// Packs every weight that a load would pack, one by one, and compares it with its source. A weight that is beyond

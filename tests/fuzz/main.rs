@@ -26,6 +26,8 @@ mod index;
 mod load;
 #[path = "fuzz_targets/pattern.rs"]
 mod pattern;
+#[path = "fuzz_targets/pickle.rs"]
+mod pickle;
 #[path = "fuzz_targets/plan.rs"]
 mod plan;
 #[path = "fuzz_targets/resume.rs"]
@@ -74,6 +76,7 @@ replays! {
     index of "index",
     load of "load",
     pattern of "pattern",
+    pickle of "pickle",
     plan of "load",
     resume of "resume",
     spec of "spec",

@@ -8,6 +8,7 @@ FOLDERs are checkpoints of `firebox quantize`, for the dialects that have no gol
 import glob
 import json
 import os
+import re
 import struct
 import sys
 
@@ -105,6 +106,15 @@ def main():
         calibrated(f"gptq_{bits}bit", *gptq(bits))
     method = {"quant_method": "awq", "bits": 4, "group_size": 32, "zero_point": True, "version": "gemm"}
     calibrated("awq", method, awq)
+
+    # Zip archives as they are; of older files, the pickle of the tensors.
+    for path in glob.glob(f"{GOLDEN}/torch/*.pt"):
+        with open(path, "rb") as file:
+            content = file.read()
+        if not content.startswith(b"PK"):
+            starts = [place.start() for place in re.finditer(rb"\x80\x02", content)]
+            content = content[starts[3] : starts[4]]
+        write("pickle", os.path.basename(path), content)
 
     for path in glob.glob(f"{GOLDEN}/models/llama*/*.index.json"):
         write("index", path.split("/")[-2], compact(path))

@@ -5,6 +5,7 @@
 
 Versions: `tests/golden/README.md`.
 """
+import json
 import os
 import shutil
 import sys
@@ -100,6 +101,17 @@ def model(folder):
     for end, zipped in (("bin", True), ("legacy.bin", False)):
         path = os.path.join(OUT, f"{folder}.{end}")
         torch.save(state, path, _use_new_zipfile_serialization=zipped)
+    # Two shards as transformers saved them, of Parameters; the second is an older file.
+    names = sorted(state)
+    weight_map = {}
+    for nth, part in enumerate((names[::2], names[1::2])):
+        shard = f"pytorch_model-{nth + 1:05}-of-00002.bin"
+        weight_map.update(dict.fromkeys(part, shard))
+        parameters = {name: torch.nn.Parameter(state[name]) for name in part}
+        os.makedirs(os.path.join(OUT, "shards"), exist_ok=True)
+        torch.save(parameters, os.path.join(OUT, "shards", shard), _use_new_zipfile_serialization=nth == 0)
+    with open(os.path.join(OUT, "shards", "pytorch_model.bin.index.json"), "w", encoding="utf-8") as file:
+        json.dump({"metadata": {"total_size": 1}, "weight_map": weight_map}, file, indent=2)
 
 
 def main():

@@ -7,7 +7,7 @@
 //! Objects refer to each other by number. So a pickle that nests deeply, that refers to itself or to one list a million times
 //! takes no more memory than its bytes say, and whoever walks through the objects bounds the walk.
 //!
-//! Reading order: `cursor` → `object` → `globals` (the names) → `call` (what they make) → `machine`.
+//! Reading order: `cursor` → `object` → `globals` (the names) → `call` (what they make) → `opcodes` → `machine`.
 
 mod call;
 mod cursor;
@@ -15,6 +15,7 @@ mod error;
 mod globals;
 mod machine;
 mod object;
+mod opcodes;
 
 use super::dtype::StoredType;
 pub use error::PickleError;
