@@ -7,7 +7,7 @@ use serde_json::{Map, json};
 
 use super::found::{FoundTensor, ShownFile};
 use crate::source::{
-    Access, Probe, Source, SourceError, SourceExt, SourceHints, checkpoint::INDEX,
+    Access, Fetched, Probe, Source, SourceError, SourceExt, SourceHints, checkpoint::INDEX,
 };
 
 /// A source some of whose files are shown as files of safetensors. They keep their names, and all other files are as they are.
@@ -189,5 +189,13 @@ impl SourceHints for FilesView {
 
     fn concurrency(&self) -> usize {
         self.source.concurrency()
+    }
+
+    fn request_bytes(&self) -> Option<u64> {
+        self.source.request_bytes()
+    }
+
+    fn fetched(&self) -> Option<Fetched> {
+        self.source.fetched()
     }
 }

@@ -20,7 +20,7 @@ use crate::{
     place::folder,
     plan::{Action, Home, Plan, Step},
     quant::QuantSpec,
-    source::StoredType,
+    source::{SourceExt, StoredType},
     target::ToBurn,
 };
 

@@ -12,10 +12,11 @@ use object_store::ObjectStoreScheme;
 use object_store::path::Path;
 use url::Url;
 
-use crate::{config::Secret, source::SourceError};
+use crate::{
+    config::Secret,
+    source::{SourceError, is_weights},
+};
 
-/// Endings of files of weights: an address of one names the file, and its folder is the model.
-const WEIGHTS: [&str; 2] = [".safetensors", ".gguf"];
 /// The kind of a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum StoreKind {
@@ -135,7 +136,7 @@ impl StoreKind {
 /// Takes the name of a file of weights off the end of the path.
 fn split_file(url: &mut Url) -> Option<String> {
     let last = url.path_segments()?.next_back()?.to_owned();
-    if !WEIGHTS.iter().any(|end| last.ends_with(end)) {
+    if !is_weights(&last) {
         return None;
     }
     url.path_segments_mut().ok()?.pop();

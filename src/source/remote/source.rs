@@ -21,7 +21,8 @@ use super::{
     store::RemoteStore,
 };
 use crate::source::{
-    Access, Fetched, Probe, Source, SourceError, SourceHints, backoff::Backoff, stays_inside,
+    Access, Fetched, Probe, Source, SourceError, SourceHints, backoff::Backoff, is_weights,
+    stays_inside,
 };
 
 /// Bytes of a file that are fetched to learn its length. Most headers are shorter.
@@ -357,10 +358,7 @@ impl SourceHints for Remote {
             let Some(Some(file)) = lock(&slot).clone() else {
                 continue;
             };
-            if ![".safetensors", ".gguf"]
-                .iter()
-                .any(|end| name.ends_with(end))
-            {
+            if !is_weights(&name) {
                 continue;
             }
             if file.state == FileState::Unknown {
