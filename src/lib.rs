@@ -150,7 +150,7 @@ pub use loader::{
     load_model_and_tokenizer,
 };
 #[cfg(feature = "store")]
-pub use loader::{Store, StoreError};
+pub use loader::{SavedBurnpack, Store, StoreError};
 pub use place::Shared;
 #[cfg(feature = "cpu")]
 pub use target::Cpu;

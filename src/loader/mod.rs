@@ -12,7 +12,7 @@
 //! | a module into a folder | `module.rs`, its tensors in `module_layout.rs`, their bytes in `module_source.rs` |
 //! | again, from packed weights | `cached.rs` |
 //! | one of several ranks | `divide.rs` |
-//! | tensors for modules of Burn | `store.rs` |
+//! | tensors for modules of Burn, and into a file of Burn | `store.rs`, `burnpack.rs` |
 //! | on a thread; several at once | `start.rs`, `together.rs` |
 //!
 //! [`Loader`] is the face of all of it: it knows the target as a type, and `Engine` as a value.
@@ -64,10 +64,15 @@ mod start;
 #[cfg(feature = "store")]
 mod store;
 
+#[cfg(feature = "store")]
+mod burnpack;
+
 mod tied;
 mod together;
 mod tokenizer;
 
+#[cfg(feature = "store")]
+pub use burnpack::SavedBurnpack;
 pub(crate) use devices::device_indices;
 pub use divide::LoadedPart;
 pub use planner::Planner;

@@ -3,6 +3,7 @@
 use core::fmt;
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -20,7 +21,7 @@ use crate::{
     place::folder,
     plan::{Action, Home, Plan, Step},
     quant::QuantSpec,
-    source::{SourceExt, StoredType},
+    source::{Checkpoint, SourceExt, StoredType},
     target::ToBurn,
 };
 
@@ -150,6 +151,22 @@ pub enum StoreError {
         reason: String,
     },
 
+    /// The folder for a file of Burn has files already.
+    #[error("{} is not empty; name a folder that is, or does not exist", folder.display())]
+    Folder {
+        /// The folder.
+        folder: PathBuf,
+    },
+
+    /// A file of Burn could not be written.
+    #[error("{}: {reason}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        reason: String,
+    },
+
     /// A checkpoint is read here, not written.
     #[error(
         "{model}: a checkpoint is read here, not written; save the module with Burn, or with `Loader::save_module`"
@@ -260,7 +277,7 @@ impl Store {
         self
     }
 
-    fn all(&mut self) -> Result<&BTreeMap<String, PackTensor>, StoreError> {
+    pub(super) fn all(&mut self) -> Result<&BTreeMap<String, PackTensor>, StoreError> {
         let tensors = match self.tensors.take() {
             Some(tensors) => tensors,
             None => self.renamed()?,
@@ -293,8 +310,24 @@ impl Store {
         Ok(all)
     }
 
+    pub(super) fn checkpoint(&self) -> &Checkpoint {
+        self.shared.engine.checkpoint()
+    }
+
+    /// The error of reading, if there was one since this was last asked.
+    pub(super) fn failed(&self) -> Result<(), StoreError> {
+        let failed = self.shared.failed.lock();
+        match failed.unwrap_or_else(PoisonError::into_inner).take() {
+            Some((tensor, error)) => Err(StoreError::Read {
+                tensor,
+                source: Box::new(error),
+            }),
+            None => Ok(()),
+        }
+    }
+
     /// Tensors of types that Burn does not have, by their names in the store.
-    fn unread(&self) -> BTreeMap<String, StoredType> {
+    pub(super) fn unread(&self) -> BTreeMap<String, StoredType> {
         let steps = self.shared.plan.steps.iter();
         let unread = steps.filter_map(|step| Some((step, burn_type(step).err()?)));
         let unread = unread.map(|(step, dtype)| {
@@ -410,18 +443,7 @@ impl ModuleStore for Store {
             adapter,
             self.skip_enum_variants,
         );
-        let mut failed = self
-            .shared
-            .failed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Some((tensor, error)) = failed.take() {
-            return Err(StoreError::Read {
-                tensor,
-                source: Box::new(error),
-            });
-        }
-        drop(failed);
+        self.failed()?;
         if !result.errors.is_empty() {
             let reasons = result.errors.iter().map(ApplyError::to_string);
             return Err(StoreError::Mismatch {

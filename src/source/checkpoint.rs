@@ -33,9 +33,11 @@ pub(crate) const INDEX: &str = "model.safetensors.index.json";
 /// The weights, when there is no index.
 pub(crate) const SINGLE: &str = "model.safetensors";
 /// The weights and their list as other projects name them.
-pub(crate) const ELSEWHERE: [&str; 3] = [TORCH_INDEX, TORCH_SINGLE, "model.bpk"];
+pub(crate) const ELSEWHERE: [&str; 3] = [TORCH_INDEX, TORCH_SINGLE, BURNPACK_SINGLE];
 /// The list of shards, as transformers wrote it before safetensors.
 pub(crate) const TORCH_INDEX: &str = "pytorch_model.bin.index.json";
+/// The weights as Burn writes them.
+pub(crate) const BURNPACK_SINGLE: &str = "model.bpk";
 /// The weights before safetensors.
 const TORCH_SINGLE: &str = "pytorch_model.bin";
 /// How the model's makers generate text with it.

@@ -19,6 +19,7 @@ use safetensors::SafeTensors;
 
 use super::{
     common::{Golden, floats, repository},
+    conformance::is_the_model,
     torch::golden,
 };
 
@@ -230,6 +231,57 @@ fn modules_take_packed_weights_dequantized() {
             "{spec}"
         );
     }
+}
+
+/// A file of Burn: Burn alone reads it into its module, and it is the checkpoint that it was made from.
+#[test]
+fn files_of_burn_are_read_by_burn_alone() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let to = folder.path().join("burn");
+    let saved = store(config(&MODEL.path("")))
+        .save_burnpack(&to)
+        .expect("saved");
+    assert_eq!((saved.files, saved.made), (["model.bpk"], 20));
+    let mut module = Llama::new();
+    let mut burn =
+        BurnpackStore::from_file(to.join("model.bpk")).with_from_adapter(PyTorchToBurnAdapter);
+    let applied = module.load_from(&mut burn).expect("loads");
+    assert!(
+        applied.unused.is_empty() && applied.missing.is_empty(),
+        "{applied}"
+    );
+    assert_eq!(found(&module), expected(&MODEL.path("model.safetensors")));
+    is_the_model("a file of Burn", MODEL, || config(&to).into());
+
+    // Packed weights are dense in it, and the configuration says nothing of them.
+    let packed = folder.path().join("packed");
+    let quantized = config(&MODEL.path("")).quant("nf4".parse().expect("a quantization"));
+    let loader = Loader::<Cpu>::new(quantized).expect("opens");
+    loader
+        .save::<CausalLm>(&SaveConfig::new(&packed))
+        .expect("saved");
+    let dense = folder.path().join("dense");
+    store(config(&packed)).save_burnpack(&dense).expect("saved");
+    let mut burn =
+        BurnpackStore::from_file(dense.join("model.bpk")).with_from_adapter(PyTorchToBurnAdapter);
+    module.load_from(&mut burn).expect("loads");
+    let mut of_store = Llama::new();
+    of_store
+        .load_from(&mut store(config(&packed)))
+        .expect("loads");
+    assert_eq!(found(&module), found(&of_store));
+    Loader::<Cpu>::new(config(&dense))
+        .expect("opens")
+        .load::<CausalLm>()
+        .expect("a dense model");
+
+    let error = store(config(&packed))
+        .save_burnpack(&dense)
+        .expect_err("has files");
+    assert!(matches!(error, StoreError::Folder { .. }), "{error:?}");
+    let error =
+        store(config(&golden("types.pt")).bare()).save_burnpack(folder.path().join("types"));
+    assert!(matches!(error, Err(StoreError::Type { .. })), "{error:?}");
 }
 
 #[test]

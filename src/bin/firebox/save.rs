@@ -1,6 +1,6 @@
 //! `firebox quantize`, `firebox convert` and `firebox merge`: a checkpoint in, a checkpoint out.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, str::FromStr};
 
 use clap::{Args, ValueEnum};
 use firebox::{
@@ -33,9 +33,10 @@ pub(crate) struct SaveArgs {
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
 
-    /// The project that reads it: bitsandbytes, compressed-tensors, fp8, hqq, mlx or mxfp4; the usual one if not given
+    /// The project that reads it: bitsandbytes, compressed-tensors, fp8, hqq, mlx or mxfp4; the usual one if not given. convert also
+    /// has burnpack: a dense file of Burn
     #[arg(long, value_name = "DIALECT")]
-    to: Option<To>,
+    to: Option<SaveTo>,
 
     /// Go on with what an earlier run of the same command left in the folder; a complete one is left as it is
     #[arg(long)]
@@ -48,6 +49,27 @@ pub(crate) struct SaveArgs {
     /// Print JSON, every tensor included
     #[arg(long)]
     json: bool,
+}
+
+/// What `--to` names.
+#[derive(Debug, Clone, Copy)]
+enum SaveTo {
+    Dialect(To),
+    Burnpack,
+}
+
+impl FromStr for SaveTo {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "burnpack" | "bpk" => Ok(Self::Burnpack),
+            _ => match text.parse() {
+                Ok(to) => Ok(Self::Dialect(to)),
+                Err(error) => Err(format!("{error}; convert also has burnpack")),
+            },
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -142,9 +164,41 @@ impl SaveArgs {
             .shard_bytes(shard_bytes)
             .resume(self.resume);
         match self.to {
-            Some(dialect) => to.dialect(dialect),
-            None => to,
+            Some(SaveTo::Dialect(dialect)) => to.dialect(dialect),
+            Some(SaveTo::Burnpack) | None => to,
         }
+    }
+
+    /// The dense tensors as a file of Burn.
+    #[cfg(feature = "store")]
+    fn burnpack<T: Target>(&self) -> Result<(), Failure> {
+        if self.resume {
+            let why = "a file of Burn is written in one go, and not at all where that is interrupted: leave --resume out";
+            return Err(Usage(why.to_owned()).into());
+        }
+        let config = self.load.config(QuantSpec::None);
+        let config = ModelArgs::any(config, &self.load.model.model);
+        let mut store = Loader::<T>::new(self.load.request(config)?)?.store()?;
+        let saved = store.save_burnpack(&self.out)?;
+        if self.json {
+            return output::json(&saved);
+        }
+        output::line(format_args!(
+            "{}: {} in {} tensors, as {}",
+            saved.folder.join(saved.files[0]).display(),
+            Bytes(saved.bytes_written),
+            saved.made,
+            saved.dialect
+        ))
+    }
+
+    #[cfg(not(feature = "store"))]
+    #[allow(clippy::unused_self, reason = "as with the feature")]
+    fn burnpack<T: Target>(&self) -> Result<(), Failure> {
+        Err(Usage(
+            "this program was built without the feature `store`, which writes burnpack".to_owned(),
+        )
+        .into())
     }
 
     /// With limits, weights are verified before any is written, and saved as the fallbacks that were chosen.
@@ -157,6 +211,18 @@ impl SaveArgs {
     ) -> Result<(), Failure> {
         self.load
             .refuse_compute("a saved checkpoint is the same in each")?;
+        if matches!(self.to, Some(SaveTo::Burnpack)) {
+            let dense =
+                quant == QuantSpec::None && self.load.adapters.is_empty() && limits.is_none();
+            return match dense {
+                true => self.burnpack::<T>(),
+                false => Err(Usage(
+                    "a file of Burn holds the tensors of the checkpoint, dense: `firebox convert MODEL --to burnpack`"
+                        .to_owned(),
+                )
+                .into()),
+            };
+        }
         let bar = Bar::new();
         let config = self.load.config(quant);
         let config = ModelArgs::any(config, &self.load.model.model);

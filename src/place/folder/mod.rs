@@ -65,7 +65,7 @@ const COPIED: [&str; 19] = [
 ];
 
 /// The names of all small files that are copied as they are; some of them may not be there.
-fn copied(checkpoint: &Checkpoint) -> Result<Vec<String>, CheckpointError> {
+pub(crate) fn copied(checkpoint: &Checkpoint) -> Result<Vec<String>, CheckpointError> {
     let fixed = COPIED.map(str::to_owned);
     Ok([&fixed, checkpoint.chat_templates()?.as_slice()].concat())
 }
