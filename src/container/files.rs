@@ -173,8 +173,8 @@ impl SourceHints for FilesView {
     }
 
     fn weights_file(&self) -> Option<&str> {
-        match &self.files[..] {
-            [file] => Some(&file.name),
+        match (&self.files[..], self.listed) {
+            ([file], None) => Some(&file.name),
             _ => None,
         }
     }

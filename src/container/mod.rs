@@ -27,6 +27,7 @@ mod found;
 mod keys;
 mod layout;
 mod names;
+mod read_bytes;
 mod strided;
 mod tokenizer;
 mod torch;
@@ -34,7 +35,7 @@ mod view;
 
 use std::sync::Arc;
 
-use crate::source::{BURNPACK, GGUF, Source, SourceError, SourceExt, TORCH};
+use crate::source::{BURNPACK, GGUF, Source, SourceExt, TORCH};
 
 pub use error::ContainerError;
 use files::FilesView;
@@ -42,9 +43,6 @@ use folder::FolderFiles;
 use found::FoundFile;
 pub use torch::TorchError;
 use view::GgufView;
-
-/// Reads bytes of a file from an offset on.
-type ReadBytes<'a> = &'a dyn Fn(u64, &mut [u8]) -> Result<(), SourceError>;
 
 /// A source that shows safetensors, and what a user should know of the files that it shows them for.
 #[derive(Debug)]

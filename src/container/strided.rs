@@ -1,6 +1,6 @@
 //! Values that do not lie one after another: transposed, cut out of rows, or in big-endian order.
 
-use super::ReadBytes;
+use super::read_bytes::ReadBytes;
 use crate::source::{SourceError, StoredType};
 
 /// The most bytes that are read at once while values are collected.

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{
-    ContainerError, ReadBytes,
+    ContainerError,
     config::config,
     family::family,
     keys::Keys,
     layout::{GgufLayout, SpanChange, TensorSpan},
+    read_bytes::ReadBytes,
     tokenizer,
 };
 use crate::{

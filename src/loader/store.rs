@@ -353,7 +353,7 @@ impl StoreShared {
             devices: &[],
             ..self.engine.settings_for(allowance, &self.engine.observers)
         };
-        let mut drawn = Drawn(None);
+        let mut drawn = DrawnTensor(None);
         let source = self.engine.checkpoint().source();
         pipeline::run(&plan, &**source, &mut drawn, &settings)?;
         source.unchanged()?;
@@ -374,9 +374,9 @@ impl StoreShared {
 }
 
 /// A tensor that was drawn.
-struct Drawn(Option<TensorData>);
+struct DrawnTensor(Option<TensorData>);
 
-impl Sink for Drawn {
+impl Sink for DrawnTensor {
     fn place(&mut self, step: &Step, weight: Finished) -> Result<(), SinkError> {
         let shape = step.slot.shape.clone();
         let failed = |error: &dyn fmt::Display| SinkError::new(&*step.slot.name, error.to_string());

@@ -204,12 +204,7 @@ fn modules_take_dense_tensors_of_every_container() {
 #[test]
 fn modules_take_packed_weights_dequantized() {
     let folder = tempfile::tempdir().expect("a folder");
-    for spec in [
-        "nf4:nested",
-        "mlx:bits=4,group=32",
-        "fp8:e4m3,scale=channel",
-        "hqq:bits=4,group=32",
-    ] {
+    for spec in ["nf4:nested", "fp4", "fp8:e4m3,scale=channel", "int8"] {
         let [packed, dense] =
             ["packed", "dense"].map(|name| folder.path().join(format!("{spec}-{name}")));
         let config_of = config(&MODEL.path("")).quant(spec.parse().expect("a quantization"));

@@ -77,8 +77,9 @@ fn parts_of_views_are_parts_of_the_whole() {
         for tensor in checkpoint.catalog().iter() {
             let whole = values_of(&checkpoint, &tensor.name);
             for (start, len) in [(0, 1), (1, 2), (3, 6), (5, 40), (8, 64), (13, 101)] {
+                let start = start.min(whole.len());
                 let end = (start + len).min(whole.len());
-                let mut part = vec![0; end.saturating_sub(start)];
+                let mut part = vec![0; end - start];
                 let at = tensor.range.start + start as u64;
                 checkpoint
                     .source()
@@ -86,7 +87,7 @@ fn parts_of_views_are_parts_of_the_whole() {
                     .expect("reads");
                 assert_eq!(
                     part,
-                    whole[start.min(end)..end],
+                    whole[start..end],
                     "{file}: {} from {start}",
                     tensor.name
                 );

@@ -1,6 +1,7 @@
 //! The zip archives that `torch.save` writes.
 
 use core::ops::Range;
+use std::collections::HashMap;
 
 use super::{FoundFile, Places, TorchError, found, state::State, wanted};
 use crate::{
@@ -17,7 +18,10 @@ struct Archive<'a> {
     source: &'a dyn Source,
     file: &'a str,
     label: &'a str,
+    /// By their places.
     entries: Vec<ZipEntry>,
+    /// Where each is among them.
+    named: HashMap<String, usize>,
     /// Where the last entry ends.
     end: u64,
 }
@@ -123,17 +127,21 @@ impl<'a> Archive<'a> {
                 zip::entries(label, &directory, &bytes)?
             }
         };
+        let named = entries.iter().enumerate();
         Ok(Self {
             source,
             file,
             label,
+            named: named
+                .map(|(nth, entry)| (entry.name.clone(), nth))
+                .collect(),
             entries,
             end: directory.start,
         })
     }
 
     fn find(&self, name: &str) -> Option<&ZipEntry> {
-        self.entries.iter().find(|entry| entry.name == name)
+        self.named.get(name).map(|nth| &self.entries[*nth])
     }
 
     /// Where the bytes of some entries are.

@@ -51,10 +51,12 @@ pub(super) fn read(
     let state = State::of(label, &tensors)?;
     let mut numbers = HashMap::new();
     let mut next = start;
-    let named = |key: &str| tensors.storages.iter().position(|known| *known.key == *key);
+    let storages = tensors.storages.iter().enumerate();
+    let named: HashMap<&str, usize> = storages.map(|(nth, found)| (&*found.key, nth)).collect();
     let mut places = HashMap::new();
     for key in &keys {
-        let nth = named(key).filter(|nth| !places.contains_key(nth));
+        let nth = named.get(&**key).copied();
+        let nth = nth.filter(|nth| !places.contains_key(nth));
         let nth = nth.ok_or_else(|| TorchError::Key {
             file: label.to_owned(),
             key: key.clone(),

@@ -12,14 +12,14 @@ use super::{
 const DIMENSIONS_MAX: usize = 64;
 
 /// What is called, and where.
-pub(super) struct Call<'a> {
+pub(super) struct PickleCall<'a> {
     pub(super) file: &'a str,
     pub(super) at: u64,
     pub(super) objects: &'a [Object],
     pub(super) storages: &'a [Storage],
 }
 
-impl Call<'_> {
+impl PickleCall<'_> {
     fn wrong(&self, callable: Global, reason: impl Into<String>) -> PickleError {
         PickleError::Call {
             file: self.file.to_owned(),

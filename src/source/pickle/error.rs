@@ -1,6 +1,7 @@
 //! What can be wrong with a pickle.
 
-use super::PICKLE_BYTES_MAX;
+/// The most bytes that a pickle may have. That of a file with 100,000 tensors has a quarter of it.
+pub(crate) const PICKLE_BYTES_MAX: u64 = 64 << 20;
 
 /// A pickle that is not read. Nothing of it was executed. Each variant names the file and the byte where it stopped.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

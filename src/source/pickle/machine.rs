@@ -6,11 +6,11 @@ use std::{
 };
 
 use super::{
-    PICKLE_BYTES_MAX, Pickle, PickleError, PickleParsed,
-    call::Call,
+    PICKLE_BYTES_MAX, PickleError,
+    call::PickleCall,
     cursor::{PickleCursor, PickleStop},
     globals::Global,
-    object::{Object, ObjectId, Storage},
+    object::{Object, ObjectId, Pickle, PickleParsed, Storage},
     opcodes::name,
 };
 
@@ -290,8 +290,8 @@ impl Machine<'_> {
         }
     }
 
-    fn call(&self) -> Call<'_> {
-        Call {
+    fn call(&self) -> PickleCall<'_> {
+        PickleCall {
             file: self.file,
             at: self.place(),
             objects: &self.objects,

@@ -18,44 +18,9 @@ mod object;
 mod opcodes;
 
 use super::dtype::StoredType;
+pub(crate) use error::PICKLE_BYTES_MAX;
 pub use error::PickleError;
-pub(crate) use object::{Object, ObjectId, PickledTensor, Storage};
-
-/// The most bytes that a pickle may have. That of a file with 100,000 tensors has a quarter of it.
-pub(crate) const PICKLE_BYTES_MAX: u64 = 64 << 20;
-
-/// What a pickle made.
-#[derive(Debug)]
-pub(crate) struct Pickle {
-    objects: Vec<Object>,
-    /// What the whole of it is.
-    pub(crate) root: ObjectId,
-    /// The storages that tensors lie in, each once.
-    pub(crate) storages: Vec<Storage>,
-    /// Bytes that it took.
-    pub(crate) bytes: usize,
-}
-
-impl Pickle {
-    /// An object of this pickle.
-    pub(crate) fn object(&self, id: ObjectId) -> &Object {
-        &self.objects[id.0]
-    }
-
-    /// Objects that were made.
-    pub(crate) fn len(&self) -> usize {
-        self.objects.len()
-    }
-}
-
-/// A pickle, or that there are too few bytes of it.
-#[derive(Debug)]
-pub(crate) enum PickleParsed {
-    /// All of it.
-    Whole(Pickle),
-    /// It goes on after these bytes.
-    More,
-}
+pub(crate) use object::{Object, ObjectId, Pickle, PickleParsed, PickledTensor, Storage};
 
 /// The pickle that `bytes` begins with. `file` is a name for messages, and `offset` that of `bytes` in it.
 ///

@@ -4,6 +4,39 @@ use std::sync::Arc;
 
 use super::{StoredType, globals::Global};
 
+/// What a pickle made.
+#[derive(Debug)]
+pub(crate) struct Pickle {
+    pub(super) objects: Vec<Object>,
+    /// What the whole of it is.
+    pub(crate) root: ObjectId,
+    /// The storages that tensors lie in, each once.
+    pub(crate) storages: Vec<Storage>,
+    /// Bytes that it took.
+    pub(crate) bytes: usize,
+}
+
+impl Pickle {
+    /// An object of this pickle.
+    pub(crate) fn object(&self, id: ObjectId) -> &Object {
+        &self.objects[id.0]
+    }
+
+    /// Objects that were made.
+    pub(crate) fn len(&self) -> usize {
+        self.objects.len()
+    }
+}
+
+/// A pickle, or that there are too few bytes of it.
+#[derive(Debug)]
+pub(crate) enum PickleParsed {
+    /// All of it.
+    Whole(Pickle),
+    /// It goes on after these bytes.
+    More,
+}
+
 /// The number of an object of a pickle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ObjectId(pub(super) usize);
