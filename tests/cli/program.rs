@@ -21,6 +21,8 @@ mod usage;
 
 mod any;
 mod bench;
+#[cfg(feature = "store")]
+mod containers;
 mod models;
 mod old_names;
 mod plan;
