@@ -436,7 +436,7 @@ fn no_weights(source: &dyn Source, file: &str, error: SourceError) -> Checkpoint
     CheckpointError::NoWeights {
         at: source.describe(),
         found: instead(source).unwrap_or_else(|| {
-            "files of safetensors, PyTorch, Burn and llama.cpp are read".to_owned()
+            "files of safetensors, PyTorch (.bin, .pt), Burn (.bpk) and llama.cpp (.gguf) are read".to_owned()
         }),
         looked_for: format!("{INDEX} and {file}"),
         source: Box::new(error),

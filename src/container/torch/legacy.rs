@@ -5,9 +5,16 @@
 
 use std::collections::HashMap;
 
-use super::{FoundFile, Places, TorchError, found, state::State, wanted};
+use super::{
+    TorchError,
+    places::{Places, found, wanted},
+    state::State,
+};
 use crate::{
-    container::{ContainerError, found::peek_all},
+    container::{
+        ContainerError,
+        found::{FoundFile, peek_all},
+    },
     source::{
         Source, SourceExt,
         pickle::{self, Object, Pickle, PickleError, PickleParsed},
