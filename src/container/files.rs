@@ -10,6 +10,9 @@ use crate::source::{
     Access, Fetched, Probe, Source, SourceError, SourceExt, SourceHints, checkpoint::INDEX,
 };
 
+/// Reads bytes of a file of the source from an offset on.
+type ReadFile<'a> = &'a dyn Fn(&str, u64, &mut [u8]) -> Result<(), SourceError>;
+
 /// A source some of whose files are shown as files of safetensors. They keep their names, and all other files are as they are.
 #[derive(Debug)]
 pub(super) struct FilesView {
@@ -65,7 +68,7 @@ impl FilesView {
         file: &str,
         offset: u64,
         into: &mut [u8],
-        read: &dyn Fn(&str, u64, &mut [u8]) -> Result<(), SourceError>,
+        read: ReadFile<'_>,
     ) -> Result<(), SourceError> {
         let end = offset.saturating_add(into.len() as u64);
         let inside = |len| match end > len {

@@ -148,9 +148,9 @@ impl PickleCall<'_> {
         })?;
         let held = bytes / bytes_of(Some(tensor.dtype));
         let empty = tensor.shape.contains(&0);
-        let steps = tensor.shape.iter().zip(&tensor.strides);
-        let last = steps.fold(Some(tensor.offset), |last, (side, stride)| {
-            last?.checked_add((side.saturating_sub(1) as u64).checked_mul(*stride)?)
+        let mut steps = tensor.shape.iter().zip(&tensor.strides);
+        let last = steps.try_fold(tensor.offset, |last: u64, (side, stride)| {
+            last.checked_add((side.saturating_sub(1) as u64).checked_mul(*stride)?)
         });
         let values =
             (tensor.shape.iter()).try_fold(1u64, |values, side| values.checked_mul(*side as u64));
