@@ -2,11 +2,7 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-use firebox::{
-    Cpu, DType, LoadRequest, Loader, SaveConfig,
-    model::CausalLm,
-    source::{Checkpoint, SourceExt},
-};
+use firebox::{Cpu, DType, LoadRequest, Loader, SaveConfig, model::CausalLm, source::Checkpoint};
 
 use super::common::{Golden, ids, max_abs_difference, values};
 

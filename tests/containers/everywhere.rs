@@ -103,13 +103,16 @@ fn a_model_is_the_same_in_every_container() {
     is_the_model("burnpack by name", MODEL, || request(&path));
 }
 
+/// Files of a folder, and what the error says.
+type Incomplete<'a> = (&'a [(&'a str, &'a Path)], &'a [&'a str]);
+
 #[test]
 fn folders_that_are_not_whole_say_what_is_missing() {
     let shards = repository().join("tests/golden/torch/shards");
     let index = shards.join("pytorch_model.bin.index.json");
     let first = shards.join("pytorch_model-00001-of-00002.bin");
     let zip = golden("llama_rope_linear.bin");
-    let cases: &[(&[(&str, &Path)], &[&str])] = &[
+    let cases: &[Incomplete<'_>] = &[
         (
             &[
                 ("pytorch_model.bin.index.json", &index),

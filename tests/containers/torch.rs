@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
-use firebox::source::{Checkpoint, SourceExt, StoredType};
+use firebox::source::{Checkpoint, StoredType};
 use safetensors::SafeTensors;
 
 use super::{

@@ -24,7 +24,7 @@ fn answer(name: &str) -> (Vec<f32>, [usize; 2]) {
 fn off(module: &Model) -> [f32; 2] {
     let (values, sides) = answer("x");
     let input = Tensor::<2>::from_data(TensorData::new(values, sides), &Device::default());
-    let found = module.forward(input).into_data().into_vec::<f32>().expect("floats");
+    let found = module.forward(input).into_data().try_into_vec::<f32>().expect("floats");
     let (expected, _) = answer("y");
     assert_eq!(found.len(), expected.len());
     let differences = found.iter().zip(&expected).map(|(found, expected)| (found - expected).abs());
