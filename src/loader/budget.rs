@@ -88,6 +88,16 @@ impl Engine {
         plan: &Plan,
         by_rows: &dyn Fn(&Step) -> bool,
     ) -> Result<Allowance, Error> {
+        self.allowance_beside(plan, by_rows, 0)
+    }
+
+    /// The same beside so many bytes that are taken otherwise.
+    pub(super) fn allowance_beside(
+        &self,
+        plan: &Plan,
+        by_rows: &dyn Fn(&Step) -> bool,
+        beside: u64,
+    ) -> Result<Allowance, Error> {
         let asked = self.asked(plan.strategy);
         let workers = |tile| worker_count(self.config.read.workers, tile, plan.converts());
         let mut tile = packed_beside(plan, asked.tile);
@@ -107,7 +117,8 @@ impl Engine {
                 at_once,
                 tensor,
             } = plan.need(by_rows, tile);
-            let taken = kept.saturating_add(scratch).saturating_add(lists);
+            let taken = [scratch, lists, beside].into_iter();
+            let taken = taken.fold(kept, u64::saturating_add);
             let least = at_once.max(TILES_LEAST * tile);
             if taken.saturating_add(least) <= budget {
                 return Ok(Allowance {

@@ -16,7 +16,7 @@ use crate::{
     pipeline::{self, PipelineError, Settings, Timing},
     place::{
         SaveError,
-        folder::{self as save, Earlier, FolderLayout, FolderSink, Identity},
+        folder::{self as save, Earlier, FolderLayout, FolderSink, Identity, Journal},
     },
     plan::{ExpertFiles, Home, Plan, Step},
     prepare,
@@ -107,7 +107,8 @@ impl Engine {
     ) -> Result<Saved, Error> {
         let recording = self.record();
         let observers = recording.among(&self.observers);
-        let found = save::find(to, identity)?;
+        let output = save::output(to)?;
+        let found = save::find(&*output, to, identity)?;
         match found.becomes() {
             Some(becomes) => self.decide_as(&mut plan, becomes)?,
             None => self.decide(&mut plan, candidates)?,
@@ -120,9 +121,10 @@ impl Engine {
         adapt(&mut plan)?;
         let layout = FolderLayout::new(to, &plan, self.checkpoint().float_dtype())?;
         let by_rows = |step: &Step| layout.takes_rows(step);
-        let allowance = self.allowance(&plan, &by_rows)?;
+        let beside = output.memory(layout.largest());
+        let allowance = self.allowance_beside(&plan, &by_rows, beside)?;
         let mut journal = match found {
-            Earlier::Empty => save::create(to)?,
+            Earlier::Empty => Journal::create(&*output)?,
             Earlier::Interrupted(journal) => journal,
             Earlier::Complete(record) => {
                 let nothing = vec![Timing::default(); plan.steps.len()];
@@ -137,7 +139,7 @@ impl Engine {
         if !journal.is_begun() {
             journal.begin(&plan.model, identity, becomes)?;
         }
-        let mut folder = FolderSink::open(layout, &plan, journal)?;
+        let mut folder = FolderSink::open(layout, &*output, &plan, journal)?;
 
         let ran = self.run_rest(&mut plan, &mut folder, allowance, &observers);
         if ran.is_err() && self.checkpoint().source().unchanged().is_err() {

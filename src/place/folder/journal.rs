@@ -17,8 +17,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File, OpenOptions, TryLockError},
-    io::{self, ErrorKind, Read, Seek, SeekFrom, Write},
+    io,
     path::{Path, PathBuf},
 };
 
@@ -26,7 +25,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::{SaveError, file_sum::FileSum, identity::Identity, shard::Written};
+use super::{
+    SaveError,
+    file_sum::FileSum,
+    identity::Identity,
+    output::{Busy, JournalFile, Output},
+    written::Written,
+};
 
 /// Its name in the folder.
 pub(crate) const JOURNAL: &str = ".firebox-journal.jsonl";
@@ -73,7 +78,7 @@ struct JournalEnd {
 /// A journal that this process alone writes.
 #[derive(Debug)]
 pub(crate) struct Journal {
-    file: File,
+    file: Box<dyn JournalFile>,
     path: PathBuf,
     head: Option<JournalHead>,
     done: Vec<Done>,
@@ -91,71 +96,28 @@ struct LineEnd {
     sum: u64,
 }
 
-/// How to act while another process writes the folder.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Busy {
-    Refuse,
-    Wait,
-}
-
 impl Journal {
-    /// The journal of `folder`, if there is one.
-    pub(crate) fn find(folder: &Path, busy: Busy) -> Result<Option<Self>, SaveError> {
-        let path = folder.join(JOURNAL);
-        let file = match OpenOptions::new().read(true).write(true).open(&path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            file => file.map_err(failed(&path))?,
-        };
-        lock(&file, &path, busy)?;
-        let mut journal = Self::empty(file, path);
-        // The last owner of the lock may just have removed the file.
-        if !journal.path.exists() {
-            return Ok(None);
+    /// The journal of an output, if there is one.
+    pub(crate) fn find(output: &dyn Output, busy: Busy) -> Result<Option<Self>, SaveError> {
+        match output.journal(busy)? {
+            None => Ok(None),
+            Some(file) => Self::of(file, output.path(JOURNAL)).map(Some),
         }
-        journal.read()?;
-        Ok(Some(journal))
     }
 
-    /// The journal of `folder`, which may not be written, nor resumed: others may be writing it.
-    pub(super) fn look(folder: &Path) -> Result<Option<Self>, SaveError> {
-        let path = folder.join(JOURNAL);
-        let file = match File::open(&path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            file => file.map_err(failed(&path))?,
-        };
+    /// The journal in a file.
+    pub(super) fn of(file: Box<dyn JournalFile>, path: PathBuf) -> Result<Self, SaveError> {
         let mut journal = Self::empty(file, path);
         journal.read()?;
-        Ok(Some(journal))
+        Ok(journal)
     }
 
-    /// Empties the journal of `folder`, if there is one, so that a save begins anew.
-    pub(super) fn forget(folder: &Path) -> Result<(), SaveError> {
-        let path = folder.join(JOURNAL);
-        let file = match OpenOptions::new().write(true).open(&path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-            file => file.map_err(failed(&path))?,
-        };
-        lock(&file, &path, Busy::Wait)?;
-        let journal = Self::empty(file, path);
-        journal.file.set_len(0).map_err(failed(&journal.path))
+    /// A new journal, in an output that has none.
+    pub(crate) fn create(output: &dyn Output) -> Result<Self, SaveError> {
+        Ok(Self::empty(output.new_journal()?, output.path(JOURNAL)))
     }
 
-    /// A new journal, in a folder that has none.
-    pub(crate) fn create(folder: &Path) -> Result<Self, SaveError> {
-        let path = folder.join(JOURNAL);
-        let mut options = OpenOptions::new();
-        let file = options.read(true).write(true).create_new(true).open(&path);
-        let file = file.map_err(|error| match error.kind() {
-            ErrorKind::AlreadyExists => SaveError::Busy {
-                folder: folder.to_owned(),
-            },
-            _ => failed(&path)(error),
-        })?;
-        lock(&file, &path, Busy::Refuse)?;
-        Ok(Self::empty(file, path))
-    }
-
-    fn empty(file: File, path: PathBuf) -> Self {
+    fn empty(file: Box<dyn JournalFile>, path: PathBuf) -> Self {
         Self {
             file,
             path,
@@ -167,9 +129,7 @@ impl Journal {
     }
 
     fn read(&mut self) -> Result<(), SaveError> {
-        let mut text = Vec::new();
-        let read = self.file.read_to_end(&mut text);
-        read.map_err(failed(&self.path))?;
+        let text = self.file.read().map_err(failed(&self.path))?;
         let mut lines = text.split_inclusive(|byte| *byte == b'\n');
         let whole = |line: &&[u8]| line.ends_with(b"\n");
         // Torn in its first line: nothing was done yet.
@@ -284,7 +244,7 @@ impl Journal {
         self.whole = None;
         self.ends.truncate(weights + 1);
         let LineEnd { at, .. } = self.end();
-        self.file.set_len(at).map_err(failed(&self.path))
+        self.file.cut(at).map_err(failed(&self.path))
     }
 
     /// Writes the line of a weight whose bytes the system has.
@@ -310,24 +270,20 @@ impl Journal {
         let line = serde_json::to_vec(line).expect("lines have no other keys than texts");
         let LineEnd { at, .. } = self.end();
         let (line, end) = sealed(line, self.end());
-        let written = (|| {
-            self.file.set_len(at)?;
-            self.file.seek(SeekFrom::Start(at))?;
-            self.file.write_all(&line)
-        })();
+        let written = self.file.write_at(at, &line);
         written.map_err(SaveError::at(&self.path, line.len() as u64))?;
         self.ends.push(end);
         Ok(())
     }
 
-    /// Waits until every line is on the disk.
-    pub(super) fn sync(&self) -> Result<(), SaveError> {
-        self.file.sync_data().map_err(failed(&self.path))
+    /// Waits until every line is where it survives.
+    pub(super) fn sync(&mut self) -> Result<(), SaveError> {
+        self.file.sync().map_err(failed(&self.path))
     }
 
     /// Removes the journal of a complete checkpoint.
     pub(super) fn remove(self) -> Result<(), SaveError> {
-        fs::remove_file(&self.path).map_err(failed(&self.path))
+        self.file.remove().map_err(failed(&self.path))
     }
 
     fn folder(&self) -> PathBuf {
@@ -355,38 +311,6 @@ fn unsealed(line: &[u8], before: LineEnd) -> Option<(Vec<u8>, LineEnd)> {
 /// The end of a line: its last field.
 fn seal(sum: u64) -> Vec<u8> {
     format!(",\"sum\":\"{sum:016x}\"}}\n").into_bytes()
-}
-
-/// Closing the file is not enough: a process that is being started by another thread may have it open still.
-impl Drop for Journal {
-    fn drop(&mut self) {
-        if let Err(error) = self.file.unlock() {
-            tracing::debug!(path = %self.path.display(), %error, "could not be unlocked");
-        }
-    }
-}
-
-/// Held until the journal is dropped, or the process ends.
-fn lock(file: &File, path: &Path, busy: Busy) -> Result<(), SaveError> {
-    let locked = match busy {
-        Busy::Wait => file.lock(),
-        Busy::Refuse => match file.try_lock() {
-            Err(TryLockError::WouldBlock) => {
-                let folder = path.parent().unwrap_or(path).to_owned();
-                return Err(SaveError::Busy { folder });
-            }
-            Err(TryLockError::Error(error)) => Err(error),
-            Ok(()) => Ok(()),
-        },
-    };
-    match locked {
-        // Some network folders have no locks.
-        Err(error) if error.kind() == ErrorKind::Unsupported => {
-            tracing::warn!(path = %path.display(), "cannot be locked; let no other process write this folder");
-            Ok(())
-        }
-        locked => locked.map_err(failed(path)),
-    }
 }
 
 fn failed(path: &Path) -> impl FnOnce(io::Error) -> SaveError + use<> {

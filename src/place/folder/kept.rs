@@ -16,8 +16,9 @@ use super::{
     SaveError,
     file_sum::FileSum,
     identity::Identity,
-    journal::{Done, Journal},
-    shard::{Written, checksum, ranges},
+    journal::{Done, JOURNAL, Journal},
+    local::LocalJournal,
+    written::{Written, checksum, ranges},
 };
 use crate::source::checkpoint::CONFIG;
 
@@ -35,7 +36,11 @@ pub(crate) enum Kept {
 /// What `folder` has of `identity`. Needs no right to write there; `workers` compute the checksums.
 pub(crate) fn look(folder: &Path, identity: &Identity, workers: &ThreadPool) -> Kept {
     let is_complete = folder.join(CONFIG).exists();
-    let journal = match Journal::look(folder) {
+    let found = LocalJournal::look(folder).and_then(|file| {
+        let read = |file| Journal::of(file, folder.join(JOURNAL));
+        file.map(read).transpose()
+    });
+    let journal = match found {
         Ok(Some(journal)) => journal,
         Ok(None) if is_complete => return Kept::Damaged("it has no journal".to_owned()),
         Ok(None) => return Kept::Unfinished,
@@ -55,7 +60,7 @@ pub(crate) fn look(folder: &Path, identity: &Identity, workers: &ThreadPool) -> 
 
 /// Empties the journal of a damaged folder: the next save into it begins anew.
 pub(crate) fn forget(folder: &Path) -> Result<(), SaveError> {
-    Journal::forget(folder)
+    LocalJournal::forget(folder)
 }
 
 /// Some bytes that have to have a checksum.

@@ -1,11 +1,9 @@
 //! The layout of a folder, decided before a file is written: which weights go to which file, their names, their dialect.
 
-use std::path::PathBuf;
-
 use firebox_kernels::{arith::float::DType, format::Packed};
 use serde_json::{Map, Value, json};
 
-use super::{SaveError, shard::ShardPlace};
+use super::{SaveError, written::ShardPlace};
 use crate::{
     config::{SaveConfig, To},
     dialect::{self, Codes, DECLARED, DialectError, Tensor, Writer, torch, usual},
@@ -81,10 +79,6 @@ impl<'a> FolderLayout<'a> {
         })
     }
 
-    pub(super) fn path(&self, file: &str) -> PathBuf {
-        self.to.folder.join(file)
-    }
-
     /// Names of the shards.
     pub(super) fn names(&self) -> Vec<String> {
         let shards = 0..self.shares.len();
@@ -98,6 +92,12 @@ impl<'a> FolderLayout<'a> {
         }
     }
 
+    /// Bytes of the largest file of weights, about.
+    pub(crate) fn largest(&self) -> u64 {
+        let bytes = self.shares.iter().map(|share| share.bytes + share.room);
+        bytes.max().unwrap_or(0)
+    }
+
     /// How many weights a shard gets.
     pub(super) fn weights(&self, nth: usize) -> usize {
         self.shares[nth].weights
@@ -106,7 +106,7 @@ impl<'a> FolderLayout<'a> {
     pub(super) fn place(&self, nth: usize) -> ShardPlace {
         let writer = self.writer.as_ref();
         ShardPlace {
-            path: self.path(&self.name(nth)),
+            name: self.name(nth),
             format: writer.map_or("pt", |writer| writer.metadata()),
             room: self.shares[nth].room.next_multiple_of(8),
         }

@@ -21,19 +21,22 @@ mod identity;
 mod journal;
 mod kept;
 mod layout;
+mod local;
+mod output;
 mod record;
 mod shard;
 mod sink;
+mod written;
 
 use std::path::PathBuf;
 
 pub use self::{error::SaveError, identity::Difference};
 pub(crate) use self::{
     identity::{Identity, IdentityError, becomes, difference},
-    journal::JOURNAL,
+    journal::{JOURNAL, Journal},
     kept::{Kept, forget, look},
     layout::{FolderLayout, dialect_of},
-    sink::{Earlier, FolderSink, create, find},
+    sink::{Earlier, FolderSink, find, output},
 };
 use crate::{
     config::SaveConfig,

@@ -3,12 +3,14 @@
 //! The journal of a save goes when the checkpoint is complete, since a published folder has no trace of the machine. The
 //! record has options, lengths and checksums, and no path.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, io, path::Path};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{SaveError, SavedFolder, file_sum::FileSum, identity::Identity, journal::Journal};
+use super::{
+    SaveError, SavedFolder, file_sum::FileSum, identity::Identity, journal::Journal, output::Output,
+};
 use crate::config::To;
 
 /// Its name in the folder.
@@ -51,15 +53,20 @@ impl Record {
         }
     }
 
-    /// The record of `folder`, if it has one of this version.
-    pub(super) fn find(folder: &Path) -> Option<Self> {
-        let text = fs::read(folder.join(RECORD)).ok()?;
-        let record: Self = serde_json::from_slice(&text).ok()?;
-        (record.saved == VERSION).then_some(record)
+    /// The record of an output, if it has one of this version.
+    pub(super) fn find(output: &dyn Output) -> io::Result<Option<Self>> {
+        let text = output.read(RECORD)?.unwrap_or_default();
+        let record: Option<Self> = serde_json::from_slice(&text).ok();
+        Ok(record.filter(|record| record.saved == VERSION))
     }
 
     /// Refuses another source or configuration, and files of weights that are not there any more.
-    pub(super) fn check(&self, folder: &Path, now: &Identity) -> Result<(), SaveError> {
+    pub(super) fn check(
+        &self,
+        output: &dyn Output,
+        folder: &Path,
+        now: &Identity,
+    ) -> Result<(), SaveError> {
         if let Some(difference) = now.difference_in_short(&self.identity) {
             return Err(SaveError::Complete {
                 folder: folder.to_owned(),
@@ -67,8 +74,8 @@ impl Record {
             });
         }
         for (file, was) in &self.files {
-            let path = folder.join(file);
-            let now = path.metadata().ok().map(|file| file.len());
+            let path = output.path(file);
+            let now = output.len(file).map_err(SaveError::at(&path, 0))?;
             if now != Some(*was) {
                 return Err(SaveError::Lost {
                     path,

@@ -1,12 +1,6 @@
 //! Finished weights becoming the files of a folder.
 
-use std::{
-    borrow::Cow,
-    collections::BTreeMap,
-    fs::{self, File},
-    io::{self, Write},
-    path::Path,
-};
+use std::{borrow::Cow, collections::BTreeMap, io};
 
 use firebox_kernels::{arith::float::DType, format::Packed};
 use serde_json::{Value, json};
@@ -15,10 +9,13 @@ use super::{
     SaveError, SavedFolder, copied,
     file_sum::FileSum,
     identity::Identity,
-    journal::{Busy, Done, Journal},
+    journal::{Done, Journal},
     layout::FolderLayout,
+    local::LocalOutput,
+    output::{Busy, Output},
     record::{RECORD, Record},
-    shard::{ShardFile, ShardPlace, Written, rename, with_end},
+    shard::ShardFile,
+    written::{ShardPlace, Written},
 };
 use crate::{
     config::{SaveConfig, To},
@@ -35,6 +32,7 @@ use crate::{
 /// Writes finished weights to files, and a line for each to the journal.
 pub(crate) struct FolderSink<'a> {
     layout: FolderLayout<'a>,
+    output: &'a dyn Output,
     journal: Journal,
     current: Option<ShardFile>,
     /// Weights in the current shard, and shards before it.
@@ -47,6 +45,7 @@ impl<'a> FolderSink<'a> {
     /// Goes on after the last weight of the journal that is on the disk, with all weights before it.
     pub(crate) fn open(
         layout: FolderLayout<'a>,
+        output: &'a dyn Output,
         plan: &Plan,
         mut journal: Journal,
     ) -> Result<Self, SaveError> {
@@ -67,9 +66,9 @@ impl<'a> FolderSink<'a> {
             if tensors.is_empty() {
                 break;
             }
-            let (path, room) = (place.partial(), place.room);
+            let (path, room) = (output.partial(&place.name), place.room);
             let (sound, shard) =
-                restore(place, &tensors, count).map_err(SaveError::at(&path, room))?;
+                restore(output, place, &tensors, count).map_err(SaveError::at(&path, room))?;
             resumed += sound;
             if sound < count {
                 (at, current) = ((sound, nth), shard);
@@ -87,14 +86,12 @@ impl<'a> FolderSink<'a> {
         journal.keep(resumed)?;
         if resumed < plan.steps.len() {
             // A folder with less than all weights is no model.
-            let config = layout.path(CONFIG);
-            match fs::remove_file(&config) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                removed => removed.map_err(SaveError::at(&config, 0))?,
-            }
+            let removed = output.remove(CONFIG);
+            removed.map_err(SaveError::at(&output.path(CONFIG), 0))?;
         }
         Ok(Self {
             layout,
+            output,
             journal,
             current,
             at,
@@ -107,14 +104,19 @@ impl<'a> FolderSink<'a> {
         self.resumed
     }
 
-    /// Weights that are in files.
+    /// Weights that are in files, and would not be made again.
     pub(crate) fn done(&self) -> usize {
-        self.journal.done().len()
+        let (unfinished, _) = self.at;
+        match self.output.keeps_unfinished() {
+            true => self.journal.done().len(),
+            false => self.journal.done().len() - unfinished,
+        }
     }
 
     /// Forgets every weight: the next save makes all of them.
     pub(crate) fn forget(&mut self) -> Result<(), SaveError> {
-        self.journal.keep(0)
+        self.journal.keep(0)?;
+        self.journal.sync()
     }
 
     /// The shard under way.
@@ -123,8 +125,8 @@ impl<'a> FolderSink<'a> {
             Some(shard) => Ok(shard),
             None => {
                 let place = self.layout.place(self.at.1);
-                let path = place.partial();
-                ShardFile::create(place).map_err(SaveError::at(&path, wanted))
+                let path = self.output.partial(&place.name);
+                ShardFile::create(self.output, place).map_err(SaveError::at(&path, wanted))
             }
         }
     }
@@ -134,7 +136,7 @@ impl<'a> FolderSink<'a> {
         let wanted = step.bytes_finished();
         let mut shard = self.shard(wanted)?;
         let written = self.put_rows(step, rows, &mut shard);
-        let path = self.layout.place(self.at.1).partial();
+        let path = self.output.partial(&self.layout.name(self.at.1));
         written.map_err(SaveError::at(&path, wanted))?;
         self.current = Some(shard);
         Ok(())
@@ -148,7 +150,7 @@ impl<'a> FolderSink<'a> {
     ) -> Result<(), SaveError> {
         let (done, nth) = self.at;
         let place = self.layout.place(nth);
-        let (path, room) = (place.partial(), place.room);
+        let (path, room) = (self.output.partial(&place.name), place.room);
         let failed = |wanted| SaveError::at(&path, wanted);
         let wanted = step.bytes_finished();
         let mut shard = self.shard(wanted)?;
@@ -177,13 +179,13 @@ impl<'a> FolderSink<'a> {
         match rows {
             RowBatch::Dense(values) => {
                 if !shard.is_open() {
-                    shard.begin(slot.name.clone(), dtype(values.dtype()), &slot.shape)?;
+                    shard.begin(slot.name.clone(), dtype(values.dtype()), &slot.shape);
                 }
                 shard.append(&stored_bytes(values.dtype(), values.bytes()))
             }
             RowBatch::Carried(bytes) => {
                 if !shard.is_open() {
-                    shard.begin(slot.name.clone(), carried_type(step), &slot.shape)?;
+                    shard.begin(slot.name.clone(), carried_type(step), &slot.shape);
                 }
                 shard.append(&bytes)
             }
@@ -191,7 +193,7 @@ impl<'a> FolderSink<'a> {
                 let codes = self.layout.codes(step);
                 let codes = codes.expect("rows are asked for where codes can be written by rows");
                 if !shard.is_open() {
-                    shard.begin(codes.name.clone(), codes.dtype, &codes.shape)?;
+                    shard.begin(codes.name.clone(), codes.dtype, &codes.shape);
                 }
                 shard.append(&codes.bytes(rows, &words))
             }
@@ -201,9 +203,14 @@ impl<'a> FolderSink<'a> {
     /// Writes everything else, the configuration last: without it a folder is no model.
     pub(crate) fn finish(self, checkpoint: &Checkpoint) -> Result<SavedFolder, SaveError> {
         let Self {
-            layout, journal, ..
+            layout,
+            output,
+            journal,
+            ..
         } = self;
         let names = layout.names();
+        let published = output.publish(&names);
+        published.map_err(SaveError::at(&layout.to.folder, 0))?;
         let tensors = || {
             let done = journal.done().iter();
             done.flat_map(|done| done.tensors.iter().map(|tensor| (tensor, &done.file)))
@@ -221,7 +228,8 @@ impl<'a> FolderSink<'a> {
         let weights = others.clone();
         let mut write = |name: &str, bytes: &[u8]| {
             others.insert(name.to_owned(), FileSum::new(bytes, 0));
-            write(&layout.path(name), bytes)
+            let written = output.write(name, bytes);
+            written.map_err(SaveError::at(&output.path(name), bytes.len() as u64))
         };
         if names.len() > 1 {
             let weight_map: BTreeMap<&str, &String> = tensors()
@@ -236,12 +244,8 @@ impl<'a> FolderSink<'a> {
         let unread = |error: CheckpointError| io::Error::other(error.to_string());
         let files = copied(checkpoint).map_err(unread);
         for file in files.map_err(SaveError::at(&layout.to.folder, 0))? {
-            let path = layout.path(&file);
             let read = checkpoint.read_optional(&file).map_err(unread);
-            if let Some(bytes) = read.map_err(SaveError::at(&path, 0))? {
-                if let Some(folder) = path.parent() {
-                    fs::create_dir_all(folder).map_err(SaveError::at(folder, 0))?;
-                }
+            if let Some(bytes) = read.map_err(SaveError::at(&output.path(&file), 0))? {
                 write(&file, &bytes)?;
             }
         }
@@ -274,40 +278,21 @@ impl<'a> FolderSink<'a> {
 
 /// Looks at a file of `count` weights: how many weights of the journal are on the disk, and the file if it is not complete.
 fn restore(
+    output: &dyn Output,
     place: ShardPlace,
     told: &[Vec<Written>],
     count: usize,
 ) -> io::Result<(usize, Option<ShardFile>)> {
-    if told.len() == count && place.is_finished(&told.concat())? {
-        // It may have been given its name just before the end.
-        place.clear()?;
+    if told.len() == count && output.is_finished(&place, &told.concat())? {
         return Ok((count, None));
     }
-    let (shard, sound) = ShardFile::reopen(place, told)?;
-    if sound < count {
-        return Ok((sound, Some(shard)));
+    match ShardFile::reopen(output, place, told)? {
+        (Some(shard), sound) if sound == count => {
+            shard.finish()?;
+            Ok((count, None))
+        }
+        (shard, sound) => Ok((sound, shard)),
     }
-    shard.finish()?;
-    Ok((count, None))
-}
-
-/// Writes a small file: all of it is there, and on the disk, or nothing of it.
-fn write(path: &Path, bytes: &[u8]) -> Result<(), SaveError> {
-    let len = fs::metadata(path).map(|found| found.len());
-    // What is as long is read; anything else may have no end.
-    if len.is_ok_and(|len| len == bytes.len() as u64)
-        && fs::read(path).is_ok_and(|found| found == bytes)
-    {
-        return Ok(());
-    }
-    let partial = with_end(path, ".partial");
-    let written = (|| {
-        let mut file = File::create(&partial)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        rename(&partial, path)
-    })();
-    written.map_err(SaveError::at(path, bytes.len() as u64))
 }
 
 impl Sink for FolderSink<'_> {
@@ -386,7 +371,7 @@ fn put(
     shape: &[usize],
     bytes: &[u8],
 ) -> io::Result<Vec<Written>> {
-    shard.begin(name.to_owned(), dtype, shape)?;
+    shard.begin(name.to_owned(), dtype, shape);
     shard.append(bytes)?;
     Ok(vec![shard.end()])
 }
@@ -405,10 +390,9 @@ fn put_all(shard: &mut ShardFile, tensors: &[Tensor]) -> io::Result<Vec<Written>
     Ok(written.collect::<io::Result<Vec<_>>>()?.concat())
 }
 
-/// Makes the folder.
-pub(crate) fn create(to: &SaveConfig) -> Result<Journal, SaveError> {
-    fs::create_dir_all(&to.folder).map_err(SaveError::at(&to.folder, 0))?;
-    Journal::create(&to.folder)
+/// Where a save goes.
+pub(crate) fn output(to: &SaveConfig) -> Result<Box<dyn Output>, SaveError> {
+    Ok(Box::new(LocalOutput::new(&to.folder)))
 }
 
 /// What a folder has that a save is to fill.
@@ -433,11 +417,17 @@ impl Earlier {
     }
 }
 
-/// Looks at the folder. Refuses one with anything that is not of the same save, or with anything where none is to be resumed.
-pub(crate) fn find(to: &SaveConfig, identity: &Identity) -> Result<Earlier, SaveError> {
+/// Looks at the folder. Refuses one with anything that is not of the same save, or with
+/// anything where none is to be resumed.
+pub(crate) fn find(
+    output: &dyn Output,
+    to: &SaveConfig,
+    identity: &Identity,
+) -> Result<Earlier, SaveError> {
     let folder = to.folder.clone();
+    let failed = |error: io::Error| SaveError::at(&folder, 0)(error);
     let busy = if to.cache { Busy::Wait } else { Busy::Refuse };
-    match Journal::find(&folder, busy)? {
+    match Journal::find(output, busy)? {
         Some(journal) if to.resume => {
             journal.check(identity)?;
             return Ok(Earlier::Interrupted(journal));
@@ -445,20 +435,16 @@ pub(crate) fn find(to: &SaveConfig, identity: &Identity) -> Result<Earlier, Save
         Some(_) => return Err(SaveError::Unfinished { folder }),
         None => {}
     }
-    let mut entries = match fs::read_dir(&folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Earlier::Empty),
-        entries => entries.map_err(SaveError::at(&folder, 0))?,
-    };
     // Files in the cache that have lost their journal are replaced.
-    if to.cache || entries.next().is_none() {
+    if to.cache || output.is_empty().map_err(failed)? {
         return Ok(Earlier::Empty);
     }
-    if !to.resume || !folder.join(CONFIG).exists() {
+    if !to.resume || output.len(CONFIG).map_err(failed)?.is_none() {
         return Err(SaveError::NotEmpty { folder });
     }
-    match Record::find(&folder) {
+    match Record::find(output).map_err(failed)? {
         Some(record) => {
-            record.check(&folder, identity)?;
+            record.check(output, &folder, identity)?;
             Ok(Earlier::Complete(record))
         }
         None => Err(SaveError::Complete {
