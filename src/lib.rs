@@ -43,6 +43,7 @@
 //! | [`Loader`] | the road from a configuration to a module |
 //! | [`train`] | from text to a trained adapter |
 //! | [`recommend`] | a configuration for a model and a memory |
+//! | [`publish`] | a finished folder becomes a model that others can load |
 //!
 //! A room imports only rooms above it.
 //!
@@ -52,7 +53,7 @@
 //!
 //! | word | meaning | type |
 //! |---|---|---|
-//! | configuration | what the caller asks for, as data | [`LoadConfig`], [`SaveConfig`], [`VerifyConfig`] |
+//! | configuration | what the caller asks for, as data | [`LoadConfig`], [`SaveConfig`], [`VerifyConfig`], [`PushConfig`](config::PushConfig) |
 //! | request | a configuration with a source, observers and shared memory | [`LoadRequest`] |
 //! | source | a place that files come from | [`Source`](source::Source) |
 //! | checkpoint | the opened files of one model | [`Checkpoint`](source::Checkpoint) |
@@ -91,7 +92,8 @@
 //! # Longer texts
 //!
 //! [Formats](_docs::formats), [containers](_docs::containers), [models](_docs::models), [the program](_docs::program),
-//! [planning and memory](_docs::planning), [strategies](_docs::strategies), [several devices](_docs::placement), [training](_docs::training),
+//! [planning and memory](_docs::planning), [sources](_docs::sources),
+//! [strategies](_docs::strategies), [several devices](_docs::placement), [training](_docs::training),
 //! [targets](_docs::targets), [ranks](_docs::ranks), [decisions](_docs::design), [how to add a family, a format, a method…](_docs::extend),
 //! [coming from Python](_docs::migration), [reliability](_docs::reliability), [measurements](_docs::benchmarks).
 
@@ -143,6 +145,9 @@ pub mod train;
 
 pub mod recommend;
 
+#[cfg(any(feature = "hub", feature = "remote"))]
+pub mod publish;
+
 pub use config::{LoadConfig, Rule, SaveConfig, Strategy, StreamFrom, VerifyConfig, Workers};
 pub use error::Error;
 pub use loader::{
@@ -182,6 +187,8 @@ pub mod _docs {
     pub mod program {}
     #[doc = include_str!("docs/planning.md")]
     pub mod planning {}
+    #[doc = include_str!("docs/sources.md")]
+    pub mod sources {}
     #[doc = include_str!("docs/placement.md")]
     pub mod placement {}
     #[doc = include_str!("docs/strategies.md")]

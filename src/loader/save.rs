@@ -121,7 +121,7 @@ impl Engine {
         adapt(&mut plan)?;
         let layout = FolderLayout::new(to, &plan, self.checkpoint().float_dtype())?;
         let by_rows = |step: &Step| layout.takes_rows(step);
-        let beside = output.memory(layout.largest());
+        let beside = output.admit(layout.largest())?;
         let allowance = self.allowance_beside(&plan, &by_rows, beside)?;
         let mut journal = match found {
             Earlier::Empty => Journal::create(&*output)?,

@@ -85,6 +85,8 @@ pub use fetched::Fetched;
 pub use header::{Entry, Header, HeaderError};
 #[cfg(feature = "hub")]
 pub use hub::{Download, Hub, HubBuilder};
+#[cfg(feature = "hub")]
+pub(crate) use hub::{HubLine, HubRequest};
 pub use index::{Index, IndexError};
 pub use local::Local;
 pub use memory::{Fault, Memory};

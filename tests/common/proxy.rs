@@ -28,8 +28,10 @@ pub(crate) enum Fault {
     CutAfter(u64),
     /// The connection ends somewhere in the body, at a place drawn from the proxy's seed.
     CutSomewhere,
-    /// The connection ends without an answer.
+    /// The connection ends without an answer, and the server hears of nothing.
     HangUp,
+    /// The server does what it is asked, and its answer is lost.
+    LoseAnswer,
     /// The body is so many bytes shorter, and so is the length that is announced; the range that is announced is not.
     Short(u64),
     /// The length that is announced is so many bytes more, or fewer, than the body has.
@@ -302,6 +304,9 @@ fn answer(
     let Some(mut head) = Head::read(&mut upstream)? else {
         return Ok(());
     };
+    if matches!(fault, Some(Fault::LoseAnswer)) {
+        return Ok(());
+    }
     head.set("Connection", Some("close".to_owned()));
     // The object store of the tests does not look at it; real ones do.
     let (wanted, tag) = (request.get("if-match"), head.get("etag"));

@@ -86,6 +86,7 @@ fn every_fault_is_made_as_often_as_told() {
         assert_eq!(with(Fault::Status(status)).unwrap().0.status(), status);
     }
     assert!(with(Fault::HangUp).is_none());
+    assert!(with(Fault::LoseAnswer).is_none());
     assert_eq!(with(Fault::CutAfter(7)).unwrap().1.len(), 7);
     assert!(with(Fault::CutSomewhere).unwrap().1.len() < 100);
     let (short, body) = with(Fault::Short(10)).unwrap();

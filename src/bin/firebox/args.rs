@@ -7,7 +7,10 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use clap::Args;
+use clap::{
+    Args,
+    builder::{PathBufValueParser, TypedValueParser},
+};
 use firebox::{
     DType, LoadConfig, LoadRequest, Rule, Strategy, StreamFrom, Workers,
     adapter::AdapterConfig,
@@ -30,6 +33,14 @@ use crate::{
     settings::SettingsArgs,
     target::{TargetName, TargetParser},
 };
+
+/// A folder of this machine: an address would make a folder of that name.
+pub(crate) fn folder_here() -> impl TypedValueParser<Value = PathBuf> {
+    PathBufValueParser::new().try_map(|path| match path.to_string_lossy().contains("://") {
+        true => Err("this is written to a folder of this machine; name one"),
+        false => Ok(path),
+    })
+}
 
 /// Which checkpoint.
 #[derive(Debug, Clone, Args)]

@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     Failure, OnTarget,
-    args::LoadArgs,
+    args::{LoadArgs, folder_here},
     output::{self, Usage},
     progress::Bar,
     settings, training,
@@ -54,7 +54,7 @@ struct TrainArgs {
     eval: Option<PathBuf>,
 
     /// The folder of the run: checkpoints, metrics.jsonl, report.html, and at the end the adapter
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_parser = folder_here(), value_name = "DIR")]
     out: Option<PathBuf>,
 
     /// What becomes of the linear weights of the base, which are not trained: nf4, hqq:bits=4,group=64 and others;

@@ -1,12 +1,16 @@
 //! `firebox quantize`, `firebox convert` and `firebox merge`: a checkpoint in, a checkpoint out.
 
-use std::{path::PathBuf, str::FromStr};
+use std::{
+    path::{Path, PathBuf},
+    str::FromStr,
+};
 
 use clap::{Args, ValueEnum};
 use firebox::{
     Loader, Target,
     config::{Bytes, SaveConfig, To},
     model::CausalLm,
+    observe::{Event, Flow},
     quant::QuantSpec,
     report::{Saved, VerifyReport},
 };
@@ -18,6 +22,7 @@ use crate::{
     output::{self, Usage},
     progress::Bar,
     settings::SettingsArgs,
+    stops::{Signalled, Stops, signalled},
     verify::{LimitArgs, within},
 };
 
@@ -29,7 +34,7 @@ pub(crate) struct SaveArgs {
     #[command(flatten)]
     settings: SettingsArgs,
 
-    /// Folder for the checkpoint; it has to be empty, or not there
+    /// Folder for the checkpoint, also in an object store (s3://bucket/folder, gs://…, az://…); it has to be empty, or not there
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
 
@@ -148,6 +153,11 @@ impl OnTarget for MergeCommand {
     }
 }
 
+/// Whether an output is no folder of this machine.
+fn is_address(out: &Path) -> bool {
+    out.to_str().is_some_and(|out| out.contains("://"))
+}
+
 /// What is printed as JSON.
 #[derive(Serialize)]
 struct Answer {
@@ -215,6 +225,11 @@ impl SaveArgs {
             let dense =
                 quant == QuantSpec::None && self.load.adapters.is_empty() && limits.is_none();
             return match dense {
+                true if is_address(&self.out) => Err(Usage(
+                    "a file of Burn is written to a folder of this machine; convert it there, and `firebox push` it"
+                        .to_owned(),
+                )
+                .into()),
                 true => self.burnpack::<T>(),
                 false => Err(Usage(
                     "a file of Burn holds the tensors of the checkpoint, dense: `firebox convert MODEL --to burnpack`"
@@ -223,10 +238,37 @@ impl SaveArgs {
                 .into()),
             };
         }
+        if !is_address(&self.out) {
+            return self.save::<T>(quant, include, limits, to);
+        }
+        // An upload that is under way is given up before the end; a second signal does not wait for that.
+        let stops = Stops::install();
+        let saved = self.save::<T>(quant, include, limits, to);
+        saved.map_err(|failure| match stops.signal() {
+            Some(signal) => Box::new(Signalled {
+                signal,
+                said: output::chain(&*failure),
+            }) as Failure,
+            None => failure,
+        })
+    }
+
+    fn save<T: Target>(
+        &self,
+        quant: QuantSpec,
+        include: &IncludeArgs,
+        limits: Option<&LimitArgs>,
+        to: SaveConfig,
+    ) -> Result<(), Failure> {
         let bar = Bar::new();
         let config = self.load.config(quant);
         let config = ModelArgs::any(config, &self.load.model.model);
-        let mut loader = Loader::<T>::new(self.load.request(config)?.observer(bar.clone()))?;
+        let request = self.load.request(config)?.observer(bar.clone());
+        let request = request.observer(|_: &Event<'_>| match signalled() {
+            Some(_) => Flow::Cancel,
+            None => Flow::Continue,
+        });
+        let mut loader = Loader::<T>::new(request)?;
         let by_files = include.by_files(loader.checkpoint().config())?;
         let mut verified = None;
         if let Some(limits) = limits {

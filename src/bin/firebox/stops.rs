@@ -1,4 +1,4 @@
-//! Signals that ask a training run for its end, which then saves a checkpoint first.
+//! Signals that ask for the end: of a training run, which then saves a checkpoint first, and of an upload, which is given up.
 
 use core::{
     fmt,
@@ -25,8 +25,13 @@ impl Stops {
 
     /// The signal that asked for the end.
     pub(crate) fn signal(&self) -> Option<i32> {
-        Some(STOP.load(Ordering::Relaxed)).filter(|signal| *signal != 0)
+        signalled()
     }
+}
+
+/// The signal that asked for the end, where signals are [looked for](Stops::install).
+pub(crate) fn signalled() -> Option<i32> {
+    Some(STOP.load(Ordering::Relaxed)).filter(|signal| *signal != 0)
 }
 
 /// A run that a signal ended. The program leaves with 128 and the number of the signal, as shells have it.

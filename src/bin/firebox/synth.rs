@@ -8,7 +8,7 @@ use firebox::{
     synth::{Like, Options, write},
 };
 
-use crate::{Failure, output, progress::Bar};
+use crate::{Failure, args::folder_here, output, progress::Bar};
 
 #[derive(Debug, Args)]
 pub(crate) struct SynthCommand {
@@ -30,7 +30,7 @@ pub(crate) struct SynthCommand {
     seed: u64,
 
     /// A folder that is empty or not there yet
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_parser = folder_here(), value_name = "DIR")]
     out: PathBuf,
 }
 

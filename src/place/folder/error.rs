@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::identity::Difference;
-use crate::dialect::DialectError;
+use crate::{dialect::DialectError, source::SourceError};
 
 /// A checkpoint that could not be saved.
 #[derive(Debug, thiserror::Error)]
@@ -116,6 +116,31 @@ pub enum SaveError {
         /// The error of the system.
         source: io::Error,
     },
+    /// A file of weights is larger than the place can handle.
+    #[error(
+        "{}: a file of weights would have {bytes} bytes, and this store names complete files of {max} at most; ask for smaller ones \
+         (`--shard-size 5GB`, `SaveConfig::shard_bytes`), or save to a folder and `firebox push` it",
+        folder.display()
+    )]
+    ShardTooLarge {
+        /// The address.
+        folder: PathBuf,
+        /// Bytes of the file, about.
+        bytes: u64,
+        /// The most that it may have.
+        max: u64,
+    },
+    /// The address is none that checkpoints are written to.
+    #[error("{}: {reason}", folder.display())]
+    Place {
+        /// The address.
+        folder: PathBuf,
+        /// Why.
+        reason: &'static str,
+    },
+    /// The store cannot be reached, or refuses.
+    #[error(transparent)]
+    Store(#[from] SourceError),
     /// The dialect cannot hold the weights.
     #[error(transparent)]
     Dialect(#[from] DialectError),

@@ -105,10 +105,12 @@ impl<'a> FolderLayout<'a> {
 
     pub(super) fn place(&self, nth: usize) -> ShardPlace {
         let writer = self.writer.as_ref();
+        let Share { bytes, room, .. } = self.shares[nth];
         ShardPlace {
             name: self.name(nth),
+            bytes: bytes + room,
             format: writer.map_or("pt", |writer| writer.metadata()),
-            room: self.shares[nth].room.next_multiple_of(8),
+            room: room.next_multiple_of(8),
         }
     }
 

@@ -48,8 +48,8 @@ impl Output for LocalOutput {
         self.folder.join(format!("{file}.partial"))
     }
 
-    fn memory(&self, _: u64) -> u64 {
-        0
+    fn admit(&self, _: u64) -> Result<u64, SaveError> {
+        Ok(0)
     }
 
     fn is_empty(&self) -> io::Result<bool> {

@@ -24,25 +24,55 @@ mod layout;
 mod local;
 mod output;
 mod record;
+#[cfg(feature = "remote")]
+mod remote;
 mod shard;
 mod sink;
 mod written;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use self::local::LocalOutput;
 pub use self::{error::SaveError, identity::Difference};
 pub(crate) use self::{
     identity::{Identity, IdentityError, becomes, difference},
     journal::{JOURNAL, Journal},
     kept::{Kept, forget, look},
     layout::{FolderLayout, dialect_of},
-    sink::{Earlier, FolderSink, find, output},
+    output::Output,
+    sink::{Earlier, FolderSink, find},
 };
 use crate::{
     config::SaveConfig,
     plan::{Action, Plan, Stored},
-    source::{Checkpoint, CheckpointError, checkpoint::GENERATION_CONFIG},
+    source::{
+        Checkpoint, CheckpointError,
+        address::{Site, site},
+        checkpoint::GENERATION_CONFIG,
+    },
 };
+
+/// Where a save goes: a folder of this machine, or of an object store.
+pub(crate) fn output(to: &SaveConfig) -> Result<Box<dyn Output>, SaveError> {
+    let refuse = |reason| {
+        let folder = to.folder.clone();
+        Err(SaveError::Place { folder, reason })
+    };
+    match to.folder.to_str().and_then(site) {
+        None => Ok(Box::new(LocalOutput::new(&to.folder))),
+        Some(Site::Path(path)) => Ok(Box::new(LocalOutput::new(Path::new(path)))),
+        #[cfg(feature = "remote")]
+        Some(Site::Remote) => {
+            let address = to.folder.to_string_lossy();
+            Ok(Box::new(remote::RemoteOutput::new(&address)?))
+        }
+        #[cfg(not(feature = "remote"))]
+        Some(Site::Remote) => refuse("this program was built without the feature `remote`"),
+        Some(Site::Hub) => refuse(
+            "weights are not written to the hub while they are made; save to a folder, and `firebox push` it",
+        ),
+    }
+}
 
 /// Small files of a model that are copied as they are.
 const COPIED: [&str; 19] = [

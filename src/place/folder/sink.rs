@@ -11,7 +11,6 @@ use super::{
     identity::Identity,
     journal::{Done, Journal},
     layout::FolderLayout,
-    local::LocalOutput,
     output::{Busy, Output},
     record::{RECORD, Record},
     shard::ShardFile,
@@ -388,11 +387,6 @@ fn put_all(shard: &mut ShardFile, tensors: &[Tensor]) -> io::Result<Vec<Written>
         )
     });
     Ok(written.collect::<io::Result<Vec<_>>>()?.concat())
-}
-
-/// Where a save goes.
-pub(crate) fn output(to: &SaveConfig) -> Result<Box<dyn Output>, SaveError> {
-    Ok(Box::new(LocalOutput::new(&to.folder)))
 }
 
 /// What a folder has that a save is to fill.

@@ -42,6 +42,8 @@ pub(crate) struct ShardPlace {
     pub(super) name: String,
     /// The format that its metadata names.
     pub(super) format: &'static str,
+    /// Bytes of the file, about.
+    pub(super) bytes: u64,
     /// Bytes that the header may have, a multiple of eight.
     pub(super) room: u64,
 }

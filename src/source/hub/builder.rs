@@ -61,7 +61,7 @@ impl Hub {
 }
 
 impl HubBuilder {
-    fn new(id: String) -> Self {
+    pub(super) fn new(id: String) -> Self {
         Self {
             id,
             revision: None,
@@ -154,6 +154,55 @@ impl HubBuilder {
     ///
     /// [`SourceError::BadId`] when id or revision cannot be one.
     pub fn build(self) -> Result<Hub, SourceError> {
+        let (endpoint, id, revision) = self.place()?;
+        let cache = match &self.cache {
+            Some(folder) => folder.clone(),
+            None => self.cache_folder(),
+        };
+        let cache = Cache::new(cache);
+        let offline = self.offline.unwrap_or_else(|| {
+            self.environment.get("HF_HUB_OFFLINE").is_some_and(|value| {
+                matches!(
+                    value.to_ascii_lowercase().as_str(),
+                    "1" | "true" | "yes" | "on"
+                )
+            })
+        });
+        let token = self.token_to_send();
+        let with_token = token.is_some();
+        let api = if offline {
+            None
+        } else {
+            let builder = ApiBuilder::from_cache(cache.clone())
+                .with_endpoint(endpoint.clone())
+                .with_token(token)
+                .with_progress(false)
+                .with_user_agent(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
+            Some(builder.build().map_err(|error| SourceError::Network {
+                at: format!("{id}@{revision}"),
+                file: String::new(),
+                endpoint: endpoint.clone().into(),
+                source: error.into(),
+            })?)
+        };
+        Ok(Hub {
+            id,
+            revision,
+            endpoint,
+            cache,
+            api,
+            with_token,
+            retries: self.retries,
+            on_download: self.on_download,
+            pinned: Mutex::default(),
+            downloads: Mutex::default(),
+            heads: Mutex::default(),
+            reading: self.reading,
+        })
+    }
+
+    /// The endpoint, the id and the revision.
+    pub(super) fn place(&self) -> Result<(String, String, String), SourceError> {
         let endpoint = self
             .endpoint
             .clone()
@@ -174,53 +223,15 @@ impl HubBuilder {
             (None, named) => named.unwrap_or_else(|| "main".to_owned()),
         };
         check_revision(&revision)?;
-        let cache = match &self.cache {
-            Some(folder) => folder.clone(),
-            None => self.cache_folder(),
-        };
-        let cache = Cache::new(cache);
-        let offline = self.offline.unwrap_or_else(|| {
-            self.environment.get("HF_HUB_OFFLINE").is_some_and(|value| {
-                matches!(
-                    value.to_ascii_lowercase().as_str(),
-                    "1" | "true" | "yes" | "on"
-                )
-            })
-        });
-        let token = match &self.token {
+        Ok((endpoint, given.id, revision))
+    }
+
+    /// The token that was given, or that of the environment.
+    pub(super) fn token_to_send(&self) -> Option<String> {
+        match &self.token {
             Some(token) => token.as_ref().map(|token| token.0.trim().to_owned()),
             None => self.found_token(),
-        };
-        let with_token = token.is_some();
-        let api = if offline {
-            None
-        } else {
-            let builder = ApiBuilder::from_cache(cache.clone())
-                .with_endpoint(endpoint.clone())
-                .with_token(token)
-                .with_progress(false)
-                .with_user_agent(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
-            Some(builder.build().map_err(|error| SourceError::Network {
-                at: format!("{}@{revision}", given.id),
-                file: String::new(),
-                endpoint: endpoint.clone().into(),
-                source: error.into(),
-            })?)
-        };
-        Ok(Hub {
-            id: given.id,
-            revision,
-            endpoint,
-            cache,
-            api,
-            with_token,
-            retries: self.retries,
-            on_download: self.on_download,
-            pinned: Mutex::default(),
-            downloads: Mutex::default(),
-            heads: Mutex::default(),
-            reading: self.reading,
-        })
+        }
     }
 
     fn path_variable(&self, name: &str) -> Option<PathBuf> {

@@ -22,7 +22,7 @@
 //!
 //! # In this folder
 //!
-//! the source; addresses of models; its builder; redirects; the list of files; requests for bytes; downloads.
+//! the source; addresses of models; its builder; redirects; the list of files; requests for bytes; downloads; requests that write.
 
 mod address;
 
@@ -38,6 +38,8 @@ mod download;
 
 mod hook;
 
+mod writing;
+
 use core::fmt;
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -51,6 +53,7 @@ pub use builder::HubBuilder;
 use hook::Hook;
 
 pub use hook::Download;
+pub(crate) use writing::{HubLine, HubRequest};
 
 use crate::{config::Reading, source::local::CONCURRENCY};
 

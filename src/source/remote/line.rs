@@ -253,7 +253,8 @@ impl Line {
         let mut next = Request::builder().method(request.method()).uri(uri);
         if let Some(into) = next.headers_mut() {
             *into = headers;
-            if !body.is_empty() {
+            // Stores refuse a body whose length is not said, be it empty.
+            if !body.is_empty() || has_body(request) {
                 into.insert(CONTENT_LENGTH, body.content_length().into());
             }
         }

@@ -15,7 +15,8 @@
 //!
 //! # In this folder
 //!
-//! the source; addresses; the store of an address; requests and redirects; answers; failures; what is secret; waits; what was fetched.
+//! the source; addresses; the store of an address; requests and redirects; answers; failures; what is secret; waits; whole objects, and
+//! uploads in parts.
 
 mod address;
 
@@ -39,9 +40,16 @@ mod file;
 
 mod waits;
 
+mod object;
+
+mod upload;
+
 mod source;
 
 mod builder;
 
 pub use builder::RemoteBuilder;
+pub(crate) use object::ObjectState;
 pub use source::Remote;
+pub(crate) use store::RemoteStore;
+pub(crate) use upload::{PART, SENDING, Upload, part_bytes};

@@ -10,6 +10,7 @@
 //! An address without encryption is asked where it is one of this machine, where `AWS_ALLOW_HTTP` (`GOOGLE_…`, `AZURE_…`) is true,
 //! or where the model itself is named with `http://`.
 
+use core::fmt;
 use std::sync::Arc;
 
 use base64::Engine;
@@ -19,6 +20,7 @@ use object_store::{
     azure::{AzureConfigKey, MicrosoftAzureBuilder},
     gcp::{GoogleCloudStorageBuilder, GoogleConfigKey},
     http::HttpBuilder,
+    multipart::MultipartStore,
     path::Path,
 };
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
@@ -53,6 +55,8 @@ const CERTIFICATES: [&str; 2] = ["AWS_CA_BUNDLE", "SSL_CERT_FILE"];
 #[derive(Debug, Clone)]
 pub(crate) struct RemoteStore {
     pub(crate) store: Arc<dyn ObjectStore>,
+    /// The same store for uploads in parts, where it takes them.
+    pub(super) parts: Option<InParts>,
     pub(crate) kind: StoreKind,
     /// The folder.
     pub(crate) folder: Path,
@@ -63,6 +67,27 @@ pub(crate) struct RemoteStore {
     pub(super) line: Arc<Line>,
     /// Whether the environment has no keys, so that they are looked for in a machine of a cloud.
     pub(super) keyless: bool,
+}
+
+/// A store that takes uploads in parts.
+#[derive(Clone)]
+pub(super) struct InParts(pub(super) Arc<dyn MultipartStore>);
+
+impl fmt::Debug for InParts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("InParts")
+    }
+}
+
+/// A store, as one that takes whole objects and as one that takes parts.
+type Stores = (Arc<dyn ObjectStore>, Option<InParts>);
+
+fn stores<T: ObjectStore + MultipartStore>(store: T) -> Stores {
+    let store = Arc::new(store);
+    (
+        Arc::clone(&store) as Arc<dyn ObjectStore>,
+        Some(InParts(store)),
+    )
 }
 
 /// How a store is reached.
@@ -116,9 +141,10 @@ impl RemoteStore {
         let line = Line::new(Line::agent(tls), options.patience, additions, secrets);
         let line = Arc::new(line);
         let made = made(&address, options, &line);
-        let store = made.map_err(|reason| wrong(line.secrets.without(&reason)))?;
+        let (store, parts) = made.map_err(|reason| wrong(line.secrets.without(&reason)))?;
         Ok(Self {
             store,
+            parts,
             kind: address.kind,
             at: address.shown(),
             folder: address.folder,
@@ -140,7 +166,7 @@ fn made(
     address: &RemoteAddress,
     options: &RemoteOptions,
     line: &Arc<Line>,
-) -> Result<Arc<dyn ObjectStore>, String> {
+) -> Result<Stores, String> {
     let environment = &options.environment;
     let url = address.url.as_str();
     let client = ClientOptions::new();
@@ -167,7 +193,7 @@ fn made(
                     builder = builder.with_config(key, value);
                 }
             }
-            Arc::new(builder.with_url(url).build().map_err(said)?)
+            stores(builder.with_url(url).build().map_err(said)?)
         }
         StoreKind::Google => {
             let mut builder = GoogleCloudStorageBuilder::new()
@@ -195,7 +221,7 @@ fn made(
                     builder = builder.with_config(key, value);
                 }
             }
-            Arc::new(builder.with_url(url).build().map_err(said)?)
+            stores(builder.with_url(url).build().map_err(said)?)
         }
         StoreKind::Azure => {
             let mut builder = MicrosoftAzureBuilder::new()
@@ -220,7 +246,7 @@ fn made(
                     builder = builder.with_config(key, value);
                 }
             }
-            Arc::new(builder.with_url(url).build().map_err(said)?)
+            stores(builder.with_url(url).build().map_err(said)?)
         }
         StoreKind::Http => {
             let builder = HttpBuilder::new()
@@ -228,7 +254,7 @@ fn made(
                 .with_client_options(client.with_allow_http(true))
                 .with_retry(retry)
                 .with_http_connector(connector);
-            Arc::new(builder.build().map_err(said)?)
+            (Arc::new(builder.build().map_err(said)?), None)
         }
     })
 }
