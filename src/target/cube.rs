@@ -57,7 +57,47 @@ mod graphics {
     use cubecl::device::{WgpuBackend, WgpuDevice, WgpuDeviceKind};
 
     fn on(backend: WgpuBackend) -> cubecl::Device {
-        cubecl::Device::Wgpu(WgpuDevice::new(WgpuDeviceKind::DefaultDevice).on(backend))
+        of_kind(WgpuDeviceKind::DefaultDevice, backend)
+    }
+
+    fn of_kind(kind: WgpuDeviceKind, backend: WgpuBackend) -> cubecl::Device {
+        cubecl::Device::Wgpu(WgpuDevice::new(kind).on(backend))
+    }
+
+    /// Kinds of cards, in the order in which wgpu prefers them.
+    const CARDS: [WgpuDeviceKind; 4] = [
+        WgpuDeviceKind::DiscreteGpu(0),
+        WgpuDeviceKind::IntegratedGpu(0),
+        WgpuDeviceKind::Other(0),
+        WgpuDeviceKind::VirtualGpu(0),
+    ];
+
+    /// What names another first card than wgpu prefers, for CubeCL.
+    const DEFAULT: &str = "CUBECL_WGPU_DEFAULT_DEVICE";
+
+    /// The adapters of a graphics API. The first is the one that wgpu prefers, and the others follow in the order of its preference; a
+    /// software driver is no card beside one. Where there is no card, the software driver is two devices, which stand in for cards.
+    pub(super) fn adapters(backend: WgpuBackend) -> Vec<cubecl::Device> {
+        let listed = |kind| cubecl::Device::enumerate(of_kind(kind, backend).to_id());
+        let kind = |id| match cubecl::Device::from_id(id) {
+            cubecl::Device::Wgpu(device) => Some(device.kind),
+            _ => None,
+        };
+        let cards = CARDS.into_iter().flat_map(listed).filter_map(kind);
+        let mut others: Vec<WgpuDeviceKind> = cards.collect();
+        match std::env::var(DEFAULT) {
+            _ if others.is_empty() => match listed(WgpuDeviceKind::Cpu).is_empty() {
+                true => return Vec::new(),
+                false => others.push(WgpuDeviceKind::Cpu),
+            },
+            Ok(name) => others.retain(|kind| format!("{kind:?}") != name),
+            Err(_) => {
+                others.remove(0);
+            }
+        }
+        // Under this name whoever asks CubeCL for its own default shares its memory and its kernels.
+        let kinds = [WgpuDeviceKind::DefaultDevice].into_iter().chain(others);
+        kinds.map(|kind| of_kind(kind, backend)).collect()
     }
 
     /// The API whose kernels are written in WebGPU's language. A browser has its own; elsewhere it is
@@ -119,8 +159,8 @@ fn open(
     like: &cubecl::Device,
     index: usize,
 ) -> Result<Device, TargetError> {
-    let found = cubecl::Device::enumerate(like.to_id());
-    let Some(id) = found.get(index) else {
+    let found = alike(like);
+    let Some(device) = found.get(index) else {
         return Err(if found.is_empty() {
             TargetError::NoDriver { target, driver }
         } else {
@@ -132,13 +172,22 @@ fn open(
             }
         });
     };
-    let device = cubecl::Device::from_id(*id);
     // Drivers that are there and do not work make CubeCL panic when it first asks for a client.
     catch_unwind(AssertUnwindSafe(|| device.client())).map_err(|panic| TargetError::Device {
         target,
         reason: message(&*panic),
     })?;
-    Ok(Device::new(device))
+    Ok(Device::new(device.clone()))
+}
+
+/// The devices that share `like`'s driver, in the order of their indices.
+fn alike(like: &cubecl::Device) -> Vec<cubecl::Device> {
+    #[cfg(feature = "wgpu")]
+    if let cubecl::Device::Wgpu(device) = like {
+        return graphics::adapters(device.backend);
+    }
+    let found = cubecl::Device::enumerate(like.to_id());
+    found.into_iter().map(cubecl::Device::from_id).collect()
 }
 
 /// The message of a panic.
