@@ -16,7 +16,7 @@ use super::{Failure, Watch, models, off};
 const OFF_MAX: f64 = 5.0;
 
 /// A model, and settings as in the file of a run.
-const RUNS: [(&str, &str); 13] = [
+const RUNS: [(&str, &str); 12] = [
     ("llama", r#"{"quant": "nf4", "batch": 2, "length": 128}"#),
     (
         "llama",
@@ -38,10 +38,6 @@ const RUNS: [(&str, &str); 13] = [
     (
         "experts",
         r#"{"quant": "nf4", "batch": 2, "length": 256, "adapter": "lora:rank=16", "recompute": true}"#,
-    ),
-    (
-        "small",
-        r#"{"batch": 2, "length": 128, "expand": "blocks=2"}"#,
     ),
     (
         "small",
