@@ -237,8 +237,17 @@ impl Policy {
         match self.rules.iter().find(|rule| matched(&rule.pattern)) {
             Some(rule) => rule.quant.clone(),
             None if role.is_quantized_by_default() => self.linear.clone(),
+            // A type of a file is for all of it.
+            None if matches!(self.linear, QuantSpec::Dense(_)) => self.linear.clone(),
             None => QuantSpec::None,
         }
+    }
+
+    /// The first quantization that is a type of dense values, which GGUF files alone get.
+    pub(crate) fn dense_type(&self) -> Option<&QuantSpec> {
+        let rules = self.rules.iter().map(|rule| &rule.quant);
+        let mut quants = [&self.linear].into_iter().chain(rules);
+        quants.find(|quant| matches!(quant, QuantSpec::Dense(_)))
     }
 
     /// The patterns of all rules, and those that leave weights dense.

@@ -75,6 +75,11 @@ impl SaveConfig {
         self
     }
 
+    /// Whether it is a folder of the cache of packed weights.
+    pub(crate) const fn is_for_cache(&self) -> bool {
+        self.cache
+    }
+
     pub(crate) fn folder(&self) -> &Path {
         &self.folder
     }

@@ -18,6 +18,8 @@ pub enum To {
     CompressedTensors,
     /// Fine-grained FP8, as DeepSeek and transformers save it.
     Fp8,
+    /// A GGUF file, as llama.cpp reads it: `model.gguf`.
+    Gguf,
     /// HQQ, as its own library saves it.
     Hqq,
     /// MLX, as mlx-lm saves it.
@@ -45,10 +47,11 @@ pub struct UnknownDialect {
 
 impl To {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::BitsAndBytes,
         Self::CompressedTensors,
         Self::Fp8,
+        Self::Gguf,
         Self::Hqq,
         Self::Mlx,
         Self::Mxfp4,
@@ -61,6 +64,7 @@ impl To {
             Self::BitsAndBytes => "bitsandbytes",
             Self::CompressedTensors => "compressed-tensors",
             Self::Fp8 => "fp8",
+            Self::Gguf => "gguf",
             Self::Hqq => "hqq",
             Self::Mlx => "mlx",
             Self::Mxfp4 => "mxfp4",
@@ -97,6 +101,7 @@ fn near(word: &str) -> Option<To> {
         "deepseek" | "finegrained" | "finegrainedfp8" | "fp8block" => Some(To::Fp8),
         "mlxlm" | "apple" | "affine" => Some(To::Mlx),
         "gptoss" | "openai" => Some(To::Mxfp4),
+        "ggml" | "llamacpp" | "ollama" | "lmstudio" | "koboldcpp" => Some(To::Gguf),
         _ => None,
     };
     let spelt = || {

@@ -18,17 +18,17 @@ pub enum ContainerError {
     #[error(transparent)]
     Source(#[from] SourceError),
 
-    /// An architecture that is not read.
+    /// Several files, or none, of which one was meant.
     #[error(
-        "{file}: is a model of the architecture {found:?}, and {known} are read; take the model that it was made from, in safetensors"
+        "{at} has {found}; name one of them (MODEL:FILE of the hub, the path of a file elsewhere): {files}"
     )]
-    Architecture {
-        /// The file.
-        file: String,
-        /// The architecture.
+    Choice {
+        /// The place.
+        at: String,
+        /// What is there.
         found: String,
-        /// Those that are read.
-        known: String,
+        /// The files.
+        files: String,
     },
 
     /// A key that has to be there.
@@ -92,6 +92,80 @@ pub enum ContainerError {
         found: Vec<usize>,
         /// Heads by the keys.
         heads: usize,
+    },
+
+    /// A part of a model that is in several files, which does not fit the others.
+    #[error("{file}: is {found}, and has to be {expected}")]
+    Part {
+        /// The file.
+        file: String,
+        /// What it says of itself.
+        found: String,
+        /// What it has to say.
+        expected: String,
+    },
+
+    /// A model whose architecture is not written.
+    #[error(
+        "{file} is a model of the type {found}, and GGUF files are written of {known}; write another format (`--to`)"
+    )]
+    ModelType {
+        /// The checkpoint.
+        file: String,
+        /// The `model_type`.
+        found: String,
+        /// Those that are written.
+        known: String,
+    },
+
+    /// A tensor that a GGUF file cannot have.
+    #[error("{tensor} of {file} cannot be written to a GGUF file: it {reason}")]
+    Unwritable {
+        /// The checkpoint.
+        file: String,
+        /// The tensor.
+        tensor: String,
+        /// Why not, and what would help.
+        reason: String,
+    },
+
+    /// A model that the keys of a GGUF file do not say.
+    #[error(
+        "{file} cannot be written to a GGUF file: `{field}` of the model is {model}, and llama.cpp would read {read}; write another format (`--to`)"
+    )]
+    NotSaid {
+        /// The checkpoint.
+        file: String,
+        /// The part of the model.
+        field: String,
+        /// Its value.
+        model: String,
+        /// The value that the file would say.
+        read: String,
+    },
+
+    /// A tokenizer that a GGUF file cannot say.
+    #[error(
+        "the tokenizer of {file} cannot be written to a GGUF file: {reason}; llama.cpp takes a model without one if the files of the tokenizer are moved elsewhere"
+    )]
+    Vocabulary {
+        /// The checkpoint.
+        file: String,
+        /// Why not.
+        reason: String,
+    },
+
+    /// Two matrices that do not unfold to one.
+    #[error(
+        "{file}: {keys} and {values}, which do not go together: [heads, rank, features] and [heads, features, rank]"
+    )]
+    Unfolded {
+        /// The file.
+        file: String,
+        /// The tensor of keys and its shape.
+        keys: String,
+        /// The tensor of values and its shape.
+        values: String,
     },
 
     /// A norm that is not in `f32`.

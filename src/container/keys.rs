@@ -5,9 +5,6 @@ use std::{cell::RefCell, collections::BTreeSet};
 use super::ContainerError;
 use crate::source::gguf::{GgufHeader, GgufList, GgufValue};
 
-/// The number of files that a model is in.
-const PARTS: &str = "split.count";
-
 /// The keys of a file, and which of them were asked for.
 pub(super) struct Keys<'a> {
     pub(super) file: &'a str,
@@ -30,13 +27,7 @@ impl<'a> Keys<'a> {
             Some(GgufValue::Text(text)) => text,
             Some(found) => return Err(keys.wrong(ARCHITECTURE, found, "a text")),
         };
-        match header.keys.get(PARTS) {
-            None | Some(GgufValue::Unsigned(0 | 1)) => Ok(keys),
-            Some(found) => {
-                let expected = "1: put the parts together with llama-gguf-split --merge";
-                Err(keys.wrong(PARTS, found, expected))
-            }
-        }
+        Ok(keys)
     }
 
     pub(super) const fn architecture(&self) -> &'a str {
@@ -75,9 +66,9 @@ impl<'a> Keys<'a> {
         self.wrong(&self.own(key), found, expected)
     }
 
-    /// The error of a divisor of frequencies that no scaling gives.
+    /// The error of a divisor of frequencies that none can be.
     pub(super) fn divisor(&self, k: usize, found: f32) -> ContainerError {
-        let expected = "a divisor of Llama 3 (from 1 to 4 turns in 8192 positions)";
+        let expected = "a finite number above 0";
         self.wrong(
             &format!("element {k} of rope_freqs.weight"),
             found,
@@ -124,13 +115,38 @@ impl<'a> Keys<'a> {
     }
 
     fn whole(&self, key: &str, value: &GgufValue) -> Result<usize, ContainerError> {
-        let number = match value {
-            GgufValue::Unsigned(value) => usize::try_from(*value).ok(),
-            GgufValue::Signed(value) => usize::try_from(*value).ok(),
-            _ => None,
-        };
-        let number = number.filter(|number| (1..=u32::MAX as usize).contains(number));
+        let number = counted(value).filter(|number| *number > 0);
         number.ok_or_else(|| self.wrong(key, value, "a whole number above 0"))
+    }
+
+    /// A whole number, of the architecture, which may be 0.
+    pub(super) fn number(&self, key: &str) -> Result<Option<usize>, ContainerError> {
+        let key = self.own(key);
+        let Some(value) = self.get(&key) else {
+            return Ok(None);
+        };
+        let number = counted(value).map(Some);
+        number.ok_or_else(|| self.wrong(&key, value, "a whole number"))
+    }
+
+    /// Yes or no, of the architecture.
+    pub(super) fn own_flag(&self, key: &str) -> Result<Option<bool>, ContainerError> {
+        let key = self.own(key);
+        match self.get(&key) {
+            None => Ok(None),
+            Some(GgufValue::Bool(flag)) => Ok(Some(*flag)),
+            Some(found) => Err(self.wrong(&key, found, "true or false")),
+        }
+    }
+
+    /// Yes or no for each layer, of the architecture; `None` where the key is absent or one number.
+    pub(super) fn own_flags(&self, key: &str) -> Result<Option<&'a [bool]>, ContainerError> {
+        let key = self.own(key);
+        match self.get(&key) {
+            None | Some(GgufValue::Unsigned(_)) => Ok(None),
+            Some(GgufValue::List(GgufList::Bools(list))) => Ok(Some(list)),
+            Some(found) => Err(self.wrong(&key, found, "a list of truth values, or a number")),
+        }
     }
 
     /// A float of the architecture, as the shortest number that is the same in `f32`.
@@ -254,4 +270,14 @@ impl<'a> Keys<'a> {
             Some(found) => Err(self.wrong(KEY, found, "a text")),
         }
     }
+}
+
+/// A whole number that 32 bits can hold.
+fn counted(value: &GgufValue) -> Option<usize> {
+    let number = match value {
+        GgufValue::Unsigned(value) => usize::try_from(*value).ok(),
+        GgufValue::Signed(value) => usize::try_from(*value).ok(),
+        _ => None,
+    };
+    number.filter(|number| *number <= u32::MAX as usize)
 }

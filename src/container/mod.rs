@@ -11,14 +11,18 @@
 //! llama.cpp turns pairs of values that are next to each other, transformers values half a head apart; its converter brings
 //! the rows of queries and keys into that order for some families. They are read in the order of transformers.
 //!
-//! Reading order: `keys` (values of one kind each) → `config`, `tokenizer` → `names` → `layout` (where the bytes of a file are) → `view`.
+//! Reading order: `choice` (which file) → `parts` (its headers) → `keys` (values of one kind each) → `family` → `config` with `rotary`
+//! and `special`, `tokenizer` with `cutting` → `names` → `layout` (where the bytes of a file are) → `view`. `written` goes the other way.
 //!
 //! Files of PyTorch and of Burn have the names of transformers already, and the small files lie beside them: they keep their names, and
 //! are shown as safetensors. Reading order: `strided` (values that do not lie one after another) → `found` → `torch`, `burnpack` →
 //! `files` (the view) → `folder` (which files of a folder are meant).
 
 mod burnpack;
+mod choice;
 mod config;
+mod cutting;
+mod cuttings;
 mod error;
 mod family;
 mod files;
@@ -27,11 +31,16 @@ mod found;
 mod keys;
 mod layout;
 mod names;
+mod parts;
 mod read_bytes;
+mod rotary;
+mod special;
 mod strided;
 mod tokenizer;
 mod torch;
+mod unfold;
 mod view;
+mod written;
 
 use std::sync::Arc;
 
@@ -43,6 +52,9 @@ use folder::FolderFiles;
 use found::FoundFile;
 pub use torch::TorchError;
 use view::GgufView;
+pub(crate) use written::{
+    GgufFile, GgufOut, GgufSource, GgufVocabulary, GgufWeight, MODEL, WeightKind, beside,
+};
 
 /// A source that shows safetensors, and what a user should know of the files that it shows them for.
 #[derive(Debug)]
@@ -51,13 +63,17 @@ pub(crate) struct Opened {
     pub(crate) notes: Vec<String>,
 }
 
-/// The source itself, or the view of the file of another project that was named.
+/// The source itself, or the view of the file of another project in it: the one that was named, or the only GGUF file where there
+/// is no configuration. `word` is the name of a GGUF file, or a word in it, such as `Q4_K_M`.
 ///
 /// # Errors
 ///
-/// [`ContainerError`] for a file that is damaged, or that holds no model.
-pub(crate) fn named(source: Arc<dyn Source>) -> Result<Opened, ContainerError> {
-    let file = source.weights_file().unwrap_or_default().to_owned();
+/// [`ContainerError`] for a file that is damaged, or that holds no model, and where there is not one file of that word.
+pub(crate) fn named(source: Arc<dyn Source>, word: Option<&str>) -> Result<Opened, ContainerError> {
+    let file = match source.weights_file() {
+        Some(file) => file.to_owned(),
+        None => choice::chosen(&*source, word)?.unwrap_or_default(),
+    };
     let notes = Vec::new();
     if file.ends_with(GGUF) {
         let source = Arc::new(GgufView::open(source, &file)?);
@@ -66,6 +82,14 @@ pub(crate) fn named(source: Arc<dyn Source>) -> Result<Opened, ContainerError> {
     match is_shown(&file) {
         true => shown(source, vec![file], None),
         false => Ok(Opened { source, notes }),
+    }
+}
+
+/// A model of the hub, and what its GGUF file is named, or has in its name: `org/model:file.gguf`, `org/model:Q4_K_M`.
+pub(crate) fn file_of_hub(name: &str) -> (&str, Option<&str>) {
+    match name.rsplit_once(':') {
+        Some((model, file)) if !file.is_empty() && !file.starts_with('/') => (model, Some(file)),
+        _ => (name, None),
     }
 }
 

@@ -7,7 +7,7 @@
 
 use serde_json::{Value, json};
 
-use super::{ContainerError, keys::Keys};
+use super::{ContainerError, cuttings::Cutting, keys::Keys};
 
 /// A file of a tokenizer.
 pub(super) type TokenizerFile = (&'static str, Vec<u8>);
@@ -16,48 +16,6 @@ pub(super) type TokenizerFile = (&'static str, Vec<u8>);
 const UNKNOWN: i64 = 2;
 const CONTROL: i64 = 3;
 const USER: i64 = 4;
-
-/// How a text is cut before pairs merge, and the expression that does it: of the tokenizers of the models themselves.
-struct Cutting {
-    /// What `tokenizer.ggml.pre` says.
-    names: &'static [&'static str],
-    /// The expression; `None` for that of GPT-2, which the library has.
-    pattern: Option<&'static str>,
-    /// Whether texts are brought into the normal form C.
-    normal_form: bool,
-    /// Whether a word that is a token needs no merges.
-    whole_words: bool,
-    /// Whether a text begins with a token unless a key says otherwise.
-    begins: bool,
-}
-
-static CUTTINGS: [Cutting; 3] = [
-    Cutting {
-        names: &["llama-bpe", "llama3", "llama-v3"],
-        pattern: Some(
-            r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-        ),
-        normal_form: false,
-        whole_words: true,
-        begins: true,
-    },
-    Cutting {
-        names: &["qwen2", "deepseek-r1-qwen"],
-        pattern: Some(
-            r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-        ),
-        normal_form: true,
-        whole_words: false,
-        begins: false,
-    },
-    Cutting {
-        names: &["gpt-2"],
-        pattern: None,
-        normal_form: false,
-        whole_words: false,
-        begins: false,
-    },
-];
 
 /// A token of the vocabulary.
 struct GgufToken<'a> {
@@ -142,16 +100,8 @@ fn tokenizer_config(
 /// `tokenizer.json` of byte pairs.
 fn pairs(keys: &Keys<'_>, tokens: &[GgufToken<'_>]) -> Result<Value, ContainerError> {
     let name = keys.tokenizer_text("pre")?.unwrap_or("absent");
-    let cutting = CUTTINGS
-        .iter()
-        .find(|cutting| cutting.names.contains(&name));
-    let Some(cutting) = cutting else {
-        let known: Vec<&str> = CUTTINGS
-            .iter()
-            .flat_map(|cutting| cutting.names)
-            .copied()
-            .collect();
-        return Err(keys.refused_tokenizer("pre", name, known.join(", ")));
+    let Some(cutting) = Cutting::named(name) else {
+        return Err(keys.refused_tokenizer("pre", name, Cutting::known()));
     };
     let vocabulary: serde_json::Map<String, Value> = (tokens.iter().enumerate())
         .map(|(id, token)| (token.text.to_owned(), id.into()))
@@ -167,15 +117,6 @@ fn pairs(keys: &Keys<'_>, tokens: &[GgufToken<'_>]) -> Result<Value, ContainerEr
         })
     });
     let bytes = |regex: bool| json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": regex });
-    let cut = match cutting.pattern {
-        None => bytes(true),
-        Some(pattern) => {
-            let split = json!({
-                "type": "Split", "pattern": { "Regex": pattern }, "behavior": "Isolated", "invert": false,
-            });
-            json!({ "type": "Sequence", "pretokenizers": [split, bytes(false)] })
-        }
-    };
     let begins = keys.flag("add_bos_token")?.unwrap_or(cutting.begins);
     let first = special(keys, tokens, "bos").filter(|_| begins);
     Ok(json!({
@@ -184,7 +125,7 @@ fn pairs(keys: &Keys<'_>, tokens: &[GgufToken<'_>]) -> Result<Value, ContainerEr
         "padding": null,
         "added_tokens": added.collect::<Vec<_>>(),
         "normalizer": cutting.normal_form.then(|| json!({ "type": "NFC" })),
-        "pre_tokenizer": cut,
+        "pre_tokenizer": cutting.json(),
         "post_processor": first.map_or_else(|| bytes(true), |first| {
             let id = keys.token("tokenizer.ggml.bos_token_id");
             beginning(first, id.unwrap_or_default())

@@ -6,34 +6,29 @@ use bytes::Bytes;
 
 use super::{
     ContainerError,
-    config::config,
+    config::{bare, config},
     family::family,
     keys::Keys,
-    layout::{GgufLayout, SpanChange, TensorSpan},
+    layout::{GgufLayout, ReadModel, RowOrder, SpanChange, TensorSpan},
+    parts::{GgufParts, ReadContainer},
     read_bytes::ReadBytes,
-    tokenizer,
+    rotary::Divisors,
+    tokenizer::{self, TokenizerFile},
 };
 use crate::{
     model::{Architecture, CausalLm},
     source::{
-        Access, Fetched, Probe, Source, SourceError, SourceExt, SourceHints, StoredType,
+        Access, Fetched, Probe, Source, SourceError, SourceExt, SourceHints,
         checkpoint::{CONFIG, SINGLE},
-        gguf::{self, GgufHeader, GgufParsed, GgufType},
     },
 };
-
-/// The first bytes that are read of a file.
-const FIRST_BYTES: u64 = 1 << 20;
-
-/// What the frequencies of Llama 3 are divided by.
-const DIVISORS: &str = "rope_freqs.weight";
 
 /// A source that has one GGUF file, seen as `model.safetensors` and the small files beside it.
 #[derive(Debug)]
 pub(super) struct GgufView {
     source: Arc<dyn Source>,
-    /// The file.
-    file: String,
+    /// The files, of which most models have one.
+    files: Vec<String>,
     /// Its other files, by their names.
     small: Vec<(&'static str, Vec<u8>)>,
     layout: GgufLayout,
@@ -42,36 +37,11 @@ pub(super) struct GgufView {
 impl GgufView {
     pub(super) fn open(source: Arc<dyn Source>, file: &str) -> Result<Self, ContainerError> {
         let label = format!("{}/{file}", source.describe());
-        let file_len = source.size(file)?;
-        let mut wanted = FIRST_BYTES.min(file_len);
-        let mut header = loop {
-            let mut first = vec![0; wanted as usize];
-            source.peek(file, 0, &mut first)?;
-            match gguf::parse(&label, &first, file_len)? {
-                GgufParsed::Header(header) => break header,
-                // Twice as much at least, so that a long header is not read again and again.
-                GgufParsed::More(least) => wanted = least.max(2 * wanted).min(file_len),
-            }
-        };
-        let divisors = divisors(&*source, file, &mut header)?;
-        let keys = Keys::new(&label, &header)?;
-        let family = family(&label, keys.architecture())?;
-        let config = config(&keys, family, &header, divisors.as_deref())?;
-        let spec = CausalLm::config(&config).map_err(|source| ContainerError::Config {
-            file: label.clone(),
-            source: Box::new(source),
-        })?;
-        let heads = ["num_attention_heads", "num_key_value_heads"];
-        let heads = heads.map(|field| config[field].as_u64().unwrap_or_default() as usize);
-        // Weights of an unknown tokenizer are weights all the same.
-        let mut small = tokenizer::files(&keys).unwrap_or_else(|error| {
-            tracing::warn!("{error}; the tokenizer is not read");
-            Vec::new()
-        });
-        small.push((CONFIG, config.to_string().into_bytes()));
-        let layout = GgufLayout::new(&label, &header.tensors, family, &spec, heads)?;
+        let mut parts = GgufParts::open(&*source, file)?;
+        let (model, small) = model(&label, &*source, &mut parts)?;
+        let layout = GgufLayout::new(&label, &parts, model.as_ref())?;
         Ok(Self {
-            file: file.to_owned(),
+            files: parts.files,
             small,
             layout,
             source,
@@ -102,7 +72,7 @@ impl GgufView {
         file: &str,
         offset: u64,
         into: &mut [u8],
-        read: ReadBytes<'_>,
+        read: ReadContainer<'_>,
     ) -> Result<(), SourceError> {
         let end = offset.saturating_add(into.len() as u64);
         let len = self.size(file)?;
@@ -126,11 +96,18 @@ impl GgufView {
             let here = rest.len().min((span.range.end - at) as usize);
             let (some, after) = rest.split_at_mut(here);
             let within = at - span.range.start;
+            let all = read;
+            let read: ReadBytes<'_> = &|at, into| all(span.part, at, into);
             match span.change {
+                SpanChange::Unfolded(unfolded) => unfolded.fill(within as usize, some, all)?,
                 SpanChange::None => read(span.from + within, some)?,
                 SpanChange::LessOne => less_one(span.from, within as usize, some, read)?,
-                SpanChange::Pairs { head, row } => {
-                    pairs(span.from, [head, row], within as usize, some, read)?;
+                SpanChange::Rows {
+                    order: RowOrder::Pairs { head },
+                    row,
+                } => pairs(span.from, [head, row], within as usize, some, read)?,
+                SpanChange::Rows { order, row } => {
+                    runs(span.from, order, row, within as usize, some, read)?;
                 }
             }
             at += here as u64;
@@ -138,6 +115,41 @@ impl GgufView {
         }
         Ok(())
     }
+}
+
+/// The model of a file, where its architecture is known, and its small files.
+fn model(
+    label: &str,
+    source: &dyn Source,
+    parts: &mut GgufParts,
+) -> Result<(Option<ReadModel>, Vec<TokenizerFile>), ContainerError> {
+    let keys = Keys::new(label, &parts.header)?;
+    let has_experts = keys.number("expert_count")?.is_some_and(|count| count > 0);
+    let Some(family) = family(keys.architecture(), has_experts) else {
+        let config = bare(keys.architecture(), &parts.header);
+        return Ok((None, vec![(CONFIG, config.to_string().into_bytes())]));
+    };
+    let divisors = Divisors::take(source, parts)?;
+    let keys = Keys::new(label, &parts.header)?;
+    let config = config(&keys, family, &parts.header, &divisors)?;
+    let spec = CausalLm::config(&config).map_err(|source| ContainerError::Config {
+        file: label.to_owned(),
+        source: Box::new(source),
+    })?;
+    let heads = ["num_attention_heads", "num_key_value_heads"];
+    let heads = heads.map(|field| config[field].as_u64().unwrap_or_default() as usize);
+    // Weights of an unknown tokenizer are weights all the same.
+    let mut small = tokenizer::files(&keys).unwrap_or_else(|error| {
+        tracing::warn!("{error}; the tokenizer is not read");
+        Vec::new()
+    });
+    small.push((CONFIG, config.to_string().into_bytes()));
+    let model = ReadModel {
+        family,
+        spec,
+        heads,
+    };
+    Ok((Some(model), small))
 }
 
 /// Fills `into` with the bytes from `within` on of the values in `f32` that begin at byte `from`, less one.
@@ -177,11 +189,7 @@ fn pairs(
             present = Some(nth);
         }
         let (r, column) = (start / row, start % row);
-        let stored = if r < head / 2 {
-            2 * r
-        } else {
-            2 * (r - head / 2) + 1
-        };
+        let stored = RowOrder::Pairs { head }.stored(r);
         let here = rest.len().min(row - column);
         let (some, after) = rest.split_at_mut(here);
         some.copy_from_slice(&paired[stored * row + column..][..here]);
@@ -191,36 +199,33 @@ fn pairs(
     Ok(())
 }
 
-/// Takes the divisors of rotary frequencies out of a header, and reads them.
-fn divisors(
-    source: &dyn Source,
-    file: &str,
-    header: &mut GgufHeader,
-) -> Result<Option<Vec<f32>>, SourceError> {
-    /// More than the features of a head.
-    const BYTES_MAX: u64 = 1 << 16;
-    let found = header.tensors.iter().position(|tensor| {
-        let small = tensor.range.end - tensor.range.start <= BYTES_MAX;
-        tensor.name == DIVISORS && tensor.kind == GgufType::Plain(StoredType::F32) && small
-    });
-    let Some(found) = found else {
-        return Ok(None);
-    };
-    let range = header.tensors.remove(found).range;
-    let mut bytes = vec![0; (range.end - range.start) as usize];
-    source.peek(file, range.start, &mut bytes)?;
-    let (values, _) = bytes.as_chunks();
-    Ok(Some(
-        values
-            .iter()
-            .map(|value| f32::from_le_bytes(*value))
-            .collect(),
-    ))
+/// Fills `into` with the bytes from `within` on of a tensor whose runs of rows, of `row` bytes, are in another order, and which
+/// begins at byte `from`.
+fn runs(
+    from: u64,
+    order: RowOrder,
+    row: usize,
+    within: usize,
+    into: &mut [u8],
+    read: ReadBytes<'_>,
+) -> Result<(), SourceError> {
+    let run = order.run() * row;
+    let (mut at, mut rest) = (within, into);
+    while !rest.is_empty() {
+        let (nth, start) = (at / run, at % run);
+        let here = rest.len().min(run - start);
+        let (some, after) = rest.split_at_mut(here);
+        let stored = order.stored(nth * order.run());
+        read(from + (stored * row + start) as u64, some)?;
+        at += here;
+        rest = after;
+    }
+    Ok(())
 }
 
 impl Source for GgufView {
     fn describe(&self) -> String {
-        format!("{}/{}", self.source.describe(), self.file)
+        format!("{}/{}", self.source.describe(), self.files[0])
     }
 
     fn size(&self, file: &str) -> Result<u64, SourceError> {
@@ -231,8 +236,8 @@ impl Source for GgufView {
     }
 
     fn read_at(&self, file: &str, offset: u64, into: &mut [u8]) -> Result<(), SourceError> {
-        self.fill(file, offset, into, &|at, into| {
-            self.source.read_at(&self.file, at, into)
+        self.fill(file, offset, into, &|part, at, into| {
+            self.source.read_at(&self.files[part], at, into)
         })
     }
 
@@ -243,8 +248,8 @@ impl Source for GgufView {
 
 impl SourceHints for GgufView {
     fn peek(&self, file: &str, offset: u64, into: &mut [u8]) -> Result<(), SourceError> {
-        self.fill(file, offset, into, &|at, into| {
-            self.source.peek(&self.file, at, into)
+        self.fill(file, offset, into, &|part, at, into| {
+            self.source.peek(&self.files[part], at, into)
         })
     }
 
@@ -267,7 +272,7 @@ impl SourceHints for GgufView {
                     && end <= span.range.end =>
             {
                 let at = span.from + (offset - span.range.start);
-                self.source.share(&self.file, at, len, access)
+                self.source.share(&self.files[span.part], at, len, access)
             }
             _ => Ok(None),
         }

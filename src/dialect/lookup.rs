@@ -15,9 +15,10 @@ use crate::{
 };
 
 /// Dialects that pack the stacked matrices of experts as one tensor.
-const STACKING: [&str; 4] = [
+const STACKING: [&str; 5] = [
     To::BitsAndBytes.name(),
     To::Fp8.name(),
+    To::Gguf.name(),
     To::Mlx.name(),
     To::Mxfp4.name(),
 ];

@@ -7,7 +7,7 @@ use crate::{
 
 /// The dialects that are read, and the libraries whose files were read. Files of those that are written equal the
 /// library's own to the byte.
-pub const KNOWN: [Known; 9] = [
+pub const KNOWN: [Known; 10] = [
     Known::new("bitsandbytes", "bitsandbytes 0.50.2, transformers 5.23.0"),
     Known::new(
         "compressed-tensors",
@@ -20,6 +20,7 @@ pub const KNOWN: [Known; 9] = [
     Known::new("hqq", "hqq 0.2.8"),
     Known::new("gptq", "auto_gptq 0.7.1"),
     Known::new("awq", "autoawq 0.2.9"),
+    Known::new("gguf", "llama.cpp (ggml 0.25.3)"),
     Known::new("mlx", "mlx-lm 0.32.2"),
 ];
 

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use firebox_kernels::{
     arith::{float::DType, pack},
-    format::{Affine, Format, Packed},
+    format::{Affine, Format, Gguf, Packed},
 };
 use serde_json::Value;
 
@@ -116,20 +116,39 @@ pub struct Codes {
     pub shape: Vec<usize>,
     /// `[out, in]` of the weight.
     weight: [usize; 2],
-    /// Bits of a code.
-    bits: usize,
+    /// Bytes of a row, or bits of a code where rows may begin within a byte.
+    row: CodeRow,
     /// The code that fills up the last byte, where the earlier of two codes is the higher half of a byte.
     high_first: Option<u8>,
 }
 
+/// What the codes of a row take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum CodeRow {
+    /// Bits of a code.
+    Bits(usize),
+    /// Bytes of the blocks of a row.
+    Bytes(usize),
+}
+
 impl Codes {
+    /// The blocks of a GGUF file, under the name of a tensor of their own.
+    pub(super) fn blocks(slot: &Slot, name: String, shape: &[usize], kind: Gguf) -> Self {
+        let [_, cols] = matrix(slot);
+        Self {
+            name,
+            row: CodeRow::Bytes(kind.row_bytes(cols)),
+            ..Self::new(slot, StoredType::U8, shape, Format::Gguf(kind))
+        }
+    }
+
     pub(super) fn new(slot: &Slot, dtype: StoredType, shape: &[usize], format: Format) -> Self {
         Self {
             name: slot.name.clone(),
             dtype,
             shape: shape.to_vec(),
             weight: matrix(slot),
-            bits: format.code_bits(),
+            row: CodeRow::Bits(format.code_bits()),
             high_first: None,
         }
     }
@@ -148,9 +167,13 @@ impl Codes {
     /// The bytes of `rows` rows, from their words.
     pub fn bytes<'a>(&self, rows: usize, words: &'a [u32]) -> Cow<'a, [u8]> {
         let n = rows * self.weight[1];
+        let len = match self.row {
+            CodeRow::Bits(bits) => (n * bits).div_ceil(8),
+            CodeRow::Bytes(bytes) => rows * bytes,
+        };
         match self.high_first {
             Some(zero) => pack::to_bitsandbytes(words, n, zero).into(),
-            None => bytemuck::cast_slice(words)[..(n * self.bits).div_ceil(8)].into(),
+            None => bytemuck::cast_slice(words)[..len].into(),
         }
     }
 
@@ -239,7 +262,8 @@ impl Matrices {
         for weight in &self.packed {
             let slot = &weight.slot;
             let kind = of(weight).filter(|_| {
-                let is_turned = weight.provenance.turned && dialect != To::Mxfp4.name();
+                let turns = [To::Mxfp4.name(), To::Gguf.name()].contains(&dialect);
+                let is_turned = weight.provenance.turned && !turns;
                 !is_turned && (embeddings || slot.role != Role::Embedding)
             });
             let kind = kind.ok_or_else(|| DialectError::Unwritable {

@@ -7,8 +7,8 @@ use firebox_kernels::{
 };
 
 use super::{
-    DialectError, Matrices, PackedSlot, Writer, bitsandbytes, compressed_tensors, fp8, hqq, mlx,
-    modelopt, mxfp4,
+    DialectError, Matrices, PackedSlot, Writer, bitsandbytes, compressed_tensors, fp8, gguf, hqq,
+    mlx, modelopt, mxfp4,
 };
 use crate::{config::To, model::Stacks};
 
@@ -27,6 +27,7 @@ pub fn usual(weight: &PackedSlot) -> Option<To> {
         Format::Fp8(..) => Some(To::CompressedTensors),
         Format::Micro(micro) if micro.is_global() => Some(To::ModelOpt),
         Format::Affine(_) | Format::Micro(_) => Some(To::Mlx),
+        Format::Gguf(_) => Some(To::Gguf),
         _ => None,
     }
 }
@@ -35,7 +36,7 @@ pub fn usual(weight: &PackedSlot) -> Option<To> {
 /// projects read elsewhere: where modules are linear layers, and where dense files have the matrices as `[in, out]`.
 pub(crate) fn holds_stack(to: To, stack: &PackedSlot) -> bool {
     match to {
-        To::Mlx | To::Mxfp4 => true,
+        To::Gguf | To::Mlx | To::Mxfp4 => true,
         To::BitsAndBytes | To::Fp8 => !stack.provenance.turned && is_cut(stack),
         To::CompressedTensors | To::Hqq | To::ModelOpt => false,
     }
@@ -48,7 +49,7 @@ pub(crate) fn has_gates_apart(to: To, stacks: Stacks) -> bool {
     match to {
         To::CompressedTensors | To::ModelOpt => halves_follow,
         To::BitsAndBytes => halves_follow && stacks.transposed,
-        To::Fp8 | To::Hqq | To::Mlx | To::Mxfp4 => false,
+        To::Fp8 | To::Gguf | To::Hqq | To::Mlx | To::Mxfp4 => false,
     }
 }
 
@@ -112,6 +113,7 @@ fn writer_of(to: To, matrices: &Matrices, source: DType) -> Result<Box<dyn Write
         To::BitsAndBytes => bitsandbytes::writer(matrices, source),
         To::CompressedTensors => compressed_tensors::writer(matrices),
         To::Fp8 => fp8::writer(matrices),
+        To::Gguf => gguf::writer(matrices),
         To::Hqq => hqq::writer(matrices),
         To::Mlx => mlx::writer(matrices),
         To::Mxfp4 => mxfp4::writer(matrices),

@@ -25,6 +25,7 @@ mod adapters;
 mod allowance;
 
 mod engine;
+mod gguf;
 
 mod choose;
 

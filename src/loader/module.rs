@@ -105,7 +105,7 @@ impl Engine {
             messages: None,
         };
         let slots = whole_stacks(layout.slots, &engine.request())?;
-        let plan: Plan = engine.bind_slots::<A>(&config, &slots)?;
+        let plan: Plan = engine.bind_to_files::<A>(&config, &slots)?;
         engine.save_plan(plan, to, engine.stacks::<A>()?, &str::to_owned)
     }
 

@@ -44,8 +44,14 @@ impl LoadRequest {
     /// [`Error::Source`] and [`Error::Checkpoint`].
     pub fn open(&self) -> Result<Checkpoint, Error> {
         let apart = self.config.weights.as_deref();
+        let name = &self.config.model;
+        let (model, file) =
+            match self.source.is_none() && site(name).is_none() && !Path::new(name).exists() {
+                true => container::file_of_hub(name),
+                false => (&**name, None),
+            };
         let open = |source| -> Result<Checkpoint, Error> {
-            let checkpoint = opened(container::named(source)?, self.config.bare)?;
+            let checkpoint = opened(container::named(source, file)?, self.config.bare)?;
             match self.config.bare {
                 true => Ok(checkpoint),
                 false => Ok(expand::recognised(declared(checkpoint)?, apart.is_some())?),
@@ -70,17 +76,16 @@ impl LoadRequest {
         if let Some(source) = &self.source {
             return open(Arc::clone(source));
         }
-        let name = &self.config.model;
         if site(name).is_some() {
             return self
                 .at(name)
                 .and_then(open)
                 .map_err(|error| explain(&self.observers, error));
         }
-        if Path::new(name).exists() || !looks_like_id(name) {
+        if Path::new(name).exists() || !looks_like_id(model) {
             return open(self.local(name.as_ref())?);
         }
-        hub(name, self)
+        hub(model, self)
             .and_then(open)
             .map_err(|error| not_here(name, explain(&self.observers, error)))
     }

@@ -6,7 +6,7 @@ use crate::{
     dialect::Files,
     error::Error,
     model::{Architecture, Slot},
-    plan::{Plan, Request, Step, whole_stacks},
+    plan::{Plan, PlanError, Request, Step, whole_stacks},
     prepare::{self, SizeLimit},
     quant::QuantSpec,
     source::TensorInfo,
@@ -57,6 +57,10 @@ impl Engine {
 
     /// Binds the slots of a model. Weights whose quantization is to be measured are dense so far.
     pub(super) fn bind<A: Architecture>(&self, config: &A::Config) -> Result<Plan, Error> {
+        if let Some(quant) = self.config.pack.policy.dense_type() {
+            let quant = quant.to_string();
+            return Err(PlanError::DenseType { quant }.into());
+        }
         self.bind_slots::<A>(config, &A::slots(config))
     }
 
@@ -65,18 +69,38 @@ impl Engine {
     pub(super) fn bind_to_save<A: Architecture>(&self, config: &A::Config) -> Result<Plan, Error> {
         let (slots, own_head) = self.merged_slots::<A>(config)?;
         let slots = whole_stacks(slots, &self.request())?;
-        let plan = self.bind_slots::<A>(config, &slots)?;
+        let plan = self.bind_to_files::<A>(config, &slots)?;
         Ok(Plan { own_head, ..plan })
     }
 
-    pub(super) fn bind_slots<A: Architecture>(
+    /// Binds slots whose weights go to files.
+    pub(super) fn bind_to_files<A: Architecture>(
         &self,
         config: &A::Config,
         slots: &[Slot],
     ) -> Result<Plan, Error> {
-        let bound = Plan::bind(&self.request(), slots, |tensor| {
-            A::leaves_out(config, tensor)
-        });
+        let request = Request {
+            is_save: true,
+            ..self.request()
+        };
+        self.bind_by::<A>(&request, config, slots)
+    }
+
+    fn bind_slots<A: Architecture>(
+        &self,
+        config: &A::Config,
+        slots: &[Slot],
+    ) -> Result<Plan, Error> {
+        self.bind_by::<A>(&self.request(), config, slots)
+    }
+
+    fn bind_by<A: Architecture>(
+        &self,
+        request: &Request<'_>,
+        config: &A::Config,
+        slots: &[Slot],
+    ) -> Result<Plan, Error> {
+        let bound = Plan::bind(request, slots, |tensor| A::leaves_out(config, tensor));
         if bound.as_ref().map_or(true, |plan| !plan.missing.is_empty()) {
             // What the model lacks may be what the index promises.
             self.checkpoint().check_gaps()?;
@@ -145,6 +169,7 @@ impl Engine {
             devices: self.devices(),
             dtype: self.dtype,
             is_module: self.is_module,
+            is_save: false,
             is_device: self.target.memory == MemoryKind::Device,
             compute: self.config.pack.compute,
         }

@@ -18,7 +18,7 @@ use crate::{
         SaveError,
         folder::{self as save, Earlier, FolderLayout, FolderSink, Identity, Journal},
     },
-    plan::{ExpertFiles, Home, Plan, Step},
+    plan::{ExpertFiles, Home, Plan, PlanError, Step},
     prepare,
     quant::QuantSpec,
     report::Saved,
@@ -50,6 +50,13 @@ impl Engine {
                 false => self.checkpoint().float_dtype(),
             });
         }
+        let policy = &self.config.pack.policy;
+        save::as_asked(&mut plan, policy);
+        let dialect = save::dialect_of(&plan, to, self.checkpoint().float_dtype());
+        if let Some(quant) = policy.dense_type().filter(|_| dialect != Some(To::Gguf)) {
+            let quant = quant.to_string();
+            return Err(PlanError::DenseType { quant }.into());
+        }
         let candidates = to.named().unwrap_or(To::Mlx);
         let identity = Identity::new(&plan, &self.config, to, self.checkpoint())?;
         self.write_plan(plan, to, Some(candidates), &identity, |plan| {
@@ -76,7 +83,11 @@ impl Engine {
         let float = self.checkpoint().float_dtype();
         let dialect = save::dialect_of(plan, to, float);
         match (dialect, stacks) {
-            (Some(To::Mlx), Some(stacks)) => plan.split_experts(stacks, ExpertFiles::Switch)?,
+            (Some(To::Mlx | To::Gguf), Some(stacks)) => {
+                plan.split_experts(stacks, ExpertFiles::Switch)?;
+            }
+            // llama.cpp multiplies by matrices as the model has them.
+            (Some(To::Gguf), None) => {}
             (Some(to), Some(stacks)) if plan.takes_apart(to, float) => {
                 let apart = has_gates_apart(to, stacks);
                 plan.split_experts(stacks, ExpertFiles::Each { apart })?;
@@ -88,7 +99,7 @@ impl Engine {
             }
             _ => plan.turn_back()?,
         }
-        if dialect != Some(To::Mlx) {
+        if ![Some(To::Mlx), Some(To::Gguf)].contains(&dialect) {
             return Ok(plan.check_stacks_of_others().map_err(SaveError::from)?);
         }
         let switch = stacks.map_or(SWITCH, |stacks| stacks.switch);
@@ -119,7 +130,8 @@ impl Engine {
         plan.send(Home::Disk);
         let becomes: Vec<String> = plan.steps.iter().map(save::becomes).collect();
         adapt(&mut plan)?;
-        let layout = FolderLayout::new(to, &plan, self.checkpoint().float_dtype())?;
+        let gguf = self.gguf_file(&mut plan, to)?;
+        let layout = FolderLayout::new(to, &plan, self.checkpoint().float_dtype(), gguf)?;
         let by_rows = |step: &Step| layout.takes_rows(step);
         let beside = output.admit(layout.largest())?;
         let allowance = self.allowance_beside(&plan, &by_rows, beside)?;

@@ -40,6 +40,8 @@ pub(crate) struct Request<'a> {
     pub(crate) compute: Compute,
     /// Whether weights that are packed as the policy asks stay so.
     pub(crate) is_module: bool,
+    /// Whether the weights go to files.
+    pub(crate) is_save: bool,
     /// Whether the weights go to a graphics device, which does not read every format.
     pub(crate) is_device: bool,
 }
@@ -91,10 +93,16 @@ impl Plan {
                 unexpected.push(name.to_owned());
             }
         }
+        let is_unfit = |step: &&Step| {
+            let quant = step.slot.quant(request.policy);
+            matches!(step.action, Action::Dense(_)) && !quant.fits(step.matrix()[1])
+        };
+        let unfit = steps.iter().filter(is_unfit);
         Ok(Self {
             missing,
             unused,
             unexpected,
+            unfit: unfit.map(|step| step.slot.name.clone()).collect(),
             ..request.plan(steps)
         })
     }
@@ -432,7 +440,17 @@ impl Request<'_> {
 
     /// A weight of plain values: packed, or left dense.
     pub(super) fn plain(&self, slot: &Slot, pieces: Vec<Piece>) -> Result<Step, PlanError> {
-        self.dense(slot, pieces)?.packed(&slot.quant(self.policy))
+        self.packed(slot, self.dense(slot, pieces)?)
+    }
+
+    /// The step of a weight of plain values, packed as it is asked for. In a file, rows that no block of GGUF fits stay dense, as
+    /// llama.cpp leaves them.
+    fn packed(&self, slot: &Slot, dense: Step) -> Result<Step, PlanError> {
+        let quant = slot.quant(self.policy);
+        match quant.fits(dense.matrix()[1]) || !self.is_save {
+            true => dense.packed(&quant),
+            false => Ok(dense),
+        }
     }
 
     /// A weight of plain values that stays dense: in the type of the model, but for values beside matrices that are stored
@@ -462,7 +480,7 @@ impl Request<'_> {
     /// A weight that the checkpoint has packed: it stays so, is dequantized, or is packed otherwise.
     pub(super) fn adopted(&self, slot: &Slot, adopt: Adopt) -> Result<Step, PlanError> {
         if self.requantize {
-            return self.unpacked(slot, adopt).packed(&slot.quant(self.policy));
+            return self.packed(slot, self.unpacked(slot, adopt));
         }
         let quant = slot.quant(self.policy);
         if quant.method().is_some() && !(self.is_module && is_made_by(&quant, slot, &adopt)) {
@@ -495,6 +513,7 @@ fn is_made_by(quant: &QuantSpec, slot: &Slot, adopt: &Adopt) -> bool {
         [] => [1, 1],
     };
     let float = adopt.float().unwrap_or(DType::F32);
+    let quant = quant.fitting(cols);
     let format = quant
         .method()
         .map(|method| method.format([rows, cols], float));

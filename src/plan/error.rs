@@ -386,6 +386,14 @@ pub enum PlanError {
         /// The pattern.
         pattern: String,
     },
+    /// A type of dense values where no GGUF file is written.
+    #[error(
+        "`{quant}` is a type of GGUF files: add `--to gguf`, or leave weights as they are stored (`none`); the type of a loaded model is `--dtype`"
+    )]
+    DenseType {
+        /// The type.
+        quant: String,
+    },
     /// Too large for the device.
     #[error(
         "the finished weights are {needed} bytes and {in_flight} more are in flight, {target} has {memory}; quantize further or choose another target"

@@ -66,6 +66,7 @@ pub use scaling::Scaling;
 pub(crate) use slicing::UncutStep;
 pub(crate) use stacks::whole_stacks;
 pub use treatment::Treatment;
+pub(crate) use unfit::listed;
 
 use core::ops::Range;
 use std::sync::Arc;
@@ -139,7 +140,8 @@ pub struct Plan {
     /// Which of several ranks the plan is for, and what that one has of the model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ranks: Option<RankShare>,
-    /// Matrices that stay dense because the method that is asked for cannot pack them, in a plan without an architecture.
+    /// Matrices that stay dense because the method that is asked for cannot pack them: in a plan without an architecture, and
+    /// where no block of GGUF fits their rows.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unfit: Vec<String>,
 }
@@ -423,12 +425,19 @@ impl Step {
         Self { action, ..self }.turned()
     }
 
-    /// The same weight, packed by the method of `quant`.
+    /// The same weight, packed by the method of `quant`; in blocks that fit its rows, where those of a GGUF type do not.
     pub(crate) fn packed(self, quant: &QuantSpec) -> Result<Self, PlanError> {
-        let Some(method) = quant.method() else {
+        if let QuantSpec::Dense(dtype) = quant {
+            return Ok(self.dense(*dtype));
+        }
+        if quant.method().is_none() {
             return Ok(self);
-        };
+        }
         let step = self.unturned();
+        let quant = &quant.fitting(step.matrix()[1]);
+        let Some(method) = quant.method() else {
+            return Ok(step);
+        };
         let format = method.format(step.matrix(), step.float());
         let format = format.map_err(|source| PlanError::Format {
             tensor: step.slot.name.clone(),

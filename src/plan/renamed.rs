@@ -142,6 +142,7 @@ pub fn names_note<A: Architecture>(checkpoint: &Checkpoint) -> Option<String> {
         dense: &[],
         new_blocks: &[],
         is_module: false,
+        is_save: false,
         is_device: false,
         compute: Compute::F32,
         devices: Vec::new(),

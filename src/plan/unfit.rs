@@ -109,8 +109,8 @@ fn reason(error: &FormatError) -> String {
     }
 }
 
-/// The names of matrices that stay dense since their method cannot pack them, as patterns.
-pub(super) fn listed(names: &[String]) -> String {
+/// Names as patterns, with a star for the number of the layer.
+pub(crate) fn listed(names: &[String]) -> String {
     let patterns = patterns(names.iter().map(|name| (&**name, String::new())));
     let patterns = patterns.into_iter().map(|(pattern, _, _)| pattern);
     patterns.collect::<Vec<_>>().join(", ")

@@ -44,6 +44,7 @@ pub(crate) fn candidates(to: Option<To>) -> Vec<QuantSpec> {
             "mlx:bits=8",
             "none",
         ],
+        Some(To::Gguf) => &["q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "q8_0", "none"],
         Some(To::BitsAndBytes) => &["nf4:nested", "none"],
         Some(To::Hqq) => &["hqq", "none"],
         Some(To::CompressedTensors) => &["fp8:scale=channel", "none"],

@@ -90,7 +90,7 @@ pub(crate) use hub::{HubLine, HubRequest};
 pub use index::{Index, IndexError};
 pub use local::Local;
 pub use memory::{Fault, Memory};
-pub(crate) use name::{BURNPACK, GGUF, TORCH};
+pub(crate) use name::{BURNPACK, GGUF, SAFETENSORS, TORCH};
 pub(crate) use overlay::{Overlay, ZEROS, is_made_up, ones};
 pub use pickle::PickleError;
 pub use probe::Probe;

@@ -84,6 +84,11 @@ pub struct ChatTemplate {
 }
 
 impl ChatTemplate {
+    /// The template without a name.
+    pub(crate) fn usual(&self) -> Option<&str> {
+        self.templates.get(DEFAULT).map(String::as_str)
+    }
+
     /// The files of templates first, as transformers does: `chat_template.jinja` and the named ones beside it. Then
     /// `chat_template` of the configuration, which is one template or a list of named ones; then the file of a model of text
     /// and pictures.

@@ -220,6 +220,11 @@ impl Tokenizer {
         &self.made_from
     }
 
+    /// Its `tokenizer.json`, made anew; `null` for one that has none.
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::to_value(&*self.inner).unwrap_or_default()
+    }
+
     /// How many tokens there are, added ones included. A model's embedding may have more rows than
     /// this, since many are padded to a round number.
     pub fn vocab_size(&self) -> usize {

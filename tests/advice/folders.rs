@@ -64,10 +64,6 @@ fn a_folder_without_a_model_says_what_it_has_and_what_to_do() {
             &["adapter of peft", "its base"],
         ),
         (
-            &[("model-q4.gguf", "GGUF")],
-            &["model-q4.gguf", "llama.cpp", "name that"],
-        ),
-        (
             &[
                 ("pytorch_model-00001-of-00002.bin", ""),
                 ("pytorch_model-00002-of-00002.bin", ""),

@@ -29,7 +29,6 @@ fn a_quantization_of_another_program_is_answered_with_the_nearest() {
         ("fp8_e5m2", "fp8:e5m2,scale=channel"),
         ("bitsandbytes", "nf4"),
         ("4", "wna16:bits=4,group=128"),
-        ("bf16", "none"),
         ("hqq4", "hqq:bits=4,group=64"),
         // Misspelt.
         ("nf5", "nf4"),
@@ -79,8 +78,4 @@ fn a_dialect_of_another_name_is_answered_with_the_nearest() {
             "{error}"
         );
     }
-    assert_eq!(
-        "gguf".parse::<To>().expect_err("is not written").nearest,
-        None
-    );
 }

@@ -1,5 +1,10 @@
 //! Files that are written for a test, right ones and wrong ones.
 
+use firebox::source::{
+    StoredType,
+    gguf::{GgufParsed, GgufType, parse},
+};
+
 /// The types of values.
 pub(crate) const U32: u32 = 4;
 pub(crate) const F32: u32 = 6;
@@ -139,6 +144,79 @@ impl GgufFile {
         for tensor in &self.tensors {
             bytes.extend(&tensor.bytes);
             pad(&mut bytes);
+        }
+        bytes
+    }
+}
+
+/// A file whose keys are bytes, and whose tensors can be exchanged.
+#[derive(Clone)]
+pub(crate) struct RawFile {
+    /// How many, and their bytes.
+    pub(crate) keys: (u64, Vec<u8>),
+    pub(crate) tensors: Vec<RawTensor>,
+}
+
+/// Name, sides with the fastest first, type, bytes.
+pub(crate) type RawTensor = (String, Vec<u64>, u32, Vec<u8>);
+
+impl RawFile {
+    /// Takes a right file apart.
+    pub(crate) fn read(bytes: &[u8]) -> Self {
+        let Ok(GgufParsed::Header(header)) = parse("file", bytes, bytes.len() as u64) else {
+            panic!("a right file")
+        };
+        // The keys lie between the counts and the first tensor.
+        let marker = text(&header.tensors[0].name);
+        let end = bytes
+            .windows(marker.len())
+            .rposition(|found| found == marker);
+        let end = end.expect("the first tensor");
+        let tensors = header.tensors.iter().map(|tensor| {
+            let range = tensor.range.start as usize..tensor.range.end as usize;
+            let number = match tensor.kind {
+                GgufType::Plain(StoredType::F32) => 0,
+                GgufType::Plain(StoredType::F16) => 1,
+                GgufType::Plain(_) => 30,
+                GgufType::Blocks(kind) => kind.number(),
+            };
+            let sides = tensor.shape.iter().rev().map(|side| *side as u64);
+            let bytes = bytes[range].to_vec();
+            (tensor.name.clone(), sides.collect(), number, bytes)
+        });
+        Self {
+            keys: (header.keys.len() as u64, bytes[24..end].to_vec()),
+            tensors: tensors.collect(),
+        }
+    }
+
+    /// Adds a number.
+    pub(crate) fn say(&mut self, key: &str, number: u32) {
+        self.keys.0 += 1;
+        self.keys.1.extend(text(key));
+        self.keys.1.extend(U32.to_le_bytes());
+        self.keys.1.extend(number.to_le_bytes());
+    }
+
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        let mut bytes = b"GGUF".to_vec();
+        bytes.extend(3u32.to_le_bytes());
+        bytes.extend((self.tensors.len() as u64).to_le_bytes());
+        bytes.extend(self.keys.0.to_le_bytes());
+        bytes.extend(&self.keys.1);
+        let mut offset = 0u64;
+        for (name, sides, kind, values) in &self.tensors {
+            bytes.extend(text(name));
+            bytes.extend((sides.len() as u32).to_le_bytes());
+            bytes.extend(sides.iter().flat_map(|side| side.to_le_bytes()));
+            bytes.extend(kind.to_le_bytes());
+            bytes.extend(offset.to_le_bytes());
+            offset = (offset + values.len() as u64).next_multiple_of(32);
+        }
+        bytes.resize(bytes.len().next_multiple_of(32), 0);
+        for (.., values) in &self.tensors {
+            bytes.extend(values);
+            bytes.resize(bytes.len().next_multiple_of(32), 0);
         }
         bytes
     }

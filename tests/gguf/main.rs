@@ -1,4 +1,4 @@
-//! GGUF files: their headers, and models that are read from them.
+//! GGUF files: their headers, models that are read from them, in one file or in parts, and models that are written.
 
 #![cfg(feature = "cpu")]
 
@@ -8,3 +8,5 @@ mod common;
 mod file;
 mod header;
 mod models;
+mod parts;
+mod written;

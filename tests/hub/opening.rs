@@ -149,3 +149,38 @@ fn asking_for_a_length_downloads_nothing() {
     assert_eq!(source.size("model.safetensors").unwrap(), 100_000);
     assert_eq!(hub.downloads("model.safetensors"), 0);
 }
+
+/// Of several GGUF files, one is named by a word in its name or by all of it; alone, it needs no name.
+#[cfg(feature = "cpu")]
+#[test]
+fn a_gguf_file_is_taken_by_its_name() {
+    let golden = |model: &str| {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+        let file = format!("tests/golden/gguf/{model}/model.gguf");
+        std::fs::read(folder.join(file)).unwrap()
+    };
+    let mut files = loopback::Files::from([
+        ("tiny-Q4_0.gguf".to_owned(), golden("llama_q4_0")),
+        ("tiny-Q8_0.gguf".to_owned(), golden("qwen3_q8_0")),
+        ("mmproj-tiny.gguf".to_owned(), vec![0; 64]),
+    ]);
+    let family = |files: &loopback::Files, name: &str| {
+        let (hub, cache) = serve(files.clone());
+        let source = model(&hub, &cache).build().unwrap();
+        let request = LoadConfig::new(name).source(Arc::new(source));
+        let config = request.open()?.config().clone();
+        Ok::<_, Error>(config["model_type"].as_str().unwrap_or_default().to_owned())
+    };
+    assert_eq!(family(&files, "org/tiny:Q4_0").unwrap(), "llama");
+    assert_eq!(family(&files, "org/tiny:tiny-Q8_0.gguf").unwrap(), "qwen3");
+    for (name, words) in [
+        ("org/tiny", "several GGUF files"),
+        ("org/tiny:Q5_K_M", "no GGUF file with \"Q5_K_M\""),
+    ] {
+        let error = family(&files, name).unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
+        assert!(error.contains("tiny-Q4_0.gguf, tiny-Q8_0.gguf"), "{error}");
+    }
+    files.remove("tiny-Q4_0.gguf");
+    assert_eq!(family(&files, "org/tiny").unwrap(), "qwen3");
+}

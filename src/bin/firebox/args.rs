@@ -127,7 +127,9 @@ impl ModelArgs {
     fn is_bare(model: &OsStr) -> bool {
         let path = Path::new(model);
         if path.is_file() {
-            return !path.with_file_name("config.json").exists();
+            // A file of llama.cpp has its configuration in it.
+            let has_own = path.extension().is_some_and(|end| end == "gguf");
+            return !has_own && !path.with_file_name("config.json").exists();
         }
         let weights = [
             "model.safetensors",

@@ -38,8 +38,8 @@ pub(crate) struct SaveArgs {
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
 
-    /// The project that reads it: bitsandbytes, compressed-tensors, fp8, hqq, mlx or mxfp4; the usual one if not given. convert also
-    /// has burnpack: a dense file of Burn
+    /// The project that reads it: bitsandbytes, compressed-tensors, fp8, gguf, hqq, mlx, mxfp4 or modelopt; the usual one if not
+    /// given. convert also has burnpack: a dense file of Burn
     #[arg(long, value_name = "DIALECT")]
     to: Option<SaveTo>,
 
@@ -87,7 +87,8 @@ pub(crate) struct QuantizeCommand {
 
     /// What becomes of linear weights: nf4, fp4, nf4:block=64,nested, fp8:e4m3,scale=tensor,
     /// fp8:e4m3,scale=channel, fp8:e4m3,scale=block, mlx:bits=4,group=64,
-    /// hqq:bits=4,group=64, wna16:bits=4,group=128, mxfp4, mxfp8, nvfp4, int8
+    /// hqq:bits=4,group=64, wna16:bits=4,group=128, mxfp4, mxfp8, nvfp4, int8; in GGUF files
+    /// q4_k, q8_0, iq4_nl and so on, f16, bf16, f32
     #[arg(long, value_name = "SPEC")]
     quant: QuantSpec,
 

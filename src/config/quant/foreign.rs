@@ -131,8 +131,8 @@ static WORDS: &[(&[&str], &str)] = &[
     (&["aqlm", "quip", "vptq", "spqr"], "hqq:bits=2,group=64"),
     (
         &[
-            "no", "off", "dense", "false", "null", "0", "bf16", "bfloat16", "f16", "fp16",
-            "float16", "half", "f32", "fp32", "float32", "float",
+            "no", "off", "dense", "false", "null", "0", "bfloat16", "fp16", "float16", "half",
+            "fp32", "float32", "float",
         ],
         "none",
     ),

@@ -11,6 +11,8 @@
 //! mxfp4 | mxfp8
 //! nvfp4        global
 //! int8
+//! q4_0 | q4_1 | q5_0 | q5_1 | q8_0 | q2_k | q3_k | q4_k | q5_k | q6_k | iq4_nl
+//! f16 | bf16 | f32
 //! auto         bits=NUMBER | size=SIZE
 //! ```
 //!
@@ -32,6 +34,7 @@ use core::{
 use std::sync::Arc;
 
 use firebox_kernels::{
+    arith::float::DType,
     format::{Format, Gguf, Micro},
     packing::{Method, Packing},
 };
@@ -61,6 +64,8 @@ pub enum QuantSpec {
     /// Leave it dense.
     #[default]
     None,
+    /// Dense values of this type, in a GGUF file: of all matrices, where it is not in a rule.
+    Dense(DType),
     /// A method of the kernels.
     Pack(Packing),
     /// `auto`: the quantizations that are measured to lose least, within a size. For all linear weights together, not in a
@@ -97,10 +102,28 @@ impl QuantSpec {
         Known::new("iq4_nl", GGML),
     ];
 
+    /// What it becomes for rows of `cols` weights: blocks of a GGUF type that do not fit them are replaced as llama.cpp does.
+    pub(crate) fn fitting(&self, cols: usize) -> Self {
+        match self {
+            Self::Pack(Packing::Gguf(kind)) => {
+                Self::Pack(Packing::Gguf(kind.fitting(cols).unwrap_or(*kind)))
+            }
+            other => other.clone(),
+        }
+    }
+
+    /// Whether blocks of a GGUF type, or those in their place, fit rows of `cols` weights.
+    pub(crate) fn fits(&self, cols: usize) -> bool {
+        match self {
+            Self::Pack(Packing::Gguf(kind)) => kind.fitting(cols).is_some(),
+            _ => true,
+        }
+    }
+
     /// The method, unless the weight stays dense or is open still.
     pub fn method(&self) -> Option<&dyn Method> {
         match self {
-            Self::None | Self::Auto(_) => None,
+            Self::None | Self::Dense(_) | Self::Auto(_) => None,
             Self::Pack(packing) => Some(packing),
             Self::Custom(method) => Some(method.as_ref()),
         }
@@ -125,6 +148,9 @@ impl FromStr for QuantSpec {
         let packing = match name.trim() {
             "none" => return no_options(spec, "none", options).map(|()| Self::None),
             "auto" => return whole::auto(spec, options).map(Self::Auto),
+            "f16" => return no_options(spec, "f16", options).map(|()| Self::Dense(DType::F16)),
+            "bf16" => return no_options(spec, "bf16", options).map(|()| Self::Dense(DType::Bf16)),
+            "f32" => return no_options(spec, "f32", options).map(|()| Self::Dense(DType::F32)),
             "nf4" => Packing::Nf4(floats::blocks(spec, "nf4", options)?),
             "fp4" => Packing::Fp4(floats::blocks(spec, "fp4", options)?),
             "fp8" => floats::fp8(spec, options)?,
@@ -141,7 +167,7 @@ impl FromStr for QuantSpec {
                 }
                 None => {
                     let names = Self::KNOWN.map(|known| known.name);
-                    let names = [&names[..], &["none", "auto"]].concat();
+                    let names = [&names[..], &["none", "f16", "bf16", "f32", "auto"]].concat();
                     return Err(SpecError::Unknown {
                         nearest: foreign::nearest_spec(spec, &names),
                         found: spec.to_owned(),
@@ -163,6 +189,7 @@ impl Display for QuantSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::None => f.write_str("none"),
+            Self::Dense(dtype) => dtype.fmt(f),
             Self::Pack(packing) => print(*packing, f),
             Self::Auto(auto) => auto.fmt(f),
             Self::Custom(method) => write!(f, "{method:?}"),
@@ -204,6 +231,7 @@ impl PartialEq for QuantSpec {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::None, Self::None) => true,
+            (Self::Dense(a), Self::Dense(b)) => a == b,
             (Self::Pack(a), Self::Pack(b)) => a == b,
             (Self::Auto(a), Self::Auto(b)) => a == b,
             (Self::Custom(a), Self::Custom(b)) => Arc::ptr_eq(a, b),

@@ -5,6 +5,7 @@
 
 use core::ops::Range;
 
+use firebox_kernels::format::Gguf;
 use serde::{Serialize, Serializer};
 
 use super::names::{Names, Part, Prefixes};
@@ -513,7 +514,10 @@ impl Spec {
             let first = gate.replace("{}", "0");
             let each = CODES.iter().any(|codes| has(&format!("{first}.{codes}")));
             let stack = gate.replace("experts.{}", self.names.switch);
-            let is_apart = each || has(&format!("{stack}.weight"));
+            // As GGUF files have them.
+            let blocks = |kind: Gguf| has(&format!("{stack}.gguf_{}", kind.name()));
+            let is_stack = has(&format!("{stack}.weight")) || Gguf::ALL.into_iter().any(blocks);
+            let is_apart = each || is_stack;
             if is_apart && experts.stored != ExpertStorage::Each {
                 experts.stored = ExpertStorage::Each;
                 experts.each.gate = Gate::Apart;

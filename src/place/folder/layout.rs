@@ -3,9 +3,13 @@
 use firebox_kernels::{arith::float::DType, format::Packed};
 use serde_json::{Map, Value, json};
 
-use super::{SaveError, written::ShardPlace};
+use super::{
+    SaveError,
+    written::{ShardKind, ShardPlace},
+};
 use crate::{
     config::{SaveConfig, To},
+    container::{GgufFile, GgufOut, MODEL},
     dialect::{self, Codes, DECLARED, DialectError, Tensor, Writer, torch, usual},
     pipeline::PipelineError,
     plan::{Action, Plan, Step},
@@ -30,6 +34,8 @@ pub(crate) struct FolderLayout<'a> {
     /// Whether dense weights get another type than the checkpoint's.
     dense: Option<DType>,
     shares: Vec<Share>,
+    /// The file, where all weights go to a GGUF file.
+    gguf: Option<GgufFile>,
 }
 
 /// The weights of one file.
@@ -42,18 +48,25 @@ struct Share {
 }
 
 impl<'a> FolderLayout<'a> {
-    /// Refuses weights that the dialect cannot hold.
-    pub(crate) fn new(to: &'a SaveConfig, plan: &Plan, source: DType) -> Result<Self, SaveError> {
+    /// Refuses weights that the dialect cannot hold. All go to the file `gguf`, where there is one.
+    pub(crate) fn new(
+        to: &'a SaveConfig,
+        plan: &Plan,
+        source: DType,
+        gguf: Option<GgufFile>,
+    ) -> Result<Self, SaveError> {
         let (dialect, writer) = writer(to, plan, source)?.unzip();
+        let head = gguf.as_ref().map_or(0, |file| file.head.len() as u64);
         let mut shares: Vec<Share> = Vec::new();
         for step in &plan.steps {
             let kept = step.bytes_finished();
-            let is_full = |share: &Share| share.bytes.saturating_add(kept) > to.shard_bytes;
+            let is_full =
+                |share: &Share| gguf.is_none() && share.bytes.saturating_add(kept) > to.shard_bytes;
             if shares.last().is_none_or(is_full) {
                 shares.push(Share {
                     weights: 0,
                     bytes: 0,
-                    room: HEADER_ROOM,
+                    room: HEADER_ROOM + head,
                 });
             }
             let share = shares
@@ -76,7 +89,18 @@ impl<'a> FolderLayout<'a> {
             untied: plan.untied.is_some() || plan.own_head.is_some(),
             dense: plan.merged_in(),
             shares,
+            gguf,
         })
+    }
+
+    /// Whether all weights go to a GGUF file, which has everything.
+    pub(super) const fn is_gguf(&self) -> bool {
+        self.gguf.is_some()
+    }
+
+    /// The tensor of a GGUF file that a weight becomes.
+    pub(super) fn out(&self, step: &Step) -> Option<&GgufOut> {
+        self.gguf.as_ref()?.tensor(&step.slot.name)
     }
 
     /// Names of the shards.
@@ -87,6 +111,7 @@ impl<'a> FolderLayout<'a> {
 
     pub(super) fn name(&self, nth: usize) -> String {
         match self.shares.len() {
+            _ if self.is_gguf() => MODEL.to_owned(),
             0 | 1 => SINGLE.to_owned(),
             count => format!("model-{:05}-of-{count:05}.safetensors", nth + 1),
         }
@@ -109,8 +134,15 @@ impl<'a> FolderLayout<'a> {
         ShardPlace {
             name: self.name(nth),
             bytes: bytes + room,
-            format: writer.map_or("pt", |writer| writer.metadata()),
-            room: room.next_multiple_of(8),
+            kind: match &self.gguf {
+                Some(file) => ShardKind::Gguf {
+                    head: file.head.clone(),
+                },
+                None => ShardKind::Safetensors {
+                    format: writer.map_or("pt", |writer| writer.metadata()),
+                    room: room.next_multiple_of(8),
+                },
+            },
         }
     }
 
@@ -118,7 +150,8 @@ impl<'a> FolderLayout<'a> {
     pub(crate) fn takes_rows(&self, step: &Step) -> bool {
         let empty = step.slot.shape.contains(&0);
         let codes = || self.codes(step).is_some();
-        !empty && (step.action.format().is_none() || codes())
+        let as_planned = self.out(step).is_none_or(GgufOut::is_as_planned);
+        !empty && as_planned && (step.action.format().is_none() || codes())
     }
 
     /// How codes are written row after row, where they can be.
@@ -186,11 +219,14 @@ impl<'a> FolderLayout<'a> {
 }
 
 /// The dialect that packed weights of `plan` will be written in: the one that was asked for, or the usual one of the
-/// first of them. `None` where nothing is packed.
+/// first of them. `None` where nothing is packed, unless it is a GGUF file.
 pub(crate) fn dialect_of(plan: &Plan, to: &SaveConfig, source: DType) -> Option<To> {
     let mut packed = plan.steps.iter();
-    let first = packed.find_map(|step| step.packed_slot(source))?;
-    to.dialect.or(usual(&first))
+    match packed.find_map(|step| step.packed_slot(source)) {
+        Some(first) => to.dialect.or(usual(&first)),
+        // Such a file is one of llama.cpp with nothing packed too.
+        None => to.dialect.filter(|to| *to == To::Gguf),
+    }
 }
 
 /// A writer and its dialect.
@@ -202,6 +238,10 @@ fn writer(to: &SaveConfig, plan: &Plan, source: DType) -> Result<Option<OfDialec
     let Some((first, others)) = matrices.packed.split_first() else {
         return match to.dialect {
             None => Ok(None),
+            Some(To::Gguf) => Ok(Some((
+                To::Gguf,
+                dialect::writer(To::Gguf, &matrices, source)?,
+            ))),
             Some(asked) => {
                 let dialect = asked.name();
                 Err(DialectError::NothingPacked { dialect }.into())
@@ -213,7 +253,7 @@ fn writer(to: &SaveConfig, plan: &Plan, source: DType) -> Result<Option<OfDialec
         return Err(DialectError::NoDialect { tensor }.into());
     };
     if let Some(step) = plan.packed_and_turned().filter(|_| !to.cache)
-        && dialect != To::BitsAndBytes
+        && ![To::BitsAndBytes, To::Gguf].contains(&dialect)
     {
         let (tensor, dialect) = (step.slot.name.clone(), dialect.name());
         return Err(DialectError::Transposed { tensor, dialect }.into());

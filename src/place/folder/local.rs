@@ -18,7 +18,7 @@ use super::{
     SaveError,
     journal::JOURNAL,
     output::{Busy, JournalFile, Output, Reopened, ShardBytes},
-    written::{ShardPlace, Written, checksum, ends, ranges},
+    written::{ShardPlace, Written, checksum, ends},
 };
 
 /// A folder of this machine.
@@ -149,6 +149,7 @@ impl Output for LocalOutput {
             sound
         };
         let [data, late] = ends(steps[..sound].iter().flatten());
+        let data = place.aligned(data);
         let shard = LocalShard::open(self, place, data, Some(late).filter(|late| *late > 0))?;
         Ok((sound, Some(shard)))
     }
@@ -158,8 +159,7 @@ impl Output for LocalOutput {
             return Ok(false);
         };
         let head = place.head(written);
-        let bytes: u64 = written.iter().map(Written::bytes).sum();
-        if file.metadata()?.len() != place.base() + bytes {
+        if file.metadata()?.len() != place.base() + place.data_len(written) {
             return Ok(false);
         }
         let mut found = vec![0; head.len()];
@@ -167,7 +167,7 @@ impl Output for LocalOutput {
         if found != head {
             return Ok(false);
         }
-        for (tensor, at) in ranges(written) {
+        for (tensor, at) in place.ranges(written) {
             if checksum(&file, place.base() + at.start..place.base() + at.end)? != tensor.xxh3 {
                 return Ok(false);
             }

@@ -23,6 +23,7 @@ mod kept;
 mod layout;
 mod local;
 mod output;
+mod put;
 mod record;
 #[cfg(feature = "remote")]
 mod remote;
@@ -43,8 +44,9 @@ pub(crate) use self::{
     sink::{Earlier, FolderSink, find},
 };
 use crate::{
-    config::SaveConfig,
+    config::{Policy, SaveConfig},
     plan::{Action, Plan, Stored},
+    quant::QuantSpec,
     source::{
         Checkpoint, CheckpointError,
         address::{Site, site},
@@ -123,6 +125,17 @@ pub(crate) fn adapt(plan: &mut Plan, to: &SaveConfig) {
     for step in &mut plan.steps {
         if let (Action::Adopt(format), Some(nested)) = (&mut step.action, to.nested) {
             *format = format.renested(nested);
+        }
+    }
+}
+
+/// Dense weights that `policy` gives a type get it.
+pub(crate) fn as_asked(plan: &mut Plan, policy: &Policy) {
+    for step in &mut plan.steps {
+        if let (Action::Dense(dtype), QuantSpec::Dense(asked)) =
+            (&mut step.action, step.slot.quant(policy))
+        {
+            *dtype = asked;
         }
     }
 }

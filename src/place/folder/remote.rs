@@ -173,7 +173,7 @@ impl Output for RemoteOutput {
     /// Bytes that arrived are those that were sent: stores compare them with the signature of each request.
     fn is_finished(&self, place: &ShardPlace, written: &[Written]) -> io::Result<bool> {
         let head = place.head(written);
-        let bytes: u64 = written.iter().map(Written::bytes).sum();
+        let bytes = place.data_len(written);
         let is_there = |file: &str| -> Result<bool, SourceError> {
             if self.store.length(file)? != Some(place.base() + bytes) {
                 return Ok(false);

@@ -1,9 +1,11 @@
-//! One safetensors file, written tensor by tensor, each in pieces if need be.
+//! One file of weights, written tensor by tensor, each in pieces if need be.
 //!
-//! The header stands before the data, and part of it (the size of a quantization state) is known only after the data is
+//! In a safetensors file, the header stands before the data, and part of it (the size of a quantization state) is known only after the data is
 //! written. So room is left for the header, and spaces fill the rest of the room, as the format allows.
 //! Readers map tensors into memory and want each at a multiple of its elements: tensors that are not whole
 //! eights of bytes come last. Until then they wait apart.
+//!
+//! The header of a GGUF file is known whole before anything is written. Its tensors lie in the order of the plan, each padded.
 //!
 //! An incomplete file can be opened again where its bytes survive, and goes on after the last tensor whose bytes agree with their
 //! checksum.
@@ -15,7 +17,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::{
     output::{Output, ShardBytes},
-    written::{ShardPlace, Written, ends, in_order},
+    written::{ShardKind, ShardPlace, Written, ends, in_order},
 };
 use crate::source::StoredType;
 
@@ -27,6 +29,27 @@ pub(super) struct ShardFile {
     lens: [u64; 2],
     written: Vec<Written>,
     open: Option<Open>,
+}
+
+/// A tensor that is to be written.
+#[derive(Debug)]
+pub(super) struct ShardTensor {
+    pub(super) name: String,
+    /// The name of its type.
+    pub(super) dtype: String,
+    pub(super) shape: Vec<usize>,
+    pub(super) bytes: u64,
+}
+
+impl ShardTensor {
+    pub(super) fn new(name: &str, dtype: StoredType, shape: &[usize]) -> Self {
+        Self {
+            name: name.to_owned(),
+            dtype: dtype.name().to_owned(),
+            shape: shape.to_vec(),
+            bytes: shape.iter().product::<usize>() as u64 * dtype.bits() / 8,
+        }
+    }
 }
 
 /// A tensor under way.
@@ -56,10 +79,11 @@ impl ShardFile {
     }
 
     fn new(place: ShardPlace, bytes: Box<dyn ShardBytes>, written: Vec<Written>) -> Self {
+        let [data, late] = ends(written.iter());
         Self {
+            lens: [place.aligned(data), late],
             place,
             bytes,
-            lens: ends(written.iter()),
             written,
             open: None,
         }
@@ -71,15 +95,21 @@ impl ShardFile {
     }
 
     /// Begins a tensor, which has to be [ended](Self::end) before the next.
-    pub(super) fn begin(&mut self, name: String, dtype: StoredType, shape: &[usize]) {
+    pub(super) fn begin(&mut self, tensor: ShardTensor) {
+        let ShardTensor {
+            name,
+            dtype,
+            shape,
+            bytes,
+        } = tensor;
         assert!(self.open.is_none(), "{name} begins within another tensor");
-        let bytes = shape.iter().product::<usize>() as u64 * dtype.bits() / 8;
-        let late = !bytes.is_multiple_of(8);
+        let waits = matches!(self.place.kind, ShardKind::Safetensors { .. });
+        let late = waits && !bytes.is_multiple_of(8);
         let start = self.lens[usize::from(late)];
         let tensor = Written {
             name,
-            dtype: dtype.name().to_owned(),
-            shape: shape.to_vec(),
+            dtype,
+            shape,
             start,
             end: start + bytes,
             late,
@@ -101,13 +131,18 @@ impl ShardFile {
     }
 
     /// Ends the tensor, all of whose bytes are there.
-    pub(super) fn end(&mut self) -> Written {
+    pub(super) fn end(&mut self) -> io::Result<Written> {
         let Open { mut tensor, hash } = self.open.take().expect("a tensor was begun");
         let len = self.lens[usize::from(tensor.late)];
         assert_eq!(len, tensor.end, "bytes of {}", tensor.name);
         tensor.xxh3 = format!("{:016x}", hash.digest());
         self.written.push(tensor.clone());
-        tensor
+        let [data, _] = &mut self.lens;
+        let padded = self.place.aligned(*data);
+        self.bytes
+            .append(false, &vec![0; (padded - *data) as usize])?;
+        *data = padded;
+        Ok(tensor)
     }
 
     /// [`ShardBytes::flush`].

@@ -12,13 +12,15 @@ use super::{
     journal::{Done, Journal},
     layout::FolderLayout,
     output::{Busy, Output},
+    put::{put, put_all, shard_tensor},
     record::{RECORD, Record},
     shard::ShardFile,
     written::{ShardPlace, Written},
 };
 use crate::{
     config::{SaveConfig, To},
-    dialect::{Tensor, dtype},
+    container::MODEL,
+    dialect::dtype,
     pipeline::{Finished, RowBatch, RowSink, Sink, SinkError},
     plan::{Plan, Step},
     source::{
@@ -65,9 +67,9 @@ impl<'a> FolderSink<'a> {
             if tensors.is_empty() {
                 break;
             }
-            let (path, room) = (output.partial(&place.name), place.room);
+            let (path, head) = (output.partial(&place.name), place.base());
             let (sound, shard) =
-                restore(output, place, &tensors, count).map_err(SaveError::at(&path, room))?;
+                restore(output, place, &tensors, count).map_err(SaveError::at(&path, head))?;
             resumed += sound;
             if sound < count {
                 (at, current) = ((sound, nth), shard);
@@ -149,7 +151,7 @@ impl<'a> FolderSink<'a> {
     ) -> Result<(), SaveError> {
         let (done, nth) = self.at;
         let place = self.layout.place(nth);
-        let (path, room) = (self.output.partial(&place.name), place.room);
+        let (path, head) = (self.output.partial(&place.name), place.base());
         let failed = |wanted| SaveError::at(&path, wanted);
         let wanted = step.bytes_finished();
         let mut shard = self.shard(wanted)?;
@@ -166,7 +168,7 @@ impl<'a> FolderSink<'a> {
         } else {
             // The journal's lines survive a loss of power as the complete file does.
             self.journal.sync()?;
-            shard.finish().map_err(failed(room))?;
+            shard.finish().map_err(failed(head))?;
             self.at = (0, nth + 1);
         }
         Ok(())
@@ -175,25 +177,24 @@ impl<'a> FolderSink<'a> {
     /// Writes some rows of a weight.
     fn put_rows(&self, step: &Step, rows: RowBatch, shard: &mut ShardFile) -> io::Result<()> {
         let slot = &step.slot;
+        let begin = |shard: &mut ShardFile, name: &str, dtype, shape: &[usize]| {
+            if !shard.is_open() {
+                shard.begin(shard_tensor(self.layout.out(step), name, dtype, shape));
+            }
+        };
         match rows {
             RowBatch::Dense(values) => {
-                if !shard.is_open() {
-                    shard.begin(slot.name.clone(), dtype(values.dtype()), &slot.shape);
-                }
+                begin(shard, &slot.name, dtype(values.dtype()), &slot.shape);
                 shard.append(&stored_bytes(values.dtype(), values.bytes()))
             }
             RowBatch::Carried(bytes) => {
-                if !shard.is_open() {
-                    shard.begin(slot.name.clone(), carried_type(step), &slot.shape);
-                }
+                begin(shard, &slot.name, carried_type(step), &slot.shape);
                 shard.append(&bytes)
             }
             RowBatch::Words { rows, words } => {
                 let codes = self.layout.codes(step);
                 let codes = codes.expect("rows are asked for where codes can be written by rows");
-                if !shard.is_open() {
-                    shard.begin(codes.name.clone(), codes.dtype, &codes.shape);
-                }
+                begin(shard, &codes.name, codes.dtype, &codes.shape);
                 shard.append(&codes.bytes(rows, &words))
             }
         }
@@ -220,8 +221,8 @@ impl<'a> FolderSink<'a> {
         for (nth, name) in names.iter().enumerate() {
             let of_file = tensors().filter(|(_, file)| *file == name);
             let of_file: Vec<Written> = of_file.map(|(tensor, _)| tensor.clone()).collect();
-            let head = layout.place(nth).head(&of_file);
-            let sum = FileSum::new(&head, of_file.iter().map(Written::bytes).sum());
+            let place = layout.place(nth);
+            let sum = FileSum::new(&place.head(&of_file), place.data_len(&of_file));
             others.insert(name.clone(), sum);
         }
         let weights = others.clone();
@@ -230,6 +231,19 @@ impl<'a> FolderSink<'a> {
             let written = output.write(name, bytes);
             written.map_err(SaveError::at(&output.path(name), bytes.len() as u64))
         };
+        if layout.is_gguf() {
+            // The file has the configuration and the tokenizer.
+            let record = Record::new(&journal, layout.dialect, bytes, weights);
+            write(RECORD, &pretty(&json!(record)))?;
+            journal.remove()?;
+            return Ok(SavedFolder {
+                folder: layout.to.folder.clone(),
+                dialect: layout.dialect.map(To::name),
+                files: names,
+                bytes,
+                resumed: self.resumed,
+            });
+        }
         if names.len() > 1 {
             let weight_map: BTreeMap<&str, &String> = tensors()
                 .map(|(tensor, file)| (&*tensor.name, file))
@@ -297,19 +311,17 @@ fn restore(
 impl Sink for FolderSink<'_> {
     fn place(&mut self, step: &Step, weight: Finished) -> Result<(), SinkError> {
         let slot = &step.slot;
+        let out = self.layout.out(step).cloned();
+        let out = out.as_ref();
         let written = match weight {
             Finished::Dense(weight) => self.write(step, |shard| {
                 let bytes = stored_bytes(weight.dtype(), weight.bytes());
-                put(
-                    shard,
-                    &slot.name,
-                    dtype(weight.dtype()),
-                    &slot.shape,
-                    &bytes,
-                )
+                let dtype = dtype(weight.dtype());
+                put(shard, out, &slot.name, dtype, &slot.shape, &bytes)
             }),
             Finished::Carried(bytes) => self.write(step, |shard| {
-                put(shard, &slot.name, carried_type(step), &slot.shape, &bytes)
+                let dtype = carried_type(step);
+                put(shard, out, &slot.name, dtype, &slot.shape, &bytes)
             }),
             Finished::Share(_) => {
                 let reason = "a folder takes whole weights, not a share of one of several ranks";
@@ -317,12 +329,12 @@ impl Sink for FolderSink<'_> {
             }
             Finished::Packed(packed) => {
                 let tensors = self.layout.tensors(step, packed)?;
-                self.write(step, |shard| put_all(shard, &tensors))
+                self.write(step, |shard| put_all(shard, out, &tensors))
             }
             Finished::Placed(parts) => {
                 assert_eq!(parts.len(), 1, "parts of {}", slot.name);
                 let tensors = self.layout.tensors(step, parts[0].to_host())?;
-                self.write(step, |shard| put_all(shard, &tensors))
+                self.write(step, |shard| put_all(shard, out, &tensors))
             }
         };
         written.map_err(|error| SinkError::new(&*slot.name, error))
@@ -354,39 +366,12 @@ impl RowSink for FolderSink<'_> {
             }
         };
         let written = self.write(step, |shard| {
-            let mut written = vec![shard.end()];
-            written.extend(put_all(shard, &others)?);
+            let mut written = vec![shard.end()?];
+            written.extend(put_all(shard, None, &others)?);
             Ok(written)
         });
         written.map_err(|error| SinkError::new(&*step.slot.name, error))
     }
-}
-
-/// Writes a tensor.
-fn put(
-    shard: &mut ShardFile,
-    name: &str,
-    dtype: StoredType,
-    shape: &[usize],
-    bytes: &[u8],
-) -> io::Result<Vec<Written>> {
-    shard.begin(name.to_owned(), dtype, shape);
-    shard.append(bytes)?;
-    Ok(vec![shard.end()])
-}
-
-/// Writes the tensors of a packed weight.
-fn put_all(shard: &mut ShardFile, tensors: &[Tensor]) -> io::Result<Vec<Written>> {
-    let written = tensors.iter().map(|tensor| {
-        put(
-            shard,
-            &tensor.name,
-            tensor.dtype,
-            &tensor.shape,
-            &tensor.bytes,
-        )
-    });
-    Ok(written.collect::<io::Result<Vec<_>>>()?.concat())
 }
 
 /// What a folder has that a save is to fill.
@@ -433,7 +418,8 @@ pub(crate) fn find(
     if to.cache || output.is_empty().map_err(failed)? {
         return Ok(Earlier::Empty);
     }
-    if !to.resume || output.len(CONFIG).map_err(failed)?.is_none() {
+    let has = |file| -> Result<bool, SaveError> { Ok(output.len(file).map_err(failed)?.is_some()) };
+    if !to.resume || !(has(CONFIG)? || has(MODEL)?) {
         return Err(SaveError::NotEmpty { folder });
     }
     match Record::find(output).map_err(failed)? {

@@ -1,16 +1,17 @@
-//! What is known of a safetensors file without its bytes: its tensors, their order and checksums, its header.
+//! What is known of a file of weights without its bytes: its tensors, their order and checksums, its header.
 
 use core::ops::Range;
 use std::{
     fs::File,
     io::{self, Read, Seek, SeekFrom},
+    sync::Arc,
 };
 
 use serde::{Deserialize, Serialize, Serializer, ser::SerializeMap};
 use serde_json::json;
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::source::{StoredType, TensorInfo, header::LENGTH_BYTES};
+use crate::source::{StoredType, TensorInfo, gguf, header::LENGTH_BYTES};
 
 /// A tensor that is in a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,30 +41,75 @@ impl Written {
 #[derive(Debug, Clone)]
 pub(crate) struct ShardPlace {
     pub(super) name: String,
-    /// The format that its metadata names.
-    pub(super) format: &'static str,
     /// Bytes of the file, about.
     pub(super) bytes: u64,
-    /// Bytes that the header may have, a multiple of eight.
-    pub(super) room: u64,
+    pub(super) kind: ShardKind,
+}
+
+/// The kind of a file.
+#[derive(Debug, Clone)]
+pub(crate) enum ShardKind {
+    /// Safetensors.
+    Safetensors {
+        /// The format that its metadata names.
+        format: &'static str,
+        /// Bytes that the header may have, a multiple of eight.
+        room: u64,
+    },
+    /// GGUF.
+    Gguf {
+        /// All bytes before the data.
+        head: Arc<[u8]>,
+    },
 }
 
 impl ShardPlace {
     /// Where the data begins.
     pub(super) fn base(&self) -> u64 {
-        LENGTH_BYTES as u64 + self.room
+        match &self.kind {
+            ShardKind::Safetensors { room, .. } => LENGTH_BYTES as u64 + room,
+            ShardKind::Gguf { head } => head.len() as u64,
+        }
+    }
+
+    /// Where a tensor may begin in the data, from `len` bytes on.
+    pub(super) const fn aligned(&self, len: u64) -> u64 {
+        match self.kind {
+            ShardKind::Safetensors { .. } => len,
+            ShardKind::Gguf { .. } => gguf::aligned(len),
+        }
+    }
+
+    /// Bytes of the finished file's data.
+    pub(super) fn data_len(&self, written: &[Written]) -> u64 {
+        let ends = self.ranges(written).into_iter().map(|(_, at)| at.end);
+        self.aligned(ends.max().unwrap_or(0))
+    }
+
+    /// Tensors with the bytes of the finished file's data that they take.
+    pub(super) fn ranges<'w>(&self, written: &'w [Written]) -> Vec<(&'w Written, Range<u64>)> {
+        match self.kind {
+            ShardKind::Safetensors { .. } => ranges(written).collect(),
+            ShardKind::Gguf { .. } => {
+                let tensors = written.iter();
+                tensors.map(|tensor| (tensor, tensor.range())).collect()
+            }
+        }
     }
 
     /// The bytes before the data.
     pub(super) fn head(&self, written: &[Written]) -> Vec<u8> {
-        let room = self.room as usize;
+        let (format, room) = match &self.kind {
+            ShardKind::Safetensors { format, room } => (format, *room as usize),
+            ShardKind::Gguf { head } => return head.to_vec(),
+        };
         let mut head = Vec::with_capacity(LENGTH_BYTES + room);
-        head.extend(self.room.to_le_bytes());
+        head.extend((room as u64).to_le_bytes());
         // Written entry by entry: as a map, the header of many tensors takes ten times its bytes.
         let mut header = serde_json::Serializer::new(&mut head);
         let whole = (|| -> Result<(), serde_json::Error> {
             let mut header = header.serialize_map(None)?;
-            header.serialize_entry("__metadata__", &json!({ "format": self.format }))?;
+            header.serialize_entry("__metadata__", &json!({ "format": format }))?;
             for (tensor, at) in ranges(written) {
                 let entry = json!({
                     "dtype": tensor.dtype,

@@ -14,6 +14,7 @@
 //! Nothing says how long the header is. [`parse`] takes the first bytes of a file and asks for more where they end too early.
 
 mod cursor;
+mod encode;
 mod error;
 mod value;
 
@@ -24,6 +25,7 @@ use firebox_kernels::format::Gguf;
 
 use super::dtype::StoredType;
 use cursor::{Cursor, HeaderCut};
+pub(crate) use encode::{GgufKeys, aligned, head};
 pub use error::GgufError;
 pub use value::{GgufList, GgufValue};
 
@@ -49,7 +51,7 @@ const TENSOR_BYTES: u64 = 8 + 4 + 4 + 8;
 const SIDES_MAX: u32 = 4;
 
 /// Bytes of the name of a tensor with the zero that ends it in ggml.
-const NAME_BYTES: usize = 64;
+pub(crate) const NAME_BYTES: usize = 64;
 
 /// The key of the alignment, what it is without one, and what it may be.
 const ALIGNMENT: &str = "general.alignment";
@@ -87,6 +89,18 @@ pub enum GgufType {
     Blocks(Gguf),
 }
 
+/// The numbers of the types of single elements.
+const PLAIN: [(u32, StoredType); 8] = [
+    (0, StoredType::F32),
+    (1, StoredType::F16),
+    (24, StoredType::I8),
+    (25, StoredType::I16),
+    (26, StoredType::I32),
+    (27, StoredType::I64),
+    (28, StoredType::F64),
+    (30, StoredType::BF16),
+];
+
 impl GgufType {
     /// Its values that stand together, and their bytes.
     const fn block(self) -> (u64, u64) {
@@ -98,17 +112,42 @@ impl GgufType {
 
     /// The type of this number, of `enum ggml_type`.
     fn from_number(number: u32) -> Option<Self> {
-        Some(match number {
-            0 => Self::Plain(StoredType::F32),
-            1 => Self::Plain(StoredType::F16),
-            24 => Self::Plain(StoredType::I8),
-            25 => Self::Plain(StoredType::I16),
-            26 => Self::Plain(StoredType::I32),
-            27 => Self::Plain(StoredType::I64),
-            28 => Self::Plain(StoredType::F64),
-            30 => Self::Plain(StoredType::BF16),
-            _ => Self::Blocks(Gguf::from_number(number)?),
-        })
+        let plain = PLAIN.iter().find(|(known, _)| *known == number);
+        match plain {
+            Some((_, dtype)) => Some(Self::Plain(*dtype)),
+            None => Gguf::from_number(number).map(Self::Blocks),
+        }
+    }
+
+    /// The type of single elements, where ggml has it.
+    pub(crate) fn plain(dtype: StoredType) -> Option<Self> {
+        let known = PLAIN.iter().any(|(_, known)| *known == dtype);
+        known.then_some(Self::Plain(dtype))
+    }
+
+    /// Its number, of `enum ggml_type`.
+    fn number(self) -> u32 {
+        match self {
+            Self::Plain(dtype) => {
+                let known = PLAIN.iter().find(|(_, known)| *known == dtype);
+                known.map_or(u32::MAX, |(number, _)| *number)
+            }
+            Self::Blocks(kind) => kind.number(),
+        }
+    }
+
+    /// Bytes of a tensor of this shape, whose rows are whole blocks.
+    pub(crate) fn bytes(self, shape: &[usize]) -> u64 {
+        let (block, bytes) = self.block();
+        shape.iter().product::<usize>() as u64 / block * bytes
+    }
+
+    /// Its name in llama.cpp, in lower case.
+    pub(crate) fn name(self) -> String {
+        match self {
+            Self::Plain(dtype) => dtype.name().to_lowercase(),
+            Self::Blocks(kind) => kind.name().to_owned(),
+        }
     }
 }
 
