@@ -1,0 +1,209 @@
+#!/usr/bin/env python3
+"""llama.cpp loads the GGUF files that firebox writes, and its quantizer writes the same blocks.
+
+    python tests/peers/gguf_read.py [--firebox PROGRAM] [--only GLOB]
+
+Each golden model is made one of f32 first: llama.cpp rounds activations to the type of the weights that they are multiplied
+by, so that only f32 says whether names, rows and keys are right. Four things are compared:
+
+* the logits of llama.cpp with ours of the same weights and, where the model is the golden one, with those of transformers
+  (`logits.safetensors`), in f32, within 1e-4;
+* every tensor of `firebox quantize --to gguf` with that of llama.cpp's own `llama_model_quantize` of the file of f32 (`pure`, no
+  importance matrix): type, shape, bytes;
+* the logits of llama.cpp for a quantized file with ours: it quantizes activations, we do not;
+* the ids of a text with those of firebox's own tokenizer, where the model has one.
+"""
+
+import ctypes
+import json
+import re
+import shutil
+import struct
+
+import gguf
+import llama_cpp
+import numpy as np
+
+from common import LOGITS, MODELS, Run, tensors
+
+# What quantized activations were seen to change, of logits up to 25.
+ACTIVATIONS = 0.5
+# llama.cpp looks GELU up in a table of f16.
+GELU = 2e-2
+
+# The models; fields that llama.cpp has no key for, with the values that it computes with; tensors that are then not there.
+FAMILIES = [
+    ("arcee_bf16", {"attention_bias": False, "mlp_bias": False}, ["bias$"]),
+    ("cohere_bf16", {"use_qk_norm": False, "attention_bias": False}, ["[qk]_norm", "bias$"]),
+    ("deepseek_v3_bf16", {}, []),
+    ("gemma2_bf16", {"query_pre_attn_scalar": 16}, []),
+    ("gemma3_bf16", {"query_pre_attn_scalar": 16}, []),
+    ("glm4_bf16", {}, []),
+    ("glm4_moe_bf16", {}, []),
+    ("gpt_neox_f16", {"rope_parameters": {"rope_theta": 10000.0, "rope_type": "default", "partial_rotary_factor": 0.5}}, []),
+    # llama.cpp rounds the bounds of YaRN, which changes everything where a head has eight pairs.
+    ("gpt_oss_bf16", {"rope_parameters": {"rope_theta": 150000.0, "rope_type": "default"}}, []),
+    ("granite_bf16", {}, []),
+    ("llama_bf16_untied", {}, []),
+    ("llama_f16_tied_bias", {}, []),
+    ("llama_f32_tied", {}, []),
+    ("llama_rope_linear", {}, []),
+    ("llama_rope_yarn", {}, []),
+    ("ministral3_bf16", {"sliding_window": None}, []),
+    ("mistral_bf16", {"sliding_window": None}, []),
+    ("mixtral_bf16", {}, []),
+    ("olmo2_bf16", {}, []),
+    ("olmo3_bf16", {}, []),
+    ("phi3_longrope", {}, []),
+    ("qwen2_bf16_tied", {}, []),
+    ("qwen3_bf16", {}, []),
+    ("starcoder2_bf16", {"sliding_window": None}, []),
+]
+# llama.cpp's number of the file type, for each of our words.
+TYPES = {
+    "q4_0": 2, "q4_1": 3, "q5_0": 8, "q5_1": 9, "q8_0": 7, "q2_k": 10, "q3_k": 11, "q4_k": 14, "q5_k": 16, "q6_k": 18,
+    "iq4_nl": 25,
+}
+
+
+def as_f32(run, name, fields, gone=()):
+    """A golden model whose tensors are f32, in one file, but for those that are gone."""
+    model, folder = MODELS / name, run.path(f"f32-{name}")
+    if folder.exists():
+        return folder
+    folder.mkdir()
+    header, data = {"__metadata__": {"format": "pt"}}, b""
+    for key, tensor in tensors(model).items():
+        if any(re.search(end, key) for end in gone):
+            continue
+        values = tensor.f32().astype("<f4")
+        header[key] = {"dtype": "F32", "shape": list(values.shape), "data_offsets": [len(data), len(data) + values.nbytes]}
+        data += values.tobytes()
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + data)
+    config = json.loads((model / "config.json").read_text()) | {"torch_dtype": "float32", "dtype": "float32"} | fields
+    (folder / "config.json").write_text(json.dumps(config))
+    for file in model.glob("*token*.json"):
+        shutil.copy(file, folder)
+    return folder
+
+
+def theirs(file, ids):
+    """The logits of llama.cpp, its cache in f32."""
+    model = llama_cpp.Llama(
+        str(file), n_ctx=max(64, len(ids)), logits_all=True, verbose=False, type_k=0, type_v=0, n_threads=2, flash_attn=False,
+    )
+    model.eval(ids)
+    return np.array(model.scores[: len(ids)], dtype=np.float32)
+
+
+def ours(run, file, ids, name):
+    out = run.path(f"{name}.logits")
+    run.firebox("logits", file, "--tokens", ",".join(map(str, ids)), "--dtype", "f32", "--out", out)
+    return tensors(out)["logits"].f32()
+
+
+def apart(case, check, found, expected, limit):
+    case.compared = True
+    if found.shape != expected.shape:
+        return case.check(f"{check}: shape {found.shape}, not {expected.shape}", failed=True)
+    off = float(np.max(np.abs(found - expected)))
+    case.check(f"{check}: {off:.1e} apart, {limit:g} allowed", failed=not off <= limit)
+
+
+def blocks(file):
+    reader = gguf.GGUFReader(str(file))
+    return {t.name: (t.tensor_type.name, list(map(int, t.shape)), t.data.tobytes()) for t in reader.tensors}
+
+
+def by_llama_quantize(source, target, kind):
+    params = llama_cpp.llama_model_quantize_default_params()
+    params.ftype, params.pure, params.nthread = kind, True, 2
+    done = llama_cpp.llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(params))
+    if done:
+        raise RuntimeError(f"llama_model_quantize: {done}")
+
+
+def family(run, name, fields, gone):
+    case = run.case(as_f32(run, name, fields, gone), "none")
+    if case is None:
+        return
+    with case:
+        made = case.folder / "made"
+        run.firebox("quantize", case.model, "--quant", "none", "--to", "gguf", "--out", made)
+        limit = GELU if any(family in name for family in ("gemma", "neox", "starcoder")) else LOGITS
+        ids = list(range(3, 27))
+        found = theirs(made / "model.gguf", ids)
+        apart(case, "logits of firebox", found, ours(run, case.model, ids, f"f{run.cases}"), limit)
+        if fields:
+            return
+        golden = tensors(MODELS / name / "logits.safetensors")
+        ids, expected = golden["input_ids"].array, golden["logits_f32"].f32()
+        ids, expected = (ids, expected) if ids.ndim == 1 else (ids[0], expected[0])
+        apart(case, "logits of transformers", theirs(made / "model.gguf", ids.tolist()), expected, limit)
+
+
+def quantized(run, name, spec):
+    # As llama.cpp's `pure`, which packs the embedding and the head too.
+    tied = json.loads((MODELS / name / "config.json").read_text()).get("tie_word_embeddings")
+    rules = [f"role:embedding={spec}"] + ([] if tied else [f"role:head={spec}"])
+    arguments = ["--to", "gguf"] + [word for rule in rules for word in ("--rule", rule)]
+    case = run.case(as_f32(run, name, {}), spec, *arguments)
+    if case is None:
+        return
+    with case:
+        made, plain = case.folder / "made", case.folder / "plain"
+        run.firebox("quantize", case.model, "--quant", spec, *arguments, "--out", made)
+        run.firebox("quantize", case.model, "--quant", "none", "--to", "gguf", "--out", plain)
+        by_llama_quantize(plain / "model.gguf", case.folder / "theirs.gguf", TYPES[spec])
+        found, expected = blocks(made / "model.gguf"), blocks(case.folder / "theirs.gguf")
+        case.compared = True
+        wrong = [
+            f"{key}: {found.get(key, ('missing',))[:2]}, not {value[:2]}" for key, value in expected.items() if found.get(key) != value
+        ] + [f"{key}: more" for key in found.keys() - expected.keys()]
+        kinds = sorted({kind for kind, *_ in found.values()})
+        case.check(", ".join(wrong) if wrong else f"{len(found)} tensors of llama-quantize ({', '.join(kinds)}) equal", bool(wrong))
+        if "num_local_experts" in case.json(case.model):
+            # Quantized activations choose other experts.
+            return
+        ids = list(range(3, 35))
+        file = made / "model.gguf"
+        apart(case, "logits", theirs(file, ids), ours(run, file, ids, f"q{run.cases}"), ACTIVATIONS)
+
+
+def tokenizer(run, name, texts):
+    case = run.case(as_f32(run, name, {}), "q8_0", "--to", "gguf")
+    if case is None:
+        return
+    with case:
+        made = case.folder / "made"
+        run.firebox("quantize", case.model, "--quant", "q8_0", "--to", "gguf", "--out", made)
+        from tokenizers import Tokenizer as Fast
+
+        fast = Fast.from_file(str(case.model / "tokenizer.json"))
+        model = llama_cpp.Llama(str(made / "model.gguf"), vocab_only=True, verbose=False)
+        case.compared = True
+        wrong = [
+            text
+            for text in texts
+            if model.tokenize(text.encode(), add_bos=False, special=True) != fast.encode(text, add_special_tokens=False).ids
+        ]
+        case.check(f"differ: {wrong}" if wrong else f"{len(texts)} texts have the ids of tokenizers", bool(wrong))
+
+
+def main():
+    run = Run(__doc__, ["llama-cpp-python", "gguf"])
+    for name, fields, gone in FAMILIES:
+        family(run, name, fields, gone)
+    for spec in TYPES:
+        quantized(run, "llama_bf16_untied", spec)
+    for name, spec in [("llama_f32_tied", "q6_k"), ("gpt_oss_bf16", "q8_0")]:
+        quantized(run, name, spec)
+    texts = ["hello world", "The 12345 fox's  den\n\n  jumps", "naïve café — 北京 🙂", "x = {'a': 1}\t# tabs", "don't WE'LL I'd"]
+    tokenizer(run, "llama_bf16_untied", texts)
+    run.finish()
+
+
+if __name__ == "__main__":
+    main()
