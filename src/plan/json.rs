@@ -120,7 +120,11 @@ fn row<'a>(plan: &Plan, step: &'a Step) -> TensorRow<'a> {
         file,
         offset,
         quant: step.quant(),
-        compute: step.compute(plan),
+        // As `f32` goes without saying.
+        compute: match plan.compute {
+            Compute::F32 => None,
+            _ => step.compute(plan),
+        },
         bytes_read: step.bytes_source(),
         bytes_finished: step.bytes_kept(),
         part: step.part.as_ref(),
