@@ -1,6 +1,9 @@
 //! One suite over every source: the contract of `Source`, said once and run on each.
 
-#[cfg(feature = "hub")]
+#[cfg(feature = "remote")]
+#[path = "common/file_server.rs"]
+mod file_server;
+#[cfg(any(feature = "hub", feature = "remote"))]
 #[path = "common/http.rs"]
 mod http;
 #[cfg(feature = "hub")]
@@ -78,6 +81,45 @@ fn hub(run: fn(&dyn Source)) {
     run(&source.build().unwrap());
 }
 
+#[cfg(all(feature = "hub", feature = "remote"))]
+fn hub_streamed(run: fn(&dyn Source)) {
+    let hub = loopback::Loopback::serve(
+        files()
+            .into_iter()
+            .map(|(name, bytes)| (name.to_owned(), bytes))
+            .collect(),
+    );
+    let source = firebox::source::Hub::builder(loopback::ID)
+        .environment([("HOME", "/nonexistent")])
+        .endpoint(&hub.url);
+    run(&source.stream().unwrap());
+}
+
+#[cfg(feature = "remote")]
+fn web(run: fn(&dyn Source)) {
+    let (_folder, server) = served();
+    run(&firebox::source::Remote::open(&server.url).unwrap());
+}
+
+#[cfg(feature = "remote")]
+fn web_cached(run: fn(&dyn Source)) {
+    let (folder, server) = served();
+    let source = firebox::source::Remote::builder(&server.url);
+    let source = source.cache(folder.path().join("cache"), 1 << 30);
+    run(&source.build().unwrap());
+}
+
+#[cfg(feature = "remote")]
+fn served() -> (TempDir, file_server::FileServer) {
+    let folder = TempDir::new().unwrap();
+    std::fs::create_dir(folder.path().join("onnx")).unwrap();
+    for (name, bytes) in files() {
+        std::fs::write(folder.path().join(name), bytes).unwrap();
+    }
+    let server = file_server::FileServer::serve(folder.path());
+    (folder, server)
+}
+
 macro_rules! on_every_source {
     ($($test:ident),+ $(,)?) => {
         on_every_source!(@ local: $($test),+);
@@ -86,6 +128,12 @@ macro_rules! on_every_source {
         on_every_source!(@ memory: $($test),+);
         #[cfg(feature = "hub")]
         on_every_source!(@ hub: $($test),+);
+        #[cfg(all(feature = "hub", feature = "remote"))]
+        on_every_source!(@ hub_streamed: $($test),+);
+        #[cfg(feature = "remote")]
+        on_every_source!(@ web: $($test),+);
+        #[cfg(feature = "remote")]
+        on_every_source!(@ web_cached: $($test),+);
     };
     (@ $source:ident: $($test:ident),+) => {
         mod $source {

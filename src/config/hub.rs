@@ -1,6 +1,8 @@
 //! How a model id of the hub is resolved.
 
 use core::fmt;
+#[cfg(feature = "remote")]
+use std::path::Path;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -15,6 +17,23 @@ pub(crate) struct HubConfig {
     pub(crate) token: Option<Secret>,
     pub(crate) cache: Option<PathBuf>,
     pub(crate) offline: Option<bool>,
+    /// Whether files are read where they are, and not kept in the cache.
+    pub(crate) uncached: bool,
+    /// Bytes of the cache of what is read where it is.
+    pub(crate) cache_limit: Option<u64>,
+}
+
+/// Bytes of a cache whose limit is not said.
+#[cfg(feature = "remote")]
+const CACHE_LIMIT: u64 = 16 << 30;
+
+#[cfg(feature = "remote")]
+impl HubConfig {
+    /// The folder of the cache for what is read where it is, and its bytes; `None` where nothing is kept.
+    pub(crate) fn range_cache(&self) -> Option<(&Path, u64)> {
+        let folder = self.cache.as_deref()?;
+        Some((folder, self.cache_limit.unwrap_or(CACHE_LIMIT)))
+    }
 }
 
 /// Text that `Debug` does not print: a token.

@@ -132,8 +132,9 @@ impl ReadConfig {
 }
 
 impl LoadConfig {
-    /// A model: a folder, a `.safetensors` file, or a model id of the hub such as
-    /// `meta-llama/Llama-3.2-1B`. What exists on disk wins.
+    /// A model: a folder, a `.safetensors` or `.gguf` file, a model id of the hub such as `meta-llama/Llama-3.2-1B`, or an address:
+    /// `s3://bucket/folder`, `gs://…`, `az://…`, `https://host/folder`, `hf://org/name@revision` ([Sources](crate::_docs::sources)). What
+    /// exists on disk wins over an id.
     pub fn new(model: impl Into<String>) -> Self {
         Self {
             model: model.into(),
@@ -142,7 +143,7 @@ impl LoadConfig {
     }
 
     /// Takes tensors that belong to no particular model, without a `config.json`. They can be
-    /// [saved](crate::Loader::save_tensors), not built into a module.
+    /// [saved](crate::Loader::save_tensors), not built into a module. At an address, a `config.json` that is there is read all the same.
     pub fn bare(mut self) -> Self {
         self.bare = true;
         self
@@ -453,9 +454,23 @@ impl LoadConfig {
         self
     }
 
-    /// Cache folder for the hub, the one Python uses if not given.
+    /// Bytes of the cache of parts of files, for models that are read where they are: those at an address, and with a limit models of
+    /// the hub too. 16 GiB if not given. Needs a [`cache`](Self::cache).
+    pub fn cache_limit(mut self, bytes: u64) -> Self {
+        self.hub.cache_limit = Some(bytes);
+        self
+    }
+
+    /// Cache folder: for a model id of the hub the one that Python uses, if not given; for a model at an address a folder for parts of
+    /// its files, of which nothing is kept if not given.
     pub fn cache(mut self, folder: impl Into<PathBuf>) -> Self {
         self.hub.cache = Some(folder.into());
+        self
+    }
+
+    /// Whether a model of the hub is read where it is, and nothing of it is kept in the cache; as `hf://org/name` is. Kept if not given.
+    pub fn uncached(mut self, uncached: bool) -> Self {
+        self.hub.uncached = uncached;
         self
     }
 

@@ -7,7 +7,7 @@ use serde_json::{Map, json};
 
 use super::found::{FoundTensor, ShownFile};
 use crate::source::{
-    Access, Fetched, Probe, Source, SourceError, SourceExt, SourceHints, checkpoint::INDEX,
+    Access, FetchTotals, Probe, Source, SourceError, SourceExt, SourceHints, checkpoint::INDEX,
 };
 
 /// Reads bytes of a file of the source from an offset on.
@@ -198,7 +198,7 @@ impl SourceHints for FilesView {
         self.source.request_bytes()
     }
 
-    fn fetched(&self) -> Option<Fetched> {
+    fn fetched(&self) -> Option<FetchTotals> {
         self.source.fetched()
     }
 }

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     model::{Architecture, CausalLm},
     source::{
-        Access, Fetched, Probe, Source, SourceError, SourceExt, SourceHints,
+        Access, FetchTotals, Probe, Source, SourceError, SourceExt, SourceHints,
         checkpoint::{CONFIG, SINGLE},
     },
 };
@@ -309,7 +309,7 @@ impl SourceHints for GgufView {
         self.source.request_bytes()
     }
 
-    fn fetched(&self) -> Option<Fetched> {
+    fn fetched(&self) -> Option<FetchTotals> {
         self.source.fetched()
     }
 }

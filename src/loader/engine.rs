@@ -206,7 +206,7 @@ impl Engine {
                 Workers::Auto => 1,
                 Workers::Count(count) => count.get(),
             },
-            readers: cores().min(self.checkpoint().source().concurrency()),
+            readers: self.readers(),
             tile_bytes: allowance.tile,
             devices: match self.target.memory {
                 MemoryKind::Device => &self.devices.all,
@@ -217,6 +217,15 @@ impl Engine {
                 None => Settings::new(workers, allowance.in_flight, observer),
                 Some(shared) => Settings::sharing(workers, shared.in_flight(), observer),
             }
+        }
+    }
+
+    /// Threads that share each read. A read that is a request is not shared.
+    fn readers(&self) -> usize {
+        let source = self.checkpoint().source();
+        match source.request_bytes() {
+            Some(_) => 1,
+            None => cores().min(source.concurrency()),
         }
     }
 
@@ -270,6 +279,7 @@ impl Engine {
             workers: allowance.workers,
             in_flight_bytes_max: allowance.in_flight,
             probe: self.checkpoint().source().probe(),
+            fetched: self.checkpoint().source().fetched(),
             tokenizer: self.tokenizer.get().cloned(),
             host_bytes_max: self.host_bytes(),
             device_bytes_max: self.device_bytes(),

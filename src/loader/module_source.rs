@@ -7,7 +7,7 @@ use firebox_kernels::{arith::float::DType, format::Packed};
 
 use crate::{
     model::SlotValues,
-    source::{Access, Bytes, Fetched, Probe, Source, SourceError, SourceExt, SourceHints},
+    source::{Access, Bytes, FetchTotals, Probe, Source, SourceError, SourceExt, SourceHints},
 };
 
 /// The file that the values of the module are in.
@@ -220,7 +220,7 @@ impl SourceHints for ModuleSource {
         None
     }
 
-    fn fetched(&self) -> Option<Fetched> {
+    fn fetched(&self) -> Option<FetchTotals> {
         None
     }
 }

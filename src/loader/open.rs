@@ -13,7 +13,7 @@ use crate::{
     expand,
     source::{
         Apart, Checkpoint, CheckpointError, Local, Source, SourceError,
-        address::{Site, site},
+        address::{AddressKind, address_kind},
         checkpoint::CONFIG,
     },
 };
@@ -45,14 +45,18 @@ impl LoadRequest {
     pub fn open(&self) -> Result<Checkpoint, Error> {
         let apart = self.config.weights.as_deref();
         let name = &self.config.model;
-        let (model, file) =
-            match self.source.is_none() && site(name).is_none() && !Path::new(name).exists() {
-                true => container::file_of_hub(name),
-                false => (&**name, None),
-            };
+        let is_address = address_kind(name).is_some();
+        let (model, file) = match self.source.is_none() && !is_address && !Path::new(name).exists()
+        {
+            true => container::file_of_hub(name),
+            false => (&**name, None),
+        };
         let open = |source| -> Result<Checkpoint, Error> {
-            let checkpoint = opened(container::named(source, file)?, self.config.bare)?;
-            match self.config.bare {
+            let named = container::named(source, file)?;
+            // Of an address, nobody has looked for a configuration yet.
+            let bare = self.config.bare && !(is_address && named.source.size(CONFIG).is_ok());
+            let checkpoint = opened(named, bare)?;
+            match bare {
                 true => Ok(checkpoint),
                 false => Ok(expand::recognised(declared(checkpoint)?, apart.is_some())?),
             }
@@ -61,7 +65,7 @@ impl LoadRequest {
             let checkpoint = match apart {
                 Some(folder) => {
                     let weights = match folder.to_str() {
-                        Some(name) if site(name).is_some() => self.at(name)?,
+                        Some(name) if address_kind(name).is_some() => self.at(name)?,
                         _ => self.local(folder)?,
                     };
                     open(Arc::new(Apart::new(weights, source)))?
@@ -76,7 +80,7 @@ impl LoadRequest {
         if let Some(source) = &self.source {
             return open(Arc::clone(source));
         }
-        if site(name).is_some() {
+        if is_address {
             return self
                 .at(name)
                 .and_then(open)
@@ -85,8 +89,12 @@ impl LoadRequest {
         if Path::new(name).exists() || !looks_like_id(model) {
             return open(self.local(name.as_ref())?);
         }
-        hub(model, self)
-            .and_then(open)
+        let options = &self.config.hub;
+        let hub = match options.uncached || options.cache_limit.is_some() {
+            true => streamed(model, self),
+            false => hub(model, self),
+        };
+        hub.and_then(open)
             .map_err(|error| not_here(name, explain(&self.observers, error)))
     }
 
@@ -99,21 +107,26 @@ impl LoadRequest {
 
     /// The model at an address.
     fn at(&self, address: &str) -> Result<Arc<dyn Source>, Error> {
-        match site(address) {
-            Some(Site::Path(path)) => self.local(path.as_ref()),
-            Some(Site::Hub) => hub(address, self),
-            Some(Site::Remote) | None => remote(address),
+        match address_kind(address) {
+            Some(AddressKind::Path(path)) => self.local(path.as_ref()),
+            Some(AddressKind::Hub) => streamed(address, self),
+            Some(AddressKind::Remote) | None => remote(address, self),
         }
     }
 }
 
 #[cfg(feature = "remote")]
-fn remote(address: &str) -> Result<Arc<dyn Source>, Error> {
-    Ok(Arc::new(crate::source::Remote::open(address)?))
+fn remote(address: &str, request: &LoadRequest) -> Result<Arc<dyn Source>, Error> {
+    let remote = crate::source::Remote::builder(address);
+    let remote = match request.config.hub.range_cache() {
+        Some((folder, limit)) => remote.cache(folder, limit),
+        None => remote,
+    };
+    Ok(Arc::new(remote.build()?))
 }
 
 #[cfg(not(feature = "remote"))]
-fn remote(_: &str) -> Result<Arc<dyn Source>, Error> {
+fn remote(_: &str, _: &LoadRequest) -> Result<Arc<dyn Source>, Error> {
     Err(Error::NoRemote)
 }
 
@@ -203,6 +216,35 @@ fn looks_like_id(name: &str) -> bool {
 
 #[cfg(feature = "hub")]
 fn hub(id: &str, request: &LoadRequest) -> Result<Arc<dyn Source>, Error> {
+    Ok(Arc::new(hub_builder(id, request).build()?))
+}
+
+/// A model of the hub without a copy on disk. Offline it can be in the cache alone.
+#[cfg(all(feature = "hub", feature = "remote"))]
+fn streamed(id: &str, request: &LoadRequest) -> Result<Arc<dyn Source>, Error> {
+    let builder = hub_builder(id, request);
+    Ok(match builder.is_offline() {
+        true => Arc::new(builder.build()?),
+        false => {
+            let remote = builder.stream()?;
+            match request.config.hub.range_cache() {
+                Some((folder, limit)) => Arc::new(remote.cached(folder, limit)?),
+                None => Arc::new(remote),
+            }
+        }
+    })
+}
+
+#[cfg(not(all(feature = "hub", feature = "remote")))]
+fn streamed(id: &str, request: &LoadRequest) -> Result<Arc<dyn Source>, Error> {
+    match cfg!(feature = "hub") {
+        true => Err(Error::NoRemote),
+        false => hub(id, request),
+    }
+}
+
+#[cfg(feature = "hub")]
+fn hub_builder(id: &str, request: &LoadRequest) -> crate::source::HubBuilder {
     let (config, observers) = (&request.config, request.observers.clone());
     let options = &config.hub;
     let mut hub = crate::source::Hub::builder(id).on_download(move |download| {
@@ -225,7 +267,7 @@ fn hub(id: &str, request: &LoadRequest) -> Result<Arc<dyn Source>, Error> {
     if let Some(offline) = options.offline {
         hub = hub.offline(offline);
     }
-    Ok(Arc::new(hub.build()?))
+    hub
 }
 
 #[cfg(not(feature = "hub"))]

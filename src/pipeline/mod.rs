@@ -19,6 +19,7 @@
 // In the order of their imports: a file imports only files above it.
 mod error;
 
+mod ahead;
 mod in_flight;
 mod pages;
 mod settings;

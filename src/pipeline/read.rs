@@ -7,6 +7,7 @@ use firebox_kernels::arith::float::DType;
 use rayon::{ThreadPool, prelude::*};
 
 use super::{
+    ahead::Ahead,
     convert::Convert,
     dense::{Dense, Values},
     error::{PipelineError, Stop},
@@ -57,8 +58,12 @@ pub(super) fn read<'a>(
     by_rows: &[bool],
     tensors: &Sender<Result<Incoming<'a>, PipelineError>>,
 ) {
-    let mut steps = plan.steps.iter().zip(by_rows);
-    let ran = steps.try_for_each(|(step, by_rows)| reader.tensor(step, *by_rows));
+    let mut steps = plan.steps.iter().zip(by_rows).enumerate();
+    let ran = steps.try_for_each(|(nth, (step, by_rows))| {
+        let ran = reader.tensor(step, *by_rows);
+        reader.ahead.iter().for_each(|ahead| ahead.finished(nth));
+        ran
+    });
     let _ = hand_over(tensors, ran);
 }
 
@@ -74,6 +79,8 @@ fn hand_over<T>(to: &Sender<Result<T, PipelineError>>, ran: Result<(), Stop>) ->
 
 pub(super) struct Reader<'a, 'r> {
     source: &'r dyn Source,
+    /// The same source, where it is fetched ahead.
+    ahead: Option<&'r Ahead<'r>>,
     settings: &'r Settings<'r>,
     staging: Option<Staging>,
     /// Threads that share each read, if there are several.
@@ -86,7 +93,7 @@ pub(super) struct Reader<'a, 'r> {
 
 impl<'a, 'r> Reader<'a, 'r> {
     pub(super) fn new(
-        source: &'r dyn Source,
+        (source, ahead): (&'r dyn Source, Option<&'r Ahead<'r>>),
         settings: &'r Settings<'r>,
         account: &'r Account<'a>,
         workers: &'r ThreadPool,
@@ -96,7 +103,8 @@ impl<'a, 'r> Reader<'a, 'r> {
         // One thread reads as well, if not as fast.
         let threads = several.then(|| pool(settings.readers, "firebox-read").ok());
         Self {
-            source,
+            source: ahead.map_or(source, |ahead| ahead),
+            ahead,
             settings,
             staging: settings.devices.first().map(Staging::new),
             threads: threads.flatten(),

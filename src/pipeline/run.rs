@@ -9,6 +9,7 @@ use crossbeam_channel::{Receiver, RecvError, bounded};
 use rayon::ThreadPool;
 
 use super::{
+    ahead::Ahead,
     convert::{Completed, Convert},
     dense::Dense,
     error::{PipelineError, SinkError, Stop},
@@ -43,6 +44,12 @@ pub fn run(
         .map(|step| sink.rows_of(step).is_some())
         .collect();
     let account = Account::new(&settings.in_flight);
+    // Of the bytes in flight, most are for what is fetched ahead, and the others for tiles.
+    let ahead_bytes = settings.in_flight.max() / 4 * 3;
+    let ahead = Ahead::new(source, plan, ahead_bytes);
+    let _aside = ahead
+        .as_ref()
+        .map(|_| Account::set_aside(&settings.in_flight, ahead_bytes));
     let mut placing = Placing {
         plan,
         sink,
@@ -57,9 +64,15 @@ pub fn run(
         let (send, tensors) = bounded(TENSORS_WAITING_MAX);
         // Wakes a reader that waits for bytes, should this thread leave early.
         let _closing = account.close_on_drop();
-        let (account, workers) = (&account, &workers);
+        let (account, workers, ahead) = (&account, &workers, ahead.as_ref());
+        let _ending = ahead.map(Ahead::close_on_drop);
+        for _ in 0..ahead.map_or(0, Ahead::fetchers) {
+            spawn(scope, "firebox-fetch", move || {
+                ahead.into_iter().for_each(Ahead::fetch);
+            })?;
+        }
         spawn(scope, "firebox-read", move || {
-            let reader = Reader::new(source, settings, account, workers, &send);
+            let reader = Reader::new((source, ahead), settings, account, workers, &send);
             read(&reader, plan, &by_rows, &send);
         })?;
         let converting = Converting { plan, workers };

@@ -28,7 +28,7 @@ use serde::Serialize;
 
 use crate::{
     config::PushConfig,
-    source::address::{Site, site},
+    source::address::{AddressKind, address_kind},
 };
 
 /// A folder that was published. Serialises to what `firebox push --json` prints.
@@ -77,11 +77,11 @@ pub fn push(
         let card = Card::of(&folder, config, errors)?.to_string();
         folder.add(CARD, card.into_bytes());
     }
-    let (to, commit, files): Published = match site(&config.to) {
+    let (to, commit, files): Published = match address_kind(&config.to) {
         #[cfg(feature = "remote")]
-        Some(Site::Remote) => store::push(&folder, config, tell)?,
+        Some(AddressKind::Remote) => store::push(&folder, config, tell)?,
         #[cfg(feature = "hub")]
-        Some(Site::Hub) => hub::push(&folder, config, tell)?,
+        Some(AddressKind::Hub) => hub::push(&folder, config, tell)?,
         _ => {
             return Err(PublishError::Place {
                 to: config.to.clone(),

@@ -7,7 +7,9 @@ use std::{
 
 use serde::Serialize;
 
-use crate::source::{Access, Bytes, Fetched, Probe, Source, SourceError, SourceExt, SourceHints};
+use crate::source::{
+    Access, Bytes, FetchTotals, Probe, Source, SourceError, SourceExt, SourceHints,
+};
 
 /// Bytes of a file that were read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -139,7 +141,7 @@ impl SourceHints for ReadLog<'_> {
         self.inner.request_bytes()
     }
 
-    fn fetched(&self) -> Option<Fetched> {
+    fn fetched(&self) -> Option<FetchTotals> {
         self.inner.fetched()
     }
 }

@@ -38,7 +38,7 @@ use crate::{
     pipeline::Timing,
     plan::{Action, Home, Plan, Step, Treatment, memory::runs},
     ranks::{ReadRange, WeightDigest},
-    source::Probe,
+    source::{FetchTotals, Probe},
     target::{DType, dense_types},
 };
 
@@ -104,6 +104,9 @@ pub struct LoadReport {
     pub workers: usize,
     /// How weights were read and why, where that was looked into.
     pub probe: Option<Probe>,
+    /// What came over the network, where the checkpoint is not on this machine: as `fetched_bytes` and `requests`.
+    #[serde(flatten)]
+    pub fetched: Option<FetchTotals>,
     /// The files that the tokenizer was made from, in words, where it was read before the load.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tokenizer: Option<String>,
@@ -224,6 +227,7 @@ pub(crate) struct RunFacts {
     pub(crate) workers: usize,
     pub(crate) in_flight_bytes_max: u64,
     pub(crate) probe: Option<Probe>,
+    pub(crate) fetched: Option<FetchTotals>,
     pub(crate) tokenizer: Option<String>,
     pub(crate) host_bytes_max: Option<u64>,
     pub(crate) device_bytes_max: Option<u64>,
@@ -299,6 +303,7 @@ impl LoadReport {
             in_flight_bytes_max: facts.in_flight_bytes_max,
             workers: facts.workers,
             probe: facts.probe,
+            fetched: facts.fetched,
             tokenizer: facts.tokenizer,
             host_bytes_max: facts.host_bytes_max,
             device_bytes_max: facts.device_bytes_max,
@@ -423,6 +428,9 @@ impl fmt::Display for LoadReport {
         }
         if let Some(files) = &self.tokenizer {
             write!(f, ", tokenizer from {files}")?;
+        }
+        if let Some(fetched) = &self.fetched {
+            write!(f, ", {fetched}")?;
         }
         match &self.left_out[..] {
             [] => {}

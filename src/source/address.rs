@@ -7,7 +7,7 @@ const HUB: [&str; 3] = ["huggingface.co", "www.huggingface.co", "hf.co"];
 
 /// What an address says that a model is at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Site<'a> {
+pub(crate) enum AddressKind<'a> {
     /// A path after `file://`.
     Path(&'a str),
     /// An object store, or a server of plain HTTP.
@@ -17,14 +17,16 @@ pub(crate) enum Site<'a> {
 }
 
 /// The place that `name` is an address of; `None` for paths, and for names and pages of models of the hub.
-pub(crate) fn site(name: &str) -> Option<Site<'_>> {
+pub(crate) fn address_kind(name: &str) -> Option<AddressKind<'_>> {
     let (scheme, rest) = name.trim().split_once("://")?;
     let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
     match scheme.to_ascii_lowercase().as_str() {
-        "file" => Some(Site::Path(rest)),
-        "hf" => Some(Site::Hub),
-        "http" | "https" => (!HUB.contains(&host) && !is_endpoint(host)).then_some(Site::Remote),
-        scheme => STORES.contains(&scheme).then_some(Site::Remote),
+        "file" => Some(AddressKind::Path(rest)),
+        "hf" => Some(AddressKind::Hub),
+        "http" | "https" => {
+            (!HUB.contains(&host) && !is_endpoint(host)).then_some(AddressKind::Remote)
+        }
+        scheme => STORES.contains(&scheme).then_some(AddressKind::Remote),
     }
 }
 
@@ -43,20 +45,23 @@ mod tests {
     #[test]
     fn addresses_are_told_from_names() {
         for (name, expected) in [
-            ("s3://bucket/a", Some(Site::Remote)),
-            ("S3A://bucket/a", Some(Site::Remote)),
-            ("gs://bucket", Some(Site::Remote)),
-            ("abfss://c@a.dfs.core.windows.net/x", Some(Site::Remote)),
-            ("https://host/folder", Some(Site::Remote)),
-            ("file:///folder", Some(Site::Path("/folder"))),
-            ("hf://org/model@v1", Some(Site::Hub)),
+            ("s3://bucket/a", Some(AddressKind::Remote)),
+            ("S3A://bucket/a", Some(AddressKind::Remote)),
+            ("gs://bucket", Some(AddressKind::Remote)),
+            (
+                "abfss://c@a.dfs.core.windows.net/x",
+                Some(AddressKind::Remote),
+            ),
+            ("https://host/folder", Some(AddressKind::Remote)),
+            ("file:///folder", Some(AddressKind::Path("/folder"))),
+            ("hf://org/model@v1", Some(AddressKind::Hub)),
             ("https://huggingface.co/org/model", None),
             ("org/model", None),
             ("/folder", None),
             ("C:\\s3", None),
             ("ftp://host/a", None),
         ] {
-            assert_eq!(site(name), expected, "{name}");
+            assert_eq!(address_kind(name), expected, "{name}");
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{
-    Access, Fetched, Probe, Source, SourceError, SourceExt, SourceHints, checkpoint::INDEX,
+    Access, FetchTotals, Probe, Source, SourceError, SourceExt, SourceHints, checkpoint::INDEX,
     is_weights,
 };
 
@@ -105,7 +105,7 @@ impl SourceHints for Apart {
         self.weights.request_bytes()
     }
 
-    fn fetched(&self) -> Option<Fetched> {
+    fn fetched(&self) -> Option<FetchTotals> {
         let both = [self.weights.fetched(), self.others.fetched()];
         both.into_iter().flatten().reduce(core::ops::Add::add)
     }

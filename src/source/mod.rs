@@ -81,7 +81,7 @@ pub use catalog::{Catalog, CatalogError, TensorInfo};
 pub use checkpoint::{Checkpoint, CheckpointError, WeightFile};
 pub use dtype::StoredType;
 pub use error::SourceError;
-pub use fetched::Fetched;
+pub use fetched::FetchTotals;
 pub use header::{Entry, Header, HeaderError};
 #[cfg(feature = "hub")]
 pub use hub::{Download, Hub, HubBuilder};

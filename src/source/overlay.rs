@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use firebox_kernels::arith::float::DType;
 
-use super::{Access, Fetched, Probe, Source, SourceError, SourceExt, SourceHints};
+use super::{Access, FetchTotals, Probe, Source, SourceError, SourceExt, SourceHints};
 
 /// The file whose bytes are all zero: zeros of every type.
 pub(crate) const ZEROS: &str = "(zeros)";
@@ -167,7 +167,7 @@ impl SourceHints for Overlay {
         self.source.request_bytes()
     }
 
-    fn fetched(&self) -> Option<Fetched> {
+    fn fetched(&self) -> Option<FetchTotals> {
         self.source.fetched()
     }
 }

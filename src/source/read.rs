@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{error::SourceError, fetched::Fetched, probe::Probe};
+use super::{error::SourceError, fetched::FetchTotals, probe::Probe};
 
 /// The most that [`SourceExt::read`] reads at once, in bytes: 128 MiB.
 ///
@@ -117,7 +117,7 @@ pub trait SourceHints: Send + Sync {
     fn request_bytes(&self) -> Option<u64>;
 
     /// What came over the network so far; `None` where nothing does.
-    fn fetched(&self) -> Option<Fetched>;
+    fn fetched(&self) -> Option<FetchTotals>;
 }
 
 /// What the bytes that a source [shares](SourceHints::share) are for.
@@ -262,7 +262,7 @@ pub trait SourceExt: Source {
     }
 
     /// [`SourceHints::fetched`], or `None`.
-    fn fetched(&self) -> Option<Fetched> {
+    fn fetched(&self) -> Option<FetchTotals> {
         self.hints()?.fetched()
     }
 }

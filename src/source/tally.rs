@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::Fetched;
+use super::FetchTotals;
 
 /// Counts what is fetched.
 #[derive(Debug, Default)]
@@ -20,8 +20,8 @@ impl Tally {
         self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    pub(super) fn fetched(&self) -> Fetched {
-        Fetched {
+    pub(super) fn fetched(&self) -> FetchTotals {
+        FetchTotals {
             bytes: self.bytes.load(Ordering::Relaxed),
             requests: self.requests.load(Ordering::Relaxed),
         }

@@ -12,7 +12,7 @@ use firebox::{
     pipeline::{Event, Flow},
     report::Saved,
     source::{
-        Access, Bytes, Checkpoint, Fetched, Probe, Source, SourceError, SourceExt, SourceHints,
+        Access, Bytes, Checkpoint, FetchTotals, Probe, Source, SourceError, SourceExt, SourceHints,
     },
 };
 
@@ -117,7 +117,7 @@ impl SourceHints for Watched {
         None
     }
 
-    fn fetched(&self) -> Option<Fetched> {
+    fn fetched(&self) -> Option<FetchTotals> {
         None
     }
 }

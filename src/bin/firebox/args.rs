@@ -45,7 +45,8 @@ pub(crate) fn folder_here() -> impl TypedValueParser<Value = PathBuf> {
 /// Which checkpoint.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ModelArgs {
-    /// A folder, a .safetensors or .gguf file, or a model id of the hub such as meta-llama/Llama-3.2-1B
+    /// A folder, a .safetensors or .gguf file, a model id of the hub such as meta-llama/Llama-3.2-1B, or an address: s3://bucket/folder,
+    /// gs://, az://, https://host/folder, hf://org/model@revision
     pub(crate) model: OsString,
 
     /// Branch, tag or commit of a model of the hub
@@ -55,6 +56,19 @@ pub(crate) struct ModelArgs {
     /// Never go to the network: the hub's cache has to have the model
     #[arg(long)]
     offline: bool,
+
+    /// Read a model of the hub where it is, and keep nothing of it on disk; hf:// does the same
+    #[arg(long, conflicts_with = "offline")]
+    no_cache: bool,
+
+    /// Keep what is read of a model at an address in DIR, for the next time. For a model id of the hub, DIR is the hub's cache
+    #[arg(long, value_name = "DIR", conflicts_with = "no_cache")]
+    cache: Option<PathBuf>,
+
+    /// Bytes of --cache at most, 16GiB if not given: what was not used for the longest time makes room. With it, a model id of the hub is
+    /// read like an address
+    #[arg(long, value_name = "SIZE", requires = "cache")]
+    cache_limit: Option<Bytes>,
 
     /// New blocks (LLaMA-Pro): blocks=8 makes 8 copies of layers, which change nothing until they are trained;
     /// blocks=8,dense leaves them dense, whatever becomes of the others; dense leaves those dense that the model has
@@ -90,7 +104,17 @@ impl ModelArgs {
 
     /// Another model, from the same places.
     pub(crate) fn another(&self, model: &OsStr) -> LoadConfig {
-        let config = LoadConfig::new(model.to_string_lossy()).reading(self.reading);
+        let config = LoadConfig::new(model.to_string_lossy())
+            .reading(self.reading)
+            .uncached(self.no_cache);
+        let config = match &self.cache {
+            Some(folder) => config.cache(folder),
+            None => config,
+        };
+        let config = match self.cache_limit {
+            Some(Bytes(limit)) => config.cache_limit(limit),
+            None => config,
+        };
         // Without the flag the environment decides.
         if self.offline {
             config.offline(true)
@@ -125,6 +149,10 @@ impl ModelArgs {
 
     /// Whether a model is a file of tensors, or a folder of such files, without a configuration.
     fn is_bare(model: &OsStr) -> bool {
+        if model.to_string_lossy().contains("://") {
+            // The library looks whether it has one.
+            return true;
+        }
         let path = Path::new(model);
         if path.is_file() {
             // A file of llama.cpp has its configuration in it.

@@ -3,7 +3,13 @@
 use std::collections::BTreeMap;
 
 use clap::Args;
-use firebox::{config::Bytes, dialect, model::CausalLm, plan, source::Checkpoint};
+use firebox::{
+    config::Bytes,
+    dialect,
+    model::CausalLm,
+    plan,
+    source::{Checkpoint, SourceExt},
+};
 use serde_json::{Value, json};
 
 use crate::{Failure, args::ModelArgs, output};
@@ -27,9 +33,12 @@ impl InspectCommand {
         let config = ModelArgs::any(self.model.config(), &self.model.model);
         let checkpoint = self.model.request(config, &self.model.model)?.open()?;
         if self.json {
-            output::json(&value(&checkpoint))
+            let answer = value(&checkpoint);
+            let fetched = checkpoint.source().fetched();
+            output::json(&output::WithFetched { answer, fetched })
         } else {
-            self.print(&checkpoint)
+            self.print(&checkpoint)?;
+            output::fetched(checkpoint.source().fetched())
         }
     }
 

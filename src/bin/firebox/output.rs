@@ -8,7 +8,10 @@ use std::{
 };
 
 use comfy_table::{CellAlignment, Table, presets};
-use firebox::train::{FinetuneConfigError, TrainError};
+use firebox::{
+    source::FetchTotals,
+    train::{FinetuneConfigError, TrainError},
+};
 use serde::Serialize;
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
@@ -42,6 +45,20 @@ pub(crate) fn code(failure: &(dyn Error + 'static)) -> u8 {
 /// One JSON value on stdout.
 pub(crate) fn json(value: &impl Serialize) -> Result<(), Failure> {
     line(serde_json::to_string_pretty(value)?)
+}
+
+/// What came over the network, in a line; nothing where nothing did.
+pub(crate) fn fetched(fetched: Option<FetchTotals>) -> Result<(), Failure> {
+    fetched.map_or(Ok(()), line)
+}
+
+/// An answer as JSON, with what came over the network beside its own fields.
+#[derive(Serialize)]
+pub(crate) struct WithFetched<A> {
+    #[serde(flatten)]
+    pub(crate) answer: A,
+    #[serde(flatten)]
+    pub(crate) fetched: Option<FetchTotals>,
 }
 
 /// A line on stdout. Whoever closed it (`| head`) has read enough, which is no failure.

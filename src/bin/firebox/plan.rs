@@ -8,6 +8,7 @@ use firebox::{
     config::Bytes,
     plan::{Lacking, MemoryPlan, Plan, Summary},
     recommend::{Remedy, planned, remedies},
+    source::{FetchTotals, SourceExt},
 };
 use serde::Serialize;
 
@@ -71,6 +72,8 @@ struct PlanAnswer<'p> {
     remedies: &'p [Remedy],
     /// `null` where nobody has timed it.
     read: Option<ReadRate>,
+    #[serde(flatten)]
+    fetched: Option<FetchTotals>,
 }
 
 impl PlanCommand {
@@ -121,7 +124,8 @@ impl PlanCommand {
             false => Vec::new(),
         };
         let rate = planner.read_rate(&planned.plan, self.probe)?;
-        self.print(&planned.plan, Some(memory), &remedies, rate)?;
+        let fetched = planner.checkpoint().source().fetched();
+        self.print(&planned.plan, Some(memory), &remedies, (rate, fetched))?;
         // Printed first: a plan that cannot be carried out is still worth reading.
         match planned.refused {
             Some(error) => Err(error.into()),
@@ -135,7 +139,7 @@ impl PlanCommand {
         plan: &Plan,
         memory: Option<&MemoryPlan>,
         remedies: &[Remedy],
-        read: Option<ReadRate>,
+        (read, fetched): (Option<ReadRate>, Option<FetchTotals>),
     ) -> Result<(), Failure> {
         if self.json {
             return output::json(&PlanAnswer {
@@ -144,6 +148,7 @@ impl PlanCommand {
                 lacking: memory.map(MemoryPlan::lacking),
                 remedies,
                 read,
+                fetched,
             });
         }
         output::line(plan)?;
@@ -161,14 +166,14 @@ impl PlanCommand {
                 Bytes(*peak_bytes)
             ))?;
         }
-        match read {
-            Some(read) => output::line(format_args!(
+        if let Some(read) = read {
+            output::line(format_args!(
                 "reading takes {:.1} s at {}/s, as measured here; converting overlaps with it",
                 read.seconds_read,
                 Bytes(read.bytes_per_second as u64)
-            )),
-            None => Ok(()),
+            ))?;
         }
+        output::fetched(fetched)
     }
 }
 
@@ -180,7 +185,8 @@ impl OnTarget for PlanCommand {
             // It can be saved, and not loaded.
             let plan = loader.plan_tensors(&self.include.patterns)?;
             let rate = loader.read_rate(&plan, self.probe)?;
-            return self.print(&plan, None, &[], rate);
+            let fetched = loader.checkpoint().source().fetched();
+            return self.print(&plan, None, &[], (rate, fetched));
         }
         self.planned(&Planner::of(&loader), false)
     }

@@ -8,6 +8,7 @@ use firebox::{
     config::{Bytes, StatedMemory},
     quant::QuantSpec,
     recommend::{Recommendation, recommend},
+    source::SourceExt,
 };
 
 use crate::{
@@ -62,10 +63,20 @@ impl RecommendCommand {
             let failed = |error| format!("{}: could not be written: {error}", file.display());
             fs::write(file, &recommended.toml).map_err(failed)?;
         }
+        let fetched = planner.checkpoint().source().fetched();
         match (self.json, &self.out) {
-            (true, _) => output::json(&recommended),
-            (false, Some(_)) => said(&recommended),
-            (false, None) => output::line(recommended.toml.trim_end()),
+            (true, _) => output::json(&output::WithFetched {
+                answer: &recommended,
+                fetched,
+            }),
+            (false, Some(_)) => {
+                said(&recommended)?;
+                output::fetched(fetched)
+            }
+            (false, None) => {
+                output::line(recommended.toml.trim_end())?;
+                fetched.map_or(Ok(()), |fetched| output::line(format_args!("# {fetched}")))
+            }
         }
     }
 }

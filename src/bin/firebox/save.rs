@@ -13,6 +13,7 @@ use firebox::{
     observe::{Event, Flow},
     quant::QuantSpec,
     report::{Saved, VerifyReport},
+    source::{FetchTotals, SourceExt},
 };
 use serde::Serialize;
 
@@ -166,6 +167,8 @@ struct Answer {
     saved: Saved,
     #[serde(skip_serializing_if = "Option::is_none")]
     verified: Option<VerifyReport>,
+    #[serde(flatten)]
+    fetched: Option<FetchTotals>,
 }
 
 impl SaveArgs {
@@ -292,7 +295,12 @@ impl SaveArgs {
         bar.clear();
         let saved = saved?;
         if self.json {
-            return output::json(&Answer { saved, verified });
+            let fetched = loader.checkpoint().source().fetched();
+            return output::json(&Answer {
+                saved,
+                verified,
+                fetched,
+            });
         }
         if let Some(verified) = verified {
             output::text(verified.beyond())?;

@@ -10,7 +10,7 @@ use firebox::{
     model::{Architecture, CausalLm},
     quant::QuantSpec,
     report::VerifyReport,
-    source::Checkpoint,
+    source::{Checkpoint, SourceExt},
 };
 use serde_json::Value;
 
@@ -84,26 +84,33 @@ impl OnTarget for VerifyCommand {
         let limits = &self.limits;
         let loader = open(config)?;
         let by_files = self.include.by_files(loader.checkpoint().config())?;
+        let mut against_fetched = None;
         let report = match &self.against {
             Some(against) => {
                 let dense = ModelArgs::any(self.load.model.another(against), against);
                 let dense = self.load.model.request(dense, against)?;
                 let dense = expanded_like(loader.checkpoint().config(), dense)?;
-                if by_files {
+                let report = if by_files {
                     loader.verify_tensors_against(&dense, &limits.limits())
                 } else {
                     loader.verify_against::<CausalLm>(&dense, &limits.limits())
-                }
+                };
+                against_fetched = dense.source().fetched();
+                report
             }
             None if by_files => loader.verify_tensors(&self.include.patterns, &limits.config()),
             None => loader.verify::<CausalLm>(&limits.config()),
         };
         bar.clear();
         let report = report?;
+        let both = [loader.checkpoint().source().fetched(), against_fetched];
+        let fetched = both.into_iter().flatten().reduce(core::ops::Add::add);
         if self.json {
-            output::json(&report)?;
+            let answer = &report;
+            output::json(&output::WithFetched { answer, fetched })?;
         } else {
             output::line(&report)?;
+            output::fetched(fetched)?;
         }
         // Printed first: what is beyond the limits is what one looks for.
         within(&report)

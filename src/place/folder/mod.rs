@@ -49,7 +49,7 @@ use crate::{
     quant::QuantSpec,
     source::{
         Checkpoint, CheckpointError,
-        address::{Site, site},
+        address::{AddressKind, address_kind},
         checkpoint::GENERATION_CONFIG,
     },
 };
@@ -60,17 +60,17 @@ pub(crate) fn output(to: &SaveConfig) -> Result<Box<dyn Output>, SaveError> {
         let folder = to.folder.clone();
         Err(SaveError::Place { folder, reason })
     };
-    match to.folder.to_str().and_then(site) {
+    match to.folder.to_str().and_then(address_kind) {
         None => Ok(Box::new(LocalOutput::new(&to.folder))),
-        Some(Site::Path(path)) => Ok(Box::new(LocalOutput::new(Path::new(path)))),
+        Some(AddressKind::Path(path)) => Ok(Box::new(LocalOutput::new(Path::new(path)))),
         #[cfg(feature = "remote")]
-        Some(Site::Remote) => {
+        Some(AddressKind::Remote) => {
             let address = to.folder.to_string_lossy();
             Ok(Box::new(remote::RemoteOutput::new(&address)?))
         }
         #[cfg(not(feature = "remote"))]
-        Some(Site::Remote) => refuse("this program was built without the feature `remote`"),
-        Some(Site::Hub) => refuse(
+        Some(AddressKind::Remote) => refuse("this program was built without the feature `remote`"),
+        Some(AddressKind::Hub) => refuse(
             "weights are not written to the hub while they are made; save to a folder, and `firebox push` it",
         ),
     }

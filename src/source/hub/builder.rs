@@ -160,14 +160,7 @@ impl HubBuilder {
             None => self.cache_folder(),
         };
         let cache = Cache::new(cache);
-        let offline = self.offline.unwrap_or_else(|| {
-            self.environment.get("HF_HUB_OFFLINE").is_some_and(|value| {
-                matches!(
-                    value.to_ascii_lowercase().as_str(),
-                    "1" | "true" | "yes" | "on"
-                )
-            })
-        });
+        let offline = self.is_offline();
         let token = self.token_to_send();
         let with_token = token.is_some();
         let api = if offline {
@@ -198,6 +191,7 @@ impl HubBuilder {
             downloads: Mutex::default(),
             heads: Mutex::default(),
             reading: self.reading,
+            tally: Arc::default(),
         })
     }
 
@@ -262,6 +256,19 @@ impl HubBuilder {
         self.path_variable("HF_HUB_CACHE")
             .or_else(|| self.path_variable("HUGGINGFACE_HUB_CACHE"))
             .unwrap_or_else(|| self.hf_home().join("hub"))
+    }
+
+    /// Whether nothing is sent.
+    pub(crate) fn is_offline(&self) -> bool {
+        self.offline.unwrap_or_else(|| {
+            let value = self.environment.get("HF_HUB_OFFLINE");
+            value.is_some_and(|value| {
+                matches!(
+                    value.to_ascii_lowercase().as_str(),
+                    "1" | "true" | "yes" | "on"
+                )
+            })
+        })
     }
 
     fn found_token(&self) -> Option<String> {

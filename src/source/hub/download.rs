@@ -140,6 +140,7 @@ impl Hub {
             if read == 0 {
                 break;
             }
+            self.tally.bytes(read);
             if done + read as u64 > total {
                 into.set_len(0).map_err(disk)?;
                 let why = format!("it sends more than the {total} bytes that it announced");

@@ -92,6 +92,7 @@ impl Hub {
         unpacked
             .read_to_end(&mut body)
             .map_err(|error| self.network(file, error))?;
+        self.tally.bytes(body.len());
         if body.len() as u64 > LISTING_MAX {
             let why = format!("its answer about the model is longer than {LISTING_MAX} bytes");
             return Err(self.network(file, why));

@@ -38,6 +38,8 @@ mod download;
 
 mod hook;
 
+#[cfg(feature = "remote")]
+mod stream;
 mod writing;
 
 use core::fmt;
@@ -55,9 +57,14 @@ use hook::Hook;
 pub use hook::Download;
 pub(crate) use writing::{HubLine, HubRequest};
 
-use crate::{config::Reading, source::local::CONCURRENCY};
+use crate::{
+    config::Reading,
+    source::{local::CONCURRENCY, tally::Tally},
+};
 
-use super::{Access, Bytes, Fetched, Local, Probe, Source, SourceError, SourceHints, stays_inside};
+use super::{
+    Access, Bytes, FetchTotals, Local, Probe, Source, SourceError, SourceHints, stays_inside,
+};
 
 /// A model on the hub, in the cache that Python's `huggingface_hub` uses.
 ///
@@ -80,6 +87,7 @@ pub struct Hub {
     heads: Mutex<HashMap<String, Arc<[u8]>>>,
     /// How the cache is read.
     reading: Reading,
+    tally: Arc<Tally>,
 }
 
 /// The files of a commit, with their lengths where the hub reports them.
@@ -89,7 +97,7 @@ type Listing = BTreeMap<String, Option<u64>>;
 struct Pinned {
     commit: String,
     local: Local,
-    /// Fetched when a file is not in the cache; with the commit, where that had to be asked for.
+    /// FetchTotals when a file is not in the cache; with the commit, where that had to be asked for.
     listing: Mutex<Option<Arc<Listing>>>,
 }
 
@@ -326,8 +334,8 @@ impl SourceHints for Hub {
         None
     }
 
-    fn fetched(&self) -> Option<Fetched> {
-        None
+    fn fetched(&self) -> Option<FetchTotals> {
+        self.api.as_ref().map(|_| self.tally.fetched())
     }
 }
 

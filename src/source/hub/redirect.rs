@@ -49,6 +49,7 @@ impl Hub {
                 .max_redirects(0)
                 .max_redirects_will_error(false)
                 .build();
+            self.tally.request();
             let response = next_request
                 .call()
                 .map_err(|error| self.network(file, error))?;

@@ -104,6 +104,7 @@ impl Hub {
                 // A hub that sends the whole file is left after the bytes that were wanted.
                 .and_then(|body| {
                     let read = body.take(len as u64).read_to_end(&mut bytes);
+                    self.tally.bytes(bytes.len());
                     read.map_err(|error| self.network(file, error))
                 });
             match fetched {
@@ -139,8 +140,9 @@ impl Hub {
             return Err(self.network(file, why));
         }
         let mut body = response.into_body().into_reader();
-        io::copy(&mut body.by_ref().take(start - first), &mut io::sink())
+        let skipped = io::copy(&mut body.by_ref().take(start - first), &mut io::sink())
             .map_err(|error| self.network(file, error))?;
+        self.tally.bytes(skipped as usize);
         Ok(body)
     }
 

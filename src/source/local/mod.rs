@@ -19,7 +19,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use bytes::Bytes;
 
 use super::{
-    Access, Fetched, Probe, Source, SourceError, SourceHints, instead, is_weights, stays_inside,
+    Access, FetchTotals, Probe, Source, SourceError, SourceHints, instead, is_weights, stays_inside,
 };
 use crate::config::Reading;
 use open::{OpenFile, Opened};
@@ -355,7 +355,7 @@ impl SourceHints for Local {
         None
     }
 
-    fn fetched(&self) -> Option<Fetched> {
+    fn fetched(&self) -> Option<FetchTotals> {
         None
     }
 }

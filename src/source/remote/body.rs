@@ -14,13 +14,15 @@ use super::failure::broken;
 use crate::source::tally::Tally;
 
 /// Bytes that are read of an answer at once, at most.
-const FRAME: usize = 256 << 10;
+const FRAME: usize = 128 << 10;
 
 /// The body of an answer. It is read on the thread that asks for it, which waits.
 pub(super) struct AnswerBody {
     reader: BodyReader<'static>,
     /// Bytes that are wanted of it.
     left: u64,
+    /// Whether those are all that the server sends.
+    whole: bool,
     spare: BytesMut,
     tally: Arc<Tally>,
 }
@@ -30,6 +32,7 @@ impl AnswerBody {
         Self {
             reader,
             left: wanted,
+            whole: true,
             spare: BytesMut::new(),
             tally,
         }
@@ -48,6 +51,7 @@ impl AnswerBody {
     /// Reads no more than so many bytes from here on.
     pub(super) fn only(&mut self, bytes: u64) {
         self.left = bytes;
+        self.whole = false;
     }
 
     /// The first bytes, or all.
@@ -74,6 +78,10 @@ impl AnswerBody {
         if read == 0 {
             self.left = 0;
             return Ok(None);
+        }
+        if self.left == 0 && self.whole {
+            // Finds the end, which waits for nothing, and gives the connection back for the next request.
+            let _ = self.reader.read(&mut [0]);
         }
         Ok(Some(self.spare.split_to(read).freeze()))
     }

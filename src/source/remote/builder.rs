@@ -1,5 +1,6 @@
 //! How a remote model is reached: the caller's options, and the environment for the others.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{
@@ -17,6 +18,7 @@ pub struct RemoteBuilder {
     address: String,
     options: RemoteOptions,
     retries: usize,
+    cache: Option<(PathBuf, u64)>,
 }
 
 impl Remote {
@@ -35,12 +37,13 @@ impl Remote {
             address: address.into(),
             options: RemoteOptions::default(),
             retries: RETRIES,
+            cache: None,
         }
     }
 }
 
-/// Tries after the first one that get nowhere, before a read fails: 6 s at most.
-const RETRIES: usize = 6;
+/// Tries after the first one that get nowhere, before a read fails: 23 s at most.
+const RETRIES: usize = 8;
 
 impl RemoteBuilder {
     /// Variables to look things up in, in place of the process's.
@@ -52,7 +55,7 @@ impl RemoteBuilder {
         self
     }
 
-    /// How often a read is tried again that gets nowhere; 6 when not said, with longer and longer waits. A read that gets some bytes
+    /// How often a read is tried again that gets nowhere; 8 when not said, with longer and longer waits. A read that gets some bytes
     /// further begins to count anew.
     pub fn retries(mut self, retries: usize) -> Self {
         self.retries = retries;
@@ -66,6 +69,13 @@ impl RemoteBuilder {
         self
     }
 
+    /// Keeps parts of files in `folder`, at most `limit` bytes: those that were not used for the longest time make room. Nothing is
+    /// kept if not given.
+    pub fn cache(mut self, folder: impl Into<PathBuf>, limit: u64) -> Self {
+        self.cache = Some((folder.into(), limit));
+        self
+    }
+
     /// The source. Sends nothing yet.
     ///
     /// # Errors
@@ -74,6 +84,10 @@ impl RemoteBuilder {
     /// it.
     pub fn build(self) -> Result<Remote, SourceError> {
         let store = RemoteStore::open(&self.address, &self.options)?;
-        Ok(Remote::new(store, self.retries))
+        let remote = Remote::new(store, self.retries, None);
+        match self.cache {
+            Some((folder, limit)) => remote.cached(&folder, limit),
+            None => Ok(remote),
+        }
     }
 }

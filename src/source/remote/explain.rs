@@ -44,6 +44,19 @@ impl RemoteStore {
         if code.as_deref().is_some_and(is_expired) {
             return SourceError::Expired { at, file };
         }
+        if let (Some(hub), Error::PermissionDenied { .. } | Error::Unauthenticated { .. }) =
+            (&self.hub, &error)
+        {
+            return SourceError::Unauthorized {
+                at,
+                file,
+                status: match error {
+                    Error::PermissionDenied { .. } => 403,
+                    _ => 401,
+                },
+                with_token: hub.with_token,
+            };
+        }
         let denied = |status| SourceError::Denied {
             at: at.clone(),
             file: file.clone(),
@@ -89,7 +102,10 @@ impl RemoteStore {
         SourceError::Network {
             at: self.at.clone(),
             file: file.to_owned(),
-            endpoint: self.kind.name().into(),
+            endpoint: match &self.hub {
+                Some(_) => "the hub".into(),
+                None => self.kind.name().into(),
+            },
             source: reason.into(),
         }
     }

@@ -4,6 +4,7 @@
 //! that is redirected to another one only the headers in [`KEPT`] remain. Where a file was redirected to is remembered, so that not
 //! every range of it is asked for twice; an address that no longer works is looked up again.
 
+use core::fmt;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -59,7 +60,7 @@ const METADATA_WAIT: Duration = Duration::from_secs(1);
 
 /// How requests are sent.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Patience {
+pub(in crate::source) struct Patience {
     /// The longest wait for a connection.
     pub(super) connect: Duration,
     /// The longest wait for an answer to begin, and for more of it in its middle.
@@ -85,7 +86,6 @@ pub(super) struct Additions {
 }
 
 /// Sends requests.
-#[derive(Debug)]
 pub(super) struct Line {
     agent: Agent,
     patience: Patience,
@@ -94,6 +94,13 @@ pub(super) struct Line {
     pub(super) tally: Arc<Tally>,
     /// Where files were redirected to, and the ETag that came with the redirect.
     places: Mutex<HashMap<Uri, Hop>>,
+}
+
+/// Written by hand: places that files were redirected to may be signed.
+impl fmt::Debug for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Line").finish_non_exhaustive()
+    }
 }
 
 /// Where a request was redirected to.
@@ -111,13 +118,14 @@ impl Line {
         patience: Patience,
         additions: Additions,
         secrets: Secrets,
+        tally: &Arc<Tally>,
     ) -> Self {
         Self {
             agent,
             patience,
             additions,
             secrets,
-            tally: Arc::default(),
+            tally: Arc::clone(tally),
             places: Mutex::default(),
         }
     }
@@ -139,8 +147,8 @@ impl Line {
             .allow_non_standard_methods(true)
             .max_idle_connections(2 * IDLE)
             .max_idle_connections_per_host(IDLE)
-            .input_buffer_size(256 << 10)
-            .output_buffer_size(256 << 10);
+            .input_buffer_size(128 << 10)
+            .output_buffer_size(64 << 10);
         config.build().new_agent()
     }
 

@@ -15,12 +15,14 @@
 //!
 //! # In this folder
 //!
-//! the source; addresses; the store of an address; requests and redirects; answers; failures; what is secret; waits; whole objects, and
-//! uploads in parts.
+//! the source; addresses; the store of an address; requests and redirects; answers; failures; what is secret; waits; the cache; whole
+//! objects, and uploads in parts.
 
 mod address;
 
 mod body;
+
+mod cache;
 
 mod explain;
 

@@ -19,13 +19,14 @@ use super::{
     body::AnswerBody,
     failure::{self, RequestFailure, broken},
     line::Line,
-    waits,
 };
 
+/// The shortest wait, of a server that asks for none.
+const WAIT_LEAST: Duration = Duration::from_millis(100);
 /// The longest wait that a server may ask for.
 const WAIT_MAX: Duration = Duration::from_secs(120);
-/// Waits that a server may ask for before one request is answered.
-const WAITS_MAX: usize = 8;
+/// All waits that a server may ask for before one request is answered, and how many.
+const WAITS_MAX: (Duration, usize) = (Duration::from_secs(300), 30);
 /// Bytes of the body of an answer that says what is wrong, at most.
 const WRONG_BYTES_MAX: u64 = 16 << 10;
 /// Bytes that are read over where a server sends a whole file in place of a part of it.
@@ -56,7 +57,8 @@ struct Service {
 #[async_trait]
 impl HttpService for Service {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
-        for _ in 0..WAITS_MAX {
+        let (mut waited, mut waits) = (Duration::ZERO, 0);
+        loop {
             let (line, plain, again) = (Arc::clone(&self.line), self.plain, request.clone());
             let sent = tokio::task::spawn_blocking(move || line.send(again, plain)).await;
             let sent =
@@ -64,7 +66,7 @@ impl HttpService for Service {
             let answer = sent.map_err(RequestFailure::into_http)?;
             let status = answer.status();
             let wait = match status.as_u16() {
-                429 | 503 => waits::asked(answer.headers(), SystemTime::now()),
+                429 | 503 => super::waits::asked(answer.headers(), SystemTime::now()),
                 _ => None,
             };
             let Some(wait) = wait else {
@@ -72,20 +74,16 @@ impl HttpService for Service {
                     .answered(&request, answer)
                     .map_err(RequestFailure::into_http);
             };
-            if wait > WAIT_MAX {
+            // As long as none is as good as a moment.
+            let wait = wait.max(WAIT_LEAST);
+            (waited, waits) = (waited + wait, waits + 1);
+            if wait > WAIT_MAX || waited > WAITS_MAX.0 || waits > WAITS_MAX.1 {
                 let (status, seconds) = (status.as_u16(), wait.as_secs());
                 return Err(RequestFailure::Busy { status, seconds }.into_http());
             }
             tracing::debug!(%status, seconds = wait.as_secs(), "waits as the server asks");
             tokio::time::sleep(wait).await;
         }
-        let (status, code, region) = (429, None, None);
-        Err(RequestFailure::Status {
-            status,
-            code,
-            region,
-        }
-        .into_http())
     }
 }
 

@@ -5,7 +5,8 @@
 
 use core::ops::Range;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,14 +16,15 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::{
     address::StoreKind,
+    cache::RangeCache,
     explain::{code, passes, status},
     file::{FileState, RemoteFile},
     runtime::block_on,
     store::RemoteStore,
 };
 use crate::source::{
-    Access, Fetched, Probe, Source, SourceError, SourceHints, backoff::Backoff, is_weights,
-    stays_inside,
+    Access, FetchTotals, Probe, Source, SourceError, SourceHints, backoff::Backoff, is_weights,
+    name::CONFIG, stays_inside,
 };
 
 /// Bytes of a file that are fetched to learn its length. Most headers are shorter.
@@ -36,6 +38,8 @@ const CONCURRENCY: usize = 16;
 const REQUEST_BYTES: u64 = 16 << 20;
 /// The first wait before another try.
 const WAIT_FIRST: Duration = Duration::from_millis(100);
+/// The usual name of a GGUF file.
+const GGUF: &str = "model.gguf";
 /// Files of a list at most.
 const LIST_MAX: usize = 20_000;
 
@@ -55,8 +59,9 @@ pub struct Remote {
     store: RemoteStore,
     retries: usize,
     files: Mutex<HashMap<String, FileSlot>>,
-    /// The first file that was found replaced.
-    replaced: Mutex<Option<[String; 3]>>,
+    cache: Option<RangeCache>,
+    /// The GGUF file that is all of the model, once it was looked for.
+    found: OnceLock<Option<&'static str>>,
 }
 
 /// A file that was asked for; `None` inside where there is no such file. The lock keeps a second thread from asking too.
@@ -78,13 +83,34 @@ impl From<object_store::Error> for Miss {
 }
 
 impl Remote {
-    pub(super) fn new(store: RemoteStore, retries: usize) -> Self {
+    pub(super) fn new(store: RemoteStore, retries: usize, cache: Option<RangeCache>) -> Self {
         Self {
             store,
             retries,
             files: Mutex::default(),
-            replaced: Mutex::default(),
+            cache,
+            found: OnceLock::new(),
         }
+    }
+
+    /// A model on the hub.
+    pub(crate) fn of_hub(store: RemoteStore, retries: usize) -> Self {
+        Self::new(store, retries, None)
+    }
+
+    /// The same, with parts of files kept in `folder`, at most `limit` bytes of them.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError::Io`] where the folder cannot be made.
+    pub(crate) fn cached(mut self, folder: &Path, limit: u64) -> Result<Self, SourceError> {
+        let made = RangeCache::new(folder, limit);
+        self.cache = Some(made.map_err(|source| SourceError::Io {
+            at: folder.display().to_string(),
+            file: String::new(),
+            source,
+        })?);
+        Ok(self)
     }
 
     /// A file, which is asked for the first time it is named.
@@ -98,6 +124,7 @@ impl Remote {
         let mut slot = lock(&slot);
         let found = match &*slot {
             Some(found) => found.clone(),
+            None if self.is_unlisted(file) => slot.insert(None).clone(),
             None => {
                 let found = match self.ask(file) {
                     Err(SourceError::NotFound { .. }) => None,
@@ -121,12 +148,13 @@ impl Remote {
                 let options = ranged(0..HEAD_BYTES, None);
                 let answer = self.store.store.get_opts(&path, options).await?;
                 let (len, state) = (answer.meta.size, FileState::of(&answer.meta));
-                let wanted = answer.range.end as usize;
-                let head: Bytes = answer.bytes().await?;
-                match head.len() == wanted {
-                    true => Ok(RemoteFile::new(len, state, head.into())),
-                    false => Err(Miss::Short),
+                let mut head = Vec::new();
+                let mut frames = answer.into_stream();
+                // Whatever comes of the first bytes is enough: the others are read where they are wanted.
+                while let Some(Ok(frame)) = frames.next().await {
+                    head.extend_from_slice(&frame);
                 }
+                Ok(RemoteFile::new(len, state, head))
             })?;
             let error = match asked {
                 Ok(found) => return Ok(found),
@@ -141,9 +169,15 @@ impl Remote {
                 Err(miss) => miss,
             };
             if !self.again(&error, &mut wait) {
-                return Err(self.missed(file, error));
+                return Err(self.missed(file, None, error));
             }
         }
+    }
+
+    /// Whether the hub has said that there is no such file.
+    fn is_unlisted(&self, file: &str) -> bool {
+        let hub = self.store.hub.as_ref();
+        hub.is_some_and(|hub| hub.names.iter().all(|name| name != file))
     }
 
     /// Whether an answer may mean that there is no such file: S3 says so to those who may not list a bucket. Once a file was read,
@@ -193,11 +227,8 @@ impl Remote {
                 if done > before {
                     wait.reset();
                 }
-                if let Miss::Replaced(now) = miss {
-                    return Err(self.note_replaced(name, file, now));
-                }
                 if !self.again(&miss, &mut wait) {
-                    return Err(self.missed(name, miss));
+                    return Err(self.missed(name, Some(file), miss));
                 }
             }
             start += into.len() as u64;
@@ -215,7 +246,9 @@ impl Remote {
     ) -> (Result<(), Miss>, usize) {
         let mut done = 0;
         let filled = async {
-            let options = ranged(range, file.state.condition());
+            // The bytes of the hub are elsewhere, and have other ETags there.
+            let condition = file.state.condition().filter(|_| self.store.hub.is_none());
+            let options = ranged(range, condition);
             let answer = self.store.store.get_opts(path, options).await?;
             let state = FileState::of(&answer.meta);
             if (answer.meta.size, &state) != (file.len, &file.state) {
@@ -228,6 +261,10 @@ impl Remote {
                 let len = frame.len().min(rest.len());
                 rest[..len].copy_from_slice(&frame[..len]);
                 done += len;
+                if done == into.len() {
+                    // A server that has announced more is not waited for.
+                    break;
+                }
             }
             match done == into.len() {
                 true => Ok(()),
@@ -248,30 +285,20 @@ impl Remote {
         passes && wait.again()
     }
 
-    fn missed(&self, file: &str, miss: Miss) -> SourceError {
+    fn missed(&self, name: &str, file: Option<&RemoteFile>, miss: Miss) -> SourceError {
         match miss {
-            Miss::Store(error) => self.store.explain(file, error),
+            Miss::Store(error) => self.store.explain(name, error),
             Miss::Short => self
                 .store
-                .network(file, "it sent less than it announced".to_owned()),
+                .network(name, "it sent less than it announced".to_owned()),
             Miss::Replaced(now) => SourceError::Replaced {
                 at: self.store.at.clone(),
-                file: file.to_owned(),
-                was: "another file".into(),
+                file: name.to_owned(),
+                was: file.map_or("another file".into(), |file| {
+                    file.state.said(file.len).into()
+                }),
                 now: now.into(),
             },
-        }
-    }
-
-    fn note_replaced(&self, name: &str, file: &RemoteFile, now: String) -> SourceError {
-        let was = file.state.said(file.len);
-        let mut replaced = lock(&self.replaced);
-        let [file, was, now] = replaced.insert([name.to_owned(), was, now]).clone();
-        SourceError::Replaced {
-            at: self.store.at.clone(),
-            file,
-            was: was.into(),
-            now: now.into(),
         }
     }
 
@@ -307,7 +334,17 @@ impl Remote {
             return Ok(());
         }
         let start = offset + known as u64;
-        self.fetch(name, &file, start, rest)?;
+        match &self.cache {
+            None => self.fetch(name, &file, start, rest)?,
+            // Without an ETag or a time it could be another file by now.
+            Some(_) if file.state == FileState::Unknown => self.fetch(name, &file, start, rest)?,
+            Some(cache) => {
+                let state = format!("{}/{name}: {}", self.store.at, file.state.said(file.len));
+                cache.read(&state, file.len, start, rest, &|at, into| {
+                    self.fetch(name, &file, at, into)
+                })?;
+            }
+        }
         if keep {
             file.keep(start, rest);
         }
@@ -332,8 +369,9 @@ impl Source for Remote {
         Ok(self.file(file)?.len)
     }
 
+    /// Small files are kept, since a save reads them twice.
     fn read_at(&self, file: &str, offset: u64, into: &mut [u8]) -> Result<(), SourceError> {
-        self.read(file, offset, into, false)
+        self.read(file, offset, into, !is_weights(file))
     }
 
     fn hints(&self) -> Option<&dyn SourceHints> {
@@ -352,6 +390,9 @@ impl SourceHints for Remote {
 
     /// Of the files of weights that were looked at: their names, lengths and ETags, or the times of their last change.
     fn version(&self) -> Result<Option<String>, SourceError> {
+        if let Some(hub) = &self.store.hub {
+            return Ok(Some(hub.commit.clone()));
+        }
         let files: Vec<(String, FileSlot)> = lock(&self.files).clone().into_iter().collect();
         let mut states = Vec::new();
         for (name, slot) in files {
@@ -378,12 +419,21 @@ impl SourceHints for Remote {
         None
     }
 
+    /// The file that the address names, or the GGUF file of a folder that is no model without it: nobody can list the folder.
     fn weights_file(&self) -> Option<&str> {
-        self.store.file.as_deref()
+        let found = self.found.get_or_init(|| {
+            let is_absent = |file: &str| self.size(file).is_err_and(|error| error.is_absent());
+            let is_gguf = self.store.file.is_none() && is_absent(CONFIG) && self.size(GGUF).is_ok();
+            is_gguf.then_some(GGUF)
+        });
+        self.store.file.as_deref().or(*found)
     }
 
     /// Those that the store lists; a server of plain HTTP lists none.
     fn list(&self) -> Result<Option<Vec<String>>, SourceError> {
+        if let Some(hub) = &self.store.hub {
+            return Ok(Some(hub.names.clone()));
+        }
         if self.store.kind == StoreKind::Http {
             return Ok(None);
         }
@@ -415,16 +465,9 @@ impl SourceHints for Remote {
         }
     }
 
+    /// Each answer was compared with the first one.
     fn unchanged(&self) -> Result<(), SourceError> {
-        match &*lock(&self.replaced) {
-            None => Ok(()),
-            Some([file, was, now]) => Err(SourceError::Replaced {
-                at: self.store.at.clone(),
-                file: file.clone(),
-                was: was.as_str().into(),
-                now: now.as_str().into(),
-            }),
-        }
+        Ok(())
     }
 
     fn concurrency(&self) -> usize {
@@ -435,7 +478,7 @@ impl SourceHints for Remote {
         Some(REQUEST_BYTES)
     }
 
-    fn fetched(&self) -> Option<Fetched> {
+    fn fetched(&self) -> Option<FetchTotals> {
         Some(self.store.line.tally.fetched())
     }
 }

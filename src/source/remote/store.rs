@@ -33,7 +33,7 @@ use super::{
 };
 use crate::{
     config::Secret,
-    source::{SourceError, environment::Environment},
+    source::{SourceError, environment::Environment, tally::Tally},
 };
 
 /// Parts of names of variables whose values are secret.
@@ -52,7 +52,7 @@ const SECRET: [&str; 9] = [
 const CERTIFICATES: [&str; 2] = ["AWS_CA_BUNDLE", "SSL_CERT_FILE"];
 
 /// A store, and the folder in it that an address names.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct RemoteStore {
     pub(crate) store: Arc<dyn ObjectStore>,
     /// The same store for uploads in parts, where it takes them.
@@ -67,6 +67,17 @@ pub(crate) struct RemoteStore {
     pub(super) line: Arc<Line>,
     /// Whether the environment has no keys, so that they are looked for in a machine of a cloud.
     pub(super) keyless: bool,
+    pub(super) hub: Option<Arc<HubFiles>>,
+}
+
+/// Written by hand: those of the stores print what they were made of.
+impl fmt::Debug for RemoteStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RemoteStore")
+            .field("at", &self.at)
+            .field("file", &self.file)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A store that takes uploads in parts.
@@ -94,11 +105,28 @@ fn stores<T: ObjectStore + MultipartStore>(store: T) -> Stores {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct RemoteOptions {
     pub(crate) environment: Environment,
-    pub(super) patience: Patience,
+    pub(in crate::source) patience: Patience,
     /// Whether `object_store` may send requests again by itself, as writers want it. Reads are resumed by this crate.
     pub(crate) retries: bool,
     /// A header `Authorization` for the origin of a plain HTTP address.
-    pub(super) authorization: Option<Secret>,
+    pub(in crate::source) authorization: Option<Secret>,
+    /// What counts its requests.
+    pub(in crate::source) tally: Arc<Tally>,
+    /// What is known of a model on the hub.
+    pub(in crate::source) hub: Option<Arc<HubFiles>>,
+}
+
+/// What is known of a model on the hub.
+#[derive(Debug)]
+pub(crate) struct HubFiles {
+    /// `org/name@revision`.
+    pub(crate) at: String,
+    /// The commit of all files.
+    pub(crate) commit: String,
+    /// The names of all files, sorted.
+    pub(crate) names: Vec<String>,
+    /// Whether a token is sent.
+    pub(crate) with_token: bool,
 }
 
 impl RemoteStore {
@@ -128,8 +156,12 @@ impl RemoteStore {
         for secret in authorization.iter().chain(&address.query) {
             secrets.add(&secret.0);
         }
+        let at = match &options.hub {
+            Some(hub) => hub.at.clone(),
+            None => address.shown(),
+        };
         let wrong = |reason: String| SourceError::Store {
-            at: address.shown(),
+            at: at.clone(),
             reason,
         };
         let tls = tls(environment).map_err(wrong)?;
@@ -138,7 +170,13 @@ impl RemoteStore {
             authorization,
             query: address.query.clone(),
         };
-        let line = Line::new(Line::agent(tls), options.patience, additions, secrets);
+        let line = Line::new(
+            Line::agent(tls),
+            options.patience,
+            additions,
+            secrets,
+            &options.tally,
+        );
         let line = Arc::new(line);
         let made = made(&address, options, &line);
         let (store, parts) = made.map_err(|reason| wrong(line.secrets.without(&reason)))?;
@@ -146,10 +184,11 @@ impl RemoteStore {
             store,
             parts,
             kind: address.kind,
-            at: address.shown(),
+            at,
             folder: address.folder,
             file: address.file,
             line,
+            hub: options.hub.clone(),
             keyless: !address.kind.is_keyed(environment),
         })
     }
