@@ -58,7 +58,7 @@ pub(crate) use written::{
 
 /// A source that shows safetensors, and what a user should know of the files that it shows them for.
 #[derive(Debug)]
-pub(crate) struct Opened {
+pub(crate) struct OpenedContainer {
     pub(crate) source: Arc<dyn Source>,
     pub(crate) notes: Vec<String>,
 }
@@ -69,7 +69,10 @@ pub(crate) struct Opened {
 /// # Errors
 ///
 /// [`ContainerError`] for a file that is damaged, or that holds no model, and where there is not one file of that word.
-pub(crate) fn named(source: Arc<dyn Source>, word: Option<&str>) -> Result<Opened, ContainerError> {
+pub(crate) fn named(
+    source: Arc<dyn Source>,
+    word: Option<&str>,
+) -> Result<OpenedContainer, ContainerError> {
     let file = match source.weights_file() {
         Some(file) => file.to_owned(),
         None => choice::chosen(&*source, word)?.unwrap_or_default(),
@@ -77,11 +80,11 @@ pub(crate) fn named(source: Arc<dyn Source>, word: Option<&str>) -> Result<Opene
     let notes = Vec::new();
     if file.ends_with(GGUF) {
         let source = Arc::new(GgufView::open(source, &file)?);
-        return Ok(Opened { source, notes });
+        return Ok(OpenedContainer { source, notes });
     }
     match is_shown(&file) {
         true => shown(source, vec![file], None),
-        false => Ok(Opened { source, notes }),
+        false => Ok(OpenedContainer { source, notes }),
     }
 }
 
@@ -98,7 +101,9 @@ pub(crate) fn file_of_hub(name: &str) -> (&str, Option<&str>) {
 /// # Errors
 ///
 /// [`ContainerError`] for a file that is damaged or that holds no model, and where it is not known which files are meant.
-pub(crate) fn in_folder(source: &Arc<dyn Source>) -> Result<Option<Opened>, ContainerError> {
+pub(crate) fn in_folder(
+    source: &Arc<dyn Source>,
+) -> Result<Option<OpenedContainer>, ContainerError> {
     match folder::find(&**source)? {
         Some(FolderFiles { files, listed }) => shown(Arc::clone(source), files, listed).map(Some),
         None => Ok(None),
@@ -114,7 +119,7 @@ fn shown(
     source: Arc<dyn Source>,
     names: Vec<String>,
     listed: Option<&'static str>,
-) -> Result<Opened, ContainerError> {
+) -> Result<OpenedContainer, ContainerError> {
     let mut files = Vec::with_capacity(names.len());
     let mut notes = Vec::new();
     for name in names {
@@ -136,5 +141,5 @@ fn shown(
         }
     }
     let source = Arc::new(FilesView::new(source, files, listed));
-    Ok(Opened { source, notes })
+    Ok(OpenedContainer { source, notes })
 }

@@ -7,7 +7,7 @@ use std::{path::Path, sync::Arc};
 use super::{LoadRequest, engine::explain};
 use crate::{
     config::LoadConfig,
-    container::{self, Opened},
+    container::{self, OpenedContainer},
     dialect::{self, undeclared},
     error::Error,
     expand,
@@ -131,18 +131,18 @@ fn remote(_: &str, _: &LoadRequest) -> Result<Arc<dyn Source>, Error> {
 }
 
 /// The checkpoint of a source. One without safetensors may have files of another project.
-fn opened(opened: Opened, bare: bool) -> Result<Checkpoint, Error> {
+fn opened(opened: OpenedContainer, bare: bool) -> Result<Checkpoint, Error> {
     let open = |source| -> Result<Checkpoint, Error> {
         match bare {
             true => Ok(Checkpoint::bare(source)?),
             false => Ok(Checkpoint::open(expand::without_stale_index(source)?)?),
         }
     };
-    let Opened { source, notes } = opened;
+    let OpenedContainer { source, notes } = opened;
     match open(Arc::clone(&source)) {
         Err(Error::Checkpoint(error @ CheckpointError::NoWeights { .. })) => {
             match container::in_folder(&source)? {
-                Some(Opened { source, notes }) => Ok(open(source)?.noted(notes)),
+                Some(OpenedContainer { source, notes }) => Ok(open(source)?.noted(notes)),
                 None => Err(error.into()),
             }
         }

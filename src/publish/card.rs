@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::{Folder, MeasuredErrors, PublishError};
+use super::{error::PublishError, errors::MeasuredErrors, folder::Folder};
 use crate::{
     Planner,
     config::{Bytes, DeviceMemories, LoadConfig, PushConfig, StatedMemory},

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::PublishError;
+use super::error::PublishError;
 use crate::report::VerifyReport;
 
 /// Errors of the packed weights of a checkpoint, measured against their source.

@@ -9,7 +9,7 @@ use std::{
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::{PublishError, PushedFile};
+use super::{error::PublishError, pushed::PushedFile};
 use crate::{
     place::folder::JOURNAL,
     source::checkpoint::{CONFIG, INDEX},

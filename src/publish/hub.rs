@@ -14,7 +14,11 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::{Folder, FolderFile, PublishError, Published, folder::hex};
+use super::{
+    error::PublishError,
+    folder::{Folder, FolderFile, hex},
+    pushed::Published,
+};
 use crate::{
     config::PushConfig,
     source::{HubLine, HubRequest},

@@ -14,52 +14,21 @@ mod errors;
 mod folder;
 #[cfg(feature = "hub")]
 mod hub;
+mod pushed;
 #[cfg(feature = "remote")]
 mod store;
 
 pub use card::Card;
 pub use error::PublishError;
 pub use errors::MeasuredErrors;
-use folder::{Folder, FolderFile};
-
-use std::path::PathBuf;
-
-use serde::Serialize;
+use folder::Folder;
+use pushed::Published;
+pub use pushed::{Pushed, PushedFile};
 
 use crate::{
     config::PushConfig,
     source::address::{AddressKind, address_kind},
 };
-
-/// A folder that was published. Serialises to what `firebox push --json` prints.
-#[derive(Debug, Clone, Serialize)]
-#[non_exhaustive]
-pub struct Pushed {
-    /// The folder.
-    pub folder: PathBuf,
-    /// Where it is now, without secrets.
-    pub to: String,
-    /// The commit, on the hub.
-    pub commit: Option<String>,
-    /// Whether the folder's own README.md was published, and no card was written.
-    pub own_card: bool,
-    /// Every file, in the order in which they were sent.
-    pub files: Vec<PushedFile>,
-}
-
-/// A file that was published.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct PushedFile {
-    /// Its name.
-    pub name: String,
-    /// Its length.
-    pub bytes: u64,
-    /// SHA-256 of its bytes in hexadecimal, here and there.
-    pub sha256: String,
-    /// Whether it was there already.
-    pub was_there: bool,
-}
 
 /// Publishes a folder. `tell` hears of each file before it is sent.
 ///
@@ -96,9 +65,6 @@ pub fn push(
         files,
     })
 }
-
-/// Where a folder is, the commit on the hub, and every file.
-type Published = (String, Option<String>, Vec<PushedFile>);
 
 /// The card of a model.
 const CARD: &str = "README.md";

@@ -2,7 +2,11 @@
 
 use sha2::{Digest, Sha256};
 
-use super::{Folder, FolderFile, PublishError, Published, folder::hex};
+use super::{
+    error::PublishError,
+    folder::{Folder, FolderFile, hex},
+    pushed::Published,
+};
 use crate::{
     config::PushConfig,
     source::remote::{RemoteStore, part_bytes},

@@ -17,7 +17,7 @@ use crate::{
     },
     source::{
         Source, SourceExt,
-        pickle::{self, Object, Pickle, PickleError, PickleParsed},
+        pickle::{self, Pickle, PickleError, PickleObject, PickleParsed},
     },
 };
 
@@ -136,12 +136,12 @@ fn pickles(
             return Ok(None);
         };
         match pickle.object(pickle.root) {
-            Object::Whole(found) if *found == expected => {}
+            PickleObject::Whole(found) if *found == expected => {}
             other => {
                 return Err(TorchError::NotSaved {
                     file: label.to_owned(),
                     found: match other {
-                        Object::Whole(found) => format!("the number {found:#x}"),
+                        PickleObject::Whole(found) => format!("the number {found:#x}"),
                         other => other.kind(),
                     },
                 }
@@ -153,11 +153,11 @@ fn pickles(
         return Ok(None);
     };
     let texts = match keys.object(keys.root) {
-        Object::List(texts) => texts,
+        PickleObject::List(texts) => texts,
         _ => &Vec::new(),
     };
     let texts = texts.iter().map(|id| match keys.object(*id) {
-        Object::Text(text) => text.to_string(),
+        PickleObject::Text(text) => text.to_string(),
         other => other.kind(),
     });
     let texts = texts.collect();

@@ -10,7 +10,7 @@
 use std::collections::HashSet;
 
 use super::TorchError;
-use crate::source::pickle::{Object, ObjectId, Pickle, PickledTensor};
+use crate::source::pickle::{ObjectId, Pickle, PickleObject, PickledTensor};
 
 /// Keys under which trainers put the dictionary of a model.
 const WRAPPERS: [&str; 6] = [
@@ -81,7 +81,7 @@ impl<'p> State<'p> {
             ));
             root = inner;
         }
-        if !matches!(pickle.object(root), Object::Dict(_)) {
+        if !matches!(pickle.object(root), PickleObject::Dict(_)) {
             return Err(TorchError::NoDictionary {
                 file: label.to_owned(),
                 found: pickle.object(root).kind(),
@@ -114,7 +114,7 @@ impl<'p> State<'p> {
 }
 
 impl<'p> Walk<'p> {
-    fn object(&self, id: ObjectId) -> &'p Object {
+    fn object(&self, id: ObjectId) -> &'p PickleObject {
         self.pickle.object(id)
     }
 
@@ -123,13 +123,13 @@ impl<'p> Walk<'p> {
         &mut self,
         root: ObjectId,
     ) -> Result<Option<(String, ObjectId, Vec<String>)>, TorchError> {
-        let Object::Dict(pairs) = self.object(root) else {
+        let PickleObject::Dict(pairs) = self.object(root) else {
             return Ok(None);
         };
         let (mut wrappers, mut others, mut left) = (Vec::new(), Vec::new(), Vec::new());
         for (key, value) in pairs {
             let key = self.key(*key, "")?;
-            let is_dict = matches!(self.object(*value), Object::Dict(_));
+            let is_dict = matches!(self.object(*value), PickleObject::Dict(_));
             match self.holds(*value, 0)? {
                 true if is_dict && WRAPPERS.contains(&&*key) => wrappers.push((key, *value)),
                 true if TRAINING.iter().any(|part| key.contains(part)) => left.push(key),
@@ -156,8 +156,8 @@ impl<'p> Walk<'p> {
 
     fn key(&self, id: ObjectId, under: &str) -> Result<String, TorchError> {
         match self.object(id) {
-            Object::Text(text) => Ok(text.to_string()),
-            Object::Whole(number) => Ok(number.to_string()),
+            PickleObject::Text(text) => Ok(text.to_string()),
+            PickleObject::Whole(number) => Ok(number.to_string()),
             other => Err(TorchError::KeyKind {
                 file: self.label.to_owned(),
                 under: under.to_owned(),
@@ -175,12 +175,12 @@ impl<'p> Walk<'p> {
         // What an object that is in itself holds is seen elsewhere.
         self.holds[id.index()] = Some(false);
         let inner: Vec<ObjectId> = match self.object(id) {
-            Object::Tensor(_) => {
+            PickleObject::Tensor(_) => {
                 self.holds[id.index()] = Some(true);
                 return Ok(true);
             }
-            Object::List(items) | Object::Tuple(items) => items.clone(),
-            Object::Dict(pairs) => pairs.iter().map(|(_, value)| *value).collect(),
+            PickleObject::List(items) | PickleObject::Tuple(items) => items.clone(),
+            PickleObject::Dict(pairs) => pairs.iter().map(|(_, value)| *value).collect(),
             _ => return Ok(false),
         };
         let mut found = false;
@@ -210,12 +210,12 @@ impl<'p> Walk<'p> {
     fn flatten(&mut self, id: ObjectId, prefix: &str, depth: usize) -> Result<(), TorchError> {
         self.check_depth(depth)?;
         let entries: Vec<(String, ObjectId)> = match self.object(id) {
-            Object::Dict(pairs) => {
+            PickleObject::Dict(pairs) => {
                 let pairs = pairs.iter();
                 let pairs = pairs.map(|(key, value)| Ok((self.key(*key, prefix)?, *value)));
                 pairs.collect::<Result<_, TorchError>>()?
             }
-            Object::List(items) | Object::Tuple(items) => {
+            PickleObject::List(items) | PickleObject::Tuple(items) => {
                 let items = items.iter().enumerate();
                 items.map(|(nth, id)| (nth.to_string(), *id)).collect()
             }
@@ -231,7 +231,7 @@ impl<'p> Walk<'p> {
                 _ => format!("{prefix}.{key}"),
             };
             match self.object(value) {
-                Object::Tensor(tensor) => self.tensors.push((name, tensor)),
+                PickleObject::Tensor(tensor) => self.tensors.push((name, tensor)),
                 _ if self.holds(value, depth)? => self.flatten(value, &name, depth + 1)?,
                 _ => self.others.push(name),
             }

@@ -15,6 +15,7 @@
 //! is no model. A complete folder has a record of its source and configuration, by which the same save again finds nothing
 //! left to do.
 
+mod destination;
 mod error;
 mod file_sum;
 mod identity;
@@ -31,50 +32,23 @@ mod shard;
 mod sink;
 mod written;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use self::local::LocalOutput;
-pub use self::{error::SaveError, identity::Difference};
 pub(crate) use self::{
+    destination::output,
     identity::{Identity, IdentityError, becomes, difference},
     journal::{JOURNAL, Journal},
     kept::{Kept, forget, look},
     layout::{FolderLayout, dialect_of},
-    output::Output,
     sink::{Earlier, FolderSink, find},
 };
+pub use self::{error::SaveError, identity::Difference};
 use crate::{
     config::{Policy, SaveConfig},
     plan::{Action, Plan, Stored},
     quant::QuantSpec,
-    source::{
-        Checkpoint, CheckpointError,
-        address::{AddressKind, address_kind},
-        checkpoint::GENERATION_CONFIG,
-    },
+    source::{Checkpoint, CheckpointError, checkpoint::GENERATION_CONFIG},
 };
-
-/// Where a save goes: a folder of this machine, or of an object store.
-pub(crate) fn output(to: &SaveConfig) -> Result<Box<dyn Output>, SaveError> {
-    let refuse = |reason| {
-        let folder = to.folder.clone();
-        Err(SaveError::Place { folder, reason })
-    };
-    match to.folder.to_str().and_then(address_kind) {
-        None => Ok(Box::new(LocalOutput::new(&to.folder))),
-        Some(AddressKind::Path(path)) => Ok(Box::new(LocalOutput::new(Path::new(path)))),
-        #[cfg(feature = "remote")]
-        Some(AddressKind::Remote) => {
-            let address = to.folder.to_string_lossy();
-            Ok(Box::new(remote::RemoteOutput::new(&address)?))
-        }
-        #[cfg(not(feature = "remote"))]
-        Some(AddressKind::Remote) => refuse("this program was built without the feature `remote`"),
-        Some(AddressKind::Hub) => refuse(
-            "weights are not written to the hub while they are made; save to a folder, and `firebox push` it",
-        ),
-    }
-}
 
 /// Small files of a model that are copied as they are.
 const COPIED: [&str; 19] = [

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{
     PickleError, StoredType,
     globals::{Global, Rebuild},
-    object::{Object, ObjectId, PickledTensor, Storage, bytes_of},
+    object::{ObjectId, PickleObject, PickledTensor, Storage, bytes_of},
 };
 
 /// More dimensions than any tensor has; the limit of PyTorch.
@@ -15,7 +15,7 @@ const DIMENSIONS_MAX: usize = 64;
 pub(super) struct PickleCall<'a> {
     pub(super) file: &'a str,
     pub(super) at: u64,
-    pub(super) objects: &'a [Object],
+    pub(super) objects: &'a [PickleObject],
     pub(super) storages: &'a [Storage],
 }
 
@@ -29,7 +29,7 @@ impl PickleCall<'_> {
         }
     }
 
-    fn object(&self, id: ObjectId) -> &Object {
+    fn object(&self, id: ObjectId) -> &PickleObject {
         &self.objects[id.0]
     }
 
@@ -38,23 +38,25 @@ impl PickleCall<'_> {
         &self,
         callable: Global,
         arguments: &[ObjectId],
-    ) -> Result<Object, PickleError> {
+    ) -> Result<PickleObject, PickleError> {
         match callable {
             Global::OrderedDict => self.dict(callable, arguments),
             Global::Size => match arguments {
                 [sides] => match self.object(*sides) {
-                    Object::Tuple(sides) | Object::List(sides) => Ok(Object::Tuple(sides.clone())),
+                    PickleObject::Tuple(sides) | PickleObject::List(sides) => {
+                        Ok(PickleObject::Tuple(sides.clone()))
+                    }
                     other => Err(self.wrong(callable, other.kind())),
                 },
                 _ => Err(self.wrong(callable, count(arguments))),
             },
-            Global::Device => Ok(Object::Other("a device")),
+            Global::Device => Ok(PickleObject::Other("a device")),
             Global::Rebuild(rebuild) => {
                 let tensor = self.tensor(callable, rebuild, arguments)?;
-                Ok(Object::Tensor(tensor))
+                Ok(PickleObject::Tensor(tensor))
             }
             Global::Parameter(_) => match arguments.first().map(|id| self.object(*id)) {
-                Some(Object::Tensor(tensor)) => Ok(Object::Tensor(tensor.clone())),
+                Some(PickleObject::Tensor(tensor)) => Ok(PickleObject::Tensor(tensor.clone())),
                 Some(other) => Err(self.wrong(callable, format!("{} for a tensor", other.kind()))),
                 None => Err(self.wrong(callable, count(arguments))),
             },
@@ -64,20 +66,22 @@ impl PickleCall<'_> {
         }
     }
 
-    fn dict(&self, callable: Global, arguments: &[ObjectId]) -> Result<Object, PickleError> {
+    fn dict(&self, callable: Global, arguments: &[ObjectId]) -> Result<PickleObject, PickleError> {
         let pairs = match arguments {
-            [] => return Ok(Object::Dict(Vec::new())),
+            [] => return Ok(PickleObject::Dict(Vec::new())),
             [pairs] => match self.object(*pairs) {
-                Object::List(pairs) | Object::Tuple(pairs) => pairs,
+                PickleObject::List(pairs) | PickleObject::Tuple(pairs) => pairs,
                 other => return Err(self.wrong(callable, other.kind())),
             },
             _ => return Err(self.wrong(callable, count(arguments))),
         };
         let pairs = pairs.iter().map(|pair| match self.object(*pair) {
-            Object::List(pair) | Object::Tuple(pair) if pair.len() == 2 => Ok((pair[0], pair[1])),
+            PickleObject::List(pair) | PickleObject::Tuple(pair) if pair.len() == 2 => {
+                Ok((pair[0], pair[1]))
+            }
             other => Err(self.wrong(callable, format!("{} for a key and a value", other.kind()))),
         });
-        Ok(Object::Dict(pairs.collect::<Result<_, _>>()?))
+        Ok(PickleObject::Dict(pairs.collect::<Result<_, _>>()?))
     }
 
     fn tensor(
@@ -96,12 +100,12 @@ impl PickleCall<'_> {
         }
         // A conjugated or negated view has other values than its storage.
         if let Some(more) = arguments.get(extra)
-            && !matches!(self.object(*more), Object::None)
-            && !matches!(self.object(*more), Object::Dict(pairs) if pairs.is_empty())
+            && !matches!(self.object(*more), PickleObject::None)
+            && !matches!(self.object(*more), PickleObject::Dict(pairs) if pairs.is_empty())
         {
             return Err(self.wrong(callable, "attributes, which are not read"));
         }
-        let Object::Storage(nth) = *self.object(arguments[0]) else {
+        let PickleObject::Storage(nth) = *self.object(arguments[0]) else {
             let kind = self.object(arguments[0]).kind();
             return Err(self.wrong(callable, format!("{kind} for a storage")));
         };
@@ -170,8 +174,8 @@ impl PickleCall<'_> {
 
     fn dtype(&self, callable: Global, id: ObjectId) -> Result<StoredType, PickleError> {
         match self.object(id) {
-            Object::Global(Global::Type(_, Some(dtype))) => Ok(*dtype),
-            Object::Global(Global::Type(name, None)) => Err(PickleError::Type {
+            PickleObject::Global(Global::Type(_, Some(dtype))) => Ok(*dtype),
+            PickleObject::Global(Global::Type(name, None)) => Err(PickleError::Type {
                 file: self.file.to_owned(),
                 dtype: (*name).to_owned(),
                 at: self.at,
@@ -182,7 +186,9 @@ impl PickleCall<'_> {
 
     fn sides(&self, callable: Global, id: ObjectId) -> Result<Vec<u64>, PickleError> {
         match self.object(id) {
-            Object::Tuple(sides) | Object::List(sides) if sides.len() <= DIMENSIONS_MAX => {
+            PickleObject::Tuple(sides) | PickleObject::List(sides)
+                if sides.len() <= DIMENSIONS_MAX =>
+            {
                 let sides = sides.iter();
                 sides.map(|side| self.number(callable, *side)).collect()
             }
@@ -192,7 +198,7 @@ impl PickleCall<'_> {
 
     fn number(&self, callable: Global, id: ObjectId) -> Result<u64, PickleError> {
         match self.object(id) {
-            Object::Whole(number) => u64::try_from(*number)
+            PickleObject::Whole(number) => u64::try_from(*number)
                 .map_err(|_| self.wrong(callable, format!("the number {number}"))),
             other => Err(self.wrong(callable, format!("{} for a number", other.kind()))),
         }
@@ -205,25 +211,25 @@ impl PickleCall<'_> {
             reason,
             at: self.at,
         };
-        let Object::Tuple(parts) = self.object(id) else {
+        let PickleObject::Tuple(parts) = self.object(id) else {
             return Err(wrong(format!("{} for a tuple", self.object(id).kind())));
         };
         // The sixth part is the place in another storage, which PyTorch has not written for years.
         let parts: &[ObjectId] = match parts[..] {
             [ref five @ .., view] if five.len() == 5 => match self.object(view) {
-                Object::None => five,
+                PickleObject::None => five,
                 _ => return Err(wrong("a place in another one".to_owned())),
             },
             _ => parts,
         };
-        let parts: Vec<&Object> = parts.iter().map(|id| self.object(*id)).collect();
+        let parts: Vec<&PickleObject> = parts.iter().map(|id| self.object(*id)).collect();
         match parts[..] {
             [
-                Object::Text(kind),
-                Object::Global(Global::Storage(_, dtype)),
-                Object::Text(key),
-                Object::Text(_),
-                Object::Whole(count),
+                PickleObject::Text(kind),
+                PickleObject::Global(Global::Storage(_, dtype)),
+                PickleObject::Text(key),
+                PickleObject::Text(_),
+                PickleObject::Whole(count),
             ] if **kind == *"storage" => Ok(Storage {
                 key: Arc::clone(key),
                 dtype: *dtype,

@@ -10,7 +10,7 @@ use super::{
     call::PickleCall,
     cursor::{PickleCursor, PickleStop},
     globals::Global,
-    object::{Object, ObjectId, Pickle, PickleParsed, Storage},
+    object::{ObjectId, Pickle, PickleObject, PickleParsed, Storage},
     opcodes::name,
 };
 
@@ -31,7 +31,7 @@ struct Machine<'a> {
     /// The byte of the instruction.
     at: usize,
     opcode: &'static str,
-    objects: Vec<Object>,
+    objects: Vec<PickleObject>,
     stack: Vec<ObjectId>,
     /// Lengths of the stack at the marks.
     marks: Vec<usize>,
@@ -100,19 +100,19 @@ impl Machine<'_> {
             }
             b'0' => drop(self.pop()?),
             b'1' => drop(self.since_mark()?),
-            b'N' => self.push(Object::None)?,
-            0x88 | 0x89 => self.push(Object::Other("a bool"))?,
+            b'N' => self.push(PickleObject::None)?,
+            0x88 | 0x89 => self.push(PickleObject::Other("a bool"))?,
             b'J' => {
                 let number = self.cursor.array().map(i32::from_le_bytes)?;
-                self.push(Object::Whole(number.into()))?;
+                self.push(PickleObject::Whole(number.into()))?;
             }
             b'K' => {
                 let number = self.cursor.byte()?;
-                self.push(Object::Whole(number.into()))?;
+                self.push(PickleObject::Whole(number.into()))?;
             }
             b'M' => {
                 let number = self.cursor.u16()?;
-                self.push(Object::Whole(number.into()))?;
+                self.push(PickleObject::Whole(number.into()))?;
             }
             0x8a => {
                 let len = self.cursor.byte()?;
@@ -124,7 +124,7 @@ impl Machine<'_> {
             }
             b'G' => {
                 self.cursor.take(8)?;
-                self.push(Object::Other("a float"))?;
+                self.push(PickleObject::Other("a float"))?;
             }
             b'U' | 0x8c => {
                 let len = self.cursor.byte()?;
@@ -150,22 +150,22 @@ impl Machine<'_> {
                 let len = self.cursor.u64()?;
                 self.bytes(len)?;
             }
-            b']' => self.push(Object::List(Vec::new()))?,
-            b'}' => self.push(Object::Dict(Vec::new()))?,
-            b')' => self.push(Object::Tuple(Vec::new()))?,
-            0x8f => self.push(Object::Other("a set"))?,
+            b']' => self.push(PickleObject::List(Vec::new()))?,
+            b'}' => self.push(PickleObject::Dict(Vec::new()))?,
+            b')' => self.push(PickleObject::Tuple(Vec::new()))?,
+            0x8f => self.push(PickleObject::Other("a set"))?,
             0x85..=0x87 => {
                 let from = self.below(usize::from(code - 0x84))?;
                 let items = self.stack.split_off(from);
-                self.push(Object::Tuple(items))?;
+                self.push(PickleObject::Tuple(items))?;
             }
             b't' | b'l' | b'd' | 0x91 => {
                 let items = self.since_mark()?;
                 let made = match code {
-                    b't' => Object::Tuple(items),
-                    b'l' => Object::List(items),
-                    b'd' => Object::Dict(self.pairs(&items)?),
-                    _ => Object::Other("a set"),
+                    b't' => PickleObject::Tuple(items),
+                    b'l' => PickleObject::List(items),
+                    b'd' => PickleObject::Dict(self.pairs(&items)?),
+                    _ => PickleObject::Other("a set"),
                 };
                 self.push(made)?;
             }
@@ -180,7 +180,7 @@ impl Machine<'_> {
             0x90 => {
                 self.since_mark()?;
                 match self.top()? {
-                    Object::Other("a set") => {}
+                    PickleObject::Other("a set") => {}
                     other => {
                         let found = other.kind();
                         return Err(self.operand("a set", found).into());
@@ -221,7 +221,7 @@ impl Machine<'_> {
             0x93 => {
                 let [name, module] = [self.pop()?, self.pop()?];
                 let texts = [module, name].map(|id| match &self.objects[id.0] {
-                    Object::Text(text) => Ok(Arc::clone(text)),
+                    PickleObject::Text(text) => Ok(Arc::clone(text)),
                     other => Err(self.operand("a module and a name", other.kind())),
                 });
                 let [module, name] = texts;
@@ -231,15 +231,15 @@ impl Machine<'_> {
                 let id = self.pop()?;
                 let storage = self.call().storage(id)?;
                 let nth = self.storage(storage)?;
-                self.push(Object::Storage(nth))?;
+                self.push(PickleObject::Storage(nth))?;
             }
             b'R' => {
                 let [arguments, callable] = [self.pop()?, self.pop()?];
                 let made = match (&self.objects[callable.0], &self.objects[arguments.0]) {
-                    (Object::Global(callable), Object::Tuple(arguments)) => {
+                    (PickleObject::Global(callable), PickleObject::Tuple(arguments)) => {
                         self.call().result(*callable, arguments)?
                     }
-                    (Object::Global(_), other) | (other, _) => {
+                    (PickleObject::Global(_), other) | (other, _) => {
                         return Err(self
                             .operand("a known function and a tuple", other.kind())
                             .into());
@@ -250,7 +250,7 @@ impl Machine<'_> {
             // The attributes of a dictionary: its `_metadata`, which says the versions of modules.
             b'b' => {
                 self.pop()?;
-                if !matches!(self.top()?, Object::Dict(_)) {
+                if !matches!(self.top()?, PickleObject::Dict(_)) {
                     let found = self.top()?.kind();
                     return Err(self.operand("an OrderedDict", found).into());
                 }
@@ -299,7 +299,7 @@ impl Machine<'_> {
         }
     }
 
-    fn push(&mut self, object: Object) -> Result<(), PickleStop> {
+    fn push(&mut self, object: PickleObject) -> Result<(), PickleStop> {
         if self.objects.len() == OBJECTS_MAX {
             return Err(PickleError::TooMany {
                 file: self.file.to_owned(),
@@ -329,7 +329,7 @@ impl Machine<'_> {
         Ok(self.stack.remove(at))
     }
 
-    fn top(&mut self) -> Result<&mut Object, PickleError> {
+    fn top(&mut self) -> Result<&mut PickleObject, PickleError> {
         let at = self.below(1)?;
         Ok(&mut self.objects[self.stack[at].0])
     }
@@ -351,7 +351,7 @@ impl Machine<'_> {
 
     fn append(&mut self, items: &[ObjectId]) -> Result<(), PickleError> {
         match self.top()? {
-            Object::List(list) => list.extend(items),
+            PickleObject::List(list) => list.extend(items),
             other => {
                 let found = other.kind();
                 return Err(self.operand("a list", found));
@@ -363,7 +363,7 @@ impl Machine<'_> {
     fn set(&mut self, items: &[ObjectId]) -> Result<(), PickleError> {
         let pairs = self.pairs(items)?;
         match self.top()? {
-            Object::Dict(dict) => dict.extend(pairs),
+            PickleObject::Dict(dict) => dict.extend(pairs),
             other => {
                 let found = other.kind();
                 return Err(self.operand("a dictionary", found));
@@ -389,18 +389,18 @@ impl Machine<'_> {
     fn whole(&mut self, len: u64) -> Result<(), PickleStop> {
         let bytes = self.cursor.take(len)?;
         if bytes.len() > WHOLE_BYTES_MAX {
-            return self.push(Object::Other("a long int"));
+            return self.push(PickleObject::Other("a long int"));
         }
         let negative = bytes.last().is_some_and(|last| *last >= 0x80);
         let mut whole = [if negative { 0xff } else { 0 }; WHOLE_BYTES_MAX];
         whole[..bytes.len()].copy_from_slice(bytes);
-        self.push(Object::Whole(i128::from_le_bytes(whole)))
+        self.push(PickleObject::Whole(i128::from_le_bytes(whole)))
     }
 
     fn text(&mut self, len: u64) -> Result<(), PickleStop> {
         let bytes = self.cursor.take(len)?;
         match core::str::from_utf8(bytes) {
-            Ok(text) => self.push(Object::Text(text.into())),
+            Ok(text) => self.push(PickleObject::Text(text.into())),
             Err(_) => Err(PickleError::NotUtf8 {
                 file: self.file.to_owned(),
                 at: self.place(),
@@ -411,13 +411,13 @@ impl Machine<'_> {
 
     fn bytes(&mut self, len: u64) -> Result<(), PickleStop> {
         self.cursor.take(len)?;
-        self.push(Object::Other("bytes"))
+        self.push(PickleObject::Other("bytes"))
     }
 
     /// A name is known, or the pickle is refused: whether it would be called makes no difference.
     fn global(&mut self, module: &str, name: &str) -> Result<(), PickleStop> {
         match Global::find(module, name) {
-            Some(global) => self.push(Object::Global(global)),
+            Some(global) => self.push(PickleObject::Global(global)),
             None => Err(PickleError::Global {
                 file: self.file.to_owned(),
                 global: format!("{module}.{name}"),

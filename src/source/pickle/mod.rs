@@ -20,7 +20,7 @@ mod opcodes;
 use super::dtype::StoredType;
 pub(crate) use error::PICKLE_BYTES_MAX;
 pub use error::PickleError;
-pub(crate) use object::{Object, ObjectId, Pickle, PickleParsed, PickledTensor, Storage};
+pub(crate) use object::{ObjectId, Pickle, PickleObject, PickleParsed, PickledTensor, Storage};
 
 /// The pickle that `bytes` begins with. `file` is a name for messages, and `offset` that of `bytes` in it.
 ///

@@ -7,7 +7,7 @@ use super::{StoredType, globals::Global};
 /// What a pickle made.
 #[derive(Debug)]
 pub(crate) struct Pickle {
-    pub(super) objects: Vec<Object>,
+    pub(super) objects: Vec<PickleObject>,
     /// What the whole of it is.
     pub(crate) root: ObjectId,
     /// The storages that tensors lie in, each once.
@@ -18,7 +18,7 @@ pub(crate) struct Pickle {
 
 impl Pickle {
     /// An object of this pickle.
-    pub(crate) fn object(&self, id: ObjectId) -> &Object {
+    pub(crate) fn object(&self, id: ObjectId) -> &PickleObject {
         &self.objects[id.0]
     }
 
@@ -50,7 +50,7 @@ impl ObjectId {
 
 /// An object.
 #[derive(Debug, Clone)]
-pub(crate) enum Object {
+pub(crate) enum PickleObject {
     None,
     /// A whole number of at most 16 bytes.
     Whole(i128),
@@ -67,7 +67,7 @@ pub(crate) enum Object {
     Other(&'static str),
 }
 
-impl Object {
+impl PickleObject {
     /// Its kind, for messages.
     pub(crate) fn kind(&self) -> String {
         let kind = match self {
