@@ -158,6 +158,9 @@ fn tiles_are_the_formula() {
     }
 }
 
+/// Numbers as they are read back from a type that they were kept in.
+type ReadBack<'a> = &'a dyn Fn(&[f32]) -> Vec<f32>;
+
 /// Rows with room between them, in types other than `f32`, are read where they are.
 #[test]
 fn kept_rows_are_read_in_their_type() {
@@ -173,7 +176,7 @@ fn kept_rows_are_read_in_their_type() {
         .map(|row| (row % 7 + 1) as f32 / 700.0)
         .collect();
     // The numbers that are kept, and as the formula reads them.
-    let cases: [(&str, &dyn Fn(&[f32]) -> Vec<f32>); 4] = [
+    let cases: [(&str, ReadBack<'_>); 4] = [
         ("f32", &|x| x.to_vec()),
         ("f16", &|x| {
             x.iter().map(|x| f16::from_f32(*x).to_f32()).collect()

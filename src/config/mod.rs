@@ -15,6 +15,7 @@ mod max_memory;
 mod near;
 mod parallel;
 mod policy;
+#[cfg(any(feature = "hub", feature = "remote"))]
 mod push;
 pub(crate) mod quant;
 mod reading;
@@ -46,6 +47,7 @@ pub(crate) use parallel::RankConfig;
 pub use parallel::{Parallel, Ranks};
 pub(crate) use policy::can_be_packed;
 pub use policy::{Pattern, Policy, Rule, RuleError};
+#[cfg(any(feature = "hub", feature = "remote"))]
 pub use push::PushConfig;
 pub use quant::Auto;
 pub use reading::Reading;

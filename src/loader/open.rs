@@ -46,8 +46,8 @@ impl LoadRequest {
         let apart = self.config.weights.as_deref();
         let name = &self.config.model;
         let is_address = address_kind(name).is_some();
-        let (model, file) = match self.source.is_none() && !is_address && !Path::new(name).exists()
-        {
+        let is_path = self.source.is_none() && Path::new(name).exists();
+        let (model, file) = match !is_address && !is_path {
             true => container::file_of_hub(name),
             false => (&**name, None),
         };

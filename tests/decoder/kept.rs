@@ -69,7 +69,6 @@ fn a_trained_model_says_almost_the_same() {
             .map(|(exact, found)| divergence(exact, found))
             .sum::<f64>()
             / 256.0;
-        println!("{kind}: {mean:e} nats");
         assert!(mean < most, "{kind}: {mean:e} nats");
         assert_ne!(exact, found, "{kind}");
     }

@@ -260,7 +260,7 @@ fn a_state_with_a_name_is_known_by_it() {
             None
         }
 
-        fn fetched(&self) -> Option<FetchTotals> {
+        fn fetched(&self) -> Option<firebox::source::FetchTotals> {
             None
         }
     }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use super::{
     TorchError,
-    places::{Places, found, wanted},
+    places::{StoragePlaces, found, wanted},
     state::State,
 };
 use crate::{
@@ -104,7 +104,7 @@ pub(super) fn read(
         }
     }
     let places = archive.places(&entries)?;
-    let places = Places {
+    let places = StoragePlaces {
         of: numbers.into_iter().zip(places).collect(),
         big_endian,
     };

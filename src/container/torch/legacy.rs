@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use super::{
     TorchError,
-    places::{Places, found, wanted},
+    places::{StoragePlaces, found, wanted},
     state::State,
 };
 use crate::{
@@ -111,7 +111,7 @@ pub(super) fn read(
             .into());
         }
     }
-    let places = Places {
+    let places = StoragePlaces {
         of: places,
         big_endian: false,
     };

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Where each storage of a file is.
-pub(super) struct Places {
+pub(super) struct StoragePlaces {
     pub(super) of: HashMap<usize, Range<u64>>,
     pub(super) big_endian: bool,
 }
@@ -35,7 +35,7 @@ pub(super) fn wanted<'p>(pickle: &'p Pickle, state: &State<'p>) -> Vec<(usize, &
 pub(super) fn found(
     label: &str,
     state: State<'_>,
-    places: &Places,
+    places: &StoragePlaces,
 ) -> Result<FoundFile, TorchError> {
     let tensors = state.tensors.into_iter().map(|(name, tensor)| {
         let (shape, strides) = (&tensor.shape, &tensor.strides);

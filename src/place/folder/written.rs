@@ -42,6 +42,10 @@ impl Written {
 pub(crate) struct ShardPlace {
     pub(super) name: String,
     /// Bytes of the file, about.
+    #[cfg_attr(
+        not(feature = "remote"),
+        expect(dead_code, reason = "object stores are told beforehand")
+    )]
     pub(super) bytes: u64,
     pub(super) kind: ShardKind,
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use object_store::client::{HttpRequest, HttpRequestBody};
 use ureq::http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri,
+    Error as HttpError, HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri,
     header::{
         ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, ETAG, IF_MATCH, IF_MODIFIED_SINCE,
         IF_NONE_MATCH, IF_UNMODIFIED_SINCE, LOCATION, RANGE, USER_AGENT,
@@ -271,7 +271,7 @@ impl Line {
             true => (METADATA_WAIT, 5 * METADATA_WAIT),
             false => (self.patience.connect, self.patience.silence),
         };
-        let wrong = |error: ureq::http::Error| RequestFailure::Refused(error.to_string());
+        let wrong = |error: HttpError| RequestFailure::Refused(error.to_string());
         macro_rules! run {
             ($body:expr) => {{
                 let next = next.body($body).map_err(wrong)?;
