@@ -313,14 +313,14 @@ fn direct_reads_that_do_not_go_are_refused_by_name() {
 #[test]
 fn auto_looks_at_the_disk_once_there_is_enough_to_read() {
     let folder = folder();
-    for name in ["a.safetensors", "b.safetensors", "other.bin"] {
+    for name in ["a.safetensors", "b.safetensors", "other.dat"] {
         let file = File::create(folder.path().join(name)).unwrap();
         file.set_len(600 << 20).unwrap();
     }
     let source = Local::open(folder.path()).unwrap();
     let mut into = vec![1; 2 << 20];
     source.peek("a.safetensors", 0, &mut into).unwrap();
-    source.read_at("other.bin", 0, &mut into).unwrap();
+    source.read_at("other.dat", 0, &mut into).unwrap();
     source
         .read_at("a.safetensors", 0, &mut into[..1000])
         .unwrap();
