@@ -19,7 +19,7 @@ pub(crate) struct HubConfig {
     pub(crate) offline: Option<bool>,
     /// Whether files are read where they are, and not kept in the cache.
     pub(crate) uncached: bool,
-    /// Bytes of the cache of what is read where it is.
+    /// Bytes that the cache of a streamed model may take.
     pub(crate) cache_limit: Option<u64>,
 }
 
@@ -29,7 +29,7 @@ const CACHE_LIMIT: u64 = 16 << 30;
 
 #[cfg(feature = "remote")]
 impl HubConfig {
-    /// The folder of the cache for what is read where it is, and its bytes; `None` where nothing is kept.
+    /// The cache of a streamed model: its folder and the bytes it may take; `None` where nothing is kept.
     pub(crate) fn range_cache(&self) -> Option<(&Path, u64)> {
         let folder = self.cache.as_deref()?;
         Some((folder, self.cache_limit.unwrap_or(CACHE_LIMIT)))

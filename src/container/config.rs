@@ -109,7 +109,7 @@ pub(super) fn config(
     Ok(config)
 }
 
-/// What is said after the name of an architecture that is not known here: transformers may have another one of this name.
+/// The end of the error for an architecture that is not known here. transformers may have another architecture of the same name.
 pub(super) const UNKNOWN: &str = " of llama.cpp";
 
 /// `config.json` of a file whose architecture is not known: no model is loaded by it, and all else works.

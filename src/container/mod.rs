@@ -135,7 +135,7 @@ fn shown(
                 notes.extend(of_file);
                 files.push((name, tensors));
             }
-            // Whoever opens the checkpoint says what is missing.
+            // Opening the checkpoint names the missing file.
             Err(ContainerError::Source(error)) if error.is_absent() && listed.is_some() => {}
             Err(error) => return Err(error),
         }

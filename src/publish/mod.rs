@@ -5,8 +5,8 @@
 //!           Card: README.md                  └─► the hub: LFS batch, uploads, one commit, compared
 //! ```
 //!
-//! Weights go first and `config.json` last, so that whoever reads early finds no model. What is there already is left alone: the same
-//! bytes are not sent again, and other bytes are refused unless they are to be replaced.
+//! Weights go first and `config.json` last, so that a program that reads early finds no model. A file that is there
+//! already stays: the same bytes are not sent again, and other bytes are an error unless `replace` is asked for.
 
 mod card;
 mod error;

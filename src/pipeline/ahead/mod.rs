@@ -115,7 +115,7 @@ impl<'a> Ahead<'a> {
                 Ok(()) if state.left[nth] > 0 => BlockState::Ready(buffer.shared()),
                 Ok(()) => BlockState::Gone,
                 Err(error) => {
-                    // Whoever reads gets there, and everything ends.
+                    // The reader gets there, and everything ends.
                     state.closed = true;
                     BlockState::Failed(error)
                 }

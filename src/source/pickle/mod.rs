@@ -5,7 +5,7 @@
 //! name and call it, so every other name is refused where it stands, whether it would be called or not.
 //!
 //! Objects refer to each other by number. So a pickle that nests deeply, that refers to itself or to one list a million times
-//! takes no more memory than its bytes say, and whoever walks through the objects bounds the walk.
+//! takes no more memory than its bytes say, and the code that walks through the objects bounds the walk.
 //!
 //! Reading order: `cursor` → `object` → `globals` (the names) → `call` (what they make) → `opcodes` → `machine`.
 

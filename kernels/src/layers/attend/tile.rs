@@ -11,7 +11,7 @@ use crate::arith::{
 /// Keys of a tile.
 pub(super) const KEYS: usize = 64;
 
-/// Rows below which each score is a sum of its own: keys in columns, which many rows share, have to be made first.
+/// With fewer rows than this, each score is a sum of its own. With more, the keys are first put in columns, which all rows share.
 const COLUMNS: usize = 12;
 
 /// Some heads of some tokens, and all keys that they see.
