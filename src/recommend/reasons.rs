@@ -7,7 +7,7 @@ use crate::{
     config::{Bytes, Strategy},
     loader::Planner,
     model::PassSize,
-    plan::Lacking,
+    plan::{Lacking, Plan, Step},
     target::MemoryKind,
 };
 
@@ -56,7 +56,7 @@ pub(super) fn choices(
             match trial.strategy {
                 Strategy::Streaming => format!(
                     "the weights do not fit on the devices; {} of them wait in host memory and come when they are needed, which is slow",
-                    Bytes(chosen.memory.host.weights)
+                    Bytes(waiting(&chosen.plan))
                 ),
                 _ => chosen.plan.strategy_reason.clone(),
             },
@@ -91,6 +91,12 @@ pub(super) fn choices(
         choices.push(choice("recompute", trial.recompute.to_string(), reason));
     }
     choices
+}
+
+/// Bytes of the weights that come to a device when they are needed.
+fn waiting(plan: &Plan) -> u64 {
+    let streamed = plan.steps.iter().filter(|step| step.streams());
+    streamed.map(Step::bytes_kept).sum()
 }
 
 /// What the last trial before `chosen` that `is_like` says lacked.
