@@ -151,16 +151,19 @@ fn a_file_longer_than_announced_is_left_at_its_first_byte_too_many() {
     assert_eq!(bytes, 0, "nothing of a wrong file stays");
 }
 
-/// 64 MiB in 64 KiB. Catches a limit that counts packed bytes, which gigabytes pass.
+/// 64 MiB in 64 KiB. Catches a limit that counts packed bytes, which gigabytes pass, and an answer that is asked for again although it
+/// would be the same.
 #[test]
 fn a_packed_list_of_files_is_left_at_its_limit() {
     let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
     gzip.write_all(&vec![b' '; 64 << 20]).unwrap();
     let (hub, cache) = serve(two_files());
     hub.set(|state| state.packed_listing = Some(gzip.finish().unwrap()));
-    let error = model(&hub, &cache).build().unwrap().commit().unwrap_err();
+    let source = model(&hub, &cache).retries(3).build().unwrap();
+    let error = source.commit().unwrap_err();
     assert!(matches!(error, SourceError::Network { .. }), "{error:?}");
     assert!(error.to_string().contains("10485760"), "{error}");
+    assert_eq!(hub.log().len(), 1);
 }
 
 /// Catches a client that follows a loop, or a redirect to a file of this machine.

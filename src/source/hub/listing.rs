@@ -38,20 +38,27 @@ impl Hub {
         file: &str,
     ) -> Result<(String, Listing), SourceError> {
         let mut wait = Backoff::new(self.retries, WAIT_FIRST);
-        loop {
+        let body = loop {
             match self.try_fetch_listing(api, revision, file) {
                 Err(SourceError::Network { .. }) if wait.again() => {}
-                result => return result,
+                result => break result?,
             }
+        };
+        // The same answer would come again.
+        if body.len() as u64 > LISTING_MAX {
+            let why = format!("its answer about the model is longer than {LISTING_MAX} bytes");
+            return Err(self.network(file, why));
         }
+        parse_listing(&body).map_err(|error| self.network(file, error))
     }
 
+    /// The answer, or the first bytes of one that is too long.
     fn try_fetch_listing(
         &self,
         api: &Api,
         revision: &str,
         file: &str,
-    ) -> Result<(String, Listing), SourceError> {
+    ) -> Result<Vec<u8>, SourceError> {
         let repo = api.repo(self.repo(revision));
         let response = self.send(file, Follow::All, |redirected| {
             let request = repo.info_request();
@@ -93,11 +100,7 @@ impl Hub {
             .read_to_end(&mut body)
             .map_err(|error| self.network(file, error))?;
         self.tally.bytes(body.len());
-        if body.len() as u64 > LISTING_MAX {
-            let why = format!("its answer about the model is longer than {LISTING_MAX} bytes");
-            return Err(self.network(file, why));
-        }
-        parse_listing(&body).map_err(|error| self.network(file, error))
+        Ok(body)
     }
 }
 
