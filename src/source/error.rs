@@ -134,12 +134,12 @@ pub enum SourceError {
         source: Box<SourceError>,
     },
 
-    /// A model id or revision that cannot be one.
+    /// A model id, model address or revision that cannot be one.
     #[error("{given:?} is not a {what}: {why}")]
     BadId {
         /// The text as it was given.
         given: String,
-        /// `"model id"` or `"revision"`.
+        /// `"model id"`, `"model address"` or `"revision"`.
         what: &'static str,
         /// The rule that it breaks.
         why: Cow<'static, str>,

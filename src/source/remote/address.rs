@@ -50,7 +50,7 @@ impl RemoteAddress {
     pub(super) fn read(given: &str) -> Result<Self, SourceError> {
         let refuse = |why: String| SourceError::BadId {
             given: without_secrets(given),
-            what: "address of a model",
+            what: "model address",
             why: why.into(),
         };
         let mut url = Url::parse(given.trim()).map_err(|error| refuse(error.to_string()))?;
