@@ -292,12 +292,32 @@ fn pieces(mut model: &[u8]) -> Vec<(String, f32, i32)> {
     pieces
 }
 
-/// Against the same files of sentencepiece, whose ids `tests/tokenizer` compares with transformers.
+/// The parts of a text: tokens that are found before the others, and what is between them.
+fn parts<'t>(mut text: &'t str, found: &[&str]) -> Vec<&'t str> {
+    let mut parts = Vec::new();
+    while !text.is_empty() {
+        let places = found
+            .iter()
+            .filter_map(|token| Some((text.find(token)?, token.len())));
+        // The first, and of two that begin there the longer one.
+        let next = places.min_by_key(|(at, len)| (*at, usize::MAX - len));
+        let (at, len) = next.unwrap_or((text.len(), 0));
+        let (before, rest) = text.split_at(at);
+        let (token, after) = rest.split_at(len);
+        parts.extend([before, token].into_iter().filter(|part| !part.is_empty()));
+        text = after;
+    }
+    parts
+}
+
+/// Against the same pieces in sentencepiece, whose ids `tests/tokenizer` compares with transformers. llama.cpp puts a space before
+/// each part of a text (`llama_vocab::impl::tokenize` with `add_space_prefix`), and so does the tokenizer that transformers makes of a GGUF
+/// file (`GGUFLlamaConverter`), where `LlamaTokenizer` puts one before the first part alone, and none before a space.
 #[test]
 fn pieces_of_a_file_give_the_ids_of_sentencepiece() {
     let file = repository().join("tests/golden/tokenizer/converted/llama.model");
     let model = fs::read(file).expect("a model");
-    let config = br#"{"tokenizer_class": "LlamaTokenizer", "add_bos_token": true}"#;
+    let config = br#"{"tokenizer_class": "LlamaTokenizer"}"#;
     let original = Tokenizer::from_bytes(TokenizerFiles {
         vocabulary: Some(("tokenizer.model", &model)),
         config: Some(config),
@@ -339,12 +359,81 @@ fn pieces_of_a_file_give_the_ids_of_sentencepiece() {
     let config = LoadConfig::new(path.display().to_string());
     let loader = Loader::<Cpu>::new(config).expect("a model");
     let found = loader.tokenizer().expect("a tokenizer");
-    for text in texts() {
-        let ids = |tokenizer: &Tokenizer| {
-            let ids = tokenizer.encode(&text, SpecialTokens::Include);
-            ids.expect("ids")
-        };
-        assert_eq!(ids(&found), ids(&original), "{text:?}");
+    let reserved = pieces.iter().filter(|(.., kind)| [2, 3, 4].contains(kind));
+    let reserved: Vec<&str> = reserved.map(|(piece, ..)| piece.as_str()).collect();
+    let id = |piece: &str| pieces.iter().position(|(known, ..)| known == piece);
+    let mut texts = texts();
+    texts.extend(["<s>a</s>b", "a <unk> b", "</s>▁a", "<s></s>"].map(str::to_owned));
+    for text in texts {
+        let mut expected = vec![1];
+        for part in parts(&text, &reserved) {
+            if reserved.contains(&part) {
+                expected.push(id(part).expect("a piece") as u32);
+                continue;
+            }
+            let has_space = part.starts_with([' ', '▁']);
+            let part = if has_space {
+                format!(" {part}")
+            } else {
+                part.to_owned()
+            };
+            let ids = original.encode(&part, SpecialTokens::Omit);
+            expected.extend(ids.expect("ids"));
+        }
+        let ids = found.encode(&text, SpecialTokens::Include).expect("ids");
+        assert_eq!(ids, expected, "{text:?}");
+    }
+}
+
+/// Merges of a file come before scores, lines are cut apart, and no space is put before a text (`LLAMA_VOCAB_PRE_TYPE_GEMMA4` of
+/// llama.cpp). The ids are worked out by hand.
+#[test]
+fn pieces_with_merges_of_their_own_are_read() {
+    let tokens = [
+        "<unk>", "<bos>", "<eos>", "▁", "a", "b", "\n", "ab", "▁a", "\n\n", "▁ab", "<0x63>", "b\n",
+    ];
+    let mut file = GgufFile::right();
+    let key = |name: &str| format!("tokenizer.ggml.{name}");
+    let texts = |texts: &[&str]| {
+        let bytes: Vec<u8> = texts.iter().flat_map(|token| text(token)).collect();
+        list(TEXT, texts.len() as u64, &bytes)
+    };
+    file.say(&key("model"), TEXT, &text("gemma4"));
+    file.say(&key("tokens"), LIST, &texts(&tokens));
+    let kinds = (0..tokens.len()).flat_map(|id| match id {
+        0 => 2i32.to_le_bytes(),
+        1 | 2 => 3i32.to_le_bytes(),
+        11 => 6i32.to_le_bytes(),
+        _ => 1i32.to_le_bytes(),
+    });
+    let kinds: Vec<u8> = kinds.collect();
+    file.say(
+        &key("token_type"),
+        LIST,
+        &list(5, tokens.len() as u64, &kinds),
+    );
+    let merges = ["a b", "▁ ab", "▁ a", "\n \n", "b \n"];
+    file.say(&key("merges"), LIST, &texts(&merges));
+    for (name, id) in [("unknown", 0u32), ("bos", 1), ("eos", 2)] {
+        file.say(&key(&format!("{name}_token_id")), U32, &id.to_le_bytes());
+    }
+    let folder = TempDir::new().expect("a folder");
+    let path = folder.path().join("model.gguf");
+    fs::write(&path, file.bytes()).expect("written");
+    let config = LoadConfig::new(path.display().to_string());
+    let loader = Loader::<Cpu>::new(config).expect("a model");
+    let tokenizer = loader.tokenizer().expect("a tokenizer");
+    for (text, expected) in [
+        ("ab", &[1, 7][..]),
+        (" ab", &[1, 10]),
+        ("a ab<eos> a", &[1, 4, 10, 2, 8]),
+        ("b\n\n\na", &[1, 5, 9, 6, 4]),
+        ("c", &[1, 11]),
+    ] {
+        let ids = tokenizer.encode(text, SpecialTokens::Include).expect("ids");
+        assert_eq!(ids, expected, "{text:?}");
+        let back = tokenizer.decode(&ids[1..], SpecialTokens::Include);
+        assert_eq!(back.expect("text"), text);
     }
 }
 
