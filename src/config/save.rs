@@ -13,8 +13,8 @@ pub struct SaveConfig {
     pub(crate) folder: PathBuf,
     #[serde(default)]
     pub(crate) dialect: Option<To>,
-    #[serde(default = "shard_bytes")]
-    pub(crate) shard_bytes: u64,
+    #[serde(default)]
+    pub(crate) shard_bytes: Option<u64>,
     #[serde(default)]
     pub(crate) nested: Option<bool>,
     #[serde(default)]
@@ -25,10 +25,8 @@ pub struct SaveConfig {
     pub(crate) cache: bool,
 }
 
-/// Bytes of a shard if not given: 5 GB, as Python's libraries write them.
-const fn shard_bytes() -> u64 {
-    5_000_000_000
-}
+/// Bytes of a shard if not given, as Python's libraries write them.
+const SHARD_BYTES: u64 = 5_000_000_000;
 
 impl SaveConfig {
     /// Into `folder`, which is made and has to be empty.
@@ -36,7 +34,7 @@ impl SaveConfig {
         Self {
             folder: folder.into(),
             dialect: None,
-            shard_bytes: shard_bytes(),
+            shard_bytes: None,
             nested: None,
             resume: false,
             cache: false,
@@ -88,9 +86,15 @@ impl SaveConfig {
         self.dialect
     }
 
-    /// Bytes of a shard, 5 GB if not given. A larger weight gets its own shard.
+    /// Bytes of a shard, 5 GB if not given; a GGUF file is one file then. A larger weight gets its own shard.
     pub fn shard_bytes(mut self, bytes: u64) -> Self {
-        self.shard_bytes = bytes;
+        self.shard_bytes = Some(bytes);
         self
+    }
+
+    /// Bytes that a shard may have.
+    pub(crate) fn shard_bytes_max(&self, is_gguf: bool) -> u64 {
+        let usual = if is_gguf { u64::MAX } else { SHARD_BYTES };
+        self.shard_bytes.unwrap_or(usual)
     }
 }

@@ -14,9 +14,9 @@ use crate::source::{
 const FIRST_BYTES: u64 = 1 << 20;
 
 /// What parts say of themselves: which one it is, how many there are, how many tensors all have.
-const NUMBER: &str = "split.no";
-const COUNT: &str = "split.count";
-const TENSORS: &str = "split.tensors.count";
+pub(super) const NUMBER: &str = "split.no";
+pub(super) const COUNT: &str = "split.count";
+pub(super) const TENSORS: &str = "split.tensors.count";
 
 /// Reads bytes of a model, from an offset in one of its files on.
 pub(super) type ReadContainer<'a> = &'a dyn Fn(usize, u64, &mut [u8]) -> Result<(), SourceError>;
@@ -130,7 +130,7 @@ fn header(source: &dyn Source, file: &str) -> Result<GgufHeader, ContainerError>
 }
 
 /// The name of a part, counted from 1.
-fn name(base: &str, nth: u64, count: u64) -> String {
+pub(crate) fn name(base: &str, nth: u64, count: u64) -> String {
     format!("{base}-{nth:05}-of-{count:05}{GGUF}")
 }
 

@@ -12,13 +12,14 @@ use sha2::{Digest, Sha256};
 use super::{error::PublishError, pushed::PushedFile};
 use crate::{
     place::folder::JOURNAL,
-    source::checkpoint::{CONFIG, INDEX},
+    source::{
+        GGUF,
+        checkpoint::{CONFIG, INDEX},
+    },
 };
 
 /// Endings of files of weights.
-const WEIGHTS: [&str; 3] = [".safetensors", ".gguf", ".bpk"];
-/// The file of a model in GGUF.
-const SINGLE_GGUF: &str = "model.gguf";
+const WEIGHTS: [&str; 3] = [".safetensors", GGUF, ".bpk"];
 /// The record of a finished save.
 const RECORD: &str = ".firebox-saved.json";
 
@@ -64,13 +65,13 @@ impl Folder {
             text.and_then(|text| serde_json::from_slice(&text).ok())
         };
         let config: Option<Value> = json(CONFIG);
-        let gguf = path.join(SINGLE_GGUF).exists();
-        // A GGUF file has its configuration inside.
+        let mut names = Vec::new();
+        collect(path, "", &mut names)?;
+        // GGUF files have their configuration inside.
+        let gguf = names.iter().any(|name| name.ends_with(GGUF));
         let Some(config) = config.or(gguf.then_some(Value::Null)) else {
             return Err(no_model("it has no config.json"));
         };
-        let mut names = Vec::new();
-        collect(path, "", &mut names)?;
         let is_weights = |name: &String| WEIGHTS.iter().any(|end| name.ends_with(end));
         if !names.iter().any(is_weights) {
             return Err(no_model("it has no file of weights"));

@@ -62,6 +62,41 @@ fn files_of_many_parts_are_whole() {
     assert!(s3.objects("dense")["model.safetensors"].len() > 3 * (8 << 20));
 }
 
+/// One file with everything in it, or its parts, of which the first has the keys; both are read where they are.
+#[test]
+fn a_gguf_file_is_written_to_a_store_as_to_a_folder() {
+    let s3 = S3Server::start();
+    for (name, more) in [("whole", &[][..]), ("parts", &["--shard-size", "800KB"])] {
+        let folder = TempDir::new().unwrap();
+        let quantize = |out: &std::ffi::OsStr| {
+            let mut command = firebox(&s3.url);
+            command.arg("quantize").arg(tinyrust());
+            command.args(["--quant", "q8_0", "--to", "gguf"]).args(more);
+            succeed(command.arg("--out").arg(out));
+        };
+        quantize(folder.path().as_os_str());
+        let expected = files(folder.path());
+        let address = format!("s3://models/{name}");
+        quantize(address.as_ref());
+        same(&s3.objects(name), &expected);
+        assert_eq!(s3.open_uploads(), 0);
+        let weights = expected.keys().filter(|name| name.ends_with(".gguf"));
+        assert_eq!(weights.count() > 1, name == "parts");
+        let inspect = |model: &std::ffi::OsStr| {
+            let mut command = firebox(&s3.url);
+            let inspected = succeed(command.arg("inspect").arg("--json").arg(model));
+            let json: serde_json::Value = serde_json::from_slice(&inspected.stdout).unwrap();
+            json["tensors"].clone()
+        };
+        let found = inspect(address.as_ref());
+        assert_eq!(found, inspect(folder.path().as_os_str()));
+        assert!(
+            found.is_number() || found.as_array().is_some_and(|all| !all.is_empty()),
+            "{found}"
+        );
+    }
+}
+
 /// Objects of somebody else are neither overwritten nor mixed with.
 #[test]
 fn objects_of_a_stranger_are_left_alone() {

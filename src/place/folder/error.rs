@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::identity::Difference;
-use crate::{dialect::DialectError, source::SourceError};
+use crate::{container::ContainerError, dialect::DialectError, source::SourceError};
 
 /// A checkpoint that could not be saved.
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +18,9 @@ pub enum SaveError {
         /// The folder.
         folder: PathBuf,
     },
+    /// The files of a model in GGUF cannot be these.
+    #[error(transparent)]
+    Container(Box<ContainerError>),
     /// The folder has an interrupted save, and resuming was not asked for.
     #[error(
         "{} has a save that was interrupted; go on with it (`--resume`, `SaveConfig::resume`), or name another folder",

@@ -1,5 +1,7 @@
 //! The layout of a folder, decided before a file is written: which weights go to which file, their names, their dialect.
 
+use std::sync::Arc;
+
 use firebox_kernels::{arith::float::DType, format::Packed};
 use serde_json::{Map, Value, json};
 
@@ -9,7 +11,7 @@ use super::{
 };
 use crate::{
     config::{SaveConfig, To},
-    container::{GgufFile, GgufOut, MODEL},
+    container::{GgufFile, GgufOut, file_name},
     dialect::{self, Codes, DECLARED, DialectError, Tensor, Writer, torch, usual},
     pipeline::PipelineError,
     plan::{Action, Plan, Step},
@@ -34,7 +36,7 @@ pub(crate) struct FolderLayout<'a> {
     /// Whether dense weights get another type than the checkpoint's.
     dense: Option<DType>,
     shares: Vec<Share>,
-    /// The file, where all weights go to a GGUF file.
+    /// The file, where all weights go to a GGUF file or its parts.
     gguf: Option<GgufFile>,
 }
 
@@ -45,6 +47,8 @@ struct Share {
     bytes: u64,
     /// Room for its header.
     room: u64,
+    /// All bytes before the weights, where the file is GGUF.
+    head: Option<Arc<[u8]>>,
 }
 
 impl<'a> FolderLayout<'a> {
@@ -56,17 +60,17 @@ impl<'a> FolderLayout<'a> {
         gguf: Option<GgufFile>,
     ) -> Result<Self, SaveError> {
         let (dialect, writer) = writer(to, plan, source)?.unzip();
-        let head = gguf.as_ref().map_or(0, |file| file.head.len() as u64);
+        let shard_bytes = to.shard_bytes_max(gguf.is_some());
         let mut shares: Vec<Share> = Vec::new();
         for step in &plan.steps {
             let kept = step.bytes_finished();
-            let is_full =
-                |share: &Share| gguf.is_none() && share.bytes.saturating_add(kept) > to.shard_bytes;
+            let is_full = |share: &Share| share.bytes.saturating_add(kept) > shard_bytes;
             if shares.last().is_none_or(is_full) {
                 shares.push(Share {
                     weights: 0,
                     bytes: 0,
-                    room: HEADER_ROOM + head,
+                    room: HEADER_ROOM,
+                    head: None,
                 });
             }
             let share = shares
@@ -79,6 +83,19 @@ impl<'a> FolderLayout<'a> {
             share.weights += 1;
             share.bytes += kept;
             share.room += tensors * (step.slot.name.len() as u64 + HEADER_ROOM);
+        }
+        if let Some(file) = &gguf {
+            let mut names = plan.steps.iter().map(|step| &*step.slot.name);
+            let weights = shares.iter().map(|share| share.weights);
+            let weights: Vec<Vec<&str>> = weights
+                .map(|count| names.by_ref().take(count).collect())
+                .collect();
+            let heads = file.heads(&weights);
+            let heads = heads.map_err(|error| SaveError::Container(Box::new(error)))?;
+            for (share, head) in shares.iter_mut().zip(heads) {
+                share.room = head.len() as u64;
+                share.head = Some(head.into());
+            }
         }
         Ok(Self {
             to,
@@ -93,7 +110,7 @@ impl<'a> FolderLayout<'a> {
         })
     }
 
-    /// Whether all weights go to a GGUF file, which has everything.
+    /// Whether all weights go to a GGUF file or its parts, which have everything.
     pub(super) const fn is_gguf(&self) -> bool {
         self.gguf.is_some()
     }
@@ -111,7 +128,7 @@ impl<'a> FolderLayout<'a> {
 
     pub(super) fn name(&self, nth: usize) -> String {
         match self.shares.len() {
-            _ if self.is_gguf() => MODEL.to_owned(),
+            count if self.is_gguf() => file_name(nth, count),
             0 | 1 => SINGLE.to_owned(),
             count => format!("model-{:05}-of-{count:05}.safetensors", nth + 1),
         }
@@ -130,14 +147,14 @@ impl<'a> FolderLayout<'a> {
 
     pub(super) fn place(&self, nth: usize) -> ShardPlace {
         let writer = self.writer.as_ref();
-        let Share { bytes, room, .. } = self.shares[nth];
+        let Share {
+            bytes, room, head, ..
+        } = &self.shares[nth];
         ShardPlace {
             name: self.name(nth),
             bytes: bytes + room,
-            kind: match &self.gguf {
-                Some(file) => ShardKind::Gguf {
-                    head: file.head.clone(),
-                },
+            kind: match head {
+                Some(head) => ShardKind::Gguf { head: head.clone() },
                 None => ShardKind::Safetensors {
                     format: writer.map_or("pt", |writer| writer.metadata()),
                     room: room.next_multiple_of(8),

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::{
     SaveError, SavedFolder, file_sum::FileSum, identity::Identity, journal::Journal, output::Output,
 };
-use crate::config::To;
+use crate::{config::To, source::GGUF};
 
 /// Its name in the folder.
 pub(super) const RECORD: &str = ".firebox-saved.json";
@@ -85,6 +85,11 @@ impl Record {
             }
         }
         Ok(())
+    }
+
+    /// Whether the files of weights are GGUF, which have the configuration inside.
+    pub(super) fn is_gguf(&self) -> bool {
+        !self.files.is_empty() && self.files.keys().all(|file| file.ends_with(GGUF))
     }
 
     /// The action of each weight.

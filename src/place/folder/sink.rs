@@ -419,10 +419,12 @@ pub(crate) fn find(
         return Ok(Earlier::Empty);
     }
     let has = |file| -> Result<bool, SaveError> { Ok(output.len(file).map_err(failed)?.is_some()) };
-    if !to.resume || !(has(CONFIG)? || has(MODEL)?) {
+    let record = Record::find(output).map_err(failed)?;
+    let is_in_parts = record.as_ref().is_some_and(Record::is_gguf);
+    if !to.resume || !(has(CONFIG)? || has(MODEL)? || is_in_parts) {
         return Err(SaveError::NotEmpty { folder });
     }
-    match Record::find(output).map_err(failed)? {
+    match record {
         Some(record) => {
             record.check(output, &folder, identity)?;
             Ok(Earlier::Complete(record))

@@ -36,6 +36,14 @@ impl GgufKeys {
         });
     }
 
+    pub(crate) fn u16(&mut self, key: &str, value: u16) {
+        self.say(key, 2, |bytes| bytes.extend(value.to_le_bytes()));
+    }
+
+    pub(crate) fn i32(&mut self, key: &str, value: i32) {
+        self.say(key, 5, |bytes| bytes.extend(value.to_le_bytes()));
+    }
+
     pub(crate) fn u32(&mut self, key: &str, value: u32) {
         self.say(key, 4, |bytes| bytes.extend(value.to_le_bytes()));
     }
