@@ -58,9 +58,11 @@ pub enum RuleError {
         /// What was written.
         pattern: String,
     },
-    /// A size for some weights only.
-    #[error("rule `{rule}`: a size is for all linear weights together; write it with --quant")]
+    /// A size, or a mixture, for some weights only.
+    #[error("rule `{rule}`: {what} is for all linear weights together; write it with --quant")]
     Auto {
+        /// Which of them.
+        what: &'static str,
         /// What was written.
         rule: String,
     },
@@ -202,8 +204,14 @@ impl FromStr for Rule {
             rule: rule.to_owned(),
             source: Box::new(source),
         })?;
-        if matches!(quant, QuantSpec::Auto(_)) {
+        let what = match quant {
+            QuantSpec::Auto(_) => Some("a size"),
+            QuantSpec::Mixture(_) => Some("a mixture"),
+            _ => None,
+        };
+        if let Some(what) = what {
             return Err(RuleError::Auto {
+                what,
                 rule: rule.to_owned(),
             });
         }
@@ -224,6 +232,9 @@ pub struct Policy {
     pub rules: Vec<Rule>,
     /// Linear weights that no rule names. Heads, embeddings and norms stay dense.
     pub linear: QuantSpec,
+    /// What a mixture chose, after the rules; some of them may name nothing.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) mixed: Vec<Rule>,
 }
 
 impl Policy {
@@ -234,7 +245,8 @@ impl Policy {
         if !can_be_packed(role, shape) || self.skip.iter().any(matched) {
             return QuantSpec::None;
         }
-        match self.rules.iter().find(|rule| matched(&rule.pattern)) {
+        let mut rules = self.rules.iter().chain(&self.mixed);
+        match rules.find(|rule| matched(&rule.pattern)) {
             Some(rule) => rule.quant.clone(),
             None if role.is_quantized_by_default() => self.linear.clone(),
             // A type of a file is for all of it.

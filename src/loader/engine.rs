@@ -10,16 +10,18 @@ use super::{
 };
 use crate::{
     collective::Collective,
-    config::{Expand, KvCacheDtype, LoadConfig, Pattern, StatedMemory, Workers},
+    config::{Expand, KvCacheDtype, LoadConfig, PackConfig, Pattern, StatedMemory, Workers},
+    container::{self, ContainerError},
     dialect::{self, Dialect},
     error::Error,
     expand,
-    model::{Architecture, PassMeans, Stacks},
+    model::{Architecture, CausalLm, PassMeans, Stacks},
     observe::{Event, Observer, Observers, tell},
     pipeline::{self, PipelineError, Settings, Sink, Timing},
     place::Shared,
     plan::{NameReading, Plan, is_inside, read_names},
     prepare,
+    quant::{Mixture, QuantSpec},
     ranks::{Launched, launched},
     report::{LoadReport, Recording, RunFacts},
     source::{Checkpoint, CheckpointError, Source, SourceError, SourceExt},
@@ -69,6 +71,29 @@ pub(super) struct TargetFacts {
     pub(super) memory: MemoryKind,
 }
 
+/// Replaces a mixture of block types by those of the layers of the model.
+fn mix(pack: &mut PackConfig, checkpoint: &Checkpoint) -> Result<(), ContainerError> {
+    let mixed = pack.candidates.iter().find_map(|quant| match quant {
+        QuantSpec::Mixture(mixture) => Some((*mixture, "a candidate is one quantization")),
+        _ => None,
+    });
+    let unknown = |mixture: Mixture, reason: String| ContainerError::Mixture {
+        mixture: mixture.to_string(),
+        reason,
+    };
+    if let Some((mixture, reason)) = mixed {
+        return Err(unknown(mixture, reason.to_owned()));
+    }
+    let QuantSpec::Mixture(mixture) = pack.policy.linear else {
+        return Ok(());
+    };
+    let spec = CausalLm::config(checkpoint.config());
+    let spec = spec.map_err(|error| unknown(mixture, error.to_string()))?;
+    let has = |name: &str| checkpoint.catalog().get(name).is_some();
+    let spec = CausalLm::named(spec, &has);
+    container::mix(&mut pack.policy, mixture, &spec)
+}
+
 impl TargetFacts {
     pub(super) fn of<T: Target>() -> Self {
         Self {
@@ -109,6 +134,7 @@ impl Engine {
             _ => Vec::new(),
         };
         config.pack.policy.skip.extend(dense.iter().cloned());
+        mix(&mut config.pack, &checkpoint)?;
         let dialect = dialect::detect(checkpoint.config(), checkpoint.catalog())?;
         let dtype = capabilities.dtype(config.pack.dtype, checkpoint.catalog().float_dtype());
         let kept = config.place.kv_cache_dtype.and_then(KvCacheDtype::float);

@@ -414,7 +414,7 @@ impl Step {
         match quant {
             QuantSpec::None => Some(self.clone().dense(dtype)),
             // Open still.
-            QuantSpec::Auto(_) => None,
+            QuantSpec::Auto(_) | QuantSpec::Mixture(_) => None,
             _ => self.clone().packed(quant).ok(),
         }
     }

@@ -33,4 +33,4 @@ pub use firebox_kernels as kernels;
 pub use firebox_kernels::packing::{Method, Packing};
 pub use packed::{Layout, PackedWeight};
 
-pub use crate::config::quant::{QuantSpec, SpecError};
+pub use crate::config::quant::{Mixture, QuantSpec, SpecError};

@@ -48,9 +48,9 @@ pub(crate) struct SaveArgs {
     #[arg(long)]
     resume: bool,
 
-    /// Bytes of a shard
-    #[arg(long, value_name = "SIZE", default_value = "5GB")]
-    shard_size: Bytes,
+    /// Bytes of a shard; 5GB if not given, and all of a GGUF file
+    #[arg(long, value_name = "SIZE")]
+    shard_size: Option<Bytes>,
 
     /// Print JSON, every tensor included
     #[arg(long)]
@@ -89,7 +89,7 @@ pub(crate) struct QuantizeCommand {
     /// What becomes of linear weights: nf4, fp4, nf4:block=64,nested, fp8:e4m3,scale=tensor,
     /// fp8:e4m3,scale=channel, fp8:e4m3,scale=block, mlx:bits=4,group=64,
     /// hqq:bits=4,group=64, wna16:bits=4,group=128, mxfp4, mxfp8, nvfp4, int8; in GGUF files
-    /// q4_k, q8_0, iq4_nl and so on, f16, bf16, f32
+    /// q4_k, q8_0, iq4_nl and so on, mixtures such as q4_k_m and q6_k:mixture, f16, bf16, f32
     #[arg(long, value_name = "SPEC")]
     quant: QuantSpec,
 
@@ -173,10 +173,10 @@ struct Answer {
 
 impl SaveArgs {
     fn to(&self) -> SaveConfig {
-        let Bytes(shard_bytes) = self.shard_size;
-        let to = SaveConfig::new(&self.out)
-            .shard_bytes(shard_bytes)
-            .resume(self.resume);
+        let mut to = SaveConfig::new(&self.out).resume(self.resume);
+        if let Some(Bytes(bytes)) = self.shard_size {
+            to = to.shard_bytes(bytes);
+        }
         match self.to {
             Some(SaveTo::Dialect(dialect)) => to.dialect(dialect),
             Some(SaveTo::Burnpack) | None => to,

@@ -139,7 +139,7 @@ static WORDS: &[(&[&str], &str)] = &[
     (&["best", "fit", "automatic"], "auto"),
 ];
 
-/// What is nearest to a word that says little more than a number of bits: `q4_k_m`, `w4a16`, `int3`, `6bit`.
+/// What is nearest to a word that says little more than a number of bits: `Q4_K_M`, `w4a16`, `int3`, `6bit`.
 fn of_bits(word: &str) -> Option<String> {
     let digit = word.chars().find(char::is_ascii_digit)?;
     let bits = digit
@@ -149,6 +149,8 @@ fn of_bits(word: &str) -> Option<String> {
     match (before, after) {
         ("q", "0" | "1") if matches!(bits, 4 | 5) => Some(format!("q{bits}_{after}")),
         ("q", "0") if bits == 8 => Some("q8_0".to_owned()),
+        ("q", "ks" | "km") if matches!(bits, 3..=5) => Some(format!("q{bits}_k_{}", &after[1..])),
+        ("q", "kl") if bits == 3 => Some("q3_k_l".to_owned()),
         ("q", _) if after.starts_with('k') && bits <= 6 => Some(format!("q{bits}_k")),
         ("iq", _) if bits == 4 => Some("iq4_nl".to_owned()),
         // llama.cpp has groups of 32.

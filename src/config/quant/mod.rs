@@ -12,6 +12,8 @@
 //! nvfp4        global
 //! int8
 //! q4_0 | q4_1 | q5_0 | q5_1 | q8_0 | q2_k | q3_k | q4_k | q5_k | q6_k | iq4_nl
+//! q3_k_s | q3_k_m | q3_k_l | q4_k_s | q4_k_m | q5_k_s | q5_k_m
+//! q4_0 | q4_1 | q5_0 | q5_1 | q8_0 | q2_k | q6_k | iq4_nl   mixture
 //! f16 | bf16 | f32
 //! auto         bits=NUMBER | size=SIZE
 //! ```
@@ -24,6 +26,7 @@ mod auto;
 mod error;
 mod floats;
 mod foreign;
+mod mixture;
 mod options;
 mod whole;
 
@@ -41,12 +44,16 @@ use firebox_kernels::{
 
 pub use auto::Auto;
 pub use error::SpecError;
-use options::no_options;
+pub use mixture::Mixture;
+use options::{Said, no_options, say, unknown_option};
 
 use super::known::Known;
 
 /// The library that chooses the blocks of GGUF files, without an importance matrix.
 const GGML: &str = "llama.cpp (ggml 0.25.3)";
+
+/// The option of a block type that asks for a mixture.
+const MIXTURE: &str = "mixture";
 
 /// The quantization that is asked for.
 ///
@@ -71,6 +78,8 @@ pub enum QuantSpec {
     /// `auto`: the quantizations that are measured to lose least, within a size. For all linear weights together, not in a
     /// rule.
     Auto(Auto),
+    /// The types that llama-quantize chooses for the matrices of a model, by their layers. For all weights together, not in a rule.
+    Mixture(Mixture),
     /// A custom method for one of the formats. It has no words: it prints as its `Debug` does, and no words read back to
     /// it.
     Custom(Arc<dyn Method>),
@@ -123,7 +132,7 @@ impl QuantSpec {
     /// The method, unless the weight stays dense or is open still.
     pub fn method(&self) -> Option<&dyn Method> {
         match self {
-            Self::None | Self::Dense(_) | Self::Auto(_) => None,
+            Self::None | Self::Dense(_) | Self::Auto(_) | Self::Mixture(_) => None,
             Self::Pack(packing) => Some(packing),
             Self::Custom(method) => Some(method.as_ref()),
         }
@@ -145,6 +154,9 @@ impl FromStr for QuantSpec {
             .split(',')
             .map(str::trim)
             .filter(|option| !option.is_empty());
+        if let Some((name, mixture)) = Mixture::named(name.trim()) {
+            return no_options(spec, name, options).map(|()| Self::Mixture(mixture));
+        }
         let packing = match name.trim() {
             "none" => return no_options(spec, "none", options).map(|()| Self::None),
             "auto" => return whole::auto(spec, options).map(Self::Auto),
@@ -162,9 +174,10 @@ impl FromStr for QuantSpec {
             "nvfp4" => Packing::Micro(floats::nvfp4(spec, options)?),
             "int8" => no_options(spec, "int8", options).map(|()| Packing::Int8)?,
             name => match block_type(name) {
-                Some(kind) => {
-                    no_options(spec, kind.name(), options).map(|()| Packing::Gguf(kind))?
-                }
+                Some(kind) => match blocks(spec, kind, options)? {
+                    Some(mixture) => return Ok(Self::Mixture(mixture)),
+                    None => Packing::Gguf(kind),
+                },
                 None => {
                     let names = Self::KNOWN.map(|known| known.name);
                     let names = [&names[..], &["none", "f16", "bf16", "f32", "auto"]].concat();
@@ -184,6 +197,25 @@ fn block_type(name: &str) -> Option<Gguf> {
     Gguf::CHOSEN.into_iter().find(|kind| kind.name() == name)
 }
 
+/// The mixture that has most matrices in blocks of this type, where the options ask for it.
+fn blocks<'o>(
+    spec: &str,
+    kind: Gguf,
+    options: impl Iterator<Item = &'o str>,
+) -> Result<Option<Mixture>, SpecError> {
+    let Some(mixture) = Mixture::of(kind) else {
+        return no_options(spec, kind.name(), options).map(|()| None);
+    };
+    let mut said: Said<'_, Mixture> = None;
+    for option in options {
+        match option {
+            MIXTURE => say(spec, &mut said, option, mixture)?,
+            _ => return Err(unknown_option(spec, kind.name(), option, MIXTURE)),
+        }
+    }
+    Ok(said.map(|(_, mixture)| mixture))
+}
+
 /// Prints words that [`FromStr`] reads back to the same spec; a custom method, which has no words, as its `Debug` does.
 impl Display for QuantSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -192,6 +224,7 @@ impl Display for QuantSpec {
             Self::Dense(dtype) => dtype.fmt(f),
             Self::Pack(packing) => print(*packing, f),
             Self::Auto(auto) => auto.fmt(f),
+            Self::Mixture(mixture) => mixture.fmt(f),
             Self::Custom(method) => write!(f, "{method:?}"),
         }
     }
@@ -234,6 +267,7 @@ impl PartialEq for QuantSpec {
             (Self::Dense(a), Self::Dense(b)) => a == b,
             (Self::Pack(a), Self::Pack(b)) => a == b,
             (Self::Auto(a), Self::Auto(b)) => a == b,
+            (Self::Mixture(a), Self::Mixture(b)) => a == b,
             (Self::Custom(a), Self::Custom(b)) => Arc::ptr_eq(a, b),
             _ => false,
         }
