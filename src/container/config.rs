@@ -5,6 +5,9 @@ use serde_json::{Value, json};
 use super::{
     ContainerError,
     family::{ExpertKeys, GgufFamily, LayerWindow},
+    file_tensors::FileTensors,
+    gemma4::gemma4,
+    hybrid::hybrid,
     keys::Keys,
     rotary::{Divisors, rotary},
     special::special,
@@ -21,22 +24,6 @@ const HARMLESS: [&str; 4] = [
     "rope.scaling.finetuned",
     "rope.scaling.yarn_ext_factor",
 ];
-
-/// The tensors of a file, by name.
-pub(super) struct FileTensors<'a>(pub(super) &'a GgufHeader);
-
-impl FileTensors<'_> {
-    fn has(&self, name: &str) -> bool {
-        self.0.tensors.iter().any(|tensor| tensor.name == name)
-    }
-
-    /// A side of a tensor, counted from the outermost.
-    fn side(&self, name: &str, nth: usize) -> Option<usize> {
-        let mut tensors = self.0.tensors.iter();
-        let tensor = tensors.find(|tensor| tensor.name == name)?;
-        tensor.shape.get(nth).copied()
-    }
-}
 
 /// `config.json` of the model; `divisors` are those of the frequencies, where the file has them.
 pub(super) fn config(
@@ -66,13 +53,17 @@ pub(super) fn config(
         "hidden_size": features,
         "num_hidden_layers": keys.need("block_count")?,
         "num_attention_heads": heads,
-        "num_key_value_heads": keys.size_of_all("attention.head_count_kv")?.unwrap_or(heads),
+        "num_key_value_heads": match family.name {
+            "gemma4" => None,
+            _ => Some(keys.size_of_all("attention.head_count_kv")?.unwrap_or(heads)),
+        },
         "head_dim": head,
         "max_position_embeddings": keys.size("context_length")?,
         "vocab_size": vocabulary.or(keys.size("vocab_size")?),
         "tie_word_embeddings": !tensors.has("output.weight"),
     });
     let inner = match family.has_experts() {
+        _ if family.name == "gemma4" => None,
         // Where every layer has experts, nobody asks for it.
         true => keys.size_of_all("feed_forward_length")?.or(Some(features)),
         false => match keys.size_of_all("feed_forward_length")? {
@@ -89,12 +80,18 @@ pub(super) fn config(
     for (key, field) in family.floats {
         config[*field] = keys.need_float(key)?.into();
     }
-    rotary(keys, family, head, divisors, &mut config)?;
+    match family.name {
+        "gemma4" => gemma4(keys, &tensors, head, divisors, &mut config)?,
+        _ => rotary(keys, family, head, divisors, &mut config)?,
+    }
     windows(keys, family, &mut config)?;
     if let Some(experts) = &family.experts {
         self::experts(keys, experts, &tensors, &mut config)?;
     }
     special(keys, family, [features / heads, head], &mut config)?;
+    if family.is_hybrid() {
+        hybrid(keys, family, &mut config)?;
+    }
     for (field, key) in [
         ("bos_token_id", "tokenizer.ggml.bos_token_id"),
         ("eos_token_id", "tokenizer.ggml.eos_token_id"),
@@ -134,11 +131,15 @@ fn windows(keys: &Keys<'_>, family: &GgufFamily, config: &mut Value) -> Result<(
     let window = keys
         .number("attention.sliding_window")?
         .filter(|window| *window > 0);
-    let LayerWindow::But(usual) = family.window else {
-        if family.model_type == "phi3" {
-            config["sliding_window"] = window.into();
+    let usual = match family.window {
+        LayerWindow::But(usual) => Some(usual),
+        LayerWindow::Listed => None,
+        LayerWindow::Never => {
+            if family.model_type == "phi3" {
+                config["sliding_window"] = window.into();
+            }
+            return Ok(());
         }
-        return Ok(());
     };
     let layers = keys.need("block_count")?;
     // llama.cpp looks at the window of the largest one alone.
@@ -150,7 +151,10 @@ fn windows(keys: &Keys<'_>, family: &GgufFamily, config: &mut Value) -> Result<(
         }
         Some(flags) => flags.to_vec(),
         None => {
-            let every = keys.size(PATTERN)?.unwrap_or(usual);
+            let every = match usual {
+                Some(usual) => keys.size(PATTERN)?.unwrap_or(usual),
+                None => keys.need(PATTERN)?,
+            };
             (1..=layers).map(|layer| layer % every != 0).collect()
         }
     };

@@ -105,6 +105,30 @@ pub enum ContainerError {
         expected: String,
     },
 
+    /// A model in more parts than a GGUF file can count.
+    #[error(
+        "{file} would be written to {count} GGUF files, and {max} are the most that a model can be in; let them be larger (`--shard-size`)"
+    )]
+    Parts {
+        /// The checkpoint.
+        file: String,
+        /// How many there would be.
+        count: usize,
+        /// The most.
+        max: usize,
+    },
+
+    /// A mixture of types for what has no layers that are known.
+    #[error(
+        "{mixture} chooses types by the layers of a model, and {reason}; take a single type, and rules for other matrices (`--rule`)"
+    )]
+    Mixture {
+        /// The mixture.
+        mixture: String,
+        /// Why its layers are not known.
+        reason: String,
+    },
+
     /// A model whose architecture is not written.
     #[error(
         "{file} is a model of the type {found}, and GGUF files are written of {known}; write another format (`--to`)"
@@ -168,9 +192,9 @@ pub enum ContainerError {
         values: String,
     },
 
-    /// A norm that is not in `f32`.
+    /// A norm, or another vector whose values change while they are read, that is not in `f32`.
     #[error(
-        "{file}: tensor {tensor} is a norm, and has to be F32; convert the model again with llama.cpp of today"
+        "{file}: tensor {tensor} is a vector that norms or fades, and has to be F32; convert the model again with llama.cpp of today"
     )]
     Norm {
         /// The file.

@@ -38,6 +38,8 @@ pub(super) enum LayerWindow {
     Never,
     /// All but every so many, unless a key lists them.
     But(usize),
+    /// Those that a key lists, always.
+    Listed,
 }
 
 /// The keys and fields of experts.
@@ -66,6 +68,36 @@ const DEEP_EXPERTS: ExpertKeys = ExpertKeys {
     features: Some("moe_intermediate_size"),
     shared: None,
 };
+
+/// The experts of Qwen 3.5 and Qwen 3 Next.
+const HYBRID_EXPERTS: Option<ExpertKeys> = Some(ExpertKeys {
+    count: "num_experts",
+    features: Some("moe_intermediate_size"),
+    shared: Some("shared_expert_intermediate_size"),
+});
+
+/// The experts of Gemma 4.
+const GEMMA4_EXPERTS: Option<ExpertKeys> = Some(ExpertKeys {
+    count: "num_experts",
+    features: Some("moe_intermediate_size"),
+    shared: None,
+});
+
+/// The parts of Qwen 3.5 and Qwen 3 Next: of layers with the delta rule, and of the others.
+const HYBRID: &[(Part, &str)] = &[
+    (Part::MlpNorm, "post_attention_norm"),
+    (Part::DeltaQkv, "attn_qkv"),
+    (Part::DeltaGate, "attn_gate"),
+    (Part::DeltaStrength, "ssm_beta"),
+    (Part::DeltaFade, "ssm_alpha"),
+    (Part::DeltaQkvGate, "ssm_in"),
+    (Part::DeltaStrengthFade, "ssm_ba"),
+    (Part::DeltaConvolution, "ssm_conv1d"),
+    (Part::DeltaFadeBias, "ssm_dt"),
+    (Part::DeltaFadeFactor, "ssm_a"),
+    (Part::DeltaNorm, "ssm_norm"),
+    (Part::DeltaOut, "ssm_out"),
+];
 
 impl GgufFamily {
     const fn new(name: &'static str) -> Self {
@@ -97,6 +129,11 @@ impl GgufFamily {
         self.name == "deepseek2"
     }
 
+    /// Whether some layers have the delta rule in place of attention.
+    pub(super) fn is_hybrid(&self) -> bool {
+        ["qwen35", "qwen35moe", "qwen3next"].contains(&self.name)
+    }
+
     /// Whether it is the one of models with experts.
     pub(super) const fn has_experts(&self) -> bool {
         self.experts.is_some()
@@ -104,8 +141,16 @@ impl GgufFamily {
 }
 
 /// Llama is Mistral as well: both are converted to it. Of two with one name, one has experts.
-static FAMILIES: [GgufFamily; 24] = [
+static FAMILIES: [GgufFamily; 32] = [
     GgufFamily::new("arcee").in_pairs(),
+    GgufFamily {
+        model_type: "glm",
+        rotary_part: Some("partial_rotary_factor"),
+        biases: &[ATTENTION_BIAS],
+        names: &[(Part::GateUp, "ffn_up")],
+        square: true,
+        ..GgufFamily::new("chatglm")
+    },
     GgufFamily {
         model_type: "cohere2",
         norm: (MEAN, "layer_norm_eps"),
@@ -142,6 +187,17 @@ static FAMILIES: [GgufFamily; 24] = [
         ..GgufFamily::new("gemma3")
     },
     GgufFamily {
+        model_type: "gemma4_text",
+        window: LayerWindow::Listed,
+        experts: GEMMA4_EXPERTS,
+        ..GgufFamily::new("gemma4")
+    },
+    GgufFamily {
+        model_type: "gemma4_text",
+        window: LayerWindow::Listed,
+        ..GgufFamily::new("gemma4")
+    },
+    GgufFamily {
         rotary_part: Some("partial_rotary_factor"),
         biases: &[ATTENTION_BIAS],
         names: &[(Part::GateUp, "ffn_up")],
@@ -154,6 +210,11 @@ static FAMILIES: [GgufFamily; 24] = [
         biases: &[ATTENTION_BIAS, ("use_qk_norm", "blk.0.attn_q_norm.weight")],
         experts: Some(DEEP_EXPERTS),
         ..GgufFamily::new("glm4moe")
+    },
+    GgufFamily {
+        norm: (MEAN, "layer_norm_epsilon"),
+        square: true,
+        ..GgufFamily::new("gpt2")
     },
     GgufFamily {
         model_type: "gpt_neox",
@@ -200,6 +261,15 @@ static FAMILIES: [GgufFamily; 24] = [
         ..GgufFamily::new("llama").in_pairs()
     },
     GgufFamily {
+        model_type: "llama4_text",
+        experts: Some(ExpertKeys {
+            count: "num_local_experts",
+            features: Some("intermediate_size"),
+            shared: None,
+        }),
+        ..GgufFamily::new("llama4")
+    },
+    GgufFamily {
         model_type: "ministral3",
         ..GgufFamily::new("mistral3").in_pairs()
     },
@@ -239,6 +309,19 @@ static FAMILIES: [GgufFamily; 24] = [
     },
     GgufFamily::new("qwen3"),
     GgufFamily {
+        model_type: "qwen3_5_text",
+        rotary_part: Some("partial_rotary_factor"),
+        names: HYBRID,
+        ..GgufFamily::new("qwen35")
+    },
+    GgufFamily {
+        model_type: "qwen3_5_moe_text",
+        rotary_part: Some("partial_rotary_factor"),
+        names: HYBRID,
+        experts: HYBRID_EXPERTS,
+        ..GgufFamily::new("qwen35moe")
+    },
+    GgufFamily {
         model_type: "qwen3_moe",
         experts: Some(ExpertKeys {
             count: "num_experts",
@@ -246,6 +329,13 @@ static FAMILIES: [GgufFamily; 24] = [
             shared: None,
         }),
         ..GgufFamily::new("qwen3moe")
+    },
+    GgufFamily {
+        model_type: "qwen3_next",
+        rotary_part: Some("partial_rotary_factor"),
+        names: HYBRID,
+        experts: HYBRID_EXPERTS,
+        ..GgufFamily::new("qwen3next")
     },
     GgufFamily::new("smollm3").in_pairs(),
     GgufFamily {

@@ -76,6 +76,11 @@ impl<'a> Keys<'a> {
         )
     }
 
+    /// Says that a key of the architecture is known, whatever it is.
+    pub(super) fn ask(&self, key: &str) {
+        self.get(&self.own(key));
+    }
+
     fn get(&self, key: &str) -> Option<&'a GgufValue> {
         self.asked.borrow_mut().insert(key.to_owned());
         self.header.keys.get(key)
@@ -112,6 +117,31 @@ impl<'a> Keys<'a> {
             }
             list => Err(self.wrong(&key, format!("{list:?}"), "the same for every layer")),
         }
+    }
+
+    /// A whole number above 0 for each of `layers` layers, or one for all.
+    pub(super) fn sizes(
+        &self,
+        key: &str,
+        layers: usize,
+    ) -> Result<Option<Vec<usize>>, ContainerError> {
+        let key = self.own(key);
+        let list: Vec<u64> = match self.get(&key) {
+            None => return Ok(None),
+            Some(GgufValue::List(GgufList::Unsigned(list))) => list.clone(),
+            Some(GgufValue::List(GgufList::Signed(list))) => {
+                let list = list.iter().map(|one| u64::try_from(*one).unwrap_or(0));
+                list.collect()
+            }
+            Some(value) => return Ok(Some(vec![self.whole(&key, value)?; layers])),
+        };
+        if list.len() != layers {
+            let expected = format!("a list of {layers}, one for each layer");
+            return Err(self.wrong(&key, format!("a list of {}", list.len()), expected));
+        }
+        let sizes = list.iter();
+        let sizes = sizes.map(|one| self.whole(&key, &GgufValue::Unsigned(*one)));
+        sizes.collect::<Result<_, _>>().map(Some)
     }
 
     fn whole(&self, key: &str, value: &GgufValue) -> Result<usize, ContainerError> {

@@ -6,28 +6,22 @@ use serde_json::{Map, Value, json};
 
 use super::{
     ContainerError,
-    family::GgufFamily,
+    columns::HeadColumns,
+    halves::halves,
     names::named,
+    order::{RowOrder, TiledHeads, delta},
     parts::GgufParts,
+    shown::{ReadModel, ShownTensor, SpanChange, stored_as, unknown},
+    strided::Strided,
     unfold::{KEYS, Unfolded, VALUES},
 };
 use crate::{
-    dialect::gguf,
     model::decoder::{Part, Spec},
     source::{
         StoredType,
         gguf::{GgufTensor, GgufType},
     },
 };
-
-/// A model whose architecture is known.
-#[derive(Debug)]
-pub(super) struct ReadModel {
-    pub(super) family: &'static GgufFamily,
-    pub(super) spec: Spec,
-    /// Of queries and of keys.
-    pub(super) heads: [usize; 2],
-}
 
 /// Bytes of a file of safetensors, and the bytes of the container that they are.
 #[derive(Debug)]
@@ -51,91 +45,6 @@ pub(super) struct TensorSpan {
     pub(super) change: SpanChange,
 }
 
-/// How the bytes of a tensor become those of transformers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum SpanChange {
-    /// They are the same.
-    None,
-    /// Each value in `f32` is one less: transformers adds one where it multiplies.
-    LessOne,
-    /// It is made of two tensors.
-    Unfolded(Unfolded),
-    /// The rows are in another order.
-    Rows {
-        /// Which.
-        order: RowOrder,
-        /// Bytes of a row.
-        row: usize,
-    },
-}
-
-/// The order of rows in a container.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum RowOrder {
-    /// Each head has its rows as pairs: those of the first half of a head, each followed by one of the second half.
-    Pairs {
-        /// Rows of a head.
-        head: usize,
-    },
-    /// Queries of all heads, keys of all, values of all; in transformers, those of each head are together.
-    Thirds {
-        /// Heads.
-        heads: usize,
-        /// Rows of a head.
-        head: usize,
-    },
-}
-
-impl RowOrder {
-    /// The row of the container that a row of transformers is.
-    pub(super) const fn stored(self, row: usize) -> usize {
-        match self {
-            Self::Pairs { head } => {
-                let (first, within) = (row / head * head, row % head);
-                first
-                    + match within < head / 2 {
-                        true => 2 * within,
-                        false => 2 * (within - head / 2) + 1,
-                    }
-            }
-            Self::Thirds { heads, head } => {
-                let (group, within) = (row / head, row % head);
-                (group % 3 * heads + group / 3) * head + within
-            }
-        }
-    }
-
-    /// Rows of transformers that follow one another in the container too.
-    pub(super) const fn run(self) -> usize {
-        match self {
-            Self::Pairs { .. } => 1,
-            Self::Thirds { head, .. } => head,
-        }
-    }
-
-    /// The order that an architecture has for a part, where it is another; `heads` are those of queries and of keys.
-    pub(super) fn of(
-        family: &GgufFamily,
-        part: Part,
-        heads: [usize; 2],
-        rows: usize,
-    ) -> Option<Self> {
-        match part {
-            Part::Q if family.pairs => Some(Self::Pairs {
-                head: rows / heads[0].max(1),
-            }),
-            Part::K if family.pairs => Some(Self::Pairs {
-                head: rows / heads[1].max(1),
-            }),
-            Part::Qkv if family.name == "gptneox" => Some(Self::Thirds {
-                heads: heads[0],
-                head: rows / (3 * heads[0]).max(1),
-            }),
-            _ => None,
-        }
-    }
-}
-
 impl GgufLayout {
     /// All tensors in the order of the container, whose `parts` have files of their own. Without a `model`, they keep their names.
     pub(super) fn new(
@@ -151,19 +60,27 @@ impl GgufLayout {
             {
                 continue;
             }
-            let shown = shown(file, parts, model, tensor)?;
-            let range = next..next + shown.length;
-            let offsets = [range.start, range.end];
-            let entry =
-                json!({ "dtype": shown.dtype, "shape": shown.shape, "data_offsets": offsets });
-            header.insert(shown.name, entry);
-            next = range.end;
-            spans.push(TensorSpan {
-                range,
-                part: parts.part_of(&tensor.name),
-                from: tensor.range.start,
-                change: shown.change,
-            });
+            let halves = model.map_or(Vec::new(), |model| halves(model, tensor));
+            let all = match &halves[..] {
+                [] => vec![shown(file, parts, model, tensor)?],
+                halves => (halves.iter())
+                    .map(|half| half.shown(file, model, tensor))
+                    .collect::<Result<_, _>>()?,
+            };
+            for shown in all {
+                let range = next..next + shown.length;
+                let offsets = [range.start, range.end];
+                let entry =
+                    json!({ "dtype": shown.dtype, "shape": shown.shape, "data_offsets": offsets });
+                header.insert(shown.name, entry);
+                next = range.end;
+                spans.push(TensorSpan {
+                    range,
+                    part: parts.part_of(&tensor.name),
+                    from: tensor.range.start,
+                    change: shown.change,
+                });
+            }
         }
         let header = Value::Object(header).to_string();
         let mut head = (header.len() as u64).to_le_bytes().to_vec();
@@ -180,16 +97,6 @@ impl GgufLayout {
         let last = self.spans.last();
         last.map_or(self.head.len() as u64, |last| last.range.end)
     }
-}
-
-/// A tensor as a file of safetensors has it.
-struct ShownTensor {
-    name: String,
-    dtype: &'static str,
-    shape: Vec<usize>,
-    /// Its bytes.
-    length: u64,
-    change: SpanChange,
 }
 
 /// What is shown of a tensor.
@@ -224,23 +131,37 @@ fn shown(
         if part == Part::SharedMix && shape.len() == 1 {
             shape.insert(0, 1);
         }
+        if part == Part::DeltaConvolution && shape.len() == 2 {
+            shape.insert(1, 1);
+        }
         let rows = tensor.shape.first().copied().unwrap_or_default();
-        change = match RowOrder::of(family, part, *heads, rows) {
+        let order = RowOrder::of(family, spec, part, *heads, rows);
+        change = match order {
+            _ if part == Part::DeltaFadeFactor => logarithms(file, tensor, order)?,
             Some(order) => turned(file, tensor, order, heads[usize::from(part == Part::K)])?,
             None if adds_one(spec, part, &tensor.name) => less_one(file, tensor)?,
+            None if is_turned(spec, part, tensor) => {
+                shape.reverse();
+                transposed(file, tensor)?
+            }
             None => SpanChange::None,
         };
         name = named;
-    }
-    let (name, dtype) = match tensor.kind {
-        GgufType::Plain(dtype) => (name, dtype.name()),
-        GgufType::Blocks(kind) => {
-            if let Some(cols) = shape.last_mut() {
-                *cols = kind.row_bytes(*cols);
+        if let Some(columns) = columns(model, part, tensor) {
+            let columns = columns.ok_or_else(|| unknown(file, tensor, Some(model)))?;
+            if columns.is_unpacked() {
+                return Ok(ShownTensor {
+                    name,
+                    dtype: StoredType::F32.name(),
+                    length: (shape.iter().product::<usize>() * size_of::<f32>()) as u64,
+                    shape,
+                    change: SpanChange::Columns(columns),
+                });
             }
-            (gguf::tensor(&name, kind), StoredType::U8.name())
+            change = SpanChange::Columns(columns);
         }
-    };
+    }
+    let (name, dtype) = stored_as(name, tensor.kind, &mut shape);
     Ok(ShownTensor {
         name,
         dtype,
@@ -248,6 +169,56 @@ fn shown(
         length,
         change,
     })
+}
+
+/// The columns of the matrix out of a delta layer, whose heads are in another order; `None` within for a matrix of another shape.
+fn columns(model: &ReadModel, part: Part, tensor: &GgufTensor) -> Option<Option<HeadColumns>> {
+    let is_tiled = model.family.is_hybrid() && model.family.name != "qwen3next";
+    let delta = delta(&model.spec).filter(|_| part == Part::DeltaOut && is_tiled)?;
+    let heads = TiledHeads::of(delta)?;
+    Some(match tensor.shape[..] {
+        [_, cols] => HeadColumns::new(tensor.kind, heads, cols),
+        _ => None,
+    })
+}
+
+/// Whether transformers has a matrix of a file the other way round. Blocks stay as they are: they are packed as `[out, in]` there too.
+fn is_turned(spec: &Spec, part: Part, tensor: &GgufTensor) -> bool {
+    let is_matrix = [Part::Qkv, Part::O, Part::Up, Part::Down].contains(&part);
+    let is_plain = matches!(tensor.kind, GgufType::Plain(_));
+    spec.transposed && is_matrix && is_plain && tensor.shape.len() == 2
+}
+
+fn transposed(file: &str, tensor: &GgufTensor) -> Result<SpanChange, ContainerError> {
+    let GgufType::Plain(dtype) = tensor.kind else {
+        return Ok(SpanChange::None);
+    };
+    let (rows, cols) = (tensor.shape[0], tensor.shape[1]);
+    match Strided::new(dtype, &[cols, rows], &[1, cols as u64], false) {
+        Ok(strided) => Ok(strided.map_or(SpanChange::None, SpanChange::Turned)),
+        Err(_) => Err(unknown(file, tensor, None)),
+    }
+}
+
+fn logarithms(
+    file: &str,
+    tensor: &GgufTensor,
+    order: Option<RowOrder>,
+) -> Result<SpanChange, ContainerError> {
+    let count = tensor.shape.iter().product();
+    match (tensor.kind, order) {
+        (GgufType::Plain(StoredType::F32), None) => Ok(SpanChange::Logarithms { count, order }),
+        (GgufType::Plain(StoredType::F32), Some(RowOrder::Tiled { heads, .. }))
+            if heads.count() == count =>
+        {
+            Ok(SpanChange::Logarithms { count, order })
+        }
+        (GgufType::Plain(StoredType::F32), Some(_)) => Err(unknown(file, tensor, None)),
+        _ => Err(ContainerError::Norm {
+            file: file.to_owned(),
+            tensor: tensor.name.clone(),
+        }),
+    }
 }
 
 /// Whether a tensor of transformers is one less than what it is multiplied by: norms of some families.
@@ -287,6 +258,8 @@ fn turned(
     let (is_even, whole) = match order {
         RowOrder::Pairs { head } => (head % 2 == 0, head * heads),
         RowOrder::Thirds { head, .. } => (true, 3 * head * heads),
+        RowOrder::Tiled { kept, heads, head } => (true, kept + heads.count() * head),
+        RowOrder::Every { .. } | RowOrder::KeyHeads { .. } => (true, rows),
     };
     if !is_even || whole == 0 || whole != rows {
         return Err(ContainerError::Heads {

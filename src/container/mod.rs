@@ -1,7 +1,7 @@
 //! Files of other projects, seen as a checkpoint of transformers.
 //!
 //! ```text
-//! model.gguf   keys ──────► config.json, tokenizer.json or tokenizer.model, tokenizer_config.json
+//! model.gguf   keys ──────► config.json, tokenizer.json, tokenizer_config.json
 //!              tensors ───► model.safetensors: the names of transformers, the same bytes in the order of transformers
 //! ```
 //!
@@ -12,7 +12,8 @@
 //! the rows of queries and keys into that order for some families. They are read in the order of transformers.
 //!
 //! Reading order: `choice` (which file) → `parts` (its headers) → `keys` (values of one kind each) → `family` → `config` with `rotary`
-//! and `special`, `tokenizer` with `cutting` → `names` → `layout` (where the bytes of a file are) → `view`. `written` goes the other way.
+//! and `special`, `tokenizer` with `cutting` and `pieces` → `names` →
+//! `order` and `columns` → `layout` with `halves` (where the bytes of a file are) → `view`. `written` goes the other way.
 //!
 //! Files of PyTorch and of Burn have the names of transformers already, and the small files lie beside them: they keep their names, and
 //! are shown as safetensors. Reading order: `strided` (values that do not lie one after another) → `found` → `torch`, `burnpack` →
@@ -20,23 +21,33 @@
 
 mod burnpack;
 mod choice;
+mod columns;
 mod config;
 mod cutting;
 mod cuttings;
 mod error;
 mod family;
+mod file_tensors;
 mod files;
 mod folder;
 mod found;
+mod gemma4;
+mod halves;
+mod hybrid;
 mod keys;
 mod layout;
+mod mixture;
 mod names;
+mod order;
 mod parts;
+mod pieces;
 mod read_bytes;
 mod rotary;
+mod shown;
 mod special;
 mod strided;
 mod tokenizer;
+mod tokens;
 mod torch;
 mod unfold;
 mod view;
@@ -50,10 +61,12 @@ pub use error::ContainerError;
 use files::FilesView;
 use folder::FolderFiles;
 use found::FoundFile;
+pub(crate) use mixture::mix;
 pub use torch::TorchError;
 use view::GgufView;
 pub(crate) use written::{
     GgufFile, GgufOut, GgufSource, GgufVocabulary, GgufWeight, MODEL, WeightKind, beside,
+    file_name, moved_columns,
 };
 
 /// A source that shows safetensors, and what a user should know of the files that it shows them for.

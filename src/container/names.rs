@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 
 use super::{ContainerError, family::GgufFamily};
-use crate::model::decoder::{NormPlaces, Part, Spec};
+use crate::model::decoder::{NormPlaces, Part, Projections, Spec};
 
 /// The parts of a decoder and their names in most files: in `blk.N.`, or alone.
-static COLUMN: [(Part, &str); 34] = [
+static COLUMN: [(Part, &str); 47] = [
     (Part::Embedding, "token_embd"),
     (Part::Norm, "output_norm"),
     (Part::Head, "output"),
@@ -41,13 +41,57 @@ static COLUMN: [(Part, &str); 34] = [
     (Part::SharedDown, "ffn_down_shexp"),
     (Part::SharedMix, "ffn_gate_inp_shexp"),
     (Part::GateUp, "ffn_gate_up"),
+    (Part::Positions, "position_embd"),
+    (Part::MlpNormBeside, "post_ffw_norm_1"),
+    (Part::ExpertsNorm, "pre_ffw_norm_2"),
+    (Part::ExpertsNormAfter, "post_ffw_norm_2"),
+    (Part::RouterInputScale, "ffn_gate_inp"),
+    (Part::RouterScales, "ffn_down_exps"),
+    (Part::LayerScalar, "layer_output_scale"),
+    (Part::PerLayerTable, "per_layer_token_embd"),
+    (Part::PerLayerModelProjection, "per_layer_model_proj"),
+    (Part::PerLayerModelNorm, "per_layer_proj_norm"),
+    (Part::PerLayerGate, "inp_gate"),
+    (Part::PerLayerProjection, "proj"),
+    (Part::PerLayerNorm, "post_norm"),
 ];
 
 /// Parts that are in no layer.
-const ALONE: [Part; 3] = [Part::Embedding, Part::Norm, Part::Head];
+const ALONE: [Part; 7] = [
+    Part::Embedding,
+    Part::Positions,
+    Part::Norm,
+    Part::Head,
+    Part::PerLayerTable,
+    Part::PerLayerModelProjection,
+    Part::PerLayerModelNorm,
+];
 
-/// Tensors that transformers names without an end, and the end that files have.
-const BARE: [(Part, &str); 2] = [(Part::Sinks, "weight"), (Part::RouterCorrection, "bias")];
+/// Tensors that transformers names without an end, or with one that is part of the name, and the end that files have.
+const BARE: [(Part, &str); 8] = [
+    (Part::Sinks, "weight"),
+    (Part::RouterCorrection, "bias"),
+    (Part::LayerScalar, "weight"),
+    (Part::RouterInputScale, "scale"),
+    (Part::RouterScales, "scale"),
+    (Part::DeltaConvolution, "weight"),
+    (Part::DeltaFadeBias, "bias"),
+    (Part::DeltaFadeFactor, ""),
+];
+
+/// Ends of names in files.
+const ENDS: [&str; 4] = ["weight", "bias", "scale", ""];
+
+/// The tensor whose name has no end.
+const ENDLESS: &str = ".ssm_a";
+
+/// Whether the name of a part may have this end.
+fn fits(part: Part, end: &str) -> bool {
+    match BARE.iter().find(|(bare, _)| *bare == part) {
+        Some((_, own)) => *own == end,
+        None => ["weight", "bias"].contains(&end),
+    }
+}
 
 /// The stacks of experts, and the names that mlx-lm has for them.
 const STACKS: [(Part, &str); 3] = [
@@ -65,6 +109,8 @@ fn column(family: &GgufFamily, spec: &Spec) -> impl Iterator<Item = (Part, &'sta
     };
     let others = COLUMN.iter().filter(move |(part, name)| !own(name, *part));
     let places = spec.layers.first().map(|layer| layer.norms);
+    let mut attentions = spec.layers.iter().filter_map(|layer| layer.attention());
+    let is_apart = attentions.all(|attention| attention.projections == Projections::Apart);
     let all = family.names.iter().chain(others).copied();
     all.filter(move |(part, _)| match part {
         Part::AttentionNorm => places != Some(NormPlaces::After),
@@ -72,6 +118,7 @@ fn column(family: &GgufFamily, spec: &Spec) -> impl Iterator<Item = (Part, &'sta
         Part::AttentionNormAfter | Part::MlpNormAfter => {
             matches!(places, Some(NormPlaces::After | NormPlaces::Around))
         }
+        Part::Qkv => !is_apart,
         _ => true,
     })
 }
@@ -106,7 +153,10 @@ pub(super) fn named(
     spec: &Spec,
 ) -> Result<(String, Part), ContainerError> {
     let found = || {
-        let (path, end) = tensor.rsplit_once('.')?;
+        let (path, end) = match tensor.ends_with(ENDLESS) {
+            true => (tensor, ""),
+            false => tensor.rsplit_once('.')?,
+        };
         let (layer, name) = match path.strip_prefix("blk.") {
             Some(rest) => {
                 let (layer, name) = rest.split_once('.')?;
@@ -115,9 +165,11 @@ pub(super) fn named(
             None => (None, path),
         };
         // Layers that predict further tokens are left out, whatever they have.
-        if let Some(layer) = layer.filter(|layer| *layer >= spec.layers.len())
-            && spec.predicts_further
-        {
+        let further = layer.filter(|layer| *layer >= spec.layers.len());
+        if let (Some(layer), Some(beside)) = (further, spec.names.beside.first()) {
+            return Some((format!("{beside}{layer}.{name}.{end}"), Part::Norm));
+        }
+        if let Some(layer) = further.filter(|_| spec.predicts_further) {
             let before = spec.path(Some(layer), Part::AttentionNorm);
             let (before, _) = before.split_once(".input_layernorm")?;
             return Some((format!("{before}.further.{name}.{end}"), Part::Norm));
@@ -127,9 +179,9 @@ pub(super) fn named(
             return Some((whole(spec, layer, Part::KeyValueB, end), Part::KeyValueB));
         }
         let (part, _) = column(family, spec)
-            .find(|(part, known)| *known == name && ALONE.contains(part) == layer.is_none())?;
-        let ends = ["weight", "bias"].contains(&end);
-        ends.then(|| (whole(spec, layer, part, end), part))
+            .filter(|(part, known)| *known == name && ALONE.contains(part) == layer.is_none())
+            .find(|(part, _)| fits(*part, end))?;
+        Some((whole(spec, layer, part, end), part))
     };
     found().ok_or_else(|| ContainerError::UnknownTensor {
         file: file.to_owned(),
@@ -149,10 +201,11 @@ pub(super) fn in_files(family: &GgufFamily, spec: &Spec) -> HashMap<String, (Str
             false => layers().collect(),
         };
         for layer in places {
-            for end in ["weight", "bias"] {
-                let path = match layer {
-                    Some(layer) => format!("blk.{layer}.{name}.{end}"),
-                    None => format!("{name}.{end}"),
+            for end in ENDS.into_iter().filter(|end| fits(part, end)) {
+                let path = match (layer, end) {
+                    (Some(layer), "") => format!("blk.{layer}.{name}"),
+                    (Some(layer), end) => format!("blk.{layer}.{name}.{end}"),
+                    (None, end) => format!("{name}.{end}"),
                 };
                 // Of two parts with one name, a model has the first.
                 names

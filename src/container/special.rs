@@ -35,6 +35,11 @@ pub(super) fn special(
             config["use_parallel_residual"] = parallel.unwrap_or(true).into();
             Ok(())
         }
+        "gpt2" => {
+            config["n_inner"] = config["intermediate_size"].clone();
+            Ok(())
+        }
+        "llama4" => llama4(keys, config),
         "mistral3" => mistral(keys, config),
         "glm4moe" => deep_experts(keys, config),
         "deepseek2" => {
@@ -63,6 +68,24 @@ fn gemma(
             config[key] = value.into();
         }
     }
+    Ok(())
+}
+
+/// Chunks and queries that grow, whose numbers llama.cpp has in its code; `intermediate_size` is that of experts then.
+fn llama4(keys: &Keys<'_>, config: &mut Value) -> Result<(), ContainerError> {
+    const POSITIONS: usize = 8192;
+    /// The model with so many experts normalises no queries and keys.
+    const LARGEST: usize = 128;
+    const WINDOW: &str = "attention.sliding_window";
+    if let Some(found) = keys.number(WINDOW)?.filter(|window| *window != POSITIONS) {
+        return Err(keys.refused(WINDOW, found, format!("{POSITIONS}, or absent")));
+    }
+    config["intermediate_size_mlp"] = keys.need("feed_forward_length")?.into();
+    config["interleave_moe_layer_step"] = keys.need("interleave_moe_layer_step")?.into();
+    config["use_qk_norm"] = (keys.need("expert_count")? != LARGEST).into();
+    config["attention_chunk_size"] = POSITIONS.into();
+    config["floor_scale"] = POSITIONS.into();
+    config["attn_scale"] = 0.1.into();
     Ok(())
 }
 

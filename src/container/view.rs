@@ -9,10 +9,12 @@ use super::{
     config::{bare, config},
     family::family,
     keys::Keys,
-    layout::{GgufLayout, ReadModel, RowOrder, SpanChange, TensorSpan},
+    layout::{GgufLayout, TensorSpan},
+    order::RowOrder,
     parts::{GgufParts, ReadContainer},
     read_bytes::ReadBytes,
     rotary::Divisors,
+    shown::{ReadModel, SpanChange},
     tokenizer::{self, TokenizerFile},
 };
 use crate::{
@@ -98,16 +100,24 @@ impl GgufView {
             let within = at - span.range.start;
             let all = read;
             let read: ReadBytes<'_> = &|at, into| all(span.part, at, into);
-            match span.change {
+            match &span.change {
                 SpanChange::Unfolded(unfolded) => unfolded.fill(within as usize, some, all)?,
+                SpanChange::Columns(columns) => {
+                    columns.fill(span.from, within as usize, some, read)?;
+                }
+                SpanChange::Turned(strided) => strided.fill(span.from, within, some, read)?,
+                SpanChange::Logarithms { count, order } => {
+                    let shown = logarithms(span.from, *count, *order, read)?;
+                    some.copy_from_slice(&shown[within as usize..][..here]);
+                }
                 SpanChange::None => read(span.from + within, some)?,
                 SpanChange::LessOne => less_one(span.from, within as usize, some, read)?,
                 SpanChange::Rows {
                     order: RowOrder::Pairs { head },
                     row,
-                } => pairs(span.from, [head, row], within as usize, some, read)?,
+                } => pairs(span.from, [*head, *row], within as usize, some, read)?,
                 SpanChange::Rows { order, row } => {
-                    runs(span.from, order, row, within as usize, some, read)?;
+                    runs(span.from, *order, *row, within as usize, some, read)?;
                 }
             }
             at += here as u64;
@@ -168,6 +178,24 @@ fn less_one(
     }
     into.copy_from_slice(&whole[within - start..][..into.len()]);
     Ok(())
+}
+
+/// The logarithms of `count` values in `f32` that are below 0, and begin at byte `from`.
+fn logarithms(
+    from: u64,
+    count: usize,
+    order: Option<RowOrder>,
+    read: ReadBytes<'_>,
+) -> Result<Vec<u8>, SourceError> {
+    let mut whole = vec![0; count * size_of::<f32>()];
+    read(from, &mut whole)?;
+    let (values, _) = whole.as_chunks();
+    let places = (0..count).map(|nth| order.map_or(nth, |order| order.stored(nth)));
+    let shown = places.flat_map(|place| {
+        let value = f32::from_le_bytes(values[place]);
+        (-value).ln().to_le_bytes()
+    });
+    Ok(shown.collect())
 }
 
 /// Fills `into` with the bytes from `within` on of a tensor whose heads have `head` rows of `row` bytes as pairs, and which begins

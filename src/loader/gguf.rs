@@ -71,6 +71,25 @@ impl Engine {
                 listed(&beside)
             ));
         }
+        let moved = container::moved_columns(&source)?;
+        let mut smaller = Vec::new();
+        for step in &mut plan.steps {
+            let head = moved.get(&step.slot.name);
+            if let (Some(head), Action::Pack(quant, _)) = (head, &step.action) {
+                let fitting = quant.fitting(*head);
+                if fitting != *quant {
+                    *step = step.clone().packed(&fitting)?;
+                    smaller.push(step.slot.name.clone());
+                }
+            }
+        }
+        if !smaller.is_empty() {
+            plan.notes.push(format!(
+                "{} matrices have blocks that lie within a head, since their columns have another order in a GGUF file: {}",
+                smaller.len(),
+                listed(&smaller)
+            ));
+        }
         let weights = plan.steps.iter().map(|step| GgufWeight {
             name: &step.slot.name,
             kind: kind(step),

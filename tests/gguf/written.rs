@@ -31,7 +31,7 @@ use super::{
 /// Every architecture that is written, with every part that it may have in llama.cpp: biases, norms of heads, windows, experts,
 /// partial rotation, stretched frequencies, rows in another order. Fields that llama.cpp has no key for get the value that it
 /// computes with.
-const MODELS: [(&str, &[(&str, Field)]); 22] = [
+const MODELS: [(&str, &[(&str, Field)]); 26] = [
     (
         "arcee_bf16",
         &[("attention_bias", Field::No), ("mlp_bias", Field::No)],
@@ -49,10 +49,20 @@ const MODELS: [(&str, &[(&str, Field)]); 22] = [
         "gemma3_bf16",
         &[("query_pre_attn_scalar", Field::Number(16))],
     ),
+    ("gemma4_moe_bf16", &[]),
+    ("gemma4_ple_bf16", &[]),
     ("glm4_bf16", &[]),
     ("glm4_moe_bf16", &[]),
+    ("gpt2_f32", &[]),
     ("gpt_oss_bf16", &[]),
     ("granite_bf16", &[]),
+    (
+        "llama4_bf16",
+        &[
+            ("attention_chunk_size", Field::Number(8192)),
+            ("floor_scale", Field::Number(8192)),
+        ],
+    ),
     ("llama_bf16_untied", &[]),
     ("llama_f16_tied_bias", &[]),
     ("llama_f32_tied", &[]),
@@ -109,22 +119,22 @@ fn variant(model: &str, fields: &[(&str, Field)]) -> TempDir {
     folder
 }
 
-fn load(path: impl AsRef<Path>, quant: &str) -> LoadConfig {
+pub(crate) fn load(path: impl AsRef<Path>, quant: &str) -> LoadConfig {
     let quant: QuantSpec = quant.parse().expect("a spec");
     let config = LoadConfig::new(path.as_ref().display().to_string());
     config.quant(quant).dtype(DType::F32)
 }
 
-fn to(folder: &Path) -> SaveConfig {
+pub(crate) fn to(folder: &Path) -> SaveConfig {
     SaveConfig::new(folder).dialect(To::Gguf)
 }
 
-fn save(config: impl Into<LoadRequest>, to: &SaveConfig) -> Result<Saved, Error> {
+pub(crate) fn save(config: impl Into<LoadRequest>, to: &SaveConfig) -> Result<Saved, Error> {
     Loader::<Cpu>::new(config)?.save::<CausalLm>(to)
 }
 
 /// Writes a golden model, or one that is like it.
-fn written(model: impl AsRef<Path>, quant: &str) -> TempDir {
+pub(crate) fn written(model: impl AsRef<Path>, quant: &str) -> TempDir {
     let folder = tempdir().expect("a folder");
     let saved = save(load(model, quant), &to(folder.path())).expect("saved");
     assert_eq!(saved.files, ["model.gguf"]);
@@ -132,14 +142,14 @@ fn written(model: impl AsRef<Path>, quant: &str) -> TempDir {
     folder
 }
 
-fn logits(config: LoadConfig) -> Vec<f32> {
+pub(crate) fn logits(config: LoadConfig) -> Vec<f32> {
     let loader = Loader::<Cpu>::new(config).expect("a model");
     let loaded = loader.load::<CausalLm>().expect("loads");
     let tokens: Vec<u32> = (3..15).map(|token| token * 5).collect();
     values(loaded.model.forward(ids(&[tokens])))
 }
 
-fn header(folder: &Path) -> GgufHeader {
+pub(crate) fn header(folder: &Path) -> GgufHeader {
     let bytes = fs::read(folder.join("model.gguf")).expect("a file");
     match parse("model.gguf", &bytes, bytes.len() as u64).expect("a right file") {
         GgufParsed::Header(header) => header,
@@ -499,7 +509,11 @@ fn what_a_file_cannot_say_is_refused() {
         ("llama_rope_dynamic", &["dynamic", "--to"][..]),
         // Of this one the scale of scores is another than llama.cpp's.
         ("gemma2_bf16", &["attention.scale", "0.25"]),
-        ("qwen3_next_bf16", &["qwen3_next", "qwen3_moe", "--to"]),
+        // Chunks of a number that llama.cpp has in its code, layers without experts, heads of two lengths.
+        ("llama4_bf16", &["layers.0.mixer.attention.sees", "8192"]),
+        ("qwen2_moe_bf16", &["layers.0.feed_forward"]),
+        ("qwen3_moe_bf16", &["layers.1.feed_forward"]),
+        ("qwen3_next_bf16", &["delta.value_features", "is 16", "12"]),
         // Heads of other features, an odd number that turn, norms that llama.cpp has for the largest alone.
         ("nemotron_bf16", &["head_features", "48 features"]),
         ("gpt_neox_f16", &["rotary.features", "even"]),

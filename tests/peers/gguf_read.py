@@ -4,13 +4,14 @@
     python tests/peers/gguf_read.py [--firebox PROGRAM] [--only GLOB]
 
 Each golden model is made one of f32 first: llama.cpp rounds activations to the type of the weights that they are multiplied
-by, so that only f32 says whether names, rows and keys are right. Four things are compared:
+by, so that only f32 says whether names, rows and keys are right. Five things are compared:
 
 * the logits of llama.cpp with ours of the same weights and, where the model is the golden one, with those of transformers
   (`logits.safetensors`), in f32, within 1e-4;
-* every tensor of `firebox quantize --to gguf` with that of llama.cpp's own `llama_model_quantize` of the file of f32 (`pure`, no
-  importance matrix): type, shape, bytes;
+* every tensor of `firebox quantize --to gguf` with that of llama.cpp's own `llama_model_quantize` of the file of f32 (`pure` and
+  mixtures, no importance matrix): type, shape, bytes;
 * the logits of llama.cpp for a quantized file with ours: it quantizes activations, we do not;
+* the logits of llama.cpp for a model in parts and without a tokenizer with those for one file;
 * the ids of a text with those of firebox's own tokenizer, where the model has one.
 """
 
@@ -38,12 +39,16 @@ FAMILIES = [
     ("deepseek_v3_bf16", {}, []),
     ("gemma2_bf16", {"query_pre_attn_scalar": 16}, []),
     ("gemma3_bf16", {"query_pre_attn_scalar": 16}, []),
+    ("gemma4_moe_bf16", {}, []),
+    ("gemma4_ple_bf16", {}, []),
     ("glm4_bf16", {}, []),
     ("glm4_moe_bf16", {}, []),
     ("gpt_neox_f16", {"rope_parameters": {"rope_theta": 10000.0, "rope_type": "default", "partial_rotary_factor": 0.5}}, []),
+    ("gpt2_f32", {}, []),
     # llama.cpp rounds the bounds of YaRN, which changes everything where a head has eight pairs.
     ("gpt_oss_bf16", {"rope_parameters": {"rope_theta": 150000.0, "rope_type": "default"}}, []),
     ("granite_bf16", {}, []),
+    ("llama4_bf16", {"attention_chunk_size": 8192, "floor_scale": 8192}, []),
     ("llama_bf16_untied", {}, []),
     ("llama_f16_tied_bias", {}, []),
     ("llama_f32_tied", {}, []),
@@ -63,6 +68,11 @@ FAMILIES = [
 TYPES = {
     "q4_0": 2, "q4_1": 3, "q5_0": 8, "q5_1": 9, "q8_0": 7, "q2_k": 10, "q3_k": 11, "q4_k": 14, "q5_k": 16, "q6_k": 18,
     "iq4_nl": 25,
+}
+# And of the mixtures.
+MIXTURES = {
+    "q3_k_s": 11, "q3_k_m": 12, "q3_k_l": 13, "q4_k_s": 14, "q4_k_m": 15, "q5_k_s": 16, "q5_k_m": 17, "q4_0:mixture": 2,
+    "q5_1:mixture": 9, "q8_0:mixture": 7, "q2_k:mixture": 10, "q6_k:mixture": 18, "iq4_nl:mixture": 25,
 }
 
 
@@ -117,9 +127,9 @@ def blocks(file):
     return {t.name: (t.tensor_type.name, list(map(int, t.shape)), t.data.tobytes()) for t in reader.tensors}
 
 
-def by_llama_quantize(source, target, kind):
+def by_llama_quantize(source, target, kind, pure):
     params = llama_cpp.llama_model_quantize_default_params()
-    params.ftype, params.pure, params.nthread = kind, True, 2
+    params.ftype, params.pure, params.nthread = kind, pure, 2
     done = llama_cpp.llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(params))
     if done:
         raise RuntimeError(f"llama_model_quantize: {done}")
@@ -132,7 +142,7 @@ def family(run, name, fields, gone):
     with case:
         made = case.folder / "made"
         run.firebox("quantize", case.model, "--quant", "none", "--to", "gguf", "--out", made)
-        limit = GELU if any(family in name for family in ("gemma", "neox", "starcoder")) else LOGITS
+        limit = GELU if any(family in name for family in ("gemma", "gpt2", "neox", "starcoder")) else LOGITS
         ids = list(range(3, 27))
         found = theirs(made / "model.gguf", ids)
         apart(case, "logits of firebox", found, ours(run, case.model, ids, f"f{run.cases}"), limit)
@@ -145,9 +155,10 @@ def family(run, name, fields, gone):
 
 
 def quantized(run, name, spec):
-    # As llama.cpp's `pure`, which packs the embedding and the head too.
+    # As llama.cpp's `pure`, which packs the embedding and the head too; a mixture chooses for them.
     tied = json.loads((MODELS / name / "config.json").read_text()).get("tie_word_embeddings")
-    rules = [f"role:embedding={spec}"] + ([] if tied else [f"role:head={spec}"])
+    pure = spec in TYPES
+    rules = [f"role:embedding={spec}"] + ([] if tied else [f"role:head={spec}"]) if pure else []
     arguments = ["--to", "gguf"] + [word for rule in rules for word in ("--rule", rule)]
     case = run.case(as_f32(run, name, {}), spec, *arguments)
     if case is None:
@@ -156,7 +167,8 @@ def quantized(run, name, spec):
         made, plain = case.folder / "made", case.folder / "plain"
         run.firebox("quantize", case.model, "--quant", spec, *arguments, "--out", made)
         run.firebox("quantize", case.model, "--quant", "none", "--to", "gguf", "--out", plain)
-        by_llama_quantize(plain / "model.gguf", case.folder / "theirs.gguf", TYPES[spec])
+        kind = TYPES[spec] if pure else MIXTURES[spec]
+        by_llama_quantize(plain / "model.gguf", case.folder / "theirs.gguf", kind, pure)
         found, expected = blocks(made / "model.gguf"), blocks(case.folder / "theirs.gguf")
         case.compared = True
         wrong = [
@@ -164,12 +176,28 @@ def quantized(run, name, spec):
         ] + [f"{key}: more" for key in found.keys() - expected.keys()]
         kinds = sorted({kind for kind, *_ in found.values()})
         case.check(", ".join(wrong) if wrong else f"{len(found)} tensors of llama-quantize ({', '.join(kinds)}) equal", bool(wrong))
-        if "num_local_experts" in case.json(case.model):
-            # Quantized activations choose other experts.
+        if not pure or "num_local_experts" in case.json(case.model):
+            # Quantized activations choose other experts; mixtures have the blocks of the others.
             return
         ids = list(range(3, 35))
         file = made / "model.gguf"
         apart(case, "logits", theirs(file, ids), ours(run, file, ids, f"q{run.cases}"), ACTIVATIONS)
+
+
+def in_parts(run, name):
+    source = as_f32(run, name, {})
+    case = run.case(source, "none", "--to", "gguf", "--shard-size", "1MB")
+    if case is None:
+        return
+    with case:
+        bare = case.folder / "bare"
+        shutil.copytree(source, bare, ignore=shutil.ignore_patterns("*token*"))
+        made, whole = case.folder / "made", case.folder / "whole"
+        run.firebox("quantize", bare, "--quant", "none", "--to", "gguf", "--shard-size", "1MB", "--out", made)
+        run.firebox("quantize", case.model, "--quant", "none", "--to", "gguf", "--out", whole)
+        ids = list(range(3, 27))
+        first = sorted(made.glob("*.gguf"))[0]
+        apart(case, f"logits of {first.name} and its parts", theirs(first, ids), theirs(whole / "model.gguf", ids), 0.0)
 
 
 def tokenizer(run, name, texts):
@@ -200,6 +228,10 @@ def main():
         quantized(run, "llama_bf16_untied", spec)
     for name, spec in [("llama_f32_tied", "q6_k"), ("gpt_oss_bf16", "q8_0")]:
         quantized(run, name, spec)
+    for spec in MIXTURES:
+        for name in ("llama_bf16_untied", "llama_f32_tied"):
+            quantized(run, name, spec)
+    in_parts(run, "llama_bf16_untied")
     texts = ["hello world", "The 12345 fox's  den\n\n  jumps", "naïve café — 北京 🙂", "x = {'a': 1}\t# tabs", "don't WE'LL I'd"]
     tokenizer(run, "llama_bf16_untied", texts)
     run.finish()

@@ -1,30 +1,27 @@
-//! The keys of an architecture and of the types of a file.
+//! The keys of an architecture.
 
-use std::collections::BTreeMap;
-
-use firebox_kernels::format::Gguf;
 use serde_json::Value;
 
-use super::{known::GgufSource, tensor::GgufWeight};
+use super::{
+    known::GgufSource,
+    own::{OwnKeys, deep_experts, special, taken},
+};
 use crate::{
     container::{
         ContainerError,
         family::{GgufFamily, LayerWindow},
         rotary::{DIVISORS, LONG, SHORT, YARN},
-        special::{SIGMOID, TENTH},
+        special::TENTH,
     },
     model::{
-        decoder::{ExpertsSpec, MixerSpec, Spec},
+        decoder::{MixerSpec, Spec},
         layers::{RopeScaling, RotarySpec, Sees},
     },
-    source::{
-        StoredType,
-        gguf::{GgufKeys, GgufType},
-    },
+    source::gguf::GgufKeys,
 };
 
-/// The version of the layouts of blocks.
-const QUANTIZATION_VERSION: u32 = 2;
+/// What llama.cpp's converter divides the frequencies of Gemma 4 by that are not to turn.
+const STILL: f32 = 1e30;
 
 /// A tensor of a file that no checkpoint has: what frequencies are divided by.
 #[derive(Debug)]
@@ -44,30 +41,6 @@ impl MadeTensor {
     }
 }
 
-/// The keys of a family, each with its beginning.
-struct OwnKeys<'k> {
-    keys: &'k mut GgufKeys,
-    family: &'static str,
-}
-
-impl OwnKeys<'_> {
-    fn own(&self, key: &str) -> String {
-        format!("{}.{key}", self.family)
-    }
-
-    fn number(&mut self, key: &str, value: usize) {
-        let key = self.own(key);
-        // A number of a model that was read is below 2^32.
-        self.keys
-            .u32(&key, u32::try_from(value).unwrap_or(u32::MAX));
-    }
-
-    fn float(&mut self, key: &str, value: f64) {
-        let key = self.own(key);
-        self.keys.f32(&key, value as f32);
-    }
-}
-
 /// The keys of a model. Returns the tensors that say the rest.
 pub(super) fn of_model(
     keys: &mut GgufKeys,
@@ -81,6 +54,9 @@ pub(super) fn of_model(
         model: model.to_string(),
         read: read.to_owned(),
     };
+    if let Some((field, model, read)) = taken(family, spec) {
+        return Err(not_said(field, &model, &read.to_string()));
+    }
     keys.text("general.architecture", family.name);
     keys.text("general.type", "model");
     let config = match &source.config["text_config"] {
@@ -95,7 +71,13 @@ pub(super) fn of_model(
     own.number("context_length", spec.positions);
     own.number("embedding_length", spec.features);
     own.number("vocab_size", spec.vocabulary);
-    match spec.layers.first().map(|layer| &layer.mixer) {
+    let mut mixers = spec.layers.iter().map(|layer| &layer.mixer);
+    let is_main = |mixer: &&MixerSpec| match mixer {
+        MixerSpec::Attention(attention) => family.name != "gemma4" || attention.sees == Sees::All,
+        MixerSpec::Latent(_) => true,
+        MixerSpec::Delta(_) => !family.is_hybrid(),
+    };
+    match mixers.find(is_main) {
         Some(MixerSpec::Attention(attention)) => {
             let [heads, head] = [attention.heads, attention.head_features];
             if family.square && heads * head != spec.features {
@@ -104,7 +86,9 @@ pub(super) fn of_model(
                 return Err(not_said("attention.head_features", &features, &read));
             }
             own.number("attention.head_count", attention.heads);
-            own.number("attention.head_count_kv", attention.key_value_heads);
+            let counts = spec.layers.iter().filter_map(|layer| layer.attention());
+            let counts = counts.map(|attention| attention.key_value_heads);
+            own.numbers("attention.head_count_kv", counts.collect());
             own.number("attention.key_length", attention.head_features);
             own.number("attention.value_length", attention.head_features);
         }
@@ -128,8 +112,12 @@ pub(super) fn of_model(
         .as_u64()
         .map(|said| said as usize);
     let inner = mlp.map(|mlp| mlp.features).or(said);
-    if let Some(inner) = inner.or(experts.map(|experts| experts.each.features)) {
-        own.number("feed_forward_length", inner);
+    let mlps = spec.layers.iter().filter_map(|layer| layer.mlp());
+    let mlps: Vec<usize> = mlps.map(|mlp| mlp.features).collect();
+    match inner.or(experts.map(|experts| experts.each.features)) {
+        _ if family.name == "gemma4" => own.numbers("feed_forward_length", mlps),
+        Some(inner) => own.number("feed_forward_length", inner),
+        None => {}
     }
     if let (Some(experts), Some(fields)) = (experts, &family.experts) {
         own.number("expert_count", experts.count);
@@ -141,6 +129,7 @@ pub(super) fn of_model(
             (Some(shared), Some(_)) => {
                 own.number("expert_shared_feed_forward_length", shared.mlp.features);
             }
+            (Some(_), None) if family.name == "llama4" => {}
             (Some(shared), None) => {
                 let count = shared.mlp.features / experts.each.features.max(1);
                 own.number("expert_shared_count", count);
@@ -161,7 +150,7 @@ pub(super) fn of_model(
         own.float(key, value.unwrap_or(1.0));
     }
     let attention = spec.layers.first().and_then(|layer| layer.attention());
-    if family.name.starts_with("gemma") {
+    if ["gemma2", "gemma3"].contains(&family.name) {
         for (key, cap) in [
             (
                 "attn_logit_softcapping",
@@ -182,25 +171,11 @@ pub(super) fn of_model(
     if let Some(growth) = attention.and_then(|attention| attention.query_growth) {
         own.float("attention.temperature_scale", growth.factor);
     }
+    special(&mut own, family, spec);
     windows(&mut own, family, spec);
     let all = ["rope_parameters", "rope_scaling"].map(|place| &config[place]["mscale_all_dim"]);
     let all = all.into_iter().find_map(Value::as_f64);
     rotary(&mut own, family, spec, all, &not_said)
-}
-
-/// What chooses the experts of DeepSeek V3 and GLM-4.5.
-fn deep_experts(own: &mut OwnKeys<'_>, spec: &Spec, experts: &ExpertsSpec) {
-    let mut layers = spec.layers.iter();
-    let first = layers.position(|layer| layer.experts().is_some());
-    own.number("leading_dense_block_count", first.unwrap_or(0));
-    own.number("expert_gating_func", SIGMOID);
-    own.float("expert_weights_scale", experts.router.scaling);
-    let key = own.own("expert_weights_norm");
-    own.keys.flag(&key, experts.router.normalised);
-    if let Some(groups) = &experts.router.groups {
-        own.number("expert_group_count", groups.count);
-        own.number("expert_group_used_count", groups.chosen);
-    }
 }
 
 /// The window, and the layers that have it.
@@ -211,7 +186,7 @@ fn windows(own: &mut OwnKeys<'_>, family: &GgufFamily, spec: &Spec) {
         _ => None,
     });
     match (window, family.window) {
-        (Some(window), LayerWindow::But(_)) => {
+        (Some(window), LayerWindow::But(_) | LayerWindow::Listed) => {
             own.number("attention.sliding_window", window);
             let windowed: Vec<bool> = attentions()
                 .map(|attention| matches!(attention.sees, Sees::Window(_)))
@@ -254,6 +229,10 @@ fn rotary(
     own.number("rope.dimension_count", rotary.features);
     own.float("rope.freq_base", rotary.theta);
     match of(false) {
+        Some(near) if family.name == "gemma4" => {
+            own.number("rope.dimension_count_swa", near.features);
+            own.float("rope.freq_base_swa", near.theta);
+        }
         Some(near) if near.theta != rotary.theta || family.name == "gemma3" => {
             own.float("rope.freq_base_swa", near.theta);
         }
@@ -264,6 +243,13 @@ fn rotary(
         own.keys.text(&key, kind);
     };
     match &rotary.scaling {
+        RopeScaling::None if family.name == "gemma4" => {
+            // Pairs that stay are divided by more than any position is.
+            let turning = (rotary.features / 2).saturating_sub(rotary.still);
+            let turning = core::iter::repeat_n(1.0, turning);
+            let values = turning.chain(core::iter::repeat_n(STILL, rotary.still));
+            Ok(vec![MadeTensor::new(DIVISORS, values.collect())])
+        }
         RopeScaling::None => Ok(Vec::new()),
         RopeScaling::Linear { factor } => {
             kind(own, "linear");
@@ -352,54 +338,4 @@ fn divisors(rotary: &RotarySpec) -> Vec<f32> {
         divisor as f32
     });
     pairs.collect()
-}
-
-/// What the file consists of mostly, in the words of llama.cpp.
-pub(super) fn of_types(keys: &mut GgufKeys, weights: &[GgufWeight<'_>]) {
-    let mut values: BTreeMap<u32, usize> = BTreeMap::new();
-    for weight in weights.iter().filter(|weight| weight.shape.len() > 1) {
-        if let Some(number) = weight.kind.ok().and_then(file_type) {
-            *values.entry(number).or_default() += weight.shape.iter().product::<usize>();
-        }
-    }
-    let most = values.into_iter().max_by_key(|(_, values)| *values);
-    if let Some((number, _)) = most {
-        keys.u32("general.file_type", number);
-    }
-    keys.u32("general.quantization_version", QUANTIZATION_VERSION);
-}
-
-/// `enum llama_ftype` of llama.cpp for a file that consists of one type mostly.
-const fn file_type(kind: GgufType) -> Option<u32> {
-    Some(match kind {
-        GgufType::Plain(StoredType::F32) => 0,
-        GgufType::Plain(StoredType::F16) => 1,
-        GgufType::Plain(StoredType::BF16) => 32,
-        GgufType::Plain(_) => return None,
-        GgufType::Blocks(kind) => match kind {
-            Gguf::Q4_0 => 2,
-            Gguf::Q4_1 => 3,
-            Gguf::Q8_0 => 7,
-            Gguf::Q5_0 => 8,
-            Gguf::Q5_1 => 9,
-            Gguf::Q2K => 10,
-            Gguf::Q3K => 11,
-            Gguf::Q4K => 14,
-            Gguf::Q5K => 16,
-            Gguf::Q6K => 18,
-            Gguf::Iq2Xxs => 19,
-            Gguf::Iq2Xs => 20,
-            Gguf::Iq3Xxs => 23,
-            Gguf::Iq1S => 24,
-            Gguf::Iq4Nl => 25,
-            Gguf::Iq3S => 26,
-            Gguf::Iq2S => 28,
-            Gguf::Iq4Xs => 30,
-            Gguf::Iq1M => 31,
-            Gguf::Tq1_0 => 36,
-            Gguf::Tq2_0 => 37,
-            Gguf::Mxfp4 => 38,
-            Gguf::Nvfp4 | Gguf::Q1_0 | Gguf::Q2_0 => return None,
-        },
-    })
 }

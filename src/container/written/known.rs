@@ -61,6 +61,8 @@ impl KnownModel {
             file: source.label.to_owned(),
             source: Box::new(error),
         })?;
+        let has_experts = spec.layers.iter().any(|layer| layer.experts().is_some());
+        let family = family::family(family.name, has_experts).unwrap_or(family);
         let mut spec = CausalLm::named(spec, source.has);
         if source.untied {
             spec = CausalLm::untied(spec);

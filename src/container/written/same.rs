@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::{
     container::{ContainerError, rotary::Divisors},
     model::{
-        decoder::{MixerSpec, Spec},
+        decoder::{LayerSpec, MixerSpec, Spec},
         layers::{RopeScaling, Sees},
     },
 };
@@ -25,6 +25,9 @@ pub(super) fn check(
     read.predicts_further = model.predicts_further;
     read.transposed = model.transposed;
     read.embedding.under_head = model.embedding.under_head;
+    for (model, read) in model.layers.iter().zip(&mut read.layers) {
+        as_stored(model, read);
+    }
     if let Some(always) = &divisors.always {
         as_divisors(&mut model, always);
         as_divisors(&mut read, always);
@@ -47,6 +50,17 @@ pub(super) fn check(
             model,
             read,
         }),
+    }
+}
+
+/// How files have the matrices of a layer is no number of a model.
+fn as_stored(model: &LayerSpec, read: &mut LayerSpec) {
+    if let (MixerSpec::Delta(model), MixerSpec::Delta(read)) = (&model.mixer, &mut read.mixer) {
+        read.fused = model.fused;
+    }
+    if let (Some(model), Some(read)) = (model.experts(), read.experts_mut()) {
+        read.stored = model.stored;
+        read.each.gate = model.each.gate;
     }
 }
 

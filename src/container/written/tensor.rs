@@ -8,7 +8,9 @@ use super::known::{GgufSource, KnownModel};
 use crate::{
     container::{
         ContainerError,
-        layout::{RowOrder, adds_one},
+        columns::HeadColumns,
+        layout::adds_one,
+        order::{RowOrder, TiledHeads, delta},
     },
     model::decoder::Part,
     source::{
@@ -42,10 +44,22 @@ pub(crate) struct GgufOut {
     pub(crate) shape: Vec<usize>,
     /// The floats of the plan, where they are widened on the way.
     widened: Option<DType>,
-    /// Whether one is added to each value.
-    plus_one: bool,
+    /// What is computed with each value.
+    computed: Computed,
     /// The order of its rows, where it is another one.
     order: Option<RowOrder>,
+    /// The order of its columns, where it is another one.
+    columns: Option<HeadColumns>,
+}
+
+/// What is computed with each value of a vector.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Computed {
+    Nothing,
+    /// One is added.
+    PlusOne,
+    /// Of logarithms, the negatives of what they are of.
+    Negated,
 }
 
 impl GgufOut {
@@ -56,27 +70,34 @@ impl GgufOut {
 
     /// Whether its bytes are those of the plan, one after another.
     pub(crate) fn is_as_planned(&self) -> bool {
-        self.widened.is_none() && self.order.is_none() && !self.plus_one
+        let moved = self.order.is_some() || self.columns.is_some();
+        self.widened.is_none() && !moved && self.computed == Computed::Nothing
     }
 
     /// All its bytes in the file, from those of the plan.
     pub(crate) fn stored<'b>(&self, planned: &'b [u8]) -> Cow<'b, [u8]> {
         let mut bytes = Cow::Borrowed(planned);
-        if self.widened.is_some() || self.plus_one {
+        if self.widened.is_some() || self.computed != Computed::Nothing {
             let from = self.widened.unwrap_or(DType::F32);
             let mut values = vec![0.0; planned.len() / from.size()];
             from.widen(planned, &mut values);
-            let one = if self.plus_one { 1.0 } else { 0.0 };
-            let values = values.iter();
-            bytes = values
-                .flat_map(|value| (value + one).to_le_bytes())
-                .collect();
+            let computed = values.iter().map(|value| match self.computed {
+                Computed::Nothing => *value,
+                Computed::PlusOne => value + 1.0,
+                Computed::Negated => -value.exp(),
+            });
+            bytes = computed.flat_map(f32::to_le_bytes).collect();
+        }
+        let rows = self.shape.first().copied().unwrap_or(1).max(1);
+        let row = bytes.len() / rows;
+        if let Some(columns) = self.columns {
+            let rows = bytes.chunks(row.max(1));
+            let moved = rows.map(|row| columns.moved(row, true).unwrap_or_else(|| row.to_vec()));
+            bytes = moved.flatten().collect();
         }
         let Some(order) = self.order else {
             return bytes;
         };
-        let rows = self.shape.first().copied().unwrap_or(1).max(1);
-        let row = bytes.len() / rows;
         let mut turned = vec![0; bytes.len()];
         for (nth, values) in bytes.chunks(row.max(1)).enumerate() {
             turned[order.stored(nth) * row..][..row].copy_from_slice(values);
@@ -125,6 +146,10 @@ pub(super) fn placed(
             "is {shape:?}, and GGUF files have no empty tensors"
         )));
     }
+    // The factors of a convolution are a matrix there.
+    if let (Some(Part::DeltaConvolution), &[rows, 1, cols]) = (part, &shape[..]) {
+        shape = vec![rows, cols];
+    }
     // A number is a list of one; of the matrix with one row files have the row.
     if shape.is_empty() || (part == Some(Part::SharedMix) && shape.len() == 2) {
         shape = vec![shape.iter().product()];
@@ -140,8 +165,11 @@ pub(super) fn placed(
         GgufType::Plain(StoredType::F32) => Some(DType::F32),
         _ => None,
     };
-    // llama.cpp adds and multiplies by vectors in f32.
-    let is_small = shape.len() == 1 || part == Some(Part::Router);
+    // llama.cpp adds and multiplies by vectors in f32, and by some matrices.
+    let is_f32 = part.is_some_and(|part| {
+        [Part::Router, Part::Positions, Part::DeltaConvolution].contains(&part)
+    });
+    let is_small = shape.len() == 1 || is_f32;
     let widened = float.filter(|float| known.is_some() && is_small && *float != DType::F32);
     let mut out = GgufOut {
         name,
@@ -151,17 +179,38 @@ pub(super) fn placed(
         },
         shape,
         widened,
-        plus_one: false,
+        computed: Computed::Nothing,
         order: None,
+        columns: None,
     };
     let (Some(model), Some(part)) = (known, part) else {
         return Ok(out);
     };
-    out.plus_one = adds_one(&model.spec, part, &out.name);
+    if adds_one(&model.spec, part, &out.name) {
+        out.computed = Computed::PlusOne;
+    }
+    if part == Part::DeltaFadeFactor {
+        out.computed = Computed::Negated;
+    }
+    if let Some(heads) = delta(&model.spec).and_then(TiledHeads::of)
+        && part == Part::DeltaOut
+        && model.family.name != "qwen3next"
+    {
+        let cols = out.shape.last().copied().unwrap_or_default();
+        let columns = HeadColumns::new(out.kind, heads, cols);
+        let head = cols / heads.count();
+        let whole = columns.filter(|columns| !columns.is_unpacked());
+        out.columns = Some(whole.ok_or_else(|| {
+            unwritable(format!(
+                "has blocks that reach over heads of {head} columns, whose order is another in GGUF files; give it blocks of 32 by a \
+                 rule (`--rule *.linear_attn.out_proj=q5_0`)"
+            ))
+        })?);
+    }
     let attention = model.spec.layers.iter().find_map(|layer| layer.attention());
     if let Some(attention) = attention {
         let heads = [attention.heads, attention.key_value_heads];
-        out.order = RowOrder::of(model.family, part, heads, out.shape[0]);
+        out.order = RowOrder::of(model.family, &model.spec, part, heads, out.shape[0]);
     }
     Ok(out)
 }

@@ -444,7 +444,8 @@ impl LayerSpec {
         }
     }
 
-    const fn experts_mut(&mut self) -> Option<&mut ExpertsSpec> {
+    /// The same, to be changed.
+    pub const fn experts_mut(&mut self) -> Option<&mut ExpertsSpec> {
         match &mut self.feed_forward {
             FeedForwardSpec::Experts(experts) | FeedForwardSpec::Both { experts, .. } => {
                 Some(experts)
