@@ -137,7 +137,7 @@ fn shown(
         let rows = tensor.shape.first().copied().unwrap_or_default();
         let order = RowOrder::of(family, spec, part, *heads, rows);
         change = match order {
-            _ if part == Part::DeltaFadeFactor => logarithms(file, tensor, order)?,
+            _ if part == Part::DeltaFadeFactor => logarithms(file, model, tensor, order)?,
             Some(order) => turned(file, tensor, order, heads[usize::from(part == Part::K)])?,
             None if adds_one(spec, part, &tensor.name) => less_one(file, tensor)?,
             None if is_turned(spec, part, tensor) => {
@@ -202,18 +202,15 @@ fn transposed(file: &str, tensor: &GgufTensor) -> Result<SpanChange, ContainerEr
 
 fn logarithms(
     file: &str,
+    model: &ReadModel,
     tensor: &GgufTensor,
     order: Option<RowOrder>,
 ) -> Result<SpanChange, ContainerError> {
     let count = tensor.shape.iter().product();
-    match (tensor.kind, order) {
-        (GgufType::Plain(StoredType::F32), None) => Ok(SpanChange::Logarithms { count, order }),
-        (GgufType::Plain(StoredType::F32), Some(RowOrder::Tiled { heads, .. }))
-            if heads.count() == count =>
-        {
-            Ok(SpanChange::Logarithms { count, order })
-        }
-        (GgufType::Plain(StoredType::F32), Some(_)) => Err(unknown(file, tensor, None)),
+    let heads = delta(&model.spec).map(|delta| delta.value_heads);
+    match tensor.kind {
+        _ if heads != Some(count) => Err(unknown(file, tensor, Some(model))),
+        GgufType::Plain(StoredType::F32) => Ok(SpanChange::Logarithms { count, order }),
         _ => Err(ContainerError::Norm {
             file: file.to_owned(),
             tensor: tensor.name.clone(),
