@@ -24,8 +24,8 @@ use burn::{
 use counting::COUNTING;
 use firebox::{
     Cpu, DType, LoadConfig, Loader, Shared, Target, Workers,
-    config::{Budget, Reading, SaveConfig},
-    model::{Architecture, BuildError, ConfigError, Linear, Matrix, Slot, Weights},
+    config::{Budget, MaxMemory, Reading, SaveConfig},
+    model::{Architecture, BuildError, ConfigError, Linear, Matrix, Slot, Unit, Weights},
     observe::{Event, Flow},
     plan::PlanError,
     source::{Local, Source, SourceError},
@@ -62,6 +62,14 @@ impl Architecture for Wide {
             first: weights.linear("first")?,
             second: weights.linear("second")?,
         })
+    }
+    fn units((): &()) -> Vec<Unit> {
+        let unit = |name: &str, layer| Unit {
+            name: name.to_owned(),
+            layer: Some(layer),
+            slots: vec![format!("{name}.weight")],
+        };
+        vec![unit("first", 0), unit("second", 1)]
     }
 }
 
@@ -120,6 +128,7 @@ fn memory_is_what_was_promised() {
         checkpoint(folder, seed);
     }
     loads_stay_within_their_budget(&base);
+    loads_stay_within_the_limits_of_a_map(&base);
     saves_need_little_however_large_the_weights(&base, folder.path());
     packed_sources_need_no_more_than_dense_ones(&base, folder.path());
     what_cannot_work_is_refused_before_a_weight_is_read(&base, folder.path());
@@ -299,6 +308,33 @@ fn loads_stay_within_their_budget(folder: &Path) {
             assert!(peak >= kept, "{quant}: {peak} bytes, {kept} are kept");
             drop(loaded);
         }
+    }
+}
+
+/// Catches a limit of host memory that counts weights alone, and reading that goes as far ahead as without one: 32 MiB and more.
+fn loads_stay_within_the_limits_of_a_map(folder: &Path) {
+    for (quant, packed) in [("none", SOURCE), ("nf4", SOURCE * 9 / 32)] {
+        // One of two matrices fits the device; the other one has to wait in host memory.
+        let device = packed + MIB;
+        let limited = |host: u64| {
+            let limits = MaxMemory::new().device(0, Budget::Bytes(device));
+            let limits = limits.host(Budget::Bytes(host));
+            Loader::<Cpu>::new(config(folder, quant).max_memory(limits)).expect("opens")
+        };
+        for beside in [8, 16] {
+            let loader = limited(packed + beside * MIB);
+            let (loaded, peak) = COUNTING.peak(|| loader.load::<Wide>().expect("fits"));
+            let allowed = device + packed + beside * MIB;
+            assert_eq!(loaded.report.bytes_on_host, packed, "{quant}");
+            assert!(
+                peak <= allowed + MIB,
+                "{quant}: {peak} bytes at most, {allowed} allowed"
+            );
+        }
+        // There is room for the weight, and none to read it.
+        let refused = limited(packed).load::<Wide>();
+        let error = refused.map(drop).expect_err("nothing can be read");
+        assert!(error.to_string().contains("second"), "{error}");
     }
 }
 

@@ -23,6 +23,14 @@ use crate::{
     },
 };
 
+/// Why a router is not trained.
+pub(super) const CHOOSES: &str =
+    "it chooses experts, and a choice has no gradient; name other modules as targets";
+
+/// Why a norm has no factors.
+pub(super) const NO_MATRIX: &str =
+    "a norm has no matrix for factors; train it whole (`LoraConfig::whole`, whole=…)";
+
 /// Puts an adapter of files on a model, with `weight` of its change. Its parameters go to the devices of the layers that they change,
 /// gradients are recorded as on `device`, and nothing is trained; [`trainable`] changes that.
 ///
@@ -355,7 +363,7 @@ fn factors_shape(place: &Adaptable<'_>, matrix: &Matrix) -> [usize; 2] {
 fn matrix<'p>(place: &'p Adaptable<'_>) -> Result<&'p Matrix, AdapterError> {
     place.matrix().ok_or_else(|| AdapterError::NotAdaptable {
         module: place.path().to_owned(),
-        reason: "a norm has no matrix for factors; train it whole (`LoraConfig::whole`, whole=…)",
+        reason: NO_MATRIX,
     })
 }
 
@@ -373,7 +381,7 @@ fn check_role(place: &Adaptable<'_>) -> Result<(), AdapterError> {
     match place.role() {
         Role::Router if !is_gate(rows) => Err(AdapterError::NotAdaptable {
             module: place.path().to_owned(),
-            reason: "it chooses experts, and a choice has no gradient; name other modules as targets",
+            reason: CHOOSES,
         }),
         _ => Ok(()),
     }

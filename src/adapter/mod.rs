@@ -7,7 +7,7 @@
 //!
 //! Reading order: `peft` (the configuration, and which modules it names) → `file` (both files of a folder) → `sites` (the modules
 //! of a model by their names there) → `complete`, `expanded` (whether both fit) → `parts` (the parameters that an adapter brings) →
-//! `beside` (their device) → `attach` (the adapters on a model) → `detach` (the files of a model's adapter) → `trained` (a model whose records hold what is
+//! `fits` (whether it can be put on a model) → `beside` (their device) → `attach` (the adapters on a model) → `detach` (the files of a model's adapter) → `trained` (a model whose records hold what is
 //! trained) → `change` (the values of changed rows) → `tied` (heads that are the embedding) → `merge` (an adapter in the values of a
 //! checkpoint) → `blocks` (layers that are trained whole) → `whole` (all of a model, and the train types).
 
@@ -24,6 +24,8 @@ mod complete;
 mod expanded;
 
 mod parts;
+
+mod fits;
 
 mod beside;
 
@@ -50,6 +52,7 @@ pub use detach::detach;
 pub use error::AdapterError;
 pub(crate) use expanded::check_numbers;
 pub use file::AdapterFile;
+pub(crate) use fits::check;
 pub(crate) use parts::{AdapterParts, rank_of, values};
 pub use peft::PeftConfig;
 pub use trained::Trained;

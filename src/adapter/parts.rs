@@ -110,8 +110,8 @@ fn added(config: &LoraConfig, slot: &Slot, slots: &[&Slot]) -> usize {
         rank * (out + r#in) + magnitude
     });
     let whole = if parts.whole { values(slot) } else { 0 };
-    let bias = slot_of(slots, module, ".bias").filter(|_| parts.bias);
-    factors + whole + bias.map_or(0, values)
+    let bias = parts.bias.then(|| slot_of(slots, module, ".bias"));
+    factors + whole + bias.flatten().map_or(0, values)
 }
 
 /// A slot of a module.

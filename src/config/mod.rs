@@ -40,7 +40,7 @@ pub(crate) use hub::Secret;
 pub use known::Known;
 pub use kv_cache::KvCacheDtype;
 pub use load::LoadConfig;
-pub(crate) use load::{PackConfig, PlaceConfig};
+pub(crate) use load::{PackConfig, PlaceConfig, ReadConfig};
 pub use max_memory::{MaxMemory, MaxMemoryError};
 pub(crate) use near::{letters, nearest};
 pub(crate) use parallel::RankConfig;

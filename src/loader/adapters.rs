@@ -39,6 +39,10 @@ impl Engine {
     }
 
     /// What the adapters of a load keep beside the weights of a plan.
+    ///
+    /// # Errors
+    ///
+    /// [`AdapterError`] where one cannot be put on the model.
     pub(super) fn planned_adapters<A: Architecture>(
         &self,
         config: &A::Config,
@@ -46,7 +50,9 @@ impl Engine {
     ) -> Result<Vec<PlannedAdapter>, Error> {
         let module_of = |path: &str| A::module_of(config, path);
         let slots: Vec<&Slot> = plan.steps.iter().map(|step| &step.slot).collect();
+        let all = A::slots(config);
         let planned = self.config.adapters.iter().map(|adapter| {
+            adapter::check(adapter, &all, &module_of, &self.new_blocks)?;
             let values = adapter::values(adapter, &slots, &module_of)?;
             Ok(PlannedAdapter {
                 adapter: adapter.to_string(),

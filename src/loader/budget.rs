@@ -18,10 +18,10 @@ use crate::{
 const RESERVE: u64 = 32 << 20;
 
 /// The smallest tiles that a budget is kept by: below, reads cost more than their bytes.
-const TILE_LEAST: u64 = 64 << 10;
+pub(super) const TILE_LEAST: u64 = 64 << 10;
 
 /// Tiles in flight at least: one is read while another is converted.
-const TILES_LEAST: u64 = 2;
+pub(super) const TILES_LEAST: u64 = 2;
 
 /// Rows of a weight that are unpacked at a time while many inputs are multiplied, at most.
 pub(super) const UNPACKED: u64 = UNPACKED_BYTES as u64;
@@ -159,13 +159,25 @@ impl Engine {
         }
     }
 
-    /// Bytes of host memory that the load may take: its budget, or what the system leaves.
+    /// Bytes of host memory that the load may take: its budget, the limit of a map, or what the system leaves.
     pub(super) fn host_bytes(&self) -> Option<u64> {
         let all = self.host_memory();
         let left = all.map(|all| all.saturating_sub(memory::anonymous().unwrap_or(0) + RESERVE));
         let budget = self.config.place.host_budget;
         let budget = budget.and_then(|budget| budget.resolve(all));
-        [budget, left].into_iter().flatten().min()
+        let limits = [budget, self.mapped_host(), left];
+        limits.into_iter().flatten().min()
+    }
+
+    /// Bytes that a map lets the load have of host memory, which may be that of devices too.
+    fn mapped_host(&self) -> Option<u64> {
+        let limits = self.config.place.max_memory.as_ref()?;
+        let limit = limits.host?.resolve(self.host_memory())?;
+        match self.target.memory {
+            MemoryKind::Device => Some(limit),
+            // Limits of both bound it together; devices without one have no memory but the host's.
+            MemoryKind::Host => Some(limit.saturating_add(self.device_bytes().unwrap_or(0))),
+        }
     }
 
     /// [`host_bytes`](Self::host_bytes). A target without memory of its own keeps finished weights in host memory, so the budget

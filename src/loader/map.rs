@@ -2,7 +2,10 @@
 
 use std::collections::HashSet;
 
-use super::engine::Engine;
+use super::{
+    budget::{TILE_LEAST, TILES_LEAST},
+    engine::Engine,
+};
 use crate::{
     config::{DeviceMap, Strategy, StreamFrom},
     error::Error,
@@ -57,7 +60,7 @@ impl Engine {
             tied: A::tied(config),
             map: place.device_map.clone().unwrap_or_default(),
             limits: plan.devices.iter().map(|device| device.memory).collect(),
-            host: self.host_room().map_err(PlanError::from)?,
+            host: self.host_room(least_beside(plan)).map_err(PlanError::from)?,
             disk: disk || (folder && matches!(place.device_map, Some(DeviceMap::Explicit(_)))),
             ahead: self.config.read.resolved_prefetch() as u64,
         };
@@ -108,7 +111,7 @@ impl Engine {
             for nth in 0..self.devices.each.len() {
                 self.mapped_limit(nth)?;
             }
-            self.host_room()?;
+            self.host_room(0)?;
         }
         Ok(())
     }
@@ -118,8 +121,9 @@ impl Engine {
         self.config.place.is_mapped() || self.devices.each.len() > 1
     }
 
-    /// Bytes of host memory that weights may have which no device holds; the outer `None` where they may have none.
-    fn host_room(&self) -> Result<Option<Option<u64>>, MapError> {
+    /// Bytes of host memory that weights may have which no device holds, beside so many of the load; the outer `None` where they may have
+    /// none.
+    fn host_room(&self, beside: u64) -> Result<Option<Option<u64>>, MapError> {
         let Some(limits) = &self.config.place.max_memory else {
             return Ok(Some(match self.target.memory {
                 MemoryKind::Device => self.host_bytes(),
@@ -135,6 +139,7 @@ impl Engine {
             Some(limit) => within(limit, has, || "host memory".to_owned())?,
             None => None,
         };
+        let limit = limit.map(|limit| limit.saturating_sub(beside));
         Ok(Some([limit, self.host_bytes()].into_iter().flatten().min()))
     }
 
@@ -152,6 +157,13 @@ impl Engine {
             false => (Strategy::LowMemory, true),
         }
     }
+}
+
+/// Bytes of host memory that a load takes at least beside finished weights.
+fn least_beside(plan: &Plan) -> u64 {
+    let need = plan.need(&|_| false, TILE_LEAST);
+    let in_flight = need.at_once.max(TILES_LEAST * TILE_LEAST);
+    need.scratch + need.lists + in_flight
 }
 
 /// A limit that is no more than a memory `has`.

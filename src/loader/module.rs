@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     adapter::AdapterError,
-    config::{LoadConfig, PackConfig, SaveConfig},
+    config::{LoadConfig, PackConfig, ReadConfig, SaveConfig},
     dialect::{DECLARED, torch},
     error::Error,
     model::{Architecture, Slot, SlotValues, TIED_HEAD, held},
@@ -30,6 +30,9 @@ use crate::{
     quant::QuantSpec,
     report::Saved,
 };
+
+/// Bytes of a module's values that are read ahead: it is all in memory, so that more are copies for nothing.
+const AHEAD: u64 = 32 << 20;
 
 impl Engine {
     /// Saves a module of the checkpoint's model.
@@ -75,6 +78,7 @@ impl Engine {
             Some([_, head]) => Some(head.clone()),
             None => self.untied.get().cloned().flatten(),
         };
+        let ahead = self.config.read.in_flight_bytes_max;
         let engine = Self {
             config: LoadConfig {
                 // They are on the module.
@@ -83,6 +87,10 @@ impl Engine {
                     // The columns of a module that was loaded so are balanced.
                     presinq: false,
                     ..self.config.pack.clone()
+                },
+                read: ReadConfig {
+                    in_flight_bytes_max: Some(ahead.map_or(AHEAD, |asked| asked.min(AHEAD))),
+                    ..self.config.read.clone()
                 },
                 ..self.config.clone()
             },

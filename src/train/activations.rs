@@ -44,6 +44,8 @@ pub(super) struct Passing<'p> {
     pub(super) shape: [usize; 2],
     /// Bytes of an activation.
     pub(super) size: u64,
+    /// The layer whose input is in no graph, where there is one: its first norm keeps nothing, and no mask of that input is needed again.
+    pub(super) enters: Option<usize>,
     /// What is trained of the module with this path.
     pub(super) trains: &'p dyn Fn(&str) -> Trains,
 }
@@ -78,7 +80,7 @@ impl Passing<'_> {
             FeedForwardSpec::Experts(experts) => self.experts(experts),
             FeedForwardSpec::Both { mlp, experts } => self.mlp(nth, mlp) + self.experts(experts),
         };
-        let of_token = self.norms(layer) + mixer + feed_forward;
+        let of_token = self.norms(nth, layer) + mixer + feed_forward;
         self.tokens().saturating_mul(of_token)
     }
 
@@ -110,22 +112,34 @@ impl Passing<'_> {
     }
 
     /// What goes into each norm, of a token.
-    fn norms(&self, layer: &LayerSpec) -> u64 {
+    fn norms(&self, nth: usize, layer: &LayerSpec) -> u64 {
         let norms = match layer.norms {
             NormPlaces::Parallel => 1,
             NormPlaces::Before | NormPlaces::After | NormPlaces::ParallelApart => 2,
             NormPlaces::Around => 4,
         };
-        norms * self.spec.features as u64 * F32
+        // A norm that is trained itself needs its input in any case.
+        let path = self.spec.path(Some(nth), Part::AttentionNorm);
+        let is_constant = self.enters == Some(nth) && (self.trains)(&path) == Trains::Nothing;
+        let without = match layer.norms {
+            NormPlaces::After => 0,
+            _ => u64::from(is_constant),
+        };
+        (norms - without) * self.spec.features as u64 * F32
     }
 
     fn attention(&self, nth: usize, attention: &AttentionSpec) -> u64 {
         let (heads, size) = (attention.heads, attention.head_features);
         let (queries, keys) = (heads * size, attention.key_value_heads * size);
-        let into = [(Part::Q, queries), (Part::K, keys), (Part::V, keys)];
-        let fused = [(Part::Qkv, queries + 2 * keys)];
+        let into = [
+            (Part::Q, queries),
+            (Part::K, keys),
+            (Part::V, keys),
+            // Where one matrix makes all of them, there are no others.
+            (Part::Qkv, queries + 2 * keys),
+        ];
         let f = self.spec.features;
-        let projections = self.linear(nth, f, &into) + self.linear(nth, f, &fused);
+        let projections = self.linear(nth, f, &into);
         let normed = match attention.query_key_norm {
             Some(_) => (queries + keys) as u64 * F32,
             None => 0,
@@ -188,6 +202,7 @@ impl Passing<'_> {
     /// What matrices keep that share an input of `from` features, and make so many features each.
     fn linear(&self, nth: usize, from: usize, parts: &[(Part, usize)]) -> u64 {
         let (mut kept, mut input) = (0, 0);
+        let enters = |part: &Part| matches!(part, Part::Q | Part::K | Part::V | Part::Qkv);
         for (part, out) in parts {
             match (self.trains)(&self.spec.path(Some(nth), *part)) {
                 Trains::Nothing => {}
@@ -198,7 +213,10 @@ impl Passing<'_> {
                     dropout,
                 } => {
                     match dropout {
-                        // The mask, and what it leaves.
+                        // What the mask leaves, and the mask, where there are gradients of what went in.
+                        true if self.enters == Some(nth) && enters(part) => {
+                            kept += from as u64 * F32;
+                        }
                         true => kept += 2 * from as u64 * F32,
                         false => input = from as u64 * self.size,
                     }

@@ -1,6 +1,6 @@
 //! The memory that a run takes, before it is begun.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::{
     activations::{Passing, Trains},
@@ -10,7 +10,7 @@ use super::{
 use crate::{
     adapter::{AdapterError, AdapterFile, AdapterParts, rank_of},
     config::{AdapterConfig, LoadConfig, LoraConfig, Parallel, Role, TrainType},
-    model::decoder::Spec,
+    model::{Slot, decoder::Spec},
     plan::{Plan, Step, layer_of},
     quant::scratch::UNPACKED_BYTES,
     target::DType,
@@ -100,10 +100,13 @@ impl FinetuneConfig {
             DType::F32 => F32,
             DType::F16 | DType::Bf16 => 2,
         };
+        let ends = what.of_ends();
         let passing = Passing {
             spec,
             shape: [self.batch, length],
             size,
+            // What comes out of a table that is not trained is a constant.
+            enters: (ends == 0).then_some(what.first),
             trains: &trains,
         };
         // The largest part of a matrix that is made dense, where it is not.
@@ -126,7 +129,6 @@ impl FinetuneConfig {
         let logits = ROWS.min(passing.tokens()) * spec.vocabulary as u64 * F32;
         let head = scratch([Role::Head, Role::Embedding]);
         let logits = (2 * logits).max(logits + head) + 2 * passing.input() + rejoined.head;
-        let ends = what.of_ends();
         let at = |layers: u64| match self.recompute {
             true => layers.saturating_mul(passing.input()),
             false => in_graph
@@ -288,6 +290,8 @@ struct What<'p> {
     blocks: Vec<String>,
     /// The first layer that is in the graph.
     first: usize,
+    /// The purposes of the modules of the plan: a family has some of the matrices that its words name.
+    roles: HashMap<&'p str, Role>,
     plan: &'p Plan,
 }
 
@@ -310,6 +314,11 @@ impl<'p> What<'p> {
                 .map(|block| format!("{layers}.{block}."))
                 .collect(),
             first: new.copied().next().unwrap_or(0),
+            roles: {
+                let slots = plan.steps.iter().map(|step| &step.slot);
+                let module = |slot: &'p Slot| Some((slot.name.strip_suffix(".weight")?, slot.role));
+                slots.filter_map(module).collect()
+            },
             factors,
             all,
             plan,
@@ -357,17 +366,20 @@ impl<'p> What<'p> {
     }
 
     fn trains(&self, path: &str) -> Trains {
+        let Some(role) = self.roles.get(path).copied() else {
+            return Trains::Nothing;
+        };
         let Some(lora) = &self.factors else {
             return match self.all || self.is_new(path) {
                 true => Trains::Whole,
                 false => Trains::Nothing,
             };
         };
-        let parts = AdapterParts::of(lora, path, Role::Linear, true);
+        let parts = AdapterParts::of(lora, path, role, role != Role::Norm);
         match (parts.whole, parts.factors) {
             (true, _) => Trains::Whole,
             (false, true) => Trains::Factors {
-                rank: rank_of(lora, path, Role::Linear),
+                rank: rank_of(lora, path, role),
                 dora: lora.dora,
                 dropout: lora.dropout > 0.0,
             },

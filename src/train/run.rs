@@ -112,6 +112,8 @@ impl LoadedRun {
         report.steps_run = self.progress.step - begun;
         report.resumed_from = (begun > 0).then_some(begun);
         if let Some(folder) = &report.model {
+            // No step follows, and the moments are as large as two copies of what was trained.
+            self.optimizer = Optimizer::new(self.config.optimizer());
             self.save_model(folder)?;
         }
         let peak = self.memory.stop().since.peak();

@@ -7,6 +7,7 @@ mod common;
 
 mod adapters;
 mod burns;
+mod estimate;
 mod graphs;
 mod loss;
 mod optimizer;

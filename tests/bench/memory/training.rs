@@ -16,7 +16,7 @@ use super::{Failure, Watch, models, off};
 const OFF_MAX: f64 = 5.0;
 
 /// A model, and settings as in the file of a run.
-const RUNS: [(&str, &str); 12] = [
+const RUNS: [(&str, &str); 16] = [
     ("llama", r#"{"quant": "nf4", "batch": 2, "length": 128}"#),
     (
         "llama",
@@ -38,6 +38,22 @@ const RUNS: [(&str, &str); 12] = [
     (
         "experts",
         r#"{"quant": "nf4", "batch": 2, "length": 256, "adapter": "lora:rank=16", "recompute": true}"#,
+    ),
+    (
+        "llama",
+        r#"{"quant": "nf4", "batch": 2, "length": 128, "adapter": "lora:rank=16,dora"}"#,
+    ),
+    (
+        "llama",
+        r#"{"quant": "nf4", "batch": 2, "length": 256, "adapter": "lora:rank=16,dora,dropout=0.1"}"#,
+    ),
+    (
+        "llama",
+        r#"{"batch": 2, "length": 128, "expand": "blocks=1"}"#,
+    ),
+    (
+        "small",
+        r#"{"batch": 2, "length": 128, "expand": "blocks=2"}"#,
     ),
     (
         "small",
