@@ -41,7 +41,10 @@ fn checkpoint(layers: usize, features: usize, vocabulary: usize) -> Arc<Memory> 
 /// Made-up weights of a model.
 fn of_config(config: &Value) -> Arc<Memory> {
     let slots = CausalLm::slots(&CausalLm::config(config).expect("a configuration"));
-    let tensors = slots.into_iter().map(|slot| {
+    let tensors = slots.into_iter().map(|mut slot| {
+        if slot.from.iter().all(|origin| origin.transposed) {
+            slot.shape.reverse();
+        }
         let count = slot.shape.iter().product::<usize>();
         let values = (0..count).map(|nth| ((nth * 31) % 97) as f32 / 970.0 - 0.05);
         let bytes: Vec<u8> = values.flat_map(f32::to_le_bytes).collect();
@@ -165,7 +168,8 @@ fn estimated_and_kept(config: &Value, adapter: &str) -> [u64; 2] {
     let before = COUNTING.live();
     let loss = model.loss(&ids, &labels, &config).expect("a loss");
     let kept = COUNTING.live() - before;
-    drop(loss);
+    // A graph that is never gone through is freed at some later time.
+    drop(loss.backward());
     // The gradients of what goes into the head are made with the loss.
     let of_head = (2 * TOKENS * spec.features * size_of::<f32>()) as u64;
     [estimated.activations + of_head, kept]

@@ -59,6 +59,7 @@ impl fmt::Display for FinetuneFacts {
             logits,
             checkpoint,
             fixed,
+            load,
         } = self.memory;
         let parts = [
             ("weights", weights),
@@ -70,6 +71,7 @@ impl fmt::Display for FinetuneFacts {
             ("logits", logits),
             ("a checkpoint", checkpoint),
             ("the program", fixed),
+            ("the load", load),
         ];
         let parts = parts.into_iter().filter(|(_, bytes)| *bytes > 0);
         for (nth, (part, bytes)) in parts.enumerate() {

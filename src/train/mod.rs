@@ -7,6 +7,7 @@
 mod activations;
 mod batch;
 mod batch_loss;
+mod batch_moment;
 mod data;
 pub mod optimizer;
 

@@ -32,7 +32,7 @@ use crate::{
     observe::check_replace,
     place::folder::difference,
     source::checkpoint::CONFIG,
-    target::Target,
+    target::{MemoryKind, Target},
 };
 
 /// Tokens of a row where nobody says, and the model has positions for them.
@@ -113,6 +113,14 @@ impl<T: Target> Run<T> {
         let plan = loader.plan::<CausalLm>()?;
         loader.check(&plan)?;
         let memory = config.memory(&plan, &spec, length)?;
+        let memory = match T::MEMORY {
+            // What is read ahead of the base may be more than all that comes after.
+            MemoryKind::Host => {
+                let load = loader.memory::<CausalLm>(&plan, None, None)?;
+                memory.or_load(load.peak_host_bytes)
+            }
+            MemoryKind::Device => memory,
+        };
 
         let rows = |path: &PathBuf, order| DataConfig {
             length,

@@ -5,6 +5,7 @@ use firebox::{
     config::StatedMemory,
     model::{CausalLm, PassSize},
     plan::MemoryPlan,
+    recommend::{self, Task},
     target::KnownTarget,
 };
 
@@ -110,4 +111,33 @@ fn activations_are_as_wide_as_the_device_computes() {
     assert_eq!(vulkan.1, 2 * cuda.1);
     // Norms are wider: two a layer and one after the last.
     assert_eq!(vulkan.0 - cuda.0, 65 * 4096 * 2);
+}
+
+/// Would catch logits that are on every device, or on none. For one token of Llama 2 7B two tensors of 32,000 logits are more than a layer
+/// has: 3 · 11008 values inside its MLP; each device has the 4096 features that go through besides.
+#[test]
+fn logits_count_on_the_device_of_the_last_layer() {
+    let memory = planned("7B", KnownTarget::Cuda, "2x24GiB", "none", 1);
+    let [first, last] = [0, 1].map(|nth| memory.devices[nth].activations);
+    assert_eq!(last, (4096 + 2 * 32_000) * 2);
+    assert!(first < last, "{first}, {last}");
+}
+
+/// Would catch a graph of which only the largest part is counted: devices in host memory have it together.
+#[test]
+fn a_graph_over_several_devices_of_the_host_counts_as_a_whole() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = checkpoint(folder.path(), "7B");
+    let used = |devices: usize| {
+        let stated = format!("{devices}x256GiB").parse().expect("memories");
+        let config = LoadConfig::new(path.to_str().expect("UTF-8")).devices(0..devices);
+        let memory = StatedMemory::new(stated).host(256 * GIB);
+        let planner = Planner::new(config, KnownTarget::Cpu, &memory).expect("a checkpoint");
+        let adapter = "lora:rank=16".parse().expect("an adapter");
+        let task = Task::new().train(adapter).batch(1).length(64);
+        let planned = recommend::planned(&planner, &task).expect("a plan");
+        planned.memory.host.in_use as f64
+    };
+    let [one, two] = [1, 2].map(used);
+    assert!((two / one - 1.0).abs() < 1e-3, "{one}, {two}");
 }

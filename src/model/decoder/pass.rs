@@ -8,7 +8,7 @@
 //! | a layer is in use | `b·t·f`, what goes into it |
 //! | queries, keys and values are made | `b·t·f` normalised, `b·t·d` for each of their heads, once more where they are rotated |
 //! | queries are compared | in tiles: queries, their answers, and the scratch of each thread; else queries twice (as they are, and scaled), their answers twice, and the scores of a block of queries twice (before and after the softmax) |
-//! | an MLP runs | `b·t·f` normalised, `b·t·m` for gate, up, and their product |
+//! | an MLP runs | `b·t·f` normalised, `b·t·m` for gate, up, and their product; on a processor the product is in the place of the gate, and `b·t·f` are in another order for products |
 //! | experts run | `b·t·f` and the rows of all chosen experts before and after, and the MLP of the rows of one of them |
 //! | logits are made | `v` for each of the rows that get logits |
 
@@ -154,13 +154,17 @@ impl PassShape {
     /// Values while an MLP runs on `rows`.
     fn mlp(&self, spec: &MlpSpec, rows: u64) -> u64 {
         let inside = spec.features as u64;
+        // The processor lets through in the place of the gate, and its products have the rows once more, in an order of their own.
+        let on_host = self.means.tiles.is_some();
         let tensors = match spec.gate {
+            Gate::Apart if on_host => 2,
             Gate::None => 2,
             Gate::Apart => 3,
             // Both halves lie in one tensor before they are cut apart.
             Gate::Fused | Gate::Interleaved => 5,
         };
-        rows * tensors * inside
+        let ordered = if on_host { self.f } else { 0 };
+        rows * (tensors * inside + ordered)
     }
 
     fn experts(&self, spec: &ExpertsSpec) -> u64 {
