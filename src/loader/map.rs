@@ -60,7 +60,9 @@ impl Engine {
             tied: A::tied(config),
             map: place.device_map.clone().unwrap_or_default(),
             limits: plan.devices.iter().map(|device| device.memory).collect(),
-            host: self.host_room(least_beside(plan)).map_err(PlanError::from)?,
+            host: self
+                .host_room(least_beside(plan))
+                .map_err(PlanError::from)?,
             disk: disk || (folder && matches!(place.device_map, Some(DeviceMap::Explicit(_)))),
             ahead: self.config.read.resolved_prefetch() as u64,
         };
