@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fs};
 
-use firebox::source::gguf::GgufValue;
+use firebox::source::gguf::{GgufList, GgufValue};
 use safetensors::{SafeTensors, tensor::TensorView};
 use serde_json::{Value, json};
 use tempfile::{TempDir, tempdir};
@@ -210,6 +210,9 @@ fn hybrids_are_written_as_llama_cpp_converts_them() {
     let expected: Vec<f32> = norm.iter().map(|value| value + 1.0).collect();
     assert_eq!(floats(bytes, false), expected);
     let said = header(folder.path());
+    // Of the golden model's `mrope_section`.
+    let sections = GgufValue::List(GgufList::Signed(vec![1, 1, 1, 0]));
+    assert_eq!(said.keys["qwen35.rope.dimension_sections"], sections);
     for (key, value) in [
         ("ssm.conv_kernel", 4),
         ("ssm.state_size", 12),
@@ -270,6 +273,51 @@ fn projections_of_qwen_3_next_are_read_apart() {
     file.tensors = tensors;
     fs::write(&path, file.bytes()).expect("written");
     let found = logits(load(&path, "none"));
+    let off = max_abs_difference(&found, &logits(load(model.path(), "none")));
+    assert!(off <= 1e-4, "{off}");
+}
+
+/// Gemma 4 with small embeddings, wider MLPs and layers that use the keys of others, which are where llama.cpp has them: the full
+/// layer and the one before it with a window have changed places.
+#[test]
+fn small_embeddings_and_shared_keys_read_back_as_themselves() {
+    let full = json!({ "head_dim": 24 });
+    let types =
+        ["sliding", "sliding", "full", "sliding", "full"].map(|kind| format!("{kind}_attention"));
+    let fields = [
+        ("layer_types", json!(types)),
+        ("per_layer_config", json!({ "2": full, "4": full })),
+    ];
+    let model = model("gemma4_ple_bf16", &fields, |tensor| {
+        let moved = [("layers.1.", "layers.2."), ("layers.2.", "layers.1.")];
+        let found = moved.iter().find(|(from, _)| tensor.contains(from));
+        Cut {
+            names: found.map(|(from, to)| vec![tensor.replace(from, to)]),
+            ..Cut::default()
+        }
+    });
+    let folder = written(model.path(), "none");
+    let said = header(folder.path());
+    for (key, value) in [
+        ("attention.shared_kv_layers", GgufValue::Unsigned(2)),
+        ("attention.key_length", GgufValue::Unsigned(24)),
+        ("attention.key_length_swa", GgufValue::Unsigned(12)),
+        ("embedding_length_per_layer_input", GgufValue::Unsigned(12)),
+        ("rope.dimension_count", GgufValue::Unsigned(24)),
+    ] {
+        assert_eq!(said.keys[&format!("gemma4.{key}")], value, "{key}");
+    }
+    // A quarter of 12 pairs turns; llama.cpp's converter divides the frequencies of the others by 1e30.
+    let file = RawFile::read(&fs::read(folder.path().join("model.gguf")).expect("a file"));
+    let divisors = file
+        .tensors
+        .iter()
+        .find(|tensor| tensor.0 == "rope_freqs.weight");
+    let expected: Vec<f32> = (0..12)
+        .map(|pair| if pair < 3 { 1.0 } else { 1e30 })
+        .collect();
+    assert_eq!(floats(&divisors.expect("divisors").3, false), expected);
+    let found = logits(load(folder.path().join("model.gguf"), "none"));
     let off = max_abs_difference(&found, &logits(load(model.path(), "none")));
     assert!(off <= 1e-4, "{off}");
 }
@@ -376,4 +424,70 @@ fn a_glm_reads_back_as_itself() {
     let found = logits(load(folder.path().join("model.gguf"), "none"));
     let off = max_abs_difference(&found, &logits(load(model.path(), "none")));
     assert!(off <= 1e-4, "{off}");
+}
+
+/// Blocks of GPT-2 are `[out, in]` in memory as in a file, and numbers are turned: `[in, out]` in transformers.
+#[test]
+fn blocks_of_gpt2_read_back_as_themselves() {
+    const SIDE: usize = 32;
+    let config = json!({
+        "model_type": "gpt2", "vocab_size": 80, "n_embd": SIDE, "n_head": 4, "n_layer": 2, "n_positions": 64,
+        "layer_norm_epsilon": 1e-5,
+    });
+    let mut shapes: Vec<(String, Vec<usize>)> = vec![
+        ("wte.weight".to_owned(), vec![80, SIDE]),
+        ("wpe.weight".to_owned(), vec![64, SIDE]),
+        ("ln_f.weight".to_owned(), vec![SIDE]),
+        ("ln_f.bias".to_owned(), vec![SIDE]),
+    ];
+    for layer in 0..2 {
+        for (module, rows, cols) in [
+            ("ln_1", 0, SIDE),
+            ("ln_2", 0, SIDE),
+            ("attn.c_attn", SIDE, 3 * SIDE),
+            ("attn.c_proj", SIDE, SIDE),
+            ("mlp.c_fc", SIDE, 4 * SIDE),
+            ("mlp.c_proj", 4 * SIDE, SIDE),
+        ] {
+            let shape = if rows == 0 {
+                vec![cols]
+            } else {
+                vec![rows, cols]
+            };
+            shapes.push((format!("h.{layer}.{module}.weight"), shape));
+            shapes.push((format!("h.{layer}.{module}.bias"), vec![cols]));
+        }
+    }
+    let mut state = 1u32;
+    let mut all: Vec<(String, Vec<usize>, Vec<u8>)> = Vec::new();
+    for (name, shape) in shapes {
+        let values = (0..shape.iter().product()).flat_map(|_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (f32::from((state >> 16) as u16) / 65_536.0 - 0.5).to_le_bytes()
+        });
+        let bytes: Vec<u8> = values.collect();
+        all.push((format!("transformer.{name}"), shape, bytes));
+    }
+    let folder = tempdir().expect("a folder");
+    fs::write(folder.path().join("config.json"), config.to_string()).expect("written");
+    let views = all.iter().map(|(name, shape, bytes)| {
+        let view = TensorView::new(safetensors::Dtype::F32, shape.clone(), bytes);
+        (name.clone(), view.expect("a tensor"))
+    });
+    let path = folder.path().join("model.safetensors");
+    safetensors::serialize_to_file(views, None, &path).expect("written");
+    for quant in ["none", "q8_0"] {
+        let made = written(folder.path(), quant);
+        let found = logits(load(made.path(), "none"));
+        let off = max_abs_difference(&found, &logits(load(folder.path(), quant)));
+        assert!(off <= 1e-5, "{quant}: {off}");
+    }
+    // Of 32 columns, as llama.cpp multiplies.
+    let made = written(folder.path(), "q8_0");
+    let said = header(made.path());
+    let up = said
+        .tensors
+        .iter()
+        .find(|tensor| tensor.name == "blk.0.ffn_up.weight");
+    assert_eq!(up.expect("a matrix").shape, [4 * SIDE, SIDE]);
 }

@@ -40,7 +40,6 @@ FAMILIES = [
     ("gemma2_bf16", {"query_pre_attn_scalar": 16}, []),
     ("gemma3_bf16", {"query_pre_attn_scalar": 16}, []),
     ("gemma4_moe_bf16", {}, []),
-    ("gemma4_ple_bf16", {}, []),
     ("glm4_bf16", {}, []),
     ("glm4_moe_bf16", {}, []),
     ("gpt_neox_f16", {"rope_parameters": {"rope_theta": 10000.0, "rope_type": "default", "partial_rotary_factor": 0.5}}, []),
@@ -64,6 +63,75 @@ FAMILIES = [
     ("qwen3_bf16", {}, []),
     ("starcoder2_bf16", {"sliding_window": None}, []),
 ]
+# Values of the delta rule in the golden models, of which llama.cpp needs as many as there are features of a key.
+VALUE_HEADS, VALUE, KEY = 4, 16, 12
+
+
+def of_values(rows):
+    """The rows of value heads, each cut to the length of a key."""
+    return rows.reshape(VALUE_HEADS, VALUE, *rows.shape[1:])[:, :KEY].reshape(VALUE_HEADS * KEY, *rows.shape[1:])
+
+
+def with_equal_heads(key, values):
+    """A golden model with the delta rule whose values are as long as its keys."""
+    both = 4 * KEY
+    if key.endswith(("in_proj_qkv.weight", "linear_attn.conv1d.weight")):
+        values = np.concatenate([values[:both], of_values(values[both:])])
+    elif key.endswith("in_proj_z.weight"):
+        values = of_values(values)
+    elif key.endswith("linear_attn.norm.weight"):
+        values = values[:KEY]
+    elif key.endswith("linear_attn.out_proj.weight"):
+        values = of_values(values.T).T
+    elif key.endswith("in_proj_qkvz.weight"):
+        heads = values.reshape(2, -1, values.shape[1])
+        keys, rest = heads[:, : 2 * KEY], heads[:, 2 * KEY :].reshape(2, 4, VALUE, -1)[:, :, :KEY]
+        values = np.concatenate([keys, rest.reshape(2, 4 * KEY, -1)], axis=1).reshape(-1, values.shape[1])
+    return {key: values}
+
+
+def with_experts(source, others):
+    """A golden model whose `others` have the experts of the layer `source`, since llama.cpp has some in every layer."""
+
+    def change(key, values):
+        of = "model.layers.{}.mlp."
+        if key.startswith(of.format(source)):
+            return {key.replace(of.format(source), of.format(layer)): values for layer in [source, *others]}
+        return {} if any(key.startswith(of.format(layer)) for layer in others) else {key: values}
+
+    return change
+
+
+def with_square_heads(key, values):
+    """A GLM whose heads divide the features of the model: 8 of 12 in each."""
+    cut = lambda rows: rows.reshape(-1, 12, *rows.shape[1:])[:, :8].reshape(-1, *rows.shape[1:])
+    if any(part in key for part in ("q_proj", "k_proj", "v_proj")):
+        values = cut(values)
+    elif "o_proj" in key:
+        values = cut(values.T).T
+    return {key: values}
+
+
+def with_lenders(key, values):
+    """A Gemma 4 whose last layers with keys are one with a window and a full one, in this order."""
+    swap = {"1": "2", "2": "1"}
+    return {re.sub(r"layers\.([12])\.", lambda layer: f"layers.{swap[layer[1]]}.", key): values}
+
+
+LENDERS = {
+    "layer_types": [f"{kind}_attention" for kind in ("sliding", "sliding", "full", "sliding", "full")],
+    "per_layer_config": {"2": {"head_dim": 24}, "4": {"head_dim": 24}},
+}
+# Models that llama.cpp has as others alone.
+CHANGED = [
+    ("gemma4_ple_bf16", LENDERS, with_lenders),
+    ("glm_bf16", {"head_dim": 8}, with_square_heads),
+    ("qwen2_moe_bf16", {"decoder_sparse_step": 1}, with_experts(1, [0, 2])),
+    ("qwen3_5_bf16", {"linear_value_head_dim": KEY}, with_equal_heads),
+    ("qwen3_5_moe_bf16", {"linear_value_head_dim": KEY}, with_equal_heads),
+    ("qwen3_moe_bf16", {"mlp_only_layers": []}, with_experts(0, [1])),
+    ("qwen3_next_bf16", {"linear_value_head_dim": KEY}, with_equal_heads),
+]
 # llama.cpp's number of the file type, for each of our words.
 TYPES = {
     "q4_0": 2, "q4_1": 3, "q5_0": 8, "q5_1": 9, "q8_0": 7, "q2_k": 10, "q3_k": 11, "q4_k": 14, "q5_k": 16, "q6_k": 18,
@@ -76,8 +144,8 @@ MIXTURES = {
 }
 
 
-def as_f32(run, name, fields, gone=()):
-    """A golden model whose tensors are f32, in one file, but for those that are gone."""
+def as_f32(run, name, fields, gone=(), change=lambda key, values: {key: values}):
+    """A golden model whose tensors are f32, in one file, but for those that are gone or changed."""
     model, folder = MODELS / name, run.path(f"f32-{name}")
     if folder.exists():
         return folder
@@ -86,9 +154,10 @@ def as_f32(run, name, fields, gone=()):
     for key, tensor in tensors(model).items():
         if any(re.search(end, key) for end in gone):
             continue
-        values = tensor.f32().astype("<f4")
-        header[key] = {"dtype": "F32", "shape": list(values.shape), "data_offsets": [len(data), len(data) + values.nbytes]}
-        data += values.tobytes()
+        for key, values in change(key, tensor.f32().astype("<f4")).items():
+            end = len(data) + values.nbytes
+            header[key] = {"dtype": "F32", "shape": list(values.shape), "data_offsets": [len(data), end]}
+            data += values.tobytes()
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + data)
@@ -135,8 +204,8 @@ def by_llama_quantize(source, target, kind, pure):
         raise RuntimeError(f"llama_model_quantize: {done}")
 
 
-def family(run, name, fields, gone):
-    case = run.case(as_f32(run, name, fields, gone), "none")
+def family(run, name, fields, gone=(), **change):
+    case = run.case(as_f32(run, name, fields, gone, **change), "none")
     if case is None:
         return
     with case:
@@ -224,6 +293,8 @@ def main():
     run = Run(__doc__, ["llama-cpp-python", "gguf"])
     for name, fields, gone in FAMILIES:
         family(run, name, fields, gone)
+    for name, fields, change in CHANGED:
+        family(run, name, fields, change=change)
     for spec in TYPES:
         quantized(run, "llama_bf16_untied", spec)
     for name, spec in [("llama_f32_tied", "q6_k"), ("gpt_oss_bf16", "q8_0")]:

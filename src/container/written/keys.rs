@@ -55,7 +55,7 @@ pub(super) fn of_model(
         read: read.to_owned(),
     };
     if let Some((field, model, read)) = taken(family, spec) {
-        return Err(not_said(field, &model, &read.to_string()));
+        return Err(not_said(&field, &model, &read.to_string()));
     }
     keys.text("general.architecture", family.name);
     keys.text("general.type", "model");
@@ -171,7 +171,7 @@ pub(super) fn of_model(
     if let Some(growth) = attention.and_then(|attention| attention.query_growth) {
         own.float("attention.temperature_scale", growth.factor);
     }
-    special(&mut own, family, spec);
+    special(&mut own, family, spec, config);
     windows(&mut own, family, spec);
     let all = ["rope_parameters", "rope_scaling"].map(|place| &config[place]["mscale_all_dim"]);
     let all = all.into_iter().find_map(Value::as_f64);

@@ -1,5 +1,7 @@
 //! The keys that single architectures have beside the others.
 
+use serde_json::Value;
+
 use crate::{
     container::{family::GgufFamily, order::delta, special::SIGMOID},
     model::{
@@ -63,7 +65,7 @@ pub(super) fn deep_experts(own: &mut OwnKeys<'_>, spec: &Spec, experts: &Experts
 }
 
 /// The keys of one architecture.
-pub(super) fn special(own: &mut OwnKeys<'_>, family: &GgufFamily, spec: &Spec) {
+pub(super) fn special(own: &mut OwnKeys<'_>, family: &GgufFamily, spec: &Spec, config: &Value) {
     match family.name {
         "gemma4" => gemma4(own, spec),
         "llama4" => {
@@ -71,20 +73,37 @@ pub(super) fn special(own: &mut OwnKeys<'_>, family: &GgufFamily, spec: &Spec) {
             let first = layers.position(|layer| layer.experts().is_some());
             own.number("interleave_moe_layer_step", first.map_or(0, |nth| nth + 1));
         }
-        _ if family.is_hybrid() => hybrid(own, family, spec),
+        _ if family.is_hybrid() => hybrid(own, family, spec, config),
         _ => {}
     }
 }
 
 /// A number that llama.cpp takes for another one of the model: its field, its value, and the other.
-pub(super) fn taken(family: &GgufFamily, spec: &Spec) -> Option<(&'static str, usize, usize)> {
+pub(super) fn taken(family: &GgufFamily, spec: &Spec) -> Option<(String, usize, usize)> {
+    if family.name == "gemma4" {
+        return lender(spec);
+    }
     let delta = delta(spec).filter(|_| family.is_hybrid())?;
-    let is_other = delta.value_features != delta.key_features;
-    is_other.then_some((
-        "delta.value_features",
-        delta.value_features,
-        delta.key_features,
-    ))
+    let [values, keys] = [delta.value_features, delta.key_features];
+    (values != keys).then(|| ("delta.value_features".to_owned(), values, keys))
+}
+
+/// A layer that uses the keys of another layer than in llama.cpp: there, of those that have keys the last one lends them to full layers,
+/// and the one before it to layers with a window (`llama_model::create_memory`).
+fn lender(spec: &Spec) -> Option<(String, usize, usize)> {
+    let attentions = || {
+        let layers = spec.layers.iter().enumerate();
+        layers.filter_map(|(nth, layer)| Some((nth, layer.attention()?)))
+    };
+    let own = attentions().filter(|(_, attention)| attention.keys_of.is_none());
+    let own = own.count();
+    attentions().find_map(|(nth, attention)| {
+        let lender = attention.keys_of?;
+        let back = if attention.sees == Sees::All { 1 } else { 2 };
+        let expected = own.saturating_sub(back);
+        let field = format!("layers.{nth}.mixer.attention.keys_of");
+        (lender != expected).then_some((field, lender, expected))
+    })
 }
 
 fn gemma4(own: &mut OwnKeys<'_>, spec: &Spec) {
@@ -107,7 +126,7 @@ fn gemma4(own: &mut OwnKeys<'_>, spec: &Spec) {
     }
 }
 
-fn hybrid(own: &mut OwnKeys<'_>, family: &GgufFamily, spec: &Spec) {
+fn hybrid(own: &mut OwnKeys<'_>, family: &GgufFamily, spec: &Spec, config: &Value) {
     let Some(delta) = delta(spec) else {
         return;
     };
@@ -121,11 +140,29 @@ fn hybrid(own: &mut OwnKeys<'_>, family: &GgufFamily, spec: &Spec) {
     let interval = first.map_or(spec.layers.len() + 1, |nth| nth + 1);
     own.number("full_attention_interval", interval);
     if family.name != "qwen3next" {
-        // Of the three numbers of a position, which are one in a text, and a fourth that is not there.
         let key = own.own("rope.dimension_sections");
-        own.keys.i32s(&key, SECTIONS.into_iter());
+        own.keys.i32s(&key, sections(spec, config).into_iter());
     }
 }
 
-/// The default of `mrope_section`.
-const SECTIONS: [i32; 4] = [11, 11, 10, 0];
+/// How many pairs turn by each of the three numbers of a position, which are one in a text, and by a fourth that is not there.
+fn sections(spec: &Spec, config: &Value) -> [i32; 4] {
+    /// The default of `mrope_section`.
+    const USUAL: [i32; 4] = [11, 11, 10, 0];
+    let places = ["rope_parameters", "rope_scaling"].into_iter();
+    let mut places = places.filter_map(|place| config[place]["mrope_section"].as_array());
+    if let Some([time, row, col]) = places.next().map(Vec::as_slice) {
+        let pairs = |value: &Value| value.as_i64().and_then(|pairs| i32::try_from(pairs).ok());
+        if let (Some(time), Some(row), Some(col)) = (pairs(time), pairs(row), pairs(col)) {
+            return [time, row, col, 0];
+        }
+    }
+    let mut attentions = spec.layers.iter().filter_map(|layer| layer.attention());
+    let pairs = attentions.find_map(|attention| attention.rotary.as_ref());
+    let pairs = pairs.map_or(0, |rotary| rotary.features / 2);
+    match i32::try_from(pairs) {
+        // llama.cpp refuses more pairs than a head has.
+        Ok(pairs) if pairs < USUAL.iter().sum() => [pairs, 0, 0, 0],
+        _ => USUAL,
+    }
+}
