@@ -300,7 +300,7 @@ def main():
     for name, spec in [("llama_f32_tied", "q6_k"), ("gpt_oss_bf16", "q8_0")]:
         quantized(run, name, spec)
     for spec in MIXTURES:
-        for name in ("llama_bf16_untied", "llama_f32_tied"):
+        for name in ("llama_bf16_untied", "llama_f32_tied", "gpt_oss_bf16"):
             quantized(run, name, spec)
     in_parts(run, "llama_bf16_untied")
     texts = ["hello world", "The 12345 fox's  den\n\n  jumps", "naïve café — 北京 🙂", "x = {'a': 1}\t# tabs", "don't WE'LL I'd"]
