@@ -103,10 +103,10 @@ fn heads(
     let values_are_keys = full.any(|nth| has_keys(nth) && !has_values(nth));
     config["attention_k_eq_v"] = values_are_keys.into();
     let mut own = Map::new();
-    for nth in 0..layers {
+    for (nth, count) in counts.iter().enumerate() {
         let length = if is_full(nth) { head } else { near };
-        if length != near || counts[nth] != usual {
-            let heads = json!({ "head_dim": length, "num_key_value_heads": counts[nth] });
+        if length != near || *count != usual {
+            let heads = json!({ "head_dim": length, "num_key_value_heads": count });
             own.insert(nth.to_string(), heads);
         }
     }
