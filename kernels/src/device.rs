@@ -185,6 +185,7 @@ impl DeviceWeight {
         };
         let stored = StoredBuffersLaunch::new(
             words.arg(1),
+            words.whole(read::WIDE),
             scales.arg(1),
             levels.arg(1),
             map.arg(1),

@@ -3,7 +3,7 @@
 //!
 //! Needs ptxas, and is left out without it.
 
-use std::{collections::BTreeSet, env, fs, path::Path};
+use std::{cmp::Reverse, collections::BTreeMap, env, fs, path::Path};
 
 use cubecl::client::Client;
 use firebox_kernels::{
@@ -21,8 +21,6 @@ const SHAPE: [usize; 2] = [4096, 4096];
 const DENSE: u64 = (SHAPE[0] * SHAPE[1] * 2) as u64;
 /// Bytes a second of the memory of an H100 SXM, as its data sheet has it.
 const BANDWIDTH: f64 = 3.35e12;
-/// Bytes that a unit has to read at once, at least where the bulk of the bytes is.
-const WIDE: u32 = 16;
 
 fn blocks(nested: bool) -> Blocks {
     Blocks { block: 64, nested }
@@ -41,13 +39,19 @@ fn formats() -> Vec<(String, Format)> {
     let mut formats = vec![
         ("nf4".to_owned(), Format::Nf4(blocks(false))),
         ("nf4, nested".to_owned(), Format::Nf4(blocks(true))),
-        ("fp8, channel".to_owned(), Format::Fp8(Fp8Kind::E4m3, Tile::Row)),
+        (
+            "fp8, channel".to_owned(),
+            Format::Fp8(Fp8Kind::E4m3, Tile::Row),
+        ),
         ("fp8, block".to_owned(), Format::Fp8(Fp8Kind::E4m3, tile)),
         ("int8".to_owned(), Format::Int8),
         ("bf16".to_owned(), Format::Half(Half::Bf16)),
         ("mxfp4".to_owned(), Format::Micro(Micro::Mxfp4)),
         ("mxfp8".to_owned(), Format::Micro(Micro::Mxfp8)),
-        ("nvfp4".to_owned(), Format::Micro(Micro::Nvfp4 { global: true })),
+        (
+            "nvfp4".to_owned(),
+            Format::Micro(Micro::Nvfp4 { global: true }),
+        ),
     ];
     formats.extend([2, 3, 4, 5, 6, 8].map(|bits| (format!("mlx, {bits} bits"), affine(bits))));
     let gguf = Gguf::CHOSEN.into_iter();
@@ -75,35 +79,44 @@ fn packings() -> Vec<(String, Packing)> {
         ),
         ("int8".to_owned(), Packing::Int8),
     ];
-    packings.extend([2, 3, 4, 5, 6, 8].map(|bits| (format!("mlx, {bits} bits"), Packing::Mlx { bits, group: 64 })));
+    packings.extend([2, 3, 4, 5, 6, 8].map(|bits| {
+        (
+            format!("mlx, {bits} bits"),
+            Packing::Mlx { bits, group: 64 },
+        )
+    }));
     packings
 }
 
 /// What was launched since the last call, compiled: a row of the table, with the bytes that the operation moves.
 fn row(client: &Client, operation: &str, format: &str, bytes: u64) -> String {
-    let mut registers = 0;
-    let mut spilled = 0;
-    let mut widest = Vec::new();
-    let mut names = BTreeSet::new();
+    let (mut registers, mut spilled) = (0, 0);
+    let (mut loads, mut stores) = (BTreeMap::new(), BTreeMap::new());
     for kernel in launched(client) {
-        let compiled = compile(client, &*kernel);
-        let ptx = compiled.ptx.expect("every kernel compiles");
+        let ptx = compile(client, &*kernel)
+            .ptx
+            .expect("every kernel compiles");
         let resources = ptxas::assemble(&ptx).expect("ptxas takes every kernel");
         registers = registers.max(resources.registers);
         spilled = spilled.max(resources.spilled);
-        let loads = width::loads(&ptx);
-        let name = compiled.name;
-        if env::var_os("FIREBOX_SHOW_LOADS").is_some() {
-            println!("{operation} {format} {name} {resources:?} {loads:?}");
+        for (counts, accesses) in [
+            (&mut loads, width::loads(&ptx)),
+            (&mut stores, width::stores(&ptx)),
+        ] {
+            for bytes in accesses {
+                *counts.entry(Reverse(bytes)).or_insert(0) += 1;
+            }
         }
-        widest.push(loads.into_iter().max().unwrap_or(0));
-        names.insert(name);
     }
-    let wide = widest.iter().copied().max().unwrap_or(0);
+    let [loads, stores] = [loads, stores].map(|counts: BTreeMap<Reverse<u32>, usize>| {
+        let counts = counts
+            .iter()
+            .map(|(Reverse(bytes), count)| format!("{count} of {bytes}"));
+        counts.collect::<Vec<_>>().join(", ")
+    });
     let time = bytes as f64 / BANDWIDTH * 1e6;
-    let kernels = names.len();
     format!(
-        "| {operation} | {format} | {kernels} | {registers} | {spilled} | {wide} | {:.1} | {time:.1} |",
+        "| {operation} | {format} | {registers} | {spilled} | {loads} | {stores} | {:.1} | {time:.1} |",
         bytes as f64 / 1e6
     )
 }
@@ -111,12 +124,14 @@ fn row(client: &Client, operation: &str, format: &str, bytes: u64) -> String {
 fn table() -> Vec<String> {
     let client = client();
     let mut table = vec![
-        "| operation | format | kernels | registers | spilled | widest load | MB moved | µs at 3.35 TB/s |".to_owned(),
-        "|---|---|---:|---:|---:|---:|---:|---:|".to_owned(),
+        "| operation | format | registers | spilled | loads, of bytes | stores | MB moved | µs at 3.35 TB/s |".to_owned(),
+        "|---|---|---:|---:|---|---|---:|---:|".to_owned(),
     ];
     let [o, i] = SHAPE;
     for (name, packing) in packings() {
-        let format = packing.format(SHAPE, DType::Bf16).expect("it packs the shape");
+        let format = packing
+            .format(SHAPE, DType::Bf16)
+            .expect("it packs the shape");
         let bytes = Buffer::empty(&client, o * i / 2, 4);
         let amax = Buffer::empty(&client, 1, 4);
         quantize::quantize(&client, packing, SHAPE, DType::Bf16, &bytes, Some(&amax));
@@ -146,7 +161,10 @@ fn table() -> Vec<String> {
 #[test]
 fn kernels_need_what_the_table_says() {
     if !ptxas::is_present() {
-        assert!(env::var_os("FIREBOX_CUDA_TOOLS").is_none(), "ptxas is not there");
+        assert!(
+            env::var_os("FIREBOX_CUDA_TOOLS").is_none(),
+            "ptxas is not there"
+        );
         println!("ptxas is not there: no table");
         return;
     }
@@ -160,6 +178,10 @@ fn kernels_need_what_the_table_says() {
     if env::var_os("FIREBOX_WRITE_TABLES").is_some() {
         fs::write(page, [&text[..from], &table, &text[to..]].concat()).expect("writable");
     } else {
-        assert_eq!(&text[from..to], table, "FIREBOX_WRITE_TABLES=1 writes the table");
+        assert_eq!(
+            &text[from..to],
+            table,
+            "FIREBOX_WRITE_TABLES=1 writes the table"
+        );
     }
 }

@@ -72,6 +72,12 @@ impl Buffer {
         // SAFETY: `new` requires that the handle holds `len` elements.
         unsafe { BufferArg::from_raw_parts(self.handle.clone(), self.len / size) }
     }
+
+    /// As a kernel's argument, in as many whole vectors of `size` elements as there are.
+    pub(crate) fn whole(&self, size: usize) -> BufferArg {
+        // SAFETY: as above.
+        unsafe { BufferArg::from_raw_parts(self.handle.clone(), self.len / size) }
+    }
 }
 
 /// `n` as a kernel's argument: kernels count in `u32`.

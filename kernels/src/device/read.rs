@@ -13,11 +13,16 @@ use crate::formats::{affine, fp8, gguf, int8, micro, nested};
 /// Weights that are read together.
 pub(crate) const EIGHT: usize = 8;
 
+/// Words of a wide read: sixteen bytes, the most that a unit of any device reads at once.
+pub(crate) const WIDE: usize = 4;
+
 /// The buffers of a packed weight, and the facts of its shape that are not known when a kernel is compiled.
 #[derive(CubeType, CubeLaunch)]
 pub(crate) struct StoredBuffers {
     /// Codes.
     pub(crate) words: Box<[u32]>,
+    /// The same, as many as are whole wide reads.
+    pub(crate) wide: Box<[Vector<u32, Const<WIDE>>]>,
     /// Everything else.
     pub(crate) scales: Box<[u32]>,
     /// The sixteen levels of a 4-bit format where no cube can keep them, nothing of use elsewhere.
@@ -80,6 +85,50 @@ pub(crate) const fn in_eights(format: Format, cols: usize) -> bool {
     cols.is_multiple_of(EIGHT) && !cut
 }
 
+/// Eights that a wide read has the codes of, where their codes lie in words one after another; 0 elsewhere.
+pub(crate) const fn eights_of_wide(format: Format) -> usize {
+    match (format, bits_of(format)) {
+        (Format::Gguf(_), _) => 0,
+        (_, bits @ (4 | 8 | 16)) => 16 / bits,
+        _ => 0,
+    }
+}
+
+/// Whether `eights` of them, from a multiple of as many on, have one scale.
+pub(crate) const fn share_scale(format: Format, eights: usize) -> bool {
+    let run = eights * EIGHT;
+    match format {
+        Format::Nf4(blocks) | Format::Fp4(blocks) => blocks.block.is_multiple_of(run),
+        Format::Fp8(_, Tile::Block { cols, .. }) => cols.is_multiple_of(run),
+        Format::Affine(affine) => affine.group.is_multiple_of(run),
+        Format::Micro(micro) => micro.group().is_multiple_of(run),
+        Format::Fp8(..) | Format::Int8 | Format::Half(_) => true,
+        Format::Gguf(_) => eights == 1,
+    }
+}
+
+/// The codes of the eight `e` of a wide read.
+#[cube]
+pub(crate) fn codes_in(
+    wide: Vector<u32, Const<WIDE>>,
+    #[comptime] e: usize,
+    #[comptime] format: Format,
+) -> EightCodes {
+    match comptime!(eights_of_wide(format)) {
+        4 => narrow(wide.extract(e), 0u32),
+        2 => narrow(
+            wide.extract(comptime!(2 * e)),
+            wide.extract(comptime!(2 * e + 1)),
+        ),
+        _ => EightCodes {
+            low: wide.extract(0usize),
+            high: wide.extract(1usize),
+            more: wide.extract(2usize),
+            most: wide.extract(3usize),
+        },
+    }
+}
+
 /// The codes of the eight `k`, counted over the whole weight.
 #[cube]
 pub(crate) fn codes(stored: &StoredBuffers, k: usize) -> EightCodes {
@@ -88,12 +137,7 @@ pub(crate) fn codes(stored: &StoredBuffers, k: usize) -> EightCodes {
         let (low, high) = gguf::cube::codes(&stored.words, k, kind);
         narrow(low, high)
     } else if comptime!(bits == 16) {
-        EightCodes {
-            low: stored.words[4 * k],
-            high: stored.words[4 * k + 1],
-            more: stored.words[4 * k + 2],
-            most: stored.words[4 * k + 3],
-        }
+        codes_in(stored.wide[k], 0usize, stored.format)
     } else if comptime!(bits == 4) {
         narrow(stored.words[k], 0u32)
     } else if comptime!(bits == 8) {

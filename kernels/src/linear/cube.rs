@@ -1,7 +1,7 @@
 //! The device half of products with a packed weight.
 //!
-//! A *team* of units multiplies a few rows. Neighbouring units take neighbouring eights, so that they read neighbouring
-//! words and inputs. Inputs come from the cache, once for all rows of a team. A unit loads enough before it computes to
+//! A *team* of units multiplies a few rows. Neighbouring units take neighbouring eights, or as many as a wide read has, so that they
+//! read neighbouring words and inputs. Inputs come from the cache, once for all rows of a team. A unit loads enough before it computes to
 //! keep the memory busy. A team adds up its sums at the end.
 
 use cubecl::{client::Client, features::Plane, prelude::*};
@@ -11,6 +11,7 @@ use crate::arith::launch::{self, Buffer};
 
 use crate::device::read::{self, EIGHT, EightCodes, ScaleAndOffset, StoredBuffers};
 use crate::device::{DeviceWeight, widest};
+use crate::format::Format;
 use crate::formats::bits4;
 
 /// The most inputs that [`DeviceWeight::linear`] takes together.
@@ -49,26 +50,27 @@ impl DeviceWeight {
             (false, true) => Team::Cube,
             (false, false) => Team::Unit,
         };
+        let units = match team {
+            Team::Plane => client.properties().hardware.plane_size_max as usize,
+            Team::Cube => UNITS as usize,
+            Team::Unit => 1,
+        };
+        let wide = eights && is_wide(client, self.format, i, units);
         let plan = LinearPlan {
             team,
             inputs: m,
             rows: if m == 1 && o >= MANY_ROWS { 4 } else { 2 },
             // One where a device runs so few units that it does not matter.
-            eights: match (eights, team) {
+            reads: match (eights, team) {
                 (false, _) => 0,
-                (true, Team::Plane) if m == 1 => 4,
-                (true, Team::Cube) if m == 1 => 2,
+                (true, Team::Plane) if m == 1 && !wide => 4,
+                (true, Team::Plane | Team::Cube) if m == 1 => 2,
                 (true, _) => 1,
             },
+            wide,
             levels,
         };
-        let teams = o.div_ceil(plan.rows);
-        let units = teams
-            * match plan.team {
-                Team::Plane => client.properties().hardware.plane_size_max as usize,
-                Team::Cube => UNITS as usize,
-                Team::Unit => 1,
-            };
+        let units = o.div_ceil(plan.rows) * units;
         let (count, dim) = launch::grid_of(client, units, UNITS);
         // SAFETY: as above, and `x` holds `m` rows.
         unsafe {
@@ -87,6 +89,16 @@ impl DeviceWeight {
         }
         out
     }
+}
+
+/// Whether rows of `cols` weights are whole wide reads, and enough of them for all `units` of a team.
+fn is_wide(client: &Client, format: Format, cols: usize, units: usize) -> bool {
+    let run = read::eights_of_wide(format) * EIGHT;
+    let mut sizes = client.io_optimized_vector_sizes(size_of::<u32>());
+    run > 0
+        && cols.is_multiple_of(run)
+        && cols / run >= units
+        && sizes.any(|size| size == read::WIDE)
 }
 
 /// Units of a cube: several planes everywhere, and few enough that small weights have cubes for all of a
@@ -113,8 +125,10 @@ struct LinearPlan {
     inputs: usize,
     /// Rows of the weight that a team multiplies at a time.
     rows: usize,
-    /// Eights of a row that a unit loads at a time; 0 where rows are not whole eights.
-    eights: usize,
+    /// Reads of a row that a unit has under way at a time; 0 where rows are not whole eights.
+    reads: usize,
+    /// Whether each is a wide one, and not of one eight.
+    wide: bool,
     /// Bits of the levels that a cube keeps.
     levels: Option<[u32; 16]>,
 }
@@ -156,21 +170,21 @@ fn linear_with<F: Numeric, N: Size>(
             sums[s] = 0.0f32;
         }
         let mut at = unit;
-        if comptime!(plan.eights == 0) {
+        if comptime!(plan.reads == 0) {
             while at < cols {
                 column::<F, N>(stored, levels, x, first, rows, at, &mut sums, plan);
                 at += units;
             }
         } else {
-            let end = cols / EIGHT;
-            if comptime!(plan.eights > 1) {
-                let eights = comptime!(plan.eights);
-                let last = units * comptime!(plan.eights - 1);
+            let end = cols / comptime!(EIGHT * eights_of_read(stored.format, plan));
+            if comptime!(plan.reads > 1) {
+                let reads = comptime!(plan.reads);
+                let last = units * comptime!(plan.reads - 1);
                 while at + last < end {
                     span::<F, N>(
-                        stored, levels, x, first, rows, at, units, &mut sums, eights, plan,
+                        stored, levels, x, first, rows, at, units, &mut sums, reads, plan,
                     );
-                    at += units * eights;
+                    at += units * reads;
                 }
             }
             while at < end {
@@ -245,7 +259,16 @@ fn total(sum: f32, #[comptime] team: Team) -> f32 {
     }
 }
 
-/// Adds `eights` eights of each row, `apart` from each other, from the eight `at` of the row on.
+/// Eights of a read.
+const fn eights_of_read(format: Format, plan: LinearPlan) -> usize {
+    if plan.wide {
+        read::eights_of_wide(format)
+    } else {
+        1
+    }
+}
+
+/// Adds `reads` reads of each row, `apart` from each other, from the read `at` of the row on.
 #[cube]
 fn span<F: Numeric, N: Size>(
     stored: &StoredBuffers,
@@ -256,52 +279,73 @@ fn span<F: Numeric, N: Size>(
     at: usize,
     apart: usize,
     sums: &mut Array<f32>,
-    #[comptime] eights: usize,
+    #[comptime] reads: usize,
     #[comptime] plan: LinearPlan,
 ) {
     let (cols, size) = (stored.cols as usize, N::value());
+    let eights = comptime!(eights_of_read(stored.format, plan));
+    let scales_of_read = comptime!(if read::share_scale(stored.format, eights) {
+        1
+    } else {
+        eights
+    });
     // All loads of codes and scales come first, so that they are under way together.
     let mut codes = Sequence::<EightCodes>::new();
     let mut scales = Sequence::<ScaleAndOffset>::new();
     #[unroll]
-    for e in 0..eights {
+    for n in 0..reads {
         #[unroll]
         for r in 0..comptime!(plan.rows) {
             let row = (first + r).min(rows - 1);
-            let c = (at + e * apart) * EIGHT;
+            let c = (at + n * apart) * comptime!(eights * EIGHT);
             let k = row * cols + c;
-            codes.push(read::codes(stored, k / EIGHT));
-            scales.push(read::scale(stored, row, c, k));
+            if comptime!(plan.wide) {
+                let wide = stored.wide[k / comptime!(eights * EIGHT)];
+                #[unroll]
+                for e in 0..eights {
+                    codes.push(read::codes_in(wide, e, stored.format));
+                }
+            } else {
+                codes.push(read::codes(stored, k / EIGHT));
+            }
+            #[unroll]
+            for e in 0..scales_of_read {
+                scales.push(read::scale(stored, row, c + e * EIGHT, k + e * EIGHT));
+            }
         }
     }
     #[unroll]
-    for e in 0..eights {
-        let c = (at + e * apart) * EIGHT;
-        let mut inputs = Array::<f32>::new(comptime!(plan.inputs * EIGHT));
+    for n in 0..reads {
         #[unroll]
-        for m in 0..comptime!(plan.inputs) {
+        for e in 0..eights {
+            let c = (at + n * apart) * comptime!(eights * EIGHT) + e * EIGHT;
+            let mut inputs = Array::<f32>::new(comptime!(plan.inputs * EIGHT));
             #[unroll]
-            for v in 0..comptime!(EIGHT / size) {
-                let vector = x[(m * cols + c) / size + v];
+            for m in 0..comptime!(plan.inputs) {
                 #[unroll]
-                for lane in 0..size {
-                    inputs[comptime!(m * EIGHT + v * size + lane)] =
-                        f32::cast_from(vector.extract(lane));
+                for v in 0..comptime!(EIGHT / size) {
+                    let vector = x[(m * cols + c) / size + v];
+                    #[unroll]
+                    for lane in 0..size {
+                        inputs[comptime!(m * EIGHT + v * size + lane)] =
+                            f32::cast_from(vector.extract(lane));
+                    }
                 }
             }
-        }
-        #[unroll]
-        for r in 0..comptime!(plan.rows) {
-            let codes = codes.index(comptime!(e * plan.rows + r));
-            let scale = scales.index(comptime!(e * plan.rows + r));
             #[unroll]
-            for t in 0..EIGHT {
-                let number = read::number(codes, t, levels, stored.format);
-                let weight = read::scaled(stored, number, scale);
+            for r in 0..comptime!(plan.rows) {
+                let of_read = comptime!(n * plan.rows + r);
+                let codes = codes.index(comptime!(of_read * eights + e));
+                let scale = scales.index(comptime!(of_read * scales_of_read + e % scales_of_read));
                 #[unroll]
-                for m in 0..comptime!(plan.inputs) {
-                    let s = comptime!(r * plan.inputs + m);
-                    sums[s] = fma(weight, inputs[comptime!(m * EIGHT + t)], sums[s]);
+                for t in 0..EIGHT {
+                    let number = read::number(codes, t, levels, stored.format);
+                    let weight = read::scaled(stored, number, scale);
+                    #[unroll]
+                    for m in 0..comptime!(plan.inputs) {
+                        let s = comptime!(r * plan.inputs + m);
+                        sums[s] = fma(weight, inputs[comptime!(m * EIGHT + t)], sums[s]);
+                    }
                 }
             }
         }
