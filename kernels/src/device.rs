@@ -156,6 +156,12 @@ impl DeviceWeight {
         );
         // An empty binding is refused by some drivers.
         let scales = if scales.is_empty() { words } else { scales };
+        // Of fewer words no wide read is made, but drivers refuse a binding with room for none.
+        let wide = if words.len() < read::WIDE {
+            Buffer::empty(client, read::WIDE, 4)
+        } else {
+            words.clone()
+        };
         let levels = match format {
             Format::Nf4(_) => Some(NF4.levels.map(f32::to_bits)),
             Format::Fp4(_) => Some(FP4.levels.map(f32::to_bits)),
@@ -185,7 +191,7 @@ impl DeviceWeight {
         };
         let stored = StoredBuffersLaunch::new(
             words.arg(1),
-            words.whole(read::WIDE),
+            wide.whole(read::WIDE),
             scales.arg(1),
             levels.arg(1),
             map.arg(1),
