@@ -5,7 +5,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::{Map, json};
 
-use super::found::{FoundTensor, ShownFile};
+use super::{
+    found::{FoundTensor, ShownFile},
+    near::{NearBytes, read_near},
+};
 use crate::source::{
     Access, FetchTotals, Probe, Source, SourceError, SourceExt, SourceHints, checkpoint::INDEX,
 };
@@ -90,25 +93,28 @@ impl FilesView {
         // Both are below the length of the file.
         let start = (offset as usize).min(head.len());
         let in_head = (end as usize).min(head.len()) - start;
-        let (first, mut rest) = into.split_at_mut(in_head);
+        let (first, rest) = into.split_at_mut(in_head);
         first.copy_from_slice(&head[start..start + in_head]);
         let mut at = offset + in_head as u64;
         let read = |at: u64, into: &mut [u8]| read(file, at, into);
+        let (mut near, mut done) = (Vec::new(), 0);
         for span in shown.from(at) {
-            if rest.is_empty() {
+            if done == rest.len() {
                 break;
             }
-            let here = rest.len().min((span.range.end - at) as usize);
-            let (some, after) = rest.split_at_mut(here);
-            let within = at - span.range.start;
+            let here = (rest.len() - done).min((span.range.end - at) as usize);
+            let (within, to) = (at - span.range.start, done..done + here);
             match &span.strided {
-                None => read(span.from + within, some)?,
-                Some(strided) => strided.fill(span.from, within, some, &read)?,
+                None => near.push(NearBytes {
+                    from: span.from + within,
+                    to,
+                }),
+                Some(strided) => strided.fill(span.from, within, &mut rest[to], &read)?,
             }
             at += here as u64;
-            rest = after;
+            done += here;
         }
-        Ok(())
+        read_near(&near, rest, &read)
     }
 }
 

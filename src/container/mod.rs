@@ -13,7 +13,7 @@
 //!
 //! Reading order: `choice` (which file) → `parts` (its headers) → `keys` (values of one kind each) → `family` → `config` with `rotary`
 //! and `special`, `tokenizer` with `cutting` and `pieces` → `names` →
-//! `order` and `columns` → `layout` with `halves` (where the bytes of a file are) → `view`. `written` goes the other way.
+//! `order` and `columns` → `layout` with `halves` (where the bytes of a file are) → `near`, `rows` → `view`. `written` goes the other way.
 //!
 //! Files of PyTorch and of Burn have the names of transformers already, and the small files lie beside them: they keep their names, and
 //! are shown as safetensors. Reading order: `strided` (values that do not lie one after another) → `found` → `torch`, `burnpack` →
@@ -38,11 +38,13 @@ mod keys;
 mod layout;
 mod mixture;
 mod names;
+mod near;
 mod order;
 mod parts;
 mod pieces;
 mod read_bytes;
 mod rotary;
+mod rows;
 mod shown;
 mod special;
 mod strided;

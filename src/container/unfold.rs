@@ -15,6 +15,7 @@ use firebox_kernels::{
 
 use super::{
     ContainerError,
+    near::BESIDE_MAX,
     parts::{GgufParts, ReadContainer},
 };
 use crate::{
@@ -111,44 +112,65 @@ impl Unfolded {
         into: &mut [u8],
         read: ReadContainer<'_>,
     ) -> Result<(), SourceError> {
+        if into.is_empty() {
+            return Ok(());
+        }
         let each = self.rows() * self.rank * size_of::<f32>();
-        let (mut at, mut rest) = (within, into);
-        while !rest.is_empty() {
-            let (head, start) = (at / each, at % each);
-            let here = rest.len().min(each - start);
-            let (some, after) = rest.split_at_mut(here);
-            some.copy_from_slice(&self.head(head, read)?[start..start + here]);
-            at += here;
-            rest = after;
+        let end = within + into.len();
+        let heads = within / each..end.div_ceil(each);
+        // Some heads by one read, which may be a request.
+        let some = (BESIDE_MAX / each).max(1);
+        for first in heads.clone().step_by(some) {
+            let count = some.min(heads.end - first);
+            let keys = self.keys.heads(first, count, read)?;
+            let values = self.values.heads(first, count, read)?;
+            for nth in 0..count {
+                let head = self.head(&keys, &values, nth);
+                let begins = (first + nth) * each;
+                let [start, end] = [begins.max(within), (begins + each).min(end)];
+                into[start - within..end - within]
+                    .copy_from_slice(&head[start - begins..end - begins]);
+            }
         }
         Ok(())
     }
 
-    /// The rows of a head: those that make keys, then those that make values.
-    fn head(&self, nth: usize, read: ReadContainer<'_>) -> Result<Vec<u8>, SourceError> {
-        let keys = self.keys.head(nth, read)?;
+    /// The rows of one of some heads: those that make keys, then those that make values.
+    fn head(&self, keys: &[u8], values: &[u8], nth: usize) -> Vec<u8> {
+        let keys = self.keys.values(keys, nth);
         let [rank, plain] = self.keys.each;
         let turned = (0..plain).flat_map(|key| (0..rank).map(move |row| row * plain + key));
         let turned = turned.map(|at| keys[at]);
-        let values = self.values.head(nth, read)?;
-        let all = turned.chain(values);
-        Ok(all.flat_map(f32::to_le_bytes).collect())
+        let all = turned.chain(self.values.values(values, nth));
+        all.flat_map(f32::to_le_bytes).collect()
     }
 }
 
 impl StackPlace {
-    /// The values of a head.
-    fn head(&self, nth: usize, read: ReadContainer<'_>) -> Result<Vec<f32>, SourceError> {
-        let [rows, cols] = self.each;
+    /// The stored bytes of `count` heads from the `first` on.
+    fn heads(
+        &self,
+        first: usize,
+        count: usize,
+        read: ReadContainer<'_>,
+    ) -> Result<Vec<u8>, SourceError> {
         let len = self.kind.bytes(&self.each);
-        let mut bytes = vec![0; len as usize];
-        read(self.part, self.from + nth as u64 * len, &mut bytes)?;
+        let mut bytes = vec![0; count * len as usize];
+        read(self.part, self.from + first as u64 * len, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// The values of the head `nth` of those whose bytes these are.
+    fn values(&self, heads: &[u8], nth: usize) -> Vec<f32> {
+        let [rows, cols] = self.each;
+        let len = self.kind.bytes(&self.each) as usize;
+        let bytes = &heads[nth * len..(nth + 1) * len];
         let mut values = vec![0.0; rows * cols];
         match self.kind {
             GgufType::Plain(dtype) => {
                 let float = plain(dtype).unwrap_or(DType::F32);
                 match bytes.len() == values.len() * float.size() {
-                    true => float.widen(&bytes, &mut values),
+                    true => float.widen(bytes, &mut values),
                     // F64, whose values are rounded.
                     false => {
                         for (value, bytes) in values.iter_mut().zip(bytes.as_chunks().0) {
@@ -158,11 +180,11 @@ impl StackPlace {
                 }
             }
             GgufType::Blocks(kind) => {
-                let words = pack::from_bytes(&bytes);
+                let words = pack::from_bytes(bytes);
                 let format = Format::Gguf(kind);
                 format.dequantize_rows(self.each, &words, &[], 0..rows, &mut values);
             }
         }
-        Ok(values)
+        values
     }
 }

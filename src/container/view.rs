@@ -1,5 +1,6 @@
 //! A GGUF file as the files of a checkpoint.
 
+use core::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,10 +11,12 @@ use super::{
     family::family,
     keys::Keys,
     layout::{GgufLayout, TensorSpan},
+    near::{NearBytes, read_near},
     order::RowOrder,
     parts::{GgufParts, ReadContainer},
     read_bytes::ReadBytes,
     rotary::Divisors,
+    rows::{pairs, runs, unpair, whole},
     shown::{ReadModel, SpanChange},
     tokenizer::{self, TokenizerFile},
 };
@@ -88,42 +91,108 @@ impl GgufView {
         // Both are below the length of the file.
         let start = (offset as usize).min(head.len());
         let in_head = (end as usize).min(head.len()) - start;
-        let (first, mut rest) = into.split_at_mut(in_head);
+        let (first, rest) = into.split_at_mut(in_head);
         first.copy_from_slice(&head[start..start + in_head]);
         let mut at = offset + in_head as u64;
+        // What is read with its neighbours, for each file of the container in turn, and changed in memory after that.
+        let mut near: Vec<(usize, Vec<NearBytes>)> = Vec::new();
+        let mut changes = Vec::new();
+        let mut done = 0;
         for span in self.from(at) {
-            if rest.is_empty() {
+            if done == rest.len() {
                 break;
             }
-            let here = rest.len().min((span.range.end - at) as usize);
-            let (some, after) = rest.split_at_mut(here);
-            let within = at - span.range.start;
-            let all = read;
-            let read: ReadBytes<'_> = &|at, into| all(span.part, at, into);
-            match &span.change {
-                SpanChange::Unfolded(unfolded) => unfolded.fill(within as usize, some, all)?,
-                SpanChange::Columns(columns) => {
-                    columns.fill(span.from, within as usize, some, read)?;
-                }
-                SpanChange::Turned(strided) => strided.fill(span.from, within, some, read)?,
-                SpanChange::Logarithms { count, order } => {
-                    let shown = logarithms(span.from, *count, *order, read)?;
-                    some.copy_from_slice(&shown[within as usize..][..here]);
-                }
-                SpanChange::None => read(span.from + within, some)?,
-                SpanChange::LessOne => less_one(span.from, within as usize, some, read)?,
+            let here = (rest.len() - done).min((span.range.end - at) as usize);
+            let within = (at - span.range.start) as usize;
+            let wanted = within..within + here;
+            let to = |bytes: &Range<usize>| done + bytes.start - within..done + bytes.end - within;
+            let all_parts = read;
+            let read = |at: u64, into: &mut [u8]| all_parts(span.part, at, into);
+            let some = &mut rest[to(&wanted)];
+            // What is read with its neighbours comes in such units; all else is read by itself.
+            let unit = match &span.change {
+                SpanChange::None => Some(1),
+                SpanChange::LessOne => Some(size_of::<f32>()),
                 SpanChange::Rows {
                     order: RowOrder::Pairs { head },
                     row,
-                } => pairs(span.from, [*head, *row], within as usize, some, read)?,
-                SpanChange::Rows { order, row } => {
-                    runs(span.from, *order, *row, within as usize, some, read)?;
+                } => Some(head * row),
+                _ => None,
+            };
+            match &span.change {
+                SpanChange::Unfolded(unfolded) => unfolded.fill(within, some, all_parts)?,
+                SpanChange::Columns(columns) => columns.fill(span.from, within, some, &read)?,
+                SpanChange::Turned(strided) => {
+                    strided.fill(span.from, within as u64, some, &read)?;
+                }
+                SpanChange::Logarithms { count, order } => {
+                    let shown = logarithms(span.from, *count, *order, &read)?;
+                    some.copy_from_slice(&shown[within..][..here]);
+                }
+                SpanChange::Rows { order, row } if unit.is_none() => {
+                    runs(span.from, *order, *row, within, some, &read)?;
+                }
+                SpanChange::None | SpanChange::LessOne | SpanChange::Rows { .. } => {}
+            }
+            if let Some(unit) = unit {
+                let [before, middle, after] = whole(&wanted, unit);
+                for edge in [before, after] {
+                    if !edge.is_empty() {
+                        let some = &mut rest[to(&edge)];
+                        span.edge(edge.start, some, &read)?;
+                    }
+                }
+                if !middle.is_empty() {
+                    let bytes = NearBytes {
+                        from: span.from + middle.start as u64,
+                        to: to(&middle),
+                    };
+                    changes.push((&span.change, bytes.to.clone()));
+                    match near.last_mut().filter(|(part, _)| *part == span.part) {
+                        Some((_, all)) => all.push(bytes),
+                        None => near.push((span.part, vec![bytes])),
+                    }
                 }
             }
             at += here as u64;
-            rest = after;
+            done += here;
+        }
+        for (part, all) in &near {
+            read_near(all, rest, &|at, into| read(*part, at, into))?;
+        }
+        for (change, bytes) in changes {
+            match change {
+                SpanChange::LessOne => less_one(&mut rest[bytes]),
+                SpanChange::Rows {
+                    order: RowOrder::Pairs { head },
+                    row,
+                } => unpair(&mut rest[bytes], [*head, *row]),
+                _ => {}
+            }
         }
         Ok(())
+    }
+}
+
+impl TensorSpan {
+    /// Fills `into` with bytes from `within` on that are no whole units of what is changed at once.
+    fn edge(&self, within: usize, into: &mut [u8], read: ReadBytes<'_>) -> Result<(), SourceError> {
+        match &self.change {
+            SpanChange::LessOne => {
+                const SIZE: usize = size_of::<f32>();
+                let start = within / SIZE * SIZE;
+                let mut values = vec![0; (within + into.len()).next_multiple_of(SIZE) - start];
+                read(self.from + start as u64, &mut values)?;
+                less_one(&mut values);
+                into.copy_from_slice(&values[within - start..][..into.len()]);
+                Ok(())
+            }
+            SpanChange::Rows {
+                order: RowOrder::Pairs { head },
+                row,
+            } => pairs(self.from, [*head, *row], within, into, read),
+            _ => read(self.from + within as u64, into),
+        }
     }
 }
 
@@ -162,22 +231,11 @@ fn model(
     Ok((Some(model), small))
 }
 
-/// Fills `into` with the bytes from `within` on of the values in `f32` that begin at byte `from`, less one.
-fn less_one(
-    from: u64,
-    within: usize,
-    into: &mut [u8],
-    read: ReadBytes<'_>,
-) -> Result<(), SourceError> {
-    const SIZE: usize = size_of::<f32>();
-    let start = within / SIZE * SIZE;
-    let mut whole = vec![0; (within + into.len()).next_multiple_of(SIZE) - start];
-    read(from + start as u64, &mut whole)?;
-    for value in whole.as_chunks_mut().0 {
+/// Takes one from each value in `f32`.
+fn less_one(values: &mut [u8]) {
+    for value in values.as_chunks_mut().0 {
         *value = (f32::from_le_bytes(*value) - 1.0).to_le_bytes();
     }
-    into.copy_from_slice(&whole[within - start..][..into.len()]);
-    Ok(())
 }
 
 /// The logarithms of `count` values in `f32` that are below 0, and begin at byte `from`.
@@ -196,59 +254,6 @@ fn logarithms(
         (-value).ln().to_le_bytes()
     });
     Ok(shown.collect())
-}
-
-/// Fills `into` with the bytes from `within` on of a tensor whose heads have `head` rows of `row` bytes as pairs, and which begins
-/// at byte `from`. Heads are read whole: their rows are all over them.
-fn pairs(
-    from: u64,
-    [head, row]: [usize; 2],
-    within: usize,
-    into: &mut [u8],
-    read: ReadBytes<'_>,
-) -> Result<(), SourceError> {
-    let mut paired = vec![0; head * row];
-    let (mut at, mut rest) = (within, into);
-    let mut present = None;
-    while !rest.is_empty() {
-        let (nth, start) = (at / (head * row), at % (head * row));
-        if present != Some(nth) {
-            read(from + (nth * head * row) as u64, &mut paired)?;
-            present = Some(nth);
-        }
-        let (r, column) = (start / row, start % row);
-        let stored = RowOrder::Pairs { head }.stored(r);
-        let here = rest.len().min(row - column);
-        let (some, after) = rest.split_at_mut(here);
-        some.copy_from_slice(&paired[stored * row + column..][..here]);
-        at += here;
-        rest = after;
-    }
-    Ok(())
-}
-
-/// Fills `into` with the bytes from `within` on of a tensor whose runs of rows, of `row` bytes, are in another order, and which
-/// begins at byte `from`.
-fn runs(
-    from: u64,
-    order: RowOrder,
-    row: usize,
-    within: usize,
-    into: &mut [u8],
-    read: ReadBytes<'_>,
-) -> Result<(), SourceError> {
-    let run = order.run() * row;
-    let (mut at, mut rest) = (within, into);
-    while !rest.is_empty() {
-        let (nth, start) = (at / run, at % run);
-        let here = rest.len().min(run - start);
-        let (some, after) = rest.split_at_mut(here);
-        let stored = order.stored(nth * order.run());
-        read(from + (stored * row + start) as u64, some)?;
-        at += here;
-        rest = after;
-    }
-    Ok(())
 }
 
 impl Source for GgufView {
