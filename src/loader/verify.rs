@@ -7,7 +7,9 @@ use crate::{
     config::{Limits, VerifyConfig},
     dialect,
     error::Error,
-    pipeline::{Original, Pieces, Settings, Sink, SourceValues, Timing},
+    pipeline::{
+        Original, Pieces, PipelineError, Settings, Sink, SourceValues, StepReads, Timing, comparing,
+    },
     place::{
         CheckedWeight, CompareSink, Guard, VerifyError, folder as save, refuse_packed, refused,
     },
@@ -55,9 +57,14 @@ impl Engine {
         refuse_packed(&plan.steps)?;
         let planned = plan.clone();
         let source = &**self.checkpoint().source();
-        let mut guard = Guard::new(inner, &planned, config, source, settings)?;
-        let ran = self.run(plan, &mut guard, settings);
-        let checked = guard.checked;
+        let packed = planned.steps.iter();
+        let packed = packed.filter(|step| matches!(step.action, Action::Pack(..)));
+        let originals = packed.map(StepReads::of_pass);
+        let (ran, checked) = comparing(source, originals, settings, |comparer| {
+            let mut guard = Guard::new(inner, &planned, config, (comparer, source), settings);
+            let ran = self.run(plan, &mut guard, settings);
+            Ok::<_, PipelineError>((ran, guard.checked))
+        })?;
         let timings = ran.map_err(|error| match error {
             Error::Pipeline(error) => refused(error).map_or_else(Error::Pipeline, Error::Verify),
             error => error,
@@ -170,11 +177,16 @@ impl Engine {
         let observers = recording.among(&self.observers);
         let allowance = self.asked(self.config.place.strategy);
         let settings = self.settings_for(allowance, &observers);
-        let mut sink = CompareSink::new(&**dense.source(), originals, &settings)?;
-        let timings = self.run(plan, &mut sink, &settings)?;
+        let reads = originals.iter().map(Original::reads);
+        let source = &**dense.source();
+        let (timings, sums) = comparing(source, reads, &settings, |comparer| {
+            let mut sink = CompareSink::new(comparer, &originals, settings.observer);
+            let timings = self.run(plan, &mut sink, &settings)?;
+            Ok::<_, Error>((timings, sink.sums))
+        })?;
         let report = self.report(plan, allowance, &timings, recording);
         finish(&report, &observers)?;
-        Ok(sink.sums.into_iter().map(Sums::stats).collect())
+        Ok(sums.into_iter().map(Sums::stats).collect())
     }
 }
 

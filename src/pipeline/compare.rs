@@ -9,8 +9,10 @@ use firebox_kernels::{
 use rayon::prelude::*;
 
 use super::{
+    ahead::StepReads,
     dense::Dense,
     error::PipelineError,
+    fetch::{FetchedSource, fetching},
     finished::Finished,
     rows::{Original, RowReader, read_error},
     settings::Settings,
@@ -28,16 +30,32 @@ pub(crate) struct Comparer<'a> {
     largest: Option<u64>,
 }
 
+/// Does `work` with a comparer that reads `originals` of `source`, in their order. Where reads are requests, they are fetched ahead.
+pub(crate) fn comparing<'p, R, E: From<PipelineError>>(
+    source: &dyn Source,
+    originals: impl Iterator<Item = StepReads<'p>>,
+    settings: &Settings<'_>,
+    work: impl FnOnce(Comparer<'_>) -> Result<R, E>,
+) -> Result<R, E> {
+    // As many as the run that makes the weights will have for what it fetches.
+    let bytes = settings.in_flight.free() / 8 * 3;
+    fetching(source, originals, (&settings.in_flight, bytes), |reading| {
+        work(Comparer::new(reading, settings)?)
+    })
+}
+
 impl<'a> Comparer<'a> {
-    pub(crate) fn new(
-        source: &'a dyn Source,
-        settings: &'a Settings<'_>,
-    ) -> Result<Self, PipelineError> {
+    fn new(reading: FetchedSource<'a>, settings: &'a Settings<'_>) -> Result<Self, PipelineError> {
         let largest = settings.allocation_max.unwrap_or(u64::MAX);
         Ok(Self {
-            reader: RowReader::beside(source, settings)?,
+            reader: RowReader::beside(reading, settings)?,
             largest: (!settings.devices.is_empty()).then_some(largest),
         })
+    }
+
+    /// Lets go of what is fetched ahead for the originals up to the one of `step`.
+    pub(crate) fn finished(&self, step: usize) {
+        self.reader.finished(step);
     }
 
     /// The sums of one weight, over all of its values.

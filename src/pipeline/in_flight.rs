@@ -78,6 +78,11 @@ impl InFlight {
         self.max
     }
 
+    /// What nobody has set aside of them.
+    pub(crate) fn free(&self) -> u64 {
+        self.max.saturating_sub(self.lock().aside)
+    }
+
     /// The most that was in flight at once so far.
     pub fn peak(&self) -> u64 {
         self.lock().peak

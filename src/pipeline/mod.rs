@@ -23,6 +23,9 @@ mod ahead;
 mod in_flight;
 mod pages;
 mod settings;
+
+mod fetch;
+
 mod staging;
 mod timing;
 
@@ -55,10 +58,12 @@ mod run;
 mod foretell;
 
 pub use crate::observe::{Event, Flow, Observer};
-pub(crate) use compare::Comparer;
+pub(crate) use ahead::StepReads;
+pub(crate) use compare::{Comparer, comparing};
 pub(crate) use cut::{cut_dense, cut_halves, cut_packed};
 pub use dense::{Dense, Values};
 pub use error::{PipelineError, SinkError};
+pub(crate) use fetch::fetching;
 pub use finished::{Finished, RowBatch, WeightShare};
 pub(crate) use foretell::{RunSize, foretell};
 pub use in_flight::InFlight;

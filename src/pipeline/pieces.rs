@@ -75,6 +75,12 @@ impl Pieces {
         self.pieces.iter().map(bytes).sum()
     }
 
+    /// The ranges of files that hold them.
+    pub(super) fn reads(&self) -> impl Iterator<Item = (&str, Range<u64>)> {
+        let pieces = self.pieces.iter();
+        pieces.flat_map(|piece| piece.ranges().map(|range| (&*piece.tensor.file, range)))
+    }
+
     /// The range of a file that holds bytes `range`, if a single one does.
     pub(super) fn stretch(&self, range: &Range<usize>) -> Option<Stretch<'_>> {
         let (piece, at) = self.overlaps(range.clone()).next()?;

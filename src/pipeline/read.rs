@@ -7,10 +7,10 @@ use firebox_kernels::arith::float::DType;
 use rayon::{ThreadPool, prelude::*};
 
 use super::{
-    ahead::Ahead,
     convert::Convert,
     dense::{Dense, Values},
     error::{PipelineError, Stop},
+    fetch::FetchedSource,
     in_flight::Account,
     pieces::{Pieces, Stretch},
     road::Road,
@@ -24,7 +24,7 @@ use super::{
 use crate::{
     observe::Span,
     plan::{Plan, Step, Stored},
-    source::{self, Access, Source, SourceError, SourceExt},
+    source::{self, Access, SourceError, SourceExt},
 };
 
 /// A tensor that is being read, with the receiver of what is read of it.
@@ -61,7 +61,7 @@ pub(super) fn read<'a>(
     let mut steps = plan.steps.iter().zip(by_rows).enumerate();
     let ran = steps.try_for_each(|(nth, (step, by_rows))| {
         let ran = reader.tensor(step, *by_rows);
-        reader.ahead.iter().for_each(|ahead| ahead.finished(nth));
+        reader.reading.finished(nth);
         ran
     });
     let _ = hand_over(tensors, ran);
@@ -78,9 +78,7 @@ fn hand_over<T>(to: &Sender<Result<T, PipelineError>>, ran: Result<(), Stop>) ->
 }
 
 pub(super) struct Reader<'a, 'r> {
-    source: &'r dyn Source,
-    /// The same source, where it is fetched ahead.
-    ahead: Option<&'r Ahead<'r>>,
+    reading: FetchedSource<'r>,
     settings: &'r Settings<'r>,
     staging: Option<Staging>,
     /// Threads that share each read, if there are several.
@@ -93,7 +91,7 @@ pub(super) struct Reader<'a, 'r> {
 
 impl<'a, 'r> Reader<'a, 'r> {
     pub(super) fn new(
-        (source, ahead): (&'r dyn Source, Option<&'r Ahead<'r>>),
+        reading: FetchedSource<'r>,
         settings: &'r Settings<'r>,
         account: &'r Account<'a>,
         workers: &'r ThreadPool,
@@ -103,8 +101,7 @@ impl<'a, 'r> Reader<'a, 'r> {
         // One thread reads as well, if not as fast.
         let threads = several.then(|| pool(settings.readers, "firebox-read").ok());
         Self {
-            source: ahead.map_or(source, |ahead| ahead),
-            ahead,
+            reading,
             settings,
             staging: settings.devices.first().map(Staging::new),
             threads: threads.flatten(),
@@ -227,7 +224,10 @@ impl<'a, 'r> Reader<'a, 'r> {
             return Ok(None);
         };
         let started = Instant::now();
-        let shared = self.source.share(file, offset, range.len(), access);
+        let shared = self
+            .reading
+            .source()
+            .share(file, offset, range.len(), access);
         let shared = shared.map_err(|error| read_error(step, error))?;
         Ok(shared.map(|bytes| (bytes, Span::since(started))))
     }
@@ -253,7 +253,7 @@ impl<'a, 'r> Reader<'a, 'r> {
     fn read_at(&self, file: &str, offset: u64, into: &mut [u8]) -> Result<(), SourceError> {
         let one = |(nth, part): (usize, &mut [u8])| {
             let offset = offset + (nth * SHARE_BYTES) as u64;
-            self.source.read_at(file, offset, part)
+            self.reading.source().read_at(file, offset, part)
         };
         match &self.threads {
             Some(threads) if into.len() > SHARE_BYTES => threads.install(|| {

@@ -7,16 +7,15 @@ use firebox_kernels::arith::float::DType;
 use rayon::ThreadPool;
 
 use super::{
+    ahead::StepReads,
     error::PipelineError,
+    fetch::FetchedSource,
     in_flight::{Account, Loan},
     settings::{Settings, TILE_BYTES},
     unpack::RowError,
     values::SourceValues,
 };
-use crate::{
-    plan::{Scaling, Step},
-    source::Source,
-};
+use crate::plan::{Scaling, Step};
 
 /// Dense values of a checkpoint, as a matrix.
 pub(crate) struct Original {
@@ -36,6 +35,14 @@ impl Original {
             dtype: step.float(),
             shape: step.matrix(),
             scaling: step.scaling.clone(),
+        }
+    }
+
+    /// What reading all of it once takes.
+    pub(crate) fn reads(&self) -> StepReads<'_> {
+        StepReads {
+            ranges: self.values.reads(),
+            passes: 1,
         }
     }
 
@@ -59,7 +66,7 @@ impl RowTile<'_> {
 
 /// Reads rows, a tile at a time.
 pub(crate) struct RowReader<'a> {
-    source: &'a dyn Source,
+    reading: FetchedSource<'a>,
     account: Account<'a>,
     tile_bytes: usize,
     workers: ThreadPool,
@@ -68,12 +75,12 @@ pub(crate) struct RowReader<'a> {
 impl<'a> RowReader<'a> {
     /// A reader that waits for its share of the bytes in flight.
     pub(crate) fn new(
-        source: &'a dyn Source,
+        reading: FetchedSource<'a>,
         settings: &'a Settings<'_>,
     ) -> Result<Self, PipelineError> {
         let tile_bytes = settings.tile_bytes.min(TILE_BYTES);
         Ok(Self {
-            source,
+            reading,
             account: Account::new(&settings.in_flight),
             tile_bytes: tile_bytes as usize,
             workers: settings.pool()?,
@@ -82,14 +89,19 @@ impl<'a> RowReader<'a> {
 
     /// A reader for a sink of a run: the bytes of one tile are set aside for it.
     pub(crate) fn beside(
-        source: &'a dyn Source,
+        reading: FetchedSource<'a>,
         settings: &'a Settings<'_>,
     ) -> Result<Self, PipelineError> {
-        let reader = Self::new(source, settings)?;
+        let reader = Self::new(reading, settings)?;
         Ok(Self {
             account: Account::set_aside(&settings.in_flight, reader.tile_bytes as u64),
             ..reader
         })
+    }
+
+    /// Lets go of what is fetched ahead and read by no step after `step`.
+    pub(crate) fn finished(&self, step: usize) {
+        self.reading.finished(step);
     }
 
     /// The threads that unpack rows, for the caller's work on them too.
@@ -137,7 +149,8 @@ impl<'a> RowReader<'a> {
 
     fn read(&self, original: &Original, first: usize, into: &mut [u8]) -> Result<(), RowError> {
         let start = first * original.row_bytes();
-        let read = |file: &str, offset, into: &mut [u8]| self.source.read_at(file, offset, into);
+        let source = self.reading.source();
+        let read = |file: &str, offset, into: &mut [u8]| source.read_at(file, offset, into);
         let filled = original.values.fill(start, into, &self.workers, read);
         filled.map(drop)
     }

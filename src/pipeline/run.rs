@@ -1,7 +1,7 @@
 //! The threads of a run: one reads, one converts, and the caller's places.
 
 use std::{
-    thread::{self, Scope},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -9,10 +9,11 @@ use crossbeam_channel::{Receiver, RecvError, bounded};
 use rayon::ThreadPool;
 
 use super::{
-    ahead::Ahead,
+    ahead::StepReads,
     convert::{Completed, Convert},
     dense::Dense,
     error::{PipelineError, SinkError, Stop},
+    fetch::{FetchedSource, fetching, spawn},
     finished::{Finished, RowBatch},
     in_flight::Account,
     read::{Incoming, Reader, Straight, read},
@@ -38,18 +39,26 @@ pub fn run(
     sink: &mut dyn Sink,
     settings: &Settings<'_>,
 ) -> Result<Vec<Timing>, PipelineError> {
+    let steps = plan.steps.iter().map(StepReads::of);
+    // Of the bytes in flight that nobody has set aside, most are for what is fetched ahead, and the others for tiles.
+    let bytes = settings.in_flight.free() / 4 * 3;
+    fetching(source, steps, (&settings.in_flight, bytes), |source| {
+        read_and_place(plan, source, sink, settings)
+    })
+}
+
+fn read_and_place(
+    plan: &Plan,
+    source: FetchedSource<'_>,
+    sink: &mut dyn Sink,
+    settings: &Settings<'_>,
+) -> Result<Vec<Timing>, PipelineError> {
     let by_rows: Vec<bool> = plan
         .steps
         .iter()
         .map(|step| sink.rows_of(step).is_some())
         .collect();
     let account = Account::new(&settings.in_flight);
-    // Of the bytes in flight, most are for what is fetched ahead, and the others for tiles.
-    let ahead_bytes = settings.in_flight.max() / 4 * 3;
-    let ahead = Ahead::new(source, plan, ahead_bytes);
-    let _aside = ahead
-        .as_ref()
-        .map(|_| Account::set_aside(&settings.in_flight, ahead_bytes));
     let mut placing = Placing {
         plan,
         sink,
@@ -64,15 +73,9 @@ pub fn run(
         let (send, tensors) = bounded(TENSORS_WAITING_MAX);
         // Wakes a reader that waits for bytes, should this thread leave early.
         let _closing = account.close_on_drop();
-        let (account, workers, ahead) = (&account, &workers, ahead.as_ref());
-        let _ending = ahead.map(Ahead::close_on_drop);
-        for _ in 0..ahead.map_or(0, Ahead::fetchers) {
-            spawn(scope, "firebox-fetch", move || {
-                ahead.into_iter().for_each(Ahead::fetch);
-            })?;
-        }
+        let (account, workers) = (&account, &workers);
         spawn(scope, "firebox-read", move || {
-            let reader = Reader::new((source, ahead), settings, account, workers, &send);
+            let reader = Reader::new(source, settings, account, workers, &send);
             read(&reader, plan, &by_rows, &send);
         })?;
         let converting = Converting { plan, workers };
@@ -110,21 +113,6 @@ pub fn run(
         }
         Ok(placing.timings)
     })
-}
-
-fn spawn<'s>(
-    scope: &'s Scope<'s, '_>,
-    name: &str,
-    run: impl FnOnce() + Send + 's,
-) -> Result<(), PipelineError> {
-    let thread = thread::Builder::new().name(name.to_owned());
-    match thread.spawn_scoped(scope, run) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(PipelineError::Workers {
-            count: 1,
-            reason: error.to_string(),
-        }),
-    }
 }
 
 /// Messages between two threads, most of which hold no memory that is not counted.

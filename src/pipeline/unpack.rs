@@ -2,6 +2,7 @@
 //! weight is made of. The values are those of the whole weight dequantized, to the bit; neither it nor its codes are ever
 //! whole in memory.
 
+use core::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use firebox_kernels::{arith::float::DType, format::Packed};
@@ -69,6 +70,11 @@ impl Unpacked {
 
     pub(super) fn bytes(&self) -> usize {
         self.matrices.len() * self.shape[0] * self.row_bytes()
+    }
+
+    /// The ranges of files that hold them.
+    pub(super) fn reads(&self) -> Vec<(&str, Range<u64>)> {
+        self.matrices.iter().flat_map(Adopt::reads).collect()
     }
 
     pub(super) fn rows_together(&self) -> usize {

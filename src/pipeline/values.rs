@@ -131,6 +131,17 @@ impl SourceValues {
         }
     }
 
+    /// The ranges of files that hold them.
+    pub(super) fn reads(&self) -> Vec<(&str, Range<u64>)> {
+        match self {
+            Self::Plain(pieces) => pieces.reads().collect(),
+            Self::Packed(unpacked) => unpacked.reads(),
+            Self::Some(some) => some.all.reads(),
+            Self::Woven(weave) => weave.all.reads(),
+            Self::Merged(values, ..) => values.reads(),
+        }
+    }
+
     /// Rows that tiles had better be multiples of.
     pub(super) fn rows_together(&self) -> usize {
         match self {

@@ -6,15 +6,14 @@ use firebox_kernels::compare::Sums;
 
 use crate::{
     observe::{Event, Observer, tell},
-    pipeline::{Comparer, Finished, Original, PipelineError, Settings, Sink, SinkError},
+    pipeline::{Comparer, Finished, Original, PipelineError, Sink, SinkError},
     plan::Step,
-    source::Source,
 };
 
 /// Takes the weights of a plan, in its order, and compares each with its original.
 pub(crate) struct CompareSink<'a> {
     /// One for each step of the plan.
-    originals: Vec<Original>,
+    originals: &'a [Original],
     comparing: Comparing<'a>,
     /// Of the weights so far.
     pub(crate) sums: Vec<Sums>,
@@ -22,35 +21,25 @@ pub(crate) struct CompareSink<'a> {
 
 /// Compares finished weights, and reports each to the observers.
 pub(super) struct Comparing<'a> {
-    comparer: Comparer<'a>,
-    observer: &'a dyn Observer,
+    pub(super) comparer: Comparer<'a>,
+    pub(super) observer: &'a dyn Observer,
 }
 
 impl<'a> CompareSink<'a> {
     pub(crate) fn new(
-        source: &'a dyn Source,
-        originals: Vec<Original>,
-        settings: &'a Settings<'a>,
-    ) -> Result<Self, PipelineError> {
-        Ok(Self {
+        comparer: Comparer<'a>,
+        originals: &'a [Original],
+        observer: &'a dyn Observer,
+    ) -> Self {
+        Self {
             originals,
-            comparing: Comparing::new(source, settings)?,
+            comparing: Comparing { comparer, observer },
             sums: Vec::new(),
-        })
+        }
     }
 }
 
-impl<'a> Comparing<'a> {
-    pub(super) fn new(
-        source: &'a dyn Source,
-        settings: &'a Settings<'a>,
-    ) -> Result<Self, PipelineError> {
-        Ok(Self {
-            comparer: Comparer::new(source, settings)?,
-            observer: settings.observer,
-        })
-    }
-
+impl Comparing<'_> {
     /// Compares one tensor and reports it; `done` of `total` tensors are finished.
     pub(super) fn compare(
         &self,
@@ -78,6 +67,7 @@ impl Sink for CompareSink<'_> {
         let sums = self
             .comparing
             .compare(step, original, &weight, [done, total])?;
+        self.comparing.comparer.finished(done);
         self.sums.push(sums);
         Ok(())
     }

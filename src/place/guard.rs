@@ -6,7 +6,9 @@ use super::{VerifyError, compare::Comparing};
 use crate::{
     config::VerifyConfig,
     observe::{Event, Flow},
-    pipeline::{self, Finished, InFlight, Original, PipelineError, Settings, Sink, SinkError},
+    pipeline::{
+        self, Comparer, Finished, InFlight, Original, PipelineError, Settings, Sink, SinkError,
+    },
     plan::{Action, Plan, Step},
     source::Source,
 };
@@ -37,18 +39,19 @@ impl<'a> Guard<'a> {
         inner: &'a mut dyn Sink,
         plan: &'a Plan,
         config: &'a VerifyConfig,
-        source: &'a dyn Source,
+        (comparer, source): (Comparer<'a>, &'a dyn Source),
         settings: &'a Settings<'a>,
-    ) -> Result<Self, PipelineError> {
-        Ok(Self {
+    ) -> Self {
+        let observer = settings.observer;
+        Self {
             inner,
             plan,
             config,
             source,
             settings,
-            comparing: Comparing::new(source, settings)?,
+            comparing: Comparing { comparer, observer },
             checked: Vec::new(),
-        })
+        }
     }
 
     /// Hands on the weight if it is within the limits, or else the first fallback that is.
@@ -60,6 +63,7 @@ impl<'a> Guard<'a> {
             sums.map(Sums::stats)
         };
         let stats = compare(step, &weight)?;
+        self.comparing.comparer.finished(self.checked.len());
         let beyond = limits.beyond(&stats);
         let mut checked = CheckedWeight {
             step: step.clone(),

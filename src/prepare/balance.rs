@@ -19,7 +19,7 @@ use rayon::prelude::*;
 use crate::{
     model::Link,
     observe::{Event, tell},
-    pipeline::{Original, PipelineError, RowReader, Settings, read_error},
+    pipeline::{Original, PipelineError, RowReader, Settings, StepReads, fetching, read_error},
     plan::{Plan, Step},
     source::Source,
 };
@@ -47,15 +47,31 @@ pub(crate) fn balance(
     if plan.links.is_empty() {
         return Ok(());
     }
-    let reader = RowReader::new(source, settings)?;
     let places: HashMap<String, usize> = (plan.steps.iter().enumerate())
         .map(|(place, step)| (step.slot.name.clone(), place))
         .collect();
-    for link in &plan.links.clone() {
-        let to: Vec<&Step> = (link.to.iter())
-            .map(|name| &plan.steps[places[name]])
-            .collect();
-        let factors = factors(link, &to, &reader)?;
+    let to = |link: &Link| -> Vec<&Step> {
+        let names = link.to.iter();
+        names.map(|name| &plan.steps[places[name]]).collect()
+    };
+    let passes = plan.links.iter().flat_map(|link| {
+        let to = to(link);
+        (0..STEPS).flat_map(move |_| to.clone())
+    });
+    let reads = passes.map(StepReads::of_pass);
+    let bytes = settings.in_flight.free() / 4 * 3;
+    let all = fetching(source, reads, (&settings.in_flight, bytes), |reading| {
+        let reader = RowReader::new(reading, settings)?;
+        let mut passed = 0;
+        let links = plan.links.iter().map(|link| {
+            let factors = factors(link, &to(link), &reader, &mut passed)?;
+            let event = Event::Balanced { link };
+            tell(settings.observer, &event, 0, plan.steps.len())?;
+            Ok(factors)
+        });
+        links.collect::<Result<Vec<_>, PipelineError>>()
+    })?;
+    for (link, factors) in plan.links.iter().zip(all) {
         let inverse = factors
             .iter()
             .map(|factor| (1.0 / f64::from(*factor)) as f32);
@@ -68,14 +84,17 @@ pub(crate) fn balance(
         for name in &link.to {
             plan.steps[places[name]].scaling.cols.clone_from(&columns);
         }
-        let event = Event::Balanced { link };
-        tell(settings.observer, &event, 0, plan.steps.len())?;
     }
     Ok(())
 }
 
-/// The factors of the columns of every feature; their geometric mean is 1.
-fn factors(link: &Link, to: &[&Step], reader: &RowReader<'_>) -> Result<Vec<f32>, PipelineError> {
+/// The factors of the columns of every feature; their geometric mean is 1. `passed` counts the passes over weights.
+fn factors(
+    link: &Link,
+    to: &[&Step],
+    reader: &RowReader<'_>,
+    passed: &mut usize,
+) -> Result<Vec<f32>, PipelineError> {
     let cols = to.first().map_or(0, |step| step.matrix()[1]);
     let mut factors = vec![1.0_f64; cols / link.times];
     for _ in 0..STEPS {
@@ -85,6 +104,8 @@ fn factors(link: &Link, to: &[&Step], reader: &RowReader<'_>) -> Result<Vec<f32>
         let mut sums = vec![0.0; cols];
         for step in to {
             add(step, &columns, reader, &mut sums)?;
+            reader.finished(*passed);
+            *passed += 1;
         }
         let mut squares = vec![0.0; factors.len()];
         for (column, sum) in sums.iter().enumerate() {

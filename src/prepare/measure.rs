@@ -13,7 +13,10 @@ use super::{
 use crate::{
     config::{Auto, To},
     observe::{Event, Flow, tell},
-    pipeline::{self, Comparer, Finished, Original, PipelineError, Settings, Sink, SinkError},
+    pipeline::{
+        self, Comparer, Finished, Original, PipelineError, Settings, Sink, SinkError, StepReads,
+        comparing,
+    },
     plan::{Plan, PlanError, Step},
     quant::QuantSpec,
     source::Source,
@@ -196,20 +199,21 @@ fn errors(
     if plan.steps.iter().all(|step| step.action.format().is_none()) {
         return Ok(vec![0.0; plan.steps.len()]);
     }
-    let mut errors = Errors {
-        comparer: Comparer::new(source, settings)?,
-        each: Vec::new(),
-    };
+    let originals = plan.steps.iter().map(StepReads::of_pass);
     // Codes are the same on every device; packed on the host they are at hand.
     let quiet = |_: &Event<'_>| Flow::Continue;
-    let settings = Settings {
+    let on_host = Settings {
         devices: &[],
         allocation_max: None,
         observer: &quiet,
         ..settings.clone()
     };
-    pipeline::run(plan, source, &mut errors, &settings)?;
-    Ok(errors.each)
+    comparing(source, originals, settings, |comparer| {
+        let each = Vec::new();
+        let mut errors = Errors { comparer, each };
+        pipeline::run(plan, source, &mut errors, &on_host)?;
+        Ok(errors.each)
+    })
 }
 
 /// Compares every packed weight with the values that it was packed from.
@@ -221,6 +225,7 @@ struct Errors<'a> {
 impl Sink for Errors<'_> {
     fn place(&mut self, step: &Step, weight: Finished) -> Result<(), SinkError> {
         let sums = self.comparer.sums(step, &Original::of(step), &weight)?;
+        self.comparer.finished(self.each.len());
         let relative = if sums.source_squares > 0.0 {
             sums.error_squares / sums.source_squares
         } else {

@@ -15,10 +15,10 @@ use std::{
 
 use block::{BlockRoom, BlockState};
 use schedule::ReadBlock;
+pub(crate) use schedule::StepReads;
 
-use crate::{
-    plan::Plan,
-    source::{self, Access, FetchTotals, Probe, Source, SourceError, SourceExt, SourceHints},
+use crate::source::{
+    self, Access, FetchTotals, Probe, Source, SourceError, SourceExt, SourceHints,
 };
 
 /// Blocks that the budget has room for at least, if they have to be small for it.
@@ -63,10 +63,10 @@ enum FoundBlock {
 
 impl<'a> Ahead<'a> {
     /// For a source that wants large reads, at most `bytes` bytes ahead.
-    pub(super) fn new(source: &'a dyn Source, plan: &Plan, bytes: u64) -> Option<Self> {
+    pub(super) fn new(source: &'a dyn Source, steps: &[StepReads<'_>], bytes: u64) -> Option<Self> {
         let wanted = source.request_bytes()?;
         let block = wanted.min(bytes / BLOCKS_LEAST).max(BLOCK_LEAST);
-        let blocks = schedule::blocks(plan, block);
+        let blocks = schedule::blocks(steps, block);
         let mut places: HashMap<String, Vec<(u64, usize)>> = HashMap::new();
         for (nth, ReadBlock { file, range, .. }) in blocks.iter().enumerate() {
             places

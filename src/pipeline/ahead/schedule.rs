@@ -1,13 +1,13 @@
-//! Which bytes a plan reads, in blocks that are worth a request each: no I/O.
+//! Which bytes a reader wants, in blocks that are worth a request each: no I/O.
 //!
 //! ```text
-//! reads    [q 8 MiB][k 1 MiB][norm 8 KiB] [v 1 MiB] …       in the order of the plan
+//! reads    [q 8 MiB][k 1 MiB][norm 8 KiB] [v 1 MiB] …       in the order of the reader
 //! blocks   [q k norm v ………… 16 MiB] [………………]                neighbours in a file together, long ones cut
 //! ```
 
 use core::ops::Range;
 
-use crate::plan::{Plan, Step};
+use crate::plan::Step;
 
 /// Bytes between two ranges that are fetched with them, since another request would take longer.
 const GAP_MAX: u64 = 256 << 10;
@@ -17,7 +17,7 @@ const GAP_MAX: u64 = 256 << 10;
 pub(super) struct ReadBlock {
     pub(super) file: String,
     pub(super) range: Range<u64>,
-    /// Bytes of it that the plan reads.
+    /// Bytes of it that are read.
     pub(super) wanted: u64,
     /// The last step that reads some of it.
     pub(super) last: usize,
@@ -32,26 +32,55 @@ pub(super) struct WantedRange<'p> {
     passes: u64,
 }
 
-/// The blocks of a plan, of about `bytes` at most.
-pub(super) fn blocks(plan: &Plan, bytes: u64) -> Vec<ReadBlock> {
-    let steps = plan.steps.iter().enumerate();
+/// What one step reads.
+#[derive(Debug, Clone)]
+pub(crate) struct StepReads<'p> {
+    /// Ranges of files.
+    pub(crate) ranges: Vec<(&'p str, Range<u64>)>,
+    /// How often it reads them.
+    pub(crate) passes: u64,
+}
+
+impl<'p> StepReads<'p> {
+    /// What a step of a plan reads.
+    pub(crate) fn of(step: &'p Step) -> Self {
+        Self {
+            ranges: step.reads().collect(),
+            passes: step.passes().max(1) as u64,
+        }
+    }
+
+    /// What one pass over its values reads.
+    pub(crate) fn of_pass(step: &'p Step) -> Self {
+        Self {
+            passes: 1,
+            ..Self::of(step)
+        }
+    }
+}
+
+/// The blocks of steps, of about `bytes` at most.
+pub(super) fn blocks(steps: &[StepReads<'_>], bytes: u64) -> Vec<ReadBlock> {
+    let steps = steps.iter().enumerate();
     let wanted = steps.flat_map(|(nth, step)| of_step(nth, step, bytes));
     gathered(wanted.collect(), bytes)
 }
 
 /// What a step reads. What it reads twice is one range where it is short, and there twice where it is long.
-fn of_step(nth: usize, step: &Step, bytes: u64) -> Vec<WantedRange<'_>> {
-    let reads: Vec<(&str, Range<u64>)> = step.reads().collect();
-    let total: u64 = reads.iter().map(|(_, range)| range.end - range.start).sum();
-    let passes = step.passes().max(1) as u64;
+fn of_step<'p>(nth: usize, step: &StepReads<'p>, bytes: u64) -> Vec<WantedRange<'p>> {
+    let StepReads { ranges, passes } = step;
+    let total: u64 = ranges
+        .iter()
+        .map(|(_, range)| range.end - range.start)
+        .sum();
     let (times, passes) = match total <= bytes {
-        true => (1, passes),
-        false => (passes, 1),
+        true => (1, *passes),
+        false => (*passes, 1),
     };
-    let once = reads.into_iter().map(|(file, range)| WantedRange {
+    let once = ranges.iter().map(|(file, range)| WantedRange {
         step: nth,
         file,
-        range,
+        range: range.clone(),
         passes,
     });
     let once: Vec<WantedRange<'_>> = once.collect();
