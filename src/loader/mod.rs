@@ -101,7 +101,7 @@ use crate::{
     plan::{Order, Plan},
     ranks::launched,
     report::{LoadReport, Saved, VerifyReport},
-    source::Checkpoint,
+    source::{Checkpoint, address::without_secrets},
     target::{Target, TargetError},
     text::Tokenizer,
 };
@@ -448,9 +448,9 @@ impl<T: Target> Loader<T> {
         self
     }
 
-    /// The name of the model, as it was asked for.
-    pub(crate) fn name(&self) -> &str {
-        &self.engine.config.model
+    /// The name of the model as it was asked for, without what is secret in an address.
+    pub(crate) fn name(&self) -> String {
+        without_secrets(&self.engine.config.model)
     }
 
     /// The configuration of the model.

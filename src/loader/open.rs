@@ -13,7 +13,7 @@ use crate::{
     expand,
     source::{
         Apart, Checkpoint, CheckpointError, Local, Source, SourceError,
-        address::{AddressKind, address_kind},
+        address::{AddressKind, address_kind, without_secrets},
         checkpoint::CONFIG,
     },
 };
@@ -193,7 +193,7 @@ fn not_here(name: &str, error: Error) -> Error {
             if lookup(&source) =>
         {
             Error::Source(SourceError::NotHere {
-                name: name.to_owned(),
+                name: without_secrets(name),
                 source: Box::new(source),
             })
         }

@@ -39,7 +39,7 @@ pub enum PublishError {
          features `remote` and `hub`"
     )]
     Place {
-        /// As it was given.
+        /// As it was given, without what is secret in an address.
         to: String,
     },
     /// The place has another file of the same name.

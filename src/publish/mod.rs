@@ -9,6 +9,7 @@
 //! already stays: the same bytes are not sent again, and other bytes are an error unless `replace` is asked for.
 
 mod card;
+mod command;
 mod error;
 mod errors;
 mod folder;
@@ -27,7 +28,7 @@ pub use pushed::{Pushed, PushedFile};
 
 use crate::{
     config::PushConfig,
-    source::address::{AddressKind, address_kind},
+    source::address::{AddressKind, address_kind, without_secrets},
 };
 
 /// Publishes a folder. `tell` hears of each file before it is sent.
@@ -53,7 +54,7 @@ pub fn push(
         Some(AddressKind::Hub) => hub::push(&folder, config, tell)?,
         _ => {
             return Err(PublishError::Place {
-                to: config.to.clone(),
+                to: without_secrets(&config.to),
             });
         }
     };

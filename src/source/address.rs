@@ -37,6 +37,43 @@ fn is_endpoint(host: &str) -> bool {
     endpoint.split('/').next() == Some(host)
 }
 
+/// The name of a model as messages and files may have it: of an address, which need not parse, without user, password, query and
+/// fragment; other names as they are.
+///
+/// ```
+/// use firebox::source::without_secrets;
+///
+/// assert_eq!(without_secrets("https://me:word@host/llama?sig=1"), "https://host/llama");
+/// ```
+#[must_use]
+pub fn without_secrets(given: &str) -> String {
+    let Some((scheme, rest)) = given.split_once("://") else {
+        return given.to_owned();
+    };
+    let scheme = scheme.trim_start();
+    let rest = rest.trim_end().split(['?', '#']).next().unwrap_or_default();
+    let is_port = |port: &str| port.chars().all(|digit| digit.is_ascii_digit());
+    let is_host = |host: &str| {
+        let (_, named) = host.rsplit_once('@').unwrap_or(("", host));
+        named
+            .rsplit_once([':', ']'])
+            .is_none_or(|(_, port)| is_port(port))
+    };
+    let is_named = |scheme: &str| scheme.ends_with("hf") || scheme.contains("abfs");
+    let (host, path) = match rest.find('/') {
+        Some(slash) if is_host(&rest[..slash]) => rest.split_at(slash),
+        // A password may have a slash, which looks like the end of a host.
+        _ => (rest, ""),
+    };
+    let shown = match host.rsplit_once('@') {
+        // The container of an account is no user, and neither is the name of a model with its revision.
+        Some((name, _)) if !name.contains([':', '@']) && is_named(scheme) => host,
+        Some((_, named)) => named,
+        None => host,
+    };
+    format!("{scheme}://{shown}{path}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -62,6 +99,32 @@ mod tests {
             ("ftp://host/a", None),
         ] {
             assert_eq!(address_kind(name), expected, "{name}");
+        }
+    }
+
+    /// Catches a password with an `@`, and a path that is cut where it has the letters of an address.
+    #[test]
+    fn names_are_shown_without_what_is_secret_in_an_address() {
+        for (name, shown) in [
+            ("htps://user:p@ss@host/a?sig=x#y", "htps://host/a"),
+            ("https://user:word@host:81/a@b", "https://host:81/a@b"),
+            ("https://user:p/ss@host/a", "https://host/a"),
+            ("http://[::1]:80/a@b", "http://[::1]:80/a@b"),
+            (
+                "abfss://c@acc.dfs.core.windows.net/a",
+                "abfss://c@acc.dfs.core.windows.net/a",
+            ),
+            (
+                "abfss://c:key@acc.dfs.core.windows.net/a",
+                "abfss://acc.dfs.core.windows.net/a",
+            ),
+            ("hf://org/name@v1", "hf://org/name@v1"),
+            ("hf://name@v1", "hf://name@v1"),
+            ("s3://bucket", "s3://bucket"),
+            ("https://host?sig=x", "https://host"),
+            ("a folder?/with #/letters@", "a folder?/with #/letters@"),
+        ] {
+            assert_eq!(without_secrets(name), shown);
         }
     }
 }

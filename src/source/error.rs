@@ -139,7 +139,7 @@ pub enum SourceError {
     BadId {
         /// The text as it was given.
         given: String,
-        /// `"model id"`, `"model address"` or `"revision"`.
+        /// `"model id"`, `"model address"`, `"revision"`, or another word for an address or an endpoint.
         what: &'static str,
         /// The rule that it breaks.
         why: Cow<'static, str>,

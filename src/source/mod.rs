@@ -73,6 +73,7 @@ mod unindexed;
 
 pub(crate) mod checkpoint;
 
+pub use address::without_secrets;
 pub(crate) use apart::Apart;
 pub use burnpack::BurnpackError;
 pub use bytes::Bytes;

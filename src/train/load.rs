@@ -69,7 +69,7 @@ impl<T: Target + 'static> Run<T> {
         let adapter = lora.map(|lora| TrainedAdapter {
             switch: adapters.remove(0),
             lora,
-            base: self.loader.name().to_owned(),
+            base: self.loader.name(),
             new_blocks,
         });
         let trainable = adapter::trainable_params(&model);

@@ -2,6 +2,7 @@
 
 use std::{
     error::Error,
+    ffi::OsString,
     fmt::{self, Display},
     io::{self, ErrorKind, Write, stderr, stdout},
     sync::OnceLock,
@@ -9,7 +10,7 @@ use std::{
 
 use comfy_table::{CellAlignment, Table, presets};
 use firebox::{
-    source::FetchTotals,
+    source::{self, FetchTotals},
     train::{FinetuneConfigError, TrainError},
 };
 use serde::Serialize;
@@ -87,9 +88,35 @@ pub(crate) fn note(line: impl Display) {
     }
 }
 
+/// Arguments with a user, a password or a signature in an address, and what is shown in their place.
+static HIDDEN: OnceLock<Vec<(String, String)>> = OnceLock::new();
+
+/// From now on errors that repeat one of these arguments say nothing that is secret in it.
+pub(crate) fn hide_secrets(args: &[OsString]) {
+    let args = args.iter().map(|arg| arg.to_string_lossy().into_owned());
+    let shown = args.map(|arg| (source::without_secrets(&arg), arg));
+    let hidden = shown.filter(|(shown, arg)| shown != arg);
+    let _ = HIDDEN.set(hidden.map(|(shown, arg)| (arg, shown)).collect());
+}
+
+/// A text without what is secret in arguments.
+pub(crate) fn without_secrets(text: &str) -> String {
+    let hidden = HIDDEN.get().map_or(&[][..], |hidden| hidden);
+    hidden.iter().fold(text.to_owned(), |text, (arg, shown)| {
+        // An option and its value may be one argument.
+        let value = |text: &str| Some(text.split_once('=')?.1.to_owned());
+        let of_option = arg.starts_with("--").then(|| value(arg).zip(value(shown)));
+        let text = text.replace(arg, shown);
+        match of_option.flatten() {
+            Some((arg, shown)) => text.replace(&arg, &shown),
+            None => text,
+        }
+    })
+}
+
 /// The error that the program ends with, on stderr; of several ranks, which one's.
 pub(crate) fn failed(failure: &dyn Error) {
-    let chain = chain(failure);
+    let chain = without_secrets(&chain(failure));
     let line = match RANK.get() {
         Some(rank) => format!("error: rank {rank}: {chain}\n"),
         None => format!("error: {chain}\n"),
@@ -153,6 +180,12 @@ pub(crate) fn log(verbose: u8) {
     let filter = EnvFilter::builder()
         .with_default_directive(level.into())
         .from_env_lossy();
+    // Those print the bytes of requests, keys and tokens among them, whatever is asked for.
+    let quiet = ["ureq=warn", "ureq_proto=warn", "rustls=warn"].map(str::parse);
+    let filter = quiet
+        .into_iter()
+        .flatten()
+        .fold(filter, EnvFilter::add_directive);
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(stderr)

@@ -12,7 +12,7 @@
 
 use std::borrow::Cow;
 
-use crate::source::SourceError;
+use crate::source::{SourceError, address::without_secrets};
 
 /// The hosts of the hub, wherever a mirror of it is asked.
 const HOSTS: [&str; 3] = ["huggingface.co", "www.huggingface.co", "hf.co"];
@@ -45,7 +45,7 @@ pub(super) struct Address {
 /// Reads what was given for a model, to be asked of `endpoint`.
 pub(super) fn read(given: &str, endpoint: &str) -> Result<Address, SourceError> {
     let refuse = |why: Cow<'static, str>| SourceError::BadId {
-        given: given.to_owned(),
+        given: without_secrets(given),
         what: "model id",
         why,
     };
@@ -63,7 +63,7 @@ pub(super) fn read(given: &str, endpoint: &str) -> Result<Address, SourceError> 
         Some((scheme, _)) => {
             return Err(refuse(
                 format!(
-                    "`{scheme}://` is no address of a hub; write org/name, or the path of a folder"
+                    "`{scheme}://` is no address that is read; write org/name, the path of a folder, or s3://, gs://, az://, https://"
                 )
                 .into(),
             ));

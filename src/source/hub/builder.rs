@@ -11,7 +11,7 @@ use super::hook::{Download, Hook};
 use super::{Hub, address};
 use crate::{
     config::{Reading, Secret},
-    source::{SourceError, environment::Environment, stays_inside},
+    source::{SourceError, address::without_secrets, environment::Environment, stays_inside},
 };
 
 /// Where models are by default.
@@ -203,6 +203,14 @@ impl HubBuilder {
             .or_else(|| self.environment.get("HF_ENDPOINT"))
             .unwrap_or_else(|| ENDPOINT.to_owned());
         let endpoint = endpoint.trim_end_matches('/').to_owned();
+        if without_secrets(&endpoint) != endpoint {
+            return Err(SourceError::BadId {
+                given: without_secrets(&endpoint),
+                what: "endpoint of a hub",
+                why: "a user, a password and a query are not sent there; the token is HF_TOKEN"
+                    .into(),
+            });
+        }
         let given = address::read(&self.id, &endpoint)?;
         check_id(&given.id, &self.id)?;
         let revision = match (&self.revision, given.revision) {
@@ -305,7 +313,7 @@ fn check_id(id: &str, given: &str) -> Result<(), SourceError> {
         return Ok(());
     };
     Err(SourceError::BadId {
-        given: given.to_owned(),
+        given: without_secrets(given),
         what: "model id",
         why: why.into(),
     })

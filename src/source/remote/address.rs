@@ -14,7 +14,7 @@ use url::Url;
 
 use crate::{
     config::Secret,
-    source::{SourceError, is_weights},
+    source::{SourceError, address::without_secrets, is_weights},
 };
 
 /// The kind of a store.
@@ -142,22 +142,6 @@ fn split_file(url: &mut Url) -> Option<String> {
     url.path_segments_mut().ok()?.pop();
     let name = percent_encoding::percent_decode_str(&last);
     Some(name.decode_utf8_lossy().into_owned())
-}
-
-/// An address that need not parse, without user, password, query and fragment.
-pub(super) fn without_secrets(given: &str) -> String {
-    let given = given.trim();
-    let given = given.split(['?', '#']).next().unwrap_or_default();
-    let Some((scheme, rest)) = given.split_once("://") else {
-        return given.to_owned();
-    };
-    let (host, path) = match rest.find('/') {
-        Some(slash) => rest.split_at(slash),
-        None => (rest, ""),
-    };
-    // A password may have an `@`.
-    let host = host.rsplit('@').next().unwrap_or_default();
-    format!("{scheme}://{host}{path}")
 }
 
 #[cfg(test)]
