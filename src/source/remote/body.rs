@@ -1,16 +1,19 @@
 //! Bodies of requests and of answers: what `object_store` has, and what `ureq` takes and gives.
+//!
+//! `object_store` hands out the body of an answer in pieces of its own. A reader that has memory for the bytes asks for the body itself,
+//! and reads it straight to where they go.
 
 use core::pin::Pin;
 use core::task::{Context, Poll, Waker};
 use std::io::{self, Read};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use http_body::{Body, Frame};
 use object_store::client::{HttpError, HttpRequestBody};
 use ureq::BodyReader;
 
-use super::failure::broken;
+use super::failure::{RequestFailure, broken};
 use crate::source::tally::Tally;
 
 /// Bytes that are read of an answer at once, at most.
@@ -23,8 +26,49 @@ pub(super) struct AnswerBody {
     left: u64,
     /// Whether those are all that the server sends.
     whole: bool,
-    spare: BytesMut,
+    /// A buffer that nobody has bytes of any more.
+    spare: Arc<Mutex<Option<Box<[u8]>>>>,
     tally: Arc<Tally>,
+}
+
+/// In the extensions of a request: the body of the answer is wanted, and not its pieces.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct WholeBody;
+
+/// In the extensions of the answer to such a request: the body.
+#[derive(Clone)]
+pub(super) struct TakenBody(Arc<Mutex<Option<AnswerBody>>>);
+
+impl TakenBody {
+    pub(super) fn new(body: AnswerBody) -> Self {
+        Self(Arc::new(Mutex::new(Some(body))))
+    }
+
+    /// The body, once.
+    pub(super) fn take(&self) -> Option<AnswerBody> {
+        let mut body = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        body.take()
+    }
+}
+
+/// Bytes of an answer. Their buffer is used again when they are dropped: fresh memory would be cleared for each.
+struct AnswerBytes {
+    buffer: Box<[u8]>,
+    len: usize,
+    spare: Arc<Mutex<Option<Box<[u8]>>>>,
+}
+
+impl AsRef<[u8]> for AnswerBytes {
+    fn as_ref(&self) -> &[u8] {
+        &self.buffer[..self.len]
+    }
+}
+
+impl Drop for AnswerBytes {
+    fn drop(&mut self) {
+        let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        *spare = Some(core::mem::take(&mut self.buffer));
+    }
 }
 
 impl AnswerBody {
@@ -33,7 +77,7 @@ impl AnswerBody {
             reader,
             left: wanted,
             whole: true,
-            spare: BytesMut::new(),
+            spare: Arc::default(),
             tally,
         }
     }
@@ -63,27 +107,46 @@ impl AnswerBody {
         bytes
     }
 
-    fn frame(&mut self) -> io::Result<Option<Bytes>> {
-        if self.left == 0 {
-            return Ok(None);
+    /// Reads some of the bytes that are wanted; how many, 0 at their end.
+    pub(super) fn read(&mut self, into: &mut [u8]) -> Result<usize, RequestFailure> {
+        let most = usize::try_from(self.left).map_or(into.len(), |left| left.min(into.len()));
+        if most == 0 {
+            return Ok(0);
         }
-        if self.spare.is_empty() {
-            self.spare = BytesMut::zeroed(FRAME);
-        }
-        let most =
-            usize::try_from(self.left).map_or(self.spare.len(), |left| left.min(self.spare.len()));
-        let read = tokio::task::block_in_place(|| self.reader.read(&mut self.spare[..most]))?;
+        let reader = &mut self.reader;
+        let read = tokio::task::block_in_place(|| reader.read(&mut into[..most]));
+        let read = read.map_err(|error| broken(&error))?;
         self.tally.bytes(read);
-        self.left -= read as u64;
-        if read == 0 {
-            self.left = 0;
-            return Ok(None);
-        }
-        if self.left == 0 && self.whole {
+        self.left = match read {
+            0 => 0,
+            read => self.left - read as u64,
+        };
+        if self.left == 0 && self.whole && read > 0 {
             // Finds the end, which waits for nothing, and gives the connection back for the next request.
             let _ = self.reader.read(&mut [0]);
         }
-        Ok(Some(self.spare.split_to(read).freeze()))
+        Ok(read)
+    }
+
+    fn frame(&mut self) -> Result<Option<Bytes>, RequestFailure> {
+        if self.left == 0 {
+            return Ok(None);
+        }
+        let spare = self
+            .spare
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let mut buffer = spare.unwrap_or_else(|| vec![0; FRAME].into());
+        let len = self.read(&mut buffer)?;
+        if len == 0 {
+            return Ok(None);
+        }
+        Ok(Some(Bytes::from_owner(AnswerBytes {
+            buffer,
+            len,
+            spare: Arc::clone(&self.spare),
+        })))
     }
 }
 
@@ -99,7 +162,7 @@ impl Body for AnswerBody {
             Ok(bytes) => bytes.map(|bytes| Ok(Frame::data(bytes))),
             Err(error) => {
                 self.left = 0;
-                Some(Err(broken(&error).into_http()))
+                Some(Err(error.into_http()))
             }
         })
     }

@@ -323,6 +323,10 @@ impl Line {
                 RequestFailure::Refused("its address is none that can be asked".to_owned())
             }
             ureq::Error::Io(error) => broken(error),
+            // A proxy that wants a password, or makes no connections, says the same the next time.
+            ureq::Error::ConnectProxyFailed(said) if said.contains(" 4") => {
+                RequestFailure::Refused(self.secrets.without(&error.to_string()))
+            }
             ureq::Error::Tls(_)
             | ureq::Error::Rustls(_)
             | ureq::Error::Pem(_)

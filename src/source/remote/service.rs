@@ -16,7 +16,7 @@ use ureq::http::{
 };
 
 use super::{
-    body::AnswerBody,
+    body::{AnswerBody, TakenBody, WholeBody},
     failure::{self, RequestFailure, broken},
     line::Line,
 };
@@ -155,6 +155,10 @@ impl Service {
             let said = said.map_err(|_| RequestFailure::WholeFiles)?;
             parts.headers.insert(CONTENT_RANGE, said);
             parts.headers.insert(CONTENT_LENGTH, (end - start).into());
+        }
+        if request.extensions().get::<WholeBody>().is_some() {
+            parts.extensions.insert(TakenBody::new(body));
+            return Ok(HttpResponse::from_parts(parts, Vec::new().into()));
         }
         Ok(HttpResponse::from_parts(parts, HttpResponseBody::new(body)))
     }

@@ -16,8 +16,10 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::{
     address::StoreKind,
+    body::{TakenBody, WholeBody},
     cache::RangeCache,
     explain::{code, passes, status},
+    failure::RequestFailure,
     file::{FileState, RemoteFile},
     runtime::block_on,
     store::RemoteStore,
@@ -248,22 +250,23 @@ impl Remote {
         let filled = async {
             // The bytes of the hub are elsewhere, and have other ETags there.
             let condition = file.state.condition().filter(|_| self.store.hub.is_none());
-            let options = ranged(range, condition);
+            let mut options = ranged(range, condition);
+            options.extensions.insert(WholeBody);
             let answer = self.store.store.get_opts(path, options).await?;
             let state = FileState::of(&answer.meta);
             if (answer.meta.size, &state) != (file.len, &file.state) {
                 return Err(Miss::Replaced(state.said(answer.meta.size)));
             }
-            let mut frames = answer.into_stream();
-            while let Some(frame) = frames.next().await {
-                let frame = frame?;
-                let rest = &mut into[done..];
-                let len = frame.len().min(rest.len());
-                rest[..len].copy_from_slice(&frame[..len]);
-                done += len;
-                if done == into.len() {
-                    // A server that has announced more is not waited for.
-                    break;
+            let body = answer.extensions.get::<TakenBody>();
+            let Some(mut body) = body.and_then(TakenBody::take) else {
+                return Err(Miss::Short);
+            };
+            // A server that has announced more is not waited for.
+            while done < into.len() {
+                match body.read(&mut into[done..]) {
+                    Ok(0) => break,
+                    Ok(read) => done += read,
+                    Err(failure) => return Err(Miss::Store(failed(failure))),
                 }
             }
             match done == into.len() {
@@ -349,6 +352,14 @@ impl Remote {
             file.keep(start, rest);
         }
         Ok(())
+    }
+}
+
+/// A failure as the errors of a store have it.
+fn failed(failure: RequestFailure) -> object_store::Error {
+    object_store::Error::Generic {
+        store: "HTTP",
+        source: Box::new(failure),
     }
 }
 
