@@ -15,7 +15,7 @@
 //!
 //! # In this folder
 //!
-//! the source; addresses; the store of an address; requests and redirects; answers; failures; what is secret; waits; the cache; whole
+//! the source; addresses; the store of an address, and profiles of keys; requests and redirects; answers; failures; what is secret; waits; the cache; whole
 //! objects, and uploads in parts.
 
 mod address;
@@ -29,6 +29,8 @@ mod explain;
 mod failure;
 
 mod line;
+
+mod profile;
 
 pub(crate) mod runtime;
 

@@ -28,6 +28,7 @@ use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 use super::{
     address::{RemoteAddress, StoreKind},
     line::{Additions, Line, Patience},
+    profile,
     secrets::Secrets,
     service::Connector,
 };
@@ -138,13 +139,28 @@ impl RemoteStore {
     pub(crate) fn open(given: &str, options: &RemoteOptions) -> Result<Self, SourceError> {
         let address = RemoteAddress::read(given)?;
         let environment = &options.environment;
+        let at = match &options.hub {
+            Some(hub) => hub.at.clone(),
+            None => address.shown(),
+        };
+        let wrong = |reason: String| SourceError::Store {
+            at: at.clone(),
+            reason,
+        };
+        let profile = match address.kind {
+            StoreKind::S3 => profile::variables(environment).map_err(wrong)?,
+            _ => Vec::new(),
+        };
         let mut secrets = Secrets::default();
         for prefix in ["AWS_", "GOOGLE_", "AZURE_", "SERVICE_"] {
             for (name, value) in environment.beginning_with(prefix) {
-                if SECRET.iter().any(|part| name.contains(part)) {
+                if is_secret(&name) {
                     secrets.add(&value);
                 }
             }
+        }
+        for (_, value) in profile.iter().filter(|(name, _)| is_secret(name)) {
+            secrets.add(value);
         }
         let authorization = address.user.as_ref().map(|[user, password]| {
             secrets.add(&password.0);
@@ -156,14 +172,6 @@ impl RemoteStore {
         for secret in authorization.iter().chain(&address.query) {
             secrets.add(&secret.0);
         }
-        let at = match &options.hub {
-            Some(hub) => hub.at.clone(),
-            None => address.shown(),
-        };
-        let wrong = |reason: String| SourceError::Store {
-            at: at.clone(),
-            reason,
-        };
         let tls = tls(environment).map_err(wrong)?;
         let additions = Additions {
             origin: address.origin().parse().ok(),
@@ -178,7 +186,9 @@ impl RemoteStore {
             &options.tally,
         );
         let line = Arc::new(line);
-        let made = made(&address, options, &line);
+        let has_keys = profile.iter().any(|(name, _)| is_secret(name));
+        let keyless = !has_keys && !address.kind.is_keyed(environment);
+        let made = made(&address, options, profile, &line);
         let (store, parts) = made.map_err(|reason| wrong(line.secrets.without(&reason)))?;
         Ok(Self {
             store,
@@ -189,7 +199,7 @@ impl RemoteStore {
             file: address.file,
             line,
             hub: options.hub.clone(),
-            keyless: !address.kind.is_keyed(environment),
+            keyless,
         })
     }
 
@@ -204,6 +214,7 @@ impl RemoteStore {
 fn made(
     address: &RemoteAddress,
     options: &RemoteOptions,
+    profile: Vec<(String, String)>,
     line: &Arc<Line>,
 ) -> Result<Stores, String> {
     let environment = &options.environment;
@@ -224,7 +235,8 @@ fn made(
                 .with_client_options(client)
                 .with_retry(retry)
                 .with_http_connector(connector);
-            for (name, value) in environment.beginning_with("AWS_") {
+            let variables = environment.beginning_with("AWS_");
+            for (name, value) in variables.into_iter().chain(profile) {
                 if name.starts_with("AWS_ENDPOINT_URL") {
                     check_endpoint(&name, &value)?;
                 }
@@ -296,6 +308,11 @@ fn made(
             (Arc::new(builder.build().map_err(said)?), None)
         }
     })
+}
+
+/// Whether the value of a variable is secret, by its name.
+fn is_secret(variable: &str) -> bool {
+    SECRET.iter().any(|part| variable.contains(part))
 }
 
 impl StoreKind {
