@@ -5,11 +5,17 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::{error::PublishError, errors::MeasuredErrors, folder::Folder};
+use super::{
+    command::{command, text},
+    error::PublishError,
+    errors::MeasuredErrors,
+    folder::Folder,
+};
 use crate::{
     Planner,
     config::{Bytes, DeviceMemories, LoadConfig, PushConfig, StatedMemory},
     model::CausalLm,
+    source::without_secrets,
     target::KnownTarget,
 };
 
@@ -44,15 +50,16 @@ impl Card {
             *kinds.entry(text(kind)).or_insert(0) += 1;
         }
         let asked = &record["identity"]["configuration"];
+        let base = base(folder, config);
         let card = Self {
             name: name.unwrap_or("model").to_owned(),
-            base: config.base_model.clone(),
+            base: base.clone(),
             dialect: dialect(folder),
             spec: asked["quant"].as_str().map(str::to_owned),
             kinds,
             bytes: folder.bytes_of_weights(),
             values: values(folder),
-            command: command(asked, config.base_model.as_deref()),
+            command: command(asked, base.as_deref()),
             errors: errors.cloned(),
         };
         let shown = card.to_string();
@@ -218,6 +225,17 @@ impl fmt::Display for Card {
     }
 }
 
+/// The model that a folder was made from: the one that is given, the one on the hub that was read, or the one that the configuration
+/// names. Paths of a machine say nothing to others.
+fn base(folder: &Folder, config: &PushConfig) -> Option<String> {
+    if let Some(given) = &config.base_model {
+        return Some(without_secrets(given));
+    }
+    let known = [&folder.record["base"], &folder.config["_name_or_path"]];
+    let mut known = known.into_iter().filter_map(Value::as_str);
+    known.find(|name| is_id(name)).map(str::to_owned)
+}
+
 /// How the weights of a folder are written.
 fn dialect(folder: &Folder) -> Option<String> {
     let said = &folder.config["quantization_config"]["quant_method"];
@@ -266,69 +284,6 @@ fn bits_of(spec: &str) -> Option<u32> {
             digits.chars().next()?.to_digit(10)
         }
     }
-}
-
-/// The command that makes such a folder, from what its record says was asked for.
-fn command(asked: &Value, base: Option<&str>) -> Option<String> {
-    let quant = asked["quant"].as_str()?;
-    let mut words = vec!["firebox".to_owned()];
-    words.push(
-        if quant == "none" {
-            "convert"
-        } else {
-            "quantize"
-        }
-        .to_owned(),
-    );
-    words.push(quoted(base.unwrap_or("MODEL")));
-    let mut option = |name: &str, value: String| words.extend([name.to_owned(), quoted(&value)]);
-    if quant != "none" {
-        option("--quant", quant.to_owned());
-    }
-    for (field, name) in [
-        ("rules", "--rule"),
-        ("skip", "--skip"),
-        ("candidates", "--candidate"),
-    ] {
-        for value in asked[field].as_array().into_iter().flatten() {
-            option(name, text(value));
-        }
-    }
-    if let Some(dialect) = asked["dialect"].as_str() {
-        option("--to", dialect.to_owned());
-    }
-    if let Some(nested) = asked["nested"].as_bool() {
-        option(
-            "--scales",
-            if nested { "nested" } else { "plain" }.to_owned(),
-        );
-    }
-    for (field, name) in [
-        ("presinq", "--presinq"),
-        ("dequantize", "--dequantize"),
-        ("requantize", "--requantize"),
-    ] {
-        if asked[field] == true {
-            words.push(name.to_owned());
-        }
-    }
-    words.extend(["--out".to_owned(), "DIR".to_owned()]);
-    Some(words.join(" "))
-}
-
-/// A word as a shell takes it.
-fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,+@%".contains(c);
-    match !word.is_empty() && word.chars().all(plain) {
-        true => word.to_owned(),
-        false => format!("'{}'", word.replace('\'', r"'\''")),
-    }
-}
-
-fn text(value: &Value) -> String {
-    value
-        .as_str()
-        .map_or_else(|| value.to_string(), str::to_owned)
 }
 
 /// Whether a name is one of the hub: `org/name`.
@@ -396,13 +351,5 @@ mod tests {
         ] {
             assert_eq!(bits_of(spec), bits, "{spec}");
         }
-    }
-
-    /// Catches a pattern that a shell would expand.
-    #[test]
-    fn words_of_the_command_are_quoted() {
-        assert_eq!(quoted("nf4:block=64"), "nf4:block=64");
-        assert_eq!(quoted("*.mlp.*=none"), "'*.mlp.*=none'");
-        assert_eq!(quoted("it's"), r"'it'\''s'");
     }
 }

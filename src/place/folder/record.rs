@@ -11,7 +11,10 @@ use serde_json::Value;
 use super::{
     SaveError, SavedFolder, file_sum::FileSum, identity::Identity, journal::Journal, output::Output,
 };
-use crate::{config::To, source::GGUF};
+use crate::{
+    config::To,
+    source::{GGUF, Source, SourceExt},
+};
 
 /// Its name in the folder.
 pub(super) const RECORD: &str = ".firebox-saved.json";
@@ -32,11 +35,15 @@ pub(crate) struct Record {
     bytes: u64,
     /// Files of weights, and the bytes of each.
     files: BTreeMap<String, u64>,
+    /// The model on the hub that it was made from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    base: Option<String>,
 }
 
 impl Record {
-    /// Of the save of a journal: its dialect, bytes of all tensors, files of weights.
+    /// Of the save of `source` with a journal: its dialect, bytes of all tensors, files of weights.
     pub(super) fn new(
+        source: &dyn Source,
         journal: &Journal,
         dialect: Option<To>,
         bytes: u64,
@@ -50,6 +57,7 @@ impl Record {
             dialect: dialect.map(|dialect| dialect.name().to_owned()),
             bytes,
             files: files.map(|(name, sum)| (name, sum.bytes())).collect(),
+            base: id_on_hub(source),
         }
     }
 
@@ -108,4 +116,13 @@ impl Record {
             resumed: weights,
         }
     }
+}
+
+/// `org/name` of a source on the hub, which alone names its state by a commit.
+fn id_on_hub(source: &dyn Source) -> Option<String> {
+    let commit = source.version().ok()??;
+    let is_commit = commit.len() == 40 && commit.chars().all(|digit| digit.is_ascii_hexdigit());
+    let described = source.describe();
+    let (id, _) = described.split_once('@')?;
+    is_commit.then(|| id.to_owned())
 }

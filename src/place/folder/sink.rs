@@ -233,7 +233,13 @@ impl<'a> FolderSink<'a> {
         };
         if layout.is_gguf() {
             // The file has the configuration and the tokenizer.
-            let record = Record::new(&journal, layout.dialect, bytes, weights);
+            let record = Record::new(
+                &**checkpoint.source(),
+                &journal,
+                layout.dialect,
+                bytes,
+                weights,
+            );
             write(RECORD, &pretty(&json!(record)))?;
             journal.remove()?;
             return Ok(SavedFolder {
@@ -274,7 +280,13 @@ impl<'a> FolderSink<'a> {
             write(CONFIG, &config)?;
             journal.close(others)?;
         } else {
-            let record = Record::new(&journal, layout.dialect, bytes, weights);
+            let record = Record::new(
+                &**checkpoint.source(),
+                &journal,
+                layout.dialect,
+                bytes,
+                weights,
+            );
             write(RECORD, &pretty(&json!(record)))?;
             write(CONFIG, &config)?;
             journal.remove()?;
