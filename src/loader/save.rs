@@ -133,7 +133,7 @@ impl Engine {
         let gguf = self.gguf_file(&mut plan, to)?;
         let layout = FolderLayout::new(to, &plan, self.checkpoint().float_dtype(), gguf)?;
         let by_rows = |step: &Step| layout.takes_rows(step);
-        let beside = output.admit(layout.largest())?;
+        let beside = output.admit(layout.largest(), layout.late())?;
         let allowance = self.allowance_beside(&plan, &by_rows, beside)?;
         let mut journal = match found {
             Earlier::Empty => Journal::create(&*output)?,

@@ -47,6 +47,8 @@ struct Share {
     bytes: u64,
     /// Room for its header.
     room: u64,
+    /// Bytes of the tensors that come last because they are not whole eights of bytes, about.
+    late: u64,
     /// All bytes before the weights, where the file is GGUF.
     head: Option<Arc<[u8]>>,
 }
@@ -70,6 +72,7 @@ impl<'a> FolderLayout<'a> {
                     weights: 0,
                     bytes: 0,
                     room: HEADER_ROOM,
+                    late: 0,
                     head: None,
                 });
             }
@@ -82,6 +85,10 @@ impl<'a> FolderLayout<'a> {
             };
             share.weights += 1;
             share.bytes += kept;
+            share.late += match gguf {
+                Some(_) => 0,
+                None => late(step),
+            };
             share.room += tensors * (step.slot.name.len() as u64 + HEADER_ROOM);
         }
         if let Some(file) = &gguf {
@@ -138,6 +145,12 @@ impl<'a> FolderLayout<'a> {
     pub(crate) fn largest(&self) -> u64 {
         let bytes = self.shares.iter().map(|share| share.bytes + share.room);
         bytes.max().unwrap_or(0)
+    }
+
+    /// Bytes of the tensors that come last in a file, in the one that has most of them, about.
+    pub(crate) fn late(&self) -> u64 {
+        let late = self.shares.iter().map(|share| share.late);
+        late.max().unwrap_or(0)
     }
 
     /// How many weights a shard gets.
@@ -232,6 +245,19 @@ impl<'a> FolderLayout<'a> {
             config.extend(fields.map(|(field, value)| (field.to_owned(), value)));
         }
         config
+    }
+}
+
+/// Bytes of the tensors of a weight that are not whole eights of bytes, about: all of it where its codes are none, since dialects
+/// cut it into tensors in their own ways, else the description that some put beside codes.
+fn late(step: &Step) -> u64 {
+    let bytes = step.bytes_finished();
+    let values: usize = step.slot.shape.iter().product();
+    match step.action.format() {
+        Some(_) if values.is_multiple_of(64) => HEADER_ROOM,
+        Some(_) => bytes,
+        None if bytes.is_multiple_of(8) => 0,
+        None => bytes,
     }
 }
 

@@ -48,7 +48,7 @@ impl Output for LocalOutput {
         self.folder.join(format!("{file}.partial"))
     }
 
-    fn admit(&self, _: u64) -> Result<u64, SaveError> {
+    fn admit(&self, _: u64, _: u64) -> Result<u64, SaveError> {
         Ok(0)
     }
 

@@ -23,8 +23,9 @@ pub(crate) trait Output: Debug {
     /// The place of a file of weights that is under way, for messages.
     fn partial(&self, file: &str) -> PathBuf;
 
-    /// Bytes of host memory that writing takes, for files of weights of `shard` bytes at most. Refuses files that are too large.
-    fn admit(&self, shard: u64) -> Result<u64, SaveError>;
+    /// Bytes of host memory that writing takes, for files of weights of `shard` bytes at most, of which `late` come last. Refuses files
+    /// that are too large.
+    fn admit(&self, shard: u64, late: u64) -> Result<u64, SaveError>;
 
     /// Whether nothing is there.
     fn is_empty(&self) -> io::Result<bool>;

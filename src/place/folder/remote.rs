@@ -73,7 +73,7 @@ impl Output for RemoteOutput {
         self.path(file)
     }
 
-    fn admit(&self, shard: u64) -> Result<u64, SaveError> {
+    fn admit(&self, shard: u64, late: u64) -> Result<u64, SaveError> {
         if self.store.is_s3() && shard > COPIED_MAX {
             return Err(SaveError::ShardTooLarge {
                 folder: self.store.at.clone().into(),
@@ -83,7 +83,7 @@ impl Output for RemoteOutput {
         }
         // The first part, which waits for the header, the one that is filled, and those that are sent.
         let parts = shard.div_ceil(PART).min(SENDING as u64 + 2);
-        Ok(parts * part_bytes(shard).min(shard))
+        Ok(parts * part_bytes(shard).min(shard) + late)
     }
 
     fn is_empty(&self) -> io::Result<bool> {
@@ -235,6 +235,7 @@ struct RemoteShard {
     filled: Vec<u8>,
     /// Parts that were sent, behind those with the header.
     sent: usize,
+    /// Tensors that come last, whose places are known when all of them are there.
     late: Vec<u8>,
 }
 
