@@ -18,4 +18,7 @@ mod servers;
 mod models;
 
 mod faults;
+#[cfg(feature = "store")]
+mod modules;
 mod reading;
+mod requests;

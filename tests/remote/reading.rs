@@ -42,7 +42,7 @@ fn tensors(source: &Arc<dyn Source>) -> Vec<(String, Vec<u8>)> {
 }
 
 /// A digest of the weights that a load keeps.
-fn weights(source: Arc<dyn Source>) -> String {
+pub(crate) fn weights(source: Arc<dyn Source>) -> String {
     let config = LoadConfig::default().quant("nf4".parse().unwrap());
     let config = config.rank(0).world_size(1);
     let request = config.in_flight_bytes_max(IN_FLIGHT).source(source);

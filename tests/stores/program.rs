@@ -3,23 +3,35 @@
 #![cfg(all(feature = "cpu", feature = "remote", unix))]
 #![allow(clippy::print_stdout, reason = "a test that is skipped says why")]
 
+#[path = "../common/blobs.rs"]
+mod blobs;
+#[path = "../common/file_server.rs"]
+mod file_server;
 #[path = "../common/http.rs"]
 mod http;
 #[cfg(feature = "hub")]
 #[path = "../common/hub_writes.rs"]
 mod hub_writes;
+#[cfg(feature = "hub")]
+#[path = "../common/loopback.rs"]
+mod loopback;
 #[path = "../common/proxy.rs"]
 mod proxy;
 #[path = "../common/s3.rs"]
 mod s3;
 
+mod clouds;
 #[cfg(feature = "hub")]
 mod hub;
 mod interrupted;
 mod push;
 mod quantize;
+#[cfg(feature = "hub")]
+mod secrets;
 #[cfg(target_os = "linux")]
 mod tmpfs;
+#[cfg(feature = "hub")]
+mod tokens;
 
 use std::{
     collections::BTreeMap,

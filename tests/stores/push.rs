@@ -1,9 +1,11 @@
 //! Finished folders that are published in an object store.
 
-use std::fs;
+use std::{ffi::OsStr, fs};
 
 use tempfile::TempDir;
 
+#[cfg(feature = "hub")]
+use crate::loopback::{ID, Loopback};
 use crate::{
     fail, files, firebox,
     proxy::{Fault, Proxy, Rule},
@@ -67,7 +69,7 @@ fn a_folder_is_published_with_a_card() {
         "- \"4-bit\"",
         "  method: \"bitsandbytes\"",
         "| method | `nf4:block=64` |",
-        "firebox quantize org/tiny --quant nf4:block=64 --out DIR",
+        "firebox quantize org/tiny --quant nf4:block=64 --shard-size 800KB --out DIR",
     ] {
         assert!(card.contains(line), "{line} is missing in\n{card}");
     }
@@ -106,6 +108,67 @@ fn a_folder_is_published_with_a_card() {
     assert_eq!(found["generation_config.json"], b"{}");
     let card = String::from_utf8_lossy(&found["README.md"]);
     assert!(card.contains("were not measured"), "{card}");
+}
+
+/// A model of the hub is known without being named; of a configuration, an id is, and a path is not.
+#[cfg(feature = "hub")]
+#[test]
+fn the_card_names_the_model_that_was_read() {
+    let (s3, place) = (S3Server::start(), TempDir::new().unwrap());
+    let hub = Loopback::serve(files(&tinyrust()));
+    let card = |model: &OsStr, out: &str, more: &[&str]| {
+        let mut save = firebox(&s3.url);
+        let out = place.path().join(out);
+        save.arg("quantize")
+            .arg(model)
+            .args(["--quant", "nf4", "--out"]);
+        succeed(
+            save.arg(&out)
+                .args(more)
+                .env("HF_ENDPOINT", &hub.url)
+                .env("HF_HOME", place.path()),
+        );
+        let mut push = firebox(&s3.url);
+        succeed(
+            push.arg("push")
+                .arg(&out)
+                .args(["s3://models/p", "--replace"]),
+        );
+        String::from_utf8(s3.objects("p").remove("README.md").unwrap()).unwrap()
+    };
+    for (nth, more) in [&["--no-cache"][..], &[]].into_iter().enumerate() {
+        let card = card(ID.as_ref(), &format!("of-hub-{nth}"), more);
+        assert!(card.contains("base_model: \"org/tiny\""), "{card}");
+        assert!(
+            card.contains("firebox quantize org/tiny --quant nf4:block=64 --out DIR"),
+            "{card}"
+        );
+    }
+    for (nth, (name, expected)) in [
+        ("\"org/of-config\"", "base_model: \"org/of-config\""),
+        ("\"/home/me/llama\"", "firebox quantize MODEL"),
+        ("\"\"", "firebox quantize MODEL"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let source = place.path().join(format!("source-{nth}"));
+        fs::create_dir(&source).unwrap();
+        for (file, mut bytes) in files(&tinyrust()) {
+            if file == "config.json" {
+                let config = String::from_utf8(bytes).unwrap();
+                bytes = config
+                    .replacen('{', &format!("{{\"_name_or_path\": {name},"), 1)
+                    .into_bytes();
+            }
+            fs::write(source.join(file), bytes).unwrap();
+        }
+        let card = card(source.as_os_str(), &format!("of-config-{nth}"), &[]);
+        assert!(
+            card.contains(expected) && !card.contains("/home/me"),
+            "{card}"
+        );
+    }
 }
 
 /// Catches a comparison that is none: the store gives other bytes back than it was sent.
