@@ -7,7 +7,7 @@ use firebox_kernels::{
     format::Format,
 };
 
-use super::{order::TiledHeads, read_bytes::ReadBytes};
+use super::{near::BESIDE_MAX, order::TiledHeads, read_bytes::ReadBytes};
 use crate::{
     dialect::plain,
     source::{SourceError, gguf::GgufType},
@@ -98,19 +98,25 @@ impl HeadColumns {
             true => self.cols * size_of::<f32>(),
             false => stored,
         };
-        let mut row = vec![0; stored];
-        let (mut at, mut rest) = (within, into);
-        while !rest.is_empty() {
-            let (nth, start) = (at / shown, at % shown);
-            read(from + (nth * stored) as u64, &mut row)?;
-            let moved = self
-                .moved(&row, false)
-                .unwrap_or_else(|| self.unpacked(&row));
-            let here = rest.len().min(shown - start);
-            let (some, after) = rest.split_at_mut(here);
-            some.copy_from_slice(&moved[start..start + here]);
-            at += here;
-            rest = after;
+        if into.is_empty() {
+            return Ok(());
+        }
+        let end = within + into.len();
+        let rows = within / shown..end.div_ceil(shown);
+        // Some rows by one read, which may be a request.
+        let some = (BESIDE_MAX / stored).max(1);
+        let mut band = Vec::new();
+        for first in rows.clone().step_by(some) {
+            let count = some.min(rows.end - first);
+            band.resize(count * stored, 0);
+            read(from + (first * stored) as u64, &mut band)?;
+            for (nth, row) in band.chunks_exact(stored).enumerate() {
+                let moved = self.moved(row, false).unwrap_or_else(|| self.unpacked(row));
+                let begins = (first + nth) * shown;
+                let [start, end] = [begins.max(within), (begins + shown).min(end)];
+                into[start - within..end - within]
+                    .copy_from_slice(&moved[start - begins..end - begins]);
+            }
         }
         Ok(())
     }
