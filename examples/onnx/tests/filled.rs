@@ -16,7 +16,10 @@ fn answer(name: &str) -> (Vec<f32>, [usize; 2]) {
     let bytes = fs::read(model("answers.safetensors")).expect("answers");
     let tensors = SafeTensors::deserialize(&bytes).expect("safetensors");
     let view = tensors.tensor(name).expect("an answer");
-    let values = view.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().expect("four bytes")));
+    let values = view
+        .data()
+        .chunks_exact(4)
+        .map(|b| f32::from_le_bytes(b.try_into().expect("four bytes")));
     (values.collect(), [view.shape()[0], view.shape()[1]])
 }
 
@@ -24,12 +27,25 @@ fn answer(name: &str) -> (Vec<f32>, [usize; 2]) {
 fn off(module: &Model) -> [f32; 2] {
     let (values, sides) = answer("x");
     let input = Tensor::<2>::from_data(TensorData::new(values, sides), &Device::default());
-    let found = module.forward(input).into_data().try_into_vec::<f32>().expect("floats");
+    let found = module
+        .forward(input)
+        .into_data()
+        .try_into_vec::<f32>()
+        .expect("floats");
     let (expected, _) = answer("y");
     assert_eq!(found.len(), expected.len());
-    let differences = found.iter().zip(&expected).map(|(found, expected)| (found - expected).abs());
-    let squares: f32 = differences.clone().map(|difference| difference * difference).sum();
-    [(squares / found.len() as f32).sqrt(), differences.fold(0.0, f32::max)]
+    let differences = found
+        .iter()
+        .zip(&expected)
+        .map(|(found, expected)| (found - expected).abs());
+    let squares: f32 = differences
+        .clone()
+        .map(|difference| difference * difference)
+        .sum();
+    [
+        (squares / found.len() as f32).sqrt(),
+        differences.fold(0.0, f32::max),
+    ]
 }
 
 #[test]
@@ -54,7 +70,10 @@ fn packed_weights_fill_the_graph() {
         let config = config.quant(spec.parse().expect("a quantization"));
         let to = folder.path().join(spec);
         let loader = Loader::<Cpu>::new(config).expect("opens");
-        let packed: Vec<_> = packed.iter().map(|pattern| pattern.parse().expect("a pattern")).collect();
+        let packed: Vec<_> = packed
+            .iter()
+            .map(|pattern| pattern.parse().expect("a pattern"))
+            .collect();
         let saved = loader.save_tensors(&packed, &SaveConfig::new(&to));
         saved.expect("saved");
         let [mean, _] = off(&filled(LoadConfig::new(to.display().to_string())).expect("fills"));
@@ -65,6 +84,9 @@ fn packed_weights_fill_the_graph() {
 /// What the importer wrote is a checkpoint too.
 #[test]
 fn weights_of_the_graph_are_a_checkpoint() {
-    let checkpoint = LoadConfig::new(firebox_onnx::IN_GRAPH).bare().open().expect("opens");
+    let checkpoint = LoadConfig::new(firebox_onnx::IN_GRAPH)
+        .bare()
+        .open()
+        .expect("opens");
     assert_eq!(checkpoint.catalog().len(), 8);
 }
