@@ -146,7 +146,6 @@ fn graphs_keep_what_is_estimated() {
             let of = format!("{}, {adapter}", config["model_type"]);
             let [estimated, kept] = estimated_and_kept(&config, adapter);
             let off = estimated as f64 / kept as f64 - 1.0;
-            println!("{of}: {estimated} of {kept}, {off:+.3}");
             assert!(off.abs() < 0.05, "{of}: {estimated} of {kept}, {off:+.3}");
         }
     }
