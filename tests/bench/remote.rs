@@ -68,7 +68,15 @@ fn main() -> Result<(), Failure> {
     let store = S3Server::start();
     store.put_folder("model", &model);
     let user = format!("{KEY_ID}:{SECRET}");
-    let signed = ["--aws-sigv4", "aws:amz:us-east-1:s3", "--user", &user];
+    let signed = [
+        "--aws-sigv4",
+        "aws:amz:us-east-1:s3",
+        "--user",
+        &user,
+        // Without it the server takes the signature for another one.
+        "--header",
+        "x-amz-content-sha256: UNSIGNED-PAYLOAD",
+    ];
     let in_store = format!("{}/{BUCKET}/model", store.url);
     let addresses = |folder: &str| {
         names
@@ -115,6 +123,7 @@ fn curl(place: &Place) -> Result<f64, Failure> {
     let mut command = Command::new("curl");
     command.args([
         "--silent",
+        "--no-progress-meter",
         "--fail",
         "--parallel",
         "--write-out",
