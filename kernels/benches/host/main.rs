@@ -8,6 +8,8 @@
 //! Every case runs on one thread and on all. Milliseconds are those of a run: the median and the best of many, and for
 //! one thread those that it was on a processor. Rates are of the last of these, or else of the best.
 //!
+//! With `--count` every loop runs once, on a small weight, for a program that counts instructions.
+//!
 //! Words on the command line keep the cases whose name begins with one of them. Answers are checked before they are
 //! timed; a wrong one is told and fails the benchmark.
 
@@ -19,6 +21,7 @@
 
 #[path = "../../tests/common/mod.rs"]
 mod common;
+mod count;
 mod measure;
 mod memory;
 mod pack;
@@ -68,6 +71,10 @@ fn main() -> ExitCode {
         .skip(1)
         .filter(|word| word != "--bench")
         .collect();
+    if only == ["--count"] {
+        count::all();
+        return ExitCode::SUCCESS;
+    }
     let all = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = if all > 1 { vec![1, all] } else { vec![1] };
     let pools: Vec<_> = threads
