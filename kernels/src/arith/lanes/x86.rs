@@ -174,6 +174,12 @@ fn two<T: Copy, R>(a: Two<T>, b: Two<T>, f: impl Fn(T, T) -> R) -> Two<R> {
     [f(a[0], b[0]), f(a[1], b[1])]
 }
 
+/// As `map` of arrays, which is compiled without the instructions of its caller, so that each intrinsic in it is a call.
+#[inline(always)]
+fn each<T: Copy, R>(of: Two<T>, f: impl Fn(T) -> R) -> Two<R> {
+    [f(of[0]), f(of[1])]
+}
+
 impl Lanes for V3 {
     type Floats = Two<f32x8>;
     type Codes = Two<u32x8>;
@@ -204,7 +210,8 @@ impl Lanes for V3 {
 
     #[inline(always)]
     fn bf16(self, values: Two<f32x8>) -> [u16; LANES] {
-        let [lower, upper] = values.map(
+        let [lower, upper] = each(
+            values,
             #[inline(always)]
             |values| {
                 let bits = cast(values);
@@ -238,9 +245,10 @@ impl Lanes for V3 {
     #[inline(always)]
     fn widen_bf16(self, words: &[u32; HALF_WORDS]) -> Two<f32x8> {
         let [lower, upper]: Two<[u32; HALF_WORDS / 2]> = cast(*words);
-        [lower, upper].map(
+        each(
+            [lower, upper],
             #[inline(always)]
-            |words| {
+            |words: [u32; HALF_WORDS / 2]| {
                 let wide = self.avx2._mm256_cvtepu16_epi32(cast(words));
                 cast(self.avx2._mm256_slli_epi32::<16>(wide))
             },
@@ -303,9 +311,10 @@ impl Lanes for V3 {
     #[inline(always)]
     fn codes(self, words: &[u32; 2]) -> Two<u32x8> {
         let shifts: Two<u32x8> = cast(SHIFT_OF);
-        [0, 1].map(
+        each(
+            [0, 1],
             #[inline(always)]
-            |k| {
+            |k: usize| {
                 let word = self.splat_u32x8(words[k]);
                 cast(self.avx2._mm256_srlv_epi32(cast(word), cast(shifts[k])))
             },
@@ -316,11 +325,13 @@ impl Lanes for V3 {
     fn chunk(self, words: &[u32; 4]) -> [Two<u32x8>; 2] {
         let shifts: Two<u32x8> = cast(CHUNK_SHIFT);
         let words = self.avx2._mm256_broadcastsi128_si256(cast(*words));
-        let lower = shifts.map(
+        let lower = each(
+            shifts,
             #[inline(always)]
             |shift| self.avx2._mm256_srlv_epi32(words, cast(shift)),
         );
-        let upper = lower.map(
+        let upper = each(
+            lower,
             #[inline(always)]
             |lower| cast(self.avx2._mm256_srli_epi32::<16>(lower)),
         );
@@ -334,9 +345,10 @@ impl Lanes for V3 {
         let next: Two<u32x8> = cast(places[0].map(|word| word + 1));
         let words = self.avx2._mm256_broadcastsi128_si256(cast(*words));
         let mask = cast(self.splat_u32x8((1 << BITS) - 1));
-        [0, 1].map(
+        each(
+            [0, 1],
             #[inline(always)]
-            |k| {
+            |k: usize| {
                 let low = self.avx2._mm256_permutevar8x32_epi32(words, cast(word[k]));
                 let high = self.avx2._mm256_permutevar8x32_epi32(words, cast(next[k]));
                 let low = self.avx2._mm256_srlv_epi32(low, cast(bit[k]));
@@ -352,11 +364,13 @@ impl Lanes for V3 {
 
     #[inline(always)]
     fn look_up(self, table: Two<f32x8>, codes: Two<u32x8>) -> Two<f32x8> {
-        codes.map(
+        each(
+            codes,
             #[inline(always)]
             |codes| {
                 // A look-up sees three bits of an index; the fourth, as a sign, chooses between two.
-                let [low, high] = table.map(
+                let [low, high] = each(
+                    table,
                     #[inline(always)]
                     |half| self.avx2._mm256_permutevar8x32_ps(cast(half), cast(codes)),
                 );
