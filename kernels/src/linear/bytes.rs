@@ -183,12 +183,16 @@ impl<'a> ByteProduct<'a> {
                 }
             }};
         }
-        super::dot::for_panels(x.len(), |first, panel| match panel {
-            super::dot::INPUTS => panel!(6, first),
-            4 => panel!(4, first),
-            2 => panel!(2, first),
-            _ => panel!(1, first),
-        });
+        super::dot::for_panels(
+            x.len(),
+            #[inline(always)]
+            |first, panel| match panel {
+                super::dot::INPUTS => panel!(6, first),
+                4 => panel!(4, first),
+                2 => panel!(2, first),
+                _ => panel!(1, first),
+            },
+        );
     }
 }
 

@@ -160,26 +160,30 @@ impl<V: Copy + Default> RowPanels<V> {
         self.sums.resize(rows * kept, [0.0; LANES]);
         for from in (0..len).step_by(BLOCK) {
             let block = from..len.min(from + BLOCK);
-            for_panels(m, |first, panel| {
-                let x = &x.vectors[first * len..][..panel * len];
-                let at = if all { first } else { 0 };
-                let sums = &mut self.sums[at * rows..][..panel * rows];
-                let w = &self.vectors;
-                match panel {
-                    INPUTS => multiply::<V, T, INPUTS>(tiles, w, x, block.clone(), sums),
-                    4 => multiply::<V, T, 4>(tiles, w, x, block.clone(), sums),
-                    2 => multiply::<V, T, 2>(tiles, w, x, block.clone(), sums),
-                    _ => multiply::<V, T, 1>(tiles, w, x, block.clone(), sums),
-                }
-                if block.end == len {
-                    let y = &mut y[first * rows..][..panel * rows];
-                    for (r, sums) in sums.chunks_exact(panel).enumerate() {
-                        for (y, sums) in y.chunks_exact_mut(rows).zip(sums) {
-                            y[r] = lanes::sum(*sums);
+            for_panels(
+                m,
+                #[inline(always)]
+                |first, panel| {
+                    let x = &x.vectors[first * len..][..panel * len];
+                    let at = if all { first } else { 0 };
+                    let sums = &mut self.sums[at * rows..][..panel * rows];
+                    let w = &self.vectors;
+                    match panel {
+                        INPUTS => multiply::<V, T, INPUTS>(tiles, w, x, block.clone(), sums),
+                        4 => multiply::<V, T, 4>(tiles, w, x, block.clone(), sums),
+                        2 => multiply::<V, T, 2>(tiles, w, x, block.clone(), sums),
+                        _ => multiply::<V, T, 1>(tiles, w, x, block.clone(), sums),
+                    }
+                    if block.end == len {
+                        let y = &mut y[first * rows..][..panel * rows];
+                        for (r, sums) in sums.chunks_exact(panel).enumerate() {
+                            for (y, sums) in y.chunks_exact_mut(rows).zip(sums) {
+                                y[r] = lanes::sum(*sums);
+                            }
                         }
                     }
-                }
-            });
+                },
+            );
         }
     }
 }
