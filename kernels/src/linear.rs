@@ -333,10 +333,14 @@ impl Work for SomeRows<'_> {
                     rows: panels,
                     ..
                 } = scratch;
-                let unpack = |r: usize, out: &mut [[f32; LANES]]| {
-                    job.unpack(lanes, first + r, staged, out.as_flattened_mut());
-                };
-                panels.products(lanes, rows, x, unpack, y);
+                panels.products(
+                    lanes,
+                    rows,
+                    x,
+                    #[inline(always)]
+                    |r, out| job.unpack(lanes, first + r, staged, out.as_flattened_mut()),
+                    y,
+                );
             }
         }
     }

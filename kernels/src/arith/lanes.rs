@@ -23,6 +23,26 @@ pub(crate) const HALF_WORDS: usize = LANES / 2;
 /// 4-bit codes of a [`Lanes::chunk`].
 pub(crate) const CHUNK: usize = 2 * LANES;
 
+/// As `map` of arrays, with the instructions of its caller: `map` is compiled by itself, without them, so that each intrinsic in it is a call and
+/// no compiler makes vectors of it.
+#[inline(always)]
+pub(crate) fn each<T: Copy, R: Copy + Default, const N: usize>(
+    of: &[T; N],
+    f: impl Fn(T) -> R,
+) -> [R; N] {
+    let mut all = [R::default(); N];
+    for (to, from) in all.iter_mut().zip(of) {
+        *to = f(*from);
+    }
+    all
+}
+
+/// The same of two that are vectors, and have no default.
+#[inline(always)]
+pub(crate) fn both<T: Copy, R>(of: [T; 2], f: impl Fn(T) -> R) -> [R; 2] {
+    [f(of[0]), f(of[1])]
+}
+
 /// Operations on vectors of sixteen.
 pub(crate) trait Lanes: Copy + Send + Sync {
     /// Sixteen floats.

@@ -41,7 +41,7 @@ use core::marker::PhantomData;
 use rayon::prelude::*;
 
 use crate::arith::float::{DType, absmax_here};
-use crate::arith::lanes::{Lanes, for_processors};
+use crate::arith::lanes::{Lanes, each, for_processors};
 use crate::arith::number::Narrow;
 use crate::arith::pack::{self, CODES4, STREAM};
 use crate::arith::whole;
@@ -300,11 +300,19 @@ fn pack_block<L: LevelTable>(
         // Of whole streams, nothing needs to go through memory.
         if len == STREAM {
             source.widen_here(bytes, &mut values);
-            let codes = values.map(|value| code_here::<L>(scale(value)));
+            let codes = each(
+                &values,
+                #[inline(always)]
+                |value| code_here::<L>(scale(value)),
+            );
             words.copy_from_slice(&pack::pack_bytes::<4>(&codes));
         } else {
             source.widen_here(bytes, &mut values[..len]);
-            let mut codes = values.map(|value| code_here::<L>(scale(value)));
+            let mut codes = each(
+                &values,
+                #[inline(always)]
+                |value| code_here::<L>(scale(value)),
+            );
             codes[len..].fill(0);
             words.copy_from_slice(&pack::pack_bytes::<4>(&codes)[..words.len()]);
         }

@@ -43,7 +43,8 @@ struct E5m2;
 impl ByteValues for SignedBytes {
     #[inline(always)]
     fn values<L: Lanes>(self, lanes: L, codes: &[u8; LANES], scale: f32, _: f32) -> L::Floats {
-        let codes = codes.map(
+        let codes = lanes::each(
+            codes,
             #[inline(always)]
             |code| f32::from(code as i8),
         );
@@ -55,21 +56,32 @@ impl ByteValues for SignedBytes {
 impl ByteValues for E4m3 {
     #[inline(always)]
     fn values<L: Lanes>(self, lanes: L, codes: &[u8; LANES], scale: f32, _: f32) -> L::Floats {
-        lanes.mul(lanes.load(&codes.map(e4m3_value)), lanes.splat(scale))
+        lanes.mul(
+            lanes.load(&lanes::each(codes, e4m3_value)),
+            lanes.splat(scale),
+        )
     }
 }
 
 impl ByteValues for E5m2 {
     #[inline(always)]
     fn values<L: Lanes>(self, lanes: L, codes: &[u8; LANES], scale: f32, _: f32) -> L::Floats {
-        lanes.mul(lanes.load(&codes.map(e5m2_value)), lanes.splat(scale))
+        lanes.mul(
+            lanes.load(&lanes::each(codes, e5m2_value)),
+            lanes.splat(scale),
+        )
     }
 }
 
 impl ByteValues for Affine {
     #[inline(always)]
     fn values<L: Lanes>(self, lanes: L, codes: &[u8; LANES], scale: f32, offset: f32) -> L::Floats {
-        self.weights(lanes, lanes.load(&codes.map(f32::from)), scale, offset)
+        self.weights(
+            lanes,
+            lanes.load(&lanes::each(codes, f32::from)),
+            scale,
+            offset,
+        )
     }
 }
 

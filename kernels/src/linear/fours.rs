@@ -257,7 +257,8 @@ impl<'a> Fours<'a> {
                     // place of the rows after these.
                     lanes.prefetch(group[r][c].as_slice(), R * groups * chunks * WORDS);
                     let [a, b] = lanes.chunk(&group[r][c]);
-                    let [a, b] = [a, b].map(
+                    let [a, b] = lanes::both(
+                        [a, b],
                         #[inline(always)]
                         |codes| {
                             let found = lanes.look_up(tables[r], codes);
@@ -321,7 +322,8 @@ impl<'a> Fours<'a> {
         for ((out, words), (scale, offset)) in groups.zip(pairs) {
             let table = values.table(lanes, *scale, *offset);
             for ([lower, upper], words) in out.iter_mut().zip(words) {
-                let [a, b] = lanes.chunk(words).map(
+                let [a, b] = lanes::both(
+                    lanes.chunk(words),
                     #[inline(always)]
                     |codes| {
                         let found = lanes.look_up(table, codes);

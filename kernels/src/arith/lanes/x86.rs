@@ -8,7 +8,7 @@ use core::arch::x86_64::{
 use pulp::x86::{V3, V4};
 use pulp::{cast, f32x8, f32x16, u32x8, u32x16};
 
-use super::{HALF_WORDS, LANES, Lanes, places};
+use super::{HALF_WORDS, LANES, Lanes, both, each, places};
 use crate::arith::halves::{QUIET, narrow_f16, widen_f16};
 
 /// A lane for each code of two words.
@@ -174,12 +174,6 @@ fn two<T: Copy, R>(a: Two<T>, b: Two<T>, f: impl Fn(T, T) -> R) -> Two<R> {
     [f(a[0], b[0]), f(a[1], b[1])]
 }
 
-/// As `map` of arrays, which is compiled without the instructions of its caller, so that each intrinsic in it is a call.
-#[inline(always)]
-fn each<T: Copy, R>(of: Two<T>, f: impl Fn(T) -> R) -> Two<R> {
-    [f(of[0]), f(of[1])]
-}
-
 impl Lanes for V3 {
     type Floats = Two<f32x8>;
     type Codes = Two<u32x8>;
@@ -205,12 +199,12 @@ impl Lanes for V3 {
     /// There may be no instruction for it.
     #[inline(always)]
     fn f16(self, values: Two<f32x8>) -> [u16; LANES] {
-        cast::<_, [f32; LANES]>(values).map(narrow_f16)
+        each(&cast::<_, [f32; LANES]>(values), narrow_f16)
     }
 
     #[inline(always)]
     fn bf16(self, values: Two<f32x8>) -> [u16; LANES] {
-        let [lower, upper] = each(
+        let [lower, upper] = both(
             values,
             #[inline(always)]
             |values| {
@@ -239,13 +233,13 @@ impl Lanes for V3 {
     /// There may be no instruction for it.
     #[inline(always)]
     fn widen_f16(self, words: &[u32; HALF_WORDS]) -> Two<f32x8> {
-        cast(cast::<_, [u16; LANES]>(*words).map(widen_f16))
+        cast(each(&cast::<_, [u16; LANES]>(*words), widen_f16))
     }
 
     #[inline(always)]
     fn widen_bf16(self, words: &[u32; HALF_WORDS]) -> Two<f32x8> {
         let [lower, upper]: Two<[u32; HALF_WORDS / 2]> = cast(*words);
-        each(
+        both(
             [lower, upper],
             #[inline(always)]
             |words: [u32; HALF_WORDS / 2]| {
@@ -311,7 +305,7 @@ impl Lanes for V3 {
     #[inline(always)]
     fn codes(self, words: &[u32; 2]) -> Two<u32x8> {
         let shifts: Two<u32x8> = cast(SHIFT_OF);
-        each(
+        both(
             [0, 1],
             #[inline(always)]
             |k: usize| {
@@ -325,12 +319,12 @@ impl Lanes for V3 {
     fn chunk(self, words: &[u32; 4]) -> [Two<u32x8>; 2] {
         let shifts: Two<u32x8> = cast(CHUNK_SHIFT);
         let words = self.avx2._mm256_broadcastsi128_si256(cast(*words));
-        let lower = each(
+        let lower = both(
             shifts,
             #[inline(always)]
             |shift| self.avx2._mm256_srlv_epi32(words, cast(shift)),
         );
-        let upper = each(
+        let upper = both(
             lower,
             #[inline(always)]
             |lower| cast(self.avx2._mm256_srli_epi32::<16>(lower)),
@@ -345,7 +339,7 @@ impl Lanes for V3 {
         let next: Two<u32x8> = cast(places[0].map(|word| word + 1));
         let words = self.avx2._mm256_broadcastsi128_si256(cast(*words));
         let mask = cast(self.splat_u32x8((1 << BITS) - 1));
-        each(
+        both(
             [0, 1],
             #[inline(always)]
             |k: usize| {
@@ -364,12 +358,12 @@ impl Lanes for V3 {
 
     #[inline(always)]
     fn look_up(self, table: Two<f32x8>, codes: Two<u32x8>) -> Two<f32x8> {
-        each(
+        both(
             codes,
             #[inline(always)]
             |codes| {
                 // A look-up sees three bits of an index; the fourth, as a sign, chooses between two.
-                let [low, high] = each(
+                let [low, high] = both(
                     table,
                     #[inline(always)]
                     |half| self.avx2._mm256_permutevar8x32_ps(cast(half), cast(codes)),

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::{E2M1, Micro, SPAN, power};
 use crate::arith::float::{DType, absmax};
-use crate::arith::lanes::for_processors;
+use crate::arith::lanes::{each, for_processors};
 use crate::arith::pack;
 use crate::format::FormatError;
 use crate::format::{Format, Fp8Kind};
@@ -133,7 +133,11 @@ fn mxfp4(source: DType, values: &[f32], words: &mut [u32], scales: &mut [u8]) {
         *scale = exponent(source, values, Micro::Mxfp4.largest());
         let by = inverse(*scale);
         // NaN times anything is code 0.
-        *words = pack4(&values.map(|value| e2m1(value * by)));
+        *words = pack4(&each(
+            values,
+            #[inline(always)]
+            |value| e2m1(value * by),
+        ));
     }
 }
 
@@ -145,7 +149,11 @@ fn mxfp8(source: DType, values: &[f32], words: &mut [u32], scales: &mut [u8]) {
     for ((values, words), scale) in groups.zip(words).zip(scales) {
         *scale = exponent(source, values, Micro::Mxfp8.largest());
         let by = inverse(*scale);
-        let codes = values.map(|value| Fp8Kind::E4m3.encode(value * by));
+        let codes = each(
+            values,
+            #[inline(always)]
+            |value| Fp8Kind::E4m3.encode(value * by),
+        );
         // Which NaN a product is differs between processors.
         let codes = if *scale == NAN { [0; GROUP] } else { codes };
         for (word, four) in words.iter_mut().zip(codes.as_chunks().0) {
@@ -186,12 +194,16 @@ fn nvfp4_with(
         *stored = Fp8Kind::E4m3.encode(scale).min(0x7e);
         let scale = Fp8Kind::E4m3.values()[usize::from(*stored)];
         // Where the scale is 0, infinities, or NaN in place of zeros.
-        let values = values.map(|value| round(value / scale) * encode);
+        let values = each(
+            values,
+            #[inline(always)]
+            |value| round(value / scale) * encode,
+        );
         let huge = values.iter().any(|value| value.abs() >= HUGE);
         *words = pack4(&if huge {
-            values.map(nearest)
+            each(&values, nearest)
         } else {
-            values.map(e2m1)
+            each(&values, e2m1)
         });
     }
 }
