@@ -38,7 +38,7 @@ pub(super) enum LayerWindow {
     Never,
     /// All but every so many, unless a key lists them.
     But(usize),
-    /// Those that a key lists, always.
+    /// The layers that a key lists; the key has to be there.
     Listed,
 }
 

@@ -71,7 +71,8 @@ pub(super) fn gemma4(
     Ok(())
 }
 
-/// The part of a head of which so many pairs turn: as many again come out where it is multiplied and cut off.
+/// The share of a head that rotates, of which `turning` pairs do: multiplied by the width of the head and cut off, the share gives as many pairs
+/// again.
 fn part(turning: usize, head: usize) -> f64 {
     let part = 2.0 * turning as f64 / head as f64;
     match (part * head as f64 / 2.0) as usize == turning {

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::source::gguf::GgufTensor;
 
-/// Some rows of a tensor, which are a tensor of their own in transformers.
+/// Some rows of a tensor; in transformers these rows are a separate tensor.
 pub(super) struct TensorHalf {
     /// The name that a file would have for it.
     name: String,

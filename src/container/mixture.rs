@@ -1,7 +1,7 @@
 //! Which type llama-quantize gives each matrix of a mixture: `llama_tensor_get_type` of llama.cpp, without an importance matrix.
 //!
 //! Its choices go by the names of files and by counts of tensors that it has met, which are the layers of a model whose layers
-//! are alike. A model with experts gets those that name them; what llama.cpp decides for Falcon is left out, which is not read here.
+//! are alike. A model with experts gets those that name them; the choices of llama.cpp for Falcon are left out, since Falcon is not read here.
 
 use firebox_kernels::{format::Gguf, packing::Packing};
 

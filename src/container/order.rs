@@ -24,7 +24,7 @@ pub(super) enum RowOrder {
         first: usize,
         /// How many.
         run: usize,
-        /// Of so many.
+        /// Rows from the first of one run to the first of the next.
         step: usize,
     },
     /// For each key head its queries, its keys, its values and their gates; in transformers, all queries, all keys and all values.
@@ -128,7 +128,7 @@ impl RowOrder {
         }
     }
 
-    /// Rows of transformers that follow one another in the container too: so many from each multiple of this number on.
+    /// Rows of transformers that follow one another in the container too: each run of them begins at a multiple of this length.
     pub(super) const fn run(self) -> usize {
         match self {
             Self::Pairs { .. } => 1,

@@ -74,7 +74,7 @@ fn gemma(
 /// Chunks and queries that grow, whose numbers llama.cpp has in its code; `intermediate_size` is that of experts then.
 fn llama4(keys: &Keys<'_>, config: &mut Value) -> Result<(), ContainerError> {
     const POSITIONS: usize = 8192;
-    /// The model with so many experts normalises no queries and keys.
+    /// A Llama 4 with this number of experts does not normalise queries and keys.
     const LARGEST: usize = 128;
     const WINDOW: &str = "attention.sliding_window";
     if let Some(found) = keys.number(WINDOW)?.filter(|window| *window != POSITIONS) {

@@ -29,7 +29,7 @@ pub enum Mixture {
 }
 
 impl Mixture {
-    /// Those with words of their own.
+    /// Mixtures whose names are not names of types.
     const NAMED: [(&'static str, Self); 7] = [
         ("q3_k_s", Self::Q3KSmall),
         ("q3_k_m", Self::Q3KMedium),
@@ -52,12 +52,12 @@ impl Mixture {
         Gguf::Iq4Nl,
     ];
 
-    /// The mixture with a word of its own, and that word.
+    /// A mixture that has a name, and the name.
     pub(super) fn named(name: &str) -> Option<(&'static str, Self)> {
         Self::NAMED.into_iter().find(|(known, _)| *known == name)
     }
 
-    /// The mixture that has most matrices in this type, and no word of its own.
+    /// The mixture that has most matrices in this type, and no name but the type's.
     pub(super) fn of(kind: Gguf) -> Option<Self> {
         Self::OF.contains(&kind).then_some(Self::Of(kind))
     }
